@@ -1,0 +1,295 @@
+"""Where tasks run: `Workers` is all that the stages know of Dask.
+
+`open_workers(config, …)` gives a Dask cluster (local processes by default, or any existing scheduler); `InProcess()`
+runs the same tasks here, one after the other, for tests and small jobs. A task is a pure function over paths and plain
+data that writes files and returns a small record, so it may run anywhere, twice, or again after a death.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from pipeline import exchange
+from pipeline.errors import PipelineError, ServiceError, TemporaryError
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+    from pipeline.config import Cluster
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+DASK_SETTINGS: dict[str, Any] = {
+    # Dask's defaults wait for ever or give up after three kills; both are wrong for a run nobody watches.
+    "distributed.scheduler.allowed-failures": 20,
+    "distributed.scheduler.worker-ttl": "60s",
+    "distributed.scheduler.no-workers-timeout": "120s",
+    # It would drop replicas we ask for; nothing here relies on replicas, so it only costs messages.
+    "distributed.scheduler.active-memory-manager.start": False,
+    "distributed.comm.timeouts.connect": "30s",
+    "distributed.comm.timeouts.tcp": "30s",
+    # A worker that lost its scheduler must not linger for long after the driver is gone.
+    "distributed.worker.lifetime.restart": False,
+}
+
+
+class WorkerLostError(TemporaryError):
+    """A worker went away while its task ran; what the task does can be done again."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """A worker that can take part in a round."""
+
+    address: str
+    host: str
+    """Equal for workers that can share memory."""
+    threads: int
+
+
+class Workers(Protocol):
+    """Runs tasks; results come back in the order of the items, whatever order they finish in."""
+
+    def map(
+        self,
+        function: Callable[[Item], Result],
+        items: Sequence[Item],
+        *,
+        label: str,
+        on_done: Callable[[Result], None] | None = None,
+    ) -> list[Result]:
+        """`[function(item) for item in items]`. `on_done` sees each result as it arrives, for progress. A task's
+        PipelineError is raised here; tasks lost with a worker are run again."""
+        ...
+
+    def members(self) -> list[Member]:
+        """The workers there are now, in a fixed order; raises TemporaryError when none comes in time."""
+        ...
+
+    def together(self, function: Callable[[Item], Result], items: Sequence[Item], members: Sequence[Member]) -> list[Result]:
+        """Runs one item on each member at the same time. Raises WorkerLostError when a member is lost, else the first
+        error of a task that is not merely the echo of another's."""
+        ...
+
+
+class InProcess:
+    """The tasks run here, in order: the same results without a cluster."""
+
+    def map(
+        self,
+        function: Callable[[Item], Result],
+        items: Sequence[Item],
+        *,
+        label: str,
+        on_done: Callable[[Result], None] | None = None,
+    ) -> list[Result]:
+        results: list[Result] = []
+        for item in items:
+            results.append(function(item))
+            if on_done:
+                on_done(results[-1])
+        return results
+
+    def members(self) -> list[Member]:
+        return [Member("in-process", exchange.host_key(), 1)]
+
+    def together(self, function: Callable[[Item], Result], items: Sequence[Item], members: Sequence[Member]) -> list[Result]:
+        (item,) = items
+        return [function(item)]
+
+
+class DaskWorkers:
+    """The workers of a Dask cluster, through one client."""
+
+    def __init__(self, client: Client, wait_s: float) -> None:
+        self._client = client
+        self._wait_s = wait_s
+
+    def map(
+        self,
+        function: Callable[[Item], Result],
+        items: Sequence[Item],
+        *,
+        label: str,
+        on_done: Callable[[Result], None] | None = None,
+    ) -> list[Result]:
+        from distributed import as_completed
+
+        # Unique keys: a key derived from the arguments would return an earlier result without doing the work.
+        prefix = f"{label.replace(' ', '-')}-{uuid.uuid4().hex[:8]}"
+        futures = [self._client.submit(function, item, key=f"{prefix}-{index}", pure=False) for index, item in enumerate(items)]
+        order = {future.key: index for index, future in enumerate(futures)}
+        results: list[Any] = [None] * len(items)
+        try:
+            with _dask_errors(label):
+                for future in as_completed(futures):
+                    results[order[future.key]] = future.result()
+                    if on_done:
+                        on_done(results[order[future.key]])
+        except BaseException:
+            _cancel(self._client, futures)
+            raise
+        return results
+
+    def members(self) -> list[Member]:
+        with _dask_errors("looking for workers"):
+            try:
+                self._client.wait_for_workers(1, timeout=self._wait_s)
+            except TimeoutError:
+                raise TemporaryError(
+                    f"no worker came within {self._wait_s:g} s (cluster.wait_s); start workers and run the same command again"
+                ) from None
+            hosts: dict[str, str] = self._client.run(exchange.host_key, on_error="ignore")
+            threads = {address: w["nthreads"] for address, w in self._client.scheduler_info(n_workers=-1)["workers"].items()}
+        # Sorted by host first, so that neighbours in lane order share memory where they can.
+        return sorted(
+            (Member(address, host, threads[address]) for address, host in hosts.items() if address in threads),
+            key=lambda member: (member.host, member.address),
+        )
+
+    def together(self, function: Callable[[Item], Result], items: Sequence[Item], members: Sequence[Member]) -> list[Result]:
+        from distributed import as_completed
+
+        futures = [
+            self._client.submit(
+                _run_pinned, function, item, member.address, key=f"round-{uuid.uuid4().hex[:12]}", pure=False,
+                workers=[member.address], allow_other_workers=True,
+            )
+            for item, member in zip(items, members, strict=True)
+        ]  # fmt: skip
+        lost: TemporaryError | None = None
+        try:
+            for future in as_completed(futures):
+                try:
+                    with _dask_errors("training"):
+                        future.result()
+                except TemporaryError as error:
+                    # One death makes the others stop too; wait for them, one of them may know the real reason.
+                    lost = lost or error
+            if lost:
+                raise lost
+            return [future.result() for future in futures]
+        except BaseException:
+            _cancel(self._client, futures)
+            raise
+
+
+def _run_pinned(function: Callable[[Item], Result], item: Item, address: str) -> Result:
+    """Runs the item on the worker it was meant for, or fails at once: a strict pin would wait for ever for a dead one."""
+    from distributed import get_worker
+
+    if get_worker().address != address:
+        raise WorkerLostError(f"worker {address} went away before its part of the round ran")
+    return function(item)
+
+
+def _cancel(client: Client, futures: Sequence[Future]) -> None:
+    with contextlib.suppress(Exception):  # the cluster may be gone; what matters is the error on its way up
+        client.cancel(futures, force=True)
+
+
+@contextlib.contextmanager
+def _dask_errors(what: str) -> Iterator[None]:
+    """Dask's own errors as ours; errors of the tasks pass through."""
+    from distributed import KilledWorker
+    from distributed.client import FutureCancelledError
+    from distributed.comm.core import CommClosedError
+    from distributed.scheduler import NoValidWorkerError
+
+    try:
+        yield
+    except KilledWorker as error:
+        raise TemporaryError(
+            f"{what}: the same task took down {error.allowed_failures + 1} workers one after the other; look at the workers' "
+            "logs (memory?), then run the same command again, it continues"
+        ) from error
+    except NoValidWorkerError as error:
+        raise TemporaryError(f"{what}: no worker is left and none came back; run the same command again, it continues") from error
+    except (FutureCancelledError, CommClosedError) as error:
+        raise WorkerLostError(f"{what}: the connection to the cluster was lost; run the same command again, it continues") from error
+
+
+@contextlib.contextmanager
+def open_workers(cluster: Cluster, scratch: str | None = None) -> Iterator[DaskWorkers]:
+    """The workers of the configured cluster; closed on leaving. Raises ServiceError when it cannot be reached."""
+    import dask
+    from distributed import Client
+
+    with dask.config.set(DASK_SETTINGS), contextlib.ExitStack() as stack:
+        try:
+            target = _open_cluster(cluster, scratch, stack)
+            client = stack.enter_context(Client(target, security=_security(cluster), timeout=cluster.wait_s, set_as_default=False))
+        except (OSError, TimeoutError, ValueError) as error:
+            where = cluster.address or f"cluster.kind: {cluster.kind}"
+            raise ServiceError(f"{where}: no Dask scheduler answers ({error}); check cluster.address and cluster.tls") from error
+        yield DaskWorkers(client, cluster.wait_s)
+
+
+def default_workers() -> int:
+    """One worker a core that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _open_cluster(cluster: Cluster, scratch: str | None, stack: contextlib.ExitStack) -> Any:
+    if cluster.kind == "address":
+        return cluster.address
+    if cluster.kind == "local":
+        from distributed import LocalCluster
+
+        options: dict[str, Any] = {
+            "n_workers": cluster.n_workers or default_workers(),
+            "threads_per_worker": 1,
+            "processes": True,
+            # Dask's default listens on every interface.
+            "dashboard_address": None,
+            "host": "127.0.0.1",
+            # Throw-away certificates: on a shared machine loopback is no wall between users.
+            "security": True,
+            "local_directory": scratch,
+            "silence_logs": 50,
+        }
+        return stack.enter_context(LocalCluster(**(options | cluster.options)))
+    made = _vendor_cluster(cluster)
+    stack.enter_context(made)
+    if cluster.n_workers and hasattr(made, "scale") and cluster.kind != "ssh":
+        made.scale(cluster.n_workers)
+    return made
+
+
+def _vendor_cluster(cluster: Cluster) -> Any:
+    """The cluster object of ssh, slurm or kubernetes; the vendor's own keywords pass through `cluster.options`."""
+    try:
+        if cluster.kind == "ssh":
+            from distributed import SSHCluster
+
+            return SSHCluster(**cluster.options)
+        if cluster.kind == "slurm":
+            from dask_jobqueue import SLURMCluster
+
+            return SLURMCluster(**cluster.options)
+        from dask_kubernetes.operator import KubeCluster
+
+        return KubeCluster(**cluster.options)
+    except ImportError as error:
+        extra = {"ssh": "asyncssh", "slurm": "dask-word2vec[slurm]", "kubernetes": "dask-word2vec[k8s]"}[cluster.kind]
+        raise ServiceError(f"cluster.kind: {cluster.kind} needs a package that is missing ({error.name}); pip install '{extra}'") from error
+    except TypeError as error:
+        raise ServiceError(f"cluster.options: {cluster.kind} does not take these ({error})") from error
+
+
+def _security(cluster: Cluster) -> Any:
+    if cluster.tls is None:
+        return None
+    from distributed.security import Security
+
+    tls = cluster.tls
+    return Security(tls_ca_file=tls.ca_file, tls_client_cert=tls.cert, tls_client_key=tls.key, require_encryption=True)
+
+
+__all__ = ["DaskWorkers", "InProcess", "Member", "PipelineError", "WorkerLostError", "Workers", "open_workers"]

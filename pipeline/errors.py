@@ -1,0 +1,86 @@
+"""What can go wrong, as a person reads it: one message, one exit code (sysexits.h), never a traceback.
+
+Every error states what was expected, what was found, where, and what to do next. The command line prints the
+message and exits with `exit_code`; library callers catch `PipelineError` or one of its kinds.
+"""
+
+from __future__ import annotations
+
+EXIT_CODES: dict[int, str] = {
+    0: "complete and verified",
+    64: "the command line is wrong",
+    65: "the data cannot be used (empty corpus, broken file, training diverged)",
+    66: "an input does not exist or cannot be opened",
+    69: "a service is not available (cluster, download address)",
+    70: "a bug in this program",
+    73: "another run is working in this workdir",
+    74: "reading or writing failed (disk full, damaged artefact without its inputs)",
+    75: "a temporary failure; the same command continues where this one stopped",
+    77: "permission denied",
+    78: "the configuration is wrong",
+    130: "interrupted by Ctrl-C; the same command resumes",
+    143: "terminated by SIGTERM; the same command resumes",
+}
+
+
+class PipelineError(Exception):
+    """An error meant for a person. `exit_code` is the process's exit status."""
+
+    exit_code = 70
+
+
+class UsageError(PipelineError):
+    exit_code = 64
+
+
+class DataError(PipelineError):
+    exit_code = 65
+
+
+class DivergedError(DataError):
+    """Training produced a number that is not finite; names round, lane and α."""
+
+
+class InputError(PipelineError):
+    exit_code = 66
+
+
+class ServiceError(PipelineError):
+    exit_code = 69
+
+
+class BusyError(PipelineError):
+    exit_code = 73
+
+
+class StorageError(PipelineError):
+    exit_code = 74
+
+
+class DamagedError(StorageError):
+    """A file of an artefact is missing, cut or altered; names the artefact's directory and the file."""
+
+    def __init__(self, message: str, directory: str) -> None:
+        super().__init__(message)
+        self.directory = directory
+
+    def __reduce__(self) -> tuple[type[DamagedError], tuple[str, str]]:
+        return type(self), (str(self), self.directory)
+
+
+class TemporaryError(PipelineError):
+    exit_code = 75
+
+
+class PermissionDeniedError(PipelineError):
+    exit_code = 77
+
+
+class ConfigError(PipelineError):
+    exit_code = 78
+
+
+def printable(text: str, limit: int = 80) -> str:
+    """Text from data made safe for a terminal: control and bidirectional characters escaped, cut at `limit` characters."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text[:limit])
+    return shown + ("…" if len(text) > limit else "")

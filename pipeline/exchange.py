@@ -1,0 +1,199 @@
+"""How lanes in several processes meet: shared memory and a barrier on one host.
+
+Hot merges come every few milliseconds, far below a Dask round trip (10 ms), so the exchange has a path of its own inside
+long round tasks. On one host the parameters of all lanes lie in shared memory, where any process can read and write any
+lane's rows, and what is left to exchange is "I am here": one byte to a hub over a Unix socket and one byte back. A
+process that dies closes its socket, so its peers learn of it at once instead of waiting.
+
+The memory and the socket live in a folder only this user can enter, which is removed as soon as everyone has opened
+them: nothing is left behind, however the processes end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import mmap
+import os
+import shutil
+import socket
+import tempfile
+import time
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import TemporaryError
+
+_CONNECT_PAUSE_S = 0.005
+
+
+class PeerLostError(TemporaryError):
+    """A process of the round died or did not answer in time; the round is run again from its checkpoint."""
+
+
+def host_key() -> str:
+    """A name equal exactly for processes that can share memory: same kernel boot, same mounts, same user."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        mounts = os.stat("/proc/self/ns/mnt").st_ino
+    except OSError:
+        boot, mounts = socket.gethostname(), 0
+    return f"{boot}/{mounts}/{os.getuid()}"
+
+
+class Barrier(Protocol):
+    """`wait()` returns when every participant has called it; raises PeerLostError when one cannot any more."""
+
+    def wait(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class NoBarrier:
+    """The barrier of one participant."""
+
+    def wait(self) -> None:
+        return
+
+    def close(self) -> None:
+        return
+
+
+class SocketBarrier:
+    """Participant 0 is the hub: it collects one byte from each other participant, then answers all of them."""
+
+    def __init__(self, sockets: list[socket.socket], is_hub: bool) -> None:
+        self._sockets = sockets
+        self._is_hub = is_hub
+
+    def wait(self) -> None:
+        try:
+            if self._is_hub:
+                self._receive_all()
+                self._send_all()
+            else:
+                self._send_all()
+                self._receive_all()
+        except TimeoutError:
+            raise PeerLostError("a lane's worker did not reach the merge in time; it is taken for lost") from None
+        except OSError as error:
+            raise PeerLostError(f"the connection to a lane's worker broke ({error.strerror})") from None
+
+    def _receive_all(self) -> None:
+        for peer in self._sockets:
+            if peer.recv(1) != b".":
+                raise PeerLostError("a lane's worker went away in the middle of a round")
+
+    def _send_all(self) -> None:
+        for peer in self._sockets:
+            peer.sendall(b".")
+
+    def close(self) -> None:
+        for peer in self._sockets:
+            peer.close()
+
+
+def meet(directory: Path, participant: int, participants: int, patience_s: float) -> Barrier:
+    """The barrier of `participants` processes on this host that all call this with the same private directory."""
+    if participants == 1:
+        return NoBarrier()
+    address = _socket_address(directory)
+    deadline = time.monotonic() + patience_s
+    if participant == 0:
+        sockets = _accept_all(address, participants - 1, deadline)
+    else:
+        sockets = [_connect(address, deadline)]
+    for peer in sockets:
+        peer.settimeout(patience_s)
+    return SocketBarrier(sockets, is_hub=participant == 0)
+
+
+def _socket_address(directory: Path) -> str:
+    # A Unix socket's path may have 107 bytes; the shared folder's own path is short by construction.
+    return str(directory / "hub")
+
+
+def _accept_all(address: str, count: int, deadline: float) -> list[socket.socket]:
+    peers: list[socket.socket] = []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(address)
+        listener.listen(count)
+        try:
+            while len(peers) < count:
+                listener.settimeout(max(0.001, deadline - time.monotonic()))
+                peers.append(listener.accept()[0])
+        except TimeoutError:
+            for peer in peers:
+                peer.close()
+            raise PeerLostError(f"only {len(peers) + 1} of {count + 1} workers came to the round") from None
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(address)
+    return peers
+
+
+def _connect(address: str, deadline: float) -> socket.socket:
+    while True:
+        peer = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            peer.connect(address)
+            return peer
+        except (FileNotFoundError, ConnectionRefusedError):
+            peer.close()
+            if time.monotonic() > deadline:
+                raise PeerLostError("the first worker of the round did not come to it") from None
+            time.sleep(_CONNECT_PAUSE_S)
+
+
+def open_meeting_place(group_key: str, bytes_needed: int, first: bool, patience_s: float) -> Path:
+    """The private folder where the processes of one group meet. Its first participant makes it, the others find it.
+
+    In memory (/dev/shm) when that has room, else in the folder for temporary files, where the pages go through the
+    page cache and work all the same.
+    """
+    name = f"w2v-{os.getuid()}-{hashlib.sha256(group_key.encode()).hexdigest()[:16]}"
+    places = [Path("/dev/shm"), Path(tempfile.gettempdir())]  # noqa: S108 - a 0700 folder is made inside
+    if first:
+        for place in places:
+            if place.is_dir() and os.access(place, os.W_OK) and shutil.disk_usage(place).free > bytes_needed:
+                return _checked(place / name)
+        raise TemporaryError(
+            f"sharing parameters needs {bytes_needed:,} bytes in {' or '.join(map(str, places))}, and neither has them; "
+            "make room there or use fewer workers on this host"
+        )
+    deadline = time.monotonic() + patience_s
+    while time.monotonic() < deadline:
+        for place in places:
+            if (place / name).is_dir():
+                return _checked(place / name)
+        time.sleep(_CONNECT_PAUSE_S)
+    raise PeerLostError("the first worker of the round did not come to it")
+
+
+def _checked(directory: Path) -> Path:
+    directory.mkdir(mode=0o700, exist_ok=True)
+    found = directory.stat()
+    if found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise TemporaryError(f"{directory}: expected a folder of this user that nobody else can enter; remove it")
+    return directory
+
+
+def shared_array(path: Path, shape: tuple[int, int]) -> NDArray[np.float32]:
+    """A float32 array of zeros on a file that several processes map; whoever comes first creates it.
+
+    The space is reserved before it is mapped: a full /dev/shm is an error here, not a SIGBUS in a kernel later.
+    """
+    size = max(1, shape[0] * shape[1] * 4)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        try:
+            os.posix_fallocate(descriptor, 0, size)
+        except OSError as error:
+            raise TemporaryError(f"{path}: cannot reserve {size:,} bytes of shared memory ({error.strerror})") from error
+        mapped = mmap.mmap(descriptor, size)
+    finally:
+        os.close(descriptor)
+    return np.frombuffer(mapped, np.float32, count=shape[0] * shape[1]).reshape(shape)

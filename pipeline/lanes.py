@@ -1,0 +1,310 @@
+"""One worker's share of a round: it trains the lanes it was given, in lockstep with the workers of the other lanes.
+
+A lane's work is a pure function of (parameters at the start of the round, its slice of the shards, the seed path
+(seed, epoch, step, lane), α from the plan). Merges fold the lanes' changes over a fixed tree in lane order. So who
+executes which lane, how many workers there are, and how often a round had to be run again cannot change one bit.
+
+Between two rounds a worker keeps its group of lanes (`_held`) with the parameters in memory; whoever does not have them
+reads the checkpoint. All copies are equal after a round's last merge, so any one of them is the state.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import shards as shard_stage
+from pipeline import store
+from pipeline.config import Train
+from pipeline.errors import DamagedError, DivergedError
+from pipeline.exchange import Barrier, NoBarrier, meet, open_meeting_place, shared_array
+from pipeline.rounds import EpochPlan, Round, Step
+from w2v_core.kernels import Kernels, initial_parameters, load_kernels, padded_size
+from w2v_core.sampler import stream_seed
+
+BLOCK_BYTES = 16 << 20
+"""Size of one file of a checkpoint: large enough to write fast, small enough to share the work between workers."""
+_SEED_PATH = 2
+MATRICES = ("w_in", "w_out")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundTask:
+    """What one worker must know to run its lanes of one round."""
+
+    group_key: str
+    """Names the set of workers and their lanes; another attempt or another set has another key."""
+    participant: int
+    lanes_of: tuple[tuple[int, int], ...]
+    """Half-open run of lanes of each participant."""
+    train: Train
+    seed: int
+    plan: EpochPlan
+    round: Round
+    vocab_size: int
+    window: int
+    shards: str
+    noise_table: str
+    checkpoint_before: str | None
+    """Directory of the checkpoint the round starts from; None = the initial parameters."""
+    checkpoint_after: str
+    """Directory the round's end state is written to."""
+    threads: int
+    patience_s: float
+
+
+@dataclass(frozen=True)
+class StepLoss:
+    step: int
+    lane: int
+    loss_sum: float
+    examples: int
+
+
+@dataclass(frozen=True)
+class RoundResult:
+    participant: int
+    losses: tuple[StepLoss, ...]
+    train_seconds: float
+    merge_seconds: float
+    blocks: tuple[store.Part, ...]
+
+
+@dataclass
+class LaneGroup:
+    """The parameters of this worker's lanes and its place among the other workers. Kept from round to round."""
+
+    key: str
+    lanes: range
+    base: tuple[NDArray[np.float32], NDArray[np.float32]]
+    """Both matrices as all lanes last agreed on them."""
+    copies: tuple[tuple[NDArray[np.float32], NDArray[np.float32]], ...]
+    """Every lane's own copy, in lane order; with one lane the base itself."""
+    barrier: Barrier
+    participant: int
+    participants: int
+    pool: ThreadPoolExecutor
+    state_round: int | None = None
+    """The round whose end state the parameters are; −1 = initial, None = unknown (a round broke off)."""
+
+    def close(self) -> None:
+        self.barrier.close()
+        self.pool.shutdown()
+
+
+_held: LaneGroup | None = None
+
+
+def run_round(task: RoundTask) -> RoundResult:
+    """Trains this worker's lanes through one round and writes its share of the checkpoint."""
+    global _held
+    if _held is None or _held.key != task.group_key:
+        if _held is not None:
+            _held.close()
+            _held = None
+        _held = open_group(task)
+    group = _held
+    try:
+        if group.state_round != task.round.round - 1:
+            load_state(group, task)
+        group.state_round = None
+        result = _train_steps(group, task)
+        group.state_round = task.round.round
+        return result
+    except BaseException:
+        group.close()
+        _held = None
+        raise
+
+
+def open_group(task: RoundTask) -> LaneGroup:
+    """This worker's lanes with memory for their parameters, after all workers of the round have met."""
+    shape = (task.vocab_size, padded_size(task.train.vector_size))
+    participants = len(task.lanes_of)
+    lanes = task.train.lanes
+    barrier: Barrier = NoBarrier()
+    if participants == 1:
+        allocate: Callable[[str], NDArray[np.float32]] = lambda name: aligned_zeros(shape)  # noqa: E731
+        arrays = _allocate_all(allocate, lanes)
+    else:
+        bytes_needed = shape[0] * shape[1] * 4 * 2 * (lanes + 1)
+        place = open_meeting_place(task.group_key, bytes_needed, task.participant == 0, task.patience_s)
+        try:
+            barrier = meet(place, task.participant, participants, task.patience_s)
+            arrays = _allocate_all(lambda name: shared_array(place / name, shape), lanes)
+            barrier.wait()
+        finally:
+            # Everyone has the files mapped (or the round is lost): their names are not needed any more.
+            if task.participant == 0:
+                shutil.rmtree(place, ignore_errors=True)
+    return LaneGroup(
+        key=task.group_key,
+        lanes=range(*task.lanes_of[task.participant]),
+        base=arrays[0],
+        copies=arrays[1:] or arrays,
+        barrier=barrier,
+        participant=task.participant,
+        participants=participants,
+        pool=ThreadPoolExecutor(max_workers=max(1, task.threads), thread_name_prefix="lane"),
+    )
+
+
+Matrices = tuple[NDArray[np.float32], NDArray[np.float32]]
+
+
+def _allocate_all(allocate: Callable[[str], NDArray[np.float32]], lanes: int) -> tuple[Matrices, ...]:
+    names = ["base"] + ([f"lane-{lane}" for lane in range(lanes)] if lanes > 1 else [])
+    return tuple((allocate(f"{name}.w_in"), allocate(f"{name}.w_out")) for name in names)
+
+
+def aligned_zeros(shape: tuple[int, int]) -> NDArray[np.float32]:
+    """A float32 array of zeros that starts on a 64-byte cache line."""
+    raw = np.zeros(shape[0] * shape[1] * 4 + 64, np.uint8)
+    first = -raw.ctypes.data % 64
+    return raw[first : first + shape[0] * shape[1] * 4].view(np.float32).reshape(shape)
+
+
+# ── state in, state out ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def blocks_of(vocab_size: int, row_floats: int) -> list[tuple[str, int, int, int]]:
+    """(file name, matrix, first row, last row) of every file of a checkpoint: fixed by the sizes, whoever writes it."""
+    rows = max(1, BLOCK_BYTES // (row_floats * 4))
+    return [
+        (f"{MATRICES[matrix]}-{index:05d}.npy", matrix, first, min(first + rows, vocab_size))
+        for matrix in (0, 1)
+        for index, first in enumerate(range(0, vocab_size, rows))
+    ]
+
+
+def load_state(group: LaneGroup, task: RoundTask) -> None:
+    """Sets base and every lane to the state before the round; participants share the work and wait for each other."""
+    if task.checkpoint_before is None:
+        if group.participant == 0:
+            initial = initial_parameters(task.vocab_size, task.train.vector_size, stream_seed(task.seed, _SEED_PATH, 0))
+            for matrix in (0, 1):
+                group.base[matrix][:] = initial[matrix]
+    else:
+        checkpoint = store.load_artefact(Path(task.checkpoint_before))
+        blocks = blocks_of(*group.base[0].shape)
+        for name, matrix, first, last in blocks[group.participant :: group.participants]:
+            damage = store.check_part(checkpoint.directory, checkpoint.part(name))
+            if damage:
+                raise DamagedError(damage, str(checkpoint.directory))
+            group.base[matrix][first:last] = np.load(checkpoint.path(name), allow_pickle=False)
+    group.barrier.wait()
+    if group.copies[0] is not group.base:
+        for lane in group.lanes:
+            for matrix in (0, 1):
+                group.copies[lane][matrix][:] = group.base[matrix]
+    group.barrier.wait()
+
+
+def write_state(group: LaneGroup, directory: Path) -> tuple[store.Part, ...]:
+    """Writes this participant's share of the checkpoint's files."""
+    mine = blocks_of(*group.base[0].shape)[group.participant :: group.participants]
+    return tuple(
+        store.write_array(directory / name, group.base[matrix][first:last], rows=last - first)
+        for name, matrix, first, last in mine
+    )
+
+
+# ── the steps of a round ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class _LaneStream:
+    """A lane's rows of one round: positions of the epoch's stream `start` … are rows `offset` … of the arrays."""
+
+    stream: Any
+    start: int
+    offset: int
+
+
+def _train_steps(group: LaneGroup, task: RoundTask) -> RoundResult:
+    kernels = load_kernels(task.train.backend)
+    noise_table = np.load(task.noise_table, allow_pickle=False)
+    artefact = store.load_artefact(Path(task.shards))
+    streams = {lane: _read_lane(artefact, task, lane) for lane in group.lanes}
+    losses: list[StepLoss] = []
+    train_seconds = merge_seconds = 0.0
+    for step in task.plan.steps[task.round.first : task.round.last]:
+        started = time.perf_counter()
+        losses += group.pool.map(
+            lambda lane, step=step: _train_lane(group, task, kernels, noise_table, streams[lane], lane, step),  # type: ignore[misc]
+            group.lanes,
+        )
+        trained = time.perf_counter()
+        if step.merged_rows:
+            _merge(group, task, kernels, step.merged_rows)
+        train_seconds += trained - started
+        merge_seconds += time.perf_counter() - trained
+    blocks = write_state(group, Path(task.checkpoint_after))
+    return RoundResult(task.participant, tuple(losses), train_seconds, merge_seconds, blocks)
+
+
+def _read_lane(artefact: store.Artefact, task: RoundTask, lane: int) -> _LaneStream:
+    start, _ = task.plan.slice(lane, task.round.first)
+    _, stop = task.plan.slice(lane, task.round.last - 1)
+    stream, first, _ = shard_stage.read_rows(artefact, start, stop, halo=task.window)
+    return _LaneStream(stream, start, first)
+
+
+def _train_lane(
+    group: LaneGroup, task: RoundTask, kernels: Kernels, noise_table: NDArray[np.int32],
+    lane_stream: _LaneStream, lane: int, step: Step,
+) -> StepLoss:  # fmt: skip
+    start, stop = task.plan.slice(lane, step.step)
+    shift = lane_stream.offset - lane_stream.start
+    stream = lane_stream.stream
+    w_in_VD, w_out_VD = group.copies[lane]
+    result = kernels.train_slice(
+        w_in_VD, w_out_VD, stream.tokens_N, stream.left_N, stream.right_N, start + shift, stop + shift, noise_table,
+        model=task.train.model, gradient=task.train.gradient, negative=task.train.negative,
+        alpha_start=step.alpha_start, alpha_end=step.alpha_end,
+        seed=stream_seed(task.seed, _SEED_PATH, 1, task.plan.epoch, step.step, lane),
+    )  # fmt: skip
+    if not np.isfinite(result.loss_sum):
+        raise DivergedError(
+            f"training diverged in round {task.round.round}, epoch {task.plan.epoch}, step {step.step}, lane {lane} "
+            f"at α = {step.alpha_start:.6g}: the loss is not finite. The checkpoint of the round before is kept; "
+            "run again with a lower train.alpha"
+        )
+    return StepLoss(step.step, lane, result.loss_sum, result.examples)
+
+
+def _merge(group: LaneGroup, task: RoundTask, kernels: Kernels, rows: int) -> None:
+    """Folds all lanes' changes of rows 0 … rows−1 into base and every lane; each participant folds its share of rows."""
+    group.barrier.wait()
+    workers = group.participants * max(1, task.threads)
+    cuts = [rows * index // workers for index in range(workers + 1)]
+    mine = range(group.participant * max(1, task.threads), (group.participant + 1) * max(1, task.threads))
+
+    def fold(index: int) -> None:
+        first, last = cuts[index], cuts[index + 1]
+        for matrix in (0, 1):
+            kernels.merge_rows(
+                group.base[matrix][first:last], [copy[matrix][first:last] for copy in group.copies], task.train.merge
+            )
+
+    for _ in group.pool.map(fold, mine):
+        pass
+    group.barrier.wait()
+
+
+def release() -> None:
+    """Closes the group of lanes this process holds, if any; its memory goes back."""
+    global _held
+    if _held is not None:
+        with contextlib.suppress(OSError):
+            _held.close()
+        _held = None

@@ -1,0 +1,155 @@
+"""The plan of training: which lane trains which tokens, with which α, and when which rows are merged.
+
+Plain functions of plain numbers: no clock, no socket, no worker. The plan depends on the configuration, the vocabulary's
+size and the planned token counts, so one worker or forty execute the same plan and reach the same bits.
+
+    epoch   one pass over one epoch's shards; lane l owns the l-th contiguous share of the stream
+    step    what every lane trains between two merges
+    merge   after a step: rows 0 … R−1 of both matrices, R = all rows or the hot rows (the most frequent words)
+    round   steps up to a checkpoint; the unit of recovery. It ends with a merge of all rows
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pipeline.config import Train
+
+REPORTS_PER_EPOCH = 20
+"""Fewest steps an epoch is cut into when nothing needs merging, so that the loss curve has points."""
+
+CHECKPOINT_TOKENS_PER_ROW = 300
+"""Default kept tokens a lane between checkpoints, per vocabulary row. A row costs about 2.4 µs to hash and write at
+D=100 and a token about 0.2 µs to train, so 300 tokens a row keep checkpoints below 4 % of the time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """How every epoch is cut; the same for all epochs of a run."""
+
+    steps: int
+    """Steps an epoch."""
+    rounds: int
+    """Rounds, and so checkpoints, an epoch."""
+    full_every_steps: int
+    """Every so many steps all rows are merged; the steps between merge the hot rows only."""
+    hot_rows: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    step: int
+    """Counted from the start of the epoch."""
+    alpha_start: float
+    alpha_end: float
+    merged_rows: int
+    """Rows of each matrix merged after this step; 0 with one lane."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """Steps `first` … `last` − 1 of an epoch; a checkpoint follows."""
+
+    round: int
+    """Counted from the start of training."""
+    epoch: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochPlan:
+    epoch: int
+    kept_tokens: int
+    lanes: int
+    steps: tuple[Step, ...]
+    rounds: tuple[Round, ...]
+
+    def slice(self, lane: int, step: int) -> tuple[int, int]:
+        """Half-open range of positions in the epoch's stream that `lane` trains in `step`."""
+        begin, end = (self.kept_tokens * bound // self.lanes for bound in (lane, lane + 1))
+        length, count = end - begin, len(self.steps)
+        return begin + length * step // count, begin + length * (step + 1) // count
+
+
+def choose_schedule(train: Train, vocab_size: int, expected_tokens: float) -> Schedule:
+    """The cuts that the configuration asks for, and measured defaults for what it leaves open.
+
+    `expected_tokens` is the mean number of kept tokens of an epoch, from the vocabulary alone, so that every epoch is
+    cut alike although each draws its own tokens. Intervals count tokens a lane, not merges an epoch: what hurts is how
+    far two copies drift apart, so a larger corpus merges more often.
+    """
+    lane_tokens = max(1.0, expected_tokens / train.lanes)
+    checkpoint_tokens = train.checkpoint_every or CHECKPOINT_TOKENS_PER_ROW * vocab_size
+    rounds = max(1, round(lane_tokens / checkpoint_tokens))
+    if train.lanes == 1:
+        steps_a_round = max(1, round(REPORTS_PER_EPOCH / rounds))
+        return Schedule(steps=rounds * steps_a_round, rounds=rounds, full_every_steps=1, hot_rows=0)
+    full = train.merge_every or default_merge_every(train.lanes)
+    hot = train.hot_merge_every or default_hot_merge_every(train.lanes)
+    hot_rows = min(vocab_size, default_hot_rows(train.lanes) if train.hot_rows is None else train.hot_rows)
+    hot_a_full = max(1, round(full / hot)) if hot_rows else 1
+    merges = max(rounds, round(lane_tokens / full))
+    return Schedule(steps=merges * hot_a_full, rounds=rounds, full_every_steps=hot_a_full, hot_rows=hot_rows)
+
+
+def default_merge_every(lanes: int) -> int:
+    return max(14_000, 464_000 // lanes)
+
+
+def default_hot_rows(lanes: int) -> int:
+    return 1024 if lanes > 2 else 0
+
+
+def default_hot_merge_every(lanes: int) -> int:
+    return max(700, 23_200 // lanes)
+
+
+def plan_epoch(train: Train, schedule: Schedule, vocab_size: int, epoch: int, kept_tokens: int) -> EpochPlan:
+    """The steps and rounds of one epoch over `kept_tokens` rows of its shards."""
+    count = schedule.steps
+
+    def merged_rows(step: int) -> int:
+        if train.lanes == 1:
+            return 0
+        return vocab_size if (step + 1) % schedule.full_every_steps == 0 else schedule.hot_rows
+
+    merges = count // schedule.full_every_steps
+    bounds = [merges * index // schedule.rounds * schedule.full_every_steps for index in range(schedule.rounds + 1)]
+    return EpochPlan(
+        epoch=epoch,
+        kept_tokens=kept_tokens,
+        lanes=train.lanes,
+        steps=tuple(
+            Step(
+                step=step,
+                alpha_start=alpha_at(train, epoch, step / count),
+                alpha_end=alpha_at(train, epoch, (step + 1) / count),
+                merged_rows=merged_rows(step),
+            )
+            for step in range(count)
+        ),
+        rounds=tuple(
+            Round(round=epoch * schedule.rounds + index, epoch=epoch, first=first, last=last)
+            for index, (first, last) in enumerate(pairwise(bounds))
+        ),
+    )
+
+
+def alpha_at(train: Train, epoch: int, share: float) -> float:
+    """α after `share` of epoch `epoch`: falls linearly from alpha to min_alpha over all epochs (as word2vec.c)."""
+    return train.alpha - (train.alpha - train.min_alpha) * (epoch + share) / train.epochs
+
+
+def assign_lanes(lanes: int, workers: int) -> list[range]:
+    """Contiguous runs of lanes, one a worker, sizes differing by at most one; workers beyond the lanes get none."""
+    used = min(lanes, workers)
+    return [range(lanes * index // used, lanes * (index + 1) // used) for index in range(used)]
+
+
+def merged_bytes(steps: tuple[Step, ...], lanes: int, vector_size: int) -> int:
+    """Bytes of parameters that the lanes hand over in these steps' merges: both matrices, each lane's rows once."""
+    return sum(step.merged_rows for step in steps) * lanes * 2 * vector_size * 4

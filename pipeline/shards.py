@@ -1,0 +1,171 @@
+"""tokens/ + vocab/ → shards/: one epoch's context-target pairs as a token stream with window spans.
+
+Columns `token:int32, left:uint8, right:uint8` after subsampling: row i is the target token[i], its context is the `left`
+rows before and the `right` rows after it. One shard a part, one shard set an epoch: subsampling and window widths are
+drawn afresh from (seed, epoch, part). The strings were touched once, in tokenize; a shard costs one gather per part.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import store
+from pipeline import vocab as vocabulary
+from pipeline.cluster import Workers
+from pipeline.config import RunConfig
+from pipeline.errors import DataError
+from w2v_core.sampler import stream_seed
+from w2v_core.windows import Stream, keep_thresholds
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+STAGE = "shards"
+STAGE_VERSION = 1
+_SEED_PATH = 1
+"""First step of every seed path here, so that no other use of the run's seed draws the same numbers."""
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """One part's shard for one epoch. Paths say where to find things, never what is made."""
+
+    tokens: str
+    words: str
+    vocab: str
+    vocab_fingerprint: str
+    target: str
+    window: int
+    shrink_windows: bool
+    seed: int
+
+
+def identity(
+    config: RunConfig, tokens: store.Artefact, vocab: store.Artefact, epoch: int
+) -> tuple[str, dict[str, Any], tuple[str, ...]]:
+    """(fingerprint, fields read, inputs) of one epoch's shards."""
+    fields = config.shards.model_dump() | {"seed": config.run.seed, "epoch": epoch}
+    inputs = (tokens.fingerprint, vocab.fingerprint)
+    return store.fingerprint(STAGE, STAGE_VERSION, fields, inputs), fields, inputs
+
+
+def build(
+    config: RunConfig, tokens: store.Artefact, vocab: store.Artefact, epoch: int, workers: Workers, workdir: Path
+) -> store.Artefact:
+    """The committed shards of one epoch; raises DataError when subsampling leaves no token."""
+    tasks = plan_shards(config, tokens, vocab, epoch, workdir)
+    return commit_shards(config, tokens, vocab, epoch, workers.map(make_shard, tasks, label=f"shards of epoch {epoch}"), workdir)
+
+
+def plan_shards(
+    config: RunConfig, tokens: store.Artefact, vocab: store.Artefact, epoch: int, workdir: Path
+) -> list[ShardTask]:
+    """One task a part, in part order."""
+    directory = store.artefact_directory(workdir, STAGE, identity(config, tokens, vocab, epoch)[0])
+    names = [part.name for part in tokens.manifest.parts if part.name.endswith(".tokens.parquet")]
+    return [
+        ShardTask(
+            tokens=str(tokens.directory / name),
+            words=str(tokens.directory / name.replace(".tokens.parquet", ".words.parquet")),
+            vocab=str(vocab.path(vocabulary.WORDS)),
+            vocab_fingerprint=vocab.fingerprint,
+            target=str(directory / f"part-{index:05d}.parquet"),
+            window=config.shards.window,
+            shrink_windows=config.shards.shrink_windows,
+            seed=stream_seed(config.run.seed, _SEED_PATH, epoch, index),
+        )
+        for index, name in enumerate(names)
+    ]
+
+
+def commit_shards(
+    config: RunConfig, tokens: store.Artefact, vocab: store.Artefact, epoch: int, parts: list[store.Part], workdir: Path
+) -> store.Artefact:
+    """The artefact of shards that are all written."""
+    fingerprint, fields, inputs = identity(config, tokens, vocab, epoch)
+    kept_tokens = sum(part.rows for part in parts)
+    if kept_tokens == 0:
+        raise DataError(
+            f"shards: subsampling with shards.sample={config.shards.sample:g} left none of {vocab.manifest.totals['tokens']:,} "
+            "tokens; raise shards.sample or set it to 0 to keep all"
+        )
+    return store.commit(
+        workdir,
+        store.Manifest(
+            stage=STAGE, fingerprint=fingerprint, parts=tuple(parts), fields=fields, inputs=inputs,
+            totals={"kept_tokens": kept_tokens, "tokens": vocab.manifest.totals["tokens"], "epoch": epoch},
+        ),
+    )  # fmt: skip
+
+
+def make_shard(task: ShardTask) -> store.Part:
+    """Writes one part's shard; the same bytes wherever and however often it runs."""
+    import pyarrow as pa
+
+    from w2v_core.kernels.window_kernels import draw_stream
+
+    words, thresholds_V = _vocabulary(task.vocab, task.vocab_fingerprint)
+    ids = global_ids(store.read_table(Path(task.words), columns=["word"])["word"], words)
+    local_ids_M, sentence_ends_S = read_sentences(Path(task.tokens))
+    stream = draw_stream(
+        local_ids_M, sentence_ends_S, ids, thresholds_V, task.window, task.shrink_windows, task.seed
+    )  # fmt: skip
+    table = pa.table({"token": stream.tokens_N, "left": stream.left_N, "right": stream.right_N})
+    # Plain and uncompressed: a shard is read once and deleted, and word ids after subsampling hardly compress.
+    return store.write_table(Path(task.target), table, compression="none", use_dictionary=False, row_group_size=1 << 20)
+
+
+@lru_cache(maxsize=2)
+def _vocabulary(path: str, fingerprint: str) -> tuple[pa.Array, NDArray[np.uint32]]:
+    """(words in id order, keep thresholds), read once a worker process; `fingerprint` makes the cache key exact."""
+    table = store.read_table(Path(path), columns=["word", "keep_probability"])
+    return table["word"].combine_chunks(), keep_thresholds(table["keep_probability"].to_numpy())
+
+
+def global_ids(part_words: pa.ChunkedArray, words: pa.Array) -> NDArray[np.int32]:
+    """The vocabulary's id of each part-local word, −1 where it has none."""
+    import pyarrow.compute as pc
+
+    found = pc.fill_null(pc.index_in(part_words, value_set=words), -1)
+    return found.combine_chunks().to_numpy(zero_copy_only=False).astype(np.int32, copy=False)
+
+
+def read_sentences(path: Path) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """(part-local ids of all sentences one after the other, exclusive end of each sentence) of one part of tokens/."""
+    column = store.read_table(path, columns=["tokens"])["tokens"]
+    ids, ends, offset = [], [], 0
+    for chunk in column.chunks:
+        offsets = chunk.offsets.to_numpy().astype(np.int64)
+        ids.append(chunk.values.to_numpy()[offsets[0] : offsets[-1]])
+        ends.append(offsets[1:] - offsets[0] + offset)
+        offset += int(offsets[-1] - offsets[0])
+    if not ids:
+        return np.empty(0, np.int32), np.empty(0, np.int64)
+    return np.concatenate(ids), np.concatenate(ends)
+
+
+def read_rows(shards: store.Artefact, start: int, stop: int, halo: int) -> tuple[Stream, int, int]:
+    """(stream, first, last): the epoch's rows [start, stop) as rows [first, last) of a stream with up to `halo` rows of
+    context on either side. Only the row groups that are needed are read, their checksums verified."""
+    low, high = max(0, start - halo), stop + halo
+    pieces, offset = [], 0
+    for part in shards.manifest.parts:
+        begin, end = max(low, offset), min(high, offset + part.rows)
+        if begin < end:
+            pieces.append(_read_range(shards.directory / part.name, begin - offset, end - offset))
+        offset += part.rows
+    columns = [np.concatenate(column) for column in zip(*pieces, strict=True)]
+    return Stream(*columns), start - low, start - low + (min(stop, offset) - start)
+
+
+def _read_range(path: Path, start: int, stop: int) -> tuple[NDArray[np.int32], NDArray[np.uint8], NDArray[np.uint8]]:
+    """Columns token, left, right of rows [start, stop) of one shard."""
+    table, offset = store.read_row_groups(path, start, stop)
+    rows = table.slice(start - offset, stop - start)
+    return tuple(rows[name].to_numpy() for name in ("token", "left", "right"))  # type: ignore[return-value]

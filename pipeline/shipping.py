@@ -1,0 +1,462 @@
+"""The shipper: a process of its own that carries a tracking spool to MLflow (`python -m pipeline.shipping DIRECTORY`).
+
+It is a process and not a thread because `import mlflow` takes 3 s of the interpreter's time and because MLflow's client
+blocks (247 s on a closed port with its own settings): here neither is felt by training. The tracker starts it with a
+pipe as its standard input. While the pipe is open it follows the spool; when the pipe closes, because the run finished
+or the driver died, it ships what is left and ends. One shipper a spool: a second one waits for the first one's lock.
+
+Nothing is counted as shipped before the server said so, and everything may be sent twice: points carry the time at
+which they were spooled, parameters and tags are equal, files overwrite themselves, the run is looked up by the spool's
+token before one is created.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import logging
+import os
+import select
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
+
+from pipeline.spool import Event, Progress, Spool, Target, read_events, without_credentials
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+logger = logging.getLogger(__name__)
+
+METRICS_PER_BATCH = 1000
+PARAMS_PER_BATCH = 100
+TAGS_PER_BATCH = 100
+PARAM_CHARACTERS = 6000
+TAG_CHARACTERS = 5000
+"""Limits of MLflow 3 (mlflow/utils/validation.py); a tag may be 8000, old servers took 5000."""
+REQUEST_TIMEOUT_S = 5
+POLL_S = 0.25
+FOLLOW_S = 1.0
+"""Between two batches of a running training: the curve in the UI is about this old."""
+FIRST_BACKOFF_S = 0.5
+LAST_BACKOFF_S = 30.0
+LAST_BACKOFF_DRAINING_S = 2.0
+TOKEN_TAG = "w2v.spool"
+EXIT_DRAINED, EXIT_LEFT_OVER, EXIT_REFUSED = 0, 75, 77
+
+
+class Refused(Exception):
+    """The server answered and will keep answering like this; asking again would not help."""
+
+    def __init__(self, message: str, denied: bool = False) -> None:
+        super().__init__(message)
+        self.denied = denied
+
+
+class RunVanished(Exception):
+    """The run in run.json is not at the server any more (deleted, or another database): a new one is filled."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Ships one spool; returns 0 when everything arrived, 75 when something is left over, 77 when refused."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline.shipping", description="Ship a tracking spool to MLflow.")
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--linger-s", type=float, default=60.0, help="give up after so long without success once the run is over")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
+    os.umask(0o077)
+    with contextlib.suppress(OSError):
+        os.nice(10)
+    spool = Spool(options.directory)
+    target = spool.target()
+    if target is None:
+        print(f"{spool.directory}: no target.json, so this is no tracking spool", file=sys.stderr)
+        return 66
+    owner = Owner(os.getppid())
+    with open(spool.lock, "a") as lock:
+        if not _acquire(lock, owner, options.linger_s):
+            return EXIT_LEFT_OVER
+        os.environ.update(client_environment(os.environ))
+        return Shipper(spool, target, owner, options.linger_s, replace(spool.progress(), pid=os.getpid(), message=None)).work()
+
+
+def client_environment(environment: os._Environ[str] | dict[str, str]) -> dict[str, str]:
+    """Settings MLflow's client is started with, over `environment`: no telemetry unless asked for, no retries but ours."""
+    settings = {
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": str(REQUEST_TIMEOUT_S),
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+        "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
+        "MLFLOW_SKIP_PIP_REQUIREMENTS_CHECK": "true",
+        "MLFLOW_UV_AUTO_DETECT": "false",
+        "GIT_PYTHON_REFRESH": "quiet",
+    }
+    if "MLFLOW_DISABLE_TELEMETRY" not in environment and "DO_NOT_TRACK" not in environment:
+        settings |= {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+    return settings
+
+
+@dataclass
+class Owner:
+    """The process that started this one, watched through the pipe on standard input and through its process id."""
+
+    pid: int
+    released: bool = False
+    """True once the run is over: the pipe was closed, or the driver died."""
+
+    def wait(self, seconds: float) -> None:
+        """Sleeps, but wakes at once when the owner lets go."""
+        deadline = time.monotonic() + seconds
+        while not self.released and (left := deadline - time.monotonic()) > 0:
+            # The parent changes when the driver dies, also where a forked child of it still holds the pipe open.
+            ready, _, _ = select.select([0], [], [], min(left, POLL_S))
+            self.released = bool(ready and not os.read(0, 1)) or self.is_gone()
+        if self.released and (left := deadline - time.monotonic()) > 0:
+            time.sleep(min(left, LAST_BACKOFF_DRAINING_S))
+
+    def is_gone(self) -> bool:
+        return os.getppid() != self.pid
+
+
+def _acquire(lock: IO[str], owner: Owner, linger_s: float) -> bool:
+    """Takes the spool's lock, waiting for an earlier shipper to finish; False when that takes too long."""
+    deadline: float | None = None
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if owner.released:
+                deadline = deadline or time.monotonic() + linger_s
+                if time.monotonic() > deadline:
+                    return False
+            owner.wait(POLL_S)
+
+
+@dataclass
+class Shipper:
+    """One spool being carried over; everything it must remember is in the spool's own files."""
+
+    spool: Spool
+    target: Target
+    owner: Owner
+    linger_s: float
+    progress: Progress
+    backoff_s: float = FIRST_BACKOFF_S
+    success_at: float = field(default_factory=time.monotonic)
+    reopened: bool = False
+    last_type: str | None = None
+    """Of the last event that was shipped."""
+
+    def work(self) -> int:
+        """Ships until the spool is drained and its owner has let go; returns the exit status."""
+        client: MlflowClient | None = None
+        run_id: str | None = None
+        self.note("connecting", None)
+        while self.spool.directory.exists():
+            # Asked before reading: the pipe closes after the last event, so what is drained then is all there will be.
+            released = self.owner.released
+            try:
+                client = client or connect(self.target)
+                run_id = run_id or self.open_run(client)
+                drained = self.ship_some(client, run_id)
+                if drained and released:
+                    self.mark_killed(client, run_id)
+                    return EXIT_DRAINED
+            except RunVanished:
+                logger.info("run %s is not at the server any more; everything is shipped into a new run", run_id)
+                run_id = None
+                self.spool.forget_run()
+                self.progress = replace(self.progress, offset=0, skipped=0)
+                self.wait_longer()
+            except Exception as error:
+                if (status := self.give_up_or_wait(error)) is not None:
+                    return status
+            else:
+                self.backoff_s, self.success_at = FIRST_BACKOFF_S, time.monotonic()
+                if drained:
+                    self.owner.wait(FOLLOW_S)
+        return EXIT_LEFT_OVER
+
+    def give_up_or_wait(self, error: Exception) -> int | None:
+        """The exit status when trying again is no use, else None after a pause."""
+        problem = explain(error, self.target.uri)
+        if isinstance(problem, Refused):
+            self.note("refused", str(problem), denied=problem.denied)
+            return EXIT_REFUSED
+        logger.info("will try again: %s", problem)
+        self.note("retrying", problem)
+        if self.owner.released and time.monotonic() - self.success_at > self.linger_s:
+            return EXIT_LEFT_OVER
+        self.wait_longer()
+        return None
+
+    def wait_longer(self) -> None:
+        self.owner.wait(self.backoff_s)
+        self.backoff_s = min(2 * self.backoff_s, LAST_BACKOFF_DRAINING_S if self.owner.released else LAST_BACKOFF_S)
+
+    def mark_killed(self, client: MlflowClient, run_id: str) -> None:
+        """Ends the run of a driver that died without a word, which MLflow would show as running for ever."""
+        if self.owner.is_gone() and self.last_type not in (None, "finish"):
+            client.set_terminated(run_id, status="KILLED")
+
+    def note(self, state: Literal["connecting", "shipping", "retrying", "refused"], message: str | None, **changes: Any) -> None:
+        self.progress = replace(self.progress, state=state, message=message, **changes)
+        self.spool.write_progress(self.progress)
+
+    def advance(self, offset: int, skipped: int = 0) -> None:
+        """Everything before `offset` is at the server."""
+        self.note("shipping", None, offset=offset, skipped=self.progress.skipped + skipped)
+        self.success_at = time.monotonic()
+
+    def open_run(self, client: MlflowClient) -> str:
+        """The id of this spool's MLflow run: the one in run.json, else the one with its token, else a new one."""
+        run_id = self.spool.run_id()
+        if run_id is not None:
+            check_run(client, run_id)
+        else:
+            experiment_id = open_experiment(client, self.target)
+            run_id = find_or_create_run(client, experiment_id, self.target)
+            self.spool.write_run(run_id, experiment_id)
+        self.note("shipping", None)
+        return run_id
+
+    def ship_some(self, client: MlflowClient, run_id: str) -> bool:
+        """Ships about a megabyte of events; True when there is nothing more to ship."""
+        events = read_events(self.spool, self.progress.offset)
+        for batch, offset in batches(events):
+            if not self.reopened and batch[0]["type"] != "finish":
+                reopen(client, run_id)
+                self.reopened = True
+            self.advance(offset, self.ship_or_skip(client, run_id, batch))
+            self.last_type = batch[0]["type"]
+            self.reopened = self.reopened and self.last_type != "finish"
+        return not events
+
+    def ship_or_skip(self, client: MlflowClient, run_id: str, batch: Sequence[Event]) -> int:
+        """Ships a batch; returns how many of its events the server will never take."""
+        try:
+            ship(client, run_id, batch, self.spool)
+        except Exception as error:
+            if run_is_missing(error):
+                check_run(client, run_id)
+            if not cannot_be_taken(error):
+                raise
+            if len(batch) > 1:
+                return sum(self.ship_or_skip(client, run_id, [event]) for event in batch)
+            logger.warning("left out %s: %s", batch[0]["type"], without_credentials(str(error)))
+            return 1
+        return 0
+
+
+# ── one batch ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def batches(events: Sequence[tuple[Event | None, int]]) -> Iterator[tuple[list[Event], int]]:
+    """(events of one request, offset after them): neighbouring metrics together up to the limit, all else alone."""
+    group: list[Event] = []
+    points, end = 0, 0
+    for event, offset in events:
+        if event is None:
+            logger.warning("a line that ends at byte %d is no event; it is left out", offset)
+            end = offset
+            continue
+        size = len(event["values"]) if event["type"] == "metrics" else METRICS_PER_BATCH + 1
+        if group and points + size > METRICS_PER_BATCH:
+            yield group, end
+            group, points = [], 0
+        group.append(event)
+        points, end = points + size, offset
+    if group:
+        yield group, end
+
+
+def ship(client: MlflowClient, run_id: str, batch: Sequence[Event], spool: Spool) -> None:
+    """Sends events of one kind; returns when the server has them."""
+    event = batch[0]
+    match event["type"]:
+        case "metrics":
+            ship_metrics(client, run_id, batch)
+        case "params":
+            ship_params(client, run_id, event["params"])
+        case "dataset":
+            ship_dataset(client, run_id, event["dataset"])
+        case "tags":
+            ship_tags(client, run_id, event["tags"])
+        case "artifact":
+            ship_artifact(client, run_id, spool.resolve(event["path"]), event["folder"])
+        case "register":
+            from pipeline.registry import register_vectors
+
+            register_vectors(client, run_id, event, spool)
+        case "finish":
+            client.set_terminated(run_id, status=event["status"], end_time=event["time"])
+        case other:
+            raise CannotBeTaken(f"{other}: an event of a newer version")
+
+
+class CannotBeTaken(Exception):
+    """An event that will never ship; it is counted, named in the log and passed over."""
+
+
+def ship_metrics(client: MlflowClient, run_id: str, batch: Sequence[Event]) -> None:
+    from mlflow.entities import Metric
+
+    points = [Metric(key, value, event["time"], event["step"]) for event in batch for key, value in event["values"].items()]
+    for start in range(0, len(points), METRICS_PER_BATCH):
+        client.log_batch(run_id, metrics=points[start : start + METRICS_PER_BATCH], synchronous=True)
+
+
+def ship_params(client: MlflowClient, run_id: str, params: dict[str, str]) -> None:
+    from mlflow.entities import Param
+
+    items = [Param(key, value[:PARAM_CHARACTERS]) for key, value in params.items()]
+    for start in range(0, len(items), PARAMS_PER_BATCH):
+        client.log_batch(run_id, params=items[start : start + PARAMS_PER_BATCH], synchronous=True)
+
+
+def ship_dataset(client: MlflowClient, run_id: str, dataset: dict[str, str]) -> None:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    corpus = Dataset(source_type="local", **dataset)
+    client.log_inputs(run_id, [DatasetInput(corpus, [InputTag("mlflow.data.context", "training")])])
+
+
+def ship_tags(client: MlflowClient, run_id: str, tags: dict[str, str]) -> None:
+    from mlflow.entities import RunTag
+
+    items = [RunTag(key, value[:TAG_CHARACTERS]) for key, value in tags.items()]
+    for start in range(0, len(items), TAGS_PER_BATCH):
+        client.log_batch(run_id, tags=items[start : start + TAGS_PER_BATCH], synchronous=True)
+
+
+def ship_artifact(client: MlflowClient, run_id: str, path: Path, folder: str) -> None:
+    """Uploads a file, or a folder's files; what was uploaded before is overwritten with the same bytes."""
+    if path.is_dir():
+        client.log_artifacts(run_id, str(path), folder or None)
+    elif path.is_file():
+        client.log_artifact(run_id, str(path), folder or None)
+    else:
+        raise CannotBeTaken(f"{path}: gone before it was uploaded")
+
+
+# ── the run ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def connect(target: Target) -> MlflowClient:
+    """A client of the target; a new SQLite file is made first, by one process, complete or not at all."""
+    from mlflow import MlflowClient
+
+    if target.uri.startswith("sqlite:///"):
+        create_database(Path(target.uri.removeprefix("sqlite:///").partition("?")[0]))
+    return MlflowClient(tracking_uri=target.uri, registry_uri=target.uri)
+
+
+def create_database(path: Path) -> None:
+    """Makes an empty MLflow database at `path` unless there is one.
+
+    Two processes that migrate one new file at a time fail ("duplicate column name", "database is locked"), and one
+    that is killed in the middle leaves a file no version can open. So it is built under another name, by the one
+    holder of a lock, and renamed.
+    """
+    from mlflow import MlflowClient
+
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path.with_name(path.name + ".lock"), "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if path.exists():
+            return
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+            new = Path(folder) / path.name
+            MlflowClient(tracking_uri=f"sqlite:///{new}").search_experiments(max_results=1)
+            os.replace(new, path)
+
+
+def open_experiment(client: MlflowClient, target: Target) -> str:
+    """The id of the target's experiment, made where there is none."""
+    experiment = client.get_experiment_by_name(target.experiment)
+    if experiment is None:
+        return str(client.create_experiment(target.experiment, artifact_location=target.artifact_location))
+    if experiment.lifecycle_stage != "active":
+        raise Refused(f"experiment {target.experiment!r} is deleted in MLflow; restore it there or set tracking.experiment")
+    return str(experiment.experiment_id)
+
+
+def find_or_create_run(client: MlflowClient, experiment_id: str, target: Target) -> str:
+    """The id of the run that carries the spool's token; created when there is none."""
+    found = client.search_runs([experiment_id], f"tags.`{TOKEN_TAG}` = '{target.token}'", max_results=1)
+    if found:
+        return str(found[0].info.run_id)
+    tags = {TOKEN_TAG: target.token, "w2v.config_digest": target.config_digest}
+    run = client.create_run(experiment_id, start_time=target.created_ms, tags=tags, run_name=target.run_name)
+    return str(run.info.run_id)
+
+
+def check_run(client: MlflowClient, run_id: str) -> None:
+    """Raises RunVanished when the server does not have the run any more."""
+    try:
+        run = client.get_run(run_id)
+    except Exception as error:
+        if run_is_missing(error):
+            raise RunVanished from None
+        raise
+    if run.info.lifecycle_stage != "active":
+        raise RunVanished
+
+
+def reopen(client: MlflowClient, run_id: str) -> None:
+    """Marks an ended run as running again: there is more to tell about it."""
+    if client.get_run(run_id).info.status != "RUNNING":
+        client.update_run(run_id, status="RUNNING")
+
+
+# ── errors ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def cannot_be_taken(error: Exception) -> bool:
+    """True when the server understood the request and will never accept its content."""
+    return isinstance(error, CannotBeTaken) or _code(error) in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS")
+
+
+def run_is_missing(error: Exception) -> bool:
+    return _code(error) == "RESOURCE_DOES_NOT_EXIST"
+
+
+def explain(error: Exception, uri: str) -> Refused | str:
+    """What stands in the way: a Refused when trying again cannot help, else one line for a person."""
+    if isinstance(error, Refused):
+        return error
+    text = " ".join(without_credentials(str(error)).split())[:300]
+    code = _code(error)
+    if code in ("UNAUTHENTICATED", "PERMISSION_DENIED", "CUSTOMER_UNAUTHORIZED"):
+        return Refused(
+            f"MLflow at {uri} refuses these credentials ({text[:120]}); set MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN",
+            denied=True,
+        )
+    if "CERTIFICATE_VERIFY_FAILED" in text or "SSLError" in text or "certificate verify failed" in text:
+        return Refused(
+            f"MLflow at {uri}: its TLS certificate is not trusted; set MLFLOW_TRACKING_SERVER_CERT_PATH to its CA's file", denied=True
+        )
+    if code in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST"):
+        return Refused(f"MLflow at {uri} will not open the run ({text[:200]}); check tracking.uri and tracking.experiment")
+    if isinstance(error, ImportError):
+        return Refused(f"MLflow cannot be imported ({text}); install it, or set tracking.uri to a server and repair the environment")
+    return f"MLflow at {uri} does not answer ({text})"
+
+
+def _code(error: Exception) -> str | None:
+    code = getattr(error, "error_code", None)
+    return str(code) if code is not None else None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

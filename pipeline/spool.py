@@ -1,0 +1,280 @@
+"""The tracking spool: a folder with everything that was, or is still to be, told to MLflow about one result.
+
+    <workdir>/tracking/<key>/spool.jsonl      events, appended by the driver, never changed
+                             target.json      where they go: URI, experiment, run name, the spool's own token
+                             run.json         the MLflow run they went to (written by the shipper)
+                             progress.json    how far the shipper got, and what stands in its way
+                             shipper.log      what MLflow's client printed
+                             shipper.lock     held by the one shipper at work
+
+The driver only appends (a local write, microseconds) and the shipper only reads, so a tracking server that is down,
+slow or full cannot touch training. Every event carries its own time: shipping it twice sends identical points, which
+MLflow's SQL store ignores, so a lost reply costs nothing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+from urllib.parse import urlsplit, urlunsplit
+
+from pipeline.store import write_json
+
+Event = dict[str, Any]
+State = Literal["connecting", "shipping", "retrying", "refused"]
+
+T = TypeVar("T")
+_PENDING_LIMIT_BYTES = 16 << 20
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s\"'<>]+")
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a spool's events go."""
+
+    uri: str
+    experiment: str
+    run_name: str
+    config_digest: str
+    token: str
+    """Tag of the MLflow run, drawn once per spool: a run whose id was lost with a crash is found by it, not made again."""
+    created_ms: int
+    artifact_location: str | None
+    """Folder of a new experiment's artefacts as a file: URI; None = the server decides."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the shipper got: `offset` bytes of the spool are at the server."""
+
+    offset: int = 0
+    state: State = "connecting"
+    message: str | None = None
+    denied: bool = False
+    """With state refused: the server wants other credentials, or its certificate is not trusted."""
+    skipped: int = 0
+    """Events no server would take (an artefact that is gone, a value over its limits); the log names each."""
+    pid: int = 0
+
+
+@dataclass(frozen=True)
+class Spool:
+    """The files of one spool folder."""
+
+    directory: Path
+
+    @property
+    def events(self) -> Path:
+        return self.directory / "spool.jsonl"
+
+    @property
+    def lock(self) -> Path:
+        return self.directory / "shipper.lock"
+
+    @property
+    def log(self) -> Path:
+        return self.directory / "shipper.log"
+
+    @property
+    def workdir(self) -> Path:
+        return self.directory.parent.parent
+
+    def size(self) -> int:
+        try:
+            return self.events.stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def target(self) -> Target | None:
+        return _load(self.directory / "target.json", Target)
+
+    def write_target(self, target: Target) -> None:
+        write_json(self.directory / "target.json", asdict(target))
+
+    def progress(self) -> Progress:
+        return _load(self.directory / "progress.json", Progress) or Progress()
+
+    def write_progress(self, progress: Progress) -> None:
+        write_json(self.directory / "progress.json", asdict(progress))
+
+    def run_id(self) -> str | None:
+        body = _read_json(self.directory / "run.json")
+        return str(body["run_id"]) if body and "run_id" in body else None
+
+    def write_run(self, run_id: str, experiment_id: str) -> None:
+        write_json(self.directory / "run.json", {"run_id": run_id, "experiment_id": experiment_id})
+
+    def forget_run(self) -> None:
+        (self.directory / "run.json").unlink(missing_ok=True)
+
+    def has_shipper(self) -> bool:
+        """True while a shipper is at work on this spool."""
+        with open(self.lock, "a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
+    def relative(self, path: Path) -> str:
+        """`path` as events name it: relative to the workdir where possible, so that a moved workdir still ships."""
+        absolute = Path(os.path.abspath(path))
+        workdir = Path(os.path.abspath(self.workdir))
+        return str(absolute.relative_to(workdir)) if absolute.is_relative_to(workdir) else str(absolute)
+
+    def resolve(self, name: str) -> Path:
+        return self.workdir / name
+
+
+def spools(workdir: Path) -> Iterator[Spool]:
+    """Every spool of a workdir, sorted by key."""
+    yield from (Spool(path.parent) for path in sorted((workdir / "tracking").glob("*/target.json")))
+
+
+def read_events(spool: Spool, offset: int, limit_bytes: int = 1 << 20) -> list[tuple[Event | None, int]]:
+    """(event, offset after it) of the complete lines that start at `offset`; None for a line that is not an event.
+
+    At most about `limit_bytes`, but always one complete line where there is one. A last line without its newline is
+    still being written, or was cut by a power loss; it is not read.
+    """
+    try:
+        with open(spool.events, "rb") as file:
+            file.seek(offset)
+            block = file.read(limit_bytes)
+            if block and b"\n" not in block:
+                block += file.readline()
+    except FileNotFoundError:
+        return []
+    found: list[tuple[Event | None, int]] = []
+    for line in block[: block.rfind(b"\n") + 1].splitlines(keepends=True):
+        offset += len(line)
+        found.append((_parse(line), offset))
+    return found
+
+
+def all_events(spool: Spool) -> Iterator[Event]:
+    offset = 0
+    while found := read_events(spool, offset):
+        yield from (event for event, _ in found if event is not None)
+        offset = found[-1][1]
+
+
+def _parse(line: bytes) -> Event | None:
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and isinstance(event.get("type"), str) else None
+
+
+@dataclass
+class SpoolWriter:
+    """Appends events; the only writer of spool.jsonl. A full disk is remembered and tried again, never raised."""
+
+    descriptor: int
+    fsync_interval_s: float
+    error: str | None = None
+    """Why events are held in memory at the moment (disk full), or None."""
+    lost: int = 0
+    _pending: bytearray = field(default_factory=bytearray)
+    _synced_at: float = 0.0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def append(self, event: Mapping[str, Any], now: float) -> None:
+        """Adds one event; `now` is a monotonic clock in seconds that paces fsync.
+
+        A killed process loses nothing (the kernel has the bytes); a power loss loses at most `fsync_interval_s`.
+        """
+        line = json.dumps(event, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+        with self._lock:
+            if len(self._pending) + len(line) > _PENDING_LIMIT_BYTES:
+                self.lost += 1
+                return
+            self._pending += line
+            self._write()
+            if self.error is None and now - self._synced_at >= self.fsync_interval_s:
+                self._synced_at = now
+                self._sync()
+
+    def flush(self) -> None:
+        with self._lock:
+            self._write()
+            self._sync()
+
+    def close(self) -> None:
+        self.flush()
+        os.close(self.descriptor)
+
+    def _write(self) -> None:
+        """Writes whole lines or nothing, so that the shipper never meets half of one followed by another."""
+        end = os.fstat(self.descriptor).st_size
+        try:
+            view = memoryview(bytes(self._pending))
+            while view:
+                view = view[os.write(self.descriptor, view) :]
+            self._pending.clear()
+            self.error = None
+        except OSError as error:
+            self.error = error.strerror or str(error)
+            os.ftruncate(self.descriptor, end)
+
+    def _sync(self) -> None:
+        try:
+            os.fsync(self.descriptor)
+        except OSError as error:
+            self.error = error.strerror or str(error)
+
+
+def open_writer(spool: Spool, fsync_interval_s: float) -> SpoolWriter:
+    """A writer at the end of the last complete line; a line that a power loss cut is removed."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
+    descriptor = os.open(spool.events, flags, 0o600)
+    size = os.fstat(descriptor).st_size
+    position, block = size, 1 << 16
+    while position > 0:
+        start = max(0, position - block)
+        newline = os.pread(descriptor, position - start, start).rfind(b"\n")
+        if newline >= 0:
+            position = start + newline + 1
+            break
+        position = start
+    if position != size:
+        os.ftruncate(descriptor, position)
+    return SpoolWriter(descriptor, fsync_interval_s)
+
+
+def without_credentials(text: str) -> str:
+    """`text` with user names, passwords, queries and fragments removed from every URL in it."""
+
+    def strip(match: re.Match[str]) -> str:
+        try:
+            parts = urlsplit(match.group())
+        except ValueError:
+            return "[an address that cannot be parsed]"
+        return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", "")) if parts.netloc else match.group()
+
+    return _URL.sub(strip, text)
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file, or None when there is none or it cannot be parsed (it is then written anew)."""
+    try:
+        body = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    return body if isinstance(body, dict) else None
+
+
+def _load(path: Path, kind: type[T]) -> T | None:
+    body = _read_json(path)
+    try:
+        return kind(**body) if body is not None else None
+    except TypeError:
+        return None

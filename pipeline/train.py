@@ -1,0 +1,336 @@
+"""shards/ + vocab/ → vectors/: the rounds of training, driven from checkpoint to checkpoint.
+
+The driver holds no parameters. It asks the workers to run a round (`lanes.run_round`), commits the checkpoint they wrote,
+and goes on; a lost worker means that the round is run again from the checkpoint before it, which gives the same bits.
+Epoch e + 1's shards are made from (seed, e + 1) when they are needed, and deleted when their epoch is over.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline import lanes, store
+from pipeline import shards as shard_stage
+from pipeline import vocab as vocabulary
+from pipeline.cluster import Member, Workers
+from pipeline.config import RunConfig, Train
+from pipeline.errors import DamagedError, DataError, TemporaryError
+from pipeline.rounds import EpochPlan, Round, Schedule, assign_lanes, choose_schedule, merged_bytes, plan_epoch
+from w2v_core.vectors import WordVectors
+
+STAGE = "vectors"
+CHECKPOINTS = "checkpoints"
+CONTEXT = "context.npy"
+"""W_out: what a later training that continues from these vectors needs besides them."""
+STAGE_VERSION = 1
+KEPT_CHECKPOINTS = 2
+ATTEMPTS_A_ROUND = 20
+"""Lost workers tolerated in one round before the run gives up; the same command continues there."""
+PATIENCE_S = 120.0
+"""How long a worker waits for the others at a merge before it takes them for lost."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundRecord:
+    """What one round did: a row of the loss curve. Losses are means per example in float64."""
+
+    round: int
+    epoch: int
+    loss: float
+    examples: int
+    loss_sum: float
+    alpha: float
+    kept_tokens: int
+    """Of this round, over all lanes."""
+    raw_tokens: float
+    """The corpus tokens these stand for: raw tokens of the epoch × the round's share of the epoch's kept tokens."""
+    seconds: float
+    train_seconds: float
+    merge_seconds: float
+    merged_bytes: int
+    merges: int
+    points: tuple[tuple[int, float], ...]
+    """(kept tokens since the start of training, mean loss) of a few stretches of the round."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """Everything a round needs to know besides its number."""
+
+    config: RunConfig
+    tokens: store.Artefact
+    vocab: store.Artefact
+    fingerprint: str
+    schedule: Schedule
+    workdir: Path
+
+    @property
+    def train(self) -> Train:
+        return self.config.train
+
+    @property
+    def vocab_size(self) -> int:
+        return int(self.vocab.manifest.totals["size"])
+
+
+def identity(
+    config: RunConfig, tokens: store.Artefact, vocab: store.Artefact
+) -> tuple[str, dict[str, Any], tuple[str, ...]]:
+    """(fingerprint, fields read, inputs) of the vectors that these shards and settings give."""
+    fields = config.train.model_dump() | {"seed": config.run.seed}
+    inputs = (shard_stage.identity(config, tokens, vocab, 0)[0],)
+    return store.fingerprint(STAGE, STAGE_VERSION, fields, inputs), fields, inputs
+
+
+def build(
+    config: RunConfig, tokens: store.Artefact, vocab: store.Artefact, workers: Workers, workdir: Path,
+    on_round: Callable[[RoundRecord], None] = lambda record: None,
+) -> store.Artefact:  # fmt: skip
+    """The committed vectors. Continues from the last intact checkpoint; `on_round` sees every round, old ones too."""
+    fingerprint, _, _ = identity(config, tokens, vocab)
+    expected = expected_tokens(vocab)
+    schedule = choose_schedule(config.train, int(vocab.manifest.totals["size"]), expected)
+    training = Training(config, tokens, vocab, fingerprint, schedule, workdir)
+    state, history = latest_checkpoint(training)
+    for record in history:
+        on_round(record)
+    for epoch in range(config.train.epochs):
+        if (epoch + 1) * schedule.rounds <= len(history):
+            continue
+        shards = ensure_shards(training, epoch, workers)
+        plan = plan_epoch(config.train, schedule, training.vocab_size, epoch, int(shards.manifest.totals["kept_tokens"]))
+        for round_plan in plan.rounds[len(history) - epoch * schedule.rounds :]:
+            record, parts = _run_round(training, plan, round_plan, shards, state, history, workers)
+            history = [*history, record]
+            state = _commit_checkpoint(training, round_plan.round, parts, history)
+            on_round(record)
+        if epoch > 0:
+            store.discard(shards.directory)
+    assert state is not None
+    return _commit_vectors(training, state, history)
+
+
+def expected_tokens(vocab: store.Artefact) -> float:
+    """Mean number of tokens that subsampling leaves of an epoch."""
+    table = store.read_table(vocab.path(vocabulary.WORDS), columns=["count", "keep_probability"])
+    return float(np.dot(table["count"].to_numpy().astype(np.float64), table["keep_probability"].to_numpy()))
+
+
+def ensure_shards(training: Training, epoch: int, workers: Workers) -> store.Artefact:
+    """The shards of an epoch: those that are there, or made now."""
+    fingerprint, _, _ = shard_stage.identity(training.config, training.tokens, training.vocab, epoch)
+    found = store.open_artefact(training.workdir, shard_stage.STAGE, fingerprint)
+    return found or shard_stage.build(training.config, training.tokens, training.vocab, epoch, workers, training.workdir)
+
+
+# ── one round ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _run_round(
+    training: Training, plan: EpochPlan, round_plan: Round, shards: store.Artefact,
+    state: store.Artefact | None, history: Sequence[RoundRecord], workers: Workers,
+) -> tuple[RoundRecord, list[store.Part]]:  # fmt: skip
+    """Runs the round, again as often as workers are lost in it; gives up after ATTEMPTS_A_ROUND."""
+    after = store.artefact_directory(training.workdir, CHECKPOINTS, _checkpoint_fingerprint(training, round_plan.round))
+    for attempt in range(ATTEMPTS_A_ROUND):
+        crew = choose_crew(workers.members(), training.train.lanes)
+        lanes_of = tuple((run.start, run.stop) for run in assign_lanes(training.train.lanes, len(crew)))
+        # The key names who works together: the same crew keeps its memory from round to round, an attempt after a loss
+        # never meets a process left over from the attempt before.
+        key = f"{training.fingerprint[:16]}/{_SESSION}/{attempt}/{round_plan.round if attempt else 0}/{[m.address for m in crew]}"
+        tasks = [
+            lanes.RoundTask(
+                group_key=key,
+                participant=index,
+                lanes_of=lanes_of,
+                train=training.train,
+                seed=training.config.run.seed,
+                plan=plan,
+                round=round_plan,
+                vocab_size=training.vocab_size,
+                window=training.config.shards.window,
+                shards=str(shards.directory),
+                noise_table=str(training.vocab.path(vocabulary.NOISE_TABLE)),
+                checkpoint_before=str(state.directory) if state else None,
+                checkpoint_after=str(after),
+                threads=min(member.threads for member in crew),
+                patience_s=PATIENCE_S,
+            )
+            for index in range(len(crew))
+        ]
+        started = time.monotonic()
+        try:
+            results = workers.together(lanes.run_round, tasks, crew)
+        except TemporaryError as error:
+            lost = error
+            continue
+        parts = sorted((part for result in results for part in result.blocks), key=lambda part: part.name)
+        return _record(training, plan, round_plan, history, results, time.monotonic() - started), parts
+    raise TemporaryError(f"round {round_plan.round}: workers were lost {ATTEMPTS_A_ROUND} times in a row; last: {lost}")
+
+
+_SESSION = uuid.uuid4().hex[:8]
+"""Tells this driver's groups of workers from those of a driver that was killed; names nothing that is kept."""
+
+
+def choose_crew(members: Sequence[Member], lanes_wanted: int) -> list[Member]:
+    """The workers that train: at most one a lane, on the host that has the most of them.
+
+    Lanes meet in shared memory, so a round runs on one host; workers on other hosts serve the other stages.
+    """
+    if not members:
+        raise TemporaryError("no worker is left; start workers and run the same command again, it continues")
+    by_host: dict[str, list[Member]] = {}
+    for member in members:
+        by_host.setdefault(member.host, []).append(member)
+    largest = max(by_host.values(), key=lambda crew: (len(crew), [member.address for member in crew]))
+    return largest[:lanes_wanted]
+
+
+def _record(
+    training: Training, plan: EpochPlan, round_plan: Round, history: Sequence[RoundRecord],
+    results: Sequence[lanes.RoundResult], seconds: float,
+) -> RoundRecord:  # fmt: skip
+    steps = plan.steps[round_plan.first : round_plan.last]
+    losses = sorted((loss for result in results for loss in result.losses), key=lambda loss: (loss.step, loss.lane))
+    kept = sum(
+        stop - start for step in steps for start, stop in (plan.slice(lane, step.step) for lane in range(plan.lanes))
+    )
+    raw_a_kept = training.tokens.manifest.totals["tokens"] / max(1, plan.kept_tokens)
+    loss_sum, examples = sum(loss.loss_sum for loss in losses), sum(loss.examples for loss in losses)
+    return RoundRecord(
+        round=round_plan.round,
+        epoch=plan.epoch,
+        loss=loss_sum / max(1, examples),
+        loss_sum=loss_sum,
+        examples=examples,
+        alpha=steps[-1].alpha_end,
+        kept_tokens=kept,
+        raw_tokens=kept * raw_a_kept,
+        seconds=seconds,
+        train_seconds=max(result.train_seconds for result in results),
+        merge_seconds=max(result.merge_seconds for result in results),
+        merged_bytes=merged_bytes(steps, plan.lanes, training.train.vector_size),
+        merges=sum(step.merged_rows > 0 for step in steps),
+        points=_loss_points(losses, sum(record.kept_tokens for record in history), kept),
+    )
+
+
+def _loss_points(losses: Sequence[lanes.StepLoss], before: int, kept: int, most: int = 20) -> tuple[tuple[int, float], ...]:
+    """At most `most` (kept tokens since the start, mean loss) points over the round's steps."""
+    steps = sorted({loss.step for loss in losses})
+    points = []
+    for index in range(min(most, len(steps))):
+        chosen = set(steps[len(steps) * index // most : len(steps) * (index + 1) // most] if len(steps) > most else [steps[index]])
+        stretch = [loss for loss in losses if loss.step in chosen]
+        examples = sum(loss.examples for loss in stretch)
+        if examples:
+            done = kept * (steps.index(max(chosen)) + 1) // len(steps)
+            points.append((before + done, sum(loss.loss_sum for loss in stretch) / examples))
+    return tuple(points)
+
+
+# ── checkpoints ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _checkpoint_fingerprint(training: Training, round_number: int) -> str:
+    return store.fingerprint(CHECKPOINTS, STAGE_VERSION, {"round": round_number}, (training.fingerprint,))
+
+
+def _commit_checkpoint(
+    training: Training, round_number: int, parts: list[store.Part], history: Sequence[RoundRecord]
+) -> store.Artefact:
+    checkpoint = store.commit(
+        training.workdir,
+        store.Manifest(
+            stage=CHECKPOINTS,
+            fingerprint=_checkpoint_fingerprint(training, round_number),
+            parts=tuple(parts),
+            totals={"round": round_number, "history": [asdict(record) for record in history]},
+            inputs=(training.fingerprint,),
+        ),
+    )
+    if round_number >= KEPT_CHECKPOINTS:
+        old = _checkpoint_fingerprint(training, round_number - KEPT_CHECKPOINTS)
+        store.discard(store.artefact_directory(training.workdir, CHECKPOINTS, old))
+    return checkpoint
+
+
+def latest_checkpoint(training: Training) -> tuple[store.Artefact | None, list[RoundRecord]]:
+    """The newest intact checkpoint and the history up to it; a damaged one is discarded for the one before."""
+    for round_number in reversed(range(training.train.epochs * training.schedule.rounds)):
+        fingerprint = _checkpoint_fingerprint(training, round_number)
+        try:
+            found = store.open_artefact(training.workdir, CHECKPOINTS, fingerprint)
+            if found is None:
+                continue
+            if not store.find_damage(found):
+                return found, [_parse_record(record) for record in found.manifest.totals["history"]]
+        except DamagedError:
+            pass
+        store.discard(store.artefact_directory(training.workdir, CHECKPOINTS, fingerprint))
+    return None, []
+
+
+def _parse_record(record: dict[str, Any]) -> RoundRecord:
+    return RoundRecord(**record | {"points": tuple((tokens, loss) for tokens, loss in record["points"])})
+
+
+# ── the result ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _commit_vectors(training: Training, state: store.Artefact, history: Sequence[RoundRecord]) -> store.Artefact:
+    """The vectors as an artefact: W_in without its padding, beside the words; W_out is kept for those who go on training."""
+    fingerprint, fields, inputs = identity(training.config, training.tokens, training.vocab)
+    directory = store.artefact_directory(training.workdir, STAGE, fingerprint)
+    table = vocabulary.read_words(training.vocab)
+    w_in_VD, w_out_VD = (_assemble(training, state, matrix) for matrix in (0, 1))
+    for name, matrix_VD in zip(lanes.MATRICES, (w_in_VD, w_out_VD), strict=True):
+        if not np.isfinite(matrix_VD).all():
+            raise DataError(f"training ended with numbers in {name} that are not finite; run again with a lower train.alpha")
+    vectors = WordVectors(table["word"].to_pylist(), w_in_VD, table["count"].to_numpy())
+    directory.mkdir(parents=True, exist_ok=True)
+    written = vectors.save(directory)
+    parts = [store.existing_part(path, directory, rows=len(w_in_VD)) for path in written]
+    parts.append(store.write_array(directory / CONTEXT, w_out_VD, rows=len(w_out_VD)))
+    artefact = store.commit(
+        training.workdir,
+        store.Manifest(
+            stage=STAGE, fingerprint=fingerprint, parts=tuple(parts), fields=fields, inputs=inputs,
+            totals={"shape": list(w_in_VD.shape), "history": [asdict(record) for record in history]},
+        ),
+    )  # fmt: skip
+    _discard_checkpoints(training)
+    return artefact
+
+
+def _assemble(training: Training, state: store.Artefact, matrix: int) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+    size = training.train.vector_size
+    whole = np.empty((training.vocab_size, size), np.float32)
+    for part in state.manifest.parts:
+        if part.name.startswith(lanes.MATRICES[matrix] + "-"):
+            index = int(part.name.removesuffix(".npy").rsplit("-", 1)[1])
+            block = np.load(state.directory / part.name, mmap_mode="r", allow_pickle=False)
+            rows = max(1, lanes.BLOCK_BYTES // (block.shape[1] * 4))
+            whole[index * rows : index * rows + len(block)] = block[:, :size]
+    return whole
+
+
+def _discard_checkpoints(training: Training) -> None:
+    """Removes the checkpoints that led to committed vectors; they can be computed again and are large."""
+    for round_number in range(training.train.epochs * training.schedule.rounds):
+        directory = store.artefact_directory(training.workdir, CHECKPOINTS, _checkpoint_fingerprint(training, round_number))
+        if directory.exists():
+            store.discard(directory)
+
+
+def history_of(vectors: store.Artefact) -> list[RoundRecord]:
+    """The rounds that led to these vectors."""
+    return [_parse_record(record) for record in vectors.manifest.totals["history"]]

@@ -1,0 +1,134 @@
+"""A configuration is checked whole before anything starts, and every complaint says where and what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import RunConfig, known_keys, load_config, parse_config
+from pipeline.errors import ConfigError, InputError
+
+CORPUS = {"corpus": {"inputs": ["a.txt"]}}
+
+
+def test_a_corpus_is_all_that_must_be_given() -> None:
+    config = parse_config(CORPUS)
+    assert config.train.vector_size == 100
+    assert config.workdir == Path("runs/word2vec").absolute()
+
+
+def test_unknown_key_is_an_error_that_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"train\.negatve: unknown key; did you mean train\.negative\?"):
+        parse_config(CORPUS | {"train": {"negatve": 3}})
+
+
+def test_unknown_section_is_an_error_that_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"evalute: unknown key; did you mean evaluate\?"):
+        parse_config(CORPUS | {"evalute": {}})
+
+
+def test_all_problems_are_reported_at_once() -> None:
+    tree = CORPUS | {"train": {"epochs": "many", "lanes": 0}, "shards": {"window": 256}, "run": {"name": "../../x"}}
+    with pytest.raises(ConfigError) as caught:
+        parse_config(tree, source="x.yaml")
+    text = str(caught.value)
+    assert text.startswith("x.yaml: 4 problems")
+    for key in ("train.epochs", "train.lanes", "shards.window", "run.name"):
+        assert key in text
+
+
+def test_missing_corpus_is_named() -> None:
+    with pytest.raises(ConfigError, match="corpus: missing"):
+        parse_config({})
+
+
+def test_yaml_1e3_without_a_dot_is_a_number(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("corpus: {inputs: a.txt}\nshards: {sample: 1e-3}\n")
+    assert load_config(path).shards.sample == 0.001
+    assert load_config(path, ["train.alpha=1e-2"]).train.alpha == 0.01
+
+
+def test_an_override_wins_over_the_file_and_may_open_a_section(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("corpus: {inputs: [a.txt]}\ntrain: {epochs: 2}\n")
+    config = load_config(path, ["train.epochs=7", "vocab.max_size=null", "evaluate.queries=[a, b]"])
+    assert (config.train.epochs, config.vocab.max_size, config.evaluate.queries) == (7, None, ["a", "b"])
+
+
+@pytest.mark.parametrize("override", ["train.epochs", "epochs=3", "train.=3", "=3"])
+def test_a_malformed_override_is_explained(override: str) -> None:
+    with pytest.raises(ConfigError, match=r"section\.key=value"):
+        parse_config(CORPUS, [override])
+
+
+def test_a_key_given_twice_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("corpus: {inputs: [a]}\ntrain:\n  epochs: 1\n  epochs: 2\n")
+    with pytest.raises(ConfigError, match=r"line 4: key 'epochs' is given twice"):
+        load_config(path)
+
+
+def test_an_empty_section_means_its_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("corpus: {inputs: [a]}\npublish:\n")
+    assert load_config(path).publish.formats == ["word2vec-bin"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("[1, 2]", "expected sections"), ("a: [", "not valid YAML"), ("train: !!python/object/apply:os.getcwd []", "not valid YAML")],
+)
+def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_config(path)
+
+
+def test_a_missing_file_is_an_input_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot read the configuration"):
+        load_config(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"train": {"optimizer": "adam"}}, "adam needs engine: layers"),
+        ({"train": {"engine": "layers", "lanes": 2}}, "one lane"),
+        ({"train": {"alpha": 0.01, "min_alpha": 0.02}}, r"min_alpha \(0.02\) is above alpha \(0.01\)"),
+        ({"cluster": {"kind": "address"}}, "needs cluster.address"),
+        ({"cluster": {"address": "tcp://h:1"}}, "only read with kind: address"),
+        ({"tracking": {"uri": "file:///x"}}, "expected http"),
+        ({"tokenize": {"tokenizer": "simpel"}}, "package.module:factory"),
+        ({"evaluate": {"analogy_queries": ["a:b"]}}, "expected a:b=c"),
+        ({"train": {"alpha": float("nan")}}, "finite"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(section: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_config(CORPUS | section)
+
+
+def test_the_digest_ignores_where_it_runs_and_sees_what_decides_the_result() -> None:
+    base = parse_config(CORPUS)
+    assert parse_config(CORPUS, ["cluster.n_workers=9", "run.workdir=elsewhere", "run.name=x"]).digest == base.digest
+    for override in ("run.seed=2", "train.alpha=0.04", "vocab.min_count=2", "train.lanes=2"):
+        assert parse_config(CORPUS, [override]).digest != base.digest
+
+
+def test_every_key_of_the_design_exists() -> None:
+    keys = set(known_keys())
+    wanted = """run.name run.workdir run.seed corpus.inputs corpus.format corpus.text_field tokenize.tokenizer tokenize.lowercase
+    tokenize.normalize vocab.min_count vocab.max_size vocab.ns_exponent shards.window shards.shrink_windows shards.sample train.model
+    train.engine train.backend train.vector_size train.negative train.epochs train.alpha train.min_alpha train.gradient train.optimizer
+    train.batch_size train.lanes train.merge train.merge_every train.hot_rows train.hot_merge_every train.checkpoint_every
+    evaluate.analogies evaluate.similarity evaluate.restrict_vocab evaluate.queries publish.formats publish.register tracking.uri
+    tracking.experiment cluster.kind cluster.address cluster.n_workers cluster.options cluster.tls"""
+    assert set(wanted.split()) <= keys
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "configs").glob("*.yaml")), ids=lambda path: path.name)
+def test_every_shipped_configuration_is_valid(path: Path) -> None:
+    assert isinstance(load_config(path), RunConfig)

@@ -1,0 +1,166 @@
+"""What is not complete and unaltered is never read: flips, cuts, strays and half-written files are all found."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipeline import store
+from pipeline.errors import BusyError, DamagedError
+
+FINGERPRINT = "ab" * 32
+
+
+def make_artefact(workdir: Path) -> store.Artefact:
+    directory = store.artefact_directory(workdir, "things", FINGERPRINT)
+    table = pa.table({"token": np.arange(5000, dtype=np.int32)})
+    parts = (
+        store.write_table(directory / "part-00000.parquet", table, tokens=5000),
+        store.write_array(directory / "noise.npy", np.arange(100, dtype=np.float32)),
+        store.write_json(directory / "facts.json", {"a": 1}),
+    )
+    return store.commit(workdir, store.Manifest(stage="things", fingerprint=FINGERPRINT, parts=parts, totals={"n": 5000}))
+
+
+def test_what_was_committed_is_what_is_opened(tmp_path: Path) -> None:
+    made = make_artefact(tmp_path)
+    assert store.open_artefact(tmp_path, "things", FINGERPRINT) == made
+    assert store.find_damage(made) == []
+    assert store.read_table(made.path("part-00000.parquet"))["token"].to_pylist() == list(range(5000))
+
+
+def test_without_a_manifest_there_is_no_artefact(tmp_path: Path) -> None:
+    store.write_json(store.artefact_directory(tmp_path, "things", FINGERPRINT) / "facts.json", {})
+    assert store.open_artefact(tmp_path, "things", FINGERPRINT) is None
+
+
+def test_writing_twice_gives_the_same_bytes(tmp_path: Path) -> None:
+    assert make_artefact(tmp_path / "a").manifest == make_artefact(tmp_path / "b").manifest
+    again = make_artefact(tmp_path / "a")
+    assert store.find_damage(again) == []
+
+
+def test_every_single_bit_flip_is_found(tmp_path: Path) -> None:
+    artefact = make_artefact(tmp_path)
+    files = [path for path in artefact.directory.iterdir() if path.is_file()]
+    rng = random.Random(7)
+    for _ in range(200):
+        path = rng.choice(files)
+        data = bytearray(path.read_bytes())
+        position, bit = rng.randrange(len(data)), rng.randrange(8)
+        data[position] ^= 1 << bit
+        path.write_bytes(data)
+        try:
+            found = store.find_damage(store.load_artefact(artefact.directory))
+        except DamagedError as error:
+            found = [str(error)]
+        assert found, f"bit {bit} of byte {position} of {path.name} was not noticed"
+        assert path.name in found[0]
+        data[position] ^= 1 << bit
+        path.write_bytes(data)
+    assert store.find_damage(artefact) == []
+
+
+def test_a_flip_in_a_parquet_page_is_found_while_reading(tmp_path: Path) -> None:
+    part = store.write_table(tmp_path / "t.parquet", pa.table({"x": np.arange(100_000)}), compression="none", use_dictionary=False)
+    path = tmp_path / part.name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+    with pytest.raises(DamagedError, match=r"t\.parquet: damaged"):
+        store.read_table(path)
+
+
+def test_missing_and_cut_files_are_named_with_what_was_expected(tmp_path: Path) -> None:
+    artefact = make_artefact(tmp_path)
+    artefact.path("noise.npy").unlink()
+    os.truncate(artefact.path("facts.json"), 3)
+    missing, cut = sorted(store.find_damage(artefact), reverse=True)
+    assert missing.endswith("noise.npy: missing")
+    assert "facts.json: expected" in cut
+    assert "found 3" in cut
+
+
+def test_an_artefact_copied_from_elsewhere_is_refused(tmp_path: Path) -> None:
+    made = make_artefact(tmp_path)
+    other = "cd" * 32
+    made.directory.rename(store.artefact_directory(tmp_path, "things", other))
+    with pytest.raises(DamagedError, match="it was copied from elsewhere"):
+        store.open_artefact(tmp_path, "things", other)
+
+
+def test_stray_files_do_not_exist(tmp_path: Path) -> None:
+    made = make_artefact(tmp_path)
+    (made.directory / "part-99999.parquet").write_bytes(b"stale")
+    opened = store.open_artefact(tmp_path, "things", FINGERPRINT)
+    assert opened is not None
+    assert [part.name for part in opened.manifest.parts] == ["part-00000.parquet", "noise.npy", "facts.json"]
+
+
+def test_a_failed_write_leaves_nothing_behind(tmp_path: Path) -> None:
+    def write(file: object) -> None:
+        raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        store.write_file(tmp_path / "x", write)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_fingerprints_see_fields_inputs_and_versions_and_no_order_of_keys() -> None:
+    base = store.fingerprint("s", 1, {"a": 1, "b": 2}, ["x", "y"])
+    assert store.fingerprint("s", 1, {"b": 2, "a": 1}, ["x", "y"]) == base
+    for other in (
+        store.fingerprint("t", 1, {"a": 1, "b": 2}, ["x", "y"]),
+        store.fingerprint("s", 2, {"a": 1, "b": 2}, ["x", "y"]),
+        store.fingerprint("s", 1, {"a": 1, "b": 3}, ["x", "y"]),
+        store.fingerprint("s", 1, {"a": 1, "b": 2}, ["y", "x"]),
+    ):
+        assert other != base
+
+
+def test_a_second_holder_of_the_lock_is_told_who_the_first_is(tmp_path: Path) -> None:
+    with store.lock(tmp_path), pytest.raises(BusyError, match=f"another run is working here .pid {os.getpid()}"), store.lock(tmp_path):
+        pass
+    with store.lock(tmp_path):
+        pass
+
+
+def test_a_killed_holder_leaves_no_lock(tmp_path: Path) -> None:
+    code = f"from pathlib import Path\nfrom pipeline import store\nwith store.lock(Path({str(tmp_path)!r})): print('held', flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stdin=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(BusyError), store.lock(tmp_path):
+            pass
+        holder.kill()
+    with store.lock(tmp_path):
+        pass
+
+
+def test_a_full_disk_says_so_with_the_path_and_the_free_bytes(small_disk: Path) -> None:
+    with pytest.raises(store.StorageError, match=r"big: the disk is full \([\d,]+ bytes free there\)"):
+        store.write_bytes(small_disk / "big", bytes(4 << 20))
+    assert list(small_disk.iterdir()) == []
+    store.write_bytes(small_disk / "small", b"x")
+
+
+def test_a_folder_one_may_not_write_to_says_so() -> None:
+    code = (
+        "import os, sys\nfrom pathlib import Path\nfrom pipeline import store, errors\n"
+        "os.geteuid() == 0 and os.seteuid(65534)\n"
+        "try: store.write_bytes(Path(sys.argv[1]) / 'x', b'1')\n"
+        "except errors.PermissionDeniedError as error: print(error)"
+    )
+    # Not pytest's own folder: nobody but its owner can enter that.
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o555)
+        done = subprocess.run([sys.executable, "-c", code, directory], capture_output=True, text=True)
+    assert "cannot write here" in done.stdout, done.stderr

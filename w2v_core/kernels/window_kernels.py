@@ -1,0 +1,63 @@
+"""`windows.draw_stream` compiled: one pass over the tokens, the same bits as its definition (a test compares them)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from w2v_core.windows import Stream
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _mix(seed, counter):  # type: ignore[no-untyped-def]
+    z = seed + (counter + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+@njit(nogil=True, cache=True)
+def _draw(  # type: ignore[no-untyped-def]
+    local_ids_M, sentence_ends_S, global_ids, thresholds_V, window, shrink, seed, tokens_N, left_N, right_N
+):
+    row = 0
+    position = 0
+    wide = np.uint64(window)
+    for sentence in range(sentence_ends_S.shape[0]):
+        first = row
+        end = sentence_ends_S[sentence]
+        while position < end:
+            word_id = global_ids[local_ids_M[position]]
+            if word_id >= 0:
+                draw = _mix(seed, np.uint64(position))
+                if np.uint32(draw & np.uint64(0xFFFFFFFF)) <= thresholds_V[word_id]:
+                    tokens_N[row] = word_id
+                    width = np.uint64(1) + ((draw >> np.uint64(32)) * wide >> np.uint64(32)) if shrink else wide
+                    left_N[row] = np.uint8(min(np.int64(width), row - first))
+                    right_N[row] = np.uint8(width)
+                    row += 1
+            position += 1
+        # Only the last `window` rows of a sentence can reach past its end.
+        for tail in range(max(first, row - window), row):
+            right_N[tail] = np.uint8(min(np.int64(right_N[tail]), row - 1 - tail))
+    return row
+
+
+def draw_stream(
+    local_ids_M: NDArray[np.int32],
+    sentence_ends_S: NDArray[np.int64],
+    global_ids: NDArray[np.int32],
+    thresholds_V: NDArray[np.uint32],
+    window: int,
+    shrink_windows: bool,
+    seed: int,
+) -> Stream:
+    """As `windows.draw_stream`."""
+    size = len(local_ids_M)
+    tokens_N, left_N, right_N = np.empty(size, np.int32), np.empty(size, np.uint8), np.empty(size, np.uint8)
+    rows = _draw(
+        local_ids_M, sentence_ends_S, global_ids, thresholds_V, np.int64(window), bool(shrink_windows),
+        np.uint64(seed), tokens_N, left_N, right_N,
+    )  # fmt: skip
+    return Stream(tokens_N[:rows], left_N[:rows], right_N[:rows])

@@ -1,0 +1,85 @@
+"""From sentences of word ids to the training stream: subsampling and window widths, drawn afresh each epoch.
+
+The stream of an epoch is three arrays of equal length N (a shard's columns): `tokens_N` int32 word ids that survived
+subsampling, `left_N` and `right_N` uint8: the context of row i is the `left` rows before it and the `right` rows after
+it. Spans stop at sentence ends, so a stream can be cut anywhere between sentences. It holds the same context-target
+pairs as an N×2·window matrix at 6 bytes a target instead of 44.
+
+Every draw is a pure function of (seed, position of the token in its part), so any worker makes the same stream.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from w2v_core.sampler import mix64
+
+MAX_WINDOW = 255
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One part's share of an epoch's stream; N rows."""
+
+    tokens_N: NDArray[np.int32]
+    left_N: NDArray[np.uint8]
+    right_N: NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.tokens_N)
+
+
+def keep_probability(counts_V: NDArray[np.int64], sample: float) -> NDArray[np.float64]:
+    """Chance that an occurrence of each word survives subsampling, float64 (V,); all ones for sample = 0.
+
+    √(sample/f) + sample/f, at most 1, with f the word's share of all tokens: the rule of word2vec.c. The paper
+    (Mikolov et al. 2013, §2.3) prints √(sample/f) alone; the published results come from the program.
+    """
+    if sample == 0:
+        return np.ones(len(counts_V), np.float64)
+    ratio_V = sample * counts_V.sum(dtype=np.int64) / counts_V.astype(np.float64)
+    return np.minimum(1.0, np.sqrt(ratio_V) + ratio_V)
+
+
+def keep_thresholds(probability_V: NDArray[np.float64]) -> NDArray[np.uint32]:
+    """Per word the number T with P(32 random bits ≤ T) = probability, to 2⁻³² (uint32, V)."""
+    return np.floor(np.clip(probability_V, 0, 1) * 2.0**32 - 1).clip(0, 2**32 - 1).astype(np.uint32)
+
+
+def draw_stream(
+    local_ids_M: NDArray[np.int32],
+    sentence_ends_S: NDArray[np.int64],
+    global_ids: NDArray[np.int32],
+    thresholds_V: NDArray[np.uint32],
+    window: int,
+    shrink_windows: bool,
+    seed: int,
+) -> Stream:
+    """The stream of one part for one epoch, in plain array operations; this is the definition.
+
+    `local_ids_M` are part-local word ids of all sentences one after the other, `sentence_ends_S` the exclusive end of
+    each, `global_ids[local]` the vocabulary's id or −1 for a word that is not in it. Words out of the vocabulary and
+    those that subsampling drops are gone before windows are laid, so windows reach over them, as in word2vec.c.
+    Draw m is mix64(seed, m): its low 32 bits decide on keeping token m, its high 32 bits the width 1 … window.
+    """
+    draws_M = mix64(seed, np.arange(len(local_ids_M), dtype=np.uint64))
+    ids_M = global_ids[local_ids_M]
+    low_M = (draws_M & np.uint64(0xFFFFFFFF)).astype(np.uint32)
+    kept_M = (ids_M >= 0) & (low_M <= thresholds_V[np.maximum(ids_M, 0)])
+    positions_N = np.flatnonzero(kept_M)
+    sentence_N = np.searchsorted(sentence_ends_S, positions_N, side="right")
+    row_N = np.arange(len(positions_N), dtype=np.int64)
+    first_N = np.searchsorted(sentence_N, sentence_N, side="left")
+    end_N = np.searchsorted(sentence_N, sentence_N, side="right")
+    if shrink_windows:
+        width_N = 1 + ((draws_M[positions_N] >> np.uint64(32)) * np.uint64(window) >> np.uint64(32)).astype(np.int64)
+    else:
+        width_N = np.full(len(positions_N), window, np.int64)
+    return Stream(
+        ids_M[positions_N].astype(np.int32, copy=False),
+        np.minimum(width_N, row_N - first_N).astype(np.uint8),
+        np.minimum(width_N, end_N - 1 - row_N).astype(np.uint8),
+    )
