@@ -128,7 +128,7 @@ class DaskWorkers:
         results: list[Any] = [None] * len(items)
         try:
             with _dask_errors(label):
-                for future in as_completed(futures):
+                for future in as_completed(futures, loop=self._client.loop):
                     results[order[future.key]] = future.result()
                     if on_done:
                         on_done(results[order[future.key]])
@@ -165,7 +165,7 @@ class DaskWorkers:
         ]  # fmt: skip
         lost: TemporaryError | None = None
         try:
-            for future in as_completed(futures):
+            for future in as_completed(futures, loop=self._client.loop):
                 try:
                     with _dask_errors("training"):
                         future.result()

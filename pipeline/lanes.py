@@ -27,6 +27,7 @@ from pipeline import store
 from pipeline.config import Train
 from pipeline.errors import DamagedError, DivergedError
 from pipeline.exchange import Barrier, NoBarrier, meet, open_meeting_place, shared_array
+from pipeline.failpoints import reach
 from pipeline.rounds import EpochPlan, Round, Step
 from w2v_core.kernels import Kernels, initial_parameters, load_kernels, padded_size
 from w2v_core.sampler import stream_seed
@@ -237,7 +238,8 @@ def _train_steps(group: LaneGroup, task: RoundTask) -> RoundResult:
     streams = {lane: _read_lane(artefact, task, lane) for lane in group.lanes}
     losses: list[StepLoss] = []
     train_seconds = merge_seconds = 0.0
-    for step in task.plan.steps[task.round.first : task.round.last]:
+    for number in range(task.round.first, task.round.last):
+        step = task.plan.step(number)
         started = time.perf_counter()
         losses += group.pool.map(
             lambda lane, step=step: _train_lane(group, task, kernels, noise_table, streams[lane], lane, step),  # type: ignore[misc]
@@ -263,6 +265,7 @@ def _train_lane(
     group: LaneGroup, task: RoundTask, kernels: Kernels, noise_table: NDArray[np.int32],
     lane_stream: _LaneStream, lane: int, step: Step,
 ) -> StepLoss:  # fmt: skip
+    reach("step", f"{task.plan.epoch}.{step.step}.{lane}")
     start, stop = task.plan.slice(lane, step.step)
     shift = lane_stream.offset - lane_stream.start
     stream = lane_stream.stream

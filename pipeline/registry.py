@@ -20,7 +20,7 @@ def register_vectors(client: MlflowClient, run_id: str, event: Event, spool: Spo
     """Enters the vectors of a `register` event as a new version of their model; the same vectors are entered once."""
     from mlflow.exceptions import MlflowException
 
-    from pipeline.shipping import CannotBeTaken
+    from pipeline.delivery import CannotBeTaken
 
     name, digest = event["name"], event["digest"]
     vectors, words = spool.resolve(event["vectors"]), spool.resolve(event["words"])

@@ -62,17 +62,47 @@ class Round:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochPlan:
+    """One epoch: a few numbers from which every step follows, because a long epoch has millions of steps."""
+
     epoch: int
     kept_tokens: int
-    lanes: int
-    steps: tuple[Step, ...]
+    vocab_size: int
+    train: Train
+    schedule: Schedule
     rounds: tuple[Round, ...]
 
     def slice(self, lane: int, step: int) -> tuple[int, int]:
         """Half-open range of positions in the epoch's stream that `lane` trains in `step`."""
-        begin, end = (self.kept_tokens * bound // self.lanes for bound in (lane, lane + 1))
-        length, count = end - begin, len(self.steps)
-        return begin + length * step // count, begin + length * (step + 1) // count
+        lanes, steps = self.train.lanes, self.schedule.steps
+        begin, end = (self.kept_tokens * bound // lanes for bound in (lane, lane + 1))
+        length = end - begin
+        return begin + length * step // steps, begin + length * (step + 1) // steps
+
+    def step(self, step: int) -> Step:
+        steps = self.schedule.steps
+        return Step(
+            step=step,
+            alpha_start=alpha_at(self.train, self.epoch, step / steps),
+            alpha_end=alpha_at(self.train, self.epoch, (step + 1) / steps),
+            merged_rows=self.merged_rows(step),
+        )
+
+    def merged_rows(self, step: int) -> int:
+        if self.train.lanes == 1:
+            return 0
+        is_full = (step + 1) % self.schedule.full_every_steps == 0
+        return self.vocab_size if is_full else self.schedule.hot_rows
+
+    def round_tokens(self, a_round: Round) -> int:
+        """Kept tokens that all lanes together train in a round."""
+        return sum(
+            self.slice(lane, a_round.last - 1)[1] - self.slice(lane, a_round.first)[0] for lane in range(self.train.lanes)
+        )
+
+    def merged_bytes(self, a_round: Round) -> int:
+        """Bytes of parameters that the lanes hand over in a round's merges: both matrices, each lane's rows once."""
+        rows = sum(self.merged_rows(step) for step in range(a_round.first, a_round.last))
+        return rows * self.train.lanes * 2 * self.train.vector_size * 4
 
 
 def choose_schedule(train: Train, vocab_size: int, expected_tokens: float) -> Schedule:
@@ -82,6 +112,8 @@ def choose_schedule(train: Train, vocab_size: int, expected_tokens: float) -> Sc
     cut alike although each draws its own tokens. Intervals count tokens a lane, not merges an epoch: what hurts is how
     far two copies drift apart, so a larger corpus merges more often.
     """
+    if train.engine == "layers":
+        return Schedule(steps=1, rounds=1, full_every_steps=1, hot_rows=0)
     lane_tokens = max(1.0, expected_tokens / train.lanes)
     checkpoint_tokens = train.checkpoint_every or CHECKPOINT_TOKENS_PER_ROW * vocab_size
     rounds = max(1, round(lane_tokens / checkpoint_tokens))
@@ -110,32 +142,14 @@ def default_hot_merge_every(lanes: int) -> int:
 
 def plan_epoch(train: Train, schedule: Schedule, vocab_size: int, epoch: int, kept_tokens: int) -> EpochPlan:
     """The steps and rounds of one epoch over `kept_tokens` rows of its shards."""
-    count = schedule.steps
-
-    def merged_rows(step: int) -> int:
-        if train.lanes == 1:
-            return 0
-        return vocab_size if (step + 1) % schedule.full_every_steps == 0 else schedule.hot_rows
-
-    merges = count // schedule.full_every_steps
+    merges = schedule.steps // schedule.full_every_steps
     bounds = [merges * index // schedule.rounds * schedule.full_every_steps for index in range(schedule.rounds + 1)]
+    rounds = tuple(
+        Round(round=epoch * schedule.rounds + index, epoch=epoch, first=first, last=last)
+        for index, (first, last) in enumerate(pairwise(bounds))
+    )
     return EpochPlan(
-        epoch=epoch,
-        kept_tokens=kept_tokens,
-        lanes=train.lanes,
-        steps=tuple(
-            Step(
-                step=step,
-                alpha_start=alpha_at(train, epoch, step / count),
-                alpha_end=alpha_at(train, epoch, (step + 1) / count),
-                merged_rows=merged_rows(step),
-            )
-            for step in range(count)
-        ),
-        rounds=tuple(
-            Round(round=epoch * schedule.rounds + index, epoch=epoch, first=first, last=last)
-            for index, (first, last) in enumerate(pairwise(bounds))
-        ),
+        epoch=epoch, kept_tokens=kept_tokens, vocab_size=vocab_size, train=train, schedule=schedule, rounds=rounds
     )
 
 
@@ -148,8 +162,3 @@ def assign_lanes(lanes: int, workers: int) -> list[range]:
     """Contiguous runs of lanes, one a worker, sizes differing by at most one; workers beyond the lanes get none."""
     used = min(lanes, workers)
     return [range(lanes * index // used, lanes * (index + 1) // used) for index in range(used)]
-
-
-def merged_bytes(steps: tuple[Step, ...], lanes: int, vector_size: int) -> int:
-    """Bytes of parameters that the lanes hand over in these steps' merges: both matrices, each lane's rows once."""
-    return sum(step.merged_rows for step in steps) * lanes * 2 * vector_size * 4

@@ -118,7 +118,7 @@ def make_shard(task: ShardTask) -> store.Part:
     )  # fmt: skip
     table = pa.table({"token": stream.tokens_N, "left": stream.left_N, "right": stream.right_N})
     # Plain and uncompressed: a shard is read once and deleted, and word ids after subsampling hardly compress.
-    return store.write_table(Path(task.target), table, compression="none", use_dictionary=False, row_group_size=1 << 20)
+    return store.write_table(Path(task.target), table, compression="none", use_dictionary=False)
 
 
 @lru_cache(maxsize=2)

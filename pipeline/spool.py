@@ -20,11 +20,13 @@ import os
 import re
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
+from pipeline.config import canonical_json
 from pipeline.store import write_json
 
 Event = dict[str, Any]
@@ -175,6 +177,46 @@ def _parse(line: bytes) -> Event | None:
 
 
 @dataclass
+class Known:
+    """What the spool already says; saying it again (a resumed run, a round run twice) adds nothing."""
+
+    last_step: dict[str, int] = field(default_factory=dict)
+    params: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    dataset: dict[str, str] | None = None
+    other: set[bytes] = field(default_factory=set)
+    status: str | None = None
+    """Of a finish event that nothing followed."""
+
+    def add(self, event: Event) -> None:
+        self.status = event["status"] if event["type"] == "finish" else None
+        match event["type"]:
+            case "metrics":
+                for name in event["values"]:
+                    self.last_step[name] = max(event["step"], self.last_step.get(name, event["step"]))
+            case "params":
+                self.params |= event["params"]
+            case "dataset":
+                self.dataset = event["dataset"]
+            case "tags":
+                self.tags |= event["tags"]
+            case "artifact" | "register":
+                self.other.add(identity(event))
+
+
+def what_is_spooled(spool: Spool) -> Known:
+    known = Known()
+    for event in all_events(spool):
+        with suppress(KeyError, TypeError):  # a damaged line is the shipper's to report
+            known.add(event)
+    return known
+
+
+def identity(event: Event) -> bytes:
+    return canonical_json({key: value for key, value in event.items() if key != "time"})
+
+
+@dataclass
 class SpoolWriter:
     """Appends events; the only writer of spool.jsonl. A full disk is remembered and tried again, never raised."""
 
@@ -223,7 +265,8 @@ class SpoolWriter:
             self.error = None
         except OSError as error:
             self.error = error.strerror or str(error)
-            os.ftruncate(self.descriptor, end)
+            with suppress(OSError):
+                os.ftruncate(self.descriptor, end)
 
     def _sync(self) -> None:
         try:

@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pipeline.config import canonical_json
 from pipeline.errors import BusyError, DamagedError, PermissionDeniedError, StorageError
+from pipeline.failpoints import reach
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -138,9 +139,11 @@ def write_file(path: Path, write: Callable[[Any], None], *, rows: int = 0, token
         with open(temporary, "xb", buffering=0) as file:
             hashing = _HashingFile(file)
             write(hashing)
+            reach("write", path.name)
             os.fsync(file.fileno())
         os.replace(temporary, path)
         sync_directory(path.parent)
+        reach("written", path.name)
     except OSError as error:
         raise explain_os_error(error, path) from error
     finally:
@@ -175,12 +178,14 @@ def parquet_writer(file: Any, schema: pa.Schema, **options: Any) -> Iterator[Any
         yield writer
 
 
-def write_table(path: Path, table: pa.Table, *, rows: int | None = None, tokens: int = 0, **options: Any) -> Part:
+def write_table(
+    path: Path, table: pa.Table, *, rows: int | None = None, tokens: int = 0, row_group_rows: int = 1 << 20, **options: Any
+) -> Part:
     """The Part of a Parquet file that holds `table`, with page checksums."""
 
     def write(file: Any) -> None:
         with parquet_writer(file, table.schema, **options) as writer:
-            writer.write_table(table)
+            writer.write_table(table, row_group_size=row_group_rows)
 
     return write_file(path, write, rows=table.num_rows if rows is None else rows, tokens=tokens)
 
@@ -195,7 +200,9 @@ def commit(workdir: Path, manifest: Manifest) -> Artefact:
     directory = artefact_directory(workdir, manifest.stage, manifest.fingerprint)
     body = asdict(manifest)
     body["sha256"] = hashlib.sha256(canonical_json(body)).hexdigest()
+    reach("commit", manifest.stage)
     write_json(directory / MANIFEST, body)
+    reach("committed", manifest.stage)
     return Artefact(directory, manifest)
 
 

@@ -29,9 +29,22 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
+import click
+
 from pipeline.config import RunConfig, Tracking, canonical_json
 from pipeline.errors import PermissionDeniedError, ServiceError
-from pipeline.spool import Event, Spool, SpoolWriter, Target, all_events, open_writer, spools, without_credentials
+from pipeline.spool import (
+    Event,
+    Known,
+    Spool,
+    SpoolWriter,
+    Target,
+    identity,
+    open_writer,
+    spools,
+    what_is_spooled,
+    without_credentials,
+)
 from pipeline.store import explain_os_error
 
 logger = logging.getLogger(__name__)
@@ -129,7 +142,7 @@ def open_tracker(tracking: Tracking, workdir: Path, *, run_name: str, config_dig
     try:
         spool.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         spool.write_target(_target(spool, tracking, uri, run_name, config_digest))
-        known = _what_is_spooled(spool)
+        known = what_is_spooled(spool)
         writer = open_writer(spool, FSYNC_INTERVAL_S)
     except OSError as error:
         raise explain_os_error(error, spool.directory) from error
@@ -158,42 +171,6 @@ def _target(spool: Spool, tracking: Tracking, uri: str, run_name: str, config_di
 
 
 @dataclass
-class Known:
-    """What the spool already says; saying it again (a resumed run, a round run twice) adds nothing."""
-
-    last_step: dict[str, int] = field(default_factory=dict)
-    params: dict[str, str] = field(default_factory=dict)
-    tags: dict[str, str] = field(default_factory=dict)
-    dataset: dict[str, str] | None = None
-    other: set[bytes] = field(default_factory=set)
-    status: str | None = None
-    """Of a finish event that nothing followed."""
-
-    def add(self, event: Event) -> None:
-        self.status = event["status"] if event["type"] == "finish" else None
-        match event["type"]:
-            case "metrics":
-                for name in event["values"]:
-                    self.last_step[name] = max(event["step"], self.last_step.get(name, event["step"]))
-            case "params":
-                self.params |= event["params"]
-            case "dataset":
-                self.dataset = event["dataset"]
-            case "tags":
-                self.tags |= event["tags"]
-            case "artifact" | "register":
-                self.other.add(_identity(event))
-
-
-def _what_is_spooled(spool: Spool) -> Known:
-    known = Known()
-    for event in all_events(spool):
-        with suppress(KeyError, TypeError):  # a damaged line is the shipper's to report
-            known.add(event)
-    return known
-
-
-@dataclass
 class Tracker:
     """The driver's end of the spool. Open one with `open_tracker`; every method returns without waiting for MLflow."""
 
@@ -208,8 +185,8 @@ class Tracker:
     _warned: bool = False
     _finished: bool = False
 
-    def start(self, params: Mapping[str, Scalar], tags: Mapping[str, str], dataset: Dataset | None = None) -> None:
-        """Tells what is run. MLflow's parameters cannot change: what a resumed run says otherwise goes to tags `resumed.<key>`."""
+    def start(self, params: Mapping[str, Scalar], tags: Mapping[str, Scalar], dataset: Dataset | None = None) -> None:
+        """Tells what is run. Parameters cannot change in MLflow: where a resumed run differs, it gets a tag `resumed.<key>`."""
         said = {key: _text(value) for key, value in params.items()}
         new = {key: value for key, value in said.items() if key not in self.known.params}
         changed = {f"resumed.{key}": value for key, value in said.items() if self.known.params.get(key, value) != value}
@@ -272,6 +249,7 @@ class Tracker:
             self._append({"type": "finish", "status": status})
         elif self.spool.size() > self.spool.progress().offset:
             self.launch_shipper()
+        self._replace_dead_shipper()
         self._finished = True
         self.writer.close()
         self._let_shipper_drain(timeout_s)
@@ -306,8 +284,7 @@ class Tracker:
                 problem = f"MLflow at {self.uri} was not reached in {timeout_s:.0f} s; see {self.spool.log}"
                 break
             time.sleep(0.05)
-        self.process.kill()
-        self.process.wait()
+        self._kill_shipper()
         self.writer.close()
         advice = "tracking.required is true, so nothing was started; repair it, or set tracking.required=false"
         kind = PermissionDeniedError if progress.denied else ServiceError
@@ -320,11 +297,11 @@ class Tracker:
         self.launch_shipper()
 
     def _append_once(self, event: Event) -> None:
-        if _identity(event) not in self.known.other:
+        if identity(event) not in self.known.other:
             self._append(event)
 
     def _watch(self) -> None:
-        """Now and then: warns once when MLflow is in trouble, and starts the shipper anew if something killed it."""
+        """Once a second at most: warns the first time MLflow is in trouble, and sees that the shipper is alive."""
         now = time.monotonic()
         if now - self._watched_at < WATCH_INTERVAL_S or self.process is None:
             return
@@ -333,8 +310,14 @@ class Tracker:
         if progress.state in ("retrying", "refused") and progress.pid == self.process.pid and not self._warned:
             self._warned = True
             logger.warning("tracking: %s; the run goes on, its curves are kept in %s", progress.message, self.spool.directory)
-        ended = self.process.poll()
-        if ended is not None and progress.state != "refused" and self._respawned < RESPAWN_LIMIT:
+        self._replace_dead_shipper()
+
+    def _replace_dead_shipper(self) -> None:
+        """Starts the shipper anew if something killed it before it had delivered everything."""
+        if self.process is None or self.process.poll() is None or self._respawned >= RESPAWN_LIMIT:
+            return
+        progress = self.spool.progress()
+        if progress.state != "refused" and progress.offset < self.spool.size():
             self._respawned += 1
             self._close_pipe()
             self.process = _start_shipper(self.spool, self.credentials, subprocess.PIPE)
@@ -347,9 +330,15 @@ class Tracker:
             self.process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             # Uploading goes on by itself; waiting for a server that does not answer would only leave a process behind.
-            if self.spool.progress().state == "retrying":
-                self.process.kill()
-                self.process.wait()
+            state = self.spool.progress().state
+            if state == "retrying" or (state == "connecting" and not self.uri.startswith("sqlite:")):
+                self._kill_shipper()
+
+    def _kill_shipper(self) -> None:
+        if self.process is not None:
+            self._close_pipe()
+            self.process.kill()
+            self.process.wait()
 
     def _close_pipe(self) -> None:
         if self.process is not None and self.process.stdin is not None:
@@ -403,7 +392,7 @@ def sync(workdir: Path, tracking: Tracking | None = None, timeout_s: float = 60.
 def serve_ui(uri: str, port: int | None = None) -> int:
     """Runs MLflow's web interface over an SQLite store on 127.0.0.1 until Ctrl-C; returns its exit status."""
     if not uri.startswith("sqlite:///"):
-        print(f"The tracking server has its own interface: {without_credentials(uri)}")
+        click.echo(f"The tracking server has its own interface: {without_credentials(uri)}")
         return 0
     database = Path(uri.removeprefix("sqlite:///").partition("?")[0])
     if not database.exists():
@@ -415,8 +404,10 @@ def serve_ui(uri: str, port: int | None = None) -> int:
     command = [sys.executable, "-P", "-m", "mlflow", "server", "--backend-store-uri", uri, "--workers", "1"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--default-artifact-root", (database.parent / "mlartifacts").as_uri()]
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"} | _telemetry_off()
-    process = subprocess.Popen(command, env=environment, cwd=database.parent, start_new_session=True)
-    print(f"MLflow: http://127.0.0.1:{port} (about 10 s until it answers; Ctrl-C ends it)", flush=True)
+    process = subprocess.Popen(  # noqa: S603 - this Python
+        command, env=environment, cwd=database.parent, start_new_session=True
+    )
+    click.echo(f"MLflow: http://127.0.0.1:{port} (about 10 s until it answers; Ctrl-C ends it)")
     try:
         return process.wait()
     except KeyboardInterrupt:
@@ -431,10 +422,11 @@ def serve_ui(uri: str, port: int | None = None) -> int:
 
 def _start_shipper(spool: Spool, credentials: Mapping[str, str], stdin: int, linger_s: float = 60.0) -> subprocess.Popen[bytes]:
     """The shipper of a spool, in a session of its own: a Ctrl-C in the terminal reaches the driver alone."""
-    command = [sys.executable, "-P", "-m", "pipeline.shipping", str(spool.directory), "--linger-s", str(linger_s)]
+    command = [sys.executable, "-P", "-m", "pipeline.shipping", str(spool.directory)]
+    command += ["--driver-pid", str(os.getpid()), "--linger-s", str(linger_s)]
     environment = os.environ | _telemetry_off() | dict(credentials)
     with open(spool.log, "wb") as log:
-        return subprocess.Popen(
+        return subprocess.Popen(  # noqa: S603 - this Python, this package
             command, stdin=stdin, stdout=log, stderr=log, env=environment, cwd=spool.directory, start_new_session=True
         )
 
@@ -451,10 +443,6 @@ def _credentials(uri: str) -> dict[str, str]:
     if parts.scheme not in ("http", "https") or parts.username is None:
         return {}
     return {"MLFLOW_TRACKING_USERNAME": unquote(parts.username), "MLFLOW_TRACKING_PASSWORD": unquote(parts.password or "")}
-
-
-def _identity(event: Event) -> bytes:
-    return canonical_json({key: value for key, value in event.items() if key != "time"})
 
 
 def _stamp(path: Path) -> list[list[Scalar]]:

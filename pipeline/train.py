@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import lanes, store
+from pipeline import lanes, layered, store
 from pipeline import shards as shard_stage
 from pipeline import vocab as vocabulary
 from pipeline.cluster import Member, Workers
 from pipeline.config import RunConfig, Train
 from pipeline.errors import DamagedError, DataError, TemporaryError
-from pipeline.rounds import EpochPlan, Round, Schedule, assign_lanes, choose_schedule, merged_bytes, plan_epoch
+from pipeline.rounds import EpochPlan, Round, Schedule, assign_lanes, choose_schedule, plan_epoch
 from w2v_core.vectors import WordVectors
 
 STAGE = "vectors"
@@ -138,42 +138,68 @@ def _run_round(
     state: store.Artefact | None, history: Sequence[RoundRecord], workers: Workers,
 ) -> tuple[RoundRecord, list[store.Part]]:  # fmt: skip
     """Runs the round, again as often as workers are lost in it; gives up after ATTEMPTS_A_ROUND."""
-    after = store.artefact_directory(training.workdir, CHECKPOINTS, _checkpoint_fingerprint(training, round_plan.round))
     for attempt in range(ATTEMPTS_A_ROUND):
         crew = choose_crew(workers.members(), training.train.lanes)
-        lanes_of = tuple((run.start, run.stop) for run in assign_lanes(training.train.lanes, len(crew)))
-        # The key names who works together: the same crew keeps its memory from round to round, an attempt after a loss
-        # never meets a process left over from the attempt before.
-        key = f"{training.fingerprint[:16]}/{_SESSION}/{attempt}/{round_plan.round if attempt else 0}/{[m.address for m in crew]}"
-        tasks = [
-            lanes.RoundTask(
-                group_key=key,
-                participant=index,
-                lanes_of=lanes_of,
-                train=training.train,
-                seed=training.config.run.seed,
-                plan=plan,
-                round=round_plan,
-                vocab_size=training.vocab_size,
-                window=training.config.shards.window,
-                shards=str(shards.directory),
-                noise_table=str(training.vocab.path(vocabulary.NOISE_TABLE)),
-                checkpoint_before=str(state.directory) if state else None,
-                checkpoint_after=str(after),
-                threads=min(member.threads for member in crew),
-                patience_s=PATIENCE_S,
-            )
-            for index in range(len(crew))
-        ]
         started = time.monotonic()
         try:
-            results = workers.together(lanes.run_round, tasks, crew)
+            if training.train.engine == "layers":
+                results = workers.together(layered.run_epoch, [_epoch_task(training, plan, shards, state)], crew)
+            else:
+                tasks = _round_tasks(training, plan, round_plan, shards, state, crew, attempt)
+                results = workers.together(lanes.run_round, tasks, crew)
         except TemporaryError as error:
             lost = error
             continue
         parts = sorted((part for result in results for part in result.blocks), key=lambda part: part.name)
         return _record(training, plan, round_plan, history, results, time.monotonic() - started), parts
     raise TemporaryError(f"round {round_plan.round}: workers were lost {ATTEMPTS_A_ROUND} times in a row; last: {lost}")
+
+
+def _round_tasks(
+    training: Training, plan: EpochPlan, round_plan: Round, shards: store.Artefact,
+    state: store.Artefact | None, crew: Sequence[Member], attempt: int,
+) -> list[lanes.RoundTask]:  # fmt: skip
+    # The key names who works together: the same crew keeps its memory from round to round, and an attempt after a loss
+    # never meets a process left over from the attempt before.
+    key = f"{training.fingerprint[:16]}/{_SESSION}/{(round_plan.round, attempt) if attempt else 0}/{[m.address for m in crew]}"
+    return [
+        lanes.RoundTask(
+            group_key=key,
+            participant=index,
+            lanes_of=tuple((run.start, run.stop) for run in assign_lanes(training.train.lanes, len(crew))),
+            train=training.train,
+            seed=training.config.run.seed,
+            plan=plan,
+            round=round_plan,
+            vocab_size=training.vocab_size,
+            window=training.config.shards.window,
+            shards=str(shards.directory),
+            noise_table=str(training.vocab.path(vocabulary.NOISE_TABLE)),
+            checkpoint_before=str(state.directory) if state else None,
+            checkpoint_after=str(_checkpoint_directory(training, round_plan.round)),
+            threads=min(member.threads for member in crew),
+            patience_s=PATIENCE_S,
+        )
+        for index in range(len(crew))
+    ]
+
+
+def _epoch_task(
+    training: Training, plan: EpochPlan, shards: store.Artefact, state: store.Artefact | None
+) -> layered.EpochTask:
+    config = training.config
+    return layered.EpochTask(
+        train=config.train,
+        seed=config.run.seed,
+        epoch=plan.epoch,
+        window=config.shards.window,
+        full_windows_only=not config.shards.shrink_windows,
+        ns_exponent=config.vocab.ns_exponent,
+        vocab=str(training.vocab.path(vocabulary.WORDS)),
+        shards=str(shards.directory),
+        checkpoint_before=str(state.directory) if state else None,
+        checkpoint_after=str(_checkpoint_directory(training, plan.epoch)),
+    )
 
 
 _SESSION = uuid.uuid4().hex[:8]
@@ -198,11 +224,9 @@ def _record(
     training: Training, plan: EpochPlan, round_plan: Round, history: Sequence[RoundRecord],
     results: Sequence[lanes.RoundResult], seconds: float,
 ) -> RoundRecord:  # fmt: skip
-    steps = plan.steps[round_plan.first : round_plan.last]
+    steps = range(round_plan.first, round_plan.last)
     losses = sorted((loss for result in results for loss in result.losses), key=lambda loss: (loss.step, loss.lane))
-    kept = sum(
-        stop - start for step in steps for start, stop in (plan.slice(lane, step.step) for lane in range(plan.lanes))
-    )
+    kept = plan.round_tokens(round_plan)
     raw_a_kept = training.tokens.manifest.totals["tokens"] / max(1, plan.kept_tokens)
     loss_sum, examples = sum(loss.loss_sum for loss in losses), sum(loss.examples for loss in losses)
     return RoundRecord(
@@ -211,14 +235,14 @@ def _record(
         loss=loss_sum / max(1, examples),
         loss_sum=loss_sum,
         examples=examples,
-        alpha=steps[-1].alpha_end,
+        alpha=plan.step(round_plan.last - 1).alpha_end,
         kept_tokens=kept,
         raw_tokens=kept * raw_a_kept,
         seconds=seconds,
         train_seconds=max(result.train_seconds for result in results),
         merge_seconds=max(result.merge_seconds for result in results),
-        merged_bytes=merged_bytes(steps, plan.lanes, training.train.vector_size),
-        merges=sum(step.merged_rows > 0 for step in steps),
+        merged_bytes=plan.merged_bytes(round_plan),
+        merges=sum(plan.merged_rows(step) > 0 for step in steps),
         points=_loss_points(losses, sum(record.kept_tokens for record in history), kept),
     )
 
@@ -244,6 +268,10 @@ def _checkpoint_fingerprint(training: Training, round_number: int) -> str:
     return store.fingerprint(CHECKPOINTS, STAGE_VERSION, {"round": round_number}, (training.fingerprint,))
 
 
+def _checkpoint_directory(training: Training, round_number: int) -> Path:
+    return store.artefact_directory(training.workdir, CHECKPOINTS, _checkpoint_fingerprint(training, round_number))
+
+
 def _commit_checkpoint(
     training: Training, round_number: int, parts: list[store.Part], history: Sequence[RoundRecord]
 ) -> store.Artefact:
@@ -258,8 +286,7 @@ def _commit_checkpoint(
         ),
     )
     if round_number >= KEPT_CHECKPOINTS:
-        old = _checkpoint_fingerprint(training, round_number - KEPT_CHECKPOINTS)
-        store.discard(store.artefact_directory(training.workdir, CHECKPOINTS, old))
+        store.discard(_checkpoint_directory(training, round_number - KEPT_CHECKPOINTS))
     return checkpoint
 
 
@@ -275,7 +302,7 @@ def latest_checkpoint(training: Training) -> tuple[store.Artefact | None, list[R
                 return found, [_parse_record(record) for record in found.manifest.totals["history"]]
         except DamagedError:
             pass
-        store.discard(store.artefact_directory(training.workdir, CHECKPOINTS, fingerprint))
+        store.discard(_checkpoint_directory(training, round_number))
     return None, []
 
 
@@ -315,6 +342,8 @@ def _assemble(training: Training, state: store.Artefact, matrix: int) -> np.ndar
     size = training.train.vector_size
     whole = np.empty((training.vocab_size, size), np.float32)
     for part in state.manifest.parts:
+        if part.name == f"{lanes.MATRICES[matrix]}.npy":
+            return np.load(state.directory / part.name, allow_pickle=False).astype(np.float32, copy=False)
         if part.name.startswith(lanes.MATRICES[matrix] + "-"):
             index = int(part.name.removesuffix(".npy").rsplit("-", 1)[1])
             block = np.load(state.directory / part.name, mmap_mode="r", allow_pickle=False)
@@ -326,8 +355,7 @@ def _assemble(training: Training, state: store.Artefact, matrix: int) -> np.ndar
 def _discard_checkpoints(training: Training) -> None:
     """Removes the checkpoints that led to committed vectors; they can be computed again and are large."""
     for round_number in range(training.train.epochs * training.schedule.rounds):
-        directory = store.artefact_directory(training.workdir, CHECKPOINTS, _checkpoint_fingerprint(training, round_number))
-        if directory.exists():
+        if (directory := _checkpoint_directory(training, round_number)).exists():
             store.discard(directory)
 
 

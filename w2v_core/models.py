@@ -43,9 +43,7 @@ class SamplingModel(Model, Protocol):
     sampler: UnigramSampler
 
 
-def initial_matrix(
-    rows: int, columns: int, generator: np.random.Generator, dtype: Any = np.float32, xp: Any = np
-) -> Array:
+def initial_matrix(rows: int, columns: int, generator: np.random.Generator, dtype: Any = np.float32, xp: Any = np) -> Array:
     """0.01 · standard normal numbers, (rows, columns), on the device of `xp`."""
     return xp.asarray((INITIAL_SCALE * generator.standard_normal((rows, columns))).astype(dtype))
 

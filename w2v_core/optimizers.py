@@ -75,9 +75,7 @@ class SGD:
 class Adam:
     """Dense Adam, the definition: every element of every parameter moves at every step. In place."""
 
-    def __init__(
-        self, learning_rate: float = 0.001, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = EPSILON
-    ) -> None:
+    def __init__(self, learning_rate: float = 0.001, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = EPSILON) -> None:
         self.learning_rate, self.beta1, self.beta2, self.epsilon = learning_rate, beta1, beta2, epsilon
         self.step = 0
         self.m: list[Array] = []
@@ -258,7 +256,7 @@ class MissedSteps:
 def _missed_terms(beta1: float, beta2: float, epsilon: float) -> np.ndarray:
     """ρ^j, ρ^j·δ_j, ρ^j·δ_j² for j = 1 … J, with ρ = β1/√β2 and J where ρ^J becomes negligible: float64 (3, J)."""
     ratio = beta1 / math.sqrt(beta2)
-    count = math.ceil(math.log(_NEGLIGIBLE) / math.log(ratio)) if ratio > 0 else 1
+    count = math.ceil(math.log(_NEGLIGIBLE) / math.log(ratio))
     ages_J = np.arange(1, count + 1, dtype=np.float64)
     weight_J = ratio**ages_J
     delta_J = epsilon * np.expm1(-0.5 * math.log(beta2) * ages_J)
@@ -270,10 +268,8 @@ def expansion_error(beta1: float, beta2: float) -> float:
 
     The neglected term is at most E|ε_j − ε̄|³ / (√v + ε̂)³, largest where √v is 0. Infinite where missed steps do not decay.
     """
-    if not 0 <= beta1 < 1 or not 0 < beta2 < 1 or beta1 >= math.sqrt(beta2):
+    if not 0 < beta2 < 1 or not 0 < beta1 < math.sqrt(beta2):
         return math.inf
-    if beta1 == 0:
-        return 0.0
     terms_3J = _missed_terms(beta1, beta2, 1.0)
     share_J = terms_3J[0] / terms_3J[0].sum()
     delta_J = terms_3J[1] / terms_3J[0]
@@ -287,9 +283,7 @@ class _ArrayRows:
     """`catch_up` and `step` on NumPy or CuPy arrays, in place."""
 
     @staticmethod
-    def catch_up(
-        param: Array, m: Array, v: Array, last_V: Array, ids_U: Array, step: int, missed: MissedSteps
-    ) -> None:
+    def catch_up(param: Array, m: Array, v: Array, last_V: Array, ids_U: Array, step: int, missed: MissedSteps) -> None:
         xp, dtype = array_module(param), param.dtype
         columns = missed.of(last_V[ids_U], step)
         weight, epsilon, variance, decay1, decay2 = (column[:, None].astype(dtype) for column in columns)

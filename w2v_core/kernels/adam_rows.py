@@ -28,7 +28,7 @@ def step(param: Any, m: Any, v: Any, last_V: Any, grad: Any, step: int, rates: t
     _step(param, m, v, last_V, index.ids_U, index.order_N, index.starts_U, parts_ND, step, *rates)
 
 
-@_compiled  # type: ignore[untyped-decorator]
+@_compiled
 def _catch_up(
     param: Any,
     m: Any,
@@ -66,7 +66,7 @@ def _catch_up(
             row_v[d] *= decay2
 
 
-@_compiled  # type: ignore[untyped-decorator]
+@_compiled
 def _step(
     param: Any,
     m: Any,

@@ -1,0 +1,482 @@
+"""Where text comes from: which files a corpus is, and how it is cut into parts. No file's text is interpreted here.
+
+`plan_corpus` expands the inputs (a file, a glob with `**`, a folder read recursively, `pydocs:`) in the order given,
+sorted by name within one input, and takes the size and SHA-256 of every file's stored bytes. `cut_parts` is arithmetic on
+that plan. Everything that is left out is noted, because a corpus that silently lacks a file trains without complaint:
+
+- Inside folders and globs, names that start with `.`, end in `~`, `.tmp`, `.swp` or `.bak`, or look like `#name#` are hidden
+  files, editors' backups or files somebody is still writing. They are left out; a file named directly is always read.
+- Symbolic links inside folders and globs are not followed unless `follow_symlinks`. A file reached twice (two inputs,
+  hard links) counts once. Different files with equal content all count.
+- FIFOs, sockets and devices are never opened.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import json
+import os
+import re
+import stat
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pipeline import store
+from pipeline.config import Corpus, canonical_json
+from pipeline.errors import ConfigError, DataError, InputError, PermissionDeniedError, PipelineError, printable
+
+PYDOCS = "pydocs:"
+SHOWN = 20
+Kind = Literal["plain", "gzip", "zstd", "bz2", "xz", "parquet", "python"]
+COMPRESSED: dict[str, Kind] = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".xz": "xz"}
+_ARCHIVES = (".zip", ".tar", ".tgz", ".7z", ".rar", ".lz4", ".br", ".Z", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
+_HASH_BATCH_FILES = 256
+_OPEN_COST_BYTES = 4096
+"""Opening a file costs about as much time as tokenizing this many bytes; it keeps parts of tiny files even."""
+_RACY_NS = 2_000_000_000
+_MAGIC = re.compile(r"[*?[]")
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """One file of a corpus as it was when it was planned."""
+
+    path: str
+    kind: Kind
+    size: int
+    """Stored bytes."""
+    sha256: str
+    mtime_ns: int
+    ctime_ns: int
+    row_groups: tuple[int, ...] = ()
+    """Bytes of each row group (Parquet only)."""
+
+
+@dataclass(frozen=True)
+class CorpusPlan:
+    files: tuple[SourceFile, ...]
+    notes: tuple[str, ...] = ()
+    """What was left out and why, as sentences for the report."""
+
+    @property
+    def bytes(self) -> int:
+        return sum(file.size for file in self.files)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """The lines (row groups, for Parquet) of one file that start in [start, stop)."""
+
+    file: SourceFile
+    start: int
+    stop: int
+
+    @property
+    def whole(self) -> bool:
+        return self.file.kind != "parquet" and self.start == 0 and self.stop == self.file.size
+
+
+@dataclass(frozen=True)
+class TextPart:
+    """What one task reads. `key` hashes content and ranges, never a path: a moved or renamed corpus keeps its parts."""
+
+    pieces: tuple[Piece, ...]
+    key: str
+
+
+@dataclass
+class _Search:
+    """What expanding the inputs has met so far."""
+
+    follow_symlinks: bool
+    seen: set[tuple[int, int]] = field(default_factory=set)
+    left_out: Counter[str] = field(default_factory=Counter)
+    example: dict[str, str] = field(default_factory=dict)
+    unreadable: list[str] = field(default_factory=list)
+
+    def leave_out(self, reason: str, path: str) -> None:
+        self.left_out[reason] += 1
+        self.example.setdefault(reason, path)
+
+    def notes(self) -> list[str]:
+        return [
+            f"{count:,} {reason}, for example {printable(self.example[reason], 200)}"
+            for reason, count in sorted(self.left_out.items())
+        ]
+
+
+def plan_corpus(corpus: Corpus, *, forbidden: Path | None = None, known: Path | None = None) -> CorpusPlan:
+    """Every file of the corpus with its size and digest, in the order it is read.
+
+    `forbidden` is the workdir: an input that holds it, or lies in it, would read its own output (ConfigError). `known` is a
+    JSON file of earlier digests, read and rewritten: a digest is believed when size, mtime, ctime and inode agree and
+    the file was already two seconds old when it was hashed. Raises InputError when an input matches nothing,
+    PermissionDeniedError when files cannot be read and `skip_unreadable` is off.
+    """
+    search = _Search(corpus.follow_symlinks)
+    found: list[tuple[str, os.stat_result]] = []
+    python_files: list[tuple[str, os.stat_result]] = []
+    for pattern in corpus.inputs:
+        if pattern == PYDOCS:
+            from pipeline.pydocs import source_files
+
+            python_files = source_files()
+            found.extend(python_files)
+            continue
+        before = len(found)
+        found.extend(_expand(pattern, search, forbidden))
+        if len(found) == before and not _already_counted(pattern, search):
+            raise _nothing_found(pattern, search)
+    if forbidden:
+        _refuse_inside(found, forbidden)
+    kinds = [_kind(path, corpus) for path, _ in found[: len(found)]]
+    if python_files:
+        python_paths = {path for path, _ in python_files}
+        kinds = ["python" if path in python_paths else kind for (path, _), kind in zip(found, kinds, strict=True)]
+    files = _digest(found, kinds, _read_known(known), search)
+    _refuse_unreadable(search, corpus.skip_unreadable)
+    if known:
+        _write_known(known, files, found)
+    files, notes = _once_each_python_file(files)
+    return CorpusPlan(tuple(files), (*search.notes(), *notes, *_equal_content(files)))
+
+
+# ── expanding inputs ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _expand(pattern: str, search: _Search, forbidden: Path | None) -> Iterator[tuple[str, os.stat_result]]:
+    """(path, stat) of the regular files that one input names and no earlier input named."""
+    if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", pattern):
+        raise InputError(f"corpus.inputs: {printable(pattern)}: reading from a URL is not supported: copy it to a local folder first")
+    if pattern.startswith("pydocs"):
+        raise ConfigError(f"corpus.inputs: {printable(pattern)}: the docstrings of this Python are written `{PYDOCS}`, without a path")
+    path = os.path.expanduser(pattern)
+    try:
+        named = os.stat(path)
+    except OSError:
+        if not _MAGIC.search(path):
+            if os.path.lexists(path):
+                search.unreadable.append(f"{path} (a link to nothing, or a folder on its way is closed)")
+            return
+        head = _fixed_head(path)
+        if "**" in path.split("/") and forbidden:
+            _refuse_around(pattern, head, forbidden)
+        yield from _glob(head, path[len(head) :].lstrip("/").split("/"), search)
+        return
+    if stat.S_ISDIR(named.st_mode):
+        if forbidden:
+            _refuse_around(pattern, path, forbidden)
+        yield from _walk(path, search, {(named.st_dev, named.st_ino)})
+    else:
+        yield from _take(path, named, search)
+
+
+def _take(path: str, found: os.stat_result, search: _Search) -> Iterator[tuple[str, os.stat_result]]:
+    if not stat.S_ISREG(found.st_mode):
+        search.leave_out("FIFOs, sockets or devices were left out", path)
+    elif (found.st_dev, found.st_ino) in search.seen:
+        search.leave_out("files were reached twice (hard link, or named by two inputs) and are counted once", path)
+    else:
+        search.seen.add((found.st_dev, found.st_ino))
+        yield path, found
+
+
+def _fixed_head(pattern: str) -> str:
+    """The folders before the first wildcard: `data` of data/*/x.txt, `/` or `.` when there are none."""
+    fixed = []
+    for component in pattern.split("/")[:-1]:
+        if _MAGIC.search(component):
+            break
+        fixed.append(component)
+    return "/".join(fixed) or ("/" if pattern.startswith("/") else ".")
+
+
+def _glob(directory: str, components: Sequence[str], search: _Search) -> Iterator[tuple[str, os.stat_result]]:
+    """Matches below `directory`; `**` is any number of folders. A folder that matches is read recursively."""
+    first, rest = components[0], components[1:]
+    if first == "":
+        if rest:
+            yield from _glob(directory, rest, search)
+        return
+    if first == "**":
+        yield from _glob(directory, rest or ["*"], search)
+    for entry in _entries(directory, search):
+        if first != "**" and not fnmatch.fnmatchcase(entry.name, first):
+            continue
+        if entry.name.startswith(".") and not first.startswith("."):
+            continue
+        found = _visible(entry, search)
+        if found is None:
+            continue
+        is_directory = stat.S_ISDIR(found.st_mode)
+        if first == "**":
+            if is_directory:
+                yield from _glob(entry.path, components, search)
+        elif rest:
+            if is_directory:
+                yield from _glob(entry.path, rest, search)
+        elif is_directory:
+            yield from _walk(entry.path, search, {(found.st_dev, found.st_ino)})
+        else:
+            yield from _take(entry.path, found, search)
+
+
+def _walk(directory: str, search: _Search, above: set[tuple[int, int]]) -> Iterator[tuple[str, os.stat_result]]:
+    """Files below `directory`; `above` holds the folders on the way here, so that a loop of links ends."""
+    for entry in _entries(directory, search):
+        found = _visible(entry, search)
+        if found is None:
+            continue
+        if not stat.S_ISDIR(found.st_mode):
+            yield from _take(entry.path, found, search)
+        elif (found.st_dev, found.st_ino) not in above:
+            yield from _walk(entry.path, search, above | {(found.st_dev, found.st_ino)})
+
+
+def _entries(directory: str, search: _Search) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(directory) as entries:
+            return sorted(entries, key=lambda entry: os.fsencode(entry.name))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        search.unreadable.append(f"{directory}/ ({error.strerror})")
+        return []
+
+
+def _visible(entry: os.DirEntry[str], search: _Search) -> os.stat_result | None:
+    """What the entry is, or None when it is to be left out (then that is noted)."""
+    name = entry.name
+    if name.startswith(".") or name.endswith(("~", ".tmp", ".swp", ".bak")) or (name[0] == name[-1] == "#"):
+        search.leave_out("hidden, backup or unfinished files (.x, x~, #x#, .tmp, .swp, .bak) were left out", entry.path)
+        return None
+    try:
+        if entry.is_symlink() and not search.follow_symlinks:
+            search.leave_out("symbolic links were not followed (corpus.follow_symlinks is false)", entry.path)
+            return None
+        return entry.stat()
+    except OSError as error:
+        search.unreadable.append(f"{entry.path} ({error.strerror})")
+        return None
+
+
+def _already_counted(pattern: str, search: _Search) -> bool:
+    """Whether an input added no file only because earlier inputs named all of its files."""
+    again = _Search(search.follow_symlinks)
+    return any(True for _ in _expand(pattern, again, None)) or bool(search.unreadable)
+
+
+def _nothing_found(pattern: str, search: _Search) -> InputError:
+    hint = "" if os.path.isabs(os.path.expanduser(pattern)) else f" (looked from {os.getcwd()})"
+    notes = "".join(f"\n  {note}" for note in search.notes())
+    return InputError(f"corpus.inputs: no file matches {printable(pattern, 300)}{hint}; check the path or download the corpus first{notes}")
+
+
+def _refuse_around(pattern: str, folder: str, forbidden: Path) -> None:
+    if forbidden.resolve().is_relative_to(Path(folder).resolve()):
+        raise ConfigError(
+            f"corpus.inputs: {printable(pattern, 300)} holds run.workdir {forbidden}: output inside input, "
+            "so the run would read what it writes; choose another run.workdir or a narrower input"
+        )
+
+
+def _refuse_inside(found: Sequence[tuple[str, os.stat_result]], forbidden: Path) -> None:
+    workdir = str(forbidden.resolve()) + os.sep
+    folders: dict[str, str] = {}
+    for path, _ in found:
+        folder = os.path.dirname(path)
+        if folder not in folders:
+            folders[folder] = os.path.realpath(folder) + os.sep
+        if folders[folder].startswith(workdir):
+            raise ConfigError(
+                f"corpus.inputs: {printable(path, 300)} lies inside run.workdir {forbidden}: input inside output, "
+                "so cleaning the workdir would delete it; move it or choose another run.workdir"
+            )
+
+
+def _kind(path: str, corpus: Corpus) -> Kind:
+    name = os.path.basename(path)
+    if name.endswith(_ARCHIVES):
+        raise InputError(f"{printable(path, 300)}: an archive or a compression that is not supported; unpack it, or compress each file as .zst or .gz")
+    kind = COMPRESSED.get(os.path.splitext(name)[1], "plain")
+    if corpus.format != "parquet":
+        if name.endswith(".parquet"):
+            raise ConfigError(f"{printable(path, 300)}: a Parquet file, but corpus.format is {corpus.format}; set corpus.format: parquet")
+        return kind
+    if kind != "plain":
+        raise InputError(f"{printable(path, 300)}: expected a Parquet file (they are compressed inside), found {kind}; decompress it")
+    return "parquet"
+
+
+# ── digests ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _digest(
+    found: Sequence[tuple[str, os.stat_result]], kinds: Sequence[Kind], known: dict[str, list[Any]], search: _Search
+) -> list[SourceFile]:
+    """The readable files with their digests, in order; unreadable ones go to `search.unreadable`."""
+
+    def digest_batch(first: int) -> list[SourceFile | str]:
+        batch = slice(first, first + _HASH_BATCH_FILES)
+        return [_digest_file(path, kind, known.get(path)) for (path, _), kind in zip(found[batch], kinds[batch], strict=True)]
+
+    files: list[SourceFile] = []
+    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
+        for batch in pool.map(digest_batch, range(0, len(found), _HASH_BATCH_FILES)):
+            files.extend(file for file in batch if isinstance(file, SourceFile))
+            search.unreadable.extend(problem for problem in batch if isinstance(problem, str))
+    return files
+
+
+def _digest_file(path: str, kind: Kind, known: list[Any] | None) -> SourceFile | str:
+    """The file with its digest, or what is wrong with it."""
+    try:
+        # O_NONBLOCK: should a FIFO have taken the file's place, opening it must not wait for a writer.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as file:
+            before = os.fstat(file.fileno())
+            if known and known[:4] == [before.st_size, before.st_mtime_ns, before.st_ctime_ns, before.st_ino]:
+                digest = known[4]
+            else:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            after = os.fstat(file.fileno())
+    except OSError as error:
+        return f"{path} ({error.strerror})"
+    if (before.st_size, before.st_mtime_ns, before.st_ctime_ns) != (after.st_size, after.st_mtime_ns, after.st_ctime_ns):
+        raise DataError(f"{printable(path, 300)}: changed while it was being hashed; run again when nothing writes to it")
+    groups = _row_groups(path) if kind == "parquet" else ()
+    return SourceFile(path, kind, before.st_size, digest, before.st_mtime_ns, before.st_ctime_ns, groups)
+
+
+def _row_groups(path: str) -> tuple[int, ...]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        metadata = pq.read_metadata(path)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{printable(path, 300)}: not an intact Parquet file ({printable(str(error), 200)})") from None
+    return tuple(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
+
+
+def _refuse_unreadable(search: _Search, skip_unreadable: bool) -> None:
+    if not search.unreadable:
+        return
+    shown = "".join(f"\n  {printable(problem, 300)}" for problem in search.unreadable[:SHOWN])
+    more = f"\n  … and {len(search.unreadable) - SHOWN:,} more" if len(search.unreadable) > SHOWN else ""
+    if not skip_unreadable:
+        denied = all("Permission denied" in problem for problem in search.unreadable)
+        kind: type[PipelineError] = PermissionDeniedError if denied else InputError
+        raise kind(
+            f"corpus.inputs: {len(search.unreadable):,} cannot be read; change the rights, or set corpus.skip_unreadable: true "
+            f"to leave them out and have them listed{shown}{more}"
+        )
+    for problem in search.unreadable:
+        search.leave_out("unreadable files or folders were left out (corpus.skip_unreadable is true)", problem)
+
+
+def _read_known(path: Path | None) -> dict[str, list[Any]]:
+    """Remembered path → [size, mtime_ns, ctime_ns, inode, sha256]; a missing or damaged memory is an empty one."""
+    try:
+        remembered = json.loads(path.read_bytes()) if path else {}
+    except (OSError, ValueError):
+        return {}
+    return remembered if isinstance(remembered, dict) else {}
+
+
+def _write_known(path: Path, files: Sequence[SourceFile], found: Sequence[tuple[str, os.stat_result]]) -> None:
+    """Remembers the digests of files that were already quiet for two seconds: a younger one could change unseen."""
+    inodes = {name: status.st_ino for name, status in found}
+    quiet_ns = time.time_ns() - _RACY_NS
+    remembered = {
+        file.path: [file.size, file.mtime_ns, file.ctime_ns, inodes[file.path], file.sha256]
+        for file in files
+        if max(file.mtime_ns, file.ctime_ns) < quiet_ns
+    }
+    # ASCII JSON, because file names need not be valid Unicode.
+    store.write_bytes(path, json.dumps(remembered).encode("ascii"))
+
+
+def _once_each_python_file(files: Sequence[SourceFile]) -> tuple[list[SourceFile], list[str]]:
+    """Python files whose content came before are dropped: packages carry copies of each other."""
+    seen: set[str] = set()
+    kept = []
+    for file in files:
+        if file.kind == "python":
+            if file.sha256 in seen:
+                continue
+            seen.add(file.sha256)
+        kept.append(file)
+    dropped = len(files) - len(kept)
+    return kept, [f"{dropped:,} Python files are copies of others and are read once"] if dropped else []
+
+
+def _equal_content(files: Sequence[SourceFile]) -> list[str]:
+    """A note when different files hold the same bytes: allowed, but rarely meant."""
+    counts = Counter(file.sha256 for file in files if file.size)
+    copies = sum(count - 1 for count in counts.values())
+    if not copies:
+        return []
+    example = next(file.path for file in files if counts[file.sha256] > 1)
+    return [f"{copies:,} files have the same content as another and count again, for example {printable(example, 200)}"]
+
+
+# ── cutting ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def cut_parts(plan: CorpusPlan, block_bytes: int) -> list[TextPart]:
+    """The parts of a corpus in order, each about `block_bytes` of stored text; pure arithmetic.
+
+    A plain file larger than a block is cut at multiples of block_bytes, a Parquet file between row groups; a compressed
+    file is one part however large. Smaller files share a part. Where such a part ends depends on the files around that
+    place alone, so that a file added or removed in the middle of a corpus leaves the parts further on as they were.
+    """
+    parts: list[TextPart] = []
+    shared: list[Piece] = []
+    weight = 0
+    for file in plan.files:
+        if file.kind == "plain" and file.size > block_bytes:
+            pieces = [Piece(file, start, min(start + block_bytes, file.size)) for start in range(0, file.size, block_bytes)]
+        elif file.kind == "parquet" and sum(file.row_groups) > block_bytes:
+            pieces = list(_cut_row_groups(file, block_bytes))
+        else:
+            cost = file.size + _OPEN_COST_BYTES
+            if shared and weight + cost > block_bytes + _OPEN_COST_BYTES:
+                parts.append(_part(shared))
+                shared, weight = [], 0
+            shared.append(Piece(file, 0, len(file.row_groups) if file.kind == "parquet" else file.size))
+            weight += cost
+            if weight >= block_bytes // 4 and _ends_here(file, cost, block_bytes):
+                parts.append(_part(shared))
+                shared, weight = [], 0
+            continue
+        if shared:
+            parts.append(_part(shared))
+            shared, weight = [], 0
+        parts.extend(_part([piece]) for piece in pieces)
+    return [*parts, _part(shared)] if shared else parts
+
+
+def _ends_here(file: SourceFile, cost: int, block_bytes: int) -> bool:
+    """True for files drawn by their digest, on average one in half a block."""
+    return int(file.sha256[:8], 16) * (block_bytes // 2) < cost << 32
+
+
+def _cut_row_groups(file: SourceFile, block_bytes: int) -> Iterator[Piece]:
+    start, size = 0, 0
+    for group, group_bytes in enumerate(file.row_groups):
+        if group > start and size + group_bytes > block_bytes:
+            yield Piece(file, start, group)
+            start, size = group, 0
+        size += group_bytes
+    yield Piece(file, start, len(file.row_groups))
+
+
+def _part(pieces: Sequence[Piece]) -> TextPart:
+    content = [[piece.file.sha256, piece.file.kind, piece.start, piece.stop] for piece in pieces]
+    return TextPart(tuple(pieces), hashlib.sha256(canonical_json(["text", 1, content])).hexdigest())

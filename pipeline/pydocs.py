@@ -1,0 +1,99 @@
+"""The source `pydocs:`: the docstrings of the installed Python, a corpus of technical English that every machine has.
+
+The Python files of the standard library and of the packages installed beside this project are parsed with `ast`; nothing
+is imported or executed. Each docstring of a module, class or function gives its prose, a paragraph a line. Doctest
+sessions, tables, markup fields and rulers are left out (`prose` says exactly what), because in them words stand beside
+each other for reasons of layout.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import os
+import re
+import sysconfig
+import warnings
+from collections.abc import Iterator
+
+EXTRACTOR_VERSION = 1
+"""Part of every part's key: raise it when `docstrings` or `prose` give other text for the same file."""
+_SKIPPED_FOLDERS = frozenset({"test", "tests", "testing", "idle_test", "__pycache__", "site-packages", "dist-packages", "lib2to3"})
+"""Tests have docstrings in sentence fragments, and `site-packages` inside the standard library is the other root."""
+_SKIPPED_PACKAGES = frozenset({"pipeline", "w2v_core"})
+"""This project itself, should it be installed as a package."""
+
+
+def source_files() -> list[tuple[str, os.stat_result]]:
+    """(path, stat) of every Python file read, sorted by its path within the standard library or site-packages."""
+    roots = dict.fromkeys(os.path.realpath(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib"))
+    found = [
+        (relative, path, status) for root in roots for relative, path, status in _python_files(root, "") if status.st_size > 0
+    ]
+    return [(path, status) for _, path, status in sorted(found, key=lambda item: item[:2])]
+
+
+def _python_files(directory: str, relative: str) -> Iterator[tuple[str, str, os.stat_result]]:
+    with os.scandir(directory) as entries:
+        listed = list(entries)
+    for entry in listed:
+        name = f"{relative}{entry.name}"
+        if entry.is_dir(follow_symlinks=False):
+            if entry.name not in _SKIPPED_FOLDERS and name not in _SKIPPED_PACKAGES and not entry.name.startswith("."):
+                yield from _python_files(entry.path, f"{name}/")
+        elif entry.name.endswith(".py") and entry.is_file(follow_symlinks=False) and not entry.name.startswith("test_"):
+            yield name, entry.path, entry.stat()
+
+
+def docstrings(source: bytes) -> list[str] | None:
+    """The docstrings of one file, each once, in the order of the source; None when it is not valid Python of this version."""
+    if b'"""' not in source and b"'''" not in source:
+        return []
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # other people's escapes and comparisons
+            tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    found = dict.fromkeys(text for node in _documented(tree) if (text := _docstring(node)))
+    return [inspect.cleandoc(text) for text in found]
+
+
+def _documented(tree: ast.Module) -> Iterator[ast.AST]:
+    stack: list[ast.AST] = [tree]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield node
+        # Definitions live in statement lists; expressions hold none and are the bulk of a tree.
+        for block in ("finalbody", "orelse", "handlers", "body"):
+            children = getattr(node, block, None)
+            if isinstance(children, list):
+                stack.extend(reversed(children))
+
+
+def _docstring(node: ast.AST) -> str | None:
+    body = getattr(node, "body", None)
+    if body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant) and isinstance(body[0].value.value, str):
+        return body[0].value.value
+    return None
+
+
+_FIELD = re.compile(r"\s*(:\w+[^:\n]*:|\.\. |>>> |\.\.\. |@\w+|[-=~^\"'`*+#]{3,}|\|)")
+
+
+def prose(docstring: str) -> Iterator[str]:
+    """The paragraphs of a docstring, one line each."""
+    paragraph: list[str] = []
+    for line in [*docstring.split("\n"), ""]:
+        if line.strip() and not _FIELD.match(line):
+            paragraph.append(line.strip())
+        elif paragraph:
+            yield " ".join(paragraph)
+            paragraph = []
+
+
+def text(source: bytes) -> str | None:
+    """The prose of one Python file, a paragraph a line, or None when it does not parse."""
+    found = docstrings(source)
+    return None if found is None else "\n".join(line for docstring in found for line in prose(docstring))

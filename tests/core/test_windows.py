@@ -1,0 +1,96 @@
+"""The stream of an epoch: every kept token once, windows inside sentences, draws that depend on nothing but the seed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from w2v_core.kernels import window_kernels
+from w2v_core.windows import Stream, draw_stream, keep_probability, keep_thresholds
+
+KEEP_ALL = np.full(50, 2**32 - 1, np.uint32)
+IDENTITY = np.arange(50, dtype=np.int32)
+
+
+def ends_of(lengths: list[int]) -> np.ndarray:
+    return np.cumsum(lengths, dtype=np.int64)
+
+
+def assert_equal(left: Stream, right: Stream) -> None:
+    np.testing.assert_array_equal(left.tokens_N, right.tokens_N)
+    np.testing.assert_array_equal(left.left_N, right.left_N)
+    np.testing.assert_array_equal(left.right_N, right.right_N)
+
+
+def test_fixed_windows_reach_to_the_sentence_ends_and_no_further() -> None:
+    stream = draw_stream(np.array([1, 2, 3, 4, 5, 6, 7], np.int32), ends_of([4, 0, 3]), IDENTITY, KEEP_ALL, 2, False, 9)
+    assert stream.tokens_N.tolist() == [1, 2, 3, 4, 5, 6, 7]
+    assert stream.left_N.tolist() == [0, 1, 2, 2, 0, 1, 2]
+    assert stream.right_N.tolist() == [2, 2, 1, 0, 2, 1, 0]
+
+
+def test_words_out_of_the_vocabulary_are_gone_before_windows_are_laid() -> None:
+    mapping = np.array([0, -1, 1, 2], np.int32)
+    stream = draw_stream(np.array([0, 1, 2, 1, 3], np.int32), ends_of([5]), mapping, KEEP_ALL, 1, False, 9)
+    assert stream.tokens_N.tolist() == [0, 1, 2]
+    assert stream.left_N.tolist() == [0, 1, 1]
+    assert stream.right_N.tolist() == [1, 1, 0]
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(
+    lengths=st.lists(st.integers(0, 12), max_size=12),
+    window=st.sampled_from([1, 2, 5, 255]),
+    shrink=st.booleans(),
+    seed=st.integers(0, 2**64 - 1),
+    share=st.floats(0, 1),
+)
+def test_the_compiled_stream_equals_its_definition(lengths: list[int], window: int, shrink: bool, seed: int, share: float) -> None:
+    rng = np.random.default_rng(seed)
+    ids = rng.integers(0, 50, sum(lengths)).astype(np.int32)
+    mapping = np.where(rng.random(50) < 0.2, -1, IDENTITY).astype(np.int32)
+    thresholds = keep_thresholds(np.full(50, share))
+    arguments = (ids, ends_of(lengths), mapping, thresholds, window, shrink, seed)
+    assert_equal(window_kernels.draw_stream(*arguments), draw_stream(*arguments))
+
+
+def test_window_widths_are_uniform() -> None:
+    size = 60_000
+    stream = window_kernels.draw_stream(np.zeros(size, np.int32), ends_of([size]), IDENTITY, KEEP_ALL, 5, True, 3)
+    widths = np.bincount(stream.left_N[10:-10], minlength=6)[1:]
+    assert stats.chisquare(widths).pvalue > 1e-3
+
+
+def test_subsampling_keeps_each_word_with_its_probability() -> None:
+    size = 200_000
+    probability = np.array([0.01, 0.5, 1.0])
+    ids = np.repeat(np.arange(3, dtype=np.int32), size)
+    stream = window_kernels.draw_stream(ids, ends_of([3 * size]), IDENTITY, keep_thresholds(probability), 5, True, 11)
+    kept = np.bincount(stream.tokens_N, minlength=3)
+    spread = np.sqrt(size * probability * (1 - probability))
+    np.testing.assert_array_less(np.abs(kept - size * probability), 4 * spread + 1e-9)
+    assert kept[2] == size
+
+
+def test_other_seeds_draw_other_streams() -> None:
+    ids = np.zeros(1000, np.int32)
+    half = keep_thresholds(np.full(50, 0.5))
+    first, second = (window_kernels.draw_stream(ids, ends_of([1000]), IDENTITY, half, 5, True, seed) for seed in (1, 2))
+    assert len(first) != len(second) or (first.left_N != second.left_N).any()
+
+
+def test_keep_probability_is_that_of_word2vec_c() -> None:
+    counts = np.array([10_000, 100, 1], np.int64)
+    share = counts / counts.sum()
+    expected = np.minimum(1, (np.sqrt(share / 1e-3) + 1) * 1e-3 / share)
+    np.testing.assert_allclose(keep_probability(counts, 1e-3), expected)
+    assert keep_probability(counts, 0).tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("probability", [0.0, 2**-32, 0.25, 1.0])
+def test_thresholds_are_exact_to_one_part_in_2_to_the_32(probability: float) -> None:
+    threshold = int(keep_thresholds(np.array([probability]))[0])
+    assert abs((threshold + 1) / 2**32 - probability) <= 2**-32

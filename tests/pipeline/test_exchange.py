@@ -1,0 +1,119 @@
+"""Lanes in real processes meet at a barrier and in shared memory, learn of a death at once, and leave nothing behind."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import tempfile
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.exchange import PeerLostError, host_key, meet, open_meeting_place, shared_array
+
+SPAWN = multiprocessing.get_context("spawn")
+
+
+def take_part(key: str, participant: int, participants: int, rounds: int, pipe: Connection) -> None:
+    """Every participant adds 1 to every cell of its row; after each barrier all must see all rows equal."""
+    try:
+        place = open_meeting_place(key, 1 << 16, participant == 0, 20)
+        barrier = meet(place, participant, participants, 20)
+        rows = shared_array(place / "rows", (participants, 1024))
+        barrier.wait()
+        for done in range(rounds):
+            if participant == 1 and done == 7:
+                pipe.send("seven")
+            rows[participant] += 1
+            barrier.wait()
+            if not (rows == done + 1).all():
+                pipe.send(f"row differs in round {done}")
+                return
+            barrier.wait()
+        pipe.send("done")
+    except PeerLostError as error:
+        pipe.send(f"lost: {error}")
+
+
+def start(participants: int, rounds: int) -> tuple[list[multiprocessing.process.BaseProcess], list[Connection], Path]:
+    key = f"test-{os.getpid()}-{time.monotonic_ns()}"
+    pipes = [SPAWN.Pipe(duplex=False) for _ in range(participants)]
+    processes = [
+        SPAWN.Process(target=take_part, args=(key, index, participants, rounds, pipe[1])) for index, pipe in enumerate(pipes)
+    ]
+    for process in processes:
+        process.start()
+    for _, sender in pipes:
+        sender.close()
+    return list(processes), [receiver for receiver, _ in pipes], Path(key)
+
+
+def test_three_processes_see_each_others_rows_after_every_barrier() -> None:
+    processes, pipes, _ = start(participants=3, rounds=200)
+    said = []
+    for pipe in pipes:
+        while (word := pipe.recv()) == "seven":
+            continue
+        said.append(word)
+    for process in processes:
+        process.join(20)
+    assert said == ["done"] * 3
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_killed_process_is_noticed_at_once_by_the_others(victim: int) -> None:
+    processes, pipes, _ = start(participants=3, rounds=10**9)
+    assert pipes[1].recv() == "seven"
+    started = time.monotonic()
+    os.kill(processes[victim].pid or 0, signal.SIGKILL)
+    for survivor in {0, 1, 2} - {victim}:
+        assert pipes[survivor].poll(5), "a survivor still waits for a dead process"
+        assert pipes[survivor].recv().startswith("lost")
+    assert time.monotonic() - started < 5
+    for process in processes:
+        process.join(20)
+
+
+def test_who_comes_alone_does_not_wait_for_ever(tmp_path: Path) -> None:
+    with pytest.raises(PeerLostError, match="only 1 of 2 workers came"):
+        meet(tmp_path, 0, 2, patience_s=0.2)
+    with pytest.raises(PeerLostError, match="the first worker of the round did not come"):
+        meet(tmp_path, 1, 2, patience_s=0.2)
+    with pytest.raises(PeerLostError, match="the first worker of the round did not come"):
+        open_meeting_place("nobody", 1, first=False, patience_s=0.1)
+
+
+def test_the_meeting_place_is_private_to_this_user() -> None:
+    place = open_meeting_place(f"private-{os.getpid()}", 1, first=True, patience_s=1)
+    try:
+        assert place.stat().st_mode & 0o777 == 0o700
+        place.chmod(0o755)
+        with pytest.raises(Exception, match="nobody else can enter"):
+            open_meeting_place(f"private-{os.getpid()}", 1, first=False, patience_s=1)
+    finally:
+        place.rmdir()
+
+
+def test_shared_arrays_start_at_zero_and_are_one_memory() -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        first = shared_array(Path(directory) / "x", (3, 16))
+        second = shared_array(Path(directory) / "x", (3, 16))
+        assert not first.any()
+        first[1, 2] = 5
+        assert second[1, 2] == 5
+        assert first.flags.c_contiguous
+        assert first.dtype == np.float32
+
+
+def test_no_room_for_shared_memory_is_an_error_before_anything_is_mapped(small_disk: Path) -> None:
+    with pytest.raises(Exception, match="cannot reserve 40,000,000 bytes of shared memory"):
+        shared_array(small_disk / "x", (100_000, 100))
+
+
+def test_the_host_key_is_the_same_in_every_process_of_this_host() -> None:
+    with SPAWN.Pool(1) as pool:
+        assert pool.apply(host_key) == host_key()

@@ -1,0 +1,182 @@
+"""The tracking spool as a file format, and what tracking lets through; no MLflow here."""
+
+from __future__ import annotations
+
+import json
+import resource
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.config import Tracking, parse_config
+from pipeline.delivery import METRICS_PER_BATCH, batches
+from pipeline.spool import Known, Spool, open_writer, read_events, without_credentials
+from pipeline.tracking import METRICS, Tracker, config_params, is_known_metric, metric_name, resolve_uri
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    directory = tmp_path / "run" / "tracking" / "key"
+    directory.mkdir(parents=True)
+    return Spool(directory)
+
+
+def point(step: int, value: float = 1.0) -> dict[str, object]:
+    return {"type": "metrics", "time": 7, "step": step, "values": {"train/loss": value}}
+
+
+def steps(spool: Spool) -> list[int]:
+    return [event["step"] for event, _ in read_events(spool, 0) if event is not None]
+
+
+def test_what_is_appended_is_read_back_with_the_offsets_where_reading_goes_on(spool: Spool) -> None:
+    writer = open_writer(spool, 0.5)
+    for step in range(5):
+        writer.append(point(step), now=0.0)
+    found = read_events(spool, 0)
+    assert [event["step"] for event, _ in found if event] == [0, 1, 2, 3, 4]
+    assert [event["step"] for event, _ in read_events(spool, found[2][1]) if event] == [3, 4]
+    assert found[-1][1] == spool.size()
+    writer.close()
+
+
+def test_a_line_longer_than_a_read_is_still_read_whole(spool: Spool) -> None:
+    writer = open_writer(spool, 0.5)
+    writer.append({"type": "tags", "tags": {"long": "x" * 10_000}}, now=0.0)
+    writer.close()
+    ((event, offset),) = read_events(spool, 0, limit_bytes=100)
+    assert event is not None
+    assert len(event["tags"]["long"]) == 10_000
+    assert offset == spool.size()
+
+
+@given(cut=st.integers(1, 60), before=st.integers(0, 3))
+def test_a_line_that_a_power_loss_cut_is_removed_and_never_read(
+    tmp_path_factory: pytest.TempPathFactory, cut: int, before: int
+) -> None:
+    directory = tmp_path_factory.mktemp("spool")
+    spool = Spool(directory)
+    lines = [json.dumps(point(step)).encode() + b"\n" for step in range(before + 1)]
+    spool.events.write_bytes(b"".join(lines[:-1]) + lines[-1][:cut])
+    assert steps(spool) == list(range(before))
+    writer = open_writer(spool, 0.5)
+    writer.append(point(99), now=0.0)
+    writer.close()
+    assert steps(spool) == [*range(before), 99]
+
+
+def test_a_line_of_garbage_is_passed_over_and_does_not_hide_what_follows(spool: Spool) -> None:
+    spool.events.write_bytes(b'{"type": "metrics", "st\x00\xff\n[]\n' + json.dumps(point(3)).encode() + b"\n")
+    assert [event if event is None else event["step"] for event, _ in read_events(spool, 0)] == [None, None, 3]
+    assert [(len(batch), offset) for batch, offset in batches(read_events(spool, 0))] == [(1, spool.size())]
+
+
+@pytest.fixture
+def file_size_limit() -> Iterator[None]:
+    """A file of this process may not grow over 1,000 bytes: a write in the middle of a line fails half done."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_keeps_events_in_memory_and_writes_each_once_when_there_is_room(spool: Spool, file_size_limit: None) -> None:
+    writer = open_writer(spool, 0.5)
+    for step in range(30):
+        writer.append(point(step), now=0.0)
+    assert writer.error is not None
+    held = steps(spool)
+    assert held == list(range(len(held)))
+    assert len(held) < 30
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    writer.append(point(30), now=0.0)
+    assert writer.error is None
+    assert writer.lost == 0
+    assert steps(spool) == list(range(31))
+    writer.close()
+
+
+def test_metrics_go_in_batches_of_at_most_the_servers_limit_and_in_order() -> None:
+    values = {f"lane/{lane}/loss": 1.0 for lane in range(300)}
+    events = [({"type": "metrics", "time": 1, "step": step, "values": values}, step + 1) for step in range(10)]
+    events.insert(5, ({"type": "tags", "tags": {}}, 5))
+    sizes = [
+        (batch[0]["type"], sum(len(event.get("values", ())) for event in batch), offset) for batch, offset in batches(events)
+    ]
+    assert all(points <= METRICS_PER_BATCH for _, points, _ in sizes)
+    assert [kind for kind, _, _ in sizes] == ["metrics", "metrics", "tags", "metrics", "metrics"]
+    assert sum(points for _, points, _ in sizes) == 3000
+    assert [offset for *_, offset in sizes] == sorted(offset for *_, offset in sizes)
+
+
+def test_log_refuses_a_metric_that_the_table_does_not_name(spool: Spool) -> None:
+    tracker = Tracker(uri="sqlite:////x", spool=spool, writer=open_writer(spool, 0.5), known=Known(), _finished=True)
+    with pytest.raises(ValueError, match=r"expected a metric of tracking.METRICS, found 'trian/loss'"):
+        tracker.log(1, {"trian/loss": 1.0})
+    tracker.writer.close()
+
+
+def test_one_logged_round_costs_the_driver_less_than_a_millisecond(spool: Spool) -> None:
+    tracker = Tracker(uri="sqlite:////x", spool=spool, writer=open_writer(spool, 60), known=Known(), _finished=True)
+    begun = time.perf_counter()
+    for step in range(1000):
+        tracker.log(step, {"train/loss": 1.0, "train/alpha": 0.05, "train/tokens_per_s": 1e6})
+    assert (time.perf_counter() - begun) / 1000 < 1e-3
+    tracker.writer.close()
+
+
+def test_names_from_data_become_metrics_that_mlflow_allows() -> None:
+    name = metric_name("eval", "wörd sim[353]\n.tsv")
+    assert name == "eval/w_rd_sim_353__.tsv"
+    assert is_known_metric(name)
+    assert is_known_metric("stage/tokenize_seconds")
+    assert not is_known_metric("stage/_seconds")
+    assert not is_known_metric("eval/[x]")
+    assert all(is_known_metric(key.replace("*", "x")) for key in METRICS)
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ("http://me:pw@host:5000/x", "http://host:5000/x"),
+        ("https://host/x?token=pw#pw", "https://host/x"),
+        ("two: s3://key:pw@bucket/a, ftp://pw@h/b", "two: s3://bucket/a, ftp://h/b"),
+        ("http://me:p@w@host/x", "http://host/x"),
+        ("sqlite:////data/mlflow.db", "sqlite:////data/mlflow.db"),
+        ("http://[pw", "[an address that cannot be parsed]"),
+        ("no address: a@b", "no address: a@b"),
+    ],
+)
+def test_credentials_are_removed_from_every_address(text: str, clean: str) -> None:
+    assert without_credentials(text) == clean
+
+
+def test_params_name_what_decides_the_result_and_nothing_of_clusters_or_tracking(tmp_path: Path) -> None:
+    canary = "s3cret-canary"
+    config = parse_config(
+        {
+            "corpus": {"inputs": ["a.txt", "b.txt"]},
+            "tokenize": {"tokenizer": "some.module:make", "options": {"key": canary}},
+            "tracking": {"uri": f"http://me:{canary}@host"},
+            "cluster": {"options": {"password": canary}},
+        }
+    )
+    params = config_params(config)
+    assert params["corpus.inputs"] == "a.txt b.txt"
+    assert params["train.vector_size"] == 100
+    assert canary not in str(params)
+    assert not [key for key in params if key.startswith(("cluster", "tracking"))]
+
+
+def test_the_default_uri_is_a_database_beside_the_workdir_and_paths_become_absolute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert resolve_uri(Tracking(uri=None, experiment="x"), tmp_path / "runs" / "demo") == f"sqlite:///{tmp_path}/runs/mlflow.db"
+    assert resolve_uri(Tracking(uri="sqlite:///x.db", experiment="x"), tmp_path) == f"sqlite:///{tmp_path}/x.db"
+    assert resolve_uri(Tracking(uri="http://host:5000/", experiment="x"), tmp_path) == "http://host:5000"

@@ -1,0 +1,47 @@
+"""A corpus small enough for a test and regular enough to learn from, made from a seed."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+
+TOPICS, WORDS_A_TOPIC, COMMON = 20, 40, 60
+
+
+def write_corpus(directory: Path, sentences: int = 6000, seed: int = 5) -> list[str]:
+    """Three files (one gzipped) of sentences about topics; returns their paths. About 70 kB a thousand sentences."""
+    rng = np.random.default_rng(seed)
+    lines = []
+    for _ in range(sentences):
+        topic = rng.integers(TOPICS)
+        own = rng.zipf(1.4, 7) % WORDS_A_TOPIC
+        common = rng.zipf(1.3, 5) % COMMON
+        words = [f"topic{topic}word{word}" for word in own] + [f"common{word}" for word in common]
+        rng.shuffle(words)
+        lines.append(" ".join(words))
+    directory.mkdir(parents=True, exist_ok=True)
+    thirds = [lines[index::3] for index in range(3)]
+    paths = [directory / "a.txt", directory / "b.txt.gz", directory / "c.txt"]
+    for path, third in zip(paths, thirds, strict=True):
+        data = ("\n".join(third) + "\n").encode()
+        path.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
+    return [str(path) for path in paths]
+
+
+def tiny_config(directory: Path, inputs: list[str], **sections: dict[str, object]) -> dict[str, object]:
+    """A configuration over such a corpus: 4 lanes, 2 epochs of 3 rounds, merges of hot and of all rows."""
+    tree: dict[str, dict[str, object]] = {
+        "run": {"name": "tiny", "workdir": str(directory), "seed": 3},
+        "corpus": {"inputs": inputs, "block_bytes": 40_000},
+        "vocab": {"min_count": 2},
+        "shards": {"sample": 1e-2},
+        "train": {
+            "vector_size": 16, "epochs": 2, "lanes": 4, "merge_every": 2000, "hot_rows": 32, "hot_merge_every": 500,
+            "checkpoint_every": 4000,
+        },
+        "evaluate": {"queries": ["topic1word1"], "analogy_queries": ["topic1word1:topic1word2=topic2word1"]},
+        "cluster": {"n_workers": 2},
+    }  # fmt: skip
+    return {name: tree.get(name, {}) | sections.get(name, {}) for name in tree.keys() | sections.keys()}

@@ -1,0 +1,147 @@
+"""The definition of what every kernel computes: float64, plain loops, nothing fast. Tests compare the kernels with it.
+
+**Stream.** Row i of the stream is a target: word `tokens[i]`, its context the `left[i]` rows before and the `right[i]`
+rows after it (its own row is not context). A slice trains the targets [start, stop); rows outside serve as context only.
+
+**Blocks and groups.** Targets are taken in blocks of 128. Inside a block, group q (0 … 15) is the eight targets
+b + q, b + q + 16, …, b + q + 112 (those of them that are before `stop`). The eight share their K noise words: a noise
+row is then read and written once for eight targets. They stand 16 rows apart because targets that stand next to each
+other have overlapping contexts, and sharing noise among those costs analogy accuracy.
+
+**Noise.** Draw k of (block, group, slot) is `noise_table[top bits of draw j of the stream `seed`]` with
+j = ((block·16 + group)·slots + slot)·K + k; block counts from 0 at `start`; CBOW has one slot a group, skip-gram 510.
+A noise word equal to a target is skipped for that target (word2vec.c does the same).
+
+**CBOW.** h is the mean of the target's context rows of W_in *as they were at the start of the block*. For the target's
+row (label 1) and the noise rows (label 0) of W_out *as they were at the start of the group*: e = σ(h·w) − label. Then,
+in this order, the group's targets in ascending order each move their own row of W_out by −α·e·h, and the noise rows, in
+the order they were drawn, by −α·Σe·h over the group. The gradient g = Σ e·w of each target is kept; after the last
+group of the block every context row of W_in moves by −α·Σg over the targets it served (`word2vec`, what word2vec.c and
+gensim do) or by −α·Σg/n (`exact`, the derivative of the mean of n rows). A target without context is not trained.
+
+**Skip-gram.** One example is a pair (target, context word). As in word2vec.c and gensim the *context* word's row of W_in
+predicts the *target*, whose row of W_out has label 1. Slot c of a group is the c-th context word (left to right) of each
+of its targets that has one; its pairs share K noise words and are trained as above, but with h = the row of W_in as it
+is at that moment, which moves by −α·g at once. There is no mean, so both gradients are the same.
+
+**Loss.** −log σ(h·w) of the target − Σ log σ(−h·w) of the noise not skipped, before the update, summed over examples.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from w2v_core.sampler import random_bits
+
+BLOCK = 128
+GROUP = 8
+GROUPS = BLOCK // GROUP
+SLOTS = 510
+"""Context words a target can have: two spans of at most 255 rows."""
+
+Rows = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One training example: the row of hidden values `hidden_D` predicts the word `target`."""
+
+    target: int
+    hidden_D: Rows
+
+
+def train_slice(
+    w_in_VD: Rows, w_out_VD: Rows, tokens_N: NDArray[np.int32], left_N: NDArray[np.uint8], right_N: NDArray[np.uint8],
+    start: int, stop: int, noise_table: NDArray[np.int32], *,
+    model: Literal["cbow", "skipgram"], gradient: Literal["word2vec", "exact"],
+    negative: int, alpha_start: float, alpha_end: float, seed: int,
+) -> tuple[float, int]:  # fmt: skip
+    """(sum of the losses, number of examples) after training the targets [start, stop) in place; both matrices float64."""
+    loss, examples = 0.0, 0
+    for block, first in enumerate(range(start, stop, BLOCK)):
+        alpha = block_alpha(first, start, stop, alpha_start, alpha_end)
+        targets = range(first, min(first + BLOCK, stop))
+        change_in: dict[int, Rows] = {}
+        for group in range(GROUPS):
+            members = [i for i in targets[group::GROUPS] if left_N[i] or right_N[i]]
+            contexts = {i: context_positions(i, int(left_N[i]), int(right_N[i])) for i in members}
+            if model == "cbow":
+                noise = noise_words(noise_table, seed, (block * GROUPS + group) * negative, negative)
+                group_examples = [Example(int(tokens_N[i]), w_in_VD[tokens_N[contexts[i]]].mean(0)) for i in members]
+                group_loss, gradients = train_group(w_out_VD, group_examples, noise, alpha)
+                for i, gradient_D in zip(members, gradients, strict=True):
+                    scale = 1.0 if gradient == "word2vec" else 1.0 / len(contexts[i])
+                    for position in contexts[i]:
+                        change_in[position] = change_in.get(position, 0.0) - alpha * scale * gradient_D
+                loss, examples = loss + group_loss, examples + len(members)
+                continue
+            for slot in range(max((len(positions) for positions in contexts.values()), default=0)):
+                pairs = [(i, contexts[i][slot]) for i in members if slot < len(contexts[i])]
+                noise = noise_words(noise_table, seed, ((block * GROUPS + group) * SLOTS + slot) * negative, negative)
+                group_examples = [Example(int(tokens_N[i]), w_in_VD[tokens_N[position]].copy()) for i, position in pairs]
+                group_loss, gradients = train_group(w_out_VD, group_examples, noise, alpha)
+                for (_, position), gradient_D in zip(pairs, gradients, strict=True):
+                    w_in_VD[tokens_N[position]] -= alpha * gradient_D
+                loss, examples = loss + group_loss, examples + len(pairs)
+        for position in sorted(change_in):
+            w_in_VD[tokens_N[position]] += change_in[position]
+    return loss, examples
+
+
+def train_group(w_out_VD: Rows, examples: list[Example], noise_K: list[int], alpha: float) -> tuple[float, list[Rows]]:
+    """(loss, gradient by the hidden row of each example) of one group; W_out moves, after all of it was read."""
+    loss = 0.0
+    gradients: list[Rows] = []
+    changes: list[tuple[int, Rows]] = []
+    noise_changes = [np.zeros(w_out_VD.shape[1]) for _ in noise_K]
+    for example in examples:
+        logit = float(example.hidden_D @ w_out_VD[example.target])
+        loss += softplus(-logit)
+        error = sigmoid(logit) - 1.0
+        gradient_D = error * w_out_VD[example.target]
+        changes.append((example.target, -alpha * error * example.hidden_D))
+        for k, word in enumerate(noise_K):
+            if word == example.target:
+                continue
+            logit = float(example.hidden_D @ w_out_VD[word])
+            loss += softplus(logit)
+            error = sigmoid(logit)
+            gradient_D = gradient_D + error * w_out_VD[word]
+            noise_changes[k] -= alpha * error * example.hidden_D
+        gradients.append(gradient_D)
+    for word, change_D in [*changes, *zip(noise_K, noise_changes, strict=True)]:
+        w_out_VD[word] += change_D
+    return loss, gradients
+
+
+def block_alpha(first: int, start: int, stop: int, alpha_start: float, alpha_end: float) -> float:
+    """Learning rate of the block whose first target is `first`: linear from alpha_start at `start` to alpha_end at `stop`."""
+    return alpha_start + (alpha_end - alpha_start) * ((first - start) / (stop - start))
+
+
+def context_positions(position: int, left: int, right: int) -> list[int]:
+    """Stream positions of the context of the target at `position`, left to right."""
+    return [*range(position - left, position), *range(position + 1, position + right + 1)]
+
+
+def noise_words(noise_table: NDArray[np.int32], seed: int, first_draw: int, count: int) -> list[int]:
+    """The noise words of draws first_draw … first_draw + count − 1. The table's length is a power of two."""
+    shift = 64 - (len(noise_table).bit_length() - 1)
+    return [int(noise_table[random_bits(seed, first_draw + k) >> shift]) for k in range(count)]
+
+
+def sigmoid(x: float) -> float:
+    """1 / (1 + e**−x) without overflow; NaN stays NaN."""
+    if x >= 0:
+        return 1.0 / (1.0 + math.exp(-x))
+    return math.exp(x) / (1.0 + math.exp(x))
+
+
+def softplus(x: float) -> float:
+    """log(1 + e**x) = −log σ(−x), without overflow."""
+    return max(x, 0.0) + math.log1p(math.exp(-abs(x)))

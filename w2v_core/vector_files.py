@@ -1,0 +1,165 @@
+"""Word vectors on disk: what `WordVectors.save` writes and `WordVectors.load` maps back.
+
+    <directory>/vectors.npy    float32 (V, D), C order; mapped into memory, so loading costs no copy of it
+    <directory>/words.txt      the V words in id order, UTF-8, a line each
+    <directory>/counts.npy     int64 (V,); absent when the counts are not known
+    <directory>/meta.json      written last: format version, shape, and the size and SHA-256 of the files above
+
+`words.txt` holds every Python string: a newline inside a word is written as the byte FF, which UTF-8 never uses, and
+a lone surrogate as the three bytes UTF-8 would give it. A naive reader of such a file stops with a decoding error
+instead of shifting every later word by a line.
+
+Reading trusts nothing: sizes, dtypes and shapes are compared before anything is allocated, and no pickle is ever opened.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import json
+import os
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+FORMAT_VERSION = 1
+MATRIX, WORDS, COUNTS, META = "vectors.npy", "words.txt", "counts.npy", "meta.json"
+
+_BLOCK_ROWS = 4096
+_AGAIN = "the folder is damaged: copy or train it again"
+
+
+def save(folder: Path, words: Sequence[str], matrix: npt.NDArray[Any], counts: npt.NDArray[Any] | None) -> list[Path]:
+    """The files written, each complete or not there, `meta.json` last. The same vectors give the same bytes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    chunks: dict[str, Iterable[bytes]] = {MATRIX: _npy_chunks(matrix), WORDS: _word_chunks(words)}
+    if counts is not None:
+        chunks[COUNTS] = _npy_chunks(counts)
+    files = {name: _write(folder / name, pieces) for name, pieces in chunks.items()}
+    meta = {"format_version": FORMAT_VERSION, "shape": list(matrix.shape), "dtype": "float32", "files": files}
+    _write(folder / META, [json.dumps(meta, indent=1).encode() + b"\n"])
+    return [folder / name for name in (*files, META)]
+
+
+def load(folder: Path, *, verify: bool) -> tuple[list[str], npt.NDArray[Any], npt.NDArray[Any] | None]:
+    """(words, matrix mapped from disk, counts); `verify` also compares the matrix's SHA-256, the others' always are."""
+    shape, files = _read_meta(folder)
+    for name, expected in files.items():
+        _check_file(folder / name, expected, content=verify or name != MATRIX)
+    matrix = _map_npy(folder / MATRIX, "<f4", shape)
+    words = _parse_words(folder / WORDS)
+    if len(words) != shape[0]:
+        raise ValueError(f"{folder / WORDS}: expected {shape[0]:,} words, found {len(words):,}; {_AGAIN}")
+    counts = np.array(_map_npy(folder / COUNTS, "<i8", shape[:1])) if COUNTS in files else None
+    return words, matrix, counts
+
+
+def _row_blocks(rows: int) -> Iterator[slice]:
+    return (slice(first, min(first + _BLOCK_ROWS, rows)) for first in range(0, rows, _BLOCK_ROWS))
+
+
+def _npy_chunks(array: npt.NDArray[Any]) -> Iterator[bytes]:
+    header = io.BytesIO()
+    dtype = array.dtype.newbyteorder("<")
+    np.lib.format.write_array_header_1_0(header, {"descr": dtype.str, "fortran_order": False, "shape": array.shape})
+    yield header.getvalue()
+    for rows in _row_blocks(len(array)):
+        yield array[rows].astype(dtype).tobytes()
+
+
+def _word_chunks(words: Sequence[str]) -> Iterator[bytes]:
+    for rows in _row_blocks(len(words)):
+        yield b"".join(word.encode("utf-8", "surrogatepass").replace(b"\n", b"\xff") + b"\n" for word in words[rows])
+
+
+def _parse_words(path: Path) -> list[str]:
+    try:
+        data = path.read_bytes()
+        if b"\xff" in data:
+            lines = data.split(b"\n")
+            return [b"\n".join(line.split(b"\xff")).decode("utf-8", "surrogatepass") for line in lines[:-1]]
+        return data.decode("utf-8", "surrogatepass").split("\n")[:-1]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not the UTF-8 that was written (byte {error.start:,}); {_AGAIN}") from None
+
+
+def _write(path: Path, chunks: Iterable[bytes]) -> dict[str, Any]:
+    """{"bytes", "sha256"} of a file that appears under `path` complete or not at all."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
+    digest, size = hashlib.sha256(), 0
+    try:
+        with open(temporary, "xb") as file:
+            for chunk in chunks:
+                file.write(chunk)
+                digest.update(chunk)
+                size += len(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_directory(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return {"bytes": size, "sha256": digest.hexdigest()}
+
+
+def _sync_directory(folder: Path) -> None:
+    """Makes a rename in `folder` survive a power loss, and with it the order in which the files appeared."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _read_meta(folder: Path) -> tuple[tuple[int, int], dict[str, dict[str, Any]]]:
+    path = folder / META
+    try:
+        meta = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise FileNotFoundError(errno.ENOENT, f"no word vectors here ({META} is missing)", str(path)) from None
+    except ValueError as error:
+        raise ValueError(f"{path}: not the JSON that was written ({error}); {_AGAIN}") from None
+    if not isinstance(meta, dict) or meta.get("format_version") != FORMAT_VERSION:
+        found = meta.get("format_version") if isinstance(meta, dict) else meta
+        raise ValueError(f"{path}: expected format_version {FORMAT_VERSION}, found {found!r}; use the version that wrote it")
+    shape, files = meta.get("shape"), meta.get("files")
+    if not (isinstance(shape, list) and len(shape) == 2 and all(isinstance(size, int) and size > 0 for size in shape)):
+        raise ValueError(f"{path}: expected shape [words, vector size], found {shape!r}; {_AGAIN}")
+    if not (isinstance(files, dict) and {MATRIX, WORDS} <= files.keys() <= {MATRIX, WORDS, COUNTS}):
+        raise ValueError(f"{path}: expected files {MATRIX}, {WORDS} and at most {COUNTS}, found {files!r}; {_AGAIN}")
+    return (shape[0], shape[1]), files
+
+
+def _check_file(path: Path, expected: Any, *, content: bool) -> None:
+    size = path.stat().st_size
+    if not isinstance(expected, dict) or size != expected.get("bytes"):
+        raise ValueError(f"{path}: {size:,} bytes, but {META} says {expected!r}; {_AGAIN}")
+    if content:
+        with open(path, "rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != expected.get("sha256"):
+            raise ValueError(f"{path}: its content changed (SHA-256 differs from {META}); {_AGAIN}")
+
+
+def _map_npy(path: Path, dtype: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    with open(path, "rb") as file:
+        try:
+            if np.lib.format.read_magic(file) != (1, 0):
+                raise ValueError("another format version")
+            found_shape, fortran, found_dtype = np.lib.format.read_array_header_1_0(file)
+        except ValueError as error:
+            raise ValueError(f"{path}: no .npy header ({error}); {_AGAIN}") from None
+        offset = file.tell()
+    if found_dtype.str != dtype or found_shape != shape or fortran:
+        order = "Fortran" if fortran else "C"
+        found = f"{found_dtype.str} of shape {found_shape} in {order} order"
+        raise ValueError(f"{path}: expected {dtype} of shape {shape} in C order, found {found}; {_AGAIN}")
+    expected, size = offset + int(np.dtype(dtype).itemsize) * int(np.prod(shape, dtype=object)), path.stat().st_size
+    if size != expected:
+        raise ValueError(f"{path}: expected {expected:,} bytes, found {size:,}; {_AGAIN}")
+    return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape)
