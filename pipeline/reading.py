@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import itertools
 import json
 import os
 import re
@@ -68,11 +69,9 @@ def read_part(part: TextPart, reading: Reading, counts: ReadCounts) -> Iterator[
     for place, piece in enumerate(part.pieces):
         with _open_planned(piece.file) as file:
             watched = _Watched(file)
-            blocks = _texts(piece, watched, reading, counts)
-            offset = piece.start if piece.file.kind == "plain" and reading.format == "lines" else 0
-            for chunk in cut_lines(blocks, reading.look_bytes, counts):
+            start, blocks = _texts(piece, place, watched, reading, counts)
+            for offset, chunk in cut_lines(blocks, reading.look_bytes, counts, start):
                 yield _clean(chunk, piece, place, offset, reading, counts)
-                offset += len(chunk)
             watched.check(piece)
             counts.stored_bytes += piece.stop - piece.start if piece.file.kind != "parquet" else _group_bytes(piece)
 
@@ -146,34 +145,41 @@ def _changed(planned: SourceFile, what: str) -> DataError:
 # ── stored bytes → blocks of text ────────────────────────────────────────────────────────────────────────────────────
 
 
-def _texts(piece: Piece, file: _Watched, reading: Reading, counts: ReadCounts) -> Iterator[bytes]:
-    """Blocks of the piece's text: lines of a plain file, or texts taken out of records, each ended by a newline."""
+def _texts(
+    piece: Piece, place: int, file: _Watched, reading: Reading, counts: ReadCounts
+) -> tuple[int, Iterator[bytes]]:
+    """(offset, blocks) of the piece's text: lines of a file, or texts taken out of records, each ended by a newline."""
     kind = piece.file.kind
     if kind == "python":
-        return _python_blocks(file, counts)
+        return 0, _python_blocks(file, counts)
     if kind == "parquet":
-        return _parquet_blocks(piece, file, reading, counts)
+        return 0, _parquet_blocks(piece, file, reading, counts)
     if kind == "plain":
-        blocks = _plain_blocks(piece, file, reading)
+        start, blocks = _plain_blocks(piece, file, reading)
     else:
-        blocks = _compressed_blocks(piece, file, reading, counts)
-    return _json_blocks(piece, blocks, reading, counts) if reading.format == "jsonl" else blocks
+        start, blocks = 0, _compressed_blocks(piece, file, reading, counts)
+    return (0, _json_blocks(piece, place, blocks, reading, counts)) if reading.format == "jsonl" else (start, blocks)
 
 
-def _plain_blocks(piece: Piece, file: _Watched, reading: Reading) -> Iterator[bytes]:
+def _plain_blocks(piece: Piece, file: _Watched, reading: Reading) -> tuple[int, Iterator[bytes]]:
     look, spaces = (MAX_JSON_LINE_BYTES, False) if reading.format == "jsonl" else (reading.look_bytes, True)
     start, inside = line_start(file.file, piece.start, piece.file.size, look, spaces)
     stop, _ = line_start(file.file, piece.stop, piece.file.size, look, spaces)
     file.file.seek(start)
+    blocks = _range_blocks(file, start, stop, piece)
+    if not inside:
+        return start, blocks
+    # An over-long token that began in an earlier piece is that piece's; go on behind it.
+    rest, skipped = skip_run(blocks)
+    return start + skipped, itertools.chain([rest], blocks)
+
+
+def _range_blocks(file: _Watched, start: int, stop: int, piece: Piece) -> Iterator[bytes]:
     while start < stop:
         block = file.read(min(BLOCK_BYTES, stop - start))
         if not block:
             raise _changed(piece.file, f"it ended at byte {start:,}")
         start += len(block)
-        if inside:
-            # An over-long token that began in an earlier piece is that piece's; go on behind it.
-            space = _SPACE_BYTES.search(block)
-            block, inside = (block[space.start() :], False) if space else (b"", True)
         yield block
 
 
@@ -186,19 +192,17 @@ def line_start(file: BinaryIO, boundary: int, size: int, look_bytes: int, spaces
     if boundary <= 0 or boundary >= size:
         return min(max(boundary, 0), size), False
     file.seek(boundary - 1)
-    window = b""
-    while len(window) < look_bytes + 1:
-        block = file.read(min(1 << 16, look_bytes + 1 - len(window)))
-        if not block:
-            break
+    end, limit = boundary - 1, min(boundary + look_bytes, size)
+    window: list[bytes] = []
+    while end < limit and (block := file.read(min(1 << 16, limit - end))):
         newline = block.find(b"\n")
         if newline >= 0:
-            return boundary - 1 + len(window) + newline + 1, False
-        window += block
-    if spaces and (space := _SPACE_BYTES.search(window)):
-        # One that started before the boundary - 1 is not seen whole, but then its end is a separator only to its own piece.
+            return end + newline + 1, False
+        end += len(block)
+        if spaces:
+            window.append(block)
+    if space := _SPACE_BYTES.search(b"".join(window)):
         return boundary - 1 + space.end(), False
-    end = boundary - 1 + len(window)
     return end, end < size
 
 
@@ -212,15 +216,15 @@ def _compressed_blocks(piece: Piece, file: _Watched, reading: Reading, counts: R
     )
 
 
-def _json_blocks(piece: Piece, blocks: Iterator[bytes], reading: Reading, counts: ReadCounts) -> Iterator[bytes]:
+def _json_blocks(piece: Piece, place: int, blocks: Iterator[bytes], reading: Reading, counts: ReadCounts) -> Iterator[bytes]:
     """The texts of JSON lines, joined to blocks."""
     texts: list[str] = []
-    size, offset = 0, None
+    size = 0
     for number, line in enumerate(_whole_lines(piece, blocks), 1):
         if not line.strip():
             continue
         try:
-            record = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8", "strict" if reading.strict else "replace"))
+            record = json.loads(_decode_line(line, place, reading, counts))
         except (ValueError, RecursionError) as error:
             raise _bad_record(piece, number, f"not valid JSON ({printable(str(error), 100)})") from None
         text = record.get(reading.text_field) if isinstance(record, dict) else None
@@ -232,6 +236,15 @@ def _json_blocks(piece: Piece, blocks: Iterator[bytes], reading: Reading, counts
             yield _encode_texts(texts)
             texts, size = [], 0
     yield _encode_texts(texts)
+
+
+def _decode_line(line: bytes, place: int, reading: Reading, counts: ReadCounts) -> str:
+    """The line as text without a byte order mark; raises UnicodeDecodeError when reading strictly."""
+    if reading.strict or line.isascii():
+        return line.decode("utf-8-sig")
+    text = line.decode("utf-8-sig", "replace")
+    counts.invalid_utf8[place] += text.count("\ufffd") - line.count(b"\xef\xbf\xbd")
+    return text
 
 
 def _encode_texts(texts: list[str]) -> bytes:
@@ -312,34 +325,43 @@ def _python_blocks(file: _Watched, counts: ReadCounts) -> Iterator[bytes]:
 # ── blocks → chunks of whole lines ───────────────────────────────────────────────────────────────────────────────────
 
 
-def cut_lines(blocks: Iterator[bytes], look_bytes: int, counts: ReadCounts) -> Iterator[bytes]:
-    """The blocks' bytes in chunks that end with a line; a line longer than `look_bytes` is cut behind white space.
+def cut_lines(blocks: Iterator[bytes], look_bytes: int, counts: ReadCounts, start: int = 0) -> Iterator[tuple[int, bytes]]:
+    """(offset, chunk): the bytes in chunks that end with a line; a line longer than `look_bytes` is cut behind white space.
 
     What has no white space for `look_bytes` is dropped up to the next one and counted as one over-long run.
     """
     tail = b""
-    inside_run = False
     for block in blocks:
-        if inside_run:
-            space = _SPACE_BYTES.search(block)
-            if space is None:
-                continue
-            block, inside_run = block[space.start() :], False
         buffer = tail + block if tail else block
         cut = buffer.rfind(b"\n") + 1
         if not cut and len(buffer) >= look_bytes:
             cut = _last_space(buffer)
-        tail = buffer[cut:]
         if cut:
-            yield buffer[:cut]
+            yield start, buffer[:cut]
+            start += cut
+        tail = buffer[cut:]
         if len(tail) >= look_bytes and not _SPACE_BYTES.search(tail):
-            tail, inside_run = _drop_run(tail, counts), True
+            start += _drop_run(tail, counts)
+            tail, skipped = skip_run(blocks)
+            start += skipped
+    run = _last_space(tail)
+    if len(tail) - run >= look_bytes:
+        _drop_run(tail[run:], counts)
+        tail = tail[:run]
     if tail:
-        cut = _last_space(tail)
-        if len(tail) - cut >= look_bytes:
-            tail = tail[:cut] + _drop_run(tail[cut:], counts)
-        if tail:
-            yield tail
+        yield start, tail
+
+
+def skip_run(blocks: Iterator[bytes]) -> tuple[bytes, int]:
+    """(rest, skipped): consumes blocks up to the next white space; `rest` starts with it, and is empty at the end."""
+    skipped, held = 0, b""
+    for block in blocks:
+        block = held + block
+        if space := _SPACE_BYTES.search(block):
+            return block[space.start() :], skipped + space.start()
+        held = block[-2:]  # may be the beginning of a white space of three bytes
+        skipped += len(block) - len(held)
+    return b"", skipped + len(held)
 
 
 def _last_space(buffer: bytes) -> int:
@@ -350,11 +372,11 @@ def _last_space(buffer: bytes) -> int:
     return max((space.end() for space in _SPACE_BYTES.finditer(buffer)), default=0)
 
 
-def _drop_run(run: bytes, counts: ReadCounts) -> bytes:
+def _drop_run(run: bytes, counts: ReadCounts) -> int:
     counts.overlong_runs += 1
     if len(counts.overlong_samples) < 3:
         counts.overlong_samples.append(run[:120])
-    return b""
+    return len(run)
 
 
 # ── repair ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -362,7 +384,7 @@ def _drop_run(run: bytes, counts: ReadCounts) -> bytes:
 
 def _clean(chunk: bytes, piece: Piece, place: int, offset: int, reading: Reading, counts: ReadCounts) -> bytes:
     """The chunk as valid UTF-8 without NUL or a leading byte order mark."""
-    if offset == 0 and piece.start == 0 and piece.file.kind not in ("parquet", "python"):
+    if offset == 0 and reading.format == "lines" and piece.file.kind != "python":
         chunk = _without_mark(chunk, piece)
     if b"\0" in chunk:
         chunk = chunk.replace(b"\0", b" ")

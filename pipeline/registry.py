@@ -23,10 +23,9 @@ def register_vectors(client: MlflowClient, run_id: str, event: Event, spool: Spo
     from pipeline.delivery import CannotBeTaken
 
     name, digest = event["name"], event["digest"]
-    vectors, words = spool.resolve(event["vectors"]), spool.resolve(event["words"])
-    for path in (vectors, words):
-        if not path.is_file():
-            raise CannotBeTaken(f"{path}: gone before it was registered")
+    vectors = spool.resolve(event["directory"])
+    if not (vectors / "meta.json").is_file():
+        raise CannotBeTaken(f"{vectors}: gone before it was registered")
     try:
         client.create_registered_model(name)
     except MlflowException as error:
@@ -35,7 +34,7 @@ def register_vectors(client: MlflowClient, run_id: str, event: Event, spool: Spo
     version = _find_version(client, name, run_id, digest)
     if version is None:
         folder = f"model-{digest[:16]}"
-        _upload_model(client, run_id, vectors, words, folder)
+        _upload_model(client, run_id, vectors, folder)
         source = f"{client.get_run(run_id).info.artifact_uri}/{folder}"
         created = client.create_model_version(name, source, run_id=run_id, tags={DIGEST_TAG: digest})
         version = str(created.version)
@@ -50,7 +49,7 @@ def _find_version(client: MlflowClient, name: str, run_id: str, digest: str) -> 
     return None
 
 
-def _upload_model(client: MlflowClient, run_id: str, vectors: Path, words: Path, folder: str) -> None:
+def _upload_model(client: MlflowClient, run_id: str, vectors: Path, folder: str) -> None:
     import mlflow
 
     code = Path(__file__).with_name("served_model.py")
@@ -59,7 +58,7 @@ def _upload_model(client: MlflowClient, run_id: str, vectors: Path, words: Path,
         mlflow.pyfunc.save_model(
             model,
             python_model=str(code),
-            artifacts={"vectors": str(vectors), "words": str(words)},
+            artifacts={"vectors": str(vectors / "vectors.npy"), "words": str(vectors / "words.txt")},
             pip_requirements=["numpy>=2"],
         )
         client.log_artifacts(run_id, str(model), folder)

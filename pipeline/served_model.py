@@ -14,8 +14,10 @@ class ServedVectors(mlflow.pyfunc.PythonModel):  # type: ignore[misc, name-defin
 
     def load_context(self, context) -> None:  # type: ignore[no-untyped-def]  # MLflow's own signature
         self.vectors = np.load(context.artifacts["vectors"], mmap_mode="r", allow_pickle=False)
-        with open(context.artifacts["words"], encoding="utf-8", newline="\n") as file:
-            words = [line.removesuffix("\n") for line in file]
+        with open(context.artifacts["words"], "rb") as file:
+            # A newline inside a word is kept as the byte FF, a lone surrogate as three bytes: see WordVectors.save.
+            lines = (line[:-1].replace(b"\xff", b"\n") for line in file)
+            words = [line.decode("utf-8", "surrogatepass") for line in lines]
         if len(words) != len(self.vectors):
             raise ValueError(f"expected a word for each of {len(self.vectors)} vectors, found {len(words)}")
         self.word_ids = {word: word_id for word_id, word in enumerate(words)}

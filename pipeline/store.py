@@ -128,10 +128,14 @@ class _HashingFile(io.RawIOBase):
         return self.bytes
 
 
-def write_file(path: Path, write: Callable[[Any], None], *, rows: int = 0, tokens: int = 0) -> Part:
+def write_file(
+    path: Path, write: Callable[[Any], None], *, rows: int = 0, tokens: int = 0, durable: bool = True
+) -> Part:
     """The Part of a file whose bytes `write(file)` produced; it appears under `path` complete or not at all.
 
-    `write` gets a binary file it may only append to. Raises StorageError (disk full, quota) or PermissionDeniedError.
+    `write` gets a binary file it may only append to. `durable=False` leaves it to the system when the bytes reach the
+    disk: for files that are soon deleted and easily made again; a reader finds a torn one by its checksums all the same.
+    Raises StorageError (disk full, quota) or PermissionDeniedError.
     """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
@@ -140,9 +144,11 @@ def write_file(path: Path, write: Callable[[Any], None], *, rows: int = 0, token
             hashing = _HashingFile(file)
             write(hashing)
             reach("write", path.name)
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
-        sync_directory(path.parent)
+        if durable:
+            sync_directory(path.parent)
         reach("written", path.name)
     except OSError as error:
         raise explain_os_error(error, path) from error
@@ -179,7 +185,7 @@ def parquet_writer(file: Any, schema: pa.Schema, **options: Any) -> Iterator[Any
 
 
 def write_table(
-    path: Path, table: pa.Table, *, rows: int | None = None, tokens: int = 0, row_group_rows: int = 1 << 20, **options: Any
+    path: Path, table: pa.Table, *, tokens: int = 0, row_group_rows: int = 1 << 20, durable: bool = True, **options: Any
 ) -> Part:
     """The Part of a Parquet file that holds `table`, with page checksums."""
 
@@ -187,7 +193,7 @@ def write_table(
         with parquet_writer(file, table.schema, **options) as writer:
             writer.write_table(table, row_group_size=row_group_rows)
 
-    return write_file(path, write, rows=table.num_rows if rows is None else rows, tokens=tokens)
+    return write_file(path, write, rows=table.num_rows, tokens=tokens, durable=durable)
 
 
 def existing_part(path: Path, directory: Path, rows: int = 0) -> Part:

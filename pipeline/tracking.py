@@ -24,7 +24,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote, urlsplit
@@ -45,7 +45,7 @@ from pipeline.spool import (
     what_is_spooled,
     without_credentials,
 )
-from pipeline.store import explain_os_error
+from pipeline.store import explain_os_error, file_sha256
 
 logger = logging.getLogger(__name__)
 
@@ -53,16 +53,19 @@ Scalar = str | int | float | bool | None
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 METRICS: dict[str, str] = {
-    "train/loss": "mean loss a target over the round, nats",
+    "train/loss": "mean loss a target over a stretch of training, nats; the step is kept tokens so far",
+    "train/round_loss": "mean loss a target over the round, nats; the step is the round",
     "train/epoch_loss": "mean loss a target over the epoch, nats; the step is the epoch, from 1",
+    "train/final_loss": "mean loss a target over the last epoch, nats",
     "train/alpha": "learning rate at the end of the round",
     "train/epoch": "epochs done, a fraction",
     "train/tokens_per_s": "raw tokens trained a second, all lanes",
+    "train/raw_tokens_per_s": "raw tokens a second over the whole training stage",
     "train/raw_tokens": "raw tokens trained so far",
-    "train/kept_tokens": "tokens kept by subsampling and trained so far",
-    "train/merged_bytes": "bytes that merging moved so far",
-    "train/merge_seconds": "seconds spent merging so far",
-    "stage/*_seconds": "seconds of a stage, 0 steps; a stage that was reused logs nothing",
+    "train/kept_tokens": "tokens kept by subsampling and trained, all lanes",
+    "train/merged_bytes": "bytes that merging moved",
+    "train/merge_seconds": "seconds spent merging",
+    "stage/*_seconds": "seconds of a stage; about 0 where its artefact was reused",
     "stage/*_tokens": "tokens a stage read",
     "vocab/size": "words in the vocabulary",
     "corpus/tokens": "raw tokens of the corpus",
@@ -120,7 +123,12 @@ def metric_name(prefix: str, name: str) -> str:
     return f"{prefix}/{re.sub(r'[^A-Za-z0-9_.-]', '_', name)[:200]}"
 
 
-def resolve_uri(tracking: Tracking, workdir: Path) -> str:
+def allowed_name(name: str) -> str:
+    """`name` with what MLflow does not allow in a metric's name replaced by `_`: the names of sets come from file names."""
+    return re.sub(r"[^A-Za-z0-9_\-. :/]", "_", name)[:250]
+
+
+def tracking_uri(tracking: Tracking, workdir: Path) -> str:
     """The tracking URI in full: the default is an SQLite file beside the workdir; SQLite paths become absolute."""
     if tracking.uri is None:
         return f"sqlite:///{Path(os.path.abspath(workdir)).parent / 'mlflow.db'}"
@@ -136,25 +144,29 @@ def open_tracker(tracking: Tracking, workdir: Path, *, run_name: str, config_dig
     A workdir that was tracked before with the same configuration and target continues the same MLflow run. With
     `required`, raises ServiceError when MLflow cannot be reached and PermissionDeniedError when it refuses.
     """
-    uri = resolve_uri(tracking, workdir)
+    uri = tracking_uri(tracking, workdir)
     key = hashlib.sha256(canonical_json([tracking.uri and uri, tracking.experiment, config_digest])).hexdigest()[:16]
-    spool = Spool(Path(os.path.abspath(workdir)) / "tracking" / key)
-    try:
-        spool.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        spool.write_target(_target(spool, tracking, uri, run_name, config_digest))
-        known = what_is_spooled(spool)
-        writer = open_writer(spool, FSYNC_INTERVAL_S)
-    except OSError as error:
-        raise explain_os_error(error, spool.directory) from error
-    tracker = Tracker(uri=without_credentials(uri), spool=spool, writer=writer, known=known, credentials=_credentials(uri))
+    target = _target(tracking, uri, run_name, config_digest)
+    spool, writer, known = _open_spool(Spool(Path(os.path.abspath(workdir)) / "tracking" / key), target)
+    tracker = Tracker(uri=target.uri, spool=spool, writer=writer, known=known, credentials=_credentials(uri))
     if tracking.required:
         tracker.launch_shipper()
         tracker.wait_until_reached(REACH_TIMEOUT_S)
     return tracker
 
 
-def _target(spool: Spool, tracking: Tracking, uri: str, run_name: str, config_digest: str) -> Target:
-    before = spool.target()
+def _open_spool(spool: Spool, target: Target) -> tuple[Spool, SpoolWriter, Known]:
+    """The spool ready for more, with what it says already; a spool that was there before keeps its token."""
+    try:
+        spool.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        before = spool.target()
+        spool.write_target(replace(target, token=before.token, created_ms=before.created_ms) if before else target)
+        return spool, open_writer(spool, FSYNC_INTERVAL_S), what_is_spooled(spool)
+    except OSError as error:
+        raise explain_os_error(error, spool.directory) from error
+
+
+def _target(tracking: Tracking, uri: str, run_name: str, config_digest: str) -> Target:
     location = None
     if uri.startswith("sqlite:///"):
         database = Path(uri.removeprefix("sqlite:///").partition("?")[0])
@@ -164,8 +176,8 @@ def _target(spool: Spool, tracking: Tracking, uri: str, run_name: str, config_di
         experiment=tracking.experiment,
         run_name=run_name,
         config_digest=config_digest,
-        token=before.token if before else uuid.uuid4().hex,
-        created_ms=before.created_ms if before else _now_ms(),
+        token=uuid.uuid4().hex,
+        created_ms=_now_ms(),
         artifact_location=location,
     )
 
@@ -183,10 +195,18 @@ class Tracker:
     _respawned: int = 0
     _watched_at: float = 0.0
     _warned: bool = False
+    _started: bool = False
     _finished: bool = False
 
     def start(self, params: Mapping[str, Scalar], tags: Mapping[str, Scalar], dataset: Dataset | None = None) -> None:
-        """Tells what is run. Parameters cannot change in MLflow: where a resumed run differs, it gets a tag `resumed.<key>`."""
+        """Tells what is run; comes before all else.
+
+        The same configuration over another dataset is another result, so it gets an MLflow run of its own. Parameters
+        cannot change in MLflow: where a resumed run differs, it gets a tag `resumed.<key>`.
+        """
+        if dataset is not None:
+            self._turn_to(dataset.digest[:DIGEST_CHARACTERS])
+        self._started = True
         said = {key: _text(value) for key, value in params.items()}
         new = {key: value for key, value in said.items() if key not in self.known.params}
         changed = {f"resumed.{key}": value for key, value in said.items() if self.known.params.get(key, value) != value}
@@ -207,6 +227,7 @@ class Tracker:
         values: dict[str, float] = {}
         broken: list[str] = []
         for name, value in metrics.items():
+            name = allowed_name(name)
             if not is_known_metric(name):
                 raise ValueError(f"expected a metric of tracking.METRICS, found {name!r}; add it there with its unit")
             if not math.isfinite(value):
@@ -229,23 +250,23 @@ class Tracker:
         """Has a file, or a folder's files, uploaded under `folder` of the run's artefacts; read later, so leave it in place."""
         self._append_once({"type": "artifact", "path": self.spool.relative(path), "folder": folder, "stamp": _stamp(path)})
 
-    def register(self, name: str, *, vectors: Path, words: Path, digest: str) -> None:
-        """Has the vectors entered into MLflow's model registry as a new version of `name`, with the alias `challenger`.
+    def register(self, name: str, directory: Path) -> None:
+        """Has saved vectors entered into MLflow's model registry: a new version of `name` with the alias `challenger`.
 
-        `vectors` is a .npy matrix (V, D) of float32, `words` a text file with the V words a line each, UTF-8; `digest`
-        identifies their content: a version with the same digest is made once.
+        `directory` is what `WordVectors.save` wrote. The same vectors are entered once.
         """
-        paths = {"vectors": self.spool.relative(vectors), "words": self.spool.relative(words)}
-        self._append_once({"type": "register", "name": name, "digest": digest, **paths})
+        digest = file_sha256(directory / "meta.json")  # it holds the SHA-256 of every other file
+        self._append_once({"type": "register", "name": name, "directory": self.spool.relative(directory), "digest": digest})
 
     def finish(self, status: Status, timeout_s: float = FLUSH_TIMEOUT_S) -> TrackingState:
         """Ends the run, waits at most `timeout_s` for the shipper, and says whether everything arrived.
 
-        What did not arrive stays in the spool for the next run or for `sync`.
+        What did not arrive stays in the spool for the next run or for `sync`. A run that failed before `start` said
+        what it is leaves no trace: least of all in the run that an earlier, other corpus made.
         """
         if self._finished:
             return self.state()
-        if self.known.status != status:
+        if self._started and self.known.status != status:
             self._append({"type": "finish", "status": status})
         elif self.spool.size() > self.spool.progress().offset:
             self.launch_shipper()
@@ -261,6 +282,18 @@ class Tracker:
         problem = f"{self.writer.lost:,} events lost: the disk of {self.spool.directory} was full" if self.writer.lost else None
         problem = problem or (f"writing {self.spool.events}: {self.writer.error}" if self.writer.error else None)
         return TrackingState(self.uri, state.run_id, state.complete and problem is None, problem or state.message)
+
+    def _turn_to(self, dataset_digest: str) -> None:
+        """Goes over to the spool of this dataset; the first dataset has the spool that `open_tracker` opened."""
+        before, target = self.known.dataset, self.spool.target()
+        if before is None or before["digest"] == dataset_digest or target is None:
+            return
+        self.writer.close()
+        self._close_pipe()
+        self.process = None
+        directory = self.spool.directory.with_name(f"{self.spool.directory.name}-{dataset_digest[:12]}")
+        fresh = replace(target, token=uuid.uuid4().hex, created_ms=_now_ms())
+        self.spool, self.writer, self.known = _open_spool(Spool(directory), fresh)
 
     def launch_shipper(self) -> None:
         """Starts the shipper unless it was started before."""
@@ -374,7 +407,7 @@ def sync(workdir: Path, tracking: Tracking | None = None, timeout_s: float = 60.
     Waits at most `timeout_s` a spool without success. Starts nothing where nothing is left over. Credentials come from
     MLflow's environment variables, or from `tracking.uri` for the spools of that server.
     """
-    uri = resolve_uri(tracking, workdir) if tracking else ""
+    uri = tracking_uri(tracking, workdir) if tracking else ""
     states = []
     for spool in spools(workdir):
         target = spool.target()

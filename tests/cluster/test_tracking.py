@@ -35,6 +35,7 @@ from pipeline.errors import PermissionDeniedError, ServiceError
 from pipeline.shipping import EXIT_DRAINED, EXIT_LEFT_OVER, EXIT_REFUSED, Owner, Shipper, client_environment
 from pipeline.spool import Spool, spools
 from pipeline.tracking import FLUSH_TIMEOUT_S, Dataset, Tracker, open_tracker, sync
+from w2v_core.vectors import WordVectors
 
 pytestmark = pytest.mark.filterwarnings("default")  # MLflow and SQLAlchemy warn about themselves at import
 
@@ -124,18 +125,17 @@ def only_spool(workdir: Path) -> Spool:
     return spool
 
 
-def write_vectors(folder: Path) -> tuple[Path, Path, np.ndarray]:
-    vectors = np.arange(12, dtype=np.float32).reshape(4, 3) / 7
-    np.save(folder / "vectors.npy", vectors)
-    (folder / "words.txt").write_text("the\nking\nqueen\n왕\n", encoding="utf-8")
-    return folder / "vectors.npy", folder / "words.txt", vectors
+def save_vectors(directory: Path) -> np.ndarray:
+    matrix = np.arange(12, dtype=np.float32).reshape(4, 3) / 7
+    WordVectors(["the", "king", "que\nen", "왕"], matrix).save(directory)
+    return matrix
 
 
 # ── the SQLite store ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_finished_run_shows_its_curve_params_dataset_and_files_in_mlflow(workdir: Path) -> None:
-    vectors, words, matrix = write_vectors(workdir)
+    matrix = save_vectors(workdir / "vectors")
     canary = "s3cret-canary"
     tracker = tracker_of(workdir)
     tracker.start(
@@ -146,8 +146,8 @@ def test_a_finished_run_shows_its_curve_params_dataset_and_files_in_mlflow(workd
     for step in range(1, 41):
         tracker.log(step, {"train/loss": 5.0 / step, "train/alpha": 0.05 - 0.001 * step})
     tracker.log(41, {"train/loss": float("inf"), "train/alpha": 0.009})
-    tracker.artifact(vectors, "vectors")
-    tracker.register("word2vec", vectors=vectors, words=words, digest="d" * 64)
+    tracker.artifact(workdir / "vectors", "vectors")
+    tracker.register("word2vec", workdir / "vectors")
     state = tracker.finish("FINISHED", timeout_s=60)
 
     assert state.complete, state.message
@@ -162,7 +162,8 @@ def test_a_finished_run_shows_its_curve_params_dataset_and_files_in_mlflow(workd
     assert run.data.params == {"train.alpha": "0.05", "corpus.inputs": "https://host/corpus.txt"}
     (dataset,) = run.inputs.dataset_inputs
     assert (dataset.dataset.name, dataset.dataset.digest) == ("corpus", "f" * 36)
-    assert [item.path for item in client.list_artifacts(run.info.run_id, "vectors")] == ["vectors/vectors.npy"]
+    files = {item.path for item in client.list_artifacts(run.info.run_id, "vectors")}
+    assert files == {"vectors/meta.json", "vectors/vectors.npy", "vectors/words.txt"}
     assert str(run.info.artifact_uri).startswith((workdir.parent / "mlartifacts").as_uri())
 
     import mlflow
@@ -170,7 +171,7 @@ def test_a_finished_run_shows_its_curve_params_dataset_and_files_in_mlflow(workd
     version = client.get_model_version_by_alias("word2vec", "challenger")
     assert version.run_id == state.run_id
     model = mlflow.pyfunc.load_model(version.source)
-    assert model.predict(["queen", "absent", "왕"]) == [matrix[2].astype(float).tolist(), [], matrix[3].astype(float).tolist()]
+    assert model.predict(["que\nen", "absent", "왕"]) == [matrix[2].astype(float).tolist(), [], matrix[3].astype(float).tolist()]
     written = [path.read_bytes() for path in workdir.parent.rglob("*") if path.is_file()]
     assert not any(canary.encode() in content for content in written)
     assert not list(workdir.parent.rglob("*.pkl"))
@@ -178,8 +179,38 @@ def test_a_finished_run_shows_its_curve_params_dataset_and_files_in_mlflow(workd
     again = tracker_of(workdir)
     again.start({"train.alpha": 0.05}, {"w2v.version": "0.1.0"})
     again.log(40, {"train/loss": 5.0 / 40})
+    again.artifact(workdir / "vectors", "vectors")
+    again.register("word2vec", workdir / "vectors")
     assert again.finish("FINISHED") == state
     assert again.process is None, "a run that repeats what is known must not even start a shipper"
+
+
+def test_another_corpus_is_another_run_and_a_run_that_never_started_is_none(workdir: Path, told: Spool) -> None:
+    def open_without_shipper() -> Tracker:
+        tracker = tracker_of(workdir)
+        tracker._finished = True
+        return tracker
+
+    tracker = open_without_shipper()
+    tracker.start({"train.epochs": 5}, {"kind": "test"}, Dataset("corpus", "9" * 64, "corpus.txt"))
+    tracker.log(1, {"train/loss": 0.5})
+    tracker.writer.close()
+    assert tracker.spool != told
+    again = open_without_shipper()
+    again.start({"train.epochs": 5}, {"kind": "test"}, Dataset("corpus", "9" * 64, "corpus.txt"))
+    again.writer.close()
+    assert again.spool == tracker.spool
+    size = told.size()
+    failed = tracker_of(workdir)
+    assert failed.process is None
+    ship_here(told)
+    failed.finish("FAILED")
+    assert told.size() == size
+    ship_here(tracker.spool)
+    client = client_of(workdir)
+    assert {run.info.run_id for run in all_runs(client)} == {told.run_id(), tracker.spool.run_id()}
+    assert_each_once(steps_of(client, str(told.run_id())), range(1, 31))
+    assert_each_once(steps_of(client, str(tracker.spool.run_id())), range(1, 2))
 
 
 _DRIVER = """

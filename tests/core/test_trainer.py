@@ -45,7 +45,7 @@ def test_the_loss_falls_and_vectors_come_back(model: str, optimizer: str, rate: 
     assert trained.w_in.shape == trained.w_out.shape == (VOCAB, 8)
     assert trained.w_in.dtype == np.float32
     untrained = 6 * np.log(2) * (1 if model == "cbow" else 4)
-    assert trained.epoch_losses[-1] < 0.7 * untrained
+    assert trained.epoch_losses[-1] < 0.75 * untrained
     assert len(trained.epoch_losses) == 12
 
 

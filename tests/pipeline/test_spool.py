@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pipeline.config import Tracking, parse_config
 from pipeline.delivery import METRICS_PER_BATCH, batches
 from pipeline.spool import Known, Spool, open_writer, read_events, without_credentials
-from pipeline.tracking import METRICS, Tracker, config_params, is_known_metric, metric_name, resolve_uri
+from pipeline.tracking import METRICS, Tracker, allowed_name, config_params, is_known_metric, metric_name, tracking_uri
 
 
 @pytest.fixture
@@ -137,6 +137,7 @@ def test_names_from_data_become_metrics_that_mlflow_allows() -> None:
     assert is_known_metric("stage/tokenize_seconds")
     assert not is_known_metric("stage/_seconds")
     assert not is_known_metric("eval/[x]")
+    assert is_known_metric(allowed_name("eval/similarity/[x] 왕"))
     assert all(is_known_metric(key.replace("*", "x")) for key in METRICS)
 
 
@@ -177,6 +178,6 @@ def test_the_default_uri_is_a_database_beside_the_workdir_and_paths_become_absol
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert resolve_uri(Tracking(uri=None, experiment="x"), tmp_path / "runs" / "demo") == f"sqlite:///{tmp_path}/runs/mlflow.db"
-    assert resolve_uri(Tracking(uri="sqlite:///x.db", experiment="x"), tmp_path) == f"sqlite:///{tmp_path}/x.db"
-    assert resolve_uri(Tracking(uri="http://host:5000/", experiment="x"), tmp_path) == "http://host:5000"
+    assert tracking_uri(Tracking(uri=None, experiment="x"), tmp_path / "runs" / "demo") == f"sqlite:///{tmp_path}/runs/mlflow.db"
+    assert tracking_uri(Tracking(uri="sqlite:///x.db", experiment="x"), tmp_path) == f"sqlite:///{tmp_path}/x.db"
+    assert tracking_uri(Tracking(uri="http://host:5000/", experiment="x"), tmp_path) == "http://host:5000"

@@ -19,25 +19,24 @@ def _mix(seed, counter):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def _draw(  # type: ignore[no-untyped-def]
-    local_ids_M, sentence_ends_S, global_ids, thresholds_V, window, shrink, seed, tokens_N, left_N, right_N
+    local_ids_M, sentence_ends_S, ids, bounds, window, shrink, seed, tokens_N, left_N, right_N
 ):
     row = 0
     position = 0
     wide = np.uint64(window)
     for sentence in range(sentence_ends_S.shape[0]):
         first = row
-        end = sentence_ends_S[sentence]
-        while position < end:
-            word_id = global_ids[local_ids_M[position]]
-            if word_id >= 0:
-                draw = _mix(seed, np.uint64(position))
-                if np.uint32(draw & np.uint64(0xFFFFFFFF)) <= thresholds_V[word_id]:
-                    tokens_N[row] = word_id
-                    width = np.uint64(1) + ((draw >> np.uint64(32)) * wide >> np.uint64(32)) if shrink else wide
-                    left_N[row] = np.uint8(min(np.int64(width), row - first))
-                    right_N[row] = np.uint8(width)
-                    row += 1
-            position += 1
+        for position in range(position, sentence_ends_S[sentence]):  # noqa: B020 - goes on where the last one ended
+            word_id = ids[local_ids_M[position]]
+            draw = _mix(seed, np.uint64(position))
+            width = np.uint64(1) + ((draw >> np.uint64(32)) * wide >> np.uint64(32)) if shrink else wide
+            # Written whether kept or not, and counted if kept: half of all tokens are dropped, in no order that a
+            # processor could predict, and a wrong guess costs more than the three stores.
+            tokens_N[row] = word_id
+            left_N[row] = np.uint8(min(np.int64(width), row - first))
+            right_N[row] = np.uint8(width)
+            row += np.int64((draw & np.uint64(0xFFFFFFFF)) < bounds[word_id])
+        position = sentence_ends_S[sentence]
         # Only the last `window` rows of a sentence can reach past its end.
         for tail in range(max(first, row - window), row):
             right_N[tail] = np.uint8(min(np.int64(right_N[tail]), row - 1 - tail))
@@ -55,9 +54,12 @@ def draw_stream(
 ) -> Stream:
     """As `windows.draw_stream`."""
     size = len(local_ids_M)
-    tokens_N, left_N, right_N = np.empty(size, np.int32), np.empty(size, np.uint8), np.empty(size, np.uint8)
+    tokens_N, left_N, right_N = np.empty(size + 1, np.int32), np.empty(size + 1, np.uint8), np.empty(size + 1, np.uint8)
+    # Words out of the vocabulary become word V, which no draw keeps: one comparison decides for all words.
+    ids = np.where(global_ids < 0, np.int32(len(thresholds_V)), global_ids).astype(np.int32, copy=False)
+    bounds = np.append(thresholds_V.astype(np.uint64) + np.uint64(1), np.uint64(0))
     rows = _draw(
-        local_ids_M, sentence_ends_S, global_ids, thresholds_V, np.int64(window), bool(shrink_windows),
-        np.uint64(seed), tokens_N, left_N, right_N,
+        local_ids_M, sentence_ends_S, ids, bounds, np.int64(window), bool(shrink_windows), np.uint64(seed),
+        tokens_N, left_N, right_N,
     )  # fmt: skip
     return Stream(tokens_N[:rows], left_N[:rows], right_N[:rows])

@@ -72,6 +72,23 @@ class WordTable:
             sentences += 1
         return ids_N[:tokens].copy(), ends_S[:sentences].copy()
 
+    def intern(
+        self, data: NDArray[np.uint8], offsets: NDArray[np.int32], occurrences: NDArray[np.int64]
+    ) -> NDArray[np.int32]:
+        """Ids of words that are already split: word i is data[offsets[i]:offsets[i+1]] and occurred occurrences[i] times.
+
+        Words longer than max_token_bytes get −1 and are counted as dropped.
+        """
+        ids = np.empty(len(occurrences), np.int32)
+        self._state[_POSITION] = 0
+        while self._state[_POSITION] < len(ids):
+            self._make_room()
+            _intern(
+                data, offsets, occurrences, self.max_token_bytes, self._state, self._slots, self._ends, self._counts,
+                self._arena, self._samples, ids,
+            )  # fmt: skip
+        return ids
+
     def _make_room(self) -> None:
         """Leaves the kernel free to add at least one word: slots under half full, the arena with a word's room."""
         words, used = len(self), int(self._state[_ARENA])
@@ -203,3 +220,38 @@ def _encode(  # type: ignore[no-untyped-def]
             opened = tokens
     state[0], state[1], state[2] = position, tokens, sentences
     state[3], state[4], state[6] = words, used, opened
+
+
+@njit(nogil=True, cache=True)
+def _intern(  # type: ignore[no-untyped-def]
+    data, offsets, occurrences, max_bytes, state, slots, ends, counts, arena, samples, ids
+):
+    """Goes on from state[_POSITION] to the last word, or until the table has no room for one more."""
+    position, words, used = state[0], state[3], state[4]
+    while position < len(ids):
+        if 2 * (words + 1) > len(slots) or words + 1 > len(ends) or used + max_bytes + 1 > len(arena):
+            break
+        start, length = offsets[position], np.int64(offsets[position + 1] - offsets[position])
+        if length > max_bytes:
+            for _ in range(min(occurrences[position], len(samples))):
+                if state[5] < len(samples):
+                    for at in range(min(length, samples.shape[1])):
+                        samples[state[5], at] = data[start + at]
+                state[5] += 1
+            state[5] += max(0, occurrences[position] - len(samples))
+            ids[position] = -1
+        else:
+            h = np.uint64(0xCBF29CE484222325)
+            for at in range(length):
+                arena[used + at] = data[start + at]
+                h = _step(h, data[start + at])
+            word_id = _find(_finish(h), used, length, words, slots, ends, arena)
+            if word_id == words:
+                used += length
+                ends[words] = used
+                counts[words] = 0
+                words += 1
+            counts[word_id] += occurrences[position]
+            ids[position] = word_id
+        position += 1
+    state[0], state[3], state[4] = position, words, used

@@ -1,0 +1,96 @@
+"""Line charts as inline SVG: no script, no style attributes, readable on a phone and in the dark.
+
+Colours come from the page's style sheet by class; every position is an attribute, so that the page can forbid
+everything else with its content security policy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+WIDTH, HEIGHT = 720, 260
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 14, 34
+MAX_POINTS = 500
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line: `points` are (x, y) with x not falling; `divisions` are x positions to mark, such as ends of epochs."""
+
+    title: str
+    points: Sequence[tuple[float, float]]
+    x_label: str
+    y_label: str
+    divisions: Sequence[float] = ()
+
+
+def line_chart(curve: Curve) -> str:
+    """The SVG element of a curve; an empty string when it has fewer than two finite points."""
+    points = thin([(x, y) for x, y in curve.points if math.isfinite(x) and math.isfinite(y)])
+    if len(points) < 2:
+        return ""
+    x_low, x_high = points[0][0], points[-1][0]
+    y_ticks = ticks(min(y for _, y in points), max(y for _, y in points), 5)
+    y_low, y_high = min(y_ticks[0], *(y for _, y in points)), max(y_ticks[-1], *(y for _, y in points))
+
+    def left(x: float) -> float:
+        return _LEFT + (x - x_low) / ((x_high - x_low) or 1) * (WIDTH - _LEFT - _RIGHT)
+
+    def top(y: float) -> float:
+        return HEIGHT - _BOTTOM - (y - y_low) / ((y_high - y_low) or 1) * (HEIGHT - _TOP - _BOTTOM)
+
+    floor = HEIGHT - _BOTTOM
+    parts = [f"<title>{escape(curve.title)}: {curve.y_label} {short(points[0][1])} → {short(points[-1][1])}</title>"]
+    for y in y_ticks:
+        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{top(y):.1f}" y2="{top(y):.1f}"/>')
+        parts.append(f'<text class="tick" text-anchor="end" x="{_LEFT - 8}" y="{top(y) + 4:.1f}">{short(y)}</text>')
+    for x in curve.divisions:
+        if x_low < x < x_high:
+            parts.append(f'<line class="division" x1="{left(x):.1f}" x2="{left(x):.1f}" y1="{_TOP}" y2="{floor}"/>')
+    for x in ticks(x_low, x_high, 6):
+        if x_low <= x <= x_high:
+            anchor = "end" if left(x) > WIDTH - 40 else "middle"
+            parts.append(f'<text class="tick" text-anchor="{anchor}" x="{left(x):.1f}" y="{floor + 16}">{short(x)}</text>')
+    parts.append(f'<text class="axis" text-anchor="end" x="{WIDTH - _RIGHT}" y="{HEIGHT - 4}">{escape(curve.x_label)}</text>')
+    path = " ".join(f"{left(x):.1f},{top(y):.1f}" for x, y in points)
+    parts.append(f'<polyline class="curve" points="{path}"/>')
+    x, y = points[-1]
+    parts.append(f'<circle class="dot" cx="{left(x):.1f}" cy="{top(y):.1f}" r="3.5"/>')
+    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(curve.title)}">{"".join(parts)}</svg>'
+
+
+def thin(points: Sequence[tuple[float, float]], limit: int = MAX_POINTS) -> list[tuple[float, float]]:
+    """At most `limit` points: the first, the last, and between them means of equal groups."""
+    if len(points) <= limit:
+        return list(points)
+    inner = points[1:-1]
+    groups = limit - 2
+    edges = [len(inner) * group // groups for group in range(groups + 1)]
+    means = []
+    for start, stop in zip(edges, edges[1:], strict=False):
+        group = inner[start:stop]
+        means.append((sum(x for x, _ in group) / len(group), sum(y for _, y in group) / len(group)))
+    return [points[0], *means, points[-1]]
+
+
+def ticks(low: float, high: float, about: int) -> list[float]:
+    """Round numbers (steps of 1, 2 or 5 times a power of ten) that cover [low, high] in about `about` steps."""
+    span = high - low
+    if span <= 0 or not math.isfinite(span):
+        return [low]
+    magnitude = 10.0 ** math.floor(math.log10(span / about))
+    step = next(factor * magnitude for factor in (1, 2, 5, 10) if span / (factor * magnitude) <= about)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(index * step, 12) for index in range(first, last + 1)]
+
+
+def short(value: float) -> str:
+    """A number in at most about six characters: 950, 12.3k, 4.2M, 0.0371."""
+    size = abs(value)
+    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if size >= limit:
+            return f"{value / (1e3 if unit == 'k' else limit):.3g}{unit}"
+    return f"{value:.4g}"

@@ -1,0 +1,211 @@
+"""The kernels in NumPy alone: for machines without a compiler, and the plainest complete version beside the definition.
+
+Vectorised over a block (windows) and over a group (noise); same draws and order as `w2v_core.reference`, in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from w2v_core.kernels import (
+    FloatRows, Gradient, Merge, Model, SliceResult, check_slice, check_stream, raise_bad_noise,
+)  # fmt: skip
+from w2v_core.reference import BLOCK, GROUPS, SLOTS, block_alpha
+from w2v_core.sampler import mix64
+
+name = "numpy"
+
+
+def train_slice(
+    w_in_VD: FloatRows, w_out_VD: FloatRows,
+    tokens_N: NDArray[np.int32], left_N: NDArray[np.uint8], right_N: NDArray[np.uint8],
+    start: int, stop: int, noise_table: NDArray[np.int32], *,
+    model: Model, gradient: Gradient, negative: int, alpha_start: float, alpha_end: float, seed: int,
+) -> SliceResult:  # fmt: skip
+    """See `Kernels.train_slice`. Warnings about overflow and NaN are silenced: a loss that is not finite tells them."""
+    check_slice(
+        w_in_VD, w_out_VD, tokens_N, left_N, right_N, start, stop, noise_table,
+        model=model, gradient=gradient, negative=negative, alpha_start=alpha_start, alpha_end=alpha_end,
+    )  # fmt: skip
+    check_stream(tokens_N, left_N, right_N, start, stop, len(w_in_VD))
+    loss, examples = 0.0, 0
+    with np.errstate(all="ignore"):
+        for block, first in enumerate(range(start, stop, BLOCK)):
+            alpha = np.float32(block_alpha(first, start, stop, alpha_start, alpha_end))
+            last = min(first + BLOCK, stop)
+            if model == "cbow":
+                noise = draw_noise(noise_table, seed, block * GROUPS * negative, GROUPS * negative, len(w_in_VD))
+                block_loss, block_examples = _train_cbow_block(
+                    w_in_VD, w_out_VD, tokens_N, left_N, right_N, first, last, noise.reshape(GROUPS, negative), gradient, alpha
+                )
+                loss, examples = loss + block_loss, examples + block_examples
+                continue
+            for group in range(GROUPS):
+                members = np.arange(first + group, last, GROUPS)
+                width = left_N[members].astype(np.int64) + right_N[members]
+                for slot in range(int(width.max(initial=0))):
+                    targets = members[slot < width]
+                    before = left_N[targets]
+                    context = tokens_N[targets - before + slot + (slot >= before)]
+                    draw = ((block * GROUPS + group) * SLOTS + slot) * negative
+                    noise = draw_noise(noise_table, seed, draw, negative, len(w_in_VD))
+                    slot_loss, step_UD = _train_group(w_out_VD, tokens_N[targets], w_in_VD[context], noise, alpha)
+                    np.add.at(w_in_VD, context, step_UD)
+                    loss, examples = loss + slot_loss, examples + len(targets)
+    return SliceResult(loss, examples)
+
+
+def _train_cbow_block(
+    w_in_VD: FloatRows, w_out_VD: FloatRows,
+    tokens_N: NDArray[np.int32], left_N: NDArray[np.uint8], right_N: NDArray[np.uint8],
+    first: int, last: int, noise_GK: NDArray[np.int32], gradient: Gradient, alpha: np.float32,
+) -> tuple[float, int]:  # fmt: skip
+    """(loss, examples) of the targets [first, last). Windows by prefix sums: two row operations a target at any width."""
+    targets = np.arange(first, last)
+    begin_B, end_B = targets - left_N[first:last], targets + right_N[first:last] + 1
+    halo, halo_end = int(begin_B.min()), int(end_B.max())
+    rows_RD = w_in_VD[tokens_N[halo:halo_end]]
+    # Summed in float64: float32 would do, but costs the same here and rounds less than any other kernel.
+    prefix_RD = np.zeros((len(rows_RD) + 1, w_in_VD.shape[1]))
+    np.cumsum(rows_RD, axis=0, dtype=np.float64, out=prefix_RD[1:])
+    width_B = end_B - begin_B - 1
+    inverse_B = (1.0 / np.maximum(width_B, 1)).astype(np.float32)
+    sums_BD = (prefix_RD[end_B - halo] - prefix_RD[begin_B - halo]).astype(np.float32) - rows_RD[targets - halo]
+    hidden_BD = sums_BD * inverse_B[:, None]
+    step_BD = np.zeros_like(hidden_BD)
+    loss = 0.0
+    for group in range(GROUPS):
+        members = np.arange(group, last - first, GROUPS)
+        members = members[width_B[members] > 0]
+        if len(members):
+            words = tokens_N[first + members]
+            group_loss, step_BD[members] = _train_group(w_out_VD, words, hidden_BD[members], noise_GK[group], alpha)
+            loss += group_loss
+    if gradient == "exact":
+        step_BD *= inverse_B[:, None]
+    change_RD = np.zeros_like(prefix_RD)
+    np.add.at(change_RD, begin_B - halo, step_BD)
+    np.subtract.at(change_RD, end_B - halo, step_BD)
+    moved_RD = np.cumsum(change_RD, axis=0)[:-1].astype(np.float32)
+    moved_RD[targets - halo] -= step_BD
+    np.add.at(w_in_VD, tokens_N[halo:halo_end], moved_RD)
+    return loss, int(np.count_nonzero(width_B))
+
+
+def _train_group(
+    w_out_VD: FloatRows, words_U: NDArray[np.int32], hidden_UD: FloatRows, noise_K: NDArray[np.int32], alpha: np.float32
+) -> tuple[float, FloatRows]:
+    """(loss, −α·gradient by each hidden row) of one group; moves W_out after all of it was read."""
+    target_UD, noise_KD = w_out_VD[words_U], w_out_VD[noise_K]
+    target_U = np.einsum("ud,ud->u", hidden_UD, target_UD)
+    noise_UK = hidden_UD @ noise_KD.T
+    counted_UK = noise_K[None, :] != words_U[:, None]
+    loss = softplus(-target_U).sum() + np.where(counted_UK, softplus(noise_UK), 0).sum()
+    target_step_U = alpha * sigmoid(-target_U)
+    noise_step_UK = np.where(counted_UK, -alpha * sigmoid(noise_UK), np.float32(0))
+    step_UD: FloatRows = target_step_U[:, None] * target_UD + noise_step_UK @ noise_KD
+    # `add.at` adds one after the other, so words that occur twice get both steps.
+    np.add.at(w_out_VD, words_U, target_step_U[:, None] * hidden_UD)
+    np.add.at(w_out_VD, noise_K, noise_step_UK.T @ hidden_UD)
+    return float(loss), step_UD
+
+
+def sigmoid(x: FloatRows) -> FloatRows:
+    """1 / (1 + e**−x) in float32; e**−x overflows to infinity where the result is below 1e−38, which gives 0."""
+    result: FloatRows = np.float32(1) / (np.float32(1) + np.exp(-x))
+    return result
+
+
+def softplus(x: FloatRows) -> NDArray[np.float64]:
+    """log(1 + e**x) in float64; NaN for NaN and both infinities, so that divergence shows in the loss."""
+    wide = x.astype(np.float64)
+    result: NDArray[np.float64] = 0.5 * (np.abs(wide) + wide) + np.log1p(np.exp(-np.abs(wide)))
+    return result
+
+
+def draw_noise(noise_table: NDArray[np.int32], seed: int, first: int, count: int, vocab_size: int) -> NDArray[np.int32]:
+    """Noise words of draws first … first + count − 1 of the stream `seed`, int32 (count,), checked against the vocabulary."""
+    shift = np.uint64(64 - (len(noise_table).bit_length() - 1))
+    words = noise_table[mix64(seed, np.arange(first, first + count, dtype=np.uint64)) >> shift]
+    bad = (words < 0) | (words >= vocab_size)
+    if bad.any():
+        raise_bad_noise(int(words[np.argmax(bad)]), vocab_size)
+    return words
+
+
+def merge_rows(base_RD: FloatRows, lanes: Sequence[FloatRows], method: Merge) -> None:
+    """See `Kernels.merge_rows`. Works through 1,024 rows at a time so that the temporaries stay in cache."""
+    check_merge(base_RD, lanes, method)
+    for first in range(0, len(base_RD), 1024):
+        rows = slice(first, first + 1024)
+        changes = [lane[rows] - base_RD[rows] for lane in lanes]
+        while len(changes) > 1:
+            folded = [
+                _adasum(left, right) if method == "adasum" else left + right
+                for left, right in zip(changes[::2], changes[1::2], strict=False)
+            ]
+            changes = folded + changes[2 * len(folded) :]
+        # With one lane nothing is added or scaled: base + (lane − base) need not be the lane's bits.
+        merged = lanes[0][rows].copy()
+        if len(lanes) > 1:
+            merged = base_RD[rows] + (changes[0] if method == "adasum" else changes[0] / np.float32(len(lanes)))
+        for array in (base_RD, *lanes):
+            array[rows] = merged
+
+
+def _adasum(left_RD: FloatRows, right_RD: FloatRows) -> FloatRows:
+    """Row-wise (1 − l·r/2‖l‖²)·l + (1 − l·r/2‖r‖²)·r, a factor 1 where its norm is 0; products in float64.
+
+    Orthogonal changes add, equal changes average (Maleki et al. 2021, "Scaling distributed training with adaptive
+    summation", section 3).
+    """
+    left, right = left_RD.astype(np.float64), right_RD.astype(np.float64)
+    both = np.einsum("rd,rd->r", left, right)
+    factors = []
+    for rows in (left, right):
+        norm = np.einsum("rd,rd->r", rows, rows)
+        factors.append((1.0 - np.divide(both, 2.0 * norm, out=np.zeros_like(both), where=norm != 0))[:, None])
+    merged: FloatRows = (factors[0] * left + factors[1] * right).astype(np.float32)
+    return merged
+
+
+def check_merge(base_RD: FloatRows, lanes: Sequence[FloatRows], method: str) -> None:
+    """Raises if the arrays differ in shape or dtype, are not C-contiguous, or the method is unknown."""
+    if method not in ("adasum", "mean"):
+        raise ValueError(f"expected merge method adasum or mean, found {method!r}")
+    if not lanes:
+        raise ValueError("merge_rows needs at least one lane, found none")
+    for label, array in [("base_RD", base_RD), *((f"lane {index}", lane) for index, lane in enumerate(lanes))]:
+        if array.dtype != np.float32 or array.ndim != 2 or array.shape != base_RD.shape or not array.flags.c_contiguous:
+            raise TypeError(
+                f"{label}: expected C-contiguous float32 rows of shape {base_RD.shape}, "
+                f"found {array.dtype} {array.shape}, contiguous: {array.flags.c_contiguous}"
+            )
+
+
+def mark_touched(
+    marks_in_V: NDArray[np.uint8], marks_out_V: NDArray[np.uint8],
+    tokens_N: NDArray[np.int32], left_N: NDArray[np.uint8], right_N: NDArray[np.uint8],
+    start: int, stop: int, noise_table: NDArray[np.int32], *, model: Model, negative: int, seed: int,
+) -> None:  # fmt: skip
+    """See `Kernels.mark_touched`: about 1/50 of the time of training, so the kernels keep no marks themselves."""
+    vocab_size = len(marks_in_V)
+    first, last = check_stream(tokens_N, left_N, right_N, start, stop, vocab_size)
+    marks_in_V[tokens_N[first:last]] = 1
+    width = left_N[start:stop].astype(np.int64) + right_N[start:stop]
+    marks_out_V[tokens_N[start:stop][width > 0]] = 1
+    for block, begin in enumerate(range(start, stop, BLOCK)):
+        padded = np.zeros(BLOCK, np.int64)
+        padded[: min(BLOCK, stop - begin)] = width[begin - start : begin - start + BLOCK]
+        # The widest target of a group decides how many slots of noise the group draws.
+        slots_G = padded.reshape(-1, GROUPS).max(0)
+        if model == "cbow":
+            marks = draw_noise(noise_table, seed, block * GROUPS * negative, GROUPS * negative, vocab_size)
+            marks_out_V[marks.reshape(GROUPS, negative)[slots_G > 0]] = 1
+            continue
+        for group in range(GROUPS):
+            draw = (block * GROUPS + group) * SLOTS * negative
+            marks_out_V[draw_noise(noise_table, seed, draw, int(slots_G[group]) * negative, vocab_size)] = 1

@@ -1,0 +1,152 @@
+"""Vectors of eight float32 inside Numba functions: a few words to write LLVM code with.
+
+Numba's own vectoriser gives up on loops over several rows that may overlap, and it cannot keep a tile of sums in
+registers. The row operations of `numba_kernels` are therefore written as LLVM code, through the small `Emitter` here.
+Eight lanes are one AVX register; LLVM splits them in two for SSE and NEON. The lanes are always eight, so the order
+of every sum is the same whatever the processor. Multiply-add is fused where the processor can (`llvm.fmuladd`).
+
+Rows are addressed by the address of their first byte, an int64: an address costs a register, an array costs seven.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+LANES = 8
+VECTOR_BYTES = 32
+LINE_BYTES = 64
+
+I8, I32, I64, F32, F64 = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.FloatType(), ir.DoubleType()
+V8F, V8I, V8D = (ir.VectorType(lane, LANES) for lane in (F32, I32, F64))
+_SUFFIX = {"f": ("v8f32", V8F), "d": ("v8f64", V8D)}
+Value = Any
+"""An LLVM value (llvmlite has no types to import)."""
+
+
+class Emitter:
+    """Writes LLVM instructions at the builder's position. Vectors are 8 × float32 unless said otherwise."""
+
+    def __init__(self, builder: Any) -> None:
+        self.builder = builder
+
+    def integer(self, value: int) -> Value:
+        return ir.Constant(I64, value)
+
+    def splat(self, value: float) -> Value:
+        """A vector of one constant."""
+        return ir.Constant(V8F, [ir.Constant(F32, value)] * LANES)
+
+    def splat_int(self, value: int) -> Value:
+        return ir.Constant(V8I, [ir.Constant(I32, value)] * LANES)
+
+    def pointer(self, address: Value, offset: Value | int = 0) -> Value:
+        base = self.builder.inttoptr(address, ir.PointerType())
+        if isinstance(offset, int):
+            offset = self.integer(offset)
+        return self.builder.gep(base, [offset], source_etype=I8)
+
+    def load(self, address: Value, offset: Value | int = 0, kind: Any = V8F) -> Value:
+        return self.builder.load(self.pointer(address, offset), align=4, typ=kind)
+
+    def store(self, value: Value, address: Value, offset: Value | int = 0) -> None:
+        self.builder.store(value, self.pointer(address, offset), align=4)
+
+    def broadcast(self, address: Value, offset: Value | int = 0, lane: Any = F32) -> Value:
+        """All lanes = the 4-byte value at the address."""
+        return self.repeat(self.builder.load(self.pointer(address, offset), align=4, typ=lane))
+
+    def repeat(self, scalar: Value) -> Value:
+        """All lanes = a scalar."""
+        vector = ir.VectorType(scalar.type, LANES)
+        one = self.builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, ir.Constant(I32, 0))
+        return self.builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), self.splat_int(0))
+
+    def shuffle(self, a: Value, b: Value, lanes: Sequence[int]) -> Value:
+        """Lane i = lane lanes[i] of a followed by b."""
+        mask = ir.Constant(ir.VectorType(I32, len(lanes)), [ir.Constant(I32, lane) for lane in lanes])
+        return self.builder.shuffle_vector(a, b, mask)
+
+    def fma(self, a: Value, b: Value, c: Value) -> Value:
+        """a·b + c."""
+        return self.call("llvm.fmuladd", a, b, c)
+
+    def call(self, name: str, *arguments: Value) -> Value:
+        """An LLVM intrinsic that is overloaded by its vector type and takes and gives that type."""
+        kind = arguments[0].type
+        suffix = next(text for text, vector in _SUFFIX.values() if vector == kind)
+        return self.builder.call(self.declare(f"{name}.{suffix}", kind, [kind] * len(arguments)), arguments)
+
+    def declare(self, name: str, result: Any, arguments: Sequence[Any]) -> Value:
+        found = self.builder.module.globals.get(name)
+        return found or ir.Function(self.builder.module, ir.FunctionType(result, arguments), name)
+
+    def prefetch(self, address: Value, offset: Value, level: int) -> None:
+        """Asks for a cache line for writing; level 3 = all caches, 2 = second level and up."""
+        function = self.declare("llvm.prefetch.p0", ir.VoidType(), [ir.PointerType(), I32, I32, I32])
+        constants = [ir.Constant(I32, number) for number in (1, level, 1)]
+        self.builder.call(function, [self.pointer(address, offset), *constants])
+
+    @contextmanager
+    def loop(self, begin: Value, end: Value, step: int, carried: Sequence[Value] = ()) -> Iterator[Loop]:
+        """A loop over begin, begin + step … < end with values carried from turn to turn; set `loop.next` in its body."""
+        builder, function = self.builder, self.builder.function
+        entry = builder.block
+        head, body, leave = (function.append_basic_block(part) for part in ("head", "body", "leave"))
+        builder.branch(head)
+        builder.position_at_end(head)
+        index = builder.phi(I64)
+        index.add_incoming(begin, entry)
+        state = [builder.phi(value.type) for value in carried]
+        for phi, value in zip(state, carried, strict=True):
+            phi.add_incoming(value, entry)
+        builder.cbranch(builder.icmp_signed("<", index, end), body, leave)
+        builder.position_at_end(body)
+        loop = Loop(index, state)
+        yield loop
+        index.add_incoming(builder.add(index, self.integer(step)), builder.block)
+        for phi, value in zip(state, loop.next, strict=True):
+            phi.add_incoming(value, builder.block)
+        builder.branch(head)
+        builder.position_at_end(leave)
+
+
+class Loop:
+    """Inside the body: `index`, and `state` at the turn's start. After the loop `state` holds the final values."""
+
+    def __init__(self, index: Value, state: list[Value]) -> None:
+        self.index = index
+        self.state = state
+        self.next: list[Value] = list(state)
+
+
+def operation(arguments: int, result: Any = types.void) -> Callable[[Callable[..., Any]], Any]:
+    """Makes a Numba function of `arguments` int64 arguments from `body(emitter, *values)`, which writes its code.
+
+    For a result other than void the body returns the LLVM value.
+    """
+
+    def decorate(body: Callable[..., Any]) -> Any:
+        def codegen(context: Any, builder: Any, _signature: Any, values: Any) -> Any:
+            value = body(Emitter(builder), *values)
+            return context.get_dummy_value() if result is types.void else value
+
+        names = [f"a{index}" for index in range(arguments)]
+
+        def typing(_context: Any, *_arguments: Any) -> Any:
+            return result(*[types.int64] * arguments), codegen
+
+        # Numba reads the number of parameters off the function, so it cannot be a *args.
+        scope: dict[str, Any] = {"typing": typing}
+        source = f"def {body.__name__}(context, {', '.join(names)}):\n    return typing(context, {', '.join(names)})"
+        exec(source, scope)  # noqa: S102
+        function = scope[body.__name__]
+        function.__doc__ = body.__doc__
+        return intrinsic(function)
+
+    return decorate
