@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 
 WIDTH, HEIGHT = 720, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 14, 34
@@ -70,7 +71,7 @@ def thin(points: Sequence[tuple[float, float]], limit: int = MAX_POINTS) -> list
     groups = limit - 2
     edges = [len(inner) * group // groups for group in range(groups + 1)]
     means = []
-    for start, stop in zip(edges, edges[1:], strict=False):
+    for start, stop in pairwise(edges):
         group = inner[start:stop]
         means.append((sum(x for x, _ in group) / len(group), sum(y for _, y in group) / len(group)))
     return [points[0], *means, points[-1]]

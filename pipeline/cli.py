@@ -153,11 +153,15 @@ def run(config: Path, overrides: tuple[str, ...], as_json: bool, quiet: bool) ->
 def _run_until(path: Path, overrides: tuple[str, ...], until: str, as_json: bool, quiet: bool) -> None:
     loaded = _load(path, overrides)
     from pipeline.progress import Progress
-    from pipeline.report import format_summary
     from pipeline.run import run as run_pipeline
 
     summary = run_pipeline(loaded, until=until, progress=Progress(quiet=quiet))
-    click.echo(json.dumps(summary, indent=1) if as_json else format_summary(summary, _width()))
+    if as_json:
+        click.echo(json.dumps(summary, indent=1))
+    else:
+        from pipeline.report import format_summary
+
+        click.echo(format_summary(summary, _width()))
 
 
 def _width() -> int:
@@ -333,7 +337,8 @@ def verify(config: Path, overrides: tuple[str, ...]) -> int:
 def ui(config: Path, overrides: tuple[str, ...], port: int) -> None:
     """Open the tracked runs in MLflow's own pages, on this machine only."""
     loaded = _load(config, overrides)
-    from pipeline.tracking import serve_ui, tracking_uri
+    from pipeline.tracking import tracking_uri
+    from pipeline.ui import serve_ui
 
     serve_ui(tracking_uri(loaded.tracking, loaded.workdir), port)
 

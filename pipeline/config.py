@@ -68,6 +68,9 @@ class Tokenize(Section):
     """Keyword arguments of a `package.module:factory`."""
     max_token_bytes: int = Field(256, ge=1, le=1 << 16)
     """Longer tokens are dropped and counted."""
+    end_of_line: str | None = Field(None, min_length=1, pattern=r"^\S+$")
+    """null: a line is a sentence, and windows stop at its end. A token such as `<eos>`: the line's end becomes this token
+    and windows run over it, as the textbooks read Penn Treebank."""
 
     @field_validator("tokenizer")
     @classmethod
@@ -157,6 +160,8 @@ class Publish(Section):
 
 
 class Tracking(Section):
+    enabled: bool = True
+    """false: nothing is told to MLflow; the report and summary.json are written all the same."""
     uri: str | None = None
     """MLflow server (http/https) or sqlite:///…; null = an SQLite file in the workdir's parent."""
     experiment: str = Field("word2vec", min_length=1)

@@ -25,7 +25,7 @@ from typing import Any, Literal
 import numpy as np
 
 from pipeline import store
-from pipeline.word2vec_format import UNWRITABLE, number_lines, read_word2vec, write_binary, write_text
+from pipeline.word2vec_format import UNWRITABLE, iterate_number_lines, read_word2vec, write_binary, write_text
 from w2v_core.vectors import WordVectors, printable
 
 __all__ = ["FORMATS", "TENSORBOARD_WORDS", "export_vectors", "read_word2vec"]
@@ -139,7 +139,8 @@ def _write_parquet(vectors: WordVectors, words: Sequence[str], directory: Path) 
     import pyarrow as pa
 
     size = vectors.vector_size
-    schema = pa.schema([("word", pa.string()), ("count", pa.int64()), ("vector", pa.list_(pa.float32(), size))])
+    fields: Any = [("word", pa.string()), ("count", pa.int64()), ("vector", pa.list_(pa.float32(), size))]
+    schema = pa.schema(fields)
 
     def write(file: Any) -> None:
         # Vectors hardly repeat a number: a dictionary of them would be built and thrown away.
@@ -172,14 +173,14 @@ def _write_tensorboard(vectors: WordVectors, words: Sequence[str], directory: Pa
     """The projector takes a first line for a header only if there are several columns; here there is one and none."""
 
     def write(file: Any) -> None:
-        for rows in _row_blocks(len(words)):
-            file.write(b"\n".join(number_lines(vectors.matrix[: len(words)][rows], "\t")) + b"\n")
+        for lines in iterate_number_lines(vectors.matrix[: len(words)], "\t"):
+            file.write(b"\n".join(lines) + b"\n")
 
     labels = "".join(f"{word}\n" for word in words).encode()
     return [_write(directory / "tensors.tsv", write), _write(directory / "metadata.tsv", lambda file: file.write(labels))]
 
 
-def _write(path: Path, write: Callable[[Any], object]) -> Path:
+def _write(path: Path, write: Callable[[Any], None]) -> Path:
     store.write_file(path, write)
     return path
 

@@ -103,7 +103,7 @@ def run(
         workers = workers or stack.enter_context(_lazy_cluster(config))
         session = Session(config, config.workdir, workers, progress or Progress())
         (config.workdir / SUMMARY).unlink(missing_ok=True)
-        if until not in STAGES[: STAGES.index("train")]:
+        if config.tracking.enabled and STAGES.index(until) >= STAGES.index("train"):
             session.tracker = open_tracker(
                 config.tracking, config.workdir, run_name=config.run.name, config_digest=config.digest
             )
@@ -218,19 +218,26 @@ def _start_tracking(session: Session, tokens: store.Artefact, words: store.Artef
     if session.tracker is None:
         return
     config = session.config
-    sections = ("corpus", "tokenize", "vocab", "shards", "train", "evaluate")
-    params = {
-        f"{section}.{key}": value
-        for section in sections
-        for key, value in getattr(config, section).model_dump(mode="json").items()
-        if isinstance(value, (str, int, float)) and not isinstance(value, dict)
-    }
     totals = tokens.manifest.totals
     session.tracker.start(
-        params | {"run.seed": config.run.seed, "vocab.words": words.manifest.totals["size"], "corpus.tokens": totals["tokens"]},
+        config_params(config) | {"vocab.words": words.manifest.totals["size"], "corpus.tokens": totals["tokens"]},
         {"config_digest": config.digest, "tokens": tokens.fingerprint, "vocab": words.fingerprint},
         Dataset(config.run.name, tokens.fingerprint, ", ".join(config.corpus.inputs)),
     )
+
+
+TRACKED_SECTIONS = ("corpus", "tokenize", "vocab", "shards", "train", "evaluate", "publish")
+
+
+def config_params(config: RunConfig) -> dict[str, str | int | float | None]:
+    """The settings that decide the result, as `section.key`. Free-form options stay out: they may hold a secret."""
+    fields = config.model_dump(mode="json", by_alias=True)
+    params: dict[str, str | int | float | None] = {"run.seed": config.run.seed}
+    for section in TRACKED_SECTIONS:
+        for key, value in fields[section].items():
+            if not isinstance(value, dict):
+                params[f"{section}.{key}"] = " ".join(map(str, value)) if isinstance(value, list) else value
+    return params
 
 
 def _on_round(session: Session, record: train.RoundRecord) -> None:

@@ -16,8 +16,6 @@ import hashlib
 import logging
 import math
 import os
-import re
-import socket
 import subprocess
 import sys
 import time
@@ -29,10 +27,9 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
-import click
-
-from pipeline.config import RunConfig, Tracking, canonical_json
+from pipeline.config import Tracking, canonical_json
 from pipeline.errors import PermissionDeniedError, ServiceError
+from pipeline.metrics import METRICS, allowed_name, is_known_metric
 from pipeline.spool import (
     Event,
     Known,
@@ -46,34 +43,14 @@ from pipeline.spool import (
     without_credentials,
 )
 from pipeline.store import explain_os_error, file_sha256
+from pipeline.ui import serve_ui
+
+__all__ = ["METRICS", "Dataset", "Tracker", "TrackingState", "open_tracker", "serve_ui", "spool_state", "sync", "tracking_uri"]
 
 logger = logging.getLogger(__name__)
 
 Scalar = str | int | float | bool | None
 Status = Literal["FINISHED", "FAILED", "KILLED"]
-
-METRICS: dict[str, str] = {
-    "train/loss": "mean loss a target over a stretch of training, nats; the step is kept tokens so far",
-    "train/round_loss": "mean loss a target over the round, nats; the step is the round",
-    "train/epoch_loss": "mean loss a target over the epoch, nats; the step is the epoch, from 1",
-    "train/final_loss": "mean loss a target over the last epoch, nats",
-    "train/alpha": "learning rate at the end of the round",
-    "train/epoch": "epochs done, a fraction",
-    "train/tokens_per_s": "raw tokens trained a second, all lanes",
-    "train/raw_tokens_per_s": "raw tokens a second over the whole training stage",
-    "train/raw_tokens": "raw tokens trained so far",
-    "train/kept_tokens": "tokens kept by subsampling and trained, all lanes",
-    "train/merged_bytes": "bytes that merging moved",
-    "train/merge_seconds": "seconds spent merging",
-    "stage/*_seconds": "seconds of a stage; about 0 where its artefact was reused",
-    "stage/*_tokens": "tokens a stage read",
-    "vocab/size": "words in the vocabulary",
-    "corpus/tokens": "raw tokens of the corpus",
-    "corpus/sentences": "sentences of the corpus",
-    "eval/*": "scores and coverages of the evaluation, fractions from 0 to 1, correlations from -1 to 1",
-    "lane/*": "curves of one lane, as lane/<lane>/<name>",
-}
-"""Every metric this system logs and its unit; a `*` stands for a name from the run."""
 
 FSYNC_INTERVAL_S = 0.5
 WATCH_INTERVAL_S = 1.0
@@ -82,9 +59,6 @@ REACH_TIMEOUT_S = 90.0
 RESPAWN_LIMIT = 3
 DIGEST_CHARACTERS = 36
 """MLflow refuses a dataset digest of 37."""
-_METRIC_NAME = re.compile(r"[A-Za-z0-9_\-. :/]{1,250}")
-_LOGGED_SECTIONS = ("tokenize", "vocab", "shards", "train", "evaluate", "publish")
-_NEVER_LOGGED = frozenset({"tokenize.options"})
 
 
 @dataclass(frozen=True)
@@ -104,28 +78,6 @@ class TrackingState:
     run_id: str | None
     complete: bool
     message: str | None = None
-
-
-def config_params(config: RunConfig) -> dict[str, Scalar]:
-    """The configuration fields that decide the result, as `section.key`: nothing of clusters, keys, paths of certificates."""
-    fields = config.model_dump(mode="json", by_alias=True)
-    params: dict[str, Scalar] = {"run.seed": config.run.seed, "corpus.format": config.corpus.format}
-    params["corpus.inputs"] = " ".join(config.corpus.inputs)
-    for section in _LOGGED_SECTIONS:
-        for key, value in fields[section].items():
-            if f"{section}.{key}" not in _NEVER_LOGGED:
-                params[f"{section}.{key}"] = " ".join(map(str, value)) if isinstance(value, list) else value
-    return params
-
-
-def metric_name(prefix: str, name: str) -> str:
-    """`prefix/name` with what MLflow does not allow in a metric's name replaced by `_`; for names that come from data."""
-    return f"{prefix}/{re.sub(r'[^A-Za-z0-9_.-]', '_', name)[:200]}"
-
-
-def allowed_name(name: str) -> str:
-    """`name` with what MLflow does not allow in a metric's name replaced by `_`: the names of sets come from file names."""
-    return re.sub(r"[^A-Za-z0-9_\-. :/]", "_", name)[:250]
 
 
 def tracking_uri(tracking: Tracking, workdir: Path) -> str:
@@ -379,15 +331,6 @@ class Tracker:
                 self.process.stdin.close()
 
 
-def is_known_metric(name: str) -> bool:
-    if not _METRIC_NAME.fullmatch(name):
-        return False
-    if name in METRICS:
-        return True
-    patterns = (key.partition("*") for key in METRICS if "*" in key)
-    return any(name.startswith(head) and name.endswith(tail) and len(name) > len(head) + len(tail) for head, _, tail in patterns)
-
-
 def spool_state(spool: Spool) -> TrackingState:
     """How far a spool is delivered, from its files alone."""
     target, progress = spool.target(), spool.progress()
@@ -422,52 +365,15 @@ def sync(workdir: Path, tracking: Tracking | None = None, timeout_s: float = 60.
     return states
 
 
-def serve_ui(uri: str, port: int | None = None) -> int:
-    """Runs MLflow's web interface over an SQLite store on 127.0.0.1 until Ctrl-C; returns its exit status."""
-    if not uri.startswith("sqlite:///"):
-        click.echo(f"The tracking server has its own interface: {without_credentials(uri)}")
-        return 0
-    database = Path(uri.removeprefix("sqlite:///").partition("?")[0])
-    if not database.exists():
-        raise ServiceError(f"{database}: no tracked runs yet; start one with `w2v run`")
-    if port is None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-    command = [sys.executable, "-P", "-m", "mlflow", "server", "--backend-store-uri", uri, "--workers", "1"]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--default-artifact-root", (database.parent / "mlartifacts").as_uri()]
-    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"} | _telemetry_off()
-    process = subprocess.Popen(  # noqa: S603 - this Python
-        command, env=environment, cwd=database.parent, start_new_session=True
-    )
-    click.echo(f"MLflow: http://127.0.0.1:{port} (about 10 s until it answers; Ctrl-C ends it)")
-    try:
-        return process.wait()
-    except KeyboardInterrupt:
-        return 0
-    finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-
-
 def _start_shipper(spool: Spool, credentials: Mapping[str, str], stdin: int, linger_s: float = 60.0) -> subprocess.Popen[bytes]:
     """The shipper of a spool, in a session of its own: a Ctrl-C in the terminal reaches the driver alone."""
     command = [sys.executable, "-P", "-m", "pipeline.shipping", str(spool.directory)]
     command += ["--driver-pid", str(os.getpid()), "--linger-s", str(linger_s)]
-    environment = os.environ | _telemetry_off() | dict(credentials)
+    environment = os.environ | dict(credentials)
     with open(spool.log, "wb") as log:
         return subprocess.Popen(  # noqa: S603 - this Python, this package
             command, stdin=stdin, stdout=log, stderr=log, env=environment, cwd=spool.directory, start_new_session=True
         )
-
-
-def _telemetry_off() -> dict[str, str]:
-    """MLflow's usage reports are off unless the user's environment says something about them."""
-    chosen = "MLFLOW_DISABLE_TELEMETRY" in os.environ or "DO_NOT_TRACK" in os.environ
-    return {} if chosen else {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
 
 
 def _credentials(uri: str) -> dict[str, str]:

@@ -13,7 +13,9 @@ from __future__ import annotations
 import io
 import mmap
 import re
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,9 +27,9 @@ UNWRITABLE = re.compile(r"[\s\0\ud800-\udfff]|\A\Z")
 """What no word may contain, or be. The formats end a word at a space and a text line at a newline; many readers split at any
 white space (`str.split`), C readers stop at NUL, and half a surrogate pair has no UTF-8."""
 
-_WRITE_ROWS = 2048
+_WRITE_ROWS, _WRITE_THREADS = 2048, 2
 _READ_BYTES = 8 << 20
-_HEADER = re.compile(rb"[ \t]*(\d{1,12})[ \t]+(\d{1,9})[ \t]*\r?\n")
+_HEADER = re.compile(rb"[ \t]*(\d{1,18})[ \t]+(\d{1,9})[ \t]*\r?\n")
 _HEADER_BYTES = 64
 _SAMPLE_BYTES = 1 << 20
 _NUMBERS = re.compile(rb"[0-9eE+\-. \tNnAaIiFfTtYy\r]+")
@@ -40,9 +42,10 @@ _CUT = "the file is cut or its first line is wrong: fetch or export it again"
 def write_text(file: Any, words: Sequence[str], matrix: Floats) -> None:
     """Appends the text format; every word must be free of `UNWRITABLE`."""
     file.write(b"%d %d\n" % matrix.shape)
-    for first in range(0, len(words), _WRITE_ROWS):
-        numbers = number_lines(matrix[first : first + _WRITE_ROWS], " ")
-        names = words[first : first + _WRITE_ROWS]
+    first = 0
+    for numbers in iterate_number_lines(matrix, " "):
+        names = words[first : first + len(numbers)]
+        first += len(numbers)
         file.write(b"".join([word.encode() + b" " + line + b"\n" for word, line in zip(names, numbers, strict=True)]))
 
 
@@ -56,8 +59,22 @@ def write_binary(file: Any, words: Sequence[str], matrix: Floats) -> None:
         file.write(b"".join([b"%b %b\n" % (word.encode(), data[i * size : i * size + size]) for i, word in enumerate(names)]))
 
 
-def number_lines(block_ND: Floats, delimiter: str) -> list[bytes]:
-    """N lines of D numbers with `delimiter` between, without line ends; each number reads back as the same float32."""
+def iterate_number_lines(matrix: Floats, delimiter: str) -> Iterator[list[bytes]]:
+    """Each row of `matrix` (N, D) as a line without its end, a list per block of rows; numbers read back as the same float32.
+
+    Blocks are formatted two ahead in threads (Arrow gives the interpreter back meanwhile) and come out in order.
+    """
+    with ThreadPoolExecutor(_WRITE_THREADS) as pool:
+        ahead: deque[Future[list[bytes]]] = deque()
+        for first in range(0, len(matrix), _WRITE_ROWS):
+            ahead.append(pool.submit(_number_lines, matrix[first : first + _WRITE_ROWS], delimiter))
+            if len(ahead) > _WRITE_THREADS:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+
+
+def _number_lines(block_ND: Floats, delimiter: str) -> list[bytes]:
     import pyarrow as pa
     import pyarrow.csv
 
@@ -101,9 +118,8 @@ def _parse_header(header: bytes, path: Path) -> tuple[int, int]:
             if header[:2] == b"\x1f\x8b" or header[:4] == b"\x28\xb5\x2f\xfd"
             else "is this a word2vec file?"
         )
-        raise ValueError(
-            f"{path}: expected a first line of two numbers, words and vector size, found '{printable(header.decode('latin-1'))}'; {hint}"
-        )
+        shown = printable(header.decode("latin-1"))
+        raise ValueError(f"{path}: expected a first line of two numbers, words and vector size, found '{shown}'; {hint}")
     return int(found[1]), int(found[2])
 
 
@@ -117,7 +133,7 @@ def _looks_like_text(sample: bytes, vector_size: int) -> bool:
 def _check_size(path: Path, shape: tuple[int, int], size: int, *, binary: bool) -> None:
     """Raises ValueError if `size` bytes cannot hold V words and V · D numbers at their shortest."""
     words, vector_size = shape
-    least = words * (1 + 4 * vector_size) if binary else words * (1 + 2 * vector_size) - 1
+    least = words * (1 + 4 * vector_size) if binary else words * (1 + 2 * vector_size)
     if size < least:
         kind = "binary" if binary else "text"
         raise ValueError(
@@ -166,6 +182,8 @@ def _read_text(file: BinaryIO, path: Path, matrix: Floats) -> list[bytes]:
             if any(line.strip() for line in spare):
                 raise ValueError(f"{path}: expected {len(matrix):,} words, more lines follow; {_CUT}")
         if lines:
+            if not lines[-1].endswith(b"\n"):  # the last number may have lost digits and would still be a number
+                raise ValueError(f"{path}: the line of word {len(words) + len(lines):,} has no end; {_CUT}")
             split = [line.partition(b" ") for line in lines]
             numbers = [tail.rstrip() for _, _, tail in split]
             matrix[len(words) : len(words) + len(lines)] = _parse_numbers(numbers, matrix.shape[1], len(words) + 2, path)
@@ -184,7 +202,7 @@ def _parse_numbers(lines: list[bytes], vector_size: int, first_line: int, path: 
     names = [str(i) for i in range(vector_size)]
     try:
         table = pa.csv.read_csv(
-            pa.py_buffer(data),
+            io.BytesIO(data),
             pa.csv.ReadOptions(column_names=names, block_size=len(data) + 1),
             pa.csv.ParseOptions(delimiter=" ", quote_char=False, ignore_empty_lines=False),
             pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.float32()), null_values=[]),

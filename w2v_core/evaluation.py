@@ -37,6 +37,7 @@ __all__ = [
 
 _NAMED = 10
 """So many malformed lines and unknown words are named; all are counted."""
+_COSINE_DECIMALS = 12
 _BLOCK_ROWS = 4096
 
 
@@ -267,7 +268,8 @@ def evaluate_similarity(vectors: WordVectors, pairs: SimilarityPairs, *, case_in
     units = [
         vectors.unit_vectors([spelling[word] for word in words]) for words in zip(*(pair[:2] for pair in known), strict=True)
     ]
-    cosines = (units[0] * units[1]).sum(axis=1) if units else np.empty(0)
+    # The last digits are rounding, and would put an order among cosines that are equal (every word's with itself is 1).
+    cosines = (units[0] * units[1]).sum(axis=1).round(_COSINE_DECIMALS) if units else np.empty(0)
     spearman, reason = _spearman(cosines, np.array([score for _, _, score in known], np.float64))
     return SimilarityScore(spearman, reason, len(known), len(pairs.pairs), tuple(unknown), pairs.malformed)
 

@@ -20,7 +20,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -36,11 +36,6 @@ def array_module(array: Array) -> Any:
     if name not in ("numpy", "cupy"):
         raise TypeError(f"expected an array of numpy or cupy, found {type(array).__qualname__}: use numpy.asarray first")
     return sys.modules[name]
-
-
-class Layer(Protocol):
-    params: list[Array]
-    grads: list[Any]
 
 
 # --- the plain road: one-hot and full softmax ------------------------------------------------------------------------

@@ -43,6 +43,8 @@ _EXPANSION_LIMIT = 1e-6
 class Optimizer(Protocol):
     """`update` after each backward; `flush` before anybody else reads the parameters; `state` and `restore` at rest."""
 
+    learning_rate: float
+
     def update(self, params: Sequence[Array], grads: Sequence[Any]) -> None: ...
     def flush(self) -> None: ...
     def state(self) -> dict[str, Array]: ...
@@ -50,15 +52,15 @@ class Optimizer(Protocol):
 
 
 class SGD:
-    """p ← p − learning_rate · gradient, in place; of a row gradient only its rows."""
+    """p ← p − learning_rate · gradient, in place; of a row gradient only its rows. `kernels` as for RowAdam."""
 
-    def __init__(self, learning_rate: float = 0.01) -> None:
-        self.learning_rate = learning_rate
+    def __init__(self, learning_rate: float = 0.01, *, kernels: str = "auto") -> None:
+        self.learning_rate, self.kernels = learning_rate, kernels
 
     def update(self, params: Sequence[Array], grads: Sequence[Any]) -> None:
         for param, grad in zip(params, grads, strict=True):
             if isinstance(grad, RowGradient):
-                param[grad.ids_U] -= self.learning_rate * grad.rows_UD
+                _row_kernels(self.kernels, [param]).sgd(param, grad, self.learning_rate)
             else:
                 param -= self.learning_rate * grad
 
@@ -280,7 +282,11 @@ def expansion_error(beta1: float, beta2: float) -> float:
 
 
 class _ArrayRows:
-    """`catch_up` and `step` on NumPy or CuPy arrays, in place."""
+    """`sgd`, and RowAdam's `catch_up` and `step`, on NumPy or CuPy arrays, in place."""
+
+    @staticmethod
+    def sgd(param: Array, grad: RowGradient, learning_rate: float) -> None:
+        param[grad.ids_U] -= learning_rate * grad.rows_UD
 
     @staticmethod
     def catch_up(param: Array, m: Array, v: Array, last_V: Array, ids_U: Array, step: int, missed: MissedSteps) -> None:
@@ -322,6 +328,6 @@ def _row_kernels(kernels: str, params: Sequence[Array]) -> Any:
         raise ValueError(f"kernels: expected auto, numba or array, found {kernels!r}")
     if not on_host:
         raise ValueError('kernels "numba" need NumPy parameters, found CuPy ones; use "array" or "auto"')
-    from w2v_core.kernels import adam_rows
+    from w2v_core.kernels import optimizer_rows
 
-    return adam_rows
+    return optimizer_rows

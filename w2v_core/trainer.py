@@ -135,6 +135,7 @@ def train_layers(
     ns_exponent: float = 0.75,
     optimizer: str = "adam",
     learning_rate: float = 0.001,
+    final_learning_rate: float | None = None,
     xp: Any = np,
     every: int = 1000,
     on_progress: Callable[[Progress], None] | None = None,
@@ -144,7 +145,9 @@ def train_layers(
     """Word vectors trained by the layered engine.
 
     `model`: cbow or skipgram; `counts`: (V,) by word id, the noise distribution's; `batches`: see EpochBatches (draw the
-    order from the generator given). `on_progress` is called every `every` batches, `after_epoch` with a copy of the state
+    order from the generator given). The learning rate applies to the mean loss of a batch, not to each example's as in the
+    kernels, so SGD wants one about batch-size times higher; it falls in a straight line from epoch to epoch if
+    `final_learning_rate` is given. `on_progress` is called every `every` batches, `after_epoch` with a copy of the state
     after each epoch; `state`, one such state, continues a run with the same bits as if it had not stopped. `xp` is the
     array module: numpy, or cupy to train on its current device.
     Raises ValueError for an unknown name, an epoch without batches, word ids outside the vocabulary, or a loss that is not
@@ -160,12 +163,20 @@ def train_layers(
         meter.epoch, meter.iteration = len(losses), int(state["iterations"])
     for epoch in range(len(losses), epochs):
         stack.sampler.generator = generator_for(seed, epoch, Purpose.NOISE)
+        stepper.learning_rate = epoch_rate(learning_rate, final_learning_rate, epoch, epochs)
         checked = _checked(batches(epoch, generator_for(seed, epoch, Purpose.ORDER)), len(counts_V), epoch)
         losses.append(_run_epoch(stack, stepper, checked, meter, xp))
         if after_epoch is not None:
             after_epoch(_snapshot(stack, stepper, losses, meter.iteration))
     w_in, w_out = (_to_host(param) for param in stack.params)
     return Trained(w_in, w_out, tuple(losses))
+
+
+def epoch_rate(first: float, final: float | None, epoch: int, epochs: int) -> float:
+    """The learning rate of an epoch on the straight line from `first` to `final`; `first` if there is no `final`."""
+    if final is None or epochs < 2:
+        return first
+    return first + (final - first) * epoch / (epochs - 1)
 
 
 def _build_model(

@@ -18,12 +18,15 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -34,7 +37,7 @@ from pipeline.delivery import Refused, connect, explain, open_experiment
 from pipeline.errors import PermissionDeniedError, ServiceError
 from pipeline.shipping import EXIT_DRAINED, EXIT_LEFT_OVER, EXIT_REFUSED, Owner, Shipper, client_environment
 from pipeline.spool import Spool, spools
-from pipeline.tracking import FLUSH_TIMEOUT_S, Dataset, Tracker, open_tracker, sync
+from pipeline.tracking import FLUSH_TIMEOUT_S, Dataset, Tracker, open_tracker, serve_ui, sync
 from w2v_core.vectors import WordVectors
 
 pytestmark = pytest.mark.filterwarnings("default")  # MLflow and SQLAlchemy warn about themselves at import
@@ -125,8 +128,8 @@ def only_spool(workdir: Path) -> Spool:
     return spool
 
 
-def save_vectors(directory: Path) -> np.ndarray:
-    matrix = np.arange(12, dtype=np.float32).reshape(4, 3) / 7
+def save_vectors(directory: Path) -> npt.NDArray[np.float32]:
+    matrix = np.asarray(np.arange(12).reshape(4, 3) / 7, dtype=np.float32)
     WordVectors(["the", "king", "que\nen", "왕"], matrix).save(directory)
     return matrix
 
@@ -402,6 +405,36 @@ def test_a_server_that_never_answers_delays_the_end_by_the_timeout_and_no_more(w
         assert state.run_id is None
         assert tracker.process is not None
         assert tracker.process.poll() is not None, "no shipper is left behind with a server that does not answer"
+
+
+_UI = "import sys; from pipeline.ui import serve_ui; sys.exit(serve_ui(sys.argv[1]))"
+
+
+@pytest.mark.slow
+def test_the_ui_answers_this_machine_only_and_ctrl_c_leaves_no_process(workdir: Path) -> None:
+    uri = f"sqlite:///{workdir.parent / 'mlflow.db'}"
+    process = subprocess.Popen([sys.executable, "-u", "-c", _UI, uri], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    with process.stdout:
+        line = process.stdout.readline()
+        address = line.split()[1]
+        assert address.startswith("http://127.0.0.1:")
+        with urllib.request.urlopen(f"{address}/health") as answer:
+            assert answer.read() == b"OK"
+        foreign = urllib.request.Request(f"{address}/ajax-api/2.0/mlflow/experiments/search?max_results=1")
+        foreign.add_header("Host", "evil.example")
+        with pytest.raises(urllib.error.HTTPError, match="403") as caught:
+            urllib.request.urlopen(foreign)
+        caught.value.close()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])), timeout=5).close()
+
+
+def test_the_ui_without_a_store_says_how_to_get_one(tmp_path: Path) -> None:
+    with pytest.raises(ServiceError, match="no tracked runs yet; start one with `w2v run`"):
+        serve_ui(f"sqlite:///{tmp_path / 'mlflow.db'}")
 
 
 class _Answers(http.server.BaseHTTPRequestHandler):

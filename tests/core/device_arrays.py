@@ -69,8 +69,9 @@ def _operator(name: str) -> Any:
     return apply
 
 
-_BINARY = "add sub mul truediv pow matmul and or lshift rshift".split()
-for _name in [*_BINARY, *(f"r{n}" for n in _BINARY), *(f"i{n}" for n in _BINARY), *"lt le gt ge eq ne neg".split()]:
+_BINARY = ["add", "sub", "mul", "truediv", "pow", "matmul", "and", "or", "lshift", "rshift"]
+_COMPARISONS = ["lt", "le", "gt", "ge", "eq", "ne"]
+for _name in [*_BINARY, *(f"r{n}" for n in _BINARY), *(f"i{n}" for n in _BINARY), *_COMPARISONS, "neg"]:
     setattr(DeviceArray, f"__{_name}__", _operator(f"__{_name}__"))
 
 

@@ -72,9 +72,7 @@ def test_batches_hold_every_example_once(shard: tuple[Columns, int], batch_size:
         shard_batches(*columns, window, batch_size, np.random.default_rng(seed)),
         matrix_batches(contexts, target, batch_size, np.random.default_rng(seed)),
     ]
-    listed = [
-        [[*row, word] for c, t in stream for row, word in zip(c.tolist(), t.tolist(), strict=True)] for stream in streams
-    ]
+    listed = [[[*row, word] for c, t in stream for row, word in zip(c.tolist(), t.tolist(), strict=True)] for stream in streams]
     assert listed[0] == listed[1], "a shard and its matrices are batched alike"
     assert sorted(listed[0]) == in_order
 

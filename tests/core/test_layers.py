@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from device_arrays import device_module
-from gradient_check import assert_gradient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.core.device_arrays import device_module
+from tests.core.gradient_check import assert_gradient
 from w2v_core.layers import (
     ContextMean,
     Embedding,

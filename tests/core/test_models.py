@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gradient_check import assert_gradient
 
+from tests.core.gradient_check import assert_gradient
 from w2v_core.contexts import PADDING
 from w2v_core.layers import ContextMean, Embedding, MatMul, SoftmaxWithLoss
 from w2v_core.models import CBOW, MODELS, SimpleCBOW, SkipGram, context_weights

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from device_arrays import device_module
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.core.device_arrays import device_module
 from w2v_core.layers import Embedding, RowGradient, row_index
 from w2v_core.optimizers import SGD, Adam, RowAdam, expansion_error
 
@@ -144,11 +144,12 @@ def test_adam_follows_its_formula() -> None:
     np.testing.assert_allclose(param, expected, rtol=1e-14)
 
 
-def test_sgd_moves_rows_as_it_moves_matrices() -> None:
+@pytest.mark.parametrize("kernels", KERNELS)
+def test_sgd_moves_rows_as_it_moves_matrices(kernels: str) -> None:
     ids, parts = np.array([1, 3, 1]), np.arange(6.0).reshape(3, 2)
     gradient = RowGradient(row_index(ids), parts, 5)
     by_rows, by_matrix = np.ones((5, 2)), np.ones((5, 2))
-    SGD(0.5).update([by_rows], [gradient])
+    SGD(0.5, kernels=kernels).update([by_rows], [gradient])
     SGD(0.5).update([by_matrix], [gradient.dense()])
     np.testing.assert_array_equal(by_rows, by_matrix)
     np.testing.assert_array_equal(by_rows[1], 1 - 0.5 * (parts[0] + parts[2]))

@@ -1,19 +1,21 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from device_arrays import device_module
 
+from tests.core.device_arrays import device_module
 from w2v_core.contexts import Batch, create_contexts_target, matrix_batches
 from w2v_core.models import CBOW, SimpleCBOW
 from w2v_core.optimizers import SGD, Adam, RowAdam
-from w2v_core.trainer import Progress, Purpose, Trained, Trainer, generator_for, train_layers
+from w2v_core.trainer import Progress, Purpose, Trained, Trainer, epoch_rate, generator_for, train_layers
 from w2v_core.unigram import UnigramSampler
 
 VOCAB = 12
@@ -116,11 +118,35 @@ def test_progress_counts_iterations_over_epochs_and_over_a_restart() -> None:
     per_epoch = -(-len(TARGET) // 20)
     assert [p.iteration for p in seen] == list(range(10, 3 * per_epoch + 1, 10))
     assert [p.epoch for p in seen] == [(p.iteration - 1) // per_epoch for p in seen]
-    assert all(earlier.seconds <= later.seconds for earlier, later in zip(seen, seen[1:], strict=False))
+    assert all(earlier.seconds <= later.seconds for earlier, later in pairwise(seen))
     assert min(trained.epoch_losses) - 0.5 < seen[-1].loss < max(trained.epoch_losses)
     resumed: list[Progress] = []
     train(every=10, on_progress=resumed.append, state=states[1])
     assert [p.iteration for p in resumed] == [p.iteration for p in seen if p.iteration > 2 * per_epoch]
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_the_learning_rate_falls_in_a_line_to_the_final_one(optimizer: str) -> None:
+    assert [epoch_rate(0.5, 0.1, epoch, 5) for epoch in range(5)] == pytest.approx([0.5, 0.4, 0.3, 0.2, 0.1])
+    assert epoch_rate(0.5, None, 3, 5) == epoch_rate(0.5, 0.1, 0, 1) == 0.5
+    states: list[dict[str, Any]] = []
+    trained = train(optimizer=optimizer, final_learning_rate=0.0, epochs=2, after_epoch=states.append)
+    np.testing.assert_array_equal(trained.w_in, states[0]["w_in"], "an epoch at rate 0 moves nothing")
+    assert not np.isnan(trained.w_in).any()
+    resumed = train(optimizer=optimizer, final_learning_rate=0.001, epochs=3, state=states[0])
+    assert (resumed.w_in != states[0]["w_in"]).any()
+
+
+def test_the_benchmark_trains_to_the_losses_of_its_naive_dense_twin(tmp_path: Path) -> None:
+    (tmp_path / "corpus.txt").write_text(" the cat <unk> on the mat \n a dog <unk> by the door \n" * 60)
+    script = Path(__file__).parents[2] / "infra" / "benchmarks" / "book_curve.py"
+    arguments = ["--corpus", str(tmp_path / "corpus.txt"), "--iterations", "3", "--blocks", "2", "--block", "10"]
+    found = subprocess.run([sys.executable, str(script), *arguments], capture_output=True, text=True, check=True, timeout=100)
+    record = json.loads(found.stdout.splitlines()[-1])
+    assert record["words"] == 10
+    assert record["tokens"] == 60 * 14
+    assert abs(record["curve"]["1"] - 6 * np.log(2)) < 1e-3
+    assert record["losses_apart"] < 1e-5
 
 
 def test_fit_twice_is_fit_once_for_longer() -> None:
@@ -149,9 +175,7 @@ def test_plot_without_records_is_refused() -> None:
 
 
 def test_generators_of_different_seeds_epochs_and_purposes_differ() -> None:
-    drawn = {
-        generator_for(seed, epoch, purpose).integers(2**62) for seed in (0, 1) for epoch in (0, 1) for purpose in Purpose
-    }
+    drawn = {generator_for(seed, epoch, purpose).integers(2**62) for seed in (0, 1) for epoch in (0, 1) for purpose in Purpose}
     assert len(drawn) == 12
 
 
@@ -171,9 +195,7 @@ def test_unknown_names_are_refused() -> None:
         train(optimizer="adagrad")
 
 
-@pytest.mark.parametrize(
-    ("contexts", "target"), [([[0, VOCAB]], [1]), ([[0, -2]], [1]), ([[0, 1]], [VOCAB]), ([[0, 1]], [-1])]
-)
+@pytest.mark.parametrize(("contexts", "target"), [([[0, VOCAB]], [1]), ([[0, -2]], [1]), ([[0, 1]], [VOCAB]), ([[0, 1]], [-1])])
 def test_word_ids_outside_the_vocabulary_are_named(contexts: Any, target: Any) -> None:
     bad = [(np.array([[0, 1]]), np.array([2])), (np.array(contexts), np.array(target))]
     with pytest.raises(ValueError, match=r"epoch 0, batch 1: expected word ids 0 … 11 .* found ids from -?\d+ to \d+"):
@@ -196,7 +218,7 @@ def test_a_loss_that_is_not_finite_stops_the_run() -> None:
 def test_a_state_of_another_optimizer_or_size_is_refused() -> None:
     states: list[dict[str, Any]] = []
     train(epochs=1, after_epoch=states.append)
-    with pytest.raises(ValueError, match="state: expected epoch_losses, .* saved with another optimizer"):
+    with pytest.raises(ValueError, match=r"state: expected epoch_losses, .* saved with another optimizer"):
         train(optimizer="sgd", state=states[0])
     with pytest.raises(ValueError, match=r"state: expected w_in of shape \(12, 9\), found \(12, 8\)"):
         train(vector_size=9, state=states[0])

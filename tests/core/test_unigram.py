@@ -4,10 +4,10 @@ import sys
 
 import numpy as np
 import pytest
-from device_arrays import device_module
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.core.device_arrays import device_module
 from w2v_core.unigram import UnigramSampler, noise_masses
 
 

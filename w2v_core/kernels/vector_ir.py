@@ -10,6 +10,7 @@ Rows are addressed by the address of their first byte, an int64: an address cost
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -136,17 +137,14 @@ def operation(arguments: int, result: Any = types.void) -> Callable[[Callable[..
             value = body(Emitter(builder), *values)
             return context.get_dummy_value() if result is types.void else value
 
-        names = [f"a{index}" for index in range(arguments)]
-
         def typing(_context: Any, *_arguments: Any) -> Any:
             return result(*[types.int64] * arguments), codegen
 
-        # Numba reads the number of parameters off the function, so it cannot be a *args.
-        scope: dict[str, Any] = {"typing": typing}
-        source = f"def {body.__name__}(context, {', '.join(names)}):\n    return typing(context, {', '.join(names)})"
-        exec(source, scope)  # noqa: S102
-        function = scope[body.__name__]
-        function.__doc__ = body.__doc__
-        return intrinsic(function)
+        # Numba takes the number of parameters from the signature, and a *args has none to give.
+        names = ["context", *(f"argument{index}" for index in range(arguments))]
+        parameters = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY) for name in names]
+        typing.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        typing.__name__, typing.__doc__ = body.__name__, body.__doc__
+        return intrinsic(typing)
 
     return decorate

@@ -1,0 +1,253 @@
+"""Scores are gensim's and scipy's, always come with their coverage, and do not depend on how the work is cut up."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from gensim.models import KeyedVectors
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import spearmanr
+
+from w2v_core import evaluation
+from w2v_core.question_files import AnalogyQuestions, AnalogySection, SimilarityPairs
+from w2v_core.vectors import WordVectors
+
+D = 6
+CAPITALS = [("Athens", "Greece"), ("Bern", "Switzerland"), ("Oslo", "Norway"), ("Rome", "Italy"), ("Lima", "Peru")]
+ADVERBS = [("calm", "calmly"), ("rapid", "rapidly"), ("slow", "slowly"), ("lucky", "luckily")]
+
+
+def write_questions(path: Path) -> Path:
+    """Every pair against every other, in two sections; some words are in no vocabulary, some lines are no questions."""
+    lines = [": capital-common"]
+    lines += [f"{a} {b} {c} {d}" for a, b in CAPITALS for c, d in CAPITALS if a != c]
+    lines += ["Athens Greece Atlantis", "", ": gram1-adjective-to-adverb"]
+    lines += [f"{a} {b} {c} {d}" for a, b in ADVERBS for c, d in ADVERBS if a != c]
+    lines += ["calm calmly rapid rapidly slow", ": empty"]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture
+def questions(tmp_path: Path) -> AnalogyQuestions:
+    return evaluation.read_analogies(write_questions(tmp_path / "questions.txt"))
+
+
+def cased_vectors(seed: int, noise: float) -> WordVectors:
+    """Words in several cases; related pairs differ by one direction, blurred by `noise`, so that some answers are right."""
+    rng = np.random.default_rng(seed)
+    known = CAPITALS[:4] + ADVERBS
+    words, rows = [], []
+    for index, (first, second) in enumerate(known):
+        base, step = rng.standard_normal(D), np.eye(D)[0 if index < 4 else 1] * 2
+        for word, row in ((first.lower(), base), (second.lower(), base + step), (second.upper(), base - step)):
+            words.append(word)
+            rows.append(row + noise * rng.standard_normal(D))
+    words += ["Athens", "SLOWLY2", "filler", "zero"]
+    rows += [rng.standard_normal(D), rng.standard_normal(D), rng.standard_normal(D), np.zeros(D)]
+    order = rng.permutation(len(words))
+    return WordVectors([words[i] for i in order], np.array(rows, np.float32)[order])
+
+
+def as_gensim(vectors: WordVectors) -> Any:
+    keyed = KeyedVectors(vectors.vector_size)
+    keyed.add_vectors(list(vectors.words), np.array(vectors.matrix))
+    return keyed
+
+
+# ── analogies ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered")  # gensim divides by the norm of the zero vector
+@pytest.mark.parametrize("case_insensitive", [True, False])
+@pytest.mark.parametrize("restrict", [12, 20, 30_000])
+def test_scores_of_every_section_are_gensims(
+    tmp_path: Path, questions: AnalogyQuestions, restrict: int, case_insensitive: bool
+) -> None:
+    right = 0
+    for seed in range(6):
+        full = cased_vectors(seed, noise=0.4)
+        # gensim answers NaN, the cosine with a zero vector, before any other word; it is compared without one.
+        kept = [i for i, word in enumerate(full.words) if word != "zero"]
+        vectors = WordVectors([full.words[i] for i in kept], full.matrix[kept])
+        scores = evaluation.evaluate_analogies(vectors, questions, restrict, case_insensitive=case_insensitive)
+        path = str(tmp_path / "questions.txt")
+        _, theirs = as_gensim(vectors).evaluate_word_analogies(path, restrict_vocab=restrict, case_insensitive=case_insensitive)
+        for (section, ours), found in zip(scores.sections, theirs[:-1], strict=True):
+            assert section.name == found["section"]
+            assert (ours.correct, ours.asked) == (len(found["correct"]), len(found["correct"]) + len(found["incorrect"]))
+        right += scores.total.correct
+    assert right > 0 or not case_insensitive  # else the comparison would show nothing
+
+
+def test_a_score_comes_with_its_coverage_and_kind(questions: AnalogyQuestions) -> None:
+    scores = evaluation.evaluate_analogies(cased_vectors(1, noise=0.0), questions)
+    found = scores.to_dict()
+    # Lima and Peru are unknown: 8 of the 20 capital questions fall away, and nothing else.
+    assert (scores.semantic.asked, scores.semantic.total) == (12, 20)
+    assert (scores.syntactic.asked, scores.syntactic.total) == (12, 12)
+    assert (found["asked"], found["total"], found["coverage"]) == (24, 32, 0.75)
+    assert (found["semantic_coverage"], found["syntactic_coverage"]) == (0.6, 1.0)
+    assert found["syntactic"] == scores.syntactic.correct / 12 > 0
+    assert found["analogy"] == (scores.semantic.correct + scores.syntactic.correct) / 24
+    assert found["sections"][2] == {"name": "empty", "accuracy": None, "coverage": 0.0, "correct": 0, "asked": 0, "total": 0}
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_without_any_known_word_there_is_no_score_and_no_coverage(questions: AnalogyQuestions) -> None:
+    found = evaluation.evaluate_analogies(WordVectors(["x"], np.ones((1, 2), np.float32)), questions).to_dict()
+    assert (found["analogy"], found["semantic"], found["coverage"], found["asked"]) == (None, None, 0.0, 0)
+
+
+whole_matrices = st.integers(4, 14).flatmap(
+    lambda rows: st.lists(st.lists(st.integers(-2, 2), min_size=3, max_size=3), min_size=rows, max_size=rows)
+)
+
+
+@settings(max_examples=60, derandomize=True, deadline=None)
+@given(rows=whole_matrices, method=st.sampled_from(["3cosadd", "3cosmul"]), restrict=st.integers(4, 14), block=st.integers(3, 9))
+def test_an_answer_is_the_one_that_analogy_gives_ties_and_zero_vectors_included(
+    rows: list[list[int]], method: Any, restrict: int, block: int
+) -> None:
+    vectors = WordVectors([f"w{i}" for i in range(len(rows))], np.array(rows, np.float32))
+    triples = [(a, b, c) for a in ("w0", "w1", "w2") for b in ("w1", "w3") for c in ("w0", "w2", "w3")]
+    answers = [vectors.analogy(*triple, method=method, topn=1, restrict_vocab=restrict) for triple in triples]
+    asked = tuple((*triple, answer[0][0]) for triple, answer in zip(triples, answers, strict=True) if answer)
+    questions = AnalogyQuestions((AnalogySection("made", asked),))
+    total = evaluation.evaluate_analogies(vectors, questions, restrict, method, block=block).total
+    assert (total.correct, total.asked) == (len(asked), len(asked))
+
+
+def test_when_every_word_is_asked_about_nothing_is_right() -> None:
+    vectors = WordVectors(["a", "A", "b", "c"], np.eye(4, dtype=np.float32))
+    questions = AnalogyQuestions((AnalogySection("made", (("a", "b", "c", "a"), ("a", "b", "c", "A"))),))
+    assert evaluation.evaluate_analogies(vectors, questions).total == evaluation.Score(0, 2, 2)
+
+
+def test_malformed_lines_are_counted_and_named_with_their_number(tmp_path: Path) -> None:
+    path = tmp_path / "q.txt"
+    path.write_bytes(b"\xef\xbb\xbfa b c d\r\n: one\r\nA b C d\r\na b c\r\n\r\n:) b c d\n\x1b[2J x\n")
+    questions = evaluation.read_analogies(path)
+    assert questions.sections == (AnalogySection("one", (("A", "b", "C", "d"), (":)", "b", "c", "d"))),)
+    assert [(line.number, line.text) for line in questions.malformed] == [(1, "a b c d"), (4, "a b c"), (7, "\\x1b[2J x")]
+    found = evaluation.evaluate_analogies(WordVectors(["x"], np.ones((1, 2), np.float32)), questions).to_dict()
+    assert (found["malformed"], found["malformed_lines"][1]) == (3, "line 4: a b c")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", r"q\.txt: expected ': section' lines followed by lines of four words, found no such line$"),
+        (b": s\n", "found no such line"),
+        (b"a b c d\ne\n", r"first of 2 other lines: 1 \(a b c d\)"),
+        (b": s\na b \xff d\n", r"q\.txt: line 2 is not UTF-8; convert the file"),
+    ],
+)
+def test_a_file_without_questions_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "q.txt").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        evaluation.read_analogies(tmp_path / "q.txt")
+
+
+@pytest.mark.parametrize("wrong", [{"method": "cos"}, {"restrict_vocab": 0}, {"block": 2}])
+def test_settings_without_a_meaning_are_refused(questions: AnalogyQuestions, wrong: dict[str, Any]) -> None:
+    with pytest.raises(
+        ValueError, match="expected method 3cosadd or 3cosmul, restrict_vocab of at least 1 and block of at least 3"
+    ):
+        evaluation.evaluate_analogies(cased_vectors(0, 0.1), questions, **wrong)
+
+
+# ── similarity ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@settings(max_examples=80, derandomize=True, deadline=None)
+@given(judgements=st.lists(st.integers(0, 4), min_size=2, max_size=30), seed=st.integers(0, 5))
+def test_spearman_is_scipys_with_ties_on_both_sides(judgements: list[int], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    vectors = WordVectors([f"w{i}" for i in range(8)], rng.integers(-1, 2, (8, 3)).astype(np.float32))
+    pairs = tuple((f"w{rng.integers(8)}", f"w{rng.integers(8)}", float(score)) for score in judgements)
+    result = evaluation.evaluate_similarity(vectors, SimilarityPairs(pairs))
+    cosines = [vectors.similarity(first, second) for first, second, _ in pairs]
+    if np.ptp(cosines) == 0 or np.ptp(judgements) == 0:
+        assert result.spearman is None
+    else:
+        assert result.spearman == pytest.approx(spearmanr(np.round(cosines, 12), judgements).statistic, abs=1e-9)
+    assert (result.used, result.total, result.coverage) == (len(pairs), len(pairs), 1.0)
+
+
+def test_similarity_agrees_with_gensim_and_leaves_unknown_words_out(tmp_path: Path) -> None:
+    vectors = cased_vectors(3, noise=0.5)
+    rng = np.random.default_rng(0)
+    words = [word for word in vectors.words if word != "zero"] + ["unheard", "Unseen"]
+    lines = [f"{words[rng.integers(len(words))]}\t{words[rng.integers(len(words))]}\t{rng.random():.2f}" for _ in range(60)]
+    path = tmp_path / "pairs.tsv"
+    path.write_text("# made\n" + "\n".join(lines) + "\n")
+    result = evaluation.evaluate_similarity(vectors, evaluation.read_similarity(path))
+    _, theirs, unknown_percent = as_gensim(vectors).evaluate_word_pairs(str(path))
+    assert result.spearman == pytest.approx(theirs.statistic, abs=1e-6)
+    assert result.coverage == pytest.approx(1 - unknown_percent / 100)
+    assert result.coverage < 1
+    assert set(result.unknown) == {"unheard", "Unseen"}
+    assert result.to_dict()["unknown_words"] == 2
+
+
+@pytest.mark.parametrize(
+    ("pairs", "reason"),
+    [
+        ((), "at least 2 pairs, 0 have both words"),
+        ((("a", "b", 1.0), ("a", "nowhere", 2.0)), "at least 2 pairs, 1 have both words in the vocabulary"),
+        ((("a", "b", 1.0), ("b", "c", 1.0)), "all 2 judgements are equal"),
+        ((("a", "b", 1.0), ("b", "a", 2.0)), "all 2 cosines are equal"),
+    ],
+)
+def test_without_an_order_there_is_no_correlation_but_a_reason(pairs: Any, reason: str) -> None:
+    vectors = WordVectors(["a", "b", "c"], np.array([[1, 2], [3, 1], [-1, 1]], np.float32))
+    found = evaluation.evaluate_similarity(vectors, SimilarityPairs(pairs)).to_dict()
+    assert found["spearman"] is None
+    assert reason in found["reason"]
+    assert found["coverage"] == (found["used"] / found["total"] if found["total"] else 0)
+
+
+def test_case_can_be_told_apart_in_similarity() -> None:
+    vectors = WordVectors(["Turkey", "turkey", "bird"], np.array([[1, 0], [0, 1], [0.1, 1]], np.float32))
+    pairs = SimilarityPairs((("turkey", "bird", 2.0), ("Turkey", "bird", 1.0)))
+    assert evaluation.evaluate_similarity(vectors, pairs, case_insensitive=False).spearman == 1.0
+    assert evaluation.evaluate_similarity(vectors, pairs).reason is not None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "# made by hand\nbig\tlarge\t9.5\nbig\tsmall\t2\n",
+        "\ufeffword 1,word 2,score\nbig,large,9.5\nbig,small,2\n",
+        "big large 9.5\r\nbig   small 2\r\n\r\n",
+        '"big","large","9.5"\nbig, small , 2',
+    ],
+)
+def test_pairs_are_read_with_tabs_commas_or_spaces(tmp_path: Path, content: str) -> None:
+    (tmp_path / "pairs").write_bytes(content.encode())
+    found = evaluation.read_similarity(tmp_path / "pairs")
+    assert found == SimilarityPairs((("big", "large", 9.5), ("big", "small", 2.0)))
+
+
+def test_words_of_several_parts_are_read_between_tabs(tmp_path: Path) -> None:
+    (tmp_path / "pairs").write_text("New York\tBoston, Mass.\t5\n")
+    assert evaluation.read_similarity(tmp_path / "pairs").pairs == (("New York", "Boston, Mass.", 5.0),)
+
+
+def test_lines_that_are_no_pairs_are_counted_and_named(tmp_path: Path) -> None:
+    (tmp_path / "pairs").write_text("first\tsecond\tscore\na\tb\t1\na\tb\n\tb\t3\na\tb\tmany\na\tb\tinf\na\tc\t2\n")
+    found = evaluation.read_similarity(tmp_path / "pairs")
+    assert [pair[2] for pair in found.pairs] == [1.0, 2.0]
+    assert [line.number for line in found.malformed] == [3, 4, 5, 6]
+
+
+def test_a_file_without_pairs_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "pairs").write_text("# nothing\n")
+    with pytest.raises(ValueError, match=r"pairs: expected lines of word, word, score \(tabs, commas or spaces between\)"):
+        evaluation.read_similarity(tmp_path / "pairs")

@@ -1,0 +1,377 @@
+"""WordVectors answers as gensim's KeyedVectors does, keeps its order under ties, and trusts nothing it loads."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from gensim.models import KeyedVectors
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from w2v_core.vectors import UnknownWordError, WordVectors, printable
+
+V, D = 300, 24
+WORDS = [f"w{word_id}" for word_id in range(V)]
+
+
+@pytest.fixture(scope="module")
+def vectors() -> WordVectors:
+    matrix = np.random.default_rng(5).standard_normal((V, D)).astype(np.float32) + np.float32(0.3)
+    return WordVectors(WORDS, matrix, np.arange(V, 0, -1))
+
+
+@pytest.fixture(scope="module")
+def gensim(vectors: WordVectors) -> Any:
+    keyed = KeyedVectors(D)
+    keyed.add_vectors(list(vectors.words), np.array(vectors.matrix))
+    return keyed
+
+
+def assert_same_answers(ours: list[tuple[str, float]], theirs: list[tuple[str, float]]) -> None:
+    assert [word for word, _ in ours] == [word for word, _ in theirs]
+    np.testing.assert_allclose([score for _, score in ours], [score for _, score in theirs], rtol=2e-5, atol=2e-6)
+
+
+# ── the same answers as gensim ───────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("positive", "negative", "restrict"),
+    [(["w0"], [], None), (["w1", "w2"], ["w3"], None), (["w9", "w250"], ["w7", "w8"], 100), ([], ["w4"], 50)],
+)
+def test_most_similar_agrees_with_gensim(vectors: WordVectors, gensim: Any, positive: Any, negative: Any, restrict: Any) -> None:
+    ours = vectors.most_similar(positive, negative, topn=20, restrict_vocab=restrict)
+    assert_same_answers(ours, gensim.most_similar(positive, negative, topn=20, restrict_vocab=restrict))
+
+
+@pytest.mark.filterwarnings("ignore:Call to deprecated `init_sims`")  # gensim calls it itself
+def test_analogy_by_both_methods_agrees_with_gensim(vectors: WordVectors, gensim: Any) -> None:
+    for a, b, c in (("w1", "w2", "w3"), ("w40", "w5", "w299")):
+        assert_same_answers(vectors.analogy(a, b, c), gensim.most_similar([b, c], [a]))
+        assert_same_answers(vectors.analogy(a, b, c, method="3cosmul"), gensim.most_similar_cosmul([b, c], [a]))
+        among_sixty = [answer for answer in gensim.most_similar_cosmul([b, c], [a], topn=V) if int(answer[0][1:]) < 60]
+        assert_same_answers(vectors.analogy(a, b, c, method="3cosmul", restrict_vocab=60), among_sixty[:10])
+
+
+def test_similarity_and_similar_by_vector_agree_with_gensim(vectors: WordVectors, gensim: Any) -> None:
+    assert vectors.similarity("w3", "w77") == pytest.approx(float(gensim.similarity("w3", "w77")), abs=1e-6)
+    query = np.linspace(-1, 1, D, dtype=np.float32)
+    assert_same_answers(vectors.similar_by_vector(query, topn=7), gensim.similar_by_vector(query, topn=7))
+
+
+def test_doesnt_match_agrees_with_gensim(vectors: WordVectors, gensim: Any) -> None:
+    for first in range(0, 280, 7):
+        words = WORDS[first : first + 5]
+        assert vectors.doesnt_match(words) == gensim.doesnt_match(words)
+
+
+# ── what gensim leaves open ──────────────────────────────────────────────────────────────────────────────────────────
+
+small_matrices = hnp.arrays(np.float32, st.tuples(st.integers(4, 24), st.integers(1, 5)), elements=st.integers(-2, 2).map(float))
+
+
+def exact_cosines(matrix: np.ndarray[Any, Any], query: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The cosines of whole-numbered vectors without rounding before the last division."""
+    rows, whole = matrix.astype(np.int64), query.astype(np.int64)
+    lengths = np.sqrt(((rows * rows).sum(axis=1) * (whole * whole).sum()).astype(np.float64))
+    return np.divide(rows @ whole, lengths, out=np.zeros(len(rows)), where=lengths > 0)
+
+
+@settings(max_examples=150, derandomize=True, deadline=None)
+@given(matrix=small_matrices, topn=st.integers(1, 30), word_id=st.integers(0, 3))
+def test_neighbours_are_in_exact_order_with_equal_vectors_by_word_id(matrix: Any, topn: int, word_id: int) -> None:
+    words = [f"w{i}" for i in range(len(matrix))]
+    answers = WordVectors(words, matrix).most_similar(words[word_id], topn=topn)
+    expected = exact_cosines(matrix, matrix[word_id])
+    order = [i for i in np.lexsort((np.arange(len(matrix)), -expected.round(9))) if i != word_id][:topn]
+    np.testing.assert_allclose([score for _, score in answers], expected[order], atol=1e-9)
+    same = {tuple(row) for row in matrix}
+    for row in same:  # words of one vector keep the order of their ids among the answers
+        ids = [int(word[1:]) for word, _ in answers if tuple(matrix[int(word[1:])]) == row]
+        assert ids == sorted(ids)
+
+
+def test_equal_vectors_score_equally_wherever_their_rows_lie() -> None:
+    matrix = np.random.default_rng(0).standard_normal((1003, 37)).astype(np.float32)
+    copies = [1, 2, 500, 998, 1001, 1002]
+    matrix[copies] = matrix[1]
+    found = WordVectors([f"w{i}" for i in range(1003)], matrix).most_similar("w1", topn=5)
+    assert [word for word, _ in found] == ["w2", "w500", "w998", "w1001", "w1002"]
+    assert len({score for _, score in found}) == 1
+
+
+def test_zero_vectors_have_cosine_zero_and_nothing_is_nan() -> None:
+    zero = WordVectors(["zero", "a", "b", "c"], np.array([[0, 0], [1, 0], [0, 2], [-3, 0]], np.float32))
+    assert zero.similarity("zero", "a") == 0.0
+    assert zero.most_similar("zero") == [("a", 0.0), ("b", 0.0), ("c", 0.0)]
+    assert zero.most_similar("a") == [("zero", 0.0), ("b", 0.0), ("c", -1.0)]
+    assert zero.doesnt_match(["a", "b", "zero"]) == "zero"
+    assert all(np.isfinite(score) for _, score in zero.analogy("zero", "a", "b", method="3cosmul"))
+
+
+@pytest.mark.parametrize("method", ["3cosadd", "3cosmul"])
+def test_the_words_asked_about_are_no_answers(vectors: WordVectors, method: Any) -> None:
+    answers = vectors.analogy("w1", "w2", "w3", method=method, topn=V)
+    assert sorted(word for word, _ in answers) == sorted(set(WORDS) - {"w1", "w2", "w3"})
+    assert vectors.most_similar(WORDS) == []
+
+
+def test_vectors_at_both_ends_of_float32_are_compared() -> None:
+    matrix = np.array([[1e-30, 0], [1e30, 1e30], [2e-30, 0]], np.float32)
+    assert WordVectors(["a", "b", "c"], matrix).most_similar("a") == [("c", 1.0), ("b", pytest.approx(0.5**0.5))]
+
+
+def test_a_query_holds_no_second_copy_of_the_matrix() -> None:
+    matrix = np.random.default_rng(0).standard_normal((20_000, 128)).astype(np.float32)
+    vectors = WordVectors([str(i) for i in range(20_000)], matrix)
+    tracemalloc.start()
+    vectors.most_similar("7")
+    vectors.analogy("1", "2", "3", method="3cosmul")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < matrix.nbytes
+
+
+def test_a_word_is_looked_up_and_its_vector_cannot_be_changed(vectors: WordVectors) -> None:
+    assert "w7" in vectors
+    assert "W7" not in vectors
+    assert 7 not in vectors
+    assert (len(vectors), vectors.vector_size, list(vectors)[:2]) == (V, D, ["w0", "w1"])
+    np.testing.assert_array_equal(vectors["w7"], vectors.matrix[7])
+    with pytest.raises(ValueError, match="read-only"):
+        vectors["w7"][0] = 1
+    with pytest.raises(AttributeError, match="cannot assign"):
+        vectors.words = ()  # type: ignore[misc]
+
+
+# ── errors ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_unknown_word_is_answered_with_the_nearest_spellings() -> None:
+    known = WordVectors(["king", "queen", "Kinga", "zebra"], np.eye(4, dtype=np.float32))
+    with pytest.raises(UnknownWordError) as caught:
+        known.most_similar("Kinng")
+    assert str(caught.value) == "'Kinng' is not in the vocabulary of 4 words; nearest spellings: king, Kinga"
+    with pytest.raises(KeyError, match=r"'\\x1b\[31m' is not in .* no known spelling is near"):
+        known["\x1b[31m"]
+
+
+def test_text_from_data_is_escaped_and_cut_at_80_characters() -> None:
+    assert printable("naïve 단어") == "naïve 단어"
+    assert printable("a\x1b[2J\u202eb\ud800\n") == "a\\x1b[2J\\u202eb\\ud800\\n"
+    assert printable("x" * 80) == "x" * 80
+    for long in ("x" * 81, "\x00" * 80):
+        assert len(printable(long)) == 80
+        assert printable(long).endswith("…")
+
+
+@pytest.mark.parametrize(
+    ("words", "matrix", "counts", "message"),
+    [
+        (["a"], np.ones((1, 2)), None, r"matrix: expected float32 of 1 × D .* found float64 \(1, 2\)"),
+        (["a", "b"], np.ones((1, 2), np.float32), None, r"matrix: expected float32 of 2 × D"),
+        (["a"], np.ones(3, np.float32), None, r"found float32 \(3,\)"),
+        ([], np.ones((0, 2), np.float32), None, r"at least one word and one number a word, found shape \(0, 2\)"),
+        (["a", "b", "a\n", "a\n"], np.ones((4, 2), np.float32), None, r"words: 1 come twice, first 'a\\n'; give every word once"),
+        (["a"], np.ones((1, 2), np.float32), np.ones(1, np.int32), r"counts: expected int64 of 1 "),
+    ],
+)
+def test_vectors_that_do_not_fit_together_are_refused(words: Any, matrix: Any, counts: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        WordVectors(words, matrix, counts)
+
+
+def test_numbers_that_are_not_finite_are_named_by_their_word() -> None:
+    broken = WordVectors(["a", "b", "c"], np.array([[1, 2], [np.nan, 0], [np.inf, 0]], np.float32))
+    with pytest.raises(ValueError, match=r"2 vectors hold numbers that are not finite, first that of 'b'.*lower alpha"):
+        broken.most_similar("a")
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda v: v.most_similar(), "at least one positive or negative word"),
+        (lambda v: v.most_similar("w1", topn=0), "expected topn and restrict_vocab of at least 1, found 0 and None"),
+        (lambda v: v.most_similar("w1", restrict_vocab=0), "at least 1, found 10 and 0"),
+        (lambda v: v.analogy("w1", "w2", "w3", method="cos"), "method: expected 3cosadd or 3cosmul, found 'cos'"),
+        (lambda v: v.doesnt_match(["w1", "w1", "w2"]), "at least 3 different words, found 2"),
+        (lambda v: v.similar_by_vector([1.0]), r"vector: expected 24 finite numbers, found shape \(1,\)"),
+        (lambda v: v.similar_by_vector([np.nan] * D), "expected 24 finite numbers"),
+    ],
+)
+def test_a_question_without_an_answer_is_refused(vectors: WordVectors, ask: Callable[[WordVectors], Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ask(vectors)
+
+
+# ── on disk ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+any_text = st.text(st.characters(exclude_categories=()), max_size=8)
+awkward = st.sampled_from(["", "\n", "\r\n", "\\n", "a b", "\ud83d\ude00", "\U0001f600", "\ufeff", "\0"])
+hostile_words = st.lists(any_text | awkward, min_size=1, max_size=12, unique=True)
+
+
+@settings(max_examples=40, derandomize=True, deadline=None)  # every save waits for the disk nine times
+@given(words=hostile_words)
+def test_every_word_comes_back_from_disk(tmp_path_factory: pytest.TempPathFactory, words: list[str]) -> None:
+    folder = tmp_path_factory.mktemp("vectors")
+    matrix = np.arange(3 * len(words), dtype=np.float32).reshape(-1, 3)
+    WordVectors(words, matrix, np.arange(len(words))).save(folder)
+    loaded = WordVectors.load(folder, verify=True)
+    assert list(loaded.words) == words
+    np.testing.assert_array_equal(loaded.matrix, matrix)
+    np.testing.assert_array_equal(loaded.counts, np.arange(len(words)))
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    WordVectors(["the", "of", "and"], np.arange(12, dtype=np.float32).reshape(3, 4), np.array([9, 5, 2])).save(tmp_path / "v")
+    return tmp_path / "v"
+
+
+def test_saving_twice_gives_the_same_bytes_and_only_the_files_it_names(saved: Path) -> None:
+    before = {path.name: path.read_bytes() for path in saved.iterdir()}
+    written = WordVectors.load(saved).save(saved)
+    assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
+    assert sorted(path.name for path in written) == sorted(before) == ["counts.npy", "meta.json", "vectors.npy", "words.txt"]
+    assert written[-1].name == "meta.json"
+    assert before["words.txt"] == b"the\nof\nand\n"
+    np.testing.assert_array_equal(np.load(saved / "vectors.npy", allow_pickle=False)[1], [4, 5, 6, 7])
+
+
+def test_padded_columns_and_missing_counts_are_saved_as_they_are_seen(tmp_path: Path) -> None:
+    padded = np.arange(32, dtype=np.float32).reshape(2, 16)
+    WordVectors(["a", "b"], padded[:, :3]).save(tmp_path)
+    loaded = WordVectors.load(tmp_path, verify=True)
+    np.testing.assert_array_equal(loaded.matrix, padded[:, :3])
+    assert loaded.counts is None
+
+
+def test_loading_maps_the_matrix_instead_of_reading_it(tmp_path: Path) -> None:
+    WordVectors([str(i) for i in range(1000)], np.ones((1000, 1000), np.float32)).save(tmp_path)
+    tracemalloc.start()
+    loaded = WordVectors.load(tmp_path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1_000_000
+    assert not loaded.matrix.flags.writeable
+    assert loaded["7"].sum() == 1000
+
+
+def rewrite_meta(folder: Path, **changes: Any) -> None:
+    meta = json.loads((folder / "meta.json").read_text())
+    (folder / "meta.json").write_text(json.dumps(meta | changes))
+
+
+def truthful_meta(folder: Path, **changes: Any) -> None:
+    """Makes meta.json agree with whatever the files are now, as an attacker would."""
+    import hashlib
+
+    names = [name for name in ("vectors.npy", "words.txt", "counts.npy") if (folder / name).exists()]
+    contents = {name: (folder / name).read_bytes() for name in names}
+    files = {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in contents.items()}
+    rewrite_meta(folder, files=files, **changes)
+
+
+def cut_matrix(folder: Path) -> None:
+    path = folder / "vectors.npy"
+    path.write_bytes(path.read_bytes()[:-4])
+
+
+def cut_matrix_and_meta(folder: Path) -> None:
+    cut_matrix(folder)
+    truthful_meta(folder)
+
+
+def change_word(folder: Path) -> None:
+    (folder / "words.txt").write_bytes(b"the\nof\nAnd\n")
+
+
+def add_word(folder: Path) -> None:
+    (folder / "words.txt").write_bytes(b"the\nof\nand\nto\n")
+    truthful_meta(folder)
+
+
+def break_utf8(folder: Path) -> None:
+    (folder / "words.txt").write_bytes(b"the\n\xc3\nand\n")
+    truthful_meta(folder)
+
+
+def claim_many_rows(folder: Path) -> None:
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000, 4), }"
+    data = b"\x93NUMPY\x01\x00" + (118).to_bytes(2, "little") + header.ljust(117) + b"\n"
+    (folder / "vectors.npy").write_bytes(data)
+    truthful_meta(folder, shape=[10**12, 4])
+
+
+def pickle_objects(folder: Path) -> None:
+    np.save(folder / "vectors.npy", np.array([[object()] * 4] * 3), allow_pickle=True)
+    truthful_meta(folder)
+
+
+def store_doubles(folder: Path) -> None:
+    np.save(folder / "vectors.npy", np.ones((3, 4)))
+    truthful_meta(folder)
+
+
+def store_columns_first(folder: Path) -> None:
+    np.save(folder / "vectors.npy", np.ones((3, 4), np.float32, order="F"))
+    truthful_meta(folder)
+
+
+def store_text(folder: Path) -> None:
+    (folder / "vectors.npy").write_bytes(b"these are not numbers")
+    truthful_meta(folder)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (cut_matrix, r"vectors\.npy: 172 bytes, but meta\.json says .*176.*copy or train it again"),
+        (cut_matrix_and_meta, r"vectors\.npy: expected 176 bytes, found 172"),
+        (change_word, r"words\.txt: its content changed \(SHA-256 differs from meta\.json\)"),
+        (add_word, r"words\.txt: expected 3 words, found 4"),
+        (break_utf8, r"words\.txt: not the UTF-8 that was written \(byte 4\)"),
+        (claim_many_rows, r"vectors\.npy: expected 16,000,000,000,128 bytes, found 128"),
+        (pickle_objects, r"vectors\.npy: expected <f4 of shape \(3, 4\) in C order, found \|O of shape \(3, 4\)"),
+        (store_doubles, r"expected <f4 .* found <f8"),
+        (store_columns_first, r"found <f4 of shape \(3, 4\) in Fortran order"),
+        (store_text, r"vectors\.npy: no \.npy header"),
+        (
+            lambda folder: rewrite_meta(folder, format_version=2),
+            r"meta\.json: expected format_version 1, found 2; use the version",
+        ),
+        (
+            lambda folder: rewrite_meta(folder, shape=[3, -4]),
+            r"meta\.json: expected shape \[words, vector size\], found \[3, -4\]",
+        ),
+        (lambda folder: rewrite_meta(folder, files={"../x": 1}), r"meta\.json: expected files vectors\.npy, words\.txt"),
+        (lambda folder: (folder / "meta.json").write_text("[1]"), r"expected format_version 1, found \[1\]"),
+        (lambda folder: (folder / "meta.json").write_text("{"), r"meta\.json: not the JSON that was written"),
+    ],
+)
+def test_a_damaged_folder_is_refused_by_name(saved: Path, damage: Callable[[Path], None], message: str) -> None:
+    damage(saved)
+    with pytest.raises(ValueError, match=message):
+        WordVectors.load(saved)
+
+
+def test_one_changed_bit_of_the_matrix_is_found_when_asked_to_verify(saved: Path) -> None:
+    path = saved / "vectors.npy"
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"vectors\.npy: its content changed"):
+        WordVectors.load(saved, verify=True)
+
+
+def test_a_folder_without_vectors_is_said_to_have_none(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no word vectors here \(meta\.json is missing\)"):
+        WordVectors.load(tmp_path)

@@ -1,0 +1,301 @@
+"""The report: it shows the facts, runs nothing, loads nothing, whatever the corpus contains."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.charts import MAX_POINTS, Curve, line_chart, short, thin, ticks
+from pipeline.page import Table, render
+from pipeline.report import columns, format_summary, write_report
+from pipeline.results import duration, finite, round_curves
+
+HOSTILE = [
+    "</script><script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    '" onmouseover="alert(1)',
+    "{{7*7}}",
+    "javascript:alert(1)",
+    "\u202etxt.exe\u2066",
+    "\x1b[31mred\x07",
+    "</style><style>*{display:none}",
+    "\ud800",
+    "a\u2028b\x00c",
+]
+
+
+def sample_summary() -> dict[str, Any]:
+    """What a run over a 2 MB corpus leaves, in the shape of summary.json."""
+    rounds = []
+    kept = 0
+    for number in range(12):
+        loss = 1.9 + 2.2 * math.exp(-number / 3)
+        points = [(kept + 75_000 * (piece + 1), loss + 0.02 * math.sin(7 * piece + number)) for piece in range(8)]
+        kept += 600_000
+        rounds.append(
+            {"round": number, "epoch": number // 4, "loss": loss, "alpha": 0.05 * (1 - number / 12), "kept_tokens": 600_000,
+             "raw_tokens": 1_250_000.0, "seconds": 0.16 + 0.01 * (number % 3), "points": points}
+        )  # fmt: skip
+    return {
+        "status": "complete",
+        "run_id": "demo-0123456789ab",
+        "config_digest": "0123456789abcdef" * 4,
+        "config": {"run": {"name": "demo", "seed": 1}, "train": {"vector_size": 100, "epochs": 3, "model": "cbow"}},
+        "corpus": {"tokens": 5_012_345, "sentences": 210_400},
+        "vocab": {"size": 31_204},
+        "stages": {
+            "tokenize": {"seconds": 0.61, "cached": True, "tokens": 5_012_345, "fingerprint": "a" * 64},
+            "vocab": {"seconds": 0.09, "cached": False, "tokens": 5_012_345, "fingerprint": "b" * 64},
+            "shards": {"seconds": 0.34, "cached": False, "tokens": 5_012_345, "fingerprint": "c" * 64},
+            "train": {"seconds": 2.15, "cached": False, "tokens": 15_037_035, "fingerprint": "d" * 64},
+            "evaluate": {"seconds": 0.52, "cached": False, "fingerprint": "e" * 64},
+        },
+        "train": {"raw_tokens": 15_037_035, "kept_tokens": kept, "seconds": 2.15, "raw_tokens_per_s": 6_994_000,
+                  "final_loss": 1.9563, "lanes": 2, "merged_bytes": 81_264_640, "rounds": rounds},
+        "vectors": {"path": "/data/runs/demo/vectors/dddddddddddddddd", "sha256": "f" * 64, "shape": [31_204, 100]},
+        "evaluation": {
+            "analogy": 0.2871, "semantic": 0.2412, "syntactic": 0.3104, "coverage": 0.8123,
+            "similarity": {"wordsim353": 0.6218, "simlex999": None}, "similarity_coverage": {"wordsim353": 0.934},
+        },
+        "neighbours": {
+            "king": [["queen", 0.7812], ["prince", 0.7544], ["kings", 0.7021], ["throne", 0.6899]],
+            "왕": [["여왕", 0.7411], ["왕자", 0.7105]],
+            "qqqq": None,
+        },
+        "analogies": [
+            {"question": "man:king=woman", "answers": [["queen", 0.7121], ["princess", 0.6609]], "missing": []},
+            {"question": "a:b=c", "answers": [], "missing": ["b"]},
+        ],
+        "notes": ["corpus/part-3.txt: 17 bytes were not UTF-8 and were replaced"],
+        "mlflow": {"uri": "sqlite:////data/runs/mlflow.db", "run_id": "9075d7af399f497c", "complete": True, "message": None},
+        "report": "/data/runs/demo/report.html",
+    }  # fmt: skip
+
+
+class Page(HTMLParser):
+    """Every element, every attribute and the text of a page, as a browser would see them."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.elements: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.words: list[str] = []
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    @property
+    def shown(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def render_sample(summary: dict[str, Any]) -> str:
+    return render(summary, round_curves(summary), [Table("Extra", ("what", "n"), [("x", 1), ("y", 2.5)])])
+
+
+def test_the_report_shows_every_fact_of_the_run() -> None:
+    page = Page(render_sample(sample_summary()))
+    for fact in (
+        "demo complete",
+        "5,012,345 tokens of text, 31,204 vectors of 100 dimensions",
+        "28.7%",
+        "tokenize 5.01M – reused",
+        "train 15M 6.99M 2.15 s",
+        "all 3.10 s",
+        "analogies, semantic accuracy 0.2412",
+        "wordsim353 Spearman's ρ 0.6218 93.4%",
+        "queen 0.781",
+        "왕 여왕 0.741",
+        "qqqq not in the vocabulary",
+        "man:king=woman queen 0.712",
+        "17 bytes were not UTF-8",
+        "0123456789abcdef" * 4,
+        "train.vector_size 100",
+        "Extra what n x 1 y 2.5",
+    ):
+        assert fact in page.shown, fact
+    assert page.elements.count("polyline") == 3
+    assert page.elements.count("table") >= 4
+
+
+def test_the_page_runs_nothing_and_asks_for_nothing() -> None:
+    page = Page(render_sample(sample_summary()))
+    allowed = {"src", "href", "style", "srcset", "action", "data", "background", "poster"}
+    assert not {"script", "img", "link", "iframe", "object", "embed", "form", "base"} & set(page.elements)
+    assert not [found for found in page.attributes if found[1] in allowed or found[1].startswith("on")]
+    (policy,) = [value for tag, name, value in page.attributes if tag == "meta" and name == "content" and "default-src" in value]
+    assert policy.startswith("default-src 'none'; style-src 'sha256-")
+    assert "unsafe" not in policy
+    assert "url(" not in render_sample(sample_summary())
+    assert "@import" not in render_sample(sample_summary())
+
+
+def with_words(word: str) -> dict[str, Any]:
+    """The sample with `word` wherever data of the corpus, of file names or of a configuration can appear."""
+    summary = sample_summary()
+    summary["neighbours"] = {word: [[word, 0.5]]}
+    summary["analogies"] = [{"question": word, "answers": [[word, 0.4]]}]
+    summary["notes"] = [word]
+    summary["status"] = word
+    summary["config"] = {"run": {"name": word}, word: word}
+    summary["evaluation"]["similarity"] = {word: 0.5}
+    summary["stages"][word] = {"seconds": 1.0, "cached": False}
+    summary["vectors"]["path"] = word
+    summary["mlflow"] = {"uri": word, "run_id": word, "message": word}
+    return summary
+
+
+def shape_of(page: Page) -> tuple[list[str], set[tuple[str, str]]]:
+    return page.elements, {(tag, name) for tag, name, _ in page.attributes}
+
+
+@pytest.mark.parametrize("word", HOSTILE)
+def test_hostile_words_change_nothing_but_text(word: str) -> None:
+    hostile, harmless = render_sample(with_words(word)), render_sample(with_words("word"))
+    hostile.encode()
+    assert shape_of(Page(hostile)) == shape_of(Page(harmless))
+    assert not re.search("[\u200e\u200f\u202a-\u202e\u2066-\u2069\x00-\x08\x0b-\x1f\x7f]", hostile)
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(word=st.text(min_size=1, max_size=30))
+def test_no_text_at_all_changes_anything_but_text(word: str) -> None:
+    assert shape_of(Page(render_sample(with_words(word)))) == shape_of(Page(render_sample(with_words("word"))))
+    shown = format_summary(with_words(word), 80)
+    assert not [c for c in shown if not c.isprintable() and c != "\n"]
+
+
+@pytest.mark.parametrize("missing", [*sample_summary(), "everything"])
+def test_a_part_that_is_missing_is_left_out_and_the_rest_is_shown(missing: str) -> None:
+    summary = {key: value for key, value in sample_summary().items() if key != missing and missing != "everything"}
+    page = Page(render(summary, round_curves(summary), ()))
+    assert "Provenance" in page.shown or missing == "everything"
+    assert format_summary(summary, 80)
+
+
+def test_the_files_are_complete_and_the_json_is_strict(tmp_path: Path) -> None:
+    summary = sample_summary()
+    summary["train"]["final_loss"] = float("nan")
+    summary["notes"] = ["\ud800"]
+    path = write_report(tmp_path, summary, tables=[Table("T", ("a",), [(float("inf"),)])])
+    assert path == tmp_path / "report.html"
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    body = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"), parse_constant=refuse)
+    assert body["summary"]["train"]["final_loss"] is None
+    assert body["summary"]["vocab"] == {"size": 31_204}
+    assert body["tables"][0]["rows"] == [[None]]
+    assert [curve["title"] for curve in body["curves"]] == ["Loss", "Learning rate", "Speed"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["report.html", "report.json"]
+
+
+def test_the_loss_curve_is_the_points_of_the_rounds_and_epochs_are_marked() -> None:
+    loss, alpha, speed = round_curves(sample_summary())
+    assert len(loss.points) == 96
+    assert loss.points[0][0] == 75_000
+    assert [x for x, _ in alpha.points] == [600_000 * (number + 1) for number in range(12)]
+    assert loss.divisions == [2_400_000, 4_800_000]
+    assert speed.points[0][1] == 1_250_000 / 0.16
+    assert line_chart(loss).count('class="division"') == 2
+
+
+def test_a_chart_leaves_out_what_is_not_finite_and_needs_two_points() -> None:
+    assert line_chart(Curve("x", [(1, 2.0), (2, math.nan)], "", "")) == ""
+    svg = line_chart(Curve("x", [(1, 2.0), (2, math.inf), (3, 1.0)], "", ""))
+    assert len(re.search('points="([^"]*)"', svg).group(1).split()) == 2  # type: ignore[union-attr]
+    assert "nan" not in svg
+    assert "inf" not in svg
+
+
+@given(count=st.integers(0, 3000))
+def test_thinning_keeps_the_ends_the_order_and_the_limit(count: int) -> None:
+    points = [(float(x), float(-x)) for x in range(count)]
+    kept = thin(points)
+    assert len(kept) == min(count, MAX_POINTS)
+    assert kept[:1] == points[:1]
+    assert kept[-1:] == points[-1:]
+    assert kept == sorted(kept)
+
+
+@given(low=st.floats(-1e9, 1e9), span=st.floats(1e-6, 1e9))
+def test_ticks_are_few_and_cover_the_range(low: float, span: float) -> None:
+    high = low + span
+    found = ticks(low, high, 5)
+    assert 1 <= len(found) <= 8
+    if high > low and (high - low) > 1e-9 * max(abs(low), abs(high)):
+        step = found[1] - found[0] if len(found) > 1 else span
+        assert found[0] <= low + 1e-6 * step
+        assert found[-1] >= high - 1e-6 * step
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_the_terminal_summary_names_what_matters_within_its_width(width: int) -> None:
+    shown = format_summary(sample_summary(), width)
+    for fact in (
+        "demo: complete",
+        "tokenize       5.01M        reused",
+        "train            15M        2.15 s       6.99M",
+        "analogies, all",
+        "queen .781",
+        "왕   ",
+        "man:king=woman",
+        "vectors  /data/runs/demo/vectors/dddddddddddddddd",
+        "report   /data/runs/demo/report.html",
+        "tracked  sqlite:////data/runs/mlflow.db run 9075d7af399f497c",
+    ):
+        assert fact in shown, shown
+    body, _, places = shown.rpartition("\n\n")
+    assert places.startswith("vectors")
+    assert max(columns(line) for line in body.split("\n")) <= width
+
+
+def test_a_run_that_is_not_fully_tracked_says_so_in_the_terminal() -> None:
+    summary = sample_summary()
+    summary["mlflow"] |= {"complete": False, "message": "12 bytes are still to be delivered"}
+    assert "12 bytes are still to be delivered" in format_summary(summary, 80)
+    summary["mlflow"] = {"uri": "http://host", "run_id": None, "message": "MLflow at http://host does not answer"}
+    assert "tracked  MLflow at http://host does not answer" in format_summary(summary, 80)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0.0, "0.00 s"),
+        (9.949, "9.95 s"),
+        (9.96, "10.0 s"),
+        (119.9, "119.9 s"),
+        (119.99, "2 min 00 s"),
+        (3600, "60 min 00 s"),
+        (7800, "2 h 10 min"),
+    ],
+)
+def test_durations_are_said_as_people_say_them(seconds: float, said: str) -> None:
+    assert duration(seconds) == said
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(950, "950"), (9_999, "9999"), (31_204, "31.2k"), (15_037_035, "15M"), (4e9, "4G"), (0.05, "0.05"), (-12_000, "-12k")],
+)
+def test_short_numbers_keep_three_figures(value: float, said: str) -> None:
+    assert short(value) == said
+
+
+def test_finite_leaves_everything_else_as_it_is() -> None:
+    assert finite({"a": [1, 2.5, True, None, "x", float("nan")], 3: (1,)}) == {"a": [1, 2.5, True, None, "x", None], "3": [1]}

@@ -1,0 +1,355 @@
+"""The kernels for CPUs: Numba functions over the row operations of `row_operations`; the default backend.
+
+Three ideas make it fast (measured in infra/benchmarks/records/kernel-steps-2026-11-21.md):
+1. Windows by prefix sums: with W_in frozen for a block, the sum of any window is a difference of two running sums, and the
+   gradients reach the context rows through a difference array, so a target costs the same at every window.
+2. Eight targets share their noise words: products and updates are small matrix products whose tiles stay in registers.
+3. Nothing waits: rows are asked for a group or a block before they are used, errors are computed eight at a time without
+   tables or libm, and the logarithm of the loss is taken once a slice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from w2v_core.kernels import (
+    FloatRows,
+    Gradient,
+    Merge,
+    Model,
+    SliceResult,
+    check_slice,
+    raise_bad_noise,
+    raise_bad_span,
+    raise_bad_word,
+)
+from w2v_core.kernels import numpy_kernels
+from w2v_core.kernels import row_operations as op
+from w2v_core.reference import BLOCK, GROUP, GROUPS, SLOTS
+
+name = "numba"
+
+_DONE, _BAD_SPAN, _BAD_WORD, _BAD_NOISE = 0, 1, 2, 3
+_LINE_FLOATS = 16
+_SETTINGS_FLOATS = 80
+
+merge_rows = numpy_kernels.merge_rows
+mark_touched = numpy_kernels.mark_touched
+
+
+def train_slice(
+    w_in_VD: FloatRows, w_out_VD: FloatRows,
+    tokens_N: NDArray[np.int32], left_N: NDArray[np.uint8], right_N: NDArray[np.uint8],
+    start: int, stop: int, noise_table: NDArray[np.int32], *,
+    model: Model, gradient: Gradient, negative: int, alpha_start: float, alpha_end: float, seed: int,
+) -> SliceResult:  # fmt: skip
+    """See `Kernels.train_slice`. Releases the GIL; the first call of a model compiles or loads from Numba's cache."""
+    check_slice(
+        w_in_VD, w_out_VD, tokens_N, left_N, right_N, start, stop, noise_table,
+        model=model, gradient=gradient, negative=negative, alpha_start=alpha_start, alpha_end=alpha_end,
+    )  # fmt: skip
+    vocab_size = len(w_in_VD)
+    problem, where = _check_stream(tokens_N, left_N, right_N, start, stop, vocab_size)
+    if problem == _BAD_SPAN:
+        raise_bad_span(tokens_N, left_N, right_N, where)
+    if problem == _BAD_WORD:
+        raise_bad_word(tokens_N, where, vocab_size)
+    train = _train_cbow if model == "cbow" else _train_skipgram
+    examples, loss_sum, problem, where = train(
+        w_in_VD, w_out_VD, tokens_N, left_N, right_N, start, stop, noise_table,
+        gradient == "exact", negative, alpha_start, alpha_end, np.uint64(seed & (1 << 64) - 1),
+    )  # fmt: skip
+    if problem == _BAD_NOISE:
+        raise_bad_noise(where, vocab_size)
+    return SliceResult(loss_sum, examples)
+
+
+@njit(nogil=True, cache=True)
+def _check_stream(tokens_N: Any, left_N: Any, right_N: Any, start: int, stop: int, vocab_size: int) -> Any:
+    first, last = start, start
+    for i in range(start, stop):
+        if i - left_N[i] < 0 or i + right_N[i] >= tokens_N.shape[0]:
+            return _BAD_SPAN, i
+        first = min(first, i - left_N[i])
+        last = max(last, i + right_N[i] + 1)
+    for i in range(first, last):
+        if tokens_N[i] < 0 or tokens_N[i] >= vocab_size:
+            return _BAD_WORD, i
+    return _DONE, 0
+
+
+@njit(nogil=True, inline="always")
+def _draw(noise_table: Any, seed: Any, counter: int) -> Any:
+    z = seed + (np.uint64(counter) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    z = z ^ (z >> np.uint64(31))
+    # The table's length is a power of two: the high bits times the length are the top bits themselves.
+    return noise_table[np.int64(((z >> np.uint64(32)) * np.uint64(noise_table.shape[0])) >> np.uint64(32))]
+
+
+@njit(nogil=True, inline="always")
+def _floats(count: int) -> Any:
+    """float32 (count,), zero, starting on a cache line."""
+    raw = np.zeros(count + _LINE_FLOATS, np.float32)
+    first = (-np.int64(raw.ctypes.data) % 64) // 4
+    return raw[first : first + count]
+
+
+@njit(nogil=True, inline="always")
+def _address(array: Any) -> int:
+    return np.int64(array.ctypes.data)
+
+
+@njit(nogil=True, inline="always")
+def _reset_settings(settings: Any) -> None:
+    """The float block of `row_operations.errors` (1/n and scale of eight examples, α, the loss so far), zero, with loss 0."""
+    settings[40:56].view(np.float64)[:] = 1.0
+
+
+@njit(nogil=True, inline="always")
+def _loss_of(settings: Any) -> float:
+    """The loss summed in `settings`, float64: linear parts + log of the products."""
+    linear, product, exponents = settings[24:40].view(np.float64), settings[40:56].view(np.float64), settings[56:72].view(np.int64)
+    loss = 0.0
+    for lane in range(GROUP):
+        loss += linear[lane] + np.log(product[lane]) + exponents[lane] * np.log(2.0)
+    return loss
+
+
+@njit(nogil=True, inline="always")
+def _noise_products(hidden: int, noise: int, partials: int, negative: int, row_bytes: int) -> None:
+    k = 0
+    while k < negative:
+        rest = negative - k
+        at = partials + (k + 1) * 256
+        if rest >= 3 and rest != 4:
+            op.noise_products_3(hidden, noise + 8 * k, at, row_bytes)
+            k += 3
+        elif rest >= 2:
+            op.noise_products_2(hidden, noise + 8 * k, at, row_bytes)
+            k += 2
+        else:
+            op.noise_products_1(hidden, noise + 8 * k, at, row_bytes)
+            k += 1
+
+
+@njit(nogil=True, inline="always")
+def _noise_updates(hidden: int, noise: int, to_output: int, negative: int, row_bytes: int) -> None:
+    k = 0
+    while k < negative:
+        rest = negative - k
+        at = to_output + (k + 1) * 32
+        if rest >= 5:
+            op.noise_updates_5(hidden, noise + 8 * k, at, row_bytes)
+            k += 5
+        elif rest == 4:
+            op.noise_updates_4(hidden, noise + 8 * k, at, row_bytes)
+            k += 4
+        elif rest == 3:
+            op.noise_updates_3(hidden, noise + 8 * k, at, row_bytes)
+            k += 3
+        elif rest == 2:
+            op.noise_updates_2(hidden, noise + 8 * k, at, row_bytes)
+            k += 2
+        else:
+            op.noise_updates_1(hidden, noise + 8 * k, at, row_bytes)
+            k += 1
+
+
+@njit(nogil=True, cache=True)
+def _train_cbow(
+    w_in_VD: Any, w_out_VD: Any, tokens_N: Any, left_N: Any, right_N: Any, start: int, stop: int, noise_table: Any,
+    exact: bool, negative: int, alpha_start: float, alpha_end: float, seed: Any,
+) -> Any:  # fmt: skip
+    vocab_size, row_floats = w_in_VD.shape
+    row_bytes = row_floats * 4
+    w_in, w_out = _address(w_in_VD), _address(w_out_VD)
+    reach_left, reach_right = 0, 0
+    for i in range(start, stop):
+        reach_left = max(reach_left, np.int64(left_N[i]))
+        reach_right = max(reach_right, np.int64(right_N[i]))
+    most_rows = BLOCK + reach_left + reach_right
+    scratch = _floats(_SETTINGS_FLOATS + (negative + 1) * GROUP * 10 + (most_rows + BLOCK + GROUP + 4) * row_floats)
+    settings_floats = scratch[:_SETTINGS_FLOATS]
+    _reset_settings(settings_floats)
+    settings = _address(scratch)
+    partials = settings + _SETTINGS_FLOATS * 4
+    to_gradient = partials + (negative + 1) * GROUP * 32
+    to_output = to_gradient + (negative + 1) * GROUP * 4
+    zero_row = to_output + (negative + 1) * GROUP * 4
+    sink, running, prefix = zero_row + row_bytes, zero_row + 2 * row_bytes, zero_row + 3 * row_bytes
+    gradients = prefix + (most_rows + 1) * row_bytes
+    hidden = gradients + BLOCK * row_bytes
+    words = np.empty(GROUP, np.int32)
+    targets = np.empty(GROUP, np.int64)
+    noise_ids = np.empty((GROUPS + 1) * negative, np.int32)
+    noise = np.empty((GROUPS + 1) * negative, np.int64)
+    begun = np.empty(most_rows + 1, np.int32)
+    ended = np.empty(most_rows + 1, np.int32)
+    next_begun = np.empty(BLOCK, np.int32)
+    next_ended = np.empty(BLOCK, np.int32)
+    examples = 0
+
+    for first in range(start, stop, BLOCK):
+        last = min(first + BLOCK, stop)
+        settings_floats[16] = np.float32(alpha_start + (alpha_end - alpha_start) * ((first - start) / (stop - start)))
+        block_draw = (first - start) // BLOCK * GROUPS * negative
+        for j in range((GROUPS + 1) * negative):
+            word = _draw(noise_table, seed, block_draw + j)
+            if word < 0 or word >= vocab_size:
+                return examples, np.nan, _BAD_NOISE, np.int64(word)
+            noise_ids[j] = word
+            noise[j] = w_out + np.int64(word) * row_bytes
+        halo, halo_end = first, last
+        for i in range(first, last):
+            halo = min(halo, i - np.int64(left_N[i]))
+            halo_end = max(halo_end, i + np.int64(right_N[i]) + 1)
+        for j in range(halo_end - halo):
+            op.add_rows(prefix + (j + 1) * row_bytes, prefix + j * row_bytes, w_in + np.int64(tokens_N[halo + j]) * row_bytes, row_bytes)
+        begun[: halo_end - halo + 1] = -1
+        ended[: halo_end - halo + 1] = -1
+        # The next block's rows are asked for during this one, those of the next group during this group.
+        ahead = last
+        ahead_end = min(last + BLOCK + reach_right, tokens_N.shape[0]) if last < stop else last
+
+        for group in range(GROUPS):
+            if first + group >= last:
+                break
+            for u in range(GROUP):
+                i = first + group + u * GROUPS
+                n = np.int64(left_N[i]) + np.int64(right_N[i]) if i < last else 0
+                if n > 0:
+                    word = tokens_N[i]
+                    words[u] = word
+                    targets[u] = w_out + np.int64(word) * row_bytes
+                    inverse = np.float32(1.0) / np.float32(n)
+                    settings_floats[u] = inverse
+                    settings_floats[8 + u] = inverse if exact else np.float32(1.0)
+                    lower, upper = i - np.int64(left_N[i]) - halo, i + np.int64(right_N[i]) + 1 - halo
+                    op.hidden_row(
+                        hidden + u * row_bytes, prefix + upper * row_bytes, prefix + lower * row_bytes,
+                        w_in + np.int64(word) * row_bytes, targets[u], partials + u * 32, row_bytes,
+                    )  # fmt: skip
+                    slot = np.int32(group * GROUP + u)
+                    next_begun[slot] = begun[lower]
+                    begun[lower] = slot
+                    next_ended[slot] = ended[upper]
+                    ended[upper] = slot
+                    examples += 1
+                else:
+                    words[u] = -1
+                    targets[u] = sink
+                    settings_floats[u] = np.float32(1.0)
+                    settings_floats[8 + u] = np.float32(1.0)
+                    op.hidden_row(hidden + u * row_bytes, zero_row, zero_row, zero_row, zero_row, partials + u * 32, row_bytes)
+                if i + 1 < stop:
+                    op.prefetch_row(w_out + np.int64(tokens_N[i + 1]) * row_bytes, row_bytes, 1)
+                if ahead < ahead_end:
+                    op.prefetch_row(w_in + np.int64(tokens_N[ahead]) * row_bytes, row_bytes, 0)
+                    ahead += 1
+            for k in range((group + 1) * negative, (group + 2) * negative):
+                op.prefetch_row(noise[k], row_bytes, 1)
+            group_noise = _address(noise) + group * negative * 8
+            _noise_products(hidden, group_noise, partials, negative, row_bytes)
+            op.errors(
+                partials, _address(words), _address(noise_ids) + group * negative * 4, settings, to_gradient, to_output, negative
+            )
+            op.gradient_rows(
+                gradients + group * GROUP * row_bytes, hidden, _address(targets), group_noise, to_gradient, to_output, negative, row_bytes
+            )
+            _noise_updates(hidden, group_noise, to_output, negative, row_bytes)
+
+        op.zero_rows(running, row_bytes, 1)
+        for j in range(halo_end - halo):
+            plus, minus, own = zero_row, zero_row, zero_row
+            slot = begun[j]
+            if slot >= 0:
+                plus = gradients + slot * row_bytes
+                slot = next_begun[slot]
+                while slot >= 0:
+                    op.add_rows(running, running, gradients + slot * row_bytes, row_bytes)
+                    slot = next_begun[slot]
+            slot = ended[j]
+            if slot >= 0:
+                minus = gradients + slot * row_bytes
+                slot = next_ended[slot]
+                while slot >= 0:
+                    op.subtract_rows(running, running, gradients + slot * row_bytes, row_bytes)
+                    slot = next_ended[slot]
+            i = halo + j
+            if i >= first and i < last:
+                own = gradients + (((i - first) % GROUPS) * GROUP + (i - first) // GROUPS) * row_bytes
+            op.move_row(running, plus, minus, own, w_in + np.int64(tokens_N[i]) * row_bytes, row_bytes)
+    return examples, _loss_of(settings_floats), _DONE, 0
+
+
+@njit(nogil=True, cache=True)
+def _train_skipgram(
+    w_in_VD: Any, w_out_VD: Any, tokens_N: Any, left_N: Any, right_N: Any, start: int, stop: int, noise_table: Any,
+    exact: bool, negative: int, alpha_start: float, alpha_end: float, seed: Any,
+) -> Any:  # fmt: skip
+    vocab_size, row_floats = w_in_VD.shape
+    row_bytes = row_floats * 4
+    w_in, w_out = _address(w_in_VD), _address(w_out_VD)
+    scratch = _floats(_SETTINGS_FLOATS + (negative + 1) * GROUP * 10 + (2 * GROUP + 2) * row_floats)
+    settings_floats = scratch[:_SETTINGS_FLOATS]
+    _reset_settings(settings_floats)
+    settings_floats[:16] = np.float32(1.0)
+    settings = _address(scratch)
+    partials = settings + _SETTINGS_FLOATS * 4
+    to_gradient = partials + (negative + 1) * GROUP * 32
+    to_output = to_gradient + (negative + 1) * GROUP * 4
+    zero_row = to_output + (negative + 1) * GROUP * 4
+    sink, hidden = zero_row + row_bytes, zero_row + 2 * row_bytes
+    gradients = hidden + GROUP * row_bytes
+    words = np.empty(GROUP, np.int32)
+    targets = np.empty(GROUP, np.int64)
+    inputs = np.empty(GROUP, np.int64)
+    noise_ids = np.empty(negative, np.int32)
+    noise = np.empty(negative, np.int64)
+    examples = 0
+
+    for first in range(start, stop, BLOCK):
+        last = min(first + BLOCK, stop)
+        settings_floats[16] = np.float32(alpha_start + (alpha_end - alpha_start) * ((first - start) / (stop - start)))
+        for group in range(GROUPS):
+            widest = 0
+            for i in range(first + group, last, GROUPS):
+                widest = max(widest, np.int64(left_N[i]) + np.int64(right_N[i]))
+            for slot in range(widest):
+                draw = ((((first - start) // BLOCK) * GROUPS + group) * SLOTS + slot) * negative
+                for k in range(negative):
+                    word = _draw(noise_table, seed, draw + k)
+                    if word < 0 or word >= vocab_size:
+                        return examples, np.nan, _BAD_NOISE, np.int64(word)
+                    noise_ids[k] = word
+                    noise[k] = w_out + np.int64(word) * row_bytes
+                    op.prefetch_row(noise[k], row_bytes, 1)
+                for u in range(GROUP):
+                    i = first + group + u * GROUPS
+                    if i < last and slot < np.int64(left_N[i]) + np.int64(right_N[i]):
+                        before = np.int64(left_N[i])
+                        position = i - before + slot + (1 if slot >= before else 0)
+                        words[u] = tokens_N[i]
+                        targets[u] = w_out + np.int64(tokens_N[i]) * row_bytes
+                        inputs[u] = w_in + np.int64(tokens_N[position]) * row_bytes
+                        op.copied_row(hidden + u * row_bytes, inputs[u], targets[u], partials + u * 32, row_bytes)
+                        examples += 1
+                    else:
+                        words[u] = -1
+                        targets[u] = sink
+                        op.copied_row(hidden + u * row_bytes, zero_row, zero_row, partials + u * 32, row_bytes)
+                _noise_products(hidden, _address(noise), partials, negative, row_bytes)
+                op.errors(partials, _address(words), _address(noise_ids), settings, to_gradient, to_output, negative)
+                op.gradient_rows(gradients, hidden, _address(targets), _address(noise), to_gradient, to_output, negative, row_bytes)
+                _noise_updates(hidden, _address(noise), to_output, negative, row_bytes)
+                for u in range(GROUP):
+                    if words[u] >= 0:
+                        op.add_rows(inputs[u], inputs[u], gradients + u * row_bytes, row_bytes)
+    return examples, _loss_of(settings_floats), _DONE, 0

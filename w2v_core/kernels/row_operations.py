@@ -1,0 +1,328 @@
+"""The row operations of the CPU kernels, written as LLVM code: everything whose time grows with the vector size.
+
+A group is eight examples; `H` are their eight hidden rows (sums of context rows, not yet divided by their number n),
+contiguous. All arguments are int64: addresses, and `row_bytes`, the distance of two rows, a multiple of 32. Rows that
+are written may be one and the same (a word may occur twice in a group), so each operation says what it reads first.
+
+What bounds them on a processor with two loads, two multiply-adds and one store a cycle: each tile below is shaped so
+that it needs at most one load for a multiply-add and keeps its sums in the sixteen registers of AVX2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+
+from w2v_core.kernels.vector_ir import (
+    F64,
+    I8,
+    I32,
+    I64,
+    LANES,
+    LINE_BYTES,
+    V8D,
+    V8F,
+    V8I,
+    VECTOR_BYTES,
+    Emitter,
+    Value,
+    operation,
+)
+
+GROUP = 8
+HALF = 4
+V8L = ir.VectorType(I64, LANES)
+
+
+def _columns(e: Emitter, row_bytes: Value, wide: int, body: Callable[[Value, int], None]) -> None:
+    """Runs body(byte offset, vectors) over a row: `wide` vectors at a time, then one by one."""
+    step = wide * VECTOR_BYTES
+    whole = e.builder.sub(row_bytes, e.builder.srem(row_bytes, e.integer(step)))
+    with e.loop(e.integer(0), whole, step) as columns:
+        body(columns.index, wide)
+    if wide > 1:
+        with e.loop(whole, row_bytes, VECTOR_BYTES) as columns:
+            body(columns.index, 1)
+
+
+def _at(e: Emitter, offset: Value, vector: int) -> Value:
+    return e.builder.add(offset, e.integer(vector * VECTOR_BYTES)) if vector else offset
+
+
+def _row(e: Emitter, address: Value, row_bytes: Value, index: int) -> Value:
+    return e.builder.add(address, e.builder.mul(row_bytes, e.integer(index))) if index else address
+
+
+@operation(3)
+def zero_rows(e: Emitter, target: Value, row_bytes: Value, rows: Value) -> None:
+    """target = 0, `rows` rows."""
+    with e.loop(e.integer(0), e.builder.mul(row_bytes, rows), VECTOR_BYTES) as columns:
+        e.store(e.splat(0.0), target, columns.index)
+
+
+@operation(4)
+def add_rows(e: Emitter, target: Value, a: Value, b: Value, row_bytes: Value) -> None:
+    """target = a + b."""
+    with e.loop(e.integer(0), row_bytes, VECTOR_BYTES) as columns:
+        e.store(e.builder.fadd(e.load(a, columns.index), e.load(b, columns.index)), target, columns.index)
+
+
+@operation(4)
+def subtract_rows(e: Emitter, target: Value, a: Value, b: Value, row_bytes: Value) -> None:
+    """target = a − b."""
+    with e.loop(e.integer(0), row_bytes, VECTOR_BYTES) as columns:
+        e.store(e.builder.fsub(e.load(a, columns.index), e.load(b, columns.index)), target, columns.index)
+
+
+@operation(3)
+def prefetch_row(e: Emitter, address: Value, row_bytes: Value, level: Value) -> None:
+    """Asks for the lines of a row; `level` 1: all caches, 0: second level and up."""
+    near = e.builder.icmp_signed("!=", level, e.integer(0))
+    with e.builder.if_else(near) as (then, otherwise):
+        for branch, locality in ((then, 3), (otherwise, 2)):
+            with branch, e.loop(e.integer(0), row_bytes, LINE_BYTES) as columns:
+                e.prefetch(address, columns.index, locality)
+
+
+@operation(7)
+def hidden_row(
+    e: Emitter, hidden: Value, upper: Value, lower: Value, own: Value, target: Value, partial: Value, row_bytes: Value
+) -> None:
+    """hidden = upper − lower − own: the sum of the context rows; partial = the eight lanes of hidden · target."""
+    with e.loop(e.integer(0), row_bytes, VECTOR_BYTES, [e.splat(0.0)]) as columns:
+        window = e.builder.fsub(e.load(upper, columns.index), e.load(lower, columns.index))
+        value = e.builder.fsub(window, e.load(own, columns.index))
+        e.store(value, hidden, columns.index)
+        columns.next = [e.fma(value, e.load(target, columns.index), columns.state[0])]
+    e.store(columns.state[0], partial)
+
+
+@operation(5)
+def copied_row(e: Emitter, hidden: Value, source: Value, target: Value, partial: Value, row_bytes: Value) -> None:
+    """hidden = source; partial = the eight lanes of hidden · target."""
+    with e.loop(e.integer(0), row_bytes, VECTOR_BYTES, [e.splat(0.0)]) as columns:
+        value = e.load(source, columns.index)
+        e.store(value, hidden, columns.index)
+        columns.next = [e.fma(value, e.load(target, columns.index), columns.state[0])]
+    e.store(columns.state[0], partial)
+
+
+def _noise_products(count: int) -> Any:
+    @operation(4)
+    def noise_products(e: Emitter, hidden: Value, noise_addresses: Value, partials: Value, row_bytes: Value) -> None:
+        """partials[k][u] = the eight lanes of hidden u · noise row k, for `count` noise rows: tiles of four by count."""
+        noise = [e.load(noise_addresses, 8 * k, I64) for k in range(count)]
+        for half in range(0, GROUP, HALF):
+            rows = [_row(e, hidden, row_bytes, half + u) for u in range(HALF)]
+            with e.loop(e.integer(0), row_bytes, VECTOR_BYTES, [e.splat(0.0)] * (HALF * count)) as columns:
+                words = [e.load(row, columns.index) for row in noise]
+                sums = columns.state
+                columns.next = []
+                for u in range(HALF):
+                    value = e.load(rows[u], columns.index)
+                    columns.next += [e.fma(value, words[k], sums[u * count + k]) for k in range(count)]
+            for u in range(HALF):
+                for k in range(count):
+                    e.store(columns.state[u * count + k], partials, (k * GROUP + half + u) * VECTOR_BYTES)
+
+    return noise_products
+
+
+noise_products_1, noise_products_2, noise_products_3 = (_noise_products(count) for count in (1, 2, 3))
+
+
+@operation(8)
+def gradient_rows(
+    e: Emitter, gradients: Value, hidden: Value, target_addresses: Value, noise_addresses: Value,
+    to_gradient: Value, to_output: Value, negative: Value, row_bytes: Value,
+) -> None:  # fmt: skip
+    """gradient u = Σ over the target (k = 0) and the noise rows of to_gradient[k][u] · row; then target u += to_output[0][u] · H u.
+
+    All rows are read before any is written, column by column; targets are written in order of u.
+    """
+
+    def body(offset: Value, wide: int) -> None:
+        at = [_at(e, offset, vector) for vector in range(wide)]
+        targets = [e.load(target_addresses, 8 * u, I64) for u in range(GROUP)]
+        for half in range(0, GROUP, HALF):
+            members = range(half, half + HALF)
+            first = []
+            for u in members:
+                factor = e.broadcast(to_gradient, 4 * u)
+                first += [e.builder.fmul(factor, e.load(targets[u], at[v])) for v in range(wide)]
+            with e.loop(e.integer(0), negative, 1, first) as noise:
+                row = e.load(e.builder.add(noise_addresses, e.builder.mul(noise.index, e.integer(8))), 0, I64)
+                words = [e.load(row, at[v]) for v in range(wide)]
+                factors = e.builder.add(to_gradient, e.builder.mul(e.builder.add(noise.index, e.integer(1)), e.integer(32)))
+                noise.next = []
+                for u in members:
+                    factor = e.broadcast(factors, 4 * u)
+                    sums = noise.state[(u - half) * wide : (u - half + 1) * wide]
+                    noise.next += [e.fma(factor, words[v], sums[v]) for v in range(wide)]
+            for u in members:
+                row = _row(e, gradients, row_bytes, u)
+                for v in range(wide):
+                    e.store(noise.state[(u - half) * wide + v], row, at[v])
+        for u in range(GROUP):
+            factor = e.broadcast(to_output, 4 * u)
+            row = _row(e, hidden, row_bytes, u)
+            for v in range(wide):
+                e.store(e.fma(factor, e.load(row, at[v]), e.load(targets[u], at[v])), targets[u], at[v])
+
+    _columns(e, row_bytes, 3, body)
+
+
+def _noise_updates(count: int, wide: int) -> Any:
+    @operation(4)
+    def noise_updates(e: Emitter, hidden: Value, noise_addresses: Value, to_output: Value, row_bytes: Value) -> None:
+        """Noise row k += Σ over u of to_output[k][u] · H u, for `count` rows in order; the same row may come twice."""
+        noise = [e.load(noise_addresses, 8 * k, I64) for k in range(count)]
+        rows = [_row(e, hidden, row_bytes, u) for u in range(GROUP)]
+
+        def body(offset: Value, wide: int) -> None:
+            at = [_at(e, offset, vector) for vector in range(wide)]
+            sums: list[Value] = []
+            for u in range(GROUP):
+                values = [e.load(rows[u], at[v]) for v in range(wide)]
+                for k in range(count):
+                    factor = e.broadcast(to_output, (k * GROUP + u) * 4)
+                    for v in range(wide):
+                        if u:
+                            sums[k * wide + v] = e.fma(factor, values[v], sums[k * wide + v])
+                        else:
+                            sums.append(e.builder.fmul(factor, values[v]))
+            for k in range(count):
+                for v in range(wide):
+                    e.store(e.builder.fadd(e.load(noise[k], at[v]), sums[k * wide + v]), noise[k], at[v])
+
+        _columns(e, row_bytes, wide, body)
+
+    return noise_updates
+
+
+noise_updates_1, noise_updates_2, noise_updates_3 = (_noise_updates(count, 3) for count in (1, 2, 3))
+noise_updates_4, noise_updates_5 = (_noise_updates(count, 2) for count in (4, 5))
+
+
+@operation(6)
+def move_row(e: Emitter, running: Value, begun: Value, ended: Value, own: Value, row: Value, row_bytes: Value) -> None:
+    """running += begun − ended; row += running − own: one step of the running sum over a block's difference array."""
+    with e.loop(e.integer(0), row_bytes, VECTOR_BYTES) as columns:
+        change = e.builder.fsub(e.load(begun, columns.index), e.load(ended, columns.index))
+        total = e.builder.fadd(e.load(running, columns.index), change)
+        e.store(total, running, columns.index)
+        moved = e.builder.fsub(total, e.load(own, columns.index))
+        e.store(e.builder.fadd(e.load(row, columns.index), moved), row, columns.index)
+
+
+# ── errors: eight logits at a time, one lane an example ──────────────────────────────────────────────────────────────
+
+_LOG2_E = 1.4426950408889634
+_LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4
+"""ln 2 in two parts, the first with few enough bits that n·high is exact (Cody and Waite 1980)."""
+_ROUNDER = 12582912.0
+"""1.5·2**23: adding it to |x| < 2**22 rounds x to a whole number, which then stands in the lowest bits."""
+_EXP_TERMS = (1 / 720, 1 / 120, 1 / 24, 1 / 6, 0.5, 1.0, 1.0)
+
+
+def _exp_of_minus(e: Emitter, x: Value) -> Value:
+    """e**−|x| to 2e-7 relative, down to e**−87; NaN for NaN. Taylor's polynomial on |r| <= ln 2 / 2, scaled by 2**n."""
+    builder = e.builder
+    y = builder.fneg(e.call("llvm.fabs", x))
+    # An ordered comparison is false for NaN, which therefore passes.
+    y = builder.select(builder.fcmp_ordered("<", y, e.splat(-87.0)), e.splat(-87.0), y)
+    shifted = e.fma(y, e.splat(_LOG2_E), e.splat(_ROUNDER))
+    whole = builder.fsub(shifted, e.splat(_ROUNDER))
+    rest = e.fma(whole, e.splat(-_LN2_LOW), e.fma(whole, e.splat(-_LN2_HIGH), y))
+    power = e.splat(_EXP_TERMS[0])
+    for term in _EXP_TERMS[1:]:
+        power = e.fma(power, rest, e.splat(term))
+    exponent = builder.shl(builder.bitcast(shifted, V8I), e.splat_int(23))
+    return builder.bitcast(builder.add(builder.bitcast(power, V8I), exponent), V8F)
+
+
+def _lane_sums(e: Emitter, partials: Value) -> Value:
+    """Lane u = the sum of the eight lanes of partial u: a fixed tree, the same on every processor."""
+    builder = e.builder
+    rows = [e.load(partials, u * VECTOR_BYTES) for u in range(GROUP)]
+    # Each level adds the even to the odd lanes of two vectors; three levels leave one number of each.
+    even, odd = [0, 2, 8, 10, 4, 6, 12, 14], [1, 3, 9, 11, 5, 7, 13, 15]
+    for _ in range(2):
+        rows = [
+            builder.fadd(e.shuffle(a, b, even), e.shuffle(a, b, odd)) for a, b in zip(rows[::2], rows[1::2], strict=True)
+        ]
+    low, high = rows
+    return builder.fadd(
+        e.shuffle(low, high, [0, 1, 2, 3, 8, 9, 10, 11]), e.shuffle(low, high, [4, 5, 6, 7, 12, 13, 14, 15])
+    )
+
+
+@operation(7)
+def errors(
+    e: Emitter, partials: Value, words: Value, noise_ids: Value, settings: Value, to_gradient: Value, to_output: Value, negative: Value
+) -> None:
+    """Turns partial products into steps: to_gradient[k][u] and to_output[k][u] for the target (k = 0) and each noise word.
+
+    `words` int32 (8,), −1 for no example; `settings` floats: [0:8] 1/n, [8:16] what the gradient is scaled by, [16] α;
+    then the loss so far (see `loss_of`): [24:40] linear part, [40:56] product, float64, [56:72] exponents, int64.
+    Steps of absent examples and of noise words equal to the target are 0 and add nothing to the loss.
+    """
+    inverse, scale = e.load(settings, 0), e.load(settings, 32)
+    alpha = e.broadcast(settings, 64)
+    targets = e.load(words, 0, V8I)
+    present = e.builder.icmp_signed(">=", targets, e.splat_int(0))
+    zero = e.integer(0)
+    _error(e, partials, present, True, inverse, scale, alpha, to_gradient, to_output, settings, zero)
+    with e.loop(zero, negative, 1) as noise:
+        word = e.broadcast(noise_ids, e.builder.mul(noise.index, e.integer(4)), I32)
+        counted = e.builder.and_(present, e.builder.icmp_signed("!=", targets, word))
+        row = e.builder.add(noise.index, e.integer(1))
+        offset = e.builder.mul(row, e.integer(GROUP * VECTOR_BYTES))
+        own = e.builder.add(partials, offset)
+        step = e.builder.mul(row, e.integer(VECTOR_BYTES))
+        _error(e, own, counted, False, inverse, scale, alpha, to_gradient, to_output, settings, step)
+
+
+def _error(
+    e: Emitter, partials: Value, counted: Value, positive: bool, inverse: Value, scale: Value, alpha: Value,
+    to_gradient: Value, to_output: Value, settings: Value, offset: Value,
+) -> None:  # fmt: skip
+    builder = e.builder
+    logit = builder.fmul(_lane_sums(e, partials), inverse)
+    small = _exp_of_minus(e, logit)
+    sum_ = builder.fadd(e.splat(1.0), small)
+    # σ(x) = 1/(1+t) for x >= 0 and t/(1+t) below, t = e**−|x|; the target needs σ(−x).
+    top = builder.select(
+        builder.fcmp_ordered("<" if not positive else ">=", logit, e.splat(0.0)), small, e.splat(1.0)
+    )
+    sigma = builder.fdiv(top, sum_)
+    # An unordered logit chose the 1 on top; the NaN in the divisor carries it on.
+    step = builder.fmul(sigma, alpha if positive else builder.fneg(alpha))
+    step = builder.select(counted, step, e.splat(0.0))
+    e.store(builder.fmul(step, scale), to_gradient, offset)
+    e.store(builder.fmul(step, inverse), to_output, offset)
+    # The loss of a logit is max(±x, 0) + log(1 + t). (|x| ± x)/2 is that maximum, and NaN for infinities.
+    size = e.call("llvm.fabs", logit)
+    linear = builder.fmul(builder.fsub(size, logit) if positive else builder.fadd(size, logit), e.splat(0.5))
+    _add_loss(e, settings, builder.select(counted, linear, e.splat(0.0)), builder.select(counted, sum_, e.splat(1.0)))
+
+
+_MANTISSA = (1 << 52) - 1
+_ONE = 1023 << 52
+
+
+def _add_loss(e: Emitter, settings: Value, linear: Value, factor: Value) -> None:
+    """Adds the linear part, and multiplies the product Π(1 + t), of which mantissa and exponent are kept apart.
+
+    So the logarithm of all factors is taken once a slice; the relative error of a product is 1e-16 a factor.
+    """
+    builder = e.builder
+    splat = lambda value: ir.Constant(V8L, [ir.Constant(I64, value)] * LANES)  # noqa: E731
+    e.store(builder.fadd(e.load(settings, 96, V8D), builder.fpext(linear, V8D)), settings, 96)
+    product = builder.fmul(e.load(settings, 160, V8D), builder.fpext(factor, V8D))
+    bits = builder.bitcast(product, V8L)
+    exponents = builder.add(e.load(settings, 224, V8L), builder.lshr(bits, splat(52)))
+    e.store(builder.sub(exponents, splat(1023)), settings, 224)
+    e.store(builder.bitcast(builder.or_(builder.and_(bits, splat(_MANTISSA)), splat(_ONE)), V8D), settings, 160)
