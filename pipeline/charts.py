@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 
-WIDTH, HEIGHT = 720, 260
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 14, 34
+WIDE, NARROW = (720, 240), (420, 190)
+"""(width, height) of a chart across the page and of one of two beside each other, in units that are about pixels."""
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 14, 12, 24
 MAX_POINTS = 500
 
 
@@ -28,39 +29,40 @@ class Curve:
     divisions: Sequence[float] = ()
 
 
-def line_chart(curve: Curve) -> str:
+def line_chart(curve: Curve, size: tuple[int, int] = WIDE) -> str:
     """The SVG element of a curve; an empty string when it has fewer than two finite points."""
     points = thin([(x, y) for x, y in curve.points if math.isfinite(x) and math.isfinite(y)])
     if len(points) < 2:
         return ""
+    width, height = size
     x_low, x_high = points[0][0], points[-1][0]
     y_ticks = ticks(min(y for _, y in points), max(y for _, y in points), 5)
     y_low, y_high = min(y_ticks[0], *(y for _, y in points)), max(y_ticks[-1], *(y for _, y in points))
 
     def left(x: float) -> float:
-        return _LEFT + (x - x_low) / ((x_high - x_low) or 1) * (WIDTH - _LEFT - _RIGHT)
+        return _LEFT + (x - x_low) / ((x_high - x_low) or 1) * (width - _LEFT - _RIGHT)
 
     def top(y: float) -> float:
-        return HEIGHT - _BOTTOM - (y - y_low) / ((y_high - y_low) or 1) * (HEIGHT - _TOP - _BOTTOM)
+        return height - _BOTTOM - (y - y_low) / ((y_high - y_low) or 1) * (height - _TOP - _BOTTOM)
 
-    floor = HEIGHT - _BOTTOM
+    floor = height - _BOTTOM
     parts = [f"<title>{escape(curve.title)}: {curve.y_label} {short(points[0][1])} → {short(points[-1][1])}</title>"]
     for y in y_ticks:
-        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{top(y):.1f}" y2="{top(y):.1f}"/>')
+        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{width - _RIGHT}" y1="{top(y):.1f}" y2="{top(y):.1f}"/>')
         parts.append(f'<text class="tick" text-anchor="end" x="{_LEFT - 8}" y="{top(y) + 4:.1f}">{short(y)}</text>')
     for x in curve.divisions:
         if x_low < x < x_high:
             parts.append(f'<line class="division" x1="{left(x):.1f}" x2="{left(x):.1f}" y1="{_TOP}" y2="{floor}"/>')
     for x in ticks(x_low, x_high, 6):
         if x_low <= x <= x_high:
-            anchor = "end" if left(x) > WIDTH - 40 else "middle"
+            anchor = "end" if left(x) > width - 40 else "middle"
             parts.append(f'<text class="tick" text-anchor="{anchor}" x="{left(x):.1f}" y="{floor + 16}">{short(x)}</text>')
-    parts.append(f'<text class="axis" text-anchor="end" x="{WIDTH - _RIGHT}" y="{HEIGHT - 4}">{escape(curve.x_label)}</text>')
     path = " ".join(f"{left(x):.1f},{top(y):.1f}" for x, y in points)
     parts.append(f'<polyline class="curve" points="{path}"/>')
     x, y = points[-1]
     parts.append(f'<circle class="dot" cx="{left(x):.1f}" cy="{top(y):.1f}" r="3.5"/>')
-    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(curve.title)}">{"".join(parts)}</svg>'
+    kind = ' class="wide"' if size == WIDE else ""
+    return f'<svg{kind} viewBox="0 0 {width} {height}" role="img" aria-label="{escape(curve.title)}">{"".join(parts)}</svg>'
 
 
 def thin(points: Sequence[tuple[float, float]], limit: int = MAX_POINTS) -> list[tuple[float, float]]:

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 from pipeline.errors import DataError, printable
 
-BLOCK_BYTES = 1 << 20
+BLOCK_BYTES = 1 << 18
 _INPUT_BYTES = 1 << 16
 _BOMB_FLOOR_BYTES = 16 << 20
 """A file may always grow to this size: tiny files of one repeated word compress beyond any ratio."""

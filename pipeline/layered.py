@@ -20,7 +20,7 @@ from pipeline.config import Train
 from pipeline.errors import DamagedError, DivergedError
 from pipeline.lanes import RoundResult, StepLoss
 from w2v_core.contexts import Batch, shard_batches, usable_positions
-from w2v_core.trainer import Progress, State, train_layers
+from w2v_core.trainer import Progress, State, epoch_rate, train_layers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,8 @@ def run_epoch(task: EpochTask) -> RoundResult:
         trained = train_layers(
             task.train.model, counts_V, batches,
             epochs=task.epoch + 1, seed=task.seed, vector_size=task.train.vector_size, negative=task.train.negative,
-            ns_exponent=task.ns_exponent, optimizer=task.train.optimizer, learning_rate=task.train.alpha, every=every,
+            ns_exponent=task.ns_exponent, optimizer=task.train.optimizer,
+            learning_rate=epoch_rate(task.train.alpha, task.train.min_alpha, task.epoch, task.train.epochs), every=every,
             on_progress=report, after_epoch=after.append, state=read_state(task),
         )  # fmt: skip
     except FloatingPointError as error:

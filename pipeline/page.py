@@ -16,7 +16,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from pipeline.charts import Curve, line_chart, short
+from pipeline.charts import NARROW, WIDE, Curve, line_chart, short
 from pipeline.errors import printable
 from pipeline.results import (
     Summary,
@@ -137,7 +137,8 @@ def _header(summary: Summary) -> str:
     if is_number(analogy := get(summary, "evaluation.analogy")):
         figures.append(("Analogies right", f"{analogy:.1%}"))
     for name, score, _ in similarity_rows(summary)[:2]:
-        figures.append((text(name, 24), decimal(score)))
+        if is_number(score):
+            figures.append((text(name, 24), decimal(score)))
     tiles = "".join(f"<div><dt>{label}</dt><dd>{value}</dd></div>" for label, value in figures)
     badge = "status" if status in ("complete", "finished", "ok") else "status not"
     return (
@@ -160,7 +161,7 @@ def _stages(summary: Summary) -> str:
         bar = _BAR.format(share=share)
         took = '<span class="muted">reused</span>' if cached else "–" if seconds is None else duration(seconds)
         numbers = "".join(f'<td class="n">{"–" if value is None else short(value)}</td>' for value in (tokens, speed))
-        lines.append(f'<tr><td>{text(name)}</td>{numbers}<td class="n">{took}</td><td>{bar}</td></tr>')
+        lines.append(f'<tr><td>{text(name)}</td>{numbers}<td class="n">{took}</td><td class="bars">{bar}</td></tr>')
     total = sum(seconds for _, _, seconds, _, cached in rows if seconds and not cached)
     lines.append(f'<tr class="sum"><td>all</td><td></td><td></td><td class="n">{duration(total)}</td><td></td></tr>')
     head = '<th>stage</th><th class="n">tokens</th><th class="n">tokens/s</th><th class="n">time</th><th></th>'
@@ -169,9 +170,9 @@ def _stages(summary: Summary) -> str:
 
 
 def _charts(curves: Sequence[Curve]) -> str:
-    figures = [(curve, line_chart(curve)) for curve in curves]
+    figures = [(curve, line_chart(curve, WIDE if number == 0 else NARROW)) for number, curve in enumerate(curves)]
     shown = "".join(
-        f"<figure><figcaption>{text(curve.title)}: {text(curve.y_label)}</figcaption>{svg}</figure>"
+        f"<figure><figcaption>{text(curve.title)}: {text(curve.y_label)}, over {text(curve.x_label)}</figcaption>{svg}</figure>"
         for curve, svg in figures
         if svg
     )

@@ -37,6 +37,13 @@ PARTS = "parts"
 _GROUP_TOKENS = 4 << 20
 _GROUP_SENTENCES = 128 << 10
 _DROPPED_SHOWN = 3
+_TOKENS_LAYOUT: Mapping[str, Any] = {
+    "use_dictionary": False,
+    "write_statistics": False,
+    "column_encoding": {"tokens.list.element": "BYTE_STREAM_SPLIT"},
+}
+"""Ids are small numbers in no order: split into byte streams, zstd finds the zero bytes at twice the speed of a dictionary."""
+_WORDS_LAYOUT: Mapping[str, Any] = {"use_dictionary": False, "write_statistics": False}
 
 
 @dataclass(frozen=True)
@@ -248,8 +255,6 @@ def _write_output(
     return Output(tokens, words), table
 
 
-_TOKENS_LAYOUT: dict[str, Any] = {}
-_WORDS_LAYOUT: dict[str, Any] = {"use_dictionary": False}
 
 
 class _Group:

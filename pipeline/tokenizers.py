@@ -218,7 +218,7 @@ def encode_words(words: pa.StringArray, ends: NDArray[np.int64], table: WordTabl
     distinct, indices_N = encoded.dictionary, encoded.indices.to_numpy()
     _refuse_blank(distinct, source)
     occurrences = np.bincount(indices_N, minlength=len(distinct)).astype(np.int64)
-    offsets = np.frombuffer(distinct.buffers()[1], np.int32)[distinct.offset : distinct.offset + len(distinct) + 1]
+    offsets = _offsets(distinct)
     data = np.frombuffer(distinct.buffers()[2] or b"", np.uint8)
     ids_N = table.intern(data, offsets, occurrences)[indices_N]
     kept = ids_N >= 0
@@ -227,6 +227,13 @@ def encode_words(words: pa.StringArray, ends: NDArray[np.int64], table: WordTabl
         np.cumsum(kept, out=kept_before[1:])
         ids_N, ends = ids_N[kept], kept_before[ends]
     return ids_N, ends[np.diff(ends, prepend=0) > 0]
+
+
+def _offsets(strings: pa.StringArray) -> NDArray[np.int64]:
+    """Where each string begins in the data buffer, and where the last one ends."""
+    offsets = strings.buffers()[1]
+    assert offsets is not None
+    return np.frombuffer(offsets, np.int32)[strings.offset : strings.offset + len(strings) + 1].astype(np.int64)
 
 
 def _refuse_blank(distinct: pa.StringArray, source: str) -> None:

@@ -186,8 +186,10 @@ def _unit_rows(vectors: WordVectors, limit: int) -> Floats:
 
 def _other_spellings(first_V: Ids) -> dict[int, Ids]:
     """For each word that stands for others too: all the word ids it stands for, its own among them."""
-    words, counts = np.unique(first_V, return_counts=True)
-    return {int(word): np.flatnonzero(first_V == word) for word in words[counts > 1]}
+    order = np.argsort(first_V, kind="stable")
+    words, starts, counts = np.unique(first_V[order], return_index=True, return_counts=True)
+    shared = np.flatnonzero(counts > 1)
+    return {int(words[i]): order[starts[i] : starts[i] + counts[i]] for i in shared}
 
 
 def _answer(search: _Search, rows_Q3: Ids, block: int) -> Ids:

@@ -10,6 +10,7 @@ they are explained by.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -85,9 +86,7 @@ class Trainer:
             )
         if self._meter is None:
             self._meter = _Meter(self.records.append)
-        if eval_interval < 1:
-            raise ValueError(f"eval_interval: expected a report every 1 or more iterations, found {eval_interval}")
-        self._meter.interval = eval_interval
+        self._meter.interval = _checked_interval("eval_interval", eval_interval)
         losses = []
         for epoch in range(self._meter.epoch, self._meter.epoch + epochs):
             if hasattr(self.model, "sampler"):
@@ -150,14 +149,14 @@ def train_layers(
     `final_learning_rate` is given. `on_progress` is called every `every` batches, `after_epoch` with a copy of the state
     after each epoch; `state`, one such state, continues a run with the same bits as if it had not stopped. `xp` is the
     array module: numpy, or cupy to train on its current device.
-    Raises ValueError for an unknown name, an epoch without batches, word ids outside the vocabulary, or a loss that is not
-    finite.
+    Raises ValueError for an unknown name, an epoch without batches or word ids outside the vocabulary, FloatingPointError
+    for a loss that is not finite.
     """
     counts_V = np.asarray(counts)
     stack = _build_model(model, counts_V, vector_size, negative, ns_exponent, seed, xp)
     stepper = _build_optimizer(optimizer, stack, learning_rate)
     losses: list[float] = []
-    meter = _Meter(on_progress, every)
+    meter = _Meter(on_progress, _checked_interval("every", every))
     if state is not None:
         losses = _restore(stack, stepper, state, xp)
         meter.epoch, meter.iteration = len(losses), int(state["iterations"])
@@ -217,6 +216,11 @@ def _run_epoch(model: Model, optimizer: Optimizer, batches: Iterable[Batch], met
     total, examples = 0.0, 0
     for contexts, target in batches:
         loss = model.forward(xp.asarray(contexts), xp.asarray(target))
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"epoch {meter.epoch}, iteration {meter.iteration}: expected a finite loss, found {loss}; "
+                "lower the learning rate and start again"
+            )
         model.backward()
         optimizer.update(model.params, model.grads)
         total, examples = total + loss * len(target), examples + len(target)
@@ -224,8 +228,6 @@ def _run_epoch(model: Model, optimizer: Optimizer, batches: Iterable[Batch], met
     optimizer.flush()
     if not examples:
         raise ValueError(f"epoch {meter.epoch}: expected at least one batch, found none; is the shard empty?")
-    if not np.isfinite(total):
-        raise ValueError(f"epoch {meter.epoch}: the loss became {total}; lower the learning rate and start again")
     meter.epoch += 1
     return total / examples
 
@@ -247,6 +249,12 @@ class _Meter:
                 seconds = time.perf_counter() - self._started_s
                 self.report(Progress(self.epoch, self.iteration, seconds, self._total / self._examples))
             self._total, self._examples = 0.0, 0
+
+
+def _checked_interval(name: str, iterations: int) -> int:
+    if iterations < 1:
+        raise ValueError(f"{name}: expected a report every 1 or more iterations, found {iterations}")
+    return iterations
 
 
 # --- state between epochs ---------------------------------------------------------------------------------------------

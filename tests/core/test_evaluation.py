@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,44 @@ def test_when_every_word_is_asked_about_nothing_is_right() -> None:
     vectors = WordVectors(["a", "A", "b", "c"], np.eye(4, dtype=np.float32))
     questions = AnalogyQuestions((AnalogySection("made", (("a", "b", "c", "a"), ("a", "b", "c", "A"))),))
     assert evaluation.evaluate_analogies(vectors, questions).total == evaluation.Score(0, 2, 2)
+
+
+@pytest.mark.parametrize("method", ["3cosadd", "3cosmul"])
+def test_other_spellings_of_the_words_asked_about_are_no_answers(method: Any) -> None:
+    matrix = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 1, 1], [0, 0.2, 1], [0, 0.1, 0.1]], np.float32)
+    vectors = WordVectors(["a", "b", "c", "B", "C", "d"], matrix)
+    questions = AnalogyQuestions((AnalogySection("made", (("A", "b", "c", "D"),)),))
+    assert evaluation.evaluate_analogies(vectors, questions, method=method).total.correct == 1
+    as_written = AnalogyQuestions((AnalogySection("made", (("a", "b", "c", "d"), ("a", "b", "c", "B"))),))
+    assert evaluation.evaluate_analogies(vectors, as_written, method=method, case_insensitive=False).total.correct == 1
+
+
+@pytest.mark.parametrize("method", ["3cosadd", "3cosmul"])
+def test_answers_that_float32_cannot_tell_apart_are_still_the_true_ones(method: Any) -> None:
+    rng = np.random.default_rng(4)
+    crowd = rng.standard_normal(64) + 3e-7 * rng.standard_normal((500, 64))
+    vectors = WordVectors(
+        [f"w{i}" for i in range(512)], np.concatenate([rng.standard_normal((12, 64)), crowd]).astype(np.float32)
+    )
+    triples = [(f"w{a}", f"w{b}", f"w{c}") for a in range(4) for b in range(4, 8) for c in range(8, 12)]
+    asked = tuple((*triple, vectors.analogy(*triple, method=method, topn=1)[0][0]) for triple in triples)
+    assert len({answer for *_, answer in asked if int(answer[1:]) >= 12}) > 3  # or the test would show nothing
+    total = evaluation.evaluate_analogies(vectors, AnalogyQuestions((AnalogySection("made", asked),)), method=method).total
+    assert total.correct == total.asked == 64
+
+
+def test_memory_is_bounded_by_the_block_and_not_by_the_questions() -> None:
+    vectors = WordVectors(
+        [f"w{i}" for i in range(10_000)], np.random.default_rng(0).standard_normal((10_000, 4)).astype(np.float32)
+    )
+    asked = tuple((f"w{i}", f"w{i + 1}", f"w{i + 2}", "w0") for i in range(0, 1500, 3))
+    questions = AnalogyQuestions((AnalogySection("made", asked),))
+    vectors.most_similar("w0")
+    tracemalloc.start()
+    evaluation.evaluate_analogies(vectors, questions, block=12)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 8_000_000  # all 1,500 words at once: 60 MB
 
 
 def test_malformed_lines_are_counted_and_named_with_their_number(tmp_path: Path) -> None:

@@ -107,6 +107,29 @@ def test_equal_vectors_score_equally_wherever_their_rows_lie() -> None:
     assert len({score for _, score in found}) == 1
 
 
+def almost_equal_vectors() -> WordVectors:
+    """Three words far apart, then 2,000 whose scores differ by less than float32 products can tell."""
+    rng = np.random.default_rng(11)
+    crowd = rng.standard_normal(64) + 3e-7 * rng.standard_normal((2000, 64))
+    matrix = np.concatenate([rng.standard_normal((3, 64)), crowd]).astype(np.float32)
+    return WordVectors([f"w{i}" for i in range(2003)], matrix)
+
+
+def test_scores_that_float32_cannot_tell_apart_are_still_in_true_order() -> None:
+    vectors = almost_equal_vectors()
+    unit = vectors.matrix.astype(np.float64) / np.linalg.norm(vectors.matrix.astype(np.float64), axis=1)[:, None]
+    to_a, to_b, to_c = (unit @ unit[word_id] for word_id in range(3))
+    shifted = (1 + to_b) / 2 * (1 + to_c) / 2 / ((1 + to_a) / 2 + 1e-6)
+    for scores, answers in (
+        (to_a, vectors.most_similar("w0", topn=50)),
+        (shifted, vectors.analogy("w0", "w1", "w2", method="3cosmul", topn=50)),
+    ):
+        allowed = [word_id for word_id in np.argsort(-scores) if word_id > 2]
+        assert len(set(scores[allowed[:50]].astype(np.float32))) < 40  # or the test would show nothing
+        found = [int(word[1:]) for word, _ in answers if int(word[1:]) > 2]
+        np.testing.assert_allclose(scores[found], scores[allowed[: len(found)]], atol=1e-15)
+
+
 def test_zero_vectors_have_cosine_zero_and_nothing_is_nan() -> None:
     zero = WordVectors(["zero", "a", "b", "c"], np.array([[0, 0], [1, 0], [0, 2], [-3, 0]], np.float32))
     assert zero.similarity("zero", "a") == 0.0

@@ -282,6 +282,7 @@ BINARY = b"2 3\na " + TWO[0].tobytes() + b"\nb " + TWO[1].tobytes() + b"\n"
         (b"2 3\na 1 2 3\nb 4 5 6\nc 7 8 9\n", "expected 2 words, more lines follow"),
         (b"2 3\na 1 2 3\nb 4.0000 5.0000\n", "line 3: expected 3 numbers after the word, found 2"),
         (b"2 3\na 1 2 3\nb 4 5 x\x1b\n", r"line 3: expected 3 numbers after the word, could not convert .*b'x\\x1b'"),
+        (b"1 3\na 1 2 NA\n", "line 2: expected 3 numbers after the word, could not convert"),
         (b"2 3\na 1 2 3\nb 4 5 6.5", "the line of word 2 has no end; the file is cut"),
         (b"2 3\na 1 2 3\na 4 5 6\n", "words: 1 come twice, first 'a'"),
         (

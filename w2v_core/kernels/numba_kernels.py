@@ -123,42 +123,46 @@ def _loss_of(settings: Any) -> float:
 
 
 @njit(nogil=True, inline="always")
-def _noise_products(hidden: int, noise: int, partials: int, negative: int, row_bytes: int) -> None:
-    k = 0
+def _products(hidden: int, stride: int, targets: int, noise: int, partials: int, negative: int, row_bytes: int) -> None:
+    k = 1 if negative == 1 else 2
+    if k == 1:
+        op.products_1(hidden, stride, targets, noise, partials, row_bytes)
+    else:
+        op.products_2(hidden, stride, targets, noise, partials, row_bytes)
     while k < negative:
         rest = negative - k
         at = partials + (k + 1) * 256
         if rest >= 3 and rest != 4:
-            op.noise_products_3(hidden, noise + 8 * k, at, row_bytes)
+            op.noise_products_3(hidden, stride, 0, noise + 8 * k, at, row_bytes)
             k += 3
         elif rest >= 2:
-            op.noise_products_2(hidden, noise + 8 * k, at, row_bytes)
+            op.noise_products_2(hidden, stride, 0, noise + 8 * k, at, row_bytes)
             k += 2
         else:
-            op.noise_products_1(hidden, noise + 8 * k, at, row_bytes)
+            op.noise_products_1(hidden, stride, 0, noise + 8 * k, at, row_bytes)
             k += 1
 
 
 @njit(nogil=True, inline="always")
-def _noise_updates(hidden: int, noise: int, to_output: int, negative: int, row_bytes: int) -> None:
+def _noise_updates(hidden: int, stride: int, noise: int, to_output: int, negative: int, row_bytes: int) -> None:
     k = 0
     while k < negative:
         rest = negative - k
         at = to_output + (k + 1) * 32
         if rest >= 5:
-            op.noise_updates_5(hidden, noise + 8 * k, at, row_bytes)
+            op.noise_updates_5(hidden, stride, noise + 8 * k, at, row_bytes)
             k += 5
         elif rest == 4:
-            op.noise_updates_4(hidden, noise + 8 * k, at, row_bytes)
+            op.noise_updates_4(hidden, stride, noise + 8 * k, at, row_bytes)
             k += 4
         elif rest == 3:
-            op.noise_updates_3(hidden, noise + 8 * k, at, row_bytes)
+            op.noise_updates_3(hidden, stride, noise + 8 * k, at, row_bytes)
             k += 3
         elif rest == 2:
-            op.noise_updates_2(hidden, noise + 8 * k, at, row_bytes)
+            op.noise_updates_2(hidden, stride, noise + 8 * k, at, row_bytes)
             k += 2
         else:
-            op.noise_updates_1(hidden, noise + 8 * k, at, row_bytes)
+            op.noise_updates_1(hidden, stride, noise + 8 * k, at, row_bytes)
             k += 1
 
 
@@ -174,8 +178,10 @@ def _train_cbow(
     for i in range(start, stop):
         reach_left = max(reach_left, np.int64(left_N[i]))
         reach_right = max(reach_right, np.int64(right_N[i]))
-    most_rows = BLOCK + reach_left + reach_right
-    scratch = _floats(_SETTINGS_FLOATS + (negative + 1) * GROUP * 10 + (most_rows + BLOCK + GROUP + 4) * row_floats)
+    # Both running sums live in rings just long enough for one window, so they stay in the first-level cache.
+    ring_rows = reach_left + reach_right + 2
+    most_rows = BLOCK + reach_left + reach_right + 1
+    scratch = _floats(_SETTINGS_FLOATS + (negative + 1) * GROUP * 10 + (2 * ring_rows + 2 * BLOCK + 4) * row_floats)
     settings_floats = scratch[:_SETTINGS_FLOATS]
     _reset_settings(settings_floats)
     settings = _address(scratch)
@@ -183,17 +189,18 @@ def _train_cbow(
     to_gradient = partials + (negative + 1) * GROUP * 32
     to_output = to_gradient + (negative + 1) * GROUP * 4
     zero_row = to_output + (negative + 1) * GROUP * 4
-    sink, running, prefix = zero_row + row_bytes, zero_row + 2 * row_bytes, zero_row + 3 * row_bytes
-    gradients = prefix + (most_rows + 1) * row_bytes
+    sink, running, ring = zero_row + row_bytes, zero_row + 2 * row_bytes, zero_row + 3 * row_bytes
+    changes = ring_rows * row_bytes
+    gradients = ring + 2 * ring_rows * row_bytes
     hidden = gradients + BLOCK * row_bytes
+    ring_at = np.empty(most_rows + 1, np.int64)
+    for j in range(most_rows + 1):
+        ring_at[j] = ring + j % ring_rows * row_bytes
+    stride = GROUPS * row_bytes
     words = np.empty(GROUP, np.int32)
     targets = np.empty(GROUP, np.int64)
     noise_ids = np.empty((GROUPS + 1) * negative, np.int32)
     noise = np.empty((GROUPS + 1) * negative, np.int64)
-    begun = np.empty(most_rows + 1, np.int32)
-    ended = np.empty(most_rows + 1, np.int32)
-    next_begun = np.empty(BLOCK, np.int32)
-    next_ended = np.empty(BLOCK, np.int32)
     examples = 0
 
     for first in range(start, stop, BLOCK):
@@ -206,18 +213,24 @@ def _train_cbow(
                 return examples, np.nan, _BAD_NOISE, np.int64(word)
             noise_ids[j] = word
             noise[j] = w_out + np.int64(word) * row_bytes
-        halo, halo_end = first, last
+
+        halo = max(first - reach_left, 0)
+        halo_end = min(last + reach_right, tokens_N.shape[0])
+        j = halo
+        op.zero_rows(ring_at[0], row_bytes, 1)
         for i in range(first, last):
-            halo = min(halo, i - np.int64(left_N[i]))
-            halo_end = max(halo_end, i + np.int64(right_N[i]) + 1)
-        for j in range(halo_end - halo):
-            op.add_rows(prefix + (j + 1) * row_bytes, prefix + j * row_bytes, w_in + np.int64(tokens_N[halo + j]) * row_bytes, row_bytes)
-        begun[: halo_end - halo + 1] = -1
-        ended[: halo_end - halo + 1] = -1
+            upper = i + np.int64(right_N[i]) + 1
+            while j < upper:
+                op.add_rows(ring_at[j + 1 - halo], ring_at[j - halo], w_in + np.int64(tokens_N[j]) * row_bytes, row_bytes)
+                j += 1
+            op.window_row(
+                hidden + (i - first) * row_bytes, ring_at[upper - halo], ring_at[i - np.int64(left_N[i]) - halo],
+                w_in + np.int64(tokens_N[i]) * row_bytes, row_bytes,
+            )  # fmt: skip
+
         # The next block's rows are asked for during this one, those of the next group during this group.
         ahead = last
         ahead_end = min(last + BLOCK + reach_right, tokens_N.shape[0]) if last < stop else last
-
         for group in range(GROUPS):
             if first + group >= last:
                 break
@@ -231,61 +244,49 @@ def _train_cbow(
                     inverse = np.float32(1.0) / np.float32(n)
                     settings_floats[u] = inverse
                     settings_floats[8 + u] = inverse if exact else np.float32(1.0)
-                    lower, upper = i - np.int64(left_N[i]) - halo, i + np.int64(right_N[i]) + 1 - halo
-                    op.hidden_row(
-                        hidden + u * row_bytes, prefix + upper * row_bytes, prefix + lower * row_bytes,
-                        w_in + np.int64(word) * row_bytes, targets[u], partials + u * 32, row_bytes,
-                    )  # fmt: skip
-                    slot = np.int32(group * GROUP + u)
-                    next_begun[slot] = begun[lower]
-                    begun[lower] = slot
-                    next_ended[slot] = ended[upper]
-                    ended[upper] = slot
                     examples += 1
                 else:
                     words[u] = -1
                     targets[u] = sink
                     settings_floats[u] = np.float32(1.0)
                     settings_floats[8 + u] = np.float32(1.0)
-                    op.hidden_row(hidden + u * row_bytes, zero_row, zero_row, zero_row, zero_row, partials + u * 32, row_bytes)
+                    op.zero_rows(hidden + (i - first) * row_bytes, row_bytes, 1)
                 if i + 1 < stop:
-                    op.prefetch_row(w_out + np.int64(tokens_N[i + 1]) * row_bytes, row_bytes, 1)
+                    op.prefetch_near(w_out + np.int64(tokens_N[i + 1]) * row_bytes, row_bytes)
                 if ahead < ahead_end:
-                    op.prefetch_row(w_in + np.int64(tokens_N[ahead]) * row_bytes, row_bytes, 0)
+                    op.prefetch_far(w_in + np.int64(tokens_N[ahead]) * row_bytes, row_bytes)
                     ahead += 1
             for k in range((group + 1) * negative, (group + 2) * negative):
-                op.prefetch_row(noise[k], row_bytes, 1)
+                op.prefetch_near(noise[k], row_bytes)
             group_noise = _address(noise) + group * negative * 8
-            _noise_products(hidden, group_noise, partials, negative, row_bytes)
+            group_hidden = hidden + group * row_bytes
+            _products(group_hidden, stride, _address(targets), group_noise, partials, negative, row_bytes)
             op.errors(
                 partials, _address(words), _address(noise_ids) + group * negative * 4, settings, to_gradient, to_output, negative
             )
             op.gradient_rows(
-                gradients + group * GROUP * row_bytes, hidden, _address(targets), group_noise, to_gradient, to_output, negative, row_bytes
-            )
-            _noise_updates(hidden, group_noise, to_output, negative, row_bytes)
+                gradients + group * row_bytes, group_hidden, stride, _address(targets), group_noise,
+                to_gradient, to_output, negative, row_bytes,
+            )  # fmt: skip
+            _noise_updates(group_hidden, stride, group_noise, to_output, negative, row_bytes)
 
         op.zero_rows(running, row_bytes, 1)
-        for j in range(halo_end - halo):
-            plus, minus, own = zero_row, zero_row, zero_row
-            slot = begun[j]
-            if slot >= 0:
-                plus = gradients + slot * row_bytes
-                slot = next_begun[slot]
-                while slot >= 0:
-                    op.add_rows(running, running, gradients + slot * row_bytes, row_bytes)
-                    slot = next_begun[slot]
-            slot = ended[j]
-            if slot >= 0:
-                minus = gradients + slot * row_bytes
-                slot = next_ended[slot]
-                while slot >= 0:
-                    op.subtract_rows(running, running, gradients + slot * row_bytes, row_bytes)
-                    slot = next_ended[slot]
-            i = halo + j
-            if i >= first and i < last:
-                own = gradients + (((i - first) % GROUPS) * GROUP + (i - first) // GROUPS) * row_bytes
-            op.move_row(running, plus, minus, own, w_in + np.int64(tokens_N[i]) * row_bytes, row_bytes)
+        op.zero_rows(ring + changes, row_bytes, ring_rows)
+        j = halo
+        for i in range(first, last):
+            # No later window begins before i − reach_left, so the rows before that are complete.
+            while j < i - reach_left:
+                own = gradients + (j - first) * row_bytes if j >= first else zero_row
+                op.move_row(running, ring_at[j - halo] + changes, own, w_in + np.int64(tokens_N[j]) * row_bytes, row_bytes)
+                j += 1
+            op.scatter_row(
+                ring_at[i - np.int64(left_N[i]) - halo] + changes, ring_at[i + np.int64(right_N[i]) + 1 - halo] + changes,
+                gradients + (i - first) * row_bytes, row_bytes,
+            )  # fmt: skip
+        while j < halo_end:
+            own = gradients + (j - first) * row_bytes if j >= first and j < last else zero_row
+            op.move_row(running, ring_at[j - halo] + changes, own, w_in + np.int64(tokens_N[j]) * row_bytes, row_bytes)
+            j += 1
     return examples, _loss_of(settings_floats), _DONE, 0
 
 
@@ -330,7 +331,7 @@ def _train_skipgram(
                         return examples, np.nan, _BAD_NOISE, np.int64(word)
                     noise_ids[k] = word
                     noise[k] = w_out + np.int64(word) * row_bytes
-                    op.prefetch_row(noise[k], row_bytes, 1)
+                    op.prefetch_near(noise[k], row_bytes)
                 for u in range(GROUP):
                     i = first + group + u * GROUPS
                     if i < last and slot < np.int64(left_N[i]) + np.int64(right_N[i]):
@@ -339,16 +340,16 @@ def _train_skipgram(
                         words[u] = tokens_N[i]
                         targets[u] = w_out + np.int64(tokens_N[i]) * row_bytes
                         inputs[u] = w_in + np.int64(tokens_N[position]) * row_bytes
-                        op.copied_row(hidden + u * row_bytes, inputs[u], targets[u], partials + u * 32, row_bytes)
+                        op.add_rows(hidden + u * row_bytes, inputs[u], zero_row, row_bytes)
                         examples += 1
                     else:
                         words[u] = -1
                         targets[u] = sink
-                        op.copied_row(hidden + u * row_bytes, zero_row, zero_row, partials + u * 32, row_bytes)
-                _noise_products(hidden, _address(noise), partials, negative, row_bytes)
+                        op.zero_rows(hidden + u * row_bytes, row_bytes, 1)
+                _products(hidden, row_bytes, _address(targets), _address(noise), partials, negative, row_bytes)
                 op.errors(partials, _address(words), _address(noise_ids), settings, to_gradient, to_output, negative)
-                op.gradient_rows(gradients, hidden, _address(targets), _address(noise), to_gradient, to_output, negative, row_bytes)
-                _noise_updates(hidden, _address(noise), to_output, negative, row_bytes)
+                op.gradient_rows(gradients, hidden, row_bytes, _address(targets), _address(noise), to_gradient, to_output, negative, row_bytes)
+                _noise_updates(hidden, row_bytes, _address(noise), to_output, negative, row_bytes)
                 for u in range(GROUP):
                     if words[u] >= 0:
                         op.add_rows(inputs[u], inputs[u], gradients + u * row_bytes, row_bytes)

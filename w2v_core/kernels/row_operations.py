@@ -76,66 +76,63 @@ def subtract_rows(e: Emitter, target: Value, a: Value, b: Value, row_bytes: Valu
         e.store(e.builder.fsub(e.load(a, columns.index), e.load(b, columns.index)), target, columns.index)
 
 
-@operation(3)
-def prefetch_row(e: Emitter, address: Value, row_bytes: Value, level: Value) -> None:
-    """Asks for the lines of a row; `level` 1: all caches, 0: second level and up."""
-    near = e.builder.icmp_signed("!=", level, e.integer(0))
-    with e.builder.if_else(near) as (then, otherwise):
-        for branch, locality in ((then, 3), (otherwise, 2)):
-            with branch, e.loop(e.integer(0), row_bytes, LINE_BYTES) as columns:
-                e.prefetch(address, columns.index, locality)
+def _prefetch(level: int) -> Any:
+    @operation(2)
+    def prefetch_row(e: Emitter, address: Value, row_bytes: Value) -> None:
+        """Asks for the lines of a row that starts on any vector."""
+        with e.loop(e.integer(0), row_bytes, LINE_BYTES) as columns:
+            e.prefetch(address, columns.index, level)
+
+    return prefetch_row
 
 
-@operation(7)
-def hidden_row(
-    e: Emitter, hidden: Value, upper: Value, lower: Value, own: Value, target: Value, partial: Value, row_bytes: Value
-) -> None:
-    """hidden = upper − lower − own: the sum of the context rows; partial = the eight lanes of hidden · target."""
-    with e.loop(e.integer(0), row_bytes, VECTOR_BYTES, [e.splat(0.0)]) as columns:
-        window = e.builder.fsub(e.load(upper, columns.index), e.load(lower, columns.index))
-        value = e.builder.fsub(window, e.load(own, columns.index))
-        e.store(value, hidden, columns.index)
-        columns.next = [e.fma(value, e.load(target, columns.index), columns.state[0])]
-    e.store(columns.state[0], partial)
+prefetch_near, prefetch_far = _prefetch(3), _prefetch(2)
 
 
 @operation(5)
-def copied_row(e: Emitter, hidden: Value, source: Value, target: Value, partial: Value, row_bytes: Value) -> None:
-    """hidden = source; partial = the eight lanes of hidden · target."""
-    with e.loop(e.integer(0), row_bytes, VECTOR_BYTES, [e.splat(0.0)]) as columns:
-        value = e.load(source, columns.index)
-        e.store(value, hidden, columns.index)
-        columns.next = [e.fma(value, e.load(target, columns.index), columns.state[0])]
-    e.store(columns.state[0], partial)
+def window_row(e: Emitter, hidden: Value, upper: Value, lower: Value, own: Value, row_bytes: Value) -> None:
+    """hidden = upper − lower − own: the sum of the context rows."""
+    with e.loop(e.integer(0), row_bytes, VECTOR_BYTES) as columns:
+        window = e.builder.fsub(e.load(upper, columns.index), e.load(lower, columns.index))
+        e.store(e.builder.fsub(window, e.load(own, columns.index)), hidden, columns.index)
 
 
-def _noise_products(count: int) -> Any:
-    @operation(4)
-    def noise_products(e: Emitter, hidden: Value, noise_addresses: Value, partials: Value, row_bytes: Value) -> None:
-        """partials[k][u] = the eight lanes of hidden u · noise row k, for `count` noise rows: tiles of four by count."""
+def _products(count: int, with_targets: bool) -> Any:
+    @operation(6)
+    def products(
+        e: Emitter, hidden: Value, stride: Value, target_addresses: Value, noise_addresses: Value, partials: Value, row_bytes: Value
+    ) -> None:
+        """partials[k][u] = the eight lanes of H u · noise row k for `count` noise rows; first, if wanted, of H u · target u.
+
+        Tiles of four hidden rows by `count` (+ 1). The hidden rows are `stride` bytes apart.
+        """
         noise = [e.load(noise_addresses, 8 * k, I64) for k in range(count)]
+        width = count + with_targets
         for half in range(0, GROUP, HALF):
-            rows = [_row(e, hidden, row_bytes, half + u) for u in range(HALF)]
-            with e.loop(e.integer(0), row_bytes, VECTOR_BYTES, [e.splat(0.0)] * (HALF * count)) as columns:
+            rows = [_row(e, hidden, stride, half + u) for u in range(HALF)]
+            targets = [e.load(target_addresses, 8 * (half + u), I64) for u in range(HALF)] if with_targets else []
+            with e.loop(e.integer(0), row_bytes, VECTOR_BYTES, [e.splat(0.0)] * (HALF * width)) as columns:
                 words = [e.load(row, columns.index) for row in noise]
-                sums = columns.state
                 columns.next = []
                 for u in range(HALF):
                     value = e.load(rows[u], columns.index)
-                    columns.next += [e.fma(value, words[k], sums[u * count + k]) for k in range(count)]
+                    own = [e.load(targets[u], columns.index)] if with_targets else []
+                    sums = columns.state[u * width : (u + 1) * width]
+                    columns.next += [e.fma(value, word, total) for word, total in zip(own + words, sums, strict=True)]
             for u in range(HALF):
-                for k in range(count):
-                    e.store(columns.state[u * count + k], partials, (k * GROUP + half + u) * VECTOR_BYTES)
+                for k in range(width):
+                    e.store(columns.state[u * width + k], partials, (k * GROUP + half + u) * VECTOR_BYTES)
 
-    return noise_products
-
-
-noise_products_1, noise_products_2, noise_products_3 = (_noise_products(count) for count in (1, 2, 3))
+    return products
 
 
-@operation(8)
+noise_products_1, noise_products_2, noise_products_3 = (_products(count, False) for count in (1, 2, 3))
+products_1, products_2 = (_products(count, True) for count in (1, 2))
+
+
+@operation(9)
 def gradient_rows(
-    e: Emitter, gradients: Value, hidden: Value, target_addresses: Value, noise_addresses: Value,
+    e: Emitter, gradients: Value, hidden: Value, stride: Value, target_addresses: Value, noise_addresses: Value,
     to_gradient: Value, to_output: Value, negative: Value, row_bytes: Value,
 ) -> None:  # fmt: skip
     """gradient u = Σ over the target (k = 0) and the noise rows of to_gradient[k][u] · row; then target u += to_output[0][u] · H u.
@@ -162,12 +159,12 @@ def gradient_rows(
                     sums = noise.state[(u - half) * wide : (u - half + 1) * wide]
                     noise.next += [e.fma(factor, words[v], sums[v]) for v in range(wide)]
             for u in members:
-                row = _row(e, gradients, row_bytes, u)
+                row = _row(e, gradients, stride, u)
                 for v in range(wide):
                     e.store(noise.state[(u - half) * wide + v], row, at[v])
         for u in range(GROUP):
             factor = e.broadcast(to_output, 4 * u)
-            row = _row(e, hidden, row_bytes, u)
+            row = _row(e, hidden, stride, u)
             for v in range(wide):
                 e.store(e.fma(factor, e.load(row, at[v]), e.load(targets[u], at[v])), targets[u], at[v])
 
@@ -175,11 +172,11 @@ def gradient_rows(
 
 
 def _noise_updates(count: int, wide: int) -> Any:
-    @operation(4)
-    def noise_updates(e: Emitter, hidden: Value, noise_addresses: Value, to_output: Value, row_bytes: Value) -> None:
+    @operation(5)
+    def noise_updates(e: Emitter, hidden: Value, stride: Value, noise_addresses: Value, to_output: Value, row_bytes: Value) -> None:
         """Noise row k += Σ over u of to_output[k][u] · H u, for `count` rows in order; the same row may come twice."""
         noise = [e.load(noise_addresses, 8 * k, I64) for k in range(count)]
-        rows = [_row(e, hidden, row_bytes, u) for u in range(GROUP)]
+        rows = [_row(e, hidden, stride, u) for u in range(GROUP)]
 
         def body(offset: Value, wide: int) -> None:
             at = [_at(e, offset, vector) for vector in range(wide)]
@@ -206,13 +203,22 @@ noise_updates_1, noise_updates_2, noise_updates_3 = (_noise_updates(count, 3) fo
 noise_updates_4, noise_updates_5 = (_noise_updates(count, 2) for count in (4, 5))
 
 
-@operation(6)
-def move_row(e: Emitter, running: Value, begun: Value, ended: Value, own: Value, row: Value, row_bytes: Value) -> None:
-    """running += begun − ended; row += running − own: one step of the running sum over a block's difference array."""
+@operation(4)
+def scatter_row(e: Emitter, begin: Value, end: Value, gradient: Value, row_bytes: Value) -> None:
+    """begin += gradient; end −= gradient, two different rows: a window's gradient into the difference array."""
     with e.loop(e.integer(0), row_bytes, VECTOR_BYTES) as columns:
-        change = e.builder.fsub(e.load(begun, columns.index), e.load(ended, columns.index))
-        total = e.builder.fadd(e.load(running, columns.index), change)
+        value = e.load(gradient, columns.index)
+        e.store(e.builder.fadd(e.load(begin, columns.index), value), begin, columns.index)
+        e.store(e.builder.fsub(e.load(end, columns.index), value), end, columns.index)
+
+
+@operation(5)
+def move_row(e: Emitter, running: Value, change: Value, own: Value, row: Value, row_bytes: Value) -> None:
+    """running += change; row += running − own; change = 0: one step of the running sum over the difference array."""
+    with e.loop(e.integer(0), row_bytes, VECTOR_BYTES) as columns:
+        total = e.builder.fadd(e.load(running, columns.index), e.load(change, columns.index))
         e.store(total, running, columns.index)
+        e.store(e.splat(0.0), change, columns.index)
         moved = e.builder.fsub(total, e.load(own, columns.index))
         e.store(e.builder.fadd(e.load(row, columns.index), moved), row, columns.index)
 
@@ -274,39 +280,39 @@ def errors(
     targets = e.load(words, 0, V8I)
     present = e.builder.icmp_signed(">=", targets, e.splat_int(0))
     zero = e.integer(0)
-    _error(e, partials, present, True, inverse, scale, alpha, to_gradient, to_output, settings, zero)
-    with e.loop(zero, negative, 1) as noise:
+
+    def row(index: Value, counted: Value, positive: bool, linear: Value, product: Value) -> list[Value]:
+        sums = _lane_sums(e, e.builder.add(partials, e.builder.mul(index, e.integer(GROUP * VECTOR_BYTES))))
+        logit = e.builder.fmul(sums, inverse)
+        sigma, above, factor = _error(e, logit, positive)
+        step = e.builder.fmul(sigma, alpha if positive else e.builder.fneg(alpha))
+        step = e.builder.select(counted, step, e.splat(0.0))
+        offset = e.builder.mul(index, e.integer(VECTOR_BYTES))
+        e.store(e.builder.fmul(step, scale), to_gradient, offset)
+        e.store(e.builder.fmul(step, inverse), to_output, offset)
+        linear = e.builder.fadd(linear, e.builder.select(counted, above, e.splat(0.0)))
+        return [linear, e.builder.fmul(product, e.builder.select(counted, factor, e.splat(1.0)))]
+
+    begun = row(zero, present, True, e.splat(0.0), e.splat(1.0))
+    with e.loop(zero, negative, 1, begun) as noise:
         word = e.broadcast(noise_ids, e.builder.mul(noise.index, e.integer(4)), I32)
         counted = e.builder.and_(present, e.builder.icmp_signed("!=", targets, word))
-        row = e.builder.add(noise.index, e.integer(1))
-        offset = e.builder.mul(row, e.integer(GROUP * VECTOR_BYTES))
-        own = e.builder.add(partials, offset)
-        step = e.builder.mul(row, e.integer(VECTOR_BYTES))
-        _error(e, own, counted, False, inverse, scale, alpha, to_gradient, to_output, settings, step)
+        noise.next = row(e.builder.add(noise.index, e.integer(1)), counted, False, *noise.state)
+    _add_loss(e, settings, *noise.state)
 
 
-def _error(
-    e: Emitter, partials: Value, counted: Value, positive: bool, inverse: Value, scale: Value, alpha: Value,
-    to_gradient: Value, to_output: Value, settings: Value, offset: Value,
-) -> None:  # fmt: skip
+def _error(e: Emitter, logit: Value, positive: bool) -> tuple[Value, Value, Value]:
+    """(σ(∓x), max(∓x, 0), 1 + e**−|x|) with the upper sign for the target: its loss is the second + log of the third."""
     builder = e.builder
-    logit = builder.fmul(_lane_sums(e, partials), inverse)
     small = _exp_of_minus(e, logit)
-    sum_ = builder.fadd(e.splat(1.0), small)
-    # σ(x) = 1/(1+t) for x >= 0 and t/(1+t) below, t = e**−|x|; the target needs σ(−x).
-    top = builder.select(
-        builder.fcmp_ordered("<" if not positive else ">=", logit, e.splat(0.0)), small, e.splat(1.0)
-    )
-    sigma = builder.fdiv(top, sum_)
-    # An unordered logit chose the 1 on top; the NaN in the divisor carries it on.
-    step = builder.fmul(sigma, alpha if positive else builder.fneg(alpha))
-    step = builder.select(counted, step, e.splat(0.0))
-    e.store(builder.fmul(step, scale), to_gradient, offset)
-    e.store(builder.fmul(step, inverse), to_output, offset)
-    # The loss of a logit is max(±x, 0) + log(1 + t). (|x| ± x)/2 is that maximum, and NaN for infinities.
+    factor = builder.fadd(e.splat(1.0), small)
+    # σ(x) = 1/(1+t) for x >= 0 and t/(1+t) below, t = e**−|x|. NaN takes the 1, and is carried on by the divisor.
+    over = builder.fcmp_ordered(">=" if positive else "<", logit, e.splat(0.0))
+    sigma = builder.fdiv(builder.select(over, small, e.splat(1.0)), factor)
+    # (|x| ∓ x)/2 is the maximum, and NaN for infinities, which makes divergence visible.
     size = e.call("llvm.fabs", logit)
-    linear = builder.fmul(builder.fsub(size, logit) if positive else builder.fadd(size, logit), e.splat(0.5))
-    _add_loss(e, settings, builder.select(counted, linear, e.splat(0.0)), builder.select(counted, sum_, e.splat(1.0)))
+    above = builder.fmul(builder.fsub(size, logit) if positive else builder.fadd(size, logit), e.splat(0.5))
+    return sigma, above, factor
 
 
 _MANTISSA = (1 << 52) - 1

@@ -1,8 +1,12 @@
-"""Words of UTF-8 text as dense ids: one pass that splits, folds case, hashes and counts, without one string object.
+"""Words of UTF-8 text as dense ids: split, fold case, hash and count without one string object.
 
-`WordTable` hands out ids in order of first occurrence, so the ids are a function of the text alone. The pass
-reads each byte once and looks each word up in an open-addressing table whose slots carry 32 bits of the hash beside the
-id; a slot that agrees is confirmed byte by byte, so two words never share an id, whatever the text's author wished.
+`WordTable` hands out ids in order of first occurrence, so the ids are a function of the text alone. Two passes over a chunk
+that fits the cache: `_scan` writes the words' bytes end to end and one 64-bit key a word, `_look_up` turns keys into
+ids (in one pass the same work took twice the time: too much at once for the compiler's registers).
+
+A word of at most eight bytes is packed into its key, which is exact, because no word holds NUL. A longer word's key is a
+hash, and a slot with the same hash is confirmed byte by byte: two words never share an id, whatever the text's author
+wished. Slots are (key, id + 1) pairs, so that looking up a short word costs one cache line.
 """
 
 from __future__ import annotations
@@ -15,8 +19,8 @@ SEPARATOR, NEWLINE, IGNORED, WORD = 0, 1, 2, 3
 """Classes of a character. In a byte table, a value above IGNORED is the byte that the word receives."""
 SHOWN_BYTES = 120
 _SAMPLES = 3
-_POSITION, _TOKENS, _SENTENCES, _WORDS, _ARENA, _DROPPED, _OPEN = range(7)
-"""Cells of the state that survives between two calls of the kernel."""
+_LONG = np.uint64(1 << 63)
+"""Set in a slot's second cell when its key is a hash."""
 
 
 class WordTable:
@@ -24,30 +28,24 @@ class WordTable:
 
     def __init__(self, max_token_bytes: int) -> None:
         self.max_token_bytes = max_token_bytes
-        self._state = np.zeros(7, np.int64)
-        self._slots = np.zeros(1 << 12, np.uint64)
+        self.dropped = 0
+        """How many tokens were longer than max_token_bytes; they have no id and no count."""
+        self.dropped_samples: list[bytes] = []
+        """The first bytes (at most SHOWN_BYTES) of the first three tokens dropped."""
+        self._words = 0
+        self._slots = np.zeros(2 << 12, np.uint64)
         self._ends = np.zeros(1 << 11, np.int64)
         self._counts = np.zeros(1 << 11, np.int64)
-        self._arena = np.zeros(max_token_bytes + (1 << 14), np.uint8)
-        self._samples = np.zeros((_SAMPLES, SHOWN_BYTES), np.uint8)
+        self._arena = np.zeros(1 << 14, np.uint8)
+        self._scratch = _scratch(0)
 
     def __len__(self) -> int:
-        return int(self._state[_WORDS])
-
-    @property
-    def dropped(self) -> int:
-        """How many tokens were longer than max_token_bytes; they have no id and no count."""
-        return int(self._state[_DROPPED])
-
-    @property
-    def dropped_samples(self) -> list[bytes]:
-        """The first bytes (at most SHOWN_BYTES) of the first three tokens dropped."""
-        return [bytes(row).rstrip(b"\0") for row in self._samples[: min(_SAMPLES, self.dropped)]]
+        return self._words
 
     def words(self) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
         """(data, ends, counts): word i is the bytes data[ends[i−1]:ends[i]] and occurred counts[i] times."""
-        words = len(self)
-        return self._arena[: self._state[_ARENA]], self._ends[:words], self._counts[:words]
+        ends = self._ends[: self._words]
+        return self._arena[: ends[-1] if len(ends) else 0], ends, self._counts[: self._words]
 
     def encode(
         self, text_M: NDArray[np.uint8], byte_table: NDArray[np.uint8], character_classes: NDArray[np.uint8]
@@ -57,201 +55,244 @@ class WordTable:
         `byte_table[256]` gives each ASCII byte's class or the byte it becomes; `character_classes[0x110000]` the class of
         every other character (it may be empty when the text is ASCII). The last line needs no newline.
         """
-        ids_N = np.empty(len(text_M) // 2 + 1, np.int32)
-        ends_S = np.empty(len(text_M) // 2 + 1, np.int64)
-        self._state[[_POSITION, _TOKENS, _SENTENCES, _OPEN]] = 0
-        while self._state[_POSITION] < len(text_M):
-            self._make_room()
-            _encode(
-                text_M, byte_table, character_classes, self.max_token_bytes, self._state, self._slots, self._ends,
-                self._counts, self._arena, self._samples, ids_N, ends_S,
-            )  # fmt: skip
-        tokens, sentences = self._state[_TOKENS], self._state[_SENTENCES]
-        if tokens > self._state[_OPEN]:
-            ends_S[sentences] = tokens
-            sentences += 1
-        return ids_N[:tokens].copy(), ends_S[:sentences].copy()
+        if len(text_M) > len(self._scratch[0]):
+            self._scratch = _scratch(2 * len(text_M))
+        folded, keys_N, offsets, ends_S = self._scratch
+        samples = np.zeros((_SAMPLES, 2), np.int64)
+        tokens, sentences, dropped = _scan(
+            text_M, byte_table, character_classes, self.max_token_bytes, folded, keys_N, offsets, ends_S, samples
+        )  # fmt: skip
+        self._drop(dropped, [bytes(text_M[start:stop]) for start, stop in samples[: min(dropped, _SAMPLES)]])
+        return self._look_up(folded, offsets, keys_N[:tokens]), ends_S[:sentences].copy()
 
     def intern(
-        self, data: NDArray[np.uint8], offsets: NDArray[np.int32], occurrences: NDArray[np.int64]
+        self, data: NDArray[np.uint8], offsets: NDArray[np.int64], occurrences: NDArray[np.int64]
     ) -> NDArray[np.int32]:
-        """Ids of words that are already split: word i is data[offsets[i]:offsets[i+1]] and occurred occurrences[i] times.
+        """Ids of distinct words that are already split: word i is data[offsets[i]:offsets[i+1]], met occurrences[i] times.
 
         Words longer than max_token_bytes get −1 and are counted as dropped.
         """
-        ids = np.empty(len(occurrences), np.int32)
-        self._state[_POSITION] = 0
-        while self._state[_POSITION] < len(ids):
-            self._make_room()
-            _intern(
-                data, offsets, occurrences, self.max_token_bytes, self._state, self._slots, self._ends, self._counts,
-                self._arena, self._samples, ids,
-            )  # fmt: skip
+        fits = np.diff(offsets) <= self.max_token_bytes
+        long = np.flatnonzero(~fits)
+        shown = np.repeat(long[:_SAMPLES], occurrences[long[:_SAMPLES]].clip(max=_SAMPLES))[:_SAMPLES]
+        self._drop(int(occurrences[long].sum()), [bytes(data[offsets[i] : offsets[i] + SHOWN_BYTES]) for i in shown])
+        # A long word is looked up as an empty one, so that the rest keep their places, and then forgotten.
+        keys = np.empty(len(occurrences), np.uint64)
+        _key_words(data, offsets, fits, keys)
+        ids = np.full(len(occurrences), -1, np.int32)
+        kept = np.flatnonzero(fits)
+        if len(kept) == len(ids):
+            ids = self._look_up(data, offsets, keys)
+        else:
+            for at in kept:
+                ids[at] = self._look_up(data, offsets[at : at + 2], keys[at : at + 1])[0]
+        self._counts[ids[kept]] += occurrences[kept] - 1
         return ids
 
-    def _make_room(self) -> None:
-        """Leaves the kernel free to add at least one word: slots under half full, the arena with a word's room."""
-        words, used = len(self), int(self._state[_ARENA])
-        if len(self._arena) < used + self.max_token_bytes + 1:
-            self._arena = np.concatenate([self._arena, np.zeros(len(self._arena), np.uint8)])
-        if 2 * (words + 1) > len(self._slots):
-            self._slots = np.zeros(4 * len(self._slots), np.uint64)
-            _rehash(words, self._ends, self._arena, self._slots)
-        if words + 1 > len(self._ends):
-            self._ends = np.concatenate([self._ends, np.zeros(len(self._ends), np.int64)])
-            self._counts = np.concatenate([self._counts, np.zeros(len(self._counts), np.int64)])
+    def _drop(self, count: int, samples: list[bytes]) -> None:
+        self.dropped += count
+        self.dropped_samples = (self.dropped_samples + [sample[:SHOWN_BYTES] for sample in samples])[:_SAMPLES]
+
+    def _look_up(
+        self, data: NDArray[np.uint8], offsets: NDArray[np.int64], keys_N: NDArray[np.uint64]
+    ) -> NDArray[np.int32]:
+        ids_N = np.empty(len(keys_N), np.int32)
+        position = 0
+        while True:
+            position, self._words = _look_up(
+                data, offsets, keys_N, position, self._words, self._slots, self._ends, self._counts, self._arena, ids_N
+            )  # fmt: skip
+            if position == len(keys_N):
+                return ids_N
+            self._grow(int(offsets[position + 1] - offsets[position]))
+
+    def _grow(self, word_bytes: int) -> None:
+        """Makes room for at least one word of `word_bytes`; slots stay under half full."""
+        used = len(self.words()[0])
+        while len(self._arena) < used + word_bytes:
+            self._arena = np.concatenate([self._arena, np.zeros_like(self._arena)])
+        if 4 * (self._words + 1) > len(self._slots):
+            self._slots = np.zeros(2 * len(self._slots), np.uint64)
+            _rehash(self._words, self._ends, self._arena, self._slots)
+        if self._words + 1 > len(self._ends):
+            self._ends = np.concatenate([self._ends, np.zeros_like(self._ends)])
+            self._counts = np.concatenate([self._counts, np.zeros_like(self._counts)])
+
+
+def _scratch(
+    text_bytes: int,
+) -> tuple[NDArray[np.uint8], NDArray[np.uint64], NDArray[np.int64], NDArray[np.int64]]:
+    """(folded, keys, offsets, sentence ends) with room for any text of that length; kept, since fresh pages cost time."""
+    tokens = text_bytes // 2 + 1
+    return np.empty(text_bytes, np.uint8), np.empty(tokens, np.uint64), np.empty(tokens + 1, np.int64), np.empty(tokens, np.int64)
 
 
 @njit(nogil=True, cache=True, inline="always")
-def _step(h, byte):  # type: ignore[no-untyped-def]
-    return (h ^ np.uint64(byte)) * np.uint64(0x100000001B3)
+def _mix(key):  # type: ignore[no-untyped-def]
+    """The finaliser of MurmurHash3 (Appleby), so that keys that differ in one byte fall on unrelated slots."""
+    key ^= key >> np.uint64(33)
+    key *= np.uint64(0xFF51AFD7ED558CCD)
+    key ^= key >> np.uint64(33)
+    key *= np.uint64(0xC4CEB9FE1A85EC53)
+    return key ^ (key >> np.uint64(33))
 
 
 @njit(nogil=True, cache=True, inline="always")
-def _finish(h):  # type: ignore[no-untyped-def]
-    h ^= h >> np.uint64(32)
-    h *= np.uint64(0x9E3779B97F4A7C15)
-    return h ^ (h >> np.uint64(29))
+def _absorb(h, packed):  # type: ignore[no-untyped-def]
+    """The hash of a long word after eight more bytes."""
+    return _mix(h ^ packed) + np.uint64(0x9E3779B97F4A7C15)
 
 
 @njit(nogil=True, cache=True)
-def _rehash(words, ends, arena, slots):  # type: ignore[no-untyped-def]
-    mask = np.uint64(len(slots) - 1)
-    start = 0
-    for word_id in range(words):
-        h = np.uint64(0xCBF29CE484222325)
-        for at in range(start, ends[word_id]):
-            h = _step(h, arena[at])
-        start = ends[word_id]
-        h = _finish(h)
-        slot = h & mask
-        while slots[slot] != 0:
-            slot = (slot + np.uint64(1)) & mask
-        slots[slot] = (h & np.uint64(0xFFFFFFFF00000000)) | np.uint64(word_id + 1)
-
-
-@njit(nogil=True, cache=True, inline="always")
-def _find(h, start, length, words, slots, ends, arena):  # type: ignore[no-untyped-def]
-    """Id of the word in arena[start:start+length], which is new when the id equals `words` (its slot is then filled)."""
-    mask = np.uint64(len(slots) - 1)
-    tag = h & np.uint64(0xFFFFFFFF00000000)
-    slot = h & mask
-    while slots[slot] != 0:
-        entry = slots[slot]
-        if entry & np.uint64(0xFFFFFFFF00000000) == tag:
-            word_id = np.int64(entry & np.uint64(0xFFFFFFFF)) - 1
-            first = ends[word_id - 1] if word_id > 0 else 0
-            if ends[word_id] - first == length:
-                same = 0
-                while same < length and arena[first + same] == arena[start + same]:
-                    same += 1
-                if same == length:
-                    return word_id
-        slot = (slot + np.uint64(1)) & mask
-    slots[slot] = tag | np.uint64(words + 1)
-    return words
+def _key(data, start, length):  # type: ignore[no-untyped-def]
+    """The key of the word data[start:start+length]: its bytes packed, or the hash of eight bytes after the other."""
+    h = np.uint64(0)
+    packed = np.uint64(0)
+    for at in range(length):
+        if at > 0 and at & 7 == 0:
+            h = _absorb(h, packed)
+            packed = np.uint64(0)
+        packed |= np.uint64(data[start + at]) << np.uint64(8 * (at & 7))
+    return packed if length <= 8 else _absorb(h, packed)
 
 
 @njit(nogil=True, cache=True)
-def _encode(  # type: ignore[no-untyped-def]
-    text, byte_table, classes, max_bytes, state, slots, ends, counts, arena, samples, ids, sentence_ends
+def _key_words(data, offsets, fits, keys):  # type: ignore[no-untyped-def]
+    for i in range(len(keys)):
+        keys[i] = _key(data, offsets[i], offsets[i + 1] - offsets[i]) if fits[i] else 0
+
+
+@njit(nogil=True, cache=True)
+def _scan(  # type: ignore[no-untyped-def]
+    text, byte_table, classes, max_bytes, folded, keys, offsets, sentence_ends, samples
 ):
-    """Goes on from state[_POSITION] to the end of the text, or until the table has no room for one more word."""
-    size = len(text)
-    position, tokens, sentences = state[0], state[1], state[2]
-    words, used, opened = state[3], state[4], state[6]
+    """(tokens, sentences, dropped): word i's bytes are folded[offsets[i]:offsets[i+1]], its key is keys[i].
+
+    `samples` receives the ranges of the first dropped tokens in the text.
+    """
+    size = np.uint64(len(text))
+    one, seven, eight = np.uint64(1), np.uint64(7), np.uint64(8)
+    limit = np.uint64(max_bytes)
+    position, used = np.uint64(0), np.uint64(0)
+    tokens, sentences, dropped, opened = 0, 0, 0, 0
+    offsets[0] = 0
     while position < size:
-        if 2 * (words + 1) > len(slots) or words + 1 > len(ends) or used + max_bytes + 1 > len(arena):
-            break
-        # One word: its bytes go to the arena's free end, where they stay if the word is new.
-        h = np.uint64(0xCBF29CE484222325)
-        length = 0
+        start = position
+        packed, length = np.uint64(0), np.uint64(0)
         newline = False
         while position < size:
             byte = text[position]
             if byte < 128:
                 value = byte_table[byte]
-                position += 1
+                position += one
                 if value > 2:
-                    if length < max_bytes:
-                        arena[used + length] = value
-                    h = _step(h, value)
-                    length += 1
+                    packed |= np.uint64(value) << ((length & seven) << np.uint64(3))
+                    folded[used + length] = value
+                    length += one
                 elif value < 2:
                     newline = value == 1
                     break
                 continue
-            if byte < 0xE0:
-                width, code = 2, np.uint32(byte & 0x1F)
-            elif byte < 0xF0:
-                width, code = 3, np.uint32(byte & 0x0F)
-            else:
-                width, code = 4, np.uint32(byte & 0x07)
-            for following in range(1, width):
-                code = (code << np.uint32(6)) | np.uint32(text[position + following] & 0x3F)
+            width = one + np.uint64(byte >= 0xC0) + np.uint64(byte >= 0xE0) + np.uint64(byte >= 0xF0)
+            code = np.uint32(byte) & (np.uint32(0x7F) >> np.uint32(width))
+            for following in range(position + one, position + width):
+                code = (code << np.uint32(6)) | np.uint32(text[following] & 0x3F)
             kind = classes[code]
             if kind == 3:
                 for at in range(position, position + width):
-                    if length < max_bytes:
-                        arena[used + length] = text[at]
-                    h = _step(h, text[at])
-                    length += 1
+                    packed |= np.uint64(text[at]) << ((length & seven) << np.uint64(3))
+                    folded[used + length] = text[at]
+                    length += one
             position += width
             if kind < 2:
                 break
-        if length > max_bytes:
-            if state[5] < len(samples):
-                for at in range(min(max_bytes, samples.shape[1])):
-                    samples[state[5], at] = arena[used + at]
-            state[5] += 1
+        if length > limit:
+            if dropped < len(samples):
+                samples[dropped, 0], samples[dropped, 1] = start, position
+            dropped += 1
         elif length > 0:
-            word_id = _find(_finish(h), used, length, words, slots, ends, arena)
-            if word_id == words:
-                used += length
-                ends[words] = used
-                counts[words] = 0
-                words += 1
-            counts[word_id] += 1
-            ids[tokens] = word_id
+            keys[tokens] = packed if length <= eight else _key(folded, used, length)
+            used += length
             tokens += 1
+            offsets[tokens] = used
         if newline and tokens > opened:
             sentence_ends[sentences] = tokens
             sentences += 1
             opened = tokens
-    state[0], state[1], state[2] = position, tokens, sentences
-    state[3], state[4], state[6] = words, used, opened
+    if tokens > opened:
+        sentence_ends[sentences] = tokens
+        sentences += 1
+    return tokens, sentences, dropped
 
 
 @njit(nogil=True, cache=True)
-def _intern(  # type: ignore[no-untyped-def]
-    data, offsets, occurrences, max_bytes, state, slots, ends, counts, arena, samples, ids
-):
-    """Goes on from state[_POSITION] to the last word, or until the table has no room for one more."""
-    position, words, used = state[0], state[3], state[4]
-    while position < len(ids):
-        if 2 * (words + 1) > len(slots) or words + 1 > len(ends) or used + max_bytes + 1 > len(arena):
-            break
-        start, length = offsets[position], np.int64(offsets[position + 1] - offsets[position])
-        if length > max_bytes:
-            for _ in range(min(occurrences[position], len(samples))):
-                if state[5] < len(samples):
-                    for at in range(min(length, samples.shape[1])):
-                        samples[state[5], at] = data[start + at]
-                state[5] += 1
-            state[5] += max(0, occurrences[position] - len(samples))
-            ids[position] = -1
-        else:
-            h = np.uint64(0xCBF29CE484222325)
-            for at in range(length):
-                arena[used + at] = data[start + at]
-                h = _step(h, data[start + at])
-            word_id = _find(_finish(h), used, length, words, slots, ends, arena)
-            if word_id == words:
-                used += length
-                ends[words] = used
-                counts[words] = 0
+def _look_up(data, offsets, keys, position, words, slots, ends, counts, arena, ids):  # type: ignore[no-untyped-def]
+    """(position, words): ids of the words from `position` on, up to the end or to a new word for which there is no room."""
+    one = np.uint64(1)
+    mask = np.uint64(len(slots) // 2 - 1)
+    at, stop = np.uint64(position), np.uint64(len(keys))
+    while at < stop:
+        key = keys[at]
+        long = np.uint64(offsets[at + one] - offsets[at] > 8) << np.uint64(63)
+        slot = _mix(key) & mask
+        while True:
+            found, entry = slots[slot + slot], slots[slot + slot + one]
+            if entry == 0:
+                if not _has_room(words, slots, ends, arena, offsets[at + one] - offsets[at]):
+                    return np.int64(at), words
+                word_id = np.uint64(words)
+                _append(words, ends, arena, data, offsets[at], offsets[at + one])
+                slots[slot + slot] = key
+                slots[slot + slot + one] = (word_id + one) | long
                 words += 1
-            counts[word_id] += occurrences[position]
-            ids[position] = word_id
-        position += 1
-    state[0], state[3], state[4] = position, words, used
+                break
+            if found == key and entry & _LONG == long:
+                word_id = (entry & ~_LONG) - one
+                if long == 0 or _same(ends, arena, np.int64(word_id), data, offsets[at], offsets[at + one]):
+                    break
+            slot = (slot + one) & mask
+        counts[word_id] += 1
+        ids[at] = word_id
+        at += one
+    return np.int64(at), words
+
+
+@njit(nogil=True, cache=True)
+def _has_room(words, slots, ends, arena, length):  # type: ignore[no-untyped-def]
+    used = ends[words - 1] if words > 0 else 0
+    return 4 * (words + 1) <= len(slots) and words < len(ends) and used + length <= len(arena)
+
+
+@njit(nogil=True, cache=True)
+def _append(words, ends, arena, data, start, stop):  # type: ignore[no-untyped-def]
+    used = ends[words - 1] if words > 0 else 0
+    for at in range(stop - start):
+        arena[used + at] = data[start + at]
+    ends[words] = used + stop - start
+
+
+@njit(nogil=True, cache=True)
+def _same(ends, arena, word_id, data, start, stop):  # type: ignore[no-untyped-def]
+    """Whether the word `word_id` is data[start:stop]."""
+    first = ends[word_id - 1] if word_id > 0 else 0
+    if ends[word_id] - first != stop - start:
+        return False
+    for at in range(stop - start):
+        if arena[first + at] != data[start + at]:
+            return False
+    return True
+
+
+@njit(nogil=True, cache=True)
+def _rehash(words, ends, arena, slots):  # type: ignore[no-untyped-def]
+    mask = np.uint64(len(slots) // 2 - 1)
+    start = 0
+    for word_id in range(words):
+        length = ends[word_id] - start
+        key = _key(arena, start, length)
+        start = ends[word_id]
+        slot = _mix(key) & mask
+        while slots[slot + slot + np.uint64(1)] != 0:
+            slot = (slot + np.uint64(1)) & mask
+        slots[slot + slot] = key
+        slots[slot + slot + np.uint64(1)] = np.uint64(word_id + 1) | (_LONG if length > 8 else np.uint64(0))
