@@ -154,9 +154,6 @@ def create_database(path: Path) -> None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path.with_name(path.name + ".lock"), "a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if path.exists():
-            return
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
             new = Path(folder) / path.name
             MlflowClient(tracking_uri=f"sqlite:///{new}").search_experiments(max_results=1)

@@ -6,6 +6,7 @@ Two stubs appear, and both stand for a broken server: one that accepts and never
 from __future__ import annotations
 
 import datetime
+import fcntl
 import http.server
 import json
 import logging
@@ -33,7 +34,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from pipeline.config import Tracking
-from pipeline.delivery import Refused, connect, explain, open_experiment
+from pipeline.delivery import Refused, connect, create_database, explain, open_experiment
 from pipeline.errors import PermissionDeniedError, ServiceError
 from pipeline.shipping import EXIT_DRAINED, EXIT_LEFT_OVER, EXIT_REFUSED, Owner, Shipper, client_environment
 from pipeline.spool import Spool, spools
@@ -316,6 +317,18 @@ def test_two_processes_that_make_one_new_database_at_a_time_both_succeed(
     path, results = two_creations
     assert [status for status, _ in results] == [0, 0], results
     assert [file.name for file in sorted(path.parent.iterdir())] == ["mlflow.db", "mlflow.db.lock"]
+
+
+def test_a_database_that_another_process_is_making_is_waited_for_and_never_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "mlflow.db"
+    with open(tmp_path / "mlflow.db.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        waiting = threading.Thread(target=create_database, args=(path,))
+        waiting.start()
+        time.sleep(0.3)
+        path.write_bytes(b"theirs")
+    waiting.join()
+    assert path.read_bytes() == b"theirs"
 
 
 # ── servers ──────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -244,9 +244,18 @@ def test_ticks_are_few_and_cover_the_range(low: float, span: float) -> None:
         assert found[-1] >= high - 1e-6 * step
 
 
+def test_columns_are_those_of_a_terminal() -> None:
+    assert columns("king") == 4
+    assert columns("왕子ア") == 6
+    assert columns("e\u0301") == 1
+
+
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_the_terminal_summary_names_what_matters_within_its_width(width: int) -> None:
-    shown = format_summary(sample_summary(), width)
+    summary = sample_summary()
+    summary["neighbours"]["long"] = [[f"neighbour{number}", 0.9 - 0.01 * number] for number in range(20)]
+    summary["neighbours"]["넓은"] = [["가나다라", 0.9 - 0.01 * number] for number in range(20)]
+    shown = format_summary(summary, width)
     for fact in (
         "demo: complete",
         "tokenize       5.01M        reused",
