@@ -1,0 +1,24 @@
+"""The map: from raw text to tracked word vectors, stage by stage.
+
+    corpus files ─ tokenize ─▶ tokens/ ─ vocab ─▶ vocab/ ─ shards ─▶ shards/ ─ train ─▶ vectors/ ─ evaluate ─▶ report/
+                                                                                              └─ publish ─▶ exports/, MLflow
+
+Each stage file offers an `identity` (what decides its result) and a `build` (which makes it), and leaves one artefact that
+the next reads; stages never meet in memory. The pure function over one part stands beside its short Dask wiring.
+
+    cli.py         the command `w2v`                     run.py        the stages in order, reuse, summary
+    config.py      one YAML file = one complete run      errors.py     what a person is told, exit codes
+    store.py       artefacts: manifests, checksums       cluster.py    Dask, or this process, as `Workers`
+    corpus.py      which files, cut into which parts     reading.py    bytes of a part as clean text
+    pydocs.py      docstrings as a corpus                decompress.py .gz .zst .bz2 .xz, guarded
+    tokenizers.py  text → tokens                         tokenize.py   stage 1
+    vocab.py       stage 2                               shards.py     stage 3, once an epoch
+    rounds.py      the plan of training, pure            lanes.py      one worker's share of a round
+    exchange.py    how lanes of several processes meet   train.py      stage 4, round by round
+    layered.py     stage 4 with the textbook's layers    evaluate.py   stage 5
+    exports.py     other programs' formats               publish.py    stage 6
+    tracking.py    what MLflow is told (spool.py, delivery.py, shipping.py, registry.py carry it there)
+    report.py      the page and the tables (page.py, charts.py, results.py)      fetch.py   corpora by name
+
+Imports go pipeline → w2v_core, never back.
+"""

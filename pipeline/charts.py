@@ -27,6 +27,10 @@ class Curve:
     x_label: str
     y_label: str
     divisions: Sequence[float] = ()
+    levels: Sequence[tuple[float, float, float]] = ()
+    """(from x, to x, y): means over stretches, drawn as flat strokes behind the line."""
+    from_zero: bool = False
+    """True: the y axis begins at 0, so that heights can be compared."""
 
 
 def line_chart(curve: Curve, size: tuple[int, int] = WIDE) -> str:
@@ -36,7 +40,8 @@ def line_chart(curve: Curve, size: tuple[int, int] = WIDE) -> str:
         return ""
     width, height = size
     x_low, x_high = points[0][0], points[-1][0]
-    y_ticks = ticks(min(y for _, y in points), max(y for _, y in points), 5)
+    lowest = 0.0 if curve.from_zero else min(y for _, y in points)
+    y_ticks = ticks(lowest, max(y for _, y in points), 5)
     y_low, y_high = min(y_ticks[0], *(y for _, y in points)), max(y_ticks[-1], *(y for _, y in points))
 
     def left(x: float) -> float:
@@ -57,6 +62,9 @@ def line_chart(curve: Curve, size: tuple[int, int] = WIDE) -> str:
         if x_low <= x <= x_high:
             anchor = "end" if left(x) > width - 40 else "middle"
             parts.append(f'<text class="tick" text-anchor="{anchor}" x="{left(x):.1f}" y="{floor + 16}">{short(x)}</text>')
+    for start, stop, y in curve.levels:
+        begin, end, level = left(max(start, x_low)), left(min(stop, x_high)), top(y)
+        parts.append(f'<line class="level" x1="{begin:.1f}" x2="{end:.1f}" y1="{level:.1f}" y2="{level:.1f}"/>')
     path = " ".join(f"{left(x):.1f},{top(y):.1f}" for x, y in points)
     parts.append(f'<polyline class="curve" points="{path}"/>')
     x, y = points[-1]

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -233,7 +233,7 @@ def similar(source: Path, words: tuple[str, ...], topn: int) -> None:
 @click.argument("c")
 @click.option("-n", "topn", default=5, show_default=True)
 @click.option("--method", type=click.Choice(["3cosadd", "3cosmul"]), default="3cosadd", show_default=True)
-def analogy(source: Path, a: str, b: str, c: str, topn: int, method: str) -> None:
+def analogy(source: Path, a: str, b: str, c: str, topn: int, method: Literal["3cosadd", "3cosmul"]) -> None:
     """A is to B as C is to … (the words asked about are left out of the answers)."""
     vectors = _find_vectors(source)
     for found, score in _known(lambda: vectors.analogy(a, b, c, topn=topn, method=method)):

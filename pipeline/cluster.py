@@ -189,7 +189,7 @@ def _run_pinned(function: Callable[[Item], Result], item: Item, address: str) ->
     return function(item)
 
 
-def _cancel(client: Client, futures: Sequence[Future]) -> None:
+def _cancel(client: Client, futures: Sequence[Future[Any]]) -> None:
     with contextlib.suppress(Exception):  # the cluster may be gone; what matters is the error on its way up
         client.cancel(futures, force=True)
 

@@ -153,7 +153,7 @@ Format = Literal["word2vec-text", "word2vec-bin", "npy", "parquet", "safetensors
 
 
 class Publish(Section):
-    formats: list[Format] = Field(default_factory=lambda: ["word2vec-bin"])
+    formats: list[Format] = ["word2vec-bin"]
     register_as: str | None = Field(None, alias="register", pattern=r"^[A-Za-z0-9._-]{1,128}$")
     """Name in MLflow's model registry; null = the vectors are logged, not registered."""
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, populate_by_name=True)
@@ -203,16 +203,16 @@ class Cluster(Section):
 
 
 class RunConfig(Section):
-    run: Run = Field(default_factory=Run)
+    run: Run = Run()
     corpus: Corpus
-    tokenize: Tokenize = Field(default_factory=Tokenize)
-    vocab: Vocab = Field(default_factory=Vocab)
-    shards: Shards = Field(default_factory=Shards)
-    train: Train = Field(default_factory=Train)
-    evaluate: Evaluate = Field(default_factory=Evaluate)
-    publish: Publish = Field(default_factory=Publish)
-    tracking: Tracking = Field(default_factory=Tracking)
-    cluster: Cluster = Field(default_factory=Cluster)
+    tokenize: Tokenize = Tokenize()
+    vocab: Vocab = Vocab()
+    shards: Shards = Shards()
+    train: Train = Train()
+    evaluate: Evaluate = Evaluate()
+    publish: Publish = Publish()
+    tracking: Tracking = Tracking()
+    cluster: Cluster = Cluster()
 
     @property
     def workdir(self) -> Path:

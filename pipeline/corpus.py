@@ -96,9 +96,19 @@ class _Search:
 
     follow_symlinks: bool
     seen: set[tuple[int, int]] = field(default_factory=set)
+    """Device and inode of every file taken."""
+    entered: set[tuple[int, int, int]] = field(default_factory=set)
+    """Device and inode of the folders that the present input entered, and how much of a glob was left to match there."""
     left_out: Counter[str] = field(default_factory=Counter)
     example: dict[str, str] = field(default_factory=dict)
     unreadable: list[str] = field(default_factory=list)
+
+    def enter(self, status: os.stat_result, left: int) -> bool:
+        """Whether a folder is new to this input: so a loop of links ends, and many links cost no more than one."""
+        key = (status.st_dev, status.st_ino, left)
+        new = key not in self.entered
+        self.entered.add(key)
+        return new
 
     def leave_out(self, reason: str, path: str) -> None:
         self.left_out[reason] += 1
@@ -130,15 +140,14 @@ def plan_corpus(corpus: Corpus, *, forbidden: Path | None = None, known: Path | 
             found.extend(python_files)
             continue
         before = len(found)
-        found.extend(_expand(pattern, search, forbidden))
+        search.entered.clear()
+        found.extend(sorted(_expand(pattern, search, forbidden), key=lambda item: os.fsencode(item[0]).split(b"/")))
         if len(found) == before and not _already_counted(pattern, search):
             raise _nothing_found(pattern, search)
     if forbidden:
         _refuse_inside(found, forbidden)
-    kinds = [_kind(path, corpus) for path, _ in found[: len(found)]]
-    if python_files:
-        python_paths = {path for path, _ in python_files}
-        kinds = ["python" if path in python_paths else kind for (path, _), kind in zip(found, kinds, strict=True)]
+    python_paths = {path for path, _ in python_files}
+    kinds: list[Kind] = ["python" if path in python_paths else _kind(path, corpus) for path, _ in found]
     files = _digest(found, kinds, _read_known(known), search)
     _refuse_unreadable(search, corpus.skip_unreadable)
     if known:
@@ -172,7 +181,7 @@ def _expand(pattern: str, search: _Search, forbidden: Path | None) -> Iterator[t
     if stat.S_ISDIR(named.st_mode):
         if forbidden:
             _refuse_around(pattern, path, forbidden)
-        yield from _walk(path, search, {(named.st_dev, named.st_ino)})
+        yield from _walk(path, named, search)
     else:
         yield from _take(path, named, search)
 
@@ -216,27 +225,29 @@ def _glob(directory: str, components: Sequence[str], search: _Search) -> Iterato
             continue
         is_directory = stat.S_ISDIR(found.st_mode)
         if first == "**":
-            if is_directory:
+            if is_directory and search.enter(found, len(components)):
                 yield from _glob(entry.path, components, search)
         elif rest:
-            if is_directory:
+            if is_directory and search.enter(found, len(rest)):
                 yield from _glob(entry.path, rest, search)
         elif is_directory:
-            yield from _walk(entry.path, search, {(found.st_dev, found.st_ino)})
+            yield from _walk(entry.path, found, search)
         else:
             yield from _take(entry.path, found, search)
 
 
-def _walk(directory: str, search: _Search, above: set[tuple[int, int]]) -> Iterator[tuple[str, os.stat_result]]:
-    """Files below `directory`; `above` holds the folders on the way here, so that a loop of links ends."""
+def _walk(directory: str, status: os.stat_result, search: _Search) -> Iterator[tuple[str, os.stat_result]]:
+    """Files below `directory`."""
+    if not search.enter(status, 0):
+        return
     for entry in _entries(directory, search):
         found = _visible(entry, search)
         if found is None:
             continue
-        if not stat.S_ISDIR(found.st_mode):
+        if stat.S_ISDIR(found.st_mode):
+            yield from _walk(entry.path, found, search)
+        else:
             yield from _take(entry.path, found, search)
-        elif (found.st_dev, found.st_ino) not in above:
-            yield from _walk(entry.path, search, above | {(found.st_dev, found.st_ino)})
 
 
 def _entries(directory: str, search: _Search) -> list[os.DirEntry[str]]:
@@ -451,7 +462,7 @@ def cut_parts(plan: CorpusPlan, block_bytes: int) -> list[TextPart]:
                 shared, weight = [], 0
             shared.append(Piece(file, 0, len(file.row_groups) if file.kind == "parquet" else file.size))
             weight += cost
-            if weight >= block_bytes // 4 and _ends_here(file, cost, block_bytes):
+            if weight >= block_bytes // 2 and _ends_here(file, cost, block_bytes):
                 parts.append(_part(shared))
                 shared, weight = [], 0
             continue

@@ -148,12 +148,15 @@ def create_database(path: Path) -> None:
     that is killed in the middle leaves a file no version can open. So it is built under another name, by the one
     holder of a lock, and renamed.
     """
-    from mlflow import MlflowClient
-
     if path.exists():
         return
+    from mlflow import MlflowClient
+
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path.with_name(path.name + ".lock"), "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if path.exists():
+            return
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
             new = Path(folder) / path.name
             MlflowClient(tracking_uri=f"sqlite:///{new}").search_experiments(max_results=1)

@@ -242,7 +242,7 @@ def _train_steps(group: LaneGroup, task: RoundTask) -> RoundResult:
         step = task.plan.step(number)
         started = time.perf_counter()
         losses += group.pool.map(
-            lambda lane, step=step: _train_lane(group, task, kernels, noise_table, streams[lane], lane, step),  # type: ignore[misc]
+            lambda lane, step=step: _train_lane(group, task, kernels, noise_table, streams[lane], lane, step),
             group.lanes,
         )
         trained = time.perf_counter()

@@ -19,6 +19,7 @@ def round_curves(summary: Summary) -> list[Curve]:
     """Loss, learning rate and speed over the rounds of training; epochs' ends are marked."""
     rounds = [row for row in get(summary, "train.rounds", []) if isinstance(row, Mapping) and is_number(row.get("kept_tokens"))]
     ends: list[float] = []
+    means: list[tuple[float, float, float]] = []
     series: dict[str, list[tuple[float, float]]] = {"loss": [], "alpha": [], "speed": []}
     position = 0.0
     epoch = None
@@ -26,6 +27,8 @@ def round_curves(summary: Summary) -> list[Curve]:
         if epoch not in (None, row.get("epoch")):
             ends.append(position)
         epoch = row.get("epoch")
+        if is_number(row.get("loss")):
+            means.append((position, position + row["kept_tokens"], row["loss"]))
         position += row["kept_tokens"]
         series["loss"] += [(x, y) for x, y in row.get("points") or [(position, row.get("loss"))] if is_number(y)]
         if is_number(row.get("alpha")):
@@ -33,9 +36,9 @@ def round_curves(summary: Summary) -> list[Curve]:
         if is_number(row.get("raw_tokens")) and is_number(row.get("seconds")) and row["seconds"] > 0:
             series["speed"].append((position, row["raw_tokens"] / row["seconds"]))
     curves = (
-        Curve("Loss", series["loss"], "kept tokens", "mean a target, nats", ends),
+        Curve("Loss", series["loss"], "kept tokens", "mean a target, nats (broad strokes: mean of the round)", ends, means),
         Curve("Learning rate", series["alpha"], "kept tokens", "α", ends),
-        Curve("Speed", series["speed"], "kept tokens", "raw tokens/s", ends),
+        Curve("Speed", series["speed"], "kept tokens", "raw tokens/s", ends, from_zero=True),
     )
     return [curve for curve in curves if len(curve.points) > 1]
 

@@ -146,7 +146,7 @@ def global_ids(part_words: pa.ChunkedArray, words: pa.Array) -> NDArray[np.int32
     import pyarrow.compute as pc
 
     found = pc.fill_null(pc.index_in(part_words, value_set=words), -1)
-    return found.combine_chunks().to_numpy(zero_copy_only=False).astype(np.int32, copy=False)
+    return np.asarray(found.combine_chunks().to_numpy(zero_copy_only=False), dtype=np.int32)
 
 
 def read_sentences(path: Path) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
@@ -181,4 +181,4 @@ def _read_range(path: Path, start: int, stop: int) -> tuple[NDArray[np.int32], N
     """Columns token, left, right of rows [start, stop) of one shard."""
     table, offset = store.read_row_groups(path, start, stop)
     rows = table.slice(start - offset, stop - start)
-    return tuple(rows[name].to_numpy() for name in ("token", "left", "right"))  # type: ignore[return-value]
+    return rows["token"].to_numpy(), rows["left"].to_numpy(), rows["right"].to_numpy()

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline import lanes, layered, store
 from pipeline import shards as shard_stage
@@ -338,12 +339,12 @@ def _commit_vectors(training: Training, state: store.Artefact, history: Sequence
     return artefact
 
 
-def _assemble(training: Training, state: store.Artefact, matrix: int) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+def _assemble(training: Training, state: store.Artefact, matrix: int) -> NDArray[np.float32]:
     size = training.train.vector_size
     whole = np.empty((training.vocab_size, size), np.float32)
     for part in state.manifest.parts:
         if part.name == f"{lanes.MATRICES[matrix]}.npy":
-            return np.load(state.directory / part.name, allow_pickle=False).astype(np.float32, copy=False)
+            return np.asarray(np.load(state.directory / part.name, allow_pickle=False), dtype=np.float32)
         if part.name.startswith(lanes.MATRICES[matrix] + "-"):
             index = int(part.name.removesuffix(".npy").rsplit("-", 1)[1])
             block = np.load(state.directory / part.name, mmap_mode="r", allow_pickle=False)

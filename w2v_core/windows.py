@@ -41,7 +41,7 @@ def keep_probability(counts_V: NDArray[np.int64], sample: float) -> NDArray[np.f
     if sample == 0:
         return np.ones(len(counts_V), np.float64)
     ratio_V = sample * counts_V.sum(dtype=np.int64) / counts_V.astype(np.float64)
-    return np.minimum(1.0, np.sqrt(ratio_V) + ratio_V)
+    return np.asarray(np.minimum(1.0, np.sqrt(ratio_V) + ratio_V), dtype=np.float64)
 
 
 def keep_thresholds(probability_V: NDArray[np.float64]) -> NDArray[np.uint32]:

@@ -213,6 +213,10 @@ def test_the_loss_curve_is_the_points_of_the_rounds_and_epochs_are_marked() -> N
     assert loss.divisions == [2_400_000, 4_800_000]
     assert speed.points[0][1] == 1_250_000 / 0.16
     assert line_chart(loss).count('class="division"') == 2
+    assert line_chart(loss).count('class="level"') == 12
+    assert loss.levels[1] == (600_000, 1_200_000, sample_summary()["train"]["rounds"][1]["loss"])
+    assert ">0</text>" in line_chart(speed)
+    assert ">0</text>" not in line_chart(loss)
 
 
 def test_a_chart_leaves_out_what_is_not_finite_and_needs_two_points() -> None:

@@ -18,7 +18,7 @@ import importlib
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,7 @@ Backend = Literal["auto", "numba", "numpy", "cupy"]
 FloatRows = NDArray[np.float32]
 
 ROW_FLOATS = 8
-"""Rows are whole vectors of 8 float32: one AVX register. 16 would cost 8 % of the arithmetic at D = 100 and touch as many lines."""
+"""Rows are whole vectors of 8 float32, one AVX register; 16 would cost 8 % more arithmetic at D = 100 and save no cache line."""
 ALIGNMENT_BYTES = 64
 
 
@@ -121,7 +121,10 @@ def allocate_parameters(vocab_size: int, vector_size: int) -> tuple[FloatRows, F
 
 
 def initial_parameters(vocab_size: int, vector_size: int, seed: int) -> tuple[FloatRows, FloatRows]:
-    """(w_in_VD, w_out_VD): W_in uniform in [−½, ½)/D, W_out zero, as in word2vec.c. Value (v, d) depends on seed, v, d, D only."""
+    """(w_in_VD, w_out_VD): W_in uniform in [−½, ½)/D, W_out zero, as in word2vec.c.
+
+    Value (v, d) is a function of (seed, v, d, vector_size) alone.
+    """
     w_in_VD, w_out_VD = allocate_parameters(vocab_size, vector_size)
     rows_at_once = max(1, (1 << 20) // vector_size)
     for first in range(0, vocab_size, rows_at_once):
@@ -145,9 +148,11 @@ def check_slice(
     *, model: str, gradient: str, negative: int, alpha_start: float, alpha_end: float,
 ) -> None:  # fmt: skip
     """Raises if shapes, dtypes or options break the contract. Word ids and spans are checked by `check_stream`."""
-    named = {"w_in_VD": (w_in_VD, np.float32, 2), "w_out_VD": (w_out_VD, np.float32, 2), "tokens_N": (tokens_N, np.int32, 1),
-             "left_N": (left_N, np.uint8, 1), "right_N": (right_N, np.uint8, 1), "noise_table": (noise_table, np.int32, 1)}  # fmt: skip
-    for name, (array, dtype, dimensions) in named.items():
+    named: list[tuple[str, NDArray[Any], type[np.generic], int]] = [
+        ("w_in_VD", w_in_VD, np.float32, 2), ("w_out_VD", w_out_VD, np.float32, 2), ("tokens_N", tokens_N, np.int32, 1),
+        ("left_N", left_N, np.uint8, 1), ("right_N", right_N, np.uint8, 1), ("noise_table", noise_table, np.int32, 1),
+    ]  # fmt: skip
+    for name, array, dtype, dimensions in named:
         if array.dtype != dtype or array.ndim != dimensions or not array.flags.c_contiguous:
             raise TypeError(
                 f"{name}: expected a C-contiguous {np.dtype(dtype)} array of {dimensions} dimensions, "

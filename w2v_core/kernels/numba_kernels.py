@@ -28,8 +28,8 @@ from w2v_core.kernels import (
     raise_bad_span,
     raise_bad_word,
 )
-from w2v_core.kernels import numpy_kernels
 from w2v_core.kernels import row_operations as op
+from w2v_core.kernels.numpy_kernels import check_merge, mark_touched
 from w2v_core.reference import BLOCK, GROUP, GROUPS, SLOTS
 
 name = "numba"
@@ -38,8 +38,6 @@ _DONE, _BAD_SPAN, _BAD_WORD, _BAD_NOISE = 0, 1, 2, 3
 _LINE_FLOATS = 16
 _SETTINGS_FLOATS = 80
 
-merge_rows = numpy_kernels.merge_rows
-mark_touched = numpy_kernels.mark_touched
 
 
 def train_slice(
@@ -54,14 +52,14 @@ def train_slice(
         model=model, gradient=gradient, negative=negative, alpha_start=alpha_start, alpha_end=alpha_end,
     )  # fmt: skip
     vocab_size = len(w_in_VD)
-    problem, where = _check_stream(tokens_N, left_N, right_N, start, stop, vocab_size)
+    problem, where, span = _check_stream(tokens_N, left_N, right_N, start, stop, vocab_size)
     if problem == _BAD_SPAN:
         raise_bad_span(tokens_N, left_N, right_N, where)
     if problem == _BAD_WORD:
         raise_bad_word(tokens_N, where, vocab_size)
     train = _train_cbow if model == "cbow" else _train_skipgram
-    examples, loss_sum, problem, where = train(
-        w_in_VD, w_out_VD, tokens_N, left_N, right_N, start, stop, noise_table,
+    loss_sum, examples, problem, where = train(
+        w_in_VD, w_out_VD, tokens_N, left_N, right_N, start, stop, span, noise_table,
         gradient == "exact", negative, alpha_start, alpha_end, np.uint64(seed & (1 << 64) - 1),
     )  # fmt: skip
     if problem == _BAD_NOISE:
@@ -71,16 +69,18 @@ def train_slice(
 
 @njit(nogil=True, cache=True)
 def _check_stream(tokens_N: Any, left_N: Any, right_N: Any, start: int, stop: int, vocab_size: int) -> Any:
-    first, last = start, start
+    """(problem, position, span) with span = (most rows before a target, most rows after, first row read, last row read + 1)."""
+    most_left, most_right, first, last = 0, 0, start, stop
     for i in range(start, stop):
-        if i - left_N[i] < 0 or i + right_N[i] >= tokens_N.shape[0]:
-            return _BAD_SPAN, i
-        first = min(first, i - left_N[i])
-        last = max(last, i + right_N[i] + 1)
+        left, right = np.int64(left_N[i]), np.int64(right_N[i])
+        if i - left < 0 or i + right >= tokens_N.shape[0]:
+            return _BAD_SPAN, i, (0, 0, 0, 0)
+        most_left, most_right = max(most_left, left), max(most_right, right)
+        first, last = min(first, i - left), max(last, i + right + 1)
     for i in range(first, last):
         if tokens_N[i] < 0 or tokens_N[i] >= vocab_size:
-            return _BAD_WORD, i
-    return _DONE, 0
+            return _BAD_WORD, i, (0, 0, 0, 0)
+    return _DONE, 0, (most_left, most_right, first, last)
 
 
 @njit(nogil=True, inline="always")
@@ -168,16 +168,13 @@ def _noise_updates(hidden: int, stride: int, noise: int, to_output: int, negativ
 
 @njit(nogil=True, cache=True)
 def _train_cbow(
-    w_in_VD: Any, w_out_VD: Any, tokens_N: Any, left_N: Any, right_N: Any, start: int, stop: int, noise_table: Any,
+    w_in_VD: Any, w_out_VD: Any, tokens_N: Any, left_N: Any, right_N: Any, start: int, stop: int, span: Any, noise_table: Any,
     exact: bool, negative: int, alpha_start: float, alpha_end: float, seed: Any,
 ) -> Any:  # fmt: skip
     vocab_size, row_floats = w_in_VD.shape
     row_bytes = row_floats * 4
     w_in, w_out = _address(w_in_VD), _address(w_out_VD)
-    reach_left, reach_right = 0, 0
-    for i in range(start, stop):
-        reach_left = max(reach_left, np.int64(left_N[i]))
-        reach_right = max(reach_right, np.int64(right_N[i]))
+    reach_left, reach_right, first_row, last_row = span
     # Both running sums live in rings just long enough for one window, so they stay in the first-level cache.
     ring_rows = reach_left + reach_right + 2
     most_rows = BLOCK + reach_left + reach_right + 1
@@ -210,12 +207,12 @@ def _train_cbow(
         for j in range((GROUPS + 1) * negative):
             word = _draw(noise_table, seed, block_draw + j)
             if word < 0 or word >= vocab_size:
-                return examples, np.nan, _BAD_NOISE, np.int64(word)
+                return np.nan, examples, _BAD_NOISE, np.int64(word)
             noise_ids[j] = word
             noise[j] = w_out + np.int64(word) * row_bytes
 
-        halo = max(first - reach_left, 0)
-        halo_end = min(last + reach_right, tokens_N.shape[0])
+        halo = max(first - reach_left, first_row)
+        halo_end = min(last + reach_right, last_row)
         j = halo
         op.zero_rows(ring_at[0], row_bytes, 1)
         for i in range(first, last):
@@ -230,7 +227,7 @@ def _train_cbow(
 
         # The next block's rows are asked for during this one, those of the next group during this group.
         ahead = last
-        ahead_end = min(last + BLOCK + reach_right, tokens_N.shape[0]) if last < stop else last
+        ahead_end = min(last + BLOCK + reach_right, last_row)
         for group in range(GROUPS):
             if first + group >= last:
                 break
@@ -287,12 +284,12 @@ def _train_cbow(
             own = gradients + (j - first) * row_bytes if j >= first and j < last else zero_row
             op.move_row(running, ring_at[j - halo] + changes, own, w_in + np.int64(tokens_N[j]) * row_bytes, row_bytes)
             j += 1
-    return examples, _loss_of(settings_floats), _DONE, 0
+    return _loss_of(settings_floats), examples, _DONE, 0
 
 
 @njit(nogil=True, cache=True)
 def _train_skipgram(
-    w_in_VD: Any, w_out_VD: Any, tokens_N: Any, left_N: Any, right_N: Any, start: int, stop: int, noise_table: Any,
+    w_in_VD: Any, w_out_VD: Any, tokens_N: Any, left_N: Any, right_N: Any, start: int, stop: int, span: Any, noise_table: Any,
     exact: bool, negative: int, alpha_start: float, alpha_end: float, seed: Any,
 ) -> Any:  # fmt: skip
     vocab_size, row_floats = w_in_VD.shape
@@ -328,7 +325,7 @@ def _train_skipgram(
                 for k in range(negative):
                     word = _draw(noise_table, seed, draw + k)
                     if word < 0 or word >= vocab_size:
-                        return examples, np.nan, _BAD_NOISE, np.int64(word)
+                        return np.nan, examples, _BAD_NOISE, np.int64(word)
                     noise_ids[k] = word
                     noise[k] = w_out + np.int64(word) * row_bytes
                     op.prefetch_near(noise[k], row_bytes)
@@ -340,7 +337,7 @@ def _train_skipgram(
                         words[u] = tokens_N[i]
                         targets[u] = w_out + np.int64(tokens_N[i]) * row_bytes
                         inputs[u] = w_in + np.int64(tokens_N[position]) * row_bytes
-                        op.add_rows(hidden + u * row_bytes, inputs[u], zero_row, row_bytes)
+                        op.copy_row(hidden + u * row_bytes, inputs[u], row_bytes)
                         examples += 1
                     else:
                         words[u] = -1
@@ -353,4 +350,45 @@ def _train_skipgram(
                 for u in range(GROUP):
                     if words[u] >= 0:
                         op.add_rows(inputs[u], inputs[u], gradients + u * row_bytes, row_bytes)
-    return examples, _loss_of(settings_floats), _DONE, 0
+    return _loss_of(settings_floats), examples, _DONE, 0
+
+
+def merge_rows(base_RD: FloatRows, lanes: Sequence[FloatRows], method: Merge) -> None:
+    """See `Kernels.merge_rows`. Releases the GIL."""
+    check_merge(base_RD, lanes, method)
+    addresses_L = np.array([lane.ctypes.data for lane in lanes], np.int64)
+    _merge(base_RD, addresses_L, method == "adasum")
+
+
+@njit(nogil=True, cache=True)
+def _merge(base_RD: Any, addresses_L: Any, adasum: bool) -> None:
+    lanes = addresses_L.shape[0]
+    row_bytes = base_RD.shape[1] * 4
+    base = _address(base_RD)
+    scratch = _floats((lanes + 1) * base_RD.shape[1])
+    changes = _address(scratch)
+    scale = np.float32(1.0) if adasum else np.float32(1.0) / np.float32(lanes)
+    for r in range(base_RD.shape[0]):
+        row = base + r * row_bytes
+        for lane in range(lanes):
+            op.subtract_rows(changes + lane * row_bytes, addresses_L[lane] + r * row_bytes, row, row_bytes)
+        width = lanes
+        while width > 1:
+            for pair in range(width // 2):
+                left, right = changes + 2 * pair * row_bytes, changes + (2 * pair + 1) * row_bytes
+                if adasum:
+                    op.adasum_row(changes + pair * row_bytes, left, right, row_bytes)
+                else:
+                    op.add_rows(changes + pair * row_bytes, left, right, row_bytes)
+            if width % 2:
+                op.copy_row(changes + (width // 2) * row_bytes, changes + (width - 1) * row_bytes, row_bytes)
+            width = (width + 1) // 2
+        scratch[lanes * base_RD.shape[1]] = scale
+        if lanes > 1:
+            op.add_scaled_row(changes, row, changes, changes + lanes * row_bytes, row_bytes)
+        else:
+            # base + (lane − base) need not be the lane's bits.
+            op.copy_row(changes, addresses_L[0] + r * row_bytes, row_bytes)
+        op.copy_row(row, changes, row_bytes)
+        for lane in range(lanes):
+            op.copy_row(addresses_L[lane] + r * row_bytes, changes, row_bytes)

@@ -11,9 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from w2v_core.kernels import (
-    FloatRows, Gradient, Merge, Model, SliceResult, check_slice, check_stream, raise_bad_noise,
-)  # fmt: skip
-from w2v_core.reference import BLOCK, GROUPS, SLOTS, block_alpha
+    ROW_FLOATS,
+    FloatRows,
+    Gradient,
+    Merge,
+    Model,
+    SliceResult,
+    check_slice,
+    check_stream,
+    raise_bad_noise,
+)
+from w2v_core.reference import BLOCK, GROUP, GROUPS, SLOTS, block_alpha
 from w2v_core.sampler import mix64
 
 name = "numpy"
@@ -37,7 +45,7 @@ def train_slice(
             alpha = np.float32(block_alpha(first, start, stop, alpha_start, alpha_end))
             last = min(first + BLOCK, stop)
             if model == "cbow":
-                noise = draw_noise(noise_table, seed, block * GROUPS * negative, GROUPS * negative, len(w_in_VD))
+                noise = draw_noise(noise_table, seed, block * GROUPS * negative + np.arange(GROUPS * negative), len(w_in_VD))
                 block_loss, block_examples = _train_cbow_block(
                     w_in_VD, w_out_VD, tokens_N, left_N, right_N, first, last, noise.reshape(GROUPS, negative), gradient, alpha
                 )
@@ -51,7 +59,7 @@ def train_slice(
                     before = left_N[targets]
                     context = tokens_N[targets - before + slot + (slot >= before)]
                     draw = ((block * GROUPS + group) * SLOTS + slot) * negative
-                    noise = draw_noise(noise_table, seed, draw, negative, len(w_in_VD))
+                    noise = draw_noise(noise_table, seed, draw + np.arange(negative), len(w_in_VD))
                     slot_loss, step_UD = _train_group(w_out_VD, tokens_N[targets], w_in_VD[context], noise, alpha)
                     np.add.at(w_in_VD, context, step_UD)
                     loss, examples = loss + slot_loss, examples + len(targets)
@@ -69,7 +77,7 @@ def _train_cbow_block(
     halo, halo_end = int(begin_B.min()), int(end_B.max())
     rows_RD = w_in_VD[tokens_N[halo:halo_end]]
     # Summed in float64: float32 would do, but costs the same here and rounds less than any other kernel.
-    prefix_RD = np.zeros((len(rows_RD) + 1, w_in_VD.shape[1]))
+    prefix_RD: NDArray[np.float64] = np.zeros((len(rows_RD) + 1, w_in_VD.shape[1]))
     np.cumsum(rows_RD, axis=0, dtype=np.float64, out=prefix_RD[1:])
     width_B = end_B - begin_B - 1
     inverse_B = (1.0 / np.maximum(width_B, 1)).astype(np.float32)
@@ -103,14 +111,14 @@ def _train_group(
     target_U = np.einsum("ud,ud->u", hidden_UD, target_UD)
     noise_UK = hidden_UD @ noise_KD.T
     counted_UK = noise_K[None, :] != words_U[:, None]
-    loss = softplus(-target_U).sum() + np.where(counted_UK, softplus(noise_UK), 0).sum()
+    loss = float(softplus(-target_U).sum()) + float(np.where(counted_UK, softplus(noise_UK), 0.0).sum())
     target_step_U = alpha * sigmoid(-target_U)
     noise_step_UK = np.where(counted_UK, -alpha * sigmoid(noise_UK), np.float32(0))
     step_UD: FloatRows = target_step_U[:, None] * target_UD + noise_step_UK @ noise_KD
     # `add.at` adds one after the other, so words that occur twice get both steps.
     np.add.at(w_out_VD, words_U, target_step_U[:, None] * hidden_UD)
     np.add.at(w_out_VD, noise_K, noise_step_UK.T @ hidden_UD)
-    return float(loss), step_UD
+    return loss, step_UD
 
 
 def sigmoid(x: FloatRows) -> FloatRows:
@@ -126,10 +134,10 @@ def softplus(x: FloatRows) -> NDArray[np.float64]:
     return result
 
 
-def draw_noise(noise_table: NDArray[np.int32], seed: int, first: int, count: int, vocab_size: int) -> NDArray[np.int32]:
-    """Noise words of draws first … first + count − 1 of the stream `seed`, int32 (count,), checked against the vocabulary."""
+def draw_noise(noise_table: NDArray[np.int32], seed: int, draws: NDArray[np.int64], vocab_size: int) -> NDArray[np.int32]:
+    """The noise words of the numbered draws of the stream `seed`, int32, checked against the vocabulary."""
     shift = np.uint64(64 - (len(noise_table).bit_length() - 1))
-    words = noise_table[mix64(seed, np.arange(first, first + count, dtype=np.uint64)) >> shift]
+    words: NDArray[np.int32] = noise_table[mix64(seed, draws.astype(np.uint64)) >> shift]
     bad = (words < 0) | (words >= vocab_size)
     if bad.any():
         raise_bad_noise(int(words[np.argmax(bad)]), vocab_size)
@@ -179,9 +187,9 @@ def check_merge(base_RD: FloatRows, lanes: Sequence[FloatRows], method: str) -> 
     if not lanes:
         raise ValueError("merge_rows needs at least one lane, found none")
     for label, array in [("base_RD", base_RD), *((f"lane {index}", lane) for index, lane in enumerate(lanes))]:
-        if array.dtype != np.float32 or array.ndim != 2 or array.shape != base_RD.shape or not array.flags.c_contiguous:
+        if array.dtype != np.float32 or array.ndim != 2 or array.shape[1] % ROW_FLOATS or array.shape != base_RD.shape or not array.flags.c_contiguous:
             raise TypeError(
-                f"{label}: expected C-contiguous float32 rows of shape {base_RD.shape}, "
+                f"{label}: expected C-contiguous float32 rows of shape {base_RD.shape}, a multiple of {ROW_FLOATS} wide, "
                 f"found {array.dtype} {array.shape}, contiguous: {array.flags.c_contiguous}"
             )
 
@@ -191,21 +199,20 @@ def mark_touched(
     tokens_N: NDArray[np.int32], left_N: NDArray[np.uint8], right_N: NDArray[np.uint8],
     start: int, stop: int, noise_table: NDArray[np.int32], *, model: Model, negative: int, seed: int,
 ) -> None:  # fmt: skip
-    """See `Kernels.mark_touched`: about 1/50 of the time of training, so the kernels keep no marks themselves."""
+    """See `Kernels.mark_touched`. One array operation for all draws of the slice, so the kernels need not keep marks."""
     vocab_size = len(marks_in_V)
     first, last = check_stream(tokens_N, left_N, right_N, start, stop, vocab_size)
     marks_in_V[tokens_N[first:last]] = 1
     width = left_N[start:stop].astype(np.int64) + right_N[start:stop]
     marks_out_V[tokens_N[start:stop][width > 0]] = 1
-    for block, begin in enumerate(range(start, stop, BLOCK)):
-        padded = np.zeros(BLOCK, np.int64)
-        padded[: min(BLOCK, stop - begin)] = width[begin - start : begin - start + BLOCK]
-        # The widest target of a group decides how many slots of noise the group draws.
-        slots_G = padded.reshape(-1, GROUPS).max(0)
-        if model == "cbow":
-            marks = draw_noise(noise_table, seed, block * GROUPS * negative, GROUPS * negative, vocab_size)
-            marks_out_V[marks.reshape(GROUPS, negative)[slots_G > 0]] = 1
-            continue
-        for group in range(GROUPS):
-            draw = (block * GROUPS + group) * SLOTS * negative
-            marks_out_V[draw_noise(noise_table, seed, draw, int(slots_G[group]) * negative, vocab_size)] = 1
+    padded = np.zeros(-(-len(width) // BLOCK) * BLOCK, np.int64)
+    padded[: len(width)] = width
+    # The widest target of a group decides how many slots of noise it draws; groups count through all blocks.
+    slots = padded.reshape(-1, GROUP, GROUPS).max(1).ravel()
+    most = SLOTS
+    if model == "cbow":
+        slots, most = np.minimum(slots, 1), 1
+    draws = slots * negative
+    groups = np.repeat(np.arange(len(slots)), draws)
+    within = np.arange(len(groups)) - np.repeat(np.cumsum(draws) - draws, draws)
+    marks_out_V[draw_noise(noise_table, seed, groups * (most * negative) + within, vocab_size)] = 1

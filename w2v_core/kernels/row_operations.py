@@ -76,6 +76,51 @@ def subtract_rows(e: Emitter, target: Value, a: Value, b: Value, row_bytes: Valu
         e.store(e.builder.fsub(e.load(a, columns.index), e.load(b, columns.index)), target, columns.index)
 
 
+@operation(3)
+def copy_row(e: Emitter, target: Value, source: Value, row_bytes: Value) -> None:
+    """target = source."""
+    with e.loop(e.integer(0), row_bytes, VECTOR_BYTES) as columns:
+        e.store(e.load(source, columns.index), target, columns.index)
+
+
+@operation(5)
+def add_scaled_row(e: Emitter, target: Value, a: Value, b: Value, factor: Value, row_bytes: Value) -> None:
+    """target = a + factor · b, rounded after the product and after the sum; `factor` is the address of a float32."""
+    scale = e.broadcast(factor)
+    with e.loop(e.integer(0), row_bytes, VECTOR_BYTES) as columns:
+        product = e.builder.fmul(scale, e.load(b, columns.index))
+        e.store(e.builder.fadd(e.load(a, columns.index), product), target, columns.index)
+
+
+@operation(4)
+def adasum_row(e: Emitter, target: Value, left: Value, right: Value, row_bytes: Value) -> None:
+    """target = (1 − l·r/2‖l‖²)·l + (1 − l·r/2‖r‖²)·r, a factor 1 where its norm is 0; all in float64, rounded once."""
+    builder = e.builder
+    zero = e.splat(0.0, V8D)
+    wide = lambda address, offset: builder.fpext(e.load(address, offset), V8D)  # noqa: E731
+    with e.loop(e.integer(0), row_bytes, VECTOR_BYTES, [zero] * 3) as columns:
+        a, b = wide(left, columns.index), wide(right, columns.index)
+        columns.next = [e.fma(x, y, total) for (x, y), total in zip(((a, a), (b, b), (a, b)), columns.state, strict=True)]
+    norms = [e.repeat(_sum_of_lanes(e, total)) for total in columns.state]
+    both = builder.fmul(norms[2], e.splat(0.5, V8D))
+    factors = []
+    for norm in norms[:2]:
+        factor = builder.fsub(e.splat(1.0, V8D), builder.fdiv(both, norm))
+        factors.append(builder.select(builder.fcmp_ordered("==", norm, zero), e.splat(1.0, V8D), factor))
+    with e.loop(e.integer(0), row_bytes, VECTOR_BYTES) as columns:
+        total = builder.fmul(factors[0], wide(left, columns.index))
+        total = e.fma(factors[1], wide(right, columns.index), total)
+        e.store(builder.fptrunc(total, V8F), target, columns.index)
+
+
+def _sum_of_lanes(e: Emitter, vector: Value) -> Value:
+    """The sum of eight lanes, by a fixed tree."""
+    lanes = [e.builder.extract_element(vector, ir.Constant(I32, lane)) for lane in range(LANES)]
+    while len(lanes) > 1:
+        lanes = [e.builder.fadd(a, b) for a, b in zip(lanes[::2], lanes[1::2], strict=True)]
+    return lanes[0]
+
+
 def _prefetch(level: int) -> Any:
     @operation(2)
     def prefetch_row(e: Emitter, address: Value, row_bytes: Value) -> None:

@@ -39,9 +39,9 @@ class Emitter:
     def integer(self, value: int) -> Value:
         return ir.Constant(I64, value)
 
-    def splat(self, value: float) -> Value:
+    def splat(self, value: float, kind: Any = V8F) -> Value:
         """A vector of one constant."""
-        return ir.Constant(V8F, [ir.Constant(F32, value)] * LANES)
+        return ir.Constant(kind, [ir.Constant(kind.element, value)] * LANES)
 
     def splat_int(self, value: int) -> Value:
         return ir.Constant(V8I, [ir.Constant(I32, value)] * LANES)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
@@ -10,7 +12,7 @@ from w2v_core.windows import Stream
 
 
 @njit(nogil=True, cache=True, inline="always")
-def _mix(seed, counter):  # type: ignore[no-untyped-def]
+def _mix(seed: Any, counter: Any) -> Any:
     z = seed + (counter + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -18,11 +20,12 @@ def _mix(seed, counter):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _draw(  # type: ignore[no-untyped-def]
-    local_ids_M, sentence_ends_S, ids, bounds, window, shrink, seed, tokens_N, left_N, right_N
-):
-    row = 0
-    position = 0
+def _draw(
+    local_ids_M: Any, sentence_ends_S: Any, ids: Any, bounds: Any, window: Any, shrink: Any, seed: Any,
+    tokens_N: Any, left_N: Any, right_N: Any,
+) -> Any:  # fmt: skip
+    row: Any = 0
+    position: Any = 0
     wide = np.uint64(window)
     for sentence in range(sentence_ends_S.shape[0]):
         first = row

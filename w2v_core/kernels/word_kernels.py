@@ -33,10 +33,10 @@ class WordTable:
         self.dropped_samples: list[bytes] = []
         """The first bytes (at most SHOWN_BYTES) of the first three tokens dropped."""
         self._words = 0
-        self._slots = np.zeros(2 << 12, np.uint64)
-        self._ends = np.zeros(1 << 11, np.int64)
-        self._counts = np.zeros(1 << 11, np.int64)
-        self._arena = np.zeros(1 << 14, np.uint8)
+        self._slots = np.zeros(2 << 14, np.uint64)
+        self._ends = np.zeros(1 << 14, np.int64)
+        self._counts = np.zeros(1 << 14, np.int64)
+        self._arena = np.zeros(1 << 17, np.uint8)
         self._scratch = _scratch(0)
 
     def __len__(self) -> int:

@@ -1,0 +1,329 @@
+"""Which files a corpus is, and how it is cut into parts."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline import corpus as corpora
+from pipeline.config import Corpus
+from pipeline.corpus import SourceFile, cut_parts, plan_corpus
+from pipeline.errors import ConfigError, DataError, InputError, PermissionDeniedError
+
+
+def write(path: Path, data: bytes | str = "some text\n") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data.encode() if isinstance(data, str) else data)
+    return path
+
+
+def planned(*inputs: Path | str, **options: object) -> list[str]:
+    plan = plan_corpus(Corpus(inputs=[str(item) for item in inputs], **options))  # type: ignore[arg-type]
+    return [file.path for file in plan.files]
+
+
+@contextmanager
+def without_privileges() -> Iterator[Path]:
+    """A folder of an ordinary user; root reads everything, so root becomes nobody for the test."""
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o755)
+        if os.geteuid() != 0:
+            yield Path(name)
+            return
+        try:
+            yield Path(name)
+        finally:
+            os.seteuid(0)
+
+
+def drop_privileges() -> None:
+    if os.geteuid() == 0:
+        os.seteuid(65534)
+
+
+# ── expanding ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_inputs_keep_their_order_and_each_is_sorted_by_name(tmp_path: Path) -> None:
+    for name in ("b/2.txt", "b/1.txt", "b/sub/0.txt", "a.txt"):
+        write(tmp_path / name, name)
+    expected = [str(tmp_path / name) for name in ("b/1.txt", "b/2.txt", "b/sub/0.txt", "a.txt")]
+    assert planned(tmp_path / "b", tmp_path / "a.txt") == expected
+
+
+def test_globs_match_in_one_folder_and_across_folders_with_two_stars(tmp_path: Path) -> None:
+    for name in ("x.txt", "y.md", "one/x.txt", "one/two/x.txt", "one/two/z.md"):
+        write(tmp_path / name, name)
+    assert planned(tmp_path / "*.txt") == [str(tmp_path / "x.txt")]
+    assert planned(tmp_path / "**/*.txt") == [str(tmp_path / name) for name in ("one/two/x.txt", "one/x.txt", "x.txt")]
+    assert planned(tmp_path / "*/x.txt") == [str(tmp_path / "one/x.txt")]
+    assert len(planned(tmp_path / "**")) == 5
+    assert planned(tmp_path / "o[mn]e") == [str(tmp_path / name) for name in ("one/two/x.txt", "one/two/z.md", "one/x.txt")]
+
+
+def test_a_file_whose_name_looks_like_a_glob_is_read_as_named(tmp_path: Path) -> None:
+    literal = write(tmp_path / "a[1].txt")
+    write(tmp_path / "a1.txt")
+    assert planned(literal) == [str(literal)]
+
+
+def test_a_pattern_without_files_is_named_with_the_folder_it_was_looked_for_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"no file matches \*\.txt \(looked from .*\); check the path"):
+        planned("*.txt")
+    with pytest.raises(InputError, match=r"no file matches .*/absent\.txt; check"):
+        planned(tmp_path / "absent.txt")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="no file matches"):
+        planned("empty")
+
+
+@pytest.mark.parametrize("url", ["https://host/file.txt", "s3://bucket/x", "gs://b/x"])
+def test_urls_are_refused_with_what_to_do(url: str) -> None:
+    with pytest.raises(InputError, match="not supported: copy it to a local folder first"):
+        planned(url)
+
+
+def test_archives_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"x\.tar\.gz: an archive .* unpack it"):
+        planned(write(tmp_path / "x.tar.gz"))
+
+
+def test_a_parquet_file_among_lines_is_a_configuration_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="set corpus.format: parquet"):
+        planned(write(tmp_path / "x.parquet"))
+
+
+def test_hidden_backup_and_unfinished_files_are_left_out_and_noted_unless_named(tmp_path: Path) -> None:
+    for name in ("kept.txt", ".hidden", "old.txt~", "#auto#", ".kept.txt.swp", "half.tmp", ".git/config"):
+        write(tmp_path / name, name)
+    plan = plan_corpus(Corpus(inputs=[str(tmp_path)]))
+    assert [file.path for file in plan.files] == [str(tmp_path / "kept.txt")]
+    assert any(note.startswith("6 hidden, backup or unfinished files") for note in plan.notes)
+    assert planned(tmp_path / ".hidden") == [str(tmp_path / ".hidden")]
+
+
+def test_a_file_reached_twice_counts_once_and_is_noted(tmp_path: Path) -> None:
+    first = write(tmp_path / "a.txt")
+    os.link(first, tmp_path / "b.txt")
+    plan = plan_corpus(Corpus(inputs=[str(tmp_path), str(first), str(tmp_path / "*.txt")]))
+    assert [file.path for file in plan.files] == [str(first)]
+    assert any("reached twice" in note for note in plan.notes)
+
+
+def test_different_files_with_the_same_content_all_count_and_are_noted(tmp_path: Path) -> None:
+    write(tmp_path / "a.txt"), write(tmp_path / "b.txt")
+    plan = plan_corpus(Corpus(inputs=[str(tmp_path)]))
+    assert len(plan.files) == 2
+    assert any("1 files have the same content as another" in note for note in plan.notes)
+
+
+def test_links_inside_a_folder_are_noted_not_followed(tmp_path: Path) -> None:
+    outside = write(tmp_path / "outside/secret.txt")
+    write(tmp_path / "data/a.txt")
+    (tmp_path / "data/link.txt").symlink_to(outside)
+    (tmp_path / "data/folder").symlink_to(outside.parent)
+    plan = plan_corpus(Corpus(inputs=[str(tmp_path / "data")]))
+    assert [file.path for file in plan.files] == [str(tmp_path / "data/a.txt")]
+    assert any(note.startswith("2 symbolic links were not followed") for note in plan.notes)
+    assert planned(tmp_path / "data/link.txt") == [str(tmp_path / "data/link.txt")], "a link that is named is followed"
+
+
+def test_followed_links_count_each_file_once_and_loops_end(tmp_path: Path) -> None:
+    write(tmp_path / "a/x.txt", "x")
+    write(tmp_path / "b/y.txt", "y")
+    (tmp_path / "a/to_b").symlink_to(tmp_path / "b")
+    (tmp_path / "b/to_a").symlink_to(tmp_path / "a")
+    (tmp_path / "a/self").symlink_to(tmp_path / "a")
+    found = planned(tmp_path / "a", follow_symlinks=True)
+    assert sorted(os.path.basename(path) for path in found) == ["x.txt", "y.txt"]
+    found = planned(tmp_path / "a/**", follow_symlinks=True)
+    assert sorted(os.path.basename(path) for path in found) == ["x.txt", "y.txt"]
+
+
+def test_fifos_sockets_and_devices_are_noted_never_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "a.txt")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    monkeypatch.chdir(tmp_path)
+    with socket.socket(socket.AF_UNIX) as unix:
+        unix.bind("socket")
+        plan = plan_corpus(Corpus(inputs=["."], follow_symlinks=True))
+    assert [file.path for file in plan.files] == ["./a.txt"]
+    assert any(note.startswith("3 FIFOs, sockets or devices") for note in plan.notes)
+
+
+def test_hostile_file_names_are_read_and_shown_escaped(tmp_path: Path) -> None:
+    names = [b"-rf", b"new\nline.txt", b"latin\xe9.txt", b"x" * 250, "한국어.txt".encode(), b"esc\x1b[31m.txt"]
+    for name in names:
+        (tmp_path / os.fsdecode(name)).write_bytes(name)
+    plan = plan_corpus(Corpus(inputs=[str(tmp_path)]), known=tmp_path / "../known.json")
+    assert sorted(os.fsencode(os.path.basename(file.path)) for file in plan.files) == sorted(names)
+    write(tmp_path / "esc\x1b[31m.txt.zip")
+    with pytest.raises(InputError, match=r"esc\\x1b\[31m\.txt\.zip"):
+        planned(tmp_path)
+
+
+# ── refusals ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_unreadable_files_are_all_listed_before_any_work(tmp_path: Path) -> None:
+    with without_privileges() as folder:
+        write(folder / "open.txt")
+        for index in range(23):
+            os.chmod(write(folder / f"closed-{index:02d}.txt"), 0)
+        drop_privileges()
+        with pytest.raises(PermissionDeniedError, match=r"(?s)23 cannot be read.*skip_unreadable.*closed-00.*closed-19.*… and 3 more"):
+            planned(folder)
+
+
+def test_unreadable_files_and_folders_are_left_out_and_listed_when_asked(tmp_path: Path) -> None:
+    with without_privileges() as folder:
+        write(folder / "open.txt")
+        os.chmod(write(folder / "closed.txt"), 0)
+        os.chmod(write(folder / "shut/inside.txt").parent, 0)
+        drop_privileges()
+        plan = plan_corpus(Corpus(inputs=[str(folder)], skip_unreadable=True))
+        if os.getuid() == 0:
+            os.seteuid(0)
+        os.chmod(folder / "shut", 0o755)
+    assert [os.path.basename(file.path) for file in plan.files] == ["open.txt"]
+    assert any(note.startswith("2 unreadable files or folders were left out") for note in plan.notes)
+
+
+@pytest.mark.parametrize("pattern", ["data", "data/**/*.txt", "."])
+def test_a_workdir_inside_an_input_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "data/a.txt")
+    with pytest.raises(ConfigError, match="output inside input"):
+        plan_corpus(Corpus(inputs=[pattern]), forbidden=tmp_path / "data/runs/demo")
+
+
+def test_an_input_inside_the_workdir_is_refused(tmp_path: Path) -> None:
+    file = write(tmp_path / "runs/demo/a.txt")
+    with pytest.raises(ConfigError, match="input inside output"):
+        plan_corpus(Corpus(inputs=[str(file)]), forbidden=tmp_path / "runs/demo")
+    assert plan_corpus(Corpus(inputs=[str(file)]), forbidden=tmp_path / "runs/demo2").files
+
+
+# ── digests ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def aged(path: Path, seconds: int = 3600) -> Path:
+    status = path.stat()
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns - seconds * 10**9))
+    return path
+
+
+def test_a_remembered_digest_is_believed_only_while_the_file_is_untouched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = aged(write(tmp_path / "data/a.txt", "one\n"))
+    known = tmp_path / "known.json"
+    options = {"known": known}
+    monkeypatch.setattr(corpora, "_RACY_NS", -60 * 10**9)  # the file's ctime is now, and the test does not sleep
+    first = plan_corpus(Corpus(inputs=[str(file)]), **options).files[0]
+    memory = json.loads(known.read_text())
+    memory[str(file)][4] = "f" * 64
+    known.write_text(json.dumps(memory))
+    assert plan_corpus(Corpus(inputs=[str(file)]), **options).files[0].sha256 == "f" * 64, "it was not read again"
+    before = file.stat()
+    write(file, "two\n")
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    again = plan_corpus(Corpus(inputs=[str(file)]), **options).files[0]
+    assert again.sha256 not in ("f" * 64, first.sha256), "same size and mtime, other bytes: ctime tells"
+
+
+def test_a_young_file_is_not_remembered(tmp_path: Path) -> None:
+    file, known = write(tmp_path / "data/a.txt"), tmp_path / "known.json"
+    plan_corpus(Corpus(inputs=[str(file)]), known=known)
+    assert json.loads(known.read_text()) == {}
+
+
+def test_a_damaged_memory_is_an_empty_one(tmp_path: Path) -> None:
+    file, known = write(tmp_path / "data/a.txt"), write(tmp_path / "known.json", "{broken")
+    assert plan_corpus(Corpus(inputs=[str(file)]), known=known).files
+
+
+def test_a_broken_parquet_file_is_named_at_planning(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"x\.parquet: not an intact Parquet file"):
+        planned(write(tmp_path / "x.parquet", b"PAR1 not really"), format="parquet")
+
+
+# ── cutting ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def source(index: int, size: int, **options: object) -> SourceFile:
+    return SourceFile(f"f{index}", "plain", size, f"{(index * 2654435761 + size) % 2**32:08x}" + "0" * 56, 0, 0, **options)  # type: ignore[arg-type]
+
+
+def plan_of(sizes: list[int]) -> corpora.CorpusPlan:
+    return corpora.CorpusPlan(tuple(source(index, size) for index, size in enumerate(sizes)))
+
+
+@given(sizes=st.lists(st.integers(0, 200_000), max_size=60), block=st.integers(1 << 10, 1 << 17))
+@settings(max_examples=150, derandomize=True, deadline=None)
+def test_parts_cover_every_byte_once_in_order_and_stay_near_the_block(sizes: list[int], block: int) -> None:
+    parts = cut_parts(plan_of(sizes), block)
+    pieces = [piece for part in parts for piece in part.pieces]
+    covered = {f"f{index}": 0 for index in range(len(sizes))}
+    for piece in pieces:
+        assert piece.start == covered[piece.file.path]
+        covered[piece.file.path] = piece.stop
+    assert list(covered.values()) == sizes
+    assert [piece.file.path for piece in pieces] == sorted((piece.file.path for piece in pieces), key=lambda name: int(name[1:]))
+    assert all(sum(piece.stop - piece.start for piece in part.pieces) <= block for part in parts)
+
+
+def test_keys_are_of_content_and_range_never_of_names() -> None:
+    one = cut_parts(corpora.CorpusPlan((source(1, 5000),)), 1 << 20)[0]
+    renamed = SourceFile("other/name", "plain", 5000, one.pieces[0].file.sha256, 77, 88)
+    assert cut_parts(corpora.CorpusPlan((renamed,)), 1 << 20)[0].key == one.key
+    halves = cut_parts(corpora.CorpusPlan((renamed,)), 2500)
+    assert len({one.key, *(part.key for part in halves)}) == 3
+
+
+def test_a_file_added_in_the_middle_changes_few_of_the_parts() -> None:
+    sizes = [(index * 7919) % 9000 for index in range(2000)]
+    files = list(plan_of(sizes).files)
+    before = {part.key for part in cut_parts(corpora.CorpusPlan(tuple(files)), 1 << 18)}
+    files.insert(700, source(99_999, 5000))
+    after = {part.key for part in cut_parts(corpora.CorpusPlan(tuple(files)), 1 << 18)}
+    assert len(before) > 50
+    assert len(after - before) <= 4, "packing settles again behind the new file"
+
+
+def test_tiny_files_share_parts() -> None:
+    parts = cut_parts(plan_of([20] * 20_000), 32 << 20)
+    assert len(parts) <= 10
+
+
+def test_parquet_is_cut_between_row_groups(tmp_path: Path) -> None:
+    table = pa.table({"text": [f"line {index} " * 20 for index in range(1000)]})
+    pq.write_table(table, tmp_path / "x.parquet", row_group_size=100)
+    plan = plan_corpus(Corpus(inputs=[str(tmp_path / "x.parquet")], format="parquet"))
+    group = plan.files[0].row_groups[0]
+    pieces = [part.pieces[0] for part in cut_parts(plan, 3 * group + 100)]
+    assert [(piece.start, piece.stop) for piece in pieces] == [(0, 3), (3, 6), (6, 9), (9, 10)]
+    assert stat.S_ISREG(os.stat(plan.files[0].path).st_mode)
+
+
+@pytest.mark.slow
+def test_two_hundred_thousand_tiny_files_are_planned_in_seconds(tmp_path: Path) -> None:
+    for folder in range(200):
+        (tmp_path / f"{folder:03d}").mkdir()
+        for index in range(1000):
+            (tmp_path / f"{folder:03d}/{index:03d}").write_bytes(b"%09d %09d\n" % (folder, index))
+    plan = plan_corpus(Corpus(inputs=[str(tmp_path)]))
+    assert len(plan.files) == 200_000
+    assert len(cut_parts(plan, 32 << 20)) < 60
