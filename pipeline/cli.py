@@ -275,7 +275,12 @@ def _find_vectors(source: Path) -> WordVectors:
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
 @click.option("-f", "--format", "formats", multiple=True, default=("word2vec-bin",), show_default=True)
-def export(source: Path, directory: Path, formats: tuple[str, ...]) -> None:
+@click.option(
+    "--on-unwritable", type=click.Choice(["refuse", "escape"]), help="What happens to a word that a format cannot hold."
+)
+def export(
+    source: Path, directory: Path, formats: tuple[str, ...], on_unwritable: Literal["refuse", "escape"] | None
+) -> None:
     """Write the vectors of SOURCE into DIRECTORY: word2vec-text, word2vec-bin, npy, parquet, safetensors, tensorboard."""
     vectors = _find_vectors(source)
     from pipeline import store
@@ -283,7 +288,7 @@ def export(source: Path, directory: Path, formats: tuple[str, ...]) -> None:
 
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        written = export_vectors(vectors, list(formats), directory)
+        written = export_vectors(vectors, list(formats), directory, on_unwritable=on_unwritable)
     except ValueError as error:
         raise UsageError(str(error)) from None
     except OSError as error:

@@ -154,6 +154,9 @@ Format = Literal["word2vec-text", "word2vec-bin", "npy", "parquet", "safetensors
 
 class Publish(Section):
     formats: list[Format] = ["word2vec-bin"]
+    on_unwritable: Literal["refuse", "escape"] | None = None
+    """A word that a format cannot hold (a space in word2vec formats): refuse the export, or write it escaped and list what
+    stands for what; null = each format's own way (all refuse, TensorBoard escapes)."""
     register_as: str | None = Field(None, alias="register", pattern=r"^[A-Za-z0-9._-]{1,128}$")
     """Name in MLflow's model registry; null = the vectors are logged, not registered."""
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, populate_by_name=True)

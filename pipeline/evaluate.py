@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline import store
 from pipeline.config import RunConfig
-from pipeline.errors import DataError, InputError
+from pipeline.errors import DamagedError, DataError, InputError
 from w2v_core import evaluation
 from w2v_core.vectors import WordVectors
 
@@ -40,7 +40,7 @@ def _digest(path: str, key: str) -> str:
 def build(config: RunConfig, vectors: store.Artefact, workdir: Path) -> store.Artefact:
     """The committed scores of these vectors."""
     fingerprint, fields, inputs = identity(config, vectors)
-    scores = score(config, WordVectors.load(vectors.directory))
+    scores = score(config, load_vectors(vectors))
     path = store.artefact_directory(workdir, STAGE, fingerprint) / SCORES
     return store.commit(
         workdir,
@@ -49,6 +49,14 @@ def build(config: RunConfig, vectors: store.Artefact, workdir: Path) -> store.Ar
             totals=scores, fields=fields, inputs=inputs,
         ),
     )  # fmt: skip
+
+
+def load_vectors(vectors: store.Artefact) -> WordVectors:
+    """The vectors of an artefact, memory-mapped; raises DamagedError when the files do not fit together."""
+    try:
+        return WordVectors.load(vectors.directory)
+    except (ValueError, OSError) as error:
+        raise DamagedError(f"{vectors.directory}: the vectors cannot be read ({error})", str(vectors.directory)) from error
 
 
 def score(config: RunConfig, vectors: WordVectors) -> dict[str, Any]:

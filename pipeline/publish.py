@@ -8,8 +8,8 @@ from typing import Any
 from pipeline import store
 from pipeline.config import RunConfig
 from pipeline.errors import DataError
+from pipeline.evaluate import load_vectors
 from pipeline.exports import export_vectors
-from w2v_core.vectors import WordVectors
 
 STAGE = "exports"
 STAGE_VERSION = 1
@@ -17,7 +17,7 @@ STAGE_VERSION = 1
 
 def identity(config: RunConfig, vectors: store.Artefact) -> tuple[str, dict[str, Any], tuple[str, ...]]:
     """(fingerprint, fields read, inputs) of the exports."""
-    fields = {"formats": list(config.publish.formats)}
+    fields = {"formats": list(config.publish.formats), "on_unwritable": config.publish.on_unwritable}
     inputs = (vectors.fingerprint,)
     return store.fingerprint(STAGE, STAGE_VERSION, fields, inputs), fields, inputs
 
@@ -28,7 +28,9 @@ def build(config: RunConfig, vectors: store.Artefact, workdir: Path) -> store.Ar
     directory = store.artefact_directory(workdir, STAGE, fingerprint)
     directory.mkdir(parents=True, exist_ok=True)
     try:
-        written = export_vectors(WordVectors.load(vectors.directory), list(config.publish.formats), directory)
+        written = export_vectors(
+            load_vectors(vectors), list(config.publish.formats), directory, on_unwritable=config.publish.on_unwritable
+        )
     except ValueError as error:
         raise DataError(f"publish: {error}") from error
     except OSError as error:

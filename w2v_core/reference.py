@@ -143,5 +143,5 @@ def sigmoid(x: float) -> float:
 
 
 def softplus(x: float) -> float:
-    """log(1 + e**x) = −log σ(−x), without overflow; NaN for NaN and for both infinities, so that divergence shows in the loss."""
+    """log(1 + e**x) = −log σ(−x), without overflow; not finite unless x is, so that divergence shows in the loss."""
     return 0.5 * (abs(x) + x) + math.log1p(math.exp(-abs(x)))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import resource
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -164,3 +166,8 @@ def test_the_default_uri_is_a_database_beside_the_workdir_and_paths_become_absol
     assert tracking_uri(Tracking(uri=None, experiment="x"), tmp_path / "runs" / "demo") == f"sqlite:///{tmp_path}/runs/mlflow.db"
     assert tracking_uri(Tracking(uri="sqlite:///x.db", experiment="x"), tmp_path) == f"sqlite:///{tmp_path}/x.db"
     assert tracking_uri(Tracking(uri="http://host:5000/", experiment="x"), tmp_path) == "http://host:5000"
+
+
+def test_the_driver_never_imports_mlflow() -> None:
+    code = "import sys, pipeline.tracking, pipeline.report, pipeline.fetch; sys.exit('mlflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -128,7 +128,7 @@ def sigmoid(x: FloatRows) -> FloatRows:
 
 
 def softplus(x: FloatRows) -> NDArray[np.float64]:
-    """log(1 + e**x) in float64; NaN for NaN and both infinities, so that divergence shows in the loss."""
+    """log(1 + e**x) in float64; not finite unless x is, so that divergence shows in the loss."""
     wide = x.astype(np.float64)
     result: NDArray[np.float64] = 0.5 * (np.abs(wide) + wide) + np.log1p(np.exp(-np.abs(wide)))
     return result

@@ -1,0 +1,82 @@
+"""Small random training slices and the comparison of a backend with the definition, for the kernel tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from w2v_core import reference
+from w2v_core.kernels import FloatRows, Kernels, SliceResult, allocate_parameters
+
+
+@dataclass(frozen=True)
+class Case:
+    """Arguments of `train_slice`; parameters are copied by `train`, so a case can be used again."""
+
+    w_in_VD: FloatRows
+    w_out_VD: FloatRows
+    tokens_N: NDArray[np.int32]
+    left_N: NDArray[np.uint8]
+    right_N: NDArray[np.uint8]
+    start: int
+    stop: int
+    noise_table: NDArray[np.int32]
+    options: dict[str, Any]
+
+
+def random_case(
+    seed: int, *, rows: int = 300, vocab_size: int = 40, vector_size: int = 20, window: int = 5, start: int = 0,
+    stop: int | None = None, model: str = "cbow", gradient: str = "word2vec", negative: int = 5, scale: float = 0.5,
+) -> Case:  # fmt: skip
+    """A stream with random spans, some empty, that end at the stream's ends; parameters normal with deviation `scale`."""
+    generator = np.random.default_rng(seed)
+    w_in_VD, w_out_VD = allocate_parameters(vocab_size, vector_size)
+    for matrix in (w_in_VD, w_out_VD):
+        matrix[:, :vector_size] = generator.normal(0.0, scale, (vocab_size, vector_size))
+    positions = np.arange(rows)
+    left_N = np.minimum(generator.integers(0, window + 1, rows), positions).astype(np.uint8)
+    right_N = np.minimum(generator.integers(0, window + 1, rows), rows - 1 - positions).astype(np.uint8)
+    empty = generator.random(rows) < 0.1
+    left_N[empty] = right_N[empty] = 0
+    tokens_N = generator.integers(0, vocab_size, rows).astype(np.int32)
+    # The corners of the vocabulary, in places every slice trains.
+    tokens_N[rows // 2], tokens_N[rows // 2 + 1] = 0, vocab_size - 1
+    options: dict[str, Any] = {
+        "model": model, "gradient": gradient, "negative": negative,
+        "alpha_start": 0.05, "alpha_end": 0.02, "seed": int(generator.integers(1 << 62)),
+    }  # fmt: skip
+    table = generator.integers(0, vocab_size, 64).astype(np.int32)
+    return Case(w_in_VD, w_out_VD, tokens_N, left_N, right_N, start, rows if stop is None else stop, table, options)
+
+
+def train(kernels: Kernels, case: Case) -> tuple[FloatRows, FloatRows, SliceResult]:
+    """(W_in, W_out, result) after training copies of the case's parameters."""
+    w_in_VD, w_out_VD = case.w_in_VD.copy("K"), case.w_out_VD.copy("K")
+    result = kernels.train_slice(
+        w_in_VD, w_out_VD, case.tokens_N, case.left_N, case.right_N, case.start, case.stop, case.noise_table, **case.options
+    )
+    return w_in_VD, w_out_VD, result
+
+
+def define(case: Case) -> tuple[NDArray[np.float64], NDArray[np.float64], float, int]:
+    """(W_in, W_out, loss, examples) that the definition gives."""
+    w_in_VD, w_out_VD = case.w_in_VD.astype(np.float64), case.w_out_VD.astype(np.float64)
+    loss, examples = reference.train_slice(
+        w_in_VD, w_out_VD, case.tokens_N, case.left_N, case.right_N, case.start, case.stop, case.noise_table, **case.options
+    )
+    return w_in_VD, w_out_VD, loss, examples
+
+
+def assert_as_defined(kernels: Kernels, case: Case, tolerance: float = 1e-5) -> None:
+    """Raises unless the backend's parameters are within `tolerance` of the definition's, and the loss within 1e-6 relative."""
+    w_in_VD, w_out_VD, result = train(kernels, case)
+    expected_in, expected_out, loss, examples = define(case)
+    assert result.examples == examples
+    np.testing.assert_allclose(w_in_VD, expected_in, rtol=0, atol=tolerance)
+    np.testing.assert_allclose(w_out_VD, expected_out, rtol=0, atol=tolerance)
+    np.testing.assert_allclose(result.loss_sum, loss, rtol=1e-6, atol=1e-9)
+    moved = np.abs(expected_in - case.w_in_VD).max()
+    assert examples == 0 or moved > 100 * tolerance, f"the case moves W_in by {moved:.1e} only, too little to tell"

@@ -1,0 +1,153 @@
+"""The command line: quick answers, one readable message an error, documented exit codes, useful output."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.errors import EXIT_CODES
+from tests.tiny import tiny_config, write_corpus
+
+HEAVY = {"mlflow", "numba", "cupy", "dask", "distributed", "pyarrow", "numpy"}
+
+
+def w2v(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pipeline.cli", *arguments],
+        capture_output=True, text=True, cwd=cwd, env=os.environ | environment, timeout=110,
+    )  # fmt: skip
+
+
+def heavy_imports(*arguments: str) -> set[str]:
+    """The heavy packages that a command imports."""
+    code = (
+        "import sys\nfrom pipeline import cli\n"
+        f"try:\n    cli.commands.main({list(arguments)!r}, standalone_mode=False)\nexcept BaseException: pass\n"
+        "print('modules', *{name.split('.')[0] for name in sys.modules}, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return HEAVY & set(done.stderr.strip().splitlines()[-1].split())
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A configuration whose run is complete."""
+    base = tmp_path_factory.mktemp("cli")
+    tree = tiny_config(base / "work", write_corpus(base / "corpus", 2000), tracking={"enabled": False}, cluster={"n_workers": 1})
+    path = base / "tiny.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    done = w2v("run", str(path))
+    assert done.returncode == 0, done.stderr
+    assert "neighbours" in done.stdout
+    assert "topic1word1:topic1word2" in done.stdout
+    return path
+
+
+def test_help_and_configuration_errors_import_nothing_heavy(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("train: {negatve: 1}\n")
+    assert heavy_imports("--help") == set()
+    assert heavy_imports("run", "--help") == set()
+    assert heavy_imports("run", str(path)) == set()
+
+
+def test_help_lists_every_command_and_every_exit_code() -> None:
+    text = w2v("--help").stdout
+    for command in """run tokenize vocab shards train evaluate publish refresh query export fetch status verify ui""".split():
+        assert f"  {command} " in text, command
+    flat = " ".join(text.split())
+    for code, meaning in EXIT_CODES.items():
+        assert f"{code} {meaning}" in flat
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "message"),
+    [
+        ("train: {negatve: 1}\ncorpus: {inputs: [x]}", 78, "did you mean train.negative"),
+        ("corpus: {inputs: [nothing-here]}", 66, "nothing-here"),
+        (None, 66, "cannot read the configuration"),
+    ],
+)
+def test_an_error_is_one_message_and_its_exit_code(tmp_path: Path, text: str | None, code: int, message: str) -> None:
+    if text is not None:
+        (tmp_path / "c.yaml").write_text(text)
+    done = w2v("run", "c.yaml", cwd=tmp_path)
+    assert done.returncode == code
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_wrong_command_line_exits_64() -> None:
+    assert w2v("run").returncode == 64
+    assert w2v("dance").returncode == 64
+    assert w2v("run", "c.yaml", "--dance").returncode == 64
+
+
+def test_a_stage_command_stops_after_its_stage(tmp_path: Path) -> None:
+    tree = tiny_config(tmp_path / "work", write_corpus(tmp_path / "corpus", 500), cluster={"n_workers": 1})
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(tree))
+    done = w2v("vocab", str(tmp_path / "c.yaml"), "--json")
+    assert done.returncode == 0, done.stderr
+    assert list(json.loads(done.stdout)["stages"]) == ["tokenize", "vocab"]
+    assert not (tmp_path / "work" / "shards").exists()
+
+
+def test_query_answers_from_a_configuration_a_folder_and_an_exported_file(finished: Path, tmp_path: Path) -> None:
+    from_config = w2v("query", "similar", str(finished), "topic1word1", "-n", "3")
+    assert from_config.returncode == 0, from_config.stderr
+    assert from_config.stdout.startswith("topic1word1\n")
+    assert len(from_config.stdout.splitlines()) == 4
+    summary = json.loads((finished.parent / "work" / "summary.json").read_text())
+    assert w2v("query", "similar", summary["vectors"]["path"], "topic1word1", "-n", "3").stdout == from_config.stdout
+    exported = w2v("export", str(finished), str(tmp_path), "-f", "word2vec-text")
+    assert exported.returncode == 0, exported.stderr
+    path = exported.stdout.strip()
+    assert w2v("query", "similar", path, "topic1word1", "-n", "3").stdout == from_config.stdout
+    analogy = w2v("query", "analogy", str(finished), "topic1word1", "topic1word2", "topic2word1")
+    assert len(analogy.stdout.splitlines()) == 5
+
+
+def test_an_unknown_word_is_named(finished: Path) -> None:
+    done = w2v("query", "similar", str(finished), "topic1wrod1")
+    assert done.returncode == 66
+    assert "topic1wrod1" in done.stderr
+    assert "topic1word1" in done.stderr
+
+
+def test_verify_finds_a_flipped_bit_and_exits_74(finished: Path) -> None:
+    assert w2v("verify", str(finished)).returncode == 0
+    victim = next((finished.parent / "work" / "vocab").glob("*/vocab.parquet"))
+    data = bytearray(victim.read_bytes())
+    data[100] ^= 1
+    victim.write_bytes(data)
+    done = w2v("verify", str(finished))
+    data[100] ^= 1
+    victim.write_bytes(data)
+    assert done.returncode == 74
+    assert "vocab.parquet" in done.stderr
+
+
+def test_refresh_says_nothing_new_when_nothing_is(finished: Path) -> None:
+    done = w2v("refresh", str(finished), "--quiet")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["status"] == "nothing new"
+
+
+def test_status_of_a_workdir(finished: Path, tmp_path: Path) -> None:
+    assert "last complete run" in w2v("status", str(finished)).stdout
+    (tmp_path / "c.yaml").write_text("corpus: {inputs: [x]}\nrun: {workdir: none}")
+    assert "nothing here yet" in w2v("status", "c.yaml", cwd=tmp_path).stdout
+
+
+def test_progress_goes_to_standard_error_and_results_to_standard_output(finished: Path) -> None:
+    done = w2v("run", str(finished), "--json")
+    assert json.loads(done.stdout)["status"] == "complete"
+    assert "train:" in done.stderr
+    assert w2v("run", str(finished), "--json", "--quiet").stderr == ""
