@@ -186,7 +186,7 @@ def _range_blocks(file: _Watched, start: int, stop: int, piece: Piece) -> Iterat
 def line_start(file: BinaryIO, boundary: int, size: int, look_bytes: int, spaces: bool) -> tuple[int, bool]:
     """(offset, inside): where the first line at or after `boundary` starts, a pure function of the file's bytes.
 
-    Without a newline within `look_bytes` it is behind the first white space (if `spaces`), and without that either it
+    The end of the file ends a line. Without a newline within `look_bytes` it is behind the first white space (if `spaces`), and without that either it
     is `boundary + look_bytes`, inside one over-long token. Both pieces that meet at a boundary ask the same question.
     """
     if boundary <= 0 or boundary >= size:
@@ -201,7 +201,7 @@ def line_start(file: BinaryIO, boundary: int, size: int, look_bytes: int, spaces
         end += len(block)
         if spaces:
             window.append(block)
-    if space := _SPACE_BYTES.search(b"".join(window)):
+    if end < size and (space := _SPACE_BYTES.search(b"".join(window))):
         return boundary - 1 + space.end(), False
     return end, end < size
 

@@ -1,0 +1,18 @@
+"""Word2vec on arrays: the definition, the textbook's layers, the fast kernels, and what one does with vectors.
+
+Shapes are written with one letter a dimension, everywhere the same, and appended to names (`hidden_BD`):
+
+    B targets of a batch    C context rows    D vector size    K noise words    N rows of a stream    V vocabulary
+    R rows merged           S sentences       M tokens before subsampling       T cells of the noise table
+
+    reference.py     what is computed: plain loops in float64; every kernel is tested against it
+    kernels/         the same, fast: numpy, numba (CPU default), cupy; one contract in kernels/__init__.py
+    sampler.py       noise distribution and table, counter-based random numbers
+    windows.py       subsampling and windows: sentences → the training stream
+    layers.py models.py optimizers.py trainer.py contexts.py unigram.py     the chapter, layer by layer
+    vectors.py       WordVectors: neighbours, analogies, memory-mapped files
+    evaluation.py    analogy and similarity scores with their coverage
+
+NumPy and the standard library only; numba and cupy inside the kernel modules that need them; nothing of files in the
+cloud, clusters or tracking: that is `pipeline`.
+"""

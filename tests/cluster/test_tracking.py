@@ -285,6 +285,19 @@ def test_shipping_everything_twice_doubles_nothing(workdir: Path, told: Spool) -
     assert len(run.inputs.dataset_inputs) == 1
 
 
+def test_sync_delivers_what_was_left_over_but_leaves_a_spool_alone_that_is_being_shipped(workdir: Path, told: Spool) -> None:
+    with open(told.lock, "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        begun = time.monotonic()
+        (state,) = sync(workdir)
+        assert time.monotonic() - begun < 1
+    assert not state.complete
+    assert "are still to be delivered" in str(state.message)
+    (state,) = sync(workdir)
+    assert state.complete, state.message
+    assert_each_once(steps_of(client_of(workdir), str(state.run_id)), range(1, 31))
+
+
 def test_a_run_deleted_in_mlflow_is_told_again_into_a_new_one(workdir: Path, told: Spool) -> None:
     assert ship_here(told) == EXIT_DRAINED
     client = client_of(workdir)

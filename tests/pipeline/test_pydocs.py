@@ -1,0 +1,81 @@
+"""The docstrings of the installed Python as a corpus."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline import pydocs
+from pipeline.config import Corpus
+from pipeline.corpus import cut_parts, plan_corpus
+from pipeline.reading import ReadCounts, Reading, read_part
+
+SOURCE = b'''
+"""Module text.
+
+Second paragraph,
+continued here.
+"""
+x = "\\d"  # an escape that warns
+if True:
+    class A:
+        """Class text."""
+        async def f(self):
+            """Method text.
+
+            :param x: a field
+            >>> f()
+            A result
+            =====
+            """
+            def inner():
+                """Inner text."""
+        def g(self):
+            """Method text.
+
+            :param x: a field
+            >>> f()
+            A result
+            =====
+            """
+try:
+    pass
+except Exception:
+    def h(): "One line."
+f"""not {x} a docstring"""
+'''
+
+
+def test_docstrings_of_modules_classes_and_functions_come_in_source_order_each_once() -> None:
+    found = pydocs.docstrings(SOURCE)
+    assert found is not None
+    assert [text.split("\n")[0] for text in found] == ["Module text.", "Class text.", "Method text.", "Inner text.", "One line."]
+
+
+def test_prose_is_a_paragraph_a_line_without_fields_doctests_and_rulers() -> None:
+    text = pydocs.text(SOURCE)
+    assert text is not None
+    assert text.split("\n") == ["Module text.", "Second paragraph, continued here.", "Class text.", "Method text.", "A result", "Inner text.", "One line."]
+
+
+@pytest.mark.parametrize("source", [b'"""x"""\ndef (:\n', b'"""x"""\nprint "old"\n', b'"""\xff"""\n', b'"""a"""\0'])
+def test_a_file_that_does_not_parse_is_none_and_counted(tmp_path: Path, source: bytes) -> None:
+    assert pydocs.text(source) is None
+
+
+def test_nothing_is_executed(tmp_path: Path) -> None:
+    assert pydocs.text(b'"""text"""\nraise SystemExit(1)\n') == "text"
+
+
+def test_the_installed_python_gives_millions_of_words_the_same_way_twice() -> None:
+    plan = plan_corpus(Corpus(inputs=["pydocs:"]))
+    assert plan == plan_corpus(Corpus(inputs=["pydocs:"]))
+    assert {file.kind for file in plan.files} == {"python"}
+    assert len({file.sha256 for file in plan.files}) == len(plan.files), "copies are read once"
+    assert not any("/tests/" in file.path or "/test/" in file.path for file in plan.files)
+    part = cut_parts(plan, 1 << 20)[10]
+    counts = ReadCounts()
+    text = b"\n".join(read_part(part, Reading(), counts)).decode()
+    assert counts.stored_bytes == sum(file.size for file in (piece.file for piece in part.pieces))
+    assert len(text.split()) > 2000

@@ -1,0 +1,232 @@
+"""What is a word, for each tokenizer; the compiled pass against a plain reading in Python."""
+
+from __future__ import annotations
+
+import re
+import sys
+import unicodedata
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.config import Tokenize
+from pipeline.errors import ConfigError, DataError
+from pipeline.tokenizers import Tokenizer, identify, korean, load_tokenizer, word_array
+from w2v_core.kernels.word_kernels import WordTable
+
+
+def tokenizer(name: str = "simple", **options: object) -> Tokenizer:
+    return load_tokenizer(Tokenize(tokenizer=name, **options))  # type: ignore[arg-type]
+
+
+def simple_by_definition(text: str) -> list[list[str]]:
+    """The rule of `simple`, character by character."""
+    text = unicodedata.normalize("NFC", text.lower())
+    lines = []
+    for line in text.split("\n"):
+        words, word = [], ""
+        for character in line + " ":
+            if unicodedata.category(character)[0] in "LMN" or character in "_\u200c\u200d":
+                word += character
+            elif character != "\u00ad" and word:
+                words.append(word)
+                word = ""
+        lines.append(words)
+    return [words for words in lines if words]
+
+
+TEXT = st.text(
+    alphabet=st.sampled_from("aB9_ '-.\n\r\tÉé́ﬁΣς한국어\u1112\u1161中文。“”—\u00ad\u200d\u200c\u3000\u2028\x85\x01\x02😀İ\ufffdनमस्ते") | st.characters(exclude_categories=["Cs"], exclude_characters="\0"),
+    max_size=80,
+)
+
+
+@given(text=TEXT)
+@settings(max_examples=500, derandomize=True, deadline=None)
+def test_simple_is_its_definition(text: str) -> None:
+    assert tokenizer().split(text) == simple_by_definition(text)
+
+
+@given(text=TEXT)
+@settings(max_examples=300, derandomize=True, deadline=None)
+def test_whitespace_is_what_str_split_does(text: str) -> None:
+    plain = tokenizer("whitespace", lowercase=False, normalize=None)
+    expected = [words for line in text.split("\n") if (words := re.sub("[\x01\x02]", " ", line).split())]
+    assert plain.split(text) == expected
+
+
+@given(text=TEXT)
+@settings(max_examples=300, derandomize=True, deadline=None)
+def test_regex_gives_the_matches_of_its_pattern(text: str) -> None:
+    found = tokenizer("regex", pattern="[a-zé]+|[0-9]", lowercase=False, normalize=None).split(text)
+    assert found == [words for line in text.split("\n") if (words := re.findall("[a-zé]+|[0-9]", line))]
+
+
+def test_simple_examples_that_its_docstring_promises() -> None:
+    (words,) = tokenizer().split("Don’t STATE-of-the-art 3.14 max_iter naïve “x” dis\u00adcuss 😀 한국어를")
+    assert words == ["don", "t", "state", "of", "the", "art", "3", "14", "max_iter", "naïve", "x", "discuss", "한국어를"]
+
+
+def test_settings_change_the_words() -> None:
+    assert tokenizer(lowercase=False).split("Ab ÉÉ") == [["Ab", "ÉÉ"]]
+    assert tokenizer().split("한") == [["한"]], "NFC joins what macOS writes apart"
+    assert tokenizer(normalize=None).split("한") == [["한"]]
+    assert tokenizer(normalize="NFKC").split("ﬁne ℡ ＡＢ") == [["fine", "tel", "ab"]]
+
+
+def test_ascii_and_other_text_take_the_same_ids() -> None:
+    table = WordTable(64)
+    ids, _ = tokenizer().encode(b"alpha beta\n", table)
+    again, _ = tokenizer().encode("Beta «alpha» gamma é\n".encode(), table)
+    assert ids.tolist() == [0, 1]
+    assert again.tolist() == [1, 0, 2, 3]
+    assert word_array(table).to_pylist() == ["alpha", "beta", "gamma", "é"]
+
+
+@given(words=st.lists(st.text(alphabet="ab", min_size=1, max_size=20), max_size=200), cuts=st.lists(st.integers(0, 200), max_size=5))
+@settings(max_examples=200, derandomize=True, deadline=None)
+def test_counts_and_order_of_first_occurrence_survive_growth_and_chunks(words: list[str], cuts: list[int]) -> None:
+    table = WordTable(20)
+    met: list[int] = []
+    edges = [0, *sorted(min(cut, len(words)) for cut in cuts), len(words)]
+    for start, stop in zip(edges, edges[1:], strict=False):
+        met += tokenizer().encode(" ".join(words[start:stop]).encode(), table)[0].tolist()
+    data, ends, counts = table.words()
+    known = [bytes(word).decode() for word in np.split(data, ends[:-1])] if len(ends) else []
+    assert known == list(dict.fromkeys(words))
+    assert dict(zip(known, counts.tolist(), strict=True)) == Counter(words)
+    assert [known[word_id] for word_id in met] == words
+
+
+def test_a_hundred_thousand_words_keep_their_identity() -> None:
+    words = [f"w{index * 7919:x}{'y' * (index % 12)}" for index in range(100_000)]
+    table = WordTable(64)
+    ids, _ = tokenizer().encode(" ".join(words + words[::-1]).encode(), table)
+    assert ids.tolist() == [*range(100_000), *reversed(range(100_000))]
+    assert word_array(table).to_pylist() == words
+
+
+@pytest.mark.parametrize("name", ["simple", "regex"])
+def test_long_tokens_are_dropped_counted_and_the_first_three_kept(name: str) -> None:
+    table = WordTable(8)
+    encode = tokenizer(name, pattern="[a-z]+").encode
+    ids, ends = encode(b"eight888x abcdefgh short\nabcdefghi abcdefghi\nabcdefghij abcdefghijk\nend\n".replace(b"888x", b"a"), table)
+    assert word_array(table).to_pylist() == ["eighta", "abcdefgh", "short", "end"]
+    assert (ids.tolist(), ends.tolist()) == ([0, 1, 2, 3], [3, 4])
+    assert table.dropped == 4
+    assert sorted(sample.split()[0] for sample in table.dropped_samples)[0] == b"abcdefghi"
+    assert len(table.dropped_samples) == 3
+
+
+# ── identity ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_identity_changes_with_everything_that_can_change_a_word() -> None:
+    identities = [
+        identify(Tokenize(**options))  # type: ignore[arg-type]
+        for options in (
+            {},
+            {"lowercase": False},
+            {"normalize": "NFKC"},
+            {"tokenizer": "whitespace"},
+            {"tokenizer": "regex"},
+            {"tokenizer": "regex", "pattern": "[a-z]+"},
+            {"tokenizer": "pipeline.tokenizers:korean"},
+            {"tokenizer": "pipeline.tokenizers:korean", "options": {"tags": ["NNG"]}},
+        )
+    ]
+    assert len({repr(identity) for identity in identities}) == len(identities)
+    assert identify(Tokenize(pattern="unused")) == identify(Tokenize()), "a pattern that nothing reads changes nothing"
+    assert "kiwipiepy" in identities[-1]["version"]
+
+
+def test_patterns_that_cannot_be_used_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"tokenize\.pattern: .* is not an RE2 pattern"):
+        identify(Tokenize(tokenizer="regex", pattern="(?<=a)b"))
+    with pytest.raises(ConfigError, match="matches the empty string"):
+        identify(Tokenize(tokenizer="regex", pattern="[a-z]*"))
+
+
+def test_a_pattern_that_matches_white_space_is_refused_when_it_does() -> None:
+    with pytest.raises(DataError, match=r"must not be empty or hold white space, found 'a b'"):
+        tokenizer("regex", pattern="[a-z ]+").split("a b\n")
+
+
+# ── factories ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+    """Writes a module with a `factory` and returns its name for the configuration."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def make(body: str) -> str:
+        name = f"plugin_{abs(hash(body)):x}"
+        (tmp_path / f"{name}.py").write_text(body)
+        sys.modules.pop(name, None)
+        return f"{name}:factory"
+
+    return make
+
+
+def test_a_factory_is_called_once_with_its_options_and_gets_lines(plugin: Callable[[str], str]) -> None:
+    name = plugin(
+        "calls = []\n"
+        "def factory(mark):\n"
+        "    calls.append(mark)\n"
+        "    return lambda lines: [[mark + word for word in line.split()] for line in lines]\n"
+        "factory.version = '7'\n"
+    )
+    first = tokenizer(name, options={"mark": "+"})
+    assert first.split("A b\r\n\nc") == [["+a", "+b"], ["+c"]]
+    assert tokenizer(name, options={"mark": "+"}) is first
+    assert sys.modules[name.split(":")[0]].calls == ["+"]
+    assert first.identity["version"] == "7"
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        ("'text'", "found str"),
+        ("[['a']] * 3", "found 3 items"),
+        ("['a', 'b']", "found an item of type str"),
+        ("[[1], [2]]", "every word must be a str"),
+        ("[['a b'], []]", "hold white space"),
+        ("[[''], []]", "must not be empty"),
+        ("[['\\ud800'], []]", "valid Unicode"),
+        ("None", "found NoneType"),
+    ],
+)
+def test_wrong_returns_of_a_factory_are_named(plugin: Callable[[str], str], result: str, message: str) -> None:
+    name = plugin(f"def factory():\n    return lambda lines: {result}\n")
+    with pytest.raises(DataError, match=rf"{name}: .*{message}"):
+        tokenizer(name).split("one\ntwo")
+
+
+def test_factories_that_cannot_be_had_are_configuration_errors(plugin: Callable[[str], str]) -> None:
+    with pytest.raises(ConfigError, match="no_such_module:factory cannot be imported"):
+        identify(Tokenize(tokenizer="no_such_module:factory"))
+    with pytest.raises(ConfigError, match="expected a function that returns a tokenizer"):
+        identify(Tokenize(tokenizer=plugin("factory = 3\n")))
+    with pytest.raises(ConfigError, match="must return a function, found int"):
+        tokenizer(plugin("def factory():\n    return 3\n"))
+    with pytest.raises(ConfigError, match=r"tokenize\.options: .* does not take them"):
+        tokenizer(plugin("def factory():\n    return len\n"), options={"x": 1})
+
+
+def test_korean_splits_into_morphemes_without_particles() -> None:
+    pytest.importorskip("kiwipiepy", reason="the extra [ko] is not installed")
+    words = tokenizer("pipeline.tokenizers:korean").split("나는 학교에서 밥을 먹었다.\n\n한국어 형태소")
+    assert words[0] == ["나", "학교", "밥", "먹다"]
+    assert len(words) == 2
+
+
+def test_korean_without_its_extra_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "kiwipiepy", None)
+    with pytest.raises(ConfigError, match=r"pip install 'dask-word2vec\[ko\]'"):
+        korean()
