@@ -162,9 +162,13 @@ def plan_corpus(corpus: Corpus, *, forbidden: Path | None = None, known: Path | 
 def _expand(pattern: str, search: _Search, forbidden: Path | None) -> Iterator[tuple[str, os.stat_result]]:
     """(path, stat) of the regular files that one input names and no earlier input named."""
     if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", pattern):
-        raise InputError(f"corpus.inputs: {printable(pattern)}: reading from a URL is not supported: copy it to a local folder first")
+        raise InputError(
+            f"corpus.inputs: {printable(pattern)}: reading from a URL is not supported: copy it to a local folder first"
+        )
     if pattern.startswith("pydocs"):
-        raise ConfigError(f"corpus.inputs: {printable(pattern)}: the docstrings of this Python are written `{PYDOCS}`, without a path")
+        raise ConfigError(
+            f"corpus.inputs: {printable(pattern)}: the docstrings of this Python are written `{PYDOCS}`, without a path"
+        )
     path = os.path.expanduser(pattern)
     try:
         named = os.stat(path)
@@ -286,7 +290,9 @@ def _already_counted(pattern: str, search: _Search) -> bool:
 def _nothing_found(pattern: str, search: _Search) -> InputError:
     hint = "" if os.path.isabs(os.path.expanduser(pattern)) else f" (looked from {os.getcwd()})"
     notes = "".join(f"\n  {note}" for note in search.notes())
-    return InputError(f"corpus.inputs: no file matches {printable(pattern, 300)}{hint}; check the path or download the corpus first{notes}")
+    return InputError(
+        f"corpus.inputs: no file matches {printable(pattern, 300)}{hint}; check the path or download the corpus first{notes}"
+    )
 
 
 def _refuse_around(pattern: str, folder: str, forbidden: Path) -> None:
@@ -314,14 +320,20 @@ def _refuse_inside(found: Sequence[tuple[str, os.stat_result]], forbidden: Path)
 def _kind(path: str, corpus: Corpus) -> Kind:
     name = os.path.basename(path)
     if name.endswith(_ARCHIVES):
-        raise InputError(f"{printable(path, 300)}: an archive or a compression that is not supported; unpack it, or compress each file as .zst or .gz")
+        raise InputError(
+            f"{printable(path, 300)}: an archive or a compression that is not supported; unpack it, or compress each file as .zst or .gz"
+        )
     kind = COMPRESSED.get(os.path.splitext(name)[1], "plain")
     if corpus.format != "parquet":
         if name.endswith(".parquet"):
-            raise ConfigError(f"{printable(path, 300)}: a Parquet file, but corpus.format is {corpus.format}; set corpus.format: parquet")
+            raise ConfigError(
+                f"{printable(path, 300)}: a Parquet file, but corpus.format is {corpus.format}; set corpus.format: parquet"
+            )
         return kind
     if kind != "plain":
-        raise InputError(f"{printable(path, 300)}: expected a Parquet file (they are compressed inside), found {kind}; decompress it")
+        raise InputError(
+            f"{printable(path, 300)}: expected a Parquet file (they are compressed inside), found {kind}; decompress it"
+        )
     return "parquet"
 
 

@@ -36,48 +36,45 @@ def decompress(file: BinaryIO, kind: str, *, path: str, size: int, max_ratio: in
         yield block
 
 
-def _decompressor(kind: str) -> Callable[[], Any]:
-    if kind == "gzip":
-        return lambda: zlib.decompressobj(wbits=31)
-    return bz2.BZ2Decompressor if kind == "bz2" else lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ)
+class _GzipMember:
+    """One gzip member with the interface that bz2's and lzma's decompressors have."""
+
+    def __init__(self) -> None:
+        self._inner = zlib.decompressobj(wbits=31)
+
+    eof = property(lambda self: self._inner.eof)
+    unused_data = property(lambda self: self._inner.unused_data)
+    needs_input = property(lambda self: not self._inner.unconsumed_tail)
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        return self._inner.decompress(self._inner.unconsumed_tail + data, max_length)
+
+
+_MEMBERS: dict[str, Callable[[], Any]] = {
+    "gzip": _GzipMember,
+    "bz2": bz2.BZ2Decompressor,
+    "xz": lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ),
+}
 
 
 def _member_blocks(file: BinaryIO, kind: str, path: str) -> Iterator[bytes]:
-    make = _decompressor(kind)
-    offset = 0
+    """The content of all members, one after the other; each must end, and only members and zeros may follow one."""
     member: Any = None
-    pending = b""
-    while True:
-        if not pending:
-            pending = file.read(_INPUT_BYTES)
-            offset += len(pending)
-            if not pending:
-                break
-        if member is None:
-            # Tapes and block devices pad with zeros; anything else after a member must be a member.
-            pending = pending.lstrip(b"\0")
-            if not pending:
-                continue
-            member = make()
-        try:
-            block = member.decompress(pending, BLOCK_BYTES)
-        except (zlib.error, OSError, ValueError, lzma.LZMAError, EOFError) as error:
-            raise _damaged(path, kind, offset - len(pending), f"{error}") from None
-        if block:
-            yield block
-        if member.eof:
-            pending, member = member.unused_data, None
-        elif kind == "gzip":
-            pending = member.unconsumed_tail
-        else:
-            pending = b""
-            while not member.eof and not member.needs_input:
-                try:
+    offset = 0
+    try:
+        while data := file.read(_INPUT_BYTES):
+            offset += len(data)
+            # A member may end, and the next begin, anywhere inside the data; tapes pad members with zeros.
+            while member is not None or (data := data.lstrip(b"\0")):
+                member = member or _MEMBERS[kind]()
+                yield member.decompress(data, BLOCK_BYTES)
+                while not member.eof and not member.needs_input:
                     yield member.decompress(b"", BLOCK_BYTES)
-                except (OSError, ValueError, lzma.LZMAError, EOFError) as error:
-                    raise _damaged(path, kind, offset, f"{error}") from None
-            if member.eof:
-                pending, member = member.unused_data, None
+                if not member.eof:
+                    break
+                data, member = member.unused_data, None
+    except (zlib.error, lzma.LZMAError, OSError, ValueError, EOFError) as error:
+        raise _damaged(path, kind, offset, str(error)) from None
     if member is not None:
         raise _damaged(path, kind, offset, "it ends in the middle: truncated")
 

@@ -33,7 +33,9 @@ from pipeline.errors import DataError, InputError, printable
 
 LOOK_BYTES = 1 << 20
 MAX_JSON_LINE_BYTES = 256 << 20
-WHITESPACE = "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
+WHITESPACE = (
+    "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
+)
 """Unicode's White_Space property and the four ASCII information separators: fixed here, so that no library's version moves it."""
 _SPACE_BYTES = re.compile(b"|".join(re.escape(character.encode()) for character in WHITESPACE + "\0"))
 _ASCII_SPACES = [character.encode() for character in " \t\r\v\f\0"]
@@ -89,9 +91,13 @@ def _open_planned(planned: SourceFile) -> Iterator[BinaryIO]:
         # O_NONBLOCK: should a FIFO have taken the file's place, opening it must not wait for a writer.
         file = open(os.open(planned.path, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0)  # noqa: SIM115
     except FileNotFoundError:
-        raise InputError(f"{printable(planned.path, 300)}: it was there when the run was planned and is gone; put it back or run again") from None
+        raise InputError(
+            f"{printable(planned.path, 300)}: it was there when the run was planned and is gone; put it back or run again"
+        ) from None
     except OSError as error:
-        raise InputError(f"{printable(planned.path, 300)}: cannot be read ({error.strerror}); every worker needs the corpus at this path") from None
+        raise InputError(
+            f"{printable(planned.path, 300)}: cannot be read ({error.strerror}); every worker needs the corpus at this path"
+        ) from None
     with file:
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode) or found.st_size != planned.size:
@@ -145,9 +151,7 @@ def _changed(planned: SourceFile, what: str) -> DataError:
 # ── stored bytes → blocks of text ────────────────────────────────────────────────────────────────────────────────────
 
 
-def _texts(
-    piece: Piece, place: int, file: _Watched, reading: Reading, counts: ReadCounts
-) -> tuple[int, Iterator[bytes]]:
+def _texts(piece: Piece, place: int, file: _Watched, reading: Reading, counts: ReadCounts) -> tuple[int, Iterator[bytes]]:
     """(offset, blocks) of the piece's text: lines of a file, or texts taken out of records, each ended by a newline."""
     kind = piece.file.kind
     if kind == "python":
@@ -269,7 +273,9 @@ def _bad_record(piece: Piece, number: int, what: str) -> DataError:
             while start > 0 and (block := file.read(min(BLOCK_BYTES, start))):
                 before += block.count(b"\n")
                 start -= len(block)
-    return DataError(f"{printable(piece.file.path, 300)}: line {before + number:,}: {what}; nothing of this part was kept: correct the file")
+    return DataError(
+        f"{printable(piece.file.path, 300)}: line {before + number:,}: {what}; nothing of this part was kept: correct the file"
+    )
 
 
 def _whole_lines(piece: Piece, blocks: Iterator[bytes]) -> Iterator[bytes]:
@@ -284,7 +290,9 @@ def _whole_lines(piece: Piece, blocks: Iterator[bytes]) -> Iterator[bytes]:
         tail.append(rest)
         tail_bytes += len(rest)
         if tail_bytes > MAX_JSON_LINE_BYTES:
-            raise DataError(f"{printable(piece.file.path, 300)}: a line of more than {MAX_JSON_LINE_BYTES:,} bytes; expected one JSON object a line")
+            raise DataError(
+                f"{printable(piece.file.path, 300)}: a line of more than {MAX_JSON_LINE_BYTES:,} bytes; expected one JSON object a line"
+            )
     yield b"".join(tail)
 
 
@@ -297,7 +305,9 @@ def _parquet_blocks(piece: Piece, file: _Watched, reading: Reading, counts: Read
         with pq.ParquetFile(pa.PythonFile(file.file, "r"), page_checksum_verification=True) as parquet:
             names = parquet.schema_arrow.names
             if name not in names:
-                raise DataError(f"{path}: no column {printable(name)!r}; it has {printable(', '.join(names), 200)}; set corpus.text_field")
+                raise DataError(
+                    f"{path}: no column {printable(name)!r}; it has {printable(', '.join(names), 200)}; set corpus.text_field"
+                )
             kind = parquet.schema_arrow.field(name).type
             value_type = kind.value_type if pa.types.is_dictionary(kind) else kind
             if not (pa.types.is_string(value_type) or pa.types.is_large_string(value_type)):
@@ -408,9 +418,13 @@ def _clean(chunk: bytes, piece: Piece, place: int, offset: int, reading: Reading
 def _without_mark(chunk: bytes, piece: Piece) -> bytes:
     path = printable(piece.file.path, 300)
     if chunk.startswith(_BYTE_ORDER_MARKS):
-        raise DataError(f"{path}: starts with a UTF-16 or UTF-32 byte order mark, expected UTF-8; convert it, for example with iconv -t UTF-8")
+        raise DataError(
+            f"{path}: starts with a UTF-16 or UTF-32 byte order mark, expected UTF-8; convert it, for example with iconv -t UTF-8"
+        )
     if piece.file.kind == "plain":
         for magic, suffix in _COMPRESSED_MAGIC.items():
             if chunk.startswith(magic):
-                raise DataError(f"{path}: looks like a {suffix} file and would be read as text; rename it to end in {suffix} (or set corpus.format)")
+                raise DataError(
+                    f"{path}: looks like a {suffix} file and would be read as text; rename it to end in {suffix} (or set corpus.format)"
+                )
     return chunk.removeprefix(b"\xef\xbb\xbf")

@@ -9,16 +9,18 @@ written last, so whoever finds it with status "complete" finds a complete run.
 from __future__ import annotations
 
 import contextlib
+import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from pipeline import corpus, evaluate, publish, shards, store, tokenize, train, vocab
 from pipeline.cluster import Item, Member, Result, Workers, open_workers
 from pipeline.config import RunConfig
-from pipeline.errors import DamagedError, PipelineError
+from pipeline.errors import DamagedError
 from pipeline.progress import Progress
 from pipeline.report import write_report
 from pipeline.tracking import Dataset, Tracker, TrackingState, open_tracker
@@ -113,7 +115,7 @@ def run(
             return _conclude(session, summary)
         except BaseException as error:
             if session.tracker:
-                session.tracker.finish("FAILED" if isinstance(error, PipelineError) else "KILLED")
+                session.tracker.finish("FAILED" if isinstance(error, Exception) else "KILLED")
             raise
 
 
@@ -221,7 +223,7 @@ def _start_tracking(session: Session, tokens: store.Artefact, words: store.Artef
     totals = tokens.manifest.totals
     session.tracker.start(
         config_params(config) | {"vocab.words": words.manifest.totals["size"], "corpus.tokens": totals["tokens"]},
-        {"config_digest": config.digest, "tokens": tokens.fingerprint, "vocab": words.fingerprint},
+        {"tokens": tokens.fingerprint, "vocab": words.fingerprint},
         Dataset(config.run.name, tokens.fingerprint, ", ".join(config.corpus.inputs)),
     )
 
@@ -282,6 +284,7 @@ def _summarise(session: Session) -> dict[str, Any]:
         "config_digest": session.config.digest,
         "config": session.config.model_dump(mode="json", by_alias=True, exclude={"tracking"}),
         "stages": {name: _stage_row(name, outcome) for name, outcome in outcomes.items()},
+        "versions": versions(),
         "notes": session.notes + list(outcomes["tokenize"].artefact.manifest.totals.get("notes", ())),
     }
     tokens = outcomes["tokenize"].artefact.manifest.totals
@@ -300,6 +303,12 @@ def _summarise(session: Session) -> dict[str, Any]:
             name: [str(exports.directory / path) for path in paths] for name, paths in exports.manifest.totals["files"].items()
         }
     return summary
+
+
+def versions() -> dict[str, str]:
+    """What the result was made with."""
+    packages = ("dask-word2vec", "numpy", "numba", "dask", "distributed", "pyarrow", "mlflow")
+    return {"python": platform.python_version()} | {name: metadata.version(name) for name in packages}
 
 
 def _stage_row(name: str, outcome: Outcome) -> dict[str, Any]:

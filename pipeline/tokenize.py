@@ -255,8 +255,6 @@ def _write_output(
     return Output(tokens, words), table
 
 
-
-
 class _Group:
     """Sentences on their way to one row group."""
 

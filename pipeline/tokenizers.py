@@ -177,9 +177,13 @@ def _check_pattern(pattern: str) -> None:
     try:
         matches_nothing = pc.match_substring_regex(pa.array([""]), pattern)[0].as_py()
     except pa.ArrowInvalid as error:
-        raise ConfigError(f"tokenize.pattern: {printable(pattern)!r} is not an RE2 pattern: {printable(str(error), 200)}") from None
+        raise ConfigError(
+            f"tokenize.pattern: {printable(pattern)!r} is not an RE2 pattern: {printable(str(error), 200)}"
+        ) from None
     if matches_nothing:
-        raise ConfigError(f"tokenize.pattern: {printable(pattern)!r} matches the empty string, which is no word; use + instead of *")
+        raise ConfigError(
+            f"tokenize.pattern: {printable(pattern)!r} matches the empty string, which is no word; use + instead of *"
+        )
 
 
 def _regex_encoder(pattern: str, fold: Callable[[str], str]) -> Callable[[bytes, WordTable], Encoded]:
@@ -305,7 +309,26 @@ def _check_sentences(name: str, sentences: Any, lines: int) -> None:
 
 # ── Korean ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-_KOREAN_CONTENT_TAGS = ("NNG", "NNP", "NNB", "NR", "NP", "VV", "VA", "VX", "VCP", "VCN", "MM", "MAG", "MAJ", "IC", "XR", "SL", "SN", "SH")
+_KOREAN_CONTENT_TAGS = (
+    "NNG",
+    "NNP",
+    "NNB",
+    "NR",
+    "NP",
+    "VV",
+    "VA",
+    "VX",
+    "VCP",
+    "VCN",
+    "MM",
+    "MAG",
+    "MAJ",
+    "IC",
+    "XR",
+    "SL",
+    "SN",
+    "SH",
+)
 
 
 def korean(tags: Sequence[str] | None = None) -> Callable[[list[str]], list[list[str]]]:
@@ -352,4 +375,6 @@ def _kiwi() -> Any:
 
 
 def _no_kiwi() -> ConfigError:
-    return ConfigError("tokenize.tokenizer: pipeline.tokenizers:korean needs kiwipiepy; install the extra: pip install 'dask-word2vec[ko]'")
+    return ConfigError(
+        "tokenize.tokenizer: pipeline.tokenizers:korean needs kiwipiepy; install the extra: pip install 'dask-word2vec[ko]'"
+    )

@@ -9,6 +9,7 @@ from pathlib import Path
 from pipeline import store
 from pipeline.config import RunConfig
 from pipeline.errors import BusyError, DamagedError
+from pipeline.tracking import sync
 
 
 def verify_workdir(workdir: Path) -> tuple[int, list[str]]:
@@ -50,3 +51,5 @@ def status_lines(config: RunConfig) -> Iterator[str]:
         return
     same = "this configuration" if summary["config_digest"] == config.digest else "another configuration"
     yield f"  last complete run: {summary['run_id']} ({same})"
+    for state in sync(workdir, config.tracking) if config.tracking.enabled else ():
+        yield f"  tracked: {state.uri} run {state.run_id or '(none yet)'}{'' if state.complete else ', not complete: ' + str(state.message)}"

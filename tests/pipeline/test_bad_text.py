@@ -61,14 +61,25 @@ TEXT = "\n".join(f"line {index} of the text {index * 7919 % 1000}" for index in 
 # ── bytes that are not text ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-@given(data=st.lists(st.sampled_from([b"ok ", b"\n", b"\xed\xa0\x80", b"\xc0\x80", b"\xff", b"\xe2\x82", "é€😀\ufffd".encode(), b"\xf4\x90\x80\x80"]), max_size=30))
+@given(
+    data=st.lists(
+        st.sampled_from(
+            [b"ok ", b"\n", b"\xed\xa0\x80", b"\xc0\x80", b"\xff", b"\xe2\x82", "é€😀\ufffd".encode(), b"\xf4\x90\x80\x80"]
+        ),
+        max_size=30,
+    )
+)
 @settings(max_examples=100, derandomize=True, deadline=None)
-def test_bad_utf8_becomes_what_python_replaces_it_with_and_is_counted(tmp_path_factory: pytest.TempPathFactory, data: list[bytes]) -> None:
+def test_bad_utf8_becomes_what_python_replaces_it_with_and_is_counted(
+    tmp_path_factory: pytest.TempPathFactory, data: list[bytes]
+) -> None:
     raw = b"".join(data)
     text, counts = read(write(tmp_path_factory.mktemp("t") / "x.txt", raw))
     expected = raw.decode("utf-8", "replace")
     assert text.decode().split() == expected.split()
-    assert sum(counts.invalid_utf8.values()) == expected.count("\ufffd") - "".join(map(bytes.decode, [d for d in data if d.endswith("\ufffd".encode())])).count("\ufffd")
+    assert sum(counts.invalid_utf8.values()) == expected.count("\ufffd") - "".join(
+        map(bytes.decode, [d for d in data if d.endswith("\ufffd".encode())])
+    ).count("\ufffd")
 
 
 def test_strict_reading_stops_with_file_and_offset(tmp_path: Path) -> None:
@@ -83,7 +94,9 @@ def test_nul_separates_words_and_ends_nothing(tmp_path: Path) -> None:
 
 
 def test_a_byte_order_mark_is_dropped_at_the_start_only(tmp_path: Path) -> None:
-    text, _ = read(write(tmp_path / "x.txt", "\ufeffa\n\ufeffb\n"), write(tmp_path / "y.txt.gz", gzip.compress("\ufeffc".encode())))
+    text, _ = read(
+        write(tmp_path / "x.txt", "\ufeffa\n\ufeffb\n"), write(tmp_path / "y.txt.gz", gzip.compress("\ufeffc".encode()))
+    )
     assert text.decode().split("\n")[:2] == ["a", "\ufeffb"]
     assert b"\nc" in text
 
@@ -167,7 +180,8 @@ def test_nothing_else_ends_a_line() -> None:
 
 
 LINES = st.lists(
-    st.text(alphabet=st.sampled_from("ab \t\u3000é\u2028"), max_size=60) | st.just("x" * 90) | st.just("long line " * 30), max_size=40
+    st.text(alphabet=st.sampled_from("ab \t\u3000é\u2028"), max_size=60) | st.just("x" * 90) | st.just("long line " * 30),
+    max_size=40,
 )
 
 
@@ -213,7 +227,9 @@ def jsonl(*records: object) -> str:
 
 @pytest.mark.parametrize("block_bytes", [30, 100, 1 << 20])
 def test_json_lines_give_the_lines_of_their_texts(tmp_path: Path, block_bytes: int) -> None:
-    path = write(tmp_path / "x.jsonl", jsonl(*({"id": index, "text": f"first {index}\nsecond é"} for index in range(40))) + "\n  \n")
+    path = write(
+        tmp_path / "x.jsonl", jsonl(*({"id": index, "text": f"first {index}\nsecond é"} for index in range(40))) + "\n  \n"
+    )
     text, _ = read(path, format="jsonl", block_bytes=block_bytes)
     assert text.decode().split() == [word for index in range(40) for word in ("first", str(index), "second", "é")]
     assert read(write(tmp_path / "y.jsonl.gz", gzip.compress(path.read_bytes())), format="jsonl")[0].split() == text.split()

@@ -79,7 +79,9 @@ def test_a_file_whose_name_looks_like_a_glob_is_read_as_named(tmp_path: Path) ->
     assert planned(literal) == [str(literal)]
 
 
-def test_a_pattern_without_files_is_named_with_the_folder_it_was_looked_for_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pattern_without_files_is_named_with_the_folder_it_was_looked_for_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=r"no file matches \*\.txt \(looked from .*\); check the path"):
         planned("*.txt")
@@ -185,7 +187,9 @@ def test_unreadable_files_are_all_listed_before_any_work(tmp_path: Path) -> None
         for index in range(23):
             os.chmod(write(folder / f"closed-{index:02d}.txt"), 0)
         drop_privileges()
-        with pytest.raises(PermissionDeniedError, match=r"(?s)23 cannot be read.*skip_unreadable.*closed-00.*closed-19.*… and 3 more"):
+        with pytest.raises(
+            PermissionDeniedError, match=r"(?s)23 cannot be read.*skip_unreadable.*closed-00.*closed-19.*… and 3 more"
+        ):
             planned(folder)
 
 
@@ -227,7 +231,9 @@ def aged(path: Path, seconds: int = 3600) -> Path:
     return path
 
 
-def test_a_remembered_digest_is_believed_only_while_the_file_is_untouched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_remembered_digest_is_believed_only_while_the_file_is_untouched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = aged(write(tmp_path / "data/a.txt", "one\n"))
     known = tmp_path / "known.json"
     options = {"known": known}

@@ -56,7 +56,15 @@ def test_docstrings_of_modules_classes_and_functions_come_in_source_order_each_o
 def test_prose_is_a_paragraph_a_line_without_fields_doctests_and_rulers() -> None:
     text = pydocs.text(SOURCE)
     assert text is not None
-    assert text.split("\n") == ["Module text.", "Second paragraph, continued here.", "Class text.", "Method text.", "A result", "Inner text.", "One line."]
+    assert text.split("\n") == [
+        "Module text.",
+        "Second paragraph, continued here.",
+        "Class text.",
+        "Method text.",
+        "A result",
+        "Inner text.",
+        "One line.",
+    ]
 
 
 @pytest.mark.parametrize("source", [b'"""x"""\ndef (:\n', b'"""x"""\nprint "old"\n', b'"""\xff"""\n', b'"""a"""\0'])

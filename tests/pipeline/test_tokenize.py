@@ -136,6 +136,7 @@ def test_the_bytes_written_do_not_depend_on_who_wrote_them_or_when(tmp_path: Pat
 
 def test_a_moved_corpus_keeps_its_fingerprint_and_a_changed_setting_does_not(tmp_path: Path) -> None:
     folder = make_corpus(tmp_path / "data")
+
     def identity(**options: Any) -> str:
         config = configured(folder, **options)
         return tokens_identity(config, plan_corpus(config.corpus))[0]

@@ -41,7 +41,10 @@ def simple_by_definition(text: str) -> list[list[str]]:
 
 
 TEXT = st.text(
-    alphabet=st.sampled_from("aB9_ '-.\n\r\tÉé́ﬁΣς한국어\u1112\u1161中文。“”—\u00ad\u200d\u200c\u3000\u2028\x85\x01\x02😀İ\ufffdनमस्ते") | st.characters(exclude_categories=["Cs"], exclude_characters="\0"),
+    alphabet=st.sampled_from(
+        "aB9_ '-.\n\r\tÉé́ﬁΣς한국어\u1112\u1161中文。“”—\u00ad\u200d\u200c\u3000\u2028\x85\x01\x02😀İ\ufffdनमस्ते"
+    )
+    | st.characters(exclude_categories=["Cs"], exclude_characters="\0"),
     max_size=80,
 )
 
@@ -88,7 +91,9 @@ def test_ascii_and_other_text_take_the_same_ids() -> None:
     assert word_array(table).to_pylist() == ["alpha", "beta", "gamma", "é"]
 
 
-@given(words=st.lists(st.text(alphabet="ab", min_size=1, max_size=20), max_size=200), cuts=st.lists(st.integers(0, 200), max_size=5))
+@given(
+    words=st.lists(st.text(alphabet="ab", min_size=1, max_size=20), max_size=200), cuts=st.lists(st.integers(0, 200), max_size=5)
+)
 @settings(max_examples=200, derandomize=True, deadline=None)
 def test_counts_and_order_of_first_occurrence_survive_growth_and_chunks(words: list[str], cuts: list[int]) -> None:
     table = WordTable(20)
@@ -115,12 +120,11 @@ def test_a_hundred_thousand_words_keep_their_identity() -> None:
 def test_long_tokens_are_dropped_counted_and_the_first_three_kept(name: str) -> None:
     table = WordTable(8)
     encode = tokenizer(name, pattern="[a-z]+").encode
-    ids, ends = encode(b"eight888x abcdefgh short\nabcdefghi abcdefghi\nabcdefghij abcdefghijk\nend\n".replace(b"888x", b"a"), table)
-    assert word_array(table).to_pylist() == ["eighta", "abcdefgh", "short", "end"]
+    ids, ends = encode(b"six abcdefgh short\nabcdefghi abcdefghi\nabcdefghij abcdefghijk\nend\n", table)
+    assert word_array(table).to_pylist() == ["six", "abcdefgh", "short", "end"]
     assert (ids.tolist(), ends.tolist()) == ([0, 1, 2, 3], [3, 4])
     assert table.dropped == 4
-    assert sorted(sample.split()[0] for sample in table.dropped_samples)[0] == b"abcdefghi"
-    assert len(table.dropped_samples) == 3
+    assert table.dropped_samples == [b"abcdefghi", b"abcdefghi", b"abcdefghij"]
 
 
 # ── identity ─────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -38,6 +38,7 @@ constexpr int VECTORS = ROW_FLOATS / 4;                    // float4 a row
 constexpr int STRIPS = (VECTORS + WARP - 1) / WARP;        // float4 of a row each lane owns
 constexpr int PACKS = (NEGATIVE + 1 + 3) / 4;              // 4 rows of W_out times 8 targets fill the 32 lanes
 constexpr int ERRORS = PACKS * WARP;                       // floats a warp
+constexpr int NOISE_UNROLL = NEGATIVE <= 10 ? NEGATIVE : 1;
 constexpr int ROWS_AT_ONCE = 8;                            // loads in flight a lane while summing windows
 static_assert(ROW_FLOATS > 0 && ROW_FLOATS % 8 == 0, "ROW_FLOATS must be a positive multiple of 8");
 static_assert(NEGATIVE > 0, "NEGATIVE must be at least 1");
@@ -163,18 +164,35 @@ struct Slice {
     SliceReport* report;
 };
 
-// One warp's view of the group it trains. Arrays over the 8 targets are indexed by constants only: they live in registers.
+// A warp's group, in shared memory: read by all lanes at once, which costs no more than a register and spills nothing.
 struct Group {
-    float* errors;             // shared memory: −α·error of (row k, target u) at 8k + u; row 0 is the target itself
-    int* noise;                // shared memory: NEGATIVE word ids
+    float errors[ERRORS];      // −α·error of (row k, target u) at 8k + u; row 0 is the target's own row
+    int noise[NEGATIVE];       // word ids
     int words[GROUP];          // the target's word, −1 if it is not trained
-    float* hidden[GROUP];      // its hidden row: this thread block's memory (CBOW) or a row of W_in (skip-gram)
-    float scale[GROUP];        // factor of the gradient where it is kept
+    int hidden[GROUP];         // its hidden row: of this thread block's memory (CBOW) or of W_in (skip-gram)
+    int width[GROUP];          // context rows
+    int before[GROUP];         // those of them before the target
     float alpha;
 };
 
-// Lanes draw the K words into group.noise; false (for the whole warp) if one is outside the vocabulary.
-__device__ __forceinline__ bool draw_noise(const Slice& slice, int* noise, u64 first_draw, int lane)
+// Lane u looks up member u of group g, the target first + g + 16u; the others do nothing.
+__device__ __forceinline__ void find_members(const Slice& slice, Group& group, i64 first, i64 last, int g, double alpha_start, double alpha_end, int lane)
+{
+    if (lane < GROUP) {
+        const i64 i = first + g + lane * GROUPS;
+        const int width = i < last ? slice.left[i] + slice.right[i] : 0;
+        group.width[lane] = width;
+        group.before[lane] = width > 0 ? slice.left[i] : 0;
+        group.words[lane] = width > 0 ? slice.tokens[i] : -1;
+        group.hidden[lane] = g + lane * GROUPS;
+    }
+    if (lane == 0)
+        group.alpha = (float)(alpha_start + (alpha_end - alpha_start) * ((double)(first - slice.start) / (double)(slice.stop - slice.start)));
+    __syncwarp(ALL_LANES);
+}
+
+// Lanes draw the group's K words; false (for the whole warp) if one is outside the vocabulary.
+__device__ __forceinline__ bool draw_noise(const Slice& slice, Group& group, u64 first_draw, int lane)
 {
     bool good = true;
     for (int k = lane; k < NEGATIVE; k += WARP) {
@@ -183,69 +201,67 @@ __device__ __forceinline__ bool draw_noise(const Slice& slice, int* noise, u64 f
             good = false;
             atomicCAS(&slice.report->bad_noise, 0ull, 1ull + (unsigned)word);
         }
-        noise[k] = word;
+        group.noise[k] = word;
     }
     __syncwarp(ALL_LANES);
     return __all_sync(ALL_LANES, good);
 }
 
-template <bool SKIPGRAM>
-__device__ __forceinline__ float4 hidden_part(const Group& group, int u, int vector)
+__device__ __forceinline__ float4 parameter_part(const float* matrix, int word, int vector)
 {
-    if (group.words[u] < 0 || vector >= VECTORS)
-        return zero4();
-    const float* address = group.hidden[u] + 4 * vector;
-    return SKIPGRAM ? load_shared_row(address) : *(const float4*)address;
+    return word < 0 || vector >= VECTORS ? zero4() : load_shared_row(matrix + (i64)word * ROW_FLOATS + 4 * vector);
 }
 
-__device__ __forceinline__ float4 output_part(const Slice& slice, int word, int vector)
+template <bool SKIPGRAM>
+__device__ __forceinline__ float4 hidden_part(const Slice& slice, const Group& group, const float* steps, int u, int vector)
 {
-    return word < 0 || vector >= VECTORS ? zero4() : load_shared_row(slice.w_out + (i64)word * ROW_FLOATS + 4 * vector);
+    if (SKIPGRAM)
+        return parameter_part(slice.w_in, group.words[u] < 0 ? -1 : group.hidden[u], vector);
+    return vector >= VECTORS ? zero4() : *(const float4*)(steps + (i64)group.hidden[u] * ROW_FLOATS + 4 * vector);
 }
 
-// Trains one group: 8 targets (or pairs), the rows of their own words and K noise words. Adds to the lane's loss and
-// examples. All reads of a column come before the first write to it, as the definition wants.
+// Logits of 4 rows with 8 targets, one a lane: pack 0 is the targets' own rows and 3 noise rows, pack p noise rows 4p − 1 ….
 template <bool SKIPGRAM>
-__device__ __forceinline__ void train_group(const Slice& slice, const Group& group, int lane, double& loss, i64& examples)
+__device__ __forceinline__ float find_logit(const Slice& slice, const Group& group, const float* steps, int pack, int lane)
 {
-    // A lane judges one (row, target) pair of each pack.
-    const int my_target = lane % GROUP;
-    int my_word = -1;
+    float logits[WARP];
 #pragma unroll
-    for (int u = 0; u < GROUP; u++)
-        my_word = my_target == u ? group.words[u] : my_word;
-
-#pragma unroll (PACKS <= 3 ? PACKS : 1)
-    for (int pack = 0; pack < PACKS; pack++) {
-        float logits[WARP];
-#pragma unroll
-        for (int i = 0; i < WARP; i++)
-            logits[i] = 0.0f;
+    for (int i = 0; i < WARP; i++)
+        logits[i] = 0.0f;
 #pragma unroll 1
-        for (int strip = 0; strip < STRIPS; strip++) {
-            const int vector = strip * WARP + lane;
-            float4 hidden[GROUP];
+    for (int strip = 0; strip < STRIPS; strip++) {
+        const int vector = strip * WARP + lane;
+        float4 hidden[GROUP];
 #pragma unroll
-            for (int u = 0; u < GROUP; u++)
-                hidden[u] = hidden_part<SKIPGRAM>(group, u, vector);
+        for (int u = 0; u < GROUP; u++)
+            hidden[u] = hidden_part<SKIPGRAM>(slice, group, steps, u, vector);
 #pragma unroll
-            for (int r = 0; r < 4; r++) {
-                const int k = pack * 4 + r;
-                if (k > NEGATIVE)
-                    continue;
-                if (k == 0) {
+        for (int r = 0; r < 4; r++) {
+            const int k = pack * 4 + r;
+            if (k == 0) {
 #pragma unroll
-                    for (int u = 0; u < GROUP; u++)
-                        logits[u] += dot(hidden[u], output_part(slice, group.words[u], vector));
-                } else {
-                    const float4 row = output_part(slice, group.noise[k - 1], vector);
+                for (int u = 0; u < GROUP; u++)
+                    logits[u] += dot(hidden[u], parameter_part(slice.w_out, group.words[u], vector));
+            } else if (k <= NEGATIVE) {
+                const float4 row = parameter_part(slice.w_out, group.noise[k - 1], vector);
 #pragma unroll
-                    for (int u = 0; u < GROUP; u++)
-                        logits[r * GROUP + u] += dot(hidden[u], row);
-                }
+                for (int u = 0; u < GROUP; u++)
+                    logits[r * GROUP + u] += dot(hidden[u], row);
             }
         }
-        const float logit = sum_to_own_lane(logits, lane);
+    }
+    return sum_to_own_lane(logits, lane);
+}
+
+// Trains one group: 8 targets (or pairs), the rows of their own words and of K noise words. Adds to the lane's loss and
+// examples. CBOW leaves −α·gradient in the hidden row's place. A column is read completely before it is first written.
+template <bool SKIPGRAM>
+__device__ __forceinline__ void train_group(const Slice& slice, Group& group, float* steps, int exact, int lane, double& loss, int& examples)
+{
+    const int my_word = group.words[lane % GROUP];
+#pragma unroll 1
+    for (int pack = 0; pack < PACKS; pack++) {
+        const float logit = find_logit<SKIPGRAM>(slice, group, steps, pack, lane);
         const int k = pack * 4 + lane / GROUP;
         float error = 0.0f;
         if (my_word >= 0 && k <= NEGATIVE && (k == 0 || group.noise[k - 1] != my_word)) {
@@ -263,12 +279,12 @@ __device__ __forceinline__ void train_group(const Slice& slice, const Group& gro
         float4 hidden[GROUP], step[GROUP];
 #pragma unroll
         for (int u = 0; u < GROUP; u++) {
-            hidden[u] = hidden_part<SKIPGRAM>(group, u, vector);
-            step[u] = group.errors[u] * output_part(slice, group.words[u], vector);
+            hidden[u] = hidden_part<SKIPGRAM>(slice, group, steps, u, vector);
+            step[u] = group.errors[u] * parameter_part(slice.w_out, group.words[u], vector);
         }
-#pragma unroll (NEGATIVE <= 10 ? NEGATIVE : 1)
+#pragma unroll NOISE_UNROLL
         for (int k = 1; k <= NEGATIVE; k++) {
-            const float4 row = output_part(slice, group.noise[k - 1], vector);
+            const float4 row = parameter_part(slice.w_out, group.noise[k - 1], vector);
 #pragma unroll
             for (int u = 0; u < GROUP; u++)
                 step[u] = step[u] + group.errors[k * GROUP + u] * row;
@@ -279,7 +295,7 @@ __device__ __forceinline__ void train_group(const Slice& slice, const Group& gro
         for (int u = 0; u < GROUP; u++)
             if (group.words[u] >= 0)
                 add_shared_row(slice.w_out + (i64)group.words[u] * ROW_FLOATS + 4 * vector, group.errors[u] * hidden[u]);
-#pragma unroll (NEGATIVE <= 10 ? NEGATIVE : 1)
+#pragma unroll NOISE_UNROLL
         for (int k = 1; k <= NEGATIVE; k++) {
             float4 change = zero4();
 #pragma unroll
@@ -289,10 +305,12 @@ __device__ __forceinline__ void train_group(const Slice& slice, const Group& gro
         }
 #pragma unroll
         for (int u = 0; u < GROUP; u++) {
-            if (!SKIPGRAM)
-                *(float4*)(group.hidden[u] + 4 * vector) = group.scale[u] * step[u];
-            else if (group.words[u] >= 0)
-                add_shared_row(group.hidden[u] + 4 * vector, step[u]);
+            if (!SKIPGRAM) {
+                const float scale = exact ? 1.0f / (float)max(group.width[u], 1) : 1.0f;
+                *(float4*)(steps + (i64)group.hidden[u] * ROW_FLOATS + 4 * vector) = scale * step[u];
+            } else if (group.words[u] >= 0) {
+                add_shared_row(slice.w_in + (i64)group.hidden[u] * ROW_FLOATS + 4 * vector, step[u]);
+            }
         }
     }
     __syncwarp(ALL_LANES);
@@ -443,34 +461,40 @@ __device__ __forceinline__ void move_contexts(
     }
 }
 
-// Members of group g: the targets first + g + 16u. Fills words with −1 where there is none or it has no context.
-__device__ __forceinline__ void find_members(const Slice& slice, i64 first, i64 last, int g, Group& group, int (&width)[GROUP])
+// Means of the context rows of a group's targets, zero where there is none: left and right sums apart, so that the
+// target's own row never enters. Written and later read by the same lanes.
+__device__ __forceinline__ void find_hidden(const Group& group, const float* prefix, float* steps, int own_first, bool good, int lane)
 {
-#pragma unroll
-    for (int u = 0; u < GROUP; u++) {
-        const i64 i = first + g + u * GROUPS;
-        width[u] = i < last ? slice.left[i] + slice.right[i] : 0;
-        group.words[u] = width[u] > 0 ? slice.tokens[i] : -1;
+#pragma unroll 1
+    for (int vector = lane; vector < VECTORS; vector += WARP) {
+        const float* column = prefix + 4 * vector;
+#pragma unroll 2
+        for (int u = 0; u < GROUP; u++) {
+            const int width = good ? group.width[u] : 0;
+            float4 mean = zero4();
+            if (width > 0) {
+                const i64 own = own_first + group.hidden[u], lower = own - group.before[u], upper = lower + width + 1;
+                const float4 before = *(const float4*)(column + own * ROW_FLOATS) - *(const float4*)(column + lower * ROW_FLOATS);
+                const float4 after = *(const float4*)(column + upper * ROW_FLOATS) - *(const float4*)(column + (own + 1) * ROW_FLOATS);
+                mean = (1.0f / (float)width) * (before + after);
+            }
+            *(float4*)(steps + (i64)group.hidden[u] * ROW_FLOATS + 4 * vector) = mean;
+        }
     }
 }
 
-__device__ __forceinline__ float block_alpha(const Slice& slice, i64 first, double alpha_start, double alpha_end)
+__device__ __forceinline__ void write_totals(double loss, int examples, double* losses, i64* examples_of, int warp, int warps, int lane)
 {
-    return (float)(alpha_start + (alpha_end - alpha_start) * ((double)(first - slice.start) / (double)(slice.stop - slice.start)));
+    const double warp_loss = sum_over_warp(loss), warp_examples = sum_over_warp((double)examples);
+    if (lane == 0) {
+        losses[blockIdx.x * warps + warp] = warp_loss;
+        examples_of[blockIdx.x * warps + warp] = (i64)warp_examples;
+    }
 }
 
-// Shared memory: [errors of each warp][noise words of each warp][word ids][hidden rows][prefix rows]; the last two are in
-// `workspace` (global memory, one part a thread block, cached in L2) where `rows_in_shared` says that they do not fit.
-__device__ __forceinline__ float* warp_errors(int warp)
-{
-    return (float*)shared_memory + warp * ERRORS;
-}
-
-__device__ __forceinline__ int* warp_noise(int warp, int warps)
-{
-    return (int*)((float*)shared_memory + warps * ERRORS) + warp * NEGATIVE;
-}
-
+// Shared memory: [a Group for each warp][word ids][hidden rows, later steps][prefix rows, later changes]. Where
+// `rows_in_shared` is 1 the prefix rows, where it is 0 the hidden rows too lie in `workspace`: global memory, a part for
+// each thread block, small enough to stay in the L2 cache.
 extern "C" __global__ void __launch_bounds__(MAX_THREADS, 1) train_cbow(
     float* w_in, float* w_out, const int* tokens, const u8* left, const u8* right, i64 start, i64 stop,
     const int* noise_table, int noise_shift, int vocab_size, u64 seed, SliceReport* report,
@@ -479,14 +503,15 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS, 1) train_cbow(
 {
     const Slice slice = {w_in, w_out, tokens, left, right, start, stop, noise_table, noise_shift, vocab_size, seed, report};
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
-    int* ids = warp_noise(warps, warps);
+    Group& group = ((Group*)shared_memory)[warp];
+    int* ids = (int*)((Group*)shared_memory + warps);
     // Rows are read as float4, so they start on 16 bytes.
-    float* in_shared = (float*)shared_memory + (warps * (ERRORS + NEGATIVE) + most_rows + 3) / 4 * 4;
+    float* in_shared = (float*)shared_memory + (warps * (int)sizeof(Group) / 4 + most_rows + 3) / 4 * 4;
     float* in_global = workspace + (i64)blockIdx.x * (BLOCK + most_rows + 1) * ROW_FLOATS;
     float* steps = rows_in_shared >= 1 ? in_shared : in_global;
-    float* prefix = rows_in_shared == 2 ? in_shared + BLOCK * ROW_FLOATS : in_global + BLOCK * ROW_FLOATS;
+    float* prefix = (rows_in_shared == 2 ? in_shared : in_global) + BLOCK * ROW_FLOATS;
     double loss = 0.0;
-    i64 examples = 0;
+    int examples = 0;
 
     const i64 blocks = (stop - start + BLOCK - 1) / BLOCK;
     for (i64 block = blockIdx.x; block < blocks; block += gridDim.x) {
@@ -496,36 +521,13 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS, 1) train_cbow(
             ids[j] = tokens[windows.halo + j];
         __syncthreads();
         sum_windows(slice, ids, prefix, windows.rows, warp, warps, lane);
-
         for (int g = 0; g < GROUPS; g++) {
             if (g % warps == warp && first + g < windows.last) {
-                Group group;
-                group.errors = warp_errors(warp);
-                group.noise = warp_noise(warp, warps);
-                group.alpha = block_alpha(slice, first, alpha_start, alpha_end);
-                int width[GROUP];
-                find_members(slice, first, windows.last, g, group, width);
-                const bool good = draw_noise(slice, group.noise, (u64)(block * GROUPS + g) * NEGATIVE, lane);
-#pragma unroll
-                for (int u = 0; u < GROUP; u++) {
-                    const i64 i = first + g + u * GROUPS;
-                    const float inverse = 1.0f / (float)max(width[u], 1);
-                    group.scale[u] = exact ? inverse : 1.0f;
-                    group.hidden[u] = steps + (g + u * GROUPS) * ROW_FLOATS;
-                    // Left and right sums apart: the target's own row never enters.
-                    const i64 own = i - windows.halo;
-                    const i64 lower = width[u] > 0 ? own - left[i] : 0, upper = width[u] > 0 ? own + right[i] + 1 : 0;
-                    for (int vector = lane; vector < VECTORS; vector += WARP) {
-                        const float* column = prefix + 4 * vector;
-                        float4 sum = zero4();
-                        if (width[u] > 0 && good)
-                            sum = (*(const float4*)(column + own * ROW_FLOATS) - *(const float4*)(column + lower * ROW_FLOATS))
-                                + (*(const float4*)(column + upper * ROW_FLOATS) - *(const float4*)(column + (own + 1) * ROW_FLOATS));
-                        *(float4*)(group.hidden[u] + 4 * vector) = inverse * sum;
-                    }
-                }
+                find_members(slice, group, first, windows.last, g, alpha_start, alpha_end, lane);
+                const bool good = draw_noise(slice, group, (u64)(block * GROUPS + g) * NEGATIVE, lane);
+                find_hidden(group, prefix, steps, (int)(first - windows.halo), good, lane);
                 if (good)
-                    train_group<false>(slice, group, lane, loss, examples);
+                    train_group<false>(slice, group, steps, exact, lane, loss, examples);
             }
             if (sequential)
                 __syncthreads();
@@ -533,11 +535,7 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS, 1) train_cbow(
         __syncthreads();
         move_contexts(slice, windows, ids, steps, prefix, sequential, warp, warps, lane);
     }
-    const double warp_loss = sum_over_warp(loss), warp_examples = sum_over_warp((double)examples);
-    if (lane == 0) {
-        losses[blockIdx.x * warps + warp] = warp_loss;
-        examples_of[blockIdx.x * warps + warp] = (i64)warp_examples;
-    }
+    write_totals(loss, examples, losses, examples_of, warp, warps, lane);
 }
 
 extern "C" __global__ void __launch_bounds__(MAX_THREADS, 1) train_skipgram(
@@ -547,48 +545,38 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS, 1) train_skipgram(
 {
     const Slice slice = {w_in, w_out, tokens, left, right, start, stop, noise_table, noise_shift, vocab_size, seed, report};
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
+    Group& group = ((Group*)shared_memory)[warp];
     double loss = 0.0;
-    i64 examples = 0;
+    int examples = 0;
 
     const i64 blocks = (stop - start + BLOCK - 1) / BLOCK;
     for (i64 block = blockIdx.x; block < blocks; block += gridDim.x) {
         const i64 first = start + block * BLOCK, last = min(first + BLOCK, stop);
         for (int g = 0; g < GROUPS; g++) {
             if (g % warps == warp && first + g < last) {
-                Group group, pairs;
-                int width[GROUP];
-                find_members(slice, first, last, g, group, width);
-                pairs.errors = warp_errors(warp);
-                pairs.noise = warp_noise(warp, warps);
-                pairs.alpha = block_alpha(slice, first, alpha_start, alpha_end);
+                find_members(slice, group, first, last, g, alpha_start, alpha_end, lane);
                 int widest = 0;
-#pragma unroll
                 for (int u = 0; u < GROUP; u++)
-                    widest = max(widest, width[u]);
+                    widest = max(widest, group.width[u]);
                 bool good = true;
                 for (int slot = 0; slot < widest && good; slot++) {
-                    good = draw_noise(slice, pairs.noise, ((u64)(block * GROUPS + g) * SLOTS + slot) * NEGATIVE, lane);
-#pragma unroll
-                    for (int u = 0; u < GROUP; u++) {
-                        const i64 i = first + g + u * GROUPS;
-                        pairs.words[u] = slot < width[u] ? group.words[u] : -1;
-                        const int before = slot < width[u] ? left[i] : 0;
-                        const i64 position = i - before + slot + (slot >= before);
-                        pairs.hidden[u] = slot < width[u] ? w_in + (i64)tokens[position] * ROW_FLOATS : w_in;
+                    if (lane < GROUP) {
+                        const bool present = slot < group.width[lane];
+                        const i64 i = first + g + lane * GROUPS;
+                        const i64 position = i - group.before[lane] + slot + (slot >= group.before[lane]);
+                        group.words[lane] = present ? tokens[i] : -1;
+                        group.hidden[lane] = present ? tokens[position] : -1;
                     }
+                    good = draw_noise(slice, group, ((u64)(block * GROUPS + g) * SLOTS + slot) * NEGATIVE, lane);
                     if (good)
-                        train_group<true>(slice, pairs, lane, loss, examples);
+                        train_group<true>(slice, group, nullptr, 0, lane, loss, examples);
                 }
             }
             if (sequential)
                 __syncthreads();
         }
     }
-    const double warp_loss = sum_over_warp(loss), warp_examples = sum_over_warp((double)examples);
-    if (lane == 0) {
-        losses[blockIdx.x * warps + warp] = warp_loss;
-        examples_of[blockIdx.x * warps + warp] = (i64)warp_examples;
-    }
+    write_totals(loss, examples, losses, examples_of, warp, warps, lane);
 }
 
 // Spans of the targets [start, stop) of a stream of `length` rows; the report says where they lead.

@@ -58,44 +58,38 @@ class WordTable:
         if len(text_M) > len(self._scratch[0]):
             self._scratch = _scratch(2 * len(text_M))
         folded, keys_N, offsets, ends_S = self._scratch
-        samples = np.zeros((_SAMPLES, 2), np.int64)
+        samples = np.zeros((_SAMPLES, SHOWN_BYTES), np.uint8)
         tokens, sentences, dropped = _scan(
             text_M, byte_table, character_classes, self.max_token_bytes, folded, keys_N, offsets, ends_S, samples
         )  # fmt: skip
-        self._drop(dropped, [bytes(text_M[start:stop]) for start, stop in samples[: min(dropped, _SAMPLES)]])
+        self._drop(dropped, [bytes(sample).rstrip(b"\0") for sample in samples[: min(dropped, _SAMPLES)]])
         return self._look_up(folded, offsets, keys_N[:tokens]), ends_S[:sentences].copy()
 
-    def intern(
-        self, data: NDArray[np.uint8], offsets: NDArray[np.int64], occurrences: NDArray[np.int64]
-    ) -> NDArray[np.int32]:
+    def intern(self, data: NDArray[np.uint8], offsets: NDArray[np.int64], occurrences: NDArray[np.int64]) -> NDArray[np.int32]:
         """Ids of distinct words that are already split: word i is data[offsets[i]:offsets[i+1]], met occurrences[i] times.
 
         Words longer than max_token_bytes get −1 and are counted as dropped.
         """
-        fits = np.diff(offsets) <= self.max_token_bytes
-        long = np.flatnonzero(~fits)
+        lengths = np.diff(offsets)
+        long = np.flatnonzero(lengths > self.max_token_bytes)
         shown = np.repeat(long[:_SAMPLES], occurrences[long[:_SAMPLES]].clip(max=_SAMPLES))[:_SAMPLES]
-        self._drop(int(occurrences[long].sum()), [bytes(data[offsets[i] : offsets[i] + SHOWN_BYTES]) for i in shown])
-        # A long word is looked up as an empty one, so that the rest keep their places, and then forgotten.
-        keys = np.empty(len(occurrences), np.uint64)
-        _key_words(data, offsets, fits, keys)
-        ids = np.full(len(occurrences), -1, np.int32)
-        kept = np.flatnonzero(fits)
-        if len(kept) == len(ids):
-            ids = self._look_up(data, offsets, keys)
-        else:
-            for at in kept:
-                ids[at] = self._look_up(data, offsets[at : at + 2], keys[at : at + 1])[0]
+        self._drop(
+            int(occurrences[long].sum()), [bytes(data[offsets[i] : offsets[i] + min(lengths[i], SHOWN_BYTES)]) for i in shown]
+        )
+        keys = np.empty(len(lengths), np.uint64)
+        _key_words(data, offsets, keys)
+        ids = np.full(len(lengths), -1, np.int32)
+        for start, stop in zip([0, *(long + 1)], [*long, len(ids)], strict=True):
+            ids[start:stop] = self._look_up(data, offsets[start : stop + 1], keys[start:stop])
+        kept = ids >= 0
         self._counts[ids[kept]] += occurrences[kept] - 1
         return ids
 
     def _drop(self, count: int, samples: list[bytes]) -> None:
         self.dropped += count
-        self.dropped_samples = (self.dropped_samples + [sample[:SHOWN_BYTES] for sample in samples])[:_SAMPLES]
+        self.dropped_samples = [*self.dropped_samples, *samples][:_SAMPLES]
 
-    def _look_up(
-        self, data: NDArray[np.uint8], offsets: NDArray[np.int64], keys_N: NDArray[np.uint64]
-    ) -> NDArray[np.int32]:
+    def _look_up(self, data: NDArray[np.uint8], offsets: NDArray[np.int64], keys_N: NDArray[np.uint64]) -> NDArray[np.int32]:
         ids_N = np.empty(len(keys_N), np.int32)
         position = 0
         while True:
@@ -157,9 +151,9 @@ def _key(data, start, length):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _key_words(data, offsets, fits, keys):  # type: ignore[no-untyped-def]
+def _key_words(data, offsets, keys):  # type: ignore[no-untyped-def]
     for i in range(len(keys)):
-        keys[i] = _key(data, offsets[i], offsets[i + 1] - offsets[i]) if fits[i] else 0
+        keys[i] = _key(data, offsets[i], offsets[i + 1] - offsets[i])
 
 
 @njit(nogil=True, cache=True)
@@ -168,7 +162,7 @@ def _scan(  # type: ignore[no-untyped-def]
 ):
     """(tokens, sentences, dropped): word i's bytes are folded[offsets[i]:offsets[i+1]], its key is keys[i].
 
-    `samples` receives the ranges of the first dropped tokens in the text.
+    `samples` receives the first bytes of the first dropped tokens.
     """
     size = np.uint64(len(text))
     one, seven, eight = np.uint64(1), np.uint64(7), np.uint64(8)
@@ -177,7 +171,6 @@ def _scan(  # type: ignore[no-untyped-def]
     tokens, sentences, dropped, opened = 0, 0, 0, 0
     offsets[0] = 0
     while position < size:
-        start = position
         packed, length = np.uint64(0), np.uint64(0)
         newline = False
         while position < size:
@@ -208,7 +201,8 @@ def _scan(  # type: ignore[no-untyped-def]
                 break
         if length > limit:
             if dropped < len(samples):
-                samples[dropped, 0], samples[dropped, 1] = start, position
+                for at in range(min(length, np.uint64(samples.shape[1]))):
+                    samples[dropped, at] = folded[used + at]
             dropped += 1
         elif length > 0:
             keys[tokens] = packed if length <= eight else _key(folded, used, length)
