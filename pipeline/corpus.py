@@ -1,37 +1,28 @@
 """Where text comes from: which files a corpus is, and how it is cut into parts. No file's text is interpreted here.
 
-`plan_corpus` expands the inputs (a file, a glob with `**`, a folder read recursively, `pydocs:`) in the order given,
-sorted by name within one input, and takes the size and SHA-256 of every file's stored bytes. `cut_parts` is arithmetic on
-that plan. Everything that is left out is noted, because a corpus that silently lacks a file trains without complaint:
-
-- Inside folders and globs, names that start with `.`, end in `~`, `.tmp`, `.swp` or `.bak`, or look like `#name#` are hidden
-  files, editors' backups or files somebody is still writing. They are left out; a file named directly is always read.
-- Symbolic links inside folders and globs are not followed unless `follow_symlinks`. A file reached twice (two inputs,
-  hard links) counts once. Different files with equal content all count.
-- FIFOs, sockets and devices are never opened.
+`plan_corpus` expands the inputs (inputs.py says what they name) in the order given, sorted by name within one input, and takes
+the size and SHA-256 of every file's stored bytes. `cut_parts` is arithmetic on that plan. A file reached twice (two inputs,
+hard links) counts once; different files with equal content all count; both are noted.
 """
 
 from __future__ import annotations
 
-import fnmatch
 import hashlib
 import json
 import os
-import re
-import stat
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from pipeline import store
 from pipeline.config import Corpus, canonical_json
 from pipeline.errors import ConfigError, DataError, InputError, PermissionDeniedError, PipelineError, printable
+from pipeline.inputs import PYDOCS, Found, Search, find_files, refuse_inside
 
-PYDOCS = "pydocs:"
 SHOWN = 20
 Kind = Literal["plain", "gzip", "zstd", "bz2", "xz", "parquet", "python"]
 COMPRESSED: dict[str, Kind] = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".xz": "xz"}
@@ -40,7 +31,6 @@ _HASH_BATCH_FILES = 256
 _OPEN_COST_BYTES = 4096
 """Opening a file costs about as much time as tokenizing this many bytes; it keeps parts of tiny files even."""
 _RACY_NS = 2_000_000_000
-_MAGIC = re.compile(r"[*?[]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,37 +80,6 @@ class TextPart:
     key: str
 
 
-@dataclass
-class _Search:
-    """What expanding the inputs has met so far."""
-
-    follow_symlinks: bool
-    seen: set[tuple[int, int]] = field(default_factory=set)
-    """Device and inode of every file taken."""
-    entered: set[tuple[int, int, int]] = field(default_factory=set)
-    """Device and inode of the folders that the present input entered, and how much of a glob was left to match there."""
-    left_out: Counter[str] = field(default_factory=Counter)
-    example: dict[str, str] = field(default_factory=dict)
-    unreadable: list[str] = field(default_factory=list)
-
-    def enter(self, status: os.stat_result, left: int) -> bool:
-        """Whether a folder is new to this input: so a loop of links ends, and many links cost no more than one."""
-        key = (status.st_dev, status.st_ino, left)
-        new = key not in self.entered
-        self.entered.add(key)
-        return new
-
-    def leave_out(self, reason: str, path: str) -> None:
-        self.left_out[reason] += 1
-        self.example.setdefault(reason, path)
-
-    def notes(self) -> list[str]:
-        return [
-            f"{count:,} {reason}, for example {printable(self.example[reason], 200)}"
-            for reason, count in sorted(self.left_out.items())
-        ]
-
-
 def plan_corpus(corpus: Corpus, *, forbidden: Path | None = None, known: Path | None = None) -> CorpusPlan:
     """Every file of the corpus with its size and digest, in the order it is read.
 
@@ -129,9 +88,9 @@ def plan_corpus(corpus: Corpus, *, forbidden: Path | None = None, known: Path | 
     the file was already two seconds old when it was hashed. Raises InputError when an input matches nothing,
     PermissionDeniedError when files cannot be read and `skip_unreadable` is off.
     """
-    search = _Search(corpus.follow_symlinks)
-    found: list[tuple[str, os.stat_result]] = []
-    python_files: list[tuple[str, os.stat_result]] = []
+    search = Search(corpus.follow_symlinks)
+    found: list[Found] = []
+    python_files: list[Found] = []
     for pattern in corpus.inputs:
         if pattern == PYDOCS:
             from pipeline.pydocs import source_files
@@ -139,13 +98,9 @@ def plan_corpus(corpus: Corpus, *, forbidden: Path | None = None, known: Path | 
             python_files = source_files()
             found.extend(python_files)
             continue
-        before = len(found)
-        search.entered.clear()
-        found.extend(sorted(_expand(pattern, search, forbidden), key=lambda item: os.fsencode(item[0]).split(b"/")))
-        if len(found) == before and not _already_counted(pattern, search):
-            raise _nothing_found(pattern, search)
+        found.extend(find_files(pattern, search, forbidden))
     if forbidden:
-        _refuse_inside(found, forbidden)
+        refuse_inside(found, forbidden)
     python_paths = {path for path, _ in python_files}
     kinds: list[Kind] = ["python" if path in python_paths else _kind(path, corpus) for path, _ in found]
     files = _digest(found, kinds, _read_known(known), search)
@@ -156,172 +111,12 @@ def plan_corpus(corpus: Corpus, *, forbidden: Path | None = None, known: Path | 
     return CorpusPlan(tuple(files), (*search.notes(), *notes, *_equal_content(files)))
 
 
-# ── expanding inputs ─────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _expand(pattern: str, search: _Search, forbidden: Path | None) -> Iterator[tuple[str, os.stat_result]]:
-    """(path, stat) of the regular files that one input names and no earlier input named."""
-    if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", pattern):
-        raise InputError(
-            f"corpus.inputs: {printable(pattern)}: reading from a URL is not supported: copy it to a local folder first"
-        )
-    if pattern.startswith("pydocs"):
-        raise ConfigError(
-            f"corpus.inputs: {printable(pattern)}: the docstrings of this Python are written `{PYDOCS}`, without a path"
-        )
-    path = os.path.expanduser(pattern)
-    try:
-        named = os.stat(path)
-    except OSError:
-        if not _MAGIC.search(path):
-            if os.path.lexists(path):
-                search.unreadable.append(f"{path} (a link to nothing, or a folder on its way is closed)")
-            return
-        head = _fixed_head(path)
-        if "**" in path.split("/") and forbidden:
-            _refuse_around(pattern, head, forbidden)
-        yield from _glob(head, path[len(head) :].lstrip("/").split("/"), search)
-        return
-    if stat.S_ISDIR(named.st_mode):
-        if forbidden:
-            _refuse_around(pattern, path, forbidden)
-        yield from _walk(path, named, search)
-    else:
-        yield from _take(path, named, search)
-
-
-def _take(path: str, found: os.stat_result, search: _Search) -> Iterator[tuple[str, os.stat_result]]:
-    if not stat.S_ISREG(found.st_mode):
-        search.leave_out("FIFOs, sockets or devices were left out", path)
-    elif (found.st_dev, found.st_ino) in search.seen:
-        search.leave_out("files were reached twice (hard link, or named by two inputs) and are counted once", path)
-    else:
-        search.seen.add((found.st_dev, found.st_ino))
-        yield path, found
-
-
-def _fixed_head(pattern: str) -> str:
-    """The folders before the first wildcard: `data` of data/*/x.txt, `/` or `.` when there are none."""
-    fixed = []
-    for component in pattern.split("/")[:-1]:
-        if _MAGIC.search(component):
-            break
-        fixed.append(component)
-    return "/".join(fixed) or ("/" if pattern.startswith("/") else ".")
-
-
-def _glob(directory: str, components: Sequence[str], search: _Search) -> Iterator[tuple[str, os.stat_result]]:
-    """Matches below `directory`; `**` is any number of folders. A folder that matches is read recursively."""
-    first, rest = components[0], components[1:]
-    if first == "":
-        if rest:
-            yield from _glob(directory, rest, search)
-        return
-    if first == "**":
-        yield from _glob(directory, rest or ["*"], search)
-    for entry in _entries(directory, search):
-        if first != "**" and not fnmatch.fnmatchcase(entry.name, first):
-            continue
-        if entry.name.startswith(".") and not first.startswith("."):
-            continue
-        found = _visible(entry, search)
-        if found is None:
-            continue
-        is_directory = stat.S_ISDIR(found.st_mode)
-        if first == "**":
-            if is_directory and search.enter(found, len(components)):
-                yield from _glob(entry.path, components, search)
-        elif rest:
-            if is_directory and search.enter(found, len(rest)):
-                yield from _glob(entry.path, rest, search)
-        elif is_directory:
-            yield from _walk(entry.path, found, search)
-        else:
-            yield from _take(entry.path, found, search)
-
-
-def _walk(directory: str, status: os.stat_result, search: _Search) -> Iterator[tuple[str, os.stat_result]]:
-    """Files below `directory`."""
-    if not search.enter(status, 0):
-        return
-    for entry in _entries(directory, search):
-        found = _visible(entry, search)
-        if found is None:
-            continue
-        if stat.S_ISDIR(found.st_mode):
-            yield from _walk(entry.path, found, search)
-        else:
-            yield from _take(entry.path, found, search)
-
-
-def _entries(directory: str, search: _Search) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(directory) as entries:
-            return sorted(entries, key=lambda entry: os.fsencode(entry.name))
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except OSError as error:
-        search.unreadable.append(f"{directory}/ ({error.strerror})")
-        return []
-
-
-def _visible(entry: os.DirEntry[str], search: _Search) -> os.stat_result | None:
-    """What the entry is, or None when it is to be left out (then that is noted)."""
-    name = entry.name
-    if name.startswith(".") or name.endswith(("~", ".tmp", ".swp", ".bak")) or (name[0] == name[-1] == "#"):
-        search.leave_out("hidden, backup or unfinished files (.x, x~, #x#, .tmp, .swp, .bak) were left out", entry.path)
-        return None
-    try:
-        if entry.is_symlink() and not search.follow_symlinks:
-            search.leave_out("symbolic links were not followed (corpus.follow_symlinks is false)", entry.path)
-            return None
-        return entry.stat()
-    except OSError as error:
-        search.unreadable.append(f"{entry.path} ({error.strerror})")
-        return None
-
-
-def _already_counted(pattern: str, search: _Search) -> bool:
-    """Whether an input added no file only because earlier inputs named all of its files."""
-    again = _Search(search.follow_symlinks)
-    return any(True for _ in _expand(pattern, again, None)) or bool(search.unreadable)
-
-
-def _nothing_found(pattern: str, search: _Search) -> InputError:
-    hint = "" if os.path.isabs(os.path.expanduser(pattern)) else f" (looked from {os.getcwd()})"
-    notes = "".join(f"\n  {note}" for note in search.notes())
-    return InputError(
-        f"corpus.inputs: no file matches {printable(pattern, 300)}{hint}; check the path or download the corpus first{notes}"
-    )
-
-
-def _refuse_around(pattern: str, folder: str, forbidden: Path) -> None:
-    if forbidden.resolve().is_relative_to(Path(folder).resolve()):
-        raise ConfigError(
-            f"corpus.inputs: {printable(pattern, 300)} holds run.workdir {forbidden}: output inside input, "
-            "so the run would read what it writes; choose another run.workdir or a narrower input"
-        )
-
-
-def _refuse_inside(found: Sequence[tuple[str, os.stat_result]], forbidden: Path) -> None:
-    workdir = str(forbidden.resolve()) + os.sep
-    folders: dict[str, str] = {}
-    for path, _ in found:
-        folder = os.path.dirname(path)
-        if folder not in folders:
-            folders[folder] = os.path.realpath(folder) + os.sep
-        if folders[folder].startswith(workdir):
-            raise ConfigError(
-                f"corpus.inputs: {printable(path, 300)} lies inside run.workdir {forbidden}: input inside output, "
-                "so cleaning the workdir would delete it; move it or choose another run.workdir"
-            )
-
-
 def _kind(path: str, corpus: Corpus) -> Kind:
     name = os.path.basename(path)
     if name.endswith(_ARCHIVES):
         raise InputError(
-            f"{printable(path, 300)}: an archive or a compression that is not supported; unpack it, or compress each file as .zst or .gz"
+            f"{printable(path, 300)}: an archive or a compression that is not supported; "
+            "unpack it, or compress each file as .zst or .gz"
         )
     kind = COMPRESSED.get(os.path.splitext(name)[1], "plain")
     if corpus.format != "parquet":
@@ -340,9 +135,7 @@ def _kind(path: str, corpus: Corpus) -> Kind:
 # ── digests ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _digest(
-    found: Sequence[tuple[str, os.stat_result]], kinds: Sequence[Kind], known: dict[str, list[Any]], search: _Search
-) -> list[SourceFile]:
+def _digest(found: Sequence[Found], kinds: Sequence[Kind], known: dict[str, list[Any]], search: Search) -> list[SourceFile]:
     """The readable files with their digests, in order; unreadable ones go to `search.unreadable`."""
 
     def digest_batch(first: int) -> list[SourceFile | str]:
@@ -387,7 +180,7 @@ def _row_groups(path: str) -> tuple[int, ...]:
     return tuple(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
 
 
-def _refuse_unreadable(search: _Search, skip_unreadable: bool) -> None:
+def _refuse_unreadable(search: Search, skip_unreadable: bool) -> None:
     if not search.unreadable:
         return
     shown = "".join(f"\n  {printable(problem, 300)}" for problem in search.unreadable[:SHOWN])
@@ -412,7 +205,7 @@ def _read_known(path: Path | None) -> dict[str, list[Any]]:
     return remembered if isinstance(remembered, dict) else {}
 
 
-def _write_known(path: Path, files: Sequence[SourceFile], found: Sequence[tuple[str, os.stat_result]]) -> None:
+def _write_known(path: Path, files: Sequence[SourceFile], found: Sequence[Found]) -> None:
     """Remembers the digests of files that were already quiet for two seconds: a younger one could change unseen."""
     inodes = {name: status.st_ino for name, status in found}
     quiet_ns = time.time_ns() - _RACY_NS

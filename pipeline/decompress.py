@@ -41,13 +41,17 @@ class _GzipMember:
 
     def __init__(self) -> None:
         self._inner = zlib.decompressobj(wbits=31)
+        self._held_back = False
 
     eof = property(lambda self: self._inner.eof)
     unused_data = property(lambda self: self._inner.unused_data)
-    needs_input = property(lambda self: not self._inner.unconsumed_tail)
+    needs_input = property(lambda self: not self._held_back)
 
     def decompress(self, data: bytes, max_length: int) -> bytes:
-        return self._inner.decompress(self._inner.unconsumed_tail + data, max_length)
+        block = self._inner.decompress(self._inner.unconsumed_tail + data, max_length)
+        # A full block may leave output in zlib's window although all input is consumed.
+        self._held_back = len(block) == max_length or bool(self._inner.unconsumed_tail)
+        return block
 
 
 _MEMBERS: dict[str, Callable[[], Any]] = {

@@ -35,7 +35,14 @@ class PeerLostError(TemporaryError):
 
 
 def host_key() -> str:
-    """A name equal exactly for processes that can share memory: same kernel boot, same mounts, same user."""
+    """A name equal exactly for processes that can share memory: same kernel boot, same mounts, same user.
+
+    W2V_HOST_KEY in a worker's environment overrides it: workers with different names never share memory but exchange
+    rows over their connections, as if on different hosts. For tests, and for containers that share mounts but not
+    /dev/shm.
+    """
+    if named := os.environ.get("W2V_HOST_KEY"):
+        return named
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         mounts = os.stat("/proc/self/ns/mnt").st_ino

@@ -137,7 +137,7 @@ class _Watched(io.RawIOBase):
             return
         # A new link or a copy on another host has other times; only the bytes can tell.
         self.file.seek(0)
-        if hashlib.file_digest(self.file, "sha256").hexdigest() != planned.sha256:
+        if hashlib.file_digest(cast(Any, self.file), "sha256").hexdigest() != planned.sha256:
             raise _changed(planned, f"planned {planned.size:,} bytes, found {found.st_size:,}")
 
 
@@ -190,8 +190,9 @@ def _range_blocks(file: _Watched, start: int, stop: int, piece: Piece) -> Iterat
 def line_start(file: BinaryIO, boundary: int, size: int, look_bytes: int, spaces: bool) -> tuple[int, bool]:
     """(offset, inside): where the first line at or after `boundary` starts, a pure function of the file's bytes.
 
-    The end of the file ends a line. Without a newline within `look_bytes` it is behind the first white space (if `spaces`), and without that either it
-    is `boundary + look_bytes`, inside one over-long token. Both pieces that meet at a boundary ask the same question.
+    The end of the file ends a line. Without a newline within `look_bytes` the place is behind the first white space (if
+    `spaces`), and without that either it is `boundary + look_bytes`, inside one over-long token. Both pieces that meet
+    at a boundary ask the same question.
     """
     if boundary <= 0 or boundary >= size:
         return min(max(boundary, 0), size), False
@@ -291,7 +292,8 @@ def _whole_lines(piece: Piece, blocks: Iterator[bytes]) -> Iterator[bytes]:
         tail_bytes += len(rest)
         if tail_bytes > MAX_JSON_LINE_BYTES:
             raise DataError(
-                f"{printable(piece.file.path, 300)}: a line of more than {MAX_JSON_LINE_BYTES:,} bytes; expected one JSON object a line"
+                f"{printable(piece.file.path, 300)}: a line of more than {MAX_JSON_LINE_BYTES:,} bytes; "
+                "expected one JSON object a line"
             )
     yield b"".join(tail)
 
@@ -408,7 +410,8 @@ def _clean(chunk: bytes, piece: Piece, place: int, offset: int, reading: Reading
         if reading.strict:
             raise DataError(
                 f"{printable(piece.file.path, 300)}: byte {offset + error.start:,} of its text is not UTF-8 "
-                f"(0x{chunk[error.start]:02x}: {error.reason}); corpus.encoding_errors is strict: convert the file or set it to replace"
+                f"(0x{chunk[error.start]:02x}: {error.reason}); corpus.encoding_errors is strict: "
+                "convert the file or set it to replace"
             ) from None
     repaired = chunk.decode("utf-8", "replace")
     counts.invalid_utf8[place] += repaired.count("\ufffd") - chunk.count(b"\xef\xbf\xbd")
@@ -425,6 +428,7 @@ def _without_mark(chunk: bytes, piece: Piece) -> bytes:
         for magic, suffix in _COMPRESSED_MAGIC.items():
             if chunk.startswith(magic):
                 raise DataError(
-                    f"{path}: looks like a {suffix} file and would be read as text; rename it to end in {suffix} (or set corpus.format)"
+                    f"{path}: looks like a {suffix} file and would be read as text; "
+                    f"rename it to end in {suffix} (or set corpus.format)"
                 )
     return chunk.removeprefix(b"\xef\xbb\xbf")

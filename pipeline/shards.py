@@ -3,6 +3,9 @@
 Columns `token:int32, left:uint8, right:uint8` after subsampling: row i is the target token[i], its context is the `left`
 rows before and the `right` rows after it. One shard a part, one shard set an epoch: subsampling and window widths are
 drawn afresh from (seed, epoch, part). The strings were touched once, in tokenize; a shard costs one gather per part.
+
+Shards are Arrow files, not Parquet: they are read once and deleted, and Parquet, which has no byte type, took three times
+as long to write and five times as long to read (infra/decisions/0003-shard-files.md).
 """
 
 from __future__ import annotations
@@ -27,15 +30,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 STAGE = "shards"
-STAGE_VERSION = 1
-SHARD_ENCODING: dict[str, Any] = {
-    # A shard is read once and deleted, so speed counts: ids go out plain; Parquet has no byte type, so the spans would
-    # take four bytes each, and bit-packing takes them to about half a byte for less than the hashing saves.
-    "compression": "none",
-    "use_dictionary": False,
-    "column_encoding": {"left": "DELTA_BINARY_PACKED", "right": "DELTA_BINARY_PACKED"},
-    "write_statistics": False,
-}
+STAGE_VERSION = 2
+COLUMNS = ("token", "left", "right")
 _SEED_PATH = 1
 """First step of every seed path here, so that no other use of the run's seed draws the same numbers."""
 
@@ -83,7 +79,7 @@ def plan_shards(
             words=str(tokens.directory / name.replace(".tokens.parquet", ".words.parquet")),
             vocab=str(vocab.path(vocabulary.WORDS)),
             vocab_fingerprint=vocab.fingerprint,
-            target=str(directory / f"part-{index:05d}.parquet"),
+            target=str(directory / f"part-{index:05d}.arrow"),
             window=config.shards.window,
             shrink_windows=config.shards.shrink_windows,
             seed=stream_seed(config.run.seed, _SEED_PATH, epoch, index),
@@ -123,8 +119,8 @@ def make_shard(task: ShardTask) -> store.Part:
     stream = draw_stream(
         local_ids_M, sentence_ends_S, ids, thresholds_V, task.window, task.shrink_windows, task.seed
     )  # fmt: skip
-    table = pa.table({"token": stream.tokens_N, "left": stream.left_N, "right": stream.right_N})
-    return store.write_table(Path(task.target), table, durable=False, **SHARD_ENCODING)
+    table = pa.table(dict(zip(COLUMNS, (stream.tokens_N, stream.left_N, stream.right_N), strict=True)))
+    return store.write_arrow(Path(task.target), table, durable=False)
 
 
 @lru_cache(maxsize=64)
@@ -165,20 +161,15 @@ def read_sentences(path: Path) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
 
 def read_rows(shards: store.Artefact, start: int, stop: int, halo: int) -> tuple[Stream, int, int]:
     """(stream, first, last): the epoch's rows [start, stop) as rows [first, last) of a stream with up to `halo` rows of
-    context on either side. Only the row groups that are needed are read, their checksums verified."""
+    context on either side. Files are mapped, so only what is needed is copied; each was checked against its SHA-256."""
     low, high = max(0, start - halo), stop + halo
     pieces, offset = [], 0
     for part in shards.manifest.parts:
         begin, end = max(low, offset), min(high, offset + part.rows)
         if begin < end:
-            pieces.append(_read_range(shards.directory / part.name, begin - offset, end - offset))
+            rows = store.map_arrow(shards.directory, part).slice(begin - offset, end - begin)
+            pieces.append([rows[name].to_numpy() for name in COLUMNS])
         offset += part.rows
     columns = [np.concatenate(column) for column in zip(*pieces, strict=True)]
     return Stream(*columns), start - low, start - low + (min(stop, offset) - start)
 
-
-def _read_range(path: Path, start: int, stop: int) -> tuple[NDArray[np.int32], NDArray[np.uint8], NDArray[np.uint8]]:
-    """Columns token, left, right of rows [start, stop) of one shard."""
-    table, offset = store.read_row_groups(path, start, stop)
-    rows = table.slice(start - offset, stop - start)
-    return rows["token"].to_numpy(), rows["left"].to_numpy(), rows["right"].to_numpy()

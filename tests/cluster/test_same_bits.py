@@ -72,7 +72,7 @@ DRIVER_KILLS = [
     for stage in ("tokens", "vocab", "shards", "checkpoints", "vectors", "report", "exports")
     for when in ("commit", "committed")
 ]
-WORKER_KILLS = ["written:part-00001.parquet", "step:0.0.0", "step:0.9.3", "step:1.5.1", "write:w_in-00000.npy", "written:w_out-00000.npy"]
+WORKER_KILLS = ["written:part-00001.arrow", "step:0.0.0", "step:0.9.3", "step:1.5.1", "write:w_in-00000.npy", "written:w_out-00000.npy"]
 
 
 def sampled(points: list[str], count: int) -> list[str]:
@@ -172,7 +172,7 @@ def test_damaged_artefacts_are_named_rebuilt_and_the_bits_are_the_same(bench: Be
     config = bench.config_file("damaged")
     bench.assert_same(config)
     workdir = bench.directory / "damaged"
-    parts = sorted(path for path in workdir.glob("*/*/*") if path.suffix in (".npy", ".parquet"))
+    parts = sorted(path for path in workdir.glob("*/*/*") if path.suffix in (".npy", ".parquet", ".arrow"))
     rng = random.Random(4)
     for path in rng.sample(parts, 4):
         data = bytearray(path.read_bytes())

@@ -334,7 +334,8 @@ from pipeline.tokenize import build_tokens
 config = parse_config({"corpus": {"inputs": [sys.argv[1]], "max_ratio": 1000000}})
 tokens = build_tokens(config, plan_corpus(config.corpus), InProcess(), Path(sys.argv[2]))
 totals = tokens.manifest.totals
-print(totals["tokens"], totals["dropped_long_tokens"], totals["text_bytes"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+print(totals["tokens"], totals["dropped_long_tokens"], totals["text_bytes"], peak_mb)
 """
 
 

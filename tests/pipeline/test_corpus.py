@@ -104,7 +104,7 @@ def test_archives_are_refused_with_what_to_do(tmp_path: Path) -> None:
 
 
 def test_a_parquet_file_among_lines_is_a_configuration_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="set corpus.format: parquet"):
+    with pytest.raises(ConfigError, match=r"set corpus\.format: parquet"):
         planned(write(tmp_path / "x.parquet"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import sys
 import unicodedata
@@ -99,7 +100,7 @@ def test_counts_and_order_of_first_occurrence_survive_growth_and_chunks(words: l
     table = WordTable(20)
     met: list[int] = []
     edges = [0, *sorted(min(cut, len(words)) for cut in cuts), len(words)]
-    for start, stop in zip(edges, edges[1:], strict=False):
+    for start, stop in itertools.pairwise(edges):
         met += tokenizer().encode(" ".join(words[start:stop]).encode(), table)[0].tolist()
     data, ends, counts = table.words()
     known = [bytes(word).decode() for word in np.split(data, ends[:-1])] if len(ends) else []

@@ -1,10 +1,10 @@
 // Negative-sampling training for CUDA devices: the same draws, groups and updates as w2v_core/reference.py.
 //
 // Compiled for one row length and one number of noise words: -DROW_FLOATS=128 -DNEGATIVE=5. Needs no header. What is not
-// CUDA C++ but PTX stands in the three functions under `__CUDACC__`; tests replace them and run the rest on a CPU.
+// CUDA C++ but PTX stands in the functions under `__CUDACC__`; tests replace them and run the rest on a CPU.
 //
 // Work. A thread block of 16 warps trains one block of 128 targets at a time, a warp one group of 8 targets:
-//   windows   each warp sums a ninth or so of the block's W_in rows; offsets join them to prefix sums of the whole block
+//   windows   each warp sums a share of the block's W_in rows; offsets join them to prefix sums of the whole block
 //   groups    a warp holds 8 targets: 32 dot products become one a lane by 31 shuffles, errors go to shared memory, and
 //             a second reading of the rows makes gradients and updates
 //   contexts  gradients become row changes through a difference array over the block, added to W_in row by row
@@ -38,7 +38,7 @@ constexpr int VECTORS = ROW_FLOATS / 4;                    // float4 a row
 constexpr int STRIPS = (VECTORS + WARP - 1) / WARP;        // float4 of a row each lane owns
 constexpr int PACKS = (NEGATIVE + 1 + 3) / 4;              // 4 rows of W_out times 8 targets fill the 32 lanes
 constexpr int ERRORS = PACKS * WARP;                       // floats a warp
-constexpr int NOISE_UNROLL = NEGATIVE <= 10 ? NEGATIVE : 1;
+constexpr int NOISE_UNROLL = NEGATIVE < 3 ? NEGATIVE : 3;  // 5 spill at 128 registers
 constexpr int ROWS_AT_ONCE = 8;                            // loads in flight a lane while summing windows
 static_assert(ROW_FLOATS > 0 && ROW_FLOATS % 8 == 0, "ROW_FLOATS must be a positive multiple of 8");
 static_assert(NEGATIVE > 0, "NEGATIVE must be at least 1");
@@ -126,19 +126,27 @@ __device__ __forceinline__ float softplus(float x)
     return 0.5f * (fabsf(x) + x) + log1pf(expf(-fabsf(x)));
 }
 
-// Lane l gets the sum over the warp's lanes of values[l], in 31 shuffles: halves are swapped, so each step adds and halves.
+// One halving: the first HALF values become those of the lane's own half, summed with the partner's.
+template <int HALF>
+__device__ __forceinline__ void halve(float (&values)[WARP], int lane)
+{
+    const bool upper = (lane & HALF) != 0;
+#pragma unroll
+    for (int i = 0; i < HALF; i++) {
+        const float kept = upper ? values[i + HALF] : values[i];
+        const float sent = upper ? values[i] : values[i + HALF];
+        values[i] = kept + __shfl_xor_sync(ALL_LANES, sent, HALF);
+    }
+}
+
+// Lane l gets the sum over the warp's lanes of values[l], in 31 shuffles where 32 plain sums would take 160.
 __device__ __forceinline__ float sum_to_own_lane(float (&values)[WARP], int lane)
 {
-#pragma unroll
-    for (int half = WARP / 2; half > 0; half /= 2) {
-        const bool upper = (lane & half) != 0;
-#pragma unroll
-        for (int i = 0; i < half; i++) {
-            const float kept = upper ? values[i + half] : values[i];
-            const float sent = upper ? values[i] : values[i + half];
-            values[i] = kept + __shfl_xor_sync(ALL_LANES, sent, half);
-        }
-    }
+    halve<16>(values, lane);
+    halve<8>(values, lane);
+    halve<4>(values, lane);
+    halve<2>(values, lane);
+    halve<1>(values, lane);
     return values[0];
 }
 

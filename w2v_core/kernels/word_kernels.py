@@ -157,7 +157,7 @@ def _key_words(data, offsets, keys):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _scan(  # type: ignore[no-untyped-def]
+def _scan(  # type: ignore[no-untyped-def]  # noqa: C901 - one loop over bytes, one over words
     text, byte_table, classes, max_bytes, folded, keys, offsets, sentence_ends, samples
 ):
     """(tokens, sentences, dropped): word i's bytes are folded[offsets[i]:offsets[i+1]], its key is keys[i].
@@ -271,7 +271,7 @@ def _same(ends, arena, word_id, data, start, stop):  # type: ignore[no-untyped-d
     first = ends[word_id - 1] if word_id > 0 else 0
     if ends[word_id] - first != stop - start:
         return False
-    for at in range(stop - start):
+    for at in range(stop - start):  # noqa: SIM110 - compiled
         if arena[first + at] != data[start + at]:
             return False
     return True

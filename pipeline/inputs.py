@@ -1,0 +1,222 @@
+"""What a corpus's inputs name: a file, a glob with `**`, or a folder read recursively → regular files, each once.
+
+Everything that is left out is noted, because a corpus that silently lacks a file trains without complaint:
+
+- Inside folders and globs, names that start with `.`, end in `~`, `.tmp`, `.swp` or `.bak`, or look like `#name#` are hidden
+  files, editors' backups or files somebody is still writing. They are left out; a file named directly is always read.
+- Symbolic links inside folders and globs are not followed unless asked for, and then each real file counts once.
+- FIFOs, sockets and devices are never opened.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+import stat
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.errors import ConfigError, InputError, printable
+
+PYDOCS = "pydocs:"
+_MAGIC = re.compile(r"[*?[]")
+Found = tuple[str, os.stat_result]
+"""A regular file: path and status."""
+
+
+@dataclass
+class Search:
+    """What expanding the inputs of one corpus has met so far."""
+
+    follow_symlinks: bool
+    seen: set[tuple[int, int]] = field(default_factory=set)
+    """Device and inode of every file taken."""
+    entered: set[tuple[int, int, int]] = field(default_factory=set)
+    """Device and inode of the folders that the present input entered, and how much of a glob was left to match there."""
+    left_out: Counter[str] = field(default_factory=Counter)
+    example: dict[str, str] = field(default_factory=dict)
+    unreadable: list[str] = field(default_factory=list)
+
+    def enter(self, status: os.stat_result, left: int) -> bool:
+        """Whether a folder is new to this input: so a loop of links ends, and many links cost no more than one."""
+        key = (status.st_dev, status.st_ino, left)
+        new = key not in self.entered
+        self.entered.add(key)
+        return new
+
+    def leave_out(self, reason: str, path: str) -> None:
+        self.left_out[reason] += 1
+        self.example.setdefault(reason, path)
+
+    def notes(self) -> list[str]:
+        return [
+            f"{count:,} {reason}, for example {printable(self.example[reason], 200)}"
+            for reason, count in sorted(self.left_out.items())
+        ]
+
+
+def find_files(pattern: str, search: Search, forbidden: Path | None) -> list[Found]:
+    """The regular files that one input names and no earlier input named, sorted by name.
+
+    Raises InputError when the input names no file at all, ConfigError when it holds `forbidden`.
+    """
+    search.entered.clear()
+    found = sorted(_expand(pattern, search, forbidden), key=lambda item: os.fsencode(item[0]).split(b"/"))
+    if not found and not search.unreadable and not any(True for _ in _expand(pattern, Search(search.follow_symlinks), None)):
+        raise _nothing_found(pattern, search)
+    return found
+
+
+def _expand(pattern: str, search: Search, forbidden: Path | None) -> Iterator[Found]:
+    if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", pattern):
+        raise InputError(
+            f"corpus.inputs: {printable(pattern)}: reading from a URL is not supported: copy it to a local folder first"
+        )
+    if pattern.startswith("pydocs"):
+        raise ConfigError(
+            f"corpus.inputs: {printable(pattern)}: the docstrings of this Python are written `{PYDOCS}`, without a path"
+        )
+    path = os.path.expanduser(pattern)
+    try:
+        named = os.stat(path)
+    except OSError:
+        if not _MAGIC.search(path):
+            if os.path.lexists(path):
+                search.unreadable.append(f"{path} (a link to nothing, or a folder on its way is closed)")
+            return
+        head = _fixed_head(path)
+        if "**" in path.split("/") and forbidden:
+            _refuse_around(pattern, head, forbidden)
+        yield from _glob(head, path[len(head) :].lstrip("/").split("/"), search)
+        return
+    if stat.S_ISDIR(named.st_mode):
+        if forbidden:
+            _refuse_around(pattern, path, forbidden)
+        yield from _walk(path, named, search)
+    else:
+        yield from _take(path, named, search)
+
+
+def _take(path: str, found: os.stat_result, search: Search) -> Iterator[Found]:
+    if not stat.S_ISREG(found.st_mode):
+        search.leave_out("FIFOs, sockets or devices were left out", path)
+    elif (found.st_dev, found.st_ino) in search.seen:
+        search.leave_out("files were reached twice (hard link, or named by two inputs) and are counted once", path)
+    else:
+        search.seen.add((found.st_dev, found.st_ino))
+        yield path, found
+
+
+def _fixed_head(pattern: str) -> str:
+    """The folders before the first wildcard: `data` of data/*/x.txt, `/` or `.` when there are none."""
+    fixed = []
+    for component in pattern.split("/")[:-1]:
+        if _MAGIC.search(component):
+            break
+        fixed.append(component)
+    return "/".join(fixed) or ("/" if pattern.startswith("/") else ".")
+
+
+def _glob(directory: str, components: Sequence[str], search: Search) -> Iterator[Found]:
+    """Matches below `directory`; `**` is any number of folders. A folder that matches is read recursively."""
+    first, rest = components[0], components[1:]
+    if first == "":
+        if rest:
+            yield from _glob(directory, rest, search)
+        return
+    if first == "**":
+        yield from _glob(directory, rest or ["*"], search)
+    for entry, found in _matches(directory, first, search):
+        if stat.S_ISDIR(found.st_mode):
+            below = components if first == "**" else rest
+            if not below:
+                yield from _walk(entry.path, found, search)
+            elif search.enter(found, len(below)):
+                yield from _glob(entry.path, below, search)
+        elif first != "**" and not rest:
+            yield from _take(entry.path, found, search)
+
+
+def _matches(directory: str, pattern: str, search: Search) -> Iterator[tuple[os.DirEntry[str], os.stat_result]]:
+    for entry in _entries(directory, search):
+        if pattern != "**" and not fnmatch.fnmatchcase(entry.name, pattern):
+            continue
+        if entry.name.startswith(".") and not pattern.startswith("."):
+            continue
+        found = _visible(entry, search)
+        if found is not None:
+            yield entry, found
+
+
+def _walk(directory: str, status: os.stat_result, search: Search) -> Iterator[Found]:
+    """Files below `directory`."""
+    if not search.enter(status, 0):
+        return
+    for entry in _entries(directory, search):
+        found = _visible(entry, search)
+        if found is None:
+            continue
+        if stat.S_ISDIR(found.st_mode):
+            yield from _walk(entry.path, found, search)
+        else:
+            yield from _take(entry.path, found, search)
+
+
+def _entries(directory: str, search: Search) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(directory) as entries:
+            return sorted(entries, key=lambda entry: os.fsencode(entry.name))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        search.unreadable.append(f"{directory}/ ({error.strerror})")
+        return []
+
+
+def _visible(entry: os.DirEntry[str], search: Search) -> os.stat_result | None:
+    """What the entry is, or None when it is to be left out (then that is noted)."""
+    name = entry.name
+    if name.startswith(".") or name.endswith(("~", ".tmp", ".swp", ".bak")) or (name[0] == name[-1] == "#"):
+        search.leave_out("hidden, backup or unfinished files (.x, x~, #x#, .tmp, .swp, .bak) were left out", entry.path)
+        return None
+    try:
+        if entry.is_symlink() and not search.follow_symlinks:
+            search.leave_out("symbolic links were not followed (corpus.follow_symlinks is false)", entry.path)
+            return None
+        return entry.stat()
+    except OSError as error:
+        search.unreadable.append(f"{entry.path} ({error.strerror})")
+        return None
+
+
+def _nothing_found(pattern: str, search: Search) -> InputError:
+    hint = "" if os.path.isabs(os.path.expanduser(pattern)) else f" (looked from {os.getcwd()})"
+    notes = "".join(f"\n  {note}" for note in search.notes())
+    return InputError(
+        f"corpus.inputs: no file matches {printable(pattern, 300)}{hint}; check the path or download the corpus first{notes}"
+    )
+
+
+def _refuse_around(pattern: str, folder: str, forbidden: Path) -> None:
+    if forbidden.resolve().is_relative_to(Path(folder).resolve()):
+        raise ConfigError(
+            f"corpus.inputs: {printable(pattern, 300)} holds run.workdir {forbidden}: output inside input, "
+            "so the run would read what it writes; choose another run.workdir or a narrower input"
+        )
+
+
+def refuse_inside(found: Sequence[Found], forbidden: Path) -> None:
+    workdir = str(forbidden.resolve()) + os.sep
+    folders: dict[str, str] = {}
+    for path, _ in found:
+        folder = os.path.dirname(path)
+        if folder not in folders:
+            folders[folder] = os.path.realpath(folder) + os.sep
+        if folders[folder].startswith(workdir):
+            raise ConfigError(
+                f"corpus.inputs: {printable(path, 300)} lies inside run.workdir {forbidden}: input inside output, "
+                "so cleaning the workdir would delete it; move it or choose another run.workdir"
+            )
