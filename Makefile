@@ -4,13 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-fast test-core lint format lock clean
+.PHONY: help demo test test-fast test-core chaos lint format lock clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo       train on the docstrings of the installed Python and show what was learned"
 	@echo "make test       all tests"
 	@echo "make test-fast  without the slow ones"
+	@echo "make chaos      kill everything everywhere and compare the bits"
 	@echo "make lint       ruff and mypy"
 	@echo "make lock       resolve requirements.lock again"
 
@@ -34,6 +35,10 @@ test-fast: $(READY)
 
 test-core: $(READY)
 	$(BIN)/python -m pytest tests/core
+
+# Every kill point of every role, not the sample that `make test` takes; W2V_SEED=n replays a sample.
+chaos: $(READY)
+	W2V_SWEEP=all $(BIN)/python -m pytest tests/cluster/test_same_bits.py --timeout 900
 
 lint: $(READY)
 	$(BIN)/ruff check .

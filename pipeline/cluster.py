@@ -39,6 +39,9 @@ DASK_SETTINGS: dict[str, Any] = {
 }
 
 
+PRESENCE_CHECK_S = 0.5
+
+
 class WorkerLostError(TemporaryError):
     """A worker went away while its task ran; what the task does can be done again."""
 
@@ -145,8 +148,15 @@ class DaskWorkers:
                 raise TemporaryError(
                     f"no worker came within {self._wait_s:g} s (cluster.wait_s); start workers and run the same command again"
                 ) from None
-            hosts: dict[str, str] = self._client.run(exchange.host_key, on_error="ignore")
             threads = {address: w["nthreads"] for address, w in self._client.scheduler_info(n_workers=-1)["workers"].items()}
+            # As tasks, not as a broadcast: a broadcast waits for a worker that dies while it is asked.
+            asked = [
+                self._client.submit(
+                    _who_am_i, index, workers=[address], allow_other_workers=True, pure=False, key=f"who-{uuid.uuid4().hex[:12]}"
+                )
+                for index, address in enumerate(threads)
+            ]
+            hosts = dict(self._client.gather(asked))
         # Sorted by host first, so that neighbours in lane order share memory where they can.
         return sorted(
             (Member(address, host, threads[address]) for address, host in hosts.items() if address in threads),
@@ -154,39 +164,61 @@ class DaskWorkers:
         )
 
     def together(self, function: Callable[[Item], Result], items: Sequence[Item], members: Sequence[Member]) -> list[Result]:
-        from distributed import as_completed
-
-        futures = [
+        futures = {
             self._client.submit(
-                _run_pinned, function, item, member.address, key=f"round-{uuid.uuid4().hex[:12]}", pure=False,
-                workers=[member.address], allow_other_workers=True,
-            )
+                function, item, key=f"round-{uuid.uuid4().hex[:12]}", pure=False, workers=[member.address]
+            ): member.address
             for item, member in zip(items, members, strict=True)
-        ]  # fmt: skip
+        }
         lost: TemporaryError | None = None
         try:
-            for future in as_completed(futures, loop=self._client.loop):
-                try:
-                    with _dask_errors("training"):
-                        future.result()
-                except TemporaryError as error:
-                    # One death makes the others stop too; wait for them, one of them may know the real reason.
-                    lost = lost or error
+            waiting = set(futures)
+            while waiting:
+                finished, waiting = self._first_finished(waiting, futures)
+                for future in finished:
+                    try:
+                        with _dask_errors("training"):
+                            future.result()
+                    except TemporaryError as error:
+                        # One death makes the others stop too; wait for them, one of them may know the real reason.
+                        lost = lost or error
+                if not finished:
+                    lost = lost or WorkerLostError("a worker went away before its part of the round was done")
+                    break
             if lost:
                 raise lost
             return [future.result() for future in futures]
         except BaseException:
-            _cancel(self._client, futures)
+            _cancel(self._client, list(futures))
             raise
 
+    def _first_finished(
+        self, waiting: set[Future[Any]], addresses: dict[Future[Any], str]
+    ) -> tuple[set[Future[Any]], set[Future[Any]]]:
+        """(finished, still waiting). Nothing finished = those that wait do so for a worker that is gone.
 
-def _run_pinned(function: Callable[[Item], Result], item: Item, address: str) -> Result:
-    """Runs the item on the worker it was meant for, or fails at once: a strict pin would wait for ever for a dead one."""
+        A task pinned to a worker that died waits for that address for ever (and, allowed elsewhere, is forgotten when for a
+        moment there is no worker at all), so who is still there is asked twice a second.
+        """
+        from distributed import wait
+
+        while True:
+            try:
+                with self._client.as_current():
+                    done = wait(waiting, timeout=PRESENCE_CHECK_S, return_when="FIRST_COMPLETED")
+                return set(done.done), set(done.not_done)
+            except TimeoutError:
+                with _dask_errors("training"):
+                    there = self._client.scheduler_info(n_workers=-1)["workers"]
+                if all(addresses[future] not in there for future in waiting):
+                    return set(), waiting
+
+
+def _who_am_i(_: int) -> tuple[str, str]:
+    """(address, host key) of the worker that runs this."""
     from distributed import get_worker
 
-    if get_worker().address != address:
-        raise WorkerLostError(f"worker {address} went away before its part of the round ran")
-    return function(item)
+    return get_worker().address, exchange.host_key()
 
 
 def _cancel(client: Client, futures: Sequence[Future[Any]]) -> None:
@@ -221,13 +253,17 @@ def open_workers(cluster: Cluster, scratch: str | None = None) -> Iterator[DaskW
     import dask
     from distributed import Client
 
+    from pipeline import network
+
     with dask.config.set(DASK_SETTINGS), contextlib.ExitStack() as stack:
         try:
             target = _open_cluster(cluster, scratch, stack)
             client = stack.enter_context(Client(target, security=_security(cluster), timeout=cluster.wait_s, set_as_default=False))
-        except (OSError, TimeoutError, ValueError) as error:
+        except (OSError, TimeoutError, TypeError, ValueError) as error:  # TypeError: tls:// without certificates
             where = cluster.address or f"cluster.kind: {cluster.kind}"
             raise ServiceError(f"{where}: no Dask scheduler answers ({error}); check cluster.address and cluster.tls") from error
+        # Lanes on several hosts exchange rows over links; workers that come later get the plugin too.
+        client.register_plugin(network.LinkPlugin())
         yield DaskWorkers(client, cluster.wait_s)
 
 
@@ -246,8 +282,8 @@ def _open_cluster(cluster: Cluster, scratch: str | None, stack: contextlib.ExitS
             "n_workers": cluster.n_workers or default_workers(),
             "threads_per_worker": 1,
             "processes": True,
-            # Dask's default listens on every interface.
-            "dashboard_address": None,
+            # Dask's default listens on every interface, and None means 8787 on every interface all the same.
+            "dashboard_address": "127.0.0.1:0",
             "host": "127.0.0.1",
             # Throw-away certificates: on a shared machine loopback is no wall between users.
             "security": True,

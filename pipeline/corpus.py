@@ -30,6 +30,8 @@ _ARCHIVES = (".zip", ".tar", ".tgz", ".7z", ".rar", ".lz4", ".br", ".Z", ".tar.g
 _HASH_BATCH_FILES = 256
 _OPEN_COST_BYTES = 4096
 """Opening a file costs about as much time as tokenizing this many bytes; it keeps parts of tiny files even."""
+_COMPRESSED_WEIGHT = 4
+"""How many times larger than its file a compressed text is taken to be when parts are made even."""
 _RACY_NS = 2_000_000_000
 
 
@@ -261,7 +263,7 @@ def cut_parts(plan: CorpusPlan, block_bytes: int) -> list[TextPart]:
         elif file.kind == "parquet" and sum(file.row_groups) > block_bytes:
             pieces = list(_cut_row_groups(file, block_bytes))
         else:
-            cost = file.size + _OPEN_COST_BYTES
+            cost = file.size * (1 if file.kind in ("plain", "parquet", "python") else _COMPRESSED_WEIGHT) + _OPEN_COST_BYTES
             if shared and weight + cost > block_bytes + _OPEN_COST_BYTES:
                 parts.append(_part(shared))
                 shared, weight = [], 0

@@ -75,26 +75,35 @@ def participants_by_host(places: Sequence[Place]) -> list[range]:
     return hosts
 
 
-def agents(places: Sequence[Place], owner: int) -> tuple[int, ...]:
-    """The participants that speak for the other hosts about the block of `owner`, one a host, in lane order.
+@dataclass(frozen=True)
+class Errands:
+    """What one participant has to do with whom in a merge."""
 
-    The n-th owner of a host meets the n-th participant of another, so that the work is shared evenly and two hosts of
-    equal size need one connection a participant.
-    """
+    host: range
+    """The participants on its host."""
+    lanes: range
+    """All lanes on its host."""
+    agents: tuple[tuple[int, range], ...]
+    """(participant, lanes of its host) for every other host, in lane order: who speaks for that host about the block
+    that this participant owns."""
+    owners: tuple[int, ...]
+    """The participants of other hosts for whose blocks this participant speaks for its own host."""
+
+
+def errands_of(places: Sequence[Place], participant: int) -> Errands:
+    """A participant's errands. The n-th owner of a host meets the n-th participant of another host, so that the work is
+    shared evenly and two hosts of equal size need one connection a participant."""
     hosts = participants_by_host(places)
-    rank = next(owner - host.start for host in hosts if owner in host)
-    return tuple(host[rank % len(host)] for host in hosts if owner not in host)
-
-
-def owners_served(places: Sequence[Place], agent: int) -> tuple[int, ...]:
-    """The owners on other hosts for whose blocks this participant is its host's agent."""
-    return tuple(owner for owner in range(len(places)) if agent in agents(places, owner))
-
-
-def lanes_of_host(places: Sequence[Place], participant: int) -> range:
-    """All lanes on the host of `participant`."""
-    (host,) = (host for host in participants_by_host(places) if participant in host)
-    return range(places[host.start].first_lane, places[host.stop - 1].last_lane)
+    lanes = {host: range(places[host.start].first_lane, places[host.stop - 1].last_lane) for host in hosts}
+    own = next(host for host in hosts if participant in host)
+    others = [host for host in hosts if host != own]
+    rank = participant - own.start
+    return Errands(
+        host=own,
+        lanes=lanes[own],
+        agents=tuple((host[rank % len(host)], lanes[host]) for host in others),
+        owners=tuple(owner for host in others for owner in host if own[(owner - host.start) % len(own)] == participant),
+    )
 
 
 def block_of(rows: int, participant: int, participants: int) -> tuple[int, int]:

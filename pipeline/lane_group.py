@@ -13,16 +13,15 @@ The fold sees the same numbers in the same lane order wherever the lanes are, so
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.crew import Place, agents, block_of, lanes_of_host, owners_served, participants_by_host
+from pipeline.crew import Errands, Place, block_of, errands_of
 from pipeline.exchange import Barrier, NoBarrier, meet, open_meeting_place, shared_array
 from w2v_core.kernels import Kernels, Merge
 
@@ -40,6 +39,7 @@ class LaneGroup:
     key: str
     places: tuple[Place, ...]
     participant: int
+    errands: Errands
     base: Matrices
     """Both matrices as all lanes last agreed on them; one a host."""
     copies: dict[int, Matrices]
@@ -62,11 +62,6 @@ class LaneGroup:
     def threads(self) -> int:
         return max(1, self.places[self.participant].threads)
 
-    @property
-    def host(self) -> range:
-        """The participants on this host."""
-        return next(host for host in participants_by_host(self.places) if self.participant in host)
-
     def close(self) -> None:
         self.barrier.close()
         if self.links:
@@ -74,20 +69,18 @@ class LaneGroup:
         self.pool.shutdown()
 
 
-def open_group(
-    key: str, places: tuple[Place, ...], participant: int, shape: tuple[int, int], patience_s: float
-) -> LaneGroup:
+def open_group(key: str, places: tuple[Place, ...], participant: int, shape: tuple[int, int], patience_s: float) -> LaneGroup:
     """This worker's lanes with memory for parameters of this shape (rows, padded floats), after all workers have met."""
-    ours = lanes_of_host(places, participant)
-    host = next(host for host in participants_by_host(places) if participant in host)
-    is_alone_with_one_lane = len(places) == 1 and len(ours) == 1
-    names = ["base"] + ([] if is_alone_with_one_lane else [f"lane-{lane}" for lane in ours])
-    arrays, barrier = _open_memory(f"{key}/{host.start}", names, host, participant, shape, patience_s)
+    errands = errands_of(places, participant)
+    has_one_lane = places[-1].last_lane == 1
+    names = ["base"] + ([] if has_one_lane else [f"lane-{lane}" for lane in errands.lanes])
+    arrays, barrier = _open_memory(f"{key}/{errands.host.start}", names, errands.host, participant, shape, patience_s)
     links = None
-    if len(host) < len(places):
+    if errands.agents:
+        # Only rounds that span hosts need distributed here.
         from pipeline.network import join_group
 
-        peers = {*agents(places, participant), *owners_served(places, participant)}
+        peers = {agent for agent, _ in errands.agents} | set(errands.owners)
         try:
             links = join_group(key, participant, {peer: places[peer].address for peer in peers}, patience_s)
         except BaseException:
@@ -97,8 +90,9 @@ def open_group(
         key=key,
         places=places,
         participant=participant,
+        errands=errands,
         base=arrays[0],
-        copies=dict(zip(ours, arrays[1:] or arrays, strict=True)),
+        copies=dict(zip(errands.lanes, arrays[1:] or arrays, strict=True)),
         barrier=barrier,
         links=links,
         pool=ThreadPoolExecutor(max_workers=max(1, places[participant].threads), thread_name_prefix="lane"),
@@ -110,22 +104,18 @@ def _open_memory(
 ) -> tuple[list[Matrices], Barrier]:
     """A pair of matrices for every name, shared by the participants of this host, and the barrier they meet at."""
     if len(host) == 1:
-        return _pairs(names, lambda name: aligned_zeros(shape)), NoBarrier()
+        return [(aligned_zeros(shape), aligned_zeros(shape)) for _ in names], NoBarrier()
     is_first = participant == host.start
     place = open_meeting_place(key, shape[0] * shape[1] * 4 * 2 * len(names), is_first, patience_s)
     try:
         barrier = meet(place, participant - host.start, len(host), patience_s)
-        arrays = _pairs(names, lambda name: shared_array(place / name, shape))
+        arrays = [(shared_array(place / f"{name}.w_in", shape), shared_array(place / f"{name}.w_out", shape)) for name in names]
         barrier.wait()
         return arrays, barrier
     finally:
         # Everyone has the files mapped (or the round is lost): their names are not needed any more.
         if is_first:
             shutil.rmtree(place, ignore_errors=True)
-
-
-def _pairs(names: Sequence[str], allocate: Callable[[str], NDArray[np.float32]]) -> list[Matrices]:
-    return [(allocate(f"{name}.w_in"), allocate(f"{name}.w_out")) for name in names]
 
 
 def aligned_zeros(shape: tuple[int, int]) -> NDArray[np.float32]:
@@ -142,35 +132,50 @@ def merge(group: LaneGroup, kernels: Kernels, rows: int, method: Merge) -> None:
     """
     group.merges += 1
     group.barrier.wait()
-    block = block_of(rows, group.participant, len(group.places))
     if group.links is None:
-        _fold(group, kernels, group.copies, block, method)
+        _fold(group, kernels, _cut(group, rows, group.participant), {}, method)
     else:
-        _merge_between_hosts(group, group.links, kernels, rows, block, method)
+        _merge_between_hosts(group, group.links, kernels, rows, method)
     group.barrier.wait()
 
 
-def _merge_between_hosts(
-    group: LaneGroup, links: Links, kernels: Kernels, rows: int, block: tuple[int, int], method: Merge
-) -> None:
-    # What is sent here is sent from the parameters themselves. That is safe because nobody writes these rows before the
-    # receiver has them all: a lane's rows change when the owner answers with the merged ones, and the merged rows change
-    # in the next merge, which needs something from every host.
-    served = [(owner, _cut(rows, owner, group)) for owner in owners_served(group.places, group.participant)]
-    speakers = agents(group.places, group.participant)
-    sent, merged = (group.merges, _ROWS), (group.merges, _MERGED)
-    for owner, (first, last) in served:
-        links.send(owner, sent, [matrix[first:last] for pair in group.copies.values() for matrix in pair])
-    first, last = block
-    copies = {lane: (w_in[first:last], w_out[first:last]) for lane, (w_in, w_out) in group.copies.items()}
-    for agent in speakers:
-        arrays = links.receive(agent, sent)
-        theirs = lanes_of_host(group.places, agent)
-        copies |= dict(zip(theirs, zip(arrays[::2], arrays[1::2], strict=True), strict=True))
-    _fold_rows(group, kernels, tuple(matrix[first:last] for matrix in group.base), copies, method)
-    for agent in speakers:
-        links.send(agent, merged, [matrix[first:last] for matrix in group.base])
-    for owner, (first, last) in served:
-        for matrix, merged_rows in enumerate(links.receive(owner, merged)):
+def _merge_between_hosts(group: LaneGroup, links: Links, kernels: Kernels, rows: int, method: Merge) -> None:
+    # What is sent is sent from the parameters themselves. That is safe because nobody writes these rows before the
+    # receiver has them all: a lane's rows change when the owner of their block answers with the merged ones, and merged
+    # rows change in the next merge, which needs an answer from every host.
+    block = _cut(group, rows, group.participant)
+    owners = [(owner, _cut(group, rows, owner)) for owner in group.errands.owners]
+    for owner, theirs in owners:
+        links.send(owner, (group.merges, _ROWS), [matrix[theirs] for pair in group.copies.values() for matrix in pair])
+    foreign: dict[int, Matrices] = {}
+    for agent, lanes in group.errands.agents:
+        arrays = iter(links.receive(agent, (group.merges, _ROWS)))
+        foreign |= {lane: (next(arrays), next(arrays)) for lane in lanes}
+    _fold(group, kernels, block, foreign, method)
+    for agent, _ in group.errands.agents:
+        links.send(agent, (group.merges, _MERGED), [matrix[block] for matrix in group.base])
+    for owner, theirs in owners:
+        for matrix, merged in enumerate(links.receive(owner, (group.merges, _MERGED))):
             for pair in (group.base, *group.copies.values()):
-                pair[matrix][first:last] = merged_rows
+                pair[matrix][theirs] = merged
+
+
+def _cut(group: LaneGroup, rows: int, participant: int) -> slice:
+    return slice(*block_of(rows, participant, len(group.places)))
+
+
+def _fold(group: LaneGroup, kernels: Kernels, block: slice, foreign: dict[int, Matrices], method: Merge) -> None:
+    """Folds the block of all lanes into base and this host's lanes. `foreign` holds the block's rows of other hosts'
+    lanes; they are written to as well. Rows are independent, so that the threads' shares do not matter to the bits."""
+    ours = {lane: (w_in[block], w_out[block]) for lane, (w_in, w_out) in group.copies.items()}
+    lanes = [pair for _, pair in sorted((ours | foreign).items(), key=lambda item: item[0])]
+    rows = block.stop - block.start
+
+    def fold(share: int) -> None:
+        part = slice(*block_of(rows, share, group.threads))
+        for matrix in (0, 1):
+            base = group.base[matrix][block][part]
+            kernels.merge_rows(base, [pair[matrix][part] for pair in lanes], method)
+
+    for _ in group.pool.map(fold, range(group.threads)):
+        pass

@@ -11,10 +11,7 @@ reads the checkpoint. All copies are equal after a round's last merge, so any on
 from __future__ import annotations
 
 import contextlib
-import shutil
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,9 +22,10 @@ from numpy.typing import NDArray
 from pipeline import shards as shard_stage
 from pipeline import store
 from pipeline.config import Train
+from pipeline.crew import Place
 from pipeline.errors import DamagedError, DivergedError
-from pipeline.exchange import Barrier, NoBarrier, meet, open_meeting_place, shared_array
 from pipeline.failpoints import reach
+from pipeline.lane_group import LaneGroup, merge, open_group
 from pipeline.rounds import EpochPlan, Round, Step
 from w2v_core.kernels import Kernels, initial_parameters, load_kernels, padded_size
 from w2v_core.sampler import stream_seed
@@ -45,8 +43,8 @@ class RoundTask:
     group_key: str
     """Names the set of workers and their lanes; another attempt or another set has another key."""
     participant: int
-    lanes_of: tuple[tuple[int, int], ...]
-    """Half-open run of lanes of each participant."""
+    places: tuple[Place, ...]
+    """Every participant's worker, host and lanes."""
     train: Train
     seed: int
     plan: EpochPlan
@@ -59,7 +57,6 @@ class RoundTask:
     """Directory of the checkpoint the round starts from; None = the initial parameters."""
     checkpoint_after: str
     """Directory the round's end state is written to."""
-    threads: int
     patience_s: float
 
 
@@ -80,28 +77,6 @@ class RoundResult:
     blocks: tuple[store.Part, ...]
 
 
-@dataclass
-class LaneGroup:
-    """The parameters of this worker's lanes and its place among the other workers. Kept from round to round."""
-
-    key: str
-    lanes: range
-    base: tuple[NDArray[np.float32], NDArray[np.float32]]
-    """Both matrices as all lanes last agreed on them."""
-    copies: tuple[tuple[NDArray[np.float32], NDArray[np.float32]], ...]
-    """Every lane's own copy, in lane order; with one lane the base itself."""
-    barrier: Barrier
-    participant: int
-    participants: int
-    pool: ThreadPoolExecutor
-    state_round: int | None = None
-    """The round whose end state the parameters are; −1 = initial, None = unknown (a round broke off)."""
-
-    def close(self) -> None:
-        self.barrier.close()
-        self.pool.shutdown()
-
-
 _held: LaneGroup | None = None
 
 
@@ -112,7 +87,8 @@ def run_round(task: RoundTask) -> RoundResult:
         if _held is not None:
             _held.close()
             _held = None
-        _held = open_group(task)
+        shape = (task.vocab_size, padded_size(task.train.vector_size))
+        _held = open_group(task.group_key, task.places, task.participant, shape, task.patience_s)
     group = _held
     try:
         if group.state_round != task.round.round - 1:
@@ -125,53 +101,6 @@ def run_round(task: RoundTask) -> RoundResult:
         group.close()
         _held = None
         raise
-
-
-def open_group(task: RoundTask) -> LaneGroup:
-    """This worker's lanes with memory for their parameters, after all workers of the round have met."""
-    shape = (task.vocab_size, padded_size(task.train.vector_size))
-    participants = len(task.lanes_of)
-    lanes = task.train.lanes
-    barrier: Barrier = NoBarrier()
-    if participants == 1:
-        allocate: Callable[[str], NDArray[np.float32]] = lambda name: aligned_zeros(shape)  # noqa: E731
-        arrays = _allocate_all(allocate, lanes)
-    else:
-        bytes_needed = shape[0] * shape[1] * 4 * 2 * (lanes + 1)
-        place = open_meeting_place(task.group_key, bytes_needed, task.participant == 0, task.patience_s)
-        try:
-            barrier = meet(place, task.participant, participants, task.patience_s)
-            arrays = _allocate_all(lambda name: shared_array(place / name, shape), lanes)
-            barrier.wait()
-        finally:
-            # Everyone has the files mapped (or the round is lost): their names are not needed any more.
-            if task.participant == 0:
-                shutil.rmtree(place, ignore_errors=True)
-    return LaneGroup(
-        key=task.group_key,
-        lanes=range(*task.lanes_of[task.participant]),
-        base=arrays[0],
-        copies=arrays[1:] or arrays,
-        barrier=barrier,
-        participant=task.participant,
-        participants=participants,
-        pool=ThreadPoolExecutor(max_workers=max(1, task.threads), thread_name_prefix="lane"),
-    )
-
-
-Matrices = tuple[NDArray[np.float32], NDArray[np.float32]]
-
-
-def _allocate_all(allocate: Callable[[str], NDArray[np.float32]], lanes: int) -> tuple[Matrices, ...]:
-    names = ["base"] + ([f"lane-{lane}" for lane in range(lanes)] if lanes > 1 else [])
-    return tuple((allocate(f"{name}.w_in"), allocate(f"{name}.w_out")) for name in names)
-
-
-def aligned_zeros(shape: tuple[int, int]) -> NDArray[np.float32]:
-    """A float32 array of zeros that starts on a 64-byte cache line."""
-    raw = np.zeros(shape[0] * shape[1] * 4 + 64, np.uint8)
-    first = -raw.ctypes.data % 64
-    return raw[first : first + shape[0] * shape[1] * 4].view(np.float32).reshape(shape)
 
 
 # ── state in, state out ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -188,23 +117,25 @@ def blocks_of(vocab_size: int, row_floats: int) -> list[tuple[str, int, int, int
 
 
 def load_state(group: LaneGroup, task: RoundTask) -> None:
-    """Sets base and every lane to the state before the round; participants share the work and wait for each other."""
+    """Sets base and every lane to the state before the round. Every host needs all of it; the participants of a host
+    share the work and wait for each other."""
+    host = group.errands.host
     if task.checkpoint_before is None:
-        if group.participant == 0:
+        if group.participant == host.start:
             initial = initial_parameters(task.vocab_size, task.train.vector_size, stream_seed(task.seed, _SEED_PATH, 0))
             for matrix in (0, 1):
                 group.base[matrix][:] = initial[matrix]
     else:
         checkpoint = store.load_artefact(Path(task.checkpoint_before))
         blocks = blocks_of(*group.base[0].shape)
-        for name, matrix, first, last in blocks[group.participant :: group.participants]:
+        for name, matrix, first, last in blocks[group.participant - host.start :: len(host)]:
             damage = store.check_part(checkpoint.directory, checkpoint.part(name))
             if damage:
                 raise DamagedError(damage, str(checkpoint.directory))
             group.base[matrix][first:last] = np.load(checkpoint.path(name), allow_pickle=False)
     group.barrier.wait()
-    if group.copies[0] is not group.base:
-        for lane in group.lanes:
+    for lane in group.lanes:
+        if group.copies[lane] is not group.base:
             for matrix in (0, 1):
                 group.copies[lane][matrix][:] = group.base[matrix]
     group.barrier.wait()
@@ -212,7 +143,7 @@ def load_state(group: LaneGroup, task: RoundTask) -> None:
 
 def write_state(group: LaneGroup, directory: Path) -> tuple[store.Part, ...]:
     """Writes this participant's share of the checkpoint's files."""
-    mine = blocks_of(*group.base[0].shape)[group.participant :: group.participants]
+    mine = blocks_of(*group.base[0].shape)[group.participant :: len(group.places)]
     return tuple(
         store.write_array(directory / name, group.base[matrix][first:last], rows=last - first)
         for name, matrix, first, last in mine
@@ -247,7 +178,7 @@ def _train_steps(group: LaneGroup, task: RoundTask) -> RoundResult:
         )
         trained = time.perf_counter()
         if step.merged_rows:
-            _merge(group, task, kernels, step.merged_rows)
+            merge(group, kernels, step.merged_rows, task.train.merge)
         train_seconds += trained - started
         merge_seconds += time.perf_counter() - trained
     blocks = write_state(group, Path(task.checkpoint_after))
@@ -283,25 +214,6 @@ def _train_lane(
             "run again with a lower train.alpha"
         )
     return StepLoss(step.step, lane, result.loss_sum, result.examples)
-
-
-def _merge(group: LaneGroup, task: RoundTask, kernels: Kernels, rows: int) -> None:
-    """Folds all lanes' changes of rows 0 … rows−1 into base and every lane; each participant folds its share of rows."""
-    group.barrier.wait()
-    workers = group.participants * max(1, task.threads)
-    cuts = [rows * index // workers for index in range(workers + 1)]
-    mine = range(group.participant * max(1, task.threads), (group.participant + 1) * max(1, task.threads))
-
-    def fold(index: int) -> None:
-        first, last = cuts[index], cuts[index + 1]
-        for matrix in (0, 1):
-            kernels.merge_rows(
-                group.base[matrix][first:last], [copy[matrix][first:last] for copy in group.copies], task.train.merge
-            )
-
-    for _ in group.pool.map(fold, mine):
-        pass
-    group.barrier.wait()
 
 
 def release() -> None:

@@ -3,7 +3,8 @@
 A link is one connection of distributed's between two workers, kept open from merge to merge. It is opened to the address
 the worker already listens on, so nothing else listens, and with its connection arguments, so TLS comes along. A plugin
 answers the call on the other side. Arrays travel as raw frames: the sender writes from the parameters themselves, the
-receiver reads into a fresh buffer, and nothing is pickled or unpickled.
+receiver reads into a fresh buffer, and nothing is pickled on one side or unpickled on the other (distributed's own array
+frames carry a pickled type).
 
 A link belongs to one group (one attempt of one set of workers): whoever leaves the group closes its links, and a process
 that dies has them closed by its kernel, so that waiting for a lost peer ends at once. Messages of a group that no longer
@@ -23,24 +24,23 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-from distributed import WorkerPlugin
-from distributed.comm import connect
-from distributed.protocol import to_serialize
+from distributed import WorkerPlugin, get_worker
+from distributed.comm.core import connect
+from distributed.protocol.serialize import Serialized
+from distributed.utils import ensure_memoryview
 from numpy.typing import NDArray
 
 from pipeline.exchange import PeerLostError
 
 if TYPE_CHECKING:
     from distributed import Worker
-    from distributed.comm import Comm
+    from distributed.comm.core import Comm
 
 PLUGIN = "w2v-links"
 _OPERATION = "w2v_link"
-_RAW = ("dask",)
-"""distributed's family of serializers that writes arrays as header and bytes; its others are refused on a link."""
 _AHEAD = 4
 """Messages that may wait on a link. A peer is never more than one merge ahead, and a merge is two messages."""
 _POLL_S = 0.01
@@ -51,7 +51,7 @@ Tag = tuple[int, str]
 Rows = list[NDArray[np.float32]]
 
 
-class LinkPlugin(WorkerPlugin):  # type: ignore[misc]
+class LinkPlugin(WorkerPlugin):
     """Lets the other workers of a round reach the tasks on this worker. Registered once a cluster; a worker that its
     nanny restarts gets it again."""
 
@@ -80,9 +80,8 @@ def join_group(key: str, participant: int, peers: dict[int, str], patience_s: fl
 
     Of two peers the lower participant calls the higher one. Raises PeerLostError when one does not come in time.
     """
-    from distributed import get_worker
-
-    links = Links(get_worker().plugins[PLUGIN], key, participant, patience_s)
+    plugin = cast(LinkPlugin, get_worker().plugins[PLUGIN])
+    links = Links(plugin, key, participant, patience_s)
     try:
         links.open(peers)
     except BaseException:
@@ -117,7 +116,7 @@ class Links:
     def send(self, peer: int, tag: Tag, arrays: Iterable[NDArray[np.float32]]) -> None:
         """Starts to send; comes back at once. The arrays must keep their content until the peer has answered to it:
         large ones are written from where they are, and no one but the peer can say when they are through."""
-        self._on_loop(self._write(peer, {"tag": list(tag), "rows": [to_serialize(array) for array in arrays]}))
+        self._on_loop(self._write(peer, {"tag": list(tag), "rows": [_frame(array) for array in arrays]}))
 
     def receive(self, peer: int, tag: Tag) -> Rows:
         """The arrays that the peer sent under this tag; waits for them. Raises PeerLostError if any peer is lost."""
@@ -133,7 +132,7 @@ class Links:
         if self._plugin.groups.get(self._key) is self:
             del self._plugin.groups[self._key]
         with contextlib.suppress(RuntimeError, TimeoutError):  # the loop may have ended with its worker
-            self._on_loop(self._hang_up()).result(_CLOSE_S)
+            self._on_loop(self._hang_up()).result(2 * _CLOSE_S)
 
     def _wait(self, is_there: Callable[[], bool], what: Callable[[], str]) -> None:
         deadline = time.monotonic() + self._patience_s
@@ -155,10 +154,9 @@ class Links:
 
     async def _call(self, peer: int, address: str) -> None:
         try:
-            comm = await connect(address, deserialize=True, **self._plugin.worker.connection_args)
-            await comm.write(
-                {"op": _OPERATION, "group": self._key, "sender": self._participant, "patience_s": self._patience_s, "reply": False}
-            )
+            comm = await connect(address, **self._plugin.worker.connection_args)
+            call = {"op": _OPERATION, "group": self._key, "sender": self._participant, "patience_s": self._patience_s}
+            await comm.write(call | {"reply": False})
         except OSError as error:
             self._lose(f"cannot reach participant {peer} at {address} ({error})")
             return
@@ -174,11 +172,12 @@ class Links:
             self._turns[peer] = asyncio.Lock()
             self._comms[peer] = comm
             self._changed.notify_all()
+        comm.deserialize = False
         reason = "this worker is closing"
         try:
             while True:
-                message = await comm.read(deserializers=_RAW)
-                self._deliver(peer, _parse_tag(message), [_aligned(array) for array in message["rows"]])
+                message = await comm.read()
+                self._deliver(peer, _parse_tag(message), [_array(frame) for frame in message["rows"]])
         except Exception as error:  # whatever ended the reading, the thread that waits for it must hear of it
             reason = f"the link to participant {peer} at {comm.peer_address} broke ({error})"
         finally:
@@ -197,7 +196,7 @@ class Links:
         # Messages of one link must not overtake each other, and distributed serialises large ones in another thread.
         async with self._turns[peer]:
             try:
-                await self._comms[peer].write(message, serializers=_RAW, on_error="raise")
+                await self._comms[peer].write(message)
             except Exception as error:  # as above: nobody looks at this task's result
                 self._lose(f"cannot send to participant {peer} ({error})")
 
@@ -207,8 +206,14 @@ class Links:
             self._changed.notify_all()
 
     async def _hang_up(self) -> None:
+        """Closes the links; what was sent in good order still goes out, because a peer may be waiting for it."""
+        was_lost = self._lost is not None
         self._lose("this worker left the round")
-        for comm in self._comms.values():
+        for peer, comm in self._comms.items():
+            if not was_lost:
+                with contextlib.suppress(OSError, TimeoutError):
+                    async with self._turns[peer]:
+                        await asyncio.wait_for(comm.close(), _CLOSE_S)
             comm.abort()
 
 
@@ -221,9 +226,16 @@ def _parse_tag(message: dict[str, Any]) -> Tag:
     return int(number), str(phase)
 
 
-def _aligned(array: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The array, copied only if it lies askew: small messages are read into one buffer behind a header of any length."""
-    if array.dtype != np.float32:
-        raise TypeError(f"expected float32 rows, found {array.dtype}")
-    return array if array.flags.aligned and array.flags.writeable else np.require(array, requirements=("A", "W", "C"))
+def _frame(array: NDArray[np.float32]) -> Serialized:
+    """The array's memory, as distributed passes it on untouched."""
+    return Serialized({"shape": array.shape}, [ensure_memoryview(array)])
 
+
+def _array(frame: Serialized) -> NDArray[np.float32]:
+    """The array in the memory it was read into, or a copy of it if it lies askew: small messages are read into one
+    buffer behind a header of any length."""
+    if not isinstance(frame, Serialized):
+        raise TypeError(f"expected a frame of rows, found {type(frame).__name__}")
+    (memory,) = frame.frames
+    array: NDArray[np.float32] = np.ndarray(frame.header["shape"], np.float32, memory)
+    return np.require(array, requirements=("C", "ALIGNED", "WRITEABLE"))

@@ -1,9 +1,9 @@
 """The source `pydocs:`: the docstrings of the installed Python, a corpus of technical English that every machine has.
 
 The Python files of the standard library and of the packages installed beside this project are parsed with `ast`; nothing
-is imported or executed. Each docstring of a module, class or function gives its prose, a paragraph a line. Doctest
-sessions, tables, markup fields and rulers are left out (`prose` says exactly what), because in them words stand beside
-each other for reasons of layout.
+is imported or executed. Each docstring of a module, class or function gives its text, a paragraph a line, without doctest
+input and rulers. Whether markup fields and tables stay made no difference that three seeds could show; lines instead
+of paragraphs, or a whole docstring as one line, did no better.
 """
 
 from __future__ import annotations
@@ -100,14 +100,15 @@ def _docstring(node: ast.AST) -> str | None:
     return None
 
 
-_FIELD = re.compile(r"\s*(:\w+[^:\n]*:|\.\. |>>> |\.\.\. |@\w+|[-=~^\"'`*+#]{3,}|\|)")
+_LAYOUT = re.compile(r"\s*(>>> |\.\.\. |[-=~^\"'`*+#]{3,})")
+"""Doctest input, and rulers under headings and around tables."""
 
 
 def prose(docstring: str) -> Iterator[str]:
     """The paragraphs of a docstring, one line each."""
     paragraph: list[str] = []
     for line in [*docstring.split("\n"), ""]:
-        if line.strip() and not _FIELD.match(line):
+        if line.strip() and not _LAYOUT.match(line):
             paragraph.append(line.strip())
         elif paragraph:
             yield " ".join(paragraph)

@@ -5,8 +5,14 @@ size and the planned token counts, so one worker or forty execute the same plan 
 
     epoch   one pass over one epoch's shards; lane l owns the l-th contiguous share of the stream
     step    what every lane trains between two merges
-    merge   after a step: rows 0 … R−1 of both matrices, R = all rows or the hot rows (the most frequent words)
+    merge   after a step: rows 0 … R−1 of both matrices. R is the hot rows (the most frequent words), twice as many after
+            every second step, four times as many after every fourth …: a row is merged at an interval in proportion
+            to its rank, and so, by Zipf's law, every row after about the same number of its own updates
     round   steps up to a checkpoint; the unit of recovery. It ends with a merge of all rows
+
+What hurts is how far two copies of a row drift apart, and the frequent words' rows drift fastest. Doubling tiers are
+pWord2Vec's (Ji et al. 2016, "Parallelizing word2vec in shared and distributed memory"), here counted in tokens instead of
+seconds. Rejected ways and figures: infra/benchmarks/records/lanes-2026-11-21.md.
 """
 
 from __future__ import annotations
@@ -26,6 +32,17 @@ CHECKPOINT_TOKENS_PER_ROW = 300
 D=100 and a token about 0.2 µs to train, so 300 tokens a row keep checkpoints below 4 % of the time."""
 
 
+TOKENS_PER_RANK = 64
+"""The row of rank r is merged about every TOKENS_PER_RANK · r kept tokens of all lanes together. Measured at 2, 8 and 32
+lanes: 64 keeps 99 % of one lane's analogy score, 128 keeps 97 %. Neither vocabulary nor corpus size enters, because a
+row of rank r occurs about every 10 · r tokens in any text."""
+HOT_ROWS = 512
+"""Subsampling makes words above about this rank nearly equally frequent, so a smaller first tier gains little."""
+SHORTEST_STEP = 512
+"""Kept tokens a lane: about 0.1 ms of training, below which the meeting of the lanes costs more than the merge."""
+MERGES_AN_EPOCH = 16
+
+
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
     """How every epoch is cut; the same for all epochs of a run."""
@@ -35,8 +52,9 @@ class Schedule:
     rounds: int
     """Rounds, and so checkpoints, an epoch."""
     full_every_steps: int
-    """Every so many steps all rows are merged; the steps between merge the hot rows only."""
+    """Every so many steps all rows are merged; the steps between merge tiers of the most frequent rows."""
     hot_rows: int
+    """Rows merged after every step: the smallest tier."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,14 +108,16 @@ class EpochPlan:
     def merged_rows(self, step: int) -> int:
         if self.train.lanes == 1:
             return 0
-        is_full = (step + 1) % self.schedule.full_every_steps == 0
-        return self.vocab_size if is_full else self.schedule.hot_rows
+        since_full = (step + 1) % self.schedule.full_every_steps
+        if since_full == 0:
+            return self.vocab_size
+        evenness = since_full & -since_full
+        """The largest power of two that divides it."""
+        return min(self.vocab_size, self.schedule.hot_rows * evenness)
 
     def round_tokens(self, a_round: Round) -> int:
         """Kept tokens that all lanes together train in a round."""
-        return sum(
-            self.slice(lane, a_round.last - 1)[1] - self.slice(lane, a_round.first)[0] for lane in range(self.train.lanes)
-        )
+        return sum(self.slice(lane, a_round.last - 1)[1] - self.slice(lane, a_round.first)[0] for lane in range(self.train.lanes))
 
     def merged_bytes(self, a_round: Round) -> int:
         """Bytes of parameters that the lanes hand over in a round's merges: both matrices, each lane's rows once."""
@@ -120,24 +140,23 @@ def choose_schedule(train: Train, vocab_size: int, expected_tokens: float) -> Sc
     if train.lanes == 1:
         steps_a_round = max(1, round(REPORTS_PER_EPOCH / rounds))
         return Schedule(steps=rounds * steps_a_round, rounds=rounds, full_every_steps=1, hot_rows=0)
-    full = train.merge_every or default_merge_every(train.lanes)
-    hot = train.hot_merge_every or default_hot_merge_every(train.lanes)
-    hot_rows = min(vocab_size, default_hot_rows(train.lanes) if train.hot_rows is None else train.hot_rows)
-    hot_a_full = max(1, round(full / hot)) if hot_rows else 1
-    merges = max(rounds, round(lane_tokens / full))
-    return Schedule(steps=merges * hot_a_full, rounds=rounds, full_every_steps=hot_a_full, hot_rows=hot_rows)
-
-
-def default_merge_every(lanes: int) -> int:
-    return max(14_000, 464_000 // lanes)
+    hot_rows = default_hot_rows(train.lanes) if train.hot_rows is None else train.hot_rows
+    hot_every = train.hot_merge_every or default_hot_merge_every(train.lanes, hot_rows, lane_tokens)
+    full_every = train.merge_every or (lane_tokens / rounds if hot_rows else hot_every)
+    steps_a_full = max(1, round(full_every / hot_every)) if hot_rows else 1
+    merges = max(rounds, round(lane_tokens / full_every))
+    return Schedule(steps=merges * steps_a_full, rounds=rounds, full_every_steps=steps_a_full, hot_rows=min(vocab_size, hot_rows))
 
 
 def default_hot_rows(lanes: int) -> int:
-    return 1024 if lanes > 2 else 0
+    """Rows of the smallest tier: more only where a step would get shorter than SHORTEST_STEP."""
+    return max(HOT_ROWS, SHORTEST_STEP * lanes // TOKENS_PER_RANK)
 
 
-def default_hot_merge_every(lanes: int) -> int:
-    return max(700, 23_200 // lanes)
+def default_hot_merge_every(lanes: int, hot_rows: int, lane_tokens: float) -> float:
+    """Kept tokens a lane between two merges of the hot rows: TOKENS_PER_RANK for each of them over all lanes together,
+    but no fewer than MERGES_AN_EPOCH merges of an epoch of `lane_tokens`, however small the corpus."""
+    return max(1.0, min(TOKENS_PER_RANK * max(hot_rows, HOT_ROWS) / lanes, lane_tokens / MERGES_AN_EPOCH))
 
 
 def plan_epoch(train: Train, schedule: Schedule, vocab_size: int, epoch: int, kept_tokens: int) -> EpochPlan:
@@ -148,9 +167,7 @@ def plan_epoch(train: Train, schedule: Schedule, vocab_size: int, epoch: int, ke
         Round(round=epoch * schedule.rounds + index, epoch=epoch, first=first, last=last)
         for index, (first, last) in enumerate(pairwise(bounds))
     )
-    return EpochPlan(
-        epoch=epoch, kept_tokens=kept_tokens, vocab_size=vocab_size, train=train, schedule=schedule, rounds=rounds
-    )
+    return EpochPlan(epoch=epoch, kept_tokens=kept_tokens, vocab_size=vocab_size, train=train, schedule=schedule, rounds=rounds)
 
 
 def alpha_at(train: Train, epoch: int, share: float) -> float:

@@ -22,8 +22,9 @@ from pipeline import shards as shard_stage
 from pipeline import vocab as vocabulary
 from pipeline.cluster import Member, Workers
 from pipeline.config import RunConfig, Train
+from pipeline.crew import choose_crew, seat
 from pipeline.errors import DamagedError, DataError, TemporaryError
-from pipeline.rounds import EpochPlan, Round, Schedule, assign_lanes, choose_schedule, plan_epoch
+from pipeline.rounds import EpochPlan, Round, Schedule, choose_schedule, plan_epoch
 from w2v_core.vectors import WordVectors
 
 STAGE = "vectors"
@@ -162,12 +163,13 @@ def _round_tasks(
 ) -> list[lanes.RoundTask]:  # fmt: skip
     # The key names who works together: the same crew keeps its memory from round to round, and an attempt after a loss
     # never meets a process left over from the attempt before.
+    places = seat(crew, training.train.lanes)
     key = f"{training.fingerprint[:16]}/{_SESSION}/{(round_plan.round, attempt) if attempt else 0}/{[m.address for m in crew]}"
     return [
         lanes.RoundTask(
             group_key=key,
             participant=index,
-            lanes_of=tuple((run.start, run.stop) for run in assign_lanes(training.train.lanes, len(crew))),
+            places=places,
             train=training.train,
             seed=training.config.run.seed,
             plan=plan,
@@ -178,7 +180,6 @@ def _round_tasks(
             noise_table=str(training.vocab.path(vocabulary.NOISE_TABLE)),
             checkpoint_before=str(state.directory) if state else None,
             checkpoint_after=str(_checkpoint_directory(training, round_plan.round)),
-            threads=min(member.threads for member in crew),
             patience_s=PATIENCE_S,
         )
         for index in range(len(crew))
@@ -205,20 +206,6 @@ def _epoch_task(
 
 _SESSION = uuid.uuid4().hex[:8]
 """Tells this driver's groups of workers from those of a driver that was killed; names nothing that is kept."""
-
-
-def choose_crew(members: Sequence[Member], lanes_wanted: int) -> list[Member]:
-    """The workers that train: at most one a lane, on the host that has the most of them.
-
-    Lanes meet in shared memory, so a round runs on one host; workers on other hosts serve the other stages.
-    """
-    if not members:
-        raise TemporaryError("no worker is left; start workers and run the same command again, it continues")
-    by_host: dict[str, list[Member]] = {}
-    for member in members:
-        by_host.setdefault(member.host, []).append(member)
-    largest = max(by_host.values(), key=lambda crew: (len(crew), [member.address for member in crew]))
-    return largest[:lanes_wanted]
 
 
 def _record(

@@ -138,6 +138,7 @@ inline void run_block(unsigned schedule)
         if (schedule)
             std::shuffle(order.begin(), order.end(), random);
         unsigned long long progress = (unsigned long long)(count - alive) + block_meeting.passed;
+        const unsigned long long barriers = block_meeting.passed;
         for (int w : order) {
             // In order: a warp runs until it waits for the others. At random: for a few steps.
             int turns = schedule ? 1 + (int)(random() % 40) : 1 << 30;
@@ -148,6 +149,8 @@ inline void run_block(unsigned schedule)
                     step(w * 32 + lane);
             }
             progress += warps[w].meeting.passed;
+            if (!schedule && barriers != block_meeting.passed)
+                break;  // so that the first warp goes first again
         }
         idle = progress == before ? idle + 1 : 0;
         before = progress;

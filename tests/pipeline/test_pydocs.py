@@ -53,7 +53,7 @@ def test_docstrings_of_modules_classes_and_functions_come_in_source_order_each_o
     assert [text.split("\n")[0] for text in found] == ["Module text.", "Class text.", "Method text.", "Inner text.", "One line."]
 
 
-def test_prose_is_a_paragraph_a_line_without_fields_doctests_and_rulers() -> None:
+def test_prose_is_a_paragraph_a_line_without_doctest_input_and_rulers() -> None:
     text = pydocs.text(SOURCE)
     assert text is not None
     assert text.split("\n") == [
@@ -61,6 +61,7 @@ def test_prose_is_a_paragraph_a_line_without_fields_doctests_and_rulers() -> Non
         "Second paragraph, continued here.",
         "Class text.",
         "Method text.",
+        ":param x: a field",
         "A result",
         "Inner text.",
         "One line.",

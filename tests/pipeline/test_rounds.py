@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.config import Train
-from pipeline.rounds import alpha_at, assign_lanes, choose_schedule, plan_epoch
+from pipeline.rounds import (
+    HOT_ROWS,
+    MERGES_AN_EPOCH,
+    SHORTEST_STEP,
+    TOKENS_PER_RANK,
+    alpha_at,
+    assign_lanes,
+    choose_schedule,
+    default_hot_rows,
+    plan_epoch,
+)
 
 trains = st.builds(
     Train,
@@ -26,12 +39,14 @@ def test_every_token_of_an_epoch_is_trained_exactly_once(train: Train, vocab_siz
     slices = [plan.slice(lane, step) for lane in range(train.lanes) for step in range(plan.schedule.steps)]
     assert slices[0][0] == 0
     assert slices[-1][1] == kept_tokens
-    assert all(before[1] == after[0] for before, after in zip(slices, slices[1:], strict=False))
+    assert all(before[1] == after[0] for before, after in pairwise(slices))
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(train=trains, vocab_size=st.integers(2, 5000), kept_tokens=st.integers(0, 60_000))
-def test_rounds_cover_the_steps_in_order_and_end_with_a_merge_of_all_rows(train: Train, vocab_size: int, kept_tokens: int) -> None:
+def test_rounds_cover_the_steps_in_order_and_end_with_a_merge_of_all_rows(
+    train: Train, vocab_size: int, kept_tokens: int
+) -> None:
     schedule = choose_schedule(train, vocab_size, kept_tokens)
     for epoch in range(train.epochs):
         plan = plan_epoch(train, schedule, vocab_size, epoch, kept_tokens)
@@ -55,14 +70,63 @@ def test_steps_hand_alpha_over_without_a_gap() -> None:
     plans = [plan_epoch(train, choose_schedule(train, 50, 4000), 50, epoch, 4000) for epoch in range(3)]
     steps = [plan.step(step) for plan in plans for step in range(plan.schedule.steps)]
     assert steps[0].alpha_start == train.alpha
-    assert all(abs(before.alpha_end - after.alpha_start) < 1e-12 for before, after in zip(steps, steps[1:], strict=False))
+    assert all(abs(before.alpha_end - after.alpha_start) < 1e-12 for before, after in pairwise(steps))
 
 
-def test_hot_rows_are_merged_between_full_merges() -> None:
-    train = Train(lanes=2, merge_every=1000, hot_rows=8, hot_merge_every=250)
+def test_between_full_merges_every_second_step_merges_twice_the_rows() -> None:
+    train = Train(lanes=2, merge_every=2000, hot_rows=8, hot_merge_every=250)
     plan = plan_epoch(train, choose_schedule(train, 100, 8000), 100, 0, 8000)
-    assert [plan.merged_rows(step) for step in range(plan.schedule.steps)] == [8, 8, 8, 100] * 4
-    assert plan.merged_bytes(plan.rounds[0]) == 4 * (3 * 8 + 100) * 2 * 2 * train.vector_size * 4
+    assert [plan.merged_rows(step) for step in range(plan.schedule.steps)] == [8, 16, 8, 32, 8, 16, 8, 100] * 2
+    assert plan.merged_bytes(plan.rounds[0]) == 2 * (8 + 16 + 8 + 32 + 8 + 16 + 8 + 100) * 2 * 2 * train.vector_size * 4
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(lanes=st.integers(2, 256), vocab_size=st.integers(2, 2_000_000), kept_tokens=st.integers(0, 2_000_000_000))
+def test_by_default_a_row_waits_in_proportion_to_its_rank(lanes: int, vocab_size: int, kept_tokens: int) -> None:
+    train = Train(lanes=lanes)
+    schedule = choose_schedule(train, vocab_size, kept_tokens)
+    plan = plan_epoch(train, schedule, vocab_size, 0, kept_tokens)
+    step_tokens = kept_tokens / schedule.steps
+    for rank in (0, 1000, 5000, vocab_size - 1):
+        if rank < vocab_size:
+            waited = longest_wait([plan.merged_rows(step) > rank for step in range(min(schedule.steps, 4096))])
+            assert (
+                waited * step_tokens <= 2.1 * TOKENS_PER_RANK * max(rank + 1, default_hot_rows(lanes)) or waited == schedule.steps
+            )
+
+
+def longest_wait(merged: list[bool]) -> int:
+    """Most steps in a row up to and with the one that merges."""
+    longest = waited = 0
+    for is_merged in merged:
+        waited += 1
+        longest, waited = max(longest, waited), 0 if is_merged else waited
+    return longest
+
+
+@pytest.mark.parametrize("lanes", [2, 8, 32])
+def test_the_same_total_of_tokens_passes_between_merges_whatever_the_lanes(lanes: int) -> None:
+    train = Train(lanes=lanes)
+    schedule = choose_schedule(train, 70_000, 9_000_000)
+    assert abs(9_000_000 / schedule.steps - TOKENS_PER_RANK * HOT_ROWS) < 0.02 * TOKENS_PER_RANK * HOT_ROWS
+
+
+def test_a_tiny_corpus_is_merged_several_times_an_epoch() -> None:
+    schedule = choose_schedule(Train(lanes=8), 300, 4000)
+    assert schedule.steps == MERGES_AN_EPOCH
+
+
+def test_very_many_lanes_get_more_hot_rows_instead_of_shorter_steps() -> None:
+    schedule = choose_schedule(Train(lanes=1024), 1_000_000, 10**9)
+    assert schedule.hot_rows > HOT_ROWS
+    assert 10**9 / 1024 / schedule.steps >= 0.99 * SHORTEST_STEP
+
+
+def test_without_hot_rows_every_merge_is_of_all_rows() -> None:
+    train = Train(lanes=4, hot_rows=0)
+    plan = plan_epoch(train, choose_schedule(train, 5000, 1_000_000), 5000, 0, 1_000_000)
+    assert plan.schedule.steps >= MERGES_AN_EPOCH
+    assert {plan.merged_rows(step) for step in range(plan.schedule.steps)} == {5000}
 
 
 def test_one_lane_never_merges() -> None:

@@ -583,6 +583,7 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS, 1) train_skipgram(
             if (sequential)
                 __syncthreads();
         }
+        __syncthreads();  // so that no warp runs ahead of its thread block by more than a block of targets
     }
     write_totals(loss, examples, losses, examples_of, warp, warps, lane);
 }
@@ -614,7 +615,7 @@ extern "C" __global__ void check_words(const int* tokens, int vocab_size, SliceR
 // One warp a group of a block: replays its draws. Groups without a context draw nothing.
 extern "C" __global__ void mark_drawn(
     u8* marks_out, const int* tokens, const u8* left, const u8* right, i64 start, i64 stop,
-    const int* noise_table, int noise_shift, int vocab_size, u64 seed, int skipgram, SliceReport* report)
+    const int* noise_table, int noise_shift, int vocab_size, u64 seed, int skipgram, int negative, SliceReport* report)
 {
     const int lane = threadIdx.x % WARP;
     const i64 warps = (i64)gridDim.x * (blockDim.x / WARP);
@@ -628,8 +629,8 @@ extern "C" __global__ void mark_drawn(
                 marks_out[tokens[i]] = 1;
             widest = max(widest, width);
         }
-        const int draws = (skipgram ? widest : min(widest, 1)) * NEGATIVE;
-        const u64 first_draw = (u64)index * (skipgram ? SLOTS : 1) * NEGATIVE;
+        const int draws = (skipgram ? widest : min(widest, 1)) * negative;
+        const u64 first_draw = (u64)index * (skipgram ? SLOTS : 1) * negative;
         for (int d = lane; d < draws; d += WARP) {
             const int word = noise_table[random_bits(seed, first_draw + d) >> noise_shift];
             if ((unsigned)word < (unsigned)vocab_size)
@@ -648,21 +649,21 @@ extern "C" __global__ void mark_read(u8* marks_in, const int* tokens, i64 first,
 
 // Folds the changes of `count` lanes since `base`, one warp a row: (0,1), (2,3) …, then (01,23) …, an odd one passes on.
 // The lanes' own rows hold the partial results; at the end base and all lanes hold base + merged change.
-extern "C" __global__ void merge_rows(float* base, float* const* lanes, int count, i64 rows, int adasum)
+extern "C" __global__ void merge_rows(float* base, float* const* lanes, int count, i64 rows, int row_floats, int adasum)
 {
     const int lane = threadIdx.x % WARP;
     const i64 warps = (i64)gridDim.x * (blockDim.x / WARP);
     for (i64 row = (blockIdx.x * (i64)blockDim.x + threadIdx.x) / WARP; row < rows; row += warps) {
-        const i64 at = row * ROW_FLOATS;
+        const i64 at = row * row_floats;
         for (int other = 0; count > 1 && other < count; other++)
-            for (int d = lane; d < ROW_FLOATS; d += WARP)
+            for (int d = lane; d < row_floats; d += WARP)
                 lanes[other][at + d] -= base[at + d];
         for (int stride = 1; stride < count; stride *= 2) {
             for (int index = 0; index + stride < count; index += 2 * stride) {
                 float* left = lanes[index] + at;
                 const float* right = lanes[index + stride] + at;
                 double both = 0.0, left_norm = 0.0, right_norm = 0.0;
-                for (int d = lane; adasum && d < ROW_FLOATS; d += WARP) {
+                for (int d = lane; adasum && d < row_floats; d += WARP) {
                     const double l = left[d], r = right[d];
                     both += l * r;
                     left_norm += l * l;
@@ -673,11 +674,11 @@ extern "C" __global__ void merge_rows(float* base, float* const* lanes, int coun
                 right_norm = sum_over_warp(right_norm);
                 const double left_factor = left_norm != 0.0 ? 1.0 - both / (2.0 * left_norm) : 1.0;
                 const double right_factor = right_norm != 0.0 ? 1.0 - both / (2.0 * right_norm) : 1.0;
-                for (int d = lane; d < ROW_FLOATS; d += WARP)
+                for (int d = lane; d < row_floats; d += WARP)
                     left[d] = adasum ? (float)(left_factor * left[d] + right_factor * right[d]) : left[d] + right[d];
             }
         }
-        for (int d = lane; d < ROW_FLOATS; d += WARP) {
+        for (int d = lane; d < row_floats; d += WARP) {
             const float change = adasum ? lanes[0][at + d] : lanes[0][at + d] / (float)count;
             // With one lane nothing is added or scaled: base + (lane − base) need not be the lane's bits.
             const float merged = count > 1 ? base[at + d] + change : lanes[0][at + d];

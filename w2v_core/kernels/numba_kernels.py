@@ -1,17 +1,21 @@
 """The kernels for CPUs: Numba functions over the row operations of `row_operations`; the default backend.
 
-Three ideas make it fast (measured in infra/benchmarks/records/kernel-steps-2026-11-21.md):
+Three ideas make it fast (steps and figures: infra/benchmarks/records/kernel-steps-2026-11-21.md):
 1. Windows by prefix sums: with W_in frozen for a block, the sum of any window is a difference of two running sums, and the
-   gradients reach the context rows through a difference array, so a target costs the same at every window.
+   gradients reach the context rows through a difference array, so a target costs the same at every window. Both running
+   sums live in rings as long as one window, which stay in the first-level cache.
 2. Eight targets share their noise words: products and updates are small matrix products whose tiles stay in registers.
 3. Nothing waits: rows are asked for a group or a block before they are used, errors are computed eight at a time without
    tables or libm, and the logarithm of the loss is taken once a slice.
+
+Addresses go into the row operations as integers, which keep no array alive: every array whose address is used is also
+named after the last use, or held by the caller.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -24,20 +28,19 @@ from w2v_core.kernels import (
     Model,
     SliceResult,
     check_slice,
+    numpy_kernels,
     raise_bad_noise,
     raise_bad_span,
     raise_bad_word,
 )
 from w2v_core.kernels import row_operations as op
-from w2v_core.kernels.numpy_kernels import check_merge, mark_touched
 from w2v_core.reference import BLOCK, GROUP, GROUPS, SLOTS
 
 name = "numba"
+mark_touched = numpy_kernels.mark_touched
 
-_DONE, _BAD_SPAN, _BAD_WORD, _BAD_NOISE = 0, 1, 2, 3
 _LINE_FLOATS = 16
-_SETTINGS_FLOATS = 80
-
+_SPLITMIX = tuple(np.uint64(constant) for constant in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 
 
 def train_slice(
@@ -51,114 +54,213 @@ def train_slice(
         w_in_VD, w_out_VD, tokens_N, left_N, right_N, start, stop, noise_table,
         model=model, gradient=gradient, negative=negative, alpha_start=alpha_start, alpha_end=alpha_end,
     )  # fmt: skip
-    vocab_size = len(w_in_VD)
-    problem, where, span = _check_stream(tokens_N, left_N, right_N, start, stop, vocab_size)
-    if problem == _BAD_SPAN:
-        raise_bad_span(tokens_N, left_N, right_N, where)
-    if problem == _BAD_WORD:
-        raise_bad_word(tokens_N, where, vocab_size)
-    train = _train_cbow if model == "cbow" else _train_skipgram
-    loss_sum, examples, problem, where = train(
-        w_in_VD, w_out_VD, tokens_N, left_N, right_N, start, stop, span, noise_table,
-        gradient == "exact", negative, alpha_start, alpha_end, np.uint64(seed & (1 << 64) - 1),
-    )  # fmt: skip
-    if problem == _BAD_NOISE:
-        raise_bad_noise(where, vocab_size)
+    span = _span_of(tokens_N, left_N, right_N, start, stop)
+    if span.bad_target >= 0:
+        raise_bad_span(tokens_N, left_N, right_N, span.bad_target)
+    bad_word = _first_bad(tokens_N, span.first, span.last, len(w_in_VD))
+    if bad_word >= 0:
+        raise_bad_word(tokens_N, bad_word, len(w_in_VD))
+    arrays = (w_in_VD, w_out_VD, tokens_N, left_N, right_N, noise_table)
+    alphas, stream = (alpha_start, alpha_end), np.uint64(seed & (1 << 64) - 1)
+    if model == "cbow":
+        loss_sum, examples, bad_noise = _train_cbow(*arrays, start, stop, span, gradient == "exact", negative, alphas, stream)
+    else:
+        loss_sum, examples, bad_noise = _train_skipgram(*arrays, start, stop, negative, alphas, stream)
+    if bad_noise != _NO_BAD_NOISE:
+        raise_bad_noise(bad_noise, len(w_in_VD))
     return SliceResult(loss_sum, examples)
 
 
+# ── the stream: which rows a slice reads ─────────────────────────────────────────────────────────────────────────────
+
+
+class _Span(NamedTuple):
+    bad_target: int
+    """A target whose context leaves the stream, or −1."""
+    left: int
+    """Most context rows before a target."""
+    right: int
+    first: int
+    """First row read."""
+    last: int
+    """Last row read, + 1."""
+
+
 @njit(nogil=True, cache=True)
-def _check_stream(tokens_N: Any, left_N: Any, right_N: Any, start: int, stop: int, vocab_size: int) -> Any:
-    """(problem, position, span) with span = (most rows before a target, most rows after, first row read, last row read + 1)."""
-    most_left, most_right, first, last = 0, 0, start, stop
+def _span_of(tokens_N: Any, left_N: Any, right_N: Any, start: int, stop: int) -> _Span:
+    rows = np.int64(tokens_N.shape[0])
+    most_left, most_right, first, last = np.int64(0), np.int64(0), np.int64(start), np.int64(stop)
+    # No way out of the loop, so that it can be vectorised; a bad span is looked for only if there is one.
     for i in range(start, stop):
         left, right = np.int64(left_N[i]), np.int64(right_N[i])
-        if i - left < 0 or i + right >= tokens_N.shape[0]:
-            return _BAD_SPAN, i, (0, 0, 0, 0)
         most_left, most_right = max(most_left, left), max(most_right, right)
         first, last = min(first, i - left), max(last, i + right + 1)
+    if first < 0 or last > rows:
+        for i in range(start, stop):
+            if i - np.int64(left_N[i]) < 0 or i + np.int64(right_N[i]) >= rows:
+                return _Span(i, most_left, most_right, first, last)
+    return _Span(-1, most_left, most_right, first, last)
+
+
+@njit(nogil=True, cache=True)
+def _first_bad(tokens_N: Any, first: int, last: int, vocab_size: int) -> int:
+    """The first position in [first, last) whose word id is not one of the vocabulary, or −1."""
+    smallest, largest = np.int32(0), np.int32(0)
     for i in range(first, last):
-        if tokens_N[i] < 0 or tokens_N[i] >= vocab_size:
-            return _BAD_WORD, i, (0, 0, 0, 0)
-    return _DONE, 0, (most_left, most_right, first, last)
+        smallest, largest = min(smallest, tokens_N[i]), max(largest, tokens_N[i])
+    if smallest < 0 or largest >= vocab_size:
+        for i in range(first, last):
+            if tokens_N[i] < 0 or tokens_N[i] >= vocab_size:
+                return i
+    return -1
+
+
+# ── noise ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_NO_BAD_NOISE = 1 << 40
+"""No int32, so no entry of a noise table."""
 
 
 @njit(nogil=True, inline="always")
-def _draw(noise_table: Any, seed: Any, counter: int) -> Any:
-    z = seed + (np.uint64(counter) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+def _slot(noise_table: Any, seed: Any, draw: int) -> int:
+    """The slot of the noise table that a draw of a stream picks: the top bits of SplitMix64 (`w2v_core.sampler`)."""
+    z = seed + (np.uint64(draw) + np.uint64(1)) * _SPLITMIX[0]
+    z = (z ^ (z >> np.uint64(30))) * _SPLITMIX[1]
+    z = (z ^ (z >> np.uint64(27))) * _SPLITMIX[2]
     z = z ^ (z >> np.uint64(31))
-    # The table's length is a power of two: the high bits times the length are the top bits themselves.
-    return noise_table[np.int64(((z >> np.uint64(32)) * np.uint64(noise_table.shape[0])) >> np.uint64(32))]
+    # The length is a power of two, so the high word times the length has the top bits of z in its own high word.
+    return np.int64(((z >> np.uint64(32)) * np.uint64(noise_table.shape[0])) >> np.uint64(32))  # type: ignore[return-value]
 
 
-@njit(nogil=True, inline="always")
-def _floats(count: int) -> Any:
-    """float32 (count,), zero, starting on a cache line."""
-    raw = np.zeros(count + _LINE_FLOATS, np.float32)
-    first = (-np.int64(raw.ctypes.data) % 64) // 4
-    return raw[first : first + count]
+@njit(nogil=True)
+def _pick_slots(slots: Any, noise_table: Any, seed: Any, first_draw: int) -> None:
+    """Writes the slots of the draws first_draw, first_draw + 1 … and asks for their cache lines: the table is large."""
+    table = _address(noise_table)
+    for j in range(slots.shape[0]):
+        slots[j] = _slot(noise_table, seed, first_draw + j)
+        op.prefetch_far(table + 4 * slots[j], 4)
+
+
+@njit(nogil=True)
+def _look_up(words: Any, addresses: Any, slots: Any, noise_table: Any, w_out: int, vocab_size: int, row_bytes: int) -> int:
+    """Noise words and the addresses of their rows, for as many as `words` holds; the bad word id, if one is drawn."""
+    for j in range(words.shape[0]):
+        word = noise_table[slots[j]]
+        if word < 0 or word >= vocab_size:
+            return np.int64(word)  # type: ignore[return-value]
+        words[j] = word
+        addresses[j] = w_out + np.int64(word) * row_bytes
+    return _NO_BAD_NOISE
+
+
+# ── scratch memory ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Group(NamedTuple):
+    """Where the row operations of a group find and leave their numbers: addresses, and the distances of rows in bytes."""
+
+    settings: int
+    partials: int
+    to_gradient: int
+    to_output: int
+    zero: int
+    """A row of zeros, never written."""
+    sink: int
+    """The output row of absent examples: written with zeros times zeros, never used."""
+    rest: int
+    """Behind the last of the above."""
 
 
 @njit(nogil=True, inline="always")
 def _address(array: Any) -> int:
-    return np.int64(array.ctypes.data)
+    return np.int64(array.ctypes.data)  # type: ignore[return-value]
 
 
 @njit(nogil=True, inline="always")
-def _reset_settings(settings: Any) -> None:
-    """The float block of `row_operations.errors` (1/n and scale of eight examples, α, the loss so far), zero, with loss 0."""
-    settings[40:56].view(np.float64)[:] = 1.0
+def _scratch(row_floats: int, rows: int, negative: int) -> Any:
+    """float32 zeros that start on a cache line: `_group_of` says what lies where, then `rows` rows."""
+    floats = op.SETTINGS_FLOATS + (negative + 1) * GROUP * (GROUP + 2) + (2 + rows) * row_floats
+    raw = np.zeros(floats + _LINE_FLOATS, np.float32)
+    first = (-_address(raw) % 64) // 4
+    scratch = raw[first : first + floats]
+    scratch[op.PRODUCT : op.PRODUCT + 2 * GROUP].view(np.float64)[:] = 1.0
+    return scratch
 
 
 @njit(nogil=True, inline="always")
-def _loss_of(settings: Any) -> float:
-    """The loss summed in `settings`, float64: linear parts + log of the products."""
-    linear, product, exponents = settings[24:40].view(np.float64), settings[40:56].view(np.float64), settings[56:72].view(np.int64)
+def _group_of(scratch: Any, row_bytes: int, negative: int) -> _Group:
+    settings = _address(scratch)
+    partials = settings + op.SETTINGS_FLOATS * 4
+    to_gradient = partials + (negative + 1) * GROUP * GROUP * 4
+    to_output = to_gradient + (negative + 1) * GROUP * 4
+    zero = to_output + (negative + 1) * GROUP * 4
+    return _Group(settings, partials, to_gradient, to_output, zero, zero + row_bytes, zero + 2 * row_bytes)
+
+
+@njit(nogil=True, inline="always")
+def _set_alpha(scratch: Any, alphas: Any, first: int, start: int, stop: int) -> None:
+    scratch[op.ALPHA] = np.float32(alphas[0] + (alphas[1] - alphas[0]) * ((first - start) / (stop - start)))
+
+
+@njit(nogil=True, inline="always")
+def _loss_of(scratch: Any) -> float:
+    """The loss summed so far, float64: linear parts + log of the products."""
+    linear = scratch[op.LINEAR : op.LINEAR + 2 * GROUP].view(np.float64)
+    product = scratch[op.PRODUCT : op.PRODUCT + 2 * GROUP].view(np.float64)
+    exponents = scratch[op.EXPONENTS : op.EXPONENTS + 2 * GROUP].view(np.int64)
     loss = 0.0
     for lane in range(GROUP):
         loss += linear[lane] + np.log(product[lane]) + exponents[lane] * np.log(2.0)
     return loss
 
 
-@njit(nogil=True, inline="always")
-def _products(hidden: int, stride: int, targets: int, noise: int, partials: int, negative: int, row_bytes: int) -> None:
-    k = 1 if negative == 1 else 2
-    if k == 1:
-        op.products_1(hidden, stride, targets, noise, partials, row_bytes)
-    else:
+# ── one group: eight examples against their targets and K noise words ────────────────────────────────────────────────
+
+
+@njit(nogil=True)
+def _train_group(
+    group: _Group, hidden: int, stride: int, gradients: int, words: int, targets: int, noise_words: int, noise: int,
+    negative: int, row_bytes: int,
+) -> None:  # fmt: skip
+    """Trains W_out and leaves −α·gradient of the hidden rows in `gradients`. Hidden rows and gradients are `stride` bytes apart."""
+    partials = group.partials
+    k = min(negative, 2)
+    if k == 2:
         op.products_2(hidden, stride, targets, noise, partials, row_bytes)
+    else:
+        op.products_1(hidden, stride, targets, noise, partials, row_bytes)
     while k < negative:
-        rest = negative - k
-        at = partials + (k + 1) * 256
-        if rest >= 3 and rest != 4:
+        at = partials + (k + 1) * GROUP * GROUP * 4
+        # Tiles of three; four left are two tiles of two.
+        if negative - k >= 3 and negative - k != 4:
             op.noise_products_3(hidden, stride, 0, noise + 8 * k, at, row_bytes)
             k += 3
-        elif rest >= 2:
+        elif negative - k >= 2:
             op.noise_products_2(hidden, stride, 0, noise + 8 * k, at, row_bytes)
             k += 2
         else:
             op.noise_products_1(hidden, stride, 0, noise + 8 * k, at, row_bytes)
             k += 1
+    op.errors(partials, words, noise_words, group.settings, group.to_gradient, group.to_output, negative)
+    op.gradient_rows(gradients, hidden, stride, targets, noise, group.to_gradient, group.to_output, negative, row_bytes)
+    _update_noise(hidden, stride, noise, group.to_output + GROUP * 4, negative, row_bytes)
 
 
 @njit(nogil=True, inline="always")
-def _noise_updates(hidden: int, stride: int, noise: int, to_output: int, negative: int, row_bytes: int) -> None:
+def _update_noise(hidden: int, stride: int, noise: int, to_output: int, negative: int, row_bytes: int) -> None:
     k = 0
     while k < negative:
-        rest = negative - k
-        at = to_output + (k + 1) * 32
-        if rest >= 5:
+        at = to_output + k * GROUP * 4
+        if negative - k >= 5:
             op.noise_updates_5(hidden, stride, noise + 8 * k, at, row_bytes)
             k += 5
-        elif rest == 4:
+        elif negative - k == 4:
             op.noise_updates_4(hidden, stride, noise + 8 * k, at, row_bytes)
             k += 4
-        elif rest == 3:
+        elif negative - k == 3:
             op.noise_updates_3(hidden, stride, noise + 8 * k, at, row_bytes)
             k += 3
-        elif rest == 2:
+        elif negative - k == 2:
             op.noise_updates_2(hidden, stride, noise + 8 * k, at, row_bytes)
             k += 2
         else:
@@ -166,88 +268,62 @@ def _noise_updates(hidden: int, stride: int, noise: int, to_output: int, negativ
             k += 1
 
 
+# ── CBOW ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
 @njit(nogil=True, cache=True)
 def _train_cbow(
-    w_in_VD: Any, w_out_VD: Any, tokens_N: Any, left_N: Any, right_N: Any, start: int, stop: int, span: Any, noise_table: Any,
-    exact: bool, negative: int, alpha_start: float, alpha_end: float, seed: Any,
+    w_in_VD: Any, w_out_VD: Any, tokens_N: Any, left_N: Any, right_N: Any, noise_table: Any,
+    start: int, stop: int, span: _Span, exact: bool, negative: int, alphas: Any, seed: Any,
 ) -> Any:  # fmt: skip
+    """(loss, examples, bad noise word): `reference.train_slice` for model cbow."""
     vocab_size, row_floats = w_in_VD.shape
     row_bytes = row_floats * 4
     w_in, w_out = _address(w_in_VD), _address(w_out_VD)
-    reach_left, reach_right, first_row, last_row = span
-    # Both running sums live in rings just long enough for one window, so they stay in the first-level cache.
-    ring_rows = reach_left + reach_right + 2
-    most_rows = BLOCK + reach_left + reach_right + 1
-    scratch = _floats(_SETTINGS_FLOATS + (negative + 1) * GROUP * 10 + (2 * ring_rows + 2 * BLOCK + 4) * row_floats)
-    settings_floats = scratch[:_SETTINGS_FLOATS]
-    _reset_settings(settings_floats)
-    settings = _address(scratch)
-    partials = settings + _SETTINGS_FLOATS * 4
-    to_gradient = partials + (negative + 1) * GROUP * 32
-    to_output = to_gradient + (negative + 1) * GROUP * 4
-    zero_row = to_output + (negative + 1) * GROUP * 4
-    sink, running, ring = zero_row + row_bytes, zero_row + 2 * row_bytes, zero_row + 3 * row_bytes
-    changes = ring_rows * row_bytes
-    gradients = ring + 2 * ring_rows * row_bytes
-    hidden = gradients + BLOCK * row_bytes
-    ring_at = np.empty(most_rows + 1, np.int64)
-    for j in range(most_rows + 1):
-        ring_at[j] = ring + j % ring_rows * row_bytes
-    stride = GROUPS * row_bytes
-    words = np.empty(GROUP, np.int32)
-    targets = np.empty(GROUP, np.int64)
-    noise_ids = np.empty((GROUPS + 1) * negative, np.int32)
-    noise = np.empty((GROUPS + 1) * negative, np.int64)
+    # One window and the row being added, and one more of each sum because rows are taken in pairs.
+    ring_rows = span.left + span.right + 4
+    scratch = _scratch(row_floats, 2 * ring_rows + 2 * BLOCK + 1, negative)
+    group_memory = _group_of(scratch, row_bytes, negative)
+    prefixes = group_memory.rest
+    changes = prefixes + ring_rows * row_bytes
+    hidden = changes + ring_rows * row_bytes
+    gradients = hidden + BLOCK * row_bytes
+    running = gradients + BLOCK * row_bytes
+    ring_J = np.arange(BLOCK + span.left + span.right + 4) % ring_rows * row_bytes
+    words, targets = np.empty(GROUP, np.int32), np.empty(GROUP, np.int64)
+    # One group more than a block has: the last group asks for the rows of the next block's first.
+    draws = (GROUPS + 1) * negative
+    slots, noise_words, noise = np.empty(draws, np.int64), np.zeros(draws, np.int32), np.empty(draws, np.int64)
+    noise[:] = w_out
     examples = 0
-
+    _pick_slots(slots, noise_table, seed, 0)
     for first in range(start, stop, BLOCK):
         last = min(first + BLOCK, stop)
-        settings_floats[16] = np.float32(alpha_start + (alpha_end - alpha_start) * ((first - start) / (stop - start)))
-        block_draw = (first - start) // BLOCK * GROUPS * negative
-        for j in range((GROUPS + 1) * negative):
-            word = _draw(noise_table, seed, block_draw + j)
-            if word < 0 or word >= vocab_size:
-                return np.nan, examples, _BAD_NOISE, np.int64(word)
-            noise_ids[j] = word
-            noise[j] = w_out + np.int64(word) * row_bytes
-
-        halo = max(first - reach_left, first_row)
-        halo_end = min(last + reach_right, last_row)
-        j = halo
-        op.zero_rows(ring_at[0], row_bytes, 1)
-        for i in range(first, last):
-            upper = i + np.int64(right_N[i]) + 1
-            while j < upper:
-                op.add_rows(ring_at[j + 1 - halo], ring_at[j - halo], w_in + np.int64(tokens_N[j]) * row_bytes, row_bytes)
-                j += 1
-            op.window_row(
-                hidden + (i - first) * row_bytes, ring_at[upper - halo], ring_at[i - np.int64(left_N[i]) - halo],
-                w_in + np.int64(tokens_N[i]) * row_bytes, row_bytes,
-            )  # fmt: skip
-
-        # The next block's rows are asked for during this one, those of the next group during this group.
-        ahead = last
-        ahead_end = min(last + BLOCK + reach_right, last_row)
-        for group in range(GROUPS):
-            if first + group >= last:
-                break
+        used = draws if last < stop else draws - negative
+        bad_noise = _look_up(noise_words[:used], noise, slots, noise_table, w_out, vocab_size, row_bytes)
+        if bad_noise != _NO_BAD_NOISE:
+            return np.nan, examples, bad_noise
+        if last < stop:
+            _pick_slots(slots, noise_table, seed, (last - start) // BLOCK * GROUPS * negative)
+        _set_alpha(scratch, alphas, first, start, stop)
+        halo, halo_end = max(first - span.left, span.first), min(last + span.right, span.last)
+        _sum_windows(tokens_N, left_N, right_N, first, last, halo, halo_end, w_in, prefixes, ring_J, hidden, row_bytes)
+        # The rows of the next block are asked for during this one, those of the next group during this group.
+        ahead, ahead_end = last, min(last + BLOCK + span.right, span.last)
+        for group in range(min(GROUPS, last - first)):
             for u in range(GROUP):
                 i = first + group + u * GROUPS
-                n = np.int64(left_N[i]) + np.int64(right_N[i]) if i < last else 0
-                if n > 0:
-                    word = tokens_N[i]
-                    words[u] = word
-                    targets[u] = w_out + np.int64(word) * row_bytes
-                    inverse = np.float32(1.0) / np.float32(n)
-                    settings_floats[u] = inverse
-                    settings_floats[8 + u] = inverse if exact else np.float32(1.0)
+                context = np.int64(left_N[i]) + np.int64(right_N[i]) if i < last else 0
+                if context:
+                    words[u] = tokens_N[i]
+                    targets[u] = w_out + np.int64(tokens_N[i]) * row_bytes
+                    scratch[op.INVERSE + u] = np.float32(1.0) / np.float32(context)
+                    scratch[op.SCALE + u] = scratch[op.INVERSE + u] if exact else np.float32(1.0)
                     examples += 1
                 else:
                     words[u] = -1
-                    targets[u] = sink
-                    settings_floats[u] = np.float32(1.0)
-                    settings_floats[8 + u] = np.float32(1.0)
-                    op.zero_rows(hidden + (i - first) * row_bytes, row_bytes, 1)
+                    targets[u] = group_memory.sink
+                    op.copy_row(hidden + (group + u * GROUPS) * row_bytes, group_memory.zero, row_bytes)
                 if i + 1 < stop:
                     op.prefetch_near(w_out + np.int64(tokens_N[i + 1]) * row_bytes, row_bytes)
                 if ahead < ahead_end:
@@ -255,119 +331,147 @@ def _train_cbow(
                     ahead += 1
             for k in range((group + 1) * negative, (group + 2) * negative):
                 op.prefetch_near(noise[k], row_bytes)
-            group_noise = _address(noise) + group * negative * 8
-            group_hidden = hidden + group * row_bytes
-            _products(group_hidden, stride, _address(targets), group_noise, partials, negative, row_bytes)
-            op.errors(
-                partials, _address(words), _address(noise_ids) + group * negative * 4, settings, to_gradient, to_output, negative
-            )
-            op.gradient_rows(
-                gradients + group * row_bytes, group_hidden, stride, _address(targets), group_noise,
-                to_gradient, to_output, negative, row_bytes,
+            _train_group(
+                group_memory, hidden + group * row_bytes, GROUPS * row_bytes, gradients + group * row_bytes,
+                _address(words), _address(targets), _address(noise_words) + group * negative * 4,
+                _address(noise) + group * negative * 8, negative, row_bytes,
             )  # fmt: skip
-            _noise_updates(group_hidden, stride, group_noise, to_output, negative, row_bytes)
-
         op.zero_rows(running, row_bytes, 1)
-        op.zero_rows(ring + changes, row_bytes, ring_rows)
-        j = halo
-        for i in range(first, last):
-            # No later window begins before i − reach_left, so the rows before that are complete.
-            while j < i - reach_left:
-                own = gradients + (j - first) * row_bytes if j >= first else zero_row
-                op.move_row(running, ring_at[j - halo] + changes, own, w_in + np.int64(tokens_N[j]) * row_bytes, row_bytes)
-                j += 1
-            op.scatter_row(
-                ring_at[i - np.int64(left_N[i]) - halo] + changes, ring_at[i + np.int64(right_N[i]) + 1 - halo] + changes,
-                gradients + (i - first) * row_bytes, row_bytes,
+        op.zero_rows(changes, row_bytes, ring_rows)
+        _move_context(
+            tokens_N, left_N, right_N, first, last, halo, halo_end, span.left, w_in, changes, ring_J, gradients, running,
+            group_memory.zero, row_bytes,
+        )  # fmt: skip
+    return _loss_of(scratch), examples, _NO_BAD_NOISE
+
+
+@njit(nogil=True)
+def _sum_windows(
+    tokens_N: Any, left_N: Any, right_N: Any, first: int, last: int, halo: int, halo_end: int, w_in: int, prefixes: int,
+    ring_J: Any, hidden: int, row_bytes: int,
+) -> None:  # fmt: skip
+    """Hidden row of every target of a block: the sum of its context rows of W_in, as a difference of two prefix sums."""
+    op.zero_rows(prefixes, row_bytes, 1)
+    j = halo
+    for i in range(first, last):
+        end = i + np.int64(right_N[i]) + 1
+        while j < end:
+            row = w_in + np.int64(tokens_N[j]) * row_bytes
+            before, after = prefixes + ring_J[j - halo], prefixes + ring_J[j + 1 - halo]
+            if j + 1 < halo_end:
+                next_row = w_in + np.int64(tokens_N[j + 1]) * row_bytes
+                op.add_two_rows(prefixes + ring_J[j + 2 - halo], after, before, row, next_row, row_bytes)
+            else:
+                op.add_rows(after, before, row, row_bytes)
+            j += 2
+        upper, lower = prefixes + ring_J[end - halo], prefixes + ring_J[i - np.int64(left_N[i]) - halo]
+        op.window_row(hidden + (i - first) * row_bytes, upper, lower, w_in + np.int64(tokens_N[i]) * row_bytes, row_bytes)
+
+
+@njit(nogil=True)
+def _move_context(
+    tokens_N: Any, left_N: Any, right_N: Any, first: int, last: int, halo: int, halo_end: int, most_left: int, w_in: int,
+    changes: int, ring_J: Any, gradients: int, running: int, zero: int, row_bytes: int,
+) -> None:  # fmt: skip
+    """Adds to every context row of W_in the gradients of all windows it is in, less its own as a target."""
+    j = halo
+    for i in range(first, last):
+        begin = changes + ring_J[i - np.int64(left_N[i]) - halo]
+        end = changes + ring_J[i + np.int64(right_N[i]) + 1 - halo]
+        op.scatter_row(begin, end, gradients + (i - first) * row_bytes, row_bytes)
+        # No window of a later target begins before i + 1 − most_left: the sums of the rows before that are complete.
+        while j + 1 < i + 1 - most_left:
+            own = gradients + (j - first) * row_bytes if j >= first else zero
+            next_own = gradients + (j + 1 - first) * row_bytes if j + 1 >= first else zero
+            op.move_two_rows(
+                running, changes + ring_J[j - halo], own, w_in + np.int64(tokens_N[j]) * row_bytes,
+                changes + ring_J[j + 1 - halo], next_own, w_in + np.int64(tokens_N[j + 1]) * row_bytes, row_bytes,
             )  # fmt: skip
-        while j < halo_end:
-            own = gradients + (j - first) * row_bytes if j >= first and j < last else zero_row
-            op.move_row(running, ring_at[j - halo] + changes, own, w_in + np.int64(tokens_N[j]) * row_bytes, row_bytes)
-            j += 1
-    return _loss_of(settings_floats), examples, _DONE, 0
+            j += 2
+    while j < halo_end:
+        own = gradients + (j - first) * row_bytes if first <= j < last else zero
+        op.move_row(running, changes + ring_J[j - halo], own, w_in + np.int64(tokens_N[j]) * row_bytes, row_bytes)
+        j += 1
+
+
+# ── skip-gram ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @njit(nogil=True, cache=True)
 def _train_skipgram(
-    w_in_VD: Any, w_out_VD: Any, tokens_N: Any, left_N: Any, right_N: Any, start: int, stop: int, span: Any, noise_table: Any,
-    exact: bool, negative: int, alpha_start: float, alpha_end: float, seed: Any,
+    w_in_VD: Any, w_out_VD: Any, tokens_N: Any, left_N: Any, right_N: Any, noise_table: Any,
+    start: int, stop: int, negative: int, alphas: Any, seed: Any,
 ) -> Any:  # fmt: skip
+    """(loss, examples, bad noise word): `reference.train_slice` for model skipgram."""
     vocab_size, row_floats = w_in_VD.shape
     row_bytes = row_floats * 4
     w_in, w_out = _address(w_in_VD), _address(w_out_VD)
-    scratch = _floats(_SETTINGS_FLOATS + (negative + 1) * GROUP * 10 + (2 * GROUP + 2) * row_floats)
-    settings_floats = scratch[:_SETTINGS_FLOATS]
-    _reset_settings(settings_floats)
-    settings_floats[:16] = np.float32(1.0)
-    settings = _address(scratch)
-    partials = settings + _SETTINGS_FLOATS * 4
-    to_gradient = partials + (negative + 1) * GROUP * 32
-    to_output = to_gradient + (negative + 1) * GROUP * 4
-    zero_row = to_output + (negative + 1) * GROUP * 4
-    sink, hidden = zero_row + row_bytes, zero_row + 2 * row_bytes
+    scratch = _scratch(row_floats, 2 * GROUP, negative)
+    scratch[op.INVERSE : op.INVERSE + GROUP] = np.float32(1.0)
+    scratch[op.SCALE : op.SCALE + GROUP] = np.float32(1.0)
+    memory = _group_of(scratch, row_bytes, negative)
+    hidden = memory.rest
     gradients = hidden + GROUP * row_bytes
-    words = np.empty(GROUP, np.int32)
-    targets = np.empty(GROUP, np.int64)
-    inputs = np.empty(GROUP, np.int64)
-    noise_ids = np.empty(negative, np.int32)
-    noise = np.empty(negative, np.int64)
+    words, targets, inputs = np.empty(GROUP, np.int32), np.empty(GROUP, np.int64), np.empty(GROUP, np.int64)
+    slots, noise_words, noise = np.empty(negative, np.int64), np.empty(negative, np.int32), np.empty(negative, np.int64)
     examples = 0
-
     for first in range(start, stop, BLOCK):
         last = min(first + BLOCK, stop)
-        settings_floats[16] = np.float32(alpha_start + (alpha_end - alpha_start) * ((first - start) / (stop - start)))
-        for group in range(GROUPS):
+        _set_alpha(scratch, alphas, first, start, stop)
+        for group in range(min(GROUPS, last - first)):
             widest = 0
             for i in range(first + group, last, GROUPS):
                 widest = max(widest, np.int64(left_N[i]) + np.int64(right_N[i]))
+            first_draw = ((first - start) // BLOCK * GROUPS + group) * SLOTS * negative
             for slot in range(widest):
-                draw = ((((first - start) // BLOCK) * GROUPS + group) * SLOTS + slot) * negative
-                for k in range(negative):
-                    word = _draw(noise_table, seed, draw + k)
-                    if word < 0 or word >= vocab_size:
-                        return np.nan, examples, _BAD_NOISE, np.int64(word)
-                    noise_ids[k] = word
-                    noise[k] = w_out + np.int64(word) * row_bytes
-                    op.prefetch_near(noise[k], row_bytes)
+                _pick_slots(slots, noise_table, seed, first_draw + slot * negative)
                 for u in range(GROUP):
                     i = first + group + u * GROUPS
+                    words[u], targets[u] = -1, memory.sink
                     if i < last and slot < np.int64(left_N[i]) + np.int64(right_N[i]):
                         before = np.int64(left_N[i])
-                        position = i - before + slot + (1 if slot >= before else 0)
+                        context = tokens_N[i - before + slot + (1 if slot >= before else 0)]
                         words[u] = tokens_N[i]
                         targets[u] = w_out + np.int64(tokens_N[i]) * row_bytes
-                        inputs[u] = w_in + np.int64(tokens_N[position]) * row_bytes
-                        op.copy_row(hidden + u * row_bytes, inputs[u], row_bytes)
+                        inputs[u] = w_in + np.int64(context) * row_bytes
+                        op.prefetch_near(inputs[u], row_bytes)
+                        op.prefetch_near(targets[u], row_bytes)
                         examples += 1
-                    else:
-                        words[u] = -1
-                        targets[u] = sink
-                        op.zero_rows(hidden + u * row_bytes, row_bytes, 1)
-                _products(hidden, row_bytes, _address(targets), _address(noise), partials, negative, row_bytes)
-                op.errors(partials, _address(words), _address(noise_ids), settings, to_gradient, to_output, negative)
-                op.gradient_rows(gradients, hidden, row_bytes, _address(targets), _address(noise), to_gradient, to_output, negative, row_bytes)
-                _noise_updates(hidden, row_bytes, _address(noise), to_output, negative, row_bytes)
+                bad_noise = _look_up(noise_words, noise, slots, noise_table, w_out, vocab_size, row_bytes)
+                if bad_noise != _NO_BAD_NOISE:
+                    return np.nan, examples, bad_noise
+                for k in range(negative):
+                    op.prefetch_near(noise[k], row_bytes)
+                for u in range(GROUP):
+                    op.copy_row(hidden + u * row_bytes, inputs[u] if words[u] >= 0 else memory.zero, row_bytes)
+                _train_group(
+                    memory, hidden, row_bytes, gradients, _address(words), _address(targets), _address(noise_words),
+                    _address(noise), negative, row_bytes,
+                )  # fmt: skip
                 for u in range(GROUP):
                     if words[u] >= 0:
                         op.add_rows(inputs[u], inputs[u], gradients + u * row_bytes, row_bytes)
-    return _loss_of(settings_floats), examples, _DONE, 0
+    return _loss_of(scratch), examples, _NO_BAD_NOISE
+
+
+# ── merging ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def merge_rows(base_RD: FloatRows, lanes: Sequence[FloatRows], method: Merge) -> None:
     """See `Kernels.merge_rows`. Releases the GIL."""
-    check_merge(base_RD, lanes, method)
+    numpy_kernels.check_merge(base_RD, lanes, method)
     addresses_L = np.array([lane.ctypes.data for lane in lanes], np.int64)
     _merge(base_RD, addresses_L, method == "adasum")
 
 
 @njit(nogil=True, cache=True)
 def _merge(base_RD: Any, addresses_L: Any, adasum: bool) -> None:
-    lanes = addresses_L.shape[0]
-    row_bytes = base_RD.shape[1] * 4
+    lanes, row_floats = addresses_L.shape[0], base_RD.shape[1]
+    row_bytes = row_floats * 4
     base = _address(base_RD)
-    scratch = _floats((lanes + 1) * base_RD.shape[1])
-    changes = _address(scratch)
-    scale = np.float32(1.0) if adasum else np.float32(1.0) / np.float32(lanes)
+    changes_LD = np.zeros((lanes + 1, row_floats), np.float32)
+    changes_LD[lanes, 0] = 1.0 if adasum else np.float32(1.0) / np.float32(lanes)
+    changes = _address(changes_LD)
     for r in range(base_RD.shape[0]):
         row = base + r * row_bytes
         for lane in range(lanes):
@@ -383,7 +487,6 @@ def _merge(base_RD: Any, addresses_L: Any, adasum: bool) -> None:
             if width % 2:
                 op.copy_row(changes + (width // 2) * row_bytes, changes + (width - 1) * row_bytes, row_bytes)
             width = (width + 1) // 2
-        scratch[lanes * base_RD.shape[1]] = scale
         if lanes > 1:
             op.add_scaled_row(changes, row, changes, changes + lanes * row_bytes, row_bytes)
         else:
@@ -392,3 +495,5 @@ def _merge(base_RD: Any, addresses_L: Any, adasum: bool) -> None:
         op.copy_row(row, changes, row_bytes)
         for lane in range(lanes):
             op.copy_row(addresses_L[lane] + r * row_bytes, changes, row_bytes)
+    # Named once more, so that Numba keeps it to the end.
+    changes_LD[lanes, 0] = 0.0

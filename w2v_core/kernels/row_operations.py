@@ -10,14 +10,12 @@ that it needs at most one load for a multiply-add and keeps its sums in the sixt
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from llvmlite import ir
 
 from w2v_core.kernels.vector_ir import (
-    F64,
-    I8,
     I32,
     I64,
     LANES,
@@ -31,20 +29,41 @@ from w2v_core.kernels.vector_ir import (
     operation,
 )
 
-GROUP = 8
+GROUP = LANES
 HALF = 4
+INVERSE, SCALE, ALPHA, LINEAR, PRODUCT, EXPONENTS, SETTINGS_FLOATS = 0, 8, 16, 32, 48, 64, 80
+"""Places in the block of floats that `errors` reads and adds the loss to; see there."""
 V8L = ir.VectorType(I64, LANES)
 
 
-def _columns(e: Emitter, row_bytes: Value, wide: int, body: Callable[[Value, int], None]) -> None:
-    """Runs body(byte offset, vectors) over a row: `wide` vectors at a time, then one by one."""
+def _columns(
+    e: Emitter, row_bytes: Value, wide: int, body: Callable[..., list[Value] | None], carried: Sequence[Value] = ()
+) -> list[Value]:
+    """Runs body(offset, *carried) for every vector of a row, `wide` of them a turn, then one by one; the carried values.
+
+    With one vector a turn the short loops take two fetches a turn wherever they straddle a line of code, and where code
+    lies is luck: the same kernel ran 25 % slower in another place.
+    """
+    step = wide * VECTOR_BYTES
+    whole = e.builder.sub(row_bytes, e.builder.srem(row_bytes, e.integer(step)))
+    with e.loop(e.integer(0), whole, step, carried) as columns:
+        state = columns.state
+        for vector in range(wide):
+            state = body(_at(e, columns.index, vector), *state) or []
+        columns.next = state
+    with e.loop(whole, row_bytes, VECTOR_BYTES, columns.state) as rest:
+        rest.next = body(rest.index, *rest.state) or []
+    return rest.state
+
+
+def _tiles(e: Emitter, row_bytes: Value, wide: int, body: Callable[[Value, int], None]) -> None:
+    """Runs body(offset, vectors) over a row, `wide` vectors at a time, then one by one."""
     step = wide * VECTOR_BYTES
     whole = e.builder.sub(row_bytes, e.builder.srem(row_bytes, e.integer(step)))
     with e.loop(e.integer(0), whole, step) as columns:
         body(columns.index, wide)
-    if wide > 1:
-        with e.loop(whole, row_bytes, VECTOR_BYTES) as columns:
-            body(columns.index, 1)
+    with e.loop(whole, row_bytes, VECTOR_BYTES) as columns:
+        body(columns.index, 1)
 
 
 def _at(e: Emitter, offset: Value, vector: int) -> Value:
@@ -55,32 +74,32 @@ def _row(e: Emitter, address: Value, row_bytes: Value, index: int) -> Value:
     return e.builder.add(address, e.builder.mul(row_bytes, e.integer(index))) if index else address
 
 
+UNROLL = 4
+"""Vectors a turn of the loops that only load, add and store."""
+
+
 @operation(3)
 def zero_rows(e: Emitter, target: Value, row_bytes: Value, rows: Value) -> None:
     """target = 0, `rows` rows."""
-    with e.loop(e.integer(0), e.builder.mul(row_bytes, rows), VECTOR_BYTES) as columns:
-        e.store(e.splat(0.0), target, columns.index)
-
-
-@operation(4)
-def add_rows(e: Emitter, target: Value, a: Value, b: Value, row_bytes: Value) -> None:
-    """target = a + b."""
-    with e.loop(e.integer(0), row_bytes, VECTOR_BYTES) as columns:
-        e.store(e.builder.fadd(e.load(a, columns.index), e.load(b, columns.index)), target, columns.index)
-
-
-@operation(4)
-def subtract_rows(e: Emitter, target: Value, a: Value, b: Value, row_bytes: Value) -> None:
-    """target = a − b."""
-    with e.loop(e.integer(0), row_bytes, VECTOR_BYTES) as columns:
-        e.store(e.builder.fsub(e.load(a, columns.index), e.load(b, columns.index)), target, columns.index)
+    _columns(e, e.builder.mul(row_bytes, rows), UNROLL, lambda at: e.store(e.splat(0.0), target, at))
 
 
 @operation(3)
 def copy_row(e: Emitter, target: Value, source: Value, row_bytes: Value) -> None:
     """target = source."""
-    with e.loop(e.integer(0), row_bytes, VECTOR_BYTES) as columns:
-        e.store(e.load(source, columns.index), target, columns.index)
+    _columns(e, row_bytes, UNROLL, lambda at: e.store(e.load(source, at), target, at))
+
+
+@operation(4)
+def add_rows(e: Emitter, target: Value, a: Value, b: Value, row_bytes: Value) -> None:
+    """target = a + b."""
+    _columns(e, row_bytes, UNROLL, lambda at: e.store(e.builder.fadd(e.load(a, at), e.load(b, at)), target, at))
+
+
+@operation(4)
+def subtract_rows(e: Emitter, target: Value, a: Value, b: Value, row_bytes: Value) -> None:
+    """target = a − b."""
+    _columns(e, row_bytes, UNROLL, lambda at: e.store(e.builder.fsub(e.load(a, at), e.load(b, at)), target, at))
 
 
 @operation(5)
@@ -97,7 +116,10 @@ def adasum_row(e: Emitter, target: Value, left: Value, right: Value, row_bytes: 
     """target = (1 − l·r/2‖l‖²)·l + (1 − l·r/2‖r‖²)·r, a factor 1 where its norm is 0; all in float64, rounded once."""
     builder = e.builder
     zero = e.splat(0.0, V8D)
-    wide = lambda address, offset: builder.fpext(e.load(address, offset), V8D)  # noqa: E731
+
+    def wide(address: Value, offset: Value) -> Value:
+        return builder.fpext(e.load(address, offset), V8D)
+
     with e.loop(e.integer(0), row_bytes, VECTOR_BYTES, [zero] * 3) as columns:
         a, b = wide(left, columns.index), wide(right, columns.index)
         columns.next = [e.fma(x, y, total) for (x, y), total in zip(((a, a), (b, b), (a, b)), columns.state, strict=True)]
@@ -125,8 +147,13 @@ def _prefetch(level: int) -> Any:
     @operation(2)
     def prefetch_row(e: Emitter, address: Value, row_bytes: Value) -> None:
         """Asks for the lines of a row that starts on any vector."""
-        with e.loop(e.integer(0), row_bytes, LINE_BYTES) as columns:
-            e.prefetch(address, columns.index, level)
+        last = e.builder.sub(row_bytes, e.integer(1))
+        with e.loop(e.integer(0), row_bytes, 4 * LINE_BYTES) as columns:
+            for line in range(4):
+                # Behind the end the last line is asked for again, which costs less than another loop.
+                offset = e.builder.add(columns.index, e.integer(line * LINE_BYTES))
+                inside = e.builder.icmp_signed("<", offset, last)
+                e.prefetch(address, e.builder.select(inside, offset, last), level)
 
     return prefetch_row
 
@@ -137,16 +164,32 @@ prefetch_near, prefetch_far = _prefetch(3), _prefetch(2)
 @operation(5)
 def window_row(e: Emitter, hidden: Value, upper: Value, lower: Value, own: Value, row_bytes: Value) -> None:
     """hidden = upper − lower − own: the sum of the context rows."""
-    with e.loop(e.integer(0), row_bytes, VECTOR_BYTES) as columns:
-        window = e.builder.fsub(e.load(upper, columns.index), e.load(lower, columns.index))
-        e.store(e.builder.fsub(window, e.load(own, columns.index)), hidden, columns.index)
+
+    def body(at: Value) -> None:
+        window = e.builder.fsub(e.load(upper, at), e.load(lower, at))
+        e.store(e.builder.fsub(window, e.load(own, at)), hidden, at)
+
+    _columns(e, row_bytes, UNROLL, body)
+
+
+@operation(6)
+def add_two_rows(e: Emitter, second: Value, first: Value, start: Value, a: Value, b: Value, row_bytes: Value) -> None:
+    """first = start + a; second = first + b: two steps of a prefix sum, of which one waits for the step before."""
+
+    def body(at: Value) -> None:
+        total = e.builder.fadd(e.load(start, at), e.load(a, at))
+        e.store(total, first, at)
+        e.store(e.builder.fadd(total, e.load(b, at)), second, at)
+
+    _columns(e, row_bytes, UNROLL, body)
 
 
 def _products(count: int, with_targets: bool) -> Any:
     @operation(6)
     def products(
-        e: Emitter, hidden: Value, stride: Value, target_addresses: Value, noise_addresses: Value, partials: Value, row_bytes: Value
-    ) -> None:
+        e: Emitter, hidden: Value, stride: Value, target_addresses: Value, noise_addresses: Value, partials: Value,
+        row_bytes: Value,
+    ) -> None:  # fmt: skip
         """partials[k][u] = the eight lanes of H u · noise row k for `count` noise rows; first, if wanted, of H u · target u.
 
         Tiles of four hidden rows by `count` (+ 1). The hidden rows are `stride` bytes apart.
@@ -156,17 +199,21 @@ def _products(count: int, with_targets: bool) -> Any:
         for half in range(0, GROUP, HALF):
             rows = [_row(e, hidden, stride, half + u) for u in range(HALF)]
             targets = [e.load(target_addresses, 8 * (half + u), I64) for u in range(HALF)] if with_targets else []
-            with e.loop(e.integer(0), row_bytes, VECTOR_BYTES, [e.splat(0.0)] * (HALF * width)) as columns:
-                words = [e.load(row, columns.index) for row in noise]
-                columns.next = []
+
+            def body(at: Value, *sums: Value, rows: list[Value] = rows, targets: list[Value] = targets) -> list[Value]:
+                words = [e.load(row, at) for row in noise]
+                added: list[Value] = []
                 for u in range(HALF):
-                    value = e.load(rows[u], columns.index)
-                    own = [e.load(targets[u], columns.index)] if with_targets else []
-                    sums = columns.state[u * width : (u + 1) * width]
-                    columns.next += [e.fma(value, word, total) for word, total in zip(own + words, sums, strict=True)]
+                    value = e.load(rows[u], at)
+                    own = [e.load(targets[u], at)] if with_targets else []
+                    totals = sums[u * width : (u + 1) * width]
+                    added += [e.fma(value, word, total) for word, total in zip(own + words, totals, strict=True)]
+                return added
+
+            totals = _columns(e, row_bytes, 2, body, [e.splat(0.0)] * (HALF * width))
             for u in range(HALF):
                 for k in range(width):
-                    e.store(columns.state[u * width + k], partials, (k * GROUP + half + u) * VECTOR_BYTES)
+                    e.store(totals[u * width + k], partials, (k * GROUP + half + u) * VECTOR_BYTES)
 
     return products
 
@@ -180,7 +227,7 @@ def gradient_rows(
     e: Emitter, gradients: Value, hidden: Value, stride: Value, target_addresses: Value, noise_addresses: Value,
     to_gradient: Value, to_output: Value, negative: Value, row_bytes: Value,
 ) -> None:  # fmt: skip
-    """gradient u = Σ over the target (k = 0) and the noise rows of to_gradient[k][u] · row; then target u += to_output[0][u] · H u.
+    """gradient u = Σ over the target (k = 0) and the noise rows of to_gradient[k][u] · row; target u += to_output[0][u] · H u.
 
     All rows are read before any is written, column by column; targets are written in order of u.
     """
@@ -213,12 +260,14 @@ def gradient_rows(
             for v in range(wide):
                 e.store(e.fma(factor, e.load(row, at[v]), e.load(targets[u], at[v])), targets[u], at[v])
 
-    _columns(e, row_bytes, 3, body)
+    _tiles(e, row_bytes, 3, body)
 
 
-def _noise_updates(count: int, wide: int) -> Any:
+def _noise_updates(count: int, columns_wide: int) -> Any:
     @operation(5)
-    def noise_updates(e: Emitter, hidden: Value, stride: Value, noise_addresses: Value, to_output: Value, row_bytes: Value) -> None:
+    def noise_updates(
+        e: Emitter, hidden: Value, stride: Value, noise_addresses: Value, to_output: Value, row_bytes: Value
+    ) -> None:
         """Noise row k += Σ over u of to_output[k][u] · H u, for `count` rows in order; the same row may come twice."""
         noise = [e.load(noise_addresses, 8 * k, I64) for k in range(count)]
         rows = [_row(e, hidden, stride, u) for u in range(GROUP)]
@@ -239,7 +288,7 @@ def _noise_updates(count: int, wide: int) -> Any:
                 for v in range(wide):
                     e.store(e.builder.fadd(e.load(noise[k], at[v]), sums[k * wide + v]), noise[k], at[v])
 
-        _columns(e, row_bytes, wide, body)
+        _tiles(e, row_bytes, columns_wide, body)
 
     return noise_updates
 
@@ -251,21 +300,38 @@ noise_updates_4, noise_updates_5 = (_noise_updates(count, 2) for count in (4, 5)
 @operation(4)
 def scatter_row(e: Emitter, begin: Value, end: Value, gradient: Value, row_bytes: Value) -> None:
     """begin += gradient; end −= gradient, two different rows: a window's gradient into the difference array."""
-    with e.loop(e.integer(0), row_bytes, VECTOR_BYTES) as columns:
-        value = e.load(gradient, columns.index)
-        e.store(e.builder.fadd(e.load(begin, columns.index), value), begin, columns.index)
-        e.store(e.builder.fsub(e.load(end, columns.index), value), end, columns.index)
+
+    def body(at: Value) -> None:
+        value = e.load(gradient, at)
+        e.store(e.builder.fadd(e.load(begin, at), value), begin, at)
+        e.store(e.builder.fsub(e.load(end, at), value), end, at)
+
+    _columns(e, row_bytes, UNROLL, body)
 
 
-@operation(5)
-def move_row(e: Emitter, running: Value, change: Value, own: Value, row: Value, row_bytes: Value) -> None:
-    """running += change; row += running − own; change = 0: one step of the running sum over the difference array."""
-    with e.loop(e.integer(0), row_bytes, VECTOR_BYTES) as columns:
-        total = e.builder.fadd(e.load(running, columns.index), e.load(change, columns.index))
-        e.store(total, running, columns.index)
-        e.store(e.splat(0.0), change, columns.index)
-        moved = e.builder.fsub(total, e.load(own, columns.index))
-        e.store(e.builder.fadd(e.load(row, columns.index), moved), row, columns.index)
+def _moves(count: int) -> Any:
+    @operation(2 + 3 * count)
+    def move_rows(e: Emitter, running: Value, *values: Value) -> None:
+        """For each (change, own, row): running += change; row += running − own; change = 0.
+
+        Steps of the running sum over the difference array, in order; the same row may come twice.
+        """
+
+        def body(at: Value) -> None:
+            total = e.load(running, at)
+            for change, own, row in zip(values[0:-1:3], values[1:-1:3], values[2:-1:3], strict=True):
+                total = e.builder.fadd(total, e.load(change, at))
+                e.store(e.splat(0.0), change, at)
+                moved = e.builder.fsub(total, e.load(own, at))
+                e.store(e.builder.fadd(e.load(row, at), moved), row, at)
+            e.store(total, running, at)
+
+        _columns(e, values[-1], UNROLL // count, body)
+
+    return move_rows
+
+
+move_row, move_two_rows = _moves(1), _moves(2)
 
 
 # ── errors: eight logits at a time, one lane an example ──────────────────────────────────────────────────────────────
@@ -312,16 +378,17 @@ def _lane_sums(e: Emitter, partials: Value) -> Value:
 
 @operation(7)
 def errors(
-    e: Emitter, partials: Value, words: Value, noise_ids: Value, settings: Value, to_gradient: Value, to_output: Value, negative: Value
-) -> None:
+    e: Emitter, partials: Value, words: Value, noise_ids: Value, settings: Value, to_gradient: Value, to_output: Value,
+    negative: Value,
+) -> None:  # fmt: skip
     """Turns partial products into steps: to_gradient[k][u] and to_output[k][u] for the target (k = 0) and each noise word.
 
-    `words` int32 (8,), −1 for no example; `settings` floats: [0:8] 1/n, [8:16] what the gradient is scaled by, [16] α;
-    then the loss so far (see `loss_of`): [24:40] linear part, [40:56] product, float64, [56:72] exponents, int64.
-    Steps of absent examples and of noise words equal to the target are 0 and add nothing to the loss.
+    `words` int32 (8,), −1 for no example. `settings`, float32 by place: INVERSE 1/n of each example, SCALE what its gradient
+    is multiplied by, ALPHA; then the loss so far, in eight lanes: LINEAR float64, log of (PRODUCT float64 · 2**EXPONENTS
+    int64). Steps of absent examples and of noise words equal to the target are 0 and add nothing to the loss.
     """
-    inverse, scale = e.load(settings, 0), e.load(settings, 32)
-    alpha = e.broadcast(settings, 64)
+    inverse, scale = e.load(settings, 4 * INVERSE), e.load(settings, 4 * SCALE)
+    alpha = e.broadcast(settings, 4 * ALPHA)
     targets = e.load(words, 0, V8I)
     present = e.builder.icmp_signed(">=", targets, e.splat_int(0))
     zero = e.integer(0)
@@ -370,10 +437,13 @@ def _add_loss(e: Emitter, settings: Value, linear: Value, factor: Value) -> None
     So the logarithm of all factors is taken once a slice; the relative error of a product is 1e-16 a factor.
     """
     builder = e.builder
-    splat = lambda value: ir.Constant(V8L, [ir.Constant(I64, value)] * LANES)  # noqa: E731
-    e.store(builder.fadd(e.load(settings, 96, V8D), builder.fpext(linear, V8D)), settings, 96)
-    product = builder.fmul(e.load(settings, 160, V8D), builder.fpext(factor, V8D))
+
+    def splat(value: int) -> Value:
+        return ir.Constant(V8L, [ir.Constant(I64, value)] * LANES)
+
+    e.store(builder.fadd(e.load(settings, 4 * LINEAR, V8D), builder.fpext(linear, V8D)), settings, 4 * LINEAR)
+    product = builder.fmul(e.load(settings, 4 * PRODUCT, V8D), builder.fpext(factor, V8D))
     bits = builder.bitcast(product, V8L)
-    exponents = builder.add(e.load(settings, 224, V8L), builder.lshr(bits, splat(52)))
-    e.store(builder.sub(exponents, splat(1023)), settings, 224)
-    e.store(builder.bitcast(builder.or_(builder.and_(bits, splat(_MANTISSA)), splat(_ONE)), V8D), settings, 160)
+    exponents = builder.add(e.load(settings, 4 * EXPONENTS, V8L), builder.lshr(bits, splat(52)))
+    e.store(builder.sub(exponents, splat(1023)), settings, 4 * EXPONENTS)
+    e.store(builder.bitcast(builder.or_(builder.and_(bits, splat(_MANTISSA)), splat(_ONE)), V8D), settings, 4 * PRODUCT)

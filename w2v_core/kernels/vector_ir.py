@@ -88,9 +88,13 @@ class Emitter:
         return found or ir.Function(self.builder.module, ir.FunctionType(result, arguments), name)
 
     def prefetch(self, address: Value, offset: Value, level: int) -> None:
-        """Asks for a cache line for writing; level 3 = all caches, 2 = second level and up."""
+        """Asks for a cache line; level 3 = all caches, 2 = second level and up.
+
+        For reading even if it will be written: x86 has no prefetch for writing into the second level only, and a line
+        no other core holds comes writeable anyway.
+        """
         function = self.declare("llvm.prefetch.p0", ir.VoidType(), [ir.PointerType(), I32, I32, I32])
-        constants = [ir.Constant(I32, number) for number in (1, level, 1)]
+        constants = [ir.Constant(I32, number) for number in (0, level, 1)]
         self.builder.call(function, [self.pointer(address, offset), *constants])
 
     @contextmanager

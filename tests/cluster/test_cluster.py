@@ -1,0 +1,88 @@
+"""The local cluster is closed to the outside, passes our errors through, and says what is missing."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pipeline.cluster import DaskWorkers, Member, WorkerLostError, open_workers
+from pipeline.config import Cluster
+from pipeline.errors import DataError, ServiceError
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[DaskWorkers]:
+    with open_workers(Cluster(n_workers=2)) as opened:
+        opened.members()
+        yield opened
+
+
+def double(number: int) -> int:
+    return 2 * number
+
+
+def fail(number: int) -> int:
+    raise DataError(f"part {number} cannot be used")
+
+
+def die_once(token: str) -> str:
+    if not Path(token).exists():
+        Path(token).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "alive"
+
+
+def die(_: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_nothing_listens_beyond_loopback(workers: DaskWorkers) -> None:
+    processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    listening = [c.laddr.ip for p in processes for c in p.net_connections("inet") if c.status == psutil.CONN_LISTEN]
+    assert len(listening) >= 3
+    assert set(listening) == {"127.0.0.1"}
+
+
+def test_results_come_in_the_order_of_the_items(workers: DaskWorkers) -> None:
+    seen: list[int] = []
+    assert workers.map(double, list(range(50)), label="double", on_done=seen.append) == [2 * n for n in range(50)]
+    assert sorted(seen) == [2 * n for n in range(50)]
+
+
+def test_equal_items_are_run_every_time(workers: DaskWorkers, tmp_path: Path) -> None:
+    token = str(tmp_path / "token")
+    Path(token).touch()
+    assert workers.map(die_once, [token, token], label="same") == ["alive", "alive"]
+
+
+def test_an_error_of_a_task_arrives_as_itself(workers: DaskWorkers) -> None:
+    with pytest.raises(DataError, match="part 1 cannot be used"):
+        workers.map(fail, [1], label="fail")
+
+
+def test_a_task_lost_with_its_worker_is_run_again(workers: DaskWorkers, tmp_path: Path) -> None:
+    assert workers.map(die_once, [str(tmp_path / "token")], label="die") == ["alive"]
+
+
+def test_a_member_lost_in_a_round_is_an_error_at_once_not_a_wait(workers: DaskWorkers) -> None:
+    members = workers.members()
+    with pytest.raises(WorkerLostError, match="went away"):
+        workers.together(die, [0], members[:1])
+    with pytest.raises(WorkerLostError, match="went away before its part of the round was done"):
+        workers.together(double, [1], [Member("tls://127.0.0.1:1", members[0].host, 1)])
+
+
+def test_an_address_where_nobody_answers_is_a_service_error() -> None:
+    cluster = Cluster(kind="address", address="tcp://127.0.0.1:9", wait_s=1)
+    with pytest.raises(ServiceError, match=r"tcp://127\.0\.0\.1:9: no Dask scheduler answers"), open_workers(cluster):
+        pass
+
+
+def test_a_missing_package_is_named_with_what_installs_it() -> None:
+    with pytest.raises(ServiceError, match=r"pip install 'dask-word2vec\[slurm\]'"), open_workers(Cluster(kind="slurm")):
+        pass

@@ -1,0 +1,155 @@
+"""A `cuda_slices.Device` that runs the kernels of cbow.cu on the CPU: the .cu file itself, compiled as C++ over simt.hpp.
+
+What it checks is the source a GPU runs and the launches `cuda_slices` makes: indices, barriers, shared memory, argument
+types. What it cannot check is named in simt.hpp. Arrays "of the device" are NumPy arrays of a class of their own, so that
+host and device arrays cannot be mixed up.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import shutil
+import subprocess
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from w2v_core.kernels import cuda_slices
+from w2v_core.kernels.cuda_slices import ANY_BUILD, KERNELS
+
+HOST_SOURCE = """
+#include "simt.hpp"
+#include "cbow.cu"
+#include <utility>
+
+template <class... A, size_t... I>
+void call(void (*kernel)(A...), void** arguments, std::index_sequence<I...>) { kernel(*(A*)arguments[I]...); }
+
+template <class... A>
+int run(void (*kernel)(A...), int blocks, int threads, int shared_bytes, unsigned schedule, void** arguments, const int* sizes, int count)
+{
+    const int expected[] = {(int)sizeof(A)...};
+    if (count != (int)sizeof...(A))
+        return -1;
+    for (int i = 0; i < count; i++)
+        if (sizes[i] != expected[i])
+            return i + 1;
+    simt::launch(blocks, threads, shared_bytes, schedule, [=] { call(kernel, arguments, std::index_sequence_for<A...>{}); });
+    return 0;
+}
+
+extern "C" int sizeof_group() { return sizeof(Group); }
+extern "C" float sigmoid_of(float x) { return sigmoid(x); }
+"""
+RUN = (
+    'extern "C" int run_{0}(int blocks, int threads, int shared_bytes, unsigned schedule, void** arguments, const int* sizes, '
+    "int count) {{ return run({0}, blocks, threads, shared_bytes, schedule, arguments, sizes, count); }}\n"
+)
+
+
+class CpuArray(np.ndarray[Any, Any]):
+    """An array in "device" memory."""
+
+
+def compiler() -> str:
+    """The C++ compiler; skips the test where there is none."""
+    found = shutil.which("g++") or shutil.which("clang++")
+    if found is None:
+        pytest.skip("no C++ compiler (g++ or clang++) to run the CUDA source on the CPU")
+    return found
+
+
+class CpuDevice:
+    """`cuda_slices.Device` on the CPU. `schedule` 0 runs warps in order, any other number in a random order of its own."""
+
+    def __init__(self, directory: Path, schedule: int = 0, shared_bytes: int = 227 << 10, source: str | None = None) -> None:
+        self.directory = directory
+        self.schedule = schedule
+        self.shared_bytes = shared_bytes
+        self.multiprocessors = 132
+        self.source = source or cuda_slices.source()
+        self.launched: list[tuple[str, int, int]] = []
+
+    def owns(self, array: Any) -> bool:
+        return isinstance(array, CpuArray)
+
+    def to_device(self, array: Any) -> Any:
+        if isinstance(array, CpuArray):
+            return array
+        # On 64 bytes, as a device allocates.
+        raw = np.zeros(array.nbytes + 64, np.uint8)
+        first = -raw.ctypes.data % 64
+        copy = raw[first : first + array.nbytes].view(array.dtype).reshape(array.shape)
+        copy[...] = array
+        return copy.view(CpuArray)
+
+    def to_host(self, array: Any) -> Any:
+        assert isinstance(array, CpuArray)
+        return np.array(array, subok=False)
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        return self.to_device(np.full(shape, np.nan, dtype))
+
+    def address(self, array: Any) -> int:
+        assert isinstance(array, CpuArray)
+        return int(array.ctypes.data)
+
+    def launch(
+        self, kernel: str, build: tuple[int, int], blocks: int, threads: int, shared_bytes: int, arguments: Sequence[Any]
+    ) -> None:
+        assert shared_bytes <= self.shared_bytes
+        self.launched.append((kernel, blocks, shared_bytes))
+        values = [np.uint64(self.address(value)) if isinstance(value, np.ndarray) else value for value in arguments]
+        storage = [np.array([value]) for value in values]
+        pointers = (ctypes.c_void_p * len(storage))(*(value.ctypes.data for value in storage))
+        sizes = (ctypes.c_int * len(storage))(*(value.itemsize for value in storage))
+        function = getattr(self.library(*build), f"run_{kernel}")
+        wrong = function(blocks, threads, shared_bytes, ctypes.c_uint(self.schedule), pointers, sizes, len(storage))
+        assert wrong != -1, f"{kernel} was launched with {len(storage)} arguments, which is not what it takes"
+        assert wrong == 0, f"{kernel}: argument {wrong - 1} has {sizes[wrong - 1]} bytes, which is not what the kernel takes"
+
+    def library(self, row_floats: int, negative: int) -> ctypes.CDLL:
+        return _library(self.directory, row_floats, negative, self.source)
+
+
+@cache
+def _library(directory: Path, row_floats: int, negative: int, source: str) -> ctypes.CDLL:
+    # A source that is run once only is compiled fast, not well.
+    optimisation = "-O1" if source == cuda_slices.source() and (row_floats, negative) != ANY_BUILD else "-O0"
+    own = directory / f"{hashlib.sha256(source.encode()).hexdigest()[:12]}-{row_floats}-{negative}"
+    own.mkdir(parents=True)
+    (own / "cbow.cu").write_text(source)
+    (own / "host.cpp").write_text(HOST_SOURCE + "".join(RUN.format(kernel) for kernel in KERNELS))
+    command = [
+        compiler(), "-std=c++17", optimisation, "-fPIC", "-shared", "-Wno-unknown-pragmas", f"-DROW_FLOATS={row_floats}", f"-DNEGATIVE={negative}",
+        f"-I{own}", f"-I{Path(__file__).parent}", str(own / "host.cpp"), "-o", str(own / "cbow.so"),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    library = ctypes.CDLL(str(own / "cbow.so"))
+    library.sigmoid_of.restype = ctypes.c_float
+    library.sigmoid_of.argtypes = [ctypes.c_float]
+    return library
+
+
+class CpuCuda:
+    """`Kernels` over a `CpuDevice`."""
+
+    name = "cuda source on the CPU"
+
+    def __init__(self, device: CpuDevice, **options: Any) -> None:
+        self.device, self.options = device, options
+
+    def train_slice(self, *arguments: Any, **options: Any) -> Any:
+        return cuda_slices.train_slice(self.device, *arguments, **options, **self.options)
+
+    def merge_rows(self, *arguments: Any) -> None:
+        cuda_slices.merge_rows(self.device, *arguments)
+
+    def mark_touched(self, *arguments: Any, **options: Any) -> None:
+        cuda_slices.mark_touched(self.device, *arguments, **options)
