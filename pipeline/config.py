@@ -72,6 +72,12 @@ class Tokenize(Section):
     """null: a line is a sentence, and windows stop at its end. A token such as `<eos>`: the line's end becomes this token
     and windows run over it, as the textbooks read Penn Treebank."""
 
+    @model_validator(mode="after")
+    def line_ends_pass_the_tokenizer(self) -> Tokenize:
+        if self.end_of_line is not None and self.tokenizer != "whitespace":
+            raise ValueError(f"end_of_line needs tokenizer: whitespace, found {self.tokenizer}, which may change the token")
+        return self
+
     @field_validator("tokenizer")
     @classmethod
     def tokenizer_is_known(cls, value: str) -> str:

@@ -3,7 +3,8 @@
 Hot merges come every few milliseconds, far below a Dask round trip (10 ms), so the exchange has a path of its own inside
 long round tasks. On one host the parameters of all lanes lie in shared memory, where any process can read and write any
 lane's rows, and what is left to exchange is "I am here": one byte to a hub over a Unix socket and one byte back. A
-process that dies closes its socket, so its peers learn of it at once instead of waiting.
+process that dies closes its socket, so its peers learn of it at once instead of waiting. Who waits for a process that
+never came is told by the driver (`abandon`).
 
 The memory and the socket live in a folder only this user can enter, which is removed as soon as everyone has opened
 them: nothing is left behind, however the processes end.
@@ -18,7 +19,10 @@ import os
 import shutil
 import socket
 import tempfile
+import threading
 import time
+from collections import deque
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -27,6 +31,8 @@ from numpy.typing import NDArray
 
 from pipeline.errors import TemporaryError
 
+ATTENTION_S = 0.2
+"""How often someone who waits looks whether the attempt was abandoned."""
 _CONNECT_PAUSE_S = 0.005
 
 
@@ -49,6 +55,35 @@ def host_key() -> str:
     except OSError:
         boot, mounts = socket.gethostname(), 0
     return f"{boot}/{mounts}/{os.getuid()}"
+
+
+# ── attempts ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_attempt = threading.local()
+_abandoned: deque[str] = deque(maxlen=1000)
+
+
+@contextlib.contextmanager
+def part_of_attempt(name: str) -> Iterator[None]:
+    """What this thread waits for inside ends soon after `abandon(name)`."""
+    _attempt.name = name
+    try:
+        yield
+    finally:
+        _attempt.name = None
+
+
+def abandon(names: Iterable[str]) -> None:
+    """Ends the waiting in this process for workers that will not come, because the attempt is lost anyway."""
+    _abandoned.extend(names)
+
+
+def raise_if_abandoned() -> None:
+    if getattr(_attempt, "name", None) in _abandoned:
+        raise PeerLostError("another worker of the round was lost before all had met")
+
+
+# ── meeting on one host ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
 class Barrier(Protocol):
@@ -128,14 +163,18 @@ def _accept_all(address: str, count: int, deadline: float) -> list[socket.socket
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(address)
         listener.listen(count)
+        listener.settimeout(ATTENTION_S)
         try:
             while len(peers) < count:
-                listener.settimeout(max(0.001, deadline - time.monotonic()))
-                peers.append(listener.accept()[0])
-        except TimeoutError:
+                raise_if_abandoned()
+                if time.monotonic() > deadline:
+                    raise PeerLostError(f"only {len(peers) + 1} of {count + 1} workers came to the round")
+                with contextlib.suppress(TimeoutError):
+                    peers.append(listener.accept()[0])
+        except PeerLostError:
             for peer in peers:
                 peer.close()
-            raise PeerLostError(f"only {len(peers) + 1} of {count + 1} workers came to the round") from None
+            raise
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(address)
@@ -150,6 +189,7 @@ def _connect(address: str, deadline: float) -> socket.socket:
             return peer
         except (FileNotFoundError, ConnectionRefusedError):
             peer.close()
+            raise_if_abandoned()
             if time.monotonic() > deadline:
                 raise PeerLostError("the first worker of the round did not come to it") from None
             time.sleep(_CONNECT_PAUSE_S)
@@ -173,6 +213,7 @@ def open_meeting_place(group_key: str, bytes_needed: int, first: bool, patience_
         )
     deadline = time.monotonic() + patience_s
     while time.monotonic() < deadline:
+        raise_if_abandoned()
         for place in places:
             if (place / name).is_dir():
                 return _checked(place / name)

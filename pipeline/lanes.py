@@ -58,6 +58,8 @@ class RoundTask:
     checkpoint_after: str
     """Directory the round's end state is written to."""
     patience_s: float
+    is_last: bool
+    """The last round of training: nothing is held for another one."""
 
 
 @dataclass(frozen=True)
@@ -84,9 +86,7 @@ def run_round(task: RoundTask) -> RoundResult:
     """Trains this worker's lanes through one round and writes its share of the checkpoint."""
     global _held
     if _held is None or _held.key != task.group_key:
-        if _held is not None:
-            _held.close()
-            _held = None
+        release()
         shape = (task.vocab_size, padded_size(task.train.vector_size))
         _held = open_group(task.group_key, task.places, task.participant, shape, task.patience_s)
     group = _held
@@ -96,11 +96,12 @@ def run_round(task: RoundTask) -> RoundResult:
         group.state_round = None
         result = _train_steps(group, task)
         group.state_round = task.round.round
-        return result
     except BaseException:
-        group.close()
-        _held = None
+        release()
         raise
+    if task.is_last:
+        release()
+    return result
 
 
 # ── state in, state out ──────────────────────────────────────────────────────────────────────────────────────────────

@@ -33,7 +33,7 @@ from distributed.protocol.serialize import Serialized
 from distributed.utils import ensure_memoryview
 from numpy.typing import NDArray
 
-from pipeline.exchange import PeerLostError
+from pipeline.exchange import ATTENTION_S, PeerLostError, raise_if_abandoned
 
 if TYPE_CHECKING:
     from distributed import Worker
@@ -145,7 +145,8 @@ class Links:
                     raise PeerLostError(
                         f"waited {self._patience_s:g} s for {what()}, which did not come; its worker is taken for lost"
                     )
-                self._changed.wait(left)
+                raise_if_abandoned()
+                self._changed.wait(min(left, ATTENTION_S))
 
     def _on_loop(self, work: Coroutine[Any, Any, None]) -> Future[None]:
         return asyncio.run_coroutine_threadsafe(work, self._plugin.loop)
@@ -228,7 +229,7 @@ def _parse_tag(message: dict[str, Any]) -> Tag:
 
 def _frame(array: NDArray[np.float32]) -> Serialized:
     """The array's memory, as distributed passes it on untouched."""
-    return Serialized({"shape": array.shape}, [ensure_memoryview(array)])
+    return Serialized({"shape": array.shape}, [ensure_memoryview(array.data)])
 
 
 def _array(frame: Serialized) -> NDArray[np.float32]:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 STAGE = "shards"
-STAGE_VERSION = 2
+STAGE_VERSION = 3
 COLUMNS = ("token", "left", "right")
 _SEED_PATH = 1
 """First step of every seed path here, so that no other use of the run's seed draws the same numbers."""
@@ -147,16 +147,9 @@ def global_ids(part_words: pa.ChunkedArray, words: pa.Array) -> NDArray[np.int32
 
 def read_sentences(path: Path) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """(part-local ids of all sentences one after the other, exclusive end of each sentence) of one part of tokens/."""
-    column = store.read_table(path, columns=["tokens"])["tokens"]
-    ids, ends, offset = [], [], 0
-    for chunk in column.chunks:
-        offsets = chunk.offsets.to_numpy().astype(np.int64)
-        ids.append(chunk.values.to_numpy()[offsets[0] : offsets[-1]])
-        ends.append(offsets[1:] - offsets[0] + offset)
-        offset += int(offsets[-1] - offsets[0])
-    if not ids:
-        return np.empty(0, np.int32), np.empty(0, np.int64)
-    return np.concatenate(ids), np.concatenate(ends)
+    ids = store.read_table(path, columns=["token"])["token"]
+    lengths = store.read_table(path.with_name(path.name.replace(".tokens.", ".sentences.")), columns=["length"])["length"]
+    return ids.combine_chunks().to_numpy(), np.cumsum(lengths.to_numpy(), dtype=np.int64)
 
 
 def read_rows(shards: store.Artefact, start: int, stop: int, halo: int) -> tuple[Stream, int, int]:

@@ -1,13 +1,17 @@
-"""Corpus → tokens/: sentences as lists of part-local word ids, and each part's own words with their counts.
+"""Corpus → tokens/: sentences of part-local word ids, and each part's own words with their counts.
 
-    tokens/parts/<key>-000.tokens.parquet   tokens: list<int32>, one row a sentence
-    tokens/parts/<key>-000.words.parquet    word: string, count: int64; the row is the id
-    tokens/parts/<key>.json                 the part's record, written last
-    tokens/<fingerprint>/manifest.json      the parts of one corpus in order
+    tokens/parts/<key>-000.tokens.parquet      token: int32, all sentences one after the other
+    tokens/parts/<key>-000.sentences.parquet   length: int32, the tokens of each sentence
+    tokens/parts/<key>-000.words.parquet       word: string, count: int64; the row is the id
+    tokens/parts/<key>.json                    the part's record, written last
+    tokens/<fingerprint>/manifest.json         the parts of one corpus in order
+
+Ids are dictionary codes in a plain column of their own, not Parquet's dictionary of strings, which gives up above a page's size; and
+flat, because a list column takes twice as long to read, in every epoch (infra/decisions/0004-token-files.md).
 
 A part's key hashes its text's content and the tokenizer, so a corpus that grew shares the parts that stayed, and a run that
 was killed goes on with those it lacks. A part's files are a pure function of its key: every worker that ever makes
-them writes the same bytes. A part with much more text than a block (a large compressed file) becomes several pairs of files.
+them writes the same bytes. A part with much more text than a block (a large compressed file) becomes several triples of files.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline import store
 from pipeline.cluster import Workers
@@ -32,10 +37,9 @@ from pipeline.reading import ReadCounts, Reading, read_part
 from pipeline.tokenizers import Tokenizer, identify, load_tokenizer, word_array
 
 STAGE = "tokens"
-STAGE_VERSION = 1
+STAGE_VERSION = 2
 PARTS = "parts"
 _GROUP_TOKENS = 4 << 20
-_GROUP_SENTENCES = 128 << 10
 _DROPPED_SHOWN = 3
 _TOKENS_LAYOUT: Mapping[str, Any] = {
     "use_dictionary": False,
@@ -56,15 +60,20 @@ class TokenizeTask:
     config: Tokenize
     reading: Reading
     output_bytes: int
-    """A new pair of files begins when the last one holds more text than this."""
+    """A new triple of files begins when the last one holds more text than this."""
 
 
 @dataclass(frozen=True)
 class Output:
-    """One pair of files."""
+    """Three files that belong together."""
 
     tokens: store.Part
+    sentences: store.Part
     words: store.Part
+
+    @property
+    def files(self) -> tuple[store.Part, ...]:
+        return (self.tokens, self.sentences, self.words)
 
 
 @dataclass(frozen=True)
@@ -99,6 +108,7 @@ def _fields(config: RunConfig) -> dict[str, Any]:
     corpus = config.corpus
     return identify(config.tokenize) | {
         "max_token_bytes": config.tokenize.max_token_bytes,
+        "end_of_line": config.tokenize.end_of_line,
         "format": corpus.format,
         "text_field": corpus.text_field if corpus.format != "lines" else None,
         "encoding_errors": corpus.encoding_errors,
@@ -139,7 +149,7 @@ def build_tokens(
             f"corpus: not one token in {len(plan.files):,} files ({plan.bytes:,} bytes); first: "
             f"{printable(plan.files[0].path, 200)}. Check corpus.format, corpus.text_field and tokenize.tokenizer"
         )
-    parts = tuple(_named(part) for record in ordered for output in record.outputs for part in (output.tokens, output.words))
+    parts = tuple(_named(part) for record in ordered for output in record.outputs for part in output.files)
     return store.commit(
         workdir,
         store.Manifest(stage=STAGE, fingerprint=fingerprint, parts=parts, totals=totals, fields=fields, inputs=inputs),
@@ -175,7 +185,7 @@ def finished(task: TokenizeTask) -> PartRecord | None:
         if checksum != hashlib.sha256(canonical_json(body)).hexdigest() or body["version"] != STAGE_VERSION:
             return None
         record = _record_of(body)
-        files = [part for output in record.outputs for part in (output.tokens, output.words)]
+        files = [part for output in record.outputs for part in output.files]
         intact = all((Path(task.directory) / part.name).stat().st_size == part.bytes for part in files)
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -183,7 +193,9 @@ def finished(task: TokenizeTask) -> PartRecord | None:
 
 
 def _record_of(body: dict[str, Any]) -> PartRecord:
-    outputs = tuple(Output(store.Part(**output["tokens"]), store.Part(**output["words"])) for output in body.pop("outputs"))
+    outputs = tuple(
+        Output(*(store.Part(**output[name]) for name in ("tokens", "sentences", "words"))) for output in body.pop("outputs")
+    )
     return PartRecord(outputs=outputs, dropped_samples=tuple(body.pop("dropped_samples")), **body)
 
 
@@ -211,7 +223,7 @@ def tokenize_part(task: TokenizeTask) -> PartRecord:
         stored_bytes=counts.stored_bytes,
         text_bytes=counts.text_bytes,
         tokens=sum(output.tokens.tokens for output in outputs),
-        sentences=sum(output.tokens.rows for output in outputs),
+        sentences=sum(output.sentences.rows for output in outputs),
         dropped_long_tokens=dropped_count + counts.overlong_runs,
         dropped_samples=tuple(printable(sample.decode("utf-8", "replace"), 60) for sample in dropped),
         invalid_utf8={str(place): count for place, count in sorted(counts.invalid_utf8.items()) if count},
@@ -226,66 +238,46 @@ def tokenize_part(task: TokenizeTask) -> PartRecord:
 def _write_output(
     task: TokenizeTask, number: int, chunks: Iterator[bytes], counts: ReadCounts, tokenizer: Tokenizer
 ) -> tuple[Output, Any]:
-    """One pair of files from as many chunks as fit it, and the table of its words."""
+    """One triple of files from as many chunks as fit it, and the table of its words."""
     import pyarrow as pa
 
     from w2v_core.kernels.word_kernels import WordTable
 
     table = WordTable(task.config.max_token_bytes)
-    totals = {"tokens": 0, "sentences": 0}
-    stem = f"{task.key}-{number:03d}"
+    stem = Path(task.directory) / f"{task.key}-{number:03d}"
     first_byte = counts.text_bytes
+    lengths: list[NDArray[np.int32]] = []
 
     def write(file: Any) -> None:
-        with store.parquet_writer(file, pa.schema([pa.field("tokens", pa.list_(pa.int32()))]), **_TOKENS_LAYOUT) as writer:
-            group = _Group()
+        with store.parquet_writer(file, pa.schema([("token", pa.int32())]), **_IDS_LAYOUT) as writer:
             for chunk in chunks:
-                group.add(*tokenizer.encode(chunk, table))
-                last = counts.text_bytes - first_byte >= task.output_bytes
-                if group.full:
-                    group.write(writer, totals)
-                if last:
+                ids_N, ends_S = tokenizer.encode(_marked(chunk, task.config.end_of_line), table)
+                writer.write_table(pa.table({"token": ids_N}), row_group_size=_GROUP_TOKENS)
+                lengths.append(np.diff(ends_S, prepend=0).astype(np.int32))
+                if counts.text_bytes - first_byte >= task.output_bytes:
                     break
-            group.write(writer, totals)
 
-    tokens = store.write_file(Path(task.directory) / f"{stem}.tokens.parquet", write)
-    tokens = store.Part(**(asdict(tokens) | {"rows": totals["sentences"], "tokens": totals["tokens"]}))
+    tokens = store.write_file(stem.with_name(f"{stem.name}.tokens.parquet"), write)
+    length_S = np.concatenate(lengths)
+    if task.config.end_of_line is not None:
+        length_S = length_S.sum(keepdims=True, dtype=np.int32)
+    token_count = int(length_S.sum(dtype=np.int64))
+    tokens = store.Part(**(asdict(tokens) | {"rows": token_count, "tokens": token_count}))
+    sentences = store.write_table(
+        stem.with_name(f"{stem.name}.sentences.parquet"), pa.table({"length": length_S[length_S > 0]}), **_IDS_LAYOUT
+    )
     counted = pa.table({"word": word_array(table), "count": table.words()[2]})
-    words = store.write_table(Path(task.directory) / f"{stem}.words.parquet", counted, **_WORDS_LAYOUT)
-    return Output(tokens, words), table
+    words = store.write_table(stem.with_name(f"{stem.name}.words.parquet"), counted, **_WORDS_LAYOUT)
+    return Output(tokens, sentences, words), table
 
 
-class _Group:
-    """Sentences on their way to one row group."""
+def _marked(chunk: bytes, end_of_line: str | None) -> bytes:
+    """The text with its line ends as words, so that windows run over them; unchanged where a line is a sentence."""
+    return chunk if end_of_line is None else chunk.replace(b"\n", f" {end_of_line} ".encode())
 
-    def __init__(self) -> None:
-        self.ids: list[Any] = []
-        self.ends: list[Any] = []
-        self.tokens = 0
-        self.sentences = 0
 
-    @property
-    def full(self) -> bool:
-        return self.tokens >= _GROUP_TOKENS or self.sentences >= _GROUP_SENTENCES
-
-    def add(self, ids_N: Any, ends_S: Any) -> None:
-        self.ids.append(ids_N)
-        self.ends.append(ends_S + self.tokens)
-        self.tokens += len(ids_N)
-        self.sentences += len(ends_S)
-
-    def write(self, writer: Any, totals: dict[str, int]) -> None:
-        """Writes what is there, counts it and is empty again."""
-        import pyarrow as pa
-
-        if self.sentences:
-            offsets = np.zeros(self.sentences + 1, np.int32)
-            np.concatenate(self.ends, out=offsets[1:], casting="unsafe")
-            lists = pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.concatenate(self.ids)))
-            writer.write_table(pa.table({"tokens": lists}), row_group_size=self.sentences)
-        totals["tokens"] += self.tokens
-        totals["sentences"] += self.sentences
-        self.__init__()  # type: ignore[misc]
+_IDS_LAYOUT: dict[str, Any] = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+_WORDS_LAYOUT: dict[str, Any] = {"use_dictionary": False}
 
 
 # ── the whole corpus ─────────────────────────────────────────────────────────────────────────────────────────────────

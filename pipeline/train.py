@@ -181,6 +181,7 @@ def _round_tasks(
             checkpoint_before=str(state.directory) if state else None,
             checkpoint_after=str(_checkpoint_directory(training, round_plan.round)),
             patience_s=PATIENCE_S,
+            is_last=round_plan.round == training.train.epochs * training.schedule.rounds - 1,
         )
         for index in range(len(crew))
     ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -18,15 +19,13 @@ from pathlib import Path
 import pytest
 from distributed.security import Security
 
-from pipeline.cluster import DaskWorkers, InProcess, open_workers
-from pipeline.config import Cluster, parse_config
+from pipeline.cluster import DaskWorkers, InProcess, Workers, open_workers
+from pipeline.config import Cluster, RunConfig, Tls, parse_config
 from pipeline.crew import choose_crew
 from pipeline.errors import ServiceError
 from pipeline.progress import Progress
 from pipeline.run import run
 from tests.tiny import tiny_config, write_corpus
-
-UNTRACKED: dict[str, object] = {"enabled": False}
 
 
 class TlsCluster:
@@ -58,13 +57,16 @@ class TlsCluster:
         common = ("--protocol", "tls", "--host", "127.0.0.1", "--scheduler-file", str(self._file))
         with (self._directory / "log").open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "dask", what, *common, *tls, *options], env=os.environ | environment, stdout=log, stderr=log
+                [sys.executable, "-m", "dask", what, *common, *tls, *options],
+                env=os.environ | environment,
+                stdout=log,
+                stderr=log,
             )
 
     @contextlib.contextmanager
     def connect(self, workers: int) -> Iterator[DaskWorkers]:
         """The driver's view of the cluster once it has exactly so many workers."""
-        with open_workers(Cluster(kind="address", address=self.address, tls=self.tls, wait_s=60)) as found:
+        with open_workers(Cluster(kind="address", address=self.address, tls=Tls(**self.tls), wait_s=60)) as found:
             deadline = time.monotonic() + 60
             while len(found.members()) != workers:
                 assert time.monotonic() < deadline, f"expected {workers} workers, found {found.members()}"
@@ -84,51 +86,61 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsCluster]:
     cluster.stop()
 
 
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    return write_corpus(tmp_path_factory.mktemp("corpus"), sentences=3000)
+class Bench:
+    """The vectors that one process makes, and copies of the workdir before training for others to train in."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._inputs = write_corpus(directory / "corpus", sentences=3000)
+        run(self.config("prepared"), until="shards", workers=InProcess(), progress=Progress(quiet=True))
+        self.digest = self.train("alone", InProcess())
+
+    def config(self, name: str, **sections: dict[str, object]) -> RunConfig:
+        return parse_config(tiny_config(self._directory / name, self._inputs, tracking={"enabled": False}, **sections))
+
+    def train(self, name: str, workers: Workers) -> str:
+        shutil.copytree(self._directory / "prepared", self._directory / name)
+        summary = run(self.config(name), until="train", workers=workers, progress=Progress(quiet=True))
+        return str(summary["vectors"]["sha256"])
 
 
 @pytest.fixture(scope="module")
-def digest(inputs: list[str], tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Of the vectors that one process makes."""
-    config = parse_config(tiny_config(tmp_path_factory.mktemp("alone"), inputs, tracking=UNTRACKED))
-    return str(run(config, workers=InProcess(), progress=Progress(quiet=True))["vectors"]["sha256"])
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    return Bench(tmp_path_factory.mktemp("bench"))
 
 
-def run_on(workers: DaskWorkers, directory: Path, inputs: list[str]) -> str:
-    config = parse_config(tiny_config(directory, inputs, tracking=UNTRACKED))
-    return str(run(config, workers=workers, progress=Progress(quiet=True))["vectors"]["sha256"])
-
-
-def test_two_and_three_hosts_train_to_the_bits_of_one_process(
-    cluster: TlsCluster, inputs: list[str], digest: str, tmp_path: Path
+def test_a_run_on_an_existing_tls_scheduler_with_two_hosts_gives_the_bits_of_one_process(
+    cluster: TlsCluster, bench: Bench
 ) -> None:
     started = [cluster.start_worker(host) for host in ("a", "b", "b")]
     with cluster.connect(workers=3) as workers:
-        assert [member.host for member in choose_crew(workers.members(), 4)] == ["a", "b", "b"]
-        assert run_on(workers, tmp_path / "two", inputs) == digest
-        started.append(cluster.start_worker("c"))
+        assert [member.host for member in choose_crew(workers.members(), lanes=4)] == ["a", "b", "b"]
+    address: dict[str, object] = {"kind": "address", "address": cluster.address, "tls": cluster.tls}
+    summary = run(bench.config("whole", cluster=address), progress=Progress(quiet=True))
+    assert summary["vectors"]["sha256"] == bench.digest
+
+    started.append(cluster.start_worker("c"))
     with cluster.connect(workers=4) as workers:
-        assert run_on(workers, tmp_path / "three", inputs) == digest
+        assert bench.train("three-hosts", workers) == bench.digest
     cluster.stop(started)
 
 
 @pytest.mark.parametrize("point", ["step:0.9.3", "step:1.5.0"])
-def test_a_worker_killed_on_one_host_in_the_middle_of_a_round_changes_nothing(
-    cluster: TlsCluster, inputs: list[str], digest: str, tmp_path: Path, point: str
+def test_a_worker_of_another_host_killed_in_the_middle_of_a_round_changes_nothing(
+    cluster: TlsCluster, bench: Bench, tmp_path: Path, point: str
 ) -> None:
     token = tmp_path / "token"
     started = [cluster.start_worker(host, f"{point}=kill,{token}") for host in ("a", "b", "b")]
     with cluster.connect(workers=3) as workers:
-        assert run_on(workers, tmp_path / "work", inputs) == digest
+        assert bench.train(f"killed-{point[-1]}", workers) == bench.digest
         assert token.exists(), "the failpoint was never reached"
         assert len(workers.members()) == 2
     cluster.stop(started)
 
 
 def test_a_driver_without_certificates_is_turned_away(cluster: TlsCluster) -> None:
-    for address in (cluster.address, cluster.address.replace("tls://", "tcp://")):
-        with pytest.raises(ServiceError, match=r"check cluster.address and cluster.tls"):
-            with open_workers(Cluster(kind="address", address=address, wait_s=1)):
-                pass
+    with (
+        pytest.raises(ServiceError, match=r"check cluster.address and cluster.tls"),
+        open_workers(Cluster(kind="address", address=cluster.address, wait_s=5)),
+    ):
+        pass

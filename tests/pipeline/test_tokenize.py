@@ -19,7 +19,8 @@ from pipeline import store
 from pipeline.cluster import InProcess
 from pipeline.config import RunConfig, parse_config
 from pipeline.corpus import plan_corpus
-from pipeline.errors import DataError
+from pipeline.errors import ConfigError, DataError
+from pipeline.shards import read_sentences
 from pipeline.tokenize import PartRecord, build_tokens, plan_tasks, tokenize_part, tokens_identity
 
 
@@ -37,8 +38,8 @@ def sentences(tokens: store.Artefact) -> list[list[str]]:
     for part in tokens.manifest.parts:
         if part.name.endswith(".tokens.parquet"):
             words = store.read_table(tokens.directory / part.name.replace(".tokens.", ".words."))["word"].to_pylist()
-            ids = store.read_table(tokens.directory / part.name)["tokens"].to_pylist()
-            found += [[words[word_id] for word_id in sentence] for sentence in ids]
+            ids, ends = read_sentences(tokens.directory / part.name)
+            found += [[words[word_id] for word_id in ids[first:end]] for first, end in zip([0, *ends], ends, strict=False)]
     return found
 
 
@@ -234,23 +235,31 @@ def test_a_part_with_much_text_becomes_several_pairs_of_files(tmp_path: Path) ->
     pairs = [part for part in tokens.manifest.parts if part.name.endswith(".tokens.parquet")]
     assert len(pairs) >= 4
     assert sum(part.tokens for part in pairs) == 600_000
-    assert sum(part.rows for part in pairs) == 200_000
+    assert tokens.manifest.totals["sentences"] == 200_000
     assert sentences(tokens)[123_456] == lines[123_456].split()
 
 
-def test_a_tokens_file_holds_lists_of_int32_with_page_checksums_in_bounded_row_groups(tmp_path: Path) -> None:
+def test_a_tokens_file_holds_plain_int32_with_page_checksums(tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_text("a b c\n" * 300_000)
     tokens = build(configured(tmp_path / "x.txt"), tmp_path / "work")
     path = tokens.directory / tokens.manifest.parts[0].name
     with store.open_parquet(path) as file:
-        assert str(file.schema_arrow.field("tokens").type) == "list<element: int32>"
-        assert file.metadata.num_row_groups >= 2
-        assert file.metadata.row_group(0).num_rows < 1 << 18
+        assert str(file.schema_arrow.field("token").type) == "int32"
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     with pytest.raises(store.DamagedError):
         store.read_table(path)
+
+
+def test_line_ends_can_be_words_that_windows_run_over(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_text("a b\nc\n")
+    settings = {"tokenizer": "whitespace", "end_of_line": "<eos>"}
+    tokens = build(configured(tmp_path / "x.txt", tokenize=settings), tmp_path / "work")
+    assert sentences(tokens) == [["a", "b", "<eos>", "c", "<eos>"]]
+    assert counts(tokens)["<eos>"] == 2
+    with pytest.raises(ConfigError, match="end_of_line needs tokenizer: whitespace"):
+        configured(tmp_path / "x.txt", tokenize={"end_of_line": "<eos>"})
 
 
 def test_a_task_may_run_twice_and_gives_an_equal_record(tmp_path: Path) -> None:
@@ -263,5 +272,5 @@ def test_a_task_may_run_twice_and_gives_an_equal_record(tmp_path: Path) -> None:
 def test_local_ids_are_in_order_of_first_occurrence(tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_text("b a b c\na c\n")
     tokens = build(configured(tmp_path / "x.txt"), tmp_path / "work")
-    ids = store.read_table(tokens.directory / tokens.manifest.parts[0].name)["tokens"].combine_chunks().values.to_numpy()
+    ids, _ = read_sentences(tokens.directory / tokens.manifest.parts[0].name)
     np.testing.assert_array_equal(ids, [0, 1, 0, 2, 1, 2])

@@ -1,0 +1,292 @@
+"""Links between workers carry rows in order, end with whoever is at their other end, and merge to the bits of one process.
+
+The workers are real ones with real connections, all in this process, so that a test takes milliseconds. Workers in
+processes of their own, TLS and SIGKILL are in tests/cluster/test_hosts.py.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from distributed import Client, LocalCluster
+from numpy.typing import NDArray
+
+from pipeline.cluster import DaskWorkers, WorkerLostError
+from pipeline.crew import Place
+from pipeline.errors import TemporaryError
+from pipeline.exchange import PeerLostError, open_meeting_place
+from pipeline.lane_group import LaneGroup, merge, open_group
+from pipeline.network import PLUGIN, LinkPlugin, Links, join_group
+from pipeline.rounds import assign_lanes
+from w2v_core.kernels import Merge, load_kernels
+
+WORKERS = 4
+ROW_FLOATS = 8
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Client]:
+    with (
+        LocalCluster(
+            n_workers=WORKERS, threads_per_worker=1, processes=False, protocol="tcp", host="127.0.0.1",
+            dashboard_address=None, worker_dashboard_address=None, silence_logs=50,
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):  # fmt: skip
+        client.register_plugin(LinkPlugin())
+        yield client
+
+
+def together(client: Client, function: Callable[..., Any], *arguments: Any, count: int = 2) -> list[Any]:
+    """What function(key, addresses, participant, *arguments) gives on so many workers at the same time; an error is
+    given back as its text."""
+    addresses = sorted(client.scheduler_info(n_workers=-1)["workers"])[:count]
+    key = uuid.uuid4().hex
+    futures = [
+        client.submit(_guarded, function, key, addresses, index, *arguments, workers=[address], pure=False)
+        for index, address in enumerate(addresses)
+    ]
+    return list(client.gather(futures))
+
+
+def _guarded(function: Callable[..., Any], *arguments: Any) -> Any:
+    try:
+        return function(*arguments)
+    except PeerLostError as error:
+        return str(error)
+
+
+def open_pair(key: str, addresses: list[str], participant: int, patience_s: float = 20) -> tuple[Links, int]:
+    other = 1 - participant
+    return join_group(key, participant, {other: addresses[other]}, patience_s), other
+
+
+def rows(count: int, value: float) -> NDArray[np.float32]:
+    return np.full((count, ROW_FLOATS), value, np.float32)
+
+
+# ── links ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def swap(key: str, addresses: list[str], participant: int, sizes: list[int]) -> bool:
+    links, other = open_pair(key, addresses, participant)
+    for number, size in enumerate(sizes):
+        links.send(other, (number, "a"), [rows(size, participant + number), rows(1, number)])
+        links.send(other, (number, "b"), [])
+        first, second = links.receive(other, (number, "a"))
+        assert links.receive(other, (number, "b")) == []
+        np.testing.assert_array_equal(first, rows(size, other + number))
+        np.testing.assert_array_equal(second, rows(1, number))
+        first += 1  # what arrives is the receiver's own memory
+        assert first.flags.aligned
+        assert first.flags.writeable
+    links.close()
+    return True
+
+
+def test_arrays_of_all_sizes_arrive_in_the_order_sent(client: Client) -> None:
+    assert together(client, swap, [0, 1, 3, 4000, 5000, 400_000, 2]) == [True, True]
+    open_groups = client.run(lambda dask_worker: len(dask_worker.plugins[PLUGIN].groups))
+    assert set(open_groups.values()) == {0}
+
+
+def leave_or_wait(key: str, addresses: list[str], participant: int) -> float:
+    links, other = open_pair(key, addresses, participant)
+    started = time.monotonic()
+    if participant == 0:
+        links.send(other, (1, "last"), [rows(60_000, 7)])
+        links.close()
+        return 0.0
+    np.testing.assert_array_equal(links.receive(other, (1, "last"))[0], rows(60_000, 7))
+    try:
+        links.receive(other, (2, "never"))
+    finally:
+        links.close()
+        assert time.monotonic() - started < 5
+    return 0.0
+
+
+def test_what_was_sent_before_leaving_arrives_and_then_waiting_ends_at_once(client: Client) -> None:
+    left, waited = together(client, leave_or_wait)
+    assert left == 0.0
+    assert "the link to participant 0" in waited
+
+
+def stay_away(key: str, addresses: list[str], participant: int) -> str:
+    if participant == 0:
+        open_pair(key, addresses, participant, patience_s=0.3)[0].receive(1, (1, "rows"))
+    return "not there"
+
+
+def wait_for_caller(key: str, addresses: list[str], participant: int) -> str:
+    if participant == 1:
+        open_pair(key, addresses, participant, patience_s=0.3)
+    return "not there"
+
+
+def test_who_waits_for_a_worker_that_never_comes_names_it_after_its_patience(client: Client) -> None:
+    waited, _ = together(client, stay_away)
+    assert waited == "waited 0.3 s for participant 1 (merge 1, rows), which did not come; its worker is taken for lost"
+    _, waited = together(client, wait_for_caller)
+    assert waited.startswith("waited 0.3 s for participant 0 at tcp://")
+
+
+def call_nobody(key: str, addresses: list[str], participant: int) -> str:
+    links = join_group(key, 0, {1: "tcp://127.0.0.1:1"}, patience_s=0.5)
+    links.close()
+    return "reached it"
+
+
+def test_a_peer_that_cannot_be_reached_is_named_with_its_address(client: Client) -> None:
+    (said,) = together(client, call_nobody, count=1)
+    assert "participant 1 at tcp://127.0.0.1:1" in said
+
+
+def flood(key: str, addresses: list[str], participant: int) -> str:
+    links, other = open_pair(key, addresses, participant)
+    try:
+        if participant == 0:
+            for number in range(9):
+                links.send(other, (number, "rows"), [rows(1, 0)])
+            links.receive(other, (0, "rows"))
+        else:
+            links._wait(lambda: False, lambda: "the flood")
+    finally:
+        links.close()
+    return "unharmed"
+
+
+def test_a_peer_that_runs_far_ahead_is_cut_off_so_that_memory_stays_bounded(client: Client) -> None:
+    _, flooded = together(client, flood)
+    assert "while 4 messages before it wait here" in flooded
+
+
+def out_of_step(key: str, addresses: list[str], participant: int) -> str:
+    links, other = open_pair(key, addresses, participant)
+    try:
+        links.send(other, (participant, "rows"), [rows(1, 0)])
+        links.receive(other, (participant, "rows"))
+    finally:
+        links.close()
+    return "in step"
+
+
+def test_workers_out_of_step_stop_instead_of_merging_the_wrong_rows(client: Client) -> None:
+    said = together(client, out_of_step)
+    assert any("expected (0, 'rows') from participant 1, found (1, 'rows')" in text for text in said)
+
+
+def call_with_pickle(key: str, addresses: list[str], participant: int) -> str:
+    links, other = open_pair(key, addresses, participant)
+    try:
+        if participant == 0:
+            links._on_loop(links._write(other, {"tag": [1, "rows"], "rows": [slice(1)]})).result(5)
+        links.receive(other, (1, "rows"))
+    finally:
+        links.close()
+    return "took it"
+
+
+def test_a_link_takes_nothing_but_frames_of_rows(client: Client) -> None:
+    _, said = together(client, call_with_pickle)
+    assert "expected a frame of rows, found" in said
+
+
+def come_or_be_lost(item: tuple[str, int]) -> None:
+    key, participant = item
+    if participant == 1:
+        raise WorkerLostError("this worker went away before the round")
+    open_meeting_place(key, 1, first=False, patience_s=60)
+
+
+def call_or_be_lost(item: tuple[str, int]) -> None:
+    key, participant = item
+    if participant == 1:
+        raise WorkerLostError("this worker went away before the round")
+    join_group(key, 2, {1: "nowhere"}, patience_s=60)
+
+
+@pytest.mark.parametrize("waiting", [come_or_be_lost, call_or_be_lost])
+def test_when_a_worker_is_lost_before_the_round_the_driver_ends_the_waiting_of_the_others(
+    client: Client, waiting: Callable[[tuple[str, int]], None]
+) -> None:
+    workers = DaskWorkers(client, 10)
+    started = time.monotonic()
+    with pytest.raises(TemporaryError, match="went away before the round|another worker of the round was lost"):
+        workers.together(waiting, [(uuid.uuid4().hex, 0), ("", 1)], workers.members()[:2])
+    assert time.monotonic() - started < 10
+
+
+# ── merges over them ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+VOCAB = 41
+LAYOUTS = ["ab", "aab", "abb", "abc", "aabb", "abcd", "aabc", "aaaa"]
+
+
+def changed(group: LaneGroup, lane: int, number: int) -> None:
+    generator = np.random.default_rng((lane, number))
+    for matrix in group.copies[lane]:
+        matrix += generator.normal(size=matrix.shape).astype(np.float32)
+
+
+def places_for(layout: str, addresses: list[str], lanes: int) -> tuple[Place, ...]:
+    return tuple(
+        Place(address=address, host=host, threads=1 + index % 2, first_lane=run.start, last_lane=run.stop)
+        for index, (host, address, run) in enumerate(zip(layout, addresses, assign_lanes(lanes, len(layout)), strict=True))
+    )
+
+
+def merge_often(
+    key: str, addresses: list[str], participant: int, layout: str, lanes: int, method: Merge, cuts: list[int]
+) -> bytes:
+    """The base after some merges, as bytes; all copies on this host must equal it in the rows merged last."""
+    places = places_for(layout, addresses, lanes)
+    group = open_group(key, places, participant, (VOCAB, ROW_FLOATS), patience_s=20)
+    kernels = load_kernels("numpy")
+    for number, count in enumerate(cuts):
+        for lane in group.lanes:
+            changed(group, lane, number)
+        merge(group, kernels, count, method)
+        for pair in group.copies.values():
+            for matrix in (0, 1):
+                np.testing.assert_array_equal(pair[matrix][:count], group.base[matrix][:count])
+        group.barrier.wait()
+    bits = b"".join(matrix.tobytes() for matrix in group.base)
+    group.close()
+    return bits
+
+
+@pytest.mark.parametrize("method", ["adasum", "mean"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_merges_between_hosts_give_the_bits_of_one_process(client: Client, layout: str, method: Merge) -> None:
+    lanes, cuts = 5, [VOCAB, 7, 2, 1, 20, VOCAB]
+    alone = merge_often(uuid.uuid4().hex, ["here"], 0, "a", lanes, method, cuts)
+    found = together(client, merge_often, layout, lanes, method, cuts, count=len(layout))
+    assert all(bits == alone for bits in found)
+
+
+def merge_until_lost(key: str, addresses: list[str], participant: int, leaver: int) -> float:
+    group = open_group(key, places_for("aab", addresses, 4), participant, (VOCAB, ROW_FLOATS), patience_s=20)
+    started = time.monotonic()
+    try:
+        for number in range(50):
+            if participant == leaver and number == 3:
+                return 0.0
+            merge(group, load_kernels("numpy"), VOCAB, "adasum")
+        return -1.0
+    except PeerLostError:
+        return time.monotonic() - started
+    finally:
+        group.close()
+
+
+@pytest.mark.parametrize("leaver", [0, 1, 2])
+def test_when_one_worker_leaves_the_others_on_all_hosts_learn_of_it_at_once(client: Client, leaver: int) -> None:
+    waited = together(client, merge_until_lost, leaver, count=3)
+    assert waited.pop(leaver) == 0.0
+    assert all(0 < seconds < 5 for seconds in waited)
