@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -166,7 +166,7 @@ class DaskWorkers:
     def together(self, function: Callable[[Item], Result], items: Sequence[Item], members: Sequence[Member]) -> list[Result]:
         futures = {
             self._client.submit(
-                function, item, key=f"round-{uuid.uuid4().hex[:12]}", pure=False, workers=[member.address]
+                _take_part, function, item, key=f"round-{uuid.uuid4().hex[:12]}", pure=False, workers=[member.address]
             ): member.address
             for item, member in zip(items, members, strict=True)
         }
@@ -181,6 +181,8 @@ class DaskWorkers:
                             future.result()
                     except TemporaryError as error:
                         # One death makes the others stop too; wait for them, one of them may know the real reason.
+                        if lost is None:
+                            self._abandon(futures)
                         lost = lost or error
                 if not finished:
                     lost = lost or WorkerLostError("a worker went away before its part of the round was done")
@@ -191,6 +193,11 @@ class DaskWorkers:
         except BaseException:
             _cancel(self._client, list(futures))
             raise
+
+    def _abandon(self, attempt: Iterable[Future[Any]]) -> None:
+        """Tells the workers of an attempt that not all of them will come."""
+        with _dask_errors("training"):
+            self._client.run(exchange.abandon, [future.key for future in attempt], on_error="ignore")
 
     def _first_finished(
         self, waiting: set[Future[Any]], addresses: dict[Future[Any], str]
@@ -212,6 +219,13 @@ class DaskWorkers:
                     there = self._client.scheduler_info(n_workers=-1)["workers"]
                 if all(addresses[future] not in there for future in waiting):
                     return set(), waiting
+
+
+def _take_part(function: Callable[[Item], Result], item: Item) -> Result:
+    from distributed import get_worker
+
+    with exchange.part_of_attempt(get_worker().get_current_task()):
+        return function(item)
 
 
 def _who_am_i(_: int) -> tuple[str, str]:

@@ -49,8 +49,8 @@ class _GzipMember:
 
     def decompress(self, data: bytes, max_length: int) -> bytes:
         block = self._inner.decompress(self._inner.unconsumed_tail + data, max_length)
-        # A full block may leave output in zlib's window although all input is consumed.
-        self._held_back = len(block) == max_length or bool(self._inner.unconsumed_tail)
+        # A full block may leave input unconsumed, or output in zlib's window although all input is consumed.
+        self._held_back = len(block) == max_length
         return block
 
 

@@ -54,6 +54,11 @@ class Progress:
             self._drawn = now
             self.line(f"{self._stage}: {self._done}" + (f" of {self._total}" if self._total else "") + f" {self._note}".rstrip())
 
+    def reached(self, done: int, total: int, note: str = "") -> None:
+        """`done` of `total` pieces are behind us."""
+        self._total = total
+        self.advance(done - self._done, note)
+
     def finish(self, summary: str) -> None:
         """The stage is over; `summary` stays on the screen."""
         self._clear()

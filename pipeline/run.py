@@ -51,7 +51,7 @@ class Session:
     tracker: Tracker | None = None
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    resumed_rounds: int = 0
+    rounds: list[train.RoundRecord] = field(default_factory=list)
 
 
 class LazyWorkers:
@@ -134,6 +134,7 @@ def _run_with_repairs(session: Session, until: str) -> None:
 def _run_stages(session: Session, until: str) -> None:
     config, workdir, workers, progress = session.config, session.workdir, session.workers, session.progress
     session.outcomes.clear()
+    session.rounds.clear()
     last = STAGES.index(until)
     plan = corpus.plan_corpus(config.corpus, forbidden=workdir, known=workdir / "known_files.json")
     parts_done = lambda _: progress.advance()  # noqa: E731
@@ -160,7 +161,6 @@ def _run_stages(session: Session, until: str) -> None:
     vectors = _stage(
         session, "train", train.STAGE, train.identity(config, tokens, words)[0],
         lambda: train.build(config, tokens, words, workers, workdir, lambda record: _on_round(session, record)),
-        pieces=config.train.epochs * 100,
     )  # fmt: skip
     if last < 4:
         return
@@ -249,11 +249,10 @@ def _on_round(session: Session, record: train.RoundRecord) -> None:
         f"α {record.alpha:.5f}, {record.raw_tokens / seconds / 1e6:.2f} M raw tokens/s"
     )
     if session.progress.live:
-        schedule_rounds = max(1, record.round + 1)
-        done = round(100 * schedule_rounds / max(1, record.epoch + 1)) if record.epoch else 100
-        session.progress.advance(min(100, done), note)
+        session.progress.reached(record.round + 1, session.config.train.epochs * record.rounds_an_epoch, note)
     else:
         session.progress.line(f"train: {note}")
+    session.rounds.append(record)
     if session.tracker is None:
         return
     for kept_tokens, loss in record.points:
@@ -270,6 +269,10 @@ def _on_round(session: Session, record: train.RoundRecord) -> None:
             "train/merge_seconds": record.merge_seconds,
         },
     )
+    if (record.round + 1) % record.rounds_an_epoch == 0:
+        epoch = [done for done in session.rounds if done.epoch == record.epoch]
+        mean = sum(done.loss_sum for done in epoch) / max(1, sum(done.examples for done in epoch))
+        session.tracker.log(record.epoch + 1, {"train/epoch_loss": mean})
 
 
 # ── summary ──────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -44,6 +44,7 @@ class RoundRecord:
     """What one round did: a row of the loss curve. Losses are means per example in float64."""
 
     round: int
+    rounds_an_epoch: int
     epoch: int
     loss: float
     examples: int
@@ -220,6 +221,7 @@ def _record(
     loss_sum, examples = sum(loss.loss_sum for loss in losses), sum(loss.examples for loss in losses)
     return RoundRecord(
         round=round_plan.round,
+        rounds_an_epoch=plan.schedule.rounds,
         epoch=plan.epoch,
         loss=loss_sum / max(1, examples),
         loss_sum=loss_sum,

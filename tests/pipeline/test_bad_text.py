@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from pipeline.config import Corpus
 from pipeline.corpus import cut_parts, plan_corpus
 from pipeline.errors import DataError, InputError, PipelineError
-from pipeline.reading import WHITESPACE, ReadCounts, Reading, read_part
+from pipeline.reading import WHITESPACE, ReadCounts, Reading, cut_lines, read_part, skip_run
 
 
 def write(path: Path, data: bytes | str) -> Path:
@@ -376,3 +376,23 @@ def test_a_bomb_within_its_limit_passes_in_bounded_memory(tmp_path: Path) -> Non
     tokens, _, text_bytes, peak_mb = measure(path, tmp_path / "work")
     assert (tokens, text_bytes) == (4 * (40 << 17), 40 << 20)
     assert peak_mb < 500
+
+
+# ── runs without white space ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_run_ends_at_white_space_that_two_blocks_share() -> None:
+    first, second = "x" * 50 + "\u3000", "after the run"
+    raw = (first + second).encode()
+    for cut in range(40, 56):
+        rest, skipped = skip_run(iter([raw[:cut], raw[cut:]]))
+        assert (rest + (raw[cut:] if cut >= 53 else b"")).decode() == "\u3000after the run"
+        assert skipped == 50
+
+
+def test_a_run_at_the_end_is_dropped_like_any_other() -> None:
+    counts = ReadCounts()
+    assert list(cut_lines(iter([b"a\nb " + b"x" * 61]), 64, counts)) == [(0, b"a\n"), (2, b"b " + b"x" * 61)]
+    assert list(cut_lines(iter([b"a\nb ", b"x" * 64]), 64, counts)) == [(0, b"a\n"), (2, b"b ")]
+    assert counts.overlong_runs == 1
+    assert counts.overlong_samples == [b"x" * 64]

@@ -217,7 +217,7 @@ def test_when_a_worker_is_lost_before_the_round_the_driver_ends_the_waiting_of_t
 ) -> None:
     workers = DaskWorkers(client, 10)
     started = time.monotonic()
-    with pytest.raises(TemporaryError, match="went away before the round|another worker of the round was lost"):
+    with pytest.raises(TemporaryError, match=r"went away before the round|another worker of the round was lost"):
         workers.together(waiting, [(uuid.uuid4().hex, 0), ("", 1)], workers.members()[:2])
     assert time.monotonic() - started < 10
 

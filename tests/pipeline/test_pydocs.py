@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pipeline import pydocs
 from pipeline.config import Corpus
-from pipeline.corpus import cut_parts, plan_corpus
+from pipeline.corpus import CorpusPlan, cut_parts, plan_corpus
 from pipeline.reading import ReadCounts, Reading, read_part
 
 SOURCE = b'''
@@ -88,3 +89,16 @@ def test_the_installed_python_gives_millions_of_words_the_same_way_twice() -> No
     text = b"\n".join(read_part(part, Reading(), counts)).decode()
     assert counts.stored_bytes == sum(file.size for file in (piece.file for piece in part.pieces))
     assert len(text.split()) > 2000
+
+
+def test_only_files_that_do_not_parse_are_remarked(tmp_path: Path) -> None:
+    sources = {"good": b'"""Some text."""\n', "empty": b"x = 1\n", "broken": b'"""text"""\ndef (:\n'}
+    files = []
+    for name, source in sources.items():
+        (tmp_path / f"{name}.py").write_bytes(source)
+        (planned,) = plan_corpus(Corpus(inputs=[str(tmp_path / f"{name}.py")])).files
+        files.append(replace(planned, kind="python"))
+    (part,) = cut_parts(CorpusPlan(tuple(files)), 1 << 20)
+    counts = ReadCounts()
+    assert b"".join(read_part(part, Reading(), counts)).strip() == b"Some text."
+    assert counts.remarks == {"Python files do not parse with this Python and were left out": 1}
