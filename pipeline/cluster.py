@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -195,9 +196,15 @@ class DaskWorkers:
             raise
 
     def _abandon(self, attempt: Iterable[Future[Any]]) -> None:
-        """Tells the workers of an attempt that not all of them will come."""
-        with _dask_errors("training"):
-            self._client.run(exchange.abandon, [future.key for future in attempt], on_error="ignore")
+        """Tells all workers, without waiting for them, that not all participants of an attempt will come."""
+        names = [str(future.key) for future in attempt]
+
+        def tell() -> None:
+            with contextlib.suppress(Exception):  # only saves the others some waiting
+                self._client.run(exchange.abandon, names, on_error="ignore")
+
+        # In a thread, because a broadcast waits for a worker that dies while it is told.
+        threading.Thread(target=tell, name="abandon", daemon=True).start()
 
     def _first_finished(
         self, waiting: set[Future[Any]], addresses: dict[Future[Any], str]
@@ -224,7 +231,7 @@ class DaskWorkers:
 def _take_part(function: Callable[[Item], Result], item: Item) -> Result:
     from distributed import get_worker
 
-    with exchange.part_of_attempt(get_worker().get_current_task()):
+    with exchange.part_of_attempt(str(get_worker().get_current_task())):
         return function(item)
 
 

@@ -41,17 +41,14 @@ class _GzipMember:
 
     def __init__(self) -> None:
         self._inner = zlib.decompressobj(wbits=31)
-        self._held_back = False
 
     eof = property(lambda self: self._inner.eof)
     unused_data = property(lambda self: self._inner.unused_data)
-    needs_input = property(lambda self: not self._held_back)
+    needs_input = property(lambda self: not self._inner.unconsumed_tail)
 
     def decompress(self, data: bytes, max_length: int) -> bytes:
-        block = self._inner.decompress(self._inner.unconsumed_tail + data, max_length)
-        # A full block may leave input unconsumed, or output in zlib's window although all input is consumed.
-        self._held_back = len(block) == max_length
-        return block
+        # Output that zlib still holds back comes with the member's last bytes, its checksum and size.
+        return self._inner.decompress(self._inner.unconsumed_tail + data, max_length)
 
 
 _MEMBERS: dict[str, Callable[[], Any]] = {

@@ -133,7 +133,7 @@ def merge(group: LaneGroup, kernels: Kernels, rows: int, method: Merge) -> None:
     group.merges += 1
     group.barrier.wait()
     if group.links is None:
-        _fold(group, kernels, _cut(group, rows, group.participant), {}, method)
+        _fold(group, kernels, group.base, list(group.copies.values()), _cut(group, rows, group.participant), method)
     else:
         _merge_between_hosts(group, group.links, kernels, rows, method)
     group.barrier.wait()
@@ -151,9 +151,12 @@ def _merge_between_hosts(group: LaneGroup, links: Links, kernels: Kernels, rows:
     for agent, lanes in group.errands.agents:
         arrays = iter(links.receive(agent, (group.merges, _ROWS)))
         foreign |= {lane: (next(arrays), next(arrays)) for lane in lanes}
-    _fold(group, kernels, block, foreign, method)
+    ours = {lane: (w_in[block], w_out[block]) for lane, (w_in, w_out) in group.copies.items()}
+    in_lane_order = [pair for _, pair in sorted((ours | foreign).items(), key=lambda item: item[0])]
+    base = (group.base[0][block], group.base[1][block])
+    _fold(group, kernels, base, in_lane_order, slice(0, len(base[0])), method)
     for agent, _ in group.errands.agents:
-        links.send(agent, (group.merges, _MERGED), [matrix[block] for matrix in group.base])
+        links.send(agent, (group.merges, _MERGED), base)
     for owner, theirs in owners:
         for matrix, merged in enumerate(links.receive(owner, (group.merges, _MERGED))):
             for pair in (group.base, *group.copies.values()):
@@ -164,18 +167,15 @@ def _cut(group: LaneGroup, rows: int, participant: int) -> slice:
     return slice(*block_of(rows, participant, len(group.places)))
 
 
-def _fold(group: LaneGroup, kernels: Kernels, block: slice, foreign: dict[int, Matrices], method: Merge) -> None:
-    """Folds the block of all lanes into base and this host's lanes. `foreign` holds the block's rows of other hosts'
-    lanes; they are written to as well. Rows are independent, so that the threads' shares do not matter to the bits."""
-    ours = {lane: (w_in[block], w_out[block]) for lane, (w_in, w_out) in group.copies.items()}
-    lanes = [pair for _, pair in sorted((ours | foreign).items(), key=lambda item: item[0])]
-    rows = block.stop - block.start
+def _fold(group: LaneGroup, kernels: Kernels, base: Matrices, lanes: Sequence[Matrices], rows: slice, method: Merge) -> None:
+    """Folds these rows of all lanes into the base and every lane. Rows are independent of each other, so the threads'
+    shares do not matter to the bits; the order of the lanes does."""
 
     def fold(share: int) -> None:
-        part = slice(*block_of(rows, share, group.threads))
+        first, last = block_of(rows.stop - rows.start, share, group.threads)
+        part = slice(rows.start + first, rows.start + last)
         for matrix in (0, 1):
-            base = group.base[matrix][block][part]
-            kernels.merge_rows(base, [pair[matrix][part] for pair in lanes], method)
+            kernels.merge_rows(base[matrix][part], [pair[matrix][part] for pair in lanes], method)
 
     for _ in group.pool.map(fold, range(group.threads)):
         pass

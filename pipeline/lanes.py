@@ -62,9 +62,14 @@ class RoundTask:
     """The last round of training: nothing is held for another one."""
 
 
+STRETCHES = 20
+"""A round reports its loss in at most so many stretches a lane: a long round has many more steps than a curve needs points."""
+
+
 @dataclass(frozen=True)
 class StepLoss:
     step: int
+    """The step, or in a round's result the stretch of steps, counted from the round's start."""
     lane: int
     loss_sum: float
     examples: int
@@ -183,7 +188,18 @@ def _train_steps(group: LaneGroup, task: RoundTask) -> RoundResult:
         train_seconds += trained - started
         merge_seconds += time.perf_counter() - trained
     blocks = write_state(group, Path(task.checkpoint_after))
-    return RoundResult(task.participant, tuple(losses), train_seconds, merge_seconds, blocks)
+    return RoundResult(task.participant, _stretches(losses, task.round), train_seconds, merge_seconds, blocks)
+
+
+def _stretches(losses: list[StepLoss], a_round: Round) -> tuple[StepLoss, ...]:
+    """The losses summed over STRETCHES stretches of the round, lane by lane, always in the order of the steps."""
+    count = min(STRETCHES, a_round.last - a_round.first)
+    sums: dict[tuple[int, int], tuple[float, int]] = {}
+    for loss in losses:
+        key = ((loss.step - a_round.first) * count // (a_round.last - a_round.first), loss.lane)
+        before = sums.get(key, (0.0, 0))
+        sums[key] = (before[0] + loss.loss_sum, before[1] + loss.examples)
+    return tuple(StepLoss(stretch, lane, *found) for (stretch, lane), found in sums.items())
 
 
 def _read_lane(artefact: store.Artefact, task: RoundTask, lane: int) -> _LaneStream:

@@ -6,8 +6,8 @@
     tokens/parts/<key>.json                    the part's record, written last
     tokens/<fingerprint>/manifest.json         the parts of one corpus in order
 
-Ids are dictionary codes in a plain column of their own, not Parquet's dictionary of strings, which gives up above a page's size; and
-flat, because a list column takes twice as long to read, in every epoch (infra/decisions/0004-token-files.md).
+Ids are dictionary codes in a plain column of their own, not Parquet's dictionary of strings, which gives up above a page's
+size; and flat, because a list column takes twice as long to read, in every epoch (infra/decisions/0004-token-files.md).
 
 A part's key hashes its text's content and the tokenizer, so a corpus that grew shares the parts that stayed, and a run that
 was killed goes on with those it lacks. A part's files are a pure function of its key: every worker that ever makes
@@ -41,13 +41,6 @@ STAGE_VERSION = 2
 PARTS = "parts"
 _GROUP_TOKENS = 4 << 20
 _DROPPED_SHOWN = 3
-_TOKENS_LAYOUT: Mapping[str, Any] = {
-    "use_dictionary": False,
-    "write_statistics": False,
-    "column_encoding": {"tokens.list.element": "BYTE_STREAM_SPLIT"},
-}
-"""Ids are small numbers in no order: split into byte streams, zstd finds the zero bytes at twice the speed of a dictionary."""
-_WORDS_LAYOUT: Mapping[str, Any] = {"use_dictionary": False, "write_statistics": False}
 
 
 @dataclass(frozen=True)

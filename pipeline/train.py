@@ -238,17 +238,16 @@ def _record(
     )
 
 
-def _loss_points(losses: Sequence[lanes.StepLoss], before: int, kept: int, most: int = 20) -> tuple[tuple[int, float], ...]:
-    """At most `most` (kept tokens since the start, mean loss) points over the round's steps."""
-    steps = sorted({loss.step for loss in losses})
+def _loss_points(losses: Sequence[lanes.StepLoss], before: int, kept: int) -> tuple[tuple[int, float], ...]:
+    """(kept tokens since the start of training, mean loss) after each stretch of the round."""
+    stretches = sorted({loss.step for loss in losses})
     points = []
-    for index in range(min(most, len(steps))):
-        chosen = set(steps[len(steps) * index // most : len(steps) * (index + 1) // most] if len(steps) > most else [steps[index]])
-        stretch = [loss for loss in losses if loss.step in chosen]
-        examples = sum(loss.examples for loss in stretch)
+    for index, stretch in enumerate(stretches):
+        chosen = [loss for loss in losses if loss.step == stretch]
+        examples = sum(loss.examples for loss in chosen)
         if examples:
-            done = kept * (steps.index(max(chosen)) + 1) // len(steps)
-            points.append((before + done, sum(loss.loss_sum for loss in stretch) / examples))
+            done = kept * (index + 1) // len(stretches)
+            points.append((before + done, sum(loss.loss_sum for loss in chosen) / examples))
     return tuple(points)
 
 

@@ -12,6 +12,7 @@ Prints a line a run and, last, one JSON line.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import time
 from collections.abc import Iterator
@@ -76,7 +77,7 @@ def slices(corpus: Corpus, window: int, epochs: int) -> Iterator[tuple[Stream, i
     for epoch in range(epochs):
         stream = corpus.epoch(window, stream_seed(1, epoch))
         cuts = [*range(0, len(stream), SLICE), len(stream)]
-        for start, stop in zip(cuts, cuts[1:], strict=False):
+        for start, stop in itertools.pairwise(cuts):
             done, until = ((epoch + cut / len(stream)) / epochs for cut in (start, stop))
             alphas = (ALPHA + (MIN_ALPHA - ALPHA) * share for share in (done, until))
             yield stream, start, stop, *alphas, stream_seed(2, epoch, start)
@@ -127,7 +128,8 @@ def _read_output(w_out: Any, words: Any, trained: Any, draws: Any, alpha: Any, h
             if k > 0 and word == words[n]:
                 continue
             x = _dot(hidden[n], w_out[word])
-            loss += np.log1p(np.exp(-x if k == 0 else x))
+            signed = np.float64(-x if k == 0 else x)
+            loss += max(signed, 0.0) + np.log1p(np.exp(-abs(signed)))
             error = np.float32(1) / (np.float32(1) + np.exp(-x)) - np.float32(k == 0)
             coefficient[n, k] = -alpha * error
             _add(step[n], coefficient[n, k], w_out[word])
@@ -163,11 +165,12 @@ def train_side_by_side(
     coefficient = np.zeros((places, BLOCK, negative + 1), np.float32)
     read_after = int(OUTPUT_READ * in_flight)
     written_after = max(int(OUTPUT_WRITTEN * in_flight), read_after + 1)
+    ages = (max(in_flight, written_after), written_after, 0, read_after)
     loss, examples = 0.0, 0
     for now in range(blocks + 2 * in_flight + 2):
         # What ends at this moment comes before what starts.
         for event in range(4):
-            begun = now - (max(in_flight, written_after) if event == 0 else written_after if event == 1 else 0 if event == 2 else read_after)
+            begun = now - ages[event]
             block = _block_of(begun, blocks, in_flight, segments)
             if block < 0:
                 continue
@@ -189,7 +192,9 @@ def train_side_by_side(
     return loss / max(examples, 1)
 
 
-def simulate(corpus: Corpus, size: int, window: int, negative: int, epochs: int, in_flight: int, segments: bool) -> tuple[Any, float]:
+def simulate(
+    corpus: Corpus, size: int, window: int, negative: int, epochs: int, in_flight: int, segments: bool
+) -> tuple[Any, float]:
     """(W_in, mean loss of the last slice) with so many blocks in flight; 0: the CPU kernel."""
     w_in_VD, w_out_VD = initial_parameters(len(corpus.words), size, seed=1)
     table = noise_table(corpus.counts_V, NS_EXPONENT)
@@ -243,8 +248,9 @@ def main() -> None:
     for in_flight in given.in_flight:
         started = time.perf_counter()
         matrix, loss = simulate(corpus, given.size, given.window, given.negative, given.epochs, in_flight, given.segments)
-        row = {"in_flight": in_flight, "targets": in_flight * BLOCK, "loss": round(loss, 4), "segments": given.segments}
-        row |= {name: None if value is None else round(value, 4) for name, value in scores(corpus, matrix, given.analogies, given.similarity).items()}
+        row: dict[str, Any] = {"in_flight": in_flight, "segments": given.segments, "loss": round(loss, 4)}
+        for name, value in scores(corpus, matrix, given.analogies, given.similarity).items():
+            row[name] = None if value is None else round(value, 4)
         rows.append(row)
         print(json.dumps(row), f"{time.perf_counter() - started:.0f} s", flush=True)
     print(json.dumps(rows))

@@ -31,7 +31,7 @@ template <class... A, size_t... I>
 void call(void (*kernel)(A...), void** arguments, std::index_sequence<I...>) { kernel(*(A*)arguments[I]...); }
 
 template <class... A>
-int run(void (*kernel)(A...), int blocks, int threads, int shared_bytes, unsigned schedule, void** arguments, const int* sizes, int count)
+int run(void (*kernel)(A...), int blocks, int threads, int bytes, unsigned schedule, void** arguments, const int* sizes, int count)
 {
     const int expected[] = {(int)sizeof(A)...};
     if (count != (int)sizeof...(A))
@@ -39,7 +39,7 @@ int run(void (*kernel)(A...), int blocks, int threads, int shared_bytes, unsigne
     for (int i = 0; i < count; i++)
         if (sizes[i] != expected[i])
             return i + 1;
-    simt::launch(blocks, threads, shared_bytes, schedule, [=] { call(kernel, arguments, std::index_sequence_for<A...>{}); });
+    simt::launch(blocks, threads, bytes, schedule, [=] { call(kernel, arguments, std::index_sequence_for<A...>{}); });
     return 0;
 }
 
@@ -126,10 +126,11 @@ def _library(directory: Path, row_floats: int, negative: int, source: str) -> ct
     (own / "cbow.cu").write_text(source)
     (own / "host.cpp").write_text(HOST_SOURCE + "".join(RUN.format(kernel) for kernel in KERNELS))
     command = [
-        compiler(), "-std=c++17", optimisation, "-fPIC", "-shared", "-Wno-unknown-pragmas", f"-DROW_FLOATS={row_floats}", f"-DNEGATIVE={negative}",
+        compiler(), "-std=c++17", optimisation, "-fPIC", "-shared", "-Wno-unknown-pragmas",
+        f"-DROW_FLOATS={row_floats}", f"-DNEGATIVE={negative}",
         f"-I{own}", f"-I{Path(__file__).parent}", str(own / "host.cpp"), "-o", str(own / "cbow.so"),
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     library = ctypes.CDLL(str(own / "cbow.so"))
     library.sigmoid_of.restype = ctypes.c_float
@@ -146,7 +147,7 @@ class CpuCuda:
         self.device, self.options = device, options
 
     def train_slice(self, *arguments: Any, **options: Any) -> Any:
-        return cuda_slices.train_slice(self.device, *arguments, **options, **self.options)
+        return cuda_slices.train_slice(*(self.device, *arguments), **{**options, **self.options})
 
     def merge_rows(self, *arguments: Any) -> None:
         cuda_slices.merge_rows(self.device, *arguments)

@@ -35,7 +35,7 @@ class Nvrtc:
 
     def __init__(self) -> None:
         pytest.importorskip("nvidia", reason="the wheel nvidia-cuda-nvrtc is not installed")
-        import nvidia
+        import nvidia  # type: ignore[import-untyped, unused-ignore]
 
         found = [path for root in nvidia.__path__ for path in Path(root).glob("**/libnvrtc.so.*")]
         if not found:
@@ -76,7 +76,8 @@ def compiled(nvrtc: Nvrtc) -> dict[str, tuple[bool, str, bytes]]:
     options = {architecture: (f"-arch={architecture}", "-DROW_FLOATS=104", "-DNEGATIVE=5") for architecture in ARCHITECTURES}
     options["largest"] = ("-arch=sm_90", "-DROW_FLOATS=512", "-DNEGATIVE=20")
     with ThreadPoolExecutor(2) as pool:
-        made = pool.map(lambda own: nvrtc.compile(cuda_slices.source(), "-std=c++17", "-no-source-include", *own), options.values())
+        common = ("-std=c++17", "-no-source-include")
+        made = pool.map(lambda own: nvrtc.compile(cuda_slices.source(), *common, *own), options.values())
         return dict(zip(options, made, strict=True))
 
 
@@ -235,14 +236,15 @@ def test_the_check_of_barriers_stops_where_threads_part(directory: Path) -> None
         "device = CpuDevice(pathlib.Path(sys.argv[1]) / 'parted', source=sys.stdin.read())\n"
         "train(CpuCuda(device, mode='sequential'), random_case(1, rows=40))"
     )
-    done = subprocess.run([sys.executable, "-c", program, str(directory)], input=source, capture_output=True, text=True)
+    command = [sys.executable, "-c", program, str(directory)]
+    done = subprocess.run(command, check=False, input=source, capture_output=True, text=True)
     assert done.returncode != 0
     assert "simt: threads meet at different barriers" in done.stderr or "simt: no thread can go on" in done.stderr
 
 
 def test_sigmoid_is_within_its_stated_error_and_keeps_nan(directory: Path) -> None:
     sigmoid_of = CpuDevice(directory).library(24, 5).sigmoid_of
-    for x in np.float32(np.linspace(-110, 110, 4001)):
+    for x in np.linspace(-110, 110, 4001, dtype=np.float32):
         assert abs(sigmoid_of(x) - reference.sigmoid(float(x))) < 3e-7
     assert sigmoid_of(-math.inf) == 0.0
     assert sigmoid_of(math.inf) == 1.0
@@ -342,8 +344,9 @@ def test_wrong_options_and_arrays_are_errors(directory: Path) -> None:
     frozen.flags.writeable = False
     with pytest.raises(ValueError, match="w_in_VD: training works in place and needs a writeable array"):
         cuda_slices.train_slice(
-            CpuDevice(directory), frozen, case.w_out_VD, case.tokens_N, case.left_N, case.right_N, 0, 60, case.noise_table, **case.options
-        )
+            CpuDevice(directory), frozen, case.w_out_VD, case.tokens_N, case.left_N, case.right_N, 0, 60,
+            case.noise_table, **case.options,
+        )  # fmt: skip
     with pytest.raises(ValueError, match=r"needs [\d,]+ bytes of shared memory a thread block, this device has 49,152"):
         shared_layout(48 << 10, 128, 200, 138)
     device = CpuDevice(directory)
@@ -364,7 +367,7 @@ def test_the_source_is_in_the_wheel(tmp_path: Path) -> None:
     pytest.importorskip("hatchling.build", reason="hatchling, the build backend, is not installed")
     root = Path(__file__).parents[2]
     program = "import sys; from hatchling.build import build_wheel; print(build_wheel(sys.argv[1]))"
-    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], cwd=root, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=False, cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         assert wheel.read("w2v_core/kernels/cbow.cu").decode() == cuda_slices.source()

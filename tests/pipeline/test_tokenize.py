@@ -274,3 +274,11 @@ def test_local_ids_are_in_order_of_first_occurrence(tmp_path: Path) -> None:
     tokens = build(configured(tmp_path / "x.txt"), tmp_path / "work")
     ids, _ = read_sentences(tokens.directory / tokens.manifest.parts[0].name)
     np.testing.assert_array_equal(ids, [0, 1, 0, 2, 1, 2])
+
+
+def test_a_run_of_megabytes_is_one_dropped_token_however_many_parts_it_spans(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_bytes(b"before " + b"x" * 3_500_000 + b" after\n")
+    for block_bytes in (1 << 20, 1 << 25):
+        totals = build(configured(tmp_path / "x.txt", block_bytes=block_bytes), tmp_path / f"{block_bytes}").manifest.totals
+        assert (totals["tokens"], totals["dropped_long_tokens"]) == (2, 1)
+        assert totals["dropped_samples"] == ["x" * 60 + "…"]

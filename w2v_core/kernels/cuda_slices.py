@@ -173,9 +173,8 @@ def mark_touched(
     hosts = (marks_in_V, marks_out_V)
     marks_in, marks_out = (marks if device.owns(marks) else device.to_device(marks) for marks in hosts)
     first, last = int(found["first"]), int(found["last"])
-    device.launch(
-        "mark_read", ANY_BUILD, _grid(device, last - first), THREADS, 0, [marks_in, stream.tokens, np.int64(first), np.int64(last)]
-    )
+    read = [marks_in, stream.tokens, np.int64(first), np.int64(last)]
+    device.launch("mark_read", ANY_BUILD, _grid(device, last - first), THREADS, 0, read)
     arguments = [
         marks_out, stream.tokens, stream.left, stream.right, np.int64(stream.start), np.int64(stream.stop),
         *_noise(device, noise_table, vocab_size, seed), np.int32(model == "skipgram"), np.int32(negative), report,
