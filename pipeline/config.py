@@ -62,8 +62,8 @@ class Tokenize(Section):
     """`simple` (Unicode words), `whitespace`, `regex`, or `package.module:factory`."""
     lowercase: bool = True
     normalize: Literal["NFC", "NFKC"] | None = "NFC"
-    pattern: str = r"\w+"
-    """The tokens of `tokenizer: regex` (RE2 syntax: linear time, no look-around)."""
+    pattern: str = r"[\pL\pM\pN_]+"
+    """The tokens of `tokenizer: regex` (RE2 syntax: linear time, no look-around; its \\w is ASCII only)."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of a `package.module:factory`."""
     max_token_bytes: int = Field(256, ge=1, le=1 << 16)

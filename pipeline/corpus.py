@@ -21,7 +21,7 @@ from typing import Any, Literal
 from pipeline import store
 from pipeline.config import Corpus, canonical_json
 from pipeline.errors import ConfigError, DataError, InputError, PermissionDeniedError, PipelineError, printable
-from pipeline.inputs import PYDOCS, Found, Search, find_files, refuse_inside
+from pipeline.inputs import PYDOCS, Search, find_files, refuse_inside
 
 SHOWN = 20
 Kind = Literal["plain", "gzip", "zstd", "bz2", "xz", "parquet", "python"]
@@ -46,6 +46,7 @@ class SourceFile:
     sha256: str
     mtime_ns: int
     ctime_ns: int
+    inode: int = 0
     row_groups: tuple[int, ...] = ()
     """Bytes of each row group (Parquet only)."""
 
@@ -91,8 +92,8 @@ def plan_corpus(corpus: Corpus, *, forbidden: Path | None = None, known: Path | 
     PermissionDeniedError when files cannot be read and `skip_unreadable` is off.
     """
     search = Search(corpus.follow_symlinks)
-    found: list[Found] = []
-    python_files: list[Found] = []
+    found: list[str] = []
+    python_files: list[str] = []
     for pattern in corpus.inputs:
         if pattern == PYDOCS:
             from pipeline.pydocs import source_files
@@ -103,12 +104,12 @@ def plan_corpus(corpus: Corpus, *, forbidden: Path | None = None, known: Path | 
         found.extend(find_files(pattern, search, forbidden))
     if forbidden:
         refuse_inside(found, forbidden)
-    python_paths = {path for path, _ in python_files}
-    kinds: list[Kind] = ["python" if path in python_paths else _kind(path, corpus) for path, _ in found]
+    python_paths = set(python_files)
+    kinds: list[Kind] = ["python" if path in python_paths else _kind(path, corpus) for path in found]
     files = _digest(found, kinds, _read_known(known), search)
     _refuse_unreadable(search, corpus.skip_unreadable)
     if known:
-        _write_known(known, files, found)
+        _write_known(known, files)
     files, notes = _once_each_python_file(files)
     return CorpusPlan(tuple(files), (*search.notes(), *notes, *_equal_content(files)))
 
@@ -137,12 +138,12 @@ def _kind(path: str, corpus: Corpus) -> Kind:
 # ── digests ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _digest(found: Sequence[Found], kinds: Sequence[Kind], known: dict[str, list[Any]], search: Search) -> list[SourceFile]:
+def _digest(found: Sequence[str], kinds: Sequence[Kind], known: dict[str, list[Any]], search: Search) -> list[SourceFile]:
     """The readable files with their digests, in order; unreadable ones go to `search.unreadable`."""
 
     def digest_batch(first: int) -> list[SourceFile | str]:
         batch = slice(first, first + _HASH_BATCH_FILES)
-        return [_digest_file(path, kind, known.get(path)) for (path, _), kind in zip(found[batch], kinds[batch], strict=True)]
+        return [_digest_file(path, kind, known.get(path)) for path, kind in zip(found[batch], kinds[batch], strict=True)]
 
     files: list[SourceFile] = []
     with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
@@ -168,7 +169,7 @@ def _digest_file(path: str, kind: Kind, known: list[Any] | None) -> SourceFile |
     if (before.st_size, before.st_mtime_ns, before.st_ctime_ns) != (after.st_size, after.st_mtime_ns, after.st_ctime_ns):
         raise DataError(f"{printable(path, 300)}: changed while it was being hashed; run again when nothing writes to it")
     groups = _row_groups(path) if kind == "parquet" else ()
-    return SourceFile(path, kind, before.st_size, digest, before.st_mtime_ns, before.st_ctime_ns, groups)
+    return SourceFile(path, kind, before.st_size, digest, before.st_mtime_ns, before.st_ctime_ns, before.st_ino, groups)
 
 
 def _row_groups(path: str) -> tuple[int, ...]:
@@ -207,12 +208,11 @@ def _read_known(path: Path | None) -> dict[str, list[Any]]:
     return remembered if isinstance(remembered, dict) else {}
 
 
-def _write_known(path: Path, files: Sequence[SourceFile], found: Sequence[Found]) -> None:
+def _write_known(path: Path, files: Sequence[SourceFile]) -> None:
     """Remembers the digests of files that were already quiet for two seconds: a younger one could change unseen."""
-    inodes = {name: status.st_ino for name, status in found}
     quiet_ns = time.time_ns() - _RACY_NS
     remembered = {
-        file.path: [file.size, file.mtime_ns, file.ctime_ns, inodes[file.path], file.sha256]
+        file.path: [file.size, file.mtime_ns, file.ctime_ns, file.inode, file.sha256]
         for file in files
         if max(file.mtime_ns, file.ctime_ns) < quiet_ns
     }

@@ -23,8 +23,6 @@ from pipeline.errors import ConfigError, InputError, printable
 
 PYDOCS = "pydocs:"
 _MAGIC = re.compile(r"[*?[]")
-Found = tuple[str, os.stat_result]
-"""A regular file: path and status."""
 
 
 @dataclass
@@ -58,19 +56,19 @@ class Search:
         ]
 
 
-def find_files(pattern: str, search: Search, forbidden: Path | None) -> list[Found]:
+def find_files(pattern: str, search: Search, forbidden: Path | None) -> list[str]:
     """The regular files that one input names and no earlier input named, sorted by name.
 
     Raises InputError when the input names no file at all, ConfigError when it holds `forbidden`.
     """
     search.entered.clear()
-    found = sorted(_expand(pattern, search, forbidden), key=lambda item: os.fsencode(item[0]).split(b"/"))
+    found = sorted(_expand(pattern, search, forbidden), key=lambda path: os.fsencode(path).split(b"/"))
     if not found and not search.unreadable and not any(True for _ in _expand(pattern, Search(search.follow_symlinks), None)):
         raise _nothing_found(pattern, search)
     return found
 
 
-def _expand(pattern: str, search: Search, forbidden: Path | None) -> Iterator[Found]:
+def _expand(pattern: str, search: Search, forbidden: Path | None) -> Iterator[str]:
     if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", pattern):
         raise InputError(
             f"corpus.inputs: {printable(pattern)}: reading from a URL is not supported: copy it to a local folder first"
@@ -100,14 +98,14 @@ def _expand(pattern: str, search: Search, forbidden: Path | None) -> Iterator[Fo
         yield from _take(path, named, search)
 
 
-def _take(path: str, found: os.stat_result, search: Search) -> Iterator[Found]:
+def _take(path: str, found: os.stat_result, search: Search) -> Iterator[str]:
     if not stat.S_ISREG(found.st_mode):
         search.leave_out("FIFOs, sockets or devices were left out", path)
     elif (found.st_dev, found.st_ino) in search.seen:
         search.leave_out("files were reached twice (hard link, or named by two inputs) and are counted once", path)
     else:
         search.seen.add((found.st_dev, found.st_ino))
-        yield path, found
+        yield path
 
 
 def _fixed_head(pattern: str) -> str:
@@ -120,7 +118,7 @@ def _fixed_head(pattern: str) -> str:
     return "/".join(fixed) or ("/" if pattern.startswith("/") else ".")
 
 
-def _glob(directory: str, components: Sequence[str], search: Search) -> Iterator[Found]:
+def _glob(directory: str, components: Sequence[str], search: Search) -> Iterator[str]:
     """Matches below `directory`; `**` is any number of folders. A folder that matches is read recursively."""
     first, rest = components[0], components[1:]
     if first == "":
@@ -151,7 +149,7 @@ def _matches(directory: str, pattern: str, search: Search) -> Iterator[tuple[os.
             yield entry, found
 
 
-def _walk(directory: str, status: os.stat_result, search: Search) -> Iterator[Found]:
+def _walk(directory: str, status: os.stat_result, search: Search) -> Iterator[str]:
     """Files below `directory`."""
     if not search.enter(status, 0):
         return
@@ -208,10 +206,10 @@ def _refuse_around(pattern: str, folder: str, forbidden: Path) -> None:
         )
 
 
-def refuse_inside(found: Sequence[Found], forbidden: Path) -> None:
+def refuse_inside(found: Sequence[str], forbidden: Path) -> None:
     workdir = str(forbidden.resolve()) + os.sep
     folders: dict[str, str] = {}
-    for path, _ in found:
+    for path in found:
         folder = os.path.dirname(path)
         if folder not in folders:
             folders[folder] = os.path.realpath(folder) + os.sep

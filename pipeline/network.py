@@ -6,10 +6,10 @@ answers the call on the other side. Arrays travel as raw frames: the sender writ
 receiver reads into a fresh buffer, and nothing is pickled on one side or unpickled on the other (distributed's own array
 frames carry a pickled type).
 
-A link belongs to one group (one attempt of one set of workers): whoever leaves the group closes its links, and a process
-that dies has them closed by its kernel, so that waiting for a lost peer ends at once. Messages of a group that no longer
-exists find no one: their connection is closed when its sender gives up. At most `_AHEAD` messages wait on a link, and a
-link whose group is not open yet is not read from at all.
+A link belongs to one group (one attempt of one set of workers). Whoever is done says so and leaves, and only those who
+need more of it mind. A link that ends without a word, as all links of a process that dies do, ends the group at once.
+Messages of a group that no longer exists find no one: their connection is closed when its sender gives up. At most
+`_AHEAD` messages wait on a link, and a link whose group is not open yet is not read from at all.
 
 Tasks run in threads, connections live on the worker's event loop. `Links` is the border: `send` hands over to the loop,
 `receive` waits in the thread for what the loop brought.
@@ -101,6 +101,7 @@ class Links:
         self._changed = threading.Condition()
         self._arrived: dict[int, deque[tuple[Tag, Rows]]] = {}
         self._lost: str | None = None
+        self._left: set[int] = set()
         self._comms: dict[int, Comm] = {}
         self._turns: dict[int, asyncio.Lock] = {}
 
@@ -121,14 +122,20 @@ class Links:
     def receive(self, peer: int, tag: Tag) -> Rows:
         """The arrays that the peer sent under this tag; waits for them. Raises PeerLostError if any peer is lost."""
         box = self._arrived[peer]
-        self._wait(lambda: bool(box), lambda: f"participant {peer} (merge {tag[0]}, {tag[1]})")
+
+        def is_there() -> bool:
+            if peer in self._left and not box:
+                self._lose(f"participant {peer} left the round before it sent merge {tag[0]}, {tag[1]}")
+            return bool(box)
+
+        self._wait(is_there, lambda: f"participant {peer} (merge {tag[0]}, {tag[1]})")
         found, arrays = box.popleft()
         if found != tag:
             raise PeerLostError(f"expected {tag} from participant {peer}, found {found}; the workers are out of step")
         return arrays
 
     def close(self) -> None:
-        """Leaves the group: the peers' waiting ends."""
+        """Leaves the group; what was sent before still arrives. After a loss the peers are cut off instead."""
         if self._plugin.groups.get(self._key) is self:
             del self._plugin.groups[self._key]
         with contextlib.suppress(RuntimeError, TimeoutError):  # the loop may have ended with its worker
@@ -174,15 +181,21 @@ class Links:
             self._comms[peer] = comm
             self._changed.notify_all()
         comm.deserialize = False
-        reason = "this worker is closing"
+        reason: str | None = "this worker is closing"
         try:
             while True:
                 message = await comm.read()
+                if "bye" in message:
+                    reason = None
+                    return
                 self._deliver(peer, _parse_tag(message), [_array(frame) for frame in message["rows"]])
         except Exception as error:  # whatever ended the reading, the thread that waits for it must hear of it
             reason = f"the link to participant {peer} at {comm.peer_address} broke ({error})"
         finally:
-            self._lose(reason)
+            if reason is None:
+                self._let_go(peer)
+            else:
+                self._lose(reason)
             comm.abort()
 
     def _deliver(self, peer: int, tag: Tag, arrays: Rows) -> None:
@@ -206,16 +219,21 @@ class Links:
             self._lost = self._lost or reason
             self._changed.notify_all()
 
+    def _let_go(self, peer: int) -> None:
+        with self._changed:
+            self._left.add(peer)
+            self._changed.notify_all()
+
     async def _hang_up(self) -> None:
-        """Closes the links; what was sent in good order still goes out, because a peer may be waiting for it."""
         was_lost = self._lost is not None
-        self._lose("this worker left the round")
         for peer, comm in self._comms.items():
-            if not was_lost:
-                with contextlib.suppress(OSError, TimeoutError):
+            if not was_lost and peer not in self._left:
+                with contextlib.suppress(OSError, TimeoutError):  # who is not there any more needs no good-bye
                     async with self._turns[peer]:
+                        await comm.write({"bye": True})
                         await asyncio.wait_for(comm.close(), _CLOSE_S)
             comm.abort()
+        self._lose("this worker left the round")
 
 
 def _names(participants: Iterable[int], addresses: dict[int, str]) -> str:

@@ -28,16 +28,15 @@ _SKIPPED_PACKAGES = frozenset({"pipeline", "w2v_core"})
 """This project itself, should it be installed as a package."""
 
 
-def source_files() -> list[tuple[str, os.stat_result]]:
-    """(path, stat) of every Python file read, sorted by its path within the standard library or site-packages."""
+def source_files() -> list[str]:
+    """Paths of the Python files read, sorted by its path within the standard library or site-packages."""
     roots = dict.fromkeys(os.path.realpath(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib"))
-    found = [
-        (relative, path, status) for root in roots for relative, path, status in _python_files(root, "") if status.st_size > 0
-    ]
-    return [(path, status) for _, path, status in sorted(found, key=lambda item: item[:2])]
+    found = sorted(item for root in roots for item in _python_files(root, ""))
+    return [path for _, path in found]
 
 
-def _python_files(directory: str, relative: str) -> Iterator[tuple[str, str, os.stat_result]]:
+def _python_files(directory: str, relative: str) -> Iterator[tuple[str, str]]:
+    """(path within the root, path) of the Python files below `directory` that are not empty."""
     with os.scandir(directory) as entries:
         listed = list(entries)
     for entry in listed:
@@ -45,8 +44,12 @@ def _python_files(directory: str, relative: str) -> Iterator[tuple[str, str, os.
         if entry.is_dir(follow_symlinks=False):
             if entry.name not in _SKIPPED_FOLDERS and name not in _SKIPPED_PACKAGES and not entry.name.startswith("."):
                 yield from _python_files(entry.path, f"{name}/")
-        elif entry.name.endswith(".py") and entry.is_file(follow_symlinks=False) and not entry.name.startswith("test_"):
-            yield name, entry.path, entry.stat()
+        elif entry.name.endswith(".py") and not entry.name.startswith("test_") and _has_text(entry):
+            yield name, entry.path
+
+
+def _has_text(entry: os.DirEntry[str]) -> bool:
+    return entry.is_file(follow_symlinks=False) and entry.stat().st_size > 0
 
 
 def docstrings(source: bytes) -> list[str] | None:

@@ -39,6 +39,7 @@ WHITESPACE = (
 """Unicode's White_Space property and the four ASCII information separators: fixed here, so that no library's version moves it."""
 _SPACE_BYTES = re.compile(b"|".join(re.escape(character.encode()) for character in WHITESPACE + "\0"))
 _ASCII_SPACES = [character.encode() for character in " \t\r\v\f\0"]
+_NUL_TO_SPACE = bytes([0x20, *range(1, 256)])
 _BYTE_ORDER_MARKS = (b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff")
 _COMPRESSED_MAGIC = {b"\x1f\x8b\x08": ".gz", b"\x28\xb5\x2f\xfd": ".zst", b"\xfd7zXZ\0": ".xz", b"PAR1": ".parquet"}
 
@@ -399,7 +400,7 @@ def _clean(chunk: bytes, piece: Piece, place: int, offset: int, reading: Reading
     if offset == 0 and reading.format == "lines" and piece.file.kind != "python":
         chunk = _without_mark(chunk, piece)
     if b"\0" in chunk:
-        chunk = chunk.replace(b"\0", b" ")
+        chunk = chunk.translate(_NUL_TO_SPACE)
     counts.text_bytes += len(chunk)
     if chunk.isascii():
         return chunk

@@ -4,10 +4,11 @@ Plain functions of plain numbers: no clock, no socket, no worker. The plan depen
 size and the planned token counts, so one worker or forty execute the same plan and reach the same bits.
 
     epoch   one pass over one epoch's shards; lane l owns the l-th contiguous share of the stream
-    step    what every lane trains between two merges
-    merge   after a step: rows 0 … R−1 of both matrices. R is the hot rows (the most frequent words), twice as many after
-            every second step, four times as many after every fourth …: a row is merged at an interval in proportion
-            to its rank, and so, by Zipf's law, every row after about the same number of its own updates
+    step    what every lane trains before it may meet the others again
+    merge   after a step, or after every 2nd, 4th, 8th as training gets older: rows 0 … R−1 of both matrices. R
+            is the hot rows (the most frequent words), twice as many at every second merge, four times as many at every
+            fourth …: a row is merged at an interval in proportion to its rank, and so, by Zipf's law, every row after
+            about the same number of its own updates
     round   steps up to a checkpoint; the unit of recovery. It ends with a merge of all rows
 
 What hurts is how far two copies of a row drift apart, and the frequent words' rows drift fastest. Doubling tiers are
@@ -31,16 +32,21 @@ CHECKPOINT_TOKENS_PER_ROW = 300
 """Default kept tokens a lane between checkpoints, per vocabulary row. A row costs about 2.4 µs to hash and write at
 D=100 and a token about 0.2 µs to train, so 300 tokens a row keep checkpoints below 4 % of the time."""
 
-
-TOKENS_PER_RANK = 64
-"""The row of rank r is merged about every TOKENS_PER_RANK · r kept tokens of all lanes together. Measured at 2, 8 and 32
-lanes: 64 keeps 99 % of one lane's analogy score, 128 keeps 97 %. Neither vocabulary nor corpus size enters, because a
-row of rank r occurs about every 10 · r tokens in any text."""
-HOT_ROWS = 512
+TOKENS_PER_RANK = 16
+"""At first the row of rank r is merged about every TOKENS_PER_RANK · r kept tokens of all lanes together. Neither the
+vocabulary's nor the corpus's size enters, because a word of rank r occurs about every 10 · r tokens in any text."""
+DOUBLING_TOKENS_A_LANE, DOUBLING_TOKENS = 1 << 20, 1 << 22
+"""Kept tokens of all lanes after which the interval doubles for the first time: so many a lane, but at most so many; again
+at twice as many, and so on. Early on the vectors grow from nothing and each step builds on the one before, so what lanes
+learn apart does not add up; later they only turn a little. Merging often costs bytes only while it matters."""
+MOST_DOUBLINGS = 3
+"""Up to 128 tokens a rank: as good as a constant 64 and 40 % cheaper (infra/benchmarks/records/lanes-2026-11-21.md)."""
+HOT_ROWS = 1024
 """Subsampling makes words above about this rank nearly equally frequent, so a smaller first tier gains little."""
 SHORTEST_STEP = 512
-"""Kept tokens a lane: about 0.1 ms of training, below which the meeting of the lanes costs more than the merge."""
+"""Kept tokens a lane: about 0.1 ms of training, below which the lanes' meeting costs as much as what they train."""
 MERGES_AN_EPOCH = 16
+"""Fewest steps of an epoch with several lanes, however small the corpus."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +60,10 @@ class Schedule:
     full_every_steps: int
     """Every so many steps all rows are merged; the steps between merge tiers of the most frequent rows."""
     hot_rows: int
-    """Rows merged after every step: the smallest tier."""
+    """Rows of every merge: the smallest tier."""
+    first_doubling: int = 0
+    """Steps of training after which only every second step ends in a merge; after twice as many every fourth, and so on,
+    MOST_DOUBLINGS times. 0 = every step ends in a merge, always."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,9 +120,18 @@ class EpochPlan:
         since_full = (step + 1) % self.schedule.full_every_steps
         if since_full == 0:
             return self.vocab_size
-        evenness = since_full & -since_full
-        """The largest power of two that divides it."""
-        return min(self.vocab_size, self.schedule.hot_rows * evenness)
+        interval = self.interval(step)
+        if since_full % interval:
+            return 0
+        merge = since_full // interval
+        return min(self.vocab_size, self.schedule.hot_rows * (merge & -merge))
+
+    def interval(self, step: int) -> int:
+        """Steps between two merges around `step`: a power of two."""
+        if not self.schedule.first_doubling:
+            return 1
+        age = (self.epoch * self.schedule.steps + step) // self.schedule.first_doubling
+        return 1 << min(age.bit_length(), MOST_DOUBLINGS)
 
     def round_tokens(self, a_round: Round) -> int:
         """Kept tokens that all lanes together train in a round."""
@@ -141,21 +159,29 @@ def choose_schedule(train: Train, vocab_size: int, expected_tokens: float) -> Sc
         steps_a_round = max(1, round(REPORTS_PER_EPOCH / rounds))
         return Schedule(steps=rounds * steps_a_round, rounds=rounds, full_every_steps=1, hot_rows=0)
     hot_rows = default_hot_rows(train.lanes) if train.hot_rows is None else train.hot_rows
-    hot_every = train.hot_merge_every or default_hot_merge_every(train.lanes, hot_rows, lane_tokens)
+    hot_every = train.hot_merge_every or default_hot_merge_every(train.lanes, hot_rows or vocab_size, lane_tokens)
     full_every = train.merge_every or (lane_tokens / rounds if hot_rows else hot_every)
     steps_a_full = max(1, round(full_every / hot_every)) if hot_rows else 1
-    merges = max(rounds, round(lane_tokens / full_every))
-    return Schedule(steps=merges * steps_a_full, rounds=rounds, full_every_steps=steps_a_full, hot_rows=min(vocab_size, hot_rows))
+    steps = max(rounds, round(lane_tokens / full_every)) * steps_a_full
+    grows = train.hot_merge_every is None and steps_a_full > 1
+    doubling_tokens = min(DOUBLING_TOKENS_A_LANE * train.lanes, DOUBLING_TOKENS)
+    return Schedule(
+        steps=steps,
+        rounds=rounds,
+        full_every_steps=steps_a_full,
+        hot_rows=min(vocab_size, hot_rows),
+        first_doubling=max(1, round(doubling_tokens * steps / max(1.0, expected_tokens))) if grows else 0,
+    )
 
 
 def default_hot_rows(lanes: int) -> int:
-    """Rows of the smallest tier: more only where a step would get shorter than SHORTEST_STEP."""
+    """Rows of the smallest tier: more than HOT_ROWS only where a step would be shorter than SHORTEST_STEP."""
     return max(HOT_ROWS, SHORTEST_STEP * lanes // TOKENS_PER_RANK)
 
 
 def default_hot_merge_every(lanes: int, hot_rows: int, lane_tokens: float) -> float:
-    """Kept tokens a lane between two merges of the hot rows: TOKENS_PER_RANK for each of them over all lanes together,
-    but no fewer than MERGES_AN_EPOCH merges of an epoch of `lane_tokens`, however small the corpus."""
+    """Kept tokens a lane between the first merges: TOKENS_PER_RANK a hot row over all lanes together, but no fewer than
+    MERGES_AN_EPOCH merges in an epoch of `lane_tokens`."""
     return max(1.0, min(TOKENS_PER_RANK * max(hot_rows, HOT_ROWS) / lanes, lane_tokens / MERGES_AN_EPOCH))
 
 

@@ -9,7 +9,7 @@ import mlflow
 import numpy as np
 
 
-class ServedVectors(mlflow.pyfunc.PythonModel):  # type: ignore[misc, name-defined]  # untyped base class
+class ServedVectors(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]  # untyped base class
     """Looks words up in a .npy matrix that stays on disk until its rows are asked for."""
 
     def load_context(self, context) -> None:  # type: ignore[no-untyped-def]  # MLflow's own signature

@@ -243,25 +243,38 @@ def _write_output(
 
     def write(file: Any) -> None:
         with store.parquet_writer(file, pa.schema([("token", pa.int32())]), **_IDS_LAYOUT) as writer:
+            group: list[NDArray[np.int32]] = []
             for chunk in chunks:
                 ids_N, ends_S = tokenizer.encode(_marked(chunk, task.config.end_of_line), table)
-                writer.write_table(pa.table({"token": ids_N}), row_group_size=_GROUP_TOKENS)
+                group.append(ids_N)
                 lengths.append(np.diff(ends_S, prepend=0).astype(np.int32))
+                if sum(map(len, group)) >= _GROUP_TOKENS:
+                    _write_group(writer, group)
                 if counts.text_bytes - first_byte >= task.output_bytes:
                     break
+            _write_group(writer, group)
 
     tokens = store.write_file(stem.with_name(f"{stem.name}.tokens.parquet"), write)
     length_S = np.concatenate(lengths)
     if task.config.end_of_line is not None:
-        length_S = length_S.sum(keepdims=True, dtype=np.int32)
+        length_S = length_S.sum(keepdims=True, dtype=np.int64)
     token_count = int(length_S.sum(dtype=np.int64))
     tokens = store.Part(**(asdict(tokens) | {"rows": token_count, "tokens": token_count}))
     sentences = store.write_table(
-        stem.with_name(f"{stem.name}.sentences.parquet"), pa.table({"length": length_S[length_S > 0]}), **_IDS_LAYOUT
+        stem.with_name(f"{stem.name}.sentences.parquet"), pa.table({"length": length_S[length_S > 0].astype(np.int32)}), **_IDS_LAYOUT
     )
     counted = pa.table({"word": word_array(table), "count": table.words()[2]})
     words = store.write_table(stem.with_name(f"{stem.name}.words.parquet"), counted, **_WORDS_LAYOUT)
     return Output(tokens, sentences, words), table
+
+
+def _write_group(writer: Any, group: list[NDArray[np.int32]]) -> None:
+    """Writes what is in `group` as one row group and empties it."""
+    import pyarrow as pa
+
+    if group:
+        writer.write_table(pa.table({"token": np.concatenate(group)}), row_group_size=2 * _GROUP_TOKENS)
+        group.clear()
 
 
 def _marked(chunk: bytes, end_of_line: str | None) -> bytes:

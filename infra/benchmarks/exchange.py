@@ -107,7 +107,7 @@ def bytes_sent_by_a_host(places: tuple[Place, ...], rows: int) -> int:
 def open_cluster(workers: int, is_encrypted: bool) -> Iterator[tuple[Client, list[str]]]:
     with (
         LocalCluster(
-            n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None, host="127.0.0.1",
+            n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=":0", host="127.0.0.1",
             security=is_encrypted or None, protocol="tls://" if is_encrypted else "tcp://",
         ) as cluster,
         Client(cluster) as client,
@@ -123,6 +123,24 @@ def measure(client: Client, places: tuple[Place, ...], rows: int, repeats: int) 
         for index, place in enumerate(places)
     ]
     return client.gather(futures)[0]  # type: ignore[no-any-return]
+
+
+def summarise(times: list[tuple[float, float]]) -> dict[str, Any]:
+    seconds = [wall for wall, _ in times]
+    low, median, high = statistics.quantiles(seconds, n=4)
+    worked = statistics.median(processor for _, processor in times)
+    return {"least_s": min(seconds), "median_s": median, "quartiles_s": [low, high], "processor_s": worked}
+
+
+def print_table(results: list[dict[str, Any]]) -> None:
+    print("    rows  way       least ms  median ms       quartiles ms  processor ms  MB a host sends")
+    for row in results:
+        low, high = (f"{1e3 * value:.2f}" for value in row["quartiles_s"])
+        least, median, worked = (1e3 * row[f"{name}_s"] for name in ("least", "median", "processor"))
+        print(
+            f"{row['rows']:>8}  {row['way']:8} {least:>9.2f} {median:>10.2f} {low + ' – ' + high:>18} {worked:>13.2f} "
+            f"{row['host_bytes'] / 1e6:>16.2f}"
+        )
 
 
 def main() -> None:
@@ -145,31 +163,10 @@ def main() -> None:
                     places = places_of(way, addresses, options.lanes)
                     times[way.name] += measure(client, places, rows, -(-options.repeats // options.turns))
             for way in ways:
-                client, addresses = encrypted if way.is_encrypted else plain
-                seconds = [wall for wall, _ in times[way.name]]
-                low, median, high = statistics.quantiles(seconds, n=4)
-                least = min(seconds)
-                worked = statistics.median(cpu for _, cpu in times[way.name])
+                _, addresses = encrypted if way.is_encrypted else plain
                 sent = bytes_sent_by_a_host(places_of(way, addresses, options.lanes), rows)
-                results.append(
-                    {
-                        "way": way.name,
-                        "rows": rows,
-                        "median_s": median,
-                        "least_s": least,
-                        "processor_s": worked,
-                        "quartiles_s": [low, high],
-                        "host_bytes": sent,
-                    }
-                )
-    print(
-        f"{'rows':>8}  {'way':8} {'least ms':>9} {'median ms':>10} {'quartiles ms':>18} {'processor ms':>13} {'MB a host sends':>16}"
-    )
-    for row in results:
-        low, high = (f"{1e3 * value:.2f}" for value in row["quartiles_s"])
-        print(
-            f"{row['rows']:>8}  {row['way']:8} {1e3 * row['least_s']:>9.2f} {1e3 * row['median_s']:>10.2f} {low + ' – ' + high:>18} {1e3 * row['processor_s']:>13.2f} {row['host_bytes'] / 1e6:>16.2f}"
-        )
+                results.append({"way": way.name, "rows": rows} | summarise(times[way.name]) | {"host_bytes": sent})
+    print_table(results)
     document = {
         "participants": options.participants, "lanes": options.lanes, "vector_size": VECTOR_SIZE, "merge": "adasum",
         "cores": len(os.sched_getaffinity(0)), "python": platform.python_version(), "results": results,

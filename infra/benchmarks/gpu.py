@@ -90,7 +90,8 @@ def measure_speed(kernels: Any, corpus: Corpus, bandwidth: float, repeats: int) 
     rows = []
     print(f"{'D':>4} {'mode':>11} {'blocks':>6} {'M tokens/s':>11} {'spread':>7} {'GB/s':>8} {'of copy':>8}")
     for size in SIZES:
-        runs: list[dict[str, Any]] = [{"mode": "sequential"}, *({"mode": "concurrent", "thread_blocks": blocks} for blocks in THREAD_BLOCKS)]
+        runs: list[dict[str, Any]] = [{"mode": "sequential"}]
+        runs += [{"mode": "concurrent", "thread_blocks": blocks} for blocks in THREAD_BLOCKS]
         for options in runs:
             rates = tokens_per_second(kernels, corpus, stream, size, repeats, **options)
             rate = statistics.median(rates)

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 from distributed.security import Security
 
+from pipeline import lanes
 from pipeline.cluster import DaskWorkers, InProcess, Workers, open_workers
 from pipeline.config import Cluster, RunConfig, Tls, parse_config
 from pipeline.crew import choose_crew
@@ -114,7 +115,7 @@ def test_a_run_on_an_existing_tls_scheduler_with_two_hosts_gives_the_bits_of_one
 ) -> None:
     started = [cluster.start_worker(host) for host in ("a", "b", "b")]
     with cluster.connect(workers=3) as workers:
-        assert [member.host for member in choose_crew(workers.members(), lanes=4)] == ["a", "b", "b"]
+        assert [member.host for member in choose_crew(workers.members(), 4)] == ["a", "b", "b"]
     address: dict[str, object] = {"kind": "address", "address": cluster.address, "tls": cluster.tls}
     summary = run(bench.config("whole", cluster=address), progress=Progress(quiet=True))
     assert summary["vectors"]["sha256"] == bench.digest
@@ -131,6 +132,11 @@ def test_three_hosts_that_become_two_in_the_middle_of_a_round_give_the_same_bits
         assert token.exists(), "the failpoint was never reached"
         assert [member.host for member in workers.members()] == ["a", "b", "b"]
     cluster.stop(started)
+
+
+def test_after_training_no_process_holds_lanes_any_more(bench: Bench) -> None:
+    assert bench.digest
+    assert lanes._held is None
 
 
 def test_a_driver_without_certificates_is_turned_away(cluster: TlsCluster) -> None:

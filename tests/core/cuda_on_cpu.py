@@ -31,7 +31,8 @@ template <class... A, size_t... I>
 void call(void (*kernel)(A...), void** arguments, std::index_sequence<I...>) { kernel(*(A*)arguments[I]...); }
 
 template <class... A>
-int run(void (*kernel)(A...), int blocks, int threads, int bytes, unsigned schedule, void** arguments, const int* sizes, int count)
+int run(
+    void (*kernel)(A...), int blocks, int threads, int bytes, unsigned schedule, void** arguments, const int* sizes, int count)
 {
     const int expected[] = {(int)sizeof(A)...};
     if (count != (int)sizeof...(A))

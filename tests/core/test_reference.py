@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -15,8 +16,15 @@ ALPHA = 1e-3
 STEP = 1e-5
 
 
-def _stream(tokens: list[int], left: list[int], right: list[int]) -> tuple[NDArray[np.int32], ...]:
-    return np.array(tokens, np.int32), np.array(left, np.uint8), np.array(right, np.uint8)  # type: ignore[return-value]
+Model = Literal["cbow", "skipgram"]
+Gradient = Literal["word2vec", "exact"]
+
+
+Columns = tuple[NDArray[np.int32], NDArray[np.uint8], NDArray[np.uint8]]
+
+
+def _stream(tokens: list[int], left: list[int], right: list[int]) -> Columns:
+    return np.array(tokens, np.int32), np.array(left, np.uint8), np.array(right, np.uint8)
 
 
 # One target each, so that nothing else moves between its loss and its update. Noise words are drawn from [0, 4] or [4, 4].
@@ -34,7 +42,7 @@ BRANCHES = {
 
 @pytest.mark.parametrize("model", ["cbow", "skipgram"])
 @pytest.mark.parametrize("branch", BRANCHES)
-def test_exact_updates_are_minus_alpha_times_the_two_sided_finite_difference_of_the_loss(branch: str, model: str) -> None:
+def test_exact_updates_are_minus_alpha_times_the_two_sided_finite_difference_of_the_loss(branch: str, model: Model) -> None:
     tokens, left, right, noise = BRANCHES[branch]
     tokens_N, left_N, right_N = _stream(tokens, left, right)
     if model == "skipgram":
@@ -49,7 +57,7 @@ def test_exact_updates_are_minus_alpha_times_the_two_sided_finite_difference_of_
         loss, _ = reference.train_slice(
             a, b, tokens_N, left_N, right_N, 0, len(tokens_N), table,
             model=model, gradient="exact", negative=3, alpha_start=alpha, alpha_end=alpha, seed=11,
-        )  # type: ignore[call-overload]  # fmt: skip
+        )  # fmt: skip
         return loss
 
     moved = (w_in.copy(), w_out.copy())
@@ -71,19 +79,20 @@ def test_word2vec_gradient_moves_each_context_row_by_n_times_the_exact_one() -> 
     generator = np.random.default_rng(5)
     start = generator.normal(size=(2, V, D))
     changes = {}
-    for gradient in ("word2vec", "exact"):
+    gradients: tuple[Gradient, Gradient] = ("word2vec", "exact")
+    for gradient in gradients:
         w_in, w_out = start.copy()
         reference.train_slice(
             w_in, w_out, tokens_N, left_N, right_N, 0, 5, np.array([4, 0], np.int32),
             model="cbow", gradient=gradient, negative=2, alpha_start=0.1, alpha_end=0.1, seed=1,
-        )  # type: ignore[arg-type]  # fmt: skip
+        )  # fmt: skip
         changes[gradient] = (w_in - start[0], w_out - start[1])
     np.testing.assert_allclose(changes["word2vec"][0], 3 * changes["exact"][0], atol=1e-15)
     np.testing.assert_array_equal(changes["word2vec"][1], changes["exact"][1])
 
 
 @pytest.mark.parametrize("model", ["cbow", "skipgram"])
-def test_targets_without_context_and_empty_slices_train_nothing(model: str) -> None:
+def test_targets_without_context_and_empty_slices_train_nothing(model: Model) -> None:
     tokens_N, left_N, right_N = _stream([0, 1, 2], [0, 0, 0], [0, 0, 0])
     matrices = np.random.default_rng(0).normal(size=(2, V, D))
     before = matrices.copy()
@@ -91,7 +100,7 @@ def test_targets_without_context_and_empty_slices_train_nothing(model: str) -> N
         loss, examples = reference.train_slice(
             matrices[0], matrices[1], tokens_N, left_N, right_N, 0, stop, np.array([0, 4], np.int32),
             model=model, gradient="exact", negative=2, alpha_start=0.1, alpha_end=0.1, seed=1,
-        )  # type: ignore[arg-type]  # fmt: skip
+        )  # fmt: skip
         assert (loss, examples) == (0.0, 0)
     np.testing.assert_array_equal(matrices, before)
 
@@ -111,6 +120,20 @@ def test_one_cbow_target_by_hand() -> None:
     np.testing.assert_allclose(w_out[:, 0], [0.5 - 0.1 * target_error * 2, -0.25 - 0.1 * noise_error * 2, 7.0])
     step = 0.1 * (target_error * 0.5 + noise_error * -0.25)
     np.testing.assert_allclose(w_in[:, 0], [9.0, 1.0 - step, 3.0 - step])
+
+
+@pytest.mark.parametrize("model", ["cbow", "skipgram"])
+def test_noise_equal_to_the_target_is_skipped_in_loss_and_updates(model: Model) -> None:
+    tokens_N, left_N, right_N = _stream([1, 2], [0, 1], [0, 0])
+    w_in, w_out = np.random.default_rng(2).normal(size=(2, V, D))
+    logit = float(w_in[1] @ w_out[2])
+    before = w_out.copy()
+    loss, _ = reference.train_slice(
+        w_in, w_out, tokens_N, left_N, right_N, 0, 2, np.array([2, 2], np.int32),
+        model=model, gradient="exact", negative=4, alpha_start=0.1, alpha_end=0.1, seed=1,
+    )  # fmt: skip
+    assert loss == pytest.approx(math.log1p(math.exp(-logit)))
+    np.testing.assert_array_equal(np.flatnonzero((w_out != before).any(1)), [2])
 
 
 def test_alpha_falls_linearly_from_block_to_block() -> None:

@@ -186,7 +186,7 @@ LINES = st.lists(
 
 
 @given(lines=LINES, block=st.integers(1, 400), look=st.integers(64, 200))
-@settings(max_examples=300, derandomize=True, deadline=None)
+@settings(max_examples=150, derandomize=True, deadline=None)
 def test_no_word_is_lost_doubled_or_split_wherever_a_file_is_cut(
     tmp_path_factory: pytest.TempPathFactory, lines: list[str], block: int, look: int
 ) -> None:
@@ -202,7 +202,7 @@ def test_no_word_is_lost_doubled_or_split_wherever_a_file_is_cut(
 
 
 @given(lines=st.lists(st.text(alphabet="ab c", max_size=40), max_size=40), block=st.integers(1, 400))
-@settings(max_examples=150, derandomize=True, deadline=None)
+@settings(max_examples=80, derandomize=True, deadline=None)
 def test_lines_stay_whole_wherever_a_file_is_cut(tmp_path_factory: pytest.TempPathFactory, lines: list[str], block: int) -> None:
     path = write(tmp_path_factory.getbasetemp() / "lines.txt", "\n".join(lines))
     text, _ = read(path, block_bytes=block)
@@ -325,7 +325,7 @@ def test_a_file_that_vanished_or_became_a_pipe_is_named(tmp_path: Path) -> None:
 # ── size ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 _MEASURED = """
-import resource, sys
+import re, sys
 from pathlib import Path
 from pipeline.cluster import InProcess
 from pipeline.config import parse_config
@@ -334,13 +334,15 @@ from pipeline.tokenize import build_tokens
 config = parse_config({"corpus": {"inputs": [sys.argv[1]], "max_ratio": 1000000}})
 tokens = build_tokens(config, plan_corpus(config.corpus), InProcess(), Path(sys.argv[2]))
 totals = tokens.manifest.totals
-peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+peak_mb = int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) // 1024
 print(totals["tokens"], totals["dropped_long_tokens"], totals["text_bytes"], peak_mb)
 """
 
 
 def measure(path: Path, workdir: Path) -> list[int]:
     """[tokens, dropped, bytes of text, peak MB] of tokenizing a file in a process of its own."""
+    if not Path("/proc/self/status").exists():
+        pytest.skip("the peak memory of one process is read from /proc, which is not here")
     done = subprocess.run([sys.executable, "-c", _MEASURED, str(path), str(workdir)], capture_output=True, text=True, check=True)
     return [int(number) for number in done.stdout.split()]
 
@@ -359,11 +361,11 @@ def test_a_line_of_two_gigabytes_without_a_space_is_one_dropped_token(tmp_path: 
 
 
 @pytest.mark.slow
-def test_two_sparse_gigabytes_pass_in_bounded_memory(tmp_path: Path) -> None:
+def test_half_a_sparse_gigabyte_passes_in_bounded_memory(tmp_path: Path) -> None:
     path = tmp_path / "x.txt"
     with open(path, "wb") as file:
         file.write(b"before ")
-        file.truncate(2 << 30)
+        file.truncate(1 << 29)
         file.seek(0, os.SEEK_END)
         file.write(b" after\n")
     tokens, dropped, _, peak_mb = measure(path, tmp_path / "work")

@@ -34,7 +34,7 @@ def client() -> Iterator[Client]:
     with (
         LocalCluster(
             n_workers=WORKERS, threads_per_worker=1, processes=False, protocol="tcp", host="127.0.0.1",
-            dashboard_address=None, worker_dashboard_address=None, silence_logs=50,
+            dashboard_address=":0", worker_dashboard_address=None, silence_logs=50,
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):  # fmt: skip
@@ -99,10 +99,10 @@ def leave_or_wait(key: str, addresses: list[str], participant: int) -> float:
     links, other = open_pair(key, addresses, participant)
     started = time.monotonic()
     if participant == 0:
-        links.send(other, (1, "last"), [rows(60_000, 7)])
+        links.send(other, (1, "last"), [rows(1_000_000, 7)])
         links.close()
         return 0.0
-    np.testing.assert_array_equal(links.receive(other, (1, "last"))[0], rows(60_000, 7))
+    np.testing.assert_array_equal(links.receive(other, (1, "last"))[0], rows(1_000_000, 7))
     try:
         links.receive(other, (2, "never"))
     finally:
@@ -114,12 +114,46 @@ def leave_or_wait(key: str, addresses: list[str], participant: int) -> float:
 def test_what_was_sent_before_leaving_arrives_and_then_waiting_ends_at_once(client: Client) -> None:
     left, waited = together(client, leave_or_wait)
     assert left == 0.0
-    assert "the link to participant 0" in waited
+    assert waited == "participant 0 left the round before it sent merge 2, never"
+
+
+def leave_one_waiting_for_another(key: str, addresses: list[str], participant: int) -> float:
+    peers = {peer: address for peer, address in enumerate(addresses) if peer != participant}
+    links = join_group(key, participant, peers, 20)
+    if participant == 2:
+        time.sleep(0.3)
+        links.send(1, (1, "rows"), [rows(1, 5)])
+    received = float(links.receive(2, (1, "rows"))[0][0, 0]) if participant == 1 else 0.0
+    links.close()
+    return received
+
+
+def test_a_peer_that_is_done_and_leaves_disturbs_nobody_who_waits_for_another(client: Client) -> None:
+    assert together(client, leave_one_waiting_for_another, count=3) == [0.0, 5.0, 0.0]
+
+
+def break_off_or_wait(key: str, addresses: list[str], participant: int) -> float:
+    links, other = open_pair(key, addresses, participant)
+    started = time.monotonic()
+    try:
+        if participant == 0:
+            # What the kernel does to the connections of a process that is killed.
+            links._plugin.loop.call_soon_threadsafe(links._comms[other].abort)
+        links.receive(other, (1, "rows"))
+    finally:
+        links.close()
+        assert time.monotonic() - started < 5
+    return 0.0
+
+
+def test_a_link_that_breaks_ends_the_waiting_at_both_ends_at_once(client: Client) -> None:
+    broken = together(client, break_off_or_wait)
+    assert [text.split(" at ")[0] for text in broken] == ["the link to participant 1", "the link to participant 0"]
 
 
 def stay_away(key: str, addresses: list[str], participant: int) -> str:
     if participant == 0:
-        open_pair(key, addresses, participant, patience_s=0.3)[0].receive(1, (1, "rows"))
+        open_pair(key, addresses, participant, patience_s=2)[0].receive(1, (1, "rows"))
     return "not there"
 
 
@@ -131,7 +165,7 @@ def wait_for_caller(key: str, addresses: list[str], participant: int) -> str:
 
 def test_who_waits_for_a_worker_that_never_comes_names_it_after_its_patience(client: Client) -> None:
     waited, _ = together(client, stay_away)
-    assert waited == "waited 0.3 s for participant 1 (merge 1, rows), which did not come; its worker is taken for lost"
+    assert waited == "waited 2 s for participant 1 (merge 1, rows), which did not come; its worker is taken for lost"
     _, waited = together(client, wait_for_caller)
     assert waited.startswith("waited 0.3 s for participant 0 at tcp://")
 

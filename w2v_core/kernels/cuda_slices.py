@@ -42,7 +42,11 @@ WARP = 32
 THREADS = 512
 """16 warps, one for each group of a block: the shortest time from reading a block's rows to writing them."""
 DEFAULT_THREAD_BLOCKS = 16
-"""2,048 targets in flight; decision 0010 has the measurement."""
+"""2,048 targets in flight: decision 0010 has the table of quality, and why more is not needed for speed."""
+FEWEST_THREAD_BLOCKS = 4
+SHORTEST_RUN = 128
+"""Blocks of the stream a thread block should have to itself. Runs this far apart share few rare words; in shorter slices
+fewer thread blocks keep the quality, down to the fewest above."""
 WIDEST_SPAN = 255
 ANY_BUILD = (8, 1)
 """(row_floats, negative) for kernels that do not depend on them."""
@@ -115,7 +119,8 @@ def train_slice(
     build = (row_floats, negative)
     report = _checked_report(device, build, stream, vocab_size, (tokens_N, left_N, right_N))
     found = device.to_host(report).view(REPORT)[0]
-    blocks = 1 if mode == "sequential" else min(thread_blocks or default_thread_blocks(device), _blocks(start, stop))
+    in_slice = math.ceil((stop - start) / BLOCK)
+    blocks = 1 if mode == "sequential" else min(thread_blocks or default_thread_blocks(in_slice), in_slice)
     losses, examples = (device.to_device(np.zeros(blocks * THREADS // WARP, dtype)) for dtype in (np.float64, np.int64))
     common = [
         *parameters, stream.tokens, stream.left, stream.right, np.int64(stream.start), np.int64(stream.stop),
@@ -186,9 +191,9 @@ def mark_touched(
             host[...] = device.to_host(marks)
 
 
-def default_thread_blocks(device: Device) -> int:
-    """Thread blocks of a concurrent slice: no more than the device runs at once, one a multiprocessor."""
-    return min(DEFAULT_THREAD_BLOCKS, device.multiprocessors)
+def default_thread_blocks(blocks: int) -> int:
+    """Thread blocks of a concurrent slice of so many blocks."""
+    return min(blocks, max(FEWEST_THREAD_BLOCKS, min(DEFAULT_THREAD_BLOCKS, blocks // SHORTEST_RUN)))
 
 
 @dataclass(frozen=True)
@@ -305,10 +310,6 @@ def _check_mode(mode: str, thread_blocks: int | None) -> None:
         raise ValueError(f"expected mode concurrent or sequential, found {mode!r}")
     if thread_blocks is not None and thread_blocks < 1:
         raise ValueError(f"expected thread_blocks >= 1, found {thread_blocks}")
-
-
-def _blocks(start: int, stop: int) -> int:
-    return math.ceil((stop - start) / BLOCK)
 
 
 def _grid(device: Device, threads: int) -> int:

@@ -40,7 +40,7 @@ def train_slice(
 ) -> SliceResult:  # fmt: skip
     """See `Kernels.train_slice`. Every array may be NumPy's or CuPy's; waits for the device.
 
-    `thread_blocks`: blocks of 128 targets in flight (default `cuda_slices.DEFAULT_THREAD_BLOCKS`).
+    `thread_blocks`: blocks of 128 targets in flight (default `cuda_slices.default_thread_blocks`: 4 to 16 by length).
     Raises RuntimeError without a usable device.
     """
     return cuda_slices.train_slice(

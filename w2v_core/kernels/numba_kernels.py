@@ -14,7 +14,6 @@ named after the last use, or held by the caller.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,7 +23,6 @@ from numpy.typing import NDArray
 from w2v_core.kernels import (
     FloatRows,
     Gradient,
-    Merge,
     Model,
     SliceResult,
     check_slice,
@@ -34,10 +32,12 @@ from w2v_core.kernels import (
     raise_bad_word,
 )
 from w2v_core.kernels import row_operations as op
+from w2v_core.kernels.merge_kernels import merge_rows
 from w2v_core.reference import BLOCK, GROUP, GROUPS, SLOTS
 
 name = "numba"
 mark_touched = numpy_kernels.mark_touched
+__all__ = ["mark_touched", "merge_rows", "name", "train_slice"]
 
 _LINE_FLOATS = 16
 _SPLITMIX = tuple(np.uint64(constant) for constant in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
@@ -87,9 +87,13 @@ class _Span(NamedTuple):
 
 
 @njit(nogil=True, cache=True)
-def _span_of(tokens_N: Any, left_N: Any, right_N: Any, start: int, stop: int) -> _Span:
+def _span_of(tokens_N: Any, left_N: Any, right_N: Any, start: int, stop: int) -> Any:
+    """The `_Span` of a slice; its rows are not checked yet."""
     rows = np.int64(tokens_N.shape[0])
-    most_left, most_right, first, last = np.int64(0), np.int64(0), np.int64(start), np.int64(stop)
+    most_left: Any = np.int64(0)
+    most_right: Any = np.int64(0)
+    first: Any = np.int64(start)
+    last: Any = np.int64(stop)
     # No way out of the loop, so that it can be vectorised; a bad span is looked for only if there is one.
     for i in range(start, stop):
         left, right = np.int64(left_N[i]), np.int64(right_N[i])
@@ -222,7 +226,7 @@ def _train_group(
     group: _Group, hidden: int, stride: int, gradients: int, words: int, targets: int, noise_words: int, noise: int,
     negative: int, row_bytes: int,
 ) -> None:  # fmt: skip
-    """Trains W_out and leaves −α·gradient of the hidden rows in `gradients`. Hidden rows and gradients are `stride` bytes apart."""
+    """Trains W_out and leaves −α·gradient of the hidden rows in `gradients`; both kinds of row are `stride` bytes apart."""
     partials = group.partials
     k = min(negative, 2)
     if k == 2:
@@ -419,7 +423,7 @@ def _train_skipgram(
         last = min(first + BLOCK, stop)
         _set_alpha(scratch, alphas, first, start, stop)
         for group in range(min(GROUPS, last - first)):
-            widest = 0
+            widest: Any = 0
             for i in range(first + group, last, GROUPS):
                 widest = max(widest, np.int64(left_N[i]) + np.int64(right_N[i]))
             first_draw = ((first - start) // BLOCK * GROUPS + group) * SLOTS * negative
@@ -452,48 +456,3 @@ def _train_skipgram(
                     if words[u] >= 0:
                         op.add_rows(inputs[u], inputs[u], gradients + u * row_bytes, row_bytes)
     return _loss_of(scratch), examples, _NO_BAD_NOISE
-
-
-# ── merging ──────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def merge_rows(base_RD: FloatRows, lanes: Sequence[FloatRows], method: Merge) -> None:
-    """See `Kernels.merge_rows`. Releases the GIL."""
-    numpy_kernels.check_merge(base_RD, lanes, method)
-    addresses_L = np.array([lane.ctypes.data for lane in lanes], np.int64)
-    _merge(base_RD, addresses_L, method == "adasum")
-
-
-@njit(nogil=True, cache=True)
-def _merge(base_RD: Any, addresses_L: Any, adasum: bool) -> None:
-    lanes, row_floats = addresses_L.shape[0], base_RD.shape[1]
-    row_bytes = row_floats * 4
-    base = _address(base_RD)
-    changes_LD = np.zeros((lanes + 1, row_floats), np.float32)
-    changes_LD[lanes, 0] = 1.0 if adasum else np.float32(1.0) / np.float32(lanes)
-    changes = _address(changes_LD)
-    for r in range(base_RD.shape[0]):
-        row = base + r * row_bytes
-        for lane in range(lanes):
-            op.subtract_rows(changes + lane * row_bytes, addresses_L[lane] + r * row_bytes, row, row_bytes)
-        width = lanes
-        while width > 1:
-            for pair in range(width // 2):
-                left, right = changes + 2 * pair * row_bytes, changes + (2 * pair + 1) * row_bytes
-                if adasum:
-                    op.adasum_row(changes + pair * row_bytes, left, right, row_bytes)
-                else:
-                    op.add_rows(changes + pair * row_bytes, left, right, row_bytes)
-            if width % 2:
-                op.copy_row(changes + (width // 2) * row_bytes, changes + (width - 1) * row_bytes, row_bytes)
-            width = (width + 1) // 2
-        if lanes > 1:
-            op.add_scaled_row(changes, row, changes, changes + lanes * row_bytes, row_bytes)
-        else:
-            # base + (lane − base) need not be the lane's bits.
-            op.copy_row(changes, addresses_L[0] + r * row_bytes, row_bytes)
-        op.copy_row(row, changes, row_bytes)
-        for lane in range(lanes):
-            op.copy_row(addresses_L[lane] + r * row_bytes, changes, row_bytes)
-    # Named once more, so that Numba keeps it to the end.
-    changes_LD[lanes, 0] = 0.0

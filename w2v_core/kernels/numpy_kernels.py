@@ -114,7 +114,7 @@ def _train_group(
     loss = float(softplus(-target_U).sum()) + float(np.where(counted_UK, softplus(noise_UK), 0.0).sum())
     target_step_U = alpha * sigmoid(-target_U)
     noise_step_UK = np.where(counted_UK, -alpha * sigmoid(noise_UK), np.float32(0))
-    step_UD: FloatRows = target_step_U[:, None] * target_UD + noise_step_UK @ noise_KD
+    step_UD = (target_step_U[:, None] * target_UD + noise_step_UK @ noise_KD).astype(np.float32, copy=False)
     # `add.at` adds one after the other, so words that occur twice get both steps.
     np.add.at(w_out_VD, words_U, target_step_U[:, None] * hidden_UD)
     np.add.at(w_out_VD, noise_K, noise_step_UK.T @ hidden_UD)
@@ -187,7 +187,8 @@ def check_merge(base_RD: FloatRows, lanes: Sequence[FloatRows], method: str) -> 
     if not lanes:
         raise ValueError("merge_rows needs at least one lane, found none")
     for label, array in [("base_RD", base_RD), *((f"lane {index}", lane) for index, lane in enumerate(lanes))]:
-        if array.dtype != np.float32 or array.ndim != 2 or array.shape[1] % ROW_FLOATS or array.shape != base_RD.shape or not array.flags.c_contiguous:
+        shaped = array.ndim == 2 and array.shape == base_RD.shape and array.shape[1] % ROW_FLOATS == 0
+        if array.dtype != np.float32 or not shaped or not array.flags.c_contiguous:
             raise TypeError(
                 f"{label}: expected C-contiguous float32 rows of shape {base_RD.shape}, a multiple of {ROW_FLOATS} wide, "
                 f"found {array.dtype} {array.shape}, contiguous: {array.flags.c_contiguous}"

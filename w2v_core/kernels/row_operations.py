@@ -10,7 +10,7 @@ that it needs at most one load for a multiply-add and keeps its sums in the sixt
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -36,34 +36,15 @@ INVERSE, SCALE, ALPHA, LINEAR, PRODUCT, EXPONENTS, SETTINGS_FLOATS = 0, 8, 16, 3
 V8L = ir.VectorType(I64, LANES)
 
 
-def _columns(
-    e: Emitter, row_bytes: Value, wide: int, body: Callable[..., list[Value] | None], carried: Sequence[Value] = ()
-) -> list[Value]:
-    """Runs body(offset, *carried) for every vector of a row, `wide` of them a turn, then one by one; the carried values.
-
-    With one vector a turn the short loops take two fetches a turn wherever they straddle a line of code, and where code
-    lies is luck: the same kernel ran 25 % slower in another place.
-    """
-    step = wide * VECTOR_BYTES
-    whole = e.builder.sub(row_bytes, e.builder.srem(row_bytes, e.integer(step)))
-    with e.loop(e.integer(0), whole, step, carried) as columns:
-        state = columns.state
-        for vector in range(wide):
-            state = body(_at(e, columns.index, vector), *state) or []
-        columns.next = state
-    with e.loop(whole, row_bytes, VECTOR_BYTES, columns.state) as rest:
-        rest.next = body(rest.index, *rest.state) or []
-    return rest.state
-
-
-def _tiles(e: Emitter, row_bytes: Value, wide: int, body: Callable[[Value, int], None]) -> None:
-    """Runs body(offset, vectors) over a row, `wide` vectors at a time, then one by one."""
+def _columns(e: Emitter, row_bytes: Value, wide: int, body: Callable[[Value, int], None]) -> None:
+    """Runs body(byte offset, vectors) over a row: `wide` vectors at a time, then one by one."""
     step = wide * VECTOR_BYTES
     whole = e.builder.sub(row_bytes, e.builder.srem(row_bytes, e.integer(step)))
     with e.loop(e.integer(0), whole, step) as columns:
         body(columns.index, wide)
-    with e.loop(whole, row_bytes, VECTOR_BYTES) as columns:
-        body(columns.index, 1)
+    if wide > 1:
+        with e.loop(whole, row_bytes, VECTOR_BYTES) as columns:
+            body(columns.index, 1)
 
 
 def _at(e: Emitter, offset: Value, vector: int) -> Value:
@@ -74,32 +55,32 @@ def _row(e: Emitter, address: Value, row_bytes: Value, index: int) -> Value:
     return e.builder.add(address, e.builder.mul(row_bytes, e.integer(index))) if index else address
 
 
-UNROLL = 4
-"""Vectors a turn of the loops that only load, add and store."""
-
-
 @operation(3)
 def zero_rows(e: Emitter, target: Value, row_bytes: Value, rows: Value) -> None:
     """target = 0, `rows` rows."""
-    _columns(e, e.builder.mul(row_bytes, rows), UNROLL, lambda at: e.store(e.splat(0.0), target, at))
-
-
-@operation(3)
-def copy_row(e: Emitter, target: Value, source: Value, row_bytes: Value) -> None:
-    """target = source."""
-    _columns(e, row_bytes, UNROLL, lambda at: e.store(e.load(source, at), target, at))
+    with e.loop(e.integer(0), e.builder.mul(row_bytes, rows), VECTOR_BYTES) as columns:
+        e.store(e.splat(0.0), target, columns.index)
 
 
 @operation(4)
 def add_rows(e: Emitter, target: Value, a: Value, b: Value, row_bytes: Value) -> None:
     """target = a + b."""
-    _columns(e, row_bytes, UNROLL, lambda at: e.store(e.builder.fadd(e.load(a, at), e.load(b, at)), target, at))
+    with e.loop(e.integer(0), row_bytes, VECTOR_BYTES) as columns:
+        e.store(e.builder.fadd(e.load(a, columns.index), e.load(b, columns.index)), target, columns.index)
 
 
 @operation(4)
 def subtract_rows(e: Emitter, target: Value, a: Value, b: Value, row_bytes: Value) -> None:
     """target = a − b."""
-    _columns(e, row_bytes, UNROLL, lambda at: e.store(e.builder.fsub(e.load(a, at), e.load(b, at)), target, at))
+    with e.loop(e.integer(0), row_bytes, VECTOR_BYTES) as columns:
+        e.store(e.builder.fsub(e.load(a, columns.index), e.load(b, columns.index)), target, columns.index)
+
+
+@operation(3)
+def copy_row(e: Emitter, target: Value, source: Value, row_bytes: Value) -> None:
+    """target = source."""
+    with e.loop(e.integer(0), row_bytes, VECTOR_BYTES) as columns:
+        e.store(e.load(source, columns.index), target, columns.index)
 
 
 @operation(5)
@@ -147,13 +128,8 @@ def _prefetch(level: int) -> Any:
     @operation(2)
     def prefetch_row(e: Emitter, address: Value, row_bytes: Value) -> None:
         """Asks for the lines of a row that starts on any vector."""
-        last = e.builder.sub(row_bytes, e.integer(1))
-        with e.loop(e.integer(0), row_bytes, 4 * LINE_BYTES) as columns:
-            for line in range(4):
-                # Behind the end the last line is asked for again, which costs less than another loop.
-                offset = e.builder.add(columns.index, e.integer(line * LINE_BYTES))
-                inside = e.builder.icmp_signed("<", offset, last)
-                e.prefetch(address, e.builder.select(inside, offset, last), level)
+        with e.loop(e.integer(0), row_bytes, LINE_BYTES) as columns:
+            e.prefetch(address, columns.index, level)
 
     return prefetch_row
 
@@ -161,27 +137,21 @@ def _prefetch(level: int) -> Any:
 prefetch_near, prefetch_far = _prefetch(3), _prefetch(2)
 
 
-@operation(5)
-def window_row(e: Emitter, hidden: Value, upper: Value, lower: Value, own: Value, row_bytes: Value) -> None:
-    """hidden = upper − lower − own: the sum of the context rows."""
-
-    def body(at: Value) -> None:
-        window = e.builder.fsub(e.load(upper, at), e.load(lower, at))
-        e.store(e.builder.fsub(window, e.load(own, at)), hidden, at)
-
-    _columns(e, row_bytes, UNROLL, body)
-
-
 @operation(6)
 def add_two_rows(e: Emitter, second: Value, first: Value, start: Value, a: Value, b: Value, row_bytes: Value) -> None:
     """first = start + a; second = first + b: two steps of a prefix sum, of which one waits for the step before."""
+    with e.loop(e.integer(0), row_bytes, VECTOR_BYTES) as columns:
+        total = e.builder.fadd(e.load(start, columns.index), e.load(a, columns.index))
+        e.store(total, first, columns.index)
+        e.store(e.builder.fadd(total, e.load(b, columns.index)), second, columns.index)
 
-    def body(at: Value) -> None:
-        total = e.builder.fadd(e.load(start, at), e.load(a, at))
-        e.store(total, first, at)
-        e.store(e.builder.fadd(total, e.load(b, at)), second, at)
 
-    _columns(e, row_bytes, UNROLL, body)
+@operation(5)
+def window_row(e: Emitter, hidden: Value, upper: Value, lower: Value, own: Value, row_bytes: Value) -> None:
+    """hidden = upper − lower − own: the sum of the context rows."""
+    with e.loop(e.integer(0), row_bytes, VECTOR_BYTES) as columns:
+        window = e.builder.fsub(e.load(upper, columns.index), e.load(lower, columns.index))
+        e.store(e.builder.fsub(window, e.load(own, columns.index)), hidden, columns.index)
 
 
 def _products(count: int, with_targets: bool) -> Any:
@@ -199,21 +169,17 @@ def _products(count: int, with_targets: bool) -> Any:
         for half in range(0, GROUP, HALF):
             rows = [_row(e, hidden, stride, half + u) for u in range(HALF)]
             targets = [e.load(target_addresses, 8 * (half + u), I64) for u in range(HALF)] if with_targets else []
-
-            def body(at: Value, *sums: Value, rows: list[Value] = rows, targets: list[Value] = targets) -> list[Value]:
-                words = [e.load(row, at) for row in noise]
-                added: list[Value] = []
+            with e.loop(e.integer(0), row_bytes, VECTOR_BYTES, [e.splat(0.0)] * (HALF * width)) as columns:
+                words = [e.load(row, columns.index) for row in noise]
+                columns.next = []
                 for u in range(HALF):
-                    value = e.load(rows[u], at)
-                    own = [e.load(targets[u], at)] if with_targets else []
-                    totals = sums[u * width : (u + 1) * width]
-                    added += [e.fma(value, word, total) for word, total in zip(own + words, totals, strict=True)]
-                return added
-
-            totals = _columns(e, row_bytes, 2, body, [e.splat(0.0)] * (HALF * width))
+                    value = e.load(rows[u], columns.index)
+                    own = [e.load(targets[u], columns.index)] if with_targets else []
+                    sums = columns.state[u * width : (u + 1) * width]
+                    columns.next += [e.fma(value, word, total) for word, total in zip(own + words, sums, strict=True)]
             for u in range(HALF):
                 for k in range(width):
-                    e.store(totals[u * width + k], partials, (k * GROUP + half + u) * VECTOR_BYTES)
+                    e.store(columns.state[u * width + k], partials, (k * GROUP + half + u) * VECTOR_BYTES)
 
     return products
 
@@ -260,7 +226,7 @@ def gradient_rows(
             for v in range(wide):
                 e.store(e.fma(factor, e.load(row, at[v]), e.load(targets[u], at[v])), targets[u], at[v])
 
-    _tiles(e, row_bytes, 3, body)
+    _columns(e, row_bytes, 3, body)
 
 
 def _noise_updates(count: int, columns_wide: int) -> Any:
@@ -288,7 +254,7 @@ def _noise_updates(count: int, columns_wide: int) -> Any:
                 for v in range(wide):
                     e.store(e.builder.fadd(e.load(noise[k], at[v]), sums[k * wide + v]), noise[k], at[v])
 
-        _tiles(e, row_bytes, columns_wide, body)
+        _columns(e, row_bytes, columns_wide, body)
 
     return noise_updates
 
@@ -300,13 +266,10 @@ noise_updates_4, noise_updates_5 = (_noise_updates(count, 2) for count in (4, 5)
 @operation(4)
 def scatter_row(e: Emitter, begin: Value, end: Value, gradient: Value, row_bytes: Value) -> None:
     """begin += gradient; end −= gradient, two different rows: a window's gradient into the difference array."""
-
-    def body(at: Value) -> None:
-        value = e.load(gradient, at)
-        e.store(e.builder.fadd(e.load(begin, at), value), begin, at)
-        e.store(e.builder.fsub(e.load(end, at), value), end, at)
-
-    _columns(e, row_bytes, UNROLL, body)
+    with e.loop(e.integer(0), row_bytes, VECTOR_BYTES) as columns:
+        value = e.load(gradient, columns.index)
+        e.store(e.builder.fadd(e.load(begin, columns.index), value), begin, columns.index)
+        e.store(e.builder.fsub(e.load(end, columns.index), value), end, columns.index)
 
 
 def _moves(count: int) -> Any:
@@ -316,8 +279,9 @@ def _moves(count: int) -> Any:
 
         Steps of the running sum over the difference array, in order; the same row may come twice.
         """
-
-        def body(at: Value) -> None:
+        row_bytes = values[-1]
+        with e.loop(e.integer(0), row_bytes, VECTOR_BYTES) as columns:
+            at = columns.index
             total = e.load(running, at)
             for change, own, row in zip(values[0:-1:3], values[1:-1:3], values[2:-1:3], strict=True):
                 total = e.builder.fadd(total, e.load(change, at))
@@ -325,8 +289,6 @@ def _moves(count: int) -> Any:
                 moved = e.builder.fsub(total, e.load(own, at))
                 e.store(e.builder.fadd(e.load(row, at), moved), row, at)
             e.store(total, running, at)
-
-        _columns(e, values[-1], UNROLL // count, body)
 
     return move_rows
 
