@@ -266,7 +266,9 @@ def _find_vectors(source: Path) -> WordVectors:
 
         return read_word2vec(source)
     except FileNotFoundError as error:
-        raise InputError(f"{error.filename or source}: does not exist; give a CONFIG, a folder with vectors or a word2vec file") from None
+        raise InputError(
+            f"{error.filename or source}: does not exist; give a CONFIG, a folder with vectors or a word2vec file"
+        ) from None
     except ValueError as error:
         raise InputError(str(error)) from None
 
@@ -278,9 +280,7 @@ def _find_vectors(source: Path) -> WordVectors:
 @click.option(
     "--on-unwritable", type=click.Choice(["refuse", "escape"]), help="What happens to a word that a format cannot hold."
 )
-def export(
-    source: Path, directory: Path, formats: tuple[str, ...], on_unwritable: Literal["refuse", "escape"] | None
-) -> None:
+def export(source: Path, directory: Path, formats: tuple[str, ...], on_unwritable: Literal["refuse", "escape"] | None) -> None:
     """Write the vectors of SOURCE into DIRECTORY: word2vec-text, word2vec-bin, npy, parquet, safetensors, tensorboard."""
     vectors = _find_vectors(source)
     from pipeline import store

@@ -265,7 +265,9 @@ def _dask_errors(what: str) -> Iterator[None]:
     except NoValidWorkerError as error:
         raise TemporaryError(f"{what}: no worker is left and none came back; run the same command again, it continues") from error
     except (FutureCancelledError, CommClosedError) as error:
-        raise WorkerLostError(f"{what}: the connection to the cluster was lost; run the same command again, it continues") from error
+        raise WorkerLostError(
+            f"{what}: the connection to the cluster was lost; run the same command again, it continues"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -279,7 +281,9 @@ def open_workers(cluster: Cluster, scratch: str | None = None) -> Iterator[DaskW
     with dask.config.set(DASK_SETTINGS), contextlib.ExitStack() as stack:
         try:
             target = _open_cluster(cluster, scratch, stack)
-            client = stack.enter_context(Client(target, security=_security(cluster), timeout=cluster.wait_s, set_as_default=False))
+            client = stack.enter_context(
+                Client(target, security=_security(cluster), timeout=cluster.wait_s, set_as_default=False)
+            )
         except (OSError, TimeoutError, TypeError, ValueError) as error:  # TypeError: tls:// without certificates
             where = cluster.address or f"cluster.kind: {cluster.kind}"
             raise ServiceError(f"{where}: no Dask scheduler answers ({error}); check cluster.address and cluster.tls") from error
@@ -335,7 +339,9 @@ def _vendor_cluster(cluster: Cluster) -> Any:
         return KubeCluster(**cluster.options)
     except ImportError as error:
         extra = {"ssh": "asyncssh", "slurm": "dask-word2vec[slurm]", "kubernetes": "dask-word2vec[k8s]"}[cluster.kind]
-        raise ServiceError(f"cluster.kind: {cluster.kind} needs a package that is missing ({error.name}); pip install '{extra}'") from error
+        raise ServiceError(
+            f"cluster.kind: {cluster.kind} needs a package that is missing ({error.name}); pip install '{extra}'"
+        ) from error
     except TypeError as error:
         raise ServiceError(f"cluster.options: {cluster.kind} does not take these ({error})") from error
 

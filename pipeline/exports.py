@@ -130,7 +130,7 @@ def _write_word2vec_bin(vectors: WordVectors, words: Sequence[str], directory: P
     return [_write(directory / "vectors.bin", lambda file: write_binary(file, words, vectors.matrix))]
 
 
-def _write_npy(vectors: WordVectors, words: Sequence[str], directory: Path) -> list[Path]:  # noqa: ARG001 - holds every word
+def _write_npy(vectors: WordVectors, words: Sequence[str], directory: Path) -> list[Path]:
     return vectors.save(directory)
 
 

@@ -1,6 +1,7 @@
 """`w2v run`: the stages in order, each reused when nothing it depends on changed, watched by MLflow, summed up in one file.
 
-    corpus ─ tokenize ─▶ tokens/ ─ vocab ─▶ vocab/ ─ shards ─▶ shards/ ─ train ─▶ vectors/ ─ evaluate ─▶ report/ ─ publish ─▶ exports/
+    corpus ─ tokenize ─▶ tokens/ ─ vocab ─▶ vocab/ ─ shards ─▶ shards/ ─ train ─▶ vectors/ ─ evaluate ─▶ report/
+                                                                                           └─ publish ─▶ exports/
 
 Kill it at any moment and run it again: it continues from the last complete stage or round. `<workdir>/summary.json` is
 written last, so whoever finds it with status "complete" finds a complete run.
@@ -106,9 +107,7 @@ def run(
         session = Session(config, config.workdir, workers, progress or Progress())
         (config.workdir / SUMMARY).unlink(missing_ok=True)
         if config.tracking.enabled and STAGES.index(until) >= STAGES.index("train"):
-            session.tracker = open_tracker(
-                config.tracking, config.workdir, run_name=config.run.name, config_digest=config.digest
-            )
+            session.tracker = open_tracker(config.tracking, config.workdir, run_name=config.run.name, config_digest=config.digest)
         try:
             _run_with_repairs(session, until)
             summary = _summarise(session)
@@ -190,7 +189,9 @@ def _stage(
     artefact = found or build()
     outcome = Outcome(artefact, time.monotonic() - started, cached=found is not None)
     session.outcomes[name] = outcome
-    session.progress.finish(describe(name, outcome)) if found is None else session.progress.line(f"{name}: {describe(name, outcome)}")
+    session.progress.finish(describe(name, outcome)) if found is None else session.progress.line(
+        f"{name}: {describe(name, outcome)}"
+    )
     return artefact
 
 
@@ -393,9 +394,16 @@ def _conclude(session: Session, summary: dict[str, Any]) -> dict[str, Any]:
 def _finish_tracking(session: Session, tracker: Tracker, summary: dict[str, Any]) -> TrackingState:
     final_round = len(summary["train"]["rounds"])
     metrics = {f"stage/{name}_seconds": row["seconds"] for name, row in summary["stages"].items()}
-    metrics |= {"train/final_loss": summary["train"]["final_loss"], "train/raw_tokens_per_s": summary["train"]["raw_tokens_per_s"]}
+    metrics |= {
+        "train/final_loss": summary["train"]["final_loss"],
+        "train/raw_tokens_per_s": summary["train"]["raw_tokens_per_s"],
+    }
     evaluation = summary.get("evaluation", {})
-    metrics |= {f"eval/{key}": evaluation[key] for key in ("analogy", "semantic", "syntactic", "coverage") if evaluation.get(key) is not None}
+    metrics |= {
+        f"eval/{key}": evaluation[key]
+        for key in ("analogy", "semantic", "syntactic", "coverage")
+        if evaluation.get(key) is not None
+    }
     metrics |= {f"eval/similarity/{name}": value for name, value in evaluation.get("similarity", {}).items() if value is not None}
     tracker.log(final_round, metrics)
     tracker.set_tags({"vectors.sha256": summary["vectors"]["sha256"]})

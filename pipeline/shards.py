@@ -67,9 +67,7 @@ def build(
     return commit_shards(config, tokens, vocab, epoch, workers.map(make_shard, tasks, label=f"shards of epoch {epoch}"), workdir)
 
 
-def plan_shards(
-    config: RunConfig, tokens: store.Artefact, vocab: store.Artefact, epoch: int, workdir: Path
-) -> list[ShardTask]:
+def plan_shards(config: RunConfig, tokens: store.Artefact, vocab: store.Artefact, epoch: int, workdir: Path) -> list[ShardTask]:
     """One task a part, in part order."""
     directory = store.artefact_directory(workdir, STAGE, identity(config, tokens, vocab, epoch)[0])
     names = [part.name for part in tokens.manifest.parts if part.name.endswith(".tokens.parquet")]
@@ -165,4 +163,3 @@ def read_rows(shards: store.Artefact, start: int, stop: int, halo: int) -> tuple
         offset += part.rows
     columns = [np.concatenate(column) for column in zip(*pieces, strict=True)]
     return Stream(*columns), start - low, start - low + (min(stop, offset) - start)
-

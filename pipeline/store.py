@@ -129,9 +129,7 @@ class _HashingFile(io.RawIOBase):
         return self.bytes
 
 
-def write_file(
-    path: Path, write: Callable[[Any], None], *, rows: int = 0, tokens: int = 0, durable: bool = True
-) -> Part:
+def write_file(path: Path, write: Callable[[Any], None], *, rows: int = 0, tokens: int = 0, durable: bool = True) -> Part:
     """The Part of a file whose bytes `write(file)` produced; it appears under `path` complete or not at all.
 
     `write` gets a binary file it may only append to. `durable=False` leaves it to the system when the bytes reach the
@@ -235,7 +233,9 @@ def explain_os_error(error: OSError, path: Path) -> Exception:
             f"{path}: the disk is full ({free:,} bytes free there); make space and run the same command again, it continues"
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return PermissionDeniedError(f"{path}: cannot write here ({error.strerror}); choose another run.workdir or change the rights")
+        return PermissionDeniedError(
+            f"{path}: cannot write here ({error.strerror}); choose another run.workdir or change the rights"
+        )
     return StorageError(f"{path}: writing failed ({error.strerror or error}); nothing was committed, run the same command again")
 
 
@@ -401,7 +401,9 @@ def lock(workdir: Path) -> Iterator[None]:
         except BlockingIOError:
             file.seek(0)
             holder = file.read(200).strip() or "unknown"
-            raise BusyError(f"{workdir}: another run is working here ({holder}); wait for it or choose another run.workdir") from None
+            raise BusyError(
+                f"{workdir}: another run is working here ({holder}); wait for it or choose another run.workdir"
+            ) from None
         file.truncate(0)
         file.write(f"pid {os.getpid()} on {socket.gethostname()}")
         file.flush()

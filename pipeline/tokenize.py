@@ -261,7 +261,9 @@ def _write_output(
     token_count = int(length_S.sum(dtype=np.int64))
     tokens = store.Part(**(asdict(tokens) | {"rows": token_count, "tokens": token_count}))
     sentences = store.write_table(
-        stem.with_name(f"{stem.name}.sentences.parquet"), pa.table({"length": length_S[length_S > 0].astype(np.int32)}), **_IDS_LAYOUT
+        stem.with_name(f"{stem.name}.sentences.parquet"),
+        pa.table({"length": length_S[length_S > 0].astype(np.int32)}),
+        **_IDS_LAYOUT,
     )
     counted = pa.table({"word": word_array(table), "count": table.words()[2]})
     words = store.write_table(stem.with_name(f"{stem.name}.words.parquet"), counted, **_WORDS_LAYOUT)

@@ -83,9 +83,7 @@ class Training:
         return int(self.vocab.manifest.totals["size"])
 
 
-def identity(
-    config: RunConfig, tokens: store.Artefact, vocab: store.Artefact
-) -> tuple[str, dict[str, Any], tuple[str, ...]]:
+def identity(config: RunConfig, tokens: store.Artefact, vocab: store.Artefact) -> tuple[str, dict[str, Any], tuple[str, ...]]:
     """(fingerprint, fields read, inputs) of the vectors that these shards and settings give."""
     fields = config.train.model_dump() | {"seed": config.run.seed}
     inputs = (shard_stage.identity(config, tokens, vocab, 0)[0],)
@@ -188,9 +186,7 @@ def _round_tasks(
     ]
 
 
-def _epoch_task(
-    training: Training, plan: EpochPlan, shards: store.Artefact, state: store.Artefact | None
-) -> layered.EpochTask:
+def _epoch_task(training: Training, plan: EpochPlan, shards: store.Artefact, state: store.Artefact | None) -> layered.EpochTask:
     config = training.config
     return layered.EpochTask(
         train=config.train,

@@ -113,8 +113,8 @@ def _too_few_words(counted: pa.Table, found: int, min_count: int) -> DataError:
             "training contrasts a word with others, so give a corpus with more than one word"
         )
     return DataError(
-        f"vocab: {'no word reaches' if found == 0 else 'only 1 word reaches'} vocab.min_count={min_count}, and at least 2 are needed; "
-        f"the largest usable value here is {top[1]['count']:,}. Most frequent: {shown}"
+        f"vocab: {'no word reaches' if found == 0 else 'only 1 word reaches'} vocab.min_count={min_count}, "
+        f"and at least 2 are needed; the largest usable value here is {top[1]['count']:,}. Most frequent: {shown}"
     )
 
 

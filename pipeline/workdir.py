@@ -52,4 +52,5 @@ def status_lines(config: RunConfig) -> Iterator[str]:
     same = "this configuration" if summary["config_digest"] == config.digest else "another configuration"
     yield f"  last complete run: {summary['run_id']} ({same})"
     for state in sync(workdir, config.tracking) if config.tracking.enabled else ():
-        yield f"  tracked: {state.uri} run {state.run_id or '(none yet)'}{'' if state.complete else ', not complete: ' + str(state.message)}"
+        rest = "" if state.complete else f", not complete: {state.message}"
+        yield f"  tracked: {state.uri} run {state.run_id or '(none yet)'}{rest}"

@@ -48,7 +48,9 @@ def test_the_core_knows_arrays_and_nothing_of_files_clusters_or_tracking(path: P
 def test_the_driver_never_imports_mlflow_and_heavy_packages_only_inside_functions(path: Path) -> None:
     if path.stem not in ("delivery", "shipping", "registry", "served_model"):
         assert "mlflow" not in imports(path)
-    assert not module_level_imports(path) & {"mlflow", "dask", "distributed", "cupy"} or path.stem == "served_model"
+    # Two files are about what they import: the model that MLflow loads, and the links between Dask's workers.
+    if path.stem not in ("served_model", "network"):
+        assert not module_level_imports(path) & {"mlflow", "dask", "distributed", "cupy"}
 
 
 def test_the_plan_of_training_needs_no_cluster_and_no_clock() -> None:

@@ -32,7 +32,9 @@ def score(vectors: WordVectors, questions: Path) -> dict[str, float]:
     analogies = evaluation.evaluate_analogies(vectors, evaluation.read_analogies(questions / "questions-words.txt"))
     scores = {"analogy": float(analogies.to_dict()["analogy"])}
     for name, file in SIMILARITY.items():
-        scores[name] = float(evaluation.evaluate_similarity(vectors, evaluation.read_similarity(questions / file)).to_dict()["spearman"])
+        scores[name] = float(
+            evaluation.evaluate_similarity(vectors, evaluation.read_similarity(questions / file)).to_dict()["spearman"]
+        )
     return scores
 
 
@@ -77,7 +79,8 @@ def main() -> None:
     found: dict[str, dict[str, list[float]]] = {}
     with tempfile.TemporaryDirectory() as scratch:
         for seed in range(1, given.seeds + 1):
-            runs = {"ours": lambda seed=seed: train_ours(given.corpus, given.size, seed, given.lanes, given.alpha, Path(scratch))}
+            place = Path(scratch)
+            runs = {"ours": lambda seed=seed: train_ours(given.corpus, given.size, seed, given.lanes, given.alpha, place)}
             for alpha in (0.025, 0.05):
                 runs[f"gensim α={alpha}"] = lambda seed=seed, alpha=alpha: train_gensim(
                     given.corpus, given.size, seed, alpha, Path(scratch)
@@ -92,8 +95,15 @@ def main() -> None:
         medians = {name: statistics.median(values[key]) for name, values in found.items()}
         best = max(value for name, value in medians.items() if name != "ours")
         spread = max(found["ours"][key]) - min(found["ours"][key])
-        print(f"{key:<8} ours {medians['ours']:.4f} (spread {spread:.4f})  gensim's best {best:.4f}  ratio {medians['ours'] / best:.3f}")
-        result[key] = {"ours": medians["ours"], "gensim": best, "ratio": round(medians["ours"] / best, 4), "spread": round(spread, 4)}
+        print(
+            f"{key:<8} ours {medians['ours']:.4f} (spread {spread:.4f})  gensim's best {best:.4f}  ratio {medians['ours'] / best:.3f}"
+        )
+        result[key] = {
+            "ours": medians["ours"],
+            "gensim": best,
+            "ratio": round(medians["ours"] / best, 4),
+            "spread": round(spread, 4),
+        }
     print(json.dumps(result))
 
 

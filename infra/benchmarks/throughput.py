@@ -23,6 +23,7 @@ from pathlib import Path
 SETTINGS = {100: {"window": 5, "negative": 5}, 300: {"window": 10, "negative": 10}}
 THREADS = 2
 EPOCHS = 5
+W2V_RUN = [sys.executable, "-m", "pipeline.cli", "run", "--json", "--quiet"]
 
 GENSIM = """
 import json, sys, time, logging
@@ -59,9 +60,8 @@ def ours(corpus: Path, size: int, scratch: Path, overrides: list[str]) -> dict[s
     with tempfile.TemporaryDirectory(dir=scratch) as workdir:
         started = time.perf_counter()
         done = subprocess.run(
-            [sys.executable, "-m", "pipeline.cli", "run", str(config), "--json", "--quiet", f"run.workdir={workdir}/run", *overrides],
-            check=True, capture_output=True, text=True,
-        )  # fmt: skip
+            [*W2V_RUN, str(config), f"run.workdir={workdir}/run", *overrides], check=True, capture_output=True, text=True
+        )
         summary = json.loads(done.stdout)
         return {
             "tokens": summary["corpus"]["tokens"],
@@ -77,9 +77,7 @@ def gensim(corpus: Path, size: int, alpha: float = 0.05, save: str = "") -> dict
     settings = SETTINGS[size]
     arguments = json.dumps([str(corpus), size, settings["window"], settings["negative"], EPOCHS, THREADS, alpha, save])
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", GENSIM, arguments], check=True, capture_output=True, text=True, env=environment
-    )
+    done = subprocess.run([sys.executable, "-c", GENSIM, arguments], check=True, capture_output=True, text=True, env=environment)
     result: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
     return result
 
@@ -93,7 +91,9 @@ def main() -> None:
     given = parser.parse_args()
     rows: dict[str, list[float]] = {"ours": [], "gensim": [], "ratio": [], "total": []}
     with tempfile.TemporaryDirectory() as scratch:
-        print(f"D={given.size} {SETTINGS[given.size]} {THREADS} threads, {EPOCHS} epochs; raw tokens a second of the training stage")
+        print(
+            f"D={given.size} {SETTINGS[given.size]} {THREADS} threads, {EPOCHS} epochs; raw tokens a second of the training stage"
+        )
         print(f"{'repeat':>6} {'ours':>12} {'gensim':>12} {'ratio':>7} {'merging':>8} {'vocabulary':>22}")
         for repeat in range(given.repeats):
             mine = ours(given.corpus, given.size, Path(scratch), given.overrides)
@@ -105,7 +105,10 @@ def main() -> None:
             rows["total"].append((theirs["scan_seconds"] + theirs["train_seconds"]) / mine["total_seconds"])
             merging = mine["merge_seconds"] / mine["train_seconds"]
             words = f"{mine['words']:.0f} / {theirs['words']:.0f}"
-            print(f"{repeat:>6} {mine_rate:12,.0f} {their_rate:12,.0f} {rows['ratio'][-1]:7.2f} {merging:8.1%} {words:>22}", flush=True)
+            print(
+                f"{repeat:>6} {mine_rate:12,.0f} {their_rate:12,.0f} {rows['ratio'][-1]:7.2f} {merging:8.1%} {words:>22}",
+                flush=True,
+            )
     medians = {name: statistics.median(values) for name, values in rows.items()}
     print(
         json.dumps({

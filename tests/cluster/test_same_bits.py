@@ -72,7 +72,14 @@ DRIVER_KILLS = [
     for stage in ("tokens", "vocab", "shards", "checkpoints", "vectors", "report", "exports")
     for when in ("commit", "committed")
 ]
-WORKER_KILLS = ["written:part-00001.arrow", "step:0.0.0", "step:0.9.3", "step:1.5.1", "write:w_in-00000.npy", "written:w_out-00000.npy"]
+WORKER_KILLS = [
+    "written:part-00001.arrow",
+    "step:0.0.0",
+    "step:0.9.3",
+    "step:1.5.1",
+    "write:w_in-00000.npy",
+    "written:w_out-00000.npy",
+]
 
 
 def sampled(points: list[str], count: int) -> list[str]:

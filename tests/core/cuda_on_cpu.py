@@ -127,7 +127,7 @@ def _library(directory: Path, row_floats: int, negative: int, source: str) -> ct
     (own / "cbow.cu").write_text(source)
     (own / "host.cpp").write_text(HOST_SOURCE + "".join(RUN.format(kernel) for kernel in KERNELS))
     command = [
-        compiler(), "-std=c++17", optimisation, "-fPIC", "-shared", "-Wno-unknown-pragmas",
+        compiler(), "-std=c++17", optimisation, "-fPIC", "-shared", "-Wno-unknown-pragmas", "-U_FORTIFY_SOURCE",
         f"-DROW_FLOATS={row_floats}", f"-DNEGATIVE={negative}",
         f"-I{own}", f"-I{Path(__file__).parent}", str(own / "host.cpp"), "-o", str(own / "cbow.so"),
     ]  # fmt: skip

@@ -7,6 +7,7 @@
 #pragma once
 #include <algorithm>
 #include <cmath>
+#include <csetjmp>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -38,12 +39,12 @@ namespace simt {
 
 struct Meeting { int arrived = 0, place = 0; unsigned long long passed = 0; };
 struct Warp { Meeting meeting; uint64_t sent[32], shown[32]; };
-struct Thread { ucontext_t context; std::vector<char> stack; bool done = false; bool waits = false; };
+struct Thread { ucontext_t context; jmp_buf at; std::vector<char> stack; bool begun = false, done = false; };
 
 static std::vector<Thread> threads;
 static std::vector<Warp> warps;
 static Meeting block_meeting;
-static ucontext_t scheduler;
+static jmp_buf scheduler;
 static int current, alive;
 static std::function<void()> body;
 
@@ -54,7 +55,26 @@ static std::function<void()> body;
     std::abort();
 }
 
-inline void pause() { swapcontext(&threads[current].context, &scheduler); }
+// A context starts a coroutine; jumps switch between them, because swapcontext costs two system calls.
+inline void pause()
+{
+    if (!_setjmp(threads[current].at))
+        _longjmp(scheduler, 1);
+}
+
+inline void step(int thread)
+{
+    if (threads[thread].done)
+        return;
+    current = thread;
+    threadIdx.x = (unsigned)thread;
+    if (_setjmp(scheduler))
+        return;
+    if (threads[thread].begun)
+        _longjmp(threads[thread].at, 1);
+    threads[thread].begun = true;
+    setcontext(&threads[thread].context);
+}
 
 // Waits until `expected` threads have called it with the same place.
 inline void meet(Meeting& meeting, int expected, int place, const std::function<void()>& last = {})
@@ -70,10 +90,8 @@ inline void meet(Meeting& meeting, int expected, int place, const std::function<
         meeting.passed++;
         return;
     }
-    threads[current].waits = true;
     while (meeting.passed == round)
         pause();
-    threads[current].waits = false;
 }
 
 template <class T>
@@ -104,7 +122,7 @@ inline void entry()
     body();
     threads[current].done = true;
     alive--;
-    swapcontext(&threads[current].context, &scheduler);
+    _longjmp(scheduler, 1);
 }
 
 inline void run_block(unsigned schedule)
@@ -114,7 +132,7 @@ inline void run_block(unsigned schedule)
     block_meeting = {};
     std::fill(warps.begin(), warps.end(), Warp{});
     for (auto& thread : threads) {
-        thread.done = thread.waits = false;
+        thread.begun = thread.done = false;
         thread.stack.resize(1 << 16);
         getcontext(&thread.context);
         thread.context.uc_stack.ss_sp = thread.stack.data();
@@ -123,13 +141,6 @@ inline void run_block(unsigned schedule)
         makecontext(&thread.context, entry, 0);
     }
     alive = count;
-    auto step = [&](int thread) {
-        if (threads[thread].done)
-            return;
-        current = thread;
-        threadIdx.x = (unsigned)thread;
-        swapcontext(&scheduler, &threads[thread].context);
-    };
     std::vector<int> order(count / 32);
     for (size_t w = 0; w < order.size(); w++)
         order[w] = (int)w;

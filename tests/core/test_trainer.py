@@ -210,7 +210,9 @@ def test_an_epoch_without_batches_is_refused() -> None:
 def test_a_loss_that_is_not_finite_stops_the_run() -> None:
     with (
         np.errstate(all="ignore"),
-        pytest.raises(FloatingPointError, match=r"epoch \d, iteration \d+: expected a finite loss, found (nan|inf); lower the learning"),
+        pytest.raises(
+            FloatingPointError, match=r"epoch \d, iteration \d+: expected a finite loss, found (nan|inf); lower the learning"
+        ),
     ):
         train(optimizer="sgd", learning_rate=1e30)
 

@@ -48,7 +48,9 @@ def test_words_out_of_the_vocabulary_are_gone_before_windows_are_laid() -> None:
     seed=st.integers(0, 2**64 - 1),
     share=st.floats(0, 1),
 )
-def test_the_compiled_stream_equals_its_definition(lengths: list[int], window: int, shrink: bool, seed: int, share: float) -> None:
+def test_the_compiled_stream_equals_its_definition(
+    lengths: list[int], window: int, shrink: bool, seed: int, share: float
+) -> None:
     rng = np.random.default_rng(seed)
     ids = rng.integers(0, 50, sum(lengths)).astype(np.int32)
     mapping = np.where(rng.random(50) < 0.2, -1, IDENTITY).astype(np.int32)

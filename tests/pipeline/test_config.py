@@ -78,7 +78,11 @@ def test_an_empty_section_means_its_defaults(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("[1, 2]", "expected sections"), ("a: [", "not valid YAML"), ("train: !!python/object/apply:os.getcwd []", "not valid YAML")],
+    [
+        ("[1, 2]", "expected sections"),
+        ("a: [", "not valid YAML"),
+        ("train: !!python/object/apply:os.getcwd []", "not valid YAML"),
+    ],
 )
 def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "c.yaml"
@@ -120,12 +124,16 @@ def test_the_digest_ignores_where_it_runs_and_sees_what_decides_the_result() -> 
 
 def test_every_key_of_the_design_exists() -> None:
     keys = set(known_keys())
-    wanted = """run.name run.workdir run.seed corpus.inputs corpus.format corpus.text_field tokenize.tokenizer tokenize.lowercase
-    tokenize.normalize vocab.min_count vocab.max_size vocab.ns_exponent shards.window shards.shrink_windows shards.sample train.model
-    train.engine train.backend train.vector_size train.negative train.epochs train.alpha train.min_alpha train.gradient train.optimizer
-    train.batch_size train.lanes train.merge train.merge_every train.hot_rows train.hot_merge_every train.checkpoint_every
-    evaluate.analogies evaluate.similarity evaluate.restrict_vocab evaluate.queries publish.formats publish.register tracking.uri
-    tracking.experiment cluster.kind cluster.address cluster.n_workers cluster.options cluster.tls"""
+    wanted = """
+    run.name run.workdir run.seed corpus.inputs corpus.format corpus.text_field tokenize.tokenizer
+    tokenize.lowercase tokenize.normalize vocab.min_count vocab.max_size vocab.ns_exponent shards.window
+    shards.shrink_windows shards.sample train.model train.engine train.backend train.vector_size
+    train.negative train.epochs train.alpha train.min_alpha train.gradient train.optimizer
+    train.batch_size train.lanes train.merge train.merge_every train.hot_rows train.hot_merge_every
+    train.checkpoint_every evaluate.analogies evaluate.similarity evaluate.restrict_vocab
+    evaluate.queries publish.formats publish.register tracking.uri tracking.experiment cluster.kind
+    cluster.address cluster.n_workers cluster.options cluster.tls
+    """
     assert set(wanted.split()) <= keys
 
 

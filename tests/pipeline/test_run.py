@@ -38,7 +38,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str],
 def test_the_summary_has_every_field_that_other_programs_read(finished: tuple[Path, list[str], dict[str, Any]]) -> None:
     workdir, _, summary = finished
     assert json.loads((workdir / "summary.json").read_text()) == json.loads(json.dumps(summary))
-    for path in """status run_id config_digest corpus.tokens corpus.sentences vocab.size stages.tokenize.seconds stages.publish.cached
+    for (
+        path
+    ) in """status run_id config_digest corpus.tokens corpus.sentences vocab.size stages.tokenize.seconds stages.publish.cached
     train.raw_tokens train.kept_tokens train.seconds train.raw_tokens_per_s train.final_loss train.lanes train.merged_bytes
     vectors.path vectors.sha256 vectors.shape evaluation.analogy evaluation.semantic evaluation.syntactic evaluation.coverage
     evaluation.similarity mlflow.uri mlflow.run_id""".split():
@@ -85,7 +87,9 @@ def test_verify_reads_every_file_and_status_lists_the_artefacts(finished: tuple[
         assert stage in text
 
 
-def test_checkpoints_and_later_shards_are_gone_when_the_vectors_are_there(finished: tuple[Path, list[str], dict[str, Any]]) -> None:
+def test_checkpoints_and_later_shards_are_gone_when_the_vectors_are_there(
+    finished: tuple[Path, list[str], dict[str, Any]],
+) -> None:
     workdir, _, _ = finished
     assert [path.parent.name for path in store.iterate_artefacts(workdir)].count("shards") == 1
     assert not list(workdir.glob("checkpoints/*/*"))

@@ -70,7 +70,9 @@ def test_every_single_bit_flip_is_found(tmp_path: Path) -> None:
 
 
 def test_a_flip_in_a_parquet_page_is_found_while_reading(tmp_path: Path) -> None:
-    part = store.write_table(tmp_path / "t.parquet", pa.table({"x": np.arange(100_000)}), compression="none", use_dictionary=False)
+    part = store.write_table(
+        tmp_path / "t.parquet", pa.table({"x": np.arange(100_000)}), compression="none", use_dictionary=False
+    )
     path = tmp_path / part.name
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 4
@@ -127,14 +129,21 @@ def test_fingerprints_see_fields_inputs_and_versions_and_no_order_of_keys() -> N
 
 
 def test_a_second_holder_of_the_lock_is_told_who_the_first_is(tmp_path: Path) -> None:
-    with store.lock(tmp_path), pytest.raises(BusyError, match=f"another run is working here .pid {os.getpid()}"), store.lock(tmp_path):
+    with (
+        store.lock(tmp_path),
+        pytest.raises(BusyError, match=f"another run is working here .pid {os.getpid()}"),
+        store.lock(tmp_path),
+    ):
         pass
     with store.lock(tmp_path):
         pass
 
 
 def test_a_killed_holder_leaves_no_lock(tmp_path: Path) -> None:
-    code = f"from pathlib import Path\nfrom pipeline import store\nwith store.lock(Path({str(tmp_path)!r})): print('held', flush=True); input()"
+    code = (
+        "from pathlib import Path\nfrom pipeline import store\n"
+        f"with store.lock(Path({str(tmp_path)!r})): print('held', flush=True); input()"
+    )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stdin=subprocess.PIPE) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"

@@ -6,6 +6,7 @@ Vectorised over a block (windows) and over a group (noise); same draws and order
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,7 +62,7 @@ def train_slice(
                     draw = ((block * GROUPS + group) * SLOTS + slot) * negative
                     noise = draw_noise(noise_table, seed, draw + np.arange(negative), len(w_in_VD))
                     slot_loss, step_UD = _train_group(w_out_VD, tokens_N[targets], w_in_VD[context], noise, alpha)
-                    np.add.at(w_in_VD, context, step_UD)
+                    add_rows(w_in_VD, context, step_UD)
                     loss, examples = loss + slot_loss, examples + len(targets)
     return SliceResult(loss, examples)
 
@@ -95,11 +96,11 @@ def _train_cbow_block(
     if gradient == "exact":
         step_BD *= inverse_B[:, None]
     change_RD = np.zeros_like(prefix_RD)
-    np.add.at(change_RD, begin_B - halo, step_BD)
-    np.subtract.at(change_RD, end_B - halo, step_BD)
+    add_rows(change_RD, begin_B - halo, step_BD)
+    add_rows(change_RD, end_B - halo, -step_BD)
     moved_RD = np.cumsum(change_RD, axis=0)[:-1].astype(np.float32)
     moved_RD[targets - halo] -= step_BD
-    np.add.at(w_in_VD, tokens_N[halo:halo_end], moved_RD)
+    add_rows(w_in_VD, tokens_N[halo:halo_end], moved_RD)
     return loss, int(np.count_nonzero(width_B))
 
 
@@ -115,10 +116,20 @@ def _train_group(
     target_step_U = alpha * sigmoid(-target_U)
     noise_step_UK = np.where(counted_UK, -alpha * sigmoid(noise_UK), np.float32(0))
     step_UD = (target_step_U[:, None] * target_UD + noise_step_UK @ noise_KD).astype(np.float32, copy=False)
-    # `add.at` adds one after the other, so words that occur twice get both steps.
-    np.add.at(w_out_VD, words_U, target_step_U[:, None] * hidden_UD)
-    np.add.at(w_out_VD, noise_K, noise_step_UK.T @ hidden_UD)
+    add_rows(w_out_VD, words_U, target_step_U[:, None] * hidden_UD)
+    add_rows(w_out_VD, noise_K, noise_step_UK.T @ hidden_UD)
     return loss, step_UD
+
+
+def add_rows(matrix: NDArray[Any], ids: NDArray[Any], rows: NDArray[Any]) -> None:
+    """matrix[ids] += rows in place, where an id that occurs twice gets both rows.
+
+    `np.add.at` says the same, but goes through matrices number by number: training took twice as long with it.
+    """
+    order = np.argsort(ids, kind="stable")
+    ordered = ids[order]
+    starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
+    matrix[ordered[starts]] += np.add.reduceat(rows[order], starts, axis=0)
 
 
 def sigmoid(x: FloatRows) -> FloatRows:
