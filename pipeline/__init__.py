@@ -14,7 +14,9 @@ the next reads; stages never meet in memory. The pure function over one part sta
     tokenizers.py  text → tokens                         tokenize.py   stage 1
     vocab.py       stage 2                               shards.py     stage 3, once an epoch
     rounds.py      the plan of training, pure            lanes.py      one worker's share of a round
-    exchange.py    how lanes of several processes meet   train.py      stage 4, round by round
+    lane_group.py  parameters in memory, merging         train.py      stage 4, round by round
+    exchange.py    lanes of several processes, one host  network.py    lanes of several hosts
+    crew.py        who trains which lanes, pure          inputs.py     which files a pattern means
     layered.py     stage 4 with the textbook's layers    evaluate.py   stage 5
     exports.py     other programs' formats               publish.py    stage 6
     tracking.py    what MLflow is told (spool.py, delivery.py, shipping.py, registry.py carry it there)

@@ -78,12 +78,12 @@ def main() -> None:
     given = parser.parse_args()
     found: dict[str, dict[str, list[float]]] = {}
     with tempfile.TemporaryDirectory() as scratch:
+        place = Path(scratch)
         for seed in range(1, given.seeds + 1):
-            place = Path(scratch)
             runs = {"ours": lambda seed=seed: train_ours(given.corpus, given.size, seed, given.lanes, given.alpha, place)}
             for alpha in (0.025, 0.05):
                 runs[f"gensim α={alpha}"] = lambda seed=seed, alpha=alpha: train_gensim(
-                    given.corpus, given.size, seed, alpha, Path(scratch)
+                    given.corpus, given.size, seed, alpha, place
                 )
             for name, train in runs.items():
                 scores = score(train(), given.eval)
@@ -95,9 +95,8 @@ def main() -> None:
         medians = {name: statistics.median(values[key]) for name, values in found.items()}
         best = max(value for name, value in medians.items() if name != "ours")
         spread = max(found["ours"][key]) - min(found["ours"][key])
-        print(
-            f"{key:<8} ours {medians['ours']:.4f} (spread {spread:.4f})  gensim's best {best:.4f}  ratio {medians['ours'] / best:.3f}"
-        )
+        ratio = medians["ours"] / best
+        print(f"{key:<8} ours {medians['ours']:.4f} (spread {spread:.4f})  gensim's best {best:.4f}  ratio {ratio:.3f}")
         result[key] = {
             "ours": medians["ours"],
             "gensim": best,
