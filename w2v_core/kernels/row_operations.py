@@ -329,13 +329,9 @@ def _lane_sums(e: Emitter, partials: Value) -> Value:
     # Each level adds the even to the odd lanes of two vectors; three levels leave one number of each.
     even, odd = [0, 2, 8, 10, 4, 6, 12, 14], [1, 3, 9, 11, 5, 7, 13, 15]
     for _ in range(2):
-        rows = [
-            builder.fadd(e.shuffle(a, b, even), e.shuffle(a, b, odd)) for a, b in zip(rows[::2], rows[1::2], strict=True)
-        ]
+        rows = [builder.fadd(e.shuffle(a, b, even), e.shuffle(a, b, odd)) for a, b in zip(rows[::2], rows[1::2], strict=True)]
     low, high = rows
-    return builder.fadd(
-        e.shuffle(low, high, [0, 1, 2, 3, 8, 9, 10, 11]), e.shuffle(low, high, [4, 5, 6, 7, 12, 13, 14, 15])
-    )
+    return builder.fadd(e.shuffle(low, high, [0, 1, 2, 3, 8, 9, 10, 11]), e.shuffle(low, high, [4, 5, 6, 7, 12, 13, 14, 15]))
 
 
 @operation(7)
