@@ -35,12 +35,13 @@ D=100 and a token about 0.2 µs to train, so 300 tokens a row keep checkpoints b
 TOKENS_PER_RANK = 16
 """At first the row of rank r is merged about every TOKENS_PER_RANK · r kept tokens of all lanes together. Neither the
 vocabulary's nor the corpus's size enters, because a word of rank r occurs about every 10 · r tokens in any text."""
-DOUBLING_TOKENS_A_LANE, DOUBLING_TOKENS = 1 << 20, 1 << 22
-"""Kept tokens of all lanes after which the interval doubles for the first time: so many a lane, but at most so many; again
-at twice as many, and so on. Early on the vectors grow from nothing and each step builds on the one before, so what lanes
-learn apart does not add up; later they only turn a little. Merging often costs bytes only while it matters."""
+DOUBLING_TOKENS = 1 << 22
+"""Kept tokens of all lanes after which the interval doubles for the first time; again at twice as many, and so on. Early on
+the vectors grow from nothing and each update builds on the one before, so what lanes learn apart does not add up; later
+they only turn a little."""
 MOST_DOUBLINGS = 3
-"""Up to 128 tokens a rank: as good as a constant 64 and 40 % cheaper (infra/benchmarks/records/lanes-2026-11-21.md)."""
+"""Up to 128 tokens a rank. On 47 M kept tokens this moves the bytes of a constant 64 and scores better; on long runs it
+moves half of them (infra/benchmarks/records/lanes-2026-11-21.md)."""
 HOT_ROWS = 1024
 """Subsampling makes words above about this rank nearly equally frequent, so a smaller first tier gains little."""
 SHORTEST_STEP = 512
@@ -164,13 +165,12 @@ def choose_schedule(train: Train, vocab_size: int, expected_tokens: float) -> Sc
     steps_a_full = max(1, round(full_every / hot_every)) if hot_rows else 1
     steps = max(rounds, round(lane_tokens / full_every)) * steps_a_full
     grows = train.hot_merge_every is None and steps_a_full > 1
-    doubling_tokens = min(DOUBLING_TOKENS_A_LANE * train.lanes, DOUBLING_TOKENS)
     return Schedule(
         steps=steps,
         rounds=rounds,
         full_every_steps=steps_a_full,
         hot_rows=min(vocab_size, hot_rows),
-        first_doubling=max(1, round(doubling_tokens * steps / max(1.0, expected_tokens))) if grows else 0,
+        first_doubling=max(1, round(DOUBLING_TOKENS * steps / max(1.0, expected_tokens))) if grows else 0,
     )
 
 

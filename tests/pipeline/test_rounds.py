@@ -123,6 +123,8 @@ def test_the_interval_doubles_with_the_tokens_trained_and_then_stays() -> None:
     doubling = schedule.steps // 16
     assert [first.interval(doubling * share + 5) for share in (0, 1, 2, 3, 4, 8, 15)] == [1, 2, 4, 4, 8, 8, 8]
     assert {second.interval(step) for step in range(schedule.steps)} == {1 << MOST_DOUBLINGS}
+    sixteen = [HOT_ROWS if step == 7 else 2 * HOT_ROWS if step == 15 else 0 for step in range(16)]
+    assert [second.merged_rows(step) for step in range(16)] == sixteen
 
 
 def test_an_interval_that_is_asked_for_does_not_grow() -> None:
