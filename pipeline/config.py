@@ -122,7 +122,7 @@ class Train(Section):
     hot_rows: Annotated[int, Field(ge=0)] | None = None
     """How many of the most frequent words are merged more often; null = chosen from lanes and vocabulary."""
     hot_merge_every: Positive | None = None
-    """Kept tokens a lane between two merges of the hot rows; null = chosen."""
+    """Kept tokens a lane between two merges of the hot rows; null = chosen, and grows as training gets older."""
     checkpoint_every: Positive | None = None
     """Kept tokens a lane between two checkpoints; null = chosen so that checkpoints cost a few per cent."""
 

@@ -74,7 +74,7 @@ class Step:
     alpha_start: float
     alpha_end: float
     merged_rows: int
-    """Rows of each matrix merged after this step; 0 with one lane."""
+    """Rows of each matrix merged after this step; 0 = the lanes go on without meeting."""
 
 
 @dataclass(frozen=True, kw_only=True)
