@@ -51,7 +51,7 @@ format: $(READY)
 
 # Needs uv (https://docs.astral.sh/uv): the only tool here that resolves for all platforms at once.
 lock:
-	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -o requirements.lock
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-annotate --no-header -o requirements.lock
 
 clean:
 	rm -rf $(VENV) runs
