@@ -124,7 +124,7 @@ class Train(Section):
     hot_merge_every: Positive | None = None
     """Kept tokens a lane between two merges of the hot rows; null = chosen, and grows as training gets older."""
     checkpoint_every: Positive | None = None
-    """Kept tokens a lane between two checkpoints; null = chosen so that checkpoints cost a few per cent."""
+    """Kept tokens a lane between two checkpoints; null = chosen from the vocabulary's size, at least one an epoch."""
 
     @model_validator(mode="after")
     def settings_fit_together(self) -> Train:

@@ -29,8 +29,8 @@ REPORTS_PER_EPOCH = 20
 """Fewest steps an epoch is cut into when nothing needs merging, so that the loss curve has points."""
 
 CHECKPOINT_TOKENS_PER_ROW = 300
-"""Default kept tokens a lane between checkpoints, per vocabulary row. A row costs about 2.4 µs to hash and write at
-D=100 and a token about 0.2 µs to train, so 300 tokens a row keep checkpoints below 4 % of the time."""
+"""Default kept tokens a lane between checkpoints, per vocabulary row: what a checkpoint costs grows with the rows, what a
+round takes grows with the tokens. An estimate, not a measurement; an epoch has at least one checkpoint anyway."""
 
 TOKENS_PER_RANK = 16
 """At first the row of rank r is merged about every TOKENS_PER_RANK · r kept tokens of all lanes together. Neither the

@@ -4,8 +4,8 @@ Columns `token:int32, left:uint8, right:uint8` after subsampling: row i is the t
 rows before and the `right` rows after it. One shard a part, one shard set an epoch: subsampling and window widths are
 drawn afresh from (seed, epoch, part). The strings were touched once, in tokenize; a shard costs one gather per part.
 
-Shards are Arrow files, not Parquet: they are read once and deleted, and Parquet, which has no byte type, took three times
-as long to write and five times as long to read (infra/decisions/0003-shard-files.md).
+Shards are Arrow files, not Parquet: they are read once and deleted, and Parquet, which has no byte type, took several
+times as long to write and to read (infra/decisions/0003-shard-files.md).
 """
 
 from __future__ import annotations
