@@ -16,6 +16,7 @@ import contextlib
 import hashlib
 import mmap
 import os
+import select
 import shutil
 import socket
 import tempfile
@@ -34,6 +35,8 @@ from pipeline.errors import TemporaryError
 ATTENTION_S = 0.2
 """How often someone who waits looks whether the attempt was abandoned."""
 _CONNECT_PAUSE_S = 0.005
+SPIN_S = 0.0005
+"""How long a participant asks for the others before it sleeps: longer than the usual difference between two lanes."""
 
 
 class PeerLostError(TemporaryError):
@@ -105,11 +108,19 @@ class NoBarrier:
 
 
 class SocketBarrier:
-    """Participant 0 is the hub: it collects one byte from each other participant, then answers all of them."""
+    """Participant 0 is the hub: it collects one byte from each other participant, then answers all of them.
 
-    def __init__(self, sockets: list[socket.socket], is_hub: bool) -> None:
+    Who waits asks again and again for SPIN_S before it sleeps: lanes do the same work, so the other is rarely far, and
+    being woken takes longer than most waits. With more participants than cores it sleeps at once.
+    """
+
+    def __init__(self, sockets: list[socket.socket], is_hub: bool, participants: int, patience_s: float) -> None:
         self._sockets = sockets
         self._is_hub = is_hub
+        self._spin_s = SPIN_S if participants <= len(os.sched_getaffinity(0)) else 0.0
+        self._patience_s = patience_s
+        for peer in sockets:
+            peer.setblocking(False)
 
     def wait(self) -> None:
         try:
@@ -119,17 +130,27 @@ class SocketBarrier:
             else:
                 self._send_all()
                 self._receive_all()
-        except TimeoutError:
-            raise PeerLostError("a lane's worker did not reach the merge in time; it is taken for lost") from None
         except OSError as error:
             raise PeerLostError(f"the connection to a lane's worker broke ({error.strerror})") from None
 
     def _receive_all(self) -> None:
         for peer in self._sockets:
-            if peer.recv(1) != b".":
+            if self._receive(peer) != b".":
                 raise PeerLostError("a lane's worker went away in the middle of a round")
 
+    def _receive(self, peer: socket.socket) -> bytes:
+        until = time.perf_counter() + self._spin_s
+        while True:
+            try:
+                return peer.recv(1)
+            except BlockingIOError:
+                if time.perf_counter() < until:
+                    continue
+                if not select.select([peer], [], [], self._patience_s)[0]:
+                    raise PeerLostError("a lane's worker did not reach the merge in time; it is taken for lost") from None
+
     def _send_all(self) -> None:
+        # One byte at a time is under way on a connection, so there is always room for it.
         for peer in self._sockets:
             peer.sendall(b".")
 
@@ -148,9 +169,7 @@ def meet(directory: Path, participant: int, participants: int, patience_s: float
         sockets = _accept_all(address, participants - 1, deadline)
     else:
         sockets = [_connect(address, deadline)]
-    for peer in sockets:
-        peer.settimeout(patience_s)
-    return SocketBarrier(sockets, is_hub=participant == 0)
+    return SocketBarrier(sockets, participant == 0, participants, patience_s)
 
 
 def _socket_address(directory: Path) -> str:

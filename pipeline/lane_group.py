@@ -13,10 +13,10 @@ The fold sees the same numbers in the same lane order wherever the lanes are, so
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ from w2v_core.kernels import Kernels, Merge
 if TYPE_CHECKING:
     from pipeline.network import Links
 
+Result = TypeVar("Result")
 Matrices = tuple[NDArray[np.float32], NDArray[np.float32]]
 _ROWS, _MERGED = "rows", "merged"
 
@@ -61,6 +62,11 @@ class LaneGroup:
     @property
     def threads(self) -> int:
         return max(1, self.places[self.participant].threads)
+
+    def spread(self, work: Callable[[int], Result], items: Sequence[int]) -> list[Result]:
+        """`[work(item) for item in items]` over this worker's threads. One item is done in the thread that asks: handing it
+        over and waiting takes 0.3 ms, as long as a thousand tokens."""
+        return [work(items[0])] if len(items) == 1 else list(self.pool.map(work, items))
 
     def close(self) -> None:
         self.barrier.close()
@@ -177,5 +183,4 @@ def _fold(group: LaneGroup, kernels: Kernels, base: Matrices, lanes: Sequence[Ma
         for matrix in (0, 1):
             kernels.merge_rows(base[matrix][part], [pair[matrix][part] for pair in lanes], method)
 
-    for _ in group.pool.map(fold, range(group.threads)):
-        pass
+    group.spread(fold, range(group.threads))

@@ -178,8 +178,8 @@ def _train_steps(group: LaneGroup, task: RoundTask) -> RoundResult:
     for number in range(task.round.first, task.round.last):
         step = task.plan.step(number)
         started = time.perf_counter()
-        losses += group.pool.map(
-            lambda lane, step=step: _train_lane(group, task, kernels, noise_table, streams[lane], lane, step),
+        losses += group.spread(
+            lambda lane, step=step: _train_lane(group, task, kernels, noise_table, streams[lane], lane, step),  # type: ignore[misc]
             group.lanes,
         )
         trained = time.perf_counter()
