@@ -46,7 +46,7 @@ class Corpus(Section):
     follow_symlinks: bool = False
     skip_unreadable: bool = False
     """false: an unreadable input stops the run before work starts; true: it is listed and left out."""
-    block_bytes: int = Field(32 << 20, ge=1 << 10, le=1 << 30)
+    block_bytes: int = Field(16 << 20, ge=1 << 10, le=1 << 30)
     """Target size of one part in bytes of text as stored; decides how a corpus is cut, never what is in it."""
     max_ratio: int = Field(2000, ge=2)
     """A compressed file that grows more than this many times is refused (a bomb)."""

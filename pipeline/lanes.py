@@ -14,7 +14,6 @@ import contextlib
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +21,13 @@ from numpy.typing import NDArray
 from pipeline import shards as shard_stage
 from pipeline import store
 from pipeline.config import Train
-from pipeline.crew import Place
+from pipeline.crew import Place, block_of
 from pipeline.errors import DamagedError, DivergedError
+from pipeline.exchange import PeerLostError
 from pipeline.failpoints import reach
 from pipeline.lane_group import LaneGroup, merge, open_group
 from pipeline.rounds import EpochPlan, Round, Step
-from w2v_core.kernels import Kernels, initial_parameters, load_kernels, padded_size
+from w2v_core.kernels import Kernels, fill_initial, load_kernels, padded_size
 from w2v_core.sampler import stream_seed
 
 BLOCK_BYTES = 16 << 20
@@ -54,9 +54,11 @@ class RoundTask:
     shards: str
     noise_table: str
     checkpoint_before: str | None
-    """Directory of the checkpoint the round starts from; None = the initial parameters."""
-    checkpoint_after: str
-    """Directory the round's end state is written to."""
+    """Directory of the last checkpoint; None = the initial parameters."""
+    checkpoint_round: int
+    """The round that checkpoint was taken after; −1 = none yet."""
+    checkpoint_after: str | None
+    """Directory the round's end state is written to; None = it stays in memory."""
     patience_s: float
     is_last: bool
     """The last round of training: nothing is held for another one."""
@@ -88,7 +90,7 @@ _held: LaneGroup | None = None
 
 
 def run_round(task: RoundTask) -> RoundResult:
-    """Trains this worker's lanes through one round and writes its share of the checkpoint."""
+    """Trains this worker's lanes through one round and writes its share of the checkpoint, if one is due."""
     global _held
     if _held is None or _held.key != task.group_key:
         release()
@@ -97,6 +99,8 @@ def run_round(task: RoundTask) -> RoundResult:
     group = _held
     try:
         if group.state_round != task.round.round - 1:
+            if task.checkpoint_round != task.round.round - 1:
+                raise PeerLostError("this worker does not have the parameters any more; training goes on from the checkpoint")
             load_state(group, task)
         group.state_round = None
         result = _train_steps(group, task)
@@ -127,10 +131,11 @@ def load_state(group: LaneGroup, task: RoundTask) -> None:
     share the work and wait for each other."""
     host = group.errands.host
     if task.checkpoint_before is None:
-        if group.participant == host.start:
-            initial = initial_parameters(task.vocab_size, task.train.vector_size, stream_seed(task.seed, _SEED_PATH, 0))
-            for matrix in (0, 1):
-                group.base[matrix][:] = initial[matrix]
+        first, last = block_of(task.vocab_size, group.participant - host.start, len(host))
+        for matrix in (0, 1):
+            group.base[matrix][first:last] = 0
+        seed = stream_seed(task.seed, _SEED_PATH, 0)
+        fill_initial(group.base[0][first:last], first, task.train.vector_size, seed)
     else:
         checkpoint = store.load_artefact(Path(task.checkpoint_before))
         blocks = blocks_of(*group.base[0].shape)
@@ -147,11 +152,12 @@ def load_state(group: LaneGroup, task: RoundTask) -> None:
     group.barrier.wait()
 
 
-def write_state(group: LaneGroup, directory: Path) -> tuple[store.Part, ...]:
-    """Writes this participant's share of the checkpoint's files."""
+def write_state(group: LaneGroup, directory: Path, *, durable: bool) -> tuple[store.Part, ...]:
+    """Writes this participant's share of the checkpoint's files. The last one is soon replaced by the vectors, which are
+    flushed to the disk; until then a power cut costs what a kill would not."""
     mine = blocks_of(*group.base[0].shape)[group.participant :: len(group.places)]
     return tuple(
-        store.write_array(directory / name, group.base[matrix][first:last], rows=last - first)
+        store.write_array(directory / name, group.base[matrix][first:last], rows=last - first, durable=durable)
         for name, matrix, first, last in mine
     )
 
@@ -159,27 +165,18 @@ def write_state(group: LaneGroup, directory: Path) -> tuple[store.Part, ...]:
 # ── the steps of a round ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@dataclass(frozen=True)
-class _LaneStream:
-    """A lane's rows of one round: positions of the epoch's stream `start` … are rows `offset` … of the arrays."""
-
-    stream: Any
-    start: int
-    offset: int
-
-
 def _train_steps(group: LaneGroup, task: RoundTask) -> RoundResult:
     kernels = load_kernels(task.train.backend)
     noise_table = np.load(task.noise_table, allow_pickle=False)
     artefact = store.load_artefact(Path(task.shards))
-    streams = {lane: _read_lane(artefact, task, lane) for lane in group.lanes}
+    rows = shard_stage.Rows(artefact, halo=task.window)
     losses: list[StepLoss] = []
     train_seconds = merge_seconds = 0.0
     for number in range(task.round.first, task.round.last):
         step = task.plan.step(number)
         started = time.perf_counter()
         losses += group.spread(
-            lambda lane, step=step: _train_lane(group, task, kernels, noise_table, streams[lane], lane, step),  # type: ignore[misc]
+            lambda lane, step=step: _train_lane(group, task, kernels, noise_table, rows, lane, step),  # type: ignore[misc]
             group.lanes,
         )
         trained = time.perf_counter()
@@ -187,7 +184,7 @@ def _train_steps(group: LaneGroup, task: RoundTask) -> RoundResult:
             merge(group, kernels, step.merged_rows, task.train.merge)
         train_seconds += trained - started
         merge_seconds += time.perf_counter() - trained
-    blocks = write_state(group, Path(task.checkpoint_after))
+    blocks = write_state(group, Path(task.checkpoint_after), durable=not task.is_last) if task.checkpoint_after else ()
     return RoundResult(task.participant, _stretches(losses, task.round), train_seconds, merge_seconds, blocks)
 
 
@@ -202,24 +199,15 @@ def _stretches(losses: list[StepLoss], a_round: Round) -> tuple[StepLoss, ...]:
     return tuple(StepLoss(stretch, lane, *found) for (stretch, lane), found in sums.items())
 
 
-def _read_lane(artefact: store.Artefact, task: RoundTask, lane: int) -> _LaneStream:
-    start, _ = task.plan.slice(lane, task.round.first)
-    _, stop = task.plan.slice(lane, task.round.last - 1)
-    stream, first, _ = shard_stage.read_rows(artefact, start, stop, halo=task.window)
-    return _LaneStream(stream, start, first)
-
-
 def _train_lane(
     group: LaneGroup, task: RoundTask, kernels: Kernels, noise_table: NDArray[np.int32],
-    lane_stream: _LaneStream, lane: int, step: Step,
+    rows: shard_stage.Rows, lane: int, step: Step,
 ) -> StepLoss:  # fmt: skip
     reach("step", f"{task.plan.epoch}.{step.step}.{lane}")
-    start, stop = task.plan.slice(lane, step.step)
-    shift = lane_stream.offset - lane_stream.start
-    stream = lane_stream.stream
+    stream, start, stop = rows.between(*task.plan.slice(lane, step.step))
     w_in_VD, w_out_VD = group.copies[lane]
     result = kernels.train_slice(
-        w_in_VD, w_out_VD, stream.tokens_N, stream.left_N, stream.right_N, start + shift, stop + shift, noise_table,
+        w_in_VD, w_out_VD, stream.tokens_N, stream.left_N, stream.right_N, start, stop, noise_table,
         model=task.train.model, gradient=task.train.gradient, negative=task.train.negative,
         alpha_start=step.alpha_start, alpha_end=step.alpha_end,
         seed=stream_seed(task.seed, _SEED_PATH, 1, task.plan.epoch, step.step, lane),

@@ -44,7 +44,7 @@ def run_epoch(task: EpochTask) -> RoundResult:
     """Trains one epoch from the checkpoint before it and writes the checkpoint after it."""
     started = time.perf_counter()
     artefact = store.load_artefact(Path(task.shards))
-    stream, _, _ = shard_stage.read_rows(artefact, 0, int(artefact.manifest.totals["kept_tokens"]), halo=0)
+    stream, _, _ = shard_stage.Rows(artefact, halo=0).between(0, int(artefact.manifest.totals["kept_tokens"]))
     counts_V = store.read_table(Path(task.vocab), columns=["count"])["count"].to_numpy()
     points: list[tuple[int, float, int]] = []
     after: list[State] = []

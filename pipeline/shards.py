@@ -10,8 +10,11 @@ times as long to write and to read (infra/decisions/0003-shard-files.md).
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -150,16 +153,49 @@ def read_sentences(path: Path) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     return ids.combine_chunks().to_numpy(), np.cumsum(lengths.to_numpy(), dtype=np.int64)
 
 
-def read_rows(shards: store.Artefact, start: int, stop: int, halo: int) -> tuple[Stream, int, int]:
-    """(stream, first, last): the epoch's rows [start, stop) as rows [first, last) of a stream with up to `halo` rows of
-    context on either side. Files are mapped, so only what is needed is copied; each was checked against its SHA-256."""
-    low, high = max(0, start - halo), stop + halo
-    pieces, offset = [], 0
-    for part in shards.manifest.parts:
-        begin, end = max(low, offset), min(high, offset + part.rows)
-        if begin < end:
-            rows = store.map_arrow(shards.directory, part).slice(begin - offset, end - begin)
-            pieces.append([rows[name].to_numpy() for name in COLUMNS])
-        offset += part.rows
-    columns = [np.concatenate(column) for column in zip(*pieces, strict=True)]
-    return Stream(*columns), start - low, start - low + (min(stop, offset) - start)
+class Rows:
+    """The rows of an epoch's shards by their position in the epoch's stream.
+
+    Files are mapped and their columns used where they lie; each file was checked against its SHA-256.
+    """
+
+    def __init__(self, shards: store.Artefact, halo: int) -> None:
+        """`halo`: rows of context that a range may need on either side."""
+        self._shards = shards
+        self._halo = halo
+        self._part_starts = [0, *accumulate(part.rows for part in shards.manifest.parts)]
+        self._opened: dict[int, list[tuple[int, Stream]]] = {}
+
+    def between(self, start: int, stop: int) -> tuple[Stream, int, int]:
+        """(stream, first, last): rows [start, stop) as rows [first, last) of a stream that holds up to `halo` more on
+        either side. Nothing is copied unless the range spans several pieces of a file."""
+        low, high = max(0, start - self._halo), min(self._part_starts[-1], stop + self._halo)
+        pieces = list(self._pieces(low, high))
+        if len(pieces) == 1:
+            stream = pieces[0]
+        else:
+            columns = zip(*((piece.tokens_N, piece.left_N, piece.right_N) for piece in pieces), strict=True)
+            stream = Stream(*(np.concatenate(column) for column in columns))
+        return stream, start - low, min(stop, high) - low
+
+    def _pieces(self, low: int, high: int) -> Iterator[Stream]:
+        for index in range(bisect_right(self._part_starts, low) - 1, len(self._shards.manifest.parts)):
+            if self._part_starts[index] >= high:
+                return
+            for begin, piece in self._pieces_of_part(index):
+                first, last = max(low, begin), min(high, begin + len(piece))
+                if first < last:
+                    inside = slice(first - begin, last - begin)
+                    yield Stream(piece.tokens_N[inside], piece.left_N[inside], piece.right_N[inside])
+
+    def _pieces_of_part(self, index: int) -> list[tuple[int, Stream]]:
+        """(position of its first row, columns) of every piece that the part's file holds in one run of memory."""
+        if index not in self._opened:
+            table = store.map_arrow(self._shards.directory, self._shards.manifest.parts[index])
+            batches = table.to_batches()
+            starts = accumulate((batch.num_rows for batch in batches), initial=self._part_starts[index])
+            self._opened[index] = [
+                (start, Stream(*(batch.column(name).to_numpy() for name in COLUMNS)))
+                for start, batch in zip(starts, batches, strict=False)
+            ]
+        return self._opened[index]

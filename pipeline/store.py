@@ -164,11 +164,19 @@ def write_json(path: Path, value: object) -> Part:
     return write_bytes(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n")
 
 
-def write_array(path: Path, array: Any, *, rows: int = 0, tokens: int = 0) -> Part:
+def write_array(path: Path, array: Any, *, rows: int = 0, tokens: int = 0, durable: bool = True) -> Part:
     """The Part of a .npy file (C order, no pickles)."""
     import numpy as np
 
-    return write_file(path, lambda file: np.save(file, array, allow_pickle=False), rows=rows, tokens=tokens)
+    def write(file: Any) -> None:
+        if array.flags.c_contiguous and array.size:
+            # As np.save, which copies an array before it writes it to anything but a real file.
+            np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+            file.write(memoryview(array).cast("B"))
+        else:
+            np.save(file, array, allow_pickle=False)
+
+    return write_file(path, write, rows=rows, tokens=tokens, durable=durable)
 
 
 @contextlib.contextmanager

@@ -1,8 +1,8 @@
 """shards/ + vocab/ → vectors/: the rounds of training, driven from checkpoint to checkpoint.
 
-The driver holds no parameters. It asks the workers to run a round (`lanes.run_round`), commits the checkpoint they wrote,
-and goes on; a lost worker means that the round is run again from the checkpoint before it, which gives the same bits.
-Epoch e + 1's shards are made from (seed, e + 1) when they are needed, and deleted when their epoch is over.
+The driver holds no parameters. It asks the workers to run a round (`lanes.run_round`), commits the checkpoint they wrote
+if one was due, and goes on; a lost worker means going on from the last checkpoint, which gives the same bits. Epoch e + 1's
+shards are made from (seed, e + 1) when they are needed, and deleted when their epoch is over.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ CHECKPOINTS = "checkpoints"
 CONTEXT = "context.npy"
 """W_out: what a later training that continues from these vectors needs besides them."""
 STAGE_VERSION = 1
-KEPT_CHECKPOINTS = 2
 ATTEMPTS_A_ROUND = 20
 """Lost workers tolerated in one round before the run gives up; the same command continues there."""
 PATIENCE_S = 120.0
@@ -99,23 +98,61 @@ def build(
     expected = expected_tokens(vocab)
     schedule = choose_schedule(config.train, int(vocab.manifest.totals["size"]), expected)
     training = Training(config, tokens, vocab, fingerprint, schedule, workdir)
-    state, history = latest_checkpoint(training)
+    checkpoint, history = latest_checkpoint(training)
     for record in history:
         on_round(record)
-    for epoch in range(config.train.epochs):
-        if (epoch + 1) * schedule.rounds <= len(history):
-            continue
+    told = len(history)
+    before_last: store.Artefact | None = None
+    attempts = _Attempts()
+    while len(history) < config.train.epochs * schedule.rounds:
+        epoch = len(history) // schedule.rounds
         shards = ensure_shards(training, epoch, workers)
         plan = plan_epoch(config.train, schedule, training.vocab_size, epoch, int(shards.manifest.totals["kept_tokens"]))
-        for round_plan in plan.rounds[len(history) - epoch * schedule.rounds :]:
-            record, parts = _run_round(training, plan, round_plan, shards, state, history, workers)
-            history = [*history, record]
-            state = _commit_checkpoint(training, round_plan.round, parts, history)
+        round_plan = plan.rounds[len(history) % schedule.rounds]
+        if attempts.crew is None:
+            attempts.crew = choose_crew(workers.members(), config.train.lanes)
+        try:
+            record, parts = _run_round(training, plan, round_plan, shards, checkpoint, history, workers, attempts)
+        except TemporaryError as error:
+            attempts.lost(round_plan, error)
+            history = _history_of(checkpoint)
+            continue
+        history = [*history, record]
+        if record.round >= told:
             on_round(record)
-        if epoch > 0:
+            told += 1
+        if round_plan.checkpoint:
+            # Two are kept, because the newest may be found damaged.
+            if before_last:
+                store.discard(before_last.directory)
+            before_last, checkpoint = checkpoint, _commit_checkpoint(training, round_plan.round, parts, history)
+            attempts.crew = None
+        if epoch > 0 and round_plan is plan.rounds[-1]:
             store.discard(shards.directory)
-    assert state is not None
-    return _commit_vectors(training, state, history)
+    assert checkpoint is not None
+    return _commit_vectors(training, checkpoint, history)
+
+
+@dataclass
+class _Attempts:
+    """Who trains, and how often workers were lost. Between two checkpoints the parameters exist in the workers' memory only,
+    so the crew changes at a checkpoint or not at all, and a loss means going on from the last one."""
+
+    crew: Sequence[Member] | None = None
+    number: int = 0
+    """Counted over the whole training: an attempt never meets processes left over from the one before."""
+    losses: int = 0
+    """Since a round was last reached for the first time."""
+    furthest: int = -1
+
+    def lost(self, round_plan: Round, error: TemporaryError) -> None:
+        """Makes ready for the next attempt; raises TemporaryError after ATTEMPTS_A_ROUND that got no further."""
+        self.losses = self.losses + 1 if round_plan.round <= self.furthest else 1
+        self.furthest = max(self.furthest, round_plan.round)
+        self.number += 1
+        self.crew = None
+        if self.losses >= ATTEMPTS_A_ROUND:
+            raise TemporaryError(f"round {round_plan.round}: workers were lost {self.losses} times in a row; last: {error}")
 
 
 def expected_tokens(vocab: store.Artefact) -> float:
@@ -136,34 +173,28 @@ def ensure_shards(training: Training, epoch: int, workers: Workers) -> store.Art
 
 def _run_round(
     training: Training, plan: EpochPlan, round_plan: Round, shards: store.Artefact,
-    state: store.Artefact | None, history: Sequence[RoundRecord], workers: Workers,
+    checkpoint: store.Artefact | None, history: Sequence[RoundRecord], workers: Workers, attempts: _Attempts,
 ) -> tuple[RoundRecord, list[store.Part]]:  # fmt: skip
-    """Runs the round, again as often as workers are lost in it; gives up after ATTEMPTS_A_ROUND."""
-    for attempt in range(ATTEMPTS_A_ROUND):
-        crew = choose_crew(workers.members(), training.train.lanes)
-        started = time.monotonic()
-        try:
-            if training.train.engine == "layers":
-                results = workers.together(layered.run_epoch, [_epoch_task(training, plan, shards, state)], crew)
-            else:
-                tasks = _round_tasks(training, plan, round_plan, shards, state, crew, attempt)
-                results = workers.together(lanes.run_round, tasks, crew)
-        except TemporaryError as error:
-            lost = error
-            continue
-        parts = sorted((part for result in results for part in result.blocks), key=lambda part: part.name)
-        return _record(training, plan, round_plan, history, results, time.monotonic() - started), parts
-    raise TemporaryError(f"round {round_plan.round}: workers were lost {ATTEMPTS_A_ROUND} times in a row; last: {lost}")
+    """The round's record and the files of its checkpoint (none if it has none); raises TemporaryError when a worker is lost."""
+    assert attempts.crew is not None
+    started = time.monotonic()
+    if training.train.engine == "layers":
+        results = workers.together(layered.run_epoch, [_epoch_task(training, plan, shards, checkpoint)], attempts.crew)
+    else:
+        tasks = _round_tasks(training, plan, round_plan, shards, checkpoint, attempts)
+        results = workers.together(lanes.run_round, tasks, attempts.crew)
+    parts = sorted((part for result in results for part in result.blocks), key=lambda part: part.name)
+    return _record(training, plan, round_plan, history, results, time.monotonic() - started), parts
 
 
 def _round_tasks(
     training: Training, plan: EpochPlan, round_plan: Round, shards: store.Artefact,
-    state: store.Artefact | None, crew: Sequence[Member], attempt: int,
+    checkpoint: store.Artefact | None, attempts: _Attempts,
 ) -> list[lanes.RoundTask]:  # fmt: skip
-    # The key names who works together: the same crew keeps its memory from round to round, and an attempt after a loss
-    # never meets a process left over from the attempt before.
+    # The key names who works together: the same crew keeps its memory from round to round.
+    crew = attempts.crew or ()
+    key = f"{training.fingerprint[:16]}/{_SESSION}/{attempts.number}/{[member.address for member in crew]}"
     places = seat(crew, training.train.lanes)
-    key = f"{training.fingerprint[:16]}/{_SESSION}/{(round_plan.round, attempt) if attempt else 0}/{[m.address for m in crew]}"
     return [
         lanes.RoundTask(
             group_key=key,
@@ -177,8 +208,9 @@ def _round_tasks(
             window=training.config.shards.window,
             shards=str(shards.directory),
             noise_table=str(training.vocab.path(vocabulary.NOISE_TABLE)),
-            checkpoint_before=str(state.directory) if state else None,
-            checkpoint_after=str(_checkpoint_directory(training, round_plan.round)),
+            checkpoint_before=str(checkpoint.directory) if checkpoint else None,
+            checkpoint_round=int(checkpoint.manifest.totals["round"]) if checkpoint else -1,
+            checkpoint_after=str(_checkpoint_directory(training, round_plan.round)) if round_plan.checkpoint else None,
             patience_s=PATIENCE_S,
             is_last=round_plan.round == training.train.epochs * training.schedule.rounds - 1,
         )
@@ -271,8 +303,6 @@ def _commit_checkpoint(
             inputs=(training.fingerprint,),
         ),
     )
-    if round_number >= KEPT_CHECKPOINTS:
-        store.discard(_checkpoint_directory(training, round_number - KEPT_CHECKPOINTS))
     return checkpoint
 
 
@@ -285,11 +315,15 @@ def latest_checkpoint(training: Training) -> tuple[store.Artefact | None, list[R
             if found is None:
                 continue
             if not store.find_damage(found):
-                return found, [_parse_record(record) for record in found.manifest.totals["history"]]
+                return found, _history_of(found)
         except DamagedError:
             pass
         store.discard(_checkpoint_directory(training, round_number))
     return None, []
+
+
+def _history_of(checkpoint: store.Artefact | None) -> list[RoundRecord]:
+    return [_parse_record(record) for record in checkpoint.manifest.totals["history"]] if checkpoint else []
 
 
 def _parse_record(record: dict[str, Any]) -> RoundRecord:

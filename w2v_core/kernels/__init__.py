@@ -126,13 +126,19 @@ def initial_parameters(vocab_size: int, vector_size: int, seed: int) -> tuple[Fl
     Value (v, d) is a function of (seed, v, d, vector_size) alone.
     """
     w_in_VD, w_out_VD = allocate_parameters(vocab_size, vector_size)
-    rows_at_once = max(1, (1 << 20) // vector_size)
-    for first in range(0, vocab_size, rows_at_once):
-        last = min(first + rows_at_once, vocab_size)
-        counters = np.arange(first * vector_size, last * vector_size, dtype=np.uint64).reshape(-1, vector_size)
-        uniform = (mix64(seed, counters) >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-24)
-        w_in_VD[first:last, :vector_size] = (uniform - np.float32(0.5)) / np.float32(vector_size)
+    fill_initial(w_in_VD, 0, vector_size, seed)
     return w_in_VD, w_out_VD
+
+
+def fill_initial(w_in_RD: FloatRows, first_row: int, vector_size: int, seed: int) -> None:
+    """Writes the initial values of rows first_row … of W_in into `w_in_RD`, which is zero (so is W_out's beginning)."""
+    rows_at_once = max(1, (1 << 14) // vector_size)
+    for first in range(0, len(w_in_RD), rows_at_once):
+        rows_RD = w_in_RD[first : first + rows_at_once, :vector_size]
+        begin = (first_row + first) * vector_size
+        counters = np.arange(begin, begin + rows_RD.size, dtype=np.uint64).reshape(rows_RD.shape)
+        uniform = (mix64(seed, counters) >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-24)
+        rows_RD[:] = (uniform - np.float32(0.5)) / np.float32(vector_size)
 
 
 def _aligned_zeros(rows: int, row_floats: int) -> FloatRows:

@@ -21,7 +21,7 @@ def _mix(seed: Any, counter: Any) -> Any:
 
 @njit(nogil=True, cache=True)
 def _draw(
-    local_ids_M: Any, sentence_ends_S: Any, ids: Any, bounds: Any, window: Any, shrink: Any, seed: Any,
+    local_ids_M: Any, sentence_ends_S: Any, words: Any, window: Any, shrink: Any, seed: Any,
     tokens_N: Any, left_N: Any, right_N: Any,
 ) -> Any:  # fmt: skip
     row: Any = 0
@@ -30,7 +30,8 @@ def _draw(
     for sentence in range(sentence_ends_S.shape[0]):
         first = row
         for position in range(position, sentence_ends_S[sentence]):  # noqa: B020 - goes on where the last one ended
-            word_id = ids[local_ids_M[position]]
+            word = words[local_ids_M[position]]
+            word_id = np.int32(np.int64(word) >> np.int64(32))
             draw = _mix(seed, np.uint64(position))
             width = np.uint64(1) + ((draw >> np.uint64(32)) * wide >> np.uint64(32)) if shrink else wide
             # Written whether kept or not, and counted if kept: half of all tokens are dropped, in no order that a
@@ -38,7 +39,7 @@ def _draw(
             tokens_N[row] = word_id
             left_N[row] = np.uint8(min(np.int64(width), row - first))
             right_N[row] = np.uint8(width)
-            row += np.int64((draw & np.uint64(0xFFFFFFFF)) < bounds[word_id])
+            row += np.int64((draw & np.uint64(0xFFFFFFFF)) <= (word & np.uint64(0xFFFFFFFF))) & np.int64(word_id >= 0)
         position = sentence_ends_S[sentence]
         # Only the last `window` rows of a sentence can reach past its end.
         for tail in range(max(first, row - window), row):
@@ -58,11 +59,12 @@ def draw_stream(
     """As `windows.draw_stream`."""
     size = len(local_ids_M)
     tokens_N, left_N, right_N = np.empty(size + 1, np.int32), np.empty(size + 1, np.uint8), np.empty(size + 1, np.uint8)
-    # Words out of the vocabulary become word V, which no draw keeps: one comparison decides for all words.
-    ids = np.where(global_ids < 0, np.int32(len(thresholds_V)), global_ids).astype(np.int32, copy=False)
-    bounds = np.append(thresholds_V.astype(np.uint64) + np.uint64(1), np.uint64(0))
+    # Id and threshold of a word side by side: one place in memory to look at for a token. −1 is never kept.
+    ids = np.where(global_ids < len(thresholds_V), global_ids, np.int32(-1))
+    words = ids.astype(np.uint32).astype(np.uint64) << np.uint64(32)
+    words[ids >= 0] |= thresholds_V[ids[ids >= 0]].astype(np.uint64)
     rows = _draw(
-        local_ids_M, sentence_ends_S, ids, bounds, np.int64(window), bool(shrink_windows), np.uint64(seed),
+        local_ids_M, sentence_ends_S, words, np.int64(window), bool(shrink_windows), np.uint64(seed),
         tokens_N, left_N, right_N,
     )  # fmt: skip
     return Stream(tokens_N[:rows], left_N[:rows], right_N[:rows])
