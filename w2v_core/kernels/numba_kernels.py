@@ -311,7 +311,9 @@ def _train_cbow(
             _pick_slots(slots, noise_table, seed, (last - start) // BLOCK * GROUPS * negative)
         _set_alpha(scratch, alphas, first, start, stop)
         halo, halo_end = max(first - span.left, span.first), min(last + span.right, span.last)
-        _sum_windows(tokens_N, left_N, right_N, first, last, halo, halo_end, w_in, prefixes, ring_J, hidden, row_bytes)
+        _sum_windows(
+            tokens_N, left_N, right_N, first, last, halo, halo_end, span.right, w_in, prefixes, ring_J, hidden, row_bytes
+        )
         # The rows of the next block are asked for during this one, those of the next group during this group.
         ahead, ahead_end = last, min(last + BLOCK + span.right, span.last)
         for group in range(min(GROUPS, last - first)):
@@ -351,15 +353,17 @@ def _train_cbow(
 
 @njit(nogil=True)
 def _sum_windows(
-    tokens_N: Any, left_N: Any, right_N: Any, first: int, last: int, halo: int, halo_end: int, w_in: int, prefixes: int,
-    ring_J: Any, hidden: int, row_bytes: int,
+    tokens_N: Any, left_N: Any, right_N: Any, first: int, last: int, halo: int, halo_end: int, most_right: int, w_in: int,
+    prefixes: int, ring_J: Any, hidden: int, row_bytes: int,
 ) -> None:  # fmt: skip
     """Hidden row of every target of a block: the sum of its context rows of W_in, as a difference of two prefix sums."""
     op.zero_rows(prefixes, row_bytes, 1)
     j = halo
     for i in range(first, last):
-        end = i + np.int64(right_N[i]) + 1
-        while j < end:
+        # As far as the widest window reaches, not only this one: so the loop turns alike for every target, and a processor
+        # that guesses how often it turns is right.
+        sums_end = min(i + most_right + 1, halo_end)
+        while j < sums_end:
             row = w_in + np.int64(tokens_N[j]) * row_bytes
             before, after = prefixes + ring_J[j - halo], prefixes + ring_J[j + 1 - halo]
             if j + 1 < halo_end:
@@ -368,6 +372,7 @@ def _sum_windows(
             else:
                 op.add_rows(after, before, row, row_bytes)
             j += 2
+        end = i + np.int64(right_N[i]) + 1
         upper, lower = prefixes + ring_J[end - halo], prefixes + ring_J[i - np.int64(left_N[i]) - halo]
         op.window_row(hidden + (i - first) * row_bytes, upper, lower, w_in + np.int64(tokens_N[i]) * row_bytes, row_bytes)
 
