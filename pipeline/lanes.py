@@ -27,7 +27,7 @@ from pipeline.errors import DamagedError, DivergedError
 from pipeline.failpoints import reach
 from pipeline.lane_group import LaneGroup, merge, open_group
 from pipeline.rounds import EpochPlan, Round, Step
-from w2v_core.kernels import Kernels, initial_parameters, load_kernels, padded_size
+from w2v_core.kernels import Kernels, draw_initial, load_kernels, padded_size
 from w2v_core.sampler import stream_seed
 
 BLOCK_BYTES = 16 << 20
@@ -128,9 +128,8 @@ def load_state(group: LaneGroup, task: RoundTask) -> None:
     host = group.errands.host
     if task.checkpoint_before is None:
         if group.participant == host.start:
-            initial = initial_parameters(task.vocab_size, task.train.vector_size, stream_seed(task.seed, _SEED_PATH, 0))
-            for matrix in (0, 1):
-                group.base[matrix][:] = initial[matrix]
+            draw_initial(group.base[0], task.train.vector_size, stream_seed(task.seed, _SEED_PATH, 0))
+            group.base[1][:] = 0
     else:
         checkpoint = store.load_artefact(Path(task.checkpoint_before))
         blocks = blocks_of(*group.base[0].shape)

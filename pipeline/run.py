@@ -159,7 +159,8 @@ def _run_stages(session: Session, until: str) -> None:
         return
     vectors = _stage(
         session, "train", train.STAGE, train.identity(config, tokens, words)[0],
-        lambda: train.build(config, tokens, words, workers, workdir, lambda record: _on_round(session, record)),
+        lambda: train.build(config, tokens, words, workers, workdir, lambda record: _on_round(session, record),
+                            on_plan=lambda text: progress.line(f"train: {text}"), on_note=lambda text: _note(session, text)),
     )  # fmt: skip
     if last < 4:
         return
@@ -344,7 +345,7 @@ def _train_summary(session: Session, outcome: Outcome, corpus_tokens: int) -> di
     # The stage's own time when all of it happened in this run; else what its rounds took when they ran.
     seconds = round_seconds if outcome.cached or round_seconds > outcome.seconds else outcome.seconds
     last_epoch = [record for record in history if record.epoch == history[-1].epoch]
-    vectors = outcome.artefact.part("vectors.npy")
+    vectors, totals = outcome.artefact.part("vectors.npy"), outcome.artefact.manifest.totals
     return {
         "train": {
             "raw_tokens": raw_tokens,
@@ -355,6 +356,8 @@ def _train_summary(session: Session, outcome: Outcome, corpus_tokens: int) -> di
             "lanes": session.config.train.lanes,
             "merged_bytes": sum(record.merged_bytes for record in history),
             "merge_seconds": round(sum(record.merge_seconds for record in history), 4),
+            "memory": totals["memory"],
+            "kinds": totals["kinds"],
             "rounds": [asdict(record) for record in history],
         },
         "vectors": {
@@ -398,6 +401,8 @@ def _finish_tracking(session: Session, tracker: Tracker, summary: dict[str, Any]
         "train/final_loss": summary["train"]["final_loss"],
         "train/raw_tokens_per_s": summary["train"]["raw_tokens_per_s"],
     }
+    if memory := summary["train"]["memory"]:
+        metrics |= {f"memory/{key}": memory[key] for key in ("worker_bytes", "shared_bytes_a_host", "driver_bytes", "disk_bytes")}
     evaluation = summary.get("evaluation", {})
     metrics |= {
         f"eval/{key}": evaluation[key]

@@ -126,13 +126,19 @@ def initial_parameters(vocab_size: int, vector_size: int, seed: int) -> tuple[Fl
     Value (v, d) is a function of (seed, v, d, vector_size) alone.
     """
     w_in_VD, w_out_VD = allocate_parameters(vocab_size, vector_size)
+    draw_initial(w_in_VD, vector_size, seed)
+    return w_in_VD, w_out_VD
+
+
+def draw_initial(w_in_VD: FloatRows, vector_size: int, seed: int) -> None:
+    """Writes the initial W_in (see `initial_parameters`) in place, a block of rows at a time; padding is left alone."""
+    vocab_size = len(w_in_VD)
     rows_at_once = max(1, (1 << 20) // vector_size)
     for first in range(0, vocab_size, rows_at_once):
         last = min(first + rows_at_once, vocab_size)
         counters = np.arange(first * vector_size, last * vector_size, dtype=np.uint64).reshape(-1, vector_size)
         uniform = (mix64(seed, counters) >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-24)
         w_in_VD[first:last, :vector_size] = (uniform - np.float32(0.5)) / np.float32(vector_size)
-    return w_in_VD, w_out_VD
 
 
 def _aligned_zeros(rows: int, row_floats: int) -> FloatRows:
