@@ -119,6 +119,19 @@ def warm_up(train: Train) -> threading.Thread:
     return thread
 
 
+def warm_up_plugin(train: Train) -> Any:
+    """A plugin of Dask workers, those that come later too, that warms each of them up."""
+    from distributed.diagnostics.plugin import WorkerPlugin
+
+    class WarmUpPlugin(WorkerPlugin):
+        name = WARM_UP
+
+        def setup(self, worker: Any) -> None:
+            warm_up(train)
+
+    return WarmUpPlugin()
+
+
 def _find_numbers(train: Train) -> Numbers:
     if train.engine == "layers":
         backend, digest = "layers", _digest(_layered_sample(train))

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import lanes, memory, probe
-from pipeline.cluster import Member, Workers
+from pipeline.cluster import Member, WorkerLostError, Workers
 from pipeline.config import Train
 from pipeline.crew import choose_crew, seat
 from pipeline.errors import CapacityError, TemporaryError
+
+INTRODUCTIONS = 20
 
 
 @dataclass(frozen=True)
@@ -55,14 +57,9 @@ class Roster:
     _named: set[str] = field(default_factory=set)
 
     def muster(self, workers: Workers) -> list[Member]:
-        """The crew of the next round. Raises CapacityError, ServiceError when no worker computes as the run does,
-        TemporaryError when a worker was lost on the way: then muster again."""
-        members = workers.members()
-        strangers = [member for member in members if member.address not in self._met]
-        if strangers:
-            greetings = workers.together(introduce, [self.train] * len(strangers), strangers)
-            self._met |= {member.address: greeting for member, greeting in zip(strangers, greetings, strict=True)}
-        crew = choose_crew(self._fit(members), self.train.lanes)
+        """The crew of the next round. Raises CapacityError, ServiceError when no worker computes as the run does, and
+        TemporaryError when there is none in time or those that are left have too little memory."""
+        crew = choose_crew(self._fit(self._meet(workers)), self.train.lanes)
         if crew != self._crew:
             self._check_room(crew)
             self._crew = crew
@@ -75,6 +72,23 @@ class Roster:
             if found.digest not in {kind.digest for kind in self.kinds}:
                 self.kinds.append(found)
         return [asdict(kind) for kind in self.kinds]
+
+    def _meet(self, workers: Workers) -> list[Member]:
+        """The workers there are; all of them have introduced themselves."""
+        for _ in range(INTRODUCTIONS):
+            members = workers.members()
+            strangers = [member for member in members if member.address not in self._met]
+            if not strangers:
+                return members
+            try:
+                greetings = workers.together(introduce, [self.train] * len(strangers), strangers)
+            except WorkerLostError:
+                continue
+            self._met |= {member.address: greeting for member, greeting in zip(strangers, greetings, strict=True)}
+        raise TemporaryError(
+            f"workers come and go: {INTRODUCTIONS} times one was lost while it introduced itself; look at the workers' logs, "
+            "then run the same command again, it continues"
+        )
 
     def _fit(self, members: Sequence[Member]) -> list[Member]:
         numbers = [self._met[member.address].numbers for member in members]

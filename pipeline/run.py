@@ -85,8 +85,9 @@ class LazyWorkers:
 
 
 @contextlib.contextmanager
-def _lazy_cluster(config: RunConfig) -> Iterator[LazyWorkers]:
-    workers = LazyWorkers(lambda: open_workers(config.cluster))
+def _lazy_cluster(config: RunConfig, until: str) -> Iterator[LazyWorkers]:
+    training = config.train if STAGES.index(until) >= STAGES.index("train") else None
+    workers = LazyWorkers(lambda: open_workers(config.cluster, training=training))
     try:
         yield workers
     finally:
@@ -103,7 +104,7 @@ def run(
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(store.lock(config.workdir))
-        workers = workers or stack.enter_context(_lazy_cluster(config))
+        workers = workers or stack.enter_context(_lazy_cluster(config, until))
         session = Session(config, config.workdir, workers, progress or Progress())
         (config.workdir / SUMMARY).unlink(missing_ok=True)
         if config.tracking.enabled and STAGES.index(until) >= STAGES.index("train"):

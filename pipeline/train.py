@@ -163,9 +163,9 @@ def _run_round(
 ) -> tuple[RoundRecord, list[store.Part]]:  # fmt: skip
     """Runs the round, again as often as workers are lost in it; gives up after ATTEMPTS_A_ROUND."""
     for attempt in range(ATTEMPTS_A_ROUND):
+        crew = roster.muster(workers)
+        started = time.monotonic()
         try:
-            crew = roster.muster(workers)
-            started = time.monotonic()
             if training.train.engine == "layers":
                 results = workers.together(layered.run_epoch, [_epoch_task(training, plan, shards, state)], crew)
             else:
