@@ -150,6 +150,12 @@ class CpuCuda:
     def train_slice(self, *arguments: Any, **options: Any) -> Any:
         return cuda_slices.train_slice(*(self.device, *arguments), **{**options, **self.options})
 
+    def to_device(self, array: Any) -> Any:
+        return self.device.to_device(array)
+
+    def to_host(self, array: Any) -> Any:
+        return array if type(array) is np.ndarray else self.device.to_host(array)
+
     def merge_rows(self, *arguments: Any) -> None:
         cuda_slices.merge_rows(self.device, *arguments)
 
