@@ -32,6 +32,8 @@ are drawn, threads, the kernels' rings."""
 WORD_BYTES = 330
 """Of the driver, a word of the vocabulary: text, two tables of the same, its place in a dictionary, count and norm."""
 DRIVER_BYTES = 96 << 20
+ANALOGY_BLOCK = 512
+"""Words whose cosines with all others are held at a time (`evaluate_analogies`), twice while they are combined."""
 CHECKPOINTS_AT_ONCE = 3
 """Two are kept, and a third is written before the older of them goes."""
 STATES_OF_LAYERS = 3
@@ -58,6 +60,8 @@ class Sizes:
     epochs: int
     window: int
     noise_bytes: int
+    analogy_words: int = 0
+    """Words among which analogies are looked for when training is over; 0 = none are asked."""
     layers: bool = False
     """The layered engine: one worker, optimizer state, the whole epoch in memory."""
     moments: int = 0
@@ -207,7 +211,11 @@ def _host_need(sizes: Sizes, places: Sequence[Place], workers: Sequence[WorkerNe
 
 def _driver_need(sizes: Sizes) -> Contributors:
     # Matrices never are in the driver's memory: they go from the checkpoint to the vectors block by block, and are mapped.
-    return (("the vocabulary", sizes.vocab_size * WORD_BYTES), ("working memory", DRIVER_BYTES))
+    # Only the evaluation copies rows: unit vectors of the words that can be answers, and their cosines with a block of words.
+    analogies = min(sizes.analogy_words, sizes.vocab_size) * (sizes.vector_size + 2 * ANALOGY_BLOCK) * 4
+    return _largest_first(
+        [("the vocabulary", sizes.vocab_size * WORD_BYTES), ("analogies", analogies), ("working memory", DRIVER_BYTES)]
+    )
 
 
 def _disk_need(sizes: Sizes) -> Contributors:
@@ -246,7 +254,7 @@ def explain_shortfalls(plan: MemoryPlan, rooms: Mapping[str, Room], driver: Driv
     if driver.memory is not None and plan.driver_bytes > driver.memory:
         found.append(
             f"the driver needs {amount(plan.driver_bytes)} ({_named(plan.driver)}), its host can give {amount(driver.memory)}: "
-            "lower vocab.max_size or start it on a larger machine"
+            "lower vocab.max_size or evaluate.restrict_vocab, or start it on a larger machine"
         )
     if plan.disk_bytes > driver.disk:
         found.append(

@@ -139,6 +139,7 @@ def open_roster(
         lanes=train.lanes, lane_tokens=-(-epoch_tokens // (train.lanes * rounds)), epoch_tokens=epoch_tokens,
         epochs=train.epochs, window=training.config.shards.window,
         noise_bytes=training.vocab.part(vocabulary.NOISE_TABLE).bytes, layers=train.engine == "layers",
+        analogy_words=training.config.evaluate.restrict_vocab if training.config.evaluate.analogies else 0,
         moments=2 if train.optimizer == "adam" else 0,
     )  # fmt: skip
     directories = [_checkpoint_directory(training, number) for number in range(train.epochs * rounds)]

@@ -130,6 +130,13 @@ def test_the_disk_holds_three_checkpoints_or_two_and_the_vectors() -> None:
     assert dict(plan_memory(replace(MILLION, epochs=1), places_on("a")).disk).keys() == {"checkpoints"}
 
 
+def test_the_driver_holds_the_vocabulary_and_the_words_that_analogies_are_looked_for_in_but_no_matrix() -> None:
+    places = places_on("a")
+    assert plan_memory(MILLION, places).driver_bytes < MILLION.vocab_size * 300 * 4
+    usual = plan_memory(replace(MILLION, analogy_words=30_000), places).driver_bytes
+    assert usual - plan_memory(MILLION, places).driver_bytes == 30_000 * (300 + 1024) * 4
+
+
 def test_the_layered_engine_is_planned_with_its_optimizer() -> None:
     sizes = replace(MILLION, layers=True, lanes=1)
     sgd, adam = (plan_memory(replace(sizes, moments=moments), places_on("a", lanes=1)) for moments in (0, 2))
