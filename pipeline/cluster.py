@@ -21,7 +21,7 @@ from pipeline.errors import PipelineError, ServiceError, TemporaryError
 if TYPE_CHECKING:
     from distributed import Client, Future
 
-    from pipeline.config import Cluster
+    from pipeline.config import Cluster, Train
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -274,12 +274,15 @@ def _dask_errors(what: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def open_workers(cluster: Cluster, scratch: str | None = None) -> Iterator[DaskWorkers]:
-    """The workers of the configured cluster; closed on leaving. Raises ServiceError when it cannot be reached."""
+def open_workers(cluster: Cluster, scratch: str | None = None, training: Train | None = None) -> Iterator[DaskWorkers]:
+    """The workers of the configured cluster; closed on leaving. Raises ServiceError when it cannot be reached.
+
+    `training`: what will be trained later; the workers load its kernels in the background while they do other things.
+    """
     import dask
     from distributed import Client
 
-    from pipeline import network
+    from pipeline import network, probe
 
     with dask.config.set(DASK_SETTINGS), contextlib.ExitStack() as stack:
         try:
@@ -292,6 +295,8 @@ def open_workers(cluster: Cluster, scratch: str | None = None) -> Iterator[DaskW
             raise ServiceError(f"{where}: no Dask scheduler answers ({error}); check cluster.address and cluster.tls") from error
         # Lanes on several hosts exchange rows over links; workers that come later get the plugin too.
         client.register_plugin(network.LinkPlugin())
+        if training:
+            client.register_plugin(probe.warm_up_plugin(training))
         yield DaskWorkers(client, cluster.wait_s)
 
 

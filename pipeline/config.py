@@ -114,6 +114,9 @@ class Train(Section):
     """Of `engine: layers`; the kernels are SGD by design."""
     batch_size: Positive = 100
     """Of `engine: layers`."""
+    deterministic: bool = True
+    """true: workers that compute other bits than the run's (another processor or version) are left out, and the run is
+    refused if none is left. false: they train too, and the run says so."""
     lanes: int = Field(1, ge=1, le=1024)
     """How many parallel copies train; part of the result, unlike the number of workers."""
     merge: Literal["adasum", "mean"] = "adasum"
@@ -230,7 +233,8 @@ class RunConfig(Section):
     @property
     def digest(self) -> str:
         """Hash of everything that decides the results; where it runs and who watches are left out."""
-        fields = self.model_dump(mode="json", by_alias=True, exclude={"tracking", "cluster"})
+        left_out: dict[str, Any] = {"tracking": True, "cluster": True, "train": {"deterministic"}}
+        fields = self.model_dump(mode="json", by_alias=True, exclude=left_out)
         fields["run"] = {"seed": self.run.seed}
         return hashlib.sha256(canonical_json(fields)).hexdigest()
 

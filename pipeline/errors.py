@@ -13,6 +13,7 @@ EXIT_CODES: dict[int, str] = {
     66: "an input does not exist or cannot be opened",
     69: "a service is not available (cluster, download address)",
     70: "a bug in this program",
+    71: "the machines cannot give what the run would need (memory, shared memory, disk), so it was not started",
     73: "another run is working in this workdir",
     74: "reading or writing failed (disk full, damaged artefact without its inputs)",
     75: "a temporary failure; the same command continues where this one stopped",
@@ -47,6 +48,12 @@ class InputError(PipelineError):
 
 class ServiceError(PipelineError):
     exit_code = 69
+
+
+class CapacityError(PipelineError):
+    """A plan that does not fit the workers' memory or the disk; says by how much, and what would help."""
+
+    exit_code = 71
 
 
 class BusyError(PipelineError):

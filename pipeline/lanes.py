@@ -25,7 +25,8 @@ from pipeline.crew import Place, block_of
 from pipeline.errors import DamagedError, DivergedError
 from pipeline.exchange import PeerLostError
 from pipeline.failpoints import reach
-from pipeline.lane_group import LaneGroup, merge, open_group
+from pipeline.lane_group import LaneGroup, Matrices, open_group
+from pipeline.residency import Residency
 from pipeline.rounds import EpochPlan, Round, Step
 from w2v_core.kernels import Kernels, fill_initial, load_kernels, padded_size
 from w2v_core.sampler import stream_seed
@@ -167,7 +168,8 @@ def write_state(group: LaneGroup, directory: Path, *, durable: bool) -> tuple[st
 
 def _train_steps(group: LaneGroup, task: RoundTask) -> RoundResult:
     kernels = load_kernels(task.train.backend)
-    noise_table = np.load(task.noise_table, allow_pickle=False)
+    noise_table = kernels.to_device(np.load(task.noise_table, allow_pickle=False))
+    resident = Residency(kernels, group)
     artefact = store.load_artefact(Path(task.shards))
     rows = shard_stage.Rows(artefact, halo=task.window)
     losses: list[StepLoss] = []
@@ -176,14 +178,15 @@ def _train_steps(group: LaneGroup, task: RoundTask) -> RoundResult:
         step = task.plan.step(number)
         started = time.perf_counter()
         losses += group.spread(
-            lambda lane, step=step: _train_lane(group, task, kernels, noise_table, rows, lane, step),  # type: ignore[misc]
+            lambda lane, step=step: _train_lane(resident.lanes[lane], task, kernels, noise_table, rows, lane, step),  # type: ignore[misc]
             group.lanes,
         )
         trained = time.perf_counter()
         if step.merged_rows:
-            merge(group, kernels, step.merged_rows, task.train.merge)
+            resident.merge(step.merged_rows, task.train.merge)
         train_seconds += trained - started
         merge_seconds += time.perf_counter() - trained
+    resident.bring_home()
     blocks = write_state(group, Path(task.checkpoint_after), durable=not task.is_last) if task.checkpoint_after else ()
     return RoundResult(task.participant, _stretches(losses, task.round), train_seconds, merge_seconds, blocks)
 
@@ -200,12 +203,12 @@ def _stretches(losses: list[StepLoss], a_round: Round) -> tuple[StepLoss, ...]:
 
 
 def _train_lane(
-    group: LaneGroup, task: RoundTask, kernels: Kernels, noise_table: NDArray[np.int32],
+    parameters: Matrices, task: RoundTask, kernels: Kernels, noise_table: NDArray[np.int32],
     rows: shard_stage.Rows, lane: int, step: Step,
 ) -> StepLoss:  # fmt: skip
     reach("step", f"{task.plan.epoch}.{step.step}.{lane}")
     stream, start, stop = rows.between(*task.plan.slice(lane, step.step))
-    w_in_VD, w_out_VD = group.copies[lane]
+    w_in_VD, w_out_VD = parameters
     result = kernels.train_slice(
         w_in_VD, w_out_VD, stream.tokens_N, stream.left_N, stream.right_N, start, stop, noise_table,
         model=task.train.model, gradient=task.train.gradient, negative=task.train.negative,

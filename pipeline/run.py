@@ -85,8 +85,9 @@ class LazyWorkers:
 
 
 @contextlib.contextmanager
-def _lazy_cluster(config: RunConfig) -> Iterator[LazyWorkers]:
-    workers = LazyWorkers(lambda: open_workers(config.cluster))
+def _lazy_cluster(config: RunConfig, until: str) -> Iterator[LazyWorkers]:
+    training = config.train if STAGES.index(until) >= STAGES.index("train") else None
+    workers = LazyWorkers(lambda: open_workers(config.cluster, training=training))
     try:
         yield workers
     finally:
@@ -103,7 +104,7 @@ def run(
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(store.lock(config.workdir))
-        workers = workers or stack.enter_context(_lazy_cluster(config))
+        workers = workers or stack.enter_context(_lazy_cluster(config, until))
         session = Session(config, config.workdir, workers, progress or Progress())
         (config.workdir / SUMMARY).unlink(missing_ok=True)
         if config.tracking.enabled and STAGES.index(until) >= STAGES.index("train"):
@@ -159,7 +160,8 @@ def _run_stages(session: Session, until: str) -> None:
         return
     vectors = _stage(
         session, "train", train.STAGE, train.identity(config, tokens, words)[0],
-        lambda: train.build(config, tokens, words, workers, workdir, lambda record: _on_round(session, record)),
+        lambda: train.build(config, tokens, words, workers, workdir, lambda record: _on_round(session, record),
+                            on_plan=lambda text: progress.line(f"train: {text}"), on_note=lambda text: _note(session, text)),
     )  # fmt: skip
     if last < 4:
         return
@@ -344,7 +346,7 @@ def _train_summary(session: Session, outcome: Outcome, corpus_tokens: int) -> di
     # The stage's own time when all of it happened in this run; else what its rounds took when they ran.
     seconds = round_seconds if outcome.cached or round_seconds > outcome.seconds else outcome.seconds
     last_epoch = [record for record in history if record.epoch == history[-1].epoch]
-    vectors = outcome.artefact.part("vectors.npy")
+    vectors, totals = outcome.artefact.part("vectors.npy"), outcome.artefact.manifest.totals
     return {
         "train": {
             "raw_tokens": raw_tokens,
@@ -355,6 +357,8 @@ def _train_summary(session: Session, outcome: Outcome, corpus_tokens: int) -> di
             "lanes": session.config.train.lanes,
             "merged_bytes": sum(record.merged_bytes for record in history),
             "merge_seconds": round(sum(record.merge_seconds for record in history), 4),
+            "memory": totals["memory"],
+            "kinds": totals["kinds"],
             "rounds": [asdict(record) for record in history],
         },
         "vectors": {
@@ -398,6 +402,8 @@ def _finish_tracking(session: Session, tracker: Tracker, summary: dict[str, Any]
         "train/final_loss": summary["train"]["final_loss"],
         "train/raw_tokens_per_s": summary["train"]["raw_tokens_per_s"],
     }
+    if memory := summary["train"]["memory"]:
+        metrics |= {f"memory/{key}": memory[key] for key in ("worker_bytes", "shared_bytes_a_host", "driver_bytes", "disk_bytes")}
     evaluation = summary.get("evaluation", {})
     metrics |= {
         f"eval/{key}": evaluation[key]

@@ -15,22 +15,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pipeline import lanes, layered, store
+from pipeline import assembly, lanes, layered, memory, probe, store
 from pipeline import shards as shard_stage
 from pipeline import vocab as vocabulary
 from pipeline.cluster import Member, Workers
 from pipeline.config import RunConfig, Train
-from pipeline.crew import choose_crew, seat
-from pipeline.errors import DamagedError, DataError, TemporaryError
+from pipeline.crew import seat
+from pipeline.errors import DamagedError, TemporaryError
+from pipeline.roster import Roster
 from pipeline.rounds import EpochPlan, Round, Schedule, choose_schedule, plan_epoch
-from w2v_core.vectors import WordVectors
+from w2v_core.kernels import padded_size
 
 STAGE = "vectors"
 CHECKPOINTS = "checkpoints"
-CONTEXT = "context.npy"
-"""W_out: what a later training that continues from these vectors needs besides them."""
 STAGE_VERSION = 1
 ATTEMPTS_A_ROUND = 20
 """Lost workers tolerated in one round before the run gives up; the same command continues there."""
@@ -84,7 +82,8 @@ class Training:
 
 def identity(config: RunConfig, tokens: store.Artefact, vocab: store.Artefact) -> tuple[str, dict[str, Any], tuple[str, ...]]:
     """(fingerprint, fields read, inputs) of the vectors that these shards and settings give."""
-    fields = config.train.model_dump() | {"seed": config.run.seed}
+    # Who may take part decides nothing that is the same whoever does.
+    fields = config.train.model_dump(exclude={"deterministic"}) | {"seed": config.run.seed}
     inputs = (shard_stage.identity(config, tokens, vocab, 0)[0],)
     return store.fingerprint(STAGE, STAGE_VERSION, fields, inputs), fields, inputs
 
@@ -92,13 +91,16 @@ def identity(config: RunConfig, tokens: store.Artefact, vocab: store.Artefact) -
 def build(
     config: RunConfig, tokens: store.Artefact, vocab: store.Artefact, workers: Workers, workdir: Path,
     on_round: Callable[[RoundRecord], None] = lambda record: None,
+    on_plan: Callable[[str], None] = lambda text: None, on_note: Callable[[str], None] = lambda text: None,
 ) -> store.Artefact:  # fmt: skip
-    """The committed vectors. Continues from the last intact checkpoint; `on_round` sees every round, old ones too."""
+    """The committed vectors. Continues from the last intact checkpoint; `on_round` sees every round, old ones too,
+    `on_plan` what training will need, `on_note` whom it leaves out. Raises CapacityError before it starts what cannot end."""
     fingerprint, _, _ = identity(config, tokens, vocab)
     expected = expected_tokens(vocab)
     schedule = choose_schedule(config.train, int(vocab.manifest.totals["size"]), expected)
     training = Training(config, tokens, vocab, fingerprint, schedule, workdir)
     checkpoint, history = latest_checkpoint(training)
+    roster = open_roster(training, expected, checkpoint, on_plan, on_note)
     for record in history:
         on_round(record)
     told = len(history)
@@ -110,7 +112,7 @@ def build(
         plan = plan_epoch(config.train, schedule, training.vocab_size, epoch, int(shards.manifest.totals["kept_tokens"]))
         round_plan = plan.rounds[len(history) % schedule.rounds]
         if attempts.crew is None:
-            attempts.crew = choose_crew(workers.members(), config.train.lanes)
+            attempts.crew = roster.muster(workers)
         try:
             record, parts = _run_round(training, plan, round_plan, shards, checkpoint, history, workers, attempts)
         except TemporaryError as error:
@@ -125,12 +127,12 @@ def build(
             # Two are kept, because the newest may be found damaged.
             if before_last:
                 store.discard(before_last.directory)
-            before_last, checkpoint = checkpoint, _commit_checkpoint(training, round_plan.round, parts, history)
+            before_last, checkpoint = checkpoint, _commit_checkpoint(training, round_plan.round, parts, history, roster)
             attempts.crew = None
         if epoch > 0 and round_plan is plan.rounds[-1]:
             store.discard(shards.directory)
     assert checkpoint is not None
-    return _commit_vectors(training, checkpoint, history)
+    return _commit_vectors(training, checkpoint, history, roster)
 
 
 @dataclass
@@ -159,6 +161,28 @@ def expected_tokens(vocab: store.Artefact) -> float:
     """Mean number of tokens that subsampling leaves of an epoch."""
     table = store.read_table(vocab.path(vocabulary.WORDS), columns=["count", "keep_probability"])
     return float(np.dot(table["count"].to_numpy().astype(np.float64), table["keep_probability"].to_numpy()))
+
+
+def open_roster(
+    training: Training, expected_tokens: float, state: store.Artefact | None,
+    on_plan: Callable[[str], None], on_note: Callable[[str], None],
+) -> Roster:  # fmt: skip
+    """The workers of this training, none met yet; what was computed before is known from the checkpoint."""
+    train, rounds = training.train, training.schedule.rounds
+    # An epoch draws its own tokens; their number differs by far less than this allows for.
+    epoch_tokens = round(1.02 * expected_tokens) + 10_000
+    sizes = memory.Sizes(
+        vocab_size=training.vocab_size, vector_size=train.vector_size, row_floats=padded_size(train.vector_size),
+        lanes=train.lanes, lane_tokens=-(-epoch_tokens // (train.lanes * rounds)), epoch_tokens=epoch_tokens,
+        epochs=train.epochs, window=training.config.shards.window,
+        noise_bytes=training.vocab.part(vocabulary.NOISE_TABLE).bytes, layers=train.engine == "layers",
+        analogy_words=training.config.evaluate.restrict_vocab if training.config.evaluate.analogies else 0,
+        moments=2 if train.optimizer == "adam" else 0,
+    )  # fmt: skip
+    directories = [_checkpoint_directory(training, number) for number in range(train.epochs * rounds)]
+    in_use = sum(file.stat().st_size for directory in directories for file in directory.glob("*.npy"))
+    kinds = [probe.Numbers(**kind) for kind in state.manifest.totals.get("kinds", ())] if state else []
+    return Roster(train, sizes, training.workdir, in_use, kinds, on_plan, on_note)
 
 
 def ensure_shards(training: Training, epoch: int, workers: Workers) -> store.Artefact:
@@ -291,7 +315,7 @@ def _checkpoint_directory(training: Training, round_number: int) -> Path:
 
 
 def _commit_checkpoint(
-    training: Training, round_number: int, parts: list[store.Part], history: Sequence[RoundRecord]
+    training: Training, round_number: int, parts: list[store.Part], history: Sequence[RoundRecord], roster: Roster
 ) -> store.Artefact:
     checkpoint = store.commit(
         training.workdir,
@@ -299,7 +323,11 @@ def _commit_checkpoint(
             stage=CHECKPOINTS,
             fingerprint=_checkpoint_fingerprint(training, round_number),
             parts=tuple(parts),
-            totals={"round": round_number, "history": [asdict(record) for record in history]},
+            totals={
+                "round": round_number,
+                "history": [asdict(record) for record in history],
+                "kinds": roster.round_done(),
+            },
             inputs=(training.fingerprint,),
         ),
     )
@@ -333,43 +361,28 @@ def _parse_record(record: dict[str, Any]) -> RoundRecord:
 # ── the result ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _commit_vectors(training: Training, state: store.Artefact, history: Sequence[RoundRecord]) -> store.Artefact:
+def _commit_vectors(training: Training, state: store.Artefact, history: Sequence[RoundRecord], roster: Roster) -> store.Artefact:
     """The vectors as an artefact: W_in without its padding, beside the words; W_out is kept for those who go on training."""
     fingerprint, fields, inputs = identity(training.config, training.tokens, training.vocab)
-    directory = store.artefact_directory(training.workdir, STAGE, fingerprint)
     table = vocabulary.read_words(training.vocab)
-    w_in_VD, w_out_VD = (_assemble(training, state, matrix) for matrix in (0, 1))
-    for name, matrix_VD in zip(lanes.MATRICES, (w_in_VD, w_out_VD), strict=True):
-        if not np.isfinite(matrix_VD).all():
-            raise DataError(f"training ended with numbers in {name} that are not finite; run again with a lower train.alpha")
-    vectors = WordVectors(table["word"].to_pylist(), w_in_VD, table["count"].to_numpy())
-    directory.mkdir(parents=True, exist_ok=True)
-    written = vectors.save(directory)
-    parts = [store.existing_part(path, directory, rows=len(w_in_VD)) for path in written]
-    parts.append(store.write_array(directory / CONTEXT, w_out_VD, rows=len(w_out_VD)))
+    parts = assembly.write_vectors(
+        state, training.train.vector_size, table["word"].to_pylist(), table["count"].to_numpy(),
+        store.artefact_directory(training.workdir, STAGE, fingerprint),
+    )  # fmt: skip
     artefact = store.commit(
         training.workdir,
         store.Manifest(
             stage=STAGE, fingerprint=fingerprint, parts=tuple(parts), fields=fields, inputs=inputs,
-            totals={"shape": list(w_in_VD.shape), "history": [asdict(record) for record in history]},
+            totals={
+                "shape": [training.vocab_size, training.train.vector_size],
+                "history": [asdict(record) for record in history],
+                "kinds": state.manifest.totals["kinds"],
+                "memory": roster.plan,
+            },
         ),
     )  # fmt: skip
     _discard_checkpoints(training)
     return artefact
-
-
-def _assemble(training: Training, state: store.Artefact, matrix: int) -> NDArray[np.float32]:
-    size = training.train.vector_size
-    whole = np.empty((training.vocab_size, size), np.float32)
-    for part in state.manifest.parts:
-        if part.name == f"{lanes.MATRICES[matrix]}.npy":
-            return np.asarray(np.load(state.directory / part.name, allow_pickle=False), dtype=np.float32)
-        if part.name.startswith(lanes.MATRICES[matrix] + "-"):
-            index = int(part.name.removesuffix(".npy").rsplit("-", 1)[1])
-            block = np.load(state.directory / part.name, mmap_mode="r", allow_pickle=False)
-            rows = max(1, lanes.BLOCK_BYTES // (block.shape[1] * 4))
-            whole[index * rows : index * rows + len(block)] = block[:, :size]
-    return whole
 
 
 def _discard_checkpoints(training: Training) -> None:

@@ -22,7 +22,7 @@ import os
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -34,12 +34,29 @@ _BLOCK_ROWS = 4096
 _AGAIN = "the folder is damaged: copy or train it again"
 
 
-def save(folder: Path, words: Sequence[str], matrix: npt.NDArray[Any], counts: npt.NDArray[Any] | None) -> list[Path]:
-    """The files written, each complete or not there, `meta.json` last. The same vectors give the same bytes."""
+class Rows(Protocol):
+    """An array, or what reads like one, slice of rows by slice of rows, when it is too large to hold."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice, /) -> npt.NDArray[Any]: ...
+
+
+def save(folder: Path, words: Sequence[str], matrix: Rows, counts: npt.NDArray[Any] | None) -> list[Path]:
+    """The files written, each complete or not there, `meta.json` last. The same vectors give the same bytes.
+
+    `matrix` is read a block of rows at a time.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    chunks: dict[str, Iterable[bytes]] = {MATRIX: _npy_chunks(matrix), WORDS: _word_chunks(words)}
+    chunks: dict[str, Iterable[bytes]] = {MATRIX: npy_chunks(matrix), WORDS: _word_chunks(words)}
     if counts is not None:
-        chunks[COUNTS] = _npy_chunks(counts)
+        chunks[COUNTS] = npy_chunks(counts)
     files = {name: _write(folder / name, pieces) for name, pieces in chunks.items()}
     meta = {"format_version": FORMAT_VERSION, "shape": list(matrix.shape), "dtype": "float32", "files": files}
     _write(folder / META, [json.dumps(meta, indent=1).encode() + b"\n"])
@@ -59,21 +76,23 @@ def load(folder: Path, *, verify: bool) -> tuple[list[str], npt.NDArray[Any], np
     return words, matrix, counts
 
 
-def _row_blocks(rows: int) -> Iterator[slice]:
+def row_blocks(rows: int) -> Iterator[slice]:
+    """Slices that cover `rows` rows, a few thousand at a time."""
     return (slice(first, min(first + _BLOCK_ROWS, rows)) for first in range(0, rows, _BLOCK_ROWS))
 
 
-def _npy_chunks(array: npt.NDArray[Any]) -> Iterator[bytes]:
+def npy_chunks(array: Rows) -> Iterator[bytes]:
+    """The bytes of a .npy file, a block of rows at a time."""
     header = io.BytesIO()
     dtype = array.dtype.newbyteorder("<")
     np.lib.format.write_array_header_1_0(header, {"descr": dtype.str, "fortran_order": False, "shape": array.shape})
     yield header.getvalue()
-    for rows in _row_blocks(len(array)):
+    for rows in row_blocks(len(array)):
         yield array[rows].astype(dtype).tobytes()
 
 
 def _word_chunks(words: Sequence[str]) -> Iterator[bytes]:
-    for rows in _row_blocks(len(words)):
+    for rows in row_blocks(len(words)):
         yield b"".join(word.encode("utf-8", "surrogatepass").replace(b"\n", b"\xff") + b"\n" for word in words[rows])
 
 

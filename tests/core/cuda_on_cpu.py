@@ -1,4 +1,4 @@
-"""A `cuda_slices.Device` that runs the kernels of cbow.cu on the CPU: the .cu file itself, compiled as C++ over simt.hpp.
+"""A `cuda_slices.Device` that runs the CUDA kernels on the CPU: the .cu files themselves, compiled as C++ over simt.hpp.
 
 What it checks is the source a GPU runs and the launches `cuda_slices` makes: indices, barriers, shared memory, argument
 types. What it cannot check is named in simt.hpp. Arrays "of the device" are NumPy arrays of a class of their own, so that
@@ -24,7 +24,7 @@ from w2v_core.kernels.cuda_slices import ANY_BUILD, KERNELS
 
 HOST_SOURCE = """
 #include "simt.hpp"
-#include "cbow.cu"
+#include "kernels.cu"
 #include <utility>
 
 template <class... A, size_t... I>
@@ -124,16 +124,16 @@ def _library(directory: Path, row_floats: int, negative: int, source: str) -> ct
     optimisation = "-O1" if source == cuda_slices.source() and (row_floats, negative) != ANY_BUILD else "-O0"
     own = directory / f"{hashlib.sha256(source.encode()).hexdigest()[:12]}-{row_floats}-{negative}"
     own.mkdir(parents=True)
-    (own / "cbow.cu").write_text(source)
+    (own / "kernels.cu").write_text(source)
     (own / "host.cpp").write_text(HOST_SOURCE + "".join(RUN.format(kernel) for kernel in KERNELS))
     command = [
         compiler(), "-std=c++17", optimisation, "-fPIC", "-shared", "-Wno-unknown-pragmas", "-U_FORTIFY_SOURCE",
         f"-DROW_FLOATS={row_floats}", f"-DNEGATIVE={negative}",
-        f"-I{own}", f"-I{Path(__file__).parent}", str(own / "host.cpp"), "-o", str(own / "cbow.so"),
+        f"-I{own}", f"-I{Path(__file__).parent}", str(own / "host.cpp"), "-o", str(own / "kernels.so"),
     ]  # fmt: skip
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    library = ctypes.CDLL(str(own / "cbow.so"))
+    library = ctypes.CDLL(str(own / "kernels.so"))
     library.sigmoid_of.restype = ctypes.c_float
     library.sigmoid_of.argtypes = [ctypes.c_float]
     return library
@@ -149,6 +149,12 @@ class CpuCuda:
 
     def train_slice(self, *arguments: Any, **options: Any) -> Any:
         return cuda_slices.train_slice(*(self.device, *arguments), **{**options, **self.options})
+
+    def to_device(self, array: Any) -> Any:
+        return self.device.to_device(array)
+
+    def to_host(self, array: Any) -> Any:
+        return array if type(array) is np.ndarray else self.device.to_host(array)
 
     def merge_rows(self, *arguments: Any) -> None:
         cuda_slices.merge_rows(self.device, *arguments)

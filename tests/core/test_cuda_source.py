@@ -1,4 +1,4 @@
-"""cbow.cu compiles for every architecture, agrees with the Python side, and computes what the definition says.
+"""The CUDA source compiles for every architecture, agrees with the Python side, and computes what the definition says.
 
 No GPU is needed: NVRTC compiles without one, and the source itself runs on the CPU (see cuda_on_cpu).
 """
@@ -13,6 +13,7 @@ import subprocess
 import sys
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ class Nvrtc:
     def compile(self, source: str, *options: str) -> tuple[bool, str, bytes]:
         """(compiled, log, cubin or PTX)."""
         program = ctypes.c_void_p()
-        created = self.library.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"cbow.cu", 0, None, None)
+        created = self.library.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"kernels.cu", 0, None, None)
         assert created == 0
         encoded = [option.encode() for option in options]
         code = self.library.nvrtcCompileProgram(program, len(encoded), (ctypes.c_char_p * len(encoded))(*encoded))
@@ -116,13 +117,14 @@ def test_sizes_the_source_cannot_serve_do_not_compile(nvrtc: Nvrtc, options: tup
     assert re.search(r"compile with -DROW_FLOATS|ROW_FLOATS must be a positive multiple of 8|NEGATIVE must be at least 1", log)
 
 
-def test_a_broken_source_is_reported_with_its_line(nvrtc: Nvrtc) -> None:
-    lines = cuda_slices.source().splitlines()
-    broken = next(number for number, line in enumerate(lines) if "const Windows windows = find_windows" in line)
-    lines[broken] = "        this is not C++;"
-    good, log, _ = nvrtc.compile("\n".join(lines), "-arch=sm_90", "-DROW_FLOATS=8", "-DNEGATIVE=5")
+@pytest.mark.parametrize(("name", "line"), [("cbow.cu", "const Windows windows = find_windows"), ("merge.cu", "both += l * r;")])
+def test_a_broken_source_is_reported_with_its_file_and_line(nvrtc: Nvrtc, name: str, line: str) -> None:
+    text = (resources.files("w2v_core.kernels") / "cuda" / name).read_text()
+    broken = next(number for number, found in enumerate(text.splitlines(), start=1) if line in found)
+    source = cuda_slices.source().replace(text.splitlines()[broken - 1], "        this is not C++;")
+    good, log, _ = nvrtc.compile(source, "-arch=sm_90", "-DROW_FLOATS=8", "-DNEGATIVE=5")
     assert not good
-    assert f"cbow.cu({broken + 1}): error" in log
+    assert f"{name}({broken}): error" in log
 
 
 def test_constants_are_those_of_the_python_side() -> None:
@@ -386,7 +388,8 @@ def test_the_source_is_in_the_wheel(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=False, cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
-        assert wheel.read("w2v_core/kernels/cbow.cu").decode() == cuda_slices.source()
+        for name in cuda_slices.SOURCES:
+            assert wheel.read(f"w2v_core/kernels/cuda/{name}").decode() in cuda_slices.source()
 
 
 def test_without_cupy_the_error_names_what_to_install() -> None:

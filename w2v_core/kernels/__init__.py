@@ -8,6 +8,7 @@ What is computed is defined by `w2v_core.reference`; a backend may round differe
     noise_table         int32 (T,), word ids, T a power of two
     start, stop         targets trained; rows outside are read as context only
 
+Arrays may also be of the backend's device, see `Kernels.to_device`; NumPy arrays are then copied in and out at every call.
 The same arguments give the same bits on the same machine, in any thread and process. Kernels hold no state, and the CPU
 kernels release the GIL, so that lanes may run as threads on parameters of their own.
 """
@@ -69,6 +70,14 @@ class Kernels(Protocol):
         Changes are folded pairwise in lane order, (0,1), (2,3) …, an odd one passes to the next level. Each row is
         independent of the others, so any split of the rows among callers gives the same bits.
         """
+        ...
+
+    def to_device(self, array: Any) -> Any:
+        """The array where these kernels work without copying: in their device's memory, or as it is on a CPU."""
+        ...
+
+    def to_host(self, array: Any) -> NDArray[Any]:
+        """The array as NumPy's, when what writes it is done; a NumPy array is returned as it is."""
         ...
 
     def mark_touched(

@@ -36,7 +36,8 @@ Mode = Literal["concurrent", "sequential"]
 Array = Any
 """An array in host memory (NumPy) or in the device's."""
 
-SOURCE = "cbow.cu"
+SOURCES = ("device.cu", "groups.cu", "cbow.cu", "skipgram.cu", "stream.cu", "merge.cu")
+"""Files of cuda/: one source in this order, because none includes another."""
 KERNELS = ("train_cbow", "train_skipgram", "check_spans", "check_words", "mark_drawn", "mark_read", "merge_rows")
 WARP = 32
 THREADS = 512
@@ -58,7 +59,7 @@ _NOWHERE = (1 << 64) - 1
 
 
 class Device(Protocol):
-    """Where kernels run: memory, and a launch of a kernel of cbow.cu compiled for (row_floats, negative)."""
+    """Where kernels run: memory, and a launch of a kernel of cuda/ compiled for (row_floats, negative)."""
 
     @property
     def multiprocessors(self) -> int: ...
@@ -89,8 +90,9 @@ class Device(Protocol):
 
 @cache
 def source() -> str:
-    """The text of cbow.cu as installed."""
-    return (resources.files("w2v_core.kernels") / SOURCE).read_text(encoding="utf-8")
+    """The CUDA source as installed: the files of SOURCES joined, each with its name and lines for the compiler's messages."""
+    folder = resources.files("w2v_core.kernels") / "cuda"
+    return "".join(f'#line 1 "{name}"\n{(folder / name).read_text(encoding="utf-8")}' for name in SOURCES)
 
 
 def train_slice(
@@ -210,7 +212,7 @@ class SharedLayout:
 def shared_layout(limit_bytes: int, row_floats: int, negative: int, most_rows: int) -> SharedLayout:
     """The fastest layout within `limit_bytes`; raises ValueError if not even the errors and noise words of 16 warps fit."""
     packs = -(-(negative + 1) // 4)
-    # struct Group of cbow.cu: errors, noise words, four arrays over the targets, α.
+    # struct Group of cuda/groups.cu: errors, noise words, four arrays over the targets, α.
     group_bytes = THREADS // WARP * 4 * (packs * WARP + negative + 4 * GROUP + 1)
     fixed_bytes = -(-(group_bytes + 4 * most_rows) // 16) * 16
     if fixed_bytes > limit_bytes:

@@ -1,4 +1,4 @@
-"""The kernels on an NVIDIA GPU, through CuPy: cbow.cu compiled for the vector size and number of noise words in use.
+"""The kernels on an NVIDIA GPU, through CuPy: the source in cuda/ compiled for the vector size and number of noise words in use.
 
     w_in, w_out, table = (to_device(array) for array in (w_in_VD, w_out_VD, noise_table))
     train_slice(w_in, w_out, stream.tokens_N, stream.left_N, stream.right_N, 0, n, table, …)      # stream may stay on the host
@@ -30,7 +30,7 @@ from w2v_core.kernels.cuda_slices import Array, Mode
 name = "cupy"
 
 COMPILE_OPTIONS = ("-std=c++17",)
-"""cbow.cu includes nothing, so no header directory is needed; no fast math, so that NaN and infinity stay what they are."""
+"""The source includes nothing, so no header directory is needed; no fast math, so that NaN and infinity stay what they are."""
 
 
 def train_slice(
@@ -134,14 +134,14 @@ def _device(number: int) -> CupyDevice:
 
 @cache
 def _module(number: int, row_floats: int, negative: int) -> Any:
-    """cbow.cu compiled and loaded; CuPy keeps the compiled code in its kernel cache on disk as well."""
+    """The CUDA source compiled and loaded; CuPy keeps the compiled code in its kernel cache on disk as well."""
     options = (*COMPILE_OPTIONS, f"-DROW_FLOATS={row_floats}", f"-DNEGATIVE={negative}")
     module = cupy.RawModule(code=cuda_slices.source(), options=options, backend="nvrtc")
     try:
         module.compile()
     except cupy.cuda.compiler.CompileException as error:
         raise RuntimeError(
-            f"{cuda_slices.SOURCE} does not compile for device {number} with {' '.join(options)}; "
+            f"w2v_core/kernels/cuda does not compile for device {number} with {' '.join(options)}; "
             f"the compiler needs no headers, so this is its version or the source:\n{error}"
         ) from error
     except (ImportError, RuntimeError, OSError) as error:

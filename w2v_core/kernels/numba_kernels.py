@@ -37,7 +37,8 @@ from w2v_core.reference import BLOCK, GROUP, GROUPS, SLOTS
 
 name = "numba"
 mark_touched = numpy_kernels.mark_touched
-__all__ = ["mark_touched", "merge_rows", "name", "train_slice"]
+to_device, to_host = numpy_kernels.to_device, numpy_kernels.to_host
+__all__ = ["mark_touched", "merge_rows", "name", "to_device", "to_host", "train_slice"]
 
 _LINE_FLOATS = 16
 _SPLITMIX = tuple(np.uint64(constant) for constant in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))

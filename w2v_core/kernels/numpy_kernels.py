@@ -206,6 +206,17 @@ def check_merge(base_RD: FloatRows, lanes: Sequence[FloatRows], method: str) -> 
             )
 
 
+def to_device(array: Any) -> Any:
+    """See `Kernels.to_device`."""
+    return array
+
+
+def to_host(array: Any) -> NDArray[Any]:
+    """See `Kernels.to_host`."""
+    host: NDArray[Any] = array
+    return host
+
+
 def mark_touched(
     marks_in_V: NDArray[np.uint8], marks_out_V: NDArray[np.uint8],
     tokens_N: NDArray[np.int32], left_N: NDArray[np.uint8], right_N: NDArray[np.uint8],

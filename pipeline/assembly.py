@@ -1,0 +1,80 @@
+"""A checkpoint's blocks as the two matrices of vectors/, block by block: the driver never holds a matrix.
+
+A million words of 300 numbers are 1.2 GB a matrix. Blocks are mapped, checked to be finite, cut to their width without
+padding and written where they belong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import store
+from pipeline.errors import DataError
+from pipeline.lanes import MATRICES
+from w2v_core import vector_files
+
+CONTEXT = "context.npy"
+"""W_out: what a later training that continues from these vectors needs besides them."""
+
+
+class CheckpointMatrix:
+    """One matrix of a checkpoint, float32 (V, vector_size), read by slices of rows; satisfies `vector_files.Rows`.
+
+    A file is mapped only while a slice of it is copied, so what was read does not stay in this process's memory.
+    """
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, checkpoint: store.Artefact, matrix: str, vector_size: int) -> None:
+        parts = sorted(checkpoint.manifest.parts, key=lambda part: part.name)
+        self._files = [
+            checkpoint.directory / part.name
+            for part in parts
+            if part.name == f"{matrix}.npy" or part.name.startswith(f"{matrix}-")
+        ]
+        self._first_rows = np.cumsum([0, *(len(_map(file)) for file in self._files)])
+        self.shape = (int(self._first_rows[-1]), vector_size)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice) -> NDArray[np.float32]:
+        first, last, _ = rows.indices(len(self))
+        found = np.empty((max(0, last - first), self.shape[1]), np.float32)
+        for file, begin, end in zip(self._files, self._first_rows, self._first_rows[1:], strict=False):
+            low, high = max(first, int(begin)), min(last, int(end))
+            if low < high:
+                found[low - first : high - first] = _map(file)[low - begin : high - begin, : self.shape[1]]
+        return found
+
+
+def _map(file: Path) -> NDArray[np.float32]:
+    mapped: NDArray[np.float32] = np.load(file, mmap_mode="r", allow_pickle=False)
+    return mapped
+
+
+def write_vectors(
+    checkpoint: store.Artefact, vector_size: int, words: Sequence[str], counts: NDArray[np.int64], directory: Path
+) -> list[store.Part]:
+    """The parts of vectors/: what `WordVectors.load` reads, and W_out. Raises DataError for numbers that are not finite."""
+    w_in, w_out = (CheckpointMatrix(checkpoint, matrix, vector_size) for matrix in MATRICES)
+    for name, matrix in zip(MATRICES, (w_in, w_out), strict=True):
+        if not all(np.isfinite(block).all() for block in _blocks(matrix)):
+            raise DataError(f"training ended with numbers in {name} that are not finite; run again with a lower train.alpha")
+    written = vector_files.save(directory, words, w_in, counts)
+    parts = [store.existing_part(path, directory, rows=len(w_in)) for path in written]
+
+    def write_context(file: Any) -> None:
+        for chunk in vector_files.npy_chunks(w_out):
+            file.write(chunk)
+
+    return [*parts, store.write_file(directory / CONTEXT, write_context, rows=len(w_out))]
+
+
+def _blocks(matrix: CheckpointMatrix) -> Iterator[NDArray[np.float32]]:
+    return (matrix[rows] for rows in vector_files.row_blocks(len(matrix)))

@@ -1,0 +1,74 @@
+"""Fixtures that several files of this folder need: a cluster, a training to compare with, a tracking database."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.shipping import client_environment
+from pipeline.spool import Spool
+from pipeline.tracking import Dataset
+from tests.cluster.tls_cluster import Bench, TlsCluster
+from tests.cluster.tracked import DIGEST, tracker_of
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsCluster]:
+    """A scheduler under TLS, without workers: a test starts its own and stops them."""
+    cluster = TlsCluster(tmp_path_factory.mktemp("tls"))
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture(scope="session")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    return Bench(tmp_path_factory.mktemp("bench"))
+
+
+_CREATE = "import sys, pathlib; from pipeline.delivery import create_database as c; c(pathlib.Path(sys.argv[1]))"
+
+
+@pytest.fixture(scope="session")
+def two_creations(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[int, bytes]]]:
+    """(database, (exit status, stderr) of each of the two processes that made it at the same time)."""
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    command = [sys.executable, "-W", "ignore", "-c", _CREATE, str(path)]
+    environment = os.environ | client_environment(dict(os.environ))
+    both = [subprocess.Popen(command, stderr=subprocess.PIPE, env=environment) for _ in range(2)]
+    results = [(process.communicate()[1], process.returncode) for process in both]
+    return path, [(status, stderr) for stderr, status in results]
+
+
+@pytest.fixture(scope="session")
+def migrated_database(two_creations: tuple[Path, list[tuple[int, bytes]]]) -> Path:
+    """An empty MLflow database: migrating one takes seconds, copying it does not."""
+    return two_creations[0]
+
+
+@pytest.fixture
+def workdir(tmp_path: Path, migrated_database: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A workdir with a ready database beside it, where the default URI looks."""
+    for name, value in client_environment(dict(os.environ)).items():
+        monkeypatch.setenv(name, value)
+    shutil.copy(migrated_database, tmp_path / "mlflow.db")
+    directory = tmp_path / "run"
+    directory.mkdir()
+    return directory
+
+
+@pytest.fixture
+def told(workdir: Path, migrated_database: Path) -> Spool:
+    """A spool with 30 points that no shipper has touched."""
+    tracker = tracker_of(workdir)
+    tracker._finished = True  # keeps the shipper from being started: these tests ship by hand
+    tracker.start({"train.epochs": 5}, {"kind": "test"}, Dataset("corpus", DIGEST, "corpus.txt"))
+    for step in range(1, 31):
+        tracker.log(step, {"train/loss": 1 / step})
+    tracker.writer.close()
+    return tracker.spool

@@ -1,0 +1,52 @@
+"""A worker that computes other bits does not train with the others: it is left out and named, or the run is refused.
+
+The odd worker is one whose kernels are compiled for a processor without fused multiply-add (NUMBA_CPU_NAME), as they would
+be on another kind of machine.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.cluster import DaskWorkers
+from pipeline.errors import ServiceError, TemporaryError
+from tests.cluster.tls_cluster import Bench, TlsCluster
+
+pytestmark = pytest.mark.slow
+ODD = {"NUMBA_CPU_NAME": "generic"}
+
+
+def test_an_odd_worker_is_left_out_and_named_and_the_bits_are_those_of_one_process(cluster: TlsCluster, bench: Bench) -> None:
+    started = [cluster.start_worker("a"), cluster.start_worker("b", **ODD), cluster.start_worker("c")]
+    bench.prepare("mixed")
+    with cluster.connect(workers=3) as workers:
+        summary = bench.resume("mixed", workers)
+    assert summary["vectors"]["sha256"] == bench.digest
+    (note,) = [note for note in summary["notes"] if "left out" in note]
+    assert "left out 1 worker that computes differently from the others: numba on " in note
+    assert "compiled for generic" in note
+    assert len(summary["train"]["kinds"]) == 1
+    assert summary["train"]["memory"]["workers"] == 2
+    cluster.stop(started)
+
+
+def test_only_odd_workers_are_refused_after_a_restart_and_train_on_if_told_that_bits_may_differ(
+    cluster: TlsCluster, bench: Bench, tmp_path: Path
+) -> None:
+    # The worker dies in the second epoch and nobody takes over: the checkpoint of the first is left.
+    ours = cluster.start_worker("a", f"step:1.0.3=kill,{tmp_path / 'token'}")
+    bench.prepare("restarted")
+    with cluster.connect(workers=1) as workers, pytest.raises(TemporaryError, match=r"no worker came within 1 s"):
+        bench.resume("restarted", DaskWorkers(workers._client, wait_s=1))
+    assert (tmp_path / "token").exists(), "the failpoint was never reached"
+    odd = cluster.start_worker("b", **ODD)
+    with cluster.connect(workers=1) as workers:
+        with pytest.raises(ServiceError, match=r"no worker computes so now: 1 with .*compiled for generic.*train.deterministic"):
+            bench.resume("restarted", workers)
+        summary = bench.resume("restarted", workers, train={"deterministic": False})
+    assert summary["vectors"]["sha256"] != bench.digest
+    assert [("generic" in kind["processor"]) for kind in summary["train"]["kinds"]] == [False, True]
+    assert any("another run may give other bits" in note for note in summary["notes"])
+    cluster.stop([ours, odd])

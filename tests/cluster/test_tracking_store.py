@@ -1,0 +1,238 @@
+"""Tracking in MLflow's own SQLite store: complete curves, each point once, whoever is killed."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline.delivery import Refused, connect, create_database, explain, open_experiment
+from pipeline.shipping import EXIT_DRAINED
+from pipeline.spool import Spool
+from pipeline.tracking import Dataset, Tracker, sync
+from tests.cluster.tracked import (
+    DIGEST,
+    all_runs,
+    assert_each_once,
+    client_of,
+    only_spool,
+    save_vectors,
+    ship_here,
+    steps_of,
+    tracker_of,
+    wait_for,
+)
+
+pytestmark = pytest.mark.filterwarnings("default")  # MLflow and SQLAlchemy warn about themselves at import
+
+
+def test_a_finished_run_shows_its_curve_params_dataset_and_files_in_mlflow(workdir: Path) -> None:
+    matrix = save_vectors(workdir / "vectors")
+    canary = "s3cret-canary"
+    tracker = tracker_of(workdir)
+    tracker.start(
+        {"train.alpha": 0.05, "corpus.inputs": f"https://me:{canary}@host/corpus.txt?token={canary}"},
+        {"w2v.version": "0.1.0"},
+        Dataset("corpus", "f" * 64, f"https://me:{canary}@host/corpus.txt"),
+    )
+    for step in range(1, 41):
+        tracker.log(step, {"train/loss": 5.0 / step, "train/alpha": 0.05 - 0.001 * step})
+    tracker.log(41, {"train/loss": float("inf"), "train/alpha": 0.009})
+    tracker.artifact(workdir / "vectors", "vectors")
+    tracker.register("word2vec", workdir / "vectors")
+    state = tracker.finish("FINISHED", timeout_s=60)
+
+    assert state.complete, state.message
+    client = client_of(workdir)
+    (run,) = all_runs(client)
+    assert run.info.run_id == state.run_id
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "test"
+    curve = client.get_metric_history(run.info.run_id, "train/loss")
+    assert [(point.step, point.value) for point in curve] == [(step, 5.0 / step) for step in range(1, 41)]
+    assert run.data.tags["diverged"] == "train/loss is inf at step 41"
+    assert run.data.params == {"train.alpha": "0.05", "corpus.inputs": "https://host/corpus.txt"}
+    (dataset,) = run.inputs.dataset_inputs
+    assert (dataset.dataset.name, dataset.dataset.digest) == ("corpus", "f" * 36)
+    files = {item.path for item in client.list_artifacts(run.info.run_id, "vectors")}
+    assert files == {"vectors/meta.json", "vectors/vectors.npy", "vectors/words.txt"}
+    assert str(run.info.artifact_uri).startswith((workdir.parent / "mlartifacts").as_uri())
+
+    import mlflow
+
+    version = client.get_model_version_by_alias("word2vec", "challenger")
+    assert version.run_id == state.run_id
+    model = mlflow.pyfunc.load_model(version.source)
+    assert model.predict(["que\nen", "absent", "왕"]) == [matrix[2].astype(float).tolist(), [], matrix[3].astype(float).tolist()]
+    written = [path.read_bytes() for path in workdir.parent.rglob("*") if path.is_file()]
+    assert not any(canary.encode() in content for content in written)
+    assert not list(workdir.parent.rglob("*.pkl"))
+
+    again = tracker_of(workdir)
+    again.start({"train.alpha": 0.05}, {"w2v.version": "0.1.0"})
+    again.log(40, {"train/loss": 5.0 / 40})
+    again.artifact(workdir / "vectors", "vectors")
+    again.register("word2vec", workdir / "vectors")
+    assert again.finish("FINISHED") == state
+    assert again.process is None, "a run that repeats what is known must not even start a shipper"
+
+
+def test_another_corpus_is_another_run_and_a_run_that_never_started_is_none(workdir: Path, told: Spool) -> None:
+    def open_without_shipper() -> Tracker:
+        tracker = tracker_of(workdir)
+        tracker._finished = True
+        return tracker
+
+    tracker = open_without_shipper()
+    tracker.start({"train.epochs": 5}, {"kind": "test"}, Dataset("corpus", "9" * 64, "corpus.txt"))
+    tracker.log(1, {"train/loss": 0.5})
+    tracker.writer.close()
+    assert tracker.spool != told
+    again = open_without_shipper()
+    again.start({"train.epochs": 5}, {"kind": "test"}, Dataset("corpus", "9" * 64, "corpus.txt"))
+    again.writer.close()
+    assert again.spool == tracker.spool
+    size = told.size()
+    failed = tracker_of(workdir)
+    assert failed.process is None
+    ship_here(told)
+    failed.finish("FAILED")
+    assert told.size() == size
+    ship_here(tracker.spool)
+    client = client_of(workdir)
+    assert {run.info.run_id for run in all_runs(client)} == {told.run_id(), tracker.spool.run_id()}
+    assert_each_once(steps_of(client, str(told.run_id())), range(1, 31))
+    assert_each_once(steps_of(client, str(tracker.spool.run_id())), range(1, 2))
+
+
+_DRIVER = """
+import sys, time
+from pathlib import Path
+from pipeline.config import Tracking
+from pipeline.tracking import open_tracker
+tracker = open_tracker(Tracking(), Path(sys.argv[1]), run_name="test", config_digest=sys.argv[2])
+tracker.start({"train.epochs": 5}, {})
+for step in range(1, 21):
+    tracker.log(step, {"train/loss": 1 / step})
+print("logged", flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_killed_driver_leaves_its_points_and_its_rerun_continues_the_same_run(workdir: Path) -> None:
+    driver = subprocess.Popen([sys.executable, "-c", _DRIVER, str(workdir), DIGEST], stdout=subprocess.PIPE)
+    assert driver.stdout is not None
+    with driver.stdout:
+        assert driver.stdout.readline() == b"logged\n"
+        os.kill(driver.pid, signal.SIGKILL)
+        driver.wait()
+    spool = only_spool(workdir)
+    wait_for(lambda: spool.progress().offset == spool.size() and not spool.has_shipper(), 40)
+    client = client_of(workdir)
+    (run,) = all_runs(client)
+    assert run.info.status == "KILLED", "the orphaned shipper delivers what is there and ends the run"
+    assert_each_once(steps_of(client, run.info.run_id), range(1, 21))
+
+    rerun = tracker_of(workdir)
+    rerun.start({"train.epochs": 5}, {})
+    assert rerun.process is None, "nothing new was said, so nothing was started"
+    for step in range(11, 31):  # from the checkpoint of round 10
+        rerun.log(step, {"train/loss": 1 / step})
+    assert rerun.process is not None
+    os.kill(rerun.process.pid, signal.SIGKILL)
+    rerun.process.wait()
+    state = rerun.finish("FINISHED", timeout_s=60)
+
+    assert state.complete, state.message
+    (run,) = all_runs(client)
+    assert run.info.run_id == state.run_id
+    assert run.info.status == "FINISHED"
+    assert_each_once(steps_of(client, run.info.run_id), range(1, 31))
+
+
+def test_shipping_everything_twice_doubles_nothing(workdir: Path, told: Spool) -> None:
+    assert ship_here(told) == EXIT_DRAINED
+    (told.directory / "progress.json").unlink()
+    (told.directory / "run.json").unlink()
+    assert ship_here(told) == EXIT_DRAINED
+    client = client_of(workdir)
+    (run,) = all_runs(client)
+    assert_each_once(steps_of(client, run.info.run_id), range(1, 31))
+    assert len(run.inputs.dataset_inputs) == 1
+
+
+def test_sync_delivers_what_was_left_over_but_leaves_a_spool_alone_that_is_being_shipped(workdir: Path, told: Spool) -> None:
+    with open(told.lock, "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        begun = time.monotonic()
+        (state,) = sync(workdir)
+        assert time.monotonic() - begun < 1
+    assert not state.complete
+    assert "are still to be delivered" in str(state.message)
+    (state,) = sync(workdir)
+    assert state.complete, state.message
+    assert_each_once(steps_of(client_of(workdir), str(state.run_id)), range(1, 31))
+
+
+def test_a_run_deleted_in_mlflow_is_told_again_into_a_new_one(workdir: Path, told: Spool) -> None:
+    assert ship_here(told) == EXIT_DRAINED
+    client = client_of(workdir)
+    first = told.run_id()
+    client.delete_run(first)
+    assert ship_here(told) == EXIT_DRAINED
+    assert told.run_id() != first
+    assert_each_once(steps_of(client, str(told.run_id())), range(1, 31))
+
+
+def test_what_mlflow_will_never_take_is_counted_and_the_rest_arrives(workdir: Path, told: Spool) -> None:
+    with open(told.events, "ab") as file:
+        for event in (
+            {"type": "artifact", "time": 1, "path": "gone.bin", "folder": ""},
+            {"type": "metrics", "time": 1, "step": 1, "values": {"bad[name]": 1.0}},
+            {"type": "metrics", "time": 1, "step": 31, "values": {"train/loss": 1.0}},
+        ):
+            file.write(json.dumps(event).encode() + b"\n")
+    assert ship_here(told) == EXIT_DRAINED
+    assert told.progress().skipped == 2
+    assert_each_once(steps_of(client_of(workdir), str(told.run_id())), range(1, 32))
+    (state,) = sync(workdir)
+    assert not state.complete
+    assert "2 events were refused by MLflow" in str(state.message)
+
+
+def test_two_processes_that_make_one_new_database_at_a_time_both_succeed(
+    two_creations: tuple[Path, list[tuple[int, bytes]]],
+) -> None:
+    path, results = two_creations
+    assert [status for status, _ in results] == [0, 0], results
+    assert [file.name for file in sorted(path.parent.iterdir())] == ["mlflow.db", "mlflow.db.lock"]
+
+
+def test_a_database_that_another_process_is_making_is_waited_for_and_never_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "mlflow.db"
+    with open(tmp_path / "mlflow.db.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        waiting = threading.Thread(target=create_database, args=(path,))
+        waiting.start()
+        time.sleep(0.3)
+        path.write_bytes(b"theirs")
+    waiting.join()
+    assert path.read_bytes() == b"theirs"
+
+
+def test_a_deleted_experiment_is_refused_with_what_to_do(workdir: Path, told: Spool) -> None:
+    target = told.target()
+    assert target is not None
+    client = connect(target)
+    client.delete_experiment(open_experiment(client, target))
+    with pytest.raises(Refused, match=r"experiment 'word2vec' is deleted in MLflow; restore it"):
+        open_experiment(client, target)
+    assert isinstance(explain(Refused("x"), target.uri), Refused)

@@ -1,0 +1,80 @@
+"""What the tests of tracking share: MLflow's side of a run, and a tracker and its spool on ours."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.config import Tracking
+from pipeline.shipping import Owner, Shipper
+from pipeline.spool import Spool, spools
+from pipeline.tracking import Tracker, open_tracker
+from w2v_core.vectors import WordVectors
+
+DIGEST = "0123456789abcdef" * 4
+"""Of a configuration."""
+
+
+def client_of(workdir: Path) -> Any:
+    from mlflow import MlflowClient
+
+    uri = f"sqlite:///{workdir.parent / 'mlflow.db'}"
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def all_runs(client: Any) -> list[Any]:
+    from mlflow.entities import ViewType
+
+    ids = [experiment.experiment_id for experiment in client.search_experiments()]
+    return list(client.search_runs(ids, run_view_type=ViewType.ALL))
+
+
+def steps_of(client: Any, run_id: str, name: str = "train/loss") -> list[int]:
+    return [point.step for point in client.get_metric_history(run_id, name)]
+
+
+def assert_each_once(found: list[int], expected: range) -> None:
+    counts = Counter(found)
+    doubled = sorted(step for step, count in counts.items() if count > 1)
+    missing = sorted(set(expected) - set(counts))
+    if doubled or missing or set(counts) - set(expected):
+        raise AssertionError(f"missing {missing}, doubled {doubled}, unexpected {sorted(set(counts) - set(expected))}")
+
+
+def wait_for(condition: Callable[[], bool], timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not reached in {timeout_s} s")
+        time.sleep(0.05)
+
+
+def tracker_of(workdir: Path, uri: str | None = None, required: bool = False) -> Tracker:
+    return open_tracker(
+        Tracking(uri=uri, experiment="word2vec", required=required), workdir, run_name="test", config_digest=DIGEST
+    )
+
+
+def ship_here(spool: Spool, linger_s: float = 0.0) -> int:
+    """Drains a spool in this process, as the shipper does after its driver is gone."""
+    target = spool.target()
+    assert target is not None
+    return Shipper(spool, target, Owner(os.getppid(), released=True), linger_s, spool.progress()).work()
+
+
+def only_spool(workdir: Path) -> Spool:
+    (spool,) = spools(workdir)
+    return spool
+
+
+def save_vectors(directory: Path) -> npt.NDArray[np.float32]:
+    matrix = np.asarray(np.arange(12).reshape(4, 3) / 7, dtype=np.float32)
+    WordVectors(["the", "king", "que\nen", "왕"], matrix).save(directory)
+    return matrix

@@ -1,0 +1,48 @@
+"""Trains in processes of its own and prints what was planned and what was taken, as JSON.
+
+python -m tests.pipeline.measured_training CONFIG (alone | workers)
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from pipeline.cluster import InProcess, open_workers
+from pipeline.config import Cluster, load_config
+from pipeline.progress import Progress
+from pipeline.run import run
+
+
+def peak_bytes(_: int) -> int:
+    """The largest resident size of this process since `forget_peak`, mapped and shared pages included."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+
+
+def forget_peak(_: int) -> None:
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def main(config_path: str, where: str) -> None:
+    config, quiet = load_config(config_path), Progress(quiet=True)
+    if where == "alone":
+        run(config, until="shards", workers=InProcess(), progress=quiet)
+        forget_peak(0)
+        summary = run(config, until="train", workers=InProcess(), progress=quiet)
+        peaks, driver = [peak_bytes(0)], 0
+    else:
+        with open_workers(Cluster(n_workers=2)) as workers:
+            run(config, until="shards", workers=workers, progress=quiet)
+            members = workers.members()
+            workers.together(forget_peak, [0] * 2, members)
+            forget_peak(0)
+            before = peak_bytes(0)
+            summary = run(config, until="train", workers=workers, progress=quiet)
+            peaks, driver = workers.together(peak_bytes, [0] * 2, members), peak_bytes(0) - before
+    print(json.dumps({"plan": summary["train"]["memory"], "peaks": peaks, "driver": driver}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

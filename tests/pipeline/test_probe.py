@@ -1,0 +1,95 @@
+"""Workers that compute the same bits have the same sample, workers that do not have another, and who may train follows."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from pipeline import probe
+from pipeline.config import Train
+from pipeline.errors import ServiceError
+from pipeline.probe import Numbers, Verdict, judge, numbers_of
+
+OURS, THEIRS, THIRD = (Numbers(digest * 64, "numba", f"processor {digest}", "numba 1, numpy 2") for digest in "abc")
+
+
+def test_workers_that_compute_alike_all_train_and_nothing_is_said() -> None:
+    assert judge([OURS] * 3, None, deterministic=True) == Verdict(frozenset([OURS.digest]), ())
+    assert judge([OURS] * 3, OURS, deterministic=False) == Verdict(frozenset([OURS.digest]), ())
+
+
+def test_before_the_first_checkpoint_the_largest_group_trains_and_of_equals_the_first() -> None:
+    assert judge([OURS, THEIRS, THEIRS], None, deterministic=True).accepted == {THEIRS.digest}
+    assert judge([THIRD, THEIRS, OURS], None, deterministic=True).accepted == {THIRD.digest}
+
+
+def test_after_it_those_train_who_compute_as_the_run_did_however_few() -> None:
+    verdict = judge([THEIRS, OURS, THEIRS], OURS, deterministic=True)
+    assert verdict.accepted == {OURS.digest}
+    (note,) = verdict.notes
+    assert "left out 2 workers that compute differently from the others: numba on processor b, numba 1, numpy 2" in note
+    assert "instead of numba on processor a" in note
+
+
+def test_a_run_that_nobody_can_continue_alike_is_refused_and_all_kinds_are_named() -> None:
+    with pytest.raises(ServiceError, match=r"with numba on processor a.*1 with numba on processor b.*1 with .*processor c"):
+        judge([THEIRS, THIRD], OURS, deterministic=True)
+
+
+def test_without_determinism_everyone_trains_and_the_difference_is_named() -> None:
+    verdict = judge([THEIRS, OURS, THIRD], OURS, deterministic=False)
+    assert verdict.accepted == {OURS.digest, THEIRS.digest, THIRD.digest}
+    assert len(verdict.notes) == 2
+    assert "another run may give other bits" in verdict.notes[0]
+
+
+def digest_elsewhere(**environment: str) -> str:
+    """The digest of the default settings in a process with these variables."""
+    code = "from pipeline import config, probe; print(probe.numbers_of(config.Train(backend='numba')).digest)"
+    found = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | environment, capture_output=True, text=True, timeout=100, check=True
+    )
+    return found.stdout.strip()
+
+
+def test_a_sample_has_the_same_bits_in_every_process_and_other_bits_when_compiled_for_another_processor() -> None:
+    here = numbers_of(Train(backend="numba"))
+    assert digest_elsewhere() == here.digest
+    # Without fused multiply-add products are rounded before they are added.
+    assert digest_elsewhere(NUMBA_CPU_NAME="generic") != here.digest
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"backend": "numpy"}, {"model": "skipgram"}, {"gradient": "exact"}, {"negative": 6}, {"vector_size": 99}, {"merge": "mean"},
+     {"engine": "layers"}, {"engine": "layers", "optimizer": "adam"}],
+    ids=str,
+)  # fmt: skip
+def test_a_sample_runs_what_is_configured(changed: dict[str, object]) -> None:
+    assert numbers_of(Train(backend="numba")).digest != numbers_of(Train.model_validate({"backend": "numba"} | changed)).digest
+
+
+def test_settings_that_change_no_kernel_share_one_sample() -> None:
+    numbers_of(Train(backend="numpy"))
+    before = dict(probe._known)
+    numbers_of(Train(backend="numpy", lanes=7, epochs=9, alpha=0.01, checkpoint_every=5))
+    assert probe._known == before
+
+
+def test_a_background_warm_up_leaves_the_sample_where_the_first_round_finds_it() -> None:
+    train = Train(backend="numpy", negative=7)
+    probe.warm_up(train).join(60)
+    before = dict(probe._known)
+    assert numbers_of(train).digest in {numbers.digest for numbers in before.values()}
+    assert probe._known == before
+
+
+def test_a_backend_that_is_missing_is_an_error_of_the_first_round_not_of_the_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    monkeypatch.delitem(sys.modules, "w2v_core.kernels.cupy_kernels", raising=False)
+    probe.warm_up(Train(backend="cupy")).join(60)
+    with pytest.raises(ImportError):
+        numbers_of(Train(backend="cupy"))

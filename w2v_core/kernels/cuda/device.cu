@@ -1,0 +1,145 @@
+// What every kernel uses: sizes, memory, rows of four floats, random draws, sums over a warp.
+//
+// The files of this folder are one source: `cuda_slices.SOURCES` joins them in this order: device, groups, cbow, skipgram,
+// stream, merge. Compiled for one row length and one number of noise words: -DROW_FLOATS=128 -DNEGATIVE=5. Needs no header.
+// What is not CUDA C++ but PTX stands in the functions under `__CUDACC__`; tests replace them and run the rest on a CPU.
+
+#if !defined(ROW_FLOATS) || !defined(NEGATIVE)
+#error "compile with -DROW_FLOATS=<floats a row, a multiple of 8> -DNEGATIVE=<noise words>"
+#endif
+
+typedef unsigned long long u64;
+typedef long long i64;
+typedef unsigned char u8;
+
+constexpr int BLOCK = 128;
+constexpr int GROUP = 8;
+constexpr int GROUPS = 16;
+constexpr int SLOTS = 510;
+constexpr u64 GAMMA = 0x9E3779B97F4A7C15ull;
+constexpr u64 MIX_1 = 0xBF58476D1CE4E5B9ull;
+constexpr u64 MIX_2 = 0x94D049BB133111EBull;
+
+constexpr int MAX_THREADS = 512;
+constexpr int WARP = 32;
+constexpr unsigned ALL_LANES = 0xffffffffu;
+constexpr int VECTORS = ROW_FLOATS / 4;                    // float4 a row
+constexpr int STRIPS = (VECTORS + WARP - 1) / WARP;        // float4 of a row each lane owns
+constexpr int PACKS = (NEGATIVE + 1 + 3) / 4;              // 4 rows of W_out times 8 targets fill the 32 lanes
+constexpr int ERRORS = PACKS * WARP;                       // floats a warp
+constexpr int NOISE_UNROLL = NEGATIVE < 3 ? NEGATIVE : 3;  // 5 spill at 128 registers
+constexpr int ROWS_AT_ONCE = 8;                            // loads in flight a lane while summing windows
+static_assert(ROW_FLOATS > 0 && ROW_FLOATS % 8 == 0, "ROW_FLOATS must be a positive multiple of 8");
+static_assert(NEGATIVE > 0, "NEGATIVE must be at least 1");
+static_assert(BLOCK == GROUP * GROUPS && BLOCK % WARP == 0 && GROUP * 4 == WARP, "one lane for each of 4 rows x 8 targets");
+
+// What a launch tells the host. Positions are stream positions, −1 as u64 where nothing was found.
+struct SliceReport {
+    u64 bad_span;      // first target whose context leaves the stream
+    u64 bad_word;      // first position with a word id outside the vocabulary
+    u64 bad_noise;     // 1 + (u64)(unsigned)word of a noise word outside the vocabulary
+    i64 first;         // the rows the slice reads are [first, last)
+    i64 last;
+    u64 reach_left;    // widest spans
+    u64 reach_right;
+};
+
+#ifdef __CUDACC__
+// Past the L1 cache: it would keep rows as they were before other thread blocks moved them.
+__device__ __forceinline__ float4 load_shared_row(const float* address)
+{
+    float4 value;
+    asm volatile("ld.relaxed.gpu.global.v4.f32 {%0,%1,%2,%3}, [%4];"
+                 : "=f"(value.x), "=f"(value.y), "=f"(value.z), "=f"(value.w) : "l"(address));
+    return value;
+}
+
+__device__ __forceinline__ void add_shared_row(float* address, float4 value)
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("red.relaxed.gpu.global.add.v4.f32 [%0], {%1,%2,%3,%4};"
+                 :: "l"(address), "f"(value.x), "f"(value.y), "f"(value.z), "f"(value.w) : "memory");
+#else
+    asm volatile("red.relaxed.gpu.global.add.f32 [%0], %1;\n\tred.relaxed.gpu.global.add.f32 [%0+4], %2;\n\t"
+                 "red.relaxed.gpu.global.add.f32 [%0+8], %3;\n\tred.relaxed.gpu.global.add.f32 [%0+12], %4;"
+                 :: "l"(address), "f"(value.x), "f"(value.y), "f"(value.z), "f"(value.w) : "memory");
+#endif
+}
+
+extern __shared__ float4 shared_memory[];
+#endif
+
+__device__ __forceinline__ float4 operator+(float4 a, float4 b)
+{
+    return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w);
+}
+
+__device__ __forceinline__ float4 operator-(float4 a, float4 b)
+{
+    return make_float4(a.x - b.x, a.y - b.y, a.z - b.z, a.w - b.w);
+}
+
+__device__ __forceinline__ float4 operator*(float s, float4 a)
+{
+    return make_float4(s * a.x, s * a.y, s * a.z, s * a.w);
+}
+
+__device__ __forceinline__ float dot(float4 a, float4 b)
+{
+    return a.x * b.x + a.y * b.y + a.z * b.z + a.w * b.w;
+}
+
+__device__ __forceinline__ float4 zero4()
+{
+    return make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+}
+
+// SplitMix64 as in w2v_core/sampler.py: draw `counter` of the stream `seed`.
+__device__ __forceinline__ u64 random_bits(u64 seed, u64 counter)
+{
+    u64 z = seed + (counter + 1) * GAMMA;
+    z = (z ^ (z >> 30)) * MIX_1;
+    z = (z ^ (z >> 27)) * MIX_2;
+    return z ^ (z >> 31);
+}
+
+// 1 / (1 + e^-x), no fast math: within 3e-7 of the exact value. e^-x overflows to infinity, which gives 0; NaN stays NaN.
+__device__ __forceinline__ float sigmoid(float x)
+{
+    return 1.0f / (1.0f + expf(-x));
+}
+
+// log(1 + e^x); NaN for NaN and for both infinities, so that divergence shows in the loss.
+__device__ __forceinline__ float softplus(float x)
+{
+    return 0.5f * (fabsf(x) + x) + log1pf(expf(-fabsf(x)));
+}
+
+// One halving: the first HALF values become those of the lane's own half, summed with the partner's.
+template <int HALF>
+__device__ __forceinline__ void halve(float (&values)[WARP], int lane)
+{
+    const bool upper = (lane & HALF) != 0;
+#pragma unroll
+    for (int i = 0; i < HALF; i++) {
+        const float kept = upper ? values[i + HALF] : values[i];
+        const float sent = upper ? values[i] : values[i + HALF];
+        values[i] = kept + __shfl_xor_sync(ALL_LANES, sent, HALF);
+    }
+}
+
+// Lane l gets the sum over the warp's lanes of values[l], in 31 shuffles where 32 plain sums would take 160.
+__device__ __forceinline__ float sum_to_own_lane(float (&values)[WARP], int lane)
+{
+    halve<16>(values, lane);
+    halve<8>(values, lane);
+    halve<4>(values, lane);
+    halve<2>(values, lane);
+    halve<1>(values, lane);
+    return values[0];
+}
+
+__device__ __forceinline__ double sum_over_warp(double value)
+{
+#pragma unroll
+    for (int half = WARP / 2; half > 0; half /= 2)

@@ -1,0 +1,43 @@
+// The merge of lanes that trained apart, row by row.
+
+// Folds the changes of `count` lanes since `base`, one warp a row: (0,1), (2,3) …, then (01,23) …, an odd one passes on.
+// The lanes' own rows hold the partial results; at the end base and all lanes hold base + merged change.
+extern "C" __global__ void merge_rows(float* base, float* const* lanes, int count, i64 rows, int row_floats, int adasum)
+{
+    const int lane = threadIdx.x % WARP;
+    const i64 warps = (i64)gridDim.x * (blockDim.x / WARP);
+    for (i64 row = (blockIdx.x * (i64)blockDim.x + threadIdx.x) / WARP; row < rows; row += warps) {
+        const i64 at = row * row_floats;
+        for (int other = 0; count > 1 && other < count; other++)
+            for (int d = lane; d < row_floats; d += WARP)
+                lanes[other][at + d] -= base[at + d];
+        for (int stride = 1; stride < count; stride *= 2) {
+            for (int index = 0; index + stride < count; index += 2 * stride) {
+                float* left = lanes[index] + at;
+                const float* right = lanes[index + stride] + at;
+                double both = 0.0, left_norm = 0.0, right_norm = 0.0;
+                for (int d = lane; adasum && d < row_floats; d += WARP) {
+                    const double l = left[d], r = right[d];
+                    both += l * r;
+                    left_norm += l * l;
+                    right_norm += r * r;
+                }
+                both = sum_over_warp(both);
+                left_norm = sum_over_warp(left_norm);
+                right_norm = sum_over_warp(right_norm);
+                const double left_factor = left_norm != 0.0 ? 1.0 - both / (2.0 * left_norm) : 1.0;
+                const double right_factor = right_norm != 0.0 ? 1.0 - both / (2.0 * right_norm) : 1.0;
+                for (int d = lane; d < row_floats; d += WARP)
+                    left[d] = adasum ? (float)(left_factor * left[d] + right_factor * right[d]) : left[d] + right[d];
+            }
+        }
+        for (int d = lane; d < row_floats; d += WARP) {
+            const float change = adasum ? lanes[0][at + d] : lanes[0][at + d] / (float)count;
+            // With one lane nothing is added or scaled: base + (lane − base) need not be the lane's bits.
+            const float merged = count > 1 ? base[at + d] + change : lanes[0][at + d];
+            base[at + d] = merged;
+            for (int other = 0; other < count; other++)
+                lanes[other][at + d] = merged;
+        }
+    }
+}
