@@ -254,7 +254,11 @@ def shared_array(path: Path, shape: tuple[int, int]) -> NDArray[np.float32]:
     The space is reserved before it is mapped: a full /dev/shm is an error here, not a SIGBUS in a kernel later.
     """
     size = max(1, shape[0] * shape[1] * 4)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    except FileNotFoundError:
+        # Whoever opened the meeting place gave up, or something cleaned it away: nothing that another attempt would not mend.
+        raise PeerLostError(f"{path.parent} went away before all workers of the round had met there") from None
     try:
         try:
             os.posix_fallocate(descriptor, 0, size)

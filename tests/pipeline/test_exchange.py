@@ -120,3 +120,8 @@ def test_no_room_for_shared_memory_is_an_error_before_anything_is_mapped(small_d
 def test_the_host_key_is_the_same_in_every_process_of_this_host() -> None:
     with SPAWN.Pool(1) as pool:
         assert pool.apply(host_key) == host_key()
+
+
+def test_a_meeting_place_that_went_away_is_a_lost_round_that_can_be_run_again(tmp_path: Path) -> None:
+    with pytest.raises(PeerLostError, match=r"gone went away before all workers of the round had met there"):
+        shared_array(tmp_path / "gone" / "x", (3, 16))
