@@ -81,7 +81,7 @@ class WorkerNeed:
     host: str
     private: Contributors
     touched: Contributors
-    """Of the host's shared memory, what counts as this worker's resident size."""
+    """Of the host's shared memory and mapped files, what counts as this worker's resident size."""
 
     @property
     def private_bytes(self) -> int:
@@ -169,8 +169,6 @@ def _worker_need(sizes: Sizes, places: Sequence[Place], participant: int) -> Wor
     own = len(place.lanes)
     slice_bytes = (sizes.lane_tokens + 2 * sizes.window) * STREAM_BYTES
     private = [
-        (f"slices of {_count(own, 'lane')}", own * slice_bytes),
-        ("a shard as it is read", slice_bytes),
         ("noise table", sizes.noise_bytes),
         ("working memory", WORKING_BYTES),
     ]
@@ -179,14 +177,16 @@ def _worker_need(sizes: Sizes, places: Sequence[Place], participant: int) -> Wor
         foreign = sizes.lanes - len(errands.lanes)
         private.append((f"rows of {_count(foreign, 'lane')} on other hosts in a merge", foreign * block_bytes))
         private.append(("merged rows from other hosts", len(errands.owners) * block_bytes))
+    # Shards are used where they are mapped: pages of the file cache, which the host takes back when it needs them.
+    mapped = (f"mapped shards of {_count(own, 'lane')}", own * slice_bytes)
     copies = [("the base", sizes.pair_bytes)]
     if sizes.lanes > 1:
         copies.append((f"parameters of {_count(own, 'lane')}", own * sizes.pair_bytes))
     if len(errands.host) == 1:
-        return WorkerNeed(place.address, place.host, _largest_first([*private, *copies]), ())
+        return WorkerNeed(place.address, place.host, _largest_first([*private, *copies]), (mapped,))
     # A worker folds one block of rows; a merge of fewer rows has other blocks, so over all of them at most twice as many.
     folded = min(1.0, 2 / len(places)) * (len(errands.lanes) - own) * sizes.pair_bytes
-    touched = [*copies, ("other lanes' rows that it folds", round(folded))]
+    touched = [mapped, *copies, ("other lanes' rows that it folds", round(folded))]
     return WorkerNeed(place.address, place.host, _largest_first(private), _largest_first(touched))
 
 
