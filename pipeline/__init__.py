@@ -17,8 +17,11 @@ the next reads; stages never meet in memory. The pure function over one part sta
     lane_group.py  parameters in memory, merging         train.py      stage 4, round by round
     exchange.py    lanes of several processes, one host  network.py    lanes of several hosts
     crew.py        who trains which lanes, pure          inputs.py     which files a pattern means
-    layered.py     stage 4 with the textbook's layers    evaluate.py   stage 5
-    exports.py     other programs' formats               publish.py    stage 6
+    roster.py      workers introduce themselves          probe.py      do they compute alike
+    memory.py      what training needs, pure             residency.py  parameters on a GPU for a round
+    assembly.py    checkpoint → vectors, by blocks       layered.py    stage 4 with the textbook's layers
+    evaluate.py    stage 5                               publish.py    stage 6
+    exports.py     other programs' formats
     tracking.py    what MLflow is told (spool.py, delivery.py, shipping.py, registry.py carry it there)
     report.py      the page and the tables (page.py, charts.py, results.py)      fetch.py   corpora by name
 
