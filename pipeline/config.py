@@ -108,7 +108,8 @@ class Train(Section):
     negative: int = Field(5, ge=1, le=64)
     epochs: Positive = 5
     alpha: Rate = 0.05
-    min_alpha: float = Field(5e-6, ge=0, le=10)
+    min_alpha: float = Field(default_factory=lambda given: given.get("alpha", 0.05) / 10, ge=0, le=10)
+    """A tenth of alpha if not given: better in few epochs than falling to zero (infra/decisions/0007-learning-rate.md)."""
     gradient: Literal["word2vec", "exact"] = "word2vec"
     optimizer: Literal["sgd", "adam"] = "sgd"
     """Of `engine: layers`; the kernels are SGD by design."""
