@@ -108,7 +108,7 @@ class Train(Section):
     negative: int = Field(5, ge=1, le=64)
     epochs: Positive = 5
     alpha: Rate = 0.05
-    min_alpha: float = Field(default_factory=lambda given: given.get("alpha", 0.05) / 10, ge=0, le=10)
+    min_alpha: float = Field(0.005, ge=0, le=10)
     """A tenth of alpha if not given: better in few epochs than falling to zero (infra/decisions/0007-learning-rate.md)."""
     gradient: Literal["word2vec", "exact"] = "word2vec"
     optimizer: Literal["sgd", "adam"] = "sgd"
@@ -128,7 +128,14 @@ class Train(Section):
     hot_merge_every: Positive | None = None
     """Kept tokens a lane between two merges of the hot rows; null = chosen, and grows as training gets older."""
     checkpoint_every: Positive | None = None
-    """Kept tokens a lane between two checkpoints; null = chosen from the vocabulary's size, at least one an epoch."""
+    """Kept tokens a lane between two checkpoints; null = chosen from the vocabulary's size, at least one at the end."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def min_alpha_follows_alpha(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "min_alpha" not in given and isinstance(given.get("alpha"), (int, float)):
+            return given | {"min_alpha": given["alpha"] / 10}
+        return given
 
     @model_validator(mode="after")
     def settings_fit_together(self) -> Train:
