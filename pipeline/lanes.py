@@ -27,7 +27,7 @@ from pipeline.exchange import PeerLostError
 from pipeline.failpoints import reach
 from pipeline.lane_group import LaneGroup, Matrices, open_group
 from pipeline.residency import Residency
-from pipeline.rounds import EpochPlan, Round, Step
+from pipeline.rounds import EpochPlan, Round, Stint
 from w2v_core.kernels import Kernels, fill_initial, load_kernels, padded_size
 from w2v_core.sampler import stream_seed
 
@@ -174,16 +174,15 @@ def _train_steps(group: LaneGroup, task: RoundTask) -> RoundResult:
     rows = shard_stage.Rows(artefact, halo=task.window)
     losses: list[StepLoss] = []
     train_seconds = merge_seconds = 0.0
-    for number in range(task.round.first, task.round.last):
-        step = task.plan.step(number)
+    for stint in task.plan.stints(task.round):
         started = time.perf_counter()
         losses += group.spread(
-            lambda lane, step=step: _train_lane(resident.lanes[lane], task, kernels, noise_table, rows, lane, step),  # type: ignore[misc]
+            lambda lane, stint=stint: _train_lane(resident.lanes[lane], task, kernels, noise_table, rows, lane, stint),  # type: ignore[misc]
             group.lanes,
         )
         trained = time.perf_counter()
-        if step.merged_rows:
-            resident.merge(step.merged_rows, task.train.merge)
+        if stint.merged_rows:
+            resident.merge(stint.merged_rows, task.train.merge)
         train_seconds += trained - started
         merge_seconds += time.perf_counter() - trained
     resident.bring_home()
@@ -204,24 +203,24 @@ def _stretches(losses: list[StepLoss], a_round: Round) -> tuple[StepLoss, ...]:
 
 def _train_lane(
     parameters: Matrices, task: RoundTask, kernels: Kernels, noise_table: NDArray[np.int32],
-    rows: shard_stage.Rows, lane: int, step: Step,
+    rows: shard_stage.Rows, lane: int, stint: Stint,
 ) -> StepLoss:  # fmt: skip
-    reach("step", f"{task.plan.epoch}.{step.step}.{lane}")
-    stream, start, stop = rows.between(*task.plan.slice(lane, step.step))
+    reach("step", f"{task.plan.epoch}.{stint.first}.{lane}")
+    stream, start, stop = rows.between(*task.plan.slice(lane, stint.first, stint.last))
     w_in_VD, w_out_VD = parameters
     result = kernels.train_slice(
         w_in_VD, w_out_VD, stream.tokens_N, stream.left_N, stream.right_N, start, stop, noise_table,
         model=task.train.model, gradient=task.train.gradient, negative=task.train.negative,
-        alpha_start=step.alpha_start, alpha_end=step.alpha_end,
-        seed=stream_seed(task.seed, _SEED_PATH, 1, task.plan.epoch, step.step, lane),
+        alpha_start=stint.alpha_start, alpha_end=stint.alpha_end,
+        seed=stream_seed(task.seed, _SEED_PATH, 1, task.plan.epoch, stint.first, lane),
     )  # fmt: skip
     if not np.isfinite(result.loss_sum):
         raise DivergedError(
-            f"training diverged in round {task.round.round}, epoch {task.plan.epoch}, step {step.step}, lane {lane} "
-            f"at α = {step.alpha_start:.6g}: the loss is not finite. The checkpoint of the round before is kept; "
+            f"training diverged in round {task.round.round}, epoch {task.plan.epoch}, step {stint.first}, lane {lane} "
+            f"at α = {stint.alpha_start:.6g}: the loss is not finite. The checkpoint of the round before is kept; "
             "run again with a lower train.alpha"
         )
-    return StepLoss(step.step, lane, result.loss_sum, result.examples)
+    return StepLoss(stint.first, lane, result.loss_sum, result.examples)
 
 
 def release() -> None:

@@ -5,6 +5,7 @@ size and the planned token counts, so one worker or forty execute the same plan 
 
     epoch   one pass over one epoch's shards; lane l owns the l-th contiguous share of the stream
     step    what every lane trains before it may meet the others again
+    stint   the steps from one merge to the next, which a lane trains in one go
     merge   after a step, or after every 2nd, 4th, 8th as training gets older: rows 0 … R−1 of both matrices. R
             is the hot rows (the most frequent words), twice as many at every second merge, four times as many at every
             fourth …: a row is merged at an interval in proportion to its rank, and so, by Zipf's law, every row after
@@ -19,6 +20,7 @@ seconds. Rejected ways and figures: infra/benchmarks/records/lanes-2026-11-21.md
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -71,13 +73,17 @@ class Schedule:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step:
-    step: int
+class Stint:
+    """The steps a lane trains in one go, up to the next merge."""
+
+    first: int
     """Counted from the start of the epoch."""
+    last: int
+    """Behind the last step."""
     alpha_start: float
     alpha_end: float
     merged_rows: int
-    """Rows of each matrix merged after this step; 0 = the lanes go on without meeting."""
+    """Rows of each matrix merged after it; 0 = none (one lane)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,21 +110,29 @@ class EpochPlan:
     schedule: Schedule
     rounds: tuple[Round, ...]
 
-    def slice(self, lane: int, step: int) -> tuple[int, int]:
-        """Half-open range of positions in the epoch's stream that `lane` trains in `step`."""
+    def slice(self, lane: int, first: int, last: int) -> tuple[int, int]:
+        """Half-open range of positions in the epoch's stream that `lane` trains in steps first … last − 1."""
         lanes, steps = self.train.lanes, self.schedule.steps
         begin, end = (self.kept_tokens * bound // lanes for bound in (lane, lane + 1))
         length = end - begin
-        return begin + length * step // steps, begin + length * (step + 1) // steps
+        return begin + length * first // steps, begin + length * last // steps
 
-    def step(self, step: int) -> Step:
-        steps = self.schedule.steps
-        return Step(
-            step=step,
-            alpha_start=alpha_at(self.train, self.epoch, step / steps),
-            alpha_end=alpha_at(self.train, self.epoch, (step + 1) / steps),
-            merged_rows=self.merged_rows(step),
-        )
+    def stints(self, a_round: Round) -> Iterator[Stint]:
+        """A round's steps from merge to merge; with one lane, which never merges, one by one."""
+        first = a_round.first
+        while first < a_round.last:
+            last = first + 1
+            while self.train.lanes > 1 and last < a_round.last and not self.merged_rows(last - 1):
+                last += 1
+            yield Stint(
+                first=first, last=last, alpha_start=self.alpha(first), alpha_end=self.alpha(last),
+                merged_rows=self.merged_rows(last - 1),
+            )  # fmt: skip
+            first = last
+
+    def alpha(self, step: int) -> float:
+        """α at the start of a step."""
+        return alpha_at(self.train, self.epoch, step / self.schedule.steps)
 
     def merged_rows(self, step: int) -> int:
         if self.train.lanes == 1:
@@ -141,7 +155,9 @@ class EpochPlan:
 
     def round_tokens(self, a_round: Round) -> int:
         """Kept tokens that all lanes together train in a round."""
-        return sum(self.slice(lane, a_round.last - 1)[1] - self.slice(lane, a_round.first)[0] for lane in range(self.train.lanes))
+        return sum(
+            stop - start for start, stop in (self.slice(lane, a_round.first, a_round.last) for lane in range(self.train.lanes))
+        )
 
     def merged_bytes(self, a_round: Round) -> int:
         """Bytes of parameters that the lanes hand over in a round's merges: both matrices, each lane's rows once."""

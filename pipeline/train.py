@@ -278,7 +278,7 @@ def _record(
         loss=loss_sum / max(1, examples),
         loss_sum=loss_sum,
         examples=examples,
-        alpha=plan.step(round_plan.last - 1).alpha_end,
+        alpha=plan.alpha(round_plan.last),
         kept_tokens=kept,
         raw_tokens=kept * raw_a_kept,
         seconds=seconds,

@@ -38,7 +38,8 @@ trains = st.builds(
 @given(train=trains, vocab_size=st.integers(2, 5000), kept_tokens=st.integers(0, 60_000))
 def test_every_token_of_an_epoch_is_trained_exactly_once(train: Train, vocab_size: int, kept_tokens: int) -> None:
     plan = plan_epoch(train, choose_schedule(train, vocab_size, kept_tokens), vocab_size, 0, kept_tokens)
-    slices = [plan.slice(lane, step) for lane in range(train.lanes) for step in range(plan.schedule.steps)]
+    stints = [stint for a_round in plan.rounds for stint in plan.stints(a_round)]
+    slices = [plan.slice(lane, stint.first, stint.last) for lane in range(train.lanes) for stint in stints]
     assert slices[0][0] == 0
     assert slices[-1][1] == kept_tokens
     assert all(before[1] == after[0] for before, after in pairwise(slices))
@@ -67,12 +68,40 @@ def test_alpha_falls_linearly_from_alpha_to_min_alpha() -> None:
     assert abs(alpha_at(train, 3, 1.0) - 0.01) < 1e-12
 
 
-def test_steps_hand_alpha_over_without_a_gap() -> None:
+def test_stints_hand_alpha_over_without_a_gap_and_end_with_a_merge() -> None:
     train = Train(epochs=3, lanes=4, merge_every=100)
     plans = [plan_epoch(train, choose_schedule(train, 50, 4000), 50, epoch, 4000) for epoch in range(3)]
-    steps = [plan.step(step) for plan in plans for step in range(plan.schedule.steps)]
-    assert steps[0].alpha_start == train.alpha
-    assert all(abs(before.alpha_end - after.alpha_start) < 1e-12 for before, after in pairwise(steps))
+    stints = [stint for plan in plans for a_round in plan.rounds for stint in plan.stints(a_round)]
+    assert stints[0].alpha_start == train.alpha
+    assert stints[-1].alpha_end == pytest.approx(train.min_alpha)
+    assert all(abs(before.alpha_end - after.alpha_start) < 1e-12 for before, after in pairwise(stints))
+    assert all(stint.merged_rows for stint in stints)
+
+
+def test_late_in_training_a_stint_is_as_many_steps_as_pass_between_merges() -> None:
+    train = Train(lanes=2, epochs=8)
+    schedule = choose_schedule(train, 70_000, 8_000_000)
+    plan = plan_epoch(train, schedule, 70_000, 7, 8_000_000)
+    lengths = [stint.last - stint.first for stint in plan.stints(plan.rounds[0])]
+    assert set(lengths[:-1]) == {8}
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(train=trains, vocab_size=st.integers(2, 5000), kept_tokens=st.integers(0, 60_000))
+def test_checkpoints_are_spread_evenly_and_one_ends_the_training(train: Train, vocab_size: int, kept_tokens: int) -> None:
+    schedule = choose_schedule(train, vocab_size, kept_tokens)
+    plans = [plan_epoch(train, schedule, vocab_size, epoch, kept_tokens) for epoch in range(train.epochs)]
+    due = [index for index, a_round in enumerate(a_round for plan in plans for a_round in plan.rounds) if a_round.checkpoint]
+    gaps = [after - before for before, after in pairwise([-1, *due])]
+    assert len(due) == schedule.checkpoints
+    assert due[-1] == train.epochs * schedule.rounds - 1
+    assert max(gaps) - min(gaps) <= 1
+
+
+def test_short_epochs_over_a_large_vocabulary_share_a_checkpoint() -> None:
+    train = Train(lanes=2, epochs=5)
+    assert choose_schedule(train, 70_000, 9_000_000).checkpoints == 1
+    assert choose_schedule(train, 7_000, 9_000_000).checkpoints == 10
 
 
 def test_between_full_merges_every_second_step_merges_twice_the_rows() -> None:
