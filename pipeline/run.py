@@ -26,7 +26,12 @@ from pipeline.progress import Progress
 from pipeline.report import write_report
 from pipeline.tracking import Dataset, Tracker, TrackingState, open_tracker
 
-STAGES = ("tokenize", "vocab", "shards", "train", "evaluate", "publish")
+KINDS = {
+    "tokenize": tokenize.STAGE, "vocab": vocab.STAGE, "shards": shards.STAGE, "train": train.STAGE,
+    "evaluate": evaluate.STAGE, "publish": publish.STAGE,
+}  # fmt: skip
+"""The stages in order, and the artefact each of them makes."""
+STAGES = tuple(KINDS)
 SUMMARY = "summary.json"
 REPAIRS = 3
 """How often one run rebuilds an artefact that it found damaged before it gives up: more points to a failing disk."""
@@ -183,7 +188,7 @@ def _stage(
     """The stage's artefact: the one that is there, after every byte of it was checked, or a new one."""
     started = time.monotonic()
     found = store.open_artefact(session.workdir, kind, fingerprint)
-    for damage in store.find_damage(found) if found else ():
+    for damage in store.remove_damaged(found) if found else ():
         _note(session, f"damaged, rebuilt: {damage}")
         found = None
     if found is None:
