@@ -201,6 +201,8 @@ class Cluster(Section):
     """null = one worker a core, at most one a lane while training needs no more."""
     wait_s: float = Field(120, gt=0)
     """How long to wait for workers before giving up."""
+    silent_s: float = Field(30, gt=0)
+    """A worker without a heartbeat for so long takes no further part in training until it answers again."""
     options: dict[str, Any] = Field(default_factory=dict)
     """The vendor's own keyword arguments, passed through untouched."""
     tls: Tls | None = None
