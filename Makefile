@@ -49,7 +49,7 @@ coverage: $(READY)
 
 # Every kill point of every role, not the sample that `make test` takes; W2V_SEED=n replays a sample.
 chaos: $(READY)
-	W2V_SWEEP=all $(BIN)/python -m pytest tests/cluster/test_same_bits.py --timeout 900
+	$(BIN)/python -m tests.cluster.chaos
 
 lint: $(READY)
 	$(BIN)/ruff check .

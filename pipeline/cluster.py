@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pipeline import exchange
 from pipeline.errors import PipelineError, ServiceError, TemporaryError
+from pipeline.failpoints import reach
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -152,7 +153,10 @@ class DaskWorkers:
     ) -> list[Result]:
         # Unique keys: a key derived from the arguments would return an earlier result without doing the work.
         prefix = f"{label.replace(' ', '-')}-{uuid.uuid4().hex[:8]}"
-        futures = [self._client.submit(function, item, key=f"{prefix}-{index}", pure=False) for index, item in enumerate(items)]
+        futures = [
+            self._client.submit(_run_task, function, item, f"{label}.{index}", key=f"{prefix}-{index}", pure=False)
+            for index, item in enumerate(items)
+        ]
         order = {future.key: index for index, future in enumerate(futures)}
         results: list[Any] = [None] * len(items)
         try:
@@ -209,7 +213,8 @@ class DaskWorkers:
             self._client.submit(_host_of_worker, workers=[address], pure=False, key=f"who-{uuid.uuid4().hex[:12]}"): address
             for address in addresses
         }
-        waiting, hosts = set(asked), {}
+        waiting = set(asked)
+        hosts: dict[str, str] = {}
         while waiting:
             finished, gone = self._next(waiting, asked)
             hosts |= {asked[future]: future.result() for future in finished}
@@ -296,6 +301,11 @@ def _first_loss(finished: Iterable[Future[Any]]) -> TemporaryError | None:
 
 def _no_worker(what: str, wait_s: float) -> str:
     return f"{what}: no worker for {wait_s:g} s (cluster.wait_s); start workers and run the same command again, it continues"
+
+
+def _run_task(function: Callable[[Item], Result], item: Item, name: str) -> Result:
+    reach("task", name)
+    return function(item)
 
 
 def _take_part(function: Callable[[Item], Result], item: Item) -> Result:

@@ -22,6 +22,7 @@ from pipeline import corpus, evaluate, publish, shards, store, tokenize, train, 
 from pipeline.cluster import Item, Member, Result, Workers, open_workers
 from pipeline.config import RunConfig
 from pipeline.errors import DamagedError
+from pipeline.failpoints import reach
 from pipeline.progress import Progress
 from pipeline.report import write_report
 from pipeline.tracking import Dataset, Tracker, TrackingState, open_tracker
@@ -109,6 +110,7 @@ def run(
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(store.lock(config.workdir))
+        store.remove_unfinished(config.workdir)
         workers = workers or stack.enter_context(_lazy_cluster(config, until))
         session = Session(config, config.workdir, workers, progress or Progress())
         (config.workdir / SUMMARY).unlink(missing_ok=True)
@@ -193,6 +195,7 @@ def _stage(
         found = None
     if found is None:
         session.progress.start(name, pieces)
+    reach("stage", name if found is None else f"{name} cached")
     artefact = found or build()
     outcome = Outcome(artefact, time.monotonic() - started, cached=found is not None)
     session.outcomes[name] = outcome

@@ -415,6 +415,12 @@ def discard(directory: Path) -> None:
     shutil.rmtree(directory, ignore_errors=True)
 
 
+def remove_unfinished(workdir: Path) -> None:
+    """Removes the temporary files of writers that were killed. For the holder of the workdir's lock, before it starts."""
+    for path in workdir.rglob(".*.tmp"):
+        path.unlink(missing_ok=True)
+
+
 # ── one run at a time ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -424,7 +430,8 @@ def lock(workdir: Path) -> Iterator[None]:
     path = workdir / ".lock"
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        file = open(path, "a+")  # noqa: SIM115 - closed below; must stay open to hold the lock
+        # Unbuffered: on a full disk a buffer would be written again, and fail again, when the file is closed.
+        file = open(path, "a+b", buffering=0)  # noqa: SIM115 - closed below; must stay open to hold the lock
     except OSError as error:
         raise explain_os_error(error, path) from error
     with file:
@@ -432,14 +439,13 @@ def lock(workdir: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            holder = file.read(200).strip() or "unknown"
+            holder = (file.read(200) or b"").decode(errors="replace").strip() or "unknown"
             raise BusyError(
                 f"{workdir}: another run is working here ({holder}); wait for it or choose another run.workdir"
             ) from None
         try:
             file.truncate(0)
-            file.write(f"pid {os.getpid()} on {socket.gethostname()}")
-            file.flush()
+            file.write(f"pid {os.getpid()} on {socket.gethostname()}".encode())
         except OSError as error:
             raise explain_os_error(error, path) from error
         yield
