@@ -280,11 +280,17 @@ class DaskWorkers:
 
     def _answering(self) -> dict[str, Mapping[str, Any]]:
         """The scheduler's records of the workers that answer, by address."""
+        self._expect_scheduler()
         workers = self._client.scheduler_info(n_workers=-1)["workers"]
-        if self._client.status != "running":
-            # What it knows is old then, and a scheduler that comes back knows nothing of our tasks.
-            raise WorkerLostError("the scheduler does not answer any more; start it and run the same command again, it continues")
+        self._expect_scheduler()
         return self._presence.answering(workers, time.monotonic())
+
+    def _expect_scheduler(self) -> None:
+        # A scheduler that comes back knows nothing of our tasks, and until it is asked the client tells what it knew last.
+        if self._client.status != "running":
+            raise WorkerLostError(
+                "the connection to the scheduler was lost; see that it runs and run the same command again, it continues"
+            )
 
 
 def _first_loss(finished: Iterable[Future[Any]]) -> TemporaryError | None:
@@ -311,6 +317,7 @@ def _run_task(function: Callable[[Item], Result], item: Item, name: str) -> Resu
 def _take_part(function: Callable[[Item], Result], item: Item) -> Result:
     from distributed import get_worker
 
+    reach("part", "begins")
     with exchange.part_of_attempt(str(get_worker().get_current_task())):
         return function(item)
 
@@ -320,8 +327,9 @@ def _host_of_worker() -> str:
 
 
 def _cancel(client: Client, futures: Sequence[Future[Any]]) -> None:
-    with contextlib.suppress(Exception):  # the cluster may be gone; what matters is the error on its way up
-        client.cancel(futures, force=True)
+    if client.status == "running":  # else it would try for half a minute to find its scheduler
+        with contextlib.suppress(Exception):  # the cluster may be gone; what matters is the error on its way up
+            client.cancel(futures, force=True)
 
 
 @contextlib.contextmanager
