@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pipeline import exchange
@@ -405,12 +407,30 @@ def _open_cluster(cluster: Cluster, scratch: str | None, stack: contextlib.ExitS
             "local_directory": scratch,
             "silence_logs": 50,
         }
-        return stack.enter_context(LocalCluster(**(options | cluster.options)))
+        with _deaf_to_interrupts():
+            made = LocalCluster(**(options | cluster.options))
+        return stack.enter_context(made)
     made = _vendor_cluster(cluster)
     stack.enter_context(made)
     if cluster.n_workers and hasattr(made, "scale") and cluster.kind != "ssh":
         made.scale(cluster.n_workers)
     return made
+
+
+@contextlib.contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Threads and processes started inside, and those they start later, never see Ctrl-C.
+
+    A terminal sends it to every process of the group. Workers that take it end with a screenful of tracebacks; the driver,
+    which hears of it after this, ends them in order.
+    """
+    # Python's own helper, if it is started inside, opens the ears of the thread that starts it.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _vendor_cluster(cluster: Cluster) -> Any:
