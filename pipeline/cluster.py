@@ -144,6 +144,7 @@ class DaskWorkers:
         self._client = client
         self._wait_s = wait_s
         self._presence = Presence(silent_s)
+        self._dropped: set[str] = set()
 
     def map(
         self,
@@ -285,7 +286,25 @@ class DaskWorkers:
         self._expect_scheduler()
         workers = self._client.scheduler_info(n_workers=-1)["workers"]
         self._expect_scheduler()
-        return self._presence.answering(workers, time.monotonic())
+        answering = self._presence.answering(workers, time.monotonic())
+        if silent := workers.keys() - answering.keys() - self._dropped:
+            self._dropped |= silent
+            self._drop(sorted(silent))
+        return answering
+
+    def _drop(self, silent: list[str]) -> None:
+        """Has the scheduler give the silent workers' tasks to others, and nannies put new workers in their place: what it
+        does by itself after worker-ttl, which is five minutes on a scheduler that nobody configured."""
+
+        async def restart(dask_scheduler: Any) -> None:
+            await dask_scheduler.restart_workers(silent, wait_for_workers=False, stimulus_id="w2v-silent")
+
+        def tell() -> None:
+            with contextlib.suppress(Exception):  # then worker-ttl does it
+                self._client.run_on_scheduler(restart)
+
+        # In a thread, because killing a frozen process takes some seconds.
+        threading.Thread(target=tell, name="drop", daemon=True).start()
 
     def _expect_scheduler(self) -> None:
         # A scheduler that comes back knows nothing of our tasks, and until it is asked the client tells what it knew last.

@@ -202,7 +202,7 @@ class Cluster(Section):
     wait_s: float = Field(120, gt=0)
     """How long to wait for workers before giving up."""
     silent_s: float = Field(30, gt=0)
-    """A worker without a heartbeat for so long takes no further part in training until it answers again."""
+    """A worker without a heartbeat for so long is taken for lost: frozen, cut off or dead."""
     options: dict[str, Any] = Field(default_factory=dict)
     """The vendor's own keyword arguments, passed through untouched."""
     tls: Tls | None = None
