@@ -49,6 +49,7 @@ DASK_SETTINGS: dict[str, Any] = {
 
 PRESENCE_CHECK_S = 0.5
 _PAUSE_S = 0.1
+CLOSE_S = 5.0
 
 
 class WorkerLostError(TemporaryError):
@@ -273,7 +274,7 @@ class DaskWorkers:
 
         while True:
             try:
-                with self._client.as_current():
+                with _dask_errors("training"), self._client.as_current():
                     return set(wait(waiting, timeout=PRESENCE_CHECK_S, return_when="FIRST_COMPLETED").done), set()
             except TimeoutError:
                 with _dask_errors("training"):
@@ -357,7 +358,7 @@ def _cancel(client: Client, futures: Sequence[Future[Any]]) -> None:
 def _dask_errors(what: str) -> Iterator[None]:
     """Dask's own errors as ours; errors of the tasks pass through."""
     from distributed import KilledWorker
-    from distributed.client import FutureCancelledError
+    from distributed.client import FutureCancelledError, FuturesCancelledError
     from distributed.comm.core import CommClosedError
     from distributed.scheduler import NoValidWorkerError
 
@@ -370,7 +371,7 @@ def _dask_errors(what: str) -> Iterator[None]:
         ) from error
     except NoValidWorkerError as error:
         raise TemporaryError(f"{what}: no worker is left and none came back; run the same command again, it continues") from error
-    except (FutureCancelledError, CommClosedError) as error:
+    except (FutureCancelledError, FuturesCancelledError, CommClosedError) as error:
         raise WorkerLostError(
             f"{what}: the connection to the cluster was lost; run the same command again, it continues"
         ) from error
@@ -390,9 +391,8 @@ def open_workers(cluster: Cluster, scratch: str | None = None, training: Train |
     with dask.config.set(DASK_SETTINGS), contextlib.ExitStack() as stack:
         try:
             target = _open_cluster(cluster, scratch, stack)
-            client = stack.enter_context(
-                Client(target, security=_security(cluster), timeout=cluster.wait_s, set_as_default=False)
-            )
+            client = Client(target, security=_security(cluster), timeout=cluster.wait_s, set_as_default=False)
+            stack.callback(_close, client)
         except (OSError, TimeoutError, TypeError, ValueError) as error:  # TypeError: tls:// without certificates
             where = cluster.address or f"cluster.kind: {cluster.kind}"
             raise ServiceError(f"{where}: no Dask scheduler answers ({error}); check cluster.address and cluster.tls") from error
@@ -401,6 +401,12 @@ def open_workers(cluster: Cluster, scratch: str | None = None, training: Train |
         if training:
             client.register_plugin(probe.warm_up_plugin(training))
         yield DaskWorkers(client, cluster.wait_s, cluster.silent_s)
+
+
+def _close(client: Client) -> None:
+    """Ends the connection; a client whose scheduler is gone would wait for twice `wait_s`."""
+    with contextlib.suppress(TimeoutError, OSError):
+        client.close(timeout=CLOSE_S)
 
 
 def default_workers() -> int:

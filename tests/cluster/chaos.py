@@ -1,6 +1,6 @@
 """`make chaos`: every kill of `kills.KILLS` and runs hit at random, each compared with an undisturbed run; a table of all.
 
-    python -m tests.cluster.chaos [--random N] [--seed S] [--only TEXT]
+    python -m tests.cluster.chaos [--random N] [--seed S] [--only TEXT] [--skip N]
 
 Ends with 1 when any run ended otherwise than it should, or gave other vectors, or a failpoint was never reached.
 """
@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from tests.cluster.disturbed import Bench
@@ -25,13 +26,14 @@ def main() -> int:
     parser.add_argument("--random", type=int, default=20, help="runs that are hit at random")
     parser.add_argument("--seed", type=int, default=int(time.strftime("%Y%m%d")), help="seed of the first of them")
     parser.add_argument("--only", default="", help="cases whose name contains this")
+    parser.add_argument("--skip", type=int, default=0, help="so many cases at the beginning")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         bench = Bench(Path(directory))
         print(f"undisturbed: {bench.digest}\n{'case':<60} {'exit':>4} {'seconds':>8}  same digest", flush=True)
         started = time.monotonic()
         rows = []
-        for number, run in enumerate(_cases(bench, options)):
+        for number, run in islice(enumerate(_cases(bench, options)), options.skip, None):
             name = f"case-{number:03}"
             row = run(name)
             rows.append(row)

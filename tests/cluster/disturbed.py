@@ -91,15 +91,18 @@ class Bench:
 def environment(failpoint: str = "") -> dict[str, str]:
     """This process's, but with byte code kept: else every worker compiles all it imports, which takes longer than its work."""
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    return kept | {"W2V_FAILPOINT": failpoint, "W2V_TRACEBACK": "1"}
+    return kept | {"W2V_FAILPOINT": failpoint, "W2V_TRACEBACK": "1", "PYTHONFAULTHANDLER": "1"}
 
 
 def end_of(process: subprocess.Popen[str]) -> Ended:
+    """How it ended; one that does not end is made to say where it hangs, and killed with all its processes."""
     try:
         out, err = process.communicate(timeout=PATIENCE_S)
     except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGABRT)
+        err = process.communicate()[1]
         kill_session(process.pid)
-        raise
+        raise AssertionError(f"it did not end within {PATIENCE_S} s; it hangs here:\n{err}") from None
     return Ended(process.returncode, out, err)
 
 
