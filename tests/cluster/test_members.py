@@ -69,7 +69,7 @@ def process_id() -> int:
     return os.getpid()
 
 
-@pytest.mark.parametrize("point", ["step:1.3.0", "merged:5.1", "write:w_out-00000.npy"])
+@pytest.mark.parametrize("point", ["step:1.3.0", "write:w_out-00000.npy"])
 def test_a_run_ends_without_a_worker_that_is_frozen(bench: Bench, tmp_path: Path, point: str) -> None:
     name = f"frozen-{point.split(':')[0]}"
     config = bench.config_file(name, before="train", cluster={"n_workers": 2, "silent_s": 2})
@@ -81,7 +81,7 @@ def test_a_run_ends_without_a_worker_that_is_frozen(bench: Bench, tmp_path: Path
     assert_no_process_is_left(process.pid)
 
 
-@pytest.mark.parametrize("point", ["merge:4.1", "write:w_in-00000.npy", "written:w_out-00000.npy"])
+@pytest.mark.parametrize("point", ["merge:4.1", "write:w_in-00000.npy"])
 def test_a_worker_that_thaws_after_its_work_was_redone_changes_nothing(
     bench: Bench, cluster: TlsCluster, tmp_path: Path, point: str
 ) -> None:
