@@ -141,7 +141,7 @@ class Presence:
 class DaskWorkers:
     """The workers of a Dask cluster, through one client."""
 
-    def __init__(self, client: Client, wait_s: float, silent_s: float) -> None:
+    def __init__(self, client: Client, wait_s: float, silent_s: float = 30.0) -> None:
         self._client = client
         self._wait_s = wait_s
         self._presence = Presence(silent_s)
@@ -328,7 +328,9 @@ def _first_loss(finished: Iterable[Future[Any]]) -> TemporaryError | None:
 
 
 def _no_worker(what: str, wait_s: float) -> str:
-    return f"{what}: no worker for {wait_s:g} s (cluster.wait_s); start workers and run the same command again, it continues"
+    return (
+        f"{what}: no worker came within {wait_s:g} s (cluster.wait_s); start workers and run the same command again, it continues"
+    )
 
 
 def _run_task(function: Callable[[Item], Result], item: Item, name: str) -> Result:

@@ -289,7 +289,10 @@ def _make_place(directory: Path) -> Path:
 
 
 def _checked(directory: Path) -> Path:
-    found = directory.stat()
+    try:
+        found = directory.stat()
+    except FileNotFoundError:
+        raise PeerLostError(f"{directory} went away before all workers of the round had met there") from None
     if found.st_uid != os.getuid() or found.st_mode & 0o077:
         raise TemporaryError(f"{directory}: expected a folder of this user that nobody else can enter; remove it")
     return directory

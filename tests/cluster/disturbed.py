@@ -17,9 +17,8 @@ from typing import Any
 
 import psutil
 import yaml
-from distributed.security import Security
 
-from pipeline.cluster import InProcess
+from pipeline.cluster import InProcess, Workers
 from pipeline.config import RunConfig, parse_config
 from pipeline.progress import Progress
 from pipeline.run import KINDS, STAGES, run
@@ -69,11 +68,24 @@ class Bench:
         path.write_text(yaml.safe_dump(self.tree(name, **sections)))
         return path
 
+    def prepare(self, name: str) -> None:
+        """A workdir where everything but training is done."""
+        self.config_file(name, before="train")
+
+    def train(self, name: str, workers: Workers) -> str:
+        """The digest of the vectors trained in a fresh workdir of this name."""
+        self.prepare(name)
+        return str(self.resume(name, workers)["vectors"]["sha256"])
+
+    def resume(self, name: str, workers: Workers, **sections: dict[str, object]) -> dict[str, Any]:
+        """The summary of training on in that workdir."""
+        return run(self.config(name, **sections), until="train", workers=workers, progress=Progress(quiet=True))
+
     def w2v(self, config: Path, *, command: str = "run", failpoint: str = "", **options: Any) -> subprocess.Popen[str]:
         """A `w2v` in a session of its own."""
         arguments = [sys.executable, "-m", "pipeline.cli", command, str(config), *(["--json"] if command == "run" else [])]
         return subprocess.Popen(
-            arguments, env=environment(failpoint), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            arguments, env=environment_with(failpoint), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             start_new_session=True, **options,
         )  # fmt: skip
 
@@ -88,7 +100,7 @@ class Bench:
         return summary
 
 
-def environment(failpoint: str = "") -> dict[str, str]:
+def environment_with(failpoint: str = "") -> dict[str, str]:
     """This process's, but with byte code kept: else every worker compiles all it imports, which takes longer than its work."""
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     return kept | {"W2V_FAILPOINT": failpoint, "W2V_TRACEBACK": "1", "PYTHONFAULTHANDLER": "1"}
@@ -165,48 +177,3 @@ def kill_session(session: int) -> None:
 
 def assert_no_process_is_left(session: int) -> None:
     wait_until(lambda: session_members(session) == [], f"the processes {session_members(session)} to end")
-
-
-class TlsCluster:
-    """A `dask scheduler` and `dask worker`s that speak TLS only, in processes of their own, as a site would run them."""
-
-    def __init__(self, directory: Path) -> None:
-        made = Security.temporary()
-        self.tls = {name: str(directory / f"{name}.pem") for name in ("ca_file", "cert", "key")}
-        for name, text in (("ca_file", made.tls_ca_file), ("cert", made.tls_client_cert), ("key", made.tls_client_key)):
-            Path(self.tls[name]).write_text(text)
-        self._directory = directory
-        self._file = directory / "scheduler.json"
-        self.scheduler = self._start("scheduler", "--port", "0", "--no-dashboard")
-        self._processes = [self.scheduler]
-        wait_for(self._file)
-        self.address = ""
-        while not self.address:
-            with contextlib.suppress(json.JSONDecodeError):
-                self.address = json.loads(self._file.read_text())["address"]
-
-    @property
-    def section(self) -> dict[str, object]:
-        """The configuration that finds this cluster."""
-        return {"kind": "address", "address": self.address, "tls": self.tls}
-
-    def start_worker(self, host: str, failpoint: str = "") -> subprocess.Popen[bytes]:
-        options = ("--nthreads", "1", "--no-nanny", "--no-dashboard", "--local-directory", str(self._directory))
-        self._processes.append(self._start("worker", *options, host=host, failpoint=failpoint))
-        return self._processes[-1]
-
-    def _start(self, what: str, *options: str, host: str = "", failpoint: str = "") -> subprocess.Popen[bytes]:
-        tls = ("--tls-ca-file", self.tls["ca_file"], "--tls-cert", self.tls["cert"], "--tls-key", self.tls["key"])
-        common = ("--protocol", "tls", "--host", "127.0.0.1", "--scheduler-file", str(self._file))
-        with (self._directory / "log").open("ab") as log:
-            return subprocess.Popen(
-                [sys.executable, "-m", "dask", what, *common, *tls, *options],
-                env=environment(failpoint) | {"W2V_HOST_KEY": host},
-                stdout=log,
-                stderr=log,
-            )
-
-    def stop(self, processes: list[subprocess.Popen[bytes]] | None = None) -> None:
-        for process in processes or reversed(self._processes):
-            process.kill()
-            process.wait(20)

@@ -19,7 +19,6 @@ import psutil
 from tests.cluster.disturbed import (
     Bench,
     Ended,
-    TlsCluster,
     assert_no_process_is_left,
     end_of,
     kill_session,
@@ -27,6 +26,7 @@ from tests.cluster.disturbed import (
     wait_until,
     workers_of,
 )
+from tests.cluster.tls_cluster import TlsCluster
 
 Victim = Literal["itself", "driver", "all workers", "scheduler"]
 EXPECTED_CODES = {"driver": -signal.SIGKILL, "all workers": 0, "scheduler": 75}

@@ -20,6 +20,7 @@ import pytest
 from pipeline import store, train
 from pipeline.config import parse_config
 from pipeline.errors import DamagedError
+from pipeline.roster import Roster
 from pipeline.rounds import Schedule
 from tests.tiny import tiny_config
 
@@ -156,10 +157,12 @@ def test_after_a_power_cut_training_continues_from_an_intact_checkpoint_and_lose
     rng = random.Random(12)
     rounds = 6
     config = parse_config(tiny_config(disk.root, ["nothing"], train={"epochs": rounds}))
+    schedule = Schedule(steps=1, rounds=1, checkpoints=rounds, full_every_steps=1, hot_rows=1)
+    nobody = Roster(config.train, None, disk.root, 0, (), print, print)  # type: ignore[arg-type]
     done = -1
 
     def training(workdir: Path) -> train.Training:
-        return train.Training(config, None, None, "ab" * 32, Schedule(steps=1, rounds=1, full_every_steps=1, hot_rows=1), workdir)  # type: ignore[arg-type]
+        return train.Training(config, None, None, "ab" * 32, schedule, workdir)  # type: ignore[arg-type]
 
     def cut() -> None:
         for _ in range(CUTS_A_STEP):
@@ -175,5 +178,7 @@ def test_after_a_power_cut_training_continues_from_an_intact_checkpoint_and_lose
     for number in range(rounds):
         directory = train._checkpoint_directory(training(disk.root), number)
         parts = [store.write_array(directory / "w_in-00000.npy", content(number))]
-        train._commit_checkpoint(training(disk.root), number, parts, [])
+        train._commit_checkpoint(training(disk.root), number, parts, [], nobody)
         done = number
+        if number > 1:  # two are kept
+            store.discard(train._checkpoint_directory(training(disk.root), number - 2))
