@@ -66,7 +66,10 @@ def write_vectors(
     for name, matrix in zip(MATRICES, (w_in, w_out), strict=True):
         if not all(np.isfinite(block).all() for block in _blocks(matrix)):
             raise DataError(f"training ended with numbers in {name} that are not finite; run again with a lower train.alpha")
-    written = vector_files.save(directory, words, w_in, counts)
+    try:
+        written = vector_files.save(directory, words, w_in, counts)
+    except OSError as error:
+        raise store.explain_os_error(error, directory) from error
     parts = [store.existing_part(path, directory, rows=len(w_in)) for path in written]
 
     def write_context(file: Any) -> None:

@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import threading
+import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pipeline import exchange
 from pipeline.errors import PipelineError, ServiceError, TemporaryError
+from pipeline.failpoints import reach
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -44,6 +48,8 @@ DASK_SETTINGS: dict[str, Any] = {
 
 
 PRESENCE_CHECK_S = 0.5
+_PAUSE_S = 0.1
+CLOSE_S = 5.0
 
 
 class WorkerLostError(TemporaryError):
@@ -111,12 +117,35 @@ class InProcess:
         return [function(item)]
 
 
+class Presence:
+    """Which workers answer, told from their heartbeats.
+
+    A worker is silent when its last heartbeat has not changed for `silent_s`, on this process's own clock: other machines'
+    clocks may differ, and a worker must not be judged by a time when nobody looked. A silent one may be frozen, cut off or
+    dead; if it comes back, what it still writes is what was written without it.
+    """
+
+    def __init__(self, silent_s: float) -> None:
+        self._silent_s = silent_s
+        self._seen: dict[str, tuple[float, float]] = {}
+
+    def answering(self, workers: Mapping[str, Mapping[str, Any]], now: float) -> dict[str, Mapping[str, Any]]:
+        """Of the scheduler's workers by address, those that are not silent. `now` is in monotonic seconds."""
+        for address, worker in workers.items():
+            if address not in self._seen or self._seen[address][0] != worker["last_seen"]:
+                self._seen[address] = (worker["last_seen"], now)
+        self._seen = {address: seen for address, seen in self._seen.items() if address in workers}
+        return {address: worker for address, worker in workers.items() if now - self._seen[address][1] <= self._silent_s}
+
+
 class DaskWorkers:
     """The workers of a Dask cluster, through one client."""
 
-    def __init__(self, client: Client, wait_s: float) -> None:
+    def __init__(self, client: Client, wait_s: float, silent_s: float = 30.0) -> None:
         self._client = client
         self._wait_s = wait_s
+        self._presence = Presence(silent_s)
+        self._dropped: set[str] = set()
 
     def map(
         self,
@@ -126,16 +155,17 @@ class DaskWorkers:
         label: str,
         on_done: Callable[[Result], None] | None = None,
     ) -> list[Result]:
-        from distributed import as_completed
-
         # Unique keys: a key derived from the arguments would return an earlier result without doing the work.
         prefix = f"{label.replace(' ', '-')}-{uuid.uuid4().hex[:8]}"
-        futures = [self._client.submit(function, item, key=f"{prefix}-{index}", pure=False) for index, item in enumerate(items)]
+        futures = [
+            self._client.submit(_run_task, function, item, f"{label}.{index}", key=f"{prefix}-{index}", pure=False)
+            for index, item in enumerate(items)
+        ]
         order = {future.key: index for index, future in enumerate(futures)}
         results: list[Any] = [None] * len(items)
         try:
             with _dask_errors(label):
-                for future in as_completed(futures, loop=self._client.loop):
+                for future in self._as_completed(futures, label):
                     results[order[future.key]] = future.result()
                     if on_done:
                         on_done(results[order[future.key]])
@@ -144,28 +174,56 @@ class DaskWorkers:
             raise
         return results
 
+    def _as_completed(self, futures: Sequence[Future[Any]], label: str) -> Iterator[Future[Any]]:
+        """The futures as they are done. Raises TemporaryError when there was no worker for `wait_s`: a scheduler that is
+        not ours may wait for one for ever."""
+        from distributed import as_completed
+
+        completed = as_completed(futures, loop=self._client.loop)
+        looked = alive = time.monotonic()
+        while not completed.is_empty():
+            if completed.has_ready():
+                yield next(completed)
+                continue
+            with completed.thread_condition:  # as its own __next__ waits
+                completed.thread_condition.wait(timeout=0.1)
+            now = time.monotonic()
+            if now - looked > PRESENCE_CHECK_S:
+                looked = now
+                alive = now if self._answering() else alive
+                if now - alive > self._wait_s:
+                    raise TemporaryError(_no_worker(label, self._wait_s))
+
     def members(self) -> list[Member]:
-        with _dask_errors("looking for workers"):
-            try:
-                self._client.wait_for_workers(1, timeout=self._wait_s)
-            except TimeoutError:
-                raise TemporaryError(
-                    f"no worker came within {self._wait_s:g} s (cluster.wait_s); start workers and run the same command again"
-                ) from None
-            threads = {address: w["nthreads"] for address, w in self._client.scheduler_info(n_workers=-1)["workers"].items()}
-            # As tasks, not as a broadcast: a broadcast waits for a worker that dies while it is asked.
-            asked = [
-                self._client.submit(
-                    _who_am_i, index, workers=[address], allow_other_workers=True, pure=False, key=f"who-{uuid.uuid4().hex[:12]}"
-                )
-                for index, address in enumerate(threads)
-            ]
-            hosts = dict(self._client.gather(asked))
-        # Sorted by host first, so that neighbours in lane order share memory where they can.
-        return sorted(
-            (Member(address, host, threads[address]) for address, host in hosts.items() if address in threads),
-            key=lambda member: (member.host, member.address),
-        )
+        deadline = time.monotonic() + self._wait_s
+        while True:
+            with _dask_errors("looking for workers"):
+                there = {
+                    address: worker for address, worker in self._answering().items() if worker["status"] in ("running", "init")
+                }
+                hosts = self._hosts(there)
+            if hosts:
+                # Sorted by host first, so that neighbours in lane order share memory where they can.
+                found = [Member(address, host, there[address]["nthreads"]) for address, host in hosts.items()]
+                return sorted(found, key=lambda member: (member.host, member.address))
+            if time.monotonic() > deadline:
+                raise TemporaryError(_no_worker("looking for workers", self._wait_s))
+            time.sleep(_PAUSE_S)
+
+    def _hosts(self, addresses: Iterable[str]) -> dict[str, str]:
+        """Host keys by address, of those workers that live to tell."""
+        # As tasks, not as a broadcast: a broadcast waits for a worker that dies while it is asked.
+        asked = {
+            self._client.submit(_host_of_worker, workers=[address], pure=False, key=f"who-{uuid.uuid4().hex[:12]}"): address
+            for address in addresses
+        }
+        waiting = set(asked)
+        hosts: dict[str, str] = {}
+        while waiting:
+            finished, gone = self._next(waiting, asked)
+            hosts |= {asked[future]: future.result() for future in finished}
+            waiting -= finished | gone
+        return hosts
 
     def together(self, function: Callable[[Item], Result], items: Sequence[Item], members: Sequence[Member]) -> list[Result]:
         futures = {
@@ -178,19 +236,16 @@ class DaskWorkers:
         try:
             waiting = set(futures)
             while waiting:
-                finished, waiting = self._first_finished(waiting, futures)
-                for future in finished:
-                    try:
-                        with _dask_errors("training"):
-                            future.result()
-                    except TemporaryError as error:
-                        # One death makes the others stop too; wait for them, one of them may know the real reason.
-                        if lost is None:
-                            self._abandon(futures)
-                        lost = lost or error
-                if not finished:
-                    lost = lost or WorkerLostError("a worker went away before its part of the round was done")
-                    break
+                finished, gone = self._next(waiting, futures)
+                waiting -= finished | gone
+                failed = _first_loss(finished)
+                if gone and not failed:
+                    names = ", ".join(sorted(futures[future] for future in gone))
+                    failed = WorkerLostError(f"a worker went away or fell silent before its part of the round was done ({names})")
+                if failed and not lost:
+                    # One loss makes the others stop too; wait for them, one of them may know the real reason.
+                    lost = failed
+                    self._abandon(futures)
             if lost:
                 raise lost
             return [future.result() for future in futures]
@@ -209,10 +264,8 @@ class DaskWorkers:
         # In a thread, because a broadcast waits for a worker that dies while it is told.
         threading.Thread(target=tell, name="abandon", daemon=True).start()
 
-    def _first_finished(
-        self, waiting: set[Future[Any]], addresses: dict[Future[Any], str]
-    ) -> tuple[set[Future[Any]], set[Future[Any]]]:
-        """(finished, still waiting). Nothing finished = those that wait do so for a worker that is gone.
+    def _next(self, waiting: set[Future[Any]], addresses: Mapping[Future[Any], str]) -> tuple[set[Future[Any]], set[Future[Any]]]:
+        """(finished, gone): those done, or, when for a while none is, those whose worker is not there any more or silent.
 
         A task pinned to a worker that died waits for that address for ever (and, allowed elsewhere, is forgotten when for a
         moment there is no worker at all), so who is still there is asked twice a second.
@@ -221,40 +274,93 @@ class DaskWorkers:
 
         while True:
             try:
-                with self._client.as_current():
-                    done = wait(waiting, timeout=PRESENCE_CHECK_S, return_when="FIRST_COMPLETED")
-                return set(done.done), set(done.not_done)
+                with _dask_errors("training"), self._client.as_current():
+                    return set(wait(waiting, timeout=PRESENCE_CHECK_S, return_when="FIRST_COMPLETED").done), set()
             except TimeoutError:
                 with _dask_errors("training"):
-                    there = self._client.scheduler_info(n_workers=-1)["workers"]
-                if all(addresses[future] not in there for future in waiting):
-                    return set(), waiting
+                    there = self._answering()
+                if gone := {future for future in waiting if addresses[future] not in there}:
+                    return set(), gone
+
+    def _answering(self) -> dict[str, Mapping[str, Any]]:
+        """The scheduler's records of the workers that answer, by address."""
+        self._expect_scheduler()
+        workers = self._client.scheduler_info(n_workers=-1)["workers"]
+        self._expect_scheduler()
+        answering = self._presence.answering(workers, time.monotonic())
+        if silent := workers.keys() - answering.keys() - self._dropped:
+            self._dropped |= silent
+            self._drop(sorted(silent))
+        return answering
+
+    def _drop(self, silent: list[str]) -> None:
+        """Has the scheduler give the silent workers' tasks to others, and nannies put new workers in their place: what it
+        does by itself after worker-ttl, which is five minutes on a scheduler that nobody configured."""
+
+        async def restart(dask_scheduler: Any) -> None:
+            await dask_scheduler.restart_workers(silent, wait_for_workers=False, stimulus_id="w2v-silent")
+
+        def tell() -> None:
+            with contextlib.suppress(Exception):  # then worker-ttl does it
+                self._client.run_on_scheduler(restart)
+
+        # In a thread, because killing a frozen process takes some seconds.
+        threading.Thread(target=tell, name="drop", daemon=True).start()
+
+    def _expect_scheduler(self) -> None:
+        # A scheduler that comes back knows nothing of our tasks, and until it is asked the client tells what it knew last.
+        if self._client.status != "running":
+            raise WorkerLostError(
+                "the connection to the scheduler was lost; see that it runs and run the same command again, it continues"
+            )
+
+
+def _first_loss(finished: Iterable[Future[Any]]) -> TemporaryError | None:
+    """The first of the futures' errors that running the round again can mend; other errors are raised."""
+    lost: TemporaryError | None = None
+    for future in finished:
+        try:
+            with _dask_errors("training"):
+                future.result()
+        except TemporaryError as error:
+            lost = lost or error
+    return lost
+
+
+def _no_worker(what: str, wait_s: float) -> str:
+    return (
+        f"{what}: no worker came within {wait_s:g} s (cluster.wait_s); start workers and run the same command again, it continues"
+    )
+
+
+def _run_task(function: Callable[[Item], Result], item: Item, name: str) -> Result:
+    reach("task", name)
+    return function(item)
 
 
 def _take_part(function: Callable[[Item], Result], item: Item) -> Result:
     from distributed import get_worker
 
+    reach("part", "begins")
     with exchange.part_of_attempt(str(get_worker().get_current_task())):
         return function(item)
 
 
-def _who_am_i(_: int) -> tuple[str, str]:
-    """(address, host key) of the worker that runs this."""
-    from distributed import get_worker
-
-    return get_worker().address, exchange.host_key()
+def _host_of_worker() -> str:
+    return exchange.host_key()
 
 
 def _cancel(client: Client, futures: Sequence[Future[Any]]) -> None:
-    with contextlib.suppress(Exception):  # the cluster may be gone; what matters is the error on its way up
-        client.cancel(futures, force=True)
+    if client.status == "running":  # else it would try for half a minute to find its scheduler
+        with contextlib.suppress(Exception):  # the cluster may be gone; what matters is the error on its way up
+            client.cancel(futures, force=True)
 
 
 @contextlib.contextmanager
 def _dask_errors(what: str) -> Iterator[None]:
     """Dask's own errors as ours; errors of the tasks pass through."""
     from distributed import KilledWorker
-    from distributed.client import FutureCancelledError
+    from distributed.client import FutureCancelledError, FuturesCancelledError
     from distributed.comm.core import CommClosedError
     from distributed.scheduler import NoValidWorkerError
 
@@ -267,7 +373,7 @@ def _dask_errors(what: str) -> Iterator[None]:
         ) from error
     except NoValidWorkerError as error:
         raise TemporaryError(f"{what}: no worker is left and none came back; run the same command again, it continues") from error
-    except (FutureCancelledError, CommClosedError) as error:
+    except (FutureCancelledError, FuturesCancelledError, CommClosedError) as error:
         raise WorkerLostError(
             f"{what}: the connection to the cluster was lost; run the same command again, it continues"
         ) from error
@@ -287,9 +393,8 @@ def open_workers(cluster: Cluster, scratch: str | None = None, training: Train |
     with dask.config.set(DASK_SETTINGS), contextlib.ExitStack() as stack:
         try:
             target = _open_cluster(cluster, scratch, stack)
-            client = stack.enter_context(
-                Client(target, security=_security(cluster), timeout=cluster.wait_s, set_as_default=False)
-            )
+            client = Client(target, security=_security(cluster), timeout=cluster.wait_s, set_as_default=False)
+            stack.callback(_close, client)
         except (OSError, TimeoutError, TypeError, ValueError) as error:  # TypeError: tls:// without certificates
             where = cluster.address or f"cluster.kind: {cluster.kind}"
             raise ServiceError(f"{where}: no Dask scheduler answers ({error}); check cluster.address and cluster.tls") from error
@@ -297,7 +402,13 @@ def open_workers(cluster: Cluster, scratch: str | None = None, training: Train |
         client.register_plugin(network.LinkPlugin())
         if training:
             client.register_plugin(probe.warm_up_plugin(training))
-        yield DaskWorkers(client, cluster.wait_s)
+        yield DaskWorkers(client, cluster.wait_s, cluster.silent_s)
+
+
+def _close(client: Client) -> None:
+    """Ends the connection; a client whose scheduler is gone would wait for twice `wait_s`."""
+    with contextlib.suppress(TimeoutError, OSError):
+        client.close(timeout=CLOSE_S)
 
 
 def default_workers() -> int:
@@ -323,12 +434,30 @@ def _open_cluster(cluster: Cluster, scratch: str | None, stack: contextlib.ExitS
             "local_directory": scratch,
             "silence_logs": 50,
         }
-        return stack.enter_context(LocalCluster(**(options | cluster.options)))
+        with _deaf_to_interrupts():
+            made = LocalCluster(**(options | cluster.options))
+        return stack.enter_context(made)
     made = _vendor_cluster(cluster)
     stack.enter_context(made)
     if cluster.n_workers and hasattr(made, "scale") and cluster.kind != "ssh":
         made.scale(cluster.n_workers)
     return made
+
+
+@contextlib.contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Threads and processes started inside, and those they start later, never see Ctrl-C.
+
+    A terminal sends it to every process of the group. Workers that take it end with a screenful of tracebacks; the driver,
+    which hears of it after this, ends them in order.
+    """
+    # Python's own helper, if it is started inside, opens the ears of the thread that starts it.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _vendor_cluster(cluster: Cluster) -> Any:

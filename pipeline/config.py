@@ -209,6 +209,8 @@ class Cluster(Section):
     """null = one worker a core, at most one a lane while training needs no more."""
     wait_s: float = Field(120, gt=0)
     """How long to wait for workers before giving up."""
+    silent_s: float = Field(30, gt=0)
+    """A worker without a heartbeat for so long is taken for lost: frozen, cut off or dead."""
     options: dict[str, Any] = Field(default_factory=dict)
     """The vendor's own keyword arguments, passed through untouched."""
     tls: Tls | None = None

@@ -202,10 +202,12 @@ def _refuse_unreadable(search: Search, skip_unreadable: bool) -> None:
 def _read_known(path: Path | None) -> dict[str, list[Any]]:
     """Remembered path → [size, mtime_ns, ctime_ns, inode, sha256]; a missing or damaged memory is an empty one."""
     try:
-        remembered = json.loads(path.read_bytes()) if path else {}
-    except (OSError, ValueError):
+        body = json.loads(path.read_bytes()) if path else {}
+        remembered = body["files"] if path else {}
+        intact = not path or body["sha256"] == hashlib.sha256(canonical_json(remembered)).hexdigest()
+    except (OSError, ValueError, KeyError, TypeError):
         return {}
-    return remembered if isinstance(remembered, dict) else {}
+    return remembered if intact else {}
 
 
 def _write_known(path: Path, files: Sequence[SourceFile]) -> None:
@@ -217,7 +219,8 @@ def _write_known(path: Path, files: Sequence[SourceFile]) -> None:
         if max(file.mtime_ns, file.ctime_ns) < quiet_ns
     }
     # ASCII JSON, because file names need not be valid Unicode.
-    store.write_bytes(path, json.dumps(remembered).encode("ascii"))
+    body = {"files": remembered, "sha256": hashlib.sha256(canonical_json(remembered)).hexdigest()}
+    store.write_bytes(path, json.dumps(body).encode("ascii"))
 
 
 def _once_each_python_file(files: Sequence[SourceFile]) -> tuple[list[SourceFile], list[str]]:

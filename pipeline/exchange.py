@@ -7,12 +7,13 @@ process that dies closes its socket, so its peers learn of it at once instead of
 never came is told by the driver (`abandon`).
 
 The memory and the socket live in a folder only this user can enter, which is removed as soon as everyone has opened
-them: nothing is left behind, however the processes end.
+them. If the process that made it is killed before that, the next group that meets on this host removes it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import mmap
 import os
@@ -139,14 +140,16 @@ class SocketBarrier:
                 raise PeerLostError("a lane's worker went away in the middle of a round")
 
     def _receive(self, peer: socket.socket) -> bytes:
-        until = time.perf_counter() + self._spin_s
+        began = time.perf_counter()
         while True:
             try:
                 return peer.recv(1)
             except BlockingIOError:
-                if time.perf_counter() < until:
+                waited_s = time.perf_counter() - began
+                if waited_s < self._spin_s or select.select([peer], [], [], ATTENTION_S)[0]:
                     continue
-                if not select.select([peer], [], [], self._patience_s)[0]:
+                raise_if_abandoned()
+                if waited_s > self._patience_s:
                     raise PeerLostError("a lane's worker did not reach the merge in time; it is taken for lost") from None
 
     def _send_all(self) -> None:
@@ -214,35 +217,82 @@ def _connect(address: str, deadline: float) -> socket.socket:
             time.sleep(_CONNECT_PAUSE_S)
 
 
+_PLACES = (Path("/dev/shm"), Path(tempfile.gettempdir()))  # noqa: S108 - a 0700 folder is made inside
+_owned: dict[Path, int] = {}
+"""Descriptors of the meeting places this process made: each holds the lock that says that its maker lives."""
+
+
 def open_meeting_place(group_key: str, bytes_needed: int, first: bool, patience_s: float) -> Path:
-    """The private folder where the processes of one group meet. Its first participant makes it, the others find it.
+    """The private folder where the processes of one group meet. Its first participant makes it, and removes it with
+    `close_meeting_place` when all have met; the others find it.
 
     In memory (/dev/shm) when that has room, else in the folder for temporary files, where the pages go through the
     page cache and work all the same.
     """
-    name = f"w2v-{os.getuid()}-{hashlib.sha256(group_key.encode()).hexdigest()[:16]}"
-    places = [Path("/dev/shm"), Path(tempfile.gettempdir())]  # noqa: S108 - a 0700 folder is made inside
+    name = f"{_prefix()}{hashlib.sha256(group_key.encode()).hexdigest()[:16]}"
     if first:
-        for place in places:
+        remove_deserted_places()
+        for place in _PLACES:
             if place.is_dir() and os.access(place, os.W_OK) and shutil.disk_usage(place).free > bytes_needed:
-                return _checked(place / name)
+                return _make_place(place / name)
         raise TemporaryError(
-            f"sharing parameters needs {bytes_needed:,} bytes in {' or '.join(map(str, places))}, and neither has them; "
+            f"sharing parameters needs {bytes_needed:,} bytes in {' or '.join(map(str, _PLACES))}, and neither has them; "
             "make room there or use fewer workers on this host"
         )
     deadline = time.monotonic() + patience_s
     while time.monotonic() < deadline:
         raise_if_abandoned()
-        for place in places:
+        for place in _PLACES:
             if (place / name).is_dir():
                 return _checked(place / name)
         time.sleep(_CONNECT_PAUSE_S)
     raise PeerLostError("the first worker of the round did not come to it")
 
 
+def close_meeting_place(directory: Path) -> None:
+    """Removes a meeting place that this process made; who has opened what lies there keeps it."""
+    shutil.rmtree(directory, ignore_errors=True)
+    os.close(_owned.pop(directory))
+
+
+def remove_deserted_places() -> None:
+    """Removes what is left of groups whose first participant was killed between making their meeting place and removing
+    it: its lock, which the kernel frees with the process, is free. Parameters of all lanes may lie there."""
+    for path in (found for place in _PLACES for found in place.glob(f"*{_prefix()}*")):
+        with contextlib.suppress(OSError):  # someone else removes it, or it is somebody else's
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path)
+            finally:
+                os.close(descriptor)
+
+
+def _prefix() -> str:
+    return f"w2v-{os.getuid()}-"
+
+
+def _make_place(directory: Path) -> Path:
+    """Makes the folder under another name first: nobody must find it before it is locked."""
+    while True:
+        made = Path(tempfile.mkdtemp(prefix=f".{_prefix()}", dir=directory.parent))
+        with contextlib.suppress(FileNotFoundError):  # taken for deserted just before it was locked
+            descriptor = os.open(made, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                made.rename(directory)
+            except BaseException:
+                os.close(descriptor)
+                raise
+            _owned[directory] = descriptor
+            return directory
+
+
 def _checked(directory: Path) -> Path:
-    directory.mkdir(mode=0o700, exist_ok=True)
-    found = directory.stat()
+    try:
+        found = directory.stat()
+    except FileNotFoundError:
+        raise PeerLostError(f"{directory} went away before all workers of the round had met there") from None
     if found.st_uid != os.getuid() or found.st_mode & 0o077:
         raise TemporaryError(f"{directory}: expected a folder of this user that nobody else can enter; remove it")
     return directory

@@ -3,9 +3,18 @@
     W2V_FAILPOINT="commit:vocab=kill,/tmp/token"       the process that gets there first is killed by SIGKILL
     W2V_FAILPOINT="step:1.7=stop,/tmp/token"           … is frozen by SIGSTOP
     W2V_FAILPOINT="write:part-00001.parquet=ENOSPC,…"  … gets this OSError
+    W2V_FAILPOINT="meet:1=note,/tmp/token"             … only leaves its process id in the token file
 
-The token file makes it fire once over all processes and restarts: whoever creates it fires. Sleeping and hoping to hit
-the right moment would test the luck of the scheduler. Unset (always, outside tests) a failpoint costs one comparison.
+The token file makes it fire once over all processes and restarts: whoever creates it fires, and its process id is what
+the file says. Sleeping and hoping to hit the right moment would test the luck of the scheduler. Unset (always, outside
+tests) a failpoint costs one comparison.
+
+    stage:NAME             the driver, before a stage is built        commit:KIND, committed:KIND  around a manifest
+    task:LABEL.INDEX       a worker, before a task of a map           round:ROUND.ATTEMPT          the driver, before a round
+    write:FILE             bytes written, not yet under their name    written:FILE                 … and now they are
+    part:begins            a worker, before its part of a round
+    meet:PARTICIPANT       a worker made or found its group's memory  step:EPOCH.STEP.LANE         before a lane's step
+    merge:N.PARTICIPANT, merged:N.PARTICIPANT   before and after folding in the group's N-th merge
 """
 
 from __future__ import annotations
@@ -26,13 +35,15 @@ def reach(kind: str, name: object) -> None:
 def _fire(order: str) -> None:
     action, token = order.split(",", 1)
     try:
-        os.close(os.open(token, os.O_CREAT | os.O_EXCL))
+        descriptor = os.open(token, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
     except FileExistsError:
         return
+    os.write(descriptor, str(os.getpid()).encode())
+    os.close(descriptor)
     if action == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     elif action == "stop":
         os.kill(os.getpid(), signal.SIGSTOP)
-    else:
+    elif action != "note":
         code = getattr(errno, action)
         raise OSError(code, os.strerror(code))

@@ -12,7 +12,6 @@ The fold sees the same numbers in the same lane order wherever the lanes are, so
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,7 +21,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.crew import Errands, Place, block_of, errands_of
-from pipeline.exchange import Barrier, NoBarrier, meet, open_meeting_place, shared_array
+from pipeline.exchange import (
+    Barrier,
+    NoBarrier,
+    close_meeting_place,
+    meet,
+    open_meeting_place,
+    remove_deserted_places,
+    shared_array,
+)
+from pipeline.failpoints import reach
 from w2v_core.kernels import Kernels, Merge
 
 if TYPE_CHECKING:
@@ -110,10 +118,12 @@ def _open_memory(
 ) -> tuple[list[Matrices], Barrier]:
     """A pair of matrices for every name, shared by the participants of this host, and the barrier they meet at."""
     if len(host) == 1:
+        remove_deserted_places()
         return [(aligned_zeros(shape), aligned_zeros(shape)) for _ in names], NoBarrier()
     is_first = participant == host.start
     place = open_meeting_place(key, shape[0] * shape[1] * 4 * 2 * len(names), is_first, patience_s)
     try:
+        reach("meet", participant)
         barrier = meet(place, participant - host.start, len(host), patience_s)
         arrays = [(shared_array(place / f"{name}.w_in", shape), shared_array(place / f"{name}.w_out", shape)) for name in names]
         barrier.wait()
@@ -121,7 +131,7 @@ def _open_memory(
     finally:
         # Everyone has the files mapped (or the round is lost): their names are not needed any more.
         if is_first:
-            shutil.rmtree(place, ignore_errors=True)
+            close_meeting_place(place)
 
 
 def aligned_zeros(shape: tuple[int, int]) -> NDArray[np.float32]:
@@ -137,11 +147,13 @@ def merge(group: LaneGroup, kernels: Kernels, rows: int, method: Merge) -> None:
     Raises PeerLostError when another worker is lost; the parameters are then half merged and must be loaded again.
     """
     group.merges += 1
+    reach("merge", f"{group.merges}.{group.participant}")
     group.barrier.wait()
     if group.links is None:
         _fold(group, kernels, group.base, list(group.copies.values()), _cut(group, rows, group.participant), method)
     else:
         _merge_between_hosts(group, group.links, kernels, rows, method)
+    reach("merged", f"{group.merges}.{group.participant}")
     group.barrier.wait()
 
 

@@ -22,11 +22,17 @@ from pipeline import corpus, evaluate, publish, shards, store, tokenize, train, 
 from pipeline.cluster import Item, Member, Result, Workers, open_workers
 from pipeline.config import RunConfig
 from pipeline.errors import DamagedError
+from pipeline.failpoints import reach
 from pipeline.progress import Progress
 from pipeline.report import write_report
 from pipeline.tracking import Dataset, Tracker, TrackingState, open_tracker
 
-STAGES = ("tokenize", "vocab", "shards", "train", "evaluate", "publish")
+KINDS = {
+    "tokenize": tokenize.STAGE, "vocab": vocab.STAGE, "shards": shards.STAGE, "train": train.STAGE,
+    "evaluate": evaluate.STAGE, "publish": publish.STAGE,
+}  # fmt: skip
+"""The stages in order, and the artefact each of them makes."""
+STAGES = tuple(KINDS)
 SUMMARY = "summary.json"
 REPAIRS = 3
 """How often one run rebuilds an artefact that it found damaged before it gives up: more points to a failing disk."""
@@ -104,6 +110,7 @@ def run(
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(store.lock(config.workdir))
+        store.remove_unfinished(config.workdir)
         workers = workers or stack.enter_context(_lazy_cluster(config, until))
         session = Session(config, config.workdir, workers, progress or Progress())
         (config.workdir / SUMMARY).unlink(missing_ok=True)
@@ -183,11 +190,12 @@ def _stage(
     """The stage's artefact: the one that is there, after every byte of it was checked, or a new one."""
     started = time.monotonic()
     found = store.open_artefact(session.workdir, kind, fingerprint)
-    for damage in store.find_damage(found) if found else ():
+    for damage in store.remove_damaged(found) if found else ():
         _note(session, f"damaged, rebuilt: {damage}")
         found = None
     if found is None:
         session.progress.start(name, pieces)
+    reach("stage", name if found is None else f"{name} cached")
     artefact = found or build()
     outcome = Outcome(artefact, time.monotonic() - started, cached=found is not None)
     session.outcomes[name] = outcome

@@ -111,6 +111,8 @@ class _HashingFile(io.RawIOBase):
         self._file = file
         self.sha256 = hashlib.sha256()
         self.bytes = 0
+        self.missing = 1
+        """What the last write still had to write when it last asked the disk."""
 
     def writable(self) -> bool:
         return True
@@ -119,6 +121,7 @@ class _HashingFile(io.RawIOBase):
         view = memoryview(data).cast("B")
         written = 0
         while written < len(view):
+            self.missing = len(view) - written
             # A nearly full disk takes a part of the bytes without an error; the error comes with the rest.
             written += self._file.write(view[written:])
         self.sha256.update(view)
@@ -137,6 +140,7 @@ def write_file(path: Path, write: Callable[[Any], None], *, rows: int = 0, token
     Raises StorageError (disk full, quota) or PermissionDeniedError.
     """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
+    hashing: _HashingFile | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "xb", buffering=0) as file:
@@ -150,7 +154,8 @@ def write_file(path: Path, write: Callable[[Any], None], *, rows: int = 0, token
             sync_directory(path.parent)
         reach("written", path.name)
     except OSError as error:
-        raise explain_os_error(error, path) from error
+        # With the temporary file still there: what is free is what its rest did not fit into.
+        raise explain_os_error(error, path, needed=hashing.missing if hashing else 1) from error
     finally:
         temporary.unlink(missing_ok=True)
     return Part(name=path.name, bytes=hashing.bytes, sha256=hashing.sha256.hexdigest(), rows=rows, tokens=tokens)
@@ -161,7 +166,11 @@ def write_bytes(path: Path, data: bytes) -> Part:
 
 
 def write_json(path: Path, value: object) -> Part:
-    return write_bytes(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n")
+    return write_bytes(path, _json_bytes(value))
+
+
+def _json_bytes(value: object) -> bytes:
+    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n"
 
 
 def write_array(path: Path, array: Any, *, rows: int = 0, tokens: int = 0, durable: bool = True) -> Part:
@@ -233,12 +242,14 @@ def commit(workdir: Path, manifest: Manifest) -> Artefact:
     return Artefact(directory, manifest)
 
 
-def explain_os_error(error: OSError, path: Path) -> Exception:
-    """The error a person should see for an OSError on `path`: full disks with the free space, the rest by name."""
+def explain_os_error(error: OSError, path: Path, needed: int = 1) -> Exception:
+    """The error a person should see for an OSError on `path`: full disks with what is free and how many bytes more the
+    write would have needed at least, the rest by name."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         free = shutil.disk_usage(_existing_parent(path)).free
         return StorageError(
-            f"{path}: the disk is full ({free:,} bytes free there); make space and run the same command again, it continues"
+            f"{path}: the disk is full ({free:,} bytes free there, at least {needed:,} needed); make space and run the same "
+            "command again, it continues"
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return PermissionDeniedError(
@@ -296,6 +307,9 @@ def _parse_manifest(text: bytes, directory: Path) -> Manifest:
         found = body.pop("sha256")
         if hashlib.sha256(canonical_json(body)).hexdigest() != found:
             raise ValueError("its checksum does not match")
+        # A flip can leave the meaning as it was (1e-05 and 1E-05, the last digit of a float): still not what was written.
+        if _json_bytes(body | {"sha256": found}) != text:
+            raise ValueError("its bytes are not those that were written")
         body["parts"] = tuple(Part(**part) for part in body["parts"])
         body["inputs"] = tuple(body["inputs"])
         return Manifest(**body)
@@ -332,6 +346,16 @@ def find_damage(artefact: Artefact) -> list[str]:
     with ThreadPoolExecutor(max_workers=4) as pool:
         found = pool.map(lambda part: check_part(artefact.directory, part), artefact.manifest.parts)
         return [damage for damage in found if damage]
+
+
+def remove_damaged(artefact: Artefact) -> list[str]:
+    """What `find_damage` finds; the damaged files are gone afterwards, so that a stage that keeps the files it finds (by
+    their sizes, as tokenize does) makes them again."""
+    damage = find_damage(artefact)
+    for part in artefact.manifest.parts if damage else ():
+        if check_part(artefact.directory, part):
+            (artefact.directory / part.name).unlink(missing_ok=True)
+    return damage
 
 
 @contextlib.contextmanager
@@ -391,6 +415,12 @@ def discard(directory: Path) -> None:
     shutil.rmtree(directory, ignore_errors=True)
 
 
+def remove_unfinished(workdir: Path) -> None:
+    """Removes the temporary files of writers that were killed. For the holder of the workdir's lock, before it starts."""
+    for path in workdir.rglob(".*.tmp"):
+        path.unlink(missing_ok=True)
+
+
 # ── one run at a time ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -400,7 +430,8 @@ def lock(workdir: Path) -> Iterator[None]:
     path = workdir / ".lock"
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        file = open(path, "a+")  # noqa: SIM115 - closed below; must stay open to hold the lock
+        # Unbuffered: on a full disk a buffer would be written again, and fail again, when the file is closed.
+        file = open(path, "a+b", buffering=0)  # noqa: SIM115 - closed below; must stay open to hold the lock
     except OSError as error:
         raise explain_os_error(error, path) from error
     with file:
@@ -408,11 +439,13 @@ def lock(workdir: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            holder = file.read(200).strip() or "unknown"
+            holder = (file.read(200) or b"").decode(errors="replace").strip() or "unknown"
             raise BusyError(
                 f"{workdir}: another run is working here ({holder}); wait for it or choose another run.workdir"
             ) from None
-        file.truncate(0)
-        file.write(f"pid {os.getpid()} on {socket.gethostname()}")
-        file.flush()
+        try:
+            file.truncate(0)
+            file.write(f"pid {os.getpid()} on {socket.gethostname()}".encode())
+        except OSError as error:
+            raise explain_os_error(error, path) from error
         yield

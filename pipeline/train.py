@@ -23,6 +23,7 @@ from pipeline.cluster import Member, Workers
 from pipeline.config import RunConfig, Train
 from pipeline.crew import seat
 from pipeline.errors import DamagedError, TemporaryError
+from pipeline.failpoints import reach
 from pipeline.roster import Roster
 from pipeline.rounds import EpochPlan, Round, Schedule, choose_schedule, plan_epoch
 from w2v_core.kernels import padded_size
@@ -200,6 +201,7 @@ def _run_round(
     checkpoint: store.Artefact | None, history: Sequence[RoundRecord], workers: Workers, attempts: _Attempts,
 ) -> tuple[RoundRecord, list[store.Part]]:  # fmt: skip
     """The round's record and the files of its checkpoint (none if it has none); raises TemporaryError when a worker is lost."""
+    reach("round", f"{round_plan.round}.{attempts.number}")
     assert attempts.crew is not None
     started = time.monotonic()
     if training.train.engine == "layers":

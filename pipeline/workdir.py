@@ -9,21 +9,37 @@ from pathlib import Path
 from pipeline import store
 from pipeline.config import RunConfig
 from pipeline.errors import BusyError, DamagedError
+from pipeline.run import KINDS, SUMMARY
 from pipeline.tracking import sync
 
 
 def verify_workdir(workdir: Path) -> tuple[int, list[str]]:
-    """(files checked, what is wrong with which): every file of every artefact, read to the last byte."""
+    """(files checked, what is wrong with which): every file of every artefact, read to the last byte, and every artefact
+    that the summary of the last complete run names."""
     checked, damage = 0, []
-    for directory in store.iterate_artefacts(workdir):
-        try:
-            artefact = store.load_artefact(directory)
-        except DamagedError as error:
-            damage.append(str(error))
-            continue
-        checked += len(artefact.manifest.parts) + 1
-        damage += store.find_damage(artefact)
+    for directory in sorted({*store.iterate_artefacts(workdir), *_promised(workdir)}):
+        files, found = verify_artefact(directory)
+        checked += files
+        damage += found
     return checked, damage
+
+
+def verify_artefact(directory: Path) -> tuple[int, list[str]]:
+    """(files checked, what is wrong with which) of one artefact."""
+    try:
+        artefact = store.load_artefact(directory)
+    except DamagedError as error:
+        return 0, [str(error)]
+    return len(artefact.manifest.parts) + 1, store.find_damage(artefact)
+
+
+def _promised(workdir: Path) -> Iterator[Path]:
+    """The directories of the artefacts that the last complete run left: without its manifest one looks as if it never was."""
+    try:
+        stages = json.loads((workdir / SUMMARY).read_bytes())["stages"]
+        yield from (store.artefact_directory(workdir, KINDS[name], row["fingerprint"]) for name, row in stages.items())
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return  # no summary promises nothing
 
 
 def status_lines(config: RunConfig) -> Iterator[str]:
@@ -45,7 +61,7 @@ def status_lines(config: RunConfig) -> Iterator[str]:
         except DamagedError as error:
             yield f"  {error}"
     try:
-        summary = json.loads((workdir / "summary.json").read_text())
+        summary = json.loads((workdir / SUMMARY).read_text())
     except FileNotFoundError:
         yield "  no summary.json: the last run did not complete; run it again, it continues"
         return

@@ -14,7 +14,8 @@ import pytest
 from pipeline.shipping import client_environment
 from pipeline.spool import Spool
 from pipeline.tracking import Dataset
-from tests.cluster.tls_cluster import Bench, TlsCluster
+from tests.cluster.disturbed import Bench
+from tests.cluster.tls_cluster import TlsCluster
 from tests.cluster.tracked import DIGEST, tracker_of
 
 

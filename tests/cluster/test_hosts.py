@@ -17,7 +17,8 @@ from pipeline.crew import choose_crew
 from pipeline.errors import ServiceError
 from pipeline.progress import Progress
 from pipeline.run import run
-from tests.cluster.tls_cluster import Bench, TlsCluster
+from tests.cluster.disturbed import Bench
+from tests.cluster.tls_cluster import TlsCluster
 
 
 def test_a_run_on_an_existing_tls_scheduler_with_two_hosts_gives_the_bits_of_one_process(

@@ -12,7 +12,8 @@ import pytest
 
 from pipeline.cluster import DaskWorkers
 from pipeline.errors import ServiceError, TemporaryError
-from tests.cluster.tls_cluster import Bench, TlsCluster
+from tests.cluster.disturbed import Bench
+from tests.cluster.tls_cluster import TlsCluster
 
 pytestmark = pytest.mark.slow
 ODD = {"NUMBA_CPU_NAME": "generic"}

@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import shutil
 import signal
 import tempfile
+import threading
 import time
 from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pipeline.exchange import PeerLostError, host_key, meet, open_meeting_place, shared_array
+from pipeline.exchange import (
+    PeerLostError,
+    abandon,
+    close_meeting_place,
+    host_key,
+    meet,
+    open_meeting_place,
+    part_of_attempt,
+    remove_deserted_places,
+    shared_array,
+)
 
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -27,7 +38,7 @@ def take_part(key: str, participant: int, participants: int, rounds: int, pipe: 
         rows = shared_array(place / "rows", (participants, 1024))
         barrier.wait()
         if participant == 0:
-            shutil.rmtree(place)
+            close_meeting_place(place)
         for done in range(rounds):
             if participant == 1 and done == 7:
                 pipe.send("seven")
@@ -98,7 +109,56 @@ def test_the_meeting_place_is_private_to_this_user() -> None:
         with pytest.raises(Exception, match="nobody else can enter"):
             open_meeting_place(f"private-{os.getpid()}", 1, first=False, patience_s=1)
     finally:
-        place.rmdir()
+        close_meeting_place(place)
+
+
+def hold_place(key: str, pipe: Connection) -> None:
+    place = open_meeting_place(key, 1, first=True, patience_s=1)
+    shared_array(place / "rows", (3, 16))
+    pipe.send(str(place))
+    time.sleep(100)
+
+
+def test_what_a_killed_first_participant_left_is_removed_by_the_next_group_and_a_living_one_keeps_its_place() -> None:
+    receiver, sender = SPAWN.Pipe(duplex=False)
+    holder = SPAWN.Process(target=hold_place, args=(f"killed-{os.getpid()}", sender))
+    holder.start()
+    place = Path(receiver.recv())
+    remove_deserted_places()
+    assert (place / "rows").exists()
+    holder.kill()
+    holder.join(20)
+    assert place.exists()
+    close_meeting_place(open_meeting_place(f"next-{os.getpid()}", 1, first=True, patience_s=1))
+    assert not place.exists()
+
+
+def wait_until_told(key: str, told: Event, pipe: Connection) -> None:
+    def pass_on() -> None:
+        told.wait()
+        abandon(["lost attempt"])
+
+    threading.Thread(target=pass_on, daemon=True).start()
+    with part_of_attempt("lost attempt"):
+        take_part(key, 0, 2, 10**9, pipe)
+
+
+def test_who_waits_for_a_frozen_process_stops_when_the_attempt_is_abandoned() -> None:
+    key, told = f"frozen-{os.getpid()}", SPAWN.Event()
+    pipes = [SPAWN.Pipe(duplex=False) for _ in range(2)]
+    frozen = SPAWN.Process(target=take_part, args=(key, 1, 2, 10**9, pipes[1][1]))
+    waiting = SPAWN.Process(target=wait_until_told, args=(key, told, pipes[0][1]))
+    for process in (frozen, waiting):
+        process.start()
+    try:
+        assert pipes[1][0].recv() == "seven"
+        os.kill(frozen.pid or 0, signal.SIGSTOP)
+        told.set()
+        assert pipes[0][0].poll(15), "it still waits, although the attempt was abandoned"
+        assert "another worker of the round was lost" in pipes[0][0].recv()
+    finally:
+        frozen.kill()
+        waiting.join(20)
 
 
 def test_shared_arrays_start_at_zero_and_are_one_memory() -> None:

@@ -1,0 +1,179 @@
+"""Runs of `w2v` that something happens to: how they are started, hit and compared with one that nothing happened to."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+from pipeline.cluster import InProcess, Workers
+from pipeline.config import RunConfig, parse_config
+from pipeline.progress import Progress
+from pipeline.run import KINDS, STAGES, run
+from tests.tiny import tiny_config, write_corpus
+
+UNTRACKED: dict[str, object] = {"enabled": False}
+PATIENCE_S = 100
+"""How long a test waits for what must come; never for what it asserts."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a run ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        assert self.code == 0, f"exit code {self.code}\n{self.err}"
+        found: dict[str, Any] = json.loads(self.out)
+        return found
+
+
+class Bench:
+    """A corpus, the workdir and the digest of an undisturbed run over it, and fresh workdirs to disturb."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.inputs = write_corpus(directory / "corpus", sentences=3000)
+        self.undisturbed = directory / "undisturbed"
+        summary = run(self.config("undisturbed"), workers=InProcess(), progress=Progress(quiet=True))
+        self.digest: str = summary["vectors"]["sha256"]
+
+    def tree(self, name: str, **sections: dict[str, object]) -> dict[str, object]:
+        return tiny_config(self.directory / name, self.inputs, **({"tracking": UNTRACKED} | sections))
+
+    def config(self, name: str, **sections: dict[str, object]) -> RunConfig:
+        return parse_config(self.tree(name, **sections))
+
+    def config_file(self, name: str, *, before: str = "tokenize", **sections: dict[str, object]) -> Path:
+        """A configuration with a workdir of its own, which has what the stages before `before` made."""
+        for kind in [KINDS[stage] for stage in STAGES[: STAGES.index(before)]]:
+            shutil.copytree(self.undisturbed / kind, self.directory / name / kind)
+        path = self.directory / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(self.tree(name, **sections)))
+        return path
+
+    def prepare(self, name: str) -> None:
+        """A workdir where everything but training is done."""
+        self.config_file(name, before="train")
+
+    def train(self, name: str, workers: Workers) -> str:
+        """The digest of the vectors trained in a fresh workdir of this name."""
+        self.prepare(name)
+        return str(self.resume(name, workers)["vectors"]["sha256"])
+
+    def resume(self, name: str, workers: Workers, **sections: dict[str, object]) -> dict[str, Any]:
+        """The summary of training on in that workdir."""
+        return run(self.config(name, **sections), until="train", workers=workers, progress=Progress(quiet=True))
+
+    def w2v(self, config: Path, *, command: str = "run", failpoint: str = "", **options: Any) -> subprocess.Popen[str]:
+        """A `w2v` in a session of its own."""
+        arguments = [sys.executable, "-m", "pipeline.cli", command, str(config), *(["--json"] if command == "run" else [])]
+        return subprocess.Popen(
+            arguments, env=environment_with(failpoint), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            start_new_session=True, **options,
+        )  # fmt: skip
+
+    def finish(self, config: Path, *, command: str = "run", failpoint: str = "") -> Ended:
+        with self.w2v(config, command=command, failpoint=failpoint) as process:
+            return end_of(process)
+
+    def assert_same(self, config: Path) -> dict[str, Any]:
+        """Runs the command; its summary, whose vectors are those of the undisturbed run."""
+        summary = self.finish(config).summary
+        assert summary["vectors"]["sha256"] == self.digest
+        return summary
+
+
+def environment_with(failpoint: str = "") -> dict[str, str]:
+    """This process's, but with byte code kept: else every worker compiles all it imports, which takes longer than its work."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return kept | {"W2V_FAILPOINT": failpoint, "W2V_TRACEBACK": "1", "PYTHONFAULTHANDLER": "1"}
+
+
+def end_of(process: subprocess.Popen[str]) -> Ended:
+    """How it ended; one that does not end is made to say where it hangs, and killed with all its processes."""
+    try:
+        out, err = process.communicate(timeout=PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGABRT)
+        err = process.communicate()[1]
+        kill_session(process.pid)
+        raise AssertionError(f"it did not end within {PATIENCE_S} s; it hangs here:\n{err}") from None
+    return Ended(process.returncode, out, err)
+
+
+def wait_until(is_so: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not is_so():
+        assert time.monotonic() < deadline, f"{what}: waited {PATIENCE_S} s in vain"
+        time.sleep(0.02)
+
+
+def wait_for(path: Path, process: subprocess.Popen[str] | None = None) -> None:
+    """Waits until the path is there; fails at once when the process that should make it has ended."""
+    wait_until(lambda: path.exists() or (process is not None and process.poll() is not None), f"{path} to come")
+    assert path.exists(), f"{path} never came: {process and process.communicate()[1]}"
+
+
+def stopped_at(token: Path, process: subprocess.Popen[str]) -> psutil.Process:
+    """The process that a failpoint with the action `stop` froze."""
+    wait_for(token, process)
+    wait_until(lambda: token.read_text() != "", "the process id in the token")
+    found = psutil.Process(int(token.read_text()))
+    wait_until(lambda: found.status() == psutil.STATUS_STOPPED, "the process to stand still")
+    return found
+
+
+def workers_of(driver: subprocess.Popen[str]) -> list[psutil.Process]:
+    """The worker processes of a run with a local cluster."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        children = psutil.Process(driver.pid).children()
+        return [child for child in children if "spawn_main" in " ".join(_command(child))]
+    return []
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return list(process.cmdline())
+    except psutil.Error:
+        return []
+
+
+def session_members(session: int) -> list[int]:
+    """Processes of the session that still live (zombies do not)."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if int(fields[3]) == session and fields[0] != "Z":
+                found.append(int(entry.name))
+    return found
+
+
+def kill_session(session: int) -> None:
+    for pid in session_members(session):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def assert_no_process_is_left(session: int) -> None:
+    wait_until(lambda: session_members(session) == [], f"the processes {session_members(session)} to end")

@@ -1,0 +1,42 @@
+"""A disk that is full in any stage: a message with the path, what is free and what was needed; then the same command goes on."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pipeline.cluster import InProcess
+from pipeline.errors import StorageError
+from pipeline.progress import Progress
+from pipeline.run import run
+from pipeline.workdir import verify_workdir
+from tests.cluster.disturbed import Bench
+
+FULL = r"/[\w./-]+: the disk is full \([\d,]+ bytes free there, at least [\d,]+ needed\); make space"
+
+
+@pytest.mark.parametrize("free_kb", [0, 8, 60, 200, 350, 450, 600])
+def test_a_full_disk_stops_the_run_with_a_message_and_with_more_space_it_continues_to_the_same_bits(
+    bench: Bench, small_disk: Path, free_kb: int
+) -> None:
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(shutil.disk_usage(small_disk).free - free_kb * 1024))
+    config = bench.config("on-small-disk", run={"workdir": str(small_disk / "run")})
+    with pytest.raises(StorageError, match=FULL):
+        run(config, workers=InProcess(), progress=Progress(quiet=True))
+    assert verify_workdir(small_disk / "run")[1] == []
+    ballast.unlink()
+    assert run(config, workers=InProcess(), progress=Progress(quiet=True))["vectors"]["sha256"] == bench.digest
+
+
+@pytest.mark.parametrize(
+    ("stage", "file"), [("shards", "part-00002.arrow"), ("train", "w_in-00000.npy"), ("publish", "vectors.bin")]
+)
+def test_a_disk_that_is_full_under_a_worker_or_the_driver_ends_the_command_with_74(bench: Bench, stage: str, file: str) -> None:
+    config = bench.config_file(f"full-{stage}", before=stage)
+    ended = bench.finish(config, failpoint=f"write:{file}=ENOSPC,{bench.directory / f'full-{stage}.token'}")
+    assert ended.code == 74, ended.err
+    assert f"{file}: the disk is full" in ended.err
+    bench.assert_same(config)

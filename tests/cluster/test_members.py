@@ -1,0 +1,163 @@
+"""Workers that come, leave, freeze and thaw while others train: nobody waits for ever, and nothing changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from distributed import Client, Worker
+from distributed.security import Security
+
+from pipeline.cluster import Presence
+from pipeline.run import SUMMARY
+from pipeline.workdir import verify_workdir
+from tests.cluster.disturbed import Bench, assert_no_process_is_left, end_of, stopped_at, wait_for, wait_until
+from tests.cluster.tls_cluster import TlsCluster
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[TlsCluster]:
+    cluster = TlsCluster(tmp_path)
+    yield cluster
+    cluster.stop()
+
+
+def client_of(cluster: TlsCluster) -> Client:
+    tls = cluster.tls
+    files = {"tls_ca_file": tls["ca_file"], "tls_client_cert": tls["cert"], "tls_client_key": tls["key"]}
+    return Client(cluster.address, security=Security(require_encryption=True, **files), set_as_default=False)
+
+
+def files_of(workdir: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in workdir.rglob("*") if path.is_file() and path.name != SUMMARY}
+
+
+def test_a_worker_that_joins_in_the_middle_takes_part_from_the_next_round_and_changes_nothing(
+    bench: Bench, cluster: TlsCluster, tmp_path: Path
+) -> None:
+    config = bench.config_file("joined", before="train", cluster=cluster.section)
+    cluster.start_worker("", failpoint=f"step:0.3.0=stop,{tmp_path / 'first'}")
+    with bench.w2v(config) as process, client_of(cluster) as client:
+        first = stopped_at(tmp_path / "first", process)
+        cluster.start_worker("", failpoint=f"part:begins=note,{tmp_path / 'second'}")
+        client.wait_for_workers(2, timeout=60)
+        first.resume()
+        ended = end_of(process)
+    assert ended.summary["vectors"]["sha256"] == bench.digest
+    assert (tmp_path / "second").exists(), "the second worker never took part"
+
+
+def test_a_worker_that_is_retired_in_the_middle_of_a_round_changes_nothing(
+    bench: Bench, cluster: TlsCluster, tmp_path: Path
+) -> None:
+    config = bench.config_file("retired", before="train", cluster=cluster.section)
+    token = tmp_path / "token"
+    started = [cluster.start_worker("", failpoint=f"step:0.9.1=stop,{token}") for _ in range(2)]
+    with client_of(cluster) as client:
+        client.wait_for_workers(2, timeout=60)
+        addresses = client.run(process_id)
+    with bench.w2v(config) as process, client_of(cluster) as client:
+        frozen = stopped_at(token, process)
+        leaving = next(worker for worker in started if worker.pid != frozen.pid)
+        client.retire_workers([address for address, pid in addresses.items() if pid == leaving.pid])
+        frozen.resume()
+        ended = end_of(process)
+    assert ended.summary["vectors"]["sha256"] == bench.digest
+
+
+def process_id() -> int:
+    import os
+
+    return os.getpid()
+
+
+@pytest.mark.parametrize("point", ["step:1.3.0", "write:w_out-00000.npy"])
+def test_a_run_ends_without_a_worker_that_is_frozen(bench: Bench, tmp_path: Path, point: str) -> None:
+    name = f"frozen-{point.split(':')[0]}"
+    config = bench.config_file(name, before="train", cluster={"n_workers": 2, "silent_s": 2})
+    with bench.w2v(config, failpoint=f"{point}=stop,{tmp_path / 'token'}") as process:
+        frozen = stopped_at(tmp_path / "token", process)
+        ended = end_of(process)
+    assert ended.summary["vectors"]["sha256"] == bench.digest
+    assert not frozen.is_running()
+    assert_no_process_is_left(process.pid)
+
+
+@pytest.mark.parametrize("point", ["merge:4.1", "write:w_in-00000.npy"])
+def test_a_worker_that_thaws_after_its_work_was_redone_changes_nothing(
+    bench: Bench, cluster: TlsCluster, tmp_path: Path, point: str
+) -> None:
+    name = f"thawed-{point.split(':')[0]}"
+    config = bench.config_file(name, before="train", cluster=cluster.section | {"silent_s": 2})
+    started = [cluster.start_worker("", failpoint=f"{point}=stop,{tmp_path / 'token'}") for _ in range(2)]
+    with bench.w2v(config) as process:
+        frozen = stopped_at(tmp_path / "token", process)
+        ended = end_of(process)
+    assert ended.summary["vectors"]["sha256"] == bench.digest
+    before = files_of(bench.directory / name)
+    frozen.resume()
+    (thawed,) = [worker for worker in started if worker.pid == frozen.pid]
+    with client_of(cluster) as client:
+
+        def is_idle() -> bool:
+            tasks = client.run(tasks_of, on_error="ignore")
+            return len(tasks) == 2 and not any(tasks.values())
+
+        # It was given up and ends, or, if the run was over before the scheduler heard of that, it just goes on.
+        wait_until(lambda: thawed.poll() is not None or is_idle(), "the thawed worker to be done")
+    assert files_of(bench.directory / name) == before
+    assert verify_workdir(bench.directory / name)[1] == []
+
+
+def tasks_of(dask_worker: Worker) -> int:
+    return len(dask_worker.state.executing)
+
+
+def test_a_worker_that_thaws_while_the_others_still_train_changes_nothing(
+    bench: Bench, cluster: TlsCluster, tmp_path: Path
+) -> None:
+    config = bench.config_file("back", before="train", cluster=cluster.section | {"silent_s": 2})
+    for _ in range(2):
+        cluster.start_worker("", failpoint=f"write:w_in-00000.npy=stop,{tmp_path / 'token'}")
+    with bench.w2v(config) as process:
+        frozen = stopped_at(tmp_path / "token", process)
+        wait_for(next_checkpoint(bench.directory / "back"), process)
+        frozen.resume()
+        ended = end_of(process)
+    assert ended.summary["vectors"]["sha256"] == bench.digest
+
+
+def next_checkpoint(workdir: Path) -> Path:
+    """The manifest of the round that the frozen worker's peer does again."""
+    wait_until(lambda: any((workdir / "checkpoints").glob("*/manifest.json")), "the round to be done again")
+    return next((workdir / "checkpoints").glob("*/manifest.json"))
+
+
+def test_a_run_without_any_worker_ends_with_75_and_says_what_to_do(bench: Bench, cluster: TlsCluster, tmp_path: Path) -> None:
+    config = bench.config_file("nobody", cluster=cluster.section | {"wait_s": 3})
+    token = tmp_path / "token"
+    workers = [cluster.start_worker("", failpoint=f"task:tokenize.2=stop,{token}") for _ in range(2)]
+    with bench.w2v(config) as process:
+        stopped_at(token, process)
+        cluster.stop(workers)
+        ended = end_of(process)
+    assert ended.code == 75, ended.err
+    assert "no worker came within 3 s (cluster.wait_s); start workers and run the same command again" in ended.err
+
+
+def test_silence_is_counted_from_when_a_heartbeat_was_last_seen_to_change() -> None:
+    presence = Presence(silent_s=30)
+
+    def answering(now: float, **heartbeats: float) -> list[str]:
+        return sorted(presence.answering({name: {"last_seen": seen} for name, seen in heartbeats.items()}, now))
+
+    # Their clocks are far from ours and from each other's: only changes count.
+    assert answering(1000, a=5, b=9e9) == ["a", "b"]
+    assert answering(1020, a=6, b=9e9) == ["a", "b"]
+    assert answering(1031, a=7, b=9e9) == ["a"]
+    assert answering(1032, a=8, b=9e9 + 1) == ["a", "b"]
+    # Nobody looked for a long time: nobody is silent yet.
+    assert answering(5000, a=9, b=9e9 + 2) == ["a", "b"]
+    assert answering(5001, a=9) == ["a"]
+    assert answering(5031, a=9, b=1) == ["b"]

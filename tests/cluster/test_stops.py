@@ -1,0 +1,63 @@
+"""SIGTERM, SIGHUP and Ctrl-C: a run ends in order, says how to go on, and leaves no process behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+
+from tests.cluster.disturbed import Bench, assert_no_process_is_left, end_of, stopped_at
+
+IN_A_ROUND = "step:0.9.3"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_terminated_run_ends_within_ten_seconds_even_with_a_frozen_worker_and_resumes(
+    bench: Bench, number: int, code: int
+) -> None:
+    config = bench.config_file(f"terminated-{number}", before="train")
+    token = bench.directory / f"terminated-{number}.token"
+    with bench.w2v(config, failpoint=f"{IN_A_ROUND}=stop,{token}") as process:
+        stopped_at(token, process)
+        started = time.monotonic()
+        process.send_signal(number)
+        ended = end_of(process)
+    assert ended.code == code, ended.err
+    assert time.monotonic() - started < 10
+    assert "Resume with:\n  w2v run" in ended.err
+    assert_no_process_is_left(process.pid)
+    bench.assert_same(config)
+
+
+@pytest.mark.parametrize("stage", ["tokenize", "train"])
+def test_ctrl_c_prints_the_command_that_resumes_and_leaves_no_process(bench: Bench, stage: str) -> None:
+    config = bench.config_file(f"interrupted-{stage}", before=stage)
+    token = bench.directory / f"interrupted-{stage}.token"
+    point = {"tokenize": "task:tokenize.3", "train": IN_A_ROUND}[stage]
+    with bench.w2v(config, failpoint=f"{point}=stop,{token}") as process:
+        worker = stopped_at(token, process)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all processes of the group
+        worker.resume()
+        ended = end_of(process)
+    assert ended.code == 130, ended.err
+    assert "Resume with:\n  w2v run" in ended.err
+    assert len(ended.err.splitlines()) <= 15
+    assert_no_process_is_left(process.pid)
+    bench.assert_same(config)
+
+
+def test_ctrl_c_again_and_again_ends_at_once_and_leaves_no_process(bench: Bench) -> None:
+    config = bench.config_file("interrupted-twice", before="train")
+    token = bench.directory / "interrupted-twice.token"
+    with bench.w2v(config, failpoint=f"{IN_A_ROUND}=stop,{token}") as process:
+        worker = stopped_at(token, process)
+        while process.poll() is None:
+            os.killpg(process.pid, signal.SIGINT)
+            time.sleep(0.05)  # as fast as a person can; two at the same instant would be one
+        worker.resume()
+        ended = end_of(process)
+    assert ended.code == 130, ended.err
+    assert_no_process_is_left(process.pid)
+    bench.assert_same(config)
