@@ -38,13 +38,15 @@ lost without it grows with the tokens. At 200 ns a token and 2 µs a row, writin
 TOKENS_PER_RANK = 16
 """At first the row of rank r is merged about every TOKENS_PER_RANK · r kept tokens of all lanes together. Neither the
 vocabulary's nor the corpus's size enters, because a word of rank r occurs about every 10 · r tokens in any text."""
+MANY_LANES = 8
+"""Fewer lanes drift apart less: half as many may wait twice as long (`tokens_per_rank`)."""
 DOUBLING_TOKENS = 1 << 22
 """Kept tokens of all lanes after which the interval doubles for the first time; again at twice as many, and so on. Early on
 the vectors grow from nothing and each update builds on the one before, so what lanes learn apart does not add up; later
 they only turn a little."""
-MOST_DOUBLINGS = 3
-"""Up to 128 tokens a rank. On 47 M kept tokens this moves the bytes of a constant 64 and scores better; on long runs it
-moves half of them (infra/benchmarks/records/lanes-2026-11-21.md)."""
+MOST_TOKENS_PER_RANK = 128
+"""Where the doubling ends. From 16 to 128, 47 M kept tokens move the bytes of a constant 64 and score better; long runs move
+half of them (infra/benchmarks/records/lanes-2026-11-21.md)."""
 HOT_ROWS = 1024
 """Subsampling makes words above about this rank nearly equally frequent, so a smaller first tier gains little."""
 SHORTEST_STEP = 512
@@ -69,7 +71,8 @@ class Schedule:
     """Rows of every merge: the smallest tier."""
     first_doubling: int = 0
     """Steps of training after which only every second step ends in a merge; after twice as many every fourth, and so on,
-    MOST_DOUBLINGS times. 0 = every step ends in a merge, always."""
+    `doublings` times. 0 = every step ends in a merge, always."""
+    doublings: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +154,7 @@ class EpochPlan:
         if not self.schedule.first_doubling:
             return 1
         age = (self.epoch * self.schedule.steps + step) // self.schedule.first_doubling
-        return 1 << min(age.bit_length(), MOST_DOUBLINGS)
+        return 1 << min(age.bit_length(), self.schedule.doublings)
 
     def round_tokens(self, a_round: Round) -> int:
         """Kept tokens that all lanes together train in a round."""
@@ -194,7 +197,13 @@ def choose_schedule(train: Train, vocab_size: int, expected_tokens: float) -> Sc
         full_every_steps=steps_a_full,
         hot_rows=min(vocab_size, hot_rows),
         first_doubling=max(1, round(DOUBLING_TOKENS * steps / max(1.0, expected_tokens))) if grows else 0,
+        doublings=(MOST_TOKENS_PER_RANK // tokens_per_rank(train.lanes)).bit_length() - 1,
     )
+
+
+def tokens_per_rank(lanes: int) -> int:
+    """TOKENS_PER_RANK from MANY_LANES lanes on, 32 with 4, 64 with 2."""
+    return TOKENS_PER_RANK * max(1, MANY_LANES // lanes)
 
 
 def default_hot_rows(lanes: int) -> int:
@@ -203,9 +212,9 @@ def default_hot_rows(lanes: int) -> int:
 
 
 def default_hot_merge_every(lanes: int, hot_rows: int, lane_tokens: float) -> float:
-    """Kept tokens a lane between the first merges: TOKENS_PER_RANK a hot row over all lanes together, but no fewer than
+    """Kept tokens a lane between the first merges: `tokens_per_rank` a hot row over all lanes together, but no fewer than
     MERGES_AN_EPOCH merges in an epoch of `lane_tokens`."""
-    return max(1.0, min(TOKENS_PER_RANK * max(hot_rows, HOT_ROWS) / lanes, lane_tokens / MERGES_AN_EPOCH))
+    return max(1.0, min(tokens_per_rank(lanes) * max(hot_rows, HOT_ROWS) / lanes, lane_tokens / MERGES_AN_EPOCH))
 
 
 def plan_epoch(train: Train, schedule: Schedule, vocab_size: int, epoch: int, kept_tokens: int) -> EpochPlan:

@@ -13,9 +13,8 @@ from pipeline.rounds import (
     DOUBLING_TOKENS,
     HOT_ROWS,
     MERGES_AN_EPOCH,
-    MOST_DOUBLINGS,
+    MOST_TOKENS_PER_RANK,
     SHORTEST_STEP,
-    TOKENS_PER_RANK,
     alpha_at,
     assign_lanes,
     choose_schedule,
@@ -79,7 +78,7 @@ def test_stints_hand_alpha_over_without_a_gap_and_end_with_a_merge() -> None:
 
 
 def test_late_in_training_a_stint_is_as_many_steps_as_pass_between_merges() -> None:
-    train = Train(lanes=2, epochs=8)
+    train = Train(lanes=8, epochs=8)
     schedule = choose_schedule(train, 70_000, 8_000_000)
     plan = plan_epoch(train, schedule, 70_000, 7, 8_000_000)
     lengths = [stint.last - stint.first for stint in plan.stints(plan.rounds[0])]
@@ -125,7 +124,7 @@ def test_by_default_a_row_waits_in_proportion_to_its_rank(lanes: int, vocab_size
     for rank in (0, 1000, 5000, vocab_size - 1):
         if rank < vocab_size:
             waited = longest_wait([plan.merged_rows(step) > rank for step in range(min(steps, 4096))])
-            allowed = 2.2 * TOKENS_PER_RANK * 2**MOST_DOUBLINGS * max(rank + 1, default_hot_rows(lanes))
+            allowed = 2.2 * MOST_TOKENS_PER_RANK * max(rank + 1, default_hot_rows(lanes))
             assert waited * kept_tokens / steps <= allowed or waited == steps
 
 
@@ -138,20 +137,20 @@ def longest_wait(merged: list[bool]) -> int:
     return longest
 
 
-@pytest.mark.parametrize("lanes", [2, 8, 16])
-def test_as_many_tokens_of_all_lanes_pass_between_merges_whatever_the_lanes(lanes: int) -> None:
+@pytest.mark.parametrize(("lanes", "tokens"), [(2, 64), (4, 32), (8, 16), (16, 16), (32, 16)])
+def test_few_lanes_may_train_longer_between_merges(lanes: int, tokens: int) -> None:
     schedule = choose_schedule(Train(lanes=lanes), 70_000, 9_000_000)
-    assert abs(9_000_000 / schedule.steps - TOKENS_PER_RANK * HOT_ROWS) < 0.02 * TOKENS_PER_RANK * HOT_ROWS
+    assert 9_000_000 / schedule.steps == pytest.approx(tokens * HOT_ROWS, rel=0.02)
 
 
 def test_the_interval_doubles_with_the_tokens_trained_and_then_stays() -> None:
-    train = Train(lanes=4, epochs=2)
+    train = Train(lanes=8, epochs=2)
     tokens = 16 * DOUBLING_TOKENS
     schedule = choose_schedule(train, 70_000, tokens)
     first, second = (plan_epoch(train, schedule, 70_000, epoch, tokens) for epoch in (0, 1))
     doubling = schedule.steps // 16
     assert [first.interval(doubling * share + 5) for share in (0, 1, 2, 3, 4, 8, 15)] == [1, 2, 4, 4, 8, 8, 8]
-    assert {second.interval(step) for step in range(schedule.steps)} == {1 << MOST_DOUBLINGS}
+    assert {second.interval(step) for step in range(schedule.steps)} == {8}
     sixteen = [HOT_ROWS if step == 7 else 2 * HOT_ROWS if step == 15 else 0 for step in range(16)]
     assert [second.merged_rows(step) for step in range(16)] == sixteen
 
