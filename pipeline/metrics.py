@@ -22,6 +22,7 @@ METRICS: dict[str, str] = {
     "vocab/size": "words in the vocabulary",
     "corpus/tokens": "raw tokens of the corpus",
     "corpus/sentences": "sentences of the corpus",
+    "memory/*": "bytes that training was planned to hold at most: of a worker, shared on a host, in the driver, on disk",
     "eval/*": "scores and coverages of the evaluation, fractions from 0 to 1, correlations from -1 to 1",
     "lane/*": "curves of one lane, as lane/<lane>/<name>",
 }
