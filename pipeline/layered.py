@@ -56,7 +56,7 @@ def run_epoch(task: EpochTask) -> RoundResult:
         )  # fmt: skip
 
     def report(progress: Progress) -> None:
-        points.append((progress.iteration, progress.loss, every * task.train.batch_size))
+        points.append((progress.iteration, progress.loss, progress.examples))
 
     examples = len(usable_positions(stream.left_N, stream.right_N, task.window, full_windows_only=task.full_windows_only))
     every = max(1, examples // task.train.batch_size // 20)

@@ -53,6 +53,8 @@ class Progress:
     """Batches done since the first epoch's start."""
     seconds: float
     loss: float
+    examples: int
+    """How many examples that are: fewer in the first report after a restart, which falls between two reports."""
 
 
 @dataclass
@@ -247,7 +249,8 @@ class _Meter:
         if self.iteration % self.interval == 0:
             if self.report is not None:
                 seconds = time.perf_counter() - self._started_s
-                self.report(Progress(self.epoch, self.iteration, seconds, self._total / self._examples))
+                loss = self._total / self._examples
+                self.report(Progress(self.epoch, self.iteration, seconds, loss, self._examples))
             self._total, self._examples = 0.0, 0
 
 

@@ -125,6 +125,14 @@ def test_progress_counts_iterations_over_epochs_and_over_a_restart() -> None:
     assert [p.iteration for p in resumed] == [p.iteration for p in seen if p.iteration > 2 * per_epoch]
 
 
+def test_a_report_after_a_restart_covers_the_examples_since_the_restart() -> None:
+    states: list[dict[str, Any]] = []
+    whole = train(after_epoch=states.append)
+    resumed: list[Progress] = []
+    train(every=2 * -(-len(TARGET) // 20), epochs=2, on_progress=resumed.append, state=states[0])
+    assert [(p.examples, p.loss) for p in resumed] == [(len(TARGET), whole.epoch_losses[1])]
+
+
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 def test_the_learning_rate_falls_in_a_line_to_the_final_one(optimizer: str) -> None:
     assert [epoch_rate(0.5, 0.1, epoch, 5) for epoch in range(5)] == pytest.approx([0.5, 0.4, 0.3, 0.2, 0.1])
