@@ -4,8 +4,9 @@
 
 The corpus is text in the PTB form: one sentence a line, tokens between blanks, rare words already `<unk>`; `<eos>` is
 appended to every line. Settings (configs/ptb_book.yaml): CBOW, window 5 (full windows only), vector size 100, batch 100,
-Adam 0.001, 5 noise words, no subsampling, float32. Prints the mean loss of the last 1,000 iterations (or of all so far) at
-the iterations below, beside the textbook run's value on PTB, then the time of both, then one JSON line.
+Adam 0.001, 5 noise words, no subsampling, float32. Prints the time of both, then the mean loss of the last 1,000 iterations
+(or of all so far) at the iterations below and at the end of every epoch, beside the textbook run's value on PTB (to be
+compared only if the corpus is PTB), then one JSON line.
 
 The twin is the same model on the same batches and the same noise words, with the same arithmetic, written the naive way.
 The two are timed in alternating blocks and compared by the median of the blocks' ratios.
@@ -103,18 +104,19 @@ def build(kind: Any, counts: Any, seed: int) -> Any:
     return kind(len(counts), sampler, generator_for(seed, 0, Purpose.PARAMETERS))
 
 
-def loss_curve(engine: Any, batches: Iterator[Batch], iterations: int) -> dict[int, float]:
-    """Mean loss of the last 1,000 iterations at each textbook point, and the engine's milliseconds printed beside."""
+def loss_curve(engine: Any, batches: Iterator[Batch], iterations: int, epoch: int) -> dict[int, float]:
+    """Mean loss of the last 1,000 iterations at each textbook point and each end of an epoch of `epoch` iterations."""
     losses: list[float] = []
     started_s = time.perf_counter()
     curve = {}
     for iteration in range(1, iterations + 1):
         losses.append(engine.train(*next(batches)))
-        if iteration in TEXTBOOK_PTB or iteration == iterations:
+        if iteration in TEXTBOOK_PTB or iteration == iterations or iteration % epoch == 0:
             curve[iteration] = float(np.mean(losses[-1000:]))
             textbook = TEXTBOOK_PTB.get(iteration)
             elapsed_s = time.perf_counter() - started_s
-            print(f"{iteration:9,d}  {curve[iteration]:.4f}  {textbook or '':>8}  {elapsed_s:8.1f} s", flush=True)
+            end = f"  end of epoch {iteration // epoch}" if iteration % epoch == 0 else ""
+            print(f"{iteration:9,d}  {curve[iteration]:.4f}  {textbook or '':>8}  {elapsed_s:8.1f} s{end}", flush=True)
     return curve
 
 
@@ -169,7 +171,7 @@ def main() -> None:
     )
     print("iteration    loss  textbook on PTB")
     stream = batch_stream(contexts, target, arguments.seed)
-    curve = loss_curve(build(Ours, counts, arguments.seed), stream, arguments.iterations)
+    curve = loss_curve(build(Ours, counts, arguments.seed), stream, arguments.iterations, -(-len(target) // BATCH))
     print(json.dumps({"tokens": len(corpus), "words": len(counts), "numpy": np.__version__, **timing, "curve": curve}))
 
 
