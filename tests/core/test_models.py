@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from tests.core.gradient_check import assert_gradient
-from w2v_core.contexts import PADDING
+from w2v_core import reference
+from w2v_core.contexts import PADDING, expand_rows
 from w2v_core.layers import ContextMean, Embedding, MatMul, SoftmaxWithLoss
 from w2v_core.models import CBOW, MODELS, SimpleCBOW, SkipGram, context_weights
 from w2v_core.optimizers import SGD
+from w2v_core.sampler import random_bits
 from w2v_core.unigram import UnigramSampler
 
 VOCAB, SIZE = 9, 4
@@ -62,6 +64,54 @@ def test_one_hot_cbow_is_lookup_and_softmax() -> None:
     hidden = ContextMean().forward(rows, np.full(contexts.shape, 0.25))
     expected = SoftmaxWithLoss().forward(MatMul(built.params[1]).forward(hidden), TARGET)
     assert math.isclose(built.forward(contexts, TARGET), expected, rel_tol=1e-14)
+
+
+TOKENS = np.array([4, 2, 7, 2, 2, 0, 8, 1, 4, 2, 3, 3], dtype=np.int32)
+LEFT = np.array([0, 1, 2, 3, 3, 1, 3, 0, 3, 3, 3, 2], dtype=np.uint8)
+RIGHT = np.array([3, 3, 3, 3, 2, 0, 3, 2, 3, 2, 1, 0], dtype=np.uint8)
+"""Full and cut windows, words repeated in a window, targets in their own context."""
+
+
+def table_that_draws(noise_K: np.ndarray, seed: int) -> np.ndarray:
+    """A noise table from which the reference's first draws under `seed` are these words."""
+    bits = 20
+    slots = [random_bits(seed, draw) >> (64 - bits) for draw in range(len(noise_K))]
+    assert len(set(slots)) == len(slots), "two draws fall on one slot: take another seed"
+    table = np.zeros(1 << bits, dtype=np.int32)
+    table[slots] = noise_K
+    return table
+
+
+@pytest.mark.parametrize("positions", [[3], [0], [11], list(range(12))], ids=["full", "left edge", "right edge", "batch"])
+def test_a_step_of_layered_cbow_is_the_reference_step_of_each_example_added_up(positions: list[int]) -> None:
+    """A slice of one target is one block and one group, so the reference's sharing of noise and of old rows falls away."""
+    alpha, noise_seed = 0.1, 5
+    built = model("cbow")
+    start = [param.copy() for param in built.params]
+    contexts, target = expand_rows(TOKENS, LEFT, RIGHT, np.array(positions), window=3)
+    built.sampler.generator = np.random.default_rng(noise_seed)
+    loss = built.forward(contexts, target)
+    built.backward()
+    gradients = [gradient.dense() for gradient in built.grads]
+    SGD(alpha * len(target)).update(built.params, built.grads)  # the layers' loss is the mean of a batch, alpha is an example's
+
+    noise_BK = sampler(noise_seed).get_negative_sample(target)
+    losses, changes = [], [np.zeros_like(param) for param in start]
+    for position, noise_K in zip(positions, noise_BK, strict=True):
+        moved = [param.copy() for param in start]
+        example_loss, examples = reference.train_slice(
+            *moved, TOKENS, LEFT, RIGHT, position, position + 1, table_that_draws(noise_K, seed=1),
+            model="cbow", gradient="exact", negative=len(noise_K), alpha_start=alpha, alpha_end=alpha, seed=1,
+        )  # fmt: skip
+        assert examples == 1
+        losses.append(example_loss)
+        for change, after, before in zip(changes, moved, start, strict=True):
+            change += after - before
+    assert math.isclose(loss, np.mean(losses), rel_tol=1e-13)
+    for param, gradient, before, change in zip(built.params, gradients, start, changes, strict=True):
+        assert np.abs(change).max() > 1e-3
+        np.testing.assert_allclose(param, before + change, rtol=0, atol=1e-14)
+        np.testing.assert_allclose(gradient, -change / (alpha * len(positions)), rtol=0, atol=1e-14)
 
 
 def test_context_weights_average_over_the_words_that_are_there() -> None:
