@@ -1,0 +1,242 @@
+"""Splitting, folding, counting and numbering the words of UTF-8 text: the compiled table against a plain reading in Python."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from w2v_core.kernels.word_kernels import IGNORED, NEWLINE, SEPARATOR, SHOWN_BYTES, WORD, WordTable, _absorb, _key, _mix
+
+Bytes = NDArray[np.uint8]
+
+SEPARATORS, IGNORED_CHARACTERS = " ,\0\u3000\u2028", "'\u00ad\U000e0001"
+FOLDED = {letter: letter.lower() for letter in "ABCXYZ"}
+MASK64 = (1 << 64) - 1
+FIRST_SLOTS = len(WordTable(8)._slots) // 2
+
+
+def _tables() -> tuple[Bytes, Bytes]:
+    """(byte_table, character_classes) of the rules above; every other character belongs to a word."""
+    byte_table = np.arange(256, dtype=np.uint8)
+    byte_table[[ord(letter) for letter in FOLDED]] = [ord(letter) for letter in FOLDED.values()]
+    byte_table[ord("\n")] = NEWLINE
+    classes = np.full(0x110000, WORD, np.uint8)
+    for characters, kind in ((SEPARATORS, SEPARATOR), (IGNORED_CHARACTERS, IGNORED)):
+        for character in characters:
+            (byte_table if ord(character) < 128 else classes)[ord(character)] = kind
+    # 1 and 2 as bytes of a word would be read as classes, so they separate (the tokenizers do the same).
+    byte_table[[1, 2]] = SEPARATOR
+    return byte_table, classes
+
+
+BYTE_TABLE, CLASSES = _tables()
+
+
+def _encode(table: WordTable, text: str) -> tuple[list[int], list[int]]:
+    ids, ends = table.encode(np.frombuffer(text.encode(), np.uint8), BYTE_TABLE, CLASSES)
+    assert (ids.dtype, ends.dtype) == (np.int32, np.int64)
+    return ids.tolist(), ends.tolist()
+
+
+def _intern(table: WordTable, words: list[bytes], occurrences: list[int] | None = None) -> list[int]:
+    offsets = np.cumsum([0, *map(len, words)], dtype=np.int64)
+    counts = np.array(occurrences or [1] * len(words), np.int64)
+    return table.intern(np.frombuffer(b"".join(words), np.uint8), offsets, counts).tolist()
+
+
+def _known(table: WordTable) -> dict[bytes, int]:
+    """The table's words in order of id, with their counts."""
+    data, ends, counts = table.words()
+    assert len(ends) == len(counts) == len(table)
+    edges = itertools.pairwise([0, *ends.tolist()])
+    return {bytes(data[start:end]): int(count) for (start, end), count in zip(edges, counts.tolist(), strict=True)}
+
+
+def _sentences(text: str) -> list[list[bytes]]:
+    """The words of each line by the rules above, empty lines included."""
+    lines = []
+    for line in text.translate(dict.fromkeys(map(ord, SEPARATORS + "\x01\x02"), " ")).split("\n"):
+        kept = "".join(FOLDED.get(character, character) for character in line if character not in IGNORED_CHARACTERS)
+        lines.append([word.encode() for word in kept.split(" ") if word])
+    return lines
+
+
+CHARACTERS = st.sampled_from(
+    "abcABCXYZ '\n,\0\x01\x02\x7f\x80éß\u07ff\u0800中한\uffff\U00010000😀\U0010ffff\u3000\u2028\u00ad\U000e0001"
+)
+
+
+@given(chunks=st.lists(st.text(CHARACTERS, max_size=60), max_size=4), max_bytes=st.integers(1, 12))
+@settings(max_examples=300, derandomize=True, deadline=None)
+def test_ids_ends_counts_and_drops_are_those_of_a_plain_reading(chunks: list[str], max_bytes: int) -> None:
+    table = WordTable(max_bytes)
+    counts: Counter[bytes] = Counter()
+    dropped: list[bytes] = []
+    for chunk in chunks:
+        lines = _sentences(chunk)
+        kept = [[word for word in line if len(word) <= max_bytes] for line in lines]
+        dropped += [word for line in lines for word in line if len(word) > max_bytes]
+        counts.update(itertools.chain.from_iterable(kept))
+        ids, ends = _encode(table, chunk)
+        known = list(_known(table))
+        assert known == list(counts), "ids count up in order of first occurrence"
+        assert [known[word_id] for word_id in ids] == [word for line in kept for word in line]
+        assert ends == list(itertools.accumulate(len(line) for line in kept if line)), "lines without a word are no sentence"
+    assert _known(table) == counts
+    assert (table.dropped, table.dropped_samples) == (len(dropped), [word[:SHOWN_BYTES] for word in dropped[:3]])
+
+
+@pytest.mark.parametrize("text", ["", "\n", " \n\n , \u3000\n", "'\u00ad\n"], ids=["none", "line", "separators", "ignored"])
+def test_text_without_words_gives_no_ids_and_no_sentences(text: str) -> None:
+    table = WordTable(8)
+    assert _encode(table, text) == ([], [])
+    assert _known(table) == {}
+    assert _intern(table, []) == []
+
+
+def test_the_last_line_needs_no_newline() -> None:
+    table = WordTable(8)
+    assert _encode(table, "a b\nc") == _encode(table, "a b\nc\n") == ([0, 1, 2], [2, 3])
+
+
+def test_an_ignored_character_joins_what_stands_around_it() -> None:
+    table = WordTable(16)
+    assert _encode(table, "dis\u00adcuss don't discuss 'a' ''\n") == ([0, 1, 0, 2], [4])
+    assert list(_known(table)) == [b"discuss", b"dont", b"a"]
+
+
+def test_a_limit_is_in_bytes_and_a_word_of_just_that_length_is_kept() -> None:
+    table = WordTable(6)
+    assert _encode(table, "中中 中中中 한a éééé\nééé") == ([0, 1, 2], [2, 3])
+    assert list(_known(table)) == ["中中".encode(), "한a".encode(), "ééé".encode()]
+    assert table.dropped_samples == ["中中中".encode(), "éééé".encode()]
+
+
+def test_of_a_dropped_token_only_the_first_bytes_are_shown() -> None:
+    table = WordTable(8)
+    assert _encode(table, "x" * 5_000 + " y\n") == ([0], [1])
+    assert (table.dropped, table.dropped_samples) == (1, [b"x" * SHOWN_BYTES])
+
+
+def test_text_of_ascii_alone_needs_no_classes() -> None:
+    ids, _ = WordTable(8).encode(np.frombuffer(b"B a b", np.uint8), BYTE_TABLE, np.empty(0, np.uint8))
+    assert ids.tolist() == [0, 1, 0]
+
+
+def test_a_million_equal_words_are_one_word_that_occurred_a_million_times() -> None:
+    table = WordTable(8)
+    ids, ends = _encode(table, "a " * 1_000_000)
+    assert (set(ids), len(ids), ends) == ({0}, 1_000_000, [1_000_000])
+    assert _known(table) == {b"a": 1_000_000}
+
+
+def test_what_was_returned_stays_when_more_text_follows() -> None:
+    table = WordTable(8)
+    text = np.frombuffer(b"a b\nc\n", np.uint8)
+    ids, ends = table.encode(text, BYTE_TABLE, CLASSES)
+    _encode(table, "d\ne f g\n")
+    assert (ids.tolist(), ends.tolist()) == ([0, 1, 2], [2, 3])
+
+
+def test_a_word_longer_than_everything_before_it_makes_room_for_itself() -> None:
+    table = WordTable(1 << 20)
+    long = "é" * 300_000
+    assert _encode(table, f"a {long} b {long} {long}x\n")[0] == [0, 1, 2, 1, 3]
+    assert _known(table) == {b"a": 1, long.encode(): 2, b"b": 1, long.encode() + b"x": 1}
+
+
+def test_words_keep_ids_and_counts_while_the_table_grows() -> None:
+    words = [f"{'long' * (index % 4)}{index:x}" for index in range(3 * FIRST_SLOTS)]
+    table = WordTable(32)
+    assert _encode(table, " ".join(words))[0] == list(range(len(words)))
+    assert _encode(table, " ".join(reversed(words)))[0] == list(reversed(range(len(words))))
+    assert _known(table) == {word.encode(): 2 for word in words}
+
+
+# ── words that are already split ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@given(
+    words=st.lists(st.binary(min_size=1, max_size=20).filter(lambda word: 0 not in word), unique=True, max_size=40),
+    occurrences=st.lists(st.integers(1, 10**12), min_size=40, max_size=40),
+    max_bytes=st.integers(1, 20),
+)
+@settings(max_examples=200, derandomize=True, deadline=None)
+def test_words_given_split_get_their_ids_and_occurrences(words: list[bytes], occurrences: list[int], max_bytes: int) -> None:
+    table = WordTable(max_bytes)
+    counts = dict(zip(words, occurrences, strict=False))
+    kept = {word: count for word, count in counts.items() if len(word) <= max_bytes}
+    number = {word: word_id for word_id, word in enumerate(kept)}
+    assert _intern(table, words, occurrences[: len(words)]) == [number.get(word, -1) for word in words]
+    assert list(_known(table).items()) == list(kept.items())
+    long = [word for word in words if word not in kept]
+    assert table.dropped == sum(counts[word] for word in long)
+    assert table.dropped_samples == [word for word in long for _ in range(min(counts[word], 3))][:3]
+
+
+def test_split_words_and_text_share_their_ids() -> None:
+    table = WordTable(16)
+    assert _encode(table, "one two averylongword\n")[0] == [0, 1, 2]
+    assert _intern(table, [b"averylongword", b"three", b"one"], [5, 7, 1]) == [2, 3, 0]
+    assert _encode(table, "three two")[0] == [3, 1]
+    assert _known(table) == {b"one": 2, b"two": 2, b"averylongword": 6, b"three": 8}
+
+
+# ── keys: words made to meet ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _unmix(mixed: int) -> int:
+    """The key that `_mix` turns into `mixed`: its steps backwards (x ^= x >> 33 undoes itself)."""
+    mixed ^= mixed >> 33
+    mixed = mixed * pow(0xC4CEB9FE1A85EC53, -1, 1 << 64) & MASK64
+    mixed ^= mixed >> 33
+    mixed = mixed * pow(0xFF51AFD7ED558CCD, -1, 1 << 64) & MASK64
+    return mixed ^ (mixed >> 33)
+
+
+def _key_of(word: bytes) -> int:
+    return int(_key(np.frombuffer(word, np.uint8), 0, len(word)))
+
+
+def _with_key(head: bytes, key: int) -> bytes:
+    """`head` (8 or 16 bytes) and the eight bytes after which the hash is `key`."""
+    state = np.uint64(0)
+    for packed in np.frombuffer(head, np.uint64):
+        state = _absorb(state, packed)
+    last = _unmix((key - 0x9E3779B97F4A7C15) & MASK64) ^ int(state)
+    return head + last.to_bytes(8, "little")
+
+
+@given(word=st.binary(min_size=1, max_size=8))
+@settings(max_examples=100, derandomize=True, deadline=None)
+def test_the_key_of_a_short_word_is_the_word(word: bytes) -> None:
+    assert _key_of(word) == int.from_bytes(word, "little")
+
+
+def test_three_words_with_one_key_stay_three_words() -> None:
+    short = b"12345678"
+    hashed = [_with_key(b"abcdefgh", _key_of(short)), _with_key(b"ijklmnopqrstuvwx", _key_of(short))]
+    words = [short, *hashed]
+    assert [len(word) for word in words] == [8, 16, 24]
+    assert len({_key_of(word) for word in words}) == 1, "the words were made to collide"
+    for order in itertools.permutations(words):
+        table = WordTable(24)
+        assert _intern(table, list(order)) == [0, 1, 2]
+        assert _intern(table, words, [2, 3, 4]) == [order.index(word) for word in words]
+        assert _known(table) == dict(zip(order, [1 + 2 + words.index(word) for word in order], strict=True))
+
+
+def test_words_that_meet_on_the_last_slot_go_on_from_the_first() -> None:
+    keys = (_unmix((high << 32) | (FIRST_SLOTS - 1)) for high in range(1, 200))
+    words = [word for key in keys if 0 not in (word := key.to_bytes(8, "little"))]
+    assert len(words) > 100
+    assert {int(_mix(np.uint64(_key_of(word)))) % FIRST_SLOTS for word in words} == {FIRST_SLOTS - 1}
+    table = WordTable(8)
+    assert _intern(table, words) == list(range(len(words)))
+    assert _intern(table, words[::-1]) == list(range(len(words)))[::-1]
