@@ -3,6 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Where PYTHONDONTWRITEBYTECODE is set, every worker process compiles all it imports, for 4 s. So what workers import is
+# compiled when it is installed (pip would compile everything, on one core), and the rest here when it is first used.
+COMPILED := numba llvmlite numpy dask distributed pyarrow tornado msgpack cloudpickle fsspec pydantic yaml click jinja2 packaging toolz zict
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help demo test test-fast test-core coverage chaos lint format lock clean
 .DEFAULT_GOAL := help
@@ -23,15 +27,15 @@ $(READY): requirements.lock pyproject.toml
 	@echo "installing into $(VENV) (a few minutes the first time)"
 	@$(BIN)/python -m pip install --quiet --quiet --no-compile --disable-pip-version-check --no-input --require-hashes --no-deps -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --quiet --no-compile --disable-pip-version-check --no-input --no-build-isolation --no-deps -e .
-	@# Where PYTHONDONTWRITEBYTECODE is set, every worker process would compile all it imports: 4 s each. pip does it on one core.
-	@$(BIN)/python -m compileall -q -j 0 -x '[/\\]tests?[/\\]' $(VENV)/lib >/dev/null || true
+	@cd $(VENV)/lib/python3*/site-packages && ../../../bin/python -m compileall -q -j 0 -x '[/\\]tests?[/\\]' $(COMPILED) || true
 	@touch $@
 
 demo: $(READY)
 	$(BIN)/w2v run configs/demo.yaml
 
+# Two at a time: half of the tests wait for processes of their own (infra/decisions/0008-two-tests-at-a-time.md).
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-fast: $(READY)
 	$(BIN)/python -m pytest -m "not slow" tests/core tests/pipeline
