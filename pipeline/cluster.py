@@ -23,7 +23,7 @@ from pipeline.errors import PipelineError, ServiceError, TemporaryError
 from pipeline.failpoints import reach
 
 if TYPE_CHECKING:
-    from distributed import Client, Future
+    from distributed import Client, Future, WorkerPlugin
 
     from pipeline.config import Cluster, Train
 
@@ -50,6 +50,7 @@ DASK_SETTINGS: dict[str, Any] = {
 PRESENCE_CHECK_S = 0.5
 _PAUSE_S = 0.1
 CLOSE_S = 5.0
+START_ATTEMPTS = 5
 
 
 class WorkerLostError(TemporaryError):
@@ -399,9 +400,9 @@ def open_workers(cluster: Cluster, scratch: str | None = None, training: Train |
             where = cluster.address or f"cluster.kind: {cluster.kind}"
             raise ServiceError(f"{where}: no Dask scheduler answers ({error}); check cluster.address and cluster.tls") from error
         # Lanes on several hosts exchange rows over links; workers that come later get the plugin too.
-        client.register_plugin(network.LinkPlugin())
+        _register(client, network.LinkPlugin())
         if training:
-            client.register_plugin(probe.warm_up_plugin(training))
+            _register(client, probe.warm_up_plugin(training))
         yield DaskWorkers(client, cluster.wait_s, cluster.silent_s)
 
 
@@ -434,14 +435,41 @@ def _open_cluster(cluster: Cluster, scratch: str | None, stack: contextlib.ExitS
             "local_directory": scratch,
             "silence_logs": 50,
         }
-        with _deaf_to_interrupts():
-            made = LocalCluster(**(options | cluster.options))
-        return stack.enter_context(made)
+        return stack.enter_context(_start_local(LocalCluster, options | cluster.options))
     made = _vendor_cluster(cluster)
     stack.enter_context(made)
     if cluster.n_workers and hasattr(made, "scale") and cluster.kind != "ssh":
         made.scale(cluster.n_workers)
     return made
+
+
+def _start_local(local_cluster: Callable[..., Any], options: dict[str, Any]) -> Any:
+    """A local cluster; made again when a worker dies before it has come up, which Dask takes for the end of all of it."""
+    for _ in range(START_ATTEMPTS):
+        try:
+            with _deaf_to_interrupts():
+                return local_cluster(**options)
+        except RuntimeError as error:
+            lost = error
+    raise TemporaryError(
+        f"the local cluster did not start in {START_ATTEMPTS} attempts (last: {lost}: {lost.__cause__}); look for what ends its "
+        "processes (memory?) and run the same command again, it continues"
+    )
+
+
+def _register(client: Client, plugin: WorkerPlugin) -> None:
+    """Gives the plugin to all workers, also those that come later; tells them again when one dies while it is told."""
+    for _ in range(START_ATTEMPTS):
+        try:
+            client.register_plugin(plugin)
+            return
+        except OSError as error:
+            lost = error
+            # The scheduler has noted the plugin before it tells the workers, and would not tell them twice.
+            plugin.idempotent = False
+    raise TemporaryError(
+        f"workers were lost {START_ATTEMPTS} times while they were prepared ({lost}); run the same command again"
+    )
 
 
 @contextlib.contextmanager
