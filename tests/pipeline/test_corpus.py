@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import socket
@@ -18,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import corpus as corpora
-from pipeline.config import Corpus
+from pipeline.config import Corpus, canonical_json
 from pipeline.corpus import SourceFile, cut_parts, plan_corpus
 from pipeline.errors import ConfigError, DataError, InputError, PermissionDeniedError
 
@@ -239,9 +240,9 @@ def test_a_remembered_digest_is_believed_only_while_the_file_is_untouched(
     options = {"known": known}
     monkeypatch.setattr(corpora, "_RACY_NS", -60 * 10**9)  # the file's ctime is now, and the test does not sleep
     first = plan_corpus(Corpus(inputs=[str(file)]), **options).files[0]
-    memory = json.loads(known.read_text())
-    memory[str(file)][4] = "f" * 64
-    known.write_text(json.dumps(memory))
+    files = json.loads(known.read_text())["files"]
+    files[str(file)][4] = "f" * 64
+    known.write_text(json.dumps({"files": files, "sha256": hashlib.sha256(canonical_json(files)).hexdigest()}))
     assert plan_corpus(Corpus(inputs=[str(file)]), **options).files[0].sha256 == "f" * 64, "it was not read again"
     before = file.stat()
     write(file, "two\n")
@@ -253,11 +254,12 @@ def test_a_remembered_digest_is_believed_only_while_the_file_is_untouched(
 def test_a_young_file_is_not_remembered(tmp_path: Path) -> None:
     file, known = write(tmp_path / "data/a.txt"), tmp_path / "known.json"
     plan_corpus(Corpus(inputs=[str(file)]), known=known)
-    assert json.loads(known.read_text()) == {}
+    assert json.loads(known.read_text())["files"] == {}
 
 
-def test_a_damaged_memory_is_an_empty_one(tmp_path: Path) -> None:
-    file, known = write(tmp_path / "data/a.txt"), write(tmp_path / "known.json", "{broken")
+@pytest.mark.parametrize("damage", ["{broken", "[]", '{"files": {}, "sha256": "0"}'])
+def test_a_damaged_memory_is_an_empty_one(tmp_path: Path, damage: str) -> None:
+    file, known = write(tmp_path / "data/a.txt"), write(tmp_path / "known.json", damage)
     assert plan_corpus(Corpus(inputs=[str(file)]), known=known).files
 
 
