@@ -8,7 +8,7 @@ the next reads; stages never meet in memory. The pure function over one part sta
 
     cli.py         the command `w2v`                     run.py        the stages in order, reuse, summary
     config.py      one YAML file = one complete run      errors.py     what a person is told, exit codes
-    store.py       artefacts: manifests, checksums       cluster.py    Dask, or this process, as `Workers`
+    store.py       artefacts: manifests, checksums       workers.py    Dask, or this process, as `Workers`
     corpus.py      which files, cut into which parts     reading.py    bytes of a part as clean text
     pydocs.py      docstrings as a corpus                decompress.py .gz .zst .bz2 .xz, guarded
     tokenizers.py  text → tokens                         tokenize.py   stage 1
@@ -21,7 +21,7 @@ the next reads; stages never meet in memory. The pure function over one part sta
     memory.py      what training needs, pure             residency.py  parameters on a GPU for a round
     assembly.py    checkpoint → vectors, by blocks       layered.py    stage 4 with the textbook's layers
     evaluate.py    stage 5                               publish.py    stage 6
-    exports.py     other programs' formats
+    exports.py     other programs' formats               cluster.py    opens the configured Dask cluster
     tracking.py    what MLflow is told (spool.py, delivery.py, shipping.py, registry.py carry it there)
     report.py      the page and the tables (page.py, charts.py, results.py)      fetch.py   corpora by name
 

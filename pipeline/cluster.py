@@ -1,34 +1,21 @@
-"""Where tasks run: `Workers` is all that the stages know of Dask.
-
-`open_workers(config, …)` gives a Dask cluster (local processes by default, or any existing scheduler); `InProcess()`
-runs the same tasks here, one after the other, for tests and small jobs. A task is a pure function over paths and plain
-data that writes files and returns a small record, so it may run anywhere, twice, or again after a death.
-"""
+"""Opens the configured Dask cluster: local processes by default, any existing scheduler, SSH, SLURM or Kubernetes."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
-import threading
-import time
-import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from multiprocessing import resource_tracker
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from pipeline import exchange
-from pipeline.errors import PipelineError, ServiceError, TemporaryError
-from pipeline.failpoints import reach
+from pipeline.errors import ServiceError, TemporaryError
+from pipeline.workers import DaskWorkers
 
 if TYPE_CHECKING:
-    from distributed import Client, Future, WorkerPlugin
+    from distributed import Client, WorkerPlugin
 
     from pipeline.config import Cluster, Train
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 DASK_SETTINGS: dict[str, Any] = {
     # Dask's defaults wait for ever or give up after three kills; both are wrong for a run nobody watches.
@@ -47,337 +34,8 @@ DASK_SETTINGS: dict[str, Any] = {
 }
 
 
-PRESENCE_CHECK_S = 0.5
-_PAUSE_S = 0.1
 CLOSE_S = 5.0
 START_ATTEMPTS = 5
-
-
-class WorkerLostError(TemporaryError):
-    """A worker went away while its task ran; what the task does can be done again."""
-
-
-@dataclass(frozen=True)
-class Member:
-    """A worker that can take part in a round."""
-
-    address: str
-    host: str
-    """Equal for workers that can share memory."""
-    threads: int
-
-
-class Workers(Protocol):
-    """Runs tasks; results come back in the order of the items, whatever order they finish in."""
-
-    def map(
-        self,
-        function: Callable[[Item], Result],
-        items: Sequence[Item],
-        *,
-        label: str,
-        on_done: Callable[[Result], None] | None = None,
-    ) -> list[Result]:
-        """`[function(item) for item in items]`. `on_done` sees each result as it arrives, for progress. A task's
-        PipelineError is raised here; tasks lost with a worker are run again."""
-        ...
-
-    def members(self) -> list[Member]:
-        """The workers there are now, in a fixed order; raises TemporaryError when none comes in time."""
-        ...
-
-    def together(self, function: Callable[[Item], Result], items: Sequence[Item], members: Sequence[Member]) -> list[Result]:
-        """Runs one item on each member at the same time. Raises WorkerLostError when a member is lost, else the first
-        error of a task that is not merely the echo of another's."""
-        ...
-
-
-class InProcess:
-    """The tasks run here, in order: the same results without a cluster."""
-
-    def map(
-        self,
-        function: Callable[[Item], Result],
-        items: Sequence[Item],
-        *,
-        label: str,
-        on_done: Callable[[Result], None] | None = None,
-    ) -> list[Result]:
-        results: list[Result] = []
-        for item in items:
-            results.append(function(item))
-            if on_done:
-                on_done(results[-1])
-        return results
-
-    def members(self) -> list[Member]:
-        return [Member("in-process", exchange.host_key(), 1)]
-
-    def together(self, function: Callable[[Item], Result], items: Sequence[Item], members: Sequence[Member]) -> list[Result]:
-        (item,) = items
-        return [function(item)]
-
-
-class Presence:
-    """Which workers answer, told from their heartbeats.
-
-    A worker is silent when its last heartbeat has not changed for `silent_s`, on this process's own clock: other machines'
-    clocks may differ, and a worker must not be judged by a time when nobody looked. A silent one may be frozen, cut off or
-    dead; if it comes back, what it still writes is what was written without it.
-    """
-
-    def __init__(self, silent_s: float) -> None:
-        self._silent_s = silent_s
-        self._seen: dict[str, tuple[float, float]] = {}
-
-    def answering(self, workers: Mapping[str, Mapping[str, Any]], now: float) -> dict[str, Mapping[str, Any]]:
-        """Of the scheduler's workers by address, those that are not silent. `now` is in monotonic seconds."""
-        for address, worker in workers.items():
-            if address not in self._seen or self._seen[address][0] != worker["last_seen"]:
-                self._seen[address] = (worker["last_seen"], now)
-        self._seen = {address: seen for address, seen in self._seen.items() if address in workers}
-        return {address: worker for address, worker in workers.items() if now - self._seen[address][1] <= self._silent_s}
-
-
-class DaskWorkers:
-    """The workers of a Dask cluster, through one client."""
-
-    def __init__(self, client: Client, wait_s: float, silent_s: float = 30.0) -> None:
-        self._client = client
-        self._wait_s = wait_s
-        self._presence = Presence(silent_s)
-        self._dropped: set[str] = set()
-
-    def map(
-        self,
-        function: Callable[[Item], Result],
-        items: Sequence[Item],
-        *,
-        label: str,
-        on_done: Callable[[Result], None] | None = None,
-    ) -> list[Result]:
-        # Unique keys: a key derived from the arguments would return an earlier result without doing the work.
-        prefix = f"{label.replace(' ', '-')}-{uuid.uuid4().hex[:8]}"
-        futures = [
-            self._client.submit(_run_task, function, item, f"{label}.{index}", key=f"{prefix}-{index}", pure=False)
-            for index, item in enumerate(items)
-        ]
-        order = {future.key: index for index, future in enumerate(futures)}
-        results: list[Any] = [None] * len(items)
-        try:
-            with _dask_errors(label):
-                for future in self._as_completed(futures, label):
-                    results[order[future.key]] = future.result()
-                    if on_done:
-                        on_done(results[order[future.key]])
-        except BaseException:
-            _cancel(self._client, futures)
-            raise
-        return results
-
-    def _as_completed(self, futures: Sequence[Future[Any]], label: str) -> Iterator[Future[Any]]:
-        """The futures as they are done. Raises TemporaryError when there was no worker for `wait_s`: a scheduler that is
-        not ours may wait for one for ever."""
-        from distributed import as_completed
-
-        completed = as_completed(futures, loop=self._client.loop)
-        looked = alive = time.monotonic()
-        while not completed.is_empty():
-            if completed.has_ready():
-                yield next(completed)
-                continue
-            with completed.thread_condition:  # as its own __next__ waits
-                completed.thread_condition.wait(timeout=0.1)
-            now = time.monotonic()
-            if now - looked > PRESENCE_CHECK_S:
-                looked = now
-                alive = now if self._answering() else alive
-                if now - alive > self._wait_s:
-                    raise TemporaryError(_no_worker(label, self._wait_s))
-
-    def members(self) -> list[Member]:
-        deadline = time.monotonic() + self._wait_s
-        while True:
-            with _dask_errors("looking for workers"):
-                there = {
-                    address: worker for address, worker in self._answering().items() if worker["status"] in ("running", "init")
-                }
-                hosts = self._hosts(there)
-            if hosts:
-                # Sorted by host first, so that neighbours in lane order share memory where they can.
-                found = [Member(address, host, there[address]["nthreads"]) for address, host in hosts.items()]
-                return sorted(found, key=lambda member: (member.host, member.address))
-            if time.monotonic() > deadline:
-                raise TemporaryError(_no_worker("looking for workers", self._wait_s))
-            time.sleep(_PAUSE_S)
-
-    def _hosts(self, addresses: Iterable[str]) -> dict[str, str]:
-        """Host keys by address, of those workers that live to tell."""
-        # As tasks, not as a broadcast: a broadcast waits for a worker that dies while it is asked.
-        asked = {
-            self._client.submit(_host_of_worker, workers=[address], pure=False, key=f"who-{uuid.uuid4().hex[:12]}"): address
-            for address in addresses
-        }
-        waiting = set(asked)
-        hosts: dict[str, str] = {}
-        while waiting:
-            finished, gone = self._next(waiting, asked)
-            hosts |= {asked[future]: future.result() for future in finished}
-            waiting -= finished | gone
-        return hosts
-
-    def together(self, function: Callable[[Item], Result], items: Sequence[Item], members: Sequence[Member]) -> list[Result]:
-        futures = {
-            self._client.submit(
-                _take_part, function, item, key=f"round-{uuid.uuid4().hex[:12]}", pure=False, workers=[member.address]
-            ): member.address
-            for item, member in zip(items, members, strict=True)
-        }
-        lost: TemporaryError | None = None
-        try:
-            waiting = set(futures)
-            while waiting:
-                finished, gone = self._next(waiting, futures)
-                waiting -= finished | gone
-                failed = _first_loss(finished)
-                if gone and not failed:
-                    names = ", ".join(sorted(futures[future] for future in gone))
-                    failed = WorkerLostError(f"a worker went away or fell silent before its part of the round was done ({names})")
-                if failed and not lost:
-                    # One loss makes the others stop too; wait for them, one of them may know the real reason.
-                    lost = failed
-                    self._abandon(futures)
-            if lost:
-                raise lost
-            return [future.result() for future in futures]
-        except BaseException:
-            _cancel(self._client, list(futures))
-            raise
-
-    def _abandon(self, attempt: Iterable[Future[Any]]) -> None:
-        """Tells all workers, without waiting for them, that not all participants of an attempt will come."""
-        names = [str(future.key) for future in attempt]
-
-        def tell() -> None:
-            with contextlib.suppress(Exception):  # only saves the others some waiting
-                self._client.run(exchange.abandon, names, on_error="ignore")
-
-        # In a thread, because a broadcast waits for a worker that dies while it is told.
-        threading.Thread(target=tell, name="abandon", daemon=True).start()
-
-    def _next(self, waiting: set[Future[Any]], addresses: Mapping[Future[Any], str]) -> tuple[set[Future[Any]], set[Future[Any]]]:
-        """(finished, gone): those done, or, when for a while none is, those whose worker is not there any more or silent.
-
-        A task pinned to a worker that died waits for that address for ever (and, allowed elsewhere, is forgotten when for a
-        moment there is no worker at all), so who is still there is asked twice a second.
-        """
-        from distributed import wait
-
-        while True:
-            try:
-                with _dask_errors("training"), self._client.as_current():
-                    return set(wait(waiting, timeout=PRESENCE_CHECK_S, return_when="FIRST_COMPLETED").done), set()
-            except TimeoutError:
-                with _dask_errors("training"):
-                    there = self._answering()
-                if gone := {future for future in waiting if addresses[future] not in there}:
-                    return set(), gone
-
-    def _answering(self) -> dict[str, Mapping[str, Any]]:
-        """The scheduler's records of the workers that answer, by address."""
-        self._expect_scheduler()
-        workers = self._client.scheduler_info(n_workers=-1)["workers"]
-        self._expect_scheduler()
-        answering = self._presence.answering(workers, time.monotonic())
-        if silent := workers.keys() - answering.keys() - self._dropped:
-            self._dropped |= silent
-            self._drop(sorted(silent))
-        return answering
-
-    def _drop(self, silent: list[str]) -> None:
-        """Has the scheduler give the silent workers' tasks to others, and nannies put new workers in their place: what it
-        does by itself after worker-ttl, which is five minutes on a scheduler that nobody configured."""
-
-        async def restart(dask_scheduler: Any) -> None:
-            await dask_scheduler.restart_workers(silent, wait_for_workers=False, stimulus_id="w2v-silent")
-
-        def tell() -> None:
-            with contextlib.suppress(Exception):  # then worker-ttl does it
-                self._client.run_on_scheduler(restart)
-
-        # In a thread, because killing a frozen process takes some seconds.
-        threading.Thread(target=tell, name="drop", daemon=True).start()
-
-    def _expect_scheduler(self) -> None:
-        # A scheduler that comes back knows nothing of our tasks, and until it is asked the client tells what it knew last.
-        if self._client.status != "running":
-            raise WorkerLostError(
-                "the connection to the scheduler was lost; see that it runs and run the same command again, it continues"
-            )
-
-
-def _first_loss(finished: Iterable[Future[Any]]) -> TemporaryError | None:
-    """The first of the futures' errors that running the round again can mend; other errors are raised."""
-    lost: TemporaryError | None = None
-    for future in finished:
-        try:
-            with _dask_errors("training"):
-                future.result()
-        except TemporaryError as error:
-            lost = lost or error
-    return lost
-
-
-def _no_worker(what: str, wait_s: float) -> str:
-    return (
-        f"{what}: no worker came within {wait_s:g} s (cluster.wait_s); start workers and run the same command again, it continues"
-    )
-
-
-def _run_task(function: Callable[[Item], Result], item: Item, name: str) -> Result:
-    reach("task", name)
-    return function(item)
-
-
-def _take_part(function: Callable[[Item], Result], item: Item) -> Result:
-    from distributed import get_worker
-
-    reach("part", "begins")
-    with exchange.part_of_attempt(str(get_worker().get_current_task())):
-        return function(item)
-
-
-def _host_of_worker() -> str:
-    return exchange.host_key()
-
-
-def _cancel(client: Client, futures: Sequence[Future[Any]]) -> None:
-    if client.status == "running":  # else it would try for half a minute to find its scheduler
-        with contextlib.suppress(Exception):  # the cluster may be gone; what matters is the error on its way up
-            client.cancel(futures, force=True)
-
-
-@contextlib.contextmanager
-def _dask_errors(what: str) -> Iterator[None]:
-    """Dask's own errors as ours; errors of the tasks pass through."""
-    from distributed import KilledWorker
-    from distributed.client import FutureCancelledError, FuturesCancelledError
-    from distributed.comm.core import CommClosedError
-    from distributed.scheduler import NoValidWorkerError
-
-    try:
-        yield
-    except KilledWorker as error:
-        raise TemporaryError(
-            f"{what}: the same task took down {error.allowed_failures + 1} workers one after the other; look at the workers' "
-            "logs (memory?), then run the same command again, it continues"
-        ) from error
-    except NoValidWorkerError as error:
-        raise TemporaryError(f"{what}: no worker is left and none came back; run the same command again, it continues") from error
-    except (FutureCancelledError, FuturesCancelledError, CommClosedError) as error:
-        raise WorkerLostError(
-            f"{what}: the connection to the cluster was lost; run the same command again, it continues"
-        ) from error
 
 
 @contextlib.contextmanager
@@ -412,11 +70,6 @@ def _close(client: Client) -> None:
         client.close(timeout=CLOSE_S)
 
 
-def default_workers() -> int:
-    """One worker a core that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _open_cluster(cluster: Cluster, scratch: str | None, stack: contextlib.ExitStack) -> Any:
     if cluster.kind == "address":
         return cluster.address
@@ -424,7 +77,7 @@ def _open_cluster(cluster: Cluster, scratch: str | None, stack: contextlib.ExitS
         from distributed import LocalCluster
 
         options: dict[str, Any] = {
-            "n_workers": cluster.n_workers or default_workers(),
+            "n_workers": cluster.n_workers or exchange.usable_cores(),
             "threads_per_worker": 1,
             "processes": True,
             # Dask's default listens on every interface, and None means 8787 on every interface all the same.
@@ -518,6 +171,3 @@ def _security(cluster: Cluster) -> Any:
 
     tls = cluster.tls
     return Security(tls_ca_file=tls.ca_file, tls_client_cert=tls.cert, tls_client_key=tls.key, require_encryption=True)
-
-
-__all__ = ["DaskWorkers", "InProcess", "Member", "PipelineError", "WorkerLostError", "Workers", "open_workers"]

@@ -20,7 +20,7 @@ from pipeline.errors import TemporaryError
 from pipeline.rounds import assign_lanes
 
 if TYPE_CHECKING:
-    from pipeline.cluster import Member
+    from pipeline.workers import Member
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -61,6 +61,11 @@ def host_key() -> str:
     return f"{boot}/{mounts}/{os.getuid()}"
 
 
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 # ── attempts ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 _attempt = threading.local()
@@ -118,7 +123,7 @@ class SocketBarrier:
     def __init__(self, sockets: list[socket.socket], is_hub: bool, participants: int, patience_s: float) -> None:
         self._sockets = sockets
         self._is_hub = is_hub
-        self._spin_s = SPIN_S if participants <= len(os.sched_getaffinity(0)) else 0.0
+        self._spin_s = SPIN_S if participants <= usable_cores() else 0.0
         self._patience_s = patience_s
         for peer in sockets:
             peer.setblocking(False)

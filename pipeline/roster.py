@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import lanes, memory, probe
-from pipeline.cluster import Member, WorkerLostError, Workers
 from pipeline.config import Train
 from pipeline.crew import choose_crew, seat
 from pipeline.errors import CapacityError, TemporaryError
+from pipeline.workers import Member, WorkerLostError, Workers
 
 INTRODUCTIONS = 20
 

@@ -19,13 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import corpus, evaluate, publish, shards, store, tokenize, train, vocab
-from pipeline.cluster import Item, Member, Result, Workers, open_workers
+from pipeline.cluster import open_workers
 from pipeline.config import RunConfig
 from pipeline.errors import DamagedError
 from pipeline.failpoints import reach
 from pipeline.progress import Progress
 from pipeline.report import write_report
 from pipeline.tracking import Dataset, Tracker, TrackingState, open_tracker
+from pipeline.workers import Item, Member, Result, Workers
 
 KINDS = {
     "tokenize": tokenize.STAGE, "vocab": vocab.STAGE, "shards": shards.STAGE, "train": train.STAGE,

@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 
 from pipeline import store
 from pipeline import vocab as vocabulary
-from pipeline.cluster import Workers
 from pipeline.config import RunConfig
 from pipeline.errors import DataError
+from pipeline.workers import Workers
 from w2v_core.sampler import stream_seed
 from w2v_core.windows import Stream, keep_thresholds
 

@@ -29,12 +29,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import store
-from pipeline.cluster import Workers
 from pipeline.config import RunConfig, Tokenize, canonical_json
 from pipeline.corpus import SHOWN, CorpusPlan, TextPart, cut_parts
 from pipeline.errors import DataError, InputError, printable
 from pipeline.reading import ReadCounts, Reading, read_part
 from pipeline.tokenizers import Tokenizer, identify, load_tokenizer, word_array
+from pipeline.workers import Workers
 
 STAGE = "tokens"
 STAGE_VERSION = 2

@@ -19,13 +19,13 @@ import numpy as np
 from pipeline import assembly, lanes, layered, memory, probe, store
 from pipeline import shards as shard_stage
 from pipeline import vocab as vocabulary
-from pipeline.cluster import Member, Workers
 from pipeline.config import RunConfig, Train
 from pipeline.crew import seat
 from pipeline.errors import DamagedError, TemporaryError
 from pipeline.failpoints import reach
 from pipeline.roster import Roster
 from pipeline.rounds import EpochPlan, Round, Schedule, choose_schedule, plan_epoch
+from pipeline.workers import Member, Workers
 from w2v_core.kernels import padded_size
 
 STAGE = "vectors"

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline import store
-from pipeline.cluster import Workers
 from pipeline.config import RunConfig
 from pipeline.errors import DataError, printable
+from pipeline.workers import Workers
 from w2v_core.sampler import noise_distribution, noise_table
 from w2v_core.windows import keep_probability
 

@@ -9,9 +9,9 @@ import pytest
 from distributed import Client, Worker
 from distributed.security import Security
 
-from pipeline.cluster import Presence
 from pipeline.run import SUMMARY
 from pipeline.workdir import verify_workdir
+from pipeline.workers import Presence
 from tests.cluster.disturbed import Bench, assert_no_process_is_left, end_of, stopped_at, wait_for, wait_until
 from tests.cluster.tls_cluster import TlsCluster
 

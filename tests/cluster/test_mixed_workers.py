@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cluster import DaskWorkers
 from pipeline.errors import ServiceError, TemporaryError
+from pipeline.workers import DaskWorkers
 from tests.cluster.disturbed import Bench
 from tests.cluster.tls_cluster import TlsCluster
 

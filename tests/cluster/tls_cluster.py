@@ -12,8 +12,9 @@ from pathlib import Path
 
 from distributed.security import Security
 
-from pipeline.cluster import DaskWorkers, open_workers
+from pipeline.cluster import open_workers
 from pipeline.config import Cluster, Tls
+from pipeline.workers import DaskWorkers
 from tests.cluster.disturbed import PATIENCE_S, environment_with
 
 

@@ -327,7 +327,7 @@ def test_a_file_that_vanished_or_became_a_pipe_is_named(tmp_path: Path) -> None:
 _MEASURED = """
 import re, sys
 from pathlib import Path
-from pipeline.cluster import InProcess
+from pipeline.workers import InProcess
 from pipeline.config import parse_config
 from pipeline.corpus import plan_corpus
 from pipeline.tokenize import build_tokens

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cluster import InProcess, open_workers
+from pipeline.cluster import open_workers
 from pipeline.config import Cluster, parse_config
 from pipeline.crew import Place
 from pipeline.errors import CapacityError
@@ -30,6 +30,7 @@ from pipeline.memory import (
 )
 from pipeline.progress import Progress
 from pipeline.run import run
+from pipeline.workers import InProcess
 from tests.tiny import tiny_config, write_corpus
 
 GB = 10**9

@@ -16,13 +16,13 @@ import pytest
 from distributed import Client, LocalCluster
 from numpy.typing import NDArray
 
-from pipeline.cluster import DaskWorkers, WorkerLostError
 from pipeline.crew import Place
 from pipeline.errors import TemporaryError
 from pipeline.exchange import PeerLostError, open_meeting_place
 from pipeline.lane_group import LaneGroup, merge, open_group
 from pipeline.network import PLUGIN, LinkPlugin, Links, join_group
 from pipeline.rounds import assign_lanes
+from pipeline.workers import DaskWorkers, WorkerLostError
 from w2v_core.kernels import Merge, load_kernels
 
 WORKERS = 4
