@@ -137,8 +137,8 @@ def longest_wait(merged: list[bool]) -> int:
     return longest
 
 
-@pytest.mark.parametrize(("lanes", "tokens"), [(2, 64), (4, 32), (8, 16), (16, 16), (32, 16)])
-def test_few_lanes_may_train_longer_between_merges(lanes: int, tokens: int) -> None:
+@pytest.mark.parametrize(("lanes", "tokens"), [(2, 32), (4, 16), (8, 16), (32, 16)])
+def test_two_lanes_may_train_longer_between_merges(lanes: int, tokens: int) -> None:
     schedule = choose_schedule(Train(lanes=lanes), 70_000, 9_000_000)
     assert 9_000_000 / schedule.steps == pytest.approx(tokens * HOT_ROWS, rel=0.02)
 
