@@ -1,11 +1,12 @@
 """One worker's share of a round: it trains the lanes it was given, in lockstep with the workers of the other lanes.
 
 A lane's work is a pure function of (parameters at the start of the round, its slice of the shards, the seed path
-(seed, epoch, step, lane), α from the plan). Merges fold the lanes' changes over a fixed tree in lane order. So who
+(seed, epoch, first step, lane), α from the plan). Merges fold the lanes' changes over a fixed tree in lane order. So who
 executes which lane, how many workers there are, and how often a round had to be run again cannot change one bit.
 
-Between two rounds a worker keeps its group of lanes (`_held`) with the parameters in memory; whoever does not have them
-reads the checkpoint. All copies are equal after a round's last merge, so any one of them is the state.
+Between two rounds a worker keeps its group of lanes (`_held`) with the parameters in memory. Who does not have them reads
+the checkpoint if the round before ended with one; else the attempt is lost and goes on from the last checkpoint. All
+copies are equal after a round's last merge, so any one of them is the state.
 """
 
 from __future__ import annotations
@@ -217,7 +218,7 @@ def _train_lane(
     if not np.isfinite(result.loss_sum):
         raise DivergedError(
             f"training diverged in round {task.round.round}, epoch {task.plan.epoch}, step {stint.first}, lane {lane} "
-            f"at α = {stint.alpha_start:.6g}: the loss is not finite. The checkpoint of the round before is kept; "
+            f"at α = {stint.alpha_start:.6g}: the loss is not finite. The last checkpoint is kept; "
             "run again with a lower train.alpha"
         )
     return StepLoss(stint.first, lane, result.loss_sum, result.examples)

@@ -32,7 +32,7 @@ STAGE = "vectors"
 CHECKPOINTS = "checkpoints"
 STAGE_VERSION = 1
 ATTEMPTS_A_ROUND = 20
-"""Lost workers tolerated in one round before the run gives up; the same command continues there."""
+"""Lost workers tolerated without getting further before the run gives up; the same command continues there."""
 PATIENCE_S = 120.0
 """How long a worker waits for the others at a merge before it takes them for lost."""
 
