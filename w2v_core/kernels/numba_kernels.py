@@ -2,11 +2,11 @@
 
 Three ideas make it fast (steps and figures: infra/benchmarks/records/kernel-steps-2026-11-21.md):
 1. Windows by prefix sums: with W_in frozen for a block, the sum of any window is a difference of two running sums, and the
-   gradients reach the context rows through a difference array, so a target costs the same at every window. Both running
-   sums live in rings as long as one window, which stay in the first-level cache.
+   gradients reach the context rows through a difference array, so a target costs the same at every window. The running
+   sums themselves stay in registers, what is kept of them in rings as long as one window (`context_operations`).
 2. Eight targets share their noise words: products and updates are small matrix products whose tiles stay in registers.
-3. Nothing waits: rows are asked for a group or a block before they are used, errors are computed eight at a time without
-   tables or libm, and the logarithm of the loss is taken once a slice.
+3. Nothing waits: every row is asked for a group or a block before it is used, and the asking is spread over all the work;
+   errors are computed eight at a time without tables or libm, and the logarithm of the loss is taken once a slice.
 
 Addresses go into the row operations as integers, which keep no array alive: every array whose address is used is also
 named after the last use, or held by the caller.
@@ -31,7 +31,20 @@ from w2v_core.kernels import (
     raise_bad_span,
     raise_bad_word,
 )
+from w2v_core.kernels import context_operations as context
 from w2v_core.kernels import row_operations as op
+from w2v_core.kernels.group_kernels import (
+    NO_BAD_NOISE,
+    Examples,
+    address_of,
+    group_memory_of,
+    look_up,
+    loss_of,
+    pick_slots,
+    scratch_of,
+    set_alpha,
+    train_group,
+)
 from w2v_core.kernels.merge_kernels import merge_rows
 from w2v_core.reference import BLOCK, GROUP, GROUPS, SLOTS
 
@@ -39,9 +52,6 @@ name = "numba"
 mark_touched = numpy_kernels.mark_touched
 to_device, to_host = numpy_kernels.to_device, numpy_kernels.to_host
 __all__ = ["mark_touched", "merge_rows", "name", "to_device", "to_host", "train_slice"]
-
-_LINE_FLOATS = 16
-_SPLITMIX = tuple(np.uint64(constant) for constant in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 
 
 def train_slice(
@@ -67,7 +77,7 @@ def train_slice(
         loss_sum, examples, bad_noise = _train_cbow(*arrays, start, stop, span, gradient == "exact", negative, alphas, stream)
     else:
         loss_sum, examples, bad_noise = _train_skipgram(*arrays, start, stop, negative, alphas, stream)
-    if bad_noise != _NO_BAD_NOISE:
+    if bad_noise != NO_BAD_NOISE:
         raise_bad_noise(bad_noise, len(w_in_VD))
     return SliceResult(loss_sum, examples)
 
@@ -120,159 +130,6 @@ def _first_bad(tokens_N: Any, first: int, last: int, vocab_size: int) -> int:
     return -1
 
 
-# ── noise ────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-_NO_BAD_NOISE = 1 << 40
-"""No int32, so no entry of a noise table."""
-
-
-@njit(nogil=True, inline="always")
-def _slot(noise_table: Any, seed: Any, draw: int) -> int:
-    """The slot of the noise table that a draw of a stream picks: the top bits of SplitMix64 (`w2v_core.sampler`)."""
-    z = seed + (np.uint64(draw) + np.uint64(1)) * _SPLITMIX[0]
-    z = (z ^ (z >> np.uint64(30))) * _SPLITMIX[1]
-    z = (z ^ (z >> np.uint64(27))) * _SPLITMIX[2]
-    z = z ^ (z >> np.uint64(31))
-    # The length is a power of two, so the high word times the length has the top bits of z in its own high word.
-    return np.int64(((z >> np.uint64(32)) * np.uint64(noise_table.shape[0])) >> np.uint64(32))  # type: ignore[return-value]
-
-
-@njit(nogil=True)
-def _pick_slots(slots: Any, noise_table: Any, seed: Any, first_draw: int) -> None:
-    """Writes the slots of the draws first_draw, first_draw + 1 … and asks for their cache lines: the table is large."""
-    table = _address(noise_table)
-    for j in range(slots.shape[0]):
-        slots[j] = _slot(noise_table, seed, first_draw + j)
-        op.prefetch_far(table + 4 * slots[j], 4)
-
-
-@njit(nogil=True)
-def _look_up(words: Any, addresses: Any, slots: Any, noise_table: Any, w_out: int, vocab_size: int, row_bytes: int) -> int:
-    """Noise words and the addresses of their rows, for as many as `words` holds; the bad word id, if one is drawn."""
-    for j in range(words.shape[0]):
-        word = noise_table[slots[j]]
-        if word < 0 or word >= vocab_size:
-            return np.int64(word)  # type: ignore[return-value]
-        words[j] = word
-        addresses[j] = w_out + np.int64(word) * row_bytes
-    return _NO_BAD_NOISE
-
-
-# ── scratch memory ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-class _Group(NamedTuple):
-    """Where the row operations of a group find and leave their numbers: addresses, and the distances of rows in bytes."""
-
-    settings: int
-    partials: int
-    to_gradient: int
-    to_output: int
-    zero: int
-    """A row of zeros, never written."""
-    sink: int
-    """The output row of absent examples: written with zeros times zeros, never used."""
-    rest: int
-    """Behind the last of the above."""
-
-
-@njit(nogil=True, inline="always")
-def _address(array: Any) -> int:
-    return np.int64(array.ctypes.data)  # type: ignore[return-value]
-
-
-@njit(nogil=True, inline="always")
-def _scratch(row_floats: int, rows: int, negative: int) -> Any:
-    """float32 zeros that start on a cache line: `_group_of` says what lies where, then `rows` rows."""
-    floats = op.SETTINGS_FLOATS + (negative + 1) * GROUP * (GROUP + 2) + (2 + rows) * row_floats
-    raw = np.zeros(floats + _LINE_FLOATS, np.float32)
-    first = (-_address(raw) % 64) // 4
-    scratch = raw[first : first + floats]
-    scratch[op.PRODUCT : op.PRODUCT + 2 * GROUP].view(np.float64)[:] = 1.0
-    return scratch
-
-
-@njit(nogil=True, inline="always")
-def _group_of(scratch: Any, row_bytes: int, negative: int) -> _Group:
-    settings = _address(scratch)
-    partials = settings + op.SETTINGS_FLOATS * 4
-    to_gradient = partials + (negative + 1) * GROUP * GROUP * 4
-    to_output = to_gradient + (negative + 1) * GROUP * 4
-    zero = to_output + (negative + 1) * GROUP * 4
-    return _Group(settings, partials, to_gradient, to_output, zero, zero + row_bytes, zero + 2 * row_bytes)
-
-
-@njit(nogil=True, inline="always")
-def _set_alpha(scratch: Any, alphas: Any, first: int, start: int, stop: int) -> None:
-    scratch[op.ALPHA] = np.float32(alphas[0] + (alphas[1] - alphas[0]) * ((first - start) / (stop - start)))
-
-
-@njit(nogil=True, inline="always")
-def _loss_of(scratch: Any) -> float:
-    """The loss summed so far, float64: linear parts + log of the products."""
-    linear = scratch[op.LINEAR : op.LINEAR + 2 * GROUP].view(np.float64)
-    product = scratch[op.PRODUCT : op.PRODUCT + 2 * GROUP].view(np.float64)
-    exponents = scratch[op.EXPONENTS : op.EXPONENTS + 2 * GROUP].view(np.int64)
-    loss = 0.0
-    for lane in range(GROUP):
-        loss += linear[lane] + np.log(product[lane]) + exponents[lane] * np.log(2.0)
-    return loss
-
-
-# ── one group: eight examples against their targets and K noise words ────────────────────────────────────────────────
-
-
-@njit(nogil=True)
-def _train_group(
-    group: _Group, hidden: int, stride: int, gradients: int, words: int, targets: int, noise_words: int, noise: int,
-    negative: int, row_bytes: int,
-) -> None:  # fmt: skip
-    """Trains W_out and leaves −α·gradient of the hidden rows in `gradients`; both kinds of row are `stride` bytes apart."""
-    partials = group.partials
-    k = min(negative, 2)
-    if k == 2:
-        op.products_2(hidden, stride, targets, noise, partials, row_bytes)
-    else:
-        op.products_1(hidden, stride, targets, noise, partials, row_bytes)
-    while k < negative:
-        at = partials + (k + 1) * GROUP * GROUP * 4
-        # Tiles of three; four left are two tiles of two.
-        if negative - k >= 3 and negative - k != 4:
-            op.noise_products_3(hidden, stride, 0, noise + 8 * k, at, row_bytes)
-            k += 3
-        elif negative - k >= 2:
-            op.noise_products_2(hidden, stride, 0, noise + 8 * k, at, row_bytes)
-            k += 2
-        else:
-            op.noise_products_1(hidden, stride, 0, noise + 8 * k, at, row_bytes)
-            k += 1
-    op.errors(partials, words, noise_words, group.settings, group.to_gradient, group.to_output, negative)
-    op.gradient_rows(gradients, hidden, stride, targets, noise, group.to_gradient, group.to_output, negative, row_bytes)
-    _update_noise(hidden, stride, noise, group.to_output + GROUP * 4, negative, row_bytes)
-
-
-@njit(nogil=True, inline="always")
-def _update_noise(hidden: int, stride: int, noise: int, to_output: int, negative: int, row_bytes: int) -> None:
-    k = 0
-    while k < negative:
-        at = to_output + k * GROUP * 4
-        if negative - k >= 5:
-            op.noise_updates_5(hidden, stride, noise + 8 * k, at, row_bytes)
-            k += 5
-        elif negative - k == 4:
-            op.noise_updates_4(hidden, stride, noise + 8 * k, at, row_bytes)
-            k += 4
-        elif negative - k == 3:
-            op.noise_updates_3(hidden, stride, noise + 8 * k, at, row_bytes)
-            k += 3
-        elif negative - k == 2:
-            op.noise_updates_2(hidden, stride, noise + 8 * k, at, row_bytes)
-            k += 2
-        else:
-            op.noise_updates_1(hidden, stride, noise + 8 * k, at, row_bytes)
-            k += 1
-
-
 # ── CBOW ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -284,124 +141,150 @@ def _train_cbow(
     """(loss, examples, bad noise word): `reference.train_slice` for model cbow."""
     vocab_size, row_floats = w_in_VD.shape
     row_bytes = row_floats * 4
-    w_in, w_out = _address(w_in_VD), _address(w_out_VD)
-    # One window and the row being added, and one more of each sum because rows are taken in pairs.
-    ring_rows = span.left + span.right + 4
-    scratch = _scratch(row_floats, 2 * ring_rows + 2 * BLOCK + 1, negative)
-    group_memory = _group_of(scratch, row_bytes, negative)
+    w_in, w_out = address_of(w_in_VD), address_of(w_out_VD)
+    around = span.left + span.right
+    # As many rows as a target's widest window reaches, and the one behind them.
+    ring_rows = around + 2
+    scratch = scratch_of(row_floats, 2 * ring_rows + 2 * BLOCK, negative)
+    group_memory = group_memory_of(scratch, row_bytes, negative)
     prefixes = group_memory.rest
     changes = prefixes + ring_rows * row_bytes
     hidden = changes + ring_rows * row_bytes
     gradients = hidden + BLOCK * row_bytes
-    running = gradients + BLOCK * row_bytes
-    ring_J = np.arange(BLOCK + span.left + span.right + 4) % ring_rows * row_bytes
-    words, targets = np.empty(GROUP, np.int32), np.empty(GROUP, np.int64)
+    lowers_B, uppers_B = np.empty(BLOCK, np.int64), np.empty(BLOCK, np.int64)
+    # Of every row of W_in that a block can reach: where it is, its gradient as a target, and its places in the rings.
+    reach = BLOCK + around
+    rows_J, next_rows_J, owns_J = np.empty(reach, np.int64), np.empty(reach, np.int64), np.empty(reach, np.int64)
+    prefixes_J, changes_J = np.empty(reach + 1, np.int64), np.empty(reach + 1, np.int64)
+    for j in range(reach + 1):
+        prefixes_J[j] = prefixes + j % ring_rows * row_bytes
+        changes_J[j] = changes + j % ring_rows * row_bytes
+    # What belongs to the examples stands group after group: see `_place`.
+    words_B, targets_B = np.empty(BLOCK, np.int32), np.empty(BLOCK, np.int64)
+    inverses_B, scales_B = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
+    scales_B[:] = np.float32(1.0)
+    inverse_of = np.empty(around + 1, np.float32)
+    for n in range(around + 1):
+        inverse_of[n] = np.float32(1.0) / np.float32(max(1, n))
     # One group more than a block has: the last group asks for the rows of the next block's first.
     draws = (GROUPS + 1) * negative
     slots, noise_words, noise = np.empty(draws, np.int64), np.zeros(draws, np.int32), np.empty(draws, np.int64)
     noise[:] = w_out
     examples = 0
-    _pick_slots(slots, noise_table, seed, 0)
+    pick_slots(slots, noise_table, seed, 0)
+    _find_rows(rows_J, tokens_N, start - span.left, span, w_in, row_bytes, group_memory.zero)
     for first in range(start, stop, BLOCK):
         last = min(first + BLOCK, stop)
+        count = last - first
         used = draws if last < stop else draws - negative
-        bad_noise = _look_up(noise_words[:used], noise, slots, noise_table, w_out, vocab_size, row_bytes)
-        if bad_noise != _NO_BAD_NOISE:
+        bad_noise = look_up(noise_words[:used], noise, slots, noise_table, w_out, vocab_size, row_bytes)
+        if bad_noise != NO_BAD_NOISE:
             return np.nan, examples, bad_noise
         if last < stop:
-            _pick_slots(slots, noise_table, seed, (last - start) // BLOCK * GROUPS * negative)
-        _set_alpha(scratch, alphas, first, start, stop)
-        halo, halo_end = max(first - span.left, span.first), min(last + span.right, span.last)
-        _sum_windows(
-            tokens_N, left_N, right_N, first, last, halo, halo_end, span.right, w_in, prefixes, ring_J, hidden, row_bytes
-        )
-        # The rows of the next block are asked for during this one, those of the next group during this group.
-        ahead, ahead_end = last, min(last + BLOCK + span.right, span.last)
-        for group in range(min(GROUPS, last - first)):
-            for u in range(GROUP):
-                i = first + group + u * GROUPS
-                context = np.int64(left_N[i]) + np.int64(right_N[i]) if i < last else 0
-                if context:
-                    words[u] = tokens_N[i]
-                    targets[u] = w_out + np.int64(tokens_N[i]) * row_bytes
-                    scratch[op.INVERSE + u] = np.float32(1.0) / np.float32(context)
-                    scratch[op.SCALE + u] = scratch[op.INVERSE + u] if exact else np.float32(1.0)
-                    examples += 1
-                else:
-                    words[u] = -1
-                    targets[u] = group_memory.sink
-                    op.copy_row(hidden + (group + u * GROUPS) * row_bytes, group_memory.zero, row_bytes)
-                if i + 1 < stop:
-                    op.prefetch_near(w_out + np.int64(tokens_N[i + 1]) * row_bytes, row_bytes)
-                if ahead < ahead_end:
-                    op.prefetch_far(w_in + np.int64(tokens_N[ahead]) * row_bytes, row_bytes)
-                    ahead += 1
-            for k in range((group + 1) * negative, (group + 2) * negative):
-                op.prefetch_near(noise[k], row_bytes)
-            _train_group(
-                group_memory, hidden + group * row_bytes, GROUPS * row_bytes, gradients + group * row_bytes,
-                _address(words), _address(targets), _address(noise_words) + group * negative * 4,
-                _address(noise) + group * negative * 8, negative, row_bytes,
-            )  # fmt: skip
-        op.zero_rows(running, row_bytes, 1)
-        op.zero_rows(changes, row_bytes, ring_rows)
-        _move_context(
-            tokens_N, left_N, right_N, first, last, halo, halo_end, span.left, w_in, changes, ring_J, gradients, running,
-            group_memory.zero, row_bytes,
+            pick_slots(slots, noise_table, seed, (last - start) // BLOCK * GROUPS * negative)
+        set_alpha(scratch, alphas, first, start, stop)
+        _find_rows(next_rows_J, tokens_N, last - span.left, span, w_in, row_bytes, group_memory.zero)
+        if first == start or count < BLOCK:
+            for j in range(reach):
+                is_target = span.left <= j < span.left + count
+                owns_J[j] = gradients + (j - span.left) * row_bytes if is_target else group_memory.zero
+        if count < BLOCK:
+            words_B[:] = -1
+            targets_B[:] = group_memory.sink
+            inverses_B[:] = np.float32(0.0)
+            op.zero_rows(hidden, row_bytes, BLOCK)
+        absent = _place_targets(
+            _Block(words_B, targets_B, inverses_B, lowers_B, uppers_B), tokens_N[first:last], left_N[first:last],
+            right_N[first:last], span.left, prefixes_J, inverse_of, w_out, row_bytes, group_memory.sink,
         )  # fmt: skip
-    return _loss_of(scratch), examples, _NO_BAD_NOISE
-
-
-@njit(nogil=True)
-def _sum_windows(
-    tokens_N: Any, left_N: Any, right_N: Any, first: int, last: int, halo: int, halo_end: int, most_right: int, w_in: int,
-    prefixes: int, ring_J: Any, hidden: int, row_bytes: int,
-) -> None:  # fmt: skip
-    """Hidden row of every target of a block: the sum of its context rows of W_in, as a difference of two prefix sums."""
-    op.zero_rows(prefixes, row_bytes, 1)
-    j = halo
-    for i in range(first, last):
-        # As far as the widest window reaches, not only this one: so the loop turns alike for every target, and a processor
-        # that guesses how often it turns is right.
-        sums_end = min(i + most_right + 1, halo_end)
-        while j < sums_end:
-            row = w_in + np.int64(tokens_N[j]) * row_bytes
-            before, after = prefixes + ring_J[j - halo], prefixes + ring_J[j + 1 - halo]
-            if j + 1 < halo_end:
-                next_row = w_in + np.int64(tokens_N[j + 1]) * row_bytes
-                op.add_two_rows(prefixes + ring_J[j + 2 - halo], after, before, row, next_row, row_bytes)
-            else:
-                op.add_rows(after, before, row, row_bytes)
-            j += 2
-        end = i + np.int64(right_N[i]) + 1
-        upper, lower = prefixes + ring_J[end - halo], prefixes + ring_J[i - np.int64(left_N[i]) - halo]
-        op.window_row(hidden + (i - first) * row_bytes, upper, lower, w_in + np.int64(tokens_N[i]) * row_bytes, row_bytes)
-
-
-@njit(nogil=True)
-def _move_context(
-    tokens_N: Any, left_N: Any, right_N: Any, first: int, last: int, halo: int, halo_end: int, most_left: int, w_in: int,
-    changes: int, ring_J: Any, gradients: int, running: int, zero: int, row_bytes: int,
-) -> None:  # fmt: skip
-    """Adds to every context row of W_in the gradients of all windows it is in, less its own as a target."""
-    j = halo
-    for i in range(first, last):
-        begin = changes + ring_J[i - np.int64(left_N[i]) - halo]
-        end = changes + ring_J[i + np.int64(right_N[i]) + 1 - halo]
-        op.scatter_row(begin, end, gradients + (i - first) * row_bytes, row_bytes)
-        # No window of a later target begins before i + 1 − most_left: the sums of the rows before that are complete.
-        while j + 1 < i + 1 - most_left:
-            own = gradients + (j - first) * row_bytes if j >= first else zero
-            next_own = gradients + (j + 1 - first) * row_bytes if j + 1 >= first else zero
-            op.move_two_rows(
-                running, changes + ring_J[j - halo], own, w_in + np.int64(tokens_N[j]) * row_bytes,
-                changes + ring_J[j + 1 - halo], next_own, w_in + np.int64(tokens_N[j + 1]) * row_bytes, row_bytes,
+        examples += count - absent
+        context.sum_windows(
+            address_of(rows_J), around, address_of(prefixes_J), address_of(uppers_B), address_of(lowers_B),
+            address_of(rows_J) + 8 * span.left, address_of(targets_B), count, hidden, row_bytes,
+        )  # fmt: skip
+        if absent:
+            _zero_absent(words_B, count, hidden, row_bytes)
+        for group in range(min(GROUPS, count)):
+            of_group = group * GROUP
+            inverses = address_of(inverses_B) + 4 * of_group
+            train_group(
+                group_memory,
+                Examples(
+                    address_of(words_B) + 4 * of_group, address_of(targets_B) + 8 * of_group, inverses,
+                    inverses if exact else address_of(scales_B),
+                ),
+                hidden + group * row_bytes, GROUPS * row_bytes, gradients + group * row_bytes,
+                address_of(noise_words) + 4 * group * negative, address_of(noise) + 8 * group * negative,
+                address_of(noise) + 8 * (group + 1) * negative, negative, row_bytes,
             )  # fmt: skip
-            j += 2
-    while j < halo_end:
-        own = gradients + (j - first) * row_bytes if first <= j < last else zero
-        op.move_row(running, changes + ring_J[j - halo], own, w_in + np.int64(tokens_N[j]) * row_bytes, row_bytes)
-        j += 1
+        op.zero_rows(changes, row_bytes, ring_rows)
+        context.move_context(
+            address_of(lowers_B), address_of(uppers_B), changes - prefixes, gradients,
+            address_of(next_rows_J) + 8 * around, count, address_of(changes_J), address_of(owns_J), address_of(rows_J),
+            min(last + span.right, span.last) - first + span.left, row_bytes,
+        )  # fmt: skip
+        rows_J, next_rows_J = next_rows_J, rows_J
+    # Named once more, so that Numba keeps them to the end.
+    slots[0] = prefixes_J[0] + changes_J[0] + lowers_B[0] + uppers_B[0] + rows_J[0] + next_rows_J[0] + owns_J[0] + targets_B[0]
+    inverses_B[0] = scales_B[0] + words_B[0] + noise_words[0] + noise[0]
+    return loss_of(scratch), examples, NO_BAD_NOISE
+
+
+@njit(nogil=True, inline="always")
+def _place(t: int) -> int:
+    """Where target t of a block stands when they stand group after group: a group's targets are GROUPS apart."""
+    return t % GROUPS * GROUP + t // GROUPS
+
+
+@njit(nogil=True)
+def _find_rows(rows_J: Any, tokens_N: Any, first: int, span: _Span, w_in: int, row_bytes: int, zero: int) -> None:
+    """Addresses of the W_in rows of positions first, first + 1 …; the row of zeros for positions outside the span."""
+    begin, end = max(span.first - first, 0), min(span.last - first, rows_J.shape[0])
+    for j in range(begin, end):
+        rows_J[j] = w_in + np.int64(tokens_N[first + j]) * row_bytes
+    for j in range(begin):
+        rows_J[j] = zero
+    for j in range(end, rows_J.shape[0]):
+        rows_J[j] = zero
+
+
+class _Block(NamedTuple):
+    """What is known of a block's targets: the parts of `Examples`, by `_place`, and in order of t the prefix sums around
+    their windows."""
+
+    words: Any
+    targets: Any
+    inverses: Any
+    lowers: Any
+    uppers: Any
+
+
+@njit(nogil=True)
+def _place_targets(
+    block: _Block, tokens: Any, left: Any, right: Any, most_left: int, prefixes_J: Any, inverse_of: Any, w_out: int,
+    row_bytes: int, sink: int,
+) -> int:  # fmt: skip
+    """Fills in a block; the number of targets without context."""
+    absent = 0
+    for t in range(tokens.shape[0]):
+        before, after = np.int64(left[t]), np.int64(right[t])
+        block.lowers[t] = prefixes_J[t + most_left - before]
+        block.uppers[t] = prefixes_J[t + most_left + after + 1]
+        word, at = np.int64(tokens[t]), _place(t)
+        block.inverses[at] = inverse_of[before + after]
+        block.words[at], block.targets[at] = word, w_out + word * row_bytes
+        if before + after == 0:
+            block.words[at], block.targets[at] = -1, sink
+            absent += 1
+    return absent
+
+
+@njit(nogil=True)
+def _zero_absent(words_B: Any, count: int, hidden: int, row_bytes: int) -> None:
+    """A target without context has a hidden row of zeros; the difference of its sums may be one of rounding errors."""
+    for t in range(count):
+        if words_B[_place(t)] < 0:
+            op.zero_rows(hidden + t * row_bytes, row_bytes, 1)
 
 
 # ── skip-gram ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -415,11 +298,10 @@ def _train_skipgram(
     """(loss, examples, bad noise word): `reference.train_slice` for model skipgram."""
     vocab_size, row_floats = w_in_VD.shape
     row_bytes = row_floats * 4
-    w_in, w_out = _address(w_in_VD), _address(w_out_VD)
-    scratch = _scratch(row_floats, 2 * GROUP, negative)
-    scratch[op.INVERSE : op.INVERSE + GROUP] = np.float32(1.0)
-    scratch[op.SCALE : op.SCALE + GROUP] = np.float32(1.0)
-    memory = _group_of(scratch, row_bytes, negative)
+    w_in, w_out = address_of(w_in_VD), address_of(w_out_VD)
+    scratch = scratch_of(row_floats, 2 * GROUP, negative)
+    ones = np.ones(GROUP, np.float32)
+    memory = group_memory_of(scratch, row_bytes, negative)
     hidden = memory.rest
     gradients = hidden + GROUP * row_bytes
     words, targets, inputs = np.empty(GROUP, np.int32), np.empty(GROUP, np.int64), np.empty(GROUP, np.int64)
@@ -427,14 +309,14 @@ def _train_skipgram(
     examples = 0
     for first in range(start, stop, BLOCK):
         last = min(first + BLOCK, stop)
-        _set_alpha(scratch, alphas, first, start, stop)
+        set_alpha(scratch, alphas, first, start, stop)
         for group in range(min(GROUPS, last - first)):
             widest: Any = 0
             for i in range(first + group, last, GROUPS):
                 widest = max(widest, np.int64(left_N[i]) + np.int64(right_N[i]))
             first_draw = ((first - start) // BLOCK * GROUPS + group) * SLOTS * negative
             for slot in range(widest):
-                _pick_slots(slots, noise_table, seed, first_draw + slot * negative)
+                pick_slots(slots, noise_table, seed, first_draw + slot * negative)
                 for u in range(GROUP):
                     i = first + group + u * GROUPS
                     words[u], targets[u] = -1, memory.sink
@@ -447,18 +329,19 @@ def _train_skipgram(
                         op.prefetch_near(inputs[u], row_bytes)
                         op.prefetch_near(targets[u], row_bytes)
                         examples += 1
-                bad_noise = _look_up(noise_words, noise, slots, noise_table, w_out, vocab_size, row_bytes)
-                if bad_noise != _NO_BAD_NOISE:
+                bad_noise = look_up(noise_words, noise, slots, noise_table, w_out, vocab_size, row_bytes)
+                if bad_noise != NO_BAD_NOISE:
                     return np.nan, examples, bad_noise
                 for k in range(negative):
                     op.prefetch_near(noise[k], row_bytes)
                 for u in range(GROUP):
                     op.copy_row(hidden + u * row_bytes, inputs[u] if words[u] >= 0 else memory.zero, row_bytes)
-                _train_group(
-                    memory, hidden, row_bytes, gradients, _address(words), _address(targets), _address(noise_words),
-                    _address(noise), negative, row_bytes,
+                train_group(
+                    memory, Examples(address_of(words), address_of(targets), address_of(ones), address_of(ones)),
+                    hidden, row_bytes, gradients, address_of(noise_words), address_of(noise), address_of(noise),
+                    negative, row_bytes,
                 )  # fmt: skip
                 for u in range(GROUP):
                     if words[u] >= 0:
                         op.add_rows(inputs[u], inputs[u], gradients + u * row_bytes, row_bytes)
-    return _loss_of(scratch), examples, _NO_BAD_NOISE
+    return loss_of(scratch), examples, NO_BAD_NOISE

@@ -10,7 +10,7 @@ that it needs at most one load for a multiply-add and keeps its sums in the sixt
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -31,7 +31,9 @@ from w2v_core.kernels.vector_ir import (
 
 GROUP = LANES
 HALF = 4
-INVERSE, SCALE, ALPHA, LINEAR, PRODUCT, EXPONENTS, SETTINGS_FLOATS = 0, 8, 16, 32, 48, 64, 80
+UNROLLED = 5
+"""Noise rows that a tile of gradients takes in one turn: the usual number of them."""
+ALPHA, LINEAR, PRODUCT, EXPONENTS, SETTINGS_FLOATS = 0, 16, 32, 48, 64
 """Places in the block of floats that `errors` reads and adds the loss to; see there."""
 V8L = ir.VectorType(I64, LANES)
 
@@ -137,21 +139,10 @@ def _prefetch(level: int) -> Any:
 prefetch_near, prefetch_far = _prefetch(3), _prefetch(2)
 
 
-@operation(6)
-def add_two_rows(e: Emitter, second: Value, first: Value, start: Value, a: Value, b: Value, row_bytes: Value) -> None:
-    """first = start + a; second = first + b: two steps of a prefix sum, of which one waits for the step before."""
-    with e.loop(e.integer(0), row_bytes, VECTOR_BYTES) as columns:
-        total = e.builder.fadd(e.load(start, columns.index), e.load(a, columns.index))
-        e.store(total, first, columns.index)
-        e.store(e.builder.fadd(total, e.load(b, columns.index)), second, columns.index)
-
-
-@operation(5)
-def window_row(e: Emitter, hidden: Value, upper: Value, lower: Value, own: Value, row_bytes: Value) -> None:
-    """hidden = upper − lower − own: the sum of the context rows."""
-    with e.loop(e.integer(0), row_bytes, VECTOR_BYTES) as columns:
-        window = e.builder.fsub(e.load(upper, columns.index), e.load(lower, columns.index))
-        e.store(e.builder.fsub(window, e.load(own, columns.index)), hidden, columns.index)
+def ask_for_tile(e: Emitter, row: Value, at: Sequence[Value]) -> None:
+    """Asks for the lines of a row's columns, those of a tile of vectors, into the second-level cache."""
+    for offset in at[::2]:
+        e.prefetch(row, offset, 2)
 
 
 def _products(count: int, with_targets: bool) -> Any:
@@ -164,11 +155,11 @@ def _products(count: int, with_targets: bool) -> Any:
 
         Tiles of four hidden rows by `count` (+ 1). The hidden rows are `stride` bytes apart.
         """
-        noise = [e.load(noise_addresses, 8 * k, I64) for k in range(count)]
+        noise = [e.load_address(noise_addresses, k) for k in range(count)]
         width = count + with_targets
         for half in range(0, GROUP, HALF):
             rows = [_row(e, hidden, stride, half + u) for u in range(HALF)]
-            targets = [e.load(target_addresses, 8 * (half + u), I64) for u in range(HALF)] if with_targets else []
+            targets = [e.load_address(target_addresses, half + u) for u in range(HALF)] if with_targets else []
             with e.loop(e.integer(0), row_bytes, VECTOR_BYTES, [e.splat(0.0)] * (HALF * width)) as columns:
                 words = [e.load(row, columns.index) for row in noise]
                 columns.next = []
@@ -188,61 +179,73 @@ noise_products_1, noise_products_2, noise_products_3 = (_products(count, False) 
 products_1, products_2 = (_products(count, True) for count in (1, 2))
 
 
-@operation(9)
+@operation(7)
 def gradient_rows(
-    e: Emitter, gradients: Value, hidden: Value, stride: Value, target_addresses: Value, noise_addresses: Value,
-    to_gradient: Value, to_output: Value, negative: Value, row_bytes: Value,
+    e: Emitter, gradients: Value, stride: Value, target_addresses: Value, noise_addresses: Value, to_gradient: Value,
+    negative: Value, row_bytes: Value,
 ) -> None:  # fmt: skip
-    """gradient u = Σ over the target (k = 0) and the noise rows of to_gradient[k][u] · row; target u += to_output[0][u] · H u.
-
-    All rows are read before any is written, column by column; targets are written in order of u.
-    """
+    """gradient u = to_gradient[0][u] · target u + Σ over k of to_gradient[k + 1][u] · noise row k."""
 
     def body(offset: Value, wide: int) -> None:
         at = [_at(e, offset, vector) for vector in range(wide)]
-        targets = [e.load(target_addresses, 8 * u, I64) for u in range(GROUP)]
         for half in range(0, GROUP, HALF):
-            members = range(half, half + HALF)
-            first = []
-            for u in members:
-                factor = e.broadcast(to_gradient, 4 * u)
-                first += [e.builder.fmul(factor, e.load(targets[u], at[v])) for v in range(wide)]
-            with e.loop(e.integer(0), negative, 1, first) as noise:
-                row = e.load(e.builder.add(noise_addresses, e.builder.mul(noise.index, e.integer(8))), 0, I64)
+
+            def add_noise(index: Value, sums: Sequence[Value], half: int = half) -> list[Value]:
+                row = e.load_address(noise_addresses, index)
                 words = [e.load(row, at[v]) for v in range(wide)]
-                factors = e.builder.add(to_gradient, e.builder.mul(e.builder.add(noise.index, e.integer(1)), e.integer(32)))
-                noise.next = []
-                for u in members:
-                    factor = e.broadcast(factors, 4 * u)
-                    sums = noise.state[(u - half) * wide : (u - half + 1) * wide]
-                    noise.next += [e.fma(factor, words[v], sums[v]) for v in range(wide)]
-            for u in members:
-                row = _row(e, gradients, stride, u)
+                factors = e.builder.add(to_gradient, e.builder.mul(e.builder.add(index, e.integer(1)), e.integer(VECTOR_BYTES)))
+                sums = list(sums)
+                for u in range(HALF):
+                    factor = e.broadcast(factors, 4 * (half + u))
+                    for v in range(wide):
+                        sums[u * wide + v] = e.fma(factor, words[v], sums[u * wide + v])
+                return sums
+
+            first = []
+            for u in range(half, half + HALF):
+                factor, target = e.broadcast(to_gradient, 4 * u), e.load_address(target_addresses, u)
+                first += [e.builder.fmul(factor, e.load(target, at[v])) for v in range(wide)]
+            whole = e.builder.sub(negative, e.builder.srem(negative, e.integer(UNROLLED)))
+            with e.loop(e.integer(0), whole, UNROLLED, first) as noise:
+                for k in range(UNROLLED):
+                    noise.next = add_noise(e.builder.add(noise.index, e.integer(k)), noise.next)
+            with e.loop(whole, negative, 1, noise.state) as rest:
+                rest.next = add_noise(rest.index, rest.state)
+            for u in range(HALF):
+                row = _row(e, gradients, stride, half + u)
                 for v in range(wide):
-                    e.store(noise.state[(u - half) * wide + v], row, at[v])
-        for u in range(GROUP):
-            factor = e.broadcast(to_output, 4 * u)
-            row = _row(e, hidden, stride, u)
-            for v in range(wide):
-                e.store(e.fma(factor, e.load(row, at[v]), e.load(targets[u], at[v])), targets[u], at[v])
+                    e.store(rest.state[u * wide + v], row, at[v])
 
     _columns(e, row_bytes, 3, body)
 
 
-def _noise_updates(count: int, columns_wide: int) -> Any:
-    @operation(5)
-    def noise_updates(
-        e: Emitter, hidden: Value, stride: Value, noise_addresses: Value, to_output: Value, row_bytes: Value
-    ) -> None:
-        """Noise row k += Σ over u of to_output[k][u] · H u, for `count` rows in order; the same row may come twice."""
-        noise = [e.load(noise_addresses, 8 * k, I64) for k in range(count)]
+def _updates(count: int, columns_wide: int, with_targets: bool) -> Any:
+    @operation(7)
+    def updates(
+        e: Emitter, hidden: Value, stride: Value, target_addresses: Value, noise_addresses: Value, to_output: Value, ahead: Value,
+        row_bytes: Value,
+    ) -> None:  # fmt: skip
+        """Noise row k += Σ over u of to_output[k][u] · H u, for `count` rows in order; the same row may come twice.
+
+        First, if wanted, target u += to_output[−1][u] · H u in order of u. On the way the `count` rows whose addresses stand
+        at `ahead` are asked for, a line with every tile: all at once they would fill the queue for memory that everything
+        else has to go through.
+        """
+        noise = [e.load_address(noise_addresses, k) for k in range(count)]
         rows = [_row(e, hidden, stride, u) for u in range(GROUP)]
+        to_target = e.builder.sub(to_output, e.integer(GROUP * 4))
 
         def body(offset: Value, wide: int) -> None:
             at = [_at(e, offset, vector) for vector in range(wide)]
+            for k in range(count):
+                ask_for_tile(e, e.load_address(ahead, k), at)
             sums: list[Value] = []
             for u in range(GROUP):
                 values = [e.load(rows[u], at[v]) for v in range(wide)]
+                if with_targets:
+                    factor, target = e.broadcast(to_target, 4 * u), e.load_address(target_addresses, u)
+                    for v in range(wide):
+                        e.store(e.fma(factor, values[v], e.load(target, at[v])), target, at[v])
                 for k in range(count):
                     factor = e.broadcast(to_output, (k * GROUP + u) * 4)
                     for v in range(wide):
@@ -256,44 +259,15 @@ def _noise_updates(count: int, columns_wide: int) -> Any:
 
         _columns(e, row_bytes, columns_wide, body)
 
-    return noise_updates
+    return updates
 
 
-noise_updates_1, noise_updates_2, noise_updates_3 = (_noise_updates(count, 3) for count in (1, 2, 3))
-noise_updates_4, noise_updates_5 = (_noise_updates(count, 2) for count in (4, 5))
-
-
-@operation(4)
-def scatter_row(e: Emitter, begin: Value, end: Value, gradient: Value, row_bytes: Value) -> None:
-    """begin += gradient; end −= gradient, two different rows: a window's gradient into the difference array."""
-    with e.loop(e.integer(0), row_bytes, VECTOR_BYTES) as columns:
-        value = e.load(gradient, columns.index)
-        e.store(e.builder.fadd(e.load(begin, columns.index), value), begin, columns.index)
-        e.store(e.builder.fsub(e.load(end, columns.index), value), end, columns.index)
-
-
-def _moves(count: int) -> Any:
-    @operation(2 + 3 * count)
-    def move_rows(e: Emitter, running: Value, *values: Value) -> None:
-        """For each (change, own, row): running += change; row += running − own; change = 0.
-
-        Steps of the running sum over the difference array, in order; the same row may come twice.
-        """
-        row_bytes = values[-1]
-        with e.loop(e.integer(0), row_bytes, VECTOR_BYTES) as columns:
-            at = columns.index
-            total = e.load(running, at)
-            for change, own, row in zip(values[0:-1:3], values[1:-1:3], values[2:-1:3], strict=True):
-                total = e.builder.fadd(total, e.load(change, at))
-                e.store(e.splat(0.0), change, at)
-                moved = e.builder.fsub(total, e.load(own, at))
-                e.store(e.builder.fadd(e.load(row, at), moved), row, at)
-            e.store(total, running, at)
-
-    return move_rows
-
-
-move_row, move_two_rows = _moves(1), _moves(2)
+_WIDE = {1: 3, 2: 3, 3: 3, 4: 2, 5: 2}
+"""Columns of a tile of updates, by the noise rows in it."""
+updates_1, updates_2, updates_3, updates_4, updates_5 = (_updates(count, wide, True) for count, wide in _WIDE.items())
+noise_updates_1, noise_updates_2, noise_updates_3, noise_updates_4, noise_updates_5 = (
+    _updates(count, wide, False) for count, wide in _WIDE.items()
+)
 
 
 # ── errors: eight logits at a time, one lane an example ──────────────────────────────────────────────────────────────
@@ -303,7 +277,7 @@ _LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4
 """ln 2 in two parts, the first with few enough bits that n·high is exact (Cody and Waite 1980)."""
 _ROUNDER = 12582912.0
 """1.5·2**23: adding it to |x| < 2**22 rounds x to a whole number, which then stands in the lowest bits."""
-_EXP_TERMS = (1 / 720, 1 / 120, 1 / 24, 1 / 6, 0.5, 1.0, 1.0)
+_EXP_TERMS = (1.0, 1.0, 0.5, 1 / 6, 1 / 24, 1 / 120, 1 / 720)
 
 
 def _exp_of_minus(e: Emitter, x: Value) -> Value:
@@ -315,37 +289,47 @@ def _exp_of_minus(e: Emitter, x: Value) -> Value:
     shifted = e.fma(y, e.splat(_LOG2_E), e.splat(_ROUNDER))
     whole = builder.fsub(shifted, e.splat(_ROUNDER))
     rest = e.fma(whole, e.splat(-_LN2_LOW), e.fma(whole, e.splat(-_LN2_HIGH), y))
-    power = e.splat(_EXP_TERMS[0])
-    for term in _EXP_TERMS[1:]:
-        power = e.fma(power, rest, e.splat(term))
+    # Pairs of terms first (Estrin's scheme): every step that waits for the one before costs four cycles.
+    square = builder.fmul(rest, rest)
+    pairs = [e.fma(e.splat(high), rest, e.splat(low)) for low, high in zip(_EXP_TERMS[0:6:2], _EXP_TERMS[1:6:2], strict=True)]
+    upper = e.fma(e.fma(e.splat(_EXP_TERMS[6]), square, pairs[2]), square, pairs[1])
+    power = e.fma(upper, square, pairs[0])
     exponent = builder.shl(builder.bitcast(shifted, V8I), e.splat_int(23))
     return builder.bitcast(builder.add(builder.bitcast(power, V8I), exponent), V8F)
 
 
 def _lane_sums(e: Emitter, partials: Value) -> Value:
-    """Lane u = the sum of the eight lanes of partial u: a fixed tree, the same on every processor."""
+    """Lane u = the sum of the eight lanes of partial u: a fixed tree, the same on every processor.
+
+    Where one of the two vectors that are added can keep its lanes in place, it is a blend, which is cheaper than a shuffle.
+    """
     builder = e.builder
     rows = [e.load(partials, u * VECTOR_BYTES) for u in range(GROUP)]
-    # Each level adds the even to the odd lanes of two vectors; three levels leave one number of each.
-    even, odd = [0, 2, 8, 10, 4, 6, 12, 14], [1, 3, 9, 11, 5, 7, 13, 15]
-    for _ in range(2):
-        rows = [builder.fadd(e.shuffle(a, b, even), e.shuffle(a, b, odd)) for a, b in zip(rows[::2], rows[1::2], strict=True)]
-    low, high = rows
-    return builder.fadd(e.shuffle(low, high, [0, 1, 2, 3, 8, 9, 10, 11]), e.shuffle(low, high, [4, 5, 6, 7, 12, 13, 14, 15]))
+    # Two rows a vector: lanes 0 + 2 and 1 + 3 of each half; then four rows: the sums of each half; then all eight.
+    rows = [
+        builder.fadd(e.shuffle(a, b, [0, 1, 10, 11, 4, 5, 14, 15]), e.shuffle(a, b, [2, 3, 8, 9, 6, 7, 12, 13]))
+        for a, b in zip(rows[::2], rows[1::2], strict=True)
+    ]
+    low, high = (
+        builder.fadd(e.shuffle(a, b, [0, 2, 8, 10, 4, 6, 12, 14]), e.shuffle(a, b, [1, 3, 9, 11, 5, 7, 13, 15]))
+        for a, b in zip(rows[::2], rows[1::2], strict=True)
+    )
+    return builder.fadd(e.shuffle(low, high, [0, 1, 2, 3, 12, 13, 14, 15]), e.shuffle(low, high, [4, 5, 6, 7, 8, 9, 10, 11]))
 
 
-@operation(7)
+@operation(9)
 def errors(
-    e: Emitter, partials: Value, words: Value, noise_ids: Value, settings: Value, to_gradient: Value, to_output: Value,
-    negative: Value,
+    e: Emitter, partials: Value, words: Value, noise_ids: Value, inverses: Value, scales: Value, settings: Value,
+    to_gradient: Value, to_output: Value, negative: Value,
 ) -> None:  # fmt: skip
     """Turns partial products into steps: to_gradient[k][u] and to_output[k][u] for the target (k = 0) and each noise word.
 
-    `words` int32 (8,), −1 for no example. `settings`, float32 by place: INVERSE 1/n of each example, SCALE what its gradient
-    is multiplied by, ALPHA; then the loss so far, in eight lanes: LINEAR float64, log of (PRODUCT float64 · 2**EXPONENTS
-    int64). Steps of absent examples and of noise words equal to the target are 0 and add nothing to the loss.
+    `words` int32 (8,), −1 for no example; `inverses` float32 (8,), 1/n of each; `scales` float32 (8,), what its gradient is
+    multiplied by. `settings`, float32 by place: ALPHA; then the loss so far, in eight lanes: LINEAR float64, log of
+    (PRODUCT float64 · 2**EXPONENTS int64). Steps of absent examples and of noise words equal to the target are 0 and add
+    nothing to the loss.
     """
-    inverse, scale = e.load(settings, 4 * INVERSE), e.load(settings, 4 * SCALE)
+    inverse, scale = e.load(inverses), e.load(scales)
     alpha = e.broadcast(settings, 4 * ALPHA)
     targets = e.load(words, 0, V8I)
     present = e.builder.icmp_signed(">=", targets, e.splat_int(0))

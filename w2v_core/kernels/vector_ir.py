@@ -11,7 +11,7 @@ Rows are addressed by the address of their first byte, an int64: an address cost
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -54,6 +54,12 @@ class Emitter:
 
     def load(self, address: Value, offset: Value | int = 0, kind: Any = V8F) -> Value:
         return self.builder.load(self.pointer(address, offset), align=4, typ=kind)
+
+    def load_address(self, addresses: Value, index: Value | int) -> Value:
+        """addresses[index] of an array of int64."""
+        if isinstance(index, int):
+            return self.load(addresses, 8 * index, I64)
+        return self.load(addresses, self.builder.shl(index, self.integer(3)), I64)
 
     def store(self, value: Value, address: Value, offset: Value | int = 0) -> None:
         self.builder.store(value, self.pointer(address, offset), align=4)
@@ -118,6 +124,19 @@ class Emitter:
         for phi, value in zip(state, loop.next, strict=True):
             phi.add_incoming(value, builder.block)
         builder.branch(head)
+        builder.position_at_end(leave)
+
+    def choose(self, number: Value, cases: Mapping[int, Callable[[], None]]) -> None:
+        """Runs cases[number]; nothing where there is no such case."""
+        builder = self.builder
+        leave = builder.function.append_basic_block("leave")
+        switch = builder.switch(number, leave)
+        for value, body in cases.items():
+            block = builder.function.append_basic_block(f"case.{value}")
+            switch.add_case(self.integer(value), block)
+            builder.position_at_end(block)
+            body()
+            builder.branch(leave)
         builder.position_at_end(leave)
 
 

@@ -1,0 +1,114 @@
+"""From context rows to hidden rows and back, written as LLVM code: the two passes over a block that surround its groups.
+
+Both walk along the block with a running sum of rows. The sum stays in registers: a row is cut into as few tiles of at most
+`REGISTERS` vectors as it takes, and each tile walks the whole block. What a target or a row needs stands ready in arrays of
+addresses, so nothing is decided on the way.
+
+On the way each target asks for one row that is needed later, so that the wait for memory is spread over all the work: the
+core can have two dozen lines under way, and a burst of more would hold up everything behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from w2v_core.kernels.row_operations import ask_for_tile
+from w2v_core.kernels.vector_ir import VECTOR_BYTES, Emitter, Value, operation
+
+REGISTERS = 13
+"""Vectors of a running sum: AVX2 has sixteen registers, of which three are left to work with."""
+
+
+@operation(10)
+def sum_windows(
+    e: Emitter, rows: Value, lead: Value, prefixes: Value, uppers: Value, lowers: Value, owns: Value, ahead: Value,
+    targets: Value, hidden: Value, row_bytes: Value,
+) -> None:  # fmt: skip
+    """prefix 0 = 0; prefix j + 1 = prefix j + row j; hidden t = upper t − lower t − own t, contiguous rows.
+
+    The others are arrays of addresses. Target t of `targets` is taken as soon as there is prefix lead + t + 1, and uppers
+    and lowers are of those. `ahead` are rows to ask for, one a target.
+    """
+
+    def walk(offset: Value, wide: int) -> None:
+        at = [e.builder.add(offset, e.integer(v * VECTOR_BYTES)) for v in range(wide)]
+
+        def add_row(index: Value, sums: Sequence[Value]) -> list[Value]:
+            row, prefix = e.load_address(rows, index), e.load_address(prefixes, e.builder.add(index, e.integer(1)))
+            sums = [e.builder.fadd(total, e.load(row, at[v])) for v, total in enumerate(sums)]
+            for v, total in enumerate(sums):
+                e.store(total, prefix, at[v])
+            return sums
+
+        zeros, first = [e.splat(0.0)] * wide, e.load_address(prefixes, 0)
+        for v in range(wide):
+            e.store(zeros[v], first, at[v])
+        with e.loop(e.integer(0), lead, 1, zeros) as leading:
+            leading.next = add_row(leading.index, leading.state)
+        with e.loop(e.integer(0), targets, 1, leading.state) as following:
+            target = following.index
+            following.next = add_row(e.builder.add(lead, target), following.state)
+            upper, lower, own = (e.load_address(addresses, target) for addresses in (uppers, lowers, owns))
+            ask_for_tile(e, e.load_address(ahead, target), at)
+            row = e.builder.add(hidden, e.builder.mul(target, row_bytes))
+            for v in range(wide):
+                window = e.builder.fsub(e.load(upper, at[v]), e.load(lower, at[v]))
+                e.store(e.builder.fsub(window, e.load(own, at[v])), row, at[v])
+
+    _in_registers(e, row_bytes, walk)
+
+
+@operation(11)
+def move_context(
+    e: Emitter, begins: Value, ends: Value, to_changes: Value, gradients: Value, ahead: Value, targets: Value,
+    changes: Value, owns: Value, rows: Value, count: Value, row_bytes: Value,
+) -> None:  # fmt: skip
+    """begin t += gradient t; end t −= gradient t; then, in order, total += change j; row j += total − own j; change j = 0.
+
+    All but `gradients`, contiguous rows, are arrays of addresses; begins and ends lie `to_changes` bytes before the changes
+    they stand for. Row j is taken after target j, the rows from `targets` up to `count` after the last: nothing is added to
+    their changes any more. `ahead` are rows to ask for, one a target.
+    """
+
+    def walk(offset: Value, wide: int) -> None:
+        at = [e.builder.add(offset, e.integer(v * VECTOR_BYTES)) for v in range(wide)]
+
+        def move_row(index: Value, sums: Sequence[Value]) -> list[Value]:
+            change, own, row = (e.load_address(addresses, index) for addresses in (changes, owns, rows))
+            sums = [e.builder.fadd(total, e.load(change, at[v])) for v, total in enumerate(sums)]
+            for v, total in enumerate(sums):
+                e.store(e.splat(0.0), change, at[v])
+                moved = e.builder.fsub(total, e.load(own, at[v]))
+                e.store(e.builder.fadd(e.load(row, at[v]), moved), row, at[v])
+            return sums
+
+        with e.loop(e.integer(0), targets, 1, [e.splat(0.0)] * wide) as following:
+            target = following.index
+            begin, end = (e.builder.add(e.load_address(addresses, target), to_changes) for addresses in (begins, ends))
+            ask_for_tile(e, e.load_address(ahead, target), at)
+            gradient = e.builder.add(gradients, e.builder.mul(target, row_bytes))
+            for v in range(wide):
+                value = e.load(gradient, at[v])
+                e.store(e.builder.fadd(e.load(begin, at[v]), value), begin, at[v])
+                e.store(e.builder.fsub(e.load(end, at[v]), value), end, at[v])
+            following.next = move_row(target, following.state)
+        with e.loop(targets, count, 1, following.state) as trailing:
+            trailing.next = move_row(trailing.index, trailing.state)
+
+    _in_registers(e, row_bytes, walk)
+
+
+def _in_registers(e: Emitter, row_bytes: Value, walk: Callable[[Value, int], None]) -> None:
+    """Runs walk(byte offset, vectors) for every tile of a row; the tiles are about equally wide."""
+    builder, one = e.builder, e.integer(1)
+    vectors = builder.sdiv(row_bytes, e.integer(VECTOR_BYTES))
+    tiles = builder.sdiv(builder.add(vectors, e.integer(REGISTERS - 1)), e.integer(REGISTERS))
+    widest = builder.sdiv(builder.add(vectors, builder.sub(tiles, one)), tiles)
+    with e.loop(e.integer(0), tiles, 1, [e.integer(0)]) as tile:
+        first = tile.state[0]
+        left = builder.sub(vectors, first)
+        wide = builder.select(builder.icmp_signed("<", left, widest), left, widest)
+        offset = builder.mul(first, e.integer(VECTOR_BYTES))
+        e.choose(wide, {count: partial(walk, offset, count) for count in range(1, REGISTERS + 1)})
+        tile.next = [builder.add(first, wide)]
