@@ -1,7 +1,7 @@
 """What both models of the Numba backend are made of: noise words, scratch memory, and the training of a group.
 
-A group is eight examples that share their noise words. Nothing here is compiled by itself: Numba compiles it into the
-kernels of `numba_kernels`, whose cached machine code follows changes of that file alone (touch it after a change here).
+A group is eight examples that share their noise words. Nothing here is compiled by itself: it becomes part of the kernels
+of `numba_kernels`.
 """
 
 from __future__ import annotations

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from w2v_core.kernels import FloatRows, Merge, numpy_kernels
 from w2v_core.kernels import row_operations as op
+from w2v_core.kernels.machine_code import compiled
 
 
 def merge_rows(base_RD: FloatRows, lanes: Sequence[FloatRows], method: Merge) -> None:
@@ -19,11 +19,16 @@ def merge_rows(base_RD: FloatRows, lanes: Sequence[FloatRows], method: Merge) ->
     _merge(base_RD, addresses_L, method == "adasum")
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _merge(base_RD: Any, addresses_L: Any, adasum: bool) -> None:
     lanes, row_floats = len(addresses_L), base_RD.shape[1]
     row_bytes = row_floats * 4
     base = np.int64(base_RD.ctypes.data)
+    if lanes == 2 and adasum:
+        for r in range(base_RD.shape[0]):
+            at = r * row_bytes
+            op.merge_two_rows(base + at, addresses_L[0] + at, addresses_L[1] + at, row_bytes)
+        return
     changes_LD = np.zeros((lanes + 1, row_floats), np.float32)
     changes_LD[lanes, 0] = 1.0 if adasum else np.float32(1.0) / np.float32(lanes)
     changes = np.int64(changes_LD.ctypes.data)

@@ -45,6 +45,7 @@ from w2v_core.kernels.group_kernels import (
     set_alpha,
     train_group,
 )
+from w2v_core.kernels.machine_code import compiled
 from w2v_core.kernels.merge_kernels import merge_rows
 from w2v_core.reference import BLOCK, GROUP, GROUPS, SLOTS
 
@@ -133,7 +134,7 @@ def _first_bad(tokens_N: Any, first: int, last: int, vocab_size: int) -> int:
 # ── CBOW ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _train_cbow(
     w_in_VD: Any, w_out_VD: Any, tokens_N: Any, left_N: Any, right_N: Any, noise_table: Any,
     start: int, stop: int, span: _Span, exact: bool, negative: int, alphas: Any, seed: Any,
@@ -290,7 +291,7 @@ def _zero_absent(words_B: Any, count: int, hidden: int, row_bytes: int) -> None:
 # ── skip-gram ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _train_skipgram(
     w_in_VD: Any, w_out_VD: Any, tokens_N: Any, left_N: Any, right_N: Any, noise_table: Any,
     start: int, stop: int, negative: int, alphas: Any, seed: Any,

@@ -10,7 +10,8 @@ that it needs at most one load for a multiply-add and keeps its sums in the sixt
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from llvmlite import ir
@@ -96,26 +97,52 @@ def add_scaled_row(e: Emitter, target: Value, a: Value, b: Value, factor: Value,
 
 @operation(4)
 def adasum_row(e: Emitter, target: Value, left: Value, right: Value, row_bytes: Value) -> None:
-    """target = (1 − l·r/2‖l‖²)·l + (1 − l·r/2‖r‖²)·r, a factor 1 where its norm is 0; all in float64, rounded once."""
+    """target = the Adasum of two changes: see `_adasum`."""
+
+    def changes(at: Value) -> tuple[Value, Value]:
+        return e.load(left, at), e.load(right, at)
+
+    with _adasum(e, changes, row_bytes) as (at, total):
+        e.store(total, target, at)
+
+
+@operation(4)
+def merge_two_rows(e: Emitter, base: Value, left: Value, right: Value, row_bytes: Value) -> None:
+    """base = left = right = base + the Adasum of left − base and right − base: a merge of two lanes in two passes, with
+    the bits of one step after the other."""
+
+    def changes(at: Value) -> tuple[Value, Value]:
+        before = e.load(base, at)
+        return e.builder.fsub(e.load(left, at), before), e.builder.fsub(e.load(right, at), before)
+
+    with _adasum(e, changes, row_bytes) as (at, total):
+        merged = e.builder.fadd(e.load(base, at), total)
+        for row in (base, left, right):
+            e.store(merged, row, at)
+
+
+@contextmanager
+def _adasum(e: Emitter, changes: Callable[[Value], tuple[Value, Value]], row_bytes: Value) -> Iterator[tuple[Value, Value]]:
+    """A loop over (offset, (1 − l·r/2‖l‖²)·l + (1 − l·r/2‖r‖²)·r) of l, r = changes(offset), a factor 1 where its norm is
+    below `_NO_CHANGE`, so far below what float32 parameters can show that only its square's underflow would matter."""
     builder = e.builder
-    zero = e.splat(0.0, V8D)
-
-    def wide(address: Value, offset: Value) -> Value:
-        return builder.fpext(e.load(address, offset), V8D)
-
-    with e.loop(e.integer(0), row_bytes, VECTOR_BYTES, [zero] * 3) as columns:
-        a, b = wide(left, columns.index), wide(right, columns.index)
+    with e.loop(e.integer(0), row_bytes, VECTOR_BYTES, [e.splat(0.0)] * 3) as columns:
+        a, b = changes(columns.index)
         columns.next = [e.fma(x, y, total) for (x, y), total in zip(((a, a), (b, b), (a, b)), columns.state, strict=True)]
     norms = [e.repeat(_sum_of_lanes(e, total)) for total in columns.state]
-    both = builder.fmul(norms[2], e.splat(0.5, V8D))
+    both = builder.fmul(norms[2], e.splat(0.5))
     factors = []
     for norm in norms[:2]:
-        factor = builder.fsub(e.splat(1.0, V8D), builder.fdiv(both, norm))
-        factors.append(builder.select(builder.fcmp_ordered("==", norm, zero), e.splat(1.0, V8D), factor))
+        factor = builder.fsub(e.splat(1.0), builder.fdiv(both, norm))
+        # An ordered comparison is false for NaN, which therefore stays.
+        factors.append(builder.select(builder.fcmp_ordered("<", norm, e.splat(_NO_CHANGE)), e.splat(1.0), factor))
     with e.loop(e.integer(0), row_bytes, VECTOR_BYTES) as columns:
-        total = builder.fmul(factors[0], wide(left, columns.index))
-        total = e.fma(factors[1], wide(right, columns.index), total)
-        e.store(builder.fptrunc(total, V8F), target, columns.index)
+        a, b = changes(columns.index)
+        yield columns.index, e.fma(factors[1], b, builder.fmul(factors[0], a))
+
+
+_NO_CHANGE = 1e-30
+"""Squared norm of a change."""
 
 
 def _sum_of_lanes(e: Emitter, vector: Value) -> Value:
