@@ -64,6 +64,8 @@ class RoundTask:
     patience_s: float
     is_last: bool
     """The last round of training: nothing is held for another one."""
+    shards_ahead: tuple[shard_stage.ShardTask, ...] = ()
+    """This worker's share of the next epoch's shards, made when its lanes are done."""
 
 
 STRETCHES = 20
@@ -86,6 +88,8 @@ class RoundResult:
     train_seconds: float
     merge_seconds: float
     blocks: tuple[store.Part, ...]
+    shards: tuple[store.Part, ...]
+    """Of the task's `shards_ahead`, in their order."""
 
 
 _held: LaneGroup | None = None
@@ -188,7 +192,13 @@ def _train_steps(group: LaneGroup, task: RoundTask) -> RoundResult:
         merge_seconds += time.perf_counter() - trained
     resident.bring_home()
     blocks = write_state(group, Path(task.checkpoint_after), durable=not task.is_last) if task.checkpoint_after else ()
-    return RoundResult(task.participant, _stretches(losses, task.round), train_seconds, merge_seconds, blocks)
+    shards = group.spread(_make_shard, task.shards_ahead) if task.shards_ahead else []
+    return RoundResult(task.participant, _stretches(losses, task.round), train_seconds, merge_seconds, blocks, tuple(shards))
+
+
+def _make_shard(task: shard_stage.ShardTask) -> store.Part:
+    reach("ahead", Path(task.target).name)
+    return shard_stage.make_shard(task)
 
 
 def _stretches(losses: list[StepLoss], a_round: Round) -> tuple[StepLoss, ...]:

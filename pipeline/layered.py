@@ -78,7 +78,7 @@ def run_epoch(task: EpochTask) -> RoundResult:
     if covered < examples:
         rest = trained.epoch_losses[-1] * examples - sum(loss.loss_sum for loss in losses)
         losses.append(StepLoss(len(points), 0, rest, examples - covered))
-    return RoundResult(0, tuple(losses), time.perf_counter() - started, 0.0, parts)
+    return RoundResult(0, tuple(losses), time.perf_counter() - started, 0.0, parts, ())
 
 
 def read_state(task: EpochTask) -> dict[str, NDArray[np.generic]] | None:

@@ -2,7 +2,7 @@
 
 The driver holds no parameters. It asks the workers to run a round (`lanes.run_round`), commits the checkpoint they wrote
 if one was due, and goes on; a lost worker means going on from the last checkpoint, which gives the same bits. Epoch e + 1's
-shards are made from (seed, e + 1) when they are needed, and deleted when their epoch is over.
+shards are made from (seed, e + 1) at the end of epoch e, and deleted when their epoch is over.
 """
 
 from __future__ import annotations
@@ -113,22 +113,24 @@ def build(
         plan = plan_epoch(config.train, schedule, training.vocab_size, epoch, int(shards.manifest.totals["kept_tokens"]))
         round_plan = plan.rounds[len(history) % schedule.rounds]
         if attempts.crew is None:
-            attempts.crew = roster.muster(workers)
+            attempts.crew, attempts.spare = roster.muster(workers)
         try:
-            record, parts = _run_round(training, plan, round_plan, shards, checkpoint, history, workers, attempts)
+            done = _run_round(training, plan, round_plan, shards, checkpoint, history, workers, attempts)
         except TemporaryError as error:
             attempts.lost(round_plan, error)
             history = _history_of(checkpoint)
             continue
-        history = [*history, record]
-        if record.round >= told:
-            on_round(record)
+        history = [*history, done.record]
+        if done.record.round >= told:
+            on_round(done.record)
             told += 1
+        if done.shards:
+            shard_stage.commit_shards(config, tokens, vocab, epoch + 1, done.shards, workdir)
         if round_plan.checkpoint:
             # Two are kept, because the newest may be found damaged.
             if before_last:
                 store.discard(before_last.directory)
-            before_last, checkpoint = checkpoint, _commit_checkpoint(training, round_plan.round, parts, history, roster)
+            before_last, checkpoint = checkpoint, _commit_checkpoint(training, round_plan.round, done.blocks, history, roster)
             attempts.crew = None
         if epoch > 0 and round_plan is plan.rounds[-1]:
             store.discard(shards.directory)
@@ -142,6 +144,8 @@ class _Attempts:
     so the crew changes at a checkpoint or not at all, and a loss means going on from the last one."""
 
     crew: Sequence[Member] | None = None
+    spare: int = 0
+    """Workers without a lane."""
     number: int = 0
     """Counted over the whole training: an attempt never meets processes left over from the one before."""
     losses: int = 0
@@ -196,26 +200,53 @@ def ensure_shards(training: Training, epoch: int, workers: Workers) -> store.Art
 # ── one round ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@dataclass(frozen=True)
+class _Done:
+    """What is left of a round."""
+
+    record: RoundRecord
+    blocks: list[store.Part]
+    """The files of its checkpoint; none if it has none."""
+    shards: list[store.Part]
+    """The next epoch's, if this round's workers made them."""
+
+
 def _run_round(
     training: Training, plan: EpochPlan, round_plan: Round, shards: store.Artefact,
     checkpoint: store.Artefact | None, history: Sequence[RoundRecord], workers: Workers, attempts: _Attempts,
-) -> tuple[RoundRecord, list[store.Part]]:  # fmt: skip
-    """The round's record and the files of its checkpoint (none if it has none); raises TemporaryError when a worker is lost."""
+) -> _Done:  # fmt: skip
+    """Raises TemporaryError when a worker is lost."""
     reach("round", f"{round_plan.round}.{attempts.number}")
     assert attempts.crew is not None
     started = time.monotonic()
+    ahead: list[shard_stage.ShardTask] = []
     if training.train.engine == "layers":
         results = workers.together(layered.run_epoch, [_epoch_task(training, plan, shards, checkpoint)], attempts.crew)
     else:
-        tasks = _round_tasks(training, plan, round_plan, shards, checkpoint, attempts)
+        ahead = _shards_ahead(training, plan, round_plan, attempts)
+        tasks = _round_tasks(training, plan, round_plan, shards, checkpoint, attempts, ahead)
         results = workers.together(lanes.run_round, tasks, attempts.crew)
-    parts = sorted((part for result in results for part in result.blocks), key=lambda part: part.name)
-    return _record(training, plan, round_plan, history, results, time.monotonic() - started), parts
+    return _Done(
+        record=_record(training, plan, round_plan, history, results, time.monotonic() - started),
+        blocks=sorted((part for result in results for part in result.blocks), key=lambda part: part.name),
+        shards=[results[index % len(results)].shards[index // len(results)] for index in range(len(ahead))],
+    )
+
+
+def _shards_ahead(training: Training, plan: EpochPlan, round_plan: Round, attempts: _Attempts) -> list[shard_stage.ShardTask]:
+    """The next epoch's shards, if the crew shall make them as soon as its lanes are done with this epoch: that spares a trip
+    to the driver, and every worker meets the same parts again. Not if there are workers without a lane, who can help."""
+    config, tokens, vocab, workdir = training.config, training.tokens, training.vocab, training.workdir
+    if round_plan is not plan.rounds[-1] or plan.epoch + 1 == training.train.epochs or attempts.spare:
+        return []
+    if store.open_artefact(workdir, shard_stage.STAGE, shard_stage.identity(config, tokens, vocab, plan.epoch + 1)[0]):
+        return []
+    return shard_stage.plan_shards(config, tokens, vocab, plan.epoch + 1, workdir)
 
 
 def _round_tasks(
     training: Training, plan: EpochPlan, round_plan: Round, shards: store.Artefact,
-    checkpoint: store.Artefact | None, attempts: _Attempts,
+    checkpoint: store.Artefact | None, attempts: _Attempts, ahead: Sequence[shard_stage.ShardTask],
 ) -> list[lanes.RoundTask]:  # fmt: skip
     # The key names who works together: the same crew keeps its memory from round to round.
     crew = attempts.crew or ()
@@ -239,6 +270,7 @@ def _round_tasks(
             checkpoint_after=str(_checkpoint_directory(training, round_plan.round)) if round_plan.checkpoint else None,
             patience_s=PATIENCE_S,
             is_last=round_plan.round == training.train.epochs * training.schedule.rounds - 1,
+            shards_ahead=tuple(ahead[index :: len(crew)]),
         )
         for index in range(len(crew))
     ]
