@@ -48,6 +48,7 @@ def open_workers(cluster: Cluster, scratch: str | None = None, training: Train |
     from distributed import Client
 
     from pipeline import network, probe
+    from pipeline.sources import check_sources
 
     with dask.config.set(DASK_SETTINGS), contextlib.ExitStack() as stack:
         try:
@@ -57,6 +58,8 @@ def open_workers(cluster: Cluster, scratch: str | None = None, training: Train |
         except (OSError, TimeoutError, TypeError, ValueError) as error:  # TypeError: tls:// without certificates
             where = cluster.address or f"cluster.kind: {cluster.kind}"
             raise ServiceError(f"{where}: no Dask scheduler answers ({error}); check cluster.address and cluster.tls") from error
+        if cluster.kind != "local":
+            check_sources(client)
         # Lanes on several hosts exchange rows over links; workers that come later get the plugin too.
         _register(client, network.LinkPlugin())
         if training:

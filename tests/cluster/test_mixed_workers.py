@@ -1,4 +1,5 @@
-"""A worker that computes other bits does not train with the others: it is left out and named, or the run is refused.
+"""A worker that computes other bits does not train with the others: it is left out and named, or the run is refused. So is
+one with another version of this program, before it does anything.
 
 The odd worker is one whose kernels are compiled for a processor without fused multiply-add (NUMBA_CPU_NAME), as they would
 be on another kind of machine.
@@ -6,6 +7,8 @@ be on another kind of machine.
 
 from __future__ import annotations
 
+import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +20,7 @@ from tests.cluster.tls_cluster import TlsCluster
 
 pytestmark = pytest.mark.slow
 ODD = {"NUMBA_CPU_NAME": "generic"}
+SOURCES = Path(__file__).parents[2]
 
 
 def test_an_odd_worker_is_left_out_and_named_and_the_bits_are_those_of_one_process(cluster: TlsCluster, bench: Bench) -> None:
@@ -51,3 +55,19 @@ def test_only_odd_workers_are_refused_after_a_restart_and_train_on_if_told_that_
     assert [("generic" in kind["processor"]) for kind in summary["train"]["kinds"]] == [False, True]
     assert any("another run may give other bits" in note for note in summary["notes"])
     cluster.stop([ours, odd])
+
+
+def test_a_worker_with_another_version_of_the_program_is_refused_at_once(cluster: TlsCluster, tmp_path: Path) -> None:
+    for package in ("pipeline", "w2v_core"):
+        shutil.copytree(SOURCES / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    changed = tmp_path / "pipeline" / "shards.py"
+    changed.write_text(changed.read_text().replace("STAGE_VERSION = ", "STAGE_VERSION = 1"))
+    # PYTHONSAFEPATH: not what lies in the test's own folder.
+    other = cluster.start_worker("a", PYTHONPATH=str(tmp_path), PYTHONSAFEPATH="1")
+    cluster.wait_for_workers(1)
+    began = time.monotonic()
+    expected = r"1 of 1 workers have other source files .* tls://[\d.:]+ [0-9a-f]{12}, the driver [0-9a-f]{12}; install the same"
+    with pytest.raises(ServiceError, match=expected), cluster.connect(workers=1):
+        pass
+    assert time.monotonic() - began < 30
+    cluster.stop([other])

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from distributed import Client
 from distributed.security import Security
 
 from pipeline.cluster import open_workers
@@ -69,6 +70,16 @@ class TlsCluster:
                 assert time.monotonic() < deadline, f"expected {workers} workers, found {found.members()}"
                 time.sleep(0.05)
             yield found
+
+    def wait_for_workers(self, count: int) -> None:
+        security = Security(
+            tls_ca_file=self.tls["ca_file"],
+            tls_client_cert=self.tls["cert"],
+            tls_client_key=self.tls["key"],
+            require_encryption=True,
+        )
+        with Client(self.address, security=security, set_as_default=False) as client:
+            client.wait_for_workers(count, timeout=PATIENCE_S)
 
     def stop(self, processes: list[subprocess.Popen[bytes]] | None = None) -> None:
         for process in processes or reversed(self._processes):
