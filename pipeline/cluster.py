@@ -26,9 +26,11 @@ DASK_SETTINGS: dict[str, Any] = {
     "distributed.scheduler.active-memory-manager.start": False,
     "distributed.comm.timeouts.connect": "30s",
     "distributed.comm.timeouts.tcp": "30s",
-    # Workers train on every core they have, and Dask's profiler would interrupt them a hundred times a second.
+    # Workers train on every core they have. Dask's profiler would interrupt them a hundred times a second, its other watchers
+    # took a few per cent of a core.
     "distributed.worker.profile.enabled": False,
-    "distributed.admin.tick.interval": "500ms",
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.system-monitor.interval": "2s",
     # A worker that lost its scheduler must not linger for long after the driver is gone.
     "distributed.worker.lifetime.restart": False,
 }
