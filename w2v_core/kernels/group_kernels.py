@@ -66,7 +66,7 @@ class GroupMemory(NamedTuple):
     to_gradient: int
     to_output: int
     zero: int
-    """A row of zeros, never written."""
+    """A row of zeros; nothing but zeros is ever written to it."""
     sink: int
     """The output row of absent examples: written with zeros times zeros, never used."""
     rest: int
