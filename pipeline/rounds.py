@@ -45,8 +45,8 @@ DOUBLING_TOKENS = 1 << 22
 the vectors grow from nothing and each update builds on the one before, so what lanes learn apart does not add up; later
 they only turn a little."""
 MOST_TOKENS_PER_RANK = 128
-"""Where the doubling ends. From 16 to 128, 47 M kept tokens move the bytes of a constant 64 and score better; long runs move
-half of them (infra/benchmarks/records/lanes-2026-11-21.md)."""
+"""Where the doubling ends with two lanes; with more of them earlier (`most_tokens_per_rank`). Against a constant 64 it moves no
+more bytes in 47 M kept tokens, half in the long run, and scores better (infra/benchmarks/records/lanes-2026-11-21.md)."""
 HOT_ROWS = 1024
 """Subsampling makes words above about this rank nearly equally frequent, so a smaller first tier gains little."""
 SHORTEST_STEP = 512
@@ -197,13 +197,19 @@ def choose_schedule(train: Train, vocab_size: int, expected_tokens: float) -> Sc
         full_every_steps=steps_a_full,
         hot_rows=min(vocab_size, hot_rows),
         first_doubling=max(1, round(DOUBLING_TOKENS * steps / max(1.0, expected_tokens))) if grows else 0,
-        doublings=(MOST_TOKENS_PER_RANK // tokens_per_rank(train.lanes)).bit_length() - 1,
+        doublings=(most_tokens_per_rank(train.lanes) // tokens_per_rank(train.lanes)).bit_length() - 1,
     )
 
 
 def tokens_per_rank(lanes: int) -> int:
     """TOKENS_PER_RANK from MANY_LANES lanes on, twice as many with two."""
     return TOKENS_PER_RANK * max(1, MANY_LANES // lanes)
+
+
+def most_tokens_per_rank(lanes: int) -> int:
+    """MOST_TOKENS_PER_RANK with two lanes and half as many with every fourfold number of them: 64 with 8, 32 with 32. The more
+    lanes, the smaller is the share of what a lane sees of the others while it trains alone."""
+    return max(tokens_per_rank(lanes), MOST_TOKENS_PER_RANK >> (lanes.bit_length() - 1) // 2)
 
 
 def default_hot_rows(lanes: int) -> int:

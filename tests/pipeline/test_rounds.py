@@ -82,7 +82,7 @@ def test_late_in_training_a_stint_is_as_many_steps_as_pass_between_merges() -> N
     schedule = choose_schedule(train, 70_000, 8_000_000)
     plan = plan_epoch(train, schedule, 70_000, 7, 8_000_000)
     lengths = [stint.last - stint.first for stint in plan.stints(plan.rounds[0])]
-    assert set(lengths[:-1]) == {8}
+    assert set(lengths[:-1]) == {4}
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -149,10 +149,19 @@ def test_the_interval_doubles_with_the_tokens_trained_and_then_stays() -> None:
     schedule = choose_schedule(train, 70_000, tokens)
     first, second = (plan_epoch(train, schedule, 70_000, epoch, tokens) for epoch in (0, 1))
     doubling = schedule.steps // 16
-    assert [first.interval(doubling * share + 5) for share in (0, 1, 2, 3, 4, 8, 15)] == [1, 2, 4, 4, 8, 8, 8]
-    assert {second.interval(step) for step in range(schedule.steps)} == {8}
-    sixteen = [HOT_ROWS if step == 7 else 2 * HOT_ROWS if step == 15 else 0 for step in range(16)]
-    assert [second.merged_rows(step) for step in range(16)] == sixteen
+    assert [first.interval(doubling * share + 5) for share in (0, 1, 2, 3, 4, 8, 15)] == [1, 2, 4, 4, 4, 4, 4]
+    assert {second.interval(step) for step in range(schedule.steps)} == {4}
+    eight = [HOT_ROWS if step == 3 else 2 * HOT_ROWS if step == 7 else 0 for step in range(8)]
+    assert [second.merged_rows(step) for step in range(8)] == eight
+
+
+@pytest.mark.parametrize(("lanes", "tokens"), [(2, 128), (4, 64), (8, 64), (32, 32), (256, 16)])
+def test_the_more_lanes_the_earlier_the_interval_ends_to_double(lanes: int, tokens: int) -> None:
+    train = Train(lanes=lanes, epochs=2)
+    schedule = choose_schedule(train, 70_000, 16 * DOUBLING_TOKENS)
+    last = plan_epoch(train, schedule, 70_000, 1, 16 * DOUBLING_TOKENS)
+    between = last.interval(schedule.steps - 1) * 16 * DOUBLING_TOKENS / schedule.steps
+    assert between == pytest.approx(tokens * default_hot_rows(lanes), rel=0.02)
 
 
 def test_an_interval_that_is_asked_for_does_not_grow() -> None:
