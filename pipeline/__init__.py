@@ -22,6 +22,7 @@ the next reads; stages never meet in memory. The pure function over one part sta
     assembly.py    checkpoint → vectors, by blocks       layered.py    stage 4 with the textbook's layers
     evaluate.py    stage 5                               publish.py    stage 6
     exports.py     other programs' formats               cluster.py    opens the configured Dask cluster
+    sources.py     have all workers the same program     failpoints.py where tests make processes die
     tracking.py    what MLflow is told (spool.py, delivery.py, shipping.py, registry.py carry it there)
     report.py      the page and the tables (page.py, charts.py, results.py)      fetch.py   corpora by name
 

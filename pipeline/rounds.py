@@ -45,8 +45,8 @@ DOUBLING_TOKENS = 1 << 22
 the vectors grow from nothing and each update builds on the one before, so what lanes learn apart does not add up; later
 they only turn a little."""
 MOST_TOKENS_PER_RANK = 128
-"""Where the doubling ends with two lanes; with more of them earlier (`most_tokens_per_rank`). Against a constant 64 it moves no
-more bytes in 47 M kept tokens, half in the long run, and scores better (infra/benchmarks/records/lanes-2026-11-21.md)."""
+"""Where the doubling ends with two lanes; with more of them earlier, which costs bytes and keeps the score
+(`most_tokens_per_rank`, infra/benchmarks/records/lanes-2026-11-21.md)."""
 HOT_ROWS = 1024
 """Subsampling makes words above about this rank nearly equally frequent, so a smaller first tier gains little."""
 SHORTEST_STEP = 512

@@ -8,6 +8,12 @@ What is computed is defined by `w2v_core.reference`; a backend may round differe
     noise_table         int32 (T,), word ids, T a power of two
     start, stop         targets trained; rows outside are read as context only
 
+    numpy_kernels.py   plain array operations            cupy_kernels.py    GPUs: cuda_slices.py, cuda/*.cu
+    numba_kernels.py   CPUs: the slice as a whole        group_kernels.py   … eight examples and their noise words
+    row_operations.py  … rows of a group, LLVM code      context_operations.py  … windows and context rows, LLVM code
+    vector_ir.py       … how LLVM code is written        machine_code.py    … how it is compiled and kept
+    merge_kernels.py window_kernels.py word_kernels.py optimizer_rows.py    other loops that Numba compiles
+
 Arrays may also be of the backend's device, see `Kernels.to_device`; NumPy arrays are then copied in and out at every call.
 The same arguments give the same bits on the same machine, in any thread and process. Kernels hold no state, and the CPU
 kernels release the GIL, so that lanes may run as threads on parameters of their own.

@@ -4,8 +4,8 @@ Both walk along the block with a running sum of rows. The sum stays in registers
 `REGISTERS` vectors as it takes, and each tile walks the whole block. What a target or a row needs stands ready in arrays of
 addresses, so nothing is decided on the way.
 
-On the way each target asks for one row that is needed later, so that the wait for memory is spread over all the work: the
-core can have two dozen lines under way, and a burst of more would hold up everything behind it.
+On the way each target asks for one row that is needed later, so that the wait for memory is spread over all the work: a
+core can have only so many lines under way, and a burst of more would hold up everything behind it.
 """
 
 from __future__ import annotations

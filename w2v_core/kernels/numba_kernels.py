@@ -162,8 +162,8 @@ def _train_cbow(
         changes_J[j] = changes + j % ring_rows * row_bytes
     # What belongs to the examples stands group after group: see `_place`.
     words_B, targets_B = np.empty(BLOCK, np.int32), np.empty(BLOCK, np.int64)
-    inverses_B, scales_B = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
-    scales_B[:] = np.float32(1.0)
+    inverses_B, ones = np.empty(BLOCK, np.float32), np.empty(GROUP, np.float32)
+    ones[:] = np.float32(1.0)
     inverse_of = np.empty(around + 1, np.float32)
     for n in range(around + 1):
         inverse_of[n] = np.float32(1.0) / np.float32(max(1, n))
@@ -212,7 +212,7 @@ def _train_cbow(
                 group_memory,
                 Examples(
                     address_of(words_B) + 4 * of_group, address_of(targets_B) + 8 * of_group, inverses,
-                    inverses if exact else address_of(scales_B),
+                    inverses if exact else address_of(ones),
                 ),
                 hidden + group * row_bytes, GROUPS * row_bytes, gradients + group * row_bytes,
                 address_of(noise_words) + 4 * group * negative, address_of(noise) + 8 * group * negative,
@@ -227,7 +227,7 @@ def _train_cbow(
         rows_J, next_rows_J = next_rows_J, rows_J
     # Named once more, so that Numba keeps them to the end.
     slots[0] = prefixes_J[0] + changes_J[0] + lowers_B[0] + uppers_B[0] + rows_J[0] + next_rows_J[0] + owns_J[0] + targets_B[0]
-    inverses_B[0] = scales_B[0] + words_B[0] + noise_words[0] + noise[0]
+    inverses_B[0] = ones[0] + words_B[0] + noise_words[0] + noise[0]
     return loss_of(scratch), examples, NO_BAD_NOISE
 
 
