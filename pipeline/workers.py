@@ -7,13 +7,17 @@ run anywhere, twice, or again after a death.
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import contextlib
+import functools
+import queue
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, cast
 
 from pipeline import exchange
 from pipeline.errors import TemporaryError
@@ -21,9 +25,12 @@ from pipeline.failpoints import reach
 
 if TYPE_CHECKING:
     from distributed import Client, Future
+    from tornado.platform.asyncio import AsyncIOLoop
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+Ending: TypeAlias = "concurrent.futures.Future[Any]"
 
 PRESENCE_CHECK_S = 0.5
 _PAUSE_S = 0.1
@@ -138,38 +145,28 @@ class DaskWorkers:
             self._client.submit(_run_task, function, item, f"{label}.{index}", key=f"{prefix}-{index}", pure=False)
             for index, item in enumerate(items)
         ]
-        order = {future.key: index for index, future in enumerate(futures)}
+        order = {future: index for index, future in enumerate(futures)}
         results: list[Any] = [None] * len(items)
+        alive = time.monotonic()
         try:
             with _dask_errors(label):
-                for future in self._as_completed(futures, label):
-                    results[order[future.key]] = future.result()
+                endings = _Endings(self._client, futures)
+                for _ in items:
+                    while not (ended := endings.next(PRESENCE_CHECK_S)):
+                        # A scheduler that is not ours may wait for a worker for ever.
+                        if self._answering():
+                            alive = time.monotonic()
+                        elif time.monotonic() - alive > self._wait_s:
+                            raise TemporaryError(_no_worker(label, self._wait_s))
+                    alive = time.monotonic()
+                    future, ending = ended
+                    results[order[future]] = ending.result()
                     if on_done:
-                        on_done(results[order[future.key]])
+                        on_done(results[order[future]])
         except BaseException:
             _cancel(self._client, futures)
             raise
         return results
-
-    def _as_completed(self, futures: Sequence[Future[Any]], label: str) -> Iterator[Future[Any]]:
-        """The futures as they are done. Raises TemporaryError when there was no worker for `wait_s`: a scheduler that is
-        not ours may wait for one for ever."""
-        from distributed import as_completed
-
-        completed = as_completed(futures, loop=self._client.loop)
-        looked = alive = time.monotonic()
-        while not completed.is_empty():
-            if completed.has_ready():
-                yield next(completed)
-                continue
-            with completed.thread_condition:  # as its own __next__ waits
-                completed.thread_condition.wait(timeout=0.1)
-            now = time.monotonic()
-            if now - looked > PRESENCE_CHECK_S:
-                looked = now
-                alive = now if self._answering() else alive
-                if now - alive > self._wait_s:
-                    raise TemporaryError(_no_worker(label, self._wait_s))
 
     def members(self) -> list[Member]:
         deadline = time.monotonic() + self._wait_s
@@ -194,12 +191,10 @@ class DaskWorkers:
             self._client.submit(_host_of_worker, workers=[address], pure=False, key=f"who-{uuid.uuid4().hex[:12]}"): address
             for address in addresses
         }
-        waiting = set(asked)
         hosts: dict[str, str] = {}
-        while waiting:
-            finished, gone = self._next(waiting, asked)
-            hosts |= {asked[future]: future.result() for future in finished}
-            waiting -= finished | gone
+        for future, ending in self._pinned_endings(asked):
+            if ending:
+                hosts[asked[future]] = ending.result()
         return hosts
 
     def together(self, function: Callable[[Item], Result], items: Sequence[Item], members: Sequence[Member]) -> list[Result]:
@@ -209,23 +204,25 @@ class DaskWorkers:
             ): member.address
             for item, member in zip(items, members, strict=True)
         }
+        results: dict[Future[Any], Result] = {}
         lost: TemporaryError | None = None
         try:
-            waiting = set(futures)
-            while waiting:
-                finished, gone = self._next(waiting, futures)
-                waiting -= finished | gone
-                failed = _first_loss(finished)
-                if gone and not failed:
-                    names = ", ".join(sorted(futures[future] for future in gone))
-                    failed = WorkerLostError(f"a worker went away or fell silent before its part of the round was done ({names})")
-                if failed and not lost:
-                    # One loss makes the others stop too; wait for them, one of them may know the real reason.
-                    lost = failed
-                    self._abandon(futures)
+            for future, ending in self._pinned_endings(futures):
+                try:
+                    if not ending:
+                        raise WorkerLostError(
+                            f"a worker went away or fell silent before its part of the round was done ({futures[future]})"
+                        )
+                    with _dask_errors("training"):
+                        results[future] = ending.result()
+                except TemporaryError as error:
+                    if not lost:
+                        # One loss makes the others stop too; wait for them, one of them may know the real reason.
+                        lost = error
+                        self._abandon(futures)
             if lost:
                 raise lost
-            return [future.result() for future in futures]
+            return [results[future] for future in futures]
         except BaseException:
             _cancel(self._client, list(futures))
             raise
@@ -241,23 +238,26 @@ class DaskWorkers:
         # In a thread, because a broadcast waits for a worker that dies while it is told.
         threading.Thread(target=tell, name="abandon", daemon=True).start()
 
-    def _next(self, waiting: set[Future[Any]], addresses: Mapping[Future[Any], str]) -> tuple[set[Future[Any]], set[Future[Any]]]:
-        """(finished, gone): those done, or, when for a while none is, those whose worker is not there any more or silent.
+    def _pinned_endings(self, addresses: Mapping[Future[Any], str]) -> Iterator[tuple[Future[Any], Ending | None]]:
+        """Each task with its ending, in the order in which they end; without one when its worker is not there any more or
+        silent.
 
         A task pinned to a worker that died waits for that address for ever (and, allowed elsewhere, is forgotten when for a
-        moment there is no worker at all), so who is still there is asked twice a second.
+        moment there is no worker at all), and so does the result of one that is done but was not fetched yet.
         """
-        from distributed import wait
-
-        while True:
-            try:
-                with _dask_errors("training"), self._client.as_current():
-                    return set(wait(waiting, timeout=PRESENCE_CHECK_S, return_when="FIRST_COMPLETED").done), set()
-            except TimeoutError:
-                with _dask_errors("training"):
-                    there = self._answering()
-                if gone := {future for future in waiting if addresses[future] not in there}:
-                    return set(), gone
+        endings = _Endings(self._client, addresses)
+        waiting = set(addresses)
+        while waiting:
+            if ended := endings.next(PRESENCE_CHECK_S):
+                if ended[0] in waiting:
+                    waiting.remove(ended[0])
+                    yield ended
+                continue
+            with _dask_errors("training"):
+                there = self._answering()
+            for future in [future for future in waiting if addresses[future] not in there]:
+                waiting.remove(future)
+                yield future, None
 
     def _answering(self) -> dict[str, Mapping[str, Any]]:
         """The scheduler's records of the workers that answer, by address."""
@@ -292,16 +292,29 @@ class DaskWorkers:
             )
 
 
-def _first_loss(finished: Iterable[Future[Any]]) -> TemporaryError | None:
-    """The first of the futures' errors that running the round again can mend; other errors are raised."""
-    lost: TemporaryError | None = None
-    for future in finished:
+class _Endings:
+    """The ends of tasks, results fetched, as they come.
+
+    Fetching is part of the waiting: the worker that has a result may go away before it is fetched, the task is then to be
+    done again, and whoever asks Dask for that result waits for a worker without anyone looking whether there is one.
+    """
+
+    def __init__(self, client: Client, futures: Iterable[Future[Any]]) -> None:
+        self._ended: queue.SimpleQueue[tuple[Future[Any], Ending]] = queue.SimpleQueue()
+        loop = cast("AsyncIOLoop", client.loop).asyncio_loop
+        for future in futures:
+            ending = asyncio.run_coroutine_threadsafe(client.gather(future, asynchronous=True), loop)
+            ending.add_done_callback(functools.partial(self._put, future))
+
+    def _put(self, future: Future[Any], ending: Ending) -> None:
+        self._ended.put((future, ending))
+
+    def next(self, timeout_s: float) -> tuple[Future[Any], Ending] | None:
+        """The next task and its ending, whose `result()` is there or raises at once; None when none comes in time."""
         try:
-            with _dask_errors("training"):
-                future.result()
-        except TemporaryError as error:
-            lost = lost or error
-    return lost
+            return self._ended.get(timeout=timeout_s)
+        except queue.Empty:
+            return None
 
 
 def _no_worker(what: str, wait_s: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,9 +10,10 @@ import pytest
 from distributed import Client, Worker
 from distributed.security import Security
 
+from pipeline.errors import TemporaryError
 from pipeline.run import SUMMARY
 from pipeline.workdir import verify_workdir
-from pipeline.workers import Presence
+from pipeline.workers import DaskWorkers, Presence, WorkerLostError
 from tests.cluster.disturbed import Bench, assert_no_process_is_left, end_of, stopped_at, wait_for, wait_until
 from tests.cluster.tls_cluster import TlsCluster
 
@@ -67,8 +69,6 @@ def test_a_worker_that_is_retired_in_the_middle_of_a_round_changes_nothing(
 
 
 def process_id() -> int:
-    import os
-
     return os.getpid()
 
 
@@ -144,6 +144,28 @@ def test_a_run_without_any_worker_ends_with_75_and_says_what_to_do(bench: Bench,
         ended = end_of(process)
     assert ended.code == 75, ended.err
     assert "no worker came within 3 s (cluster.wait_s); start workers and run the same command again" in ended.err
+
+
+class LastBreath:
+    """A result that kills the worker that is asked for it."""
+
+    def __reduce__(self) -> str:
+        os._exit(1)
+
+
+def last_breath(_: int) -> LastBreath:
+    return LastBreath()
+
+
+def test_a_result_whose_worker_dies_before_it_was_fetched_is_not_waited_for_without_end(cluster: TlsCluster) -> None:
+    with client_of(cluster) as client:
+        workers = DaskWorkers(client, wait_s=2)
+        cluster.start_worker("")
+        with pytest.raises(WorkerLostError, match="went away or fell silent before its part of the round was done"):
+            workers.together(last_breath, [1], workers.members())
+        cluster.start_worker("")
+        with pytest.raises(TemporaryError, match="deadly: no worker came within 2 s"):
+            workers.map(last_breath, [1], label="deadly")
 
 
 def test_silence_is_counted_from_when_a_heartbeat_was_last_seen_to_change() -> None:
