@@ -6,10 +6,12 @@ Another version of this program may store, draw or round something differently, 
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pipeline.errors import ServiceError
+from pipeline.workers import Endings
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -20,18 +22,17 @@ ANSWER_S = 20.0
 
 def check_sources(client: Client) -> None:
     """Raises ServiceError when a worker has other source files than this process, or none."""
-    from distributed import wait
-
     digest_of_sources = _digest()
     ours = digest_of_sources()
     addresses = client.scheduler_info(n_workers=-1)["workers"]
     asked = {client.submit(digest_of_sources, workers=[address], pure=False, priority=1): address for address in addresses}
-    if not asked:
-        return
-    with contextlib.suppress(TimeoutError), client.as_current():
-        wait(list(asked), timeout=ANSWER_S)
-    others = {address: future.result() for future, address in asked.items() if future.status == "finished"}
-    others = {address: found for address, found in others.items() if found != ours}
+    answers: dict[str, str] = {}
+    endings, deadline = Endings(client, asked), time.monotonic() + ANSWER_S
+    for _ in asked:
+        if ended := endings.next(max(0.0, deadline - time.monotonic())):
+            with contextlib.suppress(Exception):  # one that died or cannot read a file is not judged either
+                answers[asked[ended[0]]] = ended[1].result()
+    others = {address: found for address, found in answers.items() if found != ours}
     client.cancel(list(asked))
     if others:
         address, found = min(others.items())

@@ -150,7 +150,7 @@ class DaskWorkers:
         alive = time.monotonic()
         try:
             with _dask_errors(label):
-                endings = _Endings(self._client, futures)
+                endings = Endings(self._client, futures)
                 for _ in items:
                     while not (ended := endings.next(PRESENCE_CHECK_S)):
                         # A scheduler that is not ours may wait for a worker for ever.
@@ -245,7 +245,7 @@ class DaskWorkers:
         A task pinned to a worker that died waits for that address for ever (and, allowed elsewhere, is forgotten when for a
         moment there is no worker at all), and so does the result of one that is done but was not fetched yet.
         """
-        endings = _Endings(self._client, addresses)
+        endings = Endings(self._client, addresses)
         waiting = set(addresses)
         while waiting:
             if ended := endings.next(PRESENCE_CHECK_S):
@@ -292,7 +292,7 @@ class DaskWorkers:
             )
 
 
-class _Endings:
+class Endings:
     """The ends of tasks, results fetched, as they come.
 
     Fetching is part of the waiting: the worker that has a result may go away before it is fetched, the task is then to be
