@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import mmap
 import os
 import select
 import shutil
@@ -32,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import TemporaryError
+from pipeline.huge_pages import map_shared
 
 ATTENTION_S = 0.2
 """How often someone who waits looks whether the attempt was abandoned."""
@@ -304,10 +304,7 @@ def _checked(directory: Path) -> Path:
 
 
 def shared_array(path: Path, shape: tuple[int, int]) -> NDArray[np.float32]:
-    """A float32 array of zeros on a file that several processes map; whoever comes first creates it.
-
-    The space is reserved before it is mapped: a full /dev/shm is an error here, not a SIGBUS in a kernel later.
-    """
+    """A float32 array of zeros on a file that several processes map; whoever comes first creates it."""
     size = max(1, shape[0] * shape[1] * 4)
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
@@ -315,11 +312,9 @@ def shared_array(path: Path, shape: tuple[int, int]) -> NDArray[np.float32]:
         # Whoever opened the meeting place gave up, or something cleaned it away: nothing that another attempt would not mend.
         raise PeerLostError(f"{path.parent} went away before all workers of the round had met there") from None
     try:
-        try:
-            os.posix_fallocate(descriptor, 0, size)
-        except OSError as error:
-            raise TemporaryError(f"{path}: cannot reserve {size:,} bytes of shared memory ({error.strerror})") from error
-        mapped = mmap.mmap(descriptor, size)
+        mapped = map_shared(descriptor, size)
+    except OSError as error:
+        raise TemporaryError(f"{path}: cannot reserve {size:,} bytes of shared memory ({error.strerror})") from error
     finally:
         os.close(descriptor)
     return np.frombuffer(mapped, np.float32, count=shape[0] * shape[1]).reshape(shape)

@@ -177,6 +177,8 @@ def _train_steps(group: LaneGroup, task: RoundTask) -> RoundResult:
     resident = Residency(kernels, group)
     artefact = store.load_artefact(Path(task.shards))
     rows = shard_stage.Rows(artefact, halo=task.window)
+    for lane in group.lanes:
+        rows.open(*task.plan.slice(lane, task.round.first, task.round.last))
     losses: list[StepLoss] = []
     train_seconds = merge_seconds = 0.0
     for stint in task.plan.stints(task.round):

@@ -14,7 +14,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -165,6 +165,13 @@ class Rows:
         self._halo = halo
         self._part_starts = [0, *accumulate(part.rows for part in shards.manifest.parts)]
         self._opened: dict[int, list[tuple[int, Stream]]] = {}
+
+    def open(self, start: int, stop: int) -> None:
+        """Maps and checks the files of rows [start, stop) now. Lanes do that together at the beginning of a round; otherwise
+        each would do it when it comes to a file, and the others would wait for it."""
+        for index, (first, last) in enumerate(pairwise(self._part_starts)):
+            if max(0, start - self._halo) < last and first < stop + self._halo:
+                self._pieces_of_part(index)
 
     def between(self, start: int, stop: int) -> tuple[Stream, int, int]:
         """(stream, first, last): rows [start, stop) as rows [first, last) of a stream that holds up to `halo` more on

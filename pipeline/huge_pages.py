@@ -1,0 +1,65 @@
+"""Parameters in pages of 2 MiB: a lane reads and writes rows all over its matrices, and the processor keeps the addresses of
+far fewer small pages than they fill. Two lanes train a token in an eighth less time
+(infra/benchmarks/records/kernel-steps-2026-11-21.md).
+
+Memory of one process gets such pages because NumPy asks for them. Shared memory does not: Linux leaves them off there
+(`shmem_enabled` is `never`), and `mmap` gives it addresses that no such page can begin at. Since Linux 6.1 a process can ask
+for them by name (MADV_COLLAPSE), whatever is set. All of this is only speed: where it is refused, small pages stay.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import sys
+
+HUGE_PAGE = 2 << 20
+_MADV_COLLAPSE = 25  # linux/mman.h; the mmap module does not name it
+
+
+def map_shared(descriptor: int, size: int) -> memoryview:
+    """The first `size` bytes of a file, shared with every process that maps it; zeros where nothing was written before.
+    Unmapped when nothing refers to it any more.
+
+    All of it is reserved before anyone uses it: a full disk is an OSError here, not a SIGBUS in a kernel later.
+    """
+    if sys.platform != "linux" or size < HUGE_PAGE:
+        os.posix_fallocate(descriptor, 0, size)
+        return memoryview(mmap.mmap(descriptor, size))
+    # One small page of each huge one is enough for it to be asked for, and then the others are never made.
+    os.ftruncate(descriptor, size)
+    for begin in range(0, size, HUGE_PAGE):
+        os.pwrite(descriptor, b"\0", begin)
+    memory = _map_at_boundary(descriptor, size)
+    _collapse(memory)
+    os.posix_fallocate(descriptor, 0, size)
+    return memory
+
+
+def _map_at_boundary(descriptor: int, size: int) -> memoryview:
+    """Addresses for more than is needed, then the file at the first boundary among them. The object that holds the addresses
+    gives all of them back when it goes."""
+    addresses = mmap.mmap(-1, size + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    begin = ctypes.addressof(ctypes.c_char.from_buffer(addresses))
+    skipped = -begin % HUGE_PAGE
+    _map_at(begin + skipped, size, descriptor)
+    return memoryview(addresses)[skipped : skipped + size]
+
+
+def _map_at(address: int, size: int, descriptor: int) -> None:
+    map_fixed = 0x10  # MAP_FIXED: at this address, in place of what is mapped there
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+    found = libc.mmap(address, size, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED | map_fixed, descriptor, 0)
+    if found != address:
+        error = ctypes.get_errno()
+        raise OSError(error, f"cannot map {size:,} bytes of shared memory")
+
+
+def _collapse(memory: memoryview) -> None:
+    """Puts huge pages in the place of the small ones, as far as that is granted; the end, less than one, stays."""
+    madvise = ctypes.CDLL(None).madvise
+    madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    madvise(ctypes.addressof(ctypes.c_char.from_buffer(memory)), len(memory) // HUGE_PAGE * HUGE_PAGE, _MADV_COLLAPSE)

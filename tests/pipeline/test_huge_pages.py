@@ -1,0 +1,76 @@
+"""Shared parameters in huge pages where Linux gives them; the same memory for everyone in either case."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from pipeline.exchange import shared_array
+from pipeline.huge_pages import HUGE_PAGE
+
+Pair = tuple[NDArray[np.float32], NDArray[np.float32]]
+ROWS = (3 * HUGE_PAGE // 400 + 1, 100)  # a little more than three huge pages
+
+
+def kilobytes_in_huge_pages(array: NDArray[np.float32]) -> int:
+    """Of the mapping that holds the array, as the kernel tells it."""
+    inside = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        first, *rest = line.split()
+        if "-" in first and not first.endswith(":"):
+            low, high = (int(bound, 16) for bound in first.split("-"))
+            inside = low <= array.ctypes.data < high
+        elif inside and first == "ShmemPmdMapped:":
+            return int(rest[0])
+    raise AssertionError("no mapping holds the array")
+
+
+def kernel_gives_them() -> bool:
+    """Linux 6.1 or newer, not told to deny them."""
+    if sys.platform != "linux" or tuple(map(int, platform.release().split(".")[:2])) < (6, 1):
+        return False
+    setting = Path("/sys/kernel/mm/transparent_hugepage/shmem_enabled")
+    return setting.exists() and "[deny]" not in setting.read_text() and os.access("/dev/shm", os.W_OK)
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Pair:
+    """The same shared array, mapped twice."""
+    folder = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else tmp_path
+    path = folder / f"w2v-test-{os.getpid()}"
+    try:
+        return shared_array(path, ROWS), shared_array(path, ROWS)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def test_a_large_shared_array_is_one_memory_of_zeros_wherever_it_is_mapped(pair: Pair) -> None:
+    mine, other = pair
+    assert not mine.any()
+    mine[0, 0] = mine[-1, -1] = 9
+    other[1, 1] = 7
+    assert other[0, 0] == other[-1, -1] == 9
+    assert mine[1, 1] == 7
+
+
+@pytest.mark.skipif(not kernel_gives_them(), reason="this kernel puts no shared memory into huge pages")
+def test_a_large_shared_array_lies_in_huge_pages(pair: Pair) -> None:
+    for array in pair:
+        array[:] = 1
+        assert array.ctypes.data % HUGE_PAGE == 0
+        assert kilobytes_in_huge_pages(array) == 3 * HUGE_PAGE // 1024
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_that_nothing_refers_to_is_given_back(tmp_path: Path) -> None:
+    array = shared_array(tmp_path / "x", ROWS)
+    mapped = f"{tmp_path}/x"
+    assert mapped in Path("/proc/self/maps").read_text()
+    del array
+    assert mapped not in Path("/proc/self/maps").read_text()
