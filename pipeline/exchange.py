@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import TemporaryError
-from pipeline.huge_pages import map_shared
+from pipeline.huge_pages import map_shared, reserve
 
 ATTENTION_S = 0.2
 """How often someone who waits looks whether the attempt was abandoned."""
@@ -303,18 +303,35 @@ def _checked(directory: Path) -> Path:
     return directory
 
 
-def shared_array(path: Path, shape: tuple[int, int]) -> NDArray[np.float32]:
-    """A float32 array of zeros on a file that several processes map; whoever comes first creates it."""
-    size = max(1, shape[0] * shape[1] * 4)
+def make_shared_array(path: Path, shape: tuple[int, int]) -> NDArray[np.float32]:
+    """A float32 array of zeros on a new file, which other processes can open. Raises TemporaryError when there is no room."""
+    size = _bytes_of(shape)
+    with _opened(path, os.O_CREAT) as descriptor:
+        try:
+            reserve(descriptor, size)
+        except OSError as error:
+            raise TemporaryError(f"{path}: cannot reserve {size:,} bytes of shared memory ({error.strerror})") from error
+    return open_shared_array(path, shape)
+
+
+def open_shared_array(path: Path, shape: tuple[int, int]) -> NDArray[np.float32]:
+    """The array that another process made there."""
+    with _opened(path, 0) as descriptor:
+        return np.frombuffer(map_shared(descriptor, _bytes_of(shape)), np.float32, count=shape[0] * shape[1]).reshape(shape)
+
+
+def _bytes_of(shape: tuple[int, int]) -> int:
+    return max(1, shape[0] * shape[1] * 4)
+
+
+@contextlib.contextmanager
+def _opened(path: Path, flags: int) -> Iterator[int]:
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | flags, 0o600)
     except FileNotFoundError:
         # Whoever opened the meeting place gave up, or something cleaned it away: nothing that another attempt would not mend.
         raise PeerLostError(f"{path.parent} went away before all workers of the round had met there") from None
     try:
-        mapped = map_shared(descriptor, size)
-    except OSError as error:
-        raise TemporaryError(f"{path}: cannot reserve {size:,} bytes of shared memory ({error.strerror})") from error
+        yield descriptor
     finally:
         os.close(descriptor)
-    return np.frombuffer(mapped, np.float32, count=shape[0] * shape[1]).reshape(shape)

@@ -18,33 +18,34 @@ HUGE_PAGE = 2 << 20
 _MADV_COLLAPSE = 25  # linux/mman.h; the mmap module does not name it
 
 
-def map_shared(descriptor: int, size: int) -> memoryview:
-    """The first `size` bytes of a file, shared with every process that maps it; zeros where nothing was written before.
-    Unmapped when nothing refers to it any more.
-
-    All of it is reserved before anyone uses it: a full disk is an OSError here, not a SIGBUS in a kernel later.
-    """
-    if sys.platform != "linux" or size < HUGE_PAGE:
-        os.posix_fallocate(descriptor, 0, size)
-        return memoryview(mmap.mmap(descriptor, size))
-    # One small page of each huge one is enough for it to be asked for, and then the others are never made.
-    os.ftruncate(descriptor, size)
-    for begin in range(0, size, HUGE_PAGE):
-        os.pwrite(descriptor, b"\0", begin)
-    memory = _map_at_boundary(descriptor, size)
-    _collapse(memory)
+def reserve(descriptor: int, size: int) -> None:
+    """Makes a file of zeros of this size, in huge pages where that is granted. All of it is there before anyone uses it: a
+    full disk is an OSError here, not a SIGBUS in a kernel later."""
+    if _can_be_huge(size):
+        # One small page of each huge one is enough for it to be asked for, and then the others are never made.
+        os.ftruncate(descriptor, size)
+        for begin in range(0, size, HUGE_PAGE):
+            os.pwrite(descriptor, b"\0", begin)
+        _collapse(map_shared(descriptor, size))
     os.posix_fallocate(descriptor, 0, size)
-    return memory
 
 
-def _map_at_boundary(descriptor: int, size: int) -> memoryview:
-    """Addresses for more than is needed, then the file at the first boundary among them. The object that holds the addresses
-    gives all of them back when it goes."""
+def map_shared(descriptor: int, size: int) -> memoryview:
+    """The file's first `size` bytes, shared with every process that maps it; unmapped when nothing refers to it any more.
+    A page counts as memory of this process from when it is first touched."""
+    if not _can_be_huge(size):
+        return memoryview(mmap.mmap(descriptor, size))
+    # Addresses for more than is needed, then the file at the first boundary among them. The object that holds the addresses
+    # gives all of them back when it goes.
     addresses = mmap.mmap(-1, size + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     begin = ctypes.addressof(ctypes.c_char.from_buffer(addresses))
     skipped = -begin % HUGE_PAGE
     _map_at(begin + skipped, size, descriptor)
     return memoryview(addresses)[skipped : skipped + size]
+
+
+def _can_be_huge(size: int) -> bool:
+    return sys.platform == "linux" and size >= HUGE_PAGE
 
 
 def _map_at(address: int, size: int, descriptor: int) -> None:

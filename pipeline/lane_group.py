@@ -12,7 +12,7 @@ The fold sees the same numbers in the same lane order wherever the lanes are, so
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -25,10 +25,11 @@ from pipeline.exchange import (
     Barrier,
     NoBarrier,
     close_meeting_place,
+    make_shared_array,
     meet,
     open_meeting_place,
+    open_shared_array,
     remove_deserted_places,
-    shared_array,
 )
 from pipeline.failpoints import reach
 from w2v_core.kernels import Kernels, Merge
@@ -88,8 +89,14 @@ def open_group(key: str, places: tuple[Place, ...], participant: int, shape: tup
     """This worker's lanes with memory for parameters of this shape (rows, padded floats), after all workers have met."""
     errands = errands_of(places, participant)
     has_one_lane = places[-1].last_lane == 1
-    names = ["base"] + ([] if has_one_lane else [f"lane-{lane}" for lane in errands.lanes])
-    arrays, barrier = _open_memory(f"{key}/{errands.host.start}", names, errands.host, participant, shape, patience_s)
+    makers = {"base.w_in": errands.host[0], "base.w_out": errands.host[-1]}
+    if not has_one_lane:
+        makers |= {
+            f"lane-{lane}.{matrix}": index
+            for index in errands.host for lane in places[index].lanes for matrix in ("w_in", "w_out")
+        }  # fmt: skip
+    arrays, barrier = _open_memory(f"{key}/{errands.host.start}", makers, errands.host, participant, shape, patience_s)
+    pairs = list(zip(arrays[::2], arrays[1::2], strict=True))
     links = None
     if errands.agents:
         # Only rounds that span hosts need distributed here.
@@ -106,8 +113,8 @@ def open_group(key: str, places: tuple[Place, ...], participant: int, shape: tup
         places=places,
         participant=participant,
         errands=errands,
-        base=arrays[0],
-        copies=dict(zip(errands.lanes, arrays[1:] or arrays, strict=True)),
+        base=pairs[0],
+        copies=dict(zip(errands.lanes, pairs[1:] or pairs, strict=True)),
         barrier=barrier,
         links=links,
         pool=ThreadPoolExecutor(max_workers=max(1, places[participant].threads), thread_name_prefix="lane"),
@@ -115,20 +122,26 @@ def open_group(key: str, places: tuple[Place, ...], participant: int, shape: tup
 
 
 def _open_memory(
-    key: str, names: Sequence[str], host: range, participant: int, shape: tuple[int, int], patience_s: float
-) -> tuple[list[Matrices], Barrier]:
-    """A pair of matrices for every name, shared by the participants of this host, and the barrier they meet at."""
+    key: str, makers: Mapping[str, int], host: range, participant: int, shape: tuple[int, int], patience_s: float
+) -> tuple[list[NDArray[np.float32]], Barrier]:
+    """A matrix for every name, shared by the participants of this host, and the barrier they meet at.
+
+    `makers`: which participant makes a matrix. On a virtual machine fresh memory may take a millisecond a MiB, so they share
+    the work.
+    """
     if len(host) == 1:
         remove_deserted_places()
-        return [(aligned_zeros(shape), aligned_zeros(shape)) for _ in names], NoBarrier()
+        return [aligned_zeros(shape) for _ in makers], NoBarrier()
     is_first = participant == host.start
-    place = open_meeting_place(key, shape[0] * shape[1] * 4 * 2 * len(names), is_first, patience_s)
+    place = open_meeting_place(key, shape[0] * shape[1] * 4 * len(makers), is_first, patience_s)
     try:
         reach("meet", participant)
         barrier = meet(place, participant - host.start, len(host), patience_s)
-        arrays = [(shared_array(place / f"{name}.w_in", shape), shared_array(place / f"{name}.w_out", shape)) for name in names]
+        arrays = {name: make_shared_array(place / name, shape) for name, maker in makers.items() if maker == participant}
         barrier.wait()
-        return arrays, barrier
+        arrays |= {name: open_shared_array(place / name, shape) for name in makers.keys() - arrays.keys()}
+        barrier.wait()
+        return [arrays[name] for name in makers], barrier
     finally:
         # Everyone has the files mapped (or the round is lost): their names are not needed any more.
         if is_first:

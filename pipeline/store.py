@@ -25,10 +25,10 @@ import os
 import shutil
 import socket
 import uuid
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -149,7 +149,9 @@ def write_file(path: Path, write: Callable[[Any], None], *, rows: int = 0, token
             reach("write", path.name)
             if durable:
                 os.fsync(file.fileno())
+            hashed = _identity_of(path, hashing.sha256.hexdigest(), os.fstat(file.fileno()))
         os.replace(temporary, path)
+        _remember(hashed)
         if durable:
             sync_directory(path.parent)
         reach("written", path.name)
@@ -382,14 +384,18 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
 def map_arrow(directory: Path, part: Part) -> pa.Table:
     """The table of an Arrow file, mapped into memory; raises DamagedError unless its bytes are those that were written.
 
-    A process reads a file to check it once; after that, only if its size or its time of change differ.
+    A process reads a file to check it once, or not at all if it has hashed its bytes when it wrote them; after that, only if
+    its size or its time of change differ.
     """
     import pyarrow as pa
 
     path = directory / part.name
     try:
-        found = path.stat()
-        _check_once(str(directory), part, found.st_size, found.st_mtime_ns, found.st_ino)
+        found = _identity_of(path, part.sha256, path.stat())
+        if found not in _hashed:
+            if damage := check_part(directory, part):
+                raise DamagedError(f"{damage}; run again to rebuild it", str(directory))
+            _remember(found)
         with pa.memory_map(str(path)) as mapped:
             return pa.ipc.open_file(mapped).read_all()
     except FileNotFoundError:
@@ -398,10 +404,21 @@ def map_arrow(directory: Path, part: Part) -> pa.Table:
         raise DamagedError(f"{path}: damaged ({error}); run again to rebuild it", str(directory)) from None
 
 
-@lru_cache(maxsize=4096)
-def _check_once(directory: str, part: Part, size: int, mtime_ns: int, inode: int) -> None:
-    if damage := check_part(Path(directory), part):
-        raise DamagedError(f"{damage}; run again to rebuild it", directory)
+_Identity = tuple[str, str, int, int, int]
+_hashed: OrderedDict[_Identity, None] = OrderedDict()
+"""The last files whose bytes this process has hashed, in that order."""
+_HASHED_FILES = 4096
+
+
+def _identity_of(path: Path, sha256: str, found: os.stat_result) -> _Identity:
+    """Another one as soon as somebody writes to the file or puts another in its place."""
+    return str(path), sha256, found.st_size, found.st_mtime_ns, found.st_ino
+
+
+def _remember(hashed: _Identity) -> None:
+    while len(_hashed) >= _HASHED_FILES:
+        _hashed.popitem(last=False)
+    _hashed[hashed] = None
 
 
 def iterate_artefacts(workdir: Path) -> Iterator[Path]:

@@ -20,7 +20,7 @@ from pipeline import assembly, lanes, layered, memory, probe, store
 from pipeline import shards as shard_stage
 from pipeline import vocab as vocabulary
 from pipeline.config import RunConfig, Train
-from pipeline.crew import seat
+from pipeline.crew import block_of, seat
 from pipeline.errors import DamagedError, TemporaryError
 from pipeline.failpoints import reach
 from pipeline.roster import Roster
@@ -219,7 +219,6 @@ def _run_round(
     reach("round", f"{round_plan.round}.{attempts.number}")
     assert attempts.crew is not None
     started = time.monotonic()
-    ahead: list[shard_stage.ShardTask] = []
     if training.train.engine == "layers":
         results = workers.together(layered.run_epoch, [_epoch_task(training, plan, shards, checkpoint)], attempts.crew)
     else:
@@ -229,13 +228,13 @@ def _run_round(
     return _Done(
         record=_record(training, plan, round_plan, history, results, time.monotonic() - started),
         blocks=sorted((part for result in results for part in result.blocks), key=lambda part: part.name),
-        shards=[results[index % len(results)].shards[index // len(results)] for index in range(len(ahead))],
+        shards=[part for result in results for part in result.shards],
     )
 
 
 def _shards_ahead(training: Training, plan: EpochPlan, round_plan: Round, attempts: _Attempts) -> list[shard_stage.ShardTask]:
     """The next epoch's shards, if the crew shall make them as soon as its lanes are done with this epoch: that spares a trip
-    to the driver, and every worker meets the same parts again. Not if there are workers without a lane, who can help."""
+    to the driver, and a worker trains on much of what it made itself. Not if there are workers without a lane, who can help."""
     config, tokens, vocab, workdir = training.config, training.tokens, training.vocab, training.workdir
     if round_plan is not plan.rounds[-1] or plan.epoch + 1 == training.train.epochs or attempts.spare:
         return []
@@ -270,7 +269,7 @@ def _round_tasks(
             checkpoint_after=str(_checkpoint_directory(training, round_plan.round)) if round_plan.checkpoint else None,
             patience_s=PATIENCE_S,
             is_last=round_plan.round == training.train.epochs * training.schedule.rounds - 1,
-            shards_ahead=tuple(ahead[index :: len(crew)]),
+            shards_ahead=tuple(ahead[slice(*block_of(len(ahead), index, len(crew)))]),
         )
         for index in range(len(crew))
     ]

@@ -20,11 +20,12 @@ from pipeline.exchange import (
     abandon,
     close_meeting_place,
     host_key,
+    make_shared_array,
     meet,
     open_meeting_place,
+    open_shared_array,
     part_of_attempt,
     remove_deserted_places,
-    shared_array,
 )
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -35,7 +36,10 @@ def take_part(key: str, participant: int, participants: int, rounds: int, pipe: 
     try:
         place = open_meeting_place(key, 1 << 16, participant == 0, 20)
         barrier = meet(place, participant, participants, 20)
-        rows = shared_array(place / "rows", (participants, 1024))
+        rows = make_shared_array(place / "rows", (participants, 1024)) if participant == 0 else None
+        barrier.wait()
+        if rows is None:
+            rows = open_shared_array(place / "rows", (participants, 1024))
         barrier.wait()
         if participant == 0:
             close_meeting_place(place)
@@ -114,7 +118,7 @@ def test_the_meeting_place_is_private_to_this_user() -> None:
 
 def hold_place(key: str, pipe: Connection) -> None:
     place = open_meeting_place(key, 1, first=True, patience_s=1)
-    shared_array(place / "rows", (3, 16))
+    make_shared_array(place / "rows", (3, 16))
     pipe.send(str(place))
     time.sleep(100)
 
@@ -163,8 +167,8 @@ def test_who_waits_for_a_frozen_process_stops_when_the_attempt_is_abandoned() ->
 
 def test_shared_arrays_start_at_zero_and_are_one_memory() -> None:
     with tempfile.TemporaryDirectory() as directory:
-        first = shared_array(Path(directory) / "x", (3, 16))
-        second = shared_array(Path(directory) / "x", (3, 16))
+        first = make_shared_array(Path(directory) / "x", (3, 16))
+        second = open_shared_array(Path(directory) / "x", (3, 16))
         assert not first.any()
         first[1, 2] = 5
         assert second[1, 2] == 5
@@ -174,7 +178,7 @@ def test_shared_arrays_start_at_zero_and_are_one_memory() -> None:
 
 def test_no_room_for_shared_memory_is_an_error_before_anything_is_mapped(small_disk: Path) -> None:
     with pytest.raises(Exception, match="cannot reserve 40,000,000 bytes of shared memory"):
-        shared_array(small_disk / "x", (100_000, 100))
+        make_shared_array(small_disk / "x", (100_000, 100))
 
 
 def test_the_host_key_is_the_same_in_every_process_of_this_host() -> None:
@@ -184,4 +188,4 @@ def test_the_host_key_is_the_same_in_every_process_of_this_host() -> None:
 
 def test_a_meeting_place_that_went_away_is_a_lost_round_that_can_be_run_again(tmp_path: Path) -> None:
     with pytest.raises(PeerLostError, match=r"gone went away before all workers of the round had met there"):
-        shared_array(tmp_path / "gone" / "x", (3, 16))
+        open_shared_array(tmp_path / "gone" / "x", (3, 16))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.exchange import shared_array
+from pipeline.exchange import make_shared_array, open_shared_array
 from pipeline.huge_pages import HUGE_PAGE
 
 Pair = tuple[NDArray[np.float32], NDArray[np.float32]]
@@ -45,7 +45,7 @@ def pair(tmp_path: Path) -> Pair:
     folder = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else tmp_path
     path = folder / f"w2v-test-{os.getpid()}"
     try:
-        return shared_array(path, ROWS), shared_array(path, ROWS)
+        return make_shared_array(path, ROWS), open_shared_array(path, ROWS)
     finally:
         path.unlink(missing_ok=True)
 
@@ -69,7 +69,7 @@ def test_a_large_shared_array_lies_in_huge_pages(pair: Pair) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_that_nothing_refers_to_is_given_back(tmp_path: Path) -> None:
-    array = shared_array(tmp_path / "x", ROWS)
+    array = make_shared_array(tmp_path / "x", ROWS)
     mapped = f"{tmp_path}/x"
     assert mapped in Path("/proc/self/maps").read_text()
     del array

@@ -92,6 +92,31 @@ def test_a_flip_in_a_manifest_that_leaves_its_meaning_is_found_too(tmp_path: Pat
         store.load_artefact(made.directory)
 
 
+def test_a_mapped_file_is_hashed_unless_this_process_wrote_it_and_nobody_touched_it_since(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed = []
+    check = store.check_part
+    monkeypatch.setattr(store, "check_part", lambda directory, part: hashed.append(part.name) or check(directory, part))
+    table = pa.table({"token": pa.array(range(1000), pa.int32())})
+    part = store.write_arrow(tmp_path / "part", table)
+    assert store.map_arrow(tmp_path, part).equals(table)
+    assert hashed == []
+    os.utime(tmp_path / "part")
+    for _ in range(2):
+        assert store.map_arrow(tmp_path, part).equals(table)
+    assert hashed == ["part"]
+
+    found = (tmp_path / "part").stat()
+    flipped = bytearray((tmp_path / "part").read_bytes())
+    flipped[len(flipped) // 2] ^= 1
+    (tmp_path / "other").write_bytes(flipped)
+    os.utime(tmp_path / "other", ns=(found.st_atime_ns, found.st_mtime_ns))
+    (tmp_path / "other").rename(tmp_path / "part")  # another file of the same size and age
+    with pytest.raises(DamagedError, match=r"part: its content changed \(SHA-256 differs\); run again to rebuild it"):
+        store.map_arrow(tmp_path, part)
+
+
 def test_damaged_files_are_removed_and_intact_ones_kept(tmp_path: Path) -> None:
     artefact = make_artefact(tmp_path)
     os.truncate(artefact.path("facts.json"), 3)
