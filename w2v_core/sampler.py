@@ -26,10 +26,16 @@ LARGEST_TABLE = 1 << 26
 def mix64(seed: int, counters: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """64 random bits for each counter of the stream `seed`; same shape as `counters`, uint64, arithmetic modulo 2**64."""
     # The scalar product and sum wrap by design; only array operations are silent about it, so they come first.
-    z = (counters + np.uint64(1)) * np.uint64(GAMMA) + np.uint64(seed & _MASK)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(MIX_1)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(MIX_2)
-    return z ^ (z >> np.uint64(31))
+    z = counters + np.uint64(1)
+    z *= np.uint64(GAMMA)
+    z += np.uint64(seed & _MASK)
+    shifted = z >> np.uint64(30)
+    z ^= shifted
+    z *= np.uint64(MIX_1)
+    z ^= np.right_shift(z, np.uint64(27), out=shifted)
+    z *= np.uint64(MIX_2)
+    z ^= np.right_shift(z, np.uint64(31), out=shifted)
+    return z
 
 
 def random_bits(seed: int, counter: int) -> int:

@@ -147,7 +147,7 @@ def initial_parameters(vocab_size: int, vector_size: int, seed: int) -> tuple[Fl
 
 def fill_initial(w_in_RD: FloatRows, first_row: int, vector_size: int, seed: int) -> None:
     """Writes the initial values of rows first_row … of W_in into `w_in_RD`, which is zero (so is W_out's beginning)."""
-    rows_at_once = max(1, (1 << 14) // vector_size)
+    rows_at_once = max(1, (1 << 13) // vector_size)
     for first in range(0, len(w_in_RD), rows_at_once):
         rows_RD = w_in_RD[first : first + rows_at_once, :vector_size]
         begin = (first_row + first) * vector_size

@@ -24,27 +24,29 @@ def _draw(
     local_ids_M: Any, sentence_ends_S: Any, words: Any, window: Any, shrink: Any, seed: Any,
     tokens_N: Any, left_N: Any, right_N: Any,
 ) -> Any:  # fmt: skip
-    row: Any = 0
-    position: Any = 0
-    wide = np.uint64(window)
+    # Unsigned, so that no index can be negative: Numba would look for that at every one of them.
+    row: Any = np.uint64(0)
+    position: Any = np.uint64(0)
+    one, wide = np.uint64(1), np.uint64(window)
     for sentence in range(sentence_ends_S.shape[0]):
-        first = row
-        for position in range(position, sentence_ends_S[sentence]):  # noqa: B020 - goes on where the last one ended
-            word = words[local_ids_M[position]]
+        first, end = row, np.uint64(sentence_ends_S[sentence])
+        while position < end:
+            word = words[np.uint64(local_ids_M[position])]
             word_id = np.int32(np.int64(word) >> np.int64(32))
-            draw = _mix(seed, np.uint64(position))
-            width = np.uint64(1) + ((draw >> np.uint64(32)) * wide >> np.uint64(32)) if shrink else wide
+            draw = _mix(seed, position)
+            width = one + ((draw >> np.uint64(32)) * wide >> np.uint64(32)) if shrink else wide
             # Written whether kept or not, and counted if kept: half of all tokens are dropped, in no order that a
             # processor could predict, and a wrong guess costs more than the three stores.
             tokens_N[row] = word_id
-            left_N[row] = np.uint8(min(np.int64(width), row - first))
+            left_N[row] = np.uint8(min(width, row - first))
             right_N[row] = np.uint8(width)
-            row += np.int64((draw & np.uint64(0xFFFFFFFF)) <= (word & np.uint64(0xFFFFFFFF))) & np.int64(word_id >= 0)
-        position = sentence_ends_S[sentence]
+            row += np.uint64((draw & np.uint64(0xFFFFFFFF)) <= (word & np.uint64(0xFFFFFFFF))) & np.uint64(word_id >= 0)
+            position += one
         # Only the last `window` rows of a sentence can reach past its end.
-        for tail in range(max(first, row - window), row):
-            right_N[tail] = np.uint8(min(np.int64(right_N[tail]), row - 1 - tail))
-    return row
+        last = np.int64(row)
+        for tail in range(max(np.int64(first), last - window), last):
+            right_N[tail] = np.uint8(min(np.int64(right_N[tail]), last - 1 - tail))
+    return np.int64(row)
 
 
 def draw_stream(
