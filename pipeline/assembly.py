@@ -7,6 +7,7 @@ padding and written where they belong.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -63,20 +64,34 @@ def write_vectors(
 ) -> list[store.Part]:
     """The parts of vectors/: what `WordVectors.load` reads, and W_out. Raises DataError for numbers that are not finite."""
     w_in, w_out = (CheckpointMatrix(checkpoint, matrix, vector_size) for matrix in MATRICES)
-    for name, matrix in zip(MATRICES, (w_in, w_out), strict=True):
-        if not all(np.isfinite(block).all() for block in _blocks(matrix)):
-            raise DataError(f"training ended with numbers in {name} that are not finite; run again with a lower train.alpha")
+    # Both at a time: most of it is hashing and waiting for the disk.
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        context = pool.submit(_write_context, w_out, directory)
+        return [*_write_w_in(w_in, words, counts, directory), context.result()]
+
+
+def _write_w_in(w_in: CheckpointMatrix, words: Sequence[str], counts: NDArray[np.int64], directory: Path) -> list[store.Part]:
+    _expect_finite("w_in", w_in)
     try:
         written = vector_files.save(directory, words, w_in, counts)
     except OSError as error:
         raise store.explain_os_error(error, directory) from error
-    parts = [store.existing_part(path, directory, rows=len(w_in)) for path in written]
+    return [store.existing_part(path, directory, rows=len(w_in)) for path in written]
 
-    def write_context(file: Any) -> None:
+
+def _write_context(w_out: CheckpointMatrix, directory: Path) -> store.Part:
+    _expect_finite("w_out", w_out)
+
+    def write(file: Any) -> None:
         for chunk in vector_files.npy_chunks(w_out):
             file.write(chunk)
 
-    return [*parts, store.write_file(directory / CONTEXT, write_context, rows=len(w_out))]
+    return store.write_file(directory / CONTEXT, write, rows=len(w_out))
+
+
+def _expect_finite(name: str, matrix: CheckpointMatrix) -> None:
+    if not all(np.isfinite(block).all() for block in _blocks(matrix)):
+        raise DataError(f"training ended with numbers in {name} that are not finite; run again with a lower train.alpha")
 
 
 def _blocks(matrix: CheckpointMatrix) -> Iterator[NDArray[np.float32]]:

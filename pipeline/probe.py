@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib
 import platform
 import threading
 from collections import Counter
@@ -108,11 +109,13 @@ def numbers_of(train: Train) -> Numbers:
 
 
 def warm_up(train: Train) -> threading.Thread:
-    """Loads the kernels in the background by computing the sample; errors wait for the first round, which names them."""
+    """Loads the kernels in the background by computing the sample, and all else that a round needs; errors wait for the first
+    round, which names them."""
 
     def load() -> None:
         with contextlib.suppress(Exception):
             numbers_of(train)
+            importlib.import_module("pipeline.roster")
 
     thread = threading.Thread(target=load, name=WARM_UP, daemon=True)
     thread.start()

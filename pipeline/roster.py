@@ -87,6 +87,7 @@ class Roster:
             except WorkerLostError:
                 continue
             self._met |= {member.address: greeting for member, greeting in zip(strangers, greetings, strict=True)}
+            return members
         raise TemporaryError(
             f"workers come and go: {INTRODUCTIONS} times one was lost while it introduced itself; look at the workers' logs, "
             "then run the same command again, it continues"
