@@ -25,9 +25,9 @@ def sum_windows(
     e: Emitter, rows: Value, lead: Value, prefixes: Value, uppers: Value, lowers: Value, owns: Value, ahead: Value,
     targets: Value, hidden: Value, row_bytes: Value,
 ) -> None:  # fmt: skip
-    """prefix 0 = 0; prefix j + 1 = prefix j + row j; hidden t = upper t − lower t − own t, contiguous rows.
+    """prefix 0 = 0; prefix j + 1 = prefix j + row j; hidden t = upper t − lower t − own t.
 
-    The others are arrays of addresses. Target t of `targets` is taken as soon as there is prefix lead + t + 1, and uppers
+    All are arrays of addresses. Target t of `targets` is taken as soon as there is prefix lead + t + 1, and uppers
     and lowers are of those. `ahead` are rows to ask for, one a target.
     """
 
@@ -49,9 +49,8 @@ def sum_windows(
         with e.loop(e.integer(0), targets, 1, leading.state) as following:
             target = following.index
             following.next = add_row(e.builder.add(lead, target), following.state)
-            upper, lower, own = (e.load_address(addresses, target) for addresses in (uppers, lowers, owns))
+            upper, lower, own, row = (e.load_address(addresses, target) for addresses in (uppers, lowers, owns, hidden))
             ask_for_tile(e, e.load_address(ahead, target), at)
-            row = e.builder.add(hidden, e.builder.mul(target, row_bytes))
             for v in range(wide):
                 window = e.builder.fsub(e.load(upper, at[v]), e.load(lower, at[v]))
                 e.store(e.builder.fsub(window, e.load(own, at[v])), row, at[v])
@@ -66,9 +65,9 @@ def move_context(
 ) -> None:  # fmt: skip
     """begin t += gradient t; end t −= gradient t; then, in order, total += change j; row j += total − own j; change j = 0.
 
-    All but `gradients`, contiguous rows, are arrays of addresses; begins and ends lie `to_changes` bytes before the changes
-    they stand for. Row j is taken after target j, the rows from `targets` up to `count` after the last: nothing is added to
-    their changes any more. `ahead` are rows to ask for, one a target.
+    All are arrays of addresses; begins and ends lie `to_changes` bytes before the changes they stand for. Row j is taken
+    after target j, the rows from `targets` up to `count` after the last: nothing is added to their changes any more. `ahead`
+    are rows to ask for, one a target.
     """
 
     def walk(offset: Value, wide: int) -> None:
@@ -86,8 +85,8 @@ def move_context(
         with e.loop(e.integer(0), targets, 1, [e.splat(0.0)] * wide) as following:
             target = following.index
             begin, end = (e.builder.add(e.load_address(addresses, target), to_changes) for addresses in (begins, ends))
+            gradient = e.load_address(gradients, target)
             ask_for_tile(e, e.load_address(ahead, target), at)
-            gradient = e.builder.add(gradients, e.builder.mul(target, row_bytes))
             for v in range(wide):
                 value = e.load(gradient, at[v])
                 e.store(e.builder.fadd(e.load(begin, at[v]), value), begin, at[v])

@@ -146,12 +146,17 @@ def _train_cbow(
     around = span.left + span.right
     # As many rows as a target's widest window reaches, and the one behind them.
     ring_rows = around + 2
-    scratch = scratch_of(row_floats, 2 * ring_rows + 2 * BLOCK, negative)
+    scratch = scratch_of(row_floats, 2 * ring_rows + BLOCK + GROUP, negative)
     group_memory = group_memory_of(scratch, row_bytes, negative)
     prefixes = group_memory.rest
     changes = prefixes + ring_rows * row_bytes
-    hidden = changes + ring_rows * row_bytes
-    gradients = hidden + BLOCK * row_bytes
+    # A group leaves its gradients where the hidden rows of the group before were: half the memory, and it is near.
+    gradients = changes + ring_rows * row_bytes
+    stride = (GROUPS + 1) * row_bytes
+    hidden_B, gradients_B = np.empty(BLOCK, np.int64), np.empty(BLOCK, np.int64)
+    for t in range(BLOCK):
+        gradients_B[t] = gradients + t // GROUPS * stride + t % GROUPS * row_bytes
+        hidden_B[t] = gradients_B[t] + row_bytes
     lowers_B, uppers_B = np.empty(BLOCK, np.int64), np.empty(BLOCK, np.int64)
     # Of every row of W_in that a block can reach: where it is, its gradient as a target, and its places in the rings.
     reach = BLOCK + around
@@ -188,12 +193,12 @@ def _train_cbow(
         if first == start or count < BLOCK:
             for j in range(reach):
                 is_target = span.left <= j < span.left + count
-                owns_J[j] = gradients + (j - span.left) * row_bytes if is_target else group_memory.zero
+                owns_J[j] = gradients_B[j - span.left] if is_target else group_memory.zero
         if count < BLOCK:
             words_B[:] = -1
             targets_B[:] = group_memory.sink
             inverses_B[:] = np.float32(0.0)
-            op.zero_rows(hidden, row_bytes, BLOCK)
+            op.zero_rows(gradients, row_bytes, BLOCK + GROUP)
         absent = _place_targets(
             _Block(words_B, targets_B, inverses_B, lowers_B, uppers_B), tokens_N[first:last], left_N[first:last],
             right_N[first:last], span.left, prefixes_J, inverse_of, w_out, row_bytes, group_memory.sink,
@@ -201,10 +206,10 @@ def _train_cbow(
         examples += count - absent
         context.sum_windows(
             address_of(rows_J), around, address_of(prefixes_J), address_of(uppers_B), address_of(lowers_B),
-            address_of(rows_J) + 8 * span.left, address_of(targets_B), count, hidden, row_bytes,
+            address_of(rows_J) + 8 * span.left, address_of(targets_B), count, address_of(hidden_B), row_bytes,
         )  # fmt: skip
         if absent:
-            _zero_absent(words_B, count, hidden, row_bytes)
+            _zero_absent(words_B, hidden_B[:count], row_bytes)
         for group in range(min(GROUPS, count)):
             of_group = group * GROUP
             inverses = address_of(inverses_B) + 4 * of_group
@@ -214,20 +219,20 @@ def _train_cbow(
                     address_of(words_B) + 4 * of_group, address_of(targets_B) + 8 * of_group, inverses,
                     inverses if exact else address_of(ones),
                 ),
-                hidden + group * row_bytes, GROUPS * row_bytes, gradients + group * row_bytes,
+                hidden_B[group], stride, gradients_B[group],
                 address_of(noise_words) + 4 * group * negative, address_of(noise) + 8 * group * negative,
                 address_of(noise) + 8 * (group + 1) * negative, negative, row_bytes,
             )  # fmt: skip
         op.zero_rows(changes, row_bytes, ring_rows)
         context.move_context(
-            address_of(lowers_B), address_of(uppers_B), changes - prefixes, gradients,
+            address_of(lowers_B), address_of(uppers_B), changes - prefixes, address_of(gradients_B),
             address_of(next_rows_J) + 8 * around, count, address_of(changes_J), address_of(owns_J), address_of(rows_J),
             min(last + span.right, span.last) - first + span.left, row_bytes,
         )  # fmt: skip
         rows_J, next_rows_J = next_rows_J, rows_J
     # Named once more, so that Numba keeps them to the end.
     slots[0] = prefixes_J[0] + changes_J[0] + lowers_B[0] + uppers_B[0] + rows_J[0] + next_rows_J[0] + owns_J[0] + targets_B[0]
-    inverses_B[0] = ones[0] + words_B[0] + noise_words[0] + noise[0]
+    inverses_B[0] = ones[0] + words_B[0] + noise_words[0] + noise[0] + hidden_B[0] + gradients_B[0]
     return loss_of(scratch), examples, NO_BAD_NOISE
 
 
@@ -281,11 +286,11 @@ def _place_targets(
 
 
 @njit(nogil=True)
-def _zero_absent(words_B: Any, count: int, hidden: int, row_bytes: int) -> None:
+def _zero_absent(words_B: Any, hidden: Any, row_bytes: int) -> None:
     """A target without context has a hidden row of zeros; the difference of its sums may be one of rounding errors."""
-    for t in range(count):
+    for t in range(hidden.shape[0]):
         if words_B[_place(t)] < 0:
-            op.zero_rows(hidden + t * row_bytes, row_bytes, 1)
+            op.zero_rows(hidden[t], row_bytes, 1)
 
 
 # ── skip-gram ────────────────────────────────────────────────────────────────────────────────────────────────────────
