@@ -21,6 +21,7 @@ import asyncio
 import contextlib
 import threading
 import time
+import zlib
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import Future
@@ -246,8 +247,10 @@ def _parse_tag(message: dict[str, Any]) -> Tag:
 
 
 def _frame(array: NDArray[np.float32]) -> Serialized:
-    """The array's memory, as distributed passes it on untouched."""
-    return Serialized({"shape": array.shape}, [ensure_memoryview(array.data)])
+    """The array's memory, as distributed passes it on untouched, and its checksum: a damaged row would train on, and what
+    a connection without TLS has against damage is weak."""
+    memory = ensure_memoryview(array.data)
+    return Serialized({"shape": array.shape, "crc32": zlib.crc32(memory)}, [memory])
 
 
 def _array(frame: Serialized) -> NDArray[np.float32]:
@@ -256,5 +259,7 @@ def _array(frame: Serialized) -> NDArray[np.float32]:
     if not isinstance(frame, Serialized):
         raise TypeError(f"expected a frame of rows, found {type(frame).__name__}")
     (memory,) = frame.frames
+    if zlib.crc32(memory) != frame.header["crc32"]:
+        raise ValueError(f"{memoryview(memory).nbytes:,} bytes of rows arrived damaged")
     array: NDArray[np.float32] = np.ndarray(frame.header["shape"], np.float32, memory)
     return np.require(array, requirements=("C", "ALIGNED", "WRITEABLE"))

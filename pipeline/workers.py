@@ -33,6 +33,8 @@ Result = TypeVar("Result")
 Ending: TypeAlias = "concurrent.futures.Future[Any]"
 
 PRESENCE_CHECK_S = 0.5
+SCHEDULER_PATIENCE_S = 10.0
+"""How long the scheduler has to say who is there. It answers in milliseconds, and seconds when it is very busy."""
 _PAUSE_S = 0.1
 
 
@@ -262,13 +264,27 @@ class DaskWorkers:
     def _answering(self) -> dict[str, Mapping[str, Any]]:
         """The scheduler's records of the workers that answer, by address."""
         self._expect_scheduler()
-        workers = self._client.scheduler_info(n_workers=-1)["workers"]
+        workers = self._ask_scheduler()["workers"]
         self._expect_scheduler()
         answering = self._presence.answering(workers, time.monotonic())
         if silent := workers.keys() - answering.keys() - self._dropped:
             self._dropped |= silent
             self._drop(sorted(silent))
         return answering
+
+    def _ask_scheduler(self) -> dict[str, Any]:
+        """What it says of itself and its workers: Client.scheduler_info, which waits for ever where the network swallows what
+        is sent."""
+        scheduler: Any = self._client.scheduler
+        try:
+            answer: dict[str, Any] = self._client.sync(scheduler.identity, n_workers=-1, callback_timeout=SCHEDULER_PATIENCE_S)
+            return answer
+        except OSError as error:  # a TimeoutError is one too
+            why = str(error) or f"nothing came in {SCHEDULER_PATIENCE_S:g} s"
+            raise WorkerLostError(
+                f"the scheduler does not answer ({why}); see that it runs and can be reached, and run the same command again, "
+                "it continues"
+            ) from None
 
     def _drop(self, silent: list[str]) -> None:
         """Has the scheduler give the silent workers' tasks to others, and nannies put new workers in their place: what it

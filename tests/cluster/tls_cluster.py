@@ -16,6 +16,7 @@ from distributed.security import Security
 from pipeline.cluster import open_workers
 from pipeline.config import Cluster, Tls
 from pipeline.workers import DaskWorkers
+from tests.cluster.bad_network import Detour
 from tests.cluster.disturbed import PATIENCE_S, environment_with
 
 
@@ -29,7 +30,8 @@ class TlsCluster:
             Path(self.tls[name]).write_text(text)
         self._directory = directory
         self._file = directory / "scheduler.json"
-        self.scheduler = self._start("scheduler", "--port", "0", "--no-dashboard", environment={})
+        where = ("--protocol", "tls", "--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(self._file))
+        self.scheduler = self._start("scheduler", *where, "--no-dashboard", environment={})
         self._processes = [self.scheduler]
         self.address = ""
         deadline = time.monotonic() + PATIENCE_S
@@ -44,18 +46,25 @@ class TlsCluster:
         """The configuration that finds this cluster."""
         return {"kind": "address", "address": self.address, "tls": self.tls}
 
-    def start_worker(self, host: str, failpoint: str = "", **environment: str) -> subprocess.Popen[bytes]:
-        options = ("--nthreads", "1", "--no-nanny", "--no-dashboard", "--local-directory", str(self._directory))
+    def start_worker(
+        self, host: str, failpoint: str = "", *, detour: Detour | None = None, **environment: str
+    ) -> subprocess.Popen[bytes]:
+        """A worker on a host of this name; with a detour, all its connections to others go over that."""
+        options = ["--nthreads", "1", "--no-nanny", "--no-dashboard", "--local-directory", str(self._directory)]
+        if detour:
+            options += ["--listen-address", detour.worker_address, "--contact-address", detour.to_worker.address]
+            options += [detour.to_scheduler.address]
+        else:
+            options += ["--protocol", "tls", "--host", "127.0.0.1", "--scheduler-file", str(self._file)]
         environment |= {"W2V_HOST_KEY": host, "W2V_FAILPOINT": failpoint}
         self._processes.append(self._start("worker", *options, environment=environment))
         return self._processes[-1]
 
     def _start(self, what: str, *options: str, environment: dict[str, str]) -> subprocess.Popen[bytes]:
         tls = ("--tls-ca-file", self.tls["ca_file"], "--tls-cert", self.tls["cert"], "--tls-key", self.tls["key"])
-        common = ("--protocol", "tls", "--host", "127.0.0.1", "--scheduler-file", str(self._file))
         with (self._directory / "log").open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "dask", what, *common, *tls, *options],
+                [sys.executable, "-m", "dask", what, *tls, *options],
                 env=environment_with() | environment,
                 stdout=log,
                 stderr=log,

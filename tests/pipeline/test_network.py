@@ -16,6 +16,7 @@ import pytest
 from distributed import Client, LocalCluster
 from numpy.typing import NDArray
 
+from pipeline import network
 from pipeline.crew import Place
 from pipeline.errors import TemporaryError
 from pipeline.exchange import PeerLostError, open_meeting_place
@@ -224,6 +225,24 @@ def call_with_pickle(key: str, addresses: list[str], participant: int) -> str:
     finally:
         links.close()
     return "took it"
+
+
+def send_damaged(key: str, addresses: list[str], participant: int) -> str:
+    links, other = open_pair(key, addresses, participant)
+    try:
+        if participant == 0:
+            frame = network._frame(rows(1000, 1))
+            frame.frames[0] = frame.frames[0].tobytes()[:-1] + b"\x01"
+            links._on_loop(links._write(other, {"tag": [1, "rows"], "rows": [frame]})).result(5)
+        links.receive(other, (1, "rows"))
+    finally:
+        links.close()
+    return "took it"
+
+
+def test_rows_that_arrive_damaged_are_not_merged(client: Client) -> None:
+    _, said = together(client, send_damaged)
+    assert "broke (32,000 bytes of rows arrived damaged)" in said
 
 
 def test_a_link_takes_nothing_but_frames_of_rows(client: Client) -> None:

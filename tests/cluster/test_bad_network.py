@@ -1,0 +1,117 @@
+"""Networks that are slow, cut in two, or cut off the driver: nobody waits for ever, and no bit changes.
+
+Every process is a real one and speaks TLS; proxies between them hold back what is sent, without telling anyone, as a
+network does whose middle is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.workdir import verify_workdir
+from tests.cluster.bad_network import Detour, Proxy
+from tests.cluster.disturbed import Bench, end_of, stopped_at
+from tests.cluster.test_members import files_of
+from tests.cluster.tls_cluster import TlsCluster
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[TlsCluster]:
+    cluster = TlsCluster(tmp_path)
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture
+def detour(cluster: TlsCluster) -> Iterator[Detour]:
+    detour = Detour(cluster.address)
+    yield detour
+    detour.close()
+
+
+def test_a_worker_cut_off_in_the_middle_of_a_round_is_given_up_and_changes_nothing_when_the_network_is_back(
+    bench: Bench, cluster: TlsCluster, detour: Detour, tmp_path: Path
+) -> None:
+    config = bench.config_file("cut-off", before="train", cluster=cluster.section | {"silent_s": 2})
+    cluster.start_worker("a")
+    cluster.start_worker("b", f"step:1.3.3=stop,{tmp_path / 'token'}", detour=detour)
+    cluster.wait_for_workers(2)
+    with bench.w2v(config) as process:
+        there = stopped_at(tmp_path / "token", process)
+        detour.hold()
+        there.resume()
+        ended = end_of(process)
+    assert ended.summary["vectors"]["sha256"] == bench.digest
+    before = files_of(bench.directory / "cut-off")
+    detour.release()
+    cluster.wait_for_workers(1)
+    assert files_of(bench.directory / "cut-off") == before
+    assert verify_workdir(bench.directory / "cut-off")[1] == []
+
+
+def test_a_slow_network_makes_a_run_slow_and_nobody_dead(bench: Bench, cluster: TlsCluster, detour: Detour) -> None:
+    detour.delay(0.05)
+    config = bench.config_file("slow", before="train", cluster=cluster.section)
+    cluster.start_worker("a")
+    cluster.start_worker("b", detour=detour)
+    cluster.wait_for_workers(2)
+    ended = bench.finish(config)
+    assert ended.summary["vectors"]["sha256"] == bench.digest
+    assert ended.summary["train"]["memory"]["hosts"] == 2
+    assert "lost" not in ended.err
+
+
+def test_a_network_that_comes_and_goes_changes_nothing(bench: Bench, cluster: TlsCluster, detour: Detour) -> None:
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    moments = random.Random(seed)
+    config = bench.config_file("clogged", before="train", cluster=cluster.section | {"silent_s": 2})
+    cluster.start_worker("a")
+    cluster.start_worker("b", detour=detour)
+    cluster.wait_for_workers(2)
+    with bench.w2v(config) as process:
+        for _ in range(5):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(moments.uniform(0.1, 1.0))
+            detour.hold()
+            time.sleep(moments.uniform(0.1, 2.7))
+            detour.release()
+        ended = end_of(process)
+    # It may have been lost too often in a row; then it says so.
+    assert ended.code in (0, 75), ended.err
+    bench.assert_same(config)
+
+
+@pytest.mark.parametrize("how", ["held", "cut"])
+def test_a_driver_cut_off_from_its_cluster_ends_with_75_and_the_same_command_continues(
+    bench: Bench, cluster: TlsCluster, tmp_path: Path, how: str
+) -> None:
+    between = Proxy(cluster.address)
+    section = cluster.section | {"address": between.address, "silent_s": 2, "wait_s": 3}
+    config = bench.config_file(f"driver-{how}", before="train", cluster=section)
+    for _ in range(2):
+        cluster.start_worker("", f"step:1.3.0=stop,{tmp_path / 'token'}")
+    cluster.wait_for_workers(2)
+    with bench.w2v(config) as process:
+        there = stopped_at(tmp_path / "token", process)
+        if how == "held":
+            between.hold()
+        else:
+            between.close()
+        there.resume()
+        ended = end_of(process)
+    assert ended.code == 75, ended.err
+    assert "run the same command again, it continues" in ended.err
+    config.write_text(config.read_text().replace(between.address, cluster.address))
+    bench.assert_same(config)
+    if how == "held":
+        between.close()
