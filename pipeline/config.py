@@ -208,7 +208,7 @@ class Cluster(Section):
     n_workers: Annotated[int, Field(ge=1)] | None = None
     """null = one worker a core, at most one a lane while training needs no more."""
     wait_s: float = Field(120, gt=0)
-    """How long to wait for workers before giving up."""
+    """How long to wait for workers, and for any answer of the scheduler, before giving up."""
     silent_s: float = Field(30, gt=0)
     """A worker without a heartbeat for so long is taken for lost: frozen, cut off or dead."""
     options: dict[str, Any] = Field(default_factory=dict)

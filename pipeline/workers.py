@@ -33,8 +33,6 @@ Result = TypeVar("Result")
 Ending: TypeAlias = "concurrent.futures.Future[Any]"
 
 PRESENCE_CHECK_S = 0.5
-SCHEDULER_PATIENCE_S = 10.0
-"""How long the scheduler has to say who is there. It answers in milliseconds, and seconds when it is very busy."""
 _PAUSE_S = 0.1
 
 
@@ -277,10 +275,10 @@ class DaskWorkers:
         is sent."""
         scheduler: Any = self._client.scheduler
         try:
-            answer: dict[str, Any] = self._client.sync(scheduler.identity, n_workers=-1, callback_timeout=SCHEDULER_PATIENCE_S)
+            answer: dict[str, Any] = self._client.sync(scheduler.identity, n_workers=-1, callback_timeout=self._wait_s)
             return answer
         except OSError as error:  # a TimeoutError is one too
-            why = str(error) or f"nothing came in {SCHEDULER_PATIENCE_S:g} s"
+            why = str(error) or f"nothing came within {self._wait_s:g} s (cluster.wait_s)"
             raise WorkerLostError(
                 f"the scheduler does not answer ({why}); see that it runs and can be reached, and run the same command again, "
                 "it continues"

@@ -59,7 +59,7 @@ def test_a_worker_cut_off_in_the_middle_of_a_round_is_given_up_and_changes_nothi
 
 
 def test_a_slow_network_makes_a_run_slow_and_nobody_dead(bench: Bench, cluster: TlsCluster, detour: Detour) -> None:
-    detour.delay(0.05)
+    detour.delay(0.03)
     config = bench.config_file("slow", before="train", cluster=cluster.section)
     cluster.start_worker("a")
     cluster.start_worker("b", detour=detour)
@@ -79,7 +79,7 @@ def test_a_network_that_comes_and_goes_changes_nothing(bench: Bench, cluster: Tl
     cluster.start_worker("b", detour=detour)
     cluster.wait_for_workers(2)
     with bench.w2v(config) as process:
-        for _ in range(5):
+        for _ in range(4):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(moments.uniform(0.1, 1.0))
             detour.hold()

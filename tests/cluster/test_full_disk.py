@@ -42,7 +42,7 @@ def test_a_disk_that_is_full_under_a_worker_or_the_driver_ends_the_command_with_
     bench.assert_same(config)
 
 
-@pytest.mark.parametrize(("stage", "file"), [("vocab", "vocab.parquet"), ("train", "w_out-00000.npy"), ("train", "context.npy")])
+@pytest.mark.parametrize(("stage", "file"), [("vocab", "vocab.parquet"), ("train", "context.npy")])
 def test_a_disk_that_fails_while_a_file_is_flushed_ends_the_command_and_commits_nothing(
     bench: Bench, stage: str, file: str
 ) -> None:
