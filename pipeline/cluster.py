@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import exchange
 from pipeline.errors import ServiceError, TemporaryError
+from pipeline.memory import WORKING_BYTES
 from pipeline.workers import DaskWorkers
 
 if TYPE_CHECKING:
@@ -33,6 +34,13 @@ DASK_SETTINGS: dict[str, Any] = {
     "distributed.admin.system-monitor.interval": "2s",
     # A worker that lost its scheduler must not linger for long after the driver is gone.
     "distributed.worker.lifetime.restart": False,
+    # A worker allocates the same arrays for every part of every epoch: it keeps what it has freed, up to the working memory
+    # that the plan allows for. Dask would have it give back all but 64 KiB, glibc's arenas of threads and Arrow's own pool
+    # all they can, and fresh memory takes longer than what is done with it.
+    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": WORKING_BYTES,
+    "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": WORKING_BYTES // 2,
+    "distributed.nanny.pre-spawn-environ.MALLOC_ARENA_MAX": 1,
+    "distributed.nanny.pre-spawn-environ.ARROW_DEFAULT_MEMORY_POOL": "system",
 }
 
 
