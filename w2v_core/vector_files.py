@@ -30,7 +30,7 @@ import numpy.typing as npt
 FORMAT_VERSION = 1
 MATRIX, WORDS, COUNTS, META = "vectors.npy", "words.txt", "counts.npy", "meta.json"
 
-_BLOCK_ROWS = 4096
+_BLOCK_ROWS = 1024
 _AGAIN = "the folder is damaged: copy or train it again"
 
 
@@ -77,7 +77,7 @@ def load(folder: Path, *, verify: bool) -> tuple[list[str], npt.NDArray[Any], np
 
 
 def row_blocks(rows: int) -> Iterator[slice]:
-    """Slices that cover `rows` rows, a few thousand at a time."""
+    """Slices that cover `rows` rows, a thousand or so at a time."""
     return (slice(first, min(first + _BLOCK_ROWS, rows)) for first in range(0, rows, _BLOCK_ROWS))
 
 
@@ -88,7 +88,7 @@ def npy_chunks(array: Rows) -> Iterator[bytes]:
     np.lib.format.write_array_header_1_0(header, {"descr": dtype.str, "fortran_order": False, "shape": array.shape})
     yield header.getvalue()
     for rows in row_blocks(len(array)):
-        yield array[rows].astype(dtype).tobytes()
+        yield array[rows].astype(dtype, copy=False).tobytes()
 
 
 def _word_chunks(words: Sequence[str]) -> Iterator[bytes]:
