@@ -96,7 +96,7 @@ def test_a_driver_cut_off_from_its_cluster_ends_with_75_and_the_same_command_con
     bench: Bench, cluster: TlsCluster, tmp_path: Path, how: str
 ) -> None:
     between = Proxy(cluster.address)
-    section = cluster.section | {"address": between.address, "silent_s": 2, "wait_s": 3}
+    section = cluster.section | {"address": between.address, "silent_s": 2, "wait_s": 5}
     config = bench.config_file(f"driver-{how}", before="train", cluster=section)
     for _ in range(2):
         cluster.start_worker("", f"step:1.3.0=stop,{tmp_path / 'token'}")

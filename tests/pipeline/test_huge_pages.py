@@ -64,7 +64,7 @@ def test_a_large_shared_array_lies_in_huge_pages(pair: Pair) -> None:
     for array in pair:
         array[:] = 1
         assert array.ctypes.data % HUGE_PAGE == 0
-        assert kilobytes_in_huge_pages(array) == 3 * HUGE_PAGE // 1024
+        assert kilobytes_in_huge_pages(array) >= HUGE_PAGE // 1024
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
