@@ -20,7 +20,7 @@ import yaml
 
 from pipeline.config import RunConfig, parse_config
 from pipeline.progress import Progress
-from pipeline.run import KINDS, STAGES, run
+from pipeline.run import KINDS, STAGES, SUMMARY, run
 from pipeline.workers import InProcess, Workers
 from tests.tiny import tiny_config, write_corpus
 
@@ -98,6 +98,11 @@ class Bench:
         summary = self.finish(config).summary
         assert summary["vectors"]["sha256"] == self.digest
         return summary
+
+
+def files_of(workdir: Path) -> dict[str, bytes]:
+    """All files that a run left, but for its summary."""
+    return {str(path): path.read_bytes() for path in workdir.rglob("*") if path.is_file() and path.name != SUMMARY}
 
 
 def environment_with(failpoint: str = "") -> dict[str, str]:

@@ -7,14 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from distributed import Client, Worker
-from distributed.security import Security
 
 from pipeline.errors import TemporaryError
-from pipeline.run import SUMMARY
 from pipeline.workdir import verify_workdir
 from pipeline.workers import DaskWorkers, Presence, WorkerLostError
-from tests.cluster.disturbed import Bench, assert_no_process_is_left, end_of, stopped_at, wait_for, wait_until
+from tests.cluster.disturbed import Bench, assert_no_process_is_left, end_of, files_of, stopped_at, wait_for, wait_until
 from tests.cluster.tls_cluster import TlsCluster
 
 
@@ -25,22 +22,12 @@ def cluster(tmp_path: Path) -> Iterator[TlsCluster]:
     cluster.stop()
 
 
-def client_of(cluster: TlsCluster) -> Client:
-    tls = cluster.tls
-    files = {"tls_ca_file": tls["ca_file"], "tls_client_cert": tls["cert"], "tls_client_key": tls["key"]}
-    return Client(cluster.address, security=Security(require_encryption=True, **files), set_as_default=False)
-
-
-def files_of(workdir: Path) -> dict[str, bytes]:
-    return {str(path): path.read_bytes() for path in workdir.rglob("*") if path.is_file() and path.name != SUMMARY}
-
-
 def test_a_worker_that_joins_in_the_middle_takes_part_from_the_next_round_and_changes_nothing(
     bench: Bench, cluster: TlsCluster, tmp_path: Path
 ) -> None:
     config = bench.config_file("joined", before="train", cluster=cluster.section)
     cluster.start_worker("", failpoint=f"step:0.3.0=stop,{tmp_path / 'first'}")
-    with bench.w2v(config) as process, client_of(cluster) as client:
+    with bench.w2v(config) as process, cluster.client() as client:
         first = stopped_at(tmp_path / "first", process)
         cluster.start_worker("", failpoint=f"part:begins=note,{tmp_path / 'second'}")
         client.wait_for_workers(2, timeout=60)
@@ -56,10 +43,10 @@ def test_a_worker_that_is_retired_in_the_middle_of_a_round_changes_nothing(
     config = bench.config_file("retired", before="train", cluster=cluster.section)
     token = tmp_path / "token"
     started = [cluster.start_worker("", failpoint=f"step:0.9.1=stop,{token}") for _ in range(2)]
-    with client_of(cluster) as client:
+    with cluster.client() as client:
         client.wait_for_workers(2, timeout=60)
         addresses = client.run(process_id)
-    with bench.w2v(config) as process, client_of(cluster) as client:
+    with bench.w2v(config) as process, cluster.client() as client:
         frozen = stopped_at(token, process)
         leaving = next(worker for worker in started if worker.pid != frozen.pid)
         client.retire_workers([address for address, pid in addresses.items() if pid == leaving.pid])
@@ -98,20 +85,9 @@ def test_a_worker_that_thaws_after_its_work_was_redone_changes_nothing(
     before = files_of(bench.directory / name)
     frozen.resume()
     (thawed,) = [worker for worker in started if worker.pid == frozen.pid]
-    with client_of(cluster) as client:
-
-        def is_idle() -> bool:
-            tasks = client.run(tasks_of, on_error="ignore")
-            return len(tasks) == 2 and not any(tasks.values())
-
-        # It was given up and ends, or, if the run was over before the scheduler heard of that, it just goes on.
-        wait_until(lambda: thawed.poll() is not None or is_idle(), "the thawed worker to be done")
+    cluster.wait_until_done(thawed, workers=2)
     assert files_of(bench.directory / name) == before
     assert verify_workdir(bench.directory / name)[1] == []
-
-
-def tasks_of(dask_worker: Worker) -> int:
-    return len(dask_worker.state.executing)
 
 
 def test_a_worker_that_thaws_while_the_others_still_train_changes_nothing(
@@ -158,7 +134,7 @@ def last_breath(_: int) -> LastBreath:
 
 
 def test_a_result_whose_worker_dies_before_it_was_fetched_is_not_waited_for_without_end(cluster: TlsCluster) -> None:
-    with client_of(cluster) as client:
+    with cluster.client() as client:
         workers = DaskWorkers(client, wait_s=2)
         cluster.start_worker("")
         with pytest.raises(WorkerLostError, match="went away or fell silent before its part of the round was done"):

@@ -10,14 +10,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from distributed import Client
+from distributed import Client, Worker
 from distributed.security import Security
 
 from pipeline.cluster import open_workers
 from pipeline.config import Cluster, Tls
 from pipeline.workers import DaskWorkers
 from tests.cluster.bad_network import Detour
-from tests.cluster.disturbed import PATIENCE_S, environment_with
+from tests.cluster.disturbed import PATIENCE_S, environment_with, wait_until
 
 
 class TlsCluster:
@@ -80,17 +80,30 @@ class TlsCluster:
                 time.sleep(0.05)
             yield found
 
+    def client(self) -> Client:
+        files = {"tls_ca_file": self.tls["ca_file"], "tls_client_cert": self.tls["cert"], "tls_client_key": self.tls["key"]}
+        return Client(self.address, security=Security(require_encryption=True, **files), set_as_default=False)
+
     def wait_for_workers(self, count: int) -> None:
-        security = Security(
-            tls_ca_file=self.tls["ca_file"],
-            tls_client_cert=self.tls["cert"],
-            tls_client_key=self.tls["key"],
-            require_encryption=True,
-        )
-        with Client(self.address, security=security, set_as_default=False) as client:
+        with self.client() as client:
             client.wait_for_workers(count, timeout=PATIENCE_S)
+
+    def wait_until_done(self, given_up: subprocess.Popen[bytes], workers: int) -> None:
+        """Waits until a worker that was given up has ended, or all `workers` are there and none of them works any more."""
+        with self.client() as client:
+
+            def is_idle() -> bool:
+                tasks = client.run(_running_tasks, on_error="ignore")
+                return len(tasks) == workers and not any(tasks.values())
+
+            # It is told to end, or, if the run was over before the scheduler heard of its absence, it just goes on.
+            wait_until(lambda: given_up.poll() is not None or is_idle(), "the worker that was given up to be done")
 
     def stop(self, processes: list[subprocess.Popen[bytes]] | None = None) -> None:
         for process in processes or reversed(self._processes):
             process.kill()
             process.wait(20)
+
+
+def _running_tasks(dask_worker: Worker) -> int:
+    return len(dask_worker.state.executing)
