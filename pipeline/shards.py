@@ -2,7 +2,7 @@
 
 Columns `token:int32, left:uint8, right:uint8` after subsampling: row i is the target token[i], its context is the `left`
 rows before and the `right` rows after it. One shard a part, one shard set an epoch: subsampling and window widths are
-drawn afresh from (seed, epoch, part). The strings were touched once, in tokenize; a shard costs one gather per part.
+drawn from (seed, epoch, part). The strings were touched once, in tokenize; a shard costs one gather per part.
 
 Shards are Arrow files, not Parquet: they are read once and deleted, and Parquet, which has no byte type, took several
 times as long to write and to read (infra/decisions/0003-shard-files.md).
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 STAGE = "shards"
-STAGE_VERSION = 3
+STAGE_VERSION = 4
 COLUMNS = ("token", "left", "right")
 _SEED_PATH = 1
 """First step of every seed path here, so that no other use of the run's seed draws the same numbers."""
@@ -51,6 +51,8 @@ class ShardTask:
     window: int
     shrink_windows: bool
     seed: int
+    """Of the part, the same in every epoch."""
+    epoch: int
 
 
 def identity(
@@ -83,7 +85,8 @@ def plan_shards(config: RunConfig, tokens: store.Artefact, vocab: store.Artefact
             target=str(directory / f"part-{index:05d}.arrow"),
             window=config.shards.window,
             shrink_windows=config.shards.shrink_windows,
-            seed=stream_seed(config.run.seed, _SEED_PATH, epoch, index),
+            seed=stream_seed(config.run.seed, _SEED_PATH, index),
+            epoch=epoch,
         )
         for index, name in enumerate(names)
     ]
@@ -118,7 +121,7 @@ def make_shard(task: ShardTask) -> store.Part:
     ids, thresholds_V = _part_vocabulary(task.words, task.vocab, task.vocab_fingerprint)
     local_ids_M, sentence_ends_S = read_sentences(Path(task.tokens))
     stream = draw_stream(
-        local_ids_M, sentence_ends_S, ids, thresholds_V, task.window, task.shrink_windows, task.seed
+        local_ids_M, sentence_ends_S, ids, thresholds_V, task.window, task.shrink_windows, task.seed, task.epoch
     )  # fmt: skip
     table = pa.table(dict(zip(COLUMNS, (stream.tokens_N, stream.left_N, stream.right_N), strict=True)))
     return store.write_arrow(Path(task.target), table, durable=False)

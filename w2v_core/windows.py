@@ -1,11 +1,15 @@
-"""From sentences of word ids to the training stream: subsampling and window widths, drawn afresh each epoch.
+"""From sentences of word ids to the training stream: subsampling and window widths, drawn for each epoch.
 
 The stream of an epoch is three arrays of equal length N (a shard's columns): `tokens_N` int32 word ids that survived
 subsampling, `left_N` and `right_N` uint8: the context of row i is the `left` rows before it and the `right` rows after
 it. Spans stop at sentence ends, so a stream can be cut anywhere between sentences. It holds the same context-target
 pairs as an N×2·window matrix at 6 bytes a target instead of 44.
 
-Every draw is a pure function of (seed, position of the token in its part), so any worker makes the same stream.
+Every draw is a pure function of (seed, epoch, position of the token in its part), so any worker makes the same stream.
+Over the epochs the draws of a token are spread evenly instead of at random. Each epoch by itself is what it would be,
+but an occurrence that is kept with chance 1/2 is in every second epoch, not in none or all of five, and it is seen with
+wide and with narrow windows: two more analogies in a hundred for nothing
+(infra/benchmarks/records/quality-2026-11-21.md).
 """
 
 from __future__ import annotations
@@ -18,6 +22,10 @@ from numpy.typing import NDArray
 from w2v_core.sampler import mix64
 
 MAX_WINDOW = 255
+EPOCH_STEP = round(2**32 * (2**0.5 - 1)) << 32 | round(2**32 * (5**0.5 - 1) / 2)
+"""What an epoch adds to every draw: to the width's half √2 − 1, to the half that keeps the golden ratio, as shares of a
+turn. The golden ratio's multiples modulo 1 fill the circle more evenly, from the first few on, than those of any other
+number (the three-distance theorem: Sós 1958), those of √2 nearly so, and the two keep out of each other's step."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,11 @@ def keep_thresholds(probability_V: NDArray[np.float64]) -> NDArray[np.uint32]:
     return np.floor(np.clip(probability_V, 0, 1) * 2.0**32 - 1).clip(0, 2**32 - 1).astype(np.uint32)
 
 
+def epoch_shift(epoch: int) -> np.uint64:
+    """What is added to every draw of an epoch."""
+    return np.uint64(epoch * EPOCH_STEP & 2**64 - 1)
+
+
 def draw_stream(
     local_ids_M: NDArray[np.int32],
     sentence_ends_S: NDArray[np.int64],
@@ -57,15 +70,18 @@ def draw_stream(
     window: int,
     shrink_windows: bool,
     seed: int,
+    epoch: int,
 ) -> Stream:
     """The stream of one part for one epoch, in plain array operations; this is the definition.
 
     `local_ids_M` are part-local word ids of all sentences one after the other, `sentence_ends_S` the exclusive end of
     each, `global_ids[local]` the vocabulary's id or −1 for a word that is not in it. Words out of the vocabulary and
     those that subsampling drops are gone before windows are laid, so windows reach over them, as in word2vec.c.
-    Draw m is mix64(seed, m): its low 32 bits decide on keeping token m, its high 32 bits the width 1 … window.
+    Draw m is mix64(seed, m) + epoch · EPOCH_STEP modulo 2⁶⁴: its low 32 bits decide on keeping token m, its high 32 bits
+    the width 1 … window. (Cranley and Patterson 1976 shift a whole point set by one random number; here every token
+    shifts the same few points by its own.)
     """
-    draws_M = mix64(seed, np.arange(len(local_ids_M), dtype=np.uint64))
+    draws_M = mix64(seed, np.arange(len(local_ids_M), dtype=np.uint64)) + epoch_shift(epoch)
     ids_M = global_ids[local_ids_M]
     low_M = (draws_M & np.uint64(0xFFFFFFFF)).astype(np.uint32)
     kept_M = (ids_M >= 0) & (low_M <= thresholds_V[np.maximum(ids_M, 0)])

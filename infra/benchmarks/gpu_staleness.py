@@ -67,15 +67,15 @@ class Corpus:
         words: list[str] = pc.take(encoded.dictionary, pa.array(order)).to_pylist()
         return Corpus(words, found[order].astype(np.int64), local_ids_M, ends, global_ids)
 
-    def epoch(self, window: int, seed: int) -> Stream:
+    def epoch(self, window: int, seed: int, epoch: int) -> Stream:
         thresholds_V = keep_thresholds(keep_probability(self.counts_V, SAMPLE))
-        return draw_stream(self.local_ids_M, self.sentence_ends_S, self.global_ids, thresholds_V, window, True, seed)
+        return draw_stream(self.local_ids_M, self.sentence_ends_S, self.global_ids, thresholds_V, window, True, seed, epoch)
 
 
 def slices(corpus: Corpus, window: int, epochs: int) -> Iterator[tuple[Stream, int, int, float, float, int]]:
     """(stream, start, stop, α at start, α at stop, seed) of every slice of every epoch; α falls linearly over all."""
     for epoch in range(epochs):
-        stream = corpus.epoch(window, stream_seed(1, epoch))
+        stream = corpus.epoch(window, stream_seed(1), epoch)
         cuts = [*range(0, len(stream), SLICE), len(stream)]
         for start, stop in itertools.pairwise(cuts):
             done, until = ((epoch + cut / len(stream)) / epochs for cut in (start, stop))

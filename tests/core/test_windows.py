@@ -1,4 +1,4 @@
-"""The stream of an epoch: every kept token once, windows inside sentences, draws that depend on nothing but the seed."""
+"""The stream of an epoch: every kept token once, windows inside sentences, draws that depend on seed and epoch alone."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def assert_equal(left: Stream, right: Stream) -> None:
 
 
 def test_fixed_windows_reach_to_the_sentence_ends_and_no_further() -> None:
-    stream = draw_stream(np.array([1, 2, 3, 4, 5, 6, 7], np.int32), ends_of([4, 0, 3]), IDENTITY, KEEP_ALL, 2, False, 9)
+    stream = draw_stream(np.array([1, 2, 3, 4, 5, 6, 7], np.int32), ends_of([4, 0, 3]), IDENTITY, KEEP_ALL, 2, False, 9, 0)
     assert stream.tokens_N.tolist() == [1, 2, 3, 4, 5, 6, 7]
     assert stream.left_N.tolist() == [0, 1, 2, 2, 0, 1, 2]
     assert stream.right_N.tolist() == [2, 2, 1, 0, 2, 1, 0]
@@ -34,7 +34,7 @@ def test_fixed_windows_reach_to_the_sentence_ends_and_no_further() -> None:
 
 def test_words_out_of_the_vocabulary_are_gone_before_windows_are_laid() -> None:
     mapping = np.array([0, -1, 1, 2], np.int32)
-    stream = draw_stream(np.array([0, 1, 2, 1, 3], np.int32), ends_of([5]), mapping, KEEP_ALL, 1, False, 9)
+    stream = draw_stream(np.array([0, 1, 2, 1, 3], np.int32), ends_of([5]), mapping, KEEP_ALL, 1, False, 9, 0)
     assert stream.tokens_N.tolist() == [0, 1, 2]
     assert stream.left_N.tolist() == [0, 1, 1]
     assert stream.right_N.tolist() == [1, 1, 0]
@@ -46,41 +46,65 @@ def test_words_out_of_the_vocabulary_are_gone_before_windows_are_laid() -> None:
     window=st.sampled_from([1, 2, 5, 255]),
     shrink=st.booleans(),
     seed=st.integers(0, 2**64 - 1),
+    epoch=st.integers(0, 2**40),
     share=st.floats(0, 1),
 )
 def test_the_compiled_stream_equals_its_definition(
-    lengths: list[int], window: int, shrink: bool, seed: int, share: float
+    lengths: list[int], window: int, shrink: bool, seed: int, epoch: int, share: float
 ) -> None:
     rng = np.random.default_rng(seed)
     ids = rng.integers(0, 50, sum(lengths)).astype(np.int32)
     mapping = np.where(rng.random(50) < 0.2, -1, IDENTITY).astype(np.int32)
     thresholds = keep_thresholds(np.full(50, share))
-    arguments = (ids, ends_of(lengths), mapping, thresholds, window, shrink, seed)
+    arguments = (ids, ends_of(lengths), mapping, thresholds, window, shrink, seed, epoch)
     assert_equal(window_kernels.draw_stream(*arguments), draw_stream(*arguments))
 
 
-def test_window_widths_are_uniform() -> None:
+@pytest.mark.parametrize("epoch", [0, 1, 7])
+def test_window_widths_of_every_epoch_are_uniform(epoch: int) -> None:
     size = 60_000
-    stream = window_kernels.draw_stream(np.zeros(size, np.int32), ends_of([size]), IDENTITY, KEEP_ALL, 5, True, 3)
+    stream = window_kernels.draw_stream(np.zeros(size, np.int32), ends_of([size]), IDENTITY, KEEP_ALL, 5, True, 3, epoch)
     widths = np.bincount(stream.left_N[10:-10], minlength=6)[1:]
     assert stats.chisquare(widths).pvalue > 1e-3
 
 
-def test_subsampling_keeps_each_word_with_its_probability() -> None:
+@pytest.mark.parametrize("epoch", [0, 1, 7])
+def test_subsampling_of_every_epoch_keeps_each_word_with_its_probability(epoch: int) -> None:
     size = 200_000
     probability = np.array([0.01, 0.5, 1.0])
     ids = np.repeat(np.arange(3, dtype=np.int32), size)
-    stream = window_kernels.draw_stream(ids, ends_of([3 * size]), IDENTITY, keep_thresholds(probability), 5, True, 11)
+    thresholds = keep_thresholds(probability)
+    stream = window_kernels.draw_stream(ids, ends_of([3 * size]), IDENTITY, thresholds, 5, True, 11, epoch)
     kept = np.bincount(stream.tokens_N, minlength=3)
     spread = np.sqrt(size * probability * (1 - probability))
     np.testing.assert_array_less(np.abs(kept - size * probability), 4 * spread + 1e-9)
     assert kept[2] == size
 
 
+@pytest.mark.parametrize("probability", [0.1, 0.5, 0.8])
+def test_over_the_epochs_an_occurrence_is_kept_about_as_often_as_its_chance_says(probability: float) -> None:
+    size, epochs = 5_000, 10
+    thresholds = keep_thresholds(np.full(size, probability))
+    ids = np.arange(size, dtype=np.int32)
+    streams = [draw_stream(ids, ends_of([size]), ids, thresholds, 5, True, 3, epoch) for epoch in range(epochs)]
+    kept = np.bincount(np.concatenate([stream.tokens_N for stream in streams]), minlength=size)
+    assert np.abs(kept - epochs * probability).max() < 2
+    assert kept.var() < 0.4 * epochs * probability * (1 - probability), "no more even than independent draws"
+
+
+def test_over_the_epochs_an_occurrence_is_seen_with_wide_and_with_narrow_windows() -> None:
+    size, epochs, window = 5_000, 5, 5
+    ids = np.zeros(size, np.int32)
+    streams = [draw_stream(ids, ends_of([size]), IDENTITY, KEEP_ALL, window, True, 3, epoch) for epoch in range(epochs)]
+    mean_width = np.mean([stream.left_N[window:] for stream in streams], axis=0)
+    independent = (window**2 - 1) / 12 / epochs
+    assert mean_width.var() < 0.4 * independent
+
+
 def test_other_seeds_draw_other_streams() -> None:
     ids = np.zeros(1000, np.int32)
     half = keep_thresholds(np.full(50, 0.5))
-    first, second = (window_kernels.draw_stream(ids, ends_of([1000]), IDENTITY, half, 5, True, seed) for seed in (1, 2))
+    first, second = (window_kernels.draw_stream(ids, ends_of([1000]), IDENTITY, half, 5, True, seed, 0) for seed in (1, 2))
     assert len(first) != len(second) or (first.left_N != second.left_N).any()
 
 

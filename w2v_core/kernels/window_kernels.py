@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from w2v_core.windows import Stream
+from w2v_core.windows import Stream, epoch_shift
 
 
 @njit(nogil=True, cache=True, inline="always")
@@ -21,7 +21,7 @@ def _mix(seed: Any, counter: Any) -> Any:
 
 @njit(nogil=True, cache=True)
 def _draw(
-    local_ids_M: Any, sentence_ends_S: Any, words: Any, window: Any, shrink: Any, seed: Any,
+    local_ids_M: Any, sentence_ends_S: Any, words: Any, window: Any, shrink: Any, seed: Any, shift: Any,
     tokens_N: Any, left_N: Any, right_N: Any,
 ) -> Any:  # fmt: skip
     # Unsigned, so that no index can be negative: Numba would look for that at every one of them.
@@ -33,7 +33,7 @@ def _draw(
         while position < end:
             word = words[np.uint64(local_ids_M[position])]
             word_id = np.int32(np.int64(word) >> np.int64(32))
-            draw = _mix(seed, position)
+            draw = _mix(seed, position) + shift
             width = one + ((draw >> np.uint64(32)) * wide >> np.uint64(32)) if shrink else wide
             # Written whether kept or not, and counted if kept: half of all tokens are dropped, in no order that a
             # processor could predict, and a wrong guess costs more than the three stores.
@@ -57,6 +57,7 @@ def draw_stream(
     window: int,
     shrink_windows: bool,
     seed: int,
+    epoch: int,
 ) -> Stream:
     """As `windows.draw_stream`."""
     size = len(local_ids_M)
@@ -67,6 +68,6 @@ def draw_stream(
     words[ids >= 0] |= thresholds_V[ids[ids >= 0]].astype(np.uint64)
     rows = _draw(
         local_ids_M, sentence_ends_S, words, np.int64(window), bool(shrink_windows), np.uint64(seed),
-        tokens_N, left_N, right_N,
+        epoch_shift(epoch), tokens_N, left_N, right_N,
     )  # fmt: skip
     return Stream(tokens_N[:rows], left_N[:rows], right_N[:rows])
