@@ -1,12 +1,13 @@
 """A checkpoint's blocks as the two matrices of vectors/, block by block: the driver never holds a matrix.
 
-A million words of 300 numbers are 1.2 GB a matrix. Blocks are mapped, checked to be finite, cut to their width without
-padding and written where they belong.
+A million words of 300 numbers are 1.2 GB a matrix. Blocks are mapped, cut to their width without padding, checked to be
+finite and written where they belong, in one pass: what is written before a number that is not finite is found is part of
+no artefact.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ CONTEXT = "context.npy"
 class CheckpointMatrix:
     """One matrix of a checkpoint, float32 (V, vector_size), read by slices of rows; satisfies `vector_files.Rows`.
 
-    A file is mapped only while a slice of it is copied, so what was read does not stay in this process's memory.
+    A file is mapped only while a slice of it is copied, so what was read does not stay in this process's memory. Raises
+    DataError for a slice with numbers that are not finite.
     """
 
     dtype = np.dtype(np.float32)
@@ -39,6 +41,7 @@ class CheckpointMatrix:
             if part.name == f"{matrix}.npy" or part.name.startswith(f"{matrix}-")
         ]
         self._first_rows = np.cumsum([0, *(len(_map(file)) for file in self._files)])
+        self._name = matrix
         self.shape = (int(self._first_rows[-1]), vector_size)
 
     def __len__(self) -> int:
@@ -51,6 +54,10 @@ class CheckpointMatrix:
             low, high = max(first, int(begin)), min(last, int(end))
             if low < high:
                 found[low - first : high - first] = _map(file)[low - begin : high - begin, : self.shape[1]]
+        if not np.isfinite(found).all():
+            raise DataError(
+                f"training ended with numbers in {self._name} that are not finite; run again with a lower train.alpha"
+            )
         return found
 
 
@@ -71,28 +78,16 @@ def write_vectors(
 
 
 def _write_w_in(w_in: CheckpointMatrix, words: Sequence[str], counts: NDArray[np.int64], directory: Path) -> list[store.Part]:
-    _expect_finite("w_in", w_in)
     try:
         written = vector_files.save(directory, words, w_in, counts)
     except OSError as error:
         raise store.explain_os_error(error, directory) from error
-    return [store.existing_part(path, directory, rows=len(w_in)) for path in written]
+    return [store.Part(name=file.path.name, bytes=file.bytes, sha256=file.sha256, rows=len(w_in)) for file in written]
 
 
 def _write_context(w_out: CheckpointMatrix, directory: Path) -> store.Part:
-    _expect_finite("w_out", w_out)
-
     def write(file: Any) -> None:
         for chunk in vector_files.npy_chunks(w_out):
             file.write(chunk)
 
     return store.write_file(directory / CONTEXT, write, rows=len(w_out))
-
-
-def _expect_finite(name: str, matrix: CheckpointMatrix) -> None:
-    if not all(np.isfinite(block).all() for block in _blocks(matrix)):
-        raise DataError(f"training ended with numbers in {name} that are not finite; run again with a lower train.alpha")
-
-
-def _blocks(matrix: CheckpointMatrix) -> Iterator[NDArray[np.float32]]:
-    return (matrix[rows] for rows in vector_files.row_blocks(len(matrix)))

@@ -194,13 +194,15 @@ def _train_steps(group: LaneGroup, task: RoundTask) -> RoundResult:
         merge_seconds += time.perf_counter() - trained
     resident.bring_home()
     blocks = write_state(group, Path(task.checkpoint_after), durable=not task.is_last) if task.checkpoint_after else ()
-    shards = group.spread(_make_shard, task.shards_ahead) if task.shards_ahead else []
+    # The next epoch asks this worker for the same parts, unless it is the last.
+    keep = task.plan.epoch + 2 < task.train.epochs
+    shards = group.spread(lambda ahead: _make_shard(ahead, keep), task.shards_ahead) if task.shards_ahead else []
     return RoundResult(task.participant, _stretches(losses, task.round), train_seconds, merge_seconds, blocks, tuple(shards))
 
 
-def _make_shard(task: shard_stage.ShardTask) -> store.Part:
+def _make_shard(task: shard_stage.ShardTask, keep: bool) -> store.Part:
     reach("ahead", Path(task.target).name)
-    return shard_stage.make_shard(task)
+    return shard_stage.make_shard(task, keep=keep)
 
 
 def _stretches(losses: list[StepLoss], a_round: Round) -> tuple[StepLoss, ...]:
@@ -239,6 +241,7 @@ def _train_lane(
 def release() -> None:
     """Closes the group of lanes this process holds, if any; its memory goes back."""
     global _held
+    shard_stage.forget_sentences()
     if _held is not None:
         with contextlib.suppress(OSError):
             _held.close()

@@ -29,6 +29,8 @@ STREAM_BYTES = 6
 WORKING_BYTES = 64 << 20
 """A worker's buffers: a block of a checkpoint as it is checked, read and written (16 MiB each), initial values as they
 are drawn, threads, the kernels' rings."""
+KEPT_BYTES = 64 << 20
+"""Most that a worker keeps of the corpus' sentences from epoch to epoch (`shards.make_shard`)."""
 WORD_BYTES = 330
 """Of the driver, a word of the vocabulary: text, two tables of the same, its place in a dictionary, count and norm."""
 DRIVER_BYTES = 96 << 20
@@ -60,6 +62,8 @@ class Sizes:
     epochs: int
     window: int
     noise_bytes: int
+    sentence_bytes: int = 0
+    """Of the corpus as word ids, which the workers keep between epochs, each its share and no more than it may."""
     analogy_words: int = 0
     """Words among which analogies are looked for when training is over; 0 = none are asked."""
     layers: bool = False
@@ -171,6 +175,7 @@ def _worker_need(sizes: Sizes, places: Sequence[Place], participant: int) -> Wor
     private = [
         ("noise table", sizes.noise_bytes),
         ("working memory", WORKING_BYTES),
+        ("sentences for the next epoch", min(KEPT_BYTES, -(-sizes.sentence_bytes // len(places))) * (sizes.epochs > 2)),
     ]
     if errands.agents:
         block_bytes = -(-sizes.pair_bytes // len(places))

@@ -25,6 +25,7 @@ from pipeline import store
 from pipeline import vocab as vocabulary
 from pipeline.config import RunConfig
 from pipeline.errors import DataError
+from pipeline.memory import KEPT_BYTES
 from pipeline.workers import Workers
 from w2v_core.sampler import stream_seed
 from w2v_core.windows import Stream, keep_thresholds
@@ -112,14 +113,17 @@ def commit_shards(
     )  # fmt: skip
 
 
-def make_shard(task: ShardTask) -> store.Part:
-    """Writes one part's shard; the same bytes wherever and however often it runs."""
+def make_shard(task: ShardTask, *, keep: bool = False) -> store.Part:
+    """Writes one part's shard; the same bytes wherever and however often it runs. `keep`: this process will be asked for
+    the part again, so its sentences stay in memory, up to KEPT_BYTES of all parts."""
     import pyarrow as pa
 
     from w2v_core.kernels.window_kernels import draw_stream
 
     ids, thresholds_V = _part_vocabulary(task.words, task.vocab, task.vocab_fingerprint)
-    local_ids_M, sentence_ends_S = read_sentences(Path(task.tokens))
+    local_ids_M, sentence_ends_S = _kept.get(task.tokens) or read_sentences(Path(task.tokens))
+    if keep:
+        _keep(task.tokens, (local_ids_M, sentence_ends_S))
     stream = draw_stream(
         local_ids_M, sentence_ends_S, ids, thresholds_V, task.window, task.shrink_windows, task.seed, task.epoch
     )  # fmt: skip
@@ -149,7 +153,25 @@ def global_ids(part_words: pa.ChunkedArray, words: pa.Array) -> NDArray[np.int32
     return np.asarray(found.combine_chunks().to_numpy(zero_copy_only=False), dtype=np.int32)
 
 
-def read_sentences(path: Path) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+Sentences = tuple[NDArray[np.int32], NDArray[np.int64]]
+_kept: dict[str, Sentences] = {}
+"""What this process keeps from epoch to epoch, by the path of the part, which names its content. Reading it is a third of
+making a shard."""
+
+
+def _keep(path: str, sentences: Sentences) -> None:
+    """What came first stays: every epoch asks in the same order, and to make room would drop each part just before it is
+    needed again."""
+    if path not in _kept and sum(array.nbytes for known in (*_kept.values(), sentences) for array in known) <= KEPT_BYTES:
+        _kept[path] = sentences
+
+
+def forget_sentences() -> None:
+    """Gives back the memory of what `make_shard` kept."""
+    _kept.clear()
+
+
+def read_sentences(path: Path) -> Sentences:
     """(part-local ids of all sentences one after the other, exclusive end of each sentence) of one part of tokens/."""
     ids = store.read_table(path, columns=["token"])["token"]
     lengths = store.read_table(path.with_name(path.name.replace(".tokens.", ".sentences.")), columns=["length"])["length"]

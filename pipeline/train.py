@@ -176,11 +176,15 @@ def open_roster(
     train, rounds = training.train, training.schedule.rounds
     # An epoch draws its own tokens; their number differs by far less than this allows for.
     epoch_tokens = round(1.02 * expected_tokens) + 10_000
+    # As `shards.read_sentences` gives them: int32 a token, int64 a sentence.
+    totals = training.tokens.manifest.totals
+    sentence_bytes = 4 * totals["tokens"] + 8 * totals["sentences"]
     sizes = memory.Sizes(
         vocab_size=training.vocab_size, vector_size=train.vector_size, row_floats=padded_size(train.vector_size),
         lanes=train.lanes, lane_tokens=-(-epoch_tokens // (train.lanes * rounds)), epoch_tokens=epoch_tokens,
         epochs=train.epochs, window=training.config.shards.window,
-        noise_bytes=training.vocab.part(vocabulary.NOISE_TABLE).bytes, layers=train.engine == "layers",
+        noise_bytes=training.vocab.part(vocabulary.NOISE_TABLE).bytes, sentence_bytes=sentence_bytes,
+        layers=train.engine == "layers",
         analogy_words=training.config.evaluate.restrict_vocab if training.config.evaluate.analogies else 0,
         moments=2 if train.optimizer == "adam" else 0,
     )  # fmt: skip

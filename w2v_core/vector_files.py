@@ -22,7 +22,7 @@ import os
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -48,7 +48,15 @@ class Rows(Protocol):
     def __getitem__(self, rows: slice, /) -> npt.NDArray[Any]: ...
 
 
-def save(folder: Path, words: Sequence[str], matrix: Rows, counts: npt.NDArray[Any] | None) -> list[Path]:
+class Written(NamedTuple):
+    """A file that is complete and on the disk."""
+
+    path: Path
+    bytes: int
+    sha256: str
+
+
+def save(folder: Path, words: Sequence[str], matrix: Rows, counts: npt.NDArray[Any] | None) -> list[Written]:
     """The files written, each complete or not there, `meta.json` last. The same vectors give the same bytes.
 
     `matrix` is read a block of rows at a time.
@@ -57,10 +65,10 @@ def save(folder: Path, words: Sequence[str], matrix: Rows, counts: npt.NDArray[A
     chunks: dict[str, Iterable[bytes]] = {MATRIX: npy_chunks(matrix), WORDS: _word_chunks(words)}
     if counts is not None:
         chunks[COUNTS] = npy_chunks(counts)
-    files = {name: _write(folder / name, pieces) for name, pieces in chunks.items()}
+    written = [_write(folder / name, pieces) for name, pieces in chunks.items()]
+    files = {file.path.name: {"bytes": file.bytes, "sha256": file.sha256} for file in written}
     meta = {"format_version": FORMAT_VERSION, "shape": list(matrix.shape), "dtype": "float32", "files": files}
-    _write(folder / META, [json.dumps(meta, indent=1).encode() + b"\n"])
-    return [folder / name for name in (*files, META)]
+    return [*written, _write(folder / META, [json.dumps(meta, indent=1).encode() + b"\n"])]
 
 
 def load(folder: Path, *, verify: bool) -> tuple[list[str], npt.NDArray[Any], npt.NDArray[Any] | None]:
@@ -107,8 +115,8 @@ def _parse_words(path: Path) -> list[str]:
         raise ValueError(f"{path}: not the UTF-8 that was written (byte {error.start:,}); {_AGAIN}") from None
 
 
-def _write(path: Path, chunks: Iterable[bytes]) -> dict[str, Any]:
-    """{"bytes", "sha256"} of a file that appears under `path` complete or not at all."""
+def _write(path: Path, chunks: Iterable[bytes]) -> Written:
+    """A file that appears under `path` complete or not at all."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     digest, size = hashlib.sha256(), 0
     try:
@@ -123,7 +131,7 @@ def _write(path: Path, chunks: Iterable[bytes]) -> dict[str, Any]:
         _sync_directory(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
-    return {"bytes": size, "sha256": digest.hexdigest()}
+    return Written(path, size, digest.hexdigest())
 
 
 def _sync_directory(folder: Path) -> None:
