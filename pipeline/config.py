@@ -121,6 +121,8 @@ class Train(Section):
     lanes: int = Field(1, ge=1, le=1024)
     """How many parallel copies train; part of the result, unlike the number of workers."""
     merge: Literal["adasum", "mean"] = "adasum"
+    """adasum: row by row, what lanes agree on is averaged, the rest added, and changes that oppose each other are freed from
+    each other first (infra/decisions/0011-opposing-changes.md). mean: the average, which loses most of what was learnt."""
     merge_every: Positive | None = None
     """Kept tokens a lane between two merges of all rows; null = chosen from lanes and corpus size."""
     hot_rows: Annotated[int, Field(ge=0)] | None = None

@@ -223,8 +223,9 @@ def _lanes(seed: int, lanes: int, rows: int = 50) -> tuple[np.ndarray, list[np.n
 
 def _adasum(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     both, left_norm, right_norm = left @ right, left @ left, right @ right
-    left_factor = 1.0 - both / (2 * left_norm) if left_norm else 1.0
-    right_factor = 1.0 - both / (2 * right_norm) if right_norm else 1.0
+    shared = both if both < 0 else both / 2
+    left_factor = 1.0 - shared / left_norm if left_norm else 1.0
+    right_factor = 1.0 - shared / right_norm if right_norm else 1.0
     return np.asarray(left_factor * left + right_factor * right)
 
 
@@ -272,6 +273,17 @@ def test_adasum_adds_orthogonal_changes_averages_equal_ones_and_ignores_none(ker
     np.testing.assert_array_equal(base[0], [2, 3, 0, 0, 0, 0, 0, 0])
     np.testing.assert_array_equal(base[1], [0.5] * 8)
     np.testing.assert_array_equal(base[2], [0.25] * 8)
+
+
+def test_adasum_frees_opposing_changes_from_each_other_before_it_adds_them(kernels: Kernels) -> None:
+    base = np.zeros((2, 8), np.float32)
+    left, right = base.copy(), base.copy()
+    left[0, :2], right[0, :2] = (1, 0), (-1, 1)
+    left[1], right[1] = 1.0, -0.5
+    kernels.merge_rows(base, [left, right], "adasum")
+    along_right, along_left = np.array([-1, 1]) * -0.5, np.array([1, 0]) * -1
+    np.testing.assert_allclose(base[0, :2], ([1, 0] - along_right) + ([-1, 1] - along_left), atol=1e-6)
+    np.testing.assert_array_equal(base[1], [0.0] * 8)
 
 
 def test_merge_refuses_what_it_cannot_fold(kernels: Kernels) -> None:

@@ -176,17 +176,20 @@ def merge_rows(base_RD: FloatRows, lanes: Sequence[FloatRows], method: Merge) ->
 
 
 def _adasum(left_RD: FloatRows, right_RD: FloatRows) -> FloatRows:
-    """Row-wise (1 − l·r/2‖l‖²)·l + (1 − l·r/2‖r‖²)·r, a factor 1 where its norm is 0; products in float64.
+    """Row-wise (1 − c·l·r/‖l‖²)·l + (1 − c·l·r/‖r‖²)·r, a factor 1 where its norm is 0; products in float64.
 
-    Orthogonal changes add, equal changes average (Maleki et al. 2021, "Scaling distributed training with adaptive
-    summation", section 3).
+    c = ½ where l·r >= 0: orthogonal changes add, equal changes average (Adasum: Maleki et al. 2021, "Scaling distributed
+    training with adaptive summation", section 3). c = 1 where they oppose each other: each loses what it has along the
+    other before they are added (Yu et al. 2020, "Gradient surgery for multi-task learning"). Adasum has ½ there too; why
+    not here: infra/decisions/0011-opposing-changes.md.
     """
     left, right = left_RD.astype(np.float64), right_RD.astype(np.float64)
     both = np.einsum("rd,rd->r", left, right)
+    both = np.where(both < 0, both, 0.5 * both)
     factors = []
     for rows in (left, right):
         norm = np.einsum("rd,rd->r", rows, rows)
-        factors.append((1.0 - np.divide(both, 2.0 * norm, out=np.zeros_like(both), where=norm != 0))[:, None])
+        factors.append((1.0 - np.divide(both, norm, out=np.zeros_like(both), where=norm != 0))[:, None])
     merged: FloatRows = (factors[0] * left + factors[1] * right).astype(np.float32)
     return merged
 

@@ -123,18 +123,20 @@ def merge_two_rows(e: Emitter, base: Value, left: Value, right: Value, row_bytes
 
 @contextmanager
 def _adasum(e: Emitter, changes: Callable[[Value], tuple[Value, Value]], row_bytes: Value) -> Iterator[tuple[Value, Value]]:
-    """A loop over (offset, (1 − l·r/2‖l‖²)·l + (1 − l·r/2‖r‖²)·r) of l, r = changes(offset), a factor 1 where its norm is
-    below `_NO_CHANGE`, so far below what float32 parameters can show that only its square's underflow would matter."""
+    """A loop over (offset, (1 − c·l·r/‖l‖²)·l + (1 − c·l·r/‖r‖²)·r) of l, r = changes(offset), with c = ½ where l·r >= 0, else
+    1 (see `numpy_kernels`); a factor is 1 where its norm is below `_NO_CHANGE`, so far below what float32 parameters can
+    show that only its square's underflow would matter."""
     builder = e.builder
     with e.loop(e.integer(0), row_bytes, VECTOR_BYTES, [e.splat(0.0)] * 3) as columns:
         a, b = changes(columns.index)
         columns.next = [e.fma(x, y, total) for (x, y), total in zip(((a, a), (b, b), (a, b)), columns.state, strict=True)]
     norms = [e.repeat(_sum_of_lanes(e, total)) for total in columns.state]
-    both = builder.fmul(norms[2], e.splat(0.5))
+    # An ordered comparison is false for NaN, which therefore stays, here and below.
+    opposed = builder.fcmp_ordered("<", norms[2], e.splat(0.0))
+    both = builder.select(opposed, norms[2], builder.fmul(norms[2], e.splat(0.5)))
     factors = []
     for norm in norms[:2]:
         factor = builder.fsub(e.splat(1.0), builder.fdiv(both, norm))
-        # An ordered comparison is false for NaN, which therefore stays.
         factors.append(builder.select(builder.fcmp_ordered("<", norm, e.splat(_NO_CHANGE)), e.splat(1.0), factor))
     with e.loop(e.integer(0), row_bytes, VECTOR_BYTES) as columns:
         a, b = changes(columns.index)

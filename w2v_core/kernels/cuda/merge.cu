@@ -23,10 +23,12 @@ extern "C" __global__ void merge_rows(float* base, float* const* lanes, int coun
                     right_norm += r * r;
                 }
                 both = sum_over_warp(both);
+                // Half of what they agree on, all of what they oppose each other in: see numpy_kernels.
+                both = both < 0.0 ? both : 0.5 * both;
                 left_norm = sum_over_warp(left_norm);
                 right_norm = sum_over_warp(right_norm);
-                const double left_factor = left_norm != 0.0 ? 1.0 - both / (2.0 * left_norm) : 1.0;
-                const double right_factor = right_norm != 0.0 ? 1.0 - both / (2.0 * right_norm) : 1.0;
+                const double left_factor = left_norm != 0.0 ? 1.0 - both / left_norm : 1.0;
+                const double right_factor = right_norm != 0.0 ? 1.0 - both / right_norm : 1.0;
                 for (int d = lane; d < row_floats; d += WARP)
                     left[d] = adasum ? (float)(left_factor * left[d] + right_factor * right[d]) : left[d] + right[d];
             }
