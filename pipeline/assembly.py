@@ -1,8 +1,8 @@
 """A checkpoint's blocks as the two matrices of vectors/, block by block: the driver never holds a matrix.
 
-A million words of 300 numbers are 1.2 GB a matrix. Blocks are mapped, cut to their width without padding, checked to be
-finite and written where they belong, in one pass: what is written before a number that is not finite is found is part of
-no artefact.
+A million words of 300 numbers are 1.2 GB a matrix. Blocks are checked to be what was written, mapped, cut to their width
+without padding, checked to be finite and written where they belong, in one pass: what is written before damage is found
+is part of no artefact.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import store
-from pipeline.errors import DataError
+from pipeline.errors import DamagedError, DataError
 from pipeline.lanes import MATRICES
 from w2v_core import vector_files
 
@@ -27,7 +27,8 @@ CONTEXT = "context.npy"
 class CheckpointMatrix:
     """One matrix of a checkpoint, float32 (V, vector_size), read by slices of rows; satisfies `vector_files.Rows`.
 
-    A file is mapped only while a slice of it is copied, so what was read does not stay in this process's memory. Raises
+    A file is compared with its SHA-256 before the first slice of it is read, and mapped only while a slice is copied, so
+    what was read does not stay in this process's memory. Raises DamagedError for a file that is not what was written, and
     DataError for a slice with numbers that are not finite.
     """
 
@@ -35,12 +36,10 @@ class CheckpointMatrix:
 
     def __init__(self, checkpoint: store.Artefact, matrix: str, vector_size: int) -> None:
         parts = sorted(checkpoint.manifest.parts, key=lambda part: part.name)
-        self._files = [
-            checkpoint.directory / part.name
-            for part in parts
-            if part.name == f"{matrix}.npy" or part.name.startswith(f"{matrix}-")
-        ]
-        self._first_rows = np.cumsum([0, *(len(_map(file)) for file in self._files)])
+        self._directory = checkpoint.directory
+        self._parts = [part for part in parts if part.name == f"{matrix}.npy" or part.name.startswith(f"{matrix}-")]
+        self._checked: set[str] = set()
+        self._first_rows = np.cumsum([0, *(part.rows for part in self._parts)])
         self._name = matrix
         self.shape = (int(self._first_rows[-1]), vector_size)
 
@@ -50,26 +49,29 @@ class CheckpointMatrix:
     def __getitem__(self, rows: slice) -> NDArray[np.float32]:
         first, last, _ = rows.indices(len(self))
         found = np.empty((max(0, last - first), self.shape[1]), np.float32)
-        for file, begin, end in zip(self._files, self._first_rows, self._first_rows[1:], strict=False):
+        for part, begin, end in zip(self._parts, self._first_rows, self._first_rows[1:], strict=False):
             low, high = max(first, int(begin)), min(last, int(end))
             if low < high:
-                found[low - first : high - first] = _map(file)[low - begin : high - begin, : self.shape[1]]
+                found[low - first : high - first] = self._map(part)[low - begin : high - begin, : self.shape[1]]
         if not np.isfinite(found).all():
             raise DataError(
                 f"training ended with numbers in {self._name} that are not finite; run again with a lower train.alpha"
             )
         return found
 
-
-def _map(file: Path) -> NDArray[np.float32]:
-    mapped: NDArray[np.float32] = np.load(file, mmap_mode="r", allow_pickle=False)
-    return mapped
+    def _map(self, part: store.Part) -> NDArray[np.float32]:
+        if part.name not in self._checked:
+            if damage := store.check_part(self._directory, part):
+                raise DamagedError(f"{damage}; run again to go on from the checkpoint before", str(self._directory))
+            self._checked.add(part.name)
+        mapped: NDArray[np.float32] = np.load(self._directory / part.name, mmap_mode="r", allow_pickle=False)
+        return mapped
 
 
 def write_vectors(
     checkpoint: store.Artefact, vector_size: int, words: Sequence[str], counts: NDArray[np.int64], directory: Path
 ) -> list[store.Part]:
-    """The parts of vectors/: what `WordVectors.load` reads, and W_out. Raises DataError for numbers that are not finite."""
+    """The parts of vectors/: what `WordVectors.load` reads, and W_out. Raises what `CheckpointMatrix` does."""
     w_in, w_out = (CheckpointMatrix(checkpoint, matrix, vector_size) for matrix in MATRICES)
     # Both at a time: most of it is hashing and waiting for the disk.
     with ThreadPoolExecutor(max_workers=1) as pool:

@@ -70,8 +70,10 @@ def run_epoch(task: EpochTask) -> RoundResult:
         )  # fmt: skip
     except FloatingPointError as error:
         raise DivergedError(f"training diverged in round {task.epoch}, lane 0 at α = {task.train.alpha:g}: {error}") from error
+    # The optimizer's state has numbers beside its matrices.
     parts = tuple(
-        store.write_array(Path(task.checkpoint_after) / f"{name}.npy", array) for name, array in sorted(after[-1].items())
+        store.write_array(Path(task.checkpoint_after) / f"{name}.npy", array, rows=len(array) if array.ndim else 0)
+        for name, array in sorted(after[-1].items())
     )
     losses = [StepLoss(step, 0, loss * count, count) for step, (_, loss, count) in enumerate(points)]
     covered = sum(loss.examples for loss in losses)

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline import store
 from pipeline.assembly import CONTEXT, write_vectors
-from pipeline.errors import DataError
+from pipeline.errors import DamagedError, DataError
 from w2v_core.vectors import WordVectors
 
 WORDS = [f"word{index}" for index in range(3000)]
@@ -19,7 +19,11 @@ COUNTS = np.arange(3000, 0, -1)
 def checkpoint_of(directory: Path, w_in: np.ndarray, w_out: np.ndarray) -> store.Artefact:
     """In blocks of 1,300 rows."""
     parts = tuple(
-        store.write_array(directory / "checkpoints" / "0" / f"{name}-{index:05d}.npy", matrix[first : first + 1300])
+        store.write_array(
+            directory / "checkpoints" / "0" / f"{name}-{index:05d}.npy",
+            matrix[first : first + 1300],
+            rows=len(matrix[first : first + 1300]),
+        )
         for name, matrix in (("w_in", w_in), ("w_out", w_out))
         for index, first in enumerate(range(0, len(matrix), 1300))
     )
@@ -52,3 +56,13 @@ def test_a_number_that_is_not_finite_is_an_error_that_names_the_matrix(tmp_path:
     matrices[name][2999, 9] = bad
     with pytest.raises(DataError, match=f"numbers in {name} that are not finite; run again with a lower train.alpha"):
         write_vectors(checkpoint_of(tmp_path, **matrices), 10, WORDS, COUNTS, tmp_path / "vectors")
+
+
+@pytest.mark.parametrize("name", ["w_in-00001.npy", "w_out-00002.npy"])
+def test_a_flipped_bit_in_a_checkpoints_block_is_found_before_it_becomes_a_vector(tmp_path: Path, name: str) -> None:
+    checkpoint = checkpoint_of(tmp_path, padded(1), padded(2))
+    content = bytearray((checkpoint.directory / name).read_bytes())
+    content[5000] ^= 4
+    (checkpoint.directory / name).write_bytes(content)
+    with pytest.raises(DamagedError, match=rf"{name}: its content changed .*; run again to go on from the checkpoint before"):
+        write_vectors(checkpoint, 10, WORDS, COUNTS, tmp_path / "vectors")
