@@ -7,9 +7,8 @@ pairs as an N×2·window matrix at 6 bytes a target instead of 44.
 
 Every draw is a pure function of (seed, epoch, position of the token in its part), so any worker makes the same stream.
 Over the epochs the draws of a token are spread evenly instead of at random. Each epoch by itself is what it would be,
-but an occurrence that is kept with chance 1/2 is in every second epoch, not in none or all of five, and it is seen with
-wide and with narrow windows: two more analogies in a hundred for nothing
-(infra/benchmarks/records/quality-2026-11-21.md).
+but an occurrence that is kept with chance 1/2 is in about every second epoch, not in none or all of five, and it is seen
+with wide and with narrow windows: 2.5 % more analogies are right, for nothing (infra/decisions/0009-even-draws.md).
 """
 
 from __future__ import annotations
