@@ -63,7 +63,7 @@ class Sizes:
     window: int
     noise_bytes: int
     sentence_bytes: int = 0
-    """Of the corpus as word ids, which the workers keep between epochs, each its share and no more than it may."""
+    """Of the corpus as word ids. A worker keeps its parts of it between epochs, as far as it may; one part can be all of it."""
     analogy_words: int = 0
     """Words among which analogies are looked for when training is over; 0 = none are asked."""
     layers: bool = False
@@ -175,7 +175,7 @@ def _worker_need(sizes: Sizes, places: Sequence[Place], participant: int) -> Wor
     private = [
         ("noise table", sizes.noise_bytes),
         ("working memory", WORKING_BYTES),
-        ("sentences for the next epoch", min(KEPT_BYTES, -(-sizes.sentence_bytes // len(places))) * (sizes.epochs > 2)),
+        ("sentences for the next epoch", min(KEPT_BYTES, sizes.sentence_bytes) * (sizes.epochs > 2)),
     ]
     if errands.agents:
         block_bytes = -(-sizes.pair_bytes // len(places))

@@ -84,7 +84,7 @@ def load(folder: Path, *, verify: bool) -> tuple[list[str], npt.NDArray[Any], np
     return words, matrix, counts
 
 
-def row_blocks(rows: int) -> Iterator[slice]:
+def _row_blocks(rows: int) -> Iterator[slice]:
     """Slices that cover `rows` rows, a thousand or so at a time."""
     return (slice(first, min(first + _BLOCK_ROWS, rows)) for first in range(0, rows, _BLOCK_ROWS))
 
@@ -95,12 +95,12 @@ def npy_chunks(array: Rows) -> Iterator[bytes]:
     dtype = array.dtype.newbyteorder("<")
     np.lib.format.write_array_header_1_0(header, {"descr": dtype.str, "fortran_order": False, "shape": array.shape})
     yield header.getvalue()
-    for rows in row_blocks(len(array)):
+    for rows in _row_blocks(len(array)):
         yield array[rows].astype(dtype, copy=False).tobytes()
 
 
 def _word_chunks(words: Sequence[str]) -> Iterator[bytes]:
-    for rows in row_blocks(len(words)):
+    for rows in _row_blocks(len(words)):
         yield b"".join(word.encode("utf-8", "surrogatepass").replace(b"\n", b"\xff") + b"\n" for word in words[rows])
 
 

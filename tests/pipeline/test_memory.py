@@ -16,6 +16,7 @@ from pipeline.crew import Place
 from pipeline.errors import CapacityError
 from pipeline.memory import (
     CHECKPOINTS_AT_ONCE,
+    KEPT_BYTES,
     DriverRoom,
     MemoryPlan,
     Room,
@@ -83,6 +84,12 @@ def test_a_worker_is_resident_with_its_lanes_the_base_and_the_rows_it_folds_at_m
         for worker, place in zip(plan.workers, places_on(*"a" * workers), strict=True):
             shared = sum(size for what, size in worker.touched if not what.startswith("mapped shards"))
             assert (1 + len(place.lanes)) * PAIR < shared <= 9 * PAIR
+
+
+@pytest.mark.parametrize(("epochs", "corpus", "kept"), [(5, 1000, 1000), (5, 10 * GB, KEPT_BYTES), (2, 10 * GB, None)])
+def test_what_a_worker_may_keep_of_the_corpus_for_a_third_epoch_is_planned(epochs: int, corpus: int, kept: int | None) -> None:
+    plan = plan_memory(replace(MILLION, epochs=epochs, sentence_bytes=corpus), places_on("a", "b"))
+    assert [dict(worker.private).get("sentences for the next epoch") for worker in plan.workers] == [kept, kept]
 
 
 def test_what_fits_is_not_refused() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from pipeline import shards, store
 from pipeline.config import RunConfig
+from pipeline.errors import DamagedError
 from pipeline.progress import Progress
 from pipeline.run import run
 from pipeline.workers import InProcess
@@ -55,5 +56,5 @@ def test_no_more_is_kept_than_there_is_room_for(tasks: list[list[shards.ShardTas
         Path(task.tokens).unlink()
         shards.make_shard(task)
     Path(tasks[0][2].tokens).unlink()
-    with pytest.raises(Exception, match=Path(tasks[0][2].tokens).name):
+    with pytest.raises(DamagedError, match=f"{Path(tasks[0][2].tokens).name}: missing"):
         shards.make_shard(tasks[0][2])
