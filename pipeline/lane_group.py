@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Matrices = tuple[NDArray[np.float32], NDArray[np.float32]]
+MATRICES = ("w_in", "w_out")
 _ROWS, _MERGED = "rows", "merged"
 
 

@@ -19,14 +19,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline import assembly, store
 from pipeline import shards as shard_stage
-from pipeline import store
 from pipeline.config import Train
 from pipeline.crew import Place, block_of
 from pipeline.errors import DamagedError, DivergedError
 from pipeline.exchange import PeerLostError
 from pipeline.failpoints import reach
-from pipeline.lane_group import LaneGroup, Matrices, open_group
+from pipeline.lane_group import MATRICES, LaneGroup, Matrices, open_group
 from pipeline.residency import Residency
 from pipeline.rounds import EpochPlan, Round, Stint
 from w2v_core.kernels import Kernels, fill_initial, load_kernels, padded_size
@@ -35,7 +35,6 @@ from w2v_core.sampler import stream_seed
 BLOCK_BYTES = 16 << 20
 """Size of one file of a checkpoint: large enough to write fast, small enough to share the work between workers."""
 _SEED_PATH = 2
-MATRICES = ("w_in", "w_out")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +60,9 @@ class RoundTask:
     """The round that checkpoint was taken after; −1 = none yet."""
     checkpoint_after: str | None
     """Directory the round's end state is written to; None = it stays in memory."""
+    vectors_after: str | None
+    """Directory of the vectors that the last round of training ends with; nothing is held for another round then."""
     patience_s: float
-    is_last: bool
-    """The last round of training: nothing is held for another one."""
     shards_ahead: tuple[shard_stage.ShardTask, ...] = ()
     """This worker's share of the next epoch's shards, made when its lanes are done."""
 
@@ -87,7 +86,8 @@ class RoundResult:
     losses: tuple[StepLoss, ...]
     train_seconds: float
     merge_seconds: float
-    blocks: tuple[store.Part, ...]
+    files: tuple[store.Part, ...]
+    """Of the checkpoint, or of the vectors, that this worker wrote."""
     shards: tuple[store.Part, ...]
     """Of the task's `shards_ahead`, in their order."""
 
@@ -96,7 +96,7 @@ _held: LaneGroup | None = None
 
 
 def run_round(task: RoundTask) -> RoundResult:
-    """Trains this worker's lanes through one round and writes its share of the checkpoint, if one is due."""
+    """Trains this worker's lanes through one round and writes its share of the checkpoint, if one is due, or of the vectors."""
     global _held
     if _held is None or _held.key != task.group_key:
         release()
@@ -114,7 +114,7 @@ def run_round(task: RoundTask) -> RoundResult:
     except BaseException:
         release()
         raise
-    if task.is_last:
+    if task.vectors_after:
         release()
     return result
 
@@ -158,14 +158,19 @@ def load_state(group: LaneGroup, task: RoundTask) -> None:
     group.barrier.wait()
 
 
-def write_state(group: LaneGroup, directory: Path, *, durable: bool) -> tuple[store.Part, ...]:
-    """Writes this participant's share of the checkpoint's files. The last one is soon replaced by the vectors, which are
-    flushed to the disk; until then a power cut costs what a kill would not."""
+def write_state(group: LaneGroup, directory: Path) -> tuple[store.Part, ...]:
+    """Writes this participant's share of the checkpoint's files."""
     mine = blocks_of(*group.base[0].shape)[group.participant :: len(group.places)]
     return tuple(
-        store.write_array(directory / name, group.base[matrix][first:last], rows=last - first, durable=durable)
+        store.write_array(directory / name, group.base[matrix][first:last], rows=last - first)
         for name, matrix, first, last in mine
     )
+
+
+def write_vectors(group: LaneGroup, directory: Path, vector_size: int) -> tuple[store.Part, ...]:
+    """Writes this participant's share of the matrices of vectors/: the first has W_in, the next W_out."""
+    mine = range(len(MATRICES))[group.participant :: len(group.places)]
+    return tuple(group.spread(lambda matrix: assembly.write_matrix(matrix, group.base[matrix], vector_size, directory), mine))
 
 
 # ── the steps of a round ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -193,11 +198,15 @@ def _train_steps(group: LaneGroup, task: RoundTask) -> RoundResult:
         train_seconds += trained - started
         merge_seconds += time.perf_counter() - trained
     resident.bring_home()
-    blocks = write_state(group, Path(task.checkpoint_after), durable=not task.is_last) if task.checkpoint_after else ()
+    files: tuple[store.Part, ...] = ()
+    if task.checkpoint_after:
+        files = write_state(group, Path(task.checkpoint_after))
+    elif task.vectors_after:
+        files = write_vectors(group, Path(task.vectors_after), task.train.vector_size)
     # The next epoch asks this worker for the same parts, unless it is the last.
     keep = task.plan.epoch + 2 < task.train.epochs
     shards = group.spread(lambda ahead: _make_shard(ahead, keep), task.shards_ahead) if task.shards_ahead else []
-    return RoundResult(task.participant, _stretches(losses, task.round), train_seconds, merge_seconds, blocks, tuple(shards))
+    return RoundResult(task.participant, _stretches(losses, task.round), train_seconds, merge_seconds, files, tuple(shards))
 
 
 def _make_shard(task: shard_stage.ShardTask, keep: bool) -> store.Part:

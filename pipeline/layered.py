@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline import assembly, store
 from pipeline import shards as shard_stage
-from pipeline import store
 from pipeline.config import Train
 from pipeline.errors import DamagedError, DivergedError
+from pipeline.lane_group import MATRICES
 from pipeline.lanes import RoundResult, StepLoss
 from w2v_core.contexts import Batch, shard_batches, usable_positions
 from w2v_core.trainer import Progress, State, epoch_rate, train_layers
@@ -38,10 +39,12 @@ class EpochTask:
     shards: str
     checkpoint_before: str | None
     checkpoint_after: str
+    vectors_after: str | None
+    """Where the last epoch writes vectors instead of a checkpoint."""
 
 
 def run_epoch(task: EpochTask) -> RoundResult:
-    """Trains one epoch from the checkpoint before it and writes the checkpoint after it."""
+    """Trains one epoch from the checkpoint before it and writes the checkpoint after it, or the vectors after the last."""
     started = time.perf_counter()
     artefact = store.load_artefact(Path(task.shards))
     stream, _, _ = shard_stage.Rows(artefact, halo=0).between(0, int(artefact.manifest.totals["kept_tokens"]))
@@ -70,17 +73,27 @@ def run_epoch(task: EpochTask) -> RoundResult:
         )  # fmt: skip
     except FloatingPointError as error:
         raise DivergedError(f"training diverged in round {task.epoch}, lane 0 at α = {task.train.alpha:g}: {error}") from error
-    # The optimizer's state has numbers beside its matrices.
-    parts = tuple(
-        store.write_array(Path(task.checkpoint_after) / f"{name}.npy", array, rows=len(array) if array.ndim else 0)
-        for name, array in sorted(after[-1].items())
-    )
+    files = write_state(task, after[-1])
     losses = [StepLoss(step, 0, loss * count, count) for step, (_, loss, count) in enumerate(points)]
     covered = sum(loss.examples for loss in losses)
     if covered < examples:
         rest = trained.epoch_losses[-1] * examples - sum(loss.loss_sum for loss in losses)
         losses.append(StepLoss(len(points), 0, rest, examples - covered))
-    return RoundResult(0, tuple(losses), time.perf_counter() - started, 0.0, parts, ())
+    return RoundResult(0, tuple(losses), time.perf_counter() - started, 0.0, files, ())
+
+
+def write_state(task: EpochTask, state: State) -> tuple[store.Part, ...]:
+    """The files of the checkpoint; of the vectors after the last epoch, which need no optimizer's state."""
+    if task.vectors_after:
+        return tuple(
+            assembly.write_matrix(matrix, state[name], task.train.vector_size, Path(task.vectors_after))
+            for matrix, name in enumerate(MATRICES)
+        )
+    # The optimizer's state has numbers beside its matrices.
+    return tuple(
+        store.write_array(Path(task.checkpoint_after) / f"{name}.npy", array, rows=len(array) if array.ndim else 0)
+        for name, array in sorted(state.items())
+    )
 
 
 def read_state(task: EpochTask) -> dict[str, NDArray[np.generic]] | None:

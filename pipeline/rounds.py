@@ -11,7 +11,7 @@ size and the planned token counts, so one worker or forty execute the same plan 
             fourth …: a row is merged at an interval in proportion to its rank, and so, by Zipf's law, every row after
             about the same number of its own updates
     round   steps after which a worker reports. It ends with a merge of all rows, and with a checkpoint if one is due:
-            a run that lost a worker goes on from the last one
+            a run that lost a worker goes on from the last one. The last round ends with the vectors
 
 What hurts is how far two copies of a row drift apart, and the frequent words' rows drift fastest. Doubling tiers are
 pWord2Vec's (Ji et al. 2016, "Parallelizing word2vec in shared and distributed memory"), here counted in tokens instead of
@@ -64,7 +64,7 @@ class Schedule:
     rounds: int
     """Rounds an epoch."""
     checkpoints: int
-    """Checkpoints of the whole training, spread evenly over its rounds; one at the end."""
+    """Checkpoints of the whole training, spread evenly over its rounds; the last of them are the vectors."""
     full_every_steps: int
     """Every so many steps all rows are merged; the steps between merge tiers of the most frequent rows."""
     hot_rows: int
@@ -100,6 +100,8 @@ class Round:
     last: int
     checkpoint: bool
     """Whether a checkpoint follows."""
+    vectors: bool
+    """Whether it is the last of the training: the vectors follow."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,19 +229,20 @@ def plan_epoch(train: Train, schedule: Schedule, vocab_size: int, epoch: int, ke
     """The steps and rounds of one epoch over `kept_tokens` rows of its shards."""
     merges = schedule.steps // schedule.full_every_steps
     bounds = [merges * index // schedule.rounds * schedule.full_every_steps for index in range(schedule.rounds + 1)]
+    first_round, all_rounds = epoch * schedule.rounds, train.epochs * schedule.rounds
     rounds = tuple(
         Round(
-            round=epoch * schedule.rounds + index, epoch=epoch, first=first, last=last,
-            checkpoint=_is_due(schedule.checkpoints, epoch * schedule.rounds + index, train.epochs * schedule.rounds),
+            round=number, epoch=epoch, first=first, last=last,
+            checkpoint=_is_due(schedule.checkpoints, number, all_rounds), vectors=number == all_rounds - 1,
         )
-        for index, (first, last) in enumerate(pairwise(bounds))
+        for number, (first, last) in enumerate(pairwise(bounds), first_round)
     )  # fmt: skip
     return EpochPlan(epoch=epoch, kept_tokens=kept_tokens, vocab_size=vocab_size, train=train, schedule=schedule, rounds=rounds)
 
 
 def _is_due(checkpoints: int, a_round: int, rounds: int) -> bool:
-    """Whether one of `checkpoints`, spread evenly over all rounds, follows this one."""
-    return (a_round + 1) * checkpoints // rounds > a_round * checkpoints // rounds
+    """Whether one of `checkpoints`, spread evenly over all rounds, follows this one; the last round has the vectors instead."""
+    return a_round + 1 < rounds and (a_round + 1) * checkpoints // rounds > a_round * checkpoints // rounds
 
 
 def alpha_at(train: Train, epoch: int, share: float) -> float:

@@ -106,6 +106,7 @@ def build(
         on_round(record)
     told = len(history)
     before_last: store.Artefact | None = None
+    files: list[store.Part] = []
     attempts = _Attempts()
     while len(history) < config.train.epochs * schedule.rounds:
         epoch = len(history) // schedule.rounds
@@ -120,7 +121,7 @@ def build(
             attempts.lost(round_plan, error)
             history = _history_of(checkpoint)
             continue
-        history = [*history, done.record]
+        history, files = [*history, done.record], done.files
         if done.record.round >= told:
             on_round(done.record)
             told += 1
@@ -130,12 +131,11 @@ def build(
             # Two are kept, because the newest may be found damaged.
             if before_last:
                 store.discard(before_last.directory)
-            before_last, checkpoint = checkpoint, _commit_checkpoint(training, round_plan.round, done.blocks, history, roster)
+            before_last, checkpoint = checkpoint, _commit_checkpoint(training, round_plan.round, files, history, roster)
             attempts.crew = None
         if epoch > 0 and round_plan is plan.rounds[-1]:
             store.discard(shards.directory)
-    assert checkpoint is not None
-    return _commit_vectors(training, checkpoint, history, roster)
+    return _commit_vectors(training, files, history, roster)
 
 
 @dataclass
@@ -209,8 +209,8 @@ class _Done:
     """What is left of a round."""
 
     record: RoundRecord
-    blocks: list[store.Part]
-    """The files of its checkpoint; none if it has none."""
+    files: list[store.Part]
+    """Of its checkpoint; of the vectors after the last round; else none."""
     shards: list[store.Part]
     """The next epoch's, if this round's workers made them."""
 
@@ -224,14 +224,15 @@ def _run_round(
     assert attempts.crew is not None
     started = time.monotonic()
     if training.train.engine == "layers":
-        results = workers.together(layered.run_epoch, [_epoch_task(training, plan, shards, checkpoint)], attempts.crew)
+        task = _epoch_task(training, plan, round_plan, shards, checkpoint)
+        results = workers.together(layered.run_epoch, [task], attempts.crew)
     else:
         ahead = _shards_ahead(training, plan, round_plan, attempts)
         tasks = _round_tasks(training, plan, round_plan, shards, checkpoint, attempts, ahead)
         results = workers.together(lanes.run_round, tasks, attempts.crew)
     return _Done(
         record=_record(training, plan, round_plan, history, results, time.monotonic() - started),
-        blocks=sorted((part for result in results for part in result.blocks), key=lambda part: part.name),
+        files=sorted((part for result in results for part in result.files), key=lambda part: part.name),
         shards=[part for result in results for part in result.shards],
     )
 
@@ -271,15 +272,17 @@ def _round_tasks(
             checkpoint_before=str(checkpoint.directory) if checkpoint else None,
             checkpoint_round=int(checkpoint.manifest.totals["round"]) if checkpoint else -1,
             checkpoint_after=str(_checkpoint_directory(training, round_plan.round)) if round_plan.checkpoint else None,
+            vectors_after=str(_vectors_directory(training)) if round_plan.vectors else None,
             patience_s=PATIENCE_S,
-            is_last=round_plan.round == training.train.epochs * training.schedule.rounds - 1,
             shards_ahead=tuple(ahead[slice(*block_of(len(ahead), index, len(crew)))]),
         )
         for index in range(len(crew))
     ]
 
 
-def _epoch_task(training: Training, plan: EpochPlan, shards: store.Artefact, state: store.Artefact | None) -> layered.EpochTask:
+def _epoch_task(
+    training: Training, plan: EpochPlan, round_plan: Round, shards: store.Artefact, state: store.Artefact | None
+) -> layered.EpochTask:
     config = training.config
     return layered.EpochTask(
         train=config.train,
@@ -292,6 +295,7 @@ def _epoch_task(training: Training, plan: EpochPlan, shards: store.Artefact, sta
         shards=str(shards.directory),
         checkpoint_before=str(state.directory) if state else None,
         checkpoint_after=str(_checkpoint_directory(training, plan.epoch)),
+        vectors_after=str(_vectors_directory(training)) if round_plan.vectors else None,
     )
 
 
@@ -373,7 +377,7 @@ def _commit_checkpoint(
 
 def latest_checkpoint(training: Training) -> tuple[store.Artefact | None, list[RoundRecord]]:
     """The newest intact checkpoint and the history up to it; a damaged one is discarded for the one before."""
-    for round_number in reversed(range(training.train.epochs * training.schedule.rounds)):
+    for round_number in reversed(range(training.train.epochs * training.schedule.rounds - 1)):
         fingerprint = _checkpoint_fingerprint(training, round_number)
         try:
             found = store.open_artefact(training.workdir, CHECKPOINTS, fingerprint)
@@ -398,14 +402,19 @@ def _parse_record(record: dict[str, Any]) -> RoundRecord:
 # ── the result ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _commit_vectors(training: Training, state: store.Artefact, history: Sequence[RoundRecord], roster: Roster) -> store.Artefact:
-    """The vectors as an artefact: W_in without its padding, beside the words; W_out is kept for those who go on training."""
+def _vectors_directory(training: Training) -> Path:
+    return store.artefact_directory(training.workdir, STAGE, training.fingerprint)
+
+
+def _commit_vectors(
+    training: Training, matrices: Sequence[store.Part], history: Sequence[RoundRecord], roster: Roster
+) -> store.Artefact:
+    """The vectors as an artefact: the words beside the matrices that the workers wrote."""
     fingerprint, fields, inputs = identity(training.config, training.tokens, training.vocab)
     table = vocabulary.read_words(training.vocab)
-    parts = assembly.write_vectors(
-        state, training.train.vector_size, table["word"].to_pylist(), table["count"].to_numpy(),
-        store.artefact_directory(training.workdir, STAGE, fingerprint),
-    )  # fmt: skip
+    parts = assembly.add_words(
+        _vectors_directory(training), matrices, training.train.vector_size, table["word"].to_pylist(), table["count"].to_numpy()
+    )
     artefact = store.commit(
         training.workdir,
         store.Manifest(
@@ -413,7 +422,7 @@ def _commit_vectors(training: Training, state: store.Artefact, history: Sequence
             totals={
                 "shape": [training.vocab_size, training.train.vector_size],
                 "history": [asdict(record) for record in history],
-                "kinds": state.manifest.totals["kinds"],
+                "kinds": roster.round_done(),
                 "memory": roster.plan,
             },
         ),

@@ -51,7 +51,7 @@ class Rows(Protocol):
 class Written(NamedTuple):
     """A file that is complete and on the disk."""
 
-    path: Path
+    name: str
     bytes: int
     sha256: str
 
@@ -62,12 +62,20 @@ def save(folder: Path, words: Sequence[str], matrix: Rows, counts: npt.NDArray[A
     `matrix` is read a block of rows at a time.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    chunks: dict[str, Iterable[bytes]] = {MATRIX: npy_chunks(matrix), WORDS: _word_chunks(words)}
+    written = _write(folder / MATRIX, npy_chunks(matrix))
+    return [written, *save_words(folder, words, written, matrix.shape[1], counts)]
+
+
+def save_words(
+    folder: Path, words: Sequence[str], matrix: Written, vector_size: int, counts: npt.NDArray[Any] | None
+) -> list[Written]:
+    """The other files beside a matrix that is in the folder already, float32 (V, vector_size)."""
+    chunks: dict[str, Iterable[bytes]] = {WORDS: _word_chunks(words)}
     if counts is not None:
         chunks[COUNTS] = npy_chunks(counts)
     written = [_write(folder / name, pieces) for name, pieces in chunks.items()]
-    files = {file.path.name: {"bytes": file.bytes, "sha256": file.sha256} for file in written}
-    meta = {"format_version": FORMAT_VERSION, "shape": list(matrix.shape), "dtype": "float32", "files": files}
+    files = {file.name: {"bytes": file.bytes, "sha256": file.sha256} for file in (matrix, *written)}
+    meta = {"format_version": FORMAT_VERSION, "shape": [len(words), vector_size], "dtype": "float32", "files": files}
     return [*written, _write(folder / META, [json.dumps(meta, indent=1).encode() + b"\n"])]
 
 
@@ -131,7 +139,7 @@ def _write(path: Path, chunks: Iterable[bytes]) -> Written:
         _sync_directory(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
-    return Written(path, size, digest.hexdigest())
+    return Written(path.name, size, digest.hexdigest())
 
 
 def _sync_directory(folder: Path) -> None:

@@ -244,7 +244,7 @@ class WordVectors:
 
     def save(self, directory: str | os.PathLike[str]) -> list[Path]:
         """The files written, each complete or not there, `meta.json` last. The same vectors give the same bytes."""
-        return [file.path for file in vector_files.save(Path(directory), self.words, self.matrix, self.counts)]
+        return [Path(directory) / file.name for file in vector_files.save(Path(directory), self.words, self.matrix, self.counts)]
 
     @classmethod
     def load(cls, directory: str | os.PathLike[str], *, verify: bool = False) -> WordVectors:

@@ -50,8 +50,8 @@ _DRIVER_POINTS = {
     "tokenize": ("stage:tokenize", "written:known_files.json", "commit:tokens", "committed:tokens"),
     "vocab": ("stage:vocab", "write:vocab.parquet", "written:noise_table.npy", "commit:vocab", "committed:vocab"),
     "shards": ("stage:shards", "commit:shards", "committed:shards"),
-    "train": ("stage:train", "round:0.0", "round:2.0", "commit:checkpoints", "committed:checkpoints", "write:context.npy",
-              "commit:vectors", "committed:vectors"),
+    "train": ("stage:train", "round:0.0", "round:2.0", "commit:checkpoints", "committed:checkpoints", "commit:vectors",
+              "committed:vectors"),
     "evaluate": ("stage:evaluate", "write:scores.json", "commit:report", "committed:report"),
     "publish": ("stage:publish", "write:vectors.bin", "written:vectors.bin", "commit:exports", "committed:exports",
                 "write:report.html", "write:summary.json", "written:summary.json"),
@@ -62,7 +62,7 @@ _WORKER_POINTS = {
     "shards": (f"{SHARDS_0}.3", "write:part-00001.arrow", "written:part-00007.arrow"),
     "train": ("ahead:part-00002.arrow", "meet:0", "meet:1", "step:0.0.0", "step:0.7.1", "step:0.9.3", "step:1.5.1", "step:1.12.2",
               "merge:1.0", "merge:3.1", "merged:3.0", "merged:5.1", "write:w_in-00000.npy", "written:w_in-00000.npy",
-              "write:w_out-00000.npy", "written:w_out-00000.npy"),
+              "write:w_out-00000.npy", "written:w_out-00000.npy", "write:vectors.npy", "written:context.npy"),
 }  # fmt: skip
 _OTHERS: dict[Victim, dict[str, tuple[str, ...]]] = {
     "driver": {

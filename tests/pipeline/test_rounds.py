@@ -87,13 +87,15 @@ def test_late_in_training_a_stint_is_as_many_steps_as_pass_between_merges() -> N
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(train=trains, vocab_size=st.integers(2, 5000), kept_tokens=st.integers(0, 60_000))
-def test_checkpoints_are_spread_evenly_and_one_ends_the_training(train: Train, vocab_size: int, kept_tokens: int) -> None:
+def test_checkpoints_are_spread_evenly_and_the_last_is_the_vectors(train: Train, vocab_size: int, kept_tokens: int) -> None:
     schedule = choose_schedule(train, vocab_size, kept_tokens)
     plans = [plan_epoch(train, schedule, vocab_size, epoch, kept_tokens) for epoch in range(train.epochs)]
-    due = [index for index, a_round in enumerate(a_round for plan in plans for a_round in plan.rounds) if a_round.checkpoint]
+    rounds = [a_round for plan in plans for a_round in plan.rounds]
+    due = [a_round.round for a_round in rounds if a_round.checkpoint or a_round.vectors]
     gaps = [after - before for before, after in pairwise([-1, *due])]
     assert len(due) == schedule.checkpoints
-    assert due[-1] == train.epochs * schedule.rounds - 1
+    assert [a_round.round for a_round in rounds if a_round.vectors] == [due[-1]] == [train.epochs * schedule.rounds - 1]
+    assert not rounds[-1].checkpoint
     assert max(gaps) - min(gaps) <= 1
 
 
