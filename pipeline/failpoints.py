@@ -14,7 +14,7 @@ tests) a failpoint costs one comparison.
     write:FILE             bytes written, not yet under their name    written:FILE                 … and now they are
     part:begins            a worker, before its part of a round
     meet:PARTICIPANT       a worker made or found its group's memory  step:EPOCH.STEP.LANE         before a lane's step
-    ahead:FILE             a worker, before it makes one of the next epoch's shards
+    ahead:EPOCH.PART       a worker, before it draws a part of the next epoch's stream
     merge:N.PARTICIPANT, merged:N.PARTICIPANT   before and after folding in the group's N-th merge
 """
 

@@ -27,6 +27,7 @@ from pipeline.errors import DamagedError, DivergedError
 from pipeline.exchange import PeerLostError
 from pipeline.failpoints import reach
 from pipeline.lane_group import MATRICES, LaneGroup, Matrices, open_group
+from pipeline.memory import HELD_TOKENS
 from pipeline.residency import Residency
 from pipeline.rounds import EpochPlan, Round, Stint
 from w2v_core.kernels import Kernels, fill_initial, load_kernels, padded_size
@@ -52,7 +53,8 @@ class RoundTask:
     round: Round
     vocab_size: int
     window: int
-    shards: str
+    stream: shard_stage.Source
+    """The epoch's."""
     noise_table: str
     checkpoint_before: str | None
     """Directory of the last checkpoint; None = the initial parameters."""
@@ -63,8 +65,10 @@ class RoundTask:
     vectors_after: str | None
     """Directory of the vectors that the last round of training ends with; nothing is held for another round then."""
     patience_s: float
-    shards_ahead: tuple[shard_stage.ShardTask, ...] = ()
-    """This worker's share of the next epoch's shards, made when its lanes are done."""
+    shards: store.Artefact
+    """The first epoch's."""
+    ahead: tuple[shard_stage.PartDraw, ...] = ()
+    """This worker's share of the next epoch's parts, drawn when its lanes are done."""
 
 
 STRETCHES = 20
@@ -88,8 +92,8 @@ class RoundResult:
     merge_seconds: float
     files: tuple[store.Part, ...]
     """Of the checkpoint, or of the vectors, that this worker wrote."""
-    shards: tuple[store.Part, ...]
-    """Of the task's `shards_ahead`, in their order."""
+    ahead: tuple[tuple[int, ...], ...]
+    """Rows of the pieces of each part of the task's `ahead`."""
 
 
 _held: LaneGroup | None = None
@@ -109,7 +113,7 @@ def run_round(task: RoundTask) -> RoundResult:
                 raise PeerLostError("this worker does not have the parameters any more; training goes on from the checkpoint")
             load_state(group, task)
         group.state_round = None
-        result = _train_steps(group, task)
+        result = _run_steps(group, task)
         group.state_round = task.round.round
     except BaseException:
         release()
@@ -176,17 +180,34 @@ def write_vectors(group: LaneGroup, directory: Path, vector_size: int) -> tuple[
 # ── the steps of a round ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _train_steps(group: LaneGroup, task: RoundTask) -> RoundResult:
+def _run_steps(group: LaneGroup, task: RoundTask) -> RoundResult:
     kernels = load_kernels(task.train.backend)
-    noise_table = kernels.to_device(np.load(task.noise_table, allow_pickle=False))
     resident = Residency(kernels, group)
-    artefact = store.load_artefact(Path(task.shards))
-    rows = shard_stage.Rows(artefact, halo=task.window)
-    for lane in group.lanes:
-        rows.open(*task.plan.slice(lane, task.round.first, task.round.last))
+    losses, train_seconds, merge_seconds = _train_stints(group, task, kernels, resident)
+    resident.bring_home()
+    files: tuple[store.Part, ...] = ()
+    if task.checkpoint_after:
+        files = write_state(group, Path(task.checkpoint_after))
+    elif task.vectors_after:
+        files = write_vectors(group, Path(task.vectors_after), task.train.vector_size)
+    stretches = _stretches(losses, task.round)
+    return RoundResult(task.participant, stretches, train_seconds, merge_seconds, files, _draw_ahead(group, task))
+
+
+def _train_stints(
+    group: LaneGroup, task: RoundTask, kernels: Kernels, resident: Residency
+) -> tuple[list[StepLoss], float, float]:
+    """(losses, seconds of training, seconds of merging) of the round."""
+    noise_table = kernels.to_device(np.load(task.noise_table, allow_pickle=False))
+    rows, held = shard_stage.Rows(task.stream, halo=task.window), task.round.first
+    # The same steps in every worker, so that all lanes load at the same time.
+    steps = max(1, HELD_TOKENS * task.train.lanes * task.plan.schedule.steps // max(1, task.plan.kept_tokens))
     losses: list[StepLoss] = []
     train_seconds = merge_seconds = 0.0
     for stint in task.plan.stints(task.round):
+        if stint.last > held:
+            held = min(task.round.last, max(stint.last, stint.first + steps))
+            rows.hold([task.plan.slice(lane, stint.first, held) for lane in group.lanes])
         started = time.perf_counter()
         losses += group.spread(
             lambda lane, stint=stint: _train_lane(resident.lanes[lane], task, kernels, noise_table, rows, lane, stint),  # type: ignore[misc]
@@ -197,21 +218,21 @@ def _train_steps(group: LaneGroup, task: RoundTask) -> RoundResult:
             resident.merge(stint.merged_rows, task.train.merge)
         train_seconds += trained - started
         merge_seconds += time.perf_counter() - trained
-    resident.bring_home()
-    files: tuple[store.Part, ...] = ()
-    if task.checkpoint_after:
-        files = write_state(group, Path(task.checkpoint_after))
-    elif task.vectors_after:
-        files = write_vectors(group, Path(task.vectors_after), task.train.vector_size)
-    # The next epoch asks this worker for the same parts, unless it is the last.
+    return losses, train_seconds, merge_seconds
+
+
+def _draw_ahead(group: LaneGroup, task: RoundTask) -> tuple[tuple[int, ...], ...]:
+    if not task.ahead:
+        return ()
+    shard_stage.forget_drawn()
+    # The epoch after the next asks this worker for the same parts, if there is one.
     keep = task.plan.epoch + 2 < task.train.epochs
-    shards = group.spread(lambda ahead: _make_shard(ahead, keep), task.shards_ahead) if task.shards_ahead else []
-    return RoundResult(task.participant, _stretches(losses, task.round), train_seconds, merge_seconds, files, tuple(shards))
 
+    def draw(part: shard_stage.PartDraw) -> tuple[int, ...]:
+        reach("ahead", f"{part.epoch}.{part.index}")
+        return shard_stage.draw_ahead(task.shards, part, keep=keep)
 
-def _make_shard(task: shard_stage.ShardTask, keep: bool) -> store.Part:
-    reach("ahead", Path(task.target).name)
-    return shard_stage.make_shard(task, keep=keep)
+    return tuple(group.spread(draw, task.ahead))
 
 
 def _stretches(losses: list[StepLoss], a_round: Round) -> tuple[StepLoss, ...]:
@@ -250,7 +271,7 @@ def _train_lane(
 def release() -> None:
     """Closes the group of lanes this process holds, if any; its memory goes back."""
     global _held
-    shard_stage.forget_sentences()
+    shard_stage.forget_all()
     if _held is not None:
         with contextlib.suppress(OSError):
             _held.close()

@@ -36,7 +36,7 @@ class EpochTask:
     ns_exponent: float
     vocab: str
     """The vocabulary's table."""
-    shards: str
+    stream: shard_stage.Source
     checkpoint_before: str | None
     checkpoint_after: str
     vectors_after: str | None
@@ -46,8 +46,7 @@ class EpochTask:
 def run_epoch(task: EpochTask) -> RoundResult:
     """Trains one epoch from the checkpoint before it and writes the checkpoint after it, or the vectors after the last."""
     started = time.perf_counter()
-    artefact = store.load_artefact(Path(task.shards))
-    stream, _, _ = shard_stage.Rows(artefact, halo=0).between(0, int(artefact.manifest.totals["kept_tokens"]))
+    stream, _, _ = shard_stage.Rows(task.stream, halo=0).between(0, sum(task.stream.rows()))
     counts_V = store.read_table(Path(task.vocab), columns=["count"])["count"].to_numpy()
     points: list[tuple[int, float, int]] = []
     after: list[State] = []

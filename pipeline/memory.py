@@ -29,8 +29,12 @@ STREAM_BYTES = 6
 WORKING_BYTES = 64 << 20
 """A worker's buffers: a block of a checkpoint as it is checked, read and written (16 MiB each), initial values as they
 are drawn, threads, the kernels' rings."""
-KEPT_BYTES = 64 << 20
-"""Most that a worker keeps of the corpus' sentences from epoch to epoch (`shards.make_shard`)."""
+KEPT_BYTES = 128 << 20
+"""Most that a worker keeps of the corpus from epoch to epoch: its sentences, and what was drawn of them ahead (`shards`)."""
+PIECE_TOKENS = 1 << 19
+"""Tokens of a part, before subsampling, that are drawn at a time: 2 ms of work, 3 MB at most."""
+HELD_TOKENS = 1 << 23
+"""Kept tokens that a lane has before it; then it gets as many again."""
 WORD_BYTES = 330
 """Of the driver, a word of the vocabulary: text, two tables of the same, its place in a dictionary, count and norm."""
 DRIVER_BYTES = 96 << 20
@@ -171,18 +175,24 @@ def _worker_need(sizes: Sizes, places: Sequence[Place], participant: int) -> Wor
         return WorkerNeed(place.address, place.host, _layers_need(sizes), ())
     errands = errands_of(places, participant)
     own = len(place.lanes)
-    slice_bytes = (sizes.lane_tokens + 2 * sizes.window) * STREAM_BYTES
+    # A lane's slice begins and ends within a piece, of which at most all tokens are kept.
+    slice_tokens = min(HELD_TOKENS, sizes.lane_tokens) + 2 * sizes.window
+    slice_bytes = min(slice_tokens + 2 * PIECE_TOKENS, sizes.epoch_tokens) * STREAM_BYTES
+    kept = sizes.sentence_bytes * (sizes.epochs > 2) + sizes.epoch_tokens * STREAM_BYTES * (sizes.epochs > 1)
     private = [
         ("noise table", sizes.noise_bytes),
         ("working memory", WORKING_BYTES),
-        ("sentences for the next epoch", min(KEPT_BYTES, sizes.sentence_bytes) * (sizes.epochs > 2)),
+        ("the corpus, kept for the next epoch", min(KEPT_BYTES, kept)),
     ]
+    if sizes.epochs > 1:
+        private.append((f"a later epoch's stream for {_count(own, 'lane')}", own * slice_bytes))
     if errands.agents:
         block_bytes = -(-sizes.pair_bytes // len(places))
         foreign = sizes.lanes - len(errands.lanes)
         private.append((f"rows of {_count(foreign, 'lane')} on other hosts in a merge", foreign * block_bytes))
         private.append(("merged rows from other hosts", len(errands.owners) * block_bytes))
-    # Shards are used where they are mapped: pages of the file cache, which the host takes back when it needs them.
+    # The first epoch's shards are used where they are mapped: pages of the file cache, which the host takes back when it
+    # needs them.
     mapped = (f"mapped shards of {_count(own, 'lane')}", own * slice_bytes)
     copies = [("the base", sizes.pair_bytes)]
     if sizes.lanes > 1:
@@ -224,16 +234,11 @@ def _driver_need(sizes: Sizes) -> Contributors:
 
 
 def _disk_need(sizes: Sizes) -> Contributors:
-    """At its fullest: while a checkpoint is written with the epoch's shards there, or while the vectors are."""
+    """At its fullest: while a checkpoint is written, or while the vectors are. The first epoch's shards are there already."""
     states = 1 + sizes.moments if sizes.layers else 1
     checkpoint = sizes.pair_bytes * states
     vectors = 2 * sizes.vocab_size * sizes.vector_size * 4 + sizes.vocab_size * WORD_BYTES // 4
-    return _largest_first(
-        [
-            ("checkpoints", max(CHECKPOINTS_AT_ONCE * checkpoint, (CHECKPOINTS_AT_ONCE - 1) * checkpoint + vectors)),
-            ("shards of the next epoch", STREAM_BYTES * sizes.epoch_tokens * (sizes.epochs > 1)),
-        ]
-    )
+    return (("checkpoints", max(CHECKPOINTS_AT_ONCE * checkpoint, (CHECKPOINTS_AT_ONCE - 1) * checkpoint + vectors)),)
 
 
 def _largest_first(needs: Sequence[tuple[str, int]]) -> Contributors:

@@ -56,16 +56,14 @@ class Roster:
     _crew: list[Member] = field(default_factory=list)
     _named: set[str] = field(default_factory=set)
 
-    def muster(self, workers: Workers) -> tuple[list[Member], int]:
-        """The crew of the next round, and how many workers are left without a lane. Raises CapacityError, ServiceError when
-        no worker computes as the run does, and TemporaryError when there is none in time or those that are left have too
-        little memory."""
-        fit = self._fit(self._meet(workers))
-        crew = choose_crew(fit, self.train.lanes)
+    def muster(self, workers: Workers) -> list[Member]:
+        """The crew of the next round. Raises CapacityError, ServiceError when no worker computes as the run does, and
+        TemporaryError when there is none in time or those that are left have too little memory."""
+        crew = choose_crew(self._fit(self._meet(workers)), self.train.lanes)
         if crew != self._crew:
             self._check_room(crew)
             self._crew = crew
-        return crew, len(fit) - len(crew)
+        return crew
 
     def round_done(self) -> list[dict[str, Any]]:
         """The kinds of arithmetic of all rounds up to now, as plain data for the checkpoint."""

@@ -161,8 +161,8 @@ def _run_stages(session: Session, until: str) -> None:
     if last < 2:
         return
     _stage(
-        session, "shards", shards.STAGE, shards.identity(config, tokens, words, 0)[0],
-        lambda: shards.build(config, tokens, words, 0, workers, workdir),
+        session, "shards", shards.STAGE, shards.identity(config, tokens, words)[0],
+        lambda: shards.build(config, tokens, words, workers, workdir),
     )  # fmt: skip
     if last < 3:
         return

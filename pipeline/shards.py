@@ -1,22 +1,30 @@
-"""tokens/ + vocab/ → shards/: one epoch's context-target pairs as a token stream with window spans.
+"""tokens/ + vocab/ → shards/: an epoch's context-target pairs as a token stream with window spans.
 
 Columns `token:int32, left:uint8, right:uint8` after subsampling: row i is the target token[i], its context is the `left`
-rows before and the `right` rows after it. One shard a part, one shard set an epoch: subsampling and window widths are
-drawn from (seed, epoch, part). The strings were touched once, in tokenize; a shard costs one gather per part.
+rows before and the `right` rows after it. One shard a part. Subsampling and window widths are drawn from
+(seed, epoch, position of the token in its part), so an epoch's stream is a pure function that anyone can compute again.
 
-Shards are Arrow files, not Parquet: they are read once and deleted, and Parquet, which has no byte type, took several
-times as long to write and to read (infra/decisions/0003-shard-files.md).
+    first epoch     files, the artefact of this stage: `build`, `MappedShards`
+    later epochs    drawn by the worker that trains on them, in pieces: `DrawnStream`. A piece costs less to draw than a file
+                    to write, to check and to map, and nothing has to reach the others' disk or be cleaned away
+
+The strings were touched once, in tokenize. Beside its shard every part has what drawing needs to know of its words, so that
+a draw costs one look-up a token.
+
+Shards are Arrow files, not Parquet, which has no byte type and took several times as long to write and to read
+(infra/decisions/0003-shard-files.md).
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterator
+import threading
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import accumulate, pairwise
+from itertools import accumulate, chain, groupby, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +32,8 @@ from numpy.typing import NDArray
 from pipeline import store
 from pipeline import vocab as vocabulary
 from pipeline.config import RunConfig
-from pipeline.errors import DataError
-from pipeline.memory import KEPT_BYTES
+from pipeline.errors import DamagedError, DataError
+from pipeline.memory import KEPT_BYTES, PIECE_TOKENS, STREAM_BYTES
 from pipeline.workers import Workers
 from w2v_core.sampler import stream_seed
 from w2v_core.windows import Stream, keep_thresholds
@@ -34,21 +42,21 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 STAGE = "shards"
-STAGE_VERSION = 4
+STAGE_VERSION = 5
 COLUMNS = ("token", "left", "right")
+SHARD, WORDS = ".arrow", ".words.npy"
+"""Endings of a part's two files: its rows, and of each of its words id and threshold as `window_kernels` wants them."""
 _SEED_PATH = 1
 """First step of every seed path here, so that no other use of the run's seed draws the same numbers."""
 
 
 @dataclass(frozen=True)
-class ShardTask:
-    """One part's shard for one epoch. Paths say where to find things, never what is made."""
+class PartDraw:
+    """How one part's stream of one epoch is drawn. Paths say where to find things, never what is drawn."""
 
+    index: int
+    """Of the part."""
     tokens: str
-    words: str
-    vocab: str
-    vocab_fingerprint: str
-    target: str
     window: int
     shrink_windows: bool
     seed: int
@@ -56,34 +64,53 @@ class ShardTask:
     epoch: int
 
 
-def identity(
-    config: RunConfig, tokens: store.Artefact, vocab: store.Artefact, epoch: int
-) -> tuple[str, dict[str, Any], tuple[str, ...]]:
-    """(fingerprint, fields read, inputs) of one epoch's shards."""
-    fields = config.shards.model_dump() | {"seed": config.run.seed, "epoch": epoch}
+@dataclass(frozen=True)
+class ShardTask:
+    part: PartDraw
+    vocab: str
+    vocab_fingerprint: str
+    directory: str
+    """Where its files are written."""
+
+
+def identity(config: RunConfig, tokens: store.Artefact, vocab: store.Artefact) -> tuple[str, dict[str, Any], tuple[str, ...]]:
+    """(fingerprint, fields read, inputs) of the first epoch's shards."""
+    fields = config.shards.model_dump() | {"seed": config.run.seed, "epoch": 0}
     inputs = (tokens.fingerprint, vocab.fingerprint)
     return store.fingerprint(STAGE, STAGE_VERSION, fields, inputs), fields, inputs
 
 
-def build(
-    config: RunConfig, tokens: store.Artefact, vocab: store.Artefact, epoch: int, workers: Workers, workdir: Path
-) -> store.Artefact:
-    """The committed shards of one epoch; raises DataError when subsampling leaves no token."""
-    tasks = plan_shards(config, tokens, vocab, epoch, workdir)
-    return commit_shards(config, tokens, vocab, epoch, workers.map(make_shard, tasks, label=f"shards of epoch {epoch}"), workdir)
+def build(config: RunConfig, tokens: store.Artefact, vocab: store.Artefact, workers: Workers, workdir: Path) -> store.Artefact:
+    """The committed shards of the first epoch; raises DataError when subsampling leaves no token."""
+    fingerprint, fields, inputs = identity(config, tokens, vocab)
+    directory = store.artefact_directory(workdir, STAGE, fingerprint)
+    tasks = [
+        ShardTask(part, str(vocab.path(vocabulary.WORDS)), vocab.fingerprint, str(directory))
+        for part in plan_parts(config, tokens, epoch=0)
+    ]
+    made = workers.map(make_shard, tasks, label="shards of epoch 0")
+    kept_tokens = sum(shard.rows for shard, _ in made)
+    if kept_tokens == 0:
+        raise DataError(
+            f"shards: subsampling with shards.sample={config.shards.sample:g} left none of {vocab.manifest.totals['tokens']:,} "
+            "tokens; raise shards.sample or set it to 0 to keep all"
+        )
+    return store.commit(
+        workdir,
+        store.Manifest(
+            stage=STAGE, fingerprint=fingerprint, parts=tuple(chain(*made)), fields=fields, inputs=inputs,
+            totals={"kept_tokens": kept_tokens, "tokens": vocab.manifest.totals["tokens"], "epoch": 0},
+        ),
+    )  # fmt: skip
 
 
-def plan_shards(config: RunConfig, tokens: store.Artefact, vocab: store.Artefact, epoch: int, workdir: Path) -> list[ShardTask]:
-    """One task a part, in part order."""
-    directory = store.artefact_directory(workdir, STAGE, identity(config, tokens, vocab, epoch)[0])
+def plan_parts(config: RunConfig, tokens: store.Artefact, epoch: int) -> list[PartDraw]:
+    """How every part is drawn for an epoch, in part order."""
     names = [part.name for part in tokens.manifest.parts if part.name.endswith(".tokens.parquet")]
     return [
-        ShardTask(
+        PartDraw(
+            index=index,
             tokens=str(tokens.directory / name),
-            words=str(tokens.directory / name.replace(".tokens.parquet", ".words.parquet")),
-            vocab=str(vocab.path(vocabulary.WORDS)),
-            vocab_fingerprint=vocab.fingerprint,
-            target=str(directory / f"part-{index:05d}.arrow"),
             window=config.shards.window,
             shrink_windows=config.shards.shrink_windows,
             seed=stream_seed(config.run.seed, _SEED_PATH, index),
@@ -93,49 +120,99 @@ def plan_shards(config: RunConfig, tokens: store.Artefact, vocab: store.Artefact
     ]
 
 
-def commit_shards(
-    config: RunConfig, tokens: store.Artefact, vocab: store.Artefact, epoch: int, parts: list[store.Part], workdir: Path
-) -> store.Artefact:
-    """The artefact of shards that are all written."""
-    fingerprint, fields, inputs = identity(config, tokens, vocab, epoch)
-    kept_tokens = sum(part.rows for part in parts)
-    if kept_tokens == 0:
-        raise DataError(
-            f"shards: subsampling with shards.sample={config.shards.sample:g} left none of {vocab.manifest.totals['tokens']:,} "
-            "tokens; raise shards.sample or set it to 0 to keep all"
-        )
-    return store.commit(
-        workdir,
-        store.Manifest(
-            stage=STAGE, fingerprint=fingerprint, parts=tuple(parts), fields=fields, inputs=inputs,
-            totals={"kept_tokens": kept_tokens, "tokens": vocab.manifest.totals["tokens"], "epoch": epoch},
-        ),
-    )  # fmt: skip
+# ── drawing ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def make_shard(task: ShardTask, *, keep: bool = False) -> store.Part:
-    """Writes one part's shard; the same bytes wherever and however often it runs. `keep`: this process will be asked for
-    the part again, so its sentences stay in memory, up to KEPT_BYTES of all parts."""
+@dataclass(frozen=True)
+class PartTokens:
+    """All that one part's streams are drawn from."""
+
+    local_ids_M: NDArray[np.int32]
+    """Part-local ids of all sentences one after the other."""
+    sentence_ends_S: NDArray[np.int64]
+    """Exclusive."""
+    words: NDArray[np.uint64]
+    """By local id: vocabulary's id and keep threshold, see `window_kernels.word_draws`."""
+
+    @property
+    def bytes(self) -> int:
+        return self.local_ids_M.nbytes + self.sentence_ends_S.nbytes + self.words.nbytes
+
+
+def make_shard(task: ShardTask) -> tuple[store.Part, store.Part]:
+    """Writes one part's shard and what later epochs are drawn with; the same bytes wherever and however often it runs."""
     import pyarrow as pa
 
+    from w2v_core.kernels.window_kernels import word_draws
+
+    part = task.part
+    part_words = store.read_table(Path(part.tokens.replace(".tokens.", ".words.")), columns=["word"])["word"]
+    vocabulary_words, thresholds_V = _vocabulary(task.vocab, task.vocab_fingerprint)
+    words = word_draws(global_ids(part_words, vocabulary_words), thresholds_V)
+    tokens = PartTokens(*read_sentences(Path(part.tokens)), words)
+    (stream,) = _draw(part, tokens, [slice(0, len(tokens.sentence_ends_S))])
+    table = pa.table(dict(zip(COLUMNS, (stream.tokens_N, stream.left_N, stream.right_N), strict=True)))
+    name = Path(task.directory) / f"part-{part.index:05d}"
+    shard = store.write_arrow(name.with_suffix(SHARD), table, durable=False)
+    return shard, store.write_array(name.with_suffix(WORDS), words, durable=False)
+
+
+def draw_pieces(
+    shards: store.Artefact, part: PartDraw, pieces: Sequence[int] | None = None, *, keep: bool = False
+) -> list[Stream]:
+    """The streams of these pieces of a part, of all if None: what was drawn ahead, or drawn now. `keep`: this process will be
+    asked for another epoch of the part, so its tokens stay in memory, as far as they may."""
+    if pieces is not None and all((part, piece) in _drawn for piece in pieces):
+        return [_drawn[part, piece] for piece in pieces]
+    tokens = _tokens.get(part.tokens) or read_part(shards, part)
+    if keep:
+        _keep(_tokens, part.tokens, tokens, tokens.bytes)
+    cuts = dict(enumerate(cut_sentences(tokens.sentence_ends_S)))
+    # A piece that the part does not have is empty: whoever asked for it sees that it is not what was counted.
+    return list(_draw(part, tokens, [cuts.get(piece, slice(0, 0)) for piece in (cuts if pieces is None else pieces)]))
+
+
+def draw_ahead(shards: store.Artefact, part: PartDraw, *, keep: bool) -> tuple[int, ...]:
+    """Rows of every piece of a part, drawn now; the pieces stay in memory for `draw_pieces`, as far as they may, and so, with
+    `keep`, do the tokens."""
+    streams = draw_pieces(shards, part, keep=keep)
+    for piece, stream in enumerate(streams):
+        _keep(_drawn, (part, piece), stream, len(stream) * STREAM_BYTES)
+    return tuple(map(len, streams))
+
+
+def count_rows(task: tuple[store.Artefact, PartDraw]) -> tuple[int, ...]:
+    """Rows of every piece of a part; the artefact is the first epoch's shards."""
+    return tuple(map(len, draw_pieces(*task)))
+
+
+def cut_sentences(sentence_ends_S: NDArray[np.int64]) -> list[slice]:
+    """Which sentences are in each piece of a part: whole ones, up to the first that ends at or behind the next multiple of
+    PIECE_TOKENS. A part without sentences has one empty piece."""
+    tokens = int(sentence_ends_S[-1]) if len(sentence_ends_S) else 0
+    marks = np.arange(PIECE_TOKENS, tokens, PIECE_TOKENS)
+    ends = np.unique([*(np.searchsorted(sentence_ends_S, marks) + 1), len(sentence_ends_S)]).tolist()
+    return [slice(first, last) for first, last in pairwise([0, *ends])]
+
+
+def _draw(part: PartDraw, tokens: PartTokens, cuts: Sequence[slice]) -> Iterator[Stream]:
     from w2v_core.kernels.window_kernels import draw_stream
 
-    ids, thresholds_V = _part_vocabulary(task.words, task.vocab, task.vocab_fingerprint)
-    local_ids_M, sentence_ends_S = _kept.get(task.tokens) or read_sentences(Path(task.tokens))
-    if keep:
-        _keep(task.tokens, (local_ids_M, sentence_ends_S))
-    stream = draw_stream(
-        local_ids_M, sentence_ends_S, ids, thresholds_V, task.window, task.shrink_windows, task.seed, task.epoch
-    )  # fmt: skip
-    table = pa.table(dict(zip(COLUMNS, (stream.tokens_N, stream.left_N, stream.right_N), strict=True)))
-    return store.write_arrow(Path(task.target), table, durable=False)
+    ends_S = tokens.sentence_ends_S
+    for cut in cuts:
+        first, last = (int(ends_S[sentence - 1]) if sentence else 0 for sentence in (cut.start, cut.stop))
+        yield draw_stream(
+            tokens.local_ids_M[first:last], ends_S[cut] - first, tokens.words, part.window, part.shrink_windows, part.seed,
+            part.epoch, first,
+        )  # fmt: skip
 
 
-@lru_cache(maxsize=64)
-def _part_vocabulary(words: str, vocab: str, vocab_fingerprint: str) -> tuple[NDArray[np.int32], NDArray[np.uint32]]:
-    """(vocabulary's id of each part-local word, keep thresholds): a worker meets the same part again every epoch."""
-    vocabulary_words, thresholds_V = _vocabulary(vocab, vocab_fingerprint)
-    return global_ids(store.read_table(Path(words), columns=["word"])["word"], vocabulary_words), thresholds_V
+def read_part(shards: store.Artefact, part: PartDraw) -> PartTokens:
+    """What the first epoch's shards say of a part's words, checked, and its sentences."""
+    words = shards.part(f"part-{part.index:05d}{WORDS}")
+    if damage := store.check_part(shards.directory, words):
+        raise DamagedError(damage, str(shards.directory))
+    return PartTokens(*read_sentences(Path(part.tokens)), np.load(shards.path(words.name), allow_pickle=False))
 
 
 @lru_cache(maxsize=2)
@@ -153,55 +230,136 @@ def global_ids(part_words: pa.ChunkedArray, words: pa.Array) -> NDArray[np.int32
     return np.asarray(found.combine_chunks().to_numpy(zero_copy_only=False), dtype=np.int32)
 
 
-Sentences = tuple[NDArray[np.int32], NDArray[np.int64]]
-_kept: dict[str, Sentences] = {}
-"""What this process keeps from epoch to epoch, by the path of the part, which names its content. Reading it is a third of
-making a shard."""
-
-
-def _keep(path: str, sentences: Sentences) -> None:
-    """What came first stays: every epoch asks in the same order, and to make room would drop each part just before it is
-    needed again."""
-    if path not in _kept and sum(array.nbytes for known in (*_kept.values(), sentences) for array in known) <= KEPT_BYTES:
-        _kept[path] = sentences
-
-
-def forget_sentences() -> None:
-    """Gives back the memory of what `make_shard` kept."""
-    _kept.clear()
-
-
-def read_sentences(path: Path) -> Sentences:
+def read_sentences(path: Path) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """(part-local ids of all sentences one after the other, exclusive end of each sentence) of one part of tokens/."""
     ids = store.read_table(path, columns=["token"])["token"]
     lengths = store.read_table(path.with_name(path.name.replace(".tokens.", ".sentences.")), columns=["length"])["length"]
     return ids.combine_chunks().to_numpy(), np.cumsum(lengths.to_numpy(), dtype=np.int64)
 
 
+# ── what a process keeps ─────────────────────────────────────────────────────────────────────────────────────────────
+
+_tokens: dict[str, PartTokens] = {}
+"""From epoch to epoch, by the path of the part, which names its content. Reading takes as long as drawing."""
+_drawn: dict[tuple[PartDraw, int], Stream] = {}
+"""Pieces of the epoch that was drawn ahead."""
+_kept_bytes: dict[Any, int] = {}
+"""Of both, by their keys."""
+_keeping = threading.Lock()
+
+
+def _keep(where: dict[Any, Any], key: Any, value: Any, size: int) -> None:
+    """What came first stays: every epoch asks in the same order, and to make room would drop each part just before it is
+    needed again."""
+    with _keeping:
+        if key not in where and sum(_kept_bytes.values()) + size <= KEPT_BYTES:
+            where[key], _kept_bytes[key] = value, size
+
+
+def forget_drawn() -> None:
+    """Gives back the memory of the pieces drawn ahead."""
+    for key in _drawn:
+        del _kept_bytes[key]
+    _drawn.clear()
+
+
+def forget_all() -> None:
+    """Gives back all memory that this module keeps in this process."""
+    _tokens.clear()
+    _drawn.clear()
+    _kept_bytes.clear()
+
+
+# ── an epoch's stream ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Source(Protocol):
+    """An epoch's stream in units that are loaded one by one; plain data that travels to the workers."""
+
+    def rows(self) -> Sequence[int]:
+        """Of every unit, in stream order."""
+        ...
+
+    def load(self, units: Sequence[int]) -> Iterator[list[Stream]]:
+        """Each unit's rows, in one or more runs of memory."""
+        ...
+
+
+@dataclass(frozen=True)
+class MappedShards:
+    """The first epoch's files: a unit is a file, mapped and used where it lies, after a check against its SHA-256."""
+
+    shards: store.Artefact
+
+    @property
+    def files(self) -> list[store.Part]:
+        return [part for part in self.shards.manifest.parts if part.name.endswith(SHARD)]
+
+    def rows(self) -> list[int]:
+        return [file.rows for file in self.files]
+
+    def load(self, units: Sequence[int]) -> Iterator[list[Stream]]:
+        files = self.files
+        for unit in units:
+            table = store.map_arrow(self.shards.directory, files[unit])
+            yield [Stream(*(batch.column(name).to_numpy() for name in COLUMNS)) for batch in table.to_batches()]
+
+
+@dataclass(frozen=True)
+class DrawnStream:
+    """A later epoch: a unit is a piece of a part, drawn where it is needed."""
+
+    shards: store.Artefact
+    """The first epoch's."""
+    parts: tuple[PartDraw, ...]
+    rows_of_pieces: tuple[tuple[int, ...], ...]
+    """Of each part."""
+    keep: bool
+    """Another epoch follows, so sentences that are read may stay in memory."""
+
+    def rows(self) -> list[int]:
+        return [rows for pieces in self.rows_of_pieces for rows in pieces]
+
+    def load(self, units: Sequence[int]) -> Iterator[list[Stream]]:
+        places = [(part, piece) for part, pieces in enumerate(self.rows_of_pieces) for piece in range(len(pieces))]
+        for index, group in groupby((places[unit] for unit in units), key=lambda place: place[0]):
+            pieces = [piece for _, piece in group]
+            part = self.parts[index]
+            for piece, stream in zip(pieces, draw_pieces(self.shards, part, pieces, keep=self.keep), strict=True):
+                if len(stream) != self.rows_of_pieces[index][piece]:
+                    raise DamagedError(
+                        f"{part.tokens}: {self.rows_of_pieces[index][piece]:,} tokens of piece {piece} were kept when they were "
+                        f"counted, now {len(stream):,}; the file was changed meanwhile",
+                        str(Path(part.tokens).parent),
+                    )
+                yield [stream]
+
+
 class Rows:
-    """The rows of an epoch's shards by their position in the epoch's stream.
+    """The rows of an epoch by their position in the epoch's stream."""
 
-    Files are mapped and their columns used where they lie; each file was checked against its SHA-256.
-    """
-
-    def __init__(self, shards: store.Artefact, halo: int) -> None:
+    def __init__(self, source: Source, halo: int) -> None:
         """`halo`: rows of context that a range may need on either side."""
-        self._shards = shards
+        self._source = source
         self._halo = halo
-        self._part_starts = [0, *accumulate(part.rows for part in shards.manifest.parts)]
-        self._opened: dict[int, list[tuple[int, Stream]]] = {}
+        self._starts = [0, *accumulate(source.rows())]
+        self._held: dict[int, list[tuple[int, Stream]]] = {}
 
-    def open(self, start: int, stop: int) -> None:
-        """Maps and checks the files of rows [start, stop) now. Lanes do that together at the beginning of a round; otherwise
-        each would do it when it comes to a file, and the others would wait for it."""
-        for index, (first, last) in enumerate(pairwise(self._part_starts)):
-            if max(0, start - self._halo) < last and first < stop + self._halo:
-                self._pieces_of_part(index)
+    def hold(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Loads these ranges [start, stop) now, and lets go of all others. Lanes do that together; otherwise each would load a
+        unit when it comes to it, and the others would wait."""
+        units = sorted({unit for start, stop in ranges for unit in self._units(start - self._halo, stop + self._halo)})
+        self._held = {unit: self._held[unit] for unit in units if unit in self._held}
+        self._load(units)
+
+    def _units(self, low: int, high: int) -> range:
+        """Those that have rows in [low, high)."""
+        return range(bisect_right(self._starts, max(0, low)) - 1, bisect_left(self._starts, high, hi=len(self._starts) - 1))
 
     def between(self, start: int, stop: int) -> tuple[Stream, int, int]:
         """(stream, first, last): rows [start, stop) as rows [first, last) of a stream that holds up to `halo` more on
-        either side. Nothing is copied unless the range spans several pieces of a file."""
-        low, high = max(0, start - self._halo), min(self._part_starts[-1], stop + self._halo)
+        either side. Nothing is copied unless the range spans several runs of memory."""
+        low, high = max(0, start - self._halo), min(self._starts[-1], stop + self._halo)
         pieces = list(self._pieces(low, high))
         if len(pieces) == 1:
             stream = pieces[0]
@@ -211,23 +369,19 @@ class Rows:
         return stream, start - low, min(stop, high) - low
 
     def _pieces(self, low: int, high: int) -> Iterator[Stream]:
-        for index in range(bisect_right(self._part_starts, low) - 1, len(self._shards.manifest.parts)):
-            if self._part_starts[index] >= high:
-                return
-            for begin, piece in self._pieces_of_part(index):
+        units = self._units(low, high)
+        self._load(units)
+        for unit in units:
+            for begin, piece in self._held[unit]:
                 first, last = max(low, begin), min(high, begin + len(piece))
                 if first < last:
                     inside = slice(first - begin, last - begin)
                     yield Stream(piece.tokens_N[inside], piece.left_N[inside], piece.right_N[inside])
 
-    def _pieces_of_part(self, index: int) -> list[tuple[int, Stream]]:
-        """(position of its first row, columns) of every piece that the part's file holds in one run of memory."""
-        if index not in self._opened:
-            table = store.map_arrow(self._shards.directory, self._shards.manifest.parts[index])
-            batches = table.to_batches()
-            starts = accumulate((batch.num_rows for batch in batches), initial=self._part_starts[index])
-            self._opened[index] = [
-                (start, Stream(*(batch.column(name).to_numpy() for name in COLUMNS)))
-                for start, batch in zip(starts, batches, strict=False)
-            ]
-        return self._opened[index]
+    def _load(self, units: Sequence[int]) -> None:
+        missing = [unit for unit in units if unit not in self._held]
+        if not missing:
+            return
+        for unit, streams in zip(missing, self._source.load(missing), strict=True):
+            starts = accumulate(map(len, streams), initial=self._starts[unit])
+            self._held[unit] = list(zip(starts, streams, strict=False))

@@ -1,8 +1,8 @@
 """shards/ + vocab/ → vectors/: the rounds of training, driven from checkpoint to checkpoint.
 
 The driver holds no parameters. It asks the workers to run a round (`lanes.run_round`), commits the checkpoint they wrote
-if one was due, and goes on; a lost worker means going on from the last checkpoint, which gives the same bits. Epoch e + 1's
-shards are made from (seed, e + 1) at the end of epoch e, and deleted when their epoch is over.
+if one was due, and goes on; a lost worker means going on from the last checkpoint, which gives the same bits. The first
+epoch trains on the files of shards/, a later one on what its workers drew at the end of the epoch before (`shards`).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from pipeline import assembly, lanes, layered, memory, probe, store
 from pipeline import shards as shard_stage
 from pipeline import vocab as vocabulary
 from pipeline.config import RunConfig, Train
-from pipeline.crew import block_of, seat
+from pipeline.crew import Place, seat
 from pipeline.errors import DamagedError, TemporaryError
 from pipeline.failpoints import reach
 from pipeline.roster import Roster
@@ -85,7 +86,7 @@ def identity(config: RunConfig, tokens: store.Artefact, vocab: store.Artefact) -
     """(fingerprint, fields read, inputs) of the vectors that these shards and settings give."""
     # Who may take part decides nothing that is the same whoever does.
     fields = config.train.model_dump(exclude={"deterministic"}) | {"seed": config.run.seed}
-    inputs = (shard_stage.identity(config, tokens, vocab, 0)[0],)
+    inputs = (shard_stage.identity(config, tokens, vocab)[0],)
     return store.fingerprint(STAGE, STAGE_VERSION, fields, inputs), fields, inputs
 
 
@@ -107,16 +108,16 @@ def build(
     told = len(history)
     before_last: store.Artefact | None = None
     files: list[store.Part] = []
+    streams = _Streams(training, workers)
     attempts = _Attempts()
     while len(history) < config.train.epochs * schedule.rounds:
         epoch = len(history) // schedule.rounds
-        shards = ensure_shards(training, epoch, workers)
-        plan = plan_epoch(config.train, schedule, training.vocab_size, epoch, int(shards.manifest.totals["kept_tokens"]))
+        plan = plan_epoch(config.train, schedule, training.vocab_size, epoch, sum(streams.of(epoch).rows()))
         round_plan = plan.rounds[len(history) % schedule.rounds]
         if attempts.crew is None:
-            attempts.crew, attempts.spare = roster.muster(workers)
+            attempts.crew = roster.muster(workers)
         try:
-            done = _run_round(training, plan, round_plan, shards, checkpoint, history, workers, attempts)
+            done = _run_round(training, plan, round_plan, streams, checkpoint, history, workers, attempts)
         except TemporaryError as error:
             attempts.lost(round_plan, error)
             history = _history_of(checkpoint)
@@ -125,16 +126,14 @@ def build(
         if done.record.round >= told:
             on_round(done.record)
             told += 1
-        if done.shards:
-            shard_stage.commit_shards(config, tokens, vocab, epoch + 1, done.shards, workdir)
+        if done.ahead:
+            streams.know(epoch + 1, done.ahead)
         if round_plan.checkpoint:
             # Two are kept, because the newest may be found damaged.
             if before_last:
                 store.discard(before_last.directory)
             before_last, checkpoint = checkpoint, _commit_checkpoint(training, round_plan.round, files, history, roster)
             attempts.crew = None
-        if epoch > 0 and round_plan is plan.rounds[-1]:
-            store.discard(shards.directory)
     return _commit_vectors(training, files, history, roster)
 
 
@@ -144,8 +143,6 @@ class _Attempts:
     so the crew changes at a checkpoint or not at all, and a loss means going on from the last one."""
 
     crew: Sequence[Member] | None = None
-    spare: int = 0
-    """Workers without a lane."""
     number: int = 0
     """Counted over the whole training: an attempt never meets processes left over from the one before."""
     losses: int = 0
@@ -194,11 +191,31 @@ def open_roster(
     return Roster(train, sizes, training.workdir, in_use, kinds, on_plan, on_note)
 
 
-def ensure_shards(training: Training, epoch: int, workers: Workers) -> store.Artefact:
-    """The shards of an epoch: those that are there, or made now."""
-    fingerprint, _, _ = shard_stage.identity(training.config, training.tokens, training.vocab, epoch)
-    found = store.open_artefact(training.workdir, shard_stage.STAGE, fingerprint)
-    return found or shard_stage.build(training.config, training.tokens, training.vocab, epoch, workers, training.workdir)
+class _Streams:
+    """Every epoch's stream. How many tokens of it each piece keeps is known from the workers that drew it ahead; where they
+    did not, because training goes on from a checkpoint, all workers count."""
+
+    def __init__(self, training: Training, workers: Workers) -> None:
+        self._training, self._workers = training, workers
+        fingerprint, _, _ = shard_stage.identity(training.config, training.tokens, training.vocab)
+        found = store.open_artefact(training.workdir, shard_stage.STAGE, fingerprint)
+        self.shards = found or shard_stage.build(training.config, training.tokens, training.vocab, workers, training.workdir)
+        """The first epoch's."""
+        self._known: dict[int, shard_stage.Source] = {0: shard_stage.MappedShards(self.shards)}
+
+    def of(self, epoch: int) -> shard_stage.Source:
+        if epoch not in self._known:
+            tasks = [(self.shards, part) for part in self.parts(epoch)]
+            self.know(epoch, self._workers.map(shard_stage.count_rows, tasks, label=f"stream of epoch {epoch}"))
+        return self._known[epoch]
+
+    def parts(self, epoch: int) -> list[shard_stage.PartDraw]:
+        return shard_stage.plan_parts(self._training.config, self._training.tokens, epoch)
+
+    def know(self, epoch: int, rows: Sequence[tuple[int, ...]]) -> None:
+        """Rows of the pieces of every part, in part order."""
+        more = epoch + 1 < self._training.train.epochs
+        self._known[epoch] = shard_stage.DrawnStream(self.shards, tuple(self.parts(epoch)), tuple(rows), keep=more)
 
 
 # ── one round ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -211,12 +228,12 @@ class _Done:
     record: RoundRecord
     files: list[store.Part]
     """Of its checkpoint; of the vectors after the last round; else none."""
-    shards: list[store.Part]
-    """The next epoch's, if this round's workers made them."""
+    ahead: list[tuple[int, ...]]
+    """Rows of the pieces of the next epoch's parts, if this round's workers drew them."""
 
 
 def _run_round(
-    training: Training, plan: EpochPlan, round_plan: Round, shards: store.Artefact,
+    training: Training, plan: EpochPlan, round_plan: Round, streams: _Streams,
     checkpoint: store.Artefact | None, history: Sequence[RoundRecord], workers: Workers, attempts: _Attempts,
 ) -> _Done:  # fmt: skip
     """Raises TemporaryError when a worker is lost."""
@@ -224,38 +241,45 @@ def _run_round(
     assert attempts.crew is not None
     started = time.monotonic()
     if training.train.engine == "layers":
-        task = _epoch_task(training, plan, round_plan, shards, checkpoint)
+        task = _epoch_task(training, plan, round_plan, streams.of(plan.epoch), checkpoint)
         results = workers.together(layered.run_epoch, [task], attempts.crew)
     else:
-        ahead = _shards_ahead(training, plan, round_plan, attempts)
-        tasks = _round_tasks(training, plan, round_plan, shards, checkpoint, attempts, ahead)
+        tasks = _round_tasks(training, plan, round_plan, streams, checkpoint, attempts)
         results = workers.together(lanes.run_round, tasks, attempts.crew)
     return _Done(
         record=_record(training, plan, round_plan, history, results, time.monotonic() - started),
         files=sorted((part for result in results for part in result.files), key=lambda part: part.name),
-        shards=[part for result in results for part in result.shards],
+        ahead=[rows for result in results for rows in result.ahead],
     )
 
 
-def _shards_ahead(training: Training, plan: EpochPlan, round_plan: Round, attempts: _Attempts) -> list[shard_stage.ShardTask]:
-    """The next epoch's shards, if the crew shall make them as soon as its lanes are done with this epoch: that spares a trip
-    to the driver, and a worker trains on much of what it made itself. Not if there are workers without a lane, who can help."""
-    config, tokens, vocab, workdir = training.config, training.tokens, training.vocab, training.workdir
-    if round_plan is not plan.rounds[-1] or plan.epoch + 1 == training.train.epochs or attempts.spare:
-        return []
-    if store.open_artefact(workdir, shard_stage.STAGE, shard_stage.identity(config, tokens, vocab, plan.epoch + 1)[0]):
-        return []
-    return shard_stage.plan_shards(config, tokens, vocab, plan.epoch + 1, workdir)
+def _share_ahead(plan: EpochPlan, streams: _Streams, places: Sequence[Place]) -> list[tuple[shard_stage.PartDraw, ...]]:
+    """The next epoch's parts for every participant to draw: those that its own lanes will train on most, because the middle
+    of a part will stand about where it stands in this epoch."""
+    source = streams.of(plan.epoch)
+    if isinstance(source, shard_stage.DrawnStream):
+        rows = [sum(pieces) for pieces in source.rows_of_pieces]
+    else:
+        rows = list(source.rows())
+    lanes_of_parts = [
+        min(plan.train.lanes - 1, (2 * end - size) * plan.train.lanes // max(1, 2 * plan.kept_tokens))
+        for size, end in zip(rows, accumulate(rows), strict=True)
+    ]
+    parts = streams.parts(plan.epoch + 1)
+    return [tuple(part for part, lane in zip(parts, lanes_of_parts, strict=True) if lane in place.lanes) for place in places]
 
 
 def _round_tasks(
-    training: Training, plan: EpochPlan, round_plan: Round, shards: store.Artefact,
-    checkpoint: store.Artefact | None, attempts: _Attempts, ahead: Sequence[shard_stage.ShardTask],
+    training: Training, plan: EpochPlan, round_plan: Round, streams: _Streams,
+    checkpoint: store.Artefact | None, attempts: _Attempts,
 ) -> list[lanes.RoundTask]:  # fmt: skip
     # The key names who works together: the same crew keeps its memory from round to round.
     crew = attempts.crew or ()
     key = f"{training.fingerprint[:16]}/{_SESSION}/{attempts.number}/{[member.address for member in crew]}"
     places = seat(crew, training.train.lanes)
+    ahead: list[tuple[shard_stage.PartDraw, ...]] = [()] * len(crew)
+    if round_plan is plan.rounds[-1] and not round_plan.vectors:
+        ahead = _share_ahead(plan, streams, places)
     return [
         lanes.RoundTask(
             group_key=key,
@@ -267,21 +291,22 @@ def _round_tasks(
             round=round_plan,
             vocab_size=training.vocab_size,
             window=training.config.shards.window,
-            shards=str(shards.directory),
+            stream=streams.of(plan.epoch),
             noise_table=str(training.vocab.path(vocabulary.NOISE_TABLE)),
             checkpoint_before=str(checkpoint.directory) if checkpoint else None,
             checkpoint_round=int(checkpoint.manifest.totals["round"]) if checkpoint else -1,
             checkpoint_after=str(_checkpoint_directory(training, round_plan.round)) if round_plan.checkpoint else None,
             vectors_after=str(_vectors_directory(training)) if round_plan.vectors else None,
             patience_s=PATIENCE_S,
-            shards_ahead=tuple(ahead[slice(*block_of(len(ahead), index, len(crew)))]),
+            shards=streams.shards,
+            ahead=ahead[index],
         )
         for index in range(len(crew))
     ]
 
 
 def _epoch_task(
-    training: Training, plan: EpochPlan, round_plan: Round, shards: store.Artefact, state: store.Artefact | None
+    training: Training, plan: EpochPlan, round_plan: Round, stream: shard_stage.Source, state: store.Artefact | None
 ) -> layered.EpochTask:
     config = training.config
     return layered.EpochTask(
@@ -292,7 +317,7 @@ def _epoch_task(
         full_windows_only=not config.shards.shrink_windows,
         ns_exponent=config.vocab.ns_exponent,
         vocab=str(training.vocab.path(vocabulary.WORDS)),
-        shards=str(shards.directory),
+        stream=stream,
         checkpoint_before=str(state.directory) if state else None,
         checkpoint_after=str(_checkpoint_directory(training, plan.epoch)),
         vectors_after=str(_vectors_directory(training)) if round_plan.vectors else None,

@@ -70,6 +70,7 @@ def draw_stream(
     shrink_windows: bool,
     seed: int,
     epoch: int,
+    first: int = 0,
 ) -> Stream:
     """The stream of one part for one epoch, in plain array operations; this is the definition.
 
@@ -77,10 +78,10 @@ def draw_stream(
     each, `global_ids[local]` the vocabulary's id or −1 for a word that is not in it. Words out of the vocabulary and
     those that subsampling drops are gone before windows are laid, so windows reach over them, as in word2vec.c.
     Draw m is mix64(seed, m) + epoch · EPOCH_STEP modulo 2⁶⁴: its low 32 bits decide on keeping token m, its high 32 bits
-    the width 1 … window. (Cranley and Patterson 1976 shift a whole point set by one random number; here every token
-    shifts the same few points by its own.)
+    the width 1 … window. `first` is the number m of the first token here: a part may be drawn in pieces. (Cranley and
+    Patterson 1976 shift a whole point set by one random number; here every token shifts the same few points by its own.)
     """
-    draws_M = mix64(seed, np.arange(len(local_ids_M), dtype=np.uint64)) + epoch_shift(epoch)
+    draws_M = mix64(seed, np.arange(first, first + len(local_ids_M), dtype=np.uint64)) + epoch_shift(epoch)
     ids_M = global_ids[local_ids_M]
     low_M = (draws_M & np.uint64(0xFFFFFFFF)).astype(np.uint32)
     kept_M = (ids_M >= 0) & (low_M <= thresholds_V[np.maximum(ids_M, 0)])

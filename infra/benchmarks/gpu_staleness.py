@@ -25,7 +25,7 @@ from numba import njit
 
 from w2v_core.evaluation import evaluate_analogies, evaluate_similarity, read_analogies, read_similarity
 from w2v_core.kernels import initial_parameters, load_kernels
-from w2v_core.kernels.window_kernels import draw_stream
+from w2v_core.kernels.window_kernels import draw_stream, word_draws
 from w2v_core.reference import BLOCK, GROUPS
 from w2v_core.sampler import noise_table, stream_seed
 from w2v_core.vectors import WordVectors
@@ -69,7 +69,8 @@ class Corpus:
 
     def epoch(self, window: int, seed: int, epoch: int) -> Stream:
         thresholds_V = keep_thresholds(keep_probability(self.counts_V, SAMPLE))
-        return draw_stream(self.local_ids_M, self.sentence_ends_S, self.global_ids, thresholds_V, window, True, seed, epoch)
+        words = word_draws(self.global_ids, thresholds_V)
+        return draw_stream(self.local_ids_M, self.sentence_ends_S, words, window, True, seed, epoch)
 
 
 def slices(corpus: Corpus, window: int, epochs: int) -> Iterator[tuple[Stream, int, int, float, float, int]]:

@@ -60,7 +60,7 @@ _WORKER_POINTS = {
     "tokenize": ("task:tokenize.0", "task:tokenize.6"),
     "vocab": ("task:count.0",),
     "shards": (f"{SHARDS_0}.3", "write:part-00001.arrow", "written:part-00007.arrow"),
-    "train": ("ahead:part-00002.arrow", "meet:0", "meet:1", "step:0.0.0", "step:0.7.1", "step:0.9.3", "step:1.5.1", "step:1.12.2",
+    "train": ("ahead:1.2", "meet:0", "meet:1", "step:0.0.0", "step:0.7.1", "step:0.9.3", "step:1.5.1", "step:1.12.2",
               "merge:1.0", "merge:3.1", "merged:3.0", "merged:5.1", "write:w_in-00000.npy", "written:w_in-00000.npy",
               "write:w_out-00000.npy", "written:w_out-00000.npy", "write:vectors.npy", "written:context.npy"),
 }  # fmt: skip
@@ -75,7 +75,7 @@ _OTHERS: dict[Victim, dict[str, tuple[str, ...]]] = {
         "tokenize": ("task:tokenize.5",),
         "vocab": ("task:count.0",),
         "shards": (f"{SHARDS_0}.4",),
-        "train": ("ahead:part-00001.arrow", "step:0.3.0", "merge:6.0", "write:w_out-00000.npy"),
+        "train": ("ahead:1.1", "step:0.3.0", "merge:6.0", "write:w_out-00000.npy"),
     },
     "scheduler": {
         "tokenize": ("task:tokenize.2",),

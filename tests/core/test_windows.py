@@ -19,6 +19,11 @@ def ends_of(lengths: list[int]) -> np.ndarray:
     return np.cumsum(lengths, dtype=np.int64)
 
 
+def compiled(ids: np.ndarray, ends: np.ndarray, mapping: np.ndarray, thresholds: np.ndarray, *rest: int) -> Stream:
+    """What `draw_stream` defines, by the compiled kernel."""
+    return window_kernels.draw_stream(ids, ends, window_kernels.word_draws(mapping, thresholds), *rest)
+
+
 def assert_equal(left: Stream, right: Stream) -> None:
     np.testing.assert_array_equal(left.tokens_N, right.tokens_N)
     np.testing.assert_array_equal(left.left_N, right.left_N)
@@ -56,14 +61,33 @@ def test_the_compiled_stream_equals_its_definition(
     ids = rng.integers(0, 50, sum(lengths)).astype(np.int32)
     mapping = np.where(rng.random(50) < 0.2, -1, IDENTITY).astype(np.int32)
     thresholds = keep_thresholds(np.full(50, share))
-    arguments = (ids, ends_of(lengths), mapping, thresholds, window, shrink, seed, epoch)
-    assert_equal(window_kernels.draw_stream(*arguments), draw_stream(*arguments))
+    arguments = (ids, ends_of(lengths), mapping, thresholds, window, shrink, seed, epoch, seed)
+    assert_equal(compiled(*arguments), draw_stream(*arguments))
+
+
+@given(
+    lengths=st.lists(st.integers(0, 30), min_size=1, max_size=12), cut=st.floats(0, 1), epoch=st.integers(0, 9),
+    seed=st.integers(0, 2**64 - 1),
+)  # fmt: skip
+@settings(max_examples=100, deadline=None, derandomize=True)
+def test_a_part_drawn_in_two_pieces_is_the_part_drawn_at_once(lengths: list[int], cut: float, epoch: int, seed: int) -> None:
+    ids = np.random.default_rng(seed).integers(0, 50, sum(lengths)).astype(np.int32)
+    half, ends = keep_thresholds(np.full(50, 0.6)), ends_of(lengths)
+    sentences = round(cut * len(lengths))
+    first = sum(lengths[:sentences])
+    whole = compiled(ids, ends, IDENTITY, half, 4, True, seed, epoch)
+    pieces = [
+        compiled(ids[:first], ends[:sentences], IDENTITY, half, 4, True, seed, epoch),
+        compiled(ids[first:], ends[sentences:] - first, IDENTITY, half, 4, True, seed, epoch, first),
+    ]
+    columns = [(piece.tokens_N, piece.left_N, piece.right_N) for piece in pieces]
+    assert_equal(Stream(*(np.concatenate(column) for column in zip(*columns, strict=True))), whole)
 
 
 @pytest.mark.parametrize("epoch", [0, 1, 7])
 def test_window_widths_of_every_epoch_are_uniform(epoch: int) -> None:
     size = 60_000
-    stream = window_kernels.draw_stream(np.zeros(size, np.int32), ends_of([size]), IDENTITY, KEEP_ALL, 5, True, 3, epoch)
+    stream = compiled(np.zeros(size, np.int32), ends_of([size]), IDENTITY, KEEP_ALL, 5, True, 3, epoch)
     widths = np.bincount(stream.left_N[10:-10], minlength=6)[1:]
     assert stats.chisquare(widths).pvalue > 1e-3
 
@@ -74,7 +98,7 @@ def test_subsampling_of_every_epoch_keeps_each_word_with_its_probability(epoch: 
     probability = np.array([0.01, 0.5, 1.0])
     ids = np.repeat(np.arange(3, dtype=np.int32), size)
     thresholds = keep_thresholds(probability)
-    stream = window_kernels.draw_stream(ids, ends_of([3 * size]), IDENTITY, thresholds, 5, True, 11, epoch)
+    stream = compiled(ids, ends_of([3 * size]), IDENTITY, thresholds, 5, True, 11, epoch)
     kept = np.bincount(stream.tokens_N, minlength=3)
     spread = np.sqrt(size * probability * (1 - probability))
     np.testing.assert_array_less(np.abs(kept - size * probability), 4 * spread + 1e-9)
@@ -104,7 +128,7 @@ def test_over_the_epochs_an_occurrence_is_seen_with_wide_and_with_narrow_windows
 def test_other_seeds_draw_other_streams() -> None:
     ids = np.zeros(1000, np.int32)
     half = keep_thresholds(np.full(50, 0.5))
-    first, second = (window_kernels.draw_stream(ids, ends_of([1000]), IDENTITY, half, 5, True, seed, 0) for seed in (1, 2))
+    first, second = (compiled(ids, ends_of([1000]), IDENTITY, half, 5, True, seed, 0) for seed in (1, 2))
     assert len(first) != len(second) or (first.left_N != second.left_N).any()
 
 

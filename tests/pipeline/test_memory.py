@@ -16,7 +16,10 @@ from pipeline.crew import Place
 from pipeline.errors import CapacityError
 from pipeline.memory import (
     CHECKPOINTS_AT_ONCE,
+    HELD_TOKENS,
     KEPT_BYTES,
+    PIECE_TOKENS,
+    STREAM_BYTES,
     DriverRoom,
     MemoryPlan,
     Room,
@@ -86,10 +89,24 @@ def test_a_worker_is_resident_with_its_lanes_the_base_and_the_rows_it_folds_at_m
             assert (1 + len(place.lanes)) * PAIR < shared <= 9 * PAIR
 
 
-@pytest.mark.parametrize(("epochs", "corpus", "kept"), [(5, 1000, 1000), (5, 10 * GB, KEPT_BYTES), (2, 10 * GB, None)])
-def test_what_a_worker_may_keep_of_the_corpus_for_a_third_epoch_is_planned(epochs: int, corpus: int, kept: int | None) -> None:
-    plan = plan_memory(replace(MILLION, epochs=epochs, sentence_bytes=corpus), places_on("a", "b"))
-    assert [dict(worker.private).get("sentences for the next epoch") for worker in plan.workers] == [kept, kept]
+@pytest.mark.parametrize(
+    ("epochs", "corpus", "epoch_tokens", "kept"),
+    [(5, 1000, 100, 1600), (5, 10 * GB, 100, KEPT_BYTES), (5, 1000, GB, KEPT_BYTES), (2, 1000, 100, 600), (1, 1000, 100, None)],
+)  # fmt: skip
+def test_what_a_worker_may_keep_for_the_next_epoch_is_planned(
+    epochs: int, corpus: int, epoch_tokens: int, kept: int | None
+) -> None:
+    plan = plan_memory(replace(MILLION, epochs=epochs, sentence_bytes=corpus, epoch_tokens=epoch_tokens), places_on("a", "b"))
+    assert [dict(worker.private).get("the corpus, kept for the next epoch") for worker in plan.workers] == [kept, kept]
+
+
+def test_the_stream_of_a_later_epoch_is_in_memory_a_stretch_at_a_time() -> None:
+    few, many = (replace(MILLION, epochs=2, lane_tokens=tokens, epoch_tokens=8 * tokens) for tokens in (1000, 10**8))
+    for sizes, most in ((few, 8000 * STREAM_BYTES), (many, (HELD_TOKENS + 2 * (5 + PIECE_TOKENS)) * STREAM_BYTES)):
+        (worker,) = plan_memory(sizes, places_on("a")).workers
+        assert dict(worker.private)["a later epoch's stream for 8 lanes"] == 8 * most
+    (worker,) = plan_memory(replace(MILLION, epochs=1), places_on("a")).workers
+    assert not any("later epoch" in what for what, _ in worker.private)
 
 
 def test_what_fits_is_not_refused() -> None:
@@ -134,8 +151,9 @@ def test_a_host_is_judged_by_the_most_that_any_of_its_workers_saw_free() -> None
 
 
 def test_the_disk_holds_three_checkpoints_or_two_and_the_vectors() -> None:
-    assert dict(plan_memory(MILLION, places_on("a")).disk)["checkpoints"] >= CHECKPOINTS_AT_ONCE * PAIR
-    assert dict(plan_memory(replace(MILLION, epochs=1), places_on("a")).disk).keys() == {"checkpoints"}
+    disk = dict(plan_memory(MILLION, places_on("a")).disk)
+    assert disk.keys() == {"checkpoints"}
+    assert disk["checkpoints"] >= CHECKPOINTS_AT_ONCE * PAIR
 
 
 def test_the_driver_holds_the_vocabulary_and_the_words_that_analogies_are_looked_for_in_but_no_matrix() -> None:

@@ -1,11 +1,15 @@
-"""Shards of an epoch: what a worker keeps for the next one changes no byte and is bounded."""
+"""An epoch's stream: the first as files, later ones drawn in pieces; the same rows either way, and what is kept is bounded."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipeline import shards, store
 from pipeline.config import RunConfig
@@ -14,47 +18,151 @@ from pipeline.progress import Progress
 from pipeline.run import run
 from pipeline.workers import InProcess
 from tests.tiny import tiny_config, write_corpus
+from w2v_core.windows import Stream
+
+PIECE_TOKENS = 700
 
 
 @pytest.fixture(autouse=True)
-def _nothing_kept() -> Iterator[None]:
-    shards.forget_sentences()
+def _small_pieces_and_nothing_kept(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(shards, "PIECE_TOKENS", PIECE_TOKENS)
+    shards.forget_all()
     yield
-    shards.forget_sentences()
+    shards.forget_all()
 
 
-@pytest.fixture
-def tasks(tmp_path: Path) -> list[list[shards.ShardTask]]:
-    """Of three epochs, a list a part."""
-    config = RunConfig.model_validate(tiny_config(tmp_path / "work", write_corpus(tmp_path / "data", sentences=2000)))
-    run(config, until="vocab", workers=InProcess(), progress=Progress(quiet=True))
-    tokens, vocab = (
-        store.load_artefact(next(path.parent for path in (tmp_path / "work" / stage).glob("*/manifest.json")))
-        for stage in ("tokens", "vocab")
-    )
-    return [shards.plan_shards(config, tokens, vocab, epoch, tmp_path / "work") for epoch in range(3)]
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunConfig, dict[str, store.Artefact]]:
+    """A configuration and its tokens, vocabulary and shards."""
+    root = tmp_path_factory.mktemp("shards")
+    config = RunConfig.model_validate(tiny_config(root / "work", write_corpus(root / "data", sentences=2000)))
+    run(config, until="shards", workers=InProcess(), progress=Progress(quiet=True))
+    stages = ("tokens", "vocab", "shards")
+    return config, {
+        stage: store.load_artefact(next(path.parent for path in (root / "work" / stage).glob("*/manifest.json")))
+        for stage in stages
+    }
 
 
-def test_kept_sentences_give_the_shards_that_reading_them_again_gives(tasks: list[list[shards.ShardTask]]) -> None:
-    assert len(tasks[0]) > 2
-    fresh = [[shards.make_shard(task) for task in epoch] for epoch in tasks]
-    for task in tasks[0]:
-        shards.make_shard(task, keep=True)
-    for task in tasks[0]:
-        Path(task.tokens).unlink()
-    assert [[shards.make_shard(task) for task in epoch] for epoch in tasks[1:]] == fresh[1:]
-    assert len({part.sha256 for epoch in fresh for part in epoch}) == 3 * len(tasks[0]), "every epoch draws its own"
+Made = tuple[RunConfig, dict[str, store.Artefact]]
 
 
-def test_no_more_is_kept_than_there_is_room_for(tasks: list[list[shards.ShardTask]], monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes = [sum(array.nbytes for array in shards.read_sentences(Path(task.tokens))) for task in tasks[0]]
-    monkeypatch.setattr(shards, "KEPT_BYTES", sizes[0] + sizes[1])
-    for epoch in tasks[:2]:
-        for task in epoch:
-            shards.make_shard(task, keep=True)
-    for task in tasks[0][:2]:
-        Path(task.tokens).unlink()
-        shards.make_shard(task)
-    Path(tasks[0][2].tokens).unlink()
-    with pytest.raises(DamagedError, match=f"{Path(tasks[0][2].tokens).name}: missing"):
-        shards.make_shard(tasks[0][2])
+def parts_of(made: Made, epoch: int) -> list[shards.PartDraw]:
+    config, artefacts = made
+    return shards.plan_parts(config, artefacts["tokens"], epoch)
+
+
+def drawn(made: Made, epoch: int) -> shards.DrawnStream:
+    first, parts = made[1]["shards"], parts_of(made, epoch)
+    return shards.DrawnStream(first, tuple(parts), tuple(shards.count_rows((first, part)) for part in parts), keep=False)
+
+
+def drawn_ahead(made: Made, epoch: int, *, keep: bool) -> shards.DrawnStream:
+    first, parts = made[1]["shards"], parts_of(made, epoch)
+    return shards.DrawnStream(first, tuple(parts), tuple(shards.draw_ahead(first, part, keep=keep) for part in parts), keep)
+
+
+def columns_of(stream: Stream) -> np.ndarray:
+    return np.stack([stream.tokens_N, stream.left_N, stream.right_N])
+
+
+def all_rows(source: shards.Source) -> np.ndarray:
+    stream, _, _ = shards.Rows(source, halo=0).between(0, sum(source.rows()))
+    return columns_of(stream)
+
+
+def test_drawing_the_first_epoch_in_pieces_gives_the_rows_of_its_files(made: Made) -> None:
+    source = drawn(made, 0)
+    assert max(map(len, source.rows_of_pieces)) > 2
+    np.testing.assert_array_equal(all_rows(source), all_rows(shards.MappedShards(made[1]["shards"])))
+
+
+def test_every_epoch_draws_its_own(made: Made) -> None:
+    first, second = (all_rows(drawn(made, epoch)) for epoch in (1, 2))
+    assert first.shape != second.shape or (first != second).any()
+
+
+def test_any_range_with_its_halo_is_that_range_of_the_whole(made: Made) -> None:
+    source, rng = drawn(made, 1), np.random.default_rng(5)
+    whole = all_rows(source)
+    for _ in range(50):
+        start, stop = sorted(rng.integers(0, whole.shape[1] + 1, 2).tolist())
+        halo = int(rng.integers(0, 6))
+        rows = shards.Rows(source, halo)
+        rows.hold([(start, stop)])
+        stream, first, last = rows.between(start, stop)
+        low, high = max(0, start - halo), min(whole.shape[1], stop + halo)
+        assert (first, last) == (start - low, stop - low)
+        np.testing.assert_array_equal(columns_of(stream), whole[:, low:high])
+
+
+def test_only_the_pieces_that_the_ranges_reach_into_are_held(made: Made) -> None:
+    source = drawn(made, 1)
+    rows = shards.Rows(source, halo=3)
+    ends = np.cumsum(source.rows())
+    assert len(ends) > 8
+    rows.hold([(ends[0], ends[0] + 1), (ends[4] + 3, ends[5] - 3)])
+    assert sorted(rows._held) == [0, 1, 5]
+    rows.hold([(ends[4] + 2, ends[5] - 2)])
+    assert sorted(rows._held) == [4, 5, 6]
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(lengths=st.lists(st.integers(0, 3000), max_size=30))
+def test_pieces_cover_all_sentences_and_end_at_the_first_end_behind_a_multiple_of_their_size(lengths: list[int]) -> None:
+    ends = np.cumsum(lengths, dtype=np.int64)
+    cuts = shards.cut_sentences(ends)
+    assert [cut.start for cut in cuts] == [0, *(cut.stop for cut in cuts[:-1])]
+    assert cuts[-1].stop == len(lengths)
+    for cut in cuts[:-1]:
+        end, before = int(ends[cut.stop - 1]), int(ends[cut.stop - 2]) if cut.stop > 1 else 0
+        assert before < end // PIECE_TOKENS * PIECE_TOKENS
+
+
+def test_what_was_drawn_ahead_is_used_and_is_what_would_be_drawn(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = all_rows(drawn(made, 1))
+    source = drawn_ahead(made, 1, keep=False)
+    monkeypatch.setattr(shards, "read_sentences", None)  # nothing is read any more
+    np.testing.assert_array_equal(all_rows(source), expected)
+
+
+def test_kept_tokens_are_not_read_again(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = all_rows(drawn(made, 2))
+    drawn_ahead(made, 1, keep=True)
+    shards.forget_drawn()
+    monkeypatch.setattr(shards, "read_sentences", None)
+    np.testing.assert_array_equal(all_rows(drawn(made, 2)), expected)
+
+
+def test_no_more_is_kept_than_there_is_room_for_and_the_rest_is_drawn_again(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = all_rows(drawn(made, 1))
+    monkeypatch.setattr(shards, "KEPT_BYTES", 20_000)
+    source = drawn_ahead(made, 1, keep=True)
+    held = [array.nbytes for stream in shards._drawn.values() for array in (stream.tokens_N, stream.left_N, stream.right_N)]
+    held += [tokens.bytes for tokens in shards._tokens.values()]
+    assert 10_000 < sum(held) == sum(shards._kept_bytes.values()) <= 20_000
+    np.testing.assert_array_equal(all_rows(source), expected)
+
+
+def test_a_part_that_changed_after_it_was_counted_is_found(made: Made) -> None:
+    source = drawn(made, 1)
+    pieces = (source.rows_of_pieces[0][0] + 1, *source.rows_of_pieces[0][1:])
+    changed = replace(source, rows_of_pieces=(pieces, *source.rows_of_pieces[1:]))
+    with pytest.raises(DamagedError, match=rf"{Path(source.parts[0].tokens).name}: {pieces[0]:,} tokens of piece 0 were kept"):
+        all_rows(changed)
+    longer = replace(source, rows_of_pieces=((*source.rows_of_pieces[0], 1), *source.rows_of_pieces[1:]))
+    with pytest.raises(DamagedError, match="now 0; the file was changed meanwhile"):
+        all_rows(longer)
+
+
+def test_a_flipped_bit_in_what_is_known_of_the_words_is_found_before_anything_is_drawn(made: Made, tmp_path: Path) -> None:
+    first, (part, *_) = made[1]["shards"], parts_of(made, 1)
+    copy = store.Artefact(tmp_path, first.manifest)
+    for file in first.directory.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    words = tmp_path / "part-00000.words.npy"
+    content = bytearray(words.read_bytes())
+    content[200] ^= 1
+    words.write_bytes(content)
+    with pytest.raises(DamagedError, match=r"part-00000\.words\.npy: its content changed"):
+        shards.count_rows((copy, part))

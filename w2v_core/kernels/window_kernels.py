@@ -21,7 +21,7 @@ def _mix(seed: Any, counter: Any) -> Any:
 
 @njit(nogil=True, cache=True)
 def _draw(
-    local_ids_M: Any, sentence_ends_S: Any, words: Any, window: Any, shrink: Any, seed: Any, shift: Any,
+    local_ids_M: Any, sentence_ends_S: Any, words: Any, window: Any, shrink: Any, seed: Any, shift: Any, number: Any,
     tokens_N: Any, left_N: Any, right_N: Any,
 ) -> Any:  # fmt: skip
     # Unsigned, so that no index can be negative: Numba would look for that at every one of them.
@@ -33,7 +33,7 @@ def _draw(
         while position < end:
             word = words[np.uint64(local_ids_M[position])]
             word_id = np.int32(np.int64(word) >> np.int64(32))
-            draw = _mix(seed, position) + shift
+            draw = _mix(seed, number + position) + shift
             width = one + ((draw >> np.uint64(32)) * wide >> np.uint64(32)) if shrink else wide
             # Written whether kept or not, and counted if kept: half of all tokens are dropped, in no order that a
             # processor could predict, and a wrong guess costs more than the three stores.
@@ -49,25 +49,30 @@ def _draw(
     return np.int64(row)
 
 
+def word_draws(global_ids: NDArray[np.int32], thresholds_V: NDArray[np.uint32]) -> NDArray[np.uint64]:
+    """Id and threshold of each part-local word side by side: one place in memory to look at for a token. An id that is not in
+    the vocabulary becomes −1, which is never kept."""
+    ids = np.where(global_ids < len(thresholds_V), global_ids, np.int32(-1))
+    words = ids.astype(np.uint32).astype(np.uint64) << np.uint64(32)
+    words[ids >= 0] |= thresholds_V[ids[ids >= 0]].astype(np.uint64)
+    return words
+
+
 def draw_stream(
     local_ids_M: NDArray[np.int32],
     sentence_ends_S: NDArray[np.int64],
-    global_ids: NDArray[np.int32],
-    thresholds_V: NDArray[np.uint32],
+    words: NDArray[np.uint64],
     window: int,
     shrink_windows: bool,
     seed: int,
     epoch: int,
+    first: int = 0,
 ) -> Stream:
-    """As `windows.draw_stream`."""
+    """As `windows.draw_stream`, with the words of `word_draws`; the arrays may have more memory than rows behind them."""
     size = len(local_ids_M)
     tokens_N, left_N, right_N = np.empty(size + 1, np.int32), np.empty(size + 1, np.uint8), np.empty(size + 1, np.uint8)
-    # Id and threshold of a word side by side: one place in memory to look at for a token. −1 is never kept.
-    ids = np.where(global_ids < len(thresholds_V), global_ids, np.int32(-1))
-    words = ids.astype(np.uint32).astype(np.uint64) << np.uint64(32)
-    words[ids >= 0] |= thresholds_V[ids[ids >= 0]].astype(np.uint64)
     rows = _draw(
         local_ids_M, sentence_ends_S, words, np.int64(window), bool(shrink_windows), np.uint64(seed),
-        epoch_shift(epoch), tokens_N, left_N, right_N,
+        epoch_shift(epoch), np.uint64(first), tokens_N, left_N, right_N,
     )  # fmt: skip
     return Stream(tokens_N[:rows], left_N[:rows], right_N[:rows])
