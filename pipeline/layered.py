@@ -47,7 +47,7 @@ def run_epoch(task: EpochTask) -> RoundResult:
     """Trains one epoch from the checkpoint before it and writes the checkpoint after it, or the vectors after the last."""
     started = time.perf_counter()
     stream, _, _ = shard_stage.Rows(task.stream, halo=0).between(0, sum(task.stream.rows()))
-    counts_V = store.read_table(Path(task.vocab), columns=["count"])["count"].to_numpy()
+    counts_V = store.numbers(store.read_table(Path(task.vocab), columns=["count"])["count"])
     points: list[tuple[int, float, int]] = []
     after: list[State] = []
 

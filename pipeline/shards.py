@@ -219,7 +219,7 @@ def read_part(shards: store.Artefact, part: PartDraw) -> PartTokens:
 def _vocabulary(path: str, fingerprint: str) -> tuple[pa.Array, NDArray[np.uint32]]:
     """(words in id order, keep thresholds), read once a worker process; `fingerprint` makes the cache key exact."""
     table = store.read_table(Path(path), columns=["word", "keep_probability"])
-    return table["word"].combine_chunks(), keep_thresholds(table["keep_probability"].to_numpy())
+    return table["word"].combine_chunks(), keep_thresholds(store.numbers(table["keep_probability"]))
 
 
 def global_ids(part_words: pa.ChunkedArray, words: pa.Array) -> NDArray[np.int32]:
@@ -227,14 +227,14 @@ def global_ids(part_words: pa.ChunkedArray, words: pa.Array) -> NDArray[np.int32
     import pyarrow.compute as pc
 
     found = pc.fill_null(pc.index_in(part_words, value_set=words), -1)
-    return np.asarray(found.combine_chunks().to_numpy(zero_copy_only=False), dtype=np.int32)
+    return np.asarray(store.numbers(found), dtype=np.int32)
 
 
 def read_sentences(path: Path) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """(part-local ids of all sentences one after the other, exclusive end of each sentence) of one part of tokens/."""
     ids = store.read_table(path, columns=["token"])["token"]
     lengths = store.read_table(path.with_name(path.name.replace(".tokens.", ".sentences.")), columns=["length"])["length"]
-    return ids.combine_chunks().to_numpy(), np.cumsum(lengths.to_numpy(), dtype=np.int64)
+    return store.numbers(ids), np.cumsum(store.numbers(lengths), dtype=np.int64)
 
 
 # ── what a process keeps ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -302,7 +302,7 @@ class MappedShards:
         files = self.files
         for unit in units:
             table = store.map_arrow(self.shards.directory, files[unit])
-            yield [Stream(*(batch.column(name).to_numpy() for name in COLUMNS)) for batch in table.to_batches()]
+            yield [Stream(*(store.numbers(batch.column(name)) for name in COLUMNS)) for batch in table.to_batches()]
 
 
 @dataclass(frozen=True)

@@ -381,6 +381,16 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
         return file.read(columns=list(columns) if columns else None, use_threads=False)
 
 
+def numbers(column: pa.ChunkedArray | pa.Array) -> Any:
+    """A column of numbers without nulls as a NumPy array, read-only, not copied if it lies in one piece.
+
+    Unlike `to_numpy`, which would import pandas if it is there: a fifth of a second and 50 MB in every process.
+    """
+    import numpy as np
+
+    return np.from_dlpack(column.combine_chunks() if hasattr(column, "combine_chunks") else column)
+
+
 def map_arrow(directory: Path, part: Part) -> pa.Table:
     """The table of an Arrow file, mapped into memory; raises DamagedError unless its bytes are those that were written.
 

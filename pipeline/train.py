@@ -162,7 +162,7 @@ class _Attempts:
 def expected_tokens(vocab: store.Artefact) -> float:
     """Mean number of tokens that subsampling leaves of an epoch."""
     table = store.read_table(vocab.path(vocabulary.WORDS), columns=["count", "keep_probability"])
-    return float(np.dot(table["count"].to_numpy().astype(np.float64), table["keep_probability"].to_numpy()))
+    return float(np.dot(store.numbers(table["count"]).astype(np.float64), store.numbers(table["keep_probability"])))
 
 
 def open_roster(
@@ -438,7 +438,11 @@ def _commit_vectors(
     fingerprint, fields, inputs = identity(training.config, training.tokens, training.vocab)
     table = vocabulary.read_words(training.vocab)
     parts = assembly.add_words(
-        _vectors_directory(training), matrices, training.train.vector_size, table["word"].to_pylist(), table["count"].to_numpy()
+        _vectors_directory(training),
+        matrices,
+        training.train.vector_size,
+        table["word"].to_pylist(),
+        store.numbers(table["count"]),
     )
     artefact = store.commit(
         training.workdir,

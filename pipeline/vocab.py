@@ -44,7 +44,7 @@ def build(config: RunConfig, tokens: store.Artefact, workers: Workers, workdir: 
     paths = tuple(str(tokens.directory / part.name) for part in tokens.manifest.parts if part.name.endswith(".words.parquet"))
     counted = store.read_table(Path(_merge_tree(paths, directory / "merge", workers)))
     kept = select_words(counted, config.vocab.min_count, config.vocab.max_size)
-    counts_V = kept["count"].to_numpy().astype(np.int64)
+    counts_V = store.numbers(kept["count"]).astype(np.int64)
     parts = (
         store.write_table(directory / WORDS, _with_probabilities(kept, counts_V, config)),
         store.write_array(directory / NOISE_TABLE, noise_table(counts_V, config.vocab.ns_exponent)),

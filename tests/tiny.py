@@ -42,6 +42,7 @@ def tiny_config(directory: Path, inputs: list[str], **sections: dict[str, object
             "checkpoint_every": 4000,
         },
         "evaluate": {"queries": ["topic1word1"], "analogy_queries": ["topic1word1:topic1word2=topic2word1"]},
-        "cluster": {"n_workers": 2},
+        # The scheduler's dashboard takes half a second to import, in every run.
+        "cluster": {"n_workers": 2, "options": {"scheduler_kwargs": {"dashboard": False}}},
     }  # fmt: skip
     return {name: tree.get(name, {}) | sections.get(name, {}) for name in tree.keys() | sections.keys()}
