@@ -3,7 +3,7 @@
     python infra/benchmarks/throughput.py --corpus FILE [--size 100|300] [--repeats 3]
 
 The two alternate in one run, because shared machines drift; medians are reported. Ours is the whole training stage of
-`w2v run`: reading shards, making those of later epochs, merging, checkpoints, writing the vectors. gensim's is
+`w2v run`: reading shards, drawing later epochs, merging, checkpoints, writing the vectors. gensim's is
 `Word2Vec.train` alone, after its vocabulary is built. Prints a table and, last, one JSON line.
 """
 
