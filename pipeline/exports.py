@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +26,7 @@ import numpy as np
 
 from pipeline import store
 from pipeline.word2vec_format import UNWRITABLE, iterate_number_lines, read_word2vec, write_binary, write_text
+from w2v_core.vector_files import row_blocks
 from w2v_core.vectors import WordVectors, printable
 
 __all__ = ["FORMATS", "TENSORBOARD_WORDS", "export_vectors", "read_word2vec"]
@@ -145,7 +146,7 @@ def _write_parquet(vectors: WordVectors, words: Sequence[str], directory: Path) 
     def write(file: Any) -> None:
         # Vectors hardly repeat a number: a dictionary of them would be built and thrown away.
         with store.parquet_writer(file, schema, use_dictionary=False) as writer:
-            for rows in _row_blocks(len(words)):
+            for rows in row_blocks(len(words), _BLOCK_ROWS):
                 numbers = pa.array(np.ascontiguousarray(vectors.matrix[rows]).reshape(-1))
                 counts = pa.nulls(len(words[rows]), pa.int64()) if vectors.counts is None else pa.array(vectors.counts[rows])
                 columns = [pa.array(words[rows], pa.string()), counts, pa.FixedSizeListArray.from_arrays(numbers, size)]
@@ -162,7 +163,7 @@ def _write_safetensors(vectors: WordVectors, words: Sequence[str], directory: Pa
 
     def write(file: Any) -> None:
         file.write(len(header).to_bytes(8, "little") + header)
-        for rows in _row_blocks(len(words)):
+        for rows in row_blocks(len(words), _BLOCK_ROWS):
             file.write(vectors.matrix[rows].astype("<f4").tobytes())
 
     vocabulary = json.dumps(dict(zip(words, range(len(words)), strict=True)), ensure_ascii=False).encode()
@@ -183,10 +184,6 @@ def _write_tensorboard(vectors: WordVectors, words: Sequence[str], directory: Pa
 def _write(path: Path, write: Callable[[Any], None]) -> Path:
     store.write_file(path, write)
     return path
-
-
-def _row_blocks(rows: int) -> Iterator[slice]:
-    return (slice(first, min(first + _BLOCK_ROWS, rows)) for first in range(0, rows, _BLOCK_ROWS))
 
 
 _SURROGATES = re.compile(r"[\ud800-\udfff]")

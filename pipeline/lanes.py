@@ -65,9 +65,7 @@ class RoundTask:
     vectors_after: str | None
     """Directory of the vectors that the last round of training ends with; nothing is held for another round then."""
     patience_s: float
-    shards: store.Artefact
-    """The first epoch's."""
-    ahead: tuple[shard_stage.PartDraw, ...] = ()
+    ahead: tuple[shard_stage.DrawTask, ...] = ()
     """This worker's share of the next epoch's parts, drawn when its lanes are done."""
 
 
@@ -228,9 +226,9 @@ def _draw_ahead(group: LaneGroup, task: RoundTask) -> tuple[tuple[int, ...], ...
     # The epoch after the next asks this worker for the same parts, if there is one.
     keep = task.plan.epoch + 2 < task.train.epochs
 
-    def draw(part: shard_stage.PartDraw) -> tuple[int, ...]:
-        reach("ahead", f"{part.epoch}.{part.index}")
-        return shard_stage.draw_ahead(task.shards, part, keep=keep)
+    def draw(ahead: shard_stage.DrawTask) -> tuple[int, ...]:
+        reach("ahead", f"{ahead.part.epoch}.{ahead.part.index}")
+        return shard_stage.draw_ahead(ahead, keep=keep)
 
     return tuple(group.spread(draw, task.ahead))
 

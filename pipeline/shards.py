@@ -65,7 +65,20 @@ class PartDraw:
 
 
 @dataclass(frozen=True)
+class DrawTask:
+    """A part to draw in a later epoch."""
+
+    part: PartDraw
+    directory: str
+    """Of the first epoch's shards."""
+    words: store.Part
+    """What lies there of the part's words."""
+
+
+@dataclass(frozen=True)
 class ShardTask:
+    """A part to draw and write in the first epoch."""
+
     part: PartDraw
     vocab: str
     vocab_fingerprint: str
@@ -90,11 +103,7 @@ def build(config: RunConfig, tokens: store.Artefact, vocab: store.Artefact, work
     ]
     made = workers.map(make_shard, tasks, label="shards of epoch 0")
     kept_tokens = sum(shard.rows for shard, _ in made)
-    if kept_tokens == 0:
-        raise DataError(
-            f"shards: subsampling with shards.sample={config.shards.sample:g} left none of {vocab.manifest.totals['tokens']:,} "
-            "tokens; raise shards.sample or set it to 0 to keep all"
-        )
+    refuse_empty(config, kept_tokens, tokens)
     return store.commit(
         workdir,
         store.Manifest(
@@ -102,6 +111,23 @@ def build(config: RunConfig, tokens: store.Artefact, vocab: store.Artefact, work
             totals={"kept_tokens": kept_tokens, "tokens": vocab.manifest.totals["tokens"], "epoch": 0},
         ),
     )  # fmt: skip
+
+
+def refuse_empty(config: RunConfig, kept_tokens: int, tokens: store.Artefact) -> None:
+    """Raises DataError when subsampling leaves no token of an epoch."""
+    if kept_tokens == 0:
+        raise DataError(
+            f"shards: subsampling with shards.sample={config.shards.sample:g} left none of {tokens.manifest.totals['tokens']:,} "
+            "tokens; raise shards.sample or set it to 0 to keep all"
+        )
+
+
+def plan_draws(config: RunConfig, tokens: store.Artefact, shards: store.Artefact, epoch: int) -> list[DrawTask]:
+    """The draws of a later epoch, in part order; `shards` are the first epoch's."""
+    return [
+        DrawTask(part, str(shards.directory), shards.part(f"part-{part.index:05d}{WORDS}"))
+        for part in plan_parts(config, tokens, epoch)
+    ]
 
 
 def plan_parts(config: RunConfig, tokens: store.Artefact, epoch: int) -> list[PartDraw]:
@@ -157,14 +183,13 @@ def make_shard(task: ShardTask) -> tuple[store.Part, store.Part]:
     return shard, store.write_array(name.with_suffix(WORDS), words, durable=False)
 
 
-def draw_pieces(
-    shards: store.Artefact, part: PartDraw, pieces: Sequence[int] | None = None, *, keep: bool = False
-) -> list[Stream]:
+def draw_pieces(task: DrawTask, pieces: Sequence[int] | None = None, *, keep: bool = False) -> list[Stream]:
     """The streams of these pieces of a part, of all if None: what was drawn ahead, or drawn now. `keep`: this process will be
     asked for another epoch of the part, so its tokens stay in memory, as far as they may."""
+    part = task.part
     if pieces is not None and all((part, piece) in _drawn for piece in pieces):
         return [_drawn[part, piece] for piece in pieces]
-    tokens = _tokens.get(part.tokens) or read_part(shards, part)
+    tokens = _tokens.get(part.tokens) or read_part(task)
     if keep:
         _keep(_tokens, part.tokens, tokens, tokens.bytes)
     cuts = dict(enumerate(cut_sentences(tokens.sentence_ends_S)))
@@ -172,18 +197,18 @@ def draw_pieces(
     return list(_draw(part, tokens, [cuts.get(piece, slice(0, 0)) for piece in (cuts if pieces is None else pieces)]))
 
 
-def draw_ahead(shards: store.Artefact, part: PartDraw, *, keep: bool) -> tuple[int, ...]:
+def draw_ahead(task: DrawTask, *, keep: bool) -> tuple[int, ...]:
     """Rows of every piece of a part, drawn now; the pieces stay in memory for `draw_pieces`, as far as they may, and so, with
     `keep`, do the tokens."""
-    streams = draw_pieces(shards, part, keep=keep)
+    streams = draw_pieces(task, keep=keep)
     for piece, stream in enumerate(streams):
-        _keep(_drawn, (part, piece), stream, len(stream) * STREAM_BYTES)
+        _keep(_drawn, (task.part, piece), stream, len(stream) * STREAM_BYTES)
     return tuple(map(len, streams))
 
 
-def count_rows(task: tuple[store.Artefact, PartDraw]) -> tuple[int, ...]:
-    """Rows of every piece of a part; the artefact is the first epoch's shards."""
-    return tuple(map(len, draw_pieces(*task)))
+def count_rows(task: DrawTask) -> tuple[int, ...]:
+    """Rows of every piece of a part."""
+    return tuple(map(len, draw_pieces(task)))
 
 
 def cut_sentences(sentence_ends_S: NDArray[np.int64]) -> list[slice]:
@@ -207,12 +232,12 @@ def _draw(part: PartDraw, tokens: PartTokens, cuts: Sequence[slice]) -> Iterator
         )  # fmt: skip
 
 
-def read_part(shards: store.Artefact, part: PartDraw) -> PartTokens:
+def read_part(task: DrawTask) -> PartTokens:
     """What the first epoch's shards say of a part's words, checked, and its sentences."""
-    words = shards.part(f"part-{part.index:05d}{WORDS}")
-    if damage := store.check_part(shards.directory, words):
-        raise DamagedError(damage, str(shards.directory))
-    return PartTokens(*read_sentences(Path(part.tokens)), np.load(shards.path(words.name), allow_pickle=False))
+    if damage := store.check_part(Path(task.directory), task.words):
+        raise DamagedError(damage, task.directory)
+    words = np.load(Path(task.directory) / task.words.name, allow_pickle=False)
+    return PartTokens(*read_sentences(Path(task.part.tokens)), words)
 
 
 @lru_cache(maxsize=2)
@@ -309,9 +334,8 @@ class MappedShards:
 class DrawnStream:
     """A later epoch: a unit is a piece of a part, drawn where it is needed."""
 
-    shards: store.Artefact
-    """The first epoch's."""
-    parts: tuple[PartDraw, ...]
+    tasks: tuple[DrawTask, ...]
+    """Of every part."""
     rows_of_pieces: tuple[tuple[int, ...], ...]
     """Of each part."""
     keep: bool
@@ -324,13 +348,14 @@ class DrawnStream:
         places = [(part, piece) for part, pieces in enumerate(self.rows_of_pieces) for piece in range(len(pieces))]
         for index, group in groupby((places[unit] for unit in units), key=lambda place: place[0]):
             pieces = [piece for _, piece in group]
-            part = self.parts[index]
-            for piece, stream in zip(pieces, draw_pieces(self.shards, part, pieces, keep=self.keep), strict=True):
-                if len(stream) != self.rows_of_pieces[index][piece]:
+            task = self.tasks[index]
+            for piece, stream in zip(pieces, draw_pieces(task, pieces, keep=self.keep), strict=True):
+                counted = self.rows_of_pieces[index][piece]
+                if len(stream) != counted:
                     raise DamagedError(
-                        f"{part.tokens}: {self.rows_of_pieces[index][piece]:,} tokens of piece {piece} were kept when they were "
-                        f"counted, now {len(stream):,}; the file was changed meanwhile",
-                        str(Path(part.tokens).parent),
+                        f"{task.part.tokens}: {counted:,} tokens of piece {piece} were kept when they were counted, now "
+                        f"{len(stream):,}; the file was changed meanwhile",
+                        str(Path(task.part.tokens).parent),
                     )
                 yield [stream]
 

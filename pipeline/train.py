@@ -199,23 +199,25 @@ class _Streams:
         self._training, self._workers = training, workers
         fingerprint, _, _ = shard_stage.identity(training.config, training.tokens, training.vocab)
         found = store.open_artefact(training.workdir, shard_stage.STAGE, fingerprint)
-        self.shards = found or shard_stage.build(training.config, training.tokens, training.vocab, workers, training.workdir)
-        """The first epoch's."""
-        self._known: dict[int, shard_stage.Source] = {0: shard_stage.MappedShards(self.shards)}
+        self._shards = found or shard_stage.build(training.config, training.tokens, training.vocab, workers, training.workdir)
+        self._known: dict[int, shard_stage.Source] = {0: shard_stage.MappedShards(self._shards)}
 
     def of(self, epoch: int) -> shard_stage.Source:
         if epoch not in self._known:
-            tasks = [(self.shards, part) for part in self.parts(epoch)]
-            self.know(epoch, self._workers.map(shard_stage.count_rows, tasks, label=f"stream of epoch {epoch}"))
+            tasks, label = self.tasks(epoch), f"stream of epoch {epoch}"
+            self.know(epoch, self._workers.map(shard_stage.count_rows, tasks, label=label))
         return self._known[epoch]
 
-    def parts(self, epoch: int) -> list[shard_stage.PartDraw]:
-        return shard_stage.plan_parts(self._training.config, self._training.tokens, epoch)
+    def tasks(self, epoch: int) -> list[shard_stage.DrawTask]:
+        """The parts of a later epoch."""
+        return shard_stage.plan_draws(self._training.config, self._training.tokens, self._shards, epoch)
 
     def know(self, epoch: int, rows: Sequence[tuple[int, ...]]) -> None:
-        """Rows of the pieces of every part, in part order."""
-        more = epoch + 1 < self._training.train.epochs
-        self._known[epoch] = shard_stage.DrawnStream(self.shards, tuple(self.parts(epoch)), tuple(rows), keep=more)
+        """`rows`: of the pieces of every part, in part order. Raises DataError if there are none."""
+        training = self._training
+        found = shard_stage.DrawnStream(tuple(self.tasks(epoch)), tuple(rows), keep=epoch + 1 < training.train.epochs)
+        shard_stage.refuse_empty(training.config, sum(found.rows()), training.tokens)
+        self._known[epoch] = found
 
 
 # ── one round ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -253,7 +255,7 @@ def _run_round(
     )
 
 
-def _share_ahead(plan: EpochPlan, streams: _Streams, places: Sequence[Place]) -> list[tuple[shard_stage.PartDraw, ...]]:
+def _share_ahead(plan: EpochPlan, streams: _Streams, places: Sequence[Place]) -> list[tuple[shard_stage.DrawTask, ...]]:
     """The next epoch's parts for every participant to draw: those that its own lanes will train on most, because the middle
     of a part will stand about where it stands in this epoch."""
     source = streams.of(plan.epoch)
@@ -265,8 +267,8 @@ def _share_ahead(plan: EpochPlan, streams: _Streams, places: Sequence[Place]) ->
         min(plan.train.lanes - 1, (2 * end - size) * plan.train.lanes // max(1, 2 * plan.kept_tokens))
         for size, end in zip(rows, accumulate(rows), strict=True)
     ]
-    parts = streams.parts(plan.epoch + 1)
-    return [tuple(part for part, lane in zip(parts, lanes_of_parts, strict=True) if lane in place.lanes) for place in places]
+    tasks = streams.tasks(plan.epoch + 1)
+    return [tuple(task for task, lane in zip(tasks, lanes_of_parts, strict=True) if lane in place.lanes) for place in places]
 
 
 def _round_tasks(
@@ -277,7 +279,7 @@ def _round_tasks(
     crew = attempts.crew or ()
     key = f"{training.fingerprint[:16]}/{_SESSION}/{attempts.number}/{[member.address for member in crew]}"
     places = seat(crew, training.train.lanes)
-    ahead: list[tuple[shard_stage.PartDraw, ...]] = [()] * len(crew)
+    ahead: list[tuple[shard_stage.DrawTask, ...]] = [()] * len(crew)
     if round_plan is plan.rounds[-1] and not round_plan.vectors:
         ahead = _share_ahead(plan, streams, places)
     return [
@@ -298,7 +300,6 @@ def _round_tasks(
             checkpoint_after=str(_checkpoint_directory(training, round_plan.round)) if round_plan.checkpoint else None,
             vectors_after=str(_vectors_directory(training)) if round_plan.vectors else None,
             patience_s=PATIENCE_S,
-            shards=streams.shards,
             ahead=ahead[index],
         )
         for index in range(len(crew))

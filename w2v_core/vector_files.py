@@ -92,9 +92,9 @@ def load(folder: Path, *, verify: bool) -> tuple[list[str], npt.NDArray[Any], np
     return words, matrix, counts
 
 
-def _row_blocks(rows: int) -> Iterator[slice]:
-    """Slices that cover `rows` rows, a thousand or so at a time."""
-    return (slice(first, min(first + _BLOCK_ROWS, rows)) for first in range(0, rows, _BLOCK_ROWS))
+def row_blocks(rows: int, at_once: int) -> Iterator[slice]:
+    """Slices that cover `rows` rows, `at_once` or, the last, fewer at a time."""
+    return (slice(first, min(first + at_once, rows)) for first in range(0, rows, at_once))
 
 
 def npy_chunks(array: Rows) -> Iterator[bytes]:
@@ -103,12 +103,12 @@ def npy_chunks(array: Rows) -> Iterator[bytes]:
     dtype = array.dtype.newbyteorder("<")
     np.lib.format.write_array_header_1_0(header, {"descr": dtype.str, "fortran_order": False, "shape": array.shape})
     yield header.getvalue()
-    for rows in _row_blocks(len(array)):
+    for rows in row_blocks(len(array), _BLOCK_ROWS):
         yield array[rows].astype(dtype, copy=False).tobytes()
 
 
 def _word_chunks(words: Sequence[str]) -> Iterator[bytes]:
-    for rows in _row_blocks(len(words)):
+    for rows in row_blocks(len(words), _BLOCK_ROWS):
         yield b"".join(word.encode("utf-8", "surrogatepass").replace(b"\n", b"\xff") + b"\n" for word in words[rows])
 
 

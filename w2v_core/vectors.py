@@ -107,7 +107,7 @@ class WordVectors:
     def norms(self) -> Doubles:
         """Euclidean lengths (V,), float64. Raises ValueError naming the first word whose vector is not finite."""
         norms_V = np.empty(len(self), np.float64)
-        for rows in _row_blocks(len(self)):
+        for rows in vector_files.row_blocks(len(self), _BLOCK_ROWS):
             block = self.matrix[rows].astype(np.float64)
             norms_V[rows] = np.sqrt((block * block).sum(axis=1))
         broken = np.flatnonzero(~np.isfinite(norms_V))
@@ -217,7 +217,7 @@ class WordVectors:
     def _cosines(self, word_ids: Ids, unit_D: Doubles) -> Doubles:
         """Cosines in float64, each row summed in the same order wherever it lies: equal vectors give equal numbers."""
         found = np.empty(len(word_ids), np.float64)
-        for rows in _row_blocks(len(word_ids)):
+        for rows in vector_files.row_blocks(len(word_ids), _BLOCK_ROWS):
             found[rows] = (self.unit_vectors(word_ids[rows]) * unit_D).sum(axis=1)
         return found
 
@@ -268,10 +268,6 @@ def _read_only(array: Any, dtype: type, name: str, shape: tuple[int | None, ...]
 
 def _nonzero(norms: Doubles) -> Doubles:
     return np.where(norms == 0, 1.0, norms)
-
-
-def _row_blocks(rows: int) -> Iterator[slice]:
-    return (slice(first, min(first + _BLOCK_ROWS, rows)) for first in range(0, rows, _BLOCK_ROWS))
 
 
 def _shortlist(lower: Doubles, upper: Doubles, topn: int, excluded: list[int]) -> Ids:

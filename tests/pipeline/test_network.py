@@ -160,7 +160,7 @@ def stay_away(key: str, addresses: list[str], participant: int) -> str:
 
 def wait_for_caller(key: str, addresses: list[str], participant: int) -> str:
     if participant == 1:
-        open_pair(key, addresses, participant, patience_s=0.3)
+        open_pair(key, addresses, participant, patience_s=1)
     return "not there"
 
 
@@ -168,7 +168,7 @@ def test_who_waits_for_a_worker_that_never_comes_names_it_after_its_patience(cli
     waited, _ = together(client, stay_away)
     assert waited == "waited 2 s for participant 1 (merge 1, rows), which did not come; its worker is taken for lost"
     _, waited = together(client, wait_for_caller)
-    assert waited.startswith("waited 0.3 s for participant 0 at tcp://")
+    assert waited.startswith("waited 1 s for participant 0 at tcp://")
 
 
 def call_nobody(key: str, addresses: list[str], participant: int) -> str:

@@ -47,19 +47,19 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunConfig, dict[str,
 Made = tuple[RunConfig, dict[str, store.Artefact]]
 
 
-def parts_of(made: Made, epoch: int) -> list[shards.PartDraw]:
+def tasks_of(made: Made, epoch: int) -> tuple[shards.DrawTask, ...]:
     config, artefacts = made
-    return shards.plan_parts(config, artefacts["tokens"], epoch)
+    return tuple(shards.plan_draws(config, artefacts["tokens"], artefacts["shards"], epoch))
 
 
 def drawn(made: Made, epoch: int) -> shards.DrawnStream:
-    first, parts = made[1]["shards"], parts_of(made, epoch)
-    return shards.DrawnStream(first, tuple(parts), tuple(shards.count_rows((first, part)) for part in parts), keep=False)
+    tasks = tasks_of(made, epoch)
+    return shards.DrawnStream(tasks, tuple(map(shards.count_rows, tasks)), keep=False)
 
 
 def drawn_ahead(made: Made, epoch: int, *, keep: bool) -> shards.DrawnStream:
-    first, parts = made[1]["shards"], parts_of(made, epoch)
-    return shards.DrawnStream(first, tuple(parts), tuple(shards.draw_ahead(first, part, keep=keep) for part in parts), keep)
+    tasks = tasks_of(made, epoch)
+    return shards.DrawnStream(tasks, tuple(shards.draw_ahead(task, keep=keep) for task in tasks), keep)
 
 
 def columns_of(stream: Stream) -> np.ndarray:
@@ -148,7 +148,9 @@ def test_a_part_that_changed_after_it_was_counted_is_found(made: Made) -> None:
     source = drawn(made, 1)
     pieces = (source.rows_of_pieces[0][0] + 1, *source.rows_of_pieces[0][1:])
     changed = replace(source, rows_of_pieces=(pieces, *source.rows_of_pieces[1:]))
-    with pytest.raises(DamagedError, match=rf"{Path(source.parts[0].tokens).name}: {pieces[0]:,} tokens of piece 0 were kept"):
+    with pytest.raises(
+        DamagedError, match=rf"{Path(source.tasks[0].part.tokens).name}: {pieces[0]:,} tokens of piece 0 were kept"
+    ):
         all_rows(changed)
     longer = replace(source, rows_of_pieces=((*source.rows_of_pieces[0], 1), *source.rows_of_pieces[1:]))
     with pytest.raises(DamagedError, match="now 0; the file was changed meanwhile"):
@@ -156,13 +158,9 @@ def test_a_part_that_changed_after_it_was_counted_is_found(made: Made) -> None:
 
 
 def test_a_flipped_bit_in_what_is_known_of_the_words_is_found_before_anything_is_drawn(made: Made, tmp_path: Path) -> None:
-    first, (part, *_) = made[1]["shards"], parts_of(made, 1)
-    copy = store.Artefact(tmp_path, first.manifest)
-    for file in first.directory.iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
-    words = tmp_path / "part-00000.words.npy"
-    content = bytearray(words.read_bytes())
+    task = tasks_of(made, 1)[0]
+    content = bytearray((Path(task.directory) / task.words.name).read_bytes())
     content[200] ^= 1
-    words.write_bytes(content)
+    (tmp_path / task.words.name).write_bytes(content)
     with pytest.raises(DamagedError, match=r"part-00000\.words\.npy: its content changed"):
-        shards.count_rows((copy, part))
+        shards.count_rows(replace(task, directory=str(tmp_path)))
