@@ -52,16 +52,17 @@ def test_words_out_of_the_vocabulary_are_gone_before_windows_are_laid() -> None:
     shrink=st.booleans(),
     seed=st.integers(0, 2**64 - 1),
     epoch=st.integers(0, 2**40),
+    first=st.integers(0, 2**40),
     share=st.floats(0, 1),
 )
 def test_the_compiled_stream_equals_its_definition(
-    lengths: list[int], window: int, shrink: bool, seed: int, epoch: int, share: float
+    lengths: list[int], window: int, shrink: bool, seed: int, epoch: int, first: int, share: float
 ) -> None:
     rng = np.random.default_rng(seed)
     ids = rng.integers(0, 50, sum(lengths)).astype(np.int32)
     mapping = np.where(rng.random(50) < 0.2, -1, IDENTITY).astype(np.int32)
     thresholds = keep_thresholds(np.full(50, share))
-    arguments = (ids, ends_of(lengths), mapping, thresholds, window, shrink, seed, epoch, seed)
+    arguments = (ids, ends_of(lengths), mapping, thresholds, window, shrink, seed, epoch, first)
     assert_equal(compiled(*arguments), draw_stream(*arguments))
 
 
