@@ -19,7 +19,7 @@ the next reads; stages never meet in memory. The pure function over one part sta
     crew.py        who trains which lanes, pure          inputs.py     which files a pattern means
     roster.py      workers introduce themselves          probe.py      do they compute alike
     memory.py      what training needs, pure             residency.py  parameters on a GPU for a round
-    assembly.py    the files of vectors/               layered.py    stage 4 with the textbook's layers
+    assembly.py    the files of vectors/                 layered.py    stage 4 with the textbook's layers
     evaluate.py    stage 5                               publish.py    stage 6
     exports.py     other programs' formats               cluster.py    opens the configured Dask cluster
     sources.py     have all workers the same program     failpoints.py where tests make processes die

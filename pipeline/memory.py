@@ -67,7 +67,8 @@ class Sizes:
     window: int
     noise_bytes: int
     sentence_bytes: int = 0
-    """Of the corpus as word ids. A worker keeps its parts of it between epochs, as far as it may; one part can be all of it."""
+    """Of the corpus as word ids, with its parts' words. A worker keeps its parts of it between epochs, as far as it may; one
+    part can be all of it."""
     analogy_words: int = 0
     """Words among which analogies are looked for when training is over; 0 = none are asked."""
     layers: bool = False

@@ -194,7 +194,9 @@ def draw_pieces(task: DrawTask, pieces: Sequence[int] | None = None, *, keep: bo
         _keep(_tokens, part.tokens, tokens, tokens.bytes)
     cuts = dict(enumerate(cut_sentences(tokens.sentence_ends_S)))
     # A piece that the part does not have is empty: whoever asked for it sees that it is not what was counted.
-    return list(_draw(part, tokens, [cuts.get(piece, slice(0, 0)) for piece in (cuts if pieces is None else pieces)]))
+    drawn = _draw(part, tokens, [cuts.get(piece, slice(0, 0)) for piece in (cuts if pieces is None else pieces)])
+    # Copied, because a stream is drawn into arrays for all its tokens, and what is held is to be no more than what was kept.
+    return [Stream(stream.tokens_N.copy(), stream.left_N.copy(), stream.right_N.copy()) for stream in drawn]
 
 
 def draw_ahead(task: DrawTask, *, keep: bool) -> tuple[int, ...]:

@@ -173,9 +173,10 @@ def open_roster(
     train, rounds = training.train, training.schedule.rounds
     # An epoch draws its own tokens; their number differs by far less than this allows for.
     epoch_tokens = round(1.02 * expected_tokens) + 10_000
-    # As `shards.read_sentences` gives them: int32 a token, int64 a sentence.
-    totals = training.tokens.manifest.totals
-    sentence_bytes = 4 * totals["tokens"] + 8 * totals["sentences"]
+    # As `shards.PartTokens` holds them: int32 a token, int64 a sentence, uint64 a word of each part.
+    totals, parts = training.tokens.manifest.totals, training.tokens.manifest.parts
+    part_words = sum(part.rows for part in parts if part.name.endswith(".words.parquet"))
+    sentence_bytes = 4 * totals["tokens"] + 8 * totals["sentences"] + 8 * part_words
     sizes = memory.Sizes(
         vocab_size=training.vocab_size, vector_size=train.vector_size, row_floats=padded_size(train.vector_size),
         lanes=train.lanes, lane_tokens=-(-epoch_tokens // (train.lanes * rounds)), epoch_tokens=epoch_tokens,

@@ -138,7 +138,9 @@ def test_no_more_is_kept_than_there_is_room_for_and_the_rest_is_drawn_again(made
     expected = all_rows(drawn(made, 1))
     monkeypatch.setattr(shards, "KEPT_BYTES", 20_000)
     source = drawn_ahead(made, 1, keep=True)
-    held = [array.nbytes for stream in shards._drawn.values() for array in (stream.tokens_N, stream.left_N, stream.right_N)]
+    columns = [array for stream in shards._drawn.values() for array in (stream.tokens_N, stream.left_N, stream.right_N)]
+    assert all(array.base is None for array in columns), "a view would hold more than it shows"
+    held = [array.nbytes for array in columns]
     held += [tokens.bytes for tokens in shards._tokens.values()]
     assert 10_000 < sum(held) == sum(shards._kept_bytes.values()) <= 20_000
     np.testing.assert_array_equal(all_rows(source), expected)
