@@ -245,7 +245,7 @@ def _stretches(losses: list[StepLoss], a_round: Round) -> tuple[StepLoss, ...]:
 
 
 def _train_lane(
-    parameters: Matrices, task: RoundTask, kernels: Kernels, noise_table: NDArray[np.int32],
+    parameters: Matrices, task: RoundTask, kernels: Kernels, noise_table: NDArray[np.uint64],
     rows: shard_stage.Rows, lane: int, stint: Stint,
 ) -> StepLoss:  # fmt: skip
     reach("step", f"{task.plan.epoch}.{stint.first}.{lane}")

@@ -33,8 +33,8 @@ from w2v_core.kernels import Kernels, initial_parameters, load_kernels
 from w2v_core.sampler import mix64
 from w2v_core.trainer import train_layers
 
-WORDS, TOKENS, REACH, NOISE = 64, 768, 4, 256
-"""Of the sample: vocabulary, tokens a lane (a few blocks of the kernels and a part of one), window, noise table."""
+WORDS, TOKENS, REACH = 64, 768, 4
+"""Of the sample: vocabulary, tokens a lane (a few blocks of the kernels and a part of one), window."""
 _ALPHA = 0.05
 _SEED = 20131
 WARM_UP = "w2v-warm-up"
@@ -152,7 +152,8 @@ def _find_numbers(train: Train) -> Numbers:
 def _kernel_sample(train: Train, kernels: Kernels) -> list[NDArray[np.float32]]:
     """Both matrices after two lanes each trained their own tokens and were merged."""
     tokens_N, left_N, right_N = _stream()
-    noise_table = (mix64(_SEED + 1, np.arange(NOISE, dtype=np.uint64)) % np.uint64(WORDS)).astype(np.int32)
+    cells = mix64(_SEED + 1, np.arange(WORDS, dtype=np.uint64))
+    noise_table = cells >> np.uint64(32) << np.uint64(32) | cells % np.uint64(WORDS)
     base = initial_parameters(WORDS, train.vector_size, _SEED)
     lanes = [tuple(matrix.copy() for matrix in base) for _ in range(2)]
     for lane, (w_in_VD, w_out_VD) in enumerate(lanes):

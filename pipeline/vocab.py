@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 STAGE = "vocab"
-STAGE_VERSION = 1
+STAGE_VERSION = 2
 MERGE_WIDTH = 16
 """How many counts one task merges; a tree of width 16 needs three levels for 4,096 parts."""
 WORDS = "vocab.parquet"

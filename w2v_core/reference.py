@@ -8,9 +8,9 @@ b + q, b + q + 16, …, b + q + 112 (those of them that are before `stop`). The 
 row is then read and written once for eight targets. They stand 16 rows apart because targets that stand next to each
 other have overlapping contexts, and sharing noise among those costs analogy accuracy.
 
-**Noise.** Draw k of (block, group, slot) is `noise_table[top bits of draw j of the stream `seed`]` with
-j = ((block·16 + group)·slots + slot)·K + k; block counts from 0 at `start`; CBOW has one slot a group, skip-gram 510.
-A noise word equal to a target is skipped for that target (word2vec.c does the same).
+**Noise.** Draw k of (block, group, slot) is the word that the bits of draw j of the stream `seed` choose in the alias table
+(`sampler.noise_word`), with j = ((block·16 + group)·slots + slot)·K + k; block counts from 0 at `start`; CBOW has one slot
+a group, skip-gram 510. A noise word equal to a target is skipped for that target (word2vec.c does the same).
 
 **CBOW.** h is the mean of the target's context rows of W_in *as they were at the start of the block*. For the target's
 row (label 1) and the noise rows (label 0) of W_out *as they were at the start of the group*: e = σ(h·w) − label. Then,
@@ -36,7 +36,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from w2v_core.sampler import random_bits
+from w2v_core.sampler import noise_word, random_bits
 
 BLOCK = 128
 GROUP = 8
@@ -57,7 +57,7 @@ class Example:
 
 def train_slice(
     w_in_VD: Rows, w_out_VD: Rows, tokens_N: NDArray[np.int32], left_N: NDArray[np.uint8], right_N: NDArray[np.uint8],
-    start: int, stop: int, noise_table: NDArray[np.int32], *,
+    start: int, stop: int, noise_table: NDArray[np.uint64], *,
     model: Literal["cbow", "skipgram"], gradient: Literal["word2vec", "exact"],
     negative: int, alpha_start: float, alpha_end: float, seed: int,
 ) -> tuple[float, int]:  # fmt: skip
@@ -129,10 +129,9 @@ def context_positions(position: int, left: int, right: int) -> list[int]:
     return [*range(position - left, position), *range(position + 1, position + right + 1)]
 
 
-def noise_words(noise_table: NDArray[np.int32], seed: int, first_draw: int, count: int) -> list[int]:
-    """The noise words of draws first_draw … first_draw + count − 1. The table's length is a power of two."""
-    shift = 64 - (len(noise_table).bit_length() - 1)
-    return [int(noise_table[random_bits(seed, first_draw + k) >> shift]) for k in range(count)]
+def noise_words(noise_table: NDArray[np.uint64], seed: int, first_draw: int, count: int) -> list[int]:
+    """The noise words of draws first_draw … first_draw + count − 1."""
+    return [noise_word(noise_table, random_bits(seed, first_draw + k)) for k in range(count)]
 
 
 def sigmoid(x: float) -> float:

@@ -16,11 +16,7 @@ MIX_1 = 0xBF58476D1CE4E5B9
 MIX_2 = 0x94D049BB133111EB
 _MASK = (1 << 64) - 1
 
-SLOTS_PER_WORD = 16
-"""Slots of the noise table per word of the vocabulary, before rounding up to a power of two."""
-SMALLEST_TABLE = 1 << 16
-LARGEST_TABLE = 1 << 26
-"""256 MiB of int32: enough for 4 million words at 16 slots each."""
+_LOW = (1 << 32) - 1
 
 
 def mix64(seed: int, counters: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -70,43 +66,40 @@ def noise_distribution(counts_V: NDArray[np.int64], exponent: float) -> NDArray[
     return probabilities_V
 
 
-def noise_table(counts_V: NDArray[np.int64], exponent: float, size: int | None = None) -> NDArray[np.int32]:
-    """Word ids, int32 (T,), T a power of two: a uniform slot holds each word about as often as `noise_distribution` says.
+def noise_table(counts_V: NDArray[np.int64], exponent: float) -> NDArray[np.uint64]:
+    """Walker's alias table, uint64 (T,) with T = V cells: a uniform cell gives its own word or the one it names.
 
-    Words stand in runs in order of id. Slots are shared out by largest remainder, so a word's frequency in the table is
-    within 1/T of its probability, but every word with a count above 0 keeps at least one slot: what those words get
-    beyond their share is taken from the words with the most slots. Without such words the total variation distance to
-    the distribution is at most V/4T, which the default size (at least 16 slots a word) keeps below 1/64.
+    Cell c holds threshold << 32 | alias: with 32 random bits below the threshold it gives word c, else word `alias`
+    (`noise_word`). So a word's probability is that of `noise_distribution` to 2⁻³², the most frequent word's to V · 2⁻³², with
+    two look-ups of 8 bytes for all that a table of repeated ids would need megabytes for (Walker 1977, "An efficient method
+    for generating discrete random variables with general distributions"). Words with count 0 are never drawn.
 
-    Raises ValueError if `size` is not a power of two or holds fewer slots than words.
+    Built with whole numbers and running sums: each word that has less than a cell takes what it lacks from the word with
+    more that is at hand then, which itself lacks something once it has given more than it had too much, and takes that
+    from the next (the sweep of Hübschle-Schneider and Sanders 2022, "Parallel weighted random sampling", section 4).
+
+    Raises ValueError for the counts that `noise_distribution` refuses.
     """
     probabilities_V = noise_distribution(counts_V, exponent)
-    words = int(np.count_nonzero(probabilities_V))
-    if size is None:
-        size = min(max(SMALLEST_TABLE, 1 << (SLOTS_PER_WORD * words - 1).bit_length()), LARGEST_TABLE)
-    if size < 2 or size & (size - 1) or size < words or size > 1 << 31:
-        raise ValueError(
-            f"the noise table needs a power of two of slots, at least one for each of {words} words and at most 2**31, "
-            f"found size {size}: leave size out, or lower the vocabulary with vocab.min_count or vocab.max_size"
-        )
-    slots_V = _share_out(probabilities_V, size)
-    return np.repeat(np.arange(len(slots_V), dtype=np.int32), slots_V)
+    words, cell = len(probabilities_V), 1 << 32
+    masses_V = np.floor(probabilities_V * (words * cell)).astype(np.int64)
+    masses_V[np.argmax(masses_V)] += words * cell - int(masses_V.sum())
+    poor, rich = np.flatnonzero(masses_V < cell), np.flatnonzero(masses_V > cell)
+    lacks, spare = np.cumsum(cell - masses_V[poor]), np.cumsum(masses_V[rich] - cell)
+    thresholds_V, aliases_V = np.zeros(words, np.uint64), np.arange(words, dtype=np.uint64)
+    thresholds_V[poor] = masses_V[poor]
+    # Who gives: the first of the rich whose spare mass, with that of those before it, goes beyond what is taken so far.
+    aliases_V[poor] = rich[np.searchsorted(spare, lacks - (cell - masses_V[poor]), side="right")]
+    # What a rich word has given beyond its spare mass when the last of the poor that it serves is served.
+    beyond = lacks[np.searchsorted(lacks, spare[:-1], side="left")] - spare[:-1]
+    short = np.flatnonzero(beyond)
+    thresholds_V[rich[short]] = cell - beyond[short]
+    aliases_V[rich[short]] = rich[short + 1]
+    return thresholds_V << np.uint64(32) | aliases_V
 
 
-def _share_out(probabilities_V: NDArray[np.float64], size: int) -> NDArray[np.int64]:
-    """Whole slots of each word, int64 (V,), summing to `size`: largest remainders, then one slot at least (count > 0)."""
-    shares_V = probabilities_V * size
-    slots_V = np.floor(shares_V).astype(np.int64)
-    by_remainder = np.argsort(slots_V - shares_V, kind="stable")
-    slots_V[by_remainder[: size - int(slots_V.sum())]] += 1
-    slots_V[(slots_V == 0) & (probabilities_V > 0)] = 1
-    excess = int(slots_V.sum()) - size
-    while excess > 0:
-        # Level the largest down together: taking all from one word would distort the most frequent one alone.
-        richest = np.argsort(-slots_V, kind="stable")[: max(1, min(excess, int(np.count_nonzero(slots_V > 1)) // 8))]
-        share = np.maximum(excess * slots_V[richest] // int(slots_V[richest].sum()), 1)
-        share = np.minimum(share, slots_V[richest] - 1)
-        share = np.minimum(share, np.maximum(excess - (np.cumsum(share) - share), 0))
-        slots_V[richest] -= share
-        excess -= int(share.sum())
-    return slots_V
+def noise_word(noise_table: NDArray[np.uint64], bits: int) -> int:
+    """The word that 64 random bits draw: the high 32 choose a cell, the low 32 between its two words."""
+    chosen = (bits >> 32) * len(noise_table) >> 32
+    cell = int(noise_table[chosen])
+    return chosen if bits & _LOW < cell >> 32 else cell & _LOW

@@ -23,8 +23,13 @@ class Case:
     right_N: NDArray[np.uint8]
     start: int
     stop: int
-    noise_table: NDArray[np.int32]
+    noise_table: NDArray[np.uint64]
     options: dict[str, Any]
+
+
+def always(words: Any) -> NDArray[np.uint64]:
+    """A noise table whose cells give these int32 words, whatever the low bits of a draw are."""
+    return np.asarray(words, np.int32).astype(np.uint32).astype(np.uint64)
 
 
 def random_case(
@@ -48,7 +53,8 @@ def random_case(
         "model": model, "gradient": gradient, "negative": negative,
         "alpha_start": 0.05, "alpha_end": 0.02, "seed": int(generator.integers(1 << 62)),
     }  # fmt: skip
-    table = generator.integers(0, vocab_size, 64).astype(np.int32)
+    thresholds = generator.integers(0, 1 << 32, vocab_size).astype(np.uint64)
+    table = thresholds << np.uint64(32) | always(generator.integers(0, vocab_size, vocab_size))
     return Case(w_in_VD, w_out_VD, tokens_N, left_N, right_N, start, rows if stop is None else stop, table, options)
 
 

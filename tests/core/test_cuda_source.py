@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from tests.core.cuda_on_cpu import CpuCuda, CpuDevice, compiler
-from tests.core.kernel_cases import Case, assert_as_defined, random_case, train
+from tests.core.kernel_cases import Case, always, assert_as_defined, random_case, train
 from w2v_core import reference, sampler
 from w2v_core.kernels import cuda_slices, load_kernels, numpy_kernels
 from w2v_core.kernels.cuda_slices import (
@@ -212,7 +212,7 @@ def test_concurrent_training_equals_the_definition_where_warps_happen_to_run_in_
 def test_concurrent_training_in_any_order_stays_near_the_definition(directory: Path, model: str) -> None:
     # 700 words: side by side, groups rarely meet, so what order changes is of second order.
     case = random_case(7, rows=300, vocab_size=700, model=model, window=3)
-    case = dataclasses.replace(case, noise_table=np.arange(512, dtype=np.int32))
+    case = dataclasses.replace(case, noise_table=always(range(512)))
     kernels = CpuCuda(CpuDevice(directory, schedule=3), mode="concurrent", thread_blocks=2)
     w_in_VD, w_out_VD, result = train(kernels, case)
     expected_in, expected_out, loss, examples = _defined(case)
@@ -276,7 +276,7 @@ def test_a_parameter_that_is_not_finite_shows_in_the_loss(directory: Path, model
 def test_only_trained_rows_are_written_and_the_marks_are_those_of_numpy(directory: Path) -> None:
     for seed, model in enumerate(["cbow", "skipgram"]):
         case = random_case(seed, rows=300, vocab_size=900, model=model, start=20, stop=130 + 20 * seed, window=3)
-        case = dataclasses.replace(case, noise_table=np.random.default_rng(seed).integers(0, 900, 1024).astype(np.int32))
+        case = dataclasses.replace(case, noise_table=always(np.random.default_rng(seed).integers(0, 900, 1024)))
         stream = (case.tokens_N, case.left_N, case.right_N, case.start, case.stop, case.noise_table)
         options = {key: case.options[key] for key in ("model", "negative", "seed")}
         kernels, marks, expected = sequential(directory), np.zeros((2, 900), np.uint8), np.zeros((2, 900), np.uint8)
@@ -340,7 +340,7 @@ def test_a_stream_is_cut_to_what_a_slice_can_read_and_errors_name_its_own_positi
 
 @pytest.mark.parametrize("word", [40, -1])
 def test_noise_outside_the_vocabulary_is_an_error(directory: Path, word: int) -> None:
-    case = dataclasses.replace(random_case(1, rows=60), noise_table=np.array([3, word], np.int32))
+    case = dataclasses.replace(random_case(1, rows=60), noise_table=always([3, word]))
     with pytest.raises(ValueError, match=rf"noise_table: expected word ids 0 … 39, drew {word};.*half trained"):
         train(sequential(directory), case)
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.core.kernel_cases import Case, assert_as_defined, random_case, train
+from tests.core.kernel_cases import Case, always, assert_as_defined, random_case, train
 from w2v_core.kernels import Kernels, SliceResult, allocate_parameters, initial_parameters, load_kernels, padded_size
 
 BACKENDS = ["numpy", "numba"]
@@ -73,7 +73,7 @@ def test_seeded_random_slices_equal_the_definition(kernels: Kernels) -> None:
 def test_noise_equal_to_every_target_trains_the_targets_alone(kernels: Kernels, model: str) -> None:
     case = random_case(2, rows=40, model=model)
     case.tokens_N[:] = 3
-    case = dataclasses.replace(case, noise_table=np.full(8, 3, np.int32))
+    case = dataclasses.replace(case, noise_table=always([3] * 8))
     assert_as_defined(kernels, case)
 
 
@@ -113,7 +113,7 @@ def test_a_parameter_that_is_not_finite_shows_in_the_loss(kernels: Kernels, mode
 def test_only_trained_rows_are_written_and_marks_cover_them(kernels: Kernels) -> None:
     for seed, model in enumerate(["cbow", "cbow", "skipgram"]):
         case = random_case(seed, rows=300, vocab_size=900, model=model, start=20, stop=130 + 20 * seed)
-        case = dataclasses.replace(case, noise_table=np.random.default_rng(seed).integers(0, 900, 1024).astype(np.int32))
+        case = dataclasses.replace(case, noise_table=always(np.random.default_rng(seed).integers(0, 900, 1024)))
         marks = np.zeros((2, 900), np.uint8)
         options = {key: case.options[key] for key in ("model", "negative", "seed")}
         kernels.mark_touched(
@@ -157,14 +157,16 @@ REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
     "span before the stream": (lambda c: _with_row(c, "left_N", 2, 3), ValueError, r"target at position 2: .* leaves the stream"),
     "span behind the stream": (lambda c: _with_row(c, "right_N", 295, 5), ValueError, r"position 295: .* of 300 rows"),
     "noise outside": (
-        lambda c: dataclasses.replace(c, noise_table=np.full(4, 99, np.int32)),
+        lambda c: dataclasses.replace(c, noise_table=always([99] * 4)),
         ValueError, "noise_table: .* 0 … 39, drew 99",
     ),
-    "noise negative": (lambda c: dataclasses.replace(c, noise_table=np.full(4, -1, np.int32)), ValueError, "drew -1"),
-    "table not a power of two": (
-        lambda c: dataclasses.replace(c, noise_table=np.zeros(3, np.int32)),
-        ValueError, "expected a power of two of slots, .* found 3",
+    "noise negative": (lambda c: dataclasses.replace(c, noise_table=always([-1] * 4)), ValueError, "drew -1"),
+    "own word outside": (
+        lambda c: dataclasses.replace(c, noise_table=np.append(always([0] * 40), [0xFFFFFFFF << 32] * 99).astype(np.uint64)),
+        ValueError, "noise_table: .* 0 … 39, drew (4[0-9]|[5-9][0-9]|1[0-3][0-9])",
     ),
+    "table without cells": (lambda c: dataclasses.replace(c, noise_table=always([])), ValueError, "noise_table: .* found none"),
+    "table of ids": (lambda c: dataclasses.replace(c, noise_table=np.zeros(3, np.int32)), TypeError, "noise_table: .* uint64"),
     "slice beyond the stream": (lambda c: dataclasses.replace(c, stop=301), ValueError, "expected 0 <= start <= stop <= 300"),
     "wrong dtype": (
         lambda c: dataclasses.replace(c, w_in_VD=c.w_in_VD.astype(np.float64)),

@@ -75,10 +75,10 @@ RIGHT = np.array([3, 3, 3, 3, 2, 0, 3, 2, 3, 2, 1, 0], dtype=np.uint8)
 def table_that_draws(noise_K: np.ndarray, seed: int) -> np.ndarray:
     """A noise table from which the reference's first draws under `seed` are these words."""
     bits = 20
-    slots = [random_bits(seed, draw) >> (64 - bits) for draw in range(len(noise_K))]
-    assert len(set(slots)) == len(slots), "two draws fall on one slot: take another seed"
-    table = np.zeros(1 << bits, dtype=np.int32)
-    table[slots] = noise_K
+    cells = [random_bits(seed, draw) >> (64 - bits) for draw in range(len(noise_K))]
+    assert len(set(cells)) == len(cells), "two draws fall on one cell: take another seed"
+    table = np.zeros(1 << bits, dtype=np.uint64)
+    table[cells] = noise_K
     return table
 
 

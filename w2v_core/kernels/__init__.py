@@ -5,7 +5,7 @@ What is computed is defined by `w2v_core.reference`; a backend may round differe
     w_in_VD, w_out_VD   float32 (V, padded_size(vector_size)), C-contiguous; padding columns are zero and stay zero
     tokens_N            int32 (N,), word ids 0 … V−1
     left_N, right_N     uint8 (N,), context rows before and after each row; inside the stream for every trained target
-    noise_table         int32 (T,), word ids, T a power of two
+    noise_table         uint64 (T,), the cells of `sampler.noise_table`
     start, stop         targets trained; rows outside are read as context only
 
     numpy_kernels.py   plain array operations            cupy_kernels.py    GPUs: cuda_slices.py, cuda/*.cu
@@ -60,7 +60,7 @@ class Kernels(Protocol):
     def train_slice(
         self, w_in_VD: FloatRows, w_out_VD: FloatRows,
         tokens_N: NDArray[np.int32], left_N: NDArray[np.uint8], right_N: NDArray[np.uint8],
-        start: int, stop: int, noise_table: NDArray[np.int32], *,
+        start: int, stop: int, noise_table: NDArray[np.uint64], *,
         model: Model, gradient: Gradient, negative: int, alpha_start: float, alpha_end: float, seed: int,
     ) -> SliceResult:  # fmt: skip
         """Trains the targets [start, stop) in place; α falls linearly, block by block, from alpha_start to alpha_end.
@@ -89,7 +89,7 @@ class Kernels(Protocol):
     def mark_touched(
         self, marks_in_V: NDArray[np.uint8], marks_out_V: NDArray[np.uint8],
         tokens_N: NDArray[np.int32], left_N: NDArray[np.uint8], right_N: NDArray[np.uint8],
-        start: int, stop: int, noise_table: NDArray[np.int32], *, model: Model, negative: int, seed: int,
+        start: int, stop: int, noise_table: NDArray[np.uint64], *, model: Model, negative: int, seed: int,
     ) -> None:  # fmt: skip
         """Sets to 1 the marks of all rows `train_slice` writes with the same arguments, by replaying its draws.
 
@@ -165,13 +165,13 @@ def _aligned_zeros(rows: int, row_floats: int) -> FloatRows:
 def check_slice(
     w_in_VD: FloatRows, w_out_VD: FloatRows,
     tokens_N: NDArray[np.int32], left_N: NDArray[np.uint8], right_N: NDArray[np.uint8],
-    start: int, stop: int, noise_table: NDArray[np.int32],
+    start: int, stop: int, noise_table: NDArray[np.uint64],
     *, model: str, gradient: str, negative: int, alpha_start: float, alpha_end: float,
 ) -> None:  # fmt: skip
     """Raises if shapes, dtypes or options break the contract. Word ids and spans are checked by `check_stream`."""
     named: list[tuple[str, NDArray[Any], type[np.generic], int]] = [
         ("w_in_VD", w_in_VD, np.float32, 2), ("w_out_VD", w_out_VD, np.float32, 2), ("tokens_N", tokens_N, np.int32, 1),
-        ("left_N", left_N, np.uint8, 1), ("right_N", right_N, np.uint8, 1), ("noise_table", noise_table, np.int32, 1),
+        ("left_N", left_N, np.uint8, 1), ("right_N", right_N, np.uint8, 1), ("noise_table", noise_table, np.uint64, 1),
     ]  # fmt: skip
     for name, array, dtype, dimensions in named:
         if array.dtype != dtype or array.ndim != dimensions or not array.flags.c_contiguous:
@@ -191,8 +191,8 @@ def check_slice(
         raise ValueError(f"expected a stream of equal columns, found {len(tokens_N)}, {len(left_N)}, {len(right_N)} rows")
     if not 0 <= start <= stop <= len(tokens_N):
         raise ValueError(f"expected 0 <= start <= stop <= {len(tokens_N)}, found start {start}, stop {stop}")
-    if len(noise_table) < 2 or len(noise_table) & (len(noise_table) - 1):
-        raise ValueError(f"noise_table: expected a power of two of slots, at least 2, found {len(noise_table)}")
+    if not len(noise_table):
+        raise ValueError("noise_table: expected one cell for each word, found none")
     if model not in ("cbow", "skipgram") or gradient not in ("word2vec", "exact"):
         raise ValueError(
             f"expected model cbow or skipgram and gradient word2vec or exact, found model {model!r}, gradient {gradient!r}"

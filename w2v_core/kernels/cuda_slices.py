@@ -289,8 +289,7 @@ def _checked_report(device: Device, build: tuple[int, int], stream: _Stream, voc
 
 def _noise(device: Device, noise_table: Array, vocab_size: int, seed: int) -> list[Any]:
     table = noise_table if device.owns(noise_table) else device.to_device(noise_table)
-    shift = 64 - (len(noise_table).bit_length() - 1)
-    return [table, np.int32(shift), np.int32(vocab_size), np.uint64(seed & _NOWHERE)]
+    return [table, np.int64(len(noise_table)), np.int32(vocab_size), np.uint64(seed & _NOWHERE)]
 
 
 def _raise_if_bad_noise(device: Device, report: Array, vocab_size: int) -> None:

@@ -15,39 +15,42 @@ from w2v_core.kernels import row_operations as op
 from w2v_core.reference import GROUP
 
 _LINE_FLOATS = 16
+_LOW = np.uint64((1 << 32) - 1)
 _SPLITMIX = tuple(np.uint64(constant) for constant in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 
 # ── noise ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 NO_BAD_NOISE = 1 << 40
-"""No int32, so no entry of a noise table."""
+"""No int32, so no word of a noise table."""
 
 
 @njit(nogil=True, inline="always")
-def _slot(noise_table: Any, seed: Any, draw: int) -> int:
-    """The slot of the noise table that a draw of a stream picks: the top bits of SplitMix64 (`w2v_core.sampler`)."""
+def _random_bits(seed: Any, draw: int) -> Any:
+    """A draw of a stream, SplitMix64 (`w2v_core.sampler`)."""
     z = seed + (np.uint64(draw) + np.uint64(1)) * _SPLITMIX[0]
     z = (z ^ (z >> np.uint64(30))) * _SPLITMIX[1]
     z = (z ^ (z >> np.uint64(27))) * _SPLITMIX[2]
-    z = z ^ (z >> np.uint64(31))
-    # The length is a power of two, so the high word times the length has the top bits of z in its own high word.
-    return np.int64(((z >> np.uint64(32)) * np.uint64(noise_table.shape[0])) >> np.uint64(32))  # type: ignore[return-value]
+    return z ^ (z >> np.uint64(31))
 
 
 @njit(nogil=True)
-def pick_slots(slots: Any, noise_table: Any, seed: Any, first_draw: int) -> None:
-    """Writes the slots of the draws first_draw, first_draw + 1 … and asks for their cache lines: the table is large."""
-    table = address_of(noise_table)
-    for j in range(slots.shape[0]):
-        slots[j] = _slot(noise_table, seed, first_draw + j)
-        op.prefetch_far(table + 4 * slots[j], 4)
+def pick_cells(picks: Any, noise_table: Any, seed: Any, first_draw: int) -> None:
+    """Writes cell << 32 | low bits of the draws first_draw, first_draw + 1 … and asks for the cells' cache lines."""
+    table, cells = address_of(noise_table), np.uint64(noise_table.shape[0])
+    for j in range(picks.shape[0]):
+        bits = _random_bits(seed, first_draw + j)
+        cell = (bits >> np.uint64(32)) * cells >> np.uint64(32)
+        picks[j] = cell << np.uint64(32) | bits & _LOW
+        op.prefetch_far(table + 8 * np.int64(cell), 8)
 
 
 @njit(nogil=True)
-def look_up(words: Any, addresses: Any, slots: Any, noise_table: Any, w_out: int, vocab_size: int, row_bytes: int) -> int:
+def look_up(words: Any, addresses: Any, picks: Any, noise_table: Any, w_out: int, vocab_size: int, row_bytes: int) -> int:
     """Noise words and the addresses of their rows, for as many as `words` holds; the bad word id, if one is drawn."""
     for j in range(words.shape[0]):
-        word = noise_table[slots[j]]
+        own = picks[j] >> np.uint64(32)
+        cell = noise_table[own]
+        word = np.int32(own if picks[j] & _LOW < cell >> np.uint64(32) else cell & _LOW)
         if word < 0 or word >= vocab_size:
             return np.int64(word)  # type: ignore[return-value]
         words[j] = word

@@ -40,7 +40,7 @@ from w2v_core.kernels.group_kernels import (
     group_memory_of,
     look_up,
     loss_of,
-    pick_slots,
+    pick_cells,
     scratch_of,
     set_alpha,
     train_group,
@@ -58,7 +58,7 @@ __all__ = ["mark_touched", "merge_rows", "name", "to_device", "to_host", "train_
 def train_slice(
     w_in_VD: FloatRows, w_out_VD: FloatRows,
     tokens_N: NDArray[np.int32], left_N: NDArray[np.uint8], right_N: NDArray[np.uint8],
-    start: int, stop: int, noise_table: NDArray[np.int32], *,
+    start: int, stop: int, noise_table: NDArray[np.uint64], *,
     model: Model, gradient: Gradient, negative: int, alpha_start: float, alpha_end: float, seed: int,
 ) -> SliceResult:  # fmt: skip
     """See `Kernels.train_slice`. Releases the GIL; the first call of a model compiles or loads from Numba's cache."""
@@ -174,20 +174,20 @@ def _train_cbow(
         inverse_of[n] = np.float32(1.0) / np.float32(max(1, n))
     # One group more than a block has: the last group asks for the rows of the next block's first.
     draws = (GROUPS + 1) * negative
-    slots, noise_words, noise = np.empty(draws, np.int64), np.zeros(draws, np.int32), np.empty(draws, np.int64)
+    picks, noise_words, noise = np.empty(draws, np.uint64), np.zeros(draws, np.int32), np.empty(draws, np.int64)
     noise[:] = w_out
     examples = 0
-    pick_slots(slots, noise_table, seed, 0)
+    pick_cells(picks, noise_table, seed, 0)
     _find_rows(rows_J, tokens_N, start - span.left, span, w_in, row_bytes, group_memory.zero)
     for first in range(start, stop, BLOCK):
         last = min(first + BLOCK, stop)
         count = last - first
         used = draws if last < stop else draws - negative
-        bad_noise = look_up(noise_words[:used], noise, slots, noise_table, w_out, vocab_size, row_bytes)
+        bad_noise = look_up(noise_words[:used], noise, picks, noise_table, w_out, vocab_size, row_bytes)
         if bad_noise != NO_BAD_NOISE:
             return np.nan, examples, bad_noise
         if last < stop:
-            pick_slots(slots, noise_table, seed, (last - start) // BLOCK * GROUPS * negative)
+            pick_cells(picks, noise_table, seed, (last - start) // BLOCK * GROUPS * negative)
         set_alpha(scratch, alphas, first, start, stop)
         _find_rows(next_rows_J, tokens_N, last - span.left, span, w_in, row_bytes, group_memory.zero)
         if first == start or count < BLOCK:
@@ -231,7 +231,7 @@ def _train_cbow(
         )  # fmt: skip
         rows_J, next_rows_J = next_rows_J, rows_J
     # Named once more, so that Numba keeps them to the end.
-    slots[0] = prefixes_J[0] + changes_J[0] + lowers_B[0] + uppers_B[0] + rows_J[0] + next_rows_J[0] + owns_J[0] + targets_B[0]
+    lowers_B[0] = prefixes_J[0] + changes_J[0] + uppers_B[0] + rows_J[0] + next_rows_J[0] + owns_J[0] + targets_B[0]
     inverses_B[0] = ones[0] + words_B[0] + noise_words[0] + noise[0] + hidden_B[0] + gradients_B[0]
     return loss_of(scratch), examples, NO_BAD_NOISE
 
@@ -311,7 +311,7 @@ def _train_skipgram(
     hidden = memory.rest
     gradients = hidden + GROUP * row_bytes
     words, targets, inputs = np.empty(GROUP, np.int32), np.empty(GROUP, np.int64), np.empty(GROUP, np.int64)
-    slots, noise_words, noise = np.empty(negative, np.int64), np.empty(negative, np.int32), np.empty(negative, np.int64)
+    picks, noise_words, noise = np.empty(negative, np.uint64), np.empty(negative, np.int32), np.empty(negative, np.int64)
     examples = 0
     for first in range(start, stop, BLOCK):
         last = min(first + BLOCK, stop)
@@ -322,7 +322,7 @@ def _train_skipgram(
                 widest = max(widest, np.int64(left_N[i]) + np.int64(right_N[i]))
             first_draw = ((first - start) // BLOCK * GROUPS + group) * SLOTS * negative
             for slot in range(widest):
-                pick_slots(slots, noise_table, seed, first_draw + slot * negative)
+                pick_cells(picks, noise_table, seed, first_draw + slot * negative)
                 for u in range(GROUP):
                     i = first + group + u * GROUPS
                     words[u], targets[u] = -1, memory.sink
@@ -335,7 +335,7 @@ def _train_skipgram(
                         op.prefetch_near(inputs[u], row_bytes)
                         op.prefetch_near(targets[u], row_bytes)
                         examples += 1
-                bad_noise = look_up(noise_words, noise, slots, noise_table, w_out, vocab_size, row_bytes)
+                bad_noise = look_up(noise_words, noise, picks, noise_table, w_out, vocab_size, row_bytes)
                 if bad_noise != NO_BAD_NOISE:
                     return np.nan, examples, bad_noise
                 for k in range(negative):

@@ -31,7 +31,7 @@ name = "numpy"
 def train_slice(
     w_in_VD: FloatRows, w_out_VD: FloatRows,
     tokens_N: NDArray[np.int32], left_N: NDArray[np.uint8], right_N: NDArray[np.uint8],
-    start: int, stop: int, noise_table: NDArray[np.int32], *,
+    start: int, stop: int, noise_table: NDArray[np.uint64], *,
     model: Model, gradient: Gradient, negative: int, alpha_start: float, alpha_end: float, seed: int,
 ) -> SliceResult:  # fmt: skip
     """See `Kernels.train_slice`. Warnings about overflow and NaN are silenced: a loss that is not finite tells them."""
@@ -145,10 +145,13 @@ def softplus(x: FloatRows) -> NDArray[np.float64]:
     return result
 
 
-def draw_noise(noise_table: NDArray[np.int32], seed: int, draws: NDArray[np.int64], vocab_size: int) -> NDArray[np.int32]:
+def draw_noise(noise_table: NDArray[np.uint64], seed: int, draws: NDArray[np.int64], vocab_size: int) -> NDArray[np.int32]:
     """The noise words of the numbered draws of the stream `seed`, int32, checked against the vocabulary."""
-    shift = np.uint64(64 - (len(noise_table).bit_length() - 1))
-    words: NDArray[np.int32] = noise_table[mix64(seed, draws.astype(np.uint64)) >> shift]
+    low = np.uint64((1 << 32) - 1)
+    bits = mix64(seed, draws.astype(np.uint64))
+    chosen = (bits >> np.uint64(32)) * np.uint64(len(noise_table)) >> np.uint64(32)
+    cells = noise_table[chosen]
+    words = np.where(bits & low < cells >> np.uint64(32), chosen, cells & low).astype(np.int32)
     bad = (words < 0) | (words >= vocab_size)
     if bad.any():
         raise_bad_noise(int(words[np.argmax(bad)]), vocab_size)
@@ -223,7 +226,7 @@ def to_host(array: Any) -> NDArray[Any]:
 def mark_touched(
     marks_in_V: NDArray[np.uint8], marks_out_V: NDArray[np.uint8],
     tokens_N: NDArray[np.int32], left_N: NDArray[np.uint8], right_N: NDArray[np.uint8],
-    start: int, stop: int, noise_table: NDArray[np.int32], *, model: Model, negative: int, seed: int,
+    start: int, stop: int, noise_table: NDArray[np.uint64], *, model: Model, negative: int, seed: int,
 ) -> None:  # fmt: skip
     """See `Kernels.mark_touched`. One array operation for all draws of the slice, so the kernels need not keep marks."""
     vocab_size = len(marks_in_V)

@@ -103,6 +103,14 @@ __device__ __forceinline__ u64 random_bits(u64 seed, u64 counter)
     return z ^ (z >> 31);
 }
 
+// The word that 64 random bits draw from a noise table: the high 32 choose a cell, the low 32 between its two words.
+__device__ __forceinline__ int noise_word(const u64* noise_table, i64 cells, u64 bits)
+{
+    const u64 own = (bits >> 32) * (u64)cells >> 32;
+    const u64 cell = noise_table[own];
+    return (int)((bits & 0xFFFFFFFFull) < cell >> 32 ? own : cell & 0xFFFFFFFFull);
+}
+
 // 1 / (1 + e^-x), no fast math: within 3e-7 of the exact value. e^-x overflows to infinity, which gives 0; NaN stays NaN.
 __device__ __forceinline__ float sigmoid(float x)
 {

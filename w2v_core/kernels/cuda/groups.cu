@@ -20,8 +20,8 @@ struct Slice {
     const u8* left;
     const u8* right;
     i64 start, stop;
-    const int* noise_table;
-    int noise_shift;           // 64 − log2(length of the table)
+    const u64* noise_table;
+    i64 noise_cells;
     int vocab_size;
     u64 seed;
     SliceReport* report;
@@ -59,7 +59,7 @@ __device__ __forceinline__ bool draw_noise(const Slice& slice, Group& group, u64
 {
     bool good = true;
     for (int k = lane; k < NEGATIVE; k += WARP) {
-        const int word = slice.noise_table[random_bits(slice.seed, first_draw + k) >> slice.noise_shift];
+        const int word = noise_word(slice.noise_table, slice.noise_cells, random_bits(slice.seed, first_draw + k));
         if ((unsigned)word >= (unsigned)slice.vocab_size) {
             good = false;
             atomicCAS(&slice.report->bad_noise, 0ull, 1ull + (unsigned)word);

@@ -27,7 +27,7 @@ extern "C" __global__ void check_words(const int* tokens, int vocab_size, SliceR
 // One warp a group of a block: replays its draws. Groups without a context draw nothing.
 extern "C" __global__ void mark_drawn(
     u8* marks_out, const int* tokens, const u8* left, const u8* right, i64 start, i64 stop,
-    const int* noise_table, int noise_shift, int vocab_size, u64 seed, int skipgram, int negative, SliceReport* report)
+    const u64* noise_table, i64 noise_cells, int vocab_size, u64 seed, int skipgram, int negative, SliceReport* report)
 {
     const int lane = threadIdx.x % WARP;
     const i64 warps = (i64)gridDim.x * (blockDim.x / WARP);
@@ -44,7 +44,7 @@ extern "C" __global__ void mark_drawn(
         const int draws = (skipgram ? widest : min(widest, 1)) * negative;
         const u64 first_draw = (u64)index * (skipgram ? SLOTS : 1) * negative;
         for (int d = lane; d < draws; d += WARP) {
-            const int word = noise_table[random_bits(seed, first_draw + d) >> noise_shift];
+            const int word = noise_word(noise_table, noise_cells, random_bits(seed, first_draw + d));
             if ((unsigned)word < (unsigned)vocab_size)
                 marks_out[word] = 1;
             else
