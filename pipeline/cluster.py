@@ -32,6 +32,7 @@ DASK_SETTINGS: dict[str, Any] = {
     "distributed.worker.profile.enabled": False,
     "distributed.admin.tick.interval": "1s",
     "distributed.admin.system-monitor.interval": "2s",
+    "distributed.worker.memory.monitor-interval": "500ms",
     # A worker that lost its scheduler must not linger for long after the driver is gone.
     "distributed.worker.lifetime.restart": False,
     # A worker allocates the same arrays for every part of every epoch: it keeps what it has freed, up to the working memory
