@@ -23,7 +23,7 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -95,10 +95,15 @@ def raise_if_abandoned() -> None:
 # ── meeting on one host ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class Barrier(Protocol):
-    """`wait()` returns when every participant has called it; raises PeerLostError when one cannot any more."""
+def nothing_to_do() -> bool:
+    return False
 
-    def wait(self) -> None: ...
+
+class Barrier(Protocol):
+    """`wait()` returns when every participant has called it; raises PeerLostError when one cannot any more. Until then
+    `meanwhile` is called again and again, as long as it says that it has done something: a little, or the others wait."""
+
+    def wait(self, meanwhile: Callable[[], bool] = nothing_to_do) -> None: ...
 
     def close(self) -> None: ...
 
@@ -106,7 +111,7 @@ class Barrier(Protocol):
 class NoBarrier:
     """The barrier of one participant."""
 
-    def wait(self) -> None:
+    def wait(self, meanwhile: Callable[[], bool] = nothing_to_do) -> None:
         return
 
     def close(self) -> None:
@@ -116,45 +121,50 @@ class NoBarrier:
 class SocketBarrier:
     """Participant 0 is the hub: it collects one byte from each other participant, then answers all of them.
 
-    Who waits asks again and again for SPIN_S before it sleeps: lanes do the same work, so the other is rarely far, and
-    being woken takes longer than most waits. With more participants than cores it sleeps at once.
+    Who waits and has nothing else to do asks again and again for SPIN_S before it sleeps: lanes do the same work, so the other
+    is rarely far, and being woken takes longer than most waits. With more participants than cores it sleeps at once.
     """
 
     def __init__(self, sockets: list[socket.socket], is_hub: bool, participants: int, patience_s: float) -> None:
         self._sockets = sockets
         self._is_hub = is_hub
-        self._spin_s = SPIN_S if participants <= usable_cores() else 0.0
+        self._has_core = participants <= usable_cores()
         self._patience_s = patience_s
         for peer in sockets:
             peer.setblocking(False)
 
-    def wait(self) -> None:
+    def wait(self, meanwhile: Callable[[], bool] = nothing_to_do) -> None:
+        if not self._has_core:
+            meanwhile = nothing_to_do
         try:
             if self._is_hub:
-                self._receive_all()
+                self._receive_all(meanwhile)
                 self._send_all()
             else:
                 self._send_all()
-                self._receive_all()
+                self._receive_all(meanwhile)
         except OSError as error:
             raise PeerLostError(f"the connection to a lane's worker broke ({error.strerror})") from None
 
-    def _receive_all(self) -> None:
+    def _receive_all(self, meanwhile: Callable[[], bool]) -> None:
         for peer in self._sockets:
-            if self._receive(peer) != b".":
+            if self._receive(peer, meanwhile) != b".":
                 raise PeerLostError("a lane's worker went away in the middle of a round")
 
-    def _receive(self, peer: socket.socket) -> bytes:
-        began = time.perf_counter()
+    def _receive(self, peer: socket.socket, meanwhile: Callable[[], bool]) -> bytes:
+        began = idle_since = time.perf_counter()
         while True:
             try:
                 return peer.recv(1)
             except BlockingIOError:
-                waited_s = time.perf_counter() - began
-                if waited_s < self._spin_s or select.select([peer], [], [], ATTENTION_S)[0]:
+                if meanwhile():
+                    idle_since = time.perf_counter()
+                    continue
+                now = time.perf_counter()
+                if (self._has_core and now - idle_since < SPIN_S) or select.select([peer], [], [], ATTENTION_S)[0]:
                     continue
                 raise_if_abandoned()
-                if waited_s > self._patience_s:
+                if now - began > self._patience_s:
                     raise PeerLostError("a lane's worker did not reach the merge in time; it is taken for lost") from None
 
     def _send_all(self) -> None:
@@ -303,12 +313,13 @@ def _checked(directory: Path) -> Path:
     return directory
 
 
-def make_shared_array(path: Path, shape: tuple[int, int]) -> NDArray[np.float32]:
-    """A float32 array of zeros on a new file, which other processes can open. Raises TemporaryError when there is no room."""
+def make_shared_array(path: Path, shape: tuple[int, int], *, huge: bool = True) -> NDArray[np.float32]:
+    """A float32 array of zeros on a new file, which other processes can open; `huge`: in huge pages where there are any
+    (`huge_pages`). Raises TemporaryError when there is no room."""
     size = _bytes_of(shape)
     with _opened(path, os.O_CREAT) as descriptor:
         try:
-            reserve(descriptor, size)
+            reserve(descriptor, size, huge=huge)
         except OSError as error:
             raise TemporaryError(f"{path}: cannot reserve {size:,} bytes of shared memory ({error.strerror})") from error
     return open_shared_array(path, shape)

@@ -27,6 +27,7 @@ from pipeline.exchange import (
     close_meeting_place,
     make_shared_array,
     meet,
+    nothing_to_do,
     open_meeting_place,
     open_shared_array,
     remove_deserted_places,
@@ -61,6 +62,8 @@ class LaneGroup:
     links: Links | None
     """To other hosts; None where all lanes are on one host."""
     pool: ThreadPoolExecutor
+    meanwhile: Callable[[], bool] = nothing_to_do
+    """What this worker does at a merge while it waits for others of its host (`exchange.Barrier`)."""
     merges: int = 0
     """Counted since the group met; the same number in every participant at the same merge."""
     state_round: int | None = None
@@ -138,7 +141,11 @@ def _open_memory(
     try:
         reach("meet", participant)
         barrier = meet(place, participant - host.start, len(host), patience_s)
-        arrays = {name: make_shared_array(place / name, shape) for name, maker in makers.items() if maker == participant}
+        arrays = {
+            # Merges read the base from one row to the next, so it has no need of huge pages, which are dearer to make.
+            name: make_shared_array(place / name, shape, huge=not name.startswith("base."))
+            for name, maker in makers.items() if maker == participant
+        }  # fmt: skip
         barrier.wait()
         arrays |= {name: open_shared_array(place / name, shape) for name in makers.keys() - arrays.keys()}
         barrier.wait()
@@ -163,7 +170,7 @@ def merge(group: LaneGroup, kernels: Kernels, rows: int, method: Merge) -> None:
     """
     group.merges += 1
     reach("merge", f"{group.merges}.{group.participant}")
-    group.barrier.wait()
+    group.barrier.wait(group.meanwhile)
     if group.links is None:
         _fold(group, kernels, group.base, list(group.copies.values()), _cut(group, rows, group.participant), method)
     else:

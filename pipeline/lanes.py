@@ -24,7 +24,7 @@ from pipeline import shards as shard_stage
 from pipeline.config import Train
 from pipeline.crew import Place, block_of
 from pipeline.errors import DamagedError, DivergedError
-from pipeline.exchange import PeerLostError
+from pipeline.exchange import PeerLostError, nothing_to_do
 from pipeline.failpoints import reach
 from pipeline.lane_group import MATRICES, LaneGroup, Matrices, open_group
 from pipeline.memory import HELD_TOKENS
@@ -181,7 +181,9 @@ def write_vectors(group: LaneGroup, directory: Path, vector_size: int) -> tuple[
 def _run_steps(group: LaneGroup, task: RoundTask) -> RoundResult:
     kernels = load_kernels(task.train.backend)
     resident = Residency(kernels, group)
-    losses, train_seconds, merge_seconds = _train_stints(group, task, kernels, resident)
+    # The epoch after the next asks this worker for the same parts, if there is one.
+    ahead = shard_stage.Ahead(task.ahead, keep=task.plan.epoch + 2 < task.train.epochs)
+    losses, train_seconds, merge_seconds = _train_stints(group, task, kernels, resident, ahead)
     resident.bring_home()
     files: tuple[store.Part, ...] = ()
     if task.checkpoint_after:
@@ -189,13 +191,15 @@ def _run_steps(group: LaneGroup, task: RoundTask) -> RoundResult:
     elif task.vectors_after:
         files = write_vectors(group, Path(task.vectors_after), task.train.vector_size)
     stretches = _stretches(losses, task.round)
-    return RoundResult(task.participant, stretches, train_seconds, merge_seconds, files, _draw_ahead(group, task))
+    rows_ahead = tuple(group.spread(ahead.finish, range(len(task.ahead))))
+    return RoundResult(task.participant, stretches, train_seconds, merge_seconds, files, rows_ahead)
 
 
 def _train_stints(
-    group: LaneGroup, task: RoundTask, kernels: Kernels, resident: Residency
+    group: LaneGroup, task: RoundTask, kernels: Kernels, resident: Residency, ahead: shard_stage.Ahead
 ) -> tuple[list[StepLoss], float, float]:
-    """(losses, seconds of training, seconds of merging) of the round."""
+    """(losses, seconds of training, seconds of merging) of the round. Merging is folding and waiting for each other, less
+    what was drawn of the next epoch meanwhile."""
     noise_table = kernels.to_device(np.load(task.noise_table, allow_pickle=False))
     rows, held = shard_stage.Rows(task.stream, halo=task.window), task.round.first
     # The same steps in every worker, so that all lanes load at the same time.
@@ -206,6 +210,10 @@ def _train_stints(
         if stint.last > held:
             held = min(task.round.last, max(stint.last, stint.first + steps))
             rows.hold([task.plan.slice(lane, stint.first, held) for lane in group.lanes])
+            if task.ahead and held == task.round.last:
+                # All that was drawn of this epoch is in the lanes' hands.
+                shard_stage.forget_drawn()
+                group.meanwhile = ahead.draw_some
         started = time.perf_counter()
         losses += group.spread(
             lambda lane, stint=stint: _train_lane(resident.lanes[lane], task, kernels, noise_table, rows, lane, stint),  # type: ignore[misc]
@@ -216,21 +224,8 @@ def _train_stints(
             resident.merge(stint.merged_rows, task.train.merge)
         train_seconds += trained - started
         merge_seconds += time.perf_counter() - trained
-    return losses, train_seconds, merge_seconds
-
-
-def _draw_ahead(group: LaneGroup, task: RoundTask) -> tuple[tuple[int, ...], ...]:
-    if not task.ahead:
-        return ()
-    shard_stage.forget_drawn()
-    # The epoch after the next asks this worker for the same parts, if there is one.
-    keep = task.plan.epoch + 2 < task.train.epochs
-
-    def draw(ahead: shard_stage.DrawTask) -> tuple[int, ...]:
-        reach("ahead", f"{ahead.part.epoch}.{ahead.part.index}")
-        return shard_stage.draw_ahead(ahead, keep=keep)
-
-    return tuple(group.spread(draw, task.ahead))
+    group.meanwhile = nothing_to_do
+    return losses, train_seconds, merge_seconds - ahead.seconds
 
 
 def _stretches(losses: list[StepLoss], a_round: Round) -> tuple[StepLoss, ...]:

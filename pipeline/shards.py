@@ -18,8 +18,9 @@ Shards are Arrow files, not Parquet, which has no byte type and took several tim
 from __future__ import annotations
 
 import threading
+import time
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate, chain, groupby, pairwise
@@ -33,6 +34,7 @@ from pipeline import store
 from pipeline import vocab as vocabulary
 from pipeline.config import RunConfig
 from pipeline.errors import DamagedError, DataError
+from pipeline.failpoints import reach
 from pipeline.memory import KEPT_BYTES, PIECE_TOKENS, STREAM_BYTES
 from pipeline.workers import Workers
 from w2v_core.sampler import stream_seed
@@ -41,11 +43,15 @@ from w2v_core.windows import Stream, keep_thresholds
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from w2v_core.kernels.window_kernels import Drawing
+
 STAGE = "shards"
 STAGE_VERSION = 5
 COLUMNS = ("token", "left", "right")
 SHARD, WORDS = ".arrow", ".words.npy"
 """Endings of a part's two files: its rows, and of each of its words id and threshold as `window_kernels` wants them."""
+STEP_TOKENS = 1 << 14
+"""Tokens drawn at a time where others may have to wait for it: less than 0.1 ms."""
 _SEED_PATH = 1
 """First step of every seed path here, so that no other use of the run's seed draws the same numbers."""
 
@@ -195,17 +201,7 @@ def draw_pieces(task: DrawTask, pieces: Sequence[int] | None = None, *, keep: bo
     cuts = dict(enumerate(cut_sentences(tokens.sentence_ends_S)))
     # A piece that the part does not have is empty: whoever asked for it sees that it is not what was counted.
     drawn = _draw(part, tokens, [cuts.get(piece, slice(0, 0)) for piece in (cuts if pieces is None else pieces)])
-    # Copied, because a stream is drawn into arrays for all its tokens, and what is held is to be no more than what was kept.
-    return [Stream(stream.tokens_N.copy(), stream.left_N.copy(), stream.right_N.copy()) for stream in drawn]
-
-
-def draw_ahead(task: DrawTask, *, keep: bool) -> tuple[int, ...]:
-    """Rows of every piece of a part, drawn now; the pieces stay in memory for `draw_pieces`, as far as they may, and so, with
-    `keep`, do the tokens."""
-    streams = draw_pieces(task, keep=keep)
-    for piece, stream in enumerate(streams):
-        _keep(_drawn, (task.part, piece), stream, len(stream) * STREAM_BYTES)
-    return tuple(map(len, streams))
+    return [_copy(stream) for stream in drawn]
 
 
 def count_rows(task: DrawTask) -> tuple[int, ...]:
@@ -223,15 +219,21 @@ def cut_sentences(sentence_ends_S: NDArray[np.int64]) -> list[slice]:
 
 
 def _draw(part: PartDraw, tokens: PartTokens, cuts: Sequence[slice]) -> Iterator[Stream]:
-    from w2v_core.kernels.window_kernels import draw_stream
+    for cut in cuts:
+        drawing = _begin(part, tokens, cut)
+        drawing.advance(len(tokens.local_ids_M))
+        yield drawing.stream
+
+
+def _begin(part: PartDraw, tokens: PartTokens, cut: slice) -> Drawing:
+    from w2v_core.kernels.window_kernels import Drawing
 
     ends_S = tokens.sentence_ends_S
-    for cut in cuts:
-        first, last = (int(ends_S[sentence - 1]) if sentence else 0 for sentence in (cut.start, cut.stop))
-        yield draw_stream(
-            tokens.local_ids_M[first:last], ends_S[cut] - first, tokens.words, part.window, part.shrink_windows, part.seed,
-            part.epoch, first,
-        )  # fmt: skip
+    first, last = (int(ends_S[sentence - 1]) if sentence else 0 for sentence in (cut.start, cut.stop))
+    return Drawing(
+        tokens.local_ids_M[first:last], ends_S[cut] - first, tokens.words, part.window, part.shrink_windows, part.seed,
+        part.epoch, first,
+    )  # fmt: skip
 
 
 def read_part(task: DrawTask) -> PartTokens:
@@ -262,6 +264,65 @@ def read_sentences(path: Path) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     ids = store.read_table(path, columns=["token"])["token"]
     lengths = store.read_table(path.with_name(path.name.replace(".tokens.", ".sentences.")), columns=["length"])["length"]
     return store.numbers(ids), np.cumsum(store.numbers(lengths), dtype=np.int64)
+
+
+# ── the next epoch ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Ahead:
+    """A process's share of the next epoch: a little of it is drawn whenever the process has to wait anyway, the rest when
+    asked for. The pieces stay in memory for `draw_pieces`, as far as they may, and so, with `keep`, do the tokens."""
+
+    def __init__(self, tasks: Sequence[DrawTask], *, keep: bool) -> None:
+        self._tasks = tasks
+        self._keep = keep
+        self._drawing = [self._draw_part(task) for task in tasks]
+        self._rows: dict[int, tuple[int, ...]] = {}
+        self.seconds = 0.0
+        """Spent in `draw_some`."""
+
+    def draw_some(self) -> bool:
+        """Draws STEP_TOKENS tokens, if there are some whose part need not be read first; whether there were."""
+        began = time.perf_counter()
+        at_hand = (i for i, task in enumerate(self._tasks) if i not in self._rows and task.part.tokens in _tokens)
+        index = next(at_hand, None)
+        if index is not None:
+            self._advance(index)
+        self.seconds += time.perf_counter() - began
+        return index is not None
+
+    def finish(self, index: int) -> tuple[int, ...]:
+        """Rows of every piece of a task's part, when what is left of it is drawn."""
+        while index not in self._rows:
+            self._advance(index)
+        return self._rows[index]
+
+    def _advance(self, index: int) -> None:
+        try:
+            next(self._drawing[index])
+        except StopIteration as end:
+            self._rows[index] = end.value
+
+    def _draw_part(self, task: DrawTask) -> Generator[None, None, tuple[int, ...]]:
+        part = task.part
+        reach("ahead", f"{part.epoch}.{part.index}")
+        tokens = _tokens.get(part.tokens) or read_part(task)
+        if self._keep:
+            _keep(_tokens, part.tokens, tokens, tokens.bytes)
+        rows = []
+        for piece, cut in enumerate(cut_sentences(tokens.sentence_ends_S)):
+            drawing = _begin(part, tokens, cut)
+            while drawing.advance(STEP_TOKENS):
+                yield
+            stream = _copy(drawing.stream)
+            _keep(_drawn, (part, piece), stream, len(stream) * STREAM_BYTES)
+            rows.append(len(stream))
+        return tuple(rows)
+
+
+def _copy(stream: Stream) -> Stream:
+    """A stream is drawn into arrays for all its tokens; what is held is to be no more than what was kept."""
+    return Stream(stream.tokens_N.copy(), stream.left_N.copy(), stream.right_N.copy())
 
 
 # ── what a process keeps ─────────────────────────────────────────────────────────────────────────────────────────────

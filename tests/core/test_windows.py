@@ -85,6 +85,24 @@ def test_a_part_drawn_in_two_pieces_is_the_part_drawn_at_once(lengths: list[int]
     assert_equal(Stream(*(np.concatenate(column) for column in zip(*columns, strict=True))), whole)
 
 
+@given(
+    lengths=st.lists(st.integers(0, 30), max_size=12), steps=st.lists(st.integers(1, 40), min_size=1, max_size=20),
+    window=st.sampled_from([1, 4, 255]), seed=st.integers(0, 2**64 - 1),
+)  # fmt: skip
+@settings(max_examples=200, deadline=None, derandomize=True)
+def test_a_stream_drawn_by_and_by_is_the_stream_drawn_at_once(
+    lengths: list[int], steps: list[int], window: int, seed: int
+) -> None:
+    ids = np.random.default_rng(seed).integers(0, 50, sum(lengths)).astype(np.int32)
+    words = window_kernels.word_draws(IDENTITY, keep_thresholds(np.full(50, 0.6)))
+    drawing = window_kernels.Drawing(ids, ends_of(lengths), words, window, True, seed, 3)
+    left = sum(lengths)
+    for tokens in [*steps, sum(lengths)]:
+        left = max(0, left - tokens)
+        assert drawing.advance(tokens) == (left > 0)
+    assert_equal(drawing.stream, window_kernels.draw_stream(ids, ends_of(lengths), words, window, True, seed, 3))
+
+
 @pytest.mark.parametrize("epoch", [0, 1, 7])
 def test_window_widths_of_every_epoch_are_uniform(epoch: int) -> None:
     size = 60_000

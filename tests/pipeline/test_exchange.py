@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import socket
 import tempfile
 import threading
 import time
@@ -15,8 +16,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline import exchange
 from pipeline.exchange import (
     PeerLostError,
+    SocketBarrier,
     abandon,
     close_meeting_place,
     host_key,
@@ -68,6 +71,55 @@ def start(participants: int, rounds: int) -> tuple[list[multiprocessing.process.
     for _, sender in pipes:
         sender.close()
     return list(processes), [receiver for receiver, _ in pipes], Path(key)
+
+
+def test_who_waits_does_other_work_until_the_others_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchange, "usable_cores", lambda: 2)
+    ours, theirs = socket.socketpair()
+    barrier, other = SocketBarrier([ours], True, 2, 20), SocketBarrier([theirs], False, 2, 20)
+    done: list[int] = []
+
+    def work() -> bool:
+        done.append(1)
+        time.sleep(0.001)
+        return True
+
+    came = threading.Timer(0.2, other.wait)
+    with ours, theirs:
+        came.start()
+        barrier.wait(work)
+        came.join()
+    assert len(done) > 20, "it works all the time, not once"
+
+
+def test_with_fewer_cores_than_participants_who_waits_leaves_the_core_to_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchange, "usable_cores", lambda: 1)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        came = threading.Timer(0.05, SocketBarrier([theirs], False, 2, 20).wait)
+        came.start()
+        SocketBarrier([ours], True, 2, 20).wait(lambda: pytest.fail("it worked"))
+        came.join()
+
+
+def test_who_waits_and_has_no_work_left_still_sees_the_others_come_or_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchange, "usable_cores", lambda: 2)
+    ours, theirs = socket.socketpair()
+    barrier, other = SocketBarrier([ours], True, 2, 20), SocketBarrier([theirs], False, 2, 20)
+    left = [3]
+
+    def work() -> bool:
+        left[0] -= 1
+        return left[0] >= 0
+
+    with ours, theirs:
+        came = threading.Timer(0.1, other.wait)
+        came.start()
+        barrier.wait(work)
+        came.join()
+        theirs.close()
+        with pytest.raises(PeerLostError, match="went away in the middle of a round"):
+            barrier.wait(work)
 
 
 def test_three_processes_see_each_others_rows_after_every_barrier() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from pipeline import huge_pages
 from pipeline.exchange import make_shared_array, open_shared_array
 from pipeline.huge_pages import HUGE_PAGE
 
@@ -65,6 +66,13 @@ def test_a_large_shared_array_lies_in_huge_pages(pair: Pair) -> None:
         array[:] = 1
         assert array.ctypes.data % HUGE_PAGE == 0
         assert kilobytes_in_huge_pages(array) >= HUGE_PAGE // 1024
+
+
+@pytest.mark.skipif(not kernel_gives_them(), reason="this kernel puts no shared memory into huge pages")
+def test_who_wants_small_pages_does_not_ask_for_huge_ones(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(huge_pages, "_collapse", lambda memory: pytest.fail("it asked"))
+    array = make_shared_array(tmp_path / "x", ROWS, huge=False)
+    assert not array.any()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -59,7 +59,8 @@ def drawn(made: Made, epoch: int) -> shards.DrawnStream:
 
 def drawn_ahead(made: Made, epoch: int, *, keep: bool) -> shards.DrawnStream:
     tasks = tasks_of(made, epoch)
-    return shards.DrawnStream(tasks, tuple(shards.draw_ahead(task, keep=keep) for task in tasks), keep)
+    ahead = shards.Ahead(tasks, keep=keep)
+    return shards.DrawnStream(tasks, tuple(map(ahead.finish, range(len(tasks)))), keep)
 
 
 def columns_of(stream: Stream) -> np.ndarray:
@@ -132,6 +133,34 @@ def test_kept_tokens_are_not_read_again(made: Made, monkeypatch: pytest.MonkeyPa
     shards.forget_drawn()
     monkeypatch.setattr(shards, "read_sentences", None)
     np.testing.assert_array_equal(all_rows(drawn(made, 2)), expected)
+
+
+def test_what_is_drawn_a_little_at_a_time_is_what_would_be_drawn_at_once(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected, tasks = drawn(made, 2), tasks_of(made, 2)
+    drawn_ahead(made, 1, keep=True)
+    shards.forget_drawn()
+    monkeypatch.setattr(shards, "STEP_TOKENS", 1000)
+    ahead = shards.Ahead(tasks, keep=False)
+    assert all(ahead.draw_some() for _ in range(5))
+    assert ahead.finish(1) == expected.rows_of_pieces[1]
+    while ahead.draw_some():
+        pass
+    assert ahead.seconds > 0
+    # Nothing is drawn any more.
+    monkeypatch.setattr(shards, "_begin", None)
+    source = shards.DrawnStream(tasks, tuple(map(ahead.finish, range(len(tasks)))), keep=False)
+    assert source.rows_of_pieces == expected.rows_of_pieces
+    found = all_rows(source)
+    monkeypatch.undo()
+    np.testing.assert_array_equal(found, all_rows(expected))
+
+
+def test_nothing_is_read_while_others_wait(made: Made) -> None:
+    tasks = tasks_of(made, 1)
+    ahead = shards.Ahead(tasks, keep=True)
+    assert not ahead.draw_some()
+    ahead.finish(0)
+    assert not ahead.draw_some()
 
 
 def test_no_more_is_kept_than_there_is_room_for_and_the_rest_is_drawn_again(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:

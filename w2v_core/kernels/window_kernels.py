@@ -19,18 +19,26 @@ def _mix(seed: Any, counter: Any) -> Any:
     return z ^ (z >> np.uint64(31))
 
 
+_SENTENCE, _POSITION, _ROW, _FIRST = range(4)
+"""Places of a drawing's state: the sentence and the token to go on with, rows written, and rows before the sentence."""
+
+
 @njit(nogil=True, cache=True)
 def _draw(
     local_ids_M: Any, sentence_ends_S: Any, words: Any, window: Any, shrink: Any, seed: Any, shift: Any, number: Any,
-    tokens_N: Any, left_N: Any, right_N: Any,
-) -> Any:  # fmt: skip
+    tokens_N: Any, left_N: Any, right_N: Any, state: Any, stop: Any,
+) -> None:  # fmt: skip
+    """Draws the tokens from where `state` is to `stop`."""
     # Unsigned, so that no index can be negative: Numba would look for that at every one of them.
-    row: Any = np.uint64(0)
-    position: Any = np.uint64(0)
+    row: Any = np.uint64(state[_ROW])
+    first: Any = np.uint64(state[_FIRST])
+    position: Any = np.uint64(state[_POSITION])
+    sentence: Any = np.int64(state[_SENTENCE])
     one, wide = np.uint64(1), np.uint64(window)
-    for sentence in range(sentence_ends_S.shape[0]):
-        first, end = row, np.uint64(sentence_ends_S[sentence])
-        while position < end:
+    while sentence < sentence_ends_S.shape[0] and position < np.uint64(stop):
+        end = np.uint64(sentence_ends_S[sentence])
+        until = min(end, np.uint64(stop))
+        while position < until:
             word = words[np.uint64(local_ids_M[position])]
             word_id = np.int32(np.int64(word) >> np.int64(32))
             draw = _mix(seed, number + position) + shift
@@ -42,11 +50,15 @@ def _draw(
             right_N[row] = np.uint8(width)
             row += np.uint64((draw & np.uint64(0xFFFFFFFF)) <= (word & np.uint64(0xFFFFFFFF))) & np.uint64(word_id >= 0)
             position += one
+        if position < end:
+            break
         # Only the last `window` rows of a sentence can reach past its end.
         last = np.int64(row)
         for tail in range(max(np.int64(first), last - window), last):
             right_N[tail] = np.uint8(min(np.int64(right_N[tail]), last - 1 - tail))
-    return np.int64(row)
+        first = row
+        sentence += 1
+    state[_SENTENCE], state[_POSITION], state[_ROW], state[_FIRST] = sentence, np.int64(position), np.int64(row), np.int64(first)
 
 
 def word_draws(global_ids: NDArray[np.int32], thresholds_V: NDArray[np.uint32]) -> NDArray[np.uint64]:
@@ -58,21 +70,42 @@ def word_draws(global_ids: NDArray[np.int32], thresholds_V: NDArray[np.uint32]) 
     return words
 
 
+class Drawing:
+    """`windows.draw_stream` by and by, with the words of `word_draws`; the same arguments, the same stream."""
+
+    def __init__(
+        self, local_ids_M: NDArray[np.int32], sentence_ends_S: NDArray[np.int64], words: NDArray[np.uint64], window: int,
+        shrink_windows: bool, seed: int, epoch: int, first: int = 0,
+    ) -> None:  # fmt: skip
+        self._size = len(local_ids_M)
+        # A row is written before it is known whether it is kept.
+        room = self._size + 1
+        self._columns = np.empty(room, np.int32), np.empty(room, np.uint8), np.empty(room, np.uint8)
+        self._state = np.zeros(4, np.int64)
+        self._arguments = (
+            local_ids_M, sentence_ends_S, words, np.int64(window), bool(shrink_windows), np.uint64(seed), epoch_shift(epoch),
+            np.uint64(first), *self._columns, self._state,
+        )  # fmt: skip
+
+    def advance(self, tokens: int) -> bool:
+        """Draws the next `tokens` tokens, as many as there are; whether some are left."""
+        stop = min(self._size, int(self._state[_POSITION]) + tokens)
+        _draw(*self._arguments, np.int64(stop))
+        return stop < self._size
+
+    @property
+    def stream(self) -> Stream:
+        """What is drawn, in arrays that have more memory than rows behind them."""
+        tokens_N, left_N, right_N = self._columns
+        rows = int(self._state[_ROW])
+        return Stream(tokens_N[:rows], left_N[:rows], right_N[:rows])
+
+
 def draw_stream(
-    local_ids_M: NDArray[np.int32],
-    sentence_ends_S: NDArray[np.int64],
-    words: NDArray[np.uint64],
-    window: int,
-    shrink_windows: bool,
-    seed: int,
-    epoch: int,
-    first: int = 0,
-) -> Stream:
-    """As `windows.draw_stream`, with the words of `word_draws`; the arrays may have more memory than rows behind them."""
-    size = len(local_ids_M)
-    tokens_N, left_N, right_N = np.empty(size + 1, np.int32), np.empty(size + 1, np.uint8), np.empty(size + 1, np.uint8)
-    rows = _draw(
-        local_ids_M, sentence_ends_S, words, np.int64(window), bool(shrink_windows), np.uint64(seed),
-        epoch_shift(epoch), np.uint64(first), tokens_N, left_N, right_N,
-    )  # fmt: skip
-    return Stream(tokens_N[:rows], left_N[:rows], right_N[:rows])
+    local_ids_M: NDArray[np.int32], sentence_ends_S: NDArray[np.int64], words: NDArray[np.uint64], window: int,
+    shrink_windows: bool, seed: int, epoch: int, first: int = 0,
+) -> Stream:  # fmt: skip
+    """A `Drawing` in one go."""
+    drawing = Drawing(local_ids_M, sentence_ends_S, words, window, shrink_windows, seed, epoch, first)
+    drawing.advance(len(local_ids_M))
+    return drawing.stream
