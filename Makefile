@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 COMPILED := numba llvmlite numpy dask distributed pyarrow tornado msgpack cloudpickle fsspec pydantic yaml click jinja2 packaging toolz zict
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo test test-fast test-core coverage chaos lint format lock clean
+.PHONY: help demo test test-fast test-core coverage chaos crashes lint format lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -17,6 +17,7 @@ help:
 	@echo "make test-fast  without the slow ones"
 	@echo "make coverage   how much of w2v_core its own tests run"
 	@echo "make chaos      kill everything everywhere and compare the bits"
+	@echo "make crashes    kill a writer at every system call (needs strace)"
 	@echo "make lint       ruff and mypy"
 	@echo "make lock       resolve requirements.lock again"
 
@@ -54,6 +55,10 @@ coverage: $(READY)
 # Every kill point of every role and 20 runs hit at random, not the sample that `make test` takes. A quarter of an hour on two cores.
 chaos: $(READY)
 	$(BIN)/python -m tests.cluster.chaos
+
+# Every system call, not the sample that `make test` takes: two minutes.
+crashes: $(READY)
+	W2V_ALL=1 $(BIN)/python -m pytest -q tests/pipeline/test_crashing_writes.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -13,7 +13,8 @@ class Proxy:
     """Forwards connections from a port of this host to an address like tls://127.0.0.1:1234, each direction by itself.
 
     `hold()` keeps every connection open and forwards nothing any more, as a network does that has been cut in two: nobody is
-    told. `release()` forwards what was held back and goes on. `delay_s` is how long each piece is on its way.
+    told. `release()` forwards what was held back and goes on. `delay_s` is how long each piece is on its way. `there` is the
+    direction from whoever opens a connection, `back` the other one.
     """
 
     def __init__(self, target: str) -> None:
@@ -21,7 +22,7 @@ class Proxy:
         self._host, self._port = found.hostname, found.port
         self.delay_s = 0.0
         self._loop = asyncio.new_event_loop()
-        self._flows = asyncio.Event()
+        self._there, self._back = asyncio.Event(), asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -29,11 +30,14 @@ class Proxy:
         self.port = int(self._server.sockets[0].getsockname()[1])
         self.address = f"{found.scheme}://127.0.0.1:{self.port}"
 
-    def hold(self) -> None:
-        self._loop.call_soon_threadsafe(self._flows.clear)
+    def hold(self, *, there: bool = True, back: bool = True) -> None:
+        for flows, held in ((self._there, there), (self._back, back)):
+            if held:
+                self._loop.call_soon_threadsafe(flows.clear)
 
     def release(self) -> None:
-        self._loop.call_soon_threadsafe(self._flows.set)
+        for flows in (self._there, self._back):
+            self._loop.call_soon_threadsafe(flows.set)
 
     def close(self) -> None:
         """Cuts all connections; both ends are told."""
@@ -43,7 +47,8 @@ class Proxy:
         self._loop.close()
 
     async def _listen(self) -> asyncio.Server:
-        self._flows.set()
+        self._there.set()
+        self._back.set()
         return await asyncio.start_server(self._connect, "127.0.0.1", 0)
 
     async def _end(self) -> None:
@@ -58,18 +63,18 @@ class Proxy:
         except OSError:
             writer.close()
             return
-        for source, sink in ((reader, there_writer), (there_reader, writer)):
-            task = asyncio.ensure_future(self._forward(source, sink))
+        for source, sink, flows in ((reader, there_writer, self._there), (there_reader, writer, self._back)):
+            task = asyncio.ensure_future(self._forward(source, sink, flows))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _forward(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    async def _forward(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, flows: asyncio.Event) -> None:
         with contextlib.suppress(OSError):
             try:
                 while piece := await source.read(1 << 16):
                     if self.delay_s:
                         await asyncio.sleep(self.delay_s)
-                    await self._flows.wait()
+                    await flows.wait()
                     sink.write(piece)
                     await sink.drain()
             finally:
@@ -86,9 +91,10 @@ class Detour:
         self.to_scheduler = Proxy(scheduler)
         self.to_worker = Proxy(self.worker_address)
 
-    def hold(self) -> None:
-        self.to_scheduler.hold()
-        self.to_worker.hold()
+    def hold(self, *, sent: bool = True, received: bool = True) -> None:
+        """What the worker sends, what it receives, or both."""
+        self.to_scheduler.hold(there=sent, back=received)
+        self.to_worker.hold(there=received, back=sent)
 
     def release(self) -> None:
         self.to_scheduler.release()

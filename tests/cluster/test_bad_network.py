@@ -40,16 +40,18 @@ def detour(cluster: TlsCluster) -> Iterator[Detour]:
     detour.close()
 
 
+@pytest.mark.parametrize("held", [{}, {"sent": False}, {"received": False}], ids=["cut off", "deaf", "mute"])
 def test_a_worker_cut_off_in_the_middle_of_a_round_is_given_up_and_changes_nothing_when_the_network_is_back(
-    bench: Bench, cluster: TlsCluster, detour: Detour, tmp_path: Path
+    bench: Bench, cluster: TlsCluster, detour: Detour, tmp_path: Path, held: dict[str, bool]
 ) -> None:
+    """Deaf: what it sends arrives. Mute: what is sent to it arrives."""
     config = bench.config_file("cut-off", before="train", cluster=cluster.section | {"silent_s": 2})
     cluster.start_worker("a")
     cut_off = cluster.start_worker("b", f"step:1.3.3=stop,{tmp_path / 'token'}", detour=detour)
     cluster.wait_for_workers(2)
     with bench.w2v(config) as process:
         there = stopped_at(tmp_path / "token", process)
-        detour.hold()
+        detour.hold(**held)
         there.resume()
         ended = end_of(process)
     assert ended.summary["vectors"]["sha256"] == bench.digest
