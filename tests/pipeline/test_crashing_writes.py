@@ -51,12 +51,12 @@ def can_trace() -> bool:
     )
 
 
-def calls_of_a_writer(directory: Path) -> list[tuple[str, int]]:
+def calls_of_a_writer(workdir: Path, log: Path) -> list[tuple[str, int]]:
     """(name, which of the calls of that name it is) of every call from the first that writes on."""
-    assert write_artefact(directory / "counted", f"--output={directory / 'calls'}") == 0
+    assert write_artefact(workdir, f"--output={log}") == 0
     counts: dict[str, int] = {}
     found = []
-    for line in (directory / "calls").read_text().splitlines():
+    for line in log.read_text().splitlines():
         if name := re.match(r"(\w+)\(", line):
             counts[name[1]] = counts.get(name[1], 0) + 1
             found.append((name[1], counts[name[1]], line))
@@ -69,23 +69,25 @@ def content_of(workdir: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.skipif(not can_trace(), reason="strace is not here, or may not trace")
-def test_a_writer_killed_at_any_system_call_leaves_an_artefact_whole_or_not_there(tmp_path: Path) -> None:
-    calls = calls_of_a_writer(tmp_path)
+@pytest.mark.parametrize("is_there_before", [False, True], ids=["into nothing", "over a whole artefact"])
+def test_a_writer_killed_at_any_system_call_leaves_an_artefact_whole_or_not_there(tmp_path: Path, is_there_before: bool) -> None:
+    whole = tmp_path / "whole"
+    assert write_artefact(whole) == 0
+    expected = content_of(whole)
+    begin = whole if is_there_before else tmp_path / "nothing"
+    begin.mkdir(exist_ok=True)
+    calls = calls_of_a_writer(shutil.copytree(begin, tmp_path / "counted"), tmp_path / "calls")
     assert {"openat", "write", "fsync", "rename"} <= {name for name, _ in calls}
-    expected = content_of(tmp_path / "counted")
     if "W2V_ALL" not in os.environ:
         print(f"sampled with W2V_SEED={SEED}")
         calls = random.Random(SEED).sample(calls, SAMPLE)
-    for number, (name, which) in enumerate(calls):
-        for is_there_before in (False, True):
-            point = f"before {name} number {which}, {'over a whole artefact' if is_there_before else 'into nothing'}"
-            workdir = tmp_path / f"{number}-{is_there_before}"
-            if is_there_before:
-                shutil.copytree(tmp_path / "counted", workdir)
-            assert write_artefact(workdir, f"--inject={name}:signal=KILL:when={which}") != 0, f"not killed {point}"
-            found = store.open_artefact(workdir, "tokens", FINGERPRINT)
-            assert found or not is_there_before, f"gone: killed {point}"
-            assert not found or store.find_damage(found) == [], f"damaged: killed {point}"
-            store.remove_unfinished(workdir)
-            assert write_artefact(workdir) == 0
-            assert content_of(workdir) == expected, f"another one afterwards: killed {point}"
+    for name, which in calls:
+        point = f"killed before {name} number {which}"
+        workdir = shutil.copytree(begin, tmp_path / f"{name}-{which}")
+        assert write_artefact(workdir, f"--inject={name}:signal=KILL:when={which}") != 0, f"not {point}"
+        found = store.open_artefact(workdir, "tokens", FINGERPRINT)
+        assert found or not is_there_before, f"{point}: gone"
+        assert not found or store.find_damage(found) == [], f"{point}: damaged"
+        store.remove_unfinished(workdir)
+        assert write_artefact(workdir) == 0
+        assert content_of(workdir) == expected, f"{point}: another one afterwards"
