@@ -66,7 +66,7 @@ class RoundTask:
     """Directory of the vectors that the last round of training ends with; nothing is held for another round then."""
     patience_s: float
     ahead: tuple[shard_stage.DrawTask, ...] = ()
-    """This worker's share of the next epoch's parts, drawn when its lanes are done."""
+    """This worker's share of the next epoch's parts, drawn while it waits for others at merges and when its lanes are done."""
 
 
 STRETCHES = 20
@@ -88,6 +88,7 @@ class RoundResult:
     losses: tuple[StepLoss, ...]
     train_seconds: float
     merge_seconds: float
+    """Folding and waiting for each other, less what was drawn of the next epoch meanwhile."""
     files: tuple[store.Part, ...]
     """Of the checkpoint, or of the vectors, that this worker wrote."""
     ahead: tuple[tuple[int, ...], ...]
@@ -198,8 +199,7 @@ def _run_steps(group: LaneGroup, task: RoundTask) -> RoundResult:
 def _train_stints(
     group: LaneGroup, task: RoundTask, kernels: Kernels, resident: Residency, ahead: shard_stage.Ahead
 ) -> tuple[list[StepLoss], float, float]:
-    """(losses, seconds of training, seconds of merging) of the round. Merging is folding and waiting for each other, less
-    what was drawn of the next epoch meanwhile."""
+    """(losses, seconds of training, seconds of merging) of the round."""
     noise_table = kernels.to_device(np.load(task.noise_table, allow_pickle=False))
     rows, held = shard_stage.Rows(task.stream, halo=task.window), task.round.first
     # The same steps in every worker, so that all lanes load at the same time.

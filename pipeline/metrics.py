@@ -16,7 +16,7 @@ METRICS: dict[str, str] = {
     "train/raw_tokens": "raw tokens trained so far",
     "train/kept_tokens": "tokens kept by subsampling and trained, all lanes",
     "train/merged_bytes": "bytes that merging moved",
-    "train/merge_seconds": "seconds spent merging",
+    "train/merge_seconds": "seconds spent merging, other work done while waiting for it left out",
     "stage/*_seconds": "seconds of a stage; about 0 where its artefact was reused",
     "stage/*_tokens": "tokens a stage read",
     "vocab/size": "words in the vocabulary",
