@@ -27,7 +27,7 @@ def test_a_worker_that_joins_in_the_middle_takes_part_from_the_next_round_and_ch
 ) -> None:
     config = bench.config_file("joined", before="train", cluster=cluster.section)
     cluster.start_worker("", failpoint=f"step:0.3.0=stop,{tmp_path / 'first'}")
-    with bench.w2v(config) as process, cluster.client() as client:
+    with cluster.client() as client, bench.w2v(config) as process:
         first = stopped_at(tmp_path / "first", process)
         cluster.start_worker("", failpoint=f"part:begins=note,{tmp_path / 'second'}")
         client.wait_for_workers(2, timeout=60)
@@ -46,7 +46,7 @@ def test_a_worker_that_is_retired_in_the_middle_of_a_round_changes_nothing(
     with cluster.client() as client:
         client.wait_for_workers(2, timeout=60)
         addresses = client.run(process_id)
-    with bench.w2v(config) as process, cluster.client() as client:
+    with cluster.client() as client, bench.w2v(config) as process:
         frozen = stopped_at(token, process)
         leaving = next(worker for worker in started if worker.pid != frozen.pid)
         client.retire_workers([address for address, pid in addresses.items() if pid == leaving.pid])
