@@ -52,11 +52,11 @@ coverage: $(READY)
 		$(BIN)/python -m coverage run --source=w2v_core -m pytest -q tests/core --timeout 600
 	COVERAGE_FILE=$(VENV)/coverage/data $(BIN)/python -m coverage report --skip-covered --show-missing --fail-under=95
 
-# Every kill point of every role and 20 runs hit at random, not the sample that `make test` takes. A quarter of an hour on two cores.
+# Every kill point of every role and 20 runs hit at random, not the sample that `make test` takes. Seven minutes on two cores.
 chaos: $(READY)
 	$(BIN)/python -m tests.cluster.chaos
 
-# Every system call, not the sample that `make test` takes: two minutes.
+# Every system call, not the sample that `make test` takes: a minute and a half.
 crashes: $(READY)
 	W2V_ALL=1 $(BIN)/python -m pytest -q tests/pipeline/test_crashing_writes.py
 

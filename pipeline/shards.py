@@ -195,9 +195,7 @@ def draw_pieces(task: DrawTask, pieces: Sequence[int] | None = None, *, keep: bo
     part = task.part
     if pieces is not None and all((part, piece) in _drawn for piece in pieces):
         return [_drawn[part, piece] for piece in pieces]
-    tokens = _tokens.get(part.tokens) or read_part(task)
-    if keep:
-        _keep(_tokens, part.tokens, tokens, tokens.bytes)
+    tokens = _tokens_of(task, keep=keep)
     cuts = dict(enumerate(cut_sentences(tokens.sentence_ends_S)))
     # A piece that the part does not have is empty: whoever asked for it sees that it is not what was counted.
     drawn = _draw(part, tokens, [cuts.get(piece, slice(0, 0)) for piece in (cuts if pieces is None else pieces)])
@@ -234,6 +232,14 @@ def _begin(part: PartDraw, tokens: PartTokens, cut: slice) -> Drawing:
         tokens.local_ids_M[first:last], ends_S[cut] - first, tokens.words, part.window, part.shrink_windows, part.seed,
         part.epoch, first,
     )  # fmt: skip
+
+
+def _tokens_of(task: DrawTask, *, keep: bool) -> PartTokens:
+    """A part's tokens, kept or read; with `keep` they stay in memory, as far as they may."""
+    tokens = _tokens.get(task.part.tokens) or read_part(task)
+    if keep:
+        _keep(_tokens, task.part.tokens, tokens, tokens.bytes)
+    return tokens
 
 
 def read_part(task: DrawTask) -> PartTokens:
@@ -306,9 +312,7 @@ class Ahead:
     def _draw_part(self, task: DrawTask) -> Generator[None, None, tuple[int, ...]]:
         part = task.part
         reach("ahead", f"{part.epoch}.{part.index}")
-        tokens = _tokens.get(part.tokens) or read_part(task)
-        if self._keep:
-            _keep(_tokens, part.tokens, tokens, tokens.bytes)
+        tokens = _tokens_of(task, keep=self._keep)
         rows = []
         for piece, cut in enumerate(cut_sentences(tokens.sentence_ends_S)):
             drawing = _begin(part, tokens, cut)

@@ -70,13 +70,13 @@ def noise_table(counts_V: NDArray[np.int64], exponent: float) -> NDArray[np.uint
     """Walker's alias table, uint64 (T,) with T = V cells: a uniform cell gives its own word or the one it names.
 
     Cell c holds threshold << 32 | alias: with 32 random bits below the threshold it gives word c, else word `alias`
-    (`noise_word`). So a word's probability is that of `noise_distribution` to 2⁻³², the most frequent word's to V · 2⁻³², with
-    two look-ups of 8 bytes for all that a table of repeated ids would need megabytes for (Walker 1977, "An efficient method
-    for generating discrete random variables with general distributions"). Words with count 0 are never drawn.
+    (`noise_word`). So a word's probability is that of `noise_distribution` to 2⁻³²/V, the most frequent word's to 2⁻³², and a
+    draw looks at 8 bytes of 8·V (Walker 1977, "An efficient method for generating discrete random variables with general
+    distributions"). Words with count 0 are never drawn.
 
     Built with whole numbers and running sums: each word that has less than a cell takes what it lacks from the word with
     more that is at hand then, which itself lacks something once it has given more than it had too much, and takes that
-    from the next (the sweep of Hübschle-Schneider and Sanders 2022, "Parallel weighted random sampling", section 4).
+    from the next (the sweep of Hübschle-Schneider and Sanders 2022, "Parallel weighted random sampling").
 
     Raises ValueError for the counts that `noise_distribution` refuses.
     """

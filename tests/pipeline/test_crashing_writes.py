@@ -68,7 +68,7 @@ def content_of(workdir: Path) -> dict[str, bytes]:
     return {str(path.relative_to(workdir)): path.read_bytes() for path in sorted(workdir.rglob("*")) if path.is_file()}
 
 
-@pytest.mark.skipif(not can_trace(), reason="strace is not here, or may not trace")
+@pytest.mark.skipif(not can_trace(), reason="needs strace and the right to trace; test_same_bits kills at failpoints without")
 @pytest.mark.parametrize("is_there_before", [False, True], ids=["into nothing", "over a whole artefact"])
 def test_a_writer_killed_at_any_system_call_leaves_an_artefact_whole_or_not_there(tmp_path: Path, is_there_before: bool) -> None:
     whole = tmp_path / "whole"

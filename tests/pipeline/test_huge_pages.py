@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import platform
 import sys
@@ -68,10 +69,16 @@ def test_a_large_shared_array_lies_in_huge_pages(pair: Pair) -> None:
         assert kilobytes_in_huge_pages(array) >= HUGE_PAGE // 1024
 
 
-@pytest.mark.skipif(not kernel_gives_them(), reason="this kernel puts no shared memory into huge pages")
-def test_who_wants_small_pages_does_not_ask_for_huge_ones(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(huge_pages, "_collapse", lambda memory: pytest.fail("it asked"))
-    array = make_shared_array(tmp_path / "x", ROWS, huge=False)
+@pytest.mark.parametrize("huge", [False, True])
+def test_huge_pages_are_asked_for_where_they_are_wanted_and_only_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, huge: bool
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(huge_pages, "_can_be_huge", lambda size: True)
+    monkeypatch.setattr(huge_pages, "map_shared", lambda descriptor, size: memoryview(mmap.mmap(descriptor, size)))
+    monkeypatch.setattr(huge_pages, "_collapse", lambda memory: asked.append(len(memory)))
+    array = make_shared_array(tmp_path / "x", ROWS, huge=huge)
+    assert asked == [array.nbytes] * huge
     assert not array.any()
 
 
