@@ -109,7 +109,11 @@ def npy_chunks(array: Rows) -> Iterator[bytes]:
 
 def _word_chunks(words: Sequence[str]) -> Iterator[bytes]:
     for rows in row_blocks(len(words), _BLOCK_ROWS):
-        yield b"".join(word.encode("utf-8", "surrogatepass").replace(b"\n", b"\xff") + b"\n" for word in words[rows])
+        lines = "\n".join([*words[rows], ""])
+        if lines.count("\n") > rows.stop - rows.start:
+            yield b"".join(word.encode("utf-8", "surrogatepass").replace(b"\n", b"\xff") + b"\n" for word in words[rows])
+        else:
+            yield lines.encode("utf-8", "surrogatepass")
 
 
 def _parse_words(path: Path) -> list[str]:

@@ -8,7 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pytest
+
 import w2v_core
+from tests.core.kernel_cases import random_case, train
+from w2v_core.kernels import numba_kernels
 
 MERGE = """
 import numpy as np
@@ -43,3 +48,16 @@ def test_machine_code_is_kept_and_made_anew_when_a_file_it_was_built_from_change
     operations.write_text(changed)
     value, hits = _merge_in_a_new_process(tmp_path)
     assert (round(value, 3), hits) == (round(2 / 3, 3), 0)
+
+
+@pytest.mark.parametrize("model", ["cbow", "skipgram"])
+def test_one_machine_code_serves_streams_that_can_and_that_cannot_be_written(model: str) -> None:
+    case = random_case(1, model=model)
+    of_writable = train(numba_kernels, case)
+    for array in (case.tokens_N, case.left_N, case.right_N, case.noise_table):
+        array.flags.writeable = False
+    of_read_only = train(numba_kernels, case)
+    for matrix in (0, 1):
+        np.testing.assert_array_equal(of_writable[matrix], of_read_only[matrix])
+    kernel = numba_kernels._train_cbow if model == "cbow" else numba_kernels._train_skipgram
+    assert len(kernel.signatures) == 1

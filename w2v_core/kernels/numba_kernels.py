@@ -66,6 +66,7 @@ def train_slice(
         w_in_VD, w_out_VD, tokens_N, left_N, right_N, start, stop, noise_table,
         model=model, gradient=gradient, negative=negative, alpha_start=alpha_start, alpha_end=alpha_end,
     )  # fmt: skip
+    tokens_N, left_N, right_N, noise_table = map(_read_only, (tokens_N, left_N, right_N, noise_table))
     span = _span_of(tokens_N, left_N, right_N, start, stop)
     if span.bad_target >= 0:
         raise_bad_span(tokens_N, left_N, right_N, span.bad_target)
@@ -81,6 +82,14 @@ def train_slice(
     if bad_noise != NO_BAD_NOISE:
         raise_bad_noise(bad_noise, len(w_in_VD))
     return SliceResult(loss_sum, examples)
+
+
+def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+    """A view that cannot be written. Numba compiles, and loads, a kernel once for arrays that can and once for those that
+    cannot; a mapped shard cannot and a drawn one can, and each loading takes as long as 100,000 tokens."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 # ── the stream: which rows a slice reads ─────────────────────────────────────────────────────────────────────────────
