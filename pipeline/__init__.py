@@ -12,7 +12,8 @@ the next reads; stages never meet in memory. The pure function over one part sta
     corpus.py      which files, cut into which parts     reading.py    bytes of a part as clean text
     pydocs.py      docstrings as a corpus                decompress.py .gz .zst .bz2 .xz, guarded
     tokenizers.py  text → tokens                         tokenize.py   stage 1
-    vocab.py       stage 2                               shards.py     stage 3; later epochs
+    vocab.py       stage 2                               shards.py     stage 3, the first epoch's stream
+    drawing.py     the streams of later epochs           streams.py    any range of an epoch's stream
     rounds.py      the plan of training, pure            lanes.py      one worker's share of a round
     lane_group.py  parameters in memory, merging         train.py      stage 4, round by round
     exchange.py    lanes of several processes, one host  network.py    lanes of several hosts

@@ -19,8 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import assembly, store
-from pipeline import shards as shard_stage
+from pipeline import assembly, drawing, store, streams
 from pipeline.config import Train
 from pipeline.crew import Place, block_of
 from pipeline.errors import DamagedError, DivergedError
@@ -53,7 +52,7 @@ class RoundTask:
     round: Round
     vocab_size: int
     window: int
-    stream: shard_stage.Source
+    stream: streams.Source
     """The epoch's."""
     noise_table: str
     checkpoint_before: str | None
@@ -65,7 +64,7 @@ class RoundTask:
     vectors_after: str | None
     """Directory of the vectors that the last round of training ends with; nothing is held for another round then."""
     patience_s: float
-    ahead: tuple[shard_stage.DrawTask, ...] = ()
+    ahead: tuple[drawing.DrawTask, ...] = ()
     """This worker's share of the next epoch's parts, drawn while it waits for others at merges and when its lanes are done."""
 
 
@@ -183,7 +182,7 @@ def _run_steps(group: LaneGroup, task: RoundTask) -> RoundResult:
     kernels = load_kernels(task.train.backend)
     resident = Residency(kernels, group)
     # The epoch after the next asks this worker for the same parts, if there is one.
-    ahead = shard_stage.Ahead(task.ahead, keep=task.plan.epoch + 2 < task.train.epochs)
+    ahead = drawing.Ahead(task.ahead, keep=task.plan.epoch + 2 < task.train.epochs)
     losses, train_seconds, merge_seconds = _train_stints(group, task, kernels, resident, ahead)
     resident.bring_home()
     files: tuple[store.Part, ...] = ()
@@ -197,11 +196,11 @@ def _run_steps(group: LaneGroup, task: RoundTask) -> RoundResult:
 
 
 def _train_stints(
-    group: LaneGroup, task: RoundTask, kernels: Kernels, resident: Residency, ahead: shard_stage.Ahead
+    group: LaneGroup, task: RoundTask, kernels: Kernels, resident: Residency, ahead: drawing.Ahead
 ) -> tuple[list[StepLoss], float, float]:
     """(losses, seconds of training, seconds of merging) of the round."""
     noise_table = kernels.to_device(np.load(task.noise_table, allow_pickle=False))
-    rows, held = shard_stage.Rows(task.stream, halo=task.window), task.round.first
+    rows, held = streams.Rows(task.stream, halo=task.window), task.round.first
     # The same steps in every worker, so that all lanes load at the same time.
     steps = max(1, HELD_TOKENS * task.train.lanes * task.plan.schedule.steps // max(1, task.plan.kept_tokens))
     losses: list[StepLoss] = []
@@ -212,7 +211,7 @@ def _train_stints(
             rows.hold([task.plan.slice(lane, stint.first, held) for lane in group.lanes])
             if task.ahead and held == task.round.last:
                 # All that was drawn of this epoch is in the lanes' hands.
-                shard_stage.forget_drawn()
+                drawing.forget_drawn()
                 group.meanwhile = ahead.draw_some
         started = time.perf_counter()
         losses += group.spread(
@@ -241,7 +240,7 @@ def _stretches(losses: list[StepLoss], a_round: Round) -> tuple[StepLoss, ...]:
 
 def _train_lane(
     parameters: Matrices, task: RoundTask, kernels: Kernels, noise_table: NDArray[np.uint64],
-    rows: shard_stage.Rows, lane: int, stint: Stint,
+    rows: streams.Rows, lane: int, stint: Stint,
 ) -> StepLoss:  # fmt: skip
     reach("step", f"{task.plan.epoch}.{stint.first}.{lane}")
     stream, start, stop = rows.between(*task.plan.slice(lane, stint.first, stint.last))
@@ -264,7 +263,7 @@ def _train_lane(
 def release() -> None:
     """Closes the group of lanes this process holds, if any; its memory goes back."""
     global _held
-    shard_stage.forget_all()
+    drawing.forget_all()
     if _held is not None:
         with contextlib.suppress(OSError):
             _held.close()

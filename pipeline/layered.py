@@ -14,8 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import assembly, store
-from pipeline import shards as shard_stage
+from pipeline import assembly, store, streams
 from pipeline.config import Train
 from pipeline.errors import DamagedError, DivergedError
 from pipeline.lane_group import MATRICES
@@ -36,7 +35,7 @@ class EpochTask:
     ns_exponent: float
     vocab: str
     """The vocabulary's table."""
-    stream: shard_stage.Source
+    stream: streams.Source
     checkpoint_before: str | None
     checkpoint_after: str
     vectors_after: str | None
@@ -46,7 +45,7 @@ class EpochTask:
 def run_epoch(task: EpochTask) -> RoundResult:
     """Trains one epoch from the checkpoint before it and writes the checkpoint after it, or the vectors after the last."""
     started = time.perf_counter()
-    stream, _, _ = shard_stage.Rows(task.stream, halo=0).between(0, sum(task.stream.rows()))
+    stream, _, _ = streams.Rows(task.stream, halo=0).between(0, sum(task.stream.rows()))
     counts_V = store.numbers(store.read_table(Path(task.vocab), columns=["count"])["count"])
     points: list[tuple[int, float, int]] = []
     after: list[State] = []

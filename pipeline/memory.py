@@ -30,7 +30,7 @@ WORKING_BYTES = 64 << 20
 """A worker's buffers: a block of a checkpoint as it is checked, read and written (16 MiB each), initial values as they
 are drawn, threads, the kernels' rings."""
 KEPT_BYTES = 128 << 20
-"""Most that a worker keeps of the corpus from epoch to epoch: its sentences, and what was drawn of them ahead (`shards`)."""
+"""Most that a worker keeps of the corpus from epoch to epoch: its sentences, and what was drawn of them ahead (`drawing`)."""
 PIECE_TOKENS = 1 << 19
 """Tokens of a part, before subsampling, that are drawn at a time: 2 ms of work, 3 MB at most."""
 HELD_TOKENS = 1 << 23

@@ -2,7 +2,7 @@
 
 The driver holds no parameters. It asks the workers to run a round (`lanes.run_round`), commits the checkpoint they wrote
 if one was due, and goes on; a lost worker means going on from the last checkpoint, which gives the same bits. The first
-epoch trains on the files of shards/, a later one on what its workers drew at the end of the epoch before (`shards`).
+epoch trains on the files of shards/, a later one on what its workers drew while they trained the one before (`drawing`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import assembly, lanes, layered, memory, probe, store
+from pipeline import assembly, drawing, lanes, layered, memory, probe, store, streams
 from pipeline import shards as shard_stage
 from pipeline import vocab as vocabulary
 from pipeline.config import RunConfig, Train
@@ -108,16 +108,16 @@ def build(
     told = len(history)
     before_last: store.Artefact | None = None
     files: list[store.Part] = []
-    streams = _Streams(training, workers)
+    epochs = _Epochs(training, workers)
     attempts = _Attempts()
     while len(history) < config.train.epochs * schedule.rounds:
         epoch = len(history) // schedule.rounds
-        plan = plan_epoch(config.train, schedule, training.vocab_size, epoch, sum(streams.of(epoch).rows()))
+        plan = plan_epoch(config.train, schedule, training.vocab_size, epoch, sum(epochs.of(epoch).rows()))
         round_plan = plan.rounds[len(history) % schedule.rounds]
         if attempts.crew is None:
             attempts.crew = roster.muster(workers)
         try:
-            done = _run_round(training, plan, round_plan, streams, checkpoint, history, workers, attempts)
+            done = _run_round(training, plan, round_plan, epochs, checkpoint, history, workers, attempts)
         except TemporaryError as error:
             attempts.lost(round_plan, error)
             history = _history_of(checkpoint)
@@ -127,7 +127,7 @@ def build(
             on_round(done.record)
             told += 1
         if done.ahead:
-            streams.know(epoch + 1, done.ahead)
+            epochs.know(epoch + 1, done.ahead)
         if round_plan.checkpoint:
             # Two are kept, because the newest may be found damaged.
             if before_last:
@@ -192,7 +192,7 @@ def open_roster(
     return Roster(train, sizes, training.workdir, in_use, kinds, on_plan, on_note)
 
 
-class _Streams:
+class _Epochs:
     """Every epoch's stream. How many tokens of it each piece keeps is known from the workers that drew it ahead; where they
     did not, because training goes on from a checkpoint, all workers count."""
 
@@ -201,22 +201,22 @@ class _Streams:
         fingerprint, _, _ = shard_stage.identity(training.config, training.tokens, training.vocab)
         found = store.open_artefact(training.workdir, shard_stage.STAGE, fingerprint)
         self._shards = found or shard_stage.build(training.config, training.tokens, training.vocab, workers, training.workdir)
-        self._known: dict[int, shard_stage.Source] = {0: shard_stage.MappedShards(self._shards)}
+        self._known: dict[int, streams.Source] = {0: streams.MappedShards(self._shards)}
 
-    def of(self, epoch: int) -> shard_stage.Source:
+    def of(self, epoch: int) -> streams.Source:
         if epoch not in self._known:
             tasks, label = self.tasks(epoch), f"stream of epoch {epoch}"
-            self.know(epoch, self._workers.map(shard_stage.count_rows, tasks, label=label))
+            self.know(epoch, self._workers.map(drawing.count_rows, tasks, label=label))
         return self._known[epoch]
 
-    def tasks(self, epoch: int) -> list[shard_stage.DrawTask]:
+    def tasks(self, epoch: int) -> list[drawing.DrawTask]:
         """The parts of a later epoch."""
         return shard_stage.plan_draws(self._training.config, self._training.tokens, self._shards, epoch)
 
     def know(self, epoch: int, rows: Sequence[tuple[int, ...]]) -> None:
         """`rows`: of the pieces of every part, in part order. Raises DataError if there are none."""
         training = self._training
-        found = shard_stage.DrawnStream(tuple(self.tasks(epoch)), tuple(rows), keep=epoch + 1 < training.train.epochs)
+        found = streams.DrawnStream(tuple(self.tasks(epoch)), tuple(rows), keep=epoch + 1 < training.train.epochs)
         shard_stage.refuse_empty(training.config, sum(found.rows()), training.tokens)
         self._known[epoch] = found
 
@@ -236,7 +236,7 @@ class _Done:
 
 
 def _run_round(
-    training: Training, plan: EpochPlan, round_plan: Round, streams: _Streams,
+    training: Training, plan: EpochPlan, round_plan: Round, epochs: _Epochs,
     checkpoint: store.Artefact | None, history: Sequence[RoundRecord], workers: Workers, attempts: _Attempts,
 ) -> _Done:  # fmt: skip
     """Raises TemporaryError when a worker is lost."""
@@ -244,10 +244,10 @@ def _run_round(
     assert attempts.crew is not None
     started = time.monotonic()
     if training.train.engine == "layers":
-        task = _epoch_task(training, plan, round_plan, streams.of(plan.epoch), checkpoint)
+        task = _epoch_task(training, plan, round_plan, epochs.of(plan.epoch), checkpoint)
         results = workers.together(layered.run_epoch, [task], attempts.crew)
     else:
-        tasks = _round_tasks(training, plan, round_plan, streams, checkpoint, attempts)
+        tasks = _round_tasks(training, plan, round_plan, epochs, checkpoint, attempts)
         results = workers.together(lanes.run_round, tasks, attempts.crew)
     return _Done(
         record=_record(training, plan, round_plan, history, results, time.monotonic() - started),
@@ -256,11 +256,11 @@ def _run_round(
     )
 
 
-def _share_ahead(plan: EpochPlan, streams: _Streams, places: Sequence[Place]) -> list[tuple[shard_stage.DrawTask, ...]]:
+def _share_ahead(plan: EpochPlan, epochs: _Epochs, places: Sequence[Place]) -> list[tuple[drawing.DrawTask, ...]]:
     """The next epoch's parts for every participant to draw: those that its own lanes will train on most, because the middle
     of a part will stand about where it stands in this epoch."""
-    source = streams.of(plan.epoch)
-    if isinstance(source, shard_stage.DrawnStream):
+    source = epochs.of(plan.epoch)
+    if isinstance(source, streams.DrawnStream):
         rows = [sum(pieces) for pieces in source.rows_of_pieces]
     else:
         rows = list(source.rows())
@@ -268,21 +268,21 @@ def _share_ahead(plan: EpochPlan, streams: _Streams, places: Sequence[Place]) ->
         min(plan.train.lanes - 1, (2 * end - size) * plan.train.lanes // max(1, 2 * plan.kept_tokens))
         for size, end in zip(rows, accumulate(rows), strict=True)
     ]
-    tasks = streams.tasks(plan.epoch + 1)
+    tasks = epochs.tasks(plan.epoch + 1)
     return [tuple(task for task, lane in zip(tasks, lanes_of_parts, strict=True) if lane in place.lanes) for place in places]
 
 
 def _round_tasks(
-    training: Training, plan: EpochPlan, round_plan: Round, streams: _Streams,
+    training: Training, plan: EpochPlan, round_plan: Round, epochs: _Epochs,
     checkpoint: store.Artefact | None, attempts: _Attempts,
 ) -> list[lanes.RoundTask]:  # fmt: skip
     # The key names who works together: the same crew keeps its memory from round to round.
     crew = attempts.crew or ()
     key = f"{training.fingerprint[:16]}/{_SESSION}/{attempts.number}/{[member.address for member in crew]}"
     places = seat(crew, training.train.lanes)
-    ahead: list[tuple[shard_stage.DrawTask, ...]] = [()] * len(crew)
+    ahead: list[tuple[drawing.DrawTask, ...]] = [()] * len(crew)
     if round_plan is plan.rounds[-1] and not round_plan.vectors:
-        ahead = _share_ahead(plan, streams, places)
+        ahead = _share_ahead(plan, epochs, places)
     return [
         lanes.RoundTask(
             group_key=key,
@@ -294,7 +294,7 @@ def _round_tasks(
             round=round_plan,
             vocab_size=training.vocab_size,
             window=training.config.shards.window,
-            stream=streams.of(plan.epoch),
+            stream=epochs.of(plan.epoch),
             noise_table=str(training.vocab.path(vocabulary.NOISE_TABLE)),
             checkpoint_before=str(checkpoint.directory) if checkpoint else None,
             checkpoint_round=int(checkpoint.manifest.totals["round"]) if checkpoint else -1,
@@ -308,7 +308,7 @@ def _round_tasks(
 
 
 def _epoch_task(
-    training: Training, plan: EpochPlan, round_plan: Round, stream: shard_stage.Source, state: store.Artefact | None
+    training: Training, plan: EpochPlan, round_plan: Round, stream: streams.Source, state: store.Artefact | None
 ) -> layered.EpochTask:
     config = training.config
     return layered.EpochTask(

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from pipeline import store
 from pipeline.config import RunConfig, parse_config
 from pipeline.corpus import plan_corpus
+from pipeline.drawing import read_sentences
 from pipeline.errors import ConfigError, DataError
-from pipeline.shards import read_sentences
 from pipeline.tokenize import PartRecord, build_tokens, plan_tasks, tokenize_part, tokens_identity
 from pipeline.workers import InProcess
 

@@ -66,14 +66,14 @@ def train_slice(
         w_in_VD, w_out_VD, tokens_N, left_N, right_N, start, stop, noise_table,
         model=model, gradient=gradient, negative=negative, alpha_start=alpha_start, alpha_end=alpha_end,
     )  # fmt: skip
-    tokens_N, left_N, right_N, noise_table = map(_read_only, (tokens_N, left_N, right_N, noise_table))
+    tokens_N, left_N, right_N = _read_only(tokens_N), _read_only(left_N), _read_only(right_N)
     span = _span_of(tokens_N, left_N, right_N, start, stop)
     if span.bad_target >= 0:
         raise_bad_span(tokens_N, left_N, right_N, span.bad_target)
     bad_word = _first_bad(tokens_N, span.first, span.last, len(w_in_VD))
     if bad_word >= 0:
         raise_bad_word(tokens_N, bad_word, len(w_in_VD))
-    arrays = (w_in_VD, w_out_VD, tokens_N, left_N, right_N, noise_table)
+    arrays = (w_in_VD, w_out_VD, tokens_N, left_N, right_N, _read_only(noise_table))
     alphas, stream = (alpha_start, alpha_end), np.uint64(seed & (1 << 64) - 1)
     if model == "cbow":
         loss_sum, examples, bad_noise = _train_cbow(*arrays, start, stop, span, gradient == "exact", negative, alphas, stream)

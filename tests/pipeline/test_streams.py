@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import shards, store
+from pipeline import drawing, shards, store, streams
 from pipeline.config import RunConfig
 from pipeline.errors import DamagedError
 from pipeline.progress import Progress
@@ -25,10 +25,10 @@ PIECE_TOKENS = 700
 
 @pytest.fixture(autouse=True)
 def _small_pieces_and_nothing_kept(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(shards, "PIECE_TOKENS", PIECE_TOKENS)
-    shards.forget_all()
+    monkeypatch.setattr(drawing, "PIECE_TOKENS", PIECE_TOKENS)
+    drawing.forget_all()
     yield
-    shards.forget_all()
+    drawing.forget_all()
 
 
 @pytest.fixture(scope="module")
@@ -47,35 +47,35 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunConfig, dict[str,
 Made = tuple[RunConfig, dict[str, store.Artefact]]
 
 
-def tasks_of(made: Made, epoch: int) -> tuple[shards.DrawTask, ...]:
+def tasks_of(made: Made, epoch: int) -> tuple[drawing.DrawTask, ...]:
     config, artefacts = made
     return tuple(shards.plan_draws(config, artefacts["tokens"], artefacts["shards"], epoch))
 
 
-def drawn(made: Made, epoch: int) -> shards.DrawnStream:
+def drawn(made: Made, epoch: int) -> streams.DrawnStream:
     tasks = tasks_of(made, epoch)
-    return shards.DrawnStream(tasks, tuple(map(shards.count_rows, tasks)), keep=False)
+    return streams.DrawnStream(tasks, tuple(map(drawing.count_rows, tasks)), keep=False)
 
 
-def drawn_ahead(made: Made, epoch: int, *, keep: bool) -> shards.DrawnStream:
+def drawn_ahead(made: Made, epoch: int, *, keep: bool) -> streams.DrawnStream:
     tasks = tasks_of(made, epoch)
-    ahead = shards.Ahead(tasks, keep=keep)
-    return shards.DrawnStream(tasks, tuple(map(ahead.finish, range(len(tasks)))), keep)
+    ahead = drawing.Ahead(tasks, keep=keep)
+    return streams.DrawnStream(tasks, tuple(map(ahead.finish, range(len(tasks)))), keep)
 
 
 def columns_of(stream: Stream) -> np.ndarray:
     return np.stack([stream.tokens_N, stream.left_N, stream.right_N])
 
 
-def all_rows(source: shards.Source) -> np.ndarray:
-    stream, _, _ = shards.Rows(source, halo=0).between(0, sum(source.rows()))
+def all_rows(source: streams.Source) -> np.ndarray:
+    stream, _, _ = streams.Rows(source, halo=0).between(0, sum(source.rows()))
     return columns_of(stream)
 
 
 def test_drawing_the_first_epoch_in_pieces_gives_the_rows_of_its_files(made: Made) -> None:
     source = drawn(made, 0)
     assert max(map(len, source.rows_of_pieces)) > 2
-    np.testing.assert_array_equal(all_rows(source), all_rows(shards.MappedShards(made[1]["shards"])))
+    np.testing.assert_array_equal(all_rows(source), all_rows(streams.MappedShards(made[1]["shards"])))
 
 
 def test_every_epoch_draws_its_own(made: Made) -> None:
@@ -89,7 +89,7 @@ def test_any_range_with_its_halo_is_that_range_of_the_whole(made: Made) -> None:
     for _ in range(50):
         start, stop = sorted(rng.integers(0, whole.shape[1] + 1, 2).tolist())
         halo = int(rng.integers(0, 6))
-        rows = shards.Rows(source, halo)
+        rows = streams.Rows(source, halo)
         rows.hold([(start, stop)])
         stream, first, last = rows.between(start, stop)
         low, high = max(0, start - halo), min(whole.shape[1], stop + halo)
@@ -99,7 +99,7 @@ def test_any_range_with_its_halo_is_that_range_of_the_whole(made: Made) -> None:
 
 def test_only_the_pieces_that_the_ranges_reach_into_are_held(made: Made) -> None:
     source = drawn(made, 1)
-    rows = shards.Rows(source, halo=3)
+    rows = streams.Rows(source, halo=3)
     ends = np.cumsum(source.rows())
     assert len(ends) > 8
     rows.hold([(ends[0], ends[0] + 1), (ends[4] + 3, ends[5] - 3)])
@@ -112,7 +112,7 @@ def test_only_the_pieces_that_the_ranges_reach_into_are_held(made: Made) -> None
 @given(lengths=st.lists(st.integers(0, 3000), max_size=30))
 def test_pieces_cover_all_sentences_and_end_at_the_first_end_behind_a_multiple_of_their_size(lengths: list[int]) -> None:
     ends = np.cumsum(lengths, dtype=np.int64)
-    cuts = shards.cut_sentences(ends)
+    cuts = drawing.cut_sentences(ends)
     assert [cut.start for cut in cuts] == [0, *(cut.stop for cut in cuts[:-1])]
     assert cuts[-1].stop == len(lengths)
     for cut in cuts[:-1]:
@@ -123,32 +123,32 @@ def test_pieces_cover_all_sentences_and_end_at_the_first_end_behind_a_multiple_o
 def test_what_was_drawn_ahead_is_used_and_is_what_would_be_drawn(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = all_rows(drawn(made, 1))
     source = drawn_ahead(made, 1, keep=False)
-    monkeypatch.setattr(shards, "read_sentences", None)  # nothing is read any more
+    monkeypatch.setattr(drawing, "read_sentences", None)  # nothing is read any more
     np.testing.assert_array_equal(all_rows(source), expected)
 
 
 def test_kept_tokens_are_not_read_again(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = all_rows(drawn(made, 2))
     drawn_ahead(made, 1, keep=True)
-    shards.forget_drawn()
-    monkeypatch.setattr(shards, "read_sentences", None)
+    drawing.forget_drawn()
+    monkeypatch.setattr(drawing, "read_sentences", None)
     np.testing.assert_array_equal(all_rows(drawn(made, 2)), expected)
 
 
 def test_what_is_drawn_a_little_at_a_time_is_what_would_be_drawn_at_once(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     expected, tasks = drawn(made, 2), tasks_of(made, 2)
     drawn_ahead(made, 1, keep=True)
-    shards.forget_drawn()
-    monkeypatch.setattr(shards, "STEP_TOKENS", 1000)
-    ahead = shards.Ahead(tasks, keep=False)
+    drawing.forget_drawn()
+    monkeypatch.setattr(drawing, "STEP_TOKENS", 1000)
+    ahead = drawing.Ahead(tasks, keep=False)
     assert all(ahead.draw_some() for _ in range(5))
     assert ahead.finish(1) == expected.rows_of_pieces[1]
     while ahead.draw_some():
         pass
     assert ahead.seconds > 0
     # Nothing is drawn any more.
-    monkeypatch.setattr(shards, "_begin", None)
-    source = shards.DrawnStream(tasks, tuple(map(ahead.finish, range(len(tasks)))), keep=False)
+    monkeypatch.setattr(drawing, "_begin", None)
+    source = streams.DrawnStream(tasks, tuple(map(ahead.finish, range(len(tasks)))), keep=False)
     assert source.rows_of_pieces == expected.rows_of_pieces
     found = all_rows(source)
     monkeypatch.undo()
@@ -157,7 +157,7 @@ def test_what_is_drawn_a_little_at_a_time_is_what_would_be_drawn_at_once(made: M
 
 def test_nothing_is_read_while_others_wait(made: Made) -> None:
     tasks = tasks_of(made, 1)
-    ahead = shards.Ahead(tasks, keep=True)
+    ahead = drawing.Ahead(tasks, keep=True)
     assert not ahead.draw_some()
     ahead.finish(0)
     assert not ahead.draw_some()
@@ -165,13 +165,13 @@ def test_nothing_is_read_while_others_wait(made: Made) -> None:
 
 def test_no_more_is_kept_than_there_is_room_for_and_the_rest_is_drawn_again(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = all_rows(drawn(made, 1))
-    monkeypatch.setattr(shards, "KEPT_BYTES", 20_000)
+    monkeypatch.setattr(drawing, "KEPT_BYTES", 20_000)
     source = drawn_ahead(made, 1, keep=True)
-    columns = [array for stream in shards._drawn.values() for array in (stream.tokens_N, stream.left_N, stream.right_N)]
+    columns = [array for stream in drawing._drawn.values() for array in (stream.tokens_N, stream.left_N, stream.right_N)]
     assert all(array.base is None for array in columns), "a view would hold more than it shows"
     held = [array.nbytes for array in columns]
-    held += [tokens.bytes for tokens in shards._tokens.values()]
-    assert 10_000 < sum(held) == sum(shards._kept_bytes.values()) <= 20_000
+    held += [tokens.bytes for tokens in drawing._tokens.values()]
+    assert 10_000 < sum(held) == sum(drawing._kept_bytes.values()) <= 20_000
     np.testing.assert_array_equal(all_rows(source), expected)
 
 
@@ -194,4 +194,4 @@ def test_a_flipped_bit_in_what_is_known_of_the_words_is_found_before_anything_is
     content[200] ^= 1
     (tmp_path / task.words.name).write_bytes(content)
     with pytest.raises(DamagedError, match=r"part-00000\.words\.npy: its content changed"):
-        shards.count_rows(replace(task, directory=str(tmp_path)))
+        drawing.count_rows(replace(task, directory=str(tmp_path)))
