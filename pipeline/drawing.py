@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, groupby, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import store
+from pipeline.crew import Place
 from pipeline.errors import DamagedError
 from pipeline.failpoints import reach
 from pipeline.memory import KEPT_BYTES, PIECE_TOKENS, STREAM_BYTES
@@ -55,6 +56,18 @@ class DrawTask:
     """Of the first epoch's shards."""
     words: store.Part
     """What lies there of the part's words."""
+    pieces: int
+    """Most that the part can have."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """Some pieces of a part for one participant to draw."""
+
+    task: DrawTask
+    first: int
+    stop: int | None
+    """Behind the last; None: all that there are."""
 
 
 @dataclass(frozen=True)
@@ -80,22 +93,30 @@ def read_sentences(path: Path) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     return store.numbers(ids), np.cumsum(store.numbers(lengths), dtype=np.int64)
 
 
-def draw_pieces(task: DrawTask, pieces: Sequence[int] | None = None, *, keep: bool = False) -> list[Stream]:
-    """The streams of these pieces of a part, of all if None: what was drawn ahead, or drawn now. `keep`: this process will be
-    asked for another epoch of the part, so its tokens stay in memory, as far as they may."""
+def draw_pieces(task: DrawTask, pieces: Sequence[int], *, keep: bool = False) -> list[Stream]:
+    """The streams of these pieces of a part, what was drawn ahead or else drawn now. `keep`: this process will be asked for
+    another epoch of the part, so its tokens stay in memory, as far as they may."""
     part = task.part
-    if pieces is not None and all((part, piece) in _drawn for piece in pieces):
-        return [_drawn[part, piece] for piece in pieces]
-    tokens = _tokens_of(task, keep=keep)
-    cuts = dict(enumerate(cut_sentences(tokens.sentence_ends_S)))
-    # A piece that the part does not have is empty: whoever asked for it sees that it is not what was counted.
-    drawn = _draw(part, tokens, [cuts.get(piece, slice(0, 0)) for piece in (cuts if pieces is None else pieces)])
-    return [_copy(stream) for stream in drawn]
+    found = {piece: _drawn[part, piece] for piece in pieces if (part, piece) in _drawn}
+    missing = [piece for piece in pieces if piece not in found]
+    if missing:
+        tokens = _tokens_of(task, keep=keep)
+        cuts = dict(enumerate(cut_sentences(tokens.sentence_ends_S)))
+        # A piece that the part does not have is empty: whoever asked for it sees that it is not what was counted.
+        drawn = _draw(part, tokens, [cuts.get(piece, slice(0, 0)) for piece in missing])
+        found |= {piece: _copy(stream) for piece, stream in zip(missing, drawn, strict=True)}
+    return [found[piece] for piece in pieces]
 
 
 def count_rows(task: DrawTask) -> tuple[int, ...]:
     """Rows of every piece of a part."""
-    return tuple(map(len, draw_pieces(task)))
+    tokens = _tokens_of(task, keep=False)
+    return tuple(map(len, _draw(task.part, tokens, cut_sentences(tokens.sentence_ends_S))))
+
+
+def most_pieces(tokens: int) -> int:
+    """Pieces of a part of so many tokens whose sentences are all short; with long ones there are fewer."""
+    return max(1, -(-tokens // PIECE_TOKENS))
 
 
 def cut_sentences(sentence_ends_S: NDArray[np.int64]) -> list[slice]:
@@ -149,14 +170,30 @@ def read_part(task: DrawTask) -> PartTokens:
 # ── the next epoch ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def share_out(tasks: Sequence[DrawTask], rows: Sequence[int], places: Sequence[Place]) -> list[tuple[Share, ...]]:
+    """The pieces of all parts for every participant to draw: those that its own lanes will train on most. `rows` are the
+    parts' in the epoch before: the middle of a piece will stand about where it stands there."""
+    lanes, kept_tokens = places[-1].last_lane, sum(rows)
+    participants = [index for index, place in enumerate(places) for _ in place.lanes]
+    shares: list[list[Share]] = [[] for _ in places]
+    for task, size, end in zip(tasks, rows, accumulate(rows), strict=True):
+        middles = [end - size + size * (2 * piece + 1) / (2 * task.pieces) for piece in range(task.pieces)]
+        owners = [participants[min(lanes - 1, int(middle * lanes / max(1, kept_tokens)))] for middle in middles]
+        for owner, group in groupby(range(task.pieces), key=owners.__getitem__):
+            pieces = list(group)
+            stop = pieces[-1] + 1
+            shares[owner].append(Share(task, pieces[0], stop if stop < task.pieces else None))
+    return [tuple(found) for found in shares]
+
+
 class Ahead:
     """A process's share of the next epoch: a little of it is drawn whenever the process has to wait anyway, the rest when
     asked for. The pieces stay in memory for `draw_pieces`, as far as they may, and so, with `keep`, do the tokens."""
 
-    def __init__(self, tasks: Sequence[DrawTask], *, keep: bool) -> None:
-        self._tasks = tasks
+    def __init__(self, shares: Sequence[Share], *, keep: bool) -> None:
+        self._shares = shares
         self._keep = keep
-        self._drawing = [self._draw_part(task) for task in tasks]
+        self._drawing = [self._draw_share(share) for share in shares]
         self._rows: dict[int, tuple[int, ...]] = {}
         self.seconds = 0.0
         """Spent in `draw_some`."""
@@ -164,7 +201,7 @@ class Ahead:
     def draw_some(self) -> bool:
         """Draws STEP_TOKENS tokens, if there are some whose part need not be read first; whether there were."""
         began = time.perf_counter()
-        at_hand = (i for i, task in enumerate(self._tasks) if i not in self._rows and task.part.tokens in _tokens)
+        at_hand = (i for i, share in enumerate(self._shares) if i not in self._rows and share.task.part.tokens in _tokens)
         index = next(at_hand, None)
         if index is not None:
             self._advance(index)
@@ -172,7 +209,7 @@ class Ahead:
         return index is not None
 
     def finish(self, index: int) -> tuple[int, ...]:
-        """Rows of every piece of a task's part, when what is left of it is drawn."""
+        """Rows of every piece of a share, when what is left of it is drawn."""
         while index not in self._rows:
             self._advance(index)
         return self._rows[index]
@@ -183,12 +220,12 @@ class Ahead:
         except StopIteration as end:
             self._rows[index] = end.value
 
-    def _draw_part(self, task: DrawTask) -> Generator[None, None, tuple[int, ...]]:
-        part = task.part
+    def _draw_share(self, share: Share) -> Generator[None, None, tuple[int, ...]]:
+        part = share.task.part
         reach("ahead", f"{part.epoch}.{part.index}")
-        tokens = _tokens_of(task, keep=self._keep)
+        tokens = _tokens_of(share.task, keep=self._keep)
         rows = []
-        for piece, cut in enumerate(cut_sentences(tokens.sentence_ends_S)):
+        for piece, cut in list(enumerate(cut_sentences(tokens.sentence_ends_S)))[share.first : share.stop]:
             drawing = _begin(part, tokens, cut)
             while drawing.advance(STEP_TOKENS):
                 yield

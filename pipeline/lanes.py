@@ -64,8 +64,8 @@ class RoundTask:
     vectors_after: str | None
     """Directory of the vectors that the last round of training ends with; nothing is held for another round then."""
     patience_s: float
-    ahead: tuple[drawing.DrawTask, ...] = ()
-    """This worker's share of the next epoch's parts, drawn while it waits for others at merges and when its lanes are done."""
+    ahead: tuple[drawing.Share, ...] = ()
+    """This worker's shares of the next epoch, drawn while it waits for others at merges and when its lanes are done."""
 
 
 STRETCHES = 20
@@ -91,7 +91,7 @@ class RoundResult:
     files: tuple[store.Part, ...]
     """Of the checkpoint, or of the vectors, that this worker wrote."""
     ahead: tuple[tuple[int, ...], ...]
-    """Rows of the pieces of each part of the task's `ahead`."""
+    """Rows of the pieces of each share of the task's `ahead`."""
 
 
 _held: LaneGroup | None = None

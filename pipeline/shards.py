@@ -93,25 +93,28 @@ def refuse_empty(config: RunConfig, kept_tokens: int, tokens: store.Artefact) ->
 def plan_draws(config: RunConfig, tokens: store.Artefact, shards: store.Artefact, epoch: int) -> list[DrawTask]:
     """The draws of a later epoch, in part order; `shards` are the first epoch's."""
     return [
-        DrawTask(part, str(shards.directory), shards.part(f"part-{part.index:05d}{WORDS}"))
-        for part in plan_parts(config, tokens, epoch)
+        DrawTask(part, str(shards.directory), shards.part(f"part-{part.index:05d}{WORDS}"), drawing.most_pieces(file.tokens))
+        for part, file in zip(plan_parts(config, tokens, epoch), _token_files(tokens), strict=True)
     ]
 
 
 def plan_parts(config: RunConfig, tokens: store.Artefact, epoch: int) -> list[PartDraw]:
     """How every part is drawn for an epoch, in part order."""
-    names = [part.name for part in tokens.manifest.parts if part.name.endswith(".tokens.parquet")]
     return [
         PartDraw(
             index=index,
-            tokens=str(tokens.directory / name),
+            tokens=str(tokens.directory / file.name),
             window=config.shards.window,
             shrink_windows=config.shards.shrink_windows,
             seed=stream_seed(config.run.seed, _SEED_PATH, index),
             epoch=epoch,
         )
-        for index, name in enumerate(names)
+        for index, file in enumerate(_token_files(tokens))
     ]
+
+
+def _token_files(tokens: store.Artefact) -> list[store.Part]:
+    return [part for part in tokens.manifest.parts if part.name.endswith(".tokens.parquet")]
 
 
 # ── one part ─────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -29,6 +29,10 @@ class Source(Protocol):
         """Of every unit, in stream order."""
         ...
 
+    def rows_of_parts(self) -> Sequence[int]:
+        """Of every part of the corpus, in stream order."""
+        ...
+
     def load(self, units: Sequence[int]) -> Iterator[list[Stream]]:
         """Each unit's rows, in one or more runs of memory."""
         ...
@@ -46,6 +50,9 @@ class MappedShards:
 
     def rows(self) -> list[int]:
         return [file.rows for file in self.files]
+
+    def rows_of_parts(self) -> list[int]:
+        return self.rows()
 
     def load(self, units: Sequence[int]) -> Iterator[list[Stream]]:
         files = self.files
@@ -67,6 +74,9 @@ class DrawnStream:
 
     def rows(self) -> list[int]:
         return [rows for pieces in self.rows_of_pieces for rows in pieces]
+
+    def rows_of_parts(self) -> list[int]:
+        return [sum(pieces) for pieces in self.rows_of_pieces]
 
     def load(self, units: Sequence[int]) -> Iterator[list[Stream]]:
         places = [(part, piece) for part, pieces in enumerate(self.rows_of_pieces) for piece in range(len(pieces))]

@@ -11,7 +11,6 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from pipeline import assembly, drawing, lanes, layered, memory, probe, store, st
 from pipeline import shards as shard_stage
 from pipeline import vocab as vocabulary
 from pipeline.config import RunConfig, Train
-from pipeline.crew import Place, seat
+from pipeline.crew import seat
 from pipeline.errors import DamagedError, TemporaryError
 from pipeline.failpoints import reach
 from pipeline.roster import Roster
@@ -243,33 +242,29 @@ def _run_round(
     reach("round", f"{round_plan.round}.{attempts.number}")
     assert attempts.crew is not None
     started = time.monotonic()
+    ahead: list[tuple[int, ...]] = []
     if training.train.engine == "layers":
         task = _epoch_task(training, plan, round_plan, epochs.of(plan.epoch), checkpoint)
         results = workers.together(layered.run_epoch, [task], attempts.crew)
     else:
         tasks = _round_tasks(training, plan, round_plan, epochs, checkpoint, attempts)
         results = workers.together(lanes.run_round, tasks, attempts.crew)
+        ahead = _rows_ahead(tasks, results)
     return _Done(
         record=_record(training, plan, round_plan, history, results, time.monotonic() - started),
         files=sorted((part for result in results for part in result.files), key=lambda part: part.name),
-        ahead=[rows for result in results for rows in result.ahead],
+        ahead=ahead,
     )
 
 
-def _share_ahead(plan: EpochPlan, epochs: _Epochs, places: Sequence[Place]) -> list[tuple[drawing.DrawTask, ...]]:
-    """The next epoch's parts for every participant to draw: those that its own lanes will train on most, because the middle
-    of a part will stand about where it stands in this epoch."""
-    source = epochs.of(plan.epoch)
-    if isinstance(source, streams.DrawnStream):
-        rows = [sum(pieces) for pieces in source.rows_of_pieces]
-    else:
-        rows = list(source.rows())
-    lanes_of_parts = [
-        min(plan.train.lanes - 1, (2 * end - size) * plan.train.lanes // max(1, 2 * plan.kept_tokens))
-        for size, end in zip(rows, accumulate(rows), strict=True)
-    ]
-    tasks = epochs.tasks(plan.epoch + 1)
-    return [tuple(task for task, lane in zip(tasks, lanes_of_parts, strict=True) if lane in place.lanes) for place in places]
+def _rows_ahead(tasks: Sequence[lanes.RoundTask], results: Sequence[lanes.RoundResult]) -> list[tuple[int, ...]]:
+    """Rows of the pieces of every part, in part order. A part's shares come in the order of its pieces."""
+    rows: dict[int, tuple[int, ...]] = {}
+    for task, result in zip(tasks, results, strict=True):
+        for share, found in zip(task.ahead, result.ahead, strict=True):
+            index = share.task.part.index
+            rows[index] = (*rows.get(index, ()), *found)
+    return [found for _, found in sorted(rows.items())]
 
 
 def _round_tasks(
@@ -280,9 +275,9 @@ def _round_tasks(
     crew = attempts.crew or ()
     key = f"{training.fingerprint[:16]}/{_SESSION}/{attempts.number}/{[member.address for member in crew]}"
     places = seat(crew, training.train.lanes)
-    ahead: list[tuple[drawing.DrawTask, ...]] = [()] * len(crew)
+    ahead: list[tuple[drawing.Share, ...]] = [()] * len(crew)
     if round_plan is plan.rounds[-1] and not round_plan.vectors:
-        ahead = _share_ahead(plan, epochs, places)
+        ahead = drawing.share_out(epochs.tasks(plan.epoch + 1), epochs.of(plan.epoch).rows_of_parts(), places)
     return [
         lanes.RoundTask(
             group_key=key,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from pipeline import drawing, shards, store, streams
 from pipeline.config import RunConfig
+from pipeline.crew import seat
 from pipeline.errors import DamagedError
 from pipeline.progress import Progress
 from pipeline.run import run
-from pipeline.workers import InProcess
+from pipeline.workers import InProcess, Member
 from tests.tiny import tiny_config, write_corpus
 from w2v_core.windows import Stream
 
@@ -57,9 +58,13 @@ def drawn(made: Made, epoch: int) -> streams.DrawnStream:
     return streams.DrawnStream(tasks, tuple(map(drawing.count_rows, tasks)), keep=False)
 
 
+def wholes(tasks: Sequence[drawing.DrawTask]) -> list[drawing.Share]:
+    return [drawing.Share(task, 0, None) for task in tasks]
+
+
 def drawn_ahead(made: Made, epoch: int, *, keep: bool) -> streams.DrawnStream:
     tasks = tasks_of(made, epoch)
-    ahead = drawing.Ahead(tasks, keep=keep)
+    ahead = drawing.Ahead(wholes(tasks), keep=keep)
     return streams.DrawnStream(tasks, tuple(map(ahead.finish, range(len(tasks)))), keep)
 
 
@@ -140,7 +145,7 @@ def test_what_is_drawn_a_little_at_a_time_is_what_would_be_drawn_at_once(made: M
     drawn_ahead(made, 1, keep=True)
     drawing.forget_drawn()
     monkeypatch.setattr(drawing, "STEP_TOKENS", 1000)
-    ahead = drawing.Ahead(tasks, keep=False)
+    ahead = drawing.Ahead(wholes(tasks), keep=False)
     assert all(ahead.draw_some() for _ in range(5))
     assert ahead.finish(1) == expected.rows_of_pieces[1]
     while ahead.draw_some():
@@ -155,9 +160,65 @@ def test_what_is_drawn_a_little_at_a_time_is_what_would_be_drawn_at_once(made: M
     np.testing.assert_array_equal(found, all_rows(expected))
 
 
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(
+    tokens=st.lists(st.integers(0, 5000), min_size=1, max_size=6), lanes=st.integers(1, 9), workers=st.integers(1, 9),
+    kept=st.floats(0.05, 1),
+)  # fmt: skip
+def test_every_piece_is_drawn_by_the_worker_whose_lanes_train_its_middle(
+    tokens: list[int], lanes: int, workers: int, kept: float
+) -> None:
+    tasks = [part_of(index, size) for index, size in enumerate(tokens)]
+    rows = [int(kept * size) for size in tokens]
+    places = seat([Member(f"tcp://{worker}", "host", 1) for worker in range(min(lanes, workers))], lanes)
+    shares = drawing.share_out(tasks, rows, places)
+    drawn = []
+    for place, found in zip(places, shares, strict=True):
+        for share in found:
+            stop = share.task.pieces if share.stop is None else share.stop
+            for piece in range(share.first, stop):
+                drawn.append((share.task.part.index, piece))
+                before, size = sum(rows[: share.task.part.index]), rows[share.task.part.index]
+                middle = (before + size * (piece + 0.5) / share.task.pieces) / max(1, sum(rows))
+                assert place.first_lane - 1e-6 <= middle * lanes <= place.last_lane + 1e-6
+    assert drawn == [(task.part.index, piece) for task in tasks for piece in range(task.pieces)]
+    # With long sentences there are fewer pieces, never more; whoever has the last draws to the end.
+    ends = {share.task.part.index: share.stop for found in shares for share in found}
+    assert set(ends.values()) == {None}
+
+
+def part_of(index: int, tokens: int) -> drawing.DrawTask:
+    part = drawing.PartDraw(index, f"{index}.tokens.parquet", 5, True, index, 1)
+    return drawing.DrawTask(part, "shards", store.Part(name="words", bytes=0, sha256=""), drawing.most_pieces(tokens))
+
+
+def test_the_shares_of_several_workers_are_the_stream_and_only_what_others_drew_is_drawn_again(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected, tasks = drawn(made, 1), tasks_of(made, 1)
+    places = seat([Member(f"tcp://{worker}", "host", 1) for worker in range(5)], 5)
+    shares = drawing.share_out(tasks, drawn(made, 0).rows_of_parts(), places)
+    assert any(share.first > 0 for found in shares for share in found), "a part that two workers share"
+    rows: dict[int, tuple[int, ...]] = {task.part.index: () for task in tasks}
+    for found in shares:
+        ahead = drawing.Ahead(found, keep=True)
+        for index, share in enumerate(found):
+            rows[share.task.part.index] += ahead.finish(index)
+    assert tuple(rows.values()) == expected.rows_of_pieces
+    # As if this process were the second worker: the pieces of the others are gone.
+    own = {(share.task.part, piece) for share in shares[1] for piece in range(share.task.pieces)[share.first : share.stop]}
+    for key in drawing._drawn.keys() - own:
+        del drawing._drawn[key], drawing._kept_bytes[key]
+    begun: list[int] = []
+    begin = drawing._begin
+    monkeypatch.setattr(drawing, "_begin", lambda part, *rest: (begun.append(part.index), begin(part, *rest))[1])
+    np.testing.assert_array_equal(all_rows(replace(expected, tasks=tasks)), all_rows(expected))
+    assert len(begun) == 2 * (sum(map(len, expected.rows_of_pieces)) - len(own))
+
+
 def test_nothing_is_read_while_others_wait(made: Made) -> None:
     tasks = tasks_of(made, 1)
-    ahead = drawing.Ahead(tasks, keep=True)
+    ahead = drawing.Ahead(wholes(tasks), keep=True)
     assert not ahead.draw_some()
     ahead.finish(0)
     assert not ahead.draw_some()
