@@ -15,9 +15,9 @@ from typing import Any
 from numba import njit
 
 
-def compiled(function: Callable[..., Any]) -> Any:
-    """`njit(nogil=True, cache=True)`, compiled anew whenever a source file of the kernels differs."""
-    dispatcher: Any = njit(nogil=True, cache=True)(function)
+def compiled(function: Callable[..., Any], **options: Any) -> Any:
+    """`njit(nogil=True, cache=True, …)`, compiled anew whenever a source file of the kernels differs."""
+    dispatcher: Any = njit(nogil=True, cache=True, **options)(function)
     # Not part of Numba's documented interface, which has no word for this; a test sees to it that it works.
     index = dispatcher._cache._cache_file
     index._source_stamp = (index._source_stamp, _digest_of_sources())
