@@ -17,7 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from throughput import GENSIM, SETTINGS, THREADS
+from throughput import GENSIM, SETTINGS, THREADS, without_long_lines
 
 from pipeline.word2vec_format import read_word2vec
 from w2v_core import evaluation
@@ -79,12 +79,11 @@ def main() -> None:
     found: dict[str, dict[str, list[float]]] = {}
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)
+        corpus = without_long_lines(given.corpus, place)
         for seed in range(1, given.seeds + 1):
-            runs = {"ours": lambda seed=seed: train_ours(given.corpus, given.size, seed, given.lanes, given.alpha, place)}
+            runs = {"ours": lambda seed=seed: train_ours(corpus, given.size, seed, given.lanes, given.alpha, place)}
             for alpha in (0.025, 0.05):
-                runs[f"gensim α={alpha}"] = lambda seed=seed, alpha=alpha: train_gensim(
-                    given.corpus, given.size, seed, alpha, place
-                )
+                runs[f"gensim α={alpha}"] = lambda seed=seed, alpha=alpha: train_gensim(corpus, given.size, seed, alpha, place)
             for name, train in runs.items():
                 scores = score(train(), given.eval)
                 print(f"seed {seed}  {name:<14} " + "  ".join(f"{key} {value:.4f}" for key, value in scores.items()), flush=True)
