@@ -120,7 +120,13 @@ def test_a_server_that_never_answers_delays_the_end_by_the_timeout_and_no_more(w
         assert tracker.process.poll() is not None, "no shipper is left behind with a server that does not answer"
 
 
-_UI = "import sys; from pipeline.ui import serve_ui; sys.exit(serve_ui(sys.argv[1]))"
+# Ctrl-C as in a terminal: where a shell started the tests in the background, they and their children ignore it.
+_UI = """
+import signal, sys
+from pipeline.ui import serve_ui
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.exit(serve_ui(sys.argv[1]))
+"""
 
 
 @pytest.mark.slow
