@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, groupby, pairwise
+from itertools import accumulate, groupby, islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -225,7 +225,7 @@ class Ahead:
         reach("ahead", f"{part.epoch}.{part.index}")
         tokens = _tokens_of(share.task, keep=self._keep)
         rows = []
-        for piece, cut in list(enumerate(cut_sentences(tokens.sentence_ends_S)))[share.first : share.stop]:
+        for piece, cut in islice(enumerate(cut_sentences(tokens.sentence_ends_S)), share.first, share.stop):
             drawing = _begin(part, tokens, cut)
             while drawing.advance(STEP_TOKENS):
                 yield

@@ -1,7 +1,9 @@
 """An epoch's stream as the lanes read it: units that are loaded one by one, and any range of their rows.
 
-first epoch     the files of shards/, mapped where they lie: `MappedShards`
-later epochs    pieces that the workers draw: `DrawnStream`
+    first epoch     the files of shards/, mapped where they lie: `MappedShards`
+    later epochs    pieces that the workers draw: `DrawnStream`
+
+`Rows` gives a lane its rows by their position in the epoch, with the context around them, wherever units begin and end.
 """
 
 from __future__ import annotations
