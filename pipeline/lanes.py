@@ -30,7 +30,7 @@ from pipeline.memory import HELD_TOKENS
 from pipeline.residency import Residency
 from pipeline.rounds import EpochPlan, Round, Stint
 from w2v_core.kernels import Kernels, fill_initial, load_kernels, padded_size
-from w2v_core.sampler import stream_seed
+from w2v_core.sampler import stream_seed, word_rates
 
 BLOCK_BYTES = 16 << 20
 """Size of one file of a checkpoint: large enough to write fast, small enough to share the work between workers."""
@@ -55,6 +55,8 @@ class RoundTask:
     stream: streams.Source
     """The epoch's."""
     noise_table: str
+    words: str
+    """The vocabulary's table."""
     checkpoint_before: str | None
     """Directory of the last checkpoint; None = the initial parameters."""
     checkpoint_round: int
@@ -200,6 +202,7 @@ def _train_stints(
 ) -> tuple[list[StepLoss], float, float]:
     """(losses, seconds of training, seconds of merging) of the round."""
     noise_table = kernels.to_device(np.load(task.noise_table, allow_pickle=False))
+    rates_V = kernels.to_device(_word_rates(task))
     rows, held = streams.Rows(task.stream, halo=task.window), task.round.first
     # The same steps in every worker, so that all lanes load at the same time.
     steps = max(1, HELD_TOKENS * task.train.lanes * task.plan.schedule.steps // max(1, task.plan.kept_tokens))
@@ -215,7 +218,7 @@ def _train_stints(
                 group.meanwhile = ahead.draw_some
         started = time.perf_counter()
         losses += group.spread(
-            lambda lane, stint=stint: _train_lane(resident.lanes[lane], task, kernels, noise_table, rows, lane, stint),  # type: ignore[misc]
+            lambda lane, stint=stint: _train_lane(resident.lanes[lane], task, kernels, noise_table, rates_V, rows, lane, stint),  # type: ignore[misc]
             group.lanes,
         )
         trained = time.perf_counter()
@@ -225,6 +228,12 @@ def _train_stints(
         merge_seconds += time.perf_counter() - trained
     group.meanwhile = nothing_to_do
     return losses, train_seconds, merge_seconds - ahead.seconds
+
+
+def _word_rates(task: RoundTask) -> NDArray[np.float32]:
+    words = store.read_table(Path(task.words), columns=("count", "keep_probability"))
+    counts_V, keep_V = (store.numbers(words[column]) for column in ("count", "keep_probability"))
+    return word_rates(counts_V, keep_V, task.train.alpha_exponent)
 
 
 def _stretches(losses: list[StepLoss], a_round: Round) -> tuple[StepLoss, ...]:
@@ -239,7 +248,7 @@ def _stretches(losses: list[StepLoss], a_round: Round) -> tuple[StepLoss, ...]:
 
 
 def _train_lane(
-    parameters: Matrices, task: RoundTask, kernels: Kernels, noise_table: NDArray[np.uint64],
+    parameters: Matrices, task: RoundTask, kernels: Kernels, noise_table: NDArray[np.uint64], rates_V: NDArray[np.float32],
     rows: streams.Rows, lane: int, stint: Stint,
 ) -> StepLoss:  # fmt: skip
     reach("step", f"{task.plan.epoch}.{stint.first}.{lane}")
@@ -249,7 +258,7 @@ def _train_lane(
         w_in_VD, w_out_VD, stream.tokens_N, stream.left_N, stream.right_N, start, stop, noise_table,
         model=task.train.model, gradient=task.train.gradient, negative=task.train.negative,
         alpha_start=stint.alpha_start, alpha_end=stint.alpha_end,
-        seed=stream_seed(task.seed, _SEED_PATH, 1, task.plan.epoch, stint.first, lane),
+        seed=stream_seed(task.seed, _SEED_PATH, 1, task.plan.epoch, stint.first, lane), rates_V=rates_V,
     )  # fmt: skip
     if not np.isfinite(result.loss_sum):
         raise DivergedError(

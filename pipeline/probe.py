@@ -153,6 +153,7 @@ def _kernel_sample(train: Train, kernels: Kernels) -> list[NDArray[np.float32]]:
     """Both matrices after two lanes each trained their own tokens and were merged."""
     tokens_N, left_N, right_N = _stream()
     cells = mix64(_SEED + 1, np.arange(WORDS, dtype=np.uint64))
+    rates_V = (np.arange(1, WORDS + 1) / np.float32(WORDS)).astype(np.float32)
     noise_table = cells >> np.uint64(32) << np.uint64(32) | cells % np.uint64(WORDS)
     base = initial_parameters(WORDS, train.vector_size, _SEED)
     lanes = [tuple(matrix.copy() for matrix in base) for _ in range(2)]
@@ -160,7 +161,7 @@ def _kernel_sample(train: Train, kernels: Kernels) -> list[NDArray[np.float32]]:
         kernels.train_slice(
             w_in_VD, w_out_VD, tokens_N, left_N, right_N, lane * TOKENS, (lane + 1) * TOKENS, noise_table,
             model=train.model, gradient=train.gradient, negative=train.negative, alpha_start=_ALPHA, alpha_end=_ALPHA / 2,
-            seed=_SEED + lane,
+            seed=_SEED + lane, rates_V=rates_V,
         )  # fmt: skip
     for matrix in (0, 1):
         kernels.merge_rows(base[matrix], [lane[matrix] for lane in lanes], train.merge)

@@ -291,6 +291,7 @@ def _round_tasks(
             window=training.config.shards.window,
             stream=epochs.of(plan.epoch),
             noise_table=str(training.vocab.path(vocabulary.NOISE_TABLE)),
+            words=str(training.vocab.path(vocabulary.WORDS)),
             checkpoint_before=str(checkpoint.directory) if checkpoint else None,
             checkpoint_round=int(checkpoint.manifest.totals["round"]) if checkpoint else -1,
             checkpoint_after=str(_checkpoint_directory(training, round_plan.round)) if round_plan.checkpoint else None,

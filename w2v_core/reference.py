@@ -19,6 +19,9 @@ the order they were drawn, by −α·Σe·h over the group. The gradient g = Σ 
 group of the block every context row of W_in moves by −α·Σg over the targets it served (`word2vec`, what word2vec.c and
 gensim do) or by −α·Σg/n (`exact`, the derivative of the mean of n rows). A target without context is not trained.
 
+**Rates.** What moves a row of either matrix is multiplied by its word's rate (`sampler.word_rates`): rare words are trained
+seldom and move further each time. With rates of 1 this is word2vec.c's update.
+
 **Skip-gram.** One example is a pair (target, context word). As in word2vec.c and gensim the *context* word's row of W_in
 predicts the *target*, whose row of W_out has label 1. Slot c of a group is the c-th context word (left to right) of each
 of its targets that has one; its pairs share K noise words and are trained as above, but with h = the row of W_in as it
@@ -59,7 +62,7 @@ def train_slice(
     w_in_VD: Rows, w_out_VD: Rows, tokens_N: NDArray[np.int32], left_N: NDArray[np.uint8], right_N: NDArray[np.uint8],
     start: int, stop: int, noise_table: NDArray[np.uint64], *,
     model: Literal["cbow", "skipgram"], gradient: Literal["word2vec", "exact"],
-    negative: int, alpha_start: float, alpha_end: float, seed: int,
+    negative: int, alpha_start: float, alpha_end: float, seed: int, rates_V: NDArray[np.float32],
 ) -> tuple[float, int]:  # fmt: skip
     """(sum of the losses, number of examples) after training the targets [start, stop) in place; both matrices float64."""
     loss, examples = 0.0, 0
@@ -73,7 +76,7 @@ def train_slice(
             if model == "cbow":
                 noise = noise_words(noise_table, seed, (block * GROUPS + group) * negative, negative)
                 group_examples = [Example(int(tokens_N[i]), w_in_VD[tokens_N[contexts[i]]].mean(0)) for i in members]
-                group_loss, gradients = train_group(w_out_VD, group_examples, noise, alpha)
+                group_loss, gradients = train_group(w_out_VD, group_examples, noise, alpha, rates_V)
                 for i, gradient_D in zip(members, gradients, strict=True):
                     scale = 1.0 if gradient == "word2vec" else 1.0 / len(contexts[i])
                     for position in contexts[i]:
@@ -84,16 +87,18 @@ def train_slice(
                 pairs = [(i, contexts[i][slot]) for i in members if slot < len(contexts[i])]
                 noise = noise_words(noise_table, seed, ((block * GROUPS + group) * SLOTS + slot) * negative, negative)
                 group_examples = [Example(int(tokens_N[i]), w_in_VD[tokens_N[position]].copy()) for i, position in pairs]
-                group_loss, gradients = train_group(w_out_VD, group_examples, noise, alpha)
+                group_loss, gradients = train_group(w_out_VD, group_examples, noise, alpha, rates_V)
                 for (_, position), gradient_D in zip(pairs, gradients, strict=True):
-                    w_in_VD[tokens_N[position]] -= alpha * gradient_D
+                    w_in_VD[tokens_N[position]] -= alpha * float(rates_V[tokens_N[position]]) * gradient_D
                 loss, examples = loss + group_loss, examples + len(pairs)
         for position in sorted(change_in):
-            w_in_VD[tokens_N[position]] += change_in[position]
+            w_in_VD[tokens_N[position]] += float(rates_V[tokens_N[position]]) * change_in[position]
     return loss, examples
 
 
-def train_group(w_out_VD: Rows, examples: list[Example], noise_K: list[int], alpha: float) -> tuple[float, list[Rows]]:
+def train_group(
+    w_out_VD: Rows, examples: list[Example], noise_K: list[int], alpha: float, rates_V: NDArray[np.float32]
+) -> tuple[float, list[Rows]]:
     """(loss, gradient by the hidden row of each example) of one group; W_out moves, after all of it was read."""
     loss = 0.0
     gradients: list[Rows] = []
@@ -115,7 +120,7 @@ def train_group(w_out_VD: Rows, examples: list[Example], noise_K: list[int], alp
             noise_changes[k] -= alpha * error * example.hidden_D
         gradients.append(gradient_D)
     for word, change_D in [*changes, *zip(noise_K, noise_changes, strict=True)]:
-        w_out_VD[word] += change_D
+        w_out_VD[word] += float(rates_V[word]) * change_D
     return loss, gradients
 
 

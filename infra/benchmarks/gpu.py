@@ -72,6 +72,7 @@ def tokens_per_second(kernels: Any, corpus: Corpus, stream: Stream, size: int, r
     """Rates of `repeats` slices after one that is not counted, all of one training at a small α."""
     w_in, w_out = (kernels.to_device(matrix) for matrix in initial_parameters(len(corpus.words), size, seed=1))
     table = kernels.to_device(noise_table(corpus.counts_V, NS_EXPONENT))
+    rates_V = kernels.to_device(np.ones(len(corpus.words), np.float32))
     targets = min(TIMED_SLICE if options.get("mode") != "sequential" else TIMED_SLICE // 16, len(stream))
     rates = []
     for repeat in range(repeats + 1):
@@ -79,7 +80,8 @@ def tokens_per_second(kernels: Any, corpus: Corpus, stream: Stream, size: int, r
         before = time.perf_counter()
         kernels.train_slice(
             w_in, w_out, stream.tokens_N, stream.left_N, stream.right_N, start, start + targets, table,
-            model="cbow", gradient="word2vec", negative=NEGATIVE, alpha_start=0.01, alpha_end=0.01, seed=repeat, **options,
+            model="cbow", gradient="word2vec", negative=NEGATIVE, alpha_start=0.01, alpha_end=0.01, seed=repeat,
+            rates_V=rates_V, **options,
         )  # fmt: skip
         rates.append(targets / (time.perf_counter() - before))
     return rates[1:]
@@ -108,11 +110,12 @@ def train_epochs(kernels: Any, corpus: Corpus, size: int, **options: Any) -> Any
     """W_in on the host after EPOCHS epochs on the device."""
     w_in, w_out = (kernels.to_device(matrix) for matrix in initial_parameters(len(corpus.words), size, seed=1))
     table = kernels.to_device(noise_table(corpus.counts_V, NS_EXPONENT))
+    rates_V = kernels.to_device(np.ones(len(corpus.words), np.float32))
     for stream, start, stop, alpha_start, alpha_end, seed in slices(corpus, WINDOW, EPOCHS):
         result = kernels.train_slice(
             w_in, w_out, stream.tokens_N, stream.left_N, stream.right_N, start, stop, table,
             model="cbow", gradient="word2vec", negative=NEGATIVE,
-            alpha_start=alpha_start, alpha_end=alpha_end, seed=seed, **options,
+            alpha_start=alpha_start, alpha_end=alpha_end, seed=seed, rates_V=rates_V, **options,
         )  # fmt: skip
         if not np.isfinite(result.loss_sum):
             break

@@ -206,6 +206,7 @@ def simulate(
             result = kernels.train_slice(
                 w_in_VD, w_out_VD, stream.tokens_N, stream.left_N, stream.right_N, start, stop, table,
                 model="cbow", gradient="word2vec", negative=negative, alpha_start=alpha_start, alpha_end=alpha_end, seed=seed,
+                rates_V=np.ones(len(corpus.words), np.float32),
             )  # fmt: skip
             loss = result.loss_sum / max(result.examples, 1)
             continue

@@ -134,7 +134,7 @@ def kernel_step(backend: Any, tokens: Any, counts: Any) -> Step:
     def step(number: int) -> int:
         start = number * examples % (len(tokens) - examples)
         kernels.train_slice(
-            w_in, w_out, tokens, left, right, start, start + examples, table,
+            w_in, w_out, tokens, left, right, start, start + examples, table, rates_V=np.ones(len(counts), np.float32),
             model="cbow", gradient="exact", negative=NEGATIVE, alpha_start=RATE, alpha_end=RATE, seed=number,
         )  # fmt: skip
         return examples

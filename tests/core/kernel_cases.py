@@ -52,6 +52,7 @@ def random_case(
     options: dict[str, Any] = {
         "model": model, "gradient": gradient, "negative": negative,
         "alpha_start": 0.05, "alpha_end": 0.02, "seed": int(generator.integers(1 << 62)),
+        "rates_V": generator.uniform(0.3, 2.0, vocab_size).astype(np.float32),
     }  # fmt: skip
     thresholds = generator.integers(0, 1 << 32, vocab_size).astype(np.uint64)
     table = thresholds << np.uint64(32) | always(generator.integers(0, vocab_size, vocab_size))

@@ -212,7 +212,8 @@ def test_concurrent_training_equals_the_definition_where_warps_happen_to_run_in_
 def test_concurrent_training_in_any_order_stays_near_the_definition(directory: Path, model: str) -> None:
     # 700 words: side by side, groups rarely meet, so what order changes is of second order.
     case = random_case(7, rows=300, vocab_size=700, model=model, window=3)
-    case = dataclasses.replace(case, noise_table=always(range(512)))
+    rates_V = np.resize(np.array([0.5, 1.0], np.float32), 700)
+    case = dataclasses.replace(case, noise_table=always(range(512)), options=case.options | {"rates_V": rates_V})
     kernels = CpuCuda(CpuDevice(directory, schedule=3), mode="concurrent", thread_blocks=2)
     w_in_VD, w_out_VD, result = train(kernels, case)
     expected_in, expected_out, loss, examples = _defined(case)
@@ -312,10 +313,11 @@ def test_device_arrays_are_trained_in_place_and_host_arrays_are_copied_back(dire
     expected = train(kernels, case)
     to_device, to_host = kernels.device.to_device, kernels.device.to_host
     fields = ("w_in_VD", "w_out_VD", "tokens_N", "left_N", "right_N", "noise_table")
-    on_device = dataclasses.replace(case, **{name: to_device(getattr(case, name)) for name in fields})
+    options = {**case.options, "rates_V": to_device(case.options["rates_V"])}
+    on_device = dataclasses.replace(case, options=options, **{name: to_device(getattr(case, name)) for name in fields})
     result = kernels.train_slice(
         on_device.w_in_VD, on_device.w_out_VD, on_device.tokens_N, on_device.left_N, on_device.right_N, 0, 60,
-        on_device.noise_table, **case.options,
+        on_device.noise_table, **on_device.options,
     )  # fmt: skip
     assert result == expected[2]
     np.testing.assert_array_equal(to_host(on_device.w_in_VD), expected[0])

@@ -74,6 +74,7 @@ def zipf_case(rows: int, model: str) -> Case:
     w_in_VD, w_out_VD = initial_parameters(2000, 100, seed=1)
     table = noise_table(np.bincount(tokens_N, minlength=2000).astype(np.int64), 0.75)
     options = {"model": model, "gradient": "word2vec", "negative": 5, "alpha_start": 0.05, "alpha_end": 0.02, "seed": 3}
+    options["rates_V"] = np.ones(2000, np.float32)
     return Case(w_in_VD, w_out_VD, tokens_N, left_N, right_N, 0, len(tokens_N), table, options)
 
 

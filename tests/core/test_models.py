@@ -102,6 +102,7 @@ def test_a_step_of_layered_cbow_is_the_reference_step_of_each_example_added_up(p
         example_loss, examples = reference.train_slice(
             *moved, TOKENS, LEFT, RIGHT, position, position + 1, table_that_draws(noise_K, seed=1),
             model="cbow", gradient="exact", negative=len(noise_K), alpha_start=alpha, alpha_end=alpha, seed=1,
+            rates_V=np.ones(len(start[0]), np.float32),
         )  # fmt: skip
         assert examples == 1
         losses.append(example_loss)

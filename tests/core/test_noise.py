@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from w2v_core.kernels.numpy_kernels import draw_noise
-from w2v_core.sampler import mix64, noise_distribution, noise_table, noise_word, random_bits, stream_seed
+from w2v_core.sampler import mix64, noise_distribution, noise_table, noise_word, random_bits, stream_seed, word_rates
 
 
 def test_draws_are_splitmix64() -> None:
@@ -47,6 +47,39 @@ def _zipf_counts(words: int) -> np.ndarray:
 def test_distribution_is_counts_to_the_exponent() -> None:
     np.testing.assert_allclose(noise_distribution(np.array([16, 1, 0]), 0.75), [8 / 9, 1 / 9, 0.0])
     np.testing.assert_allclose(noise_distribution(np.array([16, 1, 0]), 0.0), [0.5, 0.5, 0.0])
+
+
+def test_rare_words_have_higher_rates_and_a_kept_occurrence_has_rate_one_on_average() -> None:
+    counts_V = _zipf_counts(1000)
+    keep_V = np.minimum(1.0, 2000 / counts_V)
+    rates_V = word_rates(counts_V, keep_V, 0.3)
+    assert rates_V.dtype == np.float32
+    assert np.all(np.diff(rates_V) >= 0)
+    np.testing.assert_allclose(rates_V[:-1] / rates_V[-1], (counts_V[:-1] / counts_V[-1]) ** -0.3, rtol=2e-3)
+    assert np.average(rates_V, weights=counts_V * keep_V) == pytest.approx(1.0, rel=1e-3)
+
+
+@pytest.mark.parametrize("exponent", [0.0, 1.0])
+def test_rates_are_one_where_words_or_the_exponent_make_no_difference(exponent: float) -> None:
+    counts_V = _zipf_counts(50) if exponent == 0.0 else np.full(50, 7)
+    assert np.all(word_rates(counts_V, np.ones(50), exponent) == 1.0)
+
+
+def test_rates_are_coarse_enough_to_be_the_same_on_every_processor() -> None:
+    counts_V = _zipf_counts(67_873)
+    rates_V = word_rates(counts_V, np.ones(len(counts_V)), 0.3).astype(np.float64)
+    assert np.all(rates_V * 4096 == np.rint(rates_V * 4096))
+    # Far from halfway between two of them compared with what the last bits of powers and sums can do.
+    exact = counts_V**-0.3
+    exact *= counts_V.sum() / (counts_V @ exact)
+    assert np.min(np.abs(np.abs(exact * 4096 - np.rint(exact * 4096)) - 0.5)) > 1e-9
+
+
+def test_rates_of_words_that_never_occur_are_refused() -> None:
+    with pytest.raises(ValueError, match="expected a count >= 1 for each word, found 0"):
+        word_rates(np.array([3, 0]), np.ones(2), 0.3)
+    with pytest.raises(ValueError, match="found no word"):
+        word_rates(np.array([], np.int64), np.ones(0), 0.3)
 
 
 def _probabilities(table: np.ndarray) -> np.ndarray:

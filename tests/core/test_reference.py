@@ -1,4 +1,4 @@
-"""The definition itself: its updates are the gradient of its loss, on every branch."""
+"""The definition itself: its updates are the gradient of its loss times the words' rates, on every branch."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from w2v_core import reference
 V, D = 5, 3
 ALPHA = 1e-3
 STEP = 1e-5
+RATES_V = np.array([0.5, 1.0, 2.0, 0.25, 3.0], np.float32)
 
 
 Model = Literal["cbow", "skipgram"]
@@ -42,7 +43,7 @@ BRANCHES = {
 
 @pytest.mark.parametrize("model", ["cbow", "skipgram"])
 @pytest.mark.parametrize("branch", BRANCHES)
-def test_exact_updates_are_minus_alpha_times_the_two_sided_finite_difference_of_the_loss(branch: str, model: Model) -> None:
+def test_exact_updates_are_minus_the_rate_times_the_two_sided_finite_difference_of_the_loss(branch: str, model: Model) -> None:
     tokens, left, right, noise = BRANCHES[branch]
     tokens_N, left_N, right_N = _stream(tokens, left, right)
     if model == "skipgram":
@@ -57,6 +58,7 @@ def test_exact_updates_are_minus_alpha_times_the_two_sided_finite_difference_of_
         loss, _ = reference.train_slice(
             a, b, tokens_N, left_N, right_N, 0, len(tokens_N), table,
             model=model, gradient="exact", negative=3, alpha_start=alpha, alpha_end=alpha, seed=11,
+            rates_V=RATES_V,
         )  # fmt: skip
         return loss
 
@@ -71,7 +73,7 @@ def test_exact_updates_are_minus_alpha_times_the_two_sided_finite_difference_of_
                 losses.append(run(*shifted, 0.0))
             slope = (losses[0] - losses[1]) / (2 * STEP)
             step = moved[matrix][index] - (w_in, w_out)[matrix][index]
-            assert step == pytest.approx(-ALPHA * slope, abs=1e-9 * ALPHA + 1e-11), (matrix, index)
+            assert step == pytest.approx(-ALPHA * float(RATES_V[index[0]]) * slope, abs=1e-9 * ALPHA + 1e-11), (matrix, index)
 
 
 def test_word2vec_gradient_moves_each_context_row_by_n_times_the_exact_one() -> None:
@@ -84,7 +86,7 @@ def test_word2vec_gradient_moves_each_context_row_by_n_times_the_exact_one() -> 
         w_in, w_out = start.copy()
         reference.train_slice(
             w_in, w_out, tokens_N, left_N, right_N, 0, 5, np.array([4, 0], np.int32),
-            model="cbow", gradient=gradient, negative=2, alpha_start=0.1, alpha_end=0.1, seed=1,
+            model="cbow", gradient=gradient, negative=2, alpha_start=0.1, alpha_end=0.1, seed=1, rates_V=RATES_V,
         )  # fmt: skip
         changes[gradient] = (w_in - start[0], w_out - start[1])
     np.testing.assert_allclose(changes["word2vec"][0], 3 * changes["exact"][0], atol=1e-15)
@@ -99,7 +101,7 @@ def test_targets_without_context_and_empty_slices_train_nothing(model: Model) ->
     for stop in (3, 0):
         loss, examples = reference.train_slice(
             matrices[0], matrices[1], tokens_N, left_N, right_N, 0, stop, np.array([0, 4], np.int32),
-            model=model, gradient="exact", negative=2, alpha_start=0.1, alpha_end=0.1, seed=1,
+            model=model, gradient="exact", negative=2, alpha_start=0.1, alpha_end=0.1, seed=1, rates_V=RATES_V,
         )  # fmt: skip
         assert (loss, examples) == (0.0, 0)
     np.testing.assert_array_equal(matrices, before)
@@ -111,15 +113,15 @@ def test_one_cbow_target_by_hand() -> None:
     tokens_N, left_N, right_N = _stream([1, 0, 2], [0, 1, 0], [0, 1, 0])
     loss, examples = reference.train_slice(
         w_in, w_out, tokens_N, left_N, right_N, 0, 3, np.array([1, 1], np.int32),
-        model="cbow", gradient="word2vec", negative=1, alpha_start=0.1, alpha_end=0.1, seed=1,
+        model="cbow", gradient="word2vec", negative=1, alpha_start=0.1, alpha_end=0.1, seed=1, rates_V=RATES_V[:3],
     )  # fmt: skip
     target_error = 1 / (1 + math.exp(-1.0)) - 1
     noise_error = 1 / (1 + math.exp(0.5))
     assert examples == 1
     assert loss == pytest.approx(math.log(1 + math.exp(-1.0)) + math.log(1 + math.exp(-0.5)))
-    np.testing.assert_allclose(w_out[:, 0], [0.5 - 0.1 * target_error * 2, -0.25 - 0.1 * noise_error * 2, 7.0])
+    np.testing.assert_allclose(w_out[:, 0], [0.5 - 0.5 * 0.1 * target_error * 2, -0.25 - 0.1 * noise_error * 2, 7.0])
     step = 0.1 * (target_error * 0.5 + noise_error * -0.25)
-    np.testing.assert_allclose(w_in[:, 0], [9.0, 1.0 - step, 3.0 - step])
+    np.testing.assert_allclose(w_in[:, 0], [9.0, 1.0 - step, 3.0 - 2.0 * step])
 
 
 @pytest.mark.parametrize("model", ["cbow", "skipgram"])
@@ -130,7 +132,7 @@ def test_noise_equal_to_the_target_is_skipped_in_loss_and_updates(model: Model) 
     before = w_out.copy()
     loss, _ = reference.train_slice(
         w_in, w_out, tokens_N, left_N, right_N, 0, 2, np.array([2, 2], np.int32),
-        model=model, gradient="exact", negative=4, alpha_start=0.1, alpha_end=0.1, seed=1,
+        model=model, gradient="exact", negative=4, alpha_start=0.1, alpha_end=0.1, seed=1, rates_V=RATES_V,
     )  # fmt: skip
     assert loss == pytest.approx(math.log1p(math.exp(-logit)))
     np.testing.assert_array_equal(np.flatnonzero((w_out != before).any(1)), [2])

@@ -36,13 +36,13 @@ class Apart:
     def to_device(self, array: Any) -> Any:
         if isinstance(array, CpuArray):
             return array
-        self.sent += array.nbytes * (array.dtype == np.float32)
+        self.sent += array.nbytes * (array.dtype == np.float32 and array.ndim == 2)
         return array.copy().view(CpuArray)
 
     def to_host(self, array: Any) -> Any:
         if not isinstance(array, CpuArray):
             return array
-        self.fetched += array.nbytes * (array.dtype == np.float32)
+        self.fetched += array.nbytes * (array.dtype == np.float32 and array.ndim == 2)
         return np.array(array, subok=False)
 
     def train_slice(self, w_in_VD: Any, w_out_VD: Any, *arguments: Any, **options: Any) -> Any:

@@ -6,6 +6,7 @@ What is computed is defined by `w2v_core.reference`; a backend may round differe
     tokens_N            int32 (N,), word ids 0 … V−1
     left_N, right_N     uint8 (N,), context rows before and after each row; inside the stream for every trained target
     noise_table         uint64 (T,), the cells of `sampler.noise_table`
+    rates_V             float32 (V,), `sampler.word_rates`: what α is multiplied by where a word's rows move
     start, stop         targets trained; rows outside are read as context only
 
     numpy_kernels.py   plain array operations            cupy_kernels.py    GPUs: cuda_slices.py, cuda/*.cu
@@ -62,6 +63,7 @@ class Kernels(Protocol):
         tokens_N: NDArray[np.int32], left_N: NDArray[np.uint8], right_N: NDArray[np.uint8],
         start: int, stop: int, noise_table: NDArray[np.uint64], *,
         model: Model, gradient: Gradient, negative: int, alpha_start: float, alpha_end: float, seed: int,
+        rates_V: NDArray[np.float32],
     ) -> SliceResult:  # fmt: skip
         """Trains the targets [start, stop) in place; α falls linearly, block by block, from alpha_start to alpha_end.
 
@@ -166,12 +168,13 @@ def check_slice(
     w_in_VD: FloatRows, w_out_VD: FloatRows,
     tokens_N: NDArray[np.int32], left_N: NDArray[np.uint8], right_N: NDArray[np.uint8],
     start: int, stop: int, noise_table: NDArray[np.uint64],
-    *, model: str, gradient: str, negative: int, alpha_start: float, alpha_end: float,
+    *, model: str, gradient: str, negative: int, alpha_start: float, alpha_end: float, rates_V: NDArray[np.float32],
 ) -> None:  # fmt: skip
     """Raises if shapes, dtypes or options break the contract. Word ids and spans are checked by `check_stream`."""
     named: list[tuple[str, NDArray[Any], type[np.generic], int]] = [
         ("w_in_VD", w_in_VD, np.float32, 2), ("w_out_VD", w_out_VD, np.float32, 2), ("tokens_N", tokens_N, np.int32, 1),
         ("left_N", left_N, np.uint8, 1), ("right_N", right_N, np.uint8, 1), ("noise_table", noise_table, np.uint64, 1),
+        ("rates_V", rates_V, np.float32, 1),
     ]  # fmt: skip
     for name, array, dtype, dimensions in named:
         if array.dtype != dtype or array.ndim != dimensions or not array.flags.c_contiguous:
@@ -191,8 +194,11 @@ def check_slice(
         raise ValueError(f"expected a stream of equal columns, found {len(tokens_N)}, {len(left_N)}, {len(right_N)} rows")
     if not 0 <= start <= stop <= len(tokens_N):
         raise ValueError(f"expected 0 <= start <= stop <= {len(tokens_N)}, found start {start}, stop {stop}")
-    if not len(noise_table):
-        raise ValueError("noise_table: expected one cell for each word, found none")
+    if len(rates_V) != len(w_in_VD) or not len(noise_table):
+        raise ValueError(
+            f"expected a noise_table with cells and a rate in rates_V for each of {len(w_in_VD)} words, "
+            f"noise_table: found {len(noise_table) or 'none'}, rates_V: found {len(rates_V)}"
+        )
     if model not in ("cbow", "skipgram") or gradient not in ("word2vec", "exact"):
         raise ValueError(
             f"expected model cbow or skipgram and gradient word2vec or exact, found model {model!r}, gradient {gradient!r}"

@@ -58,16 +58,17 @@ def sum_windows(
     _in_registers(e, row_bytes, walk)
 
 
-@operation(11)
+@operation(12)
 def move_context(
     e: Emitter, begins: Value, ends: Value, to_changes: Value, gradients: Value, ahead: Value, targets: Value,
-    changes: Value, owns: Value, rows: Value, count: Value, row_bytes: Value,
+    changes: Value, owns: Value, rows: Value, rates: Value, count: Value, row_bytes: Value,
 ) -> None:  # fmt: skip
-    """begin t += gradient t; end t −= gradient t; then, in order, total += change j; row j += total − own j; change j = 0.
+    """begin t += gradient t; end t −= gradient t; then, in order, total += change j; row j += rate j · (total − own j);
+    change j = 0.
 
-    All are arrays of addresses; begins and ends lie `to_changes` bytes before the changes they stand for. Row j is taken
-    after target j, the rows from `targets` up to `count` after the last: nothing is added to their changes any more. `ahead`
-    are rows to ask for, one a target.
+    All but the rates, float32, are arrays of addresses; begins and ends lie `to_changes` bytes before the changes they stand
+    for. Row j is taken after target j, the rows from `targets` up to `count` after the last: nothing is added to their
+    changes any more. `ahead` are rows to ask for, one a target.
     """
 
     def walk(offset: Value, wide: int) -> None:
@@ -75,11 +76,12 @@ def move_context(
 
         def move_row(index: Value, sums: Sequence[Value]) -> list[Value]:
             change, own, row = (e.load_address(addresses, index) for addresses in (changes, owns, rows))
+            rate = e.broadcast(rates, e.builder.shl(index, e.integer(2)))
             sums = [e.builder.fadd(total, e.load(change, at[v])) for v, total in enumerate(sums)]
             for v, total in enumerate(sums):
                 e.store(e.splat(0.0), change, at[v])
                 moved = e.builder.fsub(total, e.load(own, at[v]))
-                e.store(e.builder.fadd(e.load(row, at[v]), moved), row, at[v])
+                e.store(e.fma(rate, moved, e.load(row, at[v])), row, at[v])
             return sums
 
         with e.loop(e.integer(0), targets, 1, [e.splat(0.0)] * wide) as following:

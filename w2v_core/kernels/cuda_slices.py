@@ -99,18 +99,19 @@ def train_slice(
     device: Device, w_in_VD: Array, w_out_VD: Array, tokens_N: Array, left_N: Array, right_N: Array,
     start: int, stop: int, noise_table: Array, *,
     model: Model, gradient: Gradient, negative: int, alpha_start: float, alpha_end: float, seed: int,
-    mode: Mode = "concurrent", thread_blocks: int | None = None,
+    rates_V: Array, mode: Mode = "concurrent", thread_blocks: int | None = None,
 ) -> SliceResult:  # fmt: skip
     """`Kernels.train_slice` on a device; arrays in host memory are copied there, and the parameters back.
 
     Raises as the contract says, and ValueError for more noise words than shared memory holds, an unknown mode or fewer
     than one thread block.
     """
-    arrays = (w_in_VD, w_out_VD, tokens_N, left_N, right_N, noise_table)
-    w_in, w_out, tokens, left, right, table = (cast(Any, _Described.of(array)) for array in arrays)
+    arrays = (w_in_VD, w_out_VD, tokens_N, left_N, right_N, noise_table, rates_V)
+    w_in, w_out, tokens, left, right, table, rates = (cast(Any, _Described.of(array)) for array in arrays)
     check_slice(
         w_in, w_out, tokens, left, right, start, stop, table,
         model=model, gradient=gradient, negative=negative, alpha_start=alpha_start, alpha_end=alpha_end,
+        rates_V=rates,
     )  # fmt: skip
     _check_mode(mode, thread_blocks)
     vocab_size, row_floats = w_in_VD.shape
@@ -126,7 +127,8 @@ def train_slice(
     losses, examples = (device.to_device(np.zeros(blocks * THREADS // WARP, dtype)) for dtype in (np.float64, np.int64))
     common = [
         *parameters, stream.tokens, stream.left, stream.right, np.int64(stream.start), np.int64(stream.stop),
-        *_noise(device, noise_table, vocab_size, seed), report, np.float64(alpha_start), np.float64(alpha_end),
+        *_noise(device, noise_table), rates_V if device.owns(rates_V) else device.to_device(rates_V),
+        *_vocabulary(vocab_size, seed), report, np.float64(alpha_start), np.float64(alpha_end),
     ]  # fmt: skip
     sequential = np.int32(mode == "sequential")
     if model == "cbow":
@@ -184,7 +186,7 @@ def mark_touched(
     device.launch("mark_read", ANY_BUILD, _grid(device, last - first), THREADS, 0, read)
     arguments = [
         marks_out, stream.tokens, stream.left, stream.right, np.int64(stream.start), np.int64(stream.stop),
-        *_noise(device, noise_table, vocab_size, seed), np.int32(model == "skipgram"), np.int32(negative), report,
+        *_noise(device, noise_table), *_vocabulary(vocab_size, seed), np.int32(model == "skipgram"), np.int32(negative), report,
     ]  # fmt: skip
     device.launch("mark_drawn", ANY_BUILD, _grid(device, (stop - start) * WARP // GROUP), THREADS, 0, arguments)
     _raise_if_bad_noise(device, report, vocab_size)
@@ -287,9 +289,13 @@ def _checked_report(device: Device, build: tuple[int, int], stream: _Stream, voc
     return report
 
 
-def _noise(device: Device, noise_table: Array, vocab_size: int, seed: int) -> list[Any]:
+def _noise(device: Device, noise_table: Array) -> list[Any]:
     table = noise_table if device.owns(noise_table) else device.to_device(noise_table)
-    return [table, np.int64(len(noise_table)), np.int32(vocab_size), np.uint64(seed & _NOWHERE)]
+    return [table, np.int64(len(noise_table))]
+
+
+def _vocabulary(vocab_size: int, seed: int) -> list[Any]:
+    return [np.int32(vocab_size), np.uint64(seed & _NOWHERE)]
 
 
 def _raise_if_bad_noise(device: Device, report: Array, vocab_size: int) -> None:

@@ -36,7 +36,7 @@ COMPILE_OPTIONS = ("-std=c++17",)
 def train_slice(
     w_in_VD: Array, w_out_VD: Array, tokens_N: Array, left_N: Array, right_N: Array, start: int, stop: int, noise_table: Array, *,
     model: Model, gradient: Gradient, negative: int, alpha_start: float, alpha_end: float, seed: int,
-    mode: Mode = "concurrent", thread_blocks: int | None = None,
+    rates_V: Array, mode: Mode = "concurrent", thread_blocks: int | None = None,
 ) -> SliceResult:  # fmt: skip
     """See `Kernels.train_slice`. Every array may be NumPy's or CuPy's; waits for the device.
 
@@ -46,7 +46,7 @@ def train_slice(
     return cuda_slices.train_slice(
         current_device(), w_in_VD, w_out_VD, tokens_N, left_N, right_N, start, stop, noise_table,
         model=model, gradient=gradient, negative=negative, alpha_start=alpha_start, alpha_end=alpha_end, seed=seed,
-        mode=mode, thread_blocks=thread_blocks,
+        rates_V=rates_V, mode=mode, thread_blocks=thread_blocks,
     )  # fmt: skip
 
 

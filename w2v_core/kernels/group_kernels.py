@@ -45,8 +45,12 @@ def pick_cells(picks: Any, noise_table: Any, seed: Any, first_draw: int) -> None
 
 
 @njit(nogil=True)
-def look_up(words: Any, addresses: Any, picks: Any, noise_table: Any, w_out: int, vocab_size: int, row_bytes: int) -> int:
-    """Noise words and the addresses of their rows, for as many as `words` holds; the bad word id, if one is drawn."""
+def look_up(
+    words: Any, addresses: Any, rates: Any, picks: Any, noise_table: Any, rates_V: Any, w_out: int, row_bytes: int
+) -> int:
+    """Noise words, the addresses of their rows and their rates, for as many as `words` holds; the bad word id, if one is
+    drawn."""
+    vocab_size = rates_V.shape[0]
     for j in range(words.shape[0]):
         own = picks[j] >> np.uint64(32)
         cell = noise_table[own]
@@ -55,6 +59,7 @@ def look_up(words: Any, addresses: Any, picks: Any, noise_table: Any, w_out: int
             return np.int64(word)  # type: ignore[return-value]
         words[j] = word
         addresses[j] = w_out + np.int64(word) * row_bytes
+        rates[j] = rates_V[word]
     return NO_BAD_NOISE
 
 
@@ -123,23 +128,32 @@ def loss_of(scratch: Any) -> float:
 
 
 class Examples(NamedTuple):
-    """The eight examples of a group: addresses of int32 words, of the addresses of their W_out rows, of float32 1/n and
-    factors of the gradient. Absent examples are words −1, with the row `GroupMemory.sink`."""
+    """The eight examples of a group: addresses of int32 words, of the addresses of their W_out rows, of float32 1/n, factors
+    of the gradient and rates of the words. Absent examples are words −1, with the row `GroupMemory.sink`."""
 
     words: int
     targets: int
     inverses: int
     scales: int
+    rates: int
+
+
+class Noise(NamedTuple):
+    """The K noise words of a group: addresses of int32 words, of the addresses of their W_out rows and of float32 rates."""
+
+    words: int
+    rows: int
+    rates: int
 
 
 @njit(nogil=True)
 def train_group(
-    group: GroupMemory, examples: Examples, hidden: int, stride: int, gradients: int, noise_words: int, noise: int, ahead: int,
+    group: GroupMemory, examples: Examples, hidden: int, stride: int, gradients: int, noise_of: Noise, ahead: int,
     negative: int, row_bytes: int,
 ) -> None:  # fmt: skip
     """Trains W_out and leaves −α·gradient of the hidden rows in `gradients`; both kinds of row are `stride` bytes apart.
     `ahead` are the addresses of K rows that the next group will need."""
-    partials, targets = group.partials, examples.targets
+    partials, targets, noise = group.partials, examples.targets, noise_of.rows
     k = min(negative, 2)
     if k == 2:
         op.products_2(hidden, stride, targets, noise, partials, row_bytes)
@@ -158,8 +172,8 @@ def train_group(
             op.noise_products_1(hidden, stride, 0, noise + 8 * k, at, row_bytes)
             k += 1
     op.errors(
-        partials, examples.words, noise_words, examples.inverses, examples.scales, group.settings, group.to_gradient,
-        group.to_output, negative,
+        partials, examples.words, noise_of.words, examples.inverses, examples.scales, examples.rates, noise_of.rates,
+        group.settings, group.to_gradient, group.to_output, negative,
     )  # fmt: skip
     op.gradient_rows(gradients, stride, targets, noise, group.to_gradient, negative, row_bytes)
     _update_output(hidden, stride, targets, noise, group.to_output + GROUP * 4, ahead, negative, row_bytes)

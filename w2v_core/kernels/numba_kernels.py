@@ -36,6 +36,7 @@ from w2v_core.kernels import row_operations as op
 from w2v_core.kernels.group_kernels import (
     NO_BAD_NOISE,
     Examples,
+    Noise,
     address_of,
     group_memory_of,
     look_up,
@@ -60,11 +61,13 @@ def train_slice(
     tokens_N: NDArray[np.int32], left_N: NDArray[np.uint8], right_N: NDArray[np.uint8],
     start: int, stop: int, noise_table: NDArray[np.uint64], *,
     model: Model, gradient: Gradient, negative: int, alpha_start: float, alpha_end: float, seed: int,
+    rates_V: NDArray[np.float32],
 ) -> SliceResult:  # fmt: skip
     """See `Kernels.train_slice`. Releases the GIL; the first call of a model compiles or loads from Numba's cache."""
     check_slice(
         w_in_VD, w_out_VD, tokens_N, left_N, right_N, start, stop, noise_table,
         model=model, gradient=gradient, negative=negative, alpha_start=alpha_start, alpha_end=alpha_end,
+        rates_V=rates_V,
     )  # fmt: skip
     tokens_N, left_N, right_N = _read_only(tokens_N), _read_only(left_N), _read_only(right_N)
     span = _span_of(tokens_N, left_N, right_N, start, stop)
@@ -73,7 +76,7 @@ def train_slice(
     bad_word = _first_bad(tokens_N, span.first, span.last, len(w_in_VD))
     if bad_word >= 0:
         raise_bad_word(tokens_N, bad_word, len(w_in_VD))
-    arrays = (w_in_VD, w_out_VD, tokens_N, left_N, right_N, _read_only(noise_table))
+    arrays = (w_in_VD, w_out_VD, tokens_N, left_N, right_N, _read_only(noise_table), _read_only(rates_V))
     alphas, stream = (alpha_start, alpha_end), np.uint64(seed & (1 << 64) - 1)
     if model == "cbow":
         loss_sum, examples, bad_noise = _train_cbow(*arrays, start, stop, span, gradient == "exact", negative, alphas, stream)
@@ -145,11 +148,11 @@ def _first_bad(tokens_N: Any, first: int, last: int, vocab_size: int) -> int:
 
 @compiled
 def _train_cbow(
-    w_in_VD: Any, w_out_VD: Any, tokens_N: Any, left_N: Any, right_N: Any, noise_table: Any,
+    w_in_VD: Any, w_out_VD: Any, tokens_N: Any, left_N: Any, right_N: Any, noise_table: Any, rates_V: Any,
     start: int, stop: int, span: _Span, exact: bool, negative: int, alphas: Any, seed: Any,
 ) -> Any:  # fmt: skip
     """(loss, examples, bad noise word): `reference.train_slice` for model cbow."""
-    vocab_size, row_floats = w_in_VD.shape
+    row_floats = w_in_VD.shape[1]
     row_bytes = row_floats * 4
     w_in, w_out = address_of(w_in_VD), address_of(w_out_VD)
     around = span.left + span.right
@@ -170,12 +173,13 @@ def _train_cbow(
     # Of every row of W_in that a block can reach: where it is, its gradient as a target, and its places in the rings.
     reach = BLOCK + around
     rows_J, next_rows_J, owns_J = np.empty(reach, np.int64), np.empty(reach, np.int64), np.empty(reach, np.int64)
+    rates_J, next_rates_J = np.empty(reach, np.float32), np.empty(reach, np.float32)
     prefixes_J, changes_J = np.empty(reach + 1, np.int64), np.empty(reach + 1, np.int64)
     for j in range(reach + 1):
         prefixes_J[j] = prefixes + j % ring_rows * row_bytes
         changes_J[j] = changes + j % ring_rows * row_bytes
     # What belongs to the examples stands group after group: see `_place`.
-    words_B, targets_B = np.empty(BLOCK, np.int32), np.empty(BLOCK, np.int64)
+    words_B, targets_B, rates_B = np.empty(BLOCK, np.int32), np.empty(BLOCK, np.int64), np.empty(BLOCK, np.float32)
     inverses_B, ones = np.empty(BLOCK, np.float32), np.empty(GROUP, np.float32)
     ones[:] = np.float32(1.0)
     inverse_of = np.empty(around + 1, np.float32)
@@ -184,21 +188,22 @@ def _train_cbow(
     # One group more than a block has: the last group asks for the rows of the next block's first.
     draws = (GROUPS + 1) * negative
     picks, noise_words, noise = np.empty(draws, np.uint64), np.zeros(draws, np.int32), np.empty(draws, np.int64)
+    noise_rates = np.zeros(draws, np.float32)
     noise[:] = w_out
     examples = 0
     pick_cells(picks, noise_table, seed, 0)
-    _find_rows(rows_J, tokens_N, start - span.left, span, w_in, row_bytes, group_memory.zero)
+    _find_rows(rows_J, rates_J, tokens_N, rates_V, start - span.left, span, w_in, row_bytes, group_memory.zero)
     for first in range(start, stop, BLOCK):
         last = min(first + BLOCK, stop)
         count = last - first
         used = draws if last < stop else draws - negative
-        bad_noise = look_up(noise_words[:used], noise, picks, noise_table, w_out, vocab_size, row_bytes)
+        bad_noise = look_up(noise_words[:used], noise, noise_rates, picks, noise_table, rates_V, w_out, row_bytes)
         if bad_noise != NO_BAD_NOISE:
             return np.nan, examples, bad_noise
         if last < stop:
             pick_cells(picks, noise_table, seed, (last - start) // BLOCK * GROUPS * negative)
         set_alpha(scratch, alphas, first, start, stop)
-        _find_rows(next_rows_J, tokens_N, last - span.left, span, w_in, row_bytes, group_memory.zero)
+        _find_rows(next_rows_J, next_rates_J, tokens_N, rates_V, last - span.left, span, w_in, row_bytes, group_memory.zero)
         if first == start or count < BLOCK:
             for j in range(reach):
                 is_target = span.left <= j < span.left + count
@@ -207,10 +212,11 @@ def _train_cbow(
             words_B[:] = -1
             targets_B[:] = group_memory.sink
             inverses_B[:] = np.float32(0.0)
+            rates_B[:] = np.float32(0.0)
             op.zero_rows(gradients, row_bytes, BLOCK + GROUP)
         absent = _place_targets(
-            _Block(words_B, targets_B, inverses_B, lowers_B, uppers_B), tokens_N[first:last], left_N[first:last],
-            right_N[first:last], span.left, prefixes_J, inverse_of, w_out, row_bytes, group_memory.sink,
+            _Block(words_B, targets_B, inverses_B, rates_B, lowers_B, uppers_B), tokens_N[first:last], left_N[first:last],
+            right_N[first:last], rates_J, span.left, prefixes_J, inverse_of, w_out, row_bytes, group_memory.sink,
         )  # fmt: skip
         examples += count - absent
         context.sum_windows(
@@ -226,22 +232,27 @@ def _train_cbow(
                 group_memory,
                 Examples(
                     address_of(words_B) + 4 * of_group, address_of(targets_B) + 8 * of_group, inverses,
-                    inverses if exact else address_of(ones),
+                    inverses if exact else address_of(ones), address_of(rates_B) + 4 * of_group,
                 ),
                 hidden_B[group], stride, gradients_B[group],
-                address_of(noise_words) + 4 * group * negative, address_of(noise) + 8 * group * negative,
+                Noise(
+                    address_of(noise_words) + 4 * group * negative, address_of(noise) + 8 * group * negative,
+                    address_of(noise_rates) + 4 * group * negative,
+                ),
                 address_of(noise) + 8 * (group + 1) * negative, negative, row_bytes,
             )  # fmt: skip
         op.zero_rows(changes, row_bytes, ring_rows)
         context.move_context(
             address_of(lowers_B), address_of(uppers_B), changes - prefixes, address_of(gradients_B),
             address_of(next_rows_J) + 8 * around, count, address_of(changes_J), address_of(owns_J), address_of(rows_J),
-            min(last + span.right, span.last) - first + span.left, row_bytes,
+            address_of(rates_J), min(last + span.right, span.last) - first + span.left, row_bytes,
         )  # fmt: skip
         rows_J, next_rows_J = next_rows_J, rows_J
+        rates_J, next_rates_J = next_rates_J, rates_J
     # Named once more, so that Numba keeps them to the end.
     lowers_B[0] = prefixes_J[0] + changes_J[0] + uppers_B[0] + rows_J[0] + next_rows_J[0] + owns_J[0] + targets_B[0]
     inverses_B[0] = ones[0] + words_B[0] + noise_words[0] + noise[0] + hidden_B[0] + gradients_B[0]
+    inverses_B[0] = rates_B[0] + noise_rates[0] + rates_J[0] + next_rates_J[0]
     return loss_of(scratch), examples, NO_BAD_NOISE
 
 
@@ -252,15 +263,19 @@ def _place(t: int) -> int:
 
 
 @njit(nogil=True)
-def _find_rows(rows_J: Any, tokens_N: Any, first: int, span: _Span, w_in: int, row_bytes: int, zero: int) -> None:
-    """Addresses of the W_in rows of positions first, first + 1 …; the row of zeros for positions outside the span."""
+def _find_rows(
+    rows_J: Any, rates_J: Any, tokens_N: Any, rates_V: Any, first: int, span: _Span, w_in: int, row_bytes: int, zero: int
+) -> None:
+    """Addresses of the W_in rows of positions first, first + 1 … and the rates of their words; the row of zeros for positions
+    outside the span."""
     begin, end = max(span.first - first, 0), min(span.last - first, rows_J.shape[0])
     for j in range(begin, end):
-        rows_J[j] = w_in + np.int64(tokens_N[first + j]) * row_bytes
+        word = np.int64(tokens_N[first + j])
+        rows_J[j], rates_J[j] = w_in + word * row_bytes, rates_V[word]
     for j in range(begin):
-        rows_J[j] = zero
+        rows_J[j], rates_J[j] = zero, np.float32(0.0)
     for j in range(end, rows_J.shape[0]):
-        rows_J[j] = zero
+        rows_J[j], rates_J[j] = zero, np.float32(0.0)
 
 
 class _Block(NamedTuple):
@@ -270,13 +285,14 @@ class _Block(NamedTuple):
     words: Any
     targets: Any
     inverses: Any
+    rates: Any
     lowers: Any
     uppers: Any
 
 
 @njit(nogil=True)
 def _place_targets(
-    block: _Block, tokens: Any, left: Any, right: Any, most_left: int, prefixes_J: Any, inverse_of: Any, w_out: int,
+    block: _Block, tokens: Any, left: Any, right: Any, rates_J: Any, most_left: int, prefixes_J: Any, inverse_of: Any, w_out: int,
     row_bytes: int, sink: int,
 ) -> int:  # fmt: skip
     """Fills in a block; the number of targets without context."""
@@ -286,7 +302,7 @@ def _place_targets(
         block.lowers[t] = prefixes_J[t + most_left - before]
         block.uppers[t] = prefixes_J[t + most_left + after + 1]
         word, at = np.int64(tokens[t]), _place(t)
-        block.inverses[at] = inverse_of[before + after]
+        block.inverses[at], block.rates[at] = inverse_of[before + after], rates_J[t + most_left]
         block.words[at], block.targets[at] = word, w_out + word * row_bytes
         if before + after == 0:
             block.words[at], block.targets[at] = -1, sink
@@ -307,11 +323,11 @@ def _zero_absent(words_B: Any, hidden: Any, row_bytes: int) -> None:
 
 @compiled
 def _train_skipgram(
-    w_in_VD: Any, w_out_VD: Any, tokens_N: Any, left_N: Any, right_N: Any, noise_table: Any,
+    w_in_VD: Any, w_out_VD: Any, tokens_N: Any, left_N: Any, right_N: Any, noise_table: Any, rates_V: Any,
     start: int, stop: int, negative: int, alphas: Any, seed: Any,
 ) -> Any:  # fmt: skip
     """(loss, examples, bad noise word): `reference.train_slice` for model skipgram."""
-    vocab_size, row_floats = w_in_VD.shape
+    row_floats = w_in_VD.shape[1]
     row_bytes = row_floats * 4
     w_in, w_out = address_of(w_in_VD), address_of(w_out_VD)
     scratch = scratch_of(row_floats, 2 * GROUP, negative)
@@ -320,6 +336,7 @@ def _train_skipgram(
     hidden = memory.rest
     gradients = hidden + GROUP * row_bytes
     words, targets, inputs = np.empty(GROUP, np.int32), np.empty(GROUP, np.int64), np.empty(GROUP, np.int64)
+    rates, input_rates, noise_rates = ones.copy(), ones.copy(), np.empty(negative, np.float32)
     picks, noise_words, noise = np.empty(negative, np.uint64), np.empty(negative, np.int32), np.empty(negative, np.int64)
     examples = 0
     for first in range(start, stop, BLOCK):
@@ -341,10 +358,11 @@ def _train_skipgram(
                         words[u] = tokens_N[i]
                         targets[u] = w_out + np.int64(tokens_N[i]) * row_bytes
                         inputs[u] = w_in + np.int64(context) * row_bytes
+                        rates[u], input_rates[u] = rates_V[tokens_N[i]], rates_V[context]
                         op.prefetch_near(inputs[u], row_bytes)
                         op.prefetch_near(targets[u], row_bytes)
                         examples += 1
-                bad_noise = look_up(noise_words, noise, picks, noise_table, w_out, vocab_size, row_bytes)
+                bad_noise = look_up(noise_words, noise, noise_rates, picks, noise_table, rates_V, w_out, row_bytes)
                 if bad_noise != NO_BAD_NOISE:
                     return np.nan, examples, bad_noise
                 for k in range(negative):
@@ -352,11 +370,14 @@ def _train_skipgram(
                 for u in range(GROUP):
                     op.copy_row(hidden + u * row_bytes, inputs[u] if words[u] >= 0 else memory.zero, row_bytes)
                 train_group(
-                    memory, Examples(address_of(words), address_of(targets), address_of(ones), address_of(ones)),
-                    hidden, row_bytes, gradients, address_of(noise_words), address_of(noise), address_of(noise),
-                    negative, row_bytes,
+                    memory,
+                    Examples(address_of(words), address_of(targets), address_of(ones), address_of(ones), address_of(rates)),
+                    hidden, row_bytes, gradients, Noise(address_of(noise_words), address_of(noise), address_of(noise_rates)),
+                    address_of(noise), negative, row_bytes,
                 )  # fmt: skip
                 for u in range(GROUP):
                     if words[u] >= 0:
-                        op.add_rows(inputs[u], inputs[u], gradients + u * row_bytes, row_bytes)
+                        op.add_scaled_row(
+                            inputs[u], inputs[u], gradients + u * row_bytes, address_of(input_rates) + 4 * u, row_bytes
+                        )
     return loss_of(scratch), examples, NO_BAD_NOISE

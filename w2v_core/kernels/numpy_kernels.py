@@ -33,11 +33,13 @@ def train_slice(
     tokens_N: NDArray[np.int32], left_N: NDArray[np.uint8], right_N: NDArray[np.uint8],
     start: int, stop: int, noise_table: NDArray[np.uint64], *,
     model: Model, gradient: Gradient, negative: int, alpha_start: float, alpha_end: float, seed: int,
+    rates_V: NDArray[np.float32],
 ) -> SliceResult:  # fmt: skip
     """See `Kernels.train_slice`. Warnings about overflow and NaN are silenced: a loss that is not finite tells them."""
     check_slice(
         w_in_VD, w_out_VD, tokens_N, left_N, right_N, start, stop, noise_table,
         model=model, gradient=gradient, negative=negative, alpha_start=alpha_start, alpha_end=alpha_end,
+        rates_V=rates_V,
     )  # fmt: skip
     check_stream(tokens_N, left_N, right_N, start, stop, len(w_in_VD))
     loss, examples = 0.0, 0
@@ -48,8 +50,9 @@ def train_slice(
             if model == "cbow":
                 noise = draw_noise(noise_table, seed, block * GROUPS * negative + np.arange(GROUPS * negative), len(w_in_VD))
                 block_loss, block_examples = _train_cbow_block(
-                    w_in_VD, w_out_VD, tokens_N, left_N, right_N, first, last, noise.reshape(GROUPS, negative), gradient, alpha
-                )
+                    w_in_VD, w_out_VD, tokens_N, left_N, right_N, first, last, noise.reshape(GROUPS, negative), gradient, alpha,
+                    rates_V,
+                )  # fmt: skip
                 loss, examples = loss + block_loss, examples + block_examples
                 continue
             for group in range(GROUPS):
@@ -61,8 +64,8 @@ def train_slice(
                     context = tokens_N[targets - before + slot + (slot >= before)]
                     draw = ((block * GROUPS + group) * SLOTS + slot) * negative
                     noise = draw_noise(noise_table, seed, draw + np.arange(negative), len(w_in_VD))
-                    slot_loss, step_UD = _train_group(w_out_VD, tokens_N[targets], w_in_VD[context], noise, alpha)
-                    add_rows(w_in_VD, context, step_UD)
+                    slot_loss, step_UD = _train_group(w_out_VD, tokens_N[targets], w_in_VD[context], noise, alpha, rates_V)
+                    add_rows(w_in_VD, context, rates_V[context, None] * step_UD)
                     loss, examples = loss + slot_loss, examples + len(targets)
     return SliceResult(loss, examples)
 
@@ -71,6 +74,7 @@ def _train_cbow_block(
     w_in_VD: FloatRows, w_out_VD: FloatRows,
     tokens_N: NDArray[np.int32], left_N: NDArray[np.uint8], right_N: NDArray[np.uint8],
     first: int, last: int, noise_GK: NDArray[np.int32], gradient: Gradient, alpha: np.float32,
+    rates_V: NDArray[np.float32],
 ) -> tuple[float, int]:  # fmt: skip
     """(loss, examples) of the targets [first, last). Windows by prefix sums: two row operations a target at any width."""
     targets = np.arange(first, last)
@@ -91,7 +95,7 @@ def _train_cbow_block(
         members = members[width_B[members] > 0]
         if len(members):
             words = tokens_N[first + members]
-            group_loss, step_BD[members] = _train_group(w_out_VD, words, hidden_BD[members], noise_GK[group], alpha)
+            group_loss, step_BD[members] = _train_group(w_out_VD, words, hidden_BD[members], noise_GK[group], alpha, rates_V)
             loss += group_loss
     if gradient == "exact":
         step_BD *= inverse_B[:, None]
@@ -100,13 +104,15 @@ def _train_cbow_block(
     add_rows(change_RD, end_B - halo, -step_BD)
     moved_RD = np.cumsum(change_RD, axis=0)[:-1].astype(np.float32)
     moved_RD[targets - halo] -= step_BD
-    add_rows(w_in_VD, tokens_N[halo:halo_end], moved_RD)
+    ids_R = tokens_N[halo:halo_end]
+    add_rows(w_in_VD, ids_R, rates_V[ids_R, None] * moved_RD)
     return loss, int(np.count_nonzero(width_B))
 
 
 def _train_group(
-    w_out_VD: FloatRows, words_U: NDArray[np.int32], hidden_UD: FloatRows, noise_K: NDArray[np.int32], alpha: np.float32
-) -> tuple[float, FloatRows]:
+    w_out_VD: FloatRows, words_U: NDArray[np.int32], hidden_UD: FloatRows, noise_K: NDArray[np.int32], alpha: np.float32,
+    rates_V: NDArray[np.float32],
+) -> tuple[float, FloatRows]:  # fmt: skip
     """(loss, −α·gradient by each hidden row) of one group; moves W_out after all of it was read."""
     target_UD, noise_KD = w_out_VD[words_U], w_out_VD[noise_K]
     target_U = np.einsum("ud,ud->u", hidden_UD, target_UD)
@@ -116,8 +122,8 @@ def _train_group(
     target_step_U = alpha * sigmoid(-target_U)
     noise_step_UK = np.where(counted_UK, -alpha * sigmoid(noise_UK), np.float32(0))
     step_UD = (target_step_U[:, None] * target_UD + noise_step_UK @ noise_KD).astype(np.float32, copy=False)
-    add_rows(w_out_VD, words_U, target_step_U[:, None] * hidden_UD)
-    add_rows(w_out_VD, noise_K, noise_step_UK.T @ hidden_UD)
+    add_rows(w_out_VD, words_U, (rates_V[words_U] * target_step_U)[:, None] * hidden_UD)
+    add_rows(w_out_VD, noise_K, rates_V[noise_K, None] * (noise_step_UK.T @ hidden_UD))
     return loss, step_UD
 
 

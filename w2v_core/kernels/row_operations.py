@@ -346,17 +346,17 @@ def _lane_sums(e: Emitter, partials: Value) -> Value:
     return builder.fadd(e.shuffle(low, high, [0, 1, 2, 3, 12, 13, 14, 15]), e.shuffle(low, high, [4, 5, 6, 7, 8, 9, 10, 11]))
 
 
-@operation(9)
+@operation(11)
 def errors(
-    e: Emitter, partials: Value, words: Value, noise_ids: Value, inverses: Value, scales: Value, settings: Value,
-    to_gradient: Value, to_output: Value, negative: Value,
+    e: Emitter, partials: Value, words: Value, noise_ids: Value, inverses: Value, scales: Value, rates: Value,
+    noise_rates: Value, settings: Value, to_gradient: Value, to_output: Value, negative: Value,
 ) -> None:  # fmt: skip
     """Turns partial products into steps: to_gradient[k][u] and to_output[k][u] for the target (k = 0) and each noise word.
 
     `words` int32 (8,), −1 for no example; `inverses` float32 (8,), 1/n of each; `scales` float32 (8,), what its gradient is
-    multiplied by. `settings`, float32 by place: ALPHA; then the loss so far, in eight lanes: LINEAR float64, log of
-    (PRODUCT float64 · 2**EXPONENTS int64). Steps of absent examples and of noise words equal to the target are 0 and add
-    nothing to the loss.
+    multiplied by; `rates` and `noise_rates` float32 (8,) and (K,), what the steps of the words' rows are multiplied by.
+    `settings`, float32 by place: ALPHA; then the loss so far, in eight lanes: LINEAR float64, log of (PRODUCT float64 ·
+    2**EXPONENTS int64). Steps of absent examples and of noise words equal to the target are 0 and add nothing to the loss.
     """
     inverse, scale = e.load(inverses), e.load(scales)
     alpha = e.broadcast(settings, 4 * ALPHA)
@@ -364,7 +364,7 @@ def errors(
     present = e.builder.icmp_signed(">=", targets, e.splat_int(0))
     zero = e.integer(0)
 
-    def row(index: Value, counted: Value, positive: bool, linear: Value, product: Value) -> list[Value]:
+    def row(index: Value, counted: Value, rate: Value, positive: bool, linear: Value, product: Value) -> list[Value]:
         sums = _lane_sums(e, e.builder.add(partials, e.builder.mul(index, e.integer(GROUP * VECTOR_BYTES))))
         logit = e.builder.fmul(sums, inverse)
         sigma, above, factor = _error(e, logit, positive)
@@ -372,15 +372,16 @@ def errors(
         step = e.builder.select(counted, step, e.splat(0.0))
         offset = e.builder.mul(index, e.integer(VECTOR_BYTES))
         e.store(e.builder.fmul(step, scale), to_gradient, offset)
-        e.store(e.builder.fmul(step, inverse), to_output, offset)
+        e.store(e.builder.fmul(e.builder.fmul(step, inverse), rate), to_output, offset)
         linear = e.builder.fadd(linear, e.builder.select(counted, above, e.splat(0.0)))
         return [linear, e.builder.fmul(product, e.builder.select(counted, factor, e.splat(1.0)))]
 
-    begun = row(zero, present, True, e.splat(0.0), e.splat(1.0))
+    begun = row(zero, present, e.load(rates), True, e.splat(0.0), e.splat(1.0))
     with e.loop(zero, negative, 1, begun) as noise:
-        word = e.broadcast(noise_ids, e.builder.mul(noise.index, e.integer(4)), I32)
+        at = e.builder.mul(noise.index, e.integer(4))
+        word, rate = e.broadcast(noise_ids, at, I32), e.broadcast(noise_rates, at)
         counted = e.builder.and_(present, e.builder.icmp_signed("!=", targets, word))
-        noise.next = row(e.builder.add(noise.index, e.integer(1)), counted, False, *noise.state)
+        noise.next = row(e.builder.add(noise.index, e.integer(1)), counted, rate, False, *noise.state)
     _add_loss(e, settings, *noise.state)
 
 

@@ -141,7 +141,7 @@ __device__ __forceinline__ void move_contexts(
                     float4 change = offset + *(const float4*)(changes + (i64)j * ROW_FLOATS + 4 * vector);
                     if (j >= own && j - own < (int)(windows.last - windows.first))
                         change = change - *(const float4*)(steps + (i64)(j - own) * ROW_FLOATS + 4 * vector);
-                    add_shared_row(slice.w_in + (i64)ids[j] * ROW_FLOATS + 4 * vector, change);
+                    add_shared_row(slice.w_in + (i64)ids[j] * ROW_FLOATS + 4 * vector, slice.rates[ids[j]] * change);
                 }
             }
         }
@@ -176,11 +176,11 @@ __device__ __forceinline__ void find_hidden(const Group& group, const float* pre
 // each thread block, small enough to stay in the L2 cache.
 extern "C" __global__ void __launch_bounds__(MAX_THREADS, 1) train_cbow(
     float* w_in, float* w_out, const int* tokens, const u8* left, const u8* right, i64 start, i64 stop,
-    const u64* noise_table, i64 noise_cells, int vocab_size, u64 seed, SliceReport* report,
+    const u64* noise_table, i64 noise_cells, const float* rates, int vocab_size, u64 seed, SliceReport* report,
     double alpha_start, double alpha_end, int exact, int sequential,
     int most_rows, float* workspace, int rows_in_shared, double* losses, i64* examples_of)
 {
-    const Slice slice = {w_in, w_out, tokens, left, right, start, stop, noise_table, noise_cells, vocab_size, seed, report};
+    const Slice slice = {w_in, w_out, tokens, left, right, start, stop, noise_table, noise_cells, rates, vocab_size, seed, report};
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
     Group& group = ((Group*)shared_memory)[warp];
     int* ids = (int*)((Group*)shared_memory + warps);

@@ -22,6 +22,7 @@ struct Slice {
     i64 start, stop;
     const u64* noise_table;
     i64 noise_cells;
+    const float* rates;        // of each word: what moves its rows is multiplied by it
     int vocab_size;
     u64 seed;
     SliceReport* report;
@@ -157,14 +158,14 @@ __device__ __forceinline__ void train_group(const Slice& slice, Group& group, fl
 #pragma unroll
         for (int u = 0; u < GROUP; u++)
             if (group.words[u] >= 0)
-                add_shared_row(slice.w_out + (i64)group.words[u] * ROW_FLOATS + 4 * vector, group.errors[u] * hidden[u]);
+                add_shared_row(slice.w_out + (i64)group.words[u] * ROW_FLOATS + 4 * vector, slice.rates[group.words[u]] * group.errors[u] * hidden[u]);
 #pragma unroll NOISE_UNROLL
         for (int k = 1; k <= NEGATIVE; k++) {
             float4 change = zero4();
 #pragma unroll
             for (int u = 0; u < GROUP; u++)
                 change = change + group.errors[k * GROUP + u] * hidden[u];
-            add_shared_row(slice.w_out + (i64)group.noise[k - 1] * ROW_FLOATS + 4 * vector, change);
+            add_shared_row(slice.w_out + (i64)group.noise[k - 1] * ROW_FLOATS + 4 * vector, slice.rates[group.noise[k - 1]] * change);
         }
 #pragma unroll
         for (int u = 0; u < GROUP; u++) {
@@ -172,7 +173,7 @@ __device__ __forceinline__ void train_group(const Slice& slice, Group& group, fl
                 const float scale = exact ? 1.0f / (float)max(group.width[u], 1) : 1.0f;
                 *(float4*)(steps + (i64)group.hidden[u] * ROW_FLOATS + 4 * vector) = scale * step[u];
             } else if (group.words[u] >= 0) {
-                add_shared_row(slice.w_in + (i64)group.hidden[u] * ROW_FLOATS + 4 * vector, step[u]);
+                add_shared_row(slice.w_in + (i64)group.hidden[u] * ROW_FLOATS + 4 * vector, slice.rates[group.hidden[u]] * step[u]);
             }
         }
     }

@@ -2,10 +2,10 @@
 
 extern "C" __global__ void __launch_bounds__(MAX_THREADS, 1) train_skipgram(
     float* w_in, float* w_out, const int* tokens, const u8* left, const u8* right, i64 start, i64 stop,
-    const u64* noise_table, i64 noise_cells, int vocab_size, u64 seed, SliceReport* report,
+    const u64* noise_table, i64 noise_cells, const float* rates, int vocab_size, u64 seed, SliceReport* report,
     double alpha_start, double alpha_end, int sequential, double* losses, i64* examples_of)
 {
-    const Slice slice = {w_in, w_out, tokens, left, right, start, stop, noise_table, noise_cells, vocab_size, seed, report};
+    const Slice slice = {w_in, w_out, tokens, left, right, start, stop, noise_table, noise_cells, rates, vocab_size, seed, report};
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
     Group& group = ((Group*)shared_memory)[warp];
     double loss = 0.0;
