@@ -110,7 +110,7 @@ class Train(Section):
     alpha: Rate = 0.05
     min_alpha: float = Field(0.005, ge=0, le=10)
     """A tenth of alpha if not given: better in few epochs than falling to zero (infra/decisions/0007-learning-rate.md)."""
-    alpha_exponent: float = Field(0.3, ge=0, le=1)
+    alpha_exponent: float = Field(0.2, ge=0, le=1)
     """Of `engine: kernels`: the rate of a word's rows is α times a factor proportional to count**−alpha_exponent, 1 on average
     (infra/decisions/0014-word-rates.md); 0 = α for every word, as in word2vec."""
     gradient: Literal["word2vec", "exact"] = "word2vec"

@@ -39,14 +39,15 @@ TOKENS_PER_RANK = 16
 """At first the row of rank r is merged about every TOKENS_PER_RANK · r kept tokens of all lanes together. Neither the
 vocabulary's nor the corpus's size enters, because a word of rank r occurs about every 10 · r tokens in any text."""
 MANY_LANES = 4
-"""Fewer lanes drift apart less: two may wait twice as long (`tokens_per_rank`). Four times as long cost 1 % of analogies."""
+"""Fewer lanes drift apart less: two may wait twice as long (`tokens_per_rank`), and in the end four times as long
+(`most_tokens_per_rank`). Two that wait twice as long again lose 1 % of the analogies."""
 DOUBLING_TOKENS = 1 << 22
 """Kept tokens of all lanes after which the interval doubles for the first time; again at twice as many, and so on. Early on
 the vectors grow from nothing and each update builds on the one before, so what lanes learn apart does not add up; later
 they only turn a little."""
 MOST_TOKENS_PER_RANK = 128
-"""Where the doubling ends with two lanes; with more of them earlier, which costs bytes and keeps the score
-(`most_tokens_per_rank`, infra/benchmarks/records/lanes-2026-11-21.md)."""
+"""Where the doubling ends with few lanes; with many of them at a quarter, which costs bytes and keeps the score
+(infra/benchmarks/records/lanes-2026-11-21.md)."""
 HOT_ROWS = 1024
 """Subsampling makes words above about this rank nearly equally frequent, so a smaller first tier gains little."""
 SHORTEST_STEP = 512
@@ -209,9 +210,8 @@ def tokens_per_rank(lanes: int) -> int:
 
 
 def most_tokens_per_rank(lanes: int) -> int:
-    """MOST_TOKENS_PER_RANK with two lanes and half as many with every fourfold number of them: 64 with 8, 32 with 32. The more
-    lanes, the smaller is the share of what a lane sees of the others while it trains alone."""
-    return max(tokens_per_rank(lanes), MOST_TOKENS_PER_RANK >> (lanes.bit_length() - 1) // 2)
+    """MOST_TOKENS_PER_RANK with few lanes and a quarter of it with many."""
+    return MOST_TOKENS_PER_RANK if lanes < MANY_LANES else MOST_TOKENS_PER_RANK // 4
 
 
 def default_hot_rows(lanes: int) -> int:
