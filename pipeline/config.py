@@ -108,9 +108,11 @@ class Train(Section):
     negative: int = Field(5, ge=1, le=64)
     epochs: Positive = 5
     alpha: Rate = 0.05
+    """0.0425 from 4 lanes on if not given: what many lanes learn apart is added up, and makes steps of its own
+    (infra/decisions/0014-word-rates.md)."""
     min_alpha: float = Field(0.005, ge=0, le=10)
     """A tenth of alpha if not given: better in few epochs than falling to zero (infra/decisions/0007-learning-rate.md)."""
-    alpha_exponent: float = Field(0.2, ge=0, le=1)
+    alpha_exponent: float = Field(0.15, ge=0, le=1)
     """Of `engine: kernels`: the rate of a word's rows is α times a factor proportional to count**−alpha_exponent, 1 on average
     (infra/decisions/0014-word-rates.md); 0 = α for every word, as in word2vec."""
     gradient: Literal["word2vec", "exact"] = "word2vec"
@@ -137,7 +139,9 @@ class Train(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def min_alpha_follows_alpha(cls, given: Any) -> Any:
+    def alpha_follows_lanes_and_min_alpha_alpha(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "alpha" not in given and isinstance(given.get("lanes"), int) and given["lanes"] >= 4:
+            given = given | {"alpha": 0.0425}
         if isinstance(given, dict) and "min_alpha" not in given and isinstance(given.get("alpha"), (int, float)):
             return given | {"min_alpha": given["alpha"] / 10}
         return given

@@ -122,13 +122,24 @@ def test_the_digest_ignores_where_it_runs_and_sees_what_decides_the_result() -> 
         assert parse_config(CORPUS, [override]).digest != base.digest
 
 
+def test_many_lanes_have_a_lower_rate_of_their_own_unless_one_is_given() -> None:
+    def rates(**train: Any) -> tuple[float, float]:
+        found = parse_config(CORPUS | {"train": train}).train
+        return found.alpha, found.min_alpha
+
+    assert rates(lanes=3) == (0.05, 0.005)
+    assert rates(lanes=4) == pytest.approx((0.0425, 0.00425))
+    assert rates(lanes=4, alpha=0.05) == (0.05, 0.005)
+    assert rates(lanes=4, min_alpha=0.001) == (0.0425, 0.001)
+
+
 def test_every_key_of_the_design_exists() -> None:
     keys = set(known_keys())
     wanted = """
     run.name run.workdir run.seed corpus.inputs corpus.format corpus.text_field tokenize.tokenizer
     tokenize.lowercase tokenize.normalize vocab.min_count vocab.max_size vocab.ns_exponent shards.window
     shards.shrink_windows shards.sample train.model train.engine train.backend train.vector_size
-    train.negative train.epochs train.alpha train.min_alpha train.gradient train.optimizer
+    train.negative train.epochs train.alpha train.min_alpha train.alpha_exponent train.gradient train.optimizer
     train.batch_size train.lanes train.merge train.merge_every train.hot_rows train.hot_merge_every
     train.checkpoint_every evaluate.analogies evaluate.similarity evaluate.restrict_vocab
     evaluate.queries publish.formats publish.register tracking.uri tracking.experiment cluster.kind
