@@ -19,6 +19,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pipeline.errors import ConfigError, InputError
+from pipeline.rounds import MANY_LANES
 
 Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0, le=10)]
@@ -100,6 +101,9 @@ class Shards(Section):
     """Subsampling threshold of frequent words; 0 = keep every token."""
 
 
+ALPHA_OF_MANY_LANES = 0.0425
+
+
 class Train(Section):
     model: Literal["cbow", "skipgram"] = "cbow"
     engine: Literal["kernels", "layers"] = "kernels"
@@ -139,9 +143,14 @@ class Train(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def alpha_follows_lanes_and_min_alpha_alpha(cls, given: Any) -> Any:
-        if isinstance(given, dict) and "alpha" not in given and isinstance(given.get("lanes"), int) and given["lanes"] >= 4:
-            given = given | {"alpha": 0.0425}
+    def rates_that_are_not_given_follow(cls, given: Any) -> Any:
+        if (
+            isinstance(given, dict)
+            and "alpha" not in given
+            and isinstance(given.get("lanes"), int)
+            and given["lanes"] >= MANY_LANES
+        ):
+            given = given | {"alpha": ALPHA_OF_MANY_LANES}
         if isinstance(given, dict) and "min_alpha" not in given and isinstance(given.get("alpha"), (int, float)):
             return given | {"min_alpha": given["alpha"] / 10}
         return given

@@ -46,7 +46,7 @@ DOUBLING_TOKENS = 1 << 22
 the vectors grow from nothing and each update builds on the one before, so what lanes learn apart does not add up; later
 they only turn a little."""
 MOST_TOKENS_PER_RANK = 128
-"""Where the doubling ends with few lanes; with many of them at a quarter and less, which costs bytes and keeps the score
+"""Where the doubling ends with few lanes; with many of them earlier, which costs bytes and keeps the score
 (infra/benchmarks/records/lanes-2026-11-21.md)."""
 HOT_ROWS = 1024
 """Subsampling makes words above about this rank nearly equally frequent, so a smaller first tier gains little."""
@@ -210,11 +210,9 @@ def tokens_per_rank(lanes: int) -> int:
 
 
 def most_tokens_per_rank(lanes: int) -> int:
-    """MOST_TOKENS_PER_RANK with few lanes, a quarter of it with many, and from 64 lanes on half as many with every fourfold
-    number of them: the more lanes, the smaller is the share of what a lane sees of the others while it trains alone."""
-    if lanes < MANY_LANES:
-        return MOST_TOKENS_PER_RANK
-    return max(tokens_per_rank(lanes), MOST_TOKENS_PER_RANK >> max(2, (lanes.bit_length() - 1) // 2))
+    """MOST_TOKENS_PER_RANK with few lanes, a quarter of it with many, an eighth from 64 on: the more lanes, the smaller is the
+    share of what a lane sees of the others while it trains alone."""
+    return MOST_TOKENS_PER_RANK // (1 if lanes < MANY_LANES else 4 if lanes < 64 else 8)
 
 
 def default_hot_rows(lanes: int) -> int:

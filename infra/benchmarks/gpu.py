@@ -107,7 +107,7 @@ def measure_speed(kernels: Any, corpus: Corpus, bandwidth: float, repeats: int) 
 
 
 def train_epochs(kernels: Any, corpus: Corpus, size: int, **options: Any) -> Any:
-    """W_in on the host after EPOCHS epochs on the device."""
+    """W_in on the host after EPOCHS epochs on the device, every word at rate 1 as in `simulate`."""
     w_in, w_out = (kernels.to_device(matrix) for matrix in initial_parameters(len(corpus.words), size, seed=1))
     table = kernels.to_device(noise_table(corpus.counts_V, NS_EXPONENT))
     rates_V = kernels.to_device(np.ones(len(corpus.words), np.float32))

@@ -196,7 +196,7 @@ def train_side_by_side(
 def simulate(
     corpus: Corpus, size: int, window: int, negative: int, epochs: int, in_flight: int, segments: bool
 ) -> tuple[Any, float]:
-    """(W_in, mean loss of the last slice) with so many blocks in flight; 0: the CPU kernel."""
+    """(W_in, mean loss of the last slice) with so many blocks in flight, every word at rate 1; 0: the CPU kernel."""
     w_in_VD, w_out_VD = initial_parameters(len(corpus.words), size, seed=1)
     table = noise_table(corpus.counts_V, NS_EXPONENT)
     kernels = load_kernels("numba")

@@ -157,7 +157,7 @@ def test_the_interval_doubles_with_the_tokens_trained_and_then_stays() -> None:
     assert [second.merged_rows(step) for step in range(8)] == eight
 
 
-@pytest.mark.parametrize(("lanes", "tokens"), [(2, 128), (4, 32), (8, 32), (32, 32), (256, 16)])
+@pytest.mark.parametrize(("lanes", "tokens"), [(2, 128), (4, 32), (8, 32), (32, 32), (63, 32), (64, 16), (256, 16)])
 def test_the_more_lanes_the_earlier_the_interval_ends_to_double(lanes: int, tokens: int) -> None:
     train = Train(lanes=lanes, epochs=2)
     schedule = choose_schedule(train, 70_000, 16 * DOUBLING_TOKENS)

@@ -194,11 +194,7 @@ def check_slice(
         raise ValueError(f"expected a stream of equal columns, found {len(tokens_N)}, {len(left_N)}, {len(right_N)} rows")
     if not 0 <= start <= stop <= len(tokens_N):
         raise ValueError(f"expected 0 <= start <= stop <= {len(tokens_N)}, found start {start}, stop {stop}")
-    if len(rates_V) != len(w_in_VD) or not len(noise_table):
-        raise ValueError(
-            f"expected a noise_table with cells and a rate in rates_V for each of {len(w_in_VD)} words, "
-            f"noise_table: found {len(noise_table) or 'none'}, rates_V: found {len(rates_V)}"
-        )
+    _check_words(noise_table, rates_V, len(w_in_VD))
     if model not in ("cbow", "skipgram") or gradient not in ("word2vec", "exact"):
         raise ValueError(
             f"expected model cbow or skipgram and gradient word2vec or exact, found model {model!r}, gradient {gradient!r}"
@@ -207,6 +203,13 @@ def check_slice(
         raise ValueError(f"expected negative >= 1 noise words, found {negative}")
     if not (np.isfinite(alpha_start) and np.isfinite(alpha_end)):
         raise ValueError(f"expected finite learning rates, found alpha_start {alpha_start}, alpha_end {alpha_end}")
+
+
+def _check_words(noise_table: NDArray[np.uint64], rates_V: NDArray[np.float32], vocab_size: int) -> None:
+    if not len(noise_table):
+        raise ValueError("noise_table: expected one cell for each word, found none")
+    if len(rates_V) != vocab_size:
+        raise ValueError(f"rates_V: expected one rate for each of {vocab_size} words, found {len(rates_V)}")
 
 
 def check_stream(
