@@ -101,7 +101,7 @@ class Shards(Section):
     """Subsampling threshold of frequent words; 0 = keep every token."""
 
 
-ALPHA_OF_MANY_LANES = 0.0425
+ALPHA_OF_MANY_LANES = 0.036
 
 
 class Train(Section):
@@ -112,13 +112,13 @@ class Train(Section):
     negative: int = Field(5, ge=1, le=64)
     epochs: Positive = 5
     alpha: Rate = 0.05
-    """0.0425 from 4 lanes on if not given: what many lanes learn apart is added up, and makes steps of its own
+    """0.036 from 4 lanes on if not given: what many lanes learn apart is added up, and makes steps of its own
     (infra/decisions/0014-word-rates.md)."""
     min_alpha: float = Field(0.005, ge=0, le=10)
     """A tenth of alpha if not given: better in few epochs than falling to zero (infra/decisions/0007-learning-rate.md)."""
-    alpha_exponent: float = Field(0.15, ge=0, le=1)
-    """Of `engine: kernels`: the rate of a word's rows is α times a factor proportional to count**−alpha_exponent, 1 on average
-    (infra/decisions/0014-word-rates.md); 0 = α for every word, as in word2vec."""
+    alpha_exponent: float = Field(0.3, ge=0, le=1)
+    """Of `engine: kernels`: the rate of a word's rows is α times a factor proportional to count**−p, 1 on average, where p grows
+    from 0 towards this as tokens are trained (infra/decisions/0015-rates-that-part.md); 0 = α for every word, as in word2vec."""
     gradient: Literal["word2vec", "exact"] = "word2vec"
     optimizer: Literal["sgd", "adam"] = "sgd"
     """Of `engine: layers`; the kernels are SGD by design."""

@@ -202,7 +202,8 @@ def _train_stints(
 ) -> tuple[list[StepLoss], float, float]:
     """(losses, seconds of training, seconds of merging) of the round."""
     noise_table = kernels.to_device(np.load(task.noise_table, allow_pickle=False))
-    rates_V = kernels.to_device(_word_rates(task))
+    counts_V, keep_V = _word_counts(task)
+    exponent, rates_V = -1.0, np.empty(0, np.float32)
     rows, held = streams.Rows(task.stream, halo=task.window), task.round.first
     # The same steps in every worker, so that all lanes load at the same time.
     steps = max(1, HELD_TOKENS * task.train.lanes * task.plan.schedule.steps // max(1, task.plan.kept_tokens))
@@ -217,8 +218,13 @@ def _train_stints(
                 drawing.forget_drawn()
                 group.meanwhile = ahead.draw_some
         started = time.perf_counter()
+        if task.plan.alpha_exponent(stint.first) != exponent:
+            exponent = task.plan.alpha_exponent(stint.first)
+            rates_V = kernels.to_device(word_rates(counts_V, keep_V, exponent))
         losses += group.spread(
-            lambda lane, stint=stint: _train_lane(resident.lanes[lane], task, kernels, noise_table, rates_V, rows, lane, stint),  # type: ignore[misc]
+            lambda lane, stint=stint, rates_V=rates_V: _train_lane(  # type: ignore[misc]
+                resident.lanes[lane], task, kernels, noise_table, rates_V, rows, lane, stint
+            ),
             group.lanes,
         )
         trained = time.perf_counter()
@@ -230,10 +236,10 @@ def _train_stints(
     return losses, train_seconds, merge_seconds - ahead.seconds
 
 
-def _word_rates(task: RoundTask) -> NDArray[np.float32]:
+def _word_counts(task: RoundTask) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """(counts, chances to be kept) of the vocabulary's words."""
     words = store.read_table(Path(task.words), columns=("count", "keep_probability"))
-    counts_V, keep_V = (store.numbers(words[column]) for column in ("count", "keep_probability"))
-    return word_rates(counts_V, keep_V, task.train.alpha_exponent)
+    return store.numbers(words["count"]), store.numbers(words["keep_probability"])
 
 
 def _stretches(losses: list[StepLoss], a_round: Round) -> tuple[StepLoss, ...]:

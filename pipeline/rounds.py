@@ -39,13 +39,14 @@ TOKENS_PER_RANK = 16
 """At first the row of rank r is merged about every TOKENS_PER_RANK · r kept tokens of all lanes together. Neither the
 vocabulary's nor the corpus's size enters, because a word of rank r occurs about every 10 · r tokens in any text."""
 MANY_LANES = 4
-"""Fewer lanes drift apart less: two may wait twice as long (`tokens_per_rank`), and in the end four times as long
-(`most_tokens_per_rank`). Two that wait twice as long again lose 1 % of the analogies."""
+"""Fewer lanes drift apart less: two may wait twice as long (`tokens_per_rank`), and in the end eight times as long
+(`most_tokens_per_rank`). Two that wait twice as long from the start lose 6 % of the analogies in two epochs, and as much again
+of a small corpus's (infra/benchmarks/records/lanes-2026-11-28.md)."""
 DOUBLING_TOKENS = 1 << 22
-"""Kept tokens of all lanes after which the interval doubles for the first time; again at twice as many, and so on. Early on
-the vectors grow from nothing and each update builds on the one before, so what lanes learn apart does not add up; later
-they only turn a little."""
-MOST_TOKENS_PER_RANK = 128
+"""Kept tokens of all lanes after which the interval doubles for the first time, half of it with few lanes; again at twice as
+many, and so on. Early on the vectors grow from nothing and each update builds on the one before, so what lanes learn apart
+does not add up; later they only turn a little."""
+MOST_TOKENS_PER_RANK = 256
 """Where the doubling ends with few lanes; with many of them earlier, which costs bytes and keeps the score
 (infra/benchmarks/records/lanes-2026-11-21.md)."""
 HOT_ROWS = 1024
@@ -54,6 +55,13 @@ SHORTEST_STEP = 512
 """Kept tokens a lane: about 0.1 ms of training, below which the lanes' meeting costs as much as what they train."""
 MERGES_AN_EPOCH = 16
 """Fewest steps of an epoch with several lanes, however small the corpus."""
+
+RATES_TOKENS = 1 << 23
+"""Kept tokens of all lanes after which words' rates differ by half of `train.alpha_exponent`. Rates that differ from the start
+cost a small corpus a quarter of its analogies: frequent words, which the others learn from, then take too long to grow
+(infra/decisions/0015-rates-that-part.md)."""
+RATE_LEVELS = 8
+"""Exponents between 0 and `train.alpha_exponent` that training goes through, so that rates are computed a few times a run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +148,13 @@ class EpochPlan:
         """α at the start of a step."""
         return alpha_at(self.train, self.epoch, step / self.schedule.steps)
 
+    def alpha_exponent(self, step: int) -> float:
+        """How much the words' rates differ in a step (`w2v_core.sampler.word_rates`): not at all at first, and in the end
+        nearly by `train.alpha_exponent`."""
+        trained = self.kept_tokens * (self.epoch + step / self.schedule.steps)
+        level = int(RATE_LEVELS * trained / (trained + RATES_TOKENS) + 0.5)
+        return self.train.alpha_exponent * level / RATE_LEVELS
+
     def merged_rows(self, step: int) -> int:
         if self.train.lanes == 1:
             return 0
@@ -199,7 +214,7 @@ def choose_schedule(train: Train, vocab_size: int, expected_tokens: float) -> Sc
         checkpoints=checkpoints,
         full_every_steps=steps_a_full,
         hot_rows=min(vocab_size, hot_rows),
-        first_doubling=max(1, round(DOUBLING_TOKENS * steps / max(1.0, expected_tokens))) if grows else 0,
+        first_doubling=max(1, round(doubling_tokens(train.lanes) * steps / max(1.0, expected_tokens))) if grows else 0,
         doublings=(most_tokens_per_rank(train.lanes) // tokens_per_rank(train.lanes)).bit_length() - 1,
     )
 
@@ -209,10 +224,15 @@ def tokens_per_rank(lanes: int) -> int:
     return TOKENS_PER_RANK * max(1, MANY_LANES // lanes)
 
 
+def doubling_tokens(lanes: int) -> int:
+    """DOUBLING_TOKENS from MANY_LANES lanes on, half as many with fewer."""
+    return DOUBLING_TOKENS // (2 if lanes < MANY_LANES else 1)
+
+
 def most_tokens_per_rank(lanes: int) -> int:
-    """MOST_TOKENS_PER_RANK with few lanes, a quarter of it with many, an eighth from 64 on: the more lanes, the smaller is the
+    """MOST_TOKENS_PER_RANK with few lanes, an eighth of it with many, a sixteenth from 64 on: the more lanes, the smaller is the
     share of what a lane sees of the others while it trains alone."""
-    return MOST_TOKENS_PER_RANK // (1 if lanes < MANY_LANES else 4 if lanes < 64 else 8)
+    return MOST_TOKENS_PER_RANK // (1 if lanes < MANY_LANES else 8 if lanes < 64 else 16)
 
 
 def default_hot_rows(lanes: int) -> int:

@@ -30,7 +30,7 @@ from w2v_core.kernels import padded_size
 
 STAGE = "vectors"
 CHECKPOINTS = "checkpoints"
-STAGE_VERSION = 3
+STAGE_VERSION = 4
 ATTEMPTS_A_ROUND = 20
 """Lost workers tolerated without getting further before the run gives up; the same command continues there."""
 PATIENCE_S = 120.0

@@ -67,11 +67,11 @@ def noise_distribution(counts_V: NDArray[np.int64], exponent: float) -> NDArray[
 
 
 def word_rates(counts_V: NDArray[np.int64], keep_V: NDArray[np.float64], exponent: float) -> NDArray[np.float32]:
-    """What the learning rate of each word's rows is multiplied by: float32 (V,), proportional to count**−exponent.
+    """What the learning rate of each word's rows is multiplied by: float32 (V,), proportional to count**−exponent up to MOST_RATE.
 
     `keep_V`: the chance that subsampling keeps an occurrence. The mean rate of the kept occurrences is 1, so that α keeps its
-    meaning; exponent 0 gives 1 for every word. Rates are multiples of 2⁻¹², so that processors whose powers differ in the
-    last bit agree on them. Raises ValueError for counts below 1. Source: Li et al. 2022, "Frequency-aware SGD for efficient
+    meaning, less what MOST_RATE takes from the rarest; exponent 0 gives 1 for every word. Rates are multiples of 2⁻¹², so that
+    processors whose powers differ in the last bit agree on them. Raises ValueError for counts below 1. Source: Li et al. 2022, "Frequency-aware SGD for efficient
     embedding learning with provable benefits"; what it brings here: infra/decisions/0014-word-rates.md.
     """
     if not len(counts_V) or np.min(counts_V) < 1:
@@ -79,10 +79,12 @@ def word_rates(counts_V: NDArray[np.int64], keep_V: NDArray[np.float64], exponen
     counts_V = np.asarray(counts_V, np.float64)
     rates_V, kept_V = counts_V**-exponent, counts_V * keep_V
     rates_V *= kept_V.sum() / (kept_V @ rates_V)
-    rounded_V: NDArray[np.float64] = np.maximum(np.rint(rates_V * _RATE_STEPS), 1.0) / _RATE_STEPS
+    rounded_V: NDArray[np.float64] = np.clip(np.rint(rates_V * _RATE_STEPS), 1.0, MOST_RATE * _RATE_STEPS) / _RATE_STEPS
     return rounded_V.astype(np.float32)
 
 
+MOST_RATE = 4.0
+"""A word seen five times in a corpus of billions would else move by more than a whole gradient at a time."""
 _RATE_STEPS = 4096.0
 
 

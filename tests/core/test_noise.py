@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from w2v_core.kernels.numpy_kernels import draw_noise
-from w2v_core.sampler import mix64, noise_distribution, noise_table, noise_word, random_bits, stream_seed, word_rates
+from w2v_core.sampler import MOST_RATE, mix64, noise_distribution, noise_table, noise_word, random_bits, stream_seed, word_rates
 
 
 def test_draws_are_splitmix64() -> None:
@@ -50,7 +50,7 @@ def test_distribution_is_counts_to_the_exponent() -> None:
 
 
 def test_rare_words_have_higher_rates_and_a_kept_occurrence_has_rate_one_on_average() -> None:
-    counts_V = _zipf_counts(1000)
+    counts_V = _zipf_counts(200)
     keep_V = np.minimum(1.0, 2000 / counts_V)
     rates_V = word_rates(counts_V, keep_V, 0.3)
     assert rates_V.dtype == np.float32
@@ -63,6 +63,13 @@ def test_rare_words_have_higher_rates_and_a_kept_occurrence_has_rate_one_on_aver
 def test_rates_are_one_where_words_or_the_exponent_make_no_difference(exponent: float) -> None:
     counts_V = _zipf_counts(50) if exponent == 0.0 else np.full(50, 7)
     assert np.all(word_rates(counts_V, np.ones(50), exponent) == 1.0)
+
+
+def test_no_word_moves_by_more_than_most_rate_allows() -> None:
+    counts_V = np.array([10**9, 10**6, 1000, 5])
+    rates_V = word_rates(counts_V, np.ones(4), 0.5)
+    assert rates_V.tolist()[2:] == [MOST_RATE, MOST_RATE]
+    assert rates_V[0] < 1 < MOST_RATE < (10**9 / 1000) ** 0.5
 
 
 def test_rates_are_coarse_enough_to_be_the_same_on_every_processor() -> None:

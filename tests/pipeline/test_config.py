@@ -129,9 +129,9 @@ def test_many_lanes_have_a_lower_rate_of_their_own_unless_one_is_given() -> None
         return found.alpha, found.min_alpha
 
     assert rates(lanes=3) == (0.05, 0.005)
-    assert rates(lanes=4) == pytest.approx((0.0425, 0.00425))
+    assert rates(lanes=4) == pytest.approx((0.036, 0.0036))
     assert rates(lanes=4, alpha=0.05) == (0.05, 0.005)
-    assert rates(lanes=4, min_alpha=0.001) == (0.0425, 0.001)
+    assert rates(lanes=4, min_alpha=0.001) == (0.036, 0.001)
 
 
 def test_every_key_of_the_design_exists() -> None:

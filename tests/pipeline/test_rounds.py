@@ -14,11 +14,14 @@ from pipeline.rounds import (
     HOT_ROWS,
     MERGES_AN_EPOCH,
     MOST_TOKENS_PER_RANK,
+    RATE_LEVELS,
+    RATES_TOKENS,
     SHORTEST_STEP,
     alpha_at,
     assign_lanes,
     choose_schedule,
     default_hot_rows,
+    doubling_tokens,
     plan_epoch,
 )
 
@@ -82,7 +85,7 @@ def test_late_in_training_a_stint_is_as_many_steps_as_pass_between_merges() -> N
     schedule = choose_schedule(train, 70_000, 8_000_000)
     plan = plan_epoch(train, schedule, 70_000, 7, 8_000_000)
     lengths = [stint.last - stint.first for stint in plan.stints(plan.rounds[0])]
-    assert set(lengths[:-1]) == {4}
+    assert set(lengths[:-1]) == {8}
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -147,17 +150,44 @@ def test_two_lanes_may_train_longer_between_merges(lanes: int, tokens: int) -> N
 
 def test_the_interval_doubles_with_the_tokens_trained_and_then_stays() -> None:
     train = Train(lanes=2, epochs=2)
-    tokens = 16 * DOUBLING_TOKENS
+    tokens = 16 * doubling_tokens(2)
     schedule = choose_schedule(train, 70_000, tokens)
     first, second = (plan_epoch(train, schedule, 70_000, epoch, tokens) for epoch in (0, 1))
     doubling = schedule.steps // 16
-    assert [first.interval(doubling * share + 5) for share in (0, 1, 2, 3, 4, 8, 15)] == [1, 2, 4, 4, 4, 4, 4]
-    assert {second.interval(step) for step in range(schedule.steps)} == {4}
-    eight = [HOT_ROWS if step == 3 else 2 * HOT_ROWS if step == 7 else 0 for step in range(8)]
-    assert [second.merged_rows(step) for step in range(8)] == eight
+    assert [first.interval(doubling * share + 5) for share in (0, 1, 2, 3, 4, 8, 15)] == [1, 2, 4, 4, 8, 8, 8]
+    assert {second.interval(step) for step in range(schedule.steps)} == {8}
+    sixteen = [HOT_ROWS if step == 7 else 2 * HOT_ROWS if step == 15 else 0 for step in range(16)]
+    assert [second.merged_rows(step) for step in range(16)] == sixteen
 
 
-@pytest.mark.parametrize(("lanes", "tokens"), [(2, 128), (4, 32), (8, 32), (32, 32), (63, 32), (64, 16), (256, 16)])
+def test_the_interval_of_many_lanes_doubles_later() -> None:
+    train = Train(lanes=8)
+    plan = plan_epoch(train, choose_schedule(train, 70_000, 16 * DOUBLING_TOKENS), 70_000, 0, 16 * DOUBLING_TOKENS)
+    doubling = plan.schedule.steps // 16
+    assert [plan.interval(doubling * share + 5) for share in (0, 1, 2, 15)] == [1, 2, 2, 2]
+
+
+def test_words_rates_begin_equal_and_part_as_tokens_are_trained() -> None:
+    train = Train(epochs=20, alpha_exponent=0.5)
+    schedule = choose_schedule(train, 70_000, RATES_TOKENS)
+    first, second, last = (plan_epoch(train, schedule, 70_000, epoch, RATES_TOKENS) for epoch in (0, 1, 19))
+    assert first.alpha_exponent(0) == 0.0
+    assert second.alpha_exponent(0) == 0.25
+    assert last.alpha_exponent(schedule.steps - 1) == 0.5
+    every = [plan.alpha_exponent(step) for plan in (first, second, last) for step in range(schedule.steps)]
+    assert every == sorted(every)
+    assert len(set(every)) <= RATE_LEVELS + 1
+
+
+@pytest.mark.parametrize("epochs", [1, 5])
+def test_words_rates_part_by_tokens_trained_however_they_are_cut_into_epochs(epochs: int) -> None:
+    train = Train(epochs=epochs)
+    tokens = 4 * RATES_TOKENS // epochs
+    last = plan_epoch(train, choose_schedule(train, 70_000, tokens), 70_000, epochs - 1, tokens)
+    assert last.alpha_exponent(last.schedule.steps) == pytest.approx(0.8 * train.alpha_exponent, abs=0.5 / RATE_LEVELS)
+
+
+@pytest.mark.parametrize(("lanes", "tokens"), [(2, 256), (4, 32), (8, 32), (32, 32), (63, 32), (64, 16), (256, 16)])
 def test_the_more_lanes_the_earlier_the_interval_ends_to_double(lanes: int, tokens: int) -> None:
     train = Train(lanes=lanes, epochs=2)
     schedule = choose_schedule(train, 70_000, 16 * DOUBLING_TOKENS)
