@@ -19,7 +19,6 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pipeline.errors import ConfigError, InputError
-from pipeline.rounds import MANY_LANES
 
 Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0, le=10)]
@@ -101,9 +100,6 @@ class Shards(Section):
     """Subsampling threshold of frequent words; 0 = keep every token."""
 
 
-ALPHA_OF_MANY_LANES = 0.036
-
-
 class Train(Section):
     model: Literal["cbow", "skipgram"] = "cbow"
     engine: Literal["kernels", "layers"] = "kernels"
@@ -112,13 +108,13 @@ class Train(Section):
     negative: int = Field(5, ge=1, le=64)
     epochs: Positive = 5
     alpha: Rate = 0.05
-    """0.036 from 4 lanes on if not given: what many lanes learn apart is added up, and makes steps of its own
-    (infra/decisions/0014-word-rates.md)."""
+    """At the start. From 4 lanes on it loses up to three tenths more than the way to min_alpha, as training gets older
+    (infra/decisions/0015-age.md)."""
     min_alpha: float = Field(0.005, ge=0, le=10)
     """A tenth of alpha if not given: better in few epochs than falling to zero (infra/decisions/0007-learning-rate.md)."""
     alpha_exponent: float = Field(0.3, ge=0, le=1)
     """Of `engine: kernels`: the rate of a word's rows is α times a factor proportional to count**−p, 1 on average, where p grows
-    from 0 towards this as tokens are trained (infra/decisions/0015-rates-that-part.md); 0 = α for every word, as in word2vec."""
+    from 0 towards this as tokens are trained (infra/decisions/0015-age.md); 0 = α for every word, as in word2vec."""
     gradient: Literal["word2vec", "exact"] = "word2vec"
     optimizer: Literal["sgd", "adam"] = "sgd"
     """Of `engine: layers`; the kernels are SGD by design."""
@@ -143,14 +139,7 @@ class Train(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def rates_that_are_not_given_follow(cls, given: Any) -> Any:
-        if (
-            isinstance(given, dict)
-            and "alpha" not in given
-            and isinstance(given.get("lanes"), int)
-            and given["lanes"] >= MANY_LANES
-        ):
-            given = given | {"alpha": ALPHA_OF_MANY_LANES}
+    def min_alpha_follows_alpha(cls, given: Any) -> Any:
         if isinstance(given, dict) and "min_alpha" not in given and isinstance(given.get("alpha"), (int, float)):
             return given | {"min_alpha": given["alpha"] / 10}
         return given

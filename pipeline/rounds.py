@@ -39,14 +39,14 @@ TOKENS_PER_RANK = 16
 """At first the row of rank r is merged about every TOKENS_PER_RANK · r kept tokens of all lanes together. Neither the
 vocabulary's nor the corpus's size enters, because a word of rank r occurs about every 10 · r tokens in any text."""
 MANY_LANES = 4
-"""Fewer lanes drift apart less: two may wait twice as long (`tokens_per_rank`), and in the end eight times as long
-(`most_tokens_per_rank`). Two that wait twice as long from the start lose 6 % of the analogies in two epochs, and as much again
-of a small corpus's (infra/benchmarks/records/lanes-2026-11-28.md)."""
+"""Fewer lanes drift apart less: two may wait twice as long (`tokens_per_rank`), and in the end 16 times as long
+(`most_tokens_per_rank`). Two that wait twice as long from the start lose 8 % of the analogies in two epochs, and 16 % of a small
+corpus's (infra/benchmarks/records/lanes-2026-11-28.md)."""
 DOUBLING_TOKENS = 1 << 22
 """Kept tokens of all lanes after which the interval doubles for the first time, half of it with few lanes; again at twice as
 many, and so on. Early on the vectors grow from nothing and each update builds on the one before, so what lanes learn apart
 does not add up; later they only turn a little."""
-MOST_TOKENS_PER_RANK = 256
+MOST_TOKENS_PER_RANK = 512
 """Where the doubling ends with few lanes; with many of them earlier, which costs bytes and keeps the score
 (infra/benchmarks/records/lanes-2026-11-21.md)."""
 HOT_ROWS = 1024
@@ -56,12 +56,13 @@ SHORTEST_STEP = 512
 MERGES_AN_EPOCH = 16
 """Fewest steps of an epoch with several lanes, however small the corpus."""
 
-RATES_TOKENS = 1 << 23
-"""Kept tokens of all lanes after which words' rates differ by half of `train.alpha_exponent`. Rates that differ from the start
-cost a small corpus a quarter of its analogies: frequent words, which the others learn from, then take too long to grow
-(infra/decisions/0015-rates-that-part.md)."""
+MIDDLE_AGE_TOKENS = 1 << 23
+"""Kept tokens of all lanes after which training is half as old as it can get (`EpochPlan.age`)."""
 RATE_LEVELS = 8
 """Exponents between 0 and `train.alpha_exponent` that training goes through, so that rates are computed a few times a run."""
+SLOWDOWN_OF_MANY_LANES = 0.3
+"""The part of α that from MANY_LANES lanes on goes with age: what many lanes learn apart is added up, which early on makes up
+for what they do not know of each other, and later for steps that are too large (infra/decisions/0015-age.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,14 +147,21 @@ class EpochPlan:
 
     def alpha(self, step: int) -> float:
         """α at the start of a step."""
-        return alpha_at(self.train, self.epoch, step / self.schedule.steps)
+        slowdown = SLOWDOWN_OF_MANY_LANES if self.train.lanes >= MANY_LANES else 0.0
+        return alpha_at(self.train, self.epoch, step / self.schedule.steps) * (1.0 - slowdown * self.age(step))
+
+    def age(self, step: int) -> float:
+        """How old training is at the start of a step, from 0 towards 1, in tokens trained: neither epochs nor their number
+        matter. In the beginning the vectors grow from nothing, later they only turn a little; what is best then is not what is
+        best at first."""
+        trained = self.kept_tokens * (self.epoch + step / self.schedule.steps)
+        return trained / (trained + MIDDLE_AGE_TOKENS)
 
     def alpha_exponent(self, step: int) -> float:
         """How much the words' rates differ in a step (`w2v_core.sampler.word_rates`): not at all at first, and in the end
-        nearly by `train.alpha_exponent`."""
-        trained = self.kept_tokens * (self.epoch + step / self.schedule.steps)
-        level = int(RATE_LEVELS * trained / (trained + RATES_TOKENS) + 0.5)
-        return self.train.alpha_exponent * level / RATE_LEVELS
+        nearly by `train.alpha_exponent`. From the start it would cost a small corpus a quarter of its analogies: frequent
+        words, which the others learn from, would take too long to grow (infra/decisions/0015-age.md)."""
+        return self.train.alpha_exponent * int(RATE_LEVELS * self.age(step) + 0.5) / RATE_LEVELS
 
     def merged_rows(self, step: int) -> int:
         if self.train.lanes == 1:
@@ -230,9 +238,9 @@ def doubling_tokens(lanes: int) -> int:
 
 
 def most_tokens_per_rank(lanes: int) -> int:
-    """MOST_TOKENS_PER_RANK with few lanes, an eighth of it with many, a sixteenth from 64 on: the more lanes, the smaller is the
-    share of what a lane sees of the others while it trains alone."""
-    return MOST_TOKENS_PER_RANK // (1 if lanes < MANY_LANES else 8 if lanes < 64 else 16)
+    """MOST_TOKENS_PER_RANK with few lanes, a sixteenth of it with many, half of that from 64 on: the more lanes, the smaller is
+    the share of what a lane sees of the others while it trains alone."""
+    return MOST_TOKENS_PER_RANK // (1 if lanes < MANY_LANES else 16 if lanes < 64 else 32)
 
 
 def default_hot_rows(lanes: int) -> int:

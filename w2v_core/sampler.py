@@ -67,12 +67,14 @@ def noise_distribution(counts_V: NDArray[np.int64], exponent: float) -> NDArray[
 
 
 def word_rates(counts_V: NDArray[np.int64], keep_V: NDArray[np.float64], exponent: float) -> NDArray[np.float32]:
-    """What the learning rate of each word's rows is multiplied by: float32 (V,), proportional to count**−exponent up to MOST_RATE.
+    """What the learning rate of each word's rows is multiplied by: float32 (V,), proportional to count**−exponent, at most
+    MOST_RATE.
 
-    `keep_V`: the chance that subsampling keeps an occurrence. The mean rate of the kept occurrences is 1, so that α keeps its
-    meaning, less what MOST_RATE takes from the rarest; exponent 0 gives 1 for every word. Rates are multiples of 2⁻¹², so that
-    processors whose powers differ in the last bit agree on them. Raises ValueError for counts below 1. Source: Li et al. 2022, "Frequency-aware SGD for efficient
-    embedding learning with provable benefits"; what it brings here: infra/decisions/0014-word-rates.md.
+    `keep_V`: the chance that subsampling keeps an occurrence. The mean rate of the kept occurrences is 1, less what MOST_RATE
+    takes from the rarest, so that α keeps its meaning; exponent 0 gives 1 for every word. Rates are multiples of 2⁻¹², so that
+    processors whose powers differ in the last bit agree on them. Raises ValueError for counts below 1. Source: Li et al. 2022,
+    "Frequency-aware SGD for efficient embedding learning with provable benefits"; what it brings here:
+    infra/decisions/0014-word-rates.md.
     """
     if not len(counts_V) or np.min(counts_V) < 1:
         raise ValueError(f"expected a count >= 1 for each word, found {np.min(counts_V) if len(counts_V) else 'no word'}")

@@ -123,15 +123,14 @@ def test_the_digest_ignores_where_it_runs_and_sees_what_decides_the_result() -> 
         assert parse_config(CORPUS, [override]).digest != base.digest
 
 
-def test_many_lanes_have_a_lower_rate_of_their_own_unless_one_is_given() -> None:
+def test_min_alpha_is_a_tenth_of_alpha_unless_it_is_given() -> None:
     def rates(**train: Any) -> tuple[float, float]:
         found = parse_config(CORPUS | {"train": train}).train
         return found.alpha, found.min_alpha
 
-    assert rates(lanes=3) == (0.05, 0.005)
-    assert rates(lanes=4) == pytest.approx((0.036, 0.0036))
-    assert rates(lanes=4, alpha=0.05) == (0.05, 0.005)
-    assert rates(lanes=4, min_alpha=0.001) == (0.036, 0.001)
+    assert rates() == (0.05, 0.005)
+    assert rates(alpha=0.02) == pytest.approx((0.02, 0.002))
+    assert rates(min_alpha=0.001) == (0.05, 0.001)
 
 
 def test_every_key_of_the_design_exists() -> None:

@@ -13,9 +13,9 @@ from pipeline.rounds import (
     DOUBLING_TOKENS,
     HOT_ROWS,
     MERGES_AN_EPOCH,
+    MIDDLE_AGE_TOKENS,
     MOST_TOKENS_PER_RANK,
     RATE_LEVELS,
-    RATES_TOKENS,
     SHORTEST_STEP,
     alpha_at,
     assign_lanes,
@@ -71,7 +71,7 @@ def test_alpha_falls_linearly_from_alpha_to_min_alpha() -> None:
 
 
 def test_stints_hand_alpha_over_without_a_gap_and_end_with_a_merge() -> None:
-    train = Train(epochs=3, lanes=4, merge_every=100)
+    train = Train(epochs=3, lanes=3, merge_every=100)
     plans = [plan_epoch(train, choose_schedule(train, 50, 4000), 50, epoch, 4000) for epoch in range(3)]
     stints = [stint for plan in plans for a_round in plan.rounds for stint in plan.stints(a_round)]
     assert stints[0].alpha_start == train.alpha
@@ -85,7 +85,7 @@ def test_late_in_training_a_stint_is_as_many_steps_as_pass_between_merges() -> N
     schedule = choose_schedule(train, 70_000, 8_000_000)
     plan = plan_epoch(train, schedule, 70_000, 7, 8_000_000)
     lengths = [stint.last - stint.first for stint in plan.stints(plan.rounds[0])]
-    assert set(lengths[:-1]) == {8}
+    assert set(lengths[:-1]) == {16}
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -154,10 +154,10 @@ def test_the_interval_doubles_with_the_tokens_trained_and_then_stays() -> None:
     schedule = choose_schedule(train, 70_000, tokens)
     first, second = (plan_epoch(train, schedule, 70_000, epoch, tokens) for epoch in (0, 1))
     doubling = schedule.steps // 16
-    assert [first.interval(doubling * share + 5) for share in (0, 1, 2, 3, 4, 8, 15)] == [1, 2, 4, 4, 8, 8, 8]
-    assert {second.interval(step) for step in range(schedule.steps)} == {8}
-    sixteen = [HOT_ROWS if step == 7 else 2 * HOT_ROWS if step == 15 else 0 for step in range(16)]
-    assert [second.merged_rows(step) for step in range(16)] == sixteen
+    assert [first.interval(doubling * share + 5) for share in (0, 1, 2, 3, 4, 8, 15)] == [1, 2, 4, 4, 8, 16, 16]
+    assert {second.interval(step) for step in range(schedule.steps)} == {16}
+    merged = [HOT_ROWS if step == 15 else 2 * HOT_ROWS if step == 31 else 0 for step in range(32)]
+    assert [second.merged_rows(step) for step in range(32)] == merged
 
 
 def test_the_interval_of_many_lanes_doubles_later() -> None:
@@ -169,8 +169,8 @@ def test_the_interval_of_many_lanes_doubles_later() -> None:
 
 def test_words_rates_begin_equal_and_part_as_tokens_are_trained() -> None:
     train = Train(epochs=20, alpha_exponent=0.5)
-    schedule = choose_schedule(train, 70_000, RATES_TOKENS)
-    first, second, last = (plan_epoch(train, schedule, 70_000, epoch, RATES_TOKENS) for epoch in (0, 1, 19))
+    schedule = choose_schedule(train, 70_000, MIDDLE_AGE_TOKENS)
+    first, second, last = (plan_epoch(train, schedule, 70_000, epoch, MIDDLE_AGE_TOKENS) for epoch in (0, 1, 19))
     assert first.alpha_exponent(0) == 0.0
     assert second.alpha_exponent(0) == 0.25
     assert last.alpha_exponent(schedule.steps - 1) == 0.5
@@ -179,15 +179,23 @@ def test_words_rates_begin_equal_and_part_as_tokens_are_trained() -> None:
     assert len(set(every)) <= RATE_LEVELS + 1
 
 
+@pytest.mark.parametrize(("lanes", "left"), [(1, 1.0), (3, 1.0), (4, 0.7), (32, 0.7)])
+def test_the_rate_of_many_lanes_loses_three_tenths_with_age(lanes: int, left: float) -> None:
+    train = Train(lanes=lanes, epochs=1000)
+    plans = [plan_epoch(train, choose_schedule(train, 70_000, 10**7), 70_000, epoch, 10**7) for epoch in (0, 500)]
+    alone = [alpha_at(train, epoch, 0.0) for epoch in (0, 500)]
+    assert [plan.alpha(0) for plan in plans] == pytest.approx([alone[0], left * alone[1]], rel=2e-3)
+
+
 @pytest.mark.parametrize("epochs", [1, 5])
 def test_words_rates_part_by_tokens_trained_however_they_are_cut_into_epochs(epochs: int) -> None:
     train = Train(epochs=epochs)
-    tokens = 4 * RATES_TOKENS // epochs
+    tokens = 4 * MIDDLE_AGE_TOKENS // epochs
     last = plan_epoch(train, choose_schedule(train, 70_000, tokens), 70_000, epochs - 1, tokens)
     assert last.alpha_exponent(last.schedule.steps) == pytest.approx(0.8 * train.alpha_exponent, abs=0.5 / RATE_LEVELS)
 
 
-@pytest.mark.parametrize(("lanes", "tokens"), [(2, 256), (4, 32), (8, 32), (32, 32), (63, 32), (64, 16), (256, 16)])
+@pytest.mark.parametrize(("lanes", "tokens"), [(2, 512), (4, 32), (8, 32), (32, 32), (63, 32), (64, 16), (256, 16)])
 def test_the_more_lanes_the_earlier_the_interval_ends_to_double(lanes: int, tokens: int) -> None:
     train = Train(lanes=lanes, epochs=2)
     schedule = choose_schedule(train, 70_000, 16 * DOUBLING_TOKENS)
