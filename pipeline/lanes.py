@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import time
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -201,8 +202,8 @@ def _train_stints(
     group: LaneGroup, task: RoundTask, kernels: Kernels, resident: Residency, ahead: drawing.Ahead
 ) -> tuple[list[StepLoss], float, float]:
     """(losses, seconds of training, seconds of merging) of the round."""
-    noise_table = kernels.to_device(np.load(task.noise_table, allow_pickle=False))
-    counts_V, keep_V = _word_counts(task)
+    words = _words_of(task.noise_table, task.words)
+    noise_table = kernels.to_device(words.noise_table)
     exponent, rates_V = -1.0, np.empty(0, np.float32)
     rows, held = streams.Rows(task.stream, halo=task.window), task.round.first
     # The same steps in every worker, so that all lanes load at the same time.
@@ -220,7 +221,7 @@ def _train_stints(
         started = time.perf_counter()
         if task.plan.alpha_exponent(stint.first) != exponent:
             exponent = task.plan.alpha_exponent(stint.first)
-            rates_V = kernels.to_device(word_rates(counts_V, keep_V, exponent))
+            rates_V = kernels.to_device(words.rates(exponent))
         losses += group.spread(
             lambda lane, stint=stint, rates_V=rates_V: _train_lane(  # type: ignore[misc]
                 resident.lanes[lane], task, kernels, noise_table, rates_V, rows, lane, stint
@@ -236,10 +237,28 @@ def _train_stints(
     return losses, train_seconds, merge_seconds - ahead.seconds
 
 
-def _word_counts(task: RoundTask) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """(counts, chances to be kept) of the vocabulary's words."""
-    words = store.read_table(Path(task.words), columns=("count", "keep_probability"))
-    return store.numbers(words["count"]), store.numbers(words["keep_probability"])
+@dataclass
+class _Words:
+    """What training needs to know of the vocabulary."""
+
+    noise_table: NDArray[np.uint64]
+    counts_V: NDArray[np.int64]
+    keep_V: NDArray[np.float64]
+    last: tuple[float, NDArray[np.float32]] | None = None
+    """Exponent and rates: one round goes on with those of the one before."""
+
+    def rates(self, exponent: float) -> NDArray[np.float32]:
+        if self.last is None or self.last[0] != exponent:
+            self.last = exponent, word_rates(self.counts_V, self.keep_V, exponent)
+        return self.last[1]
+
+
+@lru_cache(maxsize=1)
+def _words_of(noise_table: str, words: str) -> _Words:
+    """Kept from round to round; paths of artefacts name their content."""
+    table = store.read_table(Path(words), columns=("count", "keep_probability"))
+    columns = (store.numbers(table[column]) for column in ("count", "keep_probability"))
+    return _Words(np.load(noise_table, allow_pickle=False), *columns)
 
 
 def _stretches(losses: list[StepLoss], a_round: Round) -> tuple[StepLoss, ...]:
@@ -279,6 +298,7 @@ def release() -> None:
     """Closes the group of lanes this process holds, if any; its memory goes back."""
     global _held
     drawing.forget_all()
+    _words_of.cache_clear()
     if _held is not None:
         with contextlib.suppress(OSError):
             _held.close()

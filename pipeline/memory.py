@@ -181,7 +181,7 @@ def _worker_need(sizes: Sizes, places: Sequence[Place], participant: int) -> Wor
     slice_bytes = min(slice_tokens + 2 * PIECE_TOKENS, sizes.epoch_tokens) * STREAM_BYTES
     kept = sizes.sentence_bytes * (sizes.epochs > 2) + sizes.epoch_tokens * STREAM_BYTES * (sizes.epochs > 1)
     private = [
-        ("noise table and rates", sizes.noise_bytes + 4 * sizes.vocab_size),
+        ("noise table, counts and rates", sizes.noise_bytes + 20 * sizes.vocab_size),
         ("working memory", WORKING_BYTES),
         ("the corpus, kept for the next epoch", min(KEPT_BYTES, kept)),
     ]
