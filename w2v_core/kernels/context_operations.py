@@ -1,6 +1,6 @@
 """From context rows to hidden rows and back, written as LLVM code: the two passes over a block that surround its groups.
 
-Both walk along the block with a running sum of rows. The sum stays in registers: a row is cut into as few tiles of at most
+Both walk along the block with a running sum of rows. The sum stays in registers: a row is cut into tiles of at most
 `REGISTERS` vectors as it takes, and each tile walks the whole block. What a target or a row needs stands ready in arrays of
 addresses, so nothing is decided on the way.
 
@@ -18,6 +18,9 @@ from w2v_core.kernels.vector_ir import VECTOR_BYTES, Emitter, Value, operation
 
 REGISTERS = 13
 """Vectors of a running sum: AVX2 has sixteen registers, of which three are left to work with."""
+LONG_ROW_TILE = 10
+"""Most vectors of a tile where a row takes several: tiles of a third of a row of 304 floats took 2 % more of training's time
+than those of a quarter, and of half a row 6 % (infra/benchmarks/records/kernel-steps-2026-11-28.md)."""
 
 
 @operation(10)
@@ -104,7 +107,9 @@ def _in_registers(e: Emitter, row_bytes: Value, walk: Callable[[Value, int], Non
     """Runs walk(byte offset, vectors) for every tile of a row; the tiles are about equally wide."""
     builder, one = e.builder, e.integer(1)
     vectors = builder.sdiv(row_bytes, e.integer(VECTOR_BYTES))
-    tiles = builder.sdiv(builder.add(vectors, e.integer(REGISTERS - 1)), e.integer(REGISTERS))
+    is_short = builder.icmp_signed("<=", vectors, e.integer(REGISTERS))
+    most = builder.select(is_short, e.integer(REGISTERS), e.integer(LONG_ROW_TILE))
+    tiles = builder.sdiv(builder.add(vectors, builder.sub(most, one)), most)
     widest = builder.sdiv(builder.add(vectors, builder.sub(tiles, one)), tiles)
     with e.loop(e.integer(0), tiles, 1, [e.integer(0)]) as tile:
         first = tile.state[0]
