@@ -1,7 +1,7 @@
 """From context rows to hidden rows and back, written as LLVM code: the two passes over a block that surround its groups.
 
 Both walk along the block with a running sum of rows. The sum stays in registers: a row is cut into tiles of at most
-`REGISTERS` vectors as it takes, and each tile walks the whole block. What a target or a row needs stands ready in arrays of
+`REGISTERS` vectors, and each tile walks the whole block. What a target or a row needs stands ready in arrays of
 addresses, so nothing is decided on the way.
 
 On the way each target asks for one row that is needed later, so that the wait for memory is spread over all the work: a
