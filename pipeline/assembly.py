@@ -1,5 +1,4 @@
-"""How vectors/ comes together: the workers write the matrices they hold after the last round, the driver
-the words while they train.
+"""How vectors/ comes together: the workers write the matrices they hold after the last round, the driver adds the words.
 
 A million words of 300 numbers are 1.2 GB a matrix, which the driver never holds. Rows are cut to their width without
 padding, checked to be finite, hashed and written in one pass, a block at a time.
@@ -59,26 +58,14 @@ def write_matrix(index: int, matrix: NDArray[np.float32], vector_size: int, dire
     return store.write_file(directory / FILES[index], write, rows=len(matrix))
 
 
-def write_words(directory: Path, words: Sequence[str], counts: NDArray[np.int64]) -> list[store.Part]:
-    """The words and their counts as they lie in vectors/; they can be there before the matrices are."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        written = vector_files.save_words(directory, words, counts)
-    except OSError as error:
-        raise store.explain_os_error(error, directory) from error
-    return [_part(file, len(words)) for file in written]
-
-
-def join(directory: Path, matrices: Sequence[store.Part], words: Sequence[store.Part], vector_size: int) -> list[store.Part]:
-    """The parts of vectors/, with what `WordVectors.load` reads first, of matrices and words that are there."""
+def add_words(
+    directory: Path, matrices: Sequence[store.Part], vector_size: int, words: Sequence[str], counts: NDArray[np.int64]
+) -> list[store.Part]:
+    """The parts of vectors/: the matrices that are there, and what `WordVectors.load` reads besides."""
     w_in = next(part for part in matrices if part.name == vector_files.MATRIX)
-    listed = [vector_files.Written(part.name, part.bytes, part.sha256) for part in (w_in, *words)]
+    matrix = vector_files.Written(w_in.name, w_in.bytes, w_in.sha256)
     try:
-        meta = vector_files.save_meta(directory, listed, (w_in.rows, vector_size))
+        written = vector_files.save_words(directory, words, matrix, vector_size, counts)
     except OSError as error:
         raise store.explain_os_error(error, directory) from error
-    return [*matrices, *words, _part(meta, w_in.rows)]
-
-
-def _part(file: vector_files.Written, rows: int) -> store.Part:
-    return store.Part(name=file.name, bytes=file.bytes, sha256=file.sha256, rows=rows)
+    return [*matrices, *(store.Part(name=file.name, bytes=file.bytes, sha256=file.sha256, rows=len(words)) for file in written)]

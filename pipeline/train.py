@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -105,19 +104,6 @@ def build(
     roster = open_roster(training, expected, checkpoint, on_plan, on_note)
     for record in history:
         on_round(record)
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="words") as beside:
-        # They are known already, and this process only waits while others train.
-        words = beside.submit(_write_words, training)
-        history, matrices = _run_rounds(training, workers, roster, checkpoint, history, on_round)
-        return _commit_vectors(training, matrices, words.result(), history, roster)
-
-
-def _run_rounds(
-    training: Training, workers: Workers, roster: Roster, checkpoint: store.Artefact | None, history: list[RoundRecord],
-    on_round: Callable[[RoundRecord], None],
-) -> tuple[list[RoundRecord], list[store.Part]]:  # fmt: skip
-    """(history, matrices of the vectors) when all rounds are done."""
-    config, schedule = training.config, training.schedule
     told = len(history)
     before_last: store.Artefact | None = None
     files: list[store.Part] = []
@@ -147,7 +133,7 @@ def _run_rounds(
                 store.discard(before_last.directory)
             before_last, checkpoint = checkpoint, _commit_checkpoint(training, round_plan.round, files, history, roster)
             attempts.crew = None
-    return history, files
+    return _commit_vectors(training, files, history, roster)
 
 
 @dataclass
@@ -443,18 +429,19 @@ def _vectors_directory(training: Training) -> Path:
     return store.artefact_directory(training.workdir, STAGE, training.fingerprint)
 
 
-def _write_words(training: Training) -> list[store.Part]:
-    table = vocabulary.read_words(training.vocab)
-    return assembly.write_words(_vectors_directory(training), table["word"].to_pylist(), store.numbers(table["count"]))
-
-
 def _commit_vectors(
-    training: Training, matrices: Sequence[store.Part], words: Sequence[store.Part], history: Sequence[RoundRecord],
-    roster: Roster,
-) -> store.Artefact:  # fmt: skip
+    training: Training, matrices: Sequence[store.Part], history: Sequence[RoundRecord], roster: Roster
+) -> store.Artefact:
     """The vectors as an artefact: the words beside the matrices that the workers wrote."""
     fingerprint, fields, inputs = identity(training.config, training.tokens, training.vocab)
-    parts = assembly.join(_vectors_directory(training), matrices, words, training.train.vector_size)
+    table = vocabulary.read_words(training.vocab)
+    parts = assembly.add_words(
+        _vectors_directory(training),
+        matrices,
+        training.train.vector_size,
+        table["word"].to_pylist(),
+        store.numbers(table["count"]),
+    )
     artefact = store.commit(
         training.workdir,
         store.Manifest(

@@ -63,23 +63,20 @@ def save(folder: Path, words: Sequence[str], matrix: Rows, counts: npt.NDArray[A
     """
     folder.mkdir(parents=True, exist_ok=True)
     written = _write(folder / MATRIX, npy_chunks(matrix))
-    beside = save_words(folder, words, counts)
-    return [written, *beside, save_meta(folder, [written, *beside], (len(words), matrix.shape[1]))]
+    return [written, *save_words(folder, words, written, matrix.shape[1], counts)]
 
 
-def save_words(folder: Path, words: Sequence[str], counts: npt.NDArray[Any] | None) -> list[Written]:
-    """The files that do not hang on the matrix; the folder is there."""
+def save_words(
+    folder: Path, words: Sequence[str], matrix: Written, vector_size: int, counts: npt.NDArray[Any] | None
+) -> list[Written]:
+    """The other files beside a matrix that is in the folder already, float32 (V, vector_size)."""
     chunks: dict[str, Iterable[bytes]] = {WORDS: _word_chunks(words)}
     if counts is not None:
         chunks[COUNTS] = npy_chunks(counts)
-    return [_write(folder / name, pieces) for name, pieces in chunks.items()]
-
-
-def save_meta(folder: Path, written: Sequence[Written], shape: tuple[int, int]) -> Written:
-    """The last file, which makes the folder one of vectors: what lies in it, of a matrix of this shape."""
-    files = {file.name: {"bytes": file.bytes, "sha256": file.sha256} for file in written}
-    meta = {"format_version": FORMAT_VERSION, "shape": list(shape), "dtype": "float32", "files": files}
-    return _write(folder / META, [json.dumps(meta, indent=1).encode() + b"\n"])
+    written = [_write(folder / name, pieces) for name, pieces in chunks.items()]
+    files = {file.name: {"bytes": file.bytes, "sha256": file.sha256} for file in (matrix, *written)}
+    meta = {"format_version": FORMAT_VERSION, "shape": [len(words), vector_size], "dtype": "float32", "files": files}
+    return [*written, _write(folder / META, [json.dumps(meta, indent=1).encode() + b"\n"])]
 
 
 def load(folder: Path, *, verify: bool) -> tuple[list[str], npt.NDArray[Any], npt.NDArray[Any] | None]:

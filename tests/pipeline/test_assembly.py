@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline import store
-from pipeline.assembly import CONTEXT, join, write_matrix, write_words
+from pipeline.assembly import CONTEXT, add_words, write_matrix
 from pipeline.errors import DataError, StorageError
 from w2v_core.vectors import WordVectors
 
@@ -25,7 +25,7 @@ def padded(seed: int) -> np.ndarray:
 def test_the_vectors_are_the_lanes_rows_without_their_padding(tmp_path: Path) -> None:
     w_in, w_out = padded(1), padded(2)
     matrices = [write_matrix(index, matrix, 10, tmp_path) for index, matrix in enumerate((w_in, w_out))]
-    parts = join(tmp_path, matrices, write_words(tmp_path, WORDS, COUNTS), 10)
+    parts = add_words(tmp_path, matrices, 10, WORDS, COUNTS)
     vectors = WordVectors.load(tmp_path, verify=True)
     np.testing.assert_array_equal(vectors.matrix, w_in[:, :10])
     assert list(vectors.words) == WORDS
@@ -37,8 +37,7 @@ def test_the_vectors_are_the_lanes_rows_without_their_padding(tmp_path: Path) ->
 
 def test_the_files_are_those_that_saving_whole_vectors_writes(tmp_path: Path) -> None:
     w_in = padded(1)
-    words = write_words(tmp_path / "parts", WORDS, COUNTS)
-    join(tmp_path / "parts", [write_matrix(0, w_in, 10, tmp_path / "parts")], words, 10)
+    add_words(tmp_path / "parts", [write_matrix(0, w_in, 10, tmp_path / "parts")], 10, WORDS, COUNTS)
     WordVectors(WORDS, w_in[:, :10].copy(), COUNTS).save(tmp_path / "whole")
     names = {file.name for file in (tmp_path / "whole").iterdir()}
     assert names == {file.name for file in (tmp_path / "parts").iterdir()}
@@ -62,9 +61,8 @@ def test_padding_is_not_looked_at(tmp_path: Path) -> None:
     assert write_matrix(0, matrix, 10, tmp_path).rows == 3000
 
 
-def test_a_folder_that_is_gone_is_an_error_that_names_it(tmp_path: Path) -> None:
+def test_words_beside_a_folder_that_is_gone_are_an_error_that_names_it(tmp_path: Path) -> None:
     matrix = write_matrix(0, padded(1), 10, tmp_path / "vectors")
-    words = write_words(tmp_path / "vectors", WORDS, COUNTS)
     (tmp_path / "vectors").rename(tmp_path / "elsewhere")
     with pytest.raises(StorageError, match=f"{tmp_path / 'vectors'}"):
-        join(tmp_path / "vectors", [matrix], words, 10)
+        add_words(tmp_path / "vectors", [matrix], 10, WORDS, COUNTS)
