@@ -50,7 +50,7 @@ def test_distribution_is_counts_to_the_exponent() -> None:
 
 
 def test_rare_words_have_higher_rates_and_a_kept_occurrence_has_rate_one_on_average() -> None:
-    counts_V = _zipf_counts(200)
+    counts_V = _zipf_counts(1000)
     keep_V = np.minimum(1.0, 2000 / counts_V)
     rates_V = word_rates(counts_V, keep_V, 0.3)
     assert rates_V.dtype == np.float32

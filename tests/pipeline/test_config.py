@@ -128,7 +128,7 @@ def test_min_alpha_is_a_tenth_of_alpha_unless_it_is_given() -> None:
         found = parse_config(CORPUS | {"train": train}).train
         return found.alpha, found.min_alpha
 
-    assert rates() == (0.05, 0.005)
+    assert rates() == rates(lanes=8) == (0.05, 0.005)
     assert rates(alpha=0.02) == pytest.approx((0.02, 0.002))
     assert rates(min_alpha=0.001) == (0.05, 0.001)
 
