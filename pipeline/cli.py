@@ -159,7 +159,7 @@ def _run_until(path: Path, overrides: tuple[str, ...], until: str, as_json: bool
     if as_json:
         click.echo(json.dumps(summary, indent=1))
     else:
-        from pipeline.report import format_summary
+        from pipeline.report.report import format_summary
 
         click.echo(format_summary(summary, _width()))
 
@@ -262,7 +262,7 @@ def _find_vectors(source: Path) -> WordVectors:
     try:
         if source.is_dir():
             return WordVectors.load(source)
-        from pipeline.exports import read_word2vec
+        from pipeline.formats.exports import read_word2vec
 
         return read_word2vec(source)
     except FileNotFoundError as error:
@@ -284,7 +284,7 @@ def export(source: Path, directory: Path, formats: tuple[str, ...], on_unwritabl
     """Write the vectors of SOURCE into DIRECTORY: word2vec-text, word2vec-bin, npy, parquet, safetensors, tensorboard."""
     vectors = _find_vectors(source)
     from pipeline import store
-    from pipeline.exports import export_vectors
+    from pipeline.formats.exports import export_vectors
 
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -304,8 +304,8 @@ def export(source: Path, directory: Path, formats: tuple[str, ...], on_unwritabl
 @click.option("--url", help="Where to get it instead of the public address.")
 def fetch(name: str, destination: Path, url: str | None) -> None:
     """Download a known corpus into DESTINATION, checked by size and content."""
-    from pipeline.fetch import fetch as fetch_corpus
     from pipeline.progress import Progress
+    from pipeline.text.fetch import fetch as fetch_corpus
 
     progress = Progress()
     click.echo(fetch_corpus(name, destination, url, progress))
@@ -342,8 +342,8 @@ def verify(config: Path, overrides: tuple[str, ...]) -> int:
 def ui(config: Path, overrides: tuple[str, ...], port: int) -> None:
     """Open the tracked runs in MLflow's own pages, on this machine only."""
     loaded = _load(config, overrides)
-    from pipeline.tracking import tracking_uri
-    from pipeline.ui import serve_ui
+    from pipeline.tracking.tracker import tracking_uri
+    from pipeline.tracking.ui import serve_ui
 
     serve_ui(tracking_uri(loaded.tracking, loaded.workdir), port)
 

@@ -18,15 +18,17 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from pipeline import corpus, evaluate, publish, shards, store, tokenize, train, vocab
-from pipeline.cluster import open_workers
+from pipeline import store
+from pipeline.cluster.opening import open_workers
+from pipeline.cluster.workers import Item, Member, Result, Workers
 from pipeline.config import RunConfig
 from pipeline.errors import DamagedError
 from pipeline.failpoints import reach
 from pipeline.progress import Progress
-from pipeline.report import write_report
-from pipeline.tracking import Dataset, Tracker, TrackingState, open_tracker
-from pipeline.workers import Item, Member, Result, Workers
+from pipeline.report.report import write_report
+from pipeline.stages import evaluate, publish, shards, tokenize, train, vocab
+from pipeline.text import corpus
+from pipeline.tracking.tracker import Dataset, Tracker, TrackingState, open_tracker
 
 KINDS = {
     "tokenize": tokenize.STAGE, "vocab": vocab.STAGE, "shards": shards.STAGE, "train": train.STAGE,

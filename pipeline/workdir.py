@@ -10,7 +10,7 @@ from pipeline import store
 from pipeline.config import RunConfig
 from pipeline.errors import BusyError, DamagedError
 from pipeline.run import KINDS, SUMMARY
-from pipeline.tracking import sync
+from pipeline.tracking.tracker import sync
 
 
 def verify_workdir(workdir: Path) -> tuple[int, list[str]]:

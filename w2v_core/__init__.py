@@ -9,9 +9,9 @@ Shapes are written with one letter a dimension, everywhere the same, and appende
     kernels/         the same, fast: numpy, numba (CPU default), cupy; one contract in kernels/__init__.py
     sampler.py       noise distribution and table, counter-based random numbers
     windows.py       subsampling and windows: sentences → the training stream
-    layers.py models.py optimizers.py trainer.py contexts.py unigram.py     the chapter, layer by layer
-    vectors.py       WordVectors: neighbours, analogies, memory-mapped files
-    evaluation.py    analogy and similarity scores with their coverage
+    textbook/        the chapter, layer by layer: layers models optimizers trainer contexts unigram
+    vectors/         WordVectors: neighbours, analogies, memory-mapped files; scores with their coverage
+    text/            bytes of text as words, compiled
 
 NumPy and the standard library only; numba and cupy inside the kernel modules that need them; nothing of files in the
 cloud, clusters or tracking: that is `pipeline`.

@@ -25,11 +25,11 @@ from typing import Any
 
 import numpy as np
 
-from w2v_core.contexts import Batch, create_contexts_target, matrix_batches
-from w2v_core.models import CBOW
-from w2v_core.optimizers import RowAdam
-from w2v_core.trainer import Purpose, generator_for
-from w2v_core.unigram import UnigramSampler
+from w2v_core.textbook.contexts import Batch, create_contexts_target, matrix_batches
+from w2v_core.textbook.models import CBOW
+from w2v_core.textbook.optimizers import RowAdam
+from w2v_core.textbook.trainer import Purpose, generator_for
+from w2v_core.textbook.unigram import UnigramSampler
 
 WINDOW, VECTOR_SIZE, BATCH, NEGATIVE, RATE = 5, 100, 100, 5, 0.001
 TEXTBOOK_PTB = {1: 4.16, 2000: 2.52, 5000: 2.38, 8000: 2.27, 9295: 2.22, 10300: 2.16, 15300: 2.07, 26000: 1.83, 42000: 1.6}

@@ -32,10 +32,10 @@ from typing import Any
 import numpy as np
 from distributed import Client, LocalCluster, get_worker
 
-from pipeline.crew import Place, errands_of
-from pipeline.lane_group import merge, open_group
-from pipeline.network import LinkPlugin
-from pipeline.rounds import assign_lanes
+from pipeline.exchange.network import LinkPlugin
+from pipeline.training.lane_group import merge, open_group
+from pipeline.training.placement import Place, errands_of
+from pipeline.training.plan import assign_lanes
 from w2v_core.kernels import load_kernels, padded_size
 
 VECTOR_SIZE = 100

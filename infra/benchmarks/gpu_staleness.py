@@ -23,12 +23,12 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from w2v_core.evaluation import evaluate_analogies, evaluate_similarity, read_analogies, read_similarity
 from w2v_core.kernels import initial_parameters, load_kernels
-from w2v_core.kernels.window_kernels import draw_stream, word_draws
+from w2v_core.kernels.cpu.window_kernels import draw_stream, word_draws
 from w2v_core.reference import BLOCK, GROUPS
 from w2v_core.sampler import noise_table, stream_seed
 from w2v_core.vectors import WordVectors
+from w2v_core.vectors.evaluation import evaluate_analogies, evaluate_similarity, read_analogies, read_similarity
 from w2v_core.windows import Stream, keep_probability, keep_thresholds
 
 MIN_COUNT, SAMPLE, NS_EXPONENT = 5, 1e-4, 0.75

@@ -22,10 +22,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pipeline.cluster.workers import InProcess
 from pipeline.config import parse_config
 from pipeline.progress import Progress
 from pipeline.run import run
-from pipeline.workers import InProcess
 
 Row = dict[str, float]
 SCORES = {"analogy": "analogy", "ws353": "wordsim353", "simlex": "simlex999"}

@@ -3,7 +3,7 @@
     python infra/benchmarks/quality.py --corpus FILE --eval DIR [--size 100|300] [--seeds 3] [--lanes 2]
 
 Both train the same file with the same vocabulary, settings and epochs, and both are scored by the same code
-(`w2v_core.evaluation`, analogies restricted to the 30,000 most frequent words). Prints a row a run, then medians and
+(`w2v_core.vectors.evaluation`, analogies restricted to the 30,000 most frequent words). Prints a row a run, then medians and
 spreads, and last one JSON line.
 """
 
@@ -19,9 +19,8 @@ from pathlib import Path
 
 from throughput import GENSIM, SETTINGS, THREADS, without_long_lines
 
-from pipeline.word2vec_format import read_word2vec
-from w2v_core import evaluation
-from w2v_core.vectors import WordVectors
+from pipeline.formats.word2vec import read_word2vec
+from w2v_core.vectors import WordVectors, evaluation
 
 EPOCHS = 5
 SIMILARITY = {"ws353": "wordsim353.tsv", "simlex": "simlex999.txt"}

@@ -26,13 +26,13 @@ import numba
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from w2v_core.contexts import expand_rows
 from w2v_core.kernels import initial_parameters, load_kernels
-from w2v_core.layers import ContextMean, Embedding, MatMul, SoftmaxWithLoss
-from w2v_core.models import CBOW, SimpleCBOW, initial_matrix
-from w2v_core.optimizers import SGD
 from w2v_core.sampler import noise_table
-from w2v_core.unigram import UnigramSampler
+from w2v_core.textbook.contexts import expand_rows
+from w2v_core.textbook.layers import ContextMean, Embedding, MatMul, SoftmaxWithLoss
+from w2v_core.textbook.models import CBOW, SimpleCBOW, initial_matrix
+from w2v_core.textbook.optimizers import SGD
+from w2v_core.textbook.unigram import UnigramSampler
 
 WINDOW, VECTOR_SIZE, BATCH, NEGATIVE, RATE = 5, 100, 100, 5, 0.025
 CONTEXTS = 2 * WINDOW

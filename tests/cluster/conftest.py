@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.shipping import client_environment
-from pipeline.spool import Spool
-from pipeline.tracking import Dataset
+from pipeline.tracking.shipper import client_environment
+from pipeline.tracking.spool import Spool
+from pipeline.tracking.tracker import Dataset
 from tests.cluster.disturbed import Bench
 from tests.cluster.tls_cluster import TlsCluster
 from tests.cluster.tracked import DIGEST, tracker_of
@@ -32,7 +32,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     return Bench(tmp_path_factory.mktemp("bench"))
 
 
-_CREATE = "import sys, pathlib; from pipeline.delivery import create_database as c; c(pathlib.Path(sys.argv[1]))"
+_CREATE = "import sys, pathlib; from pipeline.tracking.delivery import create_database as c; c(pathlib.Path(sys.argv[1]))"
 
 
 @pytest.fixture(scope="session")

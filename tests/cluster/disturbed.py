@@ -18,10 +18,10 @@ from typing import Any
 import psutil
 import yaml
 
+from pipeline.cluster.workers import InProcess, Workers
 from pipeline.config import RunConfig, parse_config
 from pipeline.progress import Progress
 from pipeline.run import KINDS, STAGES, SUMMARY, run
-from pipeline.workers import InProcess, Workers
 from tests.tiny import tiny_config, write_corpus
 
 UNTRACKED: dict[str, object] = {"enabled": False}

@@ -10,10 +10,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipeline.cluster import open_workers
+from pipeline.cluster.opening import open_workers
+from pipeline.cluster.workers import DaskWorkers, Member, WorkerLostError
 from pipeline.config import Cluster
 from pipeline.errors import DataError, ServiceError
-from pipeline.workers import DaskWorkers, Member, WorkerLostError
 
 
 @pytest.fixture(scope="module")

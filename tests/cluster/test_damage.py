@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from pipeline import store
+from pipeline.cluster.workers import InProcess
 from pipeline.progress import Progress
 from pipeline.run import KINDS, SUMMARY, run
 from pipeline.workdir import verify_artefact, verify_workdir
-from pipeline.workers import InProcess
 from tests.cluster.disturbed import Bench
 
 FLIPS = 300

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.cluster.workers import InProcess
 from pipeline.errors import StorageError
 from pipeline.progress import Progress
 from pipeline.run import run
 from pipeline.workdir import verify_workdir
-from pipeline.workers import InProcess
 from tests.cluster.disturbed import Bench
 
 FULL = r"/[\w./-]+: the disk is full \([\d,]+ bytes free there, at least [\d,]+ needed\); make space"

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import lanes
-from pipeline.cluster import open_workers
+from pipeline.cluster.opening import open_workers
 from pipeline.config import Cluster
-from pipeline.crew import choose_crew
 from pipeline.errors import ServiceError
 from pipeline.progress import Progress
 from pipeline.run import run
+from pipeline.training import lanes
+from pipeline.training.placement import choose_crew
 from tests.cluster.disturbed import Bench
 from tests.cluster.tls_cluster import TlsCluster
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.cluster.workers import DaskWorkers, Presence, WorkerLostError
 from pipeline.errors import TemporaryError
 from pipeline.workdir import verify_workdir
-from pipeline.workers import DaskWorkers, Presence, WorkerLostError
 from tests.cluster.disturbed import Bench, assert_no_process_is_left, end_of, files_of, stopped_at, wait_for, wait_until
 from tests.cluster.tls_cluster import TlsCluster
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.cluster.workers import DaskWorkers
 from pipeline.errors import ServiceError, TemporaryError
-from pipeline.workers import DaskWorkers
 from tests.cluster.disturbed import Bench
 from tests.cluster.tls_cluster import TlsCluster
 

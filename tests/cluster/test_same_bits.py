@@ -12,10 +12,10 @@ import time
 
 import pytest
 
+from pipeline.cluster.workers import InProcess
 from pipeline.config import parse_config
 from pipeline.progress import Progress
 from pipeline.run import run
-from pipeline.workers import InProcess
 from tests.cluster.disturbed import Bench, wait_for
 from tests.cluster.kills import KILLS, Kill, disturb, disturb_at_random
 

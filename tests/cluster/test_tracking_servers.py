@@ -27,8 +27,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from pipeline.errors import PermissionDeniedError, ServiceError
-from pipeline.shipping import EXIT_LEFT_OVER, EXIT_REFUSED
-from pipeline.tracking import FLUSH_TIMEOUT_S, Dataset, serve_ui
+from pipeline.tracking.shipper import EXIT_LEFT_OVER, EXIT_REFUSED
+from pipeline.tracking.tracker import FLUSH_TIMEOUT_S, Dataset, serve_ui
 from tests.cluster.tracked import DIGEST, all_runs, assert_each_once, client_of, ship_here, tracker_of, wait_for
 
 pytestmark = pytest.mark.filterwarnings("default")  # MLflow and SQLAlchemy warn about themselves at import
@@ -123,7 +123,7 @@ def test_a_server_that_never_answers_delays_the_end_by_the_timeout_and_no_more(w
 # Ctrl-C as in a terminal: where a shell started the tests in the background, they and their children ignore it.
 _UI = """
 import signal, sys
-from pipeline.ui import serve_ui
+from pipeline.tracking.ui import serve_ui
 signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.exit(serve_ui(sys.argv[1]))
 """

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.delivery import Refused, connect, create_database, explain, open_experiment
-from pipeline.shipping import EXIT_DRAINED
-from pipeline.spool import Spool
-from pipeline.tracking import Dataset, Tracker, sync
+from pipeline.tracking.delivery import Refused, connect, create_database, explain, open_experiment
+from pipeline.tracking.shipper import EXIT_DRAINED
+from pipeline.tracking.spool import Spool
+from pipeline.tracking.tracker import Dataset, Tracker, sync
 from tests.cluster.tracked import (
     DIGEST,
     all_runs,

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.config import Tracking
-from pipeline.shipping import Owner, Shipper
-from pipeline.spool import Spool, spools
-from pipeline.tracking import Tracker, open_tracker
+from pipeline.tracking.shipper import Owner, Shipper
+from pipeline.tracking.spool import Spool, spools
+from pipeline.tracking.tracker import Tracker, open_tracker
 from w2v_core.vectors import WordVectors
 
 DIGEST = "0123456789abcdef" * 4

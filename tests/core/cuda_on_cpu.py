@@ -1,6 +1,6 @@
-"""A `cuda_slices.Device` that runs the CUDA kernels on the CPU: the .cu files themselves, compiled as C++ over simt.hpp.
+"""A `slices.Device` that runs the CUDA kernels on the CPU: the .cu files themselves, compiled as C++ over simt.hpp.
 
-What it checks is the source a GPU runs and the launches `cuda_slices` makes: indices, barriers, shared memory, argument
+What it checks is the source a GPU runs and the launches `slices` makes: indices, barriers, shared memory, argument
 types. What it cannot check is named in simt.hpp. Arrays "of the device" are NumPy arrays of a class of their own, so that
 host and device arrays cannot be mixed up.
 """
@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from w2v_core.kernels import cuda_slices
-from w2v_core.kernels.cuda_slices import ANY_BUILD, KERNELS
+from w2v_core.kernels.cuda import slices
+from w2v_core.kernels.cuda.slices import ANY_BUILD, KERNELS
 
 HOST_SOURCE = """
 #include "simt.hpp"
@@ -66,14 +66,14 @@ def compiler() -> str:
 
 
 class CpuDevice:
-    """`cuda_slices.Device` on the CPU. `schedule` 0 runs warps in order, any other number in a random order of its own."""
+    """`slices.Device` on the CPU. `schedule` 0 runs warps in order, any other number in a random order of its own."""
 
     def __init__(self, directory: Path, schedule: int = 0, shared_bytes: int = 227 << 10, source: str | None = None) -> None:
         self.directory = directory
         self.schedule = schedule
         self.shared_bytes = shared_bytes
         self.multiprocessors = 132
-        self.source = source or cuda_slices.source()
+        self.source = source or slices.source()
         self.launched: list[tuple[str, int, int]] = []
 
     def owns(self, array: Any) -> bool:
@@ -121,7 +121,7 @@ class CpuDevice:
 @cache
 def _library(directory: Path, row_floats: int, negative: int, source: str) -> ctypes.CDLL:
     # A source that is run once only is compiled fast, not well.
-    optimisation = "-O1" if source == cuda_slices.source() and (row_floats, negative) != ANY_BUILD else "-O0"
+    optimisation = "-O1" if source == slices.source() and (row_floats, negative) != ANY_BUILD else "-O0"
     own = directory / f"{hashlib.sha256(source.encode()).hexdigest()[:12]}-{row_floats}-{negative}"
     own.mkdir(parents=True)
     (own / "kernels.cu").write_text(source)
@@ -148,7 +148,7 @@ class CpuCuda:
         self.device, self.options = device, options
 
     def train_slice(self, *arguments: Any, **options: Any) -> Any:
-        return cuda_slices.train_slice(*(self.device, *arguments), **{**options, **self.options})
+        return slices.train_slice(*(self.device, *arguments), **{**options, **self.options})
 
     def to_device(self, array: Any) -> Any:
         return self.device.to_device(array)
@@ -157,7 +157,7 @@ class CpuCuda:
         return array if type(array) is np.ndarray else self.device.to_host(array)
 
     def merge_rows(self, *arguments: Any) -> None:
-        cuda_slices.merge_rows(self.device, *arguments)
+        slices.merge_rows(self.device, *arguments)
 
     def mark_touched(self, *arguments: Any, **options: Any) -> None:
-        cuda_slices.mark_touched(self.device, *arguments, **options)
+        slices.mark_touched(self.device, *arguments, **options)

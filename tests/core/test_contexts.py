@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from w2v_core.contexts import PADDING, create_contexts_target, expand_shard, matrix_batches, shard_batches
+from w2v_core.textbook.contexts import PADDING, create_contexts_target, expand_shard, matrix_batches, shard_batches
 
 Columns = tuple[np.ndarray, np.ndarray, np.ndarray]
 

@@ -23,8 +23,9 @@ import pytest
 from tests.core.cuda_on_cpu import CpuCuda, CpuDevice, compiler
 from tests.core.kernel_cases import Case, always, assert_as_defined, random_case, train
 from w2v_core import reference, sampler
-from w2v_core.kernels import cuda_slices, load_kernels, numpy_kernels
-from w2v_core.kernels.cuda_slices import (
+from w2v_core.kernels import load_kernels, numpy_kernels
+from w2v_core.kernels.cuda import slices
+from w2v_core.kernels.cuda.slices import (
     DEFAULT_THREAD_BLOCKS,
     FEWEST_THREAD_BLOCKS,
     KERNELS,
@@ -89,7 +90,7 @@ def compiled(nvrtc: Nvrtc) -> dict[str, tuple[bool, str, bytes]]:
     }
     with ThreadPoolExecutor(2) as pool:
         common = ("-std=c++17", "-no-source-include")
-        made = pool.map(lambda own: nvrtc.compile(cuda_slices.source(), *common, *own), options.values())
+        made = pool.map(lambda own: nvrtc.compile(slices.source(), *common, *own), options.values())
         return dict(zip(options, made, strict=True))
 
 
@@ -112,23 +113,23 @@ def test_a_row_is_added_by_one_vector_instruction_on_hopper(compiled: dict[str, 
 
 @pytest.mark.parametrize("options", [(), ("-DROW_FLOATS=12", "-DNEGATIVE=5"), ("-DROW_FLOATS=8", "-DNEGATIVE=0")])
 def test_sizes_the_source_cannot_serve_do_not_compile(nvrtc: Nvrtc, options: tuple[str, ...]) -> None:
-    good, log, _ = nvrtc.compile(cuda_slices.source(), "-arch=sm_90", *options)
+    good, log, _ = nvrtc.compile(slices.source(), "-arch=sm_90", *options)
     assert not good
     assert re.search(r"compile with -DROW_FLOATS|ROW_FLOATS must be a positive multiple of 8|NEGATIVE must be at least 1", log)
 
 
 @pytest.mark.parametrize(("name", "line"), [("cbow.cu", "const Windows windows = find_windows"), ("merge.cu", "both += l * r;")])
 def test_a_broken_source_is_reported_with_its_file_and_line(nvrtc: Nvrtc, name: str, line: str) -> None:
-    text = (resources.files("w2v_core.kernels") / "cuda" / name).read_text()
+    text = (resources.files("w2v_core.kernels.cuda") / name).read_text()
     broken = next(number for number, found in enumerate(text.splitlines(), start=1) if line in found)
-    source = cuda_slices.source().replace(text.splitlines()[broken - 1], "        this is not C++;")
+    source = slices.source().replace(text.splitlines()[broken - 1], "        this is not C++;")
     good, log, _ = nvrtc.compile(source, "-arch=sm_90", "-DROW_FLOATS=8", "-DNEGATIVE=5")
     assert not good
     assert f"{name}({broken}): error" in log
 
 
 def test_constants_are_those_of_the_python_side() -> None:
-    found = dict(re.findall(r"^constexpr (?:int|u64) (\w+) = (\w+?)(?:ull)?;", cuda_slices.source(), re.MULTILINE))
+    found = dict(re.findall(r"^constexpr (?:int|u64) (\w+) = (\w+?)(?:ull)?;", slices.source(), re.MULTILINE))
     expected = {
         "BLOCK": reference.BLOCK, "GROUP": reference.GROUP, "GROUPS": reference.GROUPS, "SLOTS": reference.SLOTS,
         "GAMMA": sampler.GAMMA, "MIX_1": sampler.MIX_1, "MIX_2": sampler.MIX_2, "MAX_THREADS": THREADS, "WARP": WARP,
@@ -137,7 +138,7 @@ def test_constants_are_those_of_the_python_side() -> None:
 
 
 def test_the_kernels_named_are_the_kernels_of_the_source() -> None:
-    found = re.findall(r'extern "C" __global__ void (?:__launch_bounds__\([^)]*\) )?(\w+)\(', cuda_slices.source())
+    found = re.findall(r'extern "C" __global__ void (?:__launch_bounds__\([^)]*\) )?(\w+)\(', slices.source())
     assert sorted(found) == sorted(KERNELS)
 
 
@@ -149,7 +150,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     compiler()
     made = tmp_path_factory.mktemp("cuda")
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda build: CpuDevice(made).library(*build), [(264, 9), (24, 5), cuda_slices.ANY_BUILD]))
+        list(pool.map(lambda build: CpuDevice(made).library(*build), [(264, 9), (24, 5), slices.ANY_BUILD]))
     return made
 
 
@@ -233,7 +234,7 @@ def _defined(case: Case) -> tuple[Any, Any, float, int]:
 
 
 def test_the_check_of_barriers_finds_one_that_is_missing(directory: Path) -> None:
-    source = cuda_slices.source()
+    source = slices.source()
     at = source.index("__syncthreads();", source.index("void sum_windows("))
     source = source[:at] + "                " + source[at + len("__syncthreads();") :]
     case = random_case(5, rows=200, vocab_size=6, window=3)
@@ -244,7 +245,7 @@ def test_the_check_of_barriers_finds_one_that_is_missing(directory: Path) -> Non
 
 def test_the_check_of_barriers_stops_where_threads_part(directory: Path) -> None:
     # In a process of its own, since it aborts.
-    source = cuda_slices.source().replace("        move_contexts(slice,", "        if (warp != 3) move_contexts(slice,", 1)
+    source = slices.source().replace("        move_contexts(slice,", "        if (warp != 3) move_contexts(slice,", 1)
     program = (
         "import pathlib, sys; from tests.core.cuda_on_cpu import *; from tests.core.kernel_cases import *\n"
         "device = CpuDevice(pathlib.Path(sys.argv[1]) / 'parted', source=sys.stdin.read())\n"
@@ -363,7 +364,7 @@ def test_wrong_options_and_arrays_are_errors(directory: Path) -> None:
     frozen = case.w_in_VD.copy()
     frozen.flags.writeable = False
     with pytest.raises(ValueError, match="w_in_VD: training works in place and needs a writeable array"):
-        cuda_slices.train_slice(
+        slices.train_slice(
             CpuDevice(directory), frozen, case.w_out_VD, case.tokens_N, case.left_N, case.right_N, 0, 60,
             case.noise_table, **case.options,
         )  # fmt: skip
@@ -372,7 +373,7 @@ def test_wrong_options_and_arrays_are_errors(directory: Path) -> None:
     device = CpuDevice(directory)
     shifted = device.to_device(np.zeros(40 * 24 + 1, np.float32))[1:].reshape(40, 24)
     with pytest.raises(ValueError, match="w_in_VD: expected a device array that starts on 16 bytes"):
-        cuda_slices.train_slice(
+        slices.train_slice(
             device, shifted, case.w_out_VD, case.tokens_N, case.left_N, case.right_N, 0, 60, case.noise_table, **case.options
         )
 
@@ -390,8 +391,8 @@ def test_the_source_is_in_the_wheel(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=False, cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
-        for name in cuda_slices.SOURCES:
-            assert wheel.read(f"w2v_core/kernels/cuda/{name}").decode() in cuda_slices.source()
+        for name in slices.SOURCES:
+            assert wheel.read(f"w2v_core/kernels/cuda/{name}").decode() in slices.source()
 
 
 def test_without_cupy_the_error_names_what_to_install() -> None:

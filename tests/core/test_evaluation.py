@@ -14,9 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
-from w2v_core import evaluation
-from w2v_core.question_files import AnalogyQuestions, AnalogySection, SimilarityPairs
-from w2v_core.vectors import WordVectors
+from w2v_core.vectors import WordVectors, evaluation
+from w2v_core.vectors.questions import AnalogyQuestions, AnalogySection, SimilarityPairs
 
 D = 6
 CAPITALS = [("Athens", "Greece"), ("Bern", "Switzerland"), ("Oslo", "Norway"), ("Rome", "Italy"), ("Lima", "Peru")]

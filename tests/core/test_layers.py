@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.core.device_arrays import device_module
 from tests.core.gradient_check import assert_gradient
-from w2v_core.layers import (
+from w2v_core.textbook.layers import (
     ContextMean,
     Embedding,
     EmbeddingDot,
@@ -26,7 +26,7 @@ from w2v_core.layers import (
     row_index,
     softmax,
 )
-from w2v_core.unigram import UnigramSampler
+from w2v_core.textbook.unigram import UnigramSampler
 
 VOCAB, SIZE = 7, 3
 IDS = np.array([[2, 5, 2], [0, 2, 6]], dtype=np.int32)

@@ -13,11 +13,11 @@ import pytest
 
 import w2v_core
 from tests.core.kernel_cases import random_case, train
-from w2v_core.kernels import numba_kernels
+from w2v_core.kernels.cpu import numba_kernels
 
 MERGE = """
 import numpy as np
-from w2v_core.kernels import merge_kernels
+from w2v_core.kernels.cpu import merge_kernels
 base = np.zeros((1, 8), np.float32)
 lanes = [np.full((1, 8), 2, np.float32), np.full((1, 8), 4, np.float32), np.full((1, 8), 6, np.float32)]
 merge_kernels.merge_rows(base, lanes, "mean")
@@ -41,7 +41,7 @@ def test_machine_code_is_kept_and_made_anew_when_a_file_it_was_built_from_change
     assert _merge_in_a_new_process(tmp_path) == (4.0, 0)
     assert _merge_in_a_new_process(tmp_path) == (4.0, 1)
     # `add_rows` lies in another file than the function whose machine code is kept.
-    operations = copied / "kernels" / "row_operations.py"
+    operations = copied / "kernels" / "cpu" / "row_operations.py"
     source = operations.read_text()
     changed = source.replace("e.builder.fadd(e.load(a, columns.index), e.load(b, columns.index))", "e.load(a, columns.index)")
     assert changed != source

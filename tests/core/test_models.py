@@ -8,12 +8,12 @@ import pytest
 
 from tests.core.gradient_check import assert_gradient
 from w2v_core import reference
-from w2v_core.contexts import PADDING, expand_rows
-from w2v_core.layers import ContextMean, Embedding, MatMul, SoftmaxWithLoss
-from w2v_core.models import CBOW, MODELS, SimpleCBOW, SkipGram, context_weights
-from w2v_core.optimizers import SGD
 from w2v_core.sampler import random_bits
-from w2v_core.unigram import UnigramSampler
+from w2v_core.textbook.contexts import PADDING, expand_rows
+from w2v_core.textbook.layers import ContextMean, Embedding, MatMul, SoftmaxWithLoss
+from w2v_core.textbook.models import CBOW, MODELS, SimpleCBOW, SkipGram, context_weights
+from w2v_core.textbook.optimizers import SGD
+from w2v_core.textbook.unigram import UnigramSampler
 
 VOCAB, SIZE = 9, 4
 CONTEXTS = np.array([[1, 2, 2, 3], [PADDING, 2, 0, PADDING], [8, 8, 8, 8]], dtype=np.int32)

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.core.device_arrays import device_module
-from w2v_core.layers import Embedding, RowGradient, row_index
-from w2v_core.optimizers import SGD, Adam, RowAdam, expansion_error
+from w2v_core.textbook.layers import Embedding, RowGradient, row_index
+from w2v_core.textbook.optimizers import SGD, Adam, RowAdam, expansion_error
 
 VOCAB, SIZE = 40, 6
 KERNELS = ["array", "numba"]

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from tests.core.device_arrays import device_module
-from w2v_core.contexts import Batch, create_contexts_target, matrix_batches
-from w2v_core.models import CBOW, SimpleCBOW
-from w2v_core.optimizers import SGD, Adam, RowAdam
-from w2v_core.trainer import Progress, Purpose, Trained, Trainer, epoch_rate, generator_for, train_layers
-from w2v_core.unigram import UnigramSampler
+from w2v_core.textbook.contexts import Batch, create_contexts_target, matrix_batches
+from w2v_core.textbook.models import CBOW, SimpleCBOW
+from w2v_core.textbook.optimizers import SGD, Adam, RowAdam
+from w2v_core.textbook.trainer import Progress, Purpose, Trained, Trainer, epoch_rate, generator_for, train_layers
+from w2v_core.textbook.unigram import UnigramSampler
 
 VOCAB = 12
 CORPUS = np.concatenate([np.arange(VOCAB)] * 30 + [np.random.default_rng(0).integers(0, VOCAB, 100)]).astype(np.int32)
@@ -188,7 +188,7 @@ def test_generators_of_different_seeds_epochs_and_purposes_differ() -> None:
 
 
 def test_importing_the_trainer_imports_neither_matplotlib_nor_a_compiler() -> None:
-    code = "import sys, w2v_core.trainer; print([m for m in ('matplotlib', 'numba', 'cupy', 'dask') if m in sys.modules])"
+    code = "import sys, w2v_core.textbook.trainer; print([m for m in ('matplotlib', 'numba', 'cupy', 'dask') if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert found.stdout.strip() == "[]"
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.core.device_arrays import device_module
-from w2v_core.unigram import UnigramSampler, noise_masses
+from w2v_core.textbook.unigram import UnigramSampler, noise_masses
 
 
 def sampler(counts: object, power: float = 0.75, sample_size: int = 5, seed: int = 0) -> UnigramSampler:

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from w2v_core.vectors import UnknownWordError, WordVectors, printable
+from w2v_core.vectors.word_vectors import UnknownWordError, WordVectors, printable
 
 V, D = 300, 24
 WORDS = [f"w{word_id}" for word_id in range(V)]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from w2v_core.kernels import window_kernels
+from w2v_core.kernels.cpu import window_kernels
 from w2v_core.windows import Stream, draw_stream, keep_probability, keep_thresholds
 
 KEEP_ALL = np.full(50, 2**32 - 1, np.uint32)

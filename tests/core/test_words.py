@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from w2v_core.kernels.word_kernels import IGNORED, NEWLINE, SEPARATOR, SHOWN_BYTES, WORD, WordTable, _absorb, _key, _mix
+from w2v_core.text.words import IGNORED, NEWLINE, SEPARATOR, SHOWN_BYTES, WORD, WordTable, _absorb, _key, _mix
 
 Bytes = NDArray[np.uint8]
 

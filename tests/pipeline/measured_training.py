@@ -9,11 +9,11 @@ import json
 import sys
 from pathlib import Path
 
-from pipeline.cluster import open_workers
+from pipeline.cluster.opening import open_workers
+from pipeline.cluster.workers import InProcess
 from pipeline.config import Cluster, load_config
 from pipeline.progress import Progress
 from pipeline.run import run
-from pipeline.workers import InProcess
 
 
 def peak_bytes(_: int) -> int:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from pipeline import store
-from pipeline.assembly import CONTEXT, add_words, write_matrix
 from pipeline.errors import DataError, StorageError
+from pipeline.training.assembly import CONTEXT, add_words, write_matrix
 from w2v_core.vectors import WordVectors
 
 WORDS = [f"word{index}" for index in range(3000)]

@@ -19,9 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.config import Corpus
-from pipeline.corpus import cut_parts, plan_corpus
 from pipeline.errors import DataError, InputError, PipelineError
-from pipeline.reading import WHITESPACE, ReadCounts, Reading, cut_lines, read_part, skip_run
+from pipeline.text.corpus import cut_parts, plan_corpus
+from pipeline.text.reading import WHITESPACE, ReadCounts, Reading, cut_lines, read_part, skip_run
 
 
 def write(path: Path, data: bytes | str) -> Path:
@@ -327,10 +327,10 @@ def test_a_file_that_vanished_or_became_a_pipe_is_named(tmp_path: Path) -> None:
 _MEASURED = """
 import re, sys
 from pathlib import Path
-from pipeline.workers import InProcess
+from pipeline.cluster.workers import InProcess
 from pipeline.config import parse_config
-from pipeline.corpus import plan_corpus
-from pipeline.tokenize import build_tokens
+from pipeline.text.corpus import plan_corpus
+from pipeline.stages.tokenize import build_tokens
 config = parse_config({"corpus": {"inputs": [sys.argv[1]], "max_ratio": 1000000}})
 tokens = build_tokens(config, plan_corpus(config.corpus), InProcess(), Path(sys.argv[2]))
 totals = tokens.manifest.totals

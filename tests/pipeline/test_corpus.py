@@ -18,10 +18,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import corpus as corpora
 from pipeline.config import Corpus, canonical_json
-from pipeline.corpus import SourceFile, cut_parts, plan_corpus
 from pipeline.errors import ConfigError, DataError, InputError, PermissionDeniedError
+from pipeline.text import corpus as corpora
+from pipeline.text.corpus import SourceFile, cut_parts, plan_corpus
 
 
 def write(path: Path, data: bytes | str = "some text\n") -> Path:

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.crew import Errands, Place, block_of, choose_crew, errands_of, participants_by_host, seat
+from pipeline.cluster.workers import Member
 from pipeline.errors import TemporaryError
-from pipeline.workers import Member
+from pipeline.training.placement import Errands, Place, block_of, choose_crew, errands_of, participants_by_host, seat
 
 
 def members_of(sizes: dict[str, int]) -> list[Member]:

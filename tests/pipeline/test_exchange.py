@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import exchange
-from pipeline.exchange import (
+from pipeline.exchange import shared_memory
+from pipeline.exchange.shared_memory import (
     PeerLostError,
     SocketBarrier,
     abandon,
@@ -74,7 +74,7 @@ def start(participants: int, rounds: int) -> tuple[list[multiprocessing.process.
 
 
 def test_who_waits_does_other_work_until_the_others_come(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exchange, "usable_cores", lambda: 2)
+    monkeypatch.setattr(shared_memory, "usable_cores", lambda: 2)
     ours, theirs = socket.socketpair()
     barrier, other = SocketBarrier([ours], True, 2, 20), SocketBarrier([theirs], False, 2, 20)
     done: list[int] = []
@@ -93,7 +93,7 @@ def test_who_waits_does_other_work_until_the_others_come(monkeypatch: pytest.Mon
 
 
 def test_with_fewer_cores_than_participants_who_waits_leaves_the_core_to_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exchange, "usable_cores", lambda: 1)
+    monkeypatch.setattr(shared_memory, "usable_cores", lambda: 1)
     ours, theirs = socket.socketpair()
     with ours, theirs:
         came = threading.Timer(0.05, SocketBarrier([theirs], False, 2, 20).wait)
@@ -103,7 +103,7 @@ def test_with_fewer_cores_than_participants_who_waits_leaves_the_core_to_the_oth
 
 
 def test_who_waits_and_has_no_work_left_still_sees_the_others_come_or_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exchange, "usable_cores", lambda: 2)
+    monkeypatch.setattr(shared_memory, "usable_cores", lambda: 2)
     ours, theirs = socket.socketpair()
     barrier, other = SocketBarrier([ours], True, 2, 20), SocketBarrier([theirs], False, 2, 20)
     left = [3]

@@ -19,7 +19,7 @@ from safetensors.numpy import load_file
 
 from pipeline.config import Publish
 from pipeline.errors import StorageError
-from pipeline.exports import FORMATS, export_vectors, read_word2vec
+from pipeline.formats.exports import FORMATS, export_vectors, read_word2vec
 from w2v_core.vectors import WordVectors
 
 WORDS = ["the", "of", "naïve", "서울", '"quoted"', "a,b", "\\n", "</s>", "\U0001f600"]

@@ -19,9 +19,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import fetch as fetching
 from pipeline.errors import BusyError, DataError, PipelineError, ServiceError, TemporaryError, UsageError
-from pipeline.fetch import BLOCK_BYTES, KNOWN, Check, KnownCorpus, fetch, fetch_known, open_part
+from pipeline.text import fetch as fetching
+from pipeline.text.fetch import BLOCK_BYTES, KNOWN, Check, KnownCorpus, fetch, fetch_known, open_part
 
 
 def make_text(lines: int) -> bytes:

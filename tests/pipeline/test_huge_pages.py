@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline import huge_pages
-from pipeline.exchange import make_shared_array, open_shared_array
-from pipeline.huge_pages import HUGE_PAGE
+from pipeline.exchange import huge_pages
+from pipeline.exchange.huge_pages import HUGE_PAGE
+from pipeline.exchange.shared_memory import make_shared_array, open_shared_array
 
 Pair = tuple[NDArray[np.float32], NDArray[np.float32]]
 ROWS = (3 * HUGE_PAGE // 400 + 1, 100)  # a little more than three huge pages

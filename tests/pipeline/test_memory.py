@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cluster import open_workers
+from pipeline.cluster.opening import open_workers
+from pipeline.cluster.workers import InProcess
 from pipeline.config import Cluster, parse_config
-from pipeline.crew import Place
 from pipeline.errors import CapacityError
-from pipeline.memory import (
+from pipeline.progress import Progress
+from pipeline.run import run
+from pipeline.training.capacity import (
     CHECKPOINTS_AT_ONCE,
     HELD_TOKENS,
     KEPT_BYTES,
@@ -32,9 +34,7 @@ from pipeline.memory import (
     measure_room,
     plan_memory,
 )
-from pipeline.progress import Progress
-from pipeline.run import run
-from pipeline.workers import InProcess
+from pipeline.training.placement import Place
 from tests.tiny import tiny_config, write_corpus
 
 GB = 10**9

@@ -16,14 +16,14 @@ import pytest
 from distributed import Client, LocalCluster
 from numpy.typing import NDArray
 
-from pipeline import network
-from pipeline.crew import Place
+from pipeline.cluster.workers import DaskWorkers, WorkerLostError
 from pipeline.errors import TemporaryError
-from pipeline.exchange import PeerLostError, open_meeting_place
-from pipeline.lane_group import LaneGroup, merge, open_group
-from pipeline.network import PLUGIN, LinkPlugin, Links, join_group
-from pipeline.rounds import assign_lanes
-from pipeline.workers import DaskWorkers, WorkerLostError
+from pipeline.exchange import network
+from pipeline.exchange.network import PLUGIN, LinkPlugin, Links, join_group
+from pipeline.exchange.shared_memory import PeerLostError, open_meeting_place
+from pipeline.training.lane_group import LaneGroup, merge, open_group
+from pipeline.training.placement import Place
+from pipeline.training.plan import assign_lanes
 from w2v_core.kernels import Merge, load_kernels
 
 WORKERS = 4

@@ -17,11 +17,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import store, train
+from pipeline import store
 from pipeline.config import parse_config
 from pipeline.errors import DamagedError
-from pipeline.roster import Roster
-from pipeline.rounds import Schedule
+from pipeline.stages import train
+from pipeline.training.admission import Roster
+from pipeline.training.plan import Schedule
 from tests.tiny import tiny_config
 
 CUTS_A_STEP = 3

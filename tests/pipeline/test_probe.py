@@ -8,10 +8,10 @@ import sys
 
 import pytest
 
-from pipeline import probe
 from pipeline.config import Train
 from pipeline.errors import ServiceError
-from pipeline.probe import Numbers, Verdict, judge, numbers_of
+from pipeline.training import arithmetic
+from pipeline.training.arithmetic import Numbers, Verdict, judge, numbers_of
 
 OURS, THEIRS, THIRD = (Numbers(digest * 64, "numba", f"processor {digest}", "numba 1, numpy 2") for digest in "abc")
 
@@ -48,7 +48,7 @@ def test_without_determinism_everyone_trains_and_the_difference_is_named() -> No
 
 def digest_elsewhere(**environment: str) -> str:
     """The digest of the default settings in a process with these variables."""
-    code = "from pipeline import config, probe; print(probe.numbers_of(config.Train(backend='numba')).digest)"
+    code = "from pipeline import config; from pipeline.training import arithmetic; print(arithmetic.numbers_of(config.Train(backend='numba')).digest)"
     found = subprocess.run(
         [sys.executable, "-c", code], env=os.environ | environment, capture_output=True, text=True, timeout=100, check=True
     )
@@ -74,22 +74,22 @@ def test_a_sample_runs_what_is_configured(changed: dict[str, object]) -> None:
 
 def test_settings_that_change_no_kernel_share_one_sample() -> None:
     numbers_of(Train(backend="numpy"))
-    before = dict(probe._known)
+    before = dict(arithmetic._known)
     numbers_of(Train(backend="numpy", lanes=7, epochs=9, alpha=0.01, checkpoint_every=5))
-    assert probe._known == before
+    assert arithmetic._known == before
 
 
 def test_a_background_warm_up_leaves_the_sample_where_the_first_round_finds_it() -> None:
     train = Train(backend="numpy", negative=7)
-    probe.warm_up(train).join(60)
-    before = dict(probe._known)
+    arithmetic.warm_up(train).join(60)
+    before = dict(arithmetic._known)
     assert numbers_of(train).digest in {numbers.digest for numbers in before.values()}
-    assert probe._known == before
+    assert arithmetic._known == before
 
 
 def test_a_backend_that_is_missing_is_an_error_of_the_first_round_not_of_the_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cupy", None)
-    monkeypatch.delitem(sys.modules, "w2v_core.kernels.cupy_kernels", raising=False)
-    probe.warm_up(Train(backend="cupy")).join(60)
+    monkeypatch.delitem(sys.modules, "w2v_core.kernels.cuda.cupy_kernels", raising=False)
+    arithmetic.warm_up(Train(backend="cupy")).join(60)
     with pytest.raises(ImportError):
         numbers_of(Train(backend="cupy"))

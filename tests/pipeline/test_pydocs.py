@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import pydocs
 from pipeline.config import Corpus
-from pipeline.corpus import CorpusPlan, cut_parts, plan_corpus
-from pipeline.reading import ReadCounts, Reading, read_part
+from pipeline.text import pydocs
+from pipeline.text.corpus import CorpusPlan, cut_parts, plan_corpus
+from pipeline.text.reading import ReadCounts, Reading, read_part
 
 SOURCE = b'''
 """Module text.

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.charts import MAX_POINTS, Curve, line_chart, short, thin, ticks
-from pipeline.page import Table, render
-from pipeline.report import columns, format_summary, write_report
-from pipeline.results import duration, finite, round_curves
+from pipeline.report.charts import MAX_POINTS, Curve, line_chart, short, thin, ticks
+from pipeline.report.page import Table, render
+from pipeline.report.report import columns, format_summary, write_report
+from pipeline.report.results import duration, finite, round_curves
 
 HOSTILE = [
     "</script><script>alert(1)</script>",

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import lanes
+from pipeline.cluster.workers import InProcess
 from pipeline.config import parse_config
-from pipeline.crew import Place
-from pipeline.lane_group import open_group
 from pipeline.progress import Progress
-from pipeline.residency import Residency
 from pipeline.run import run
-from pipeline.workers import InProcess
+from pipeline.training import lanes
+from pipeline.training.lane_group import open_group
+from pipeline.training.placement import Place
+from pipeline.training.residency import Residency
 from tests.core.cuda_on_cpu import CpuArray
 from tests.tiny import tiny_config, write_corpus
 from w2v_core.kernels import numpy_kernels

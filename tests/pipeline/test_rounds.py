@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.config import Train
-from pipeline.rounds import (
+from pipeline.training.plan import (
     DOUBLING_TOKENS,
     HOT_ROWS,
     MERGES_AN_EPOCH,

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from pipeline import store
+from pipeline.cluster.workers import InProcess
 from pipeline.config import parse_config
 from pipeline.errors import DataError, DivergedError, InputError
 from pipeline.progress import Progress
 from pipeline.run import run
 from pipeline.workdir import status_lines, verify_workdir
-from pipeline.workers import InProcess
 from tests.tiny import tiny_config, write_corpus
 from w2v_core.vectors import WordVectors
 

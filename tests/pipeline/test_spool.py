@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.config import Tracking
-from pipeline.delivery import METRICS_PER_BATCH, batches
-from pipeline.metrics import METRICS, allowed_name, is_known_metric
-from pipeline.spool import Known, Spool, open_writer, read_events, without_credentials
-from pipeline.tracking import Tracker, tracking_uri
+from pipeline.tracking.delivery import METRICS_PER_BATCH, batches
+from pipeline.tracking.metrics import METRICS, allowed_name, is_known_metric
+from pipeline.tracking.spool import Known, Spool, open_writer, read_events, without_credentials
+from pipeline.tracking.tracker import Tracker, tracking_uri
 
 
 @pytest.fixture
@@ -169,5 +169,5 @@ def test_the_default_uri_is_a_database_beside_the_workdir_and_paths_become_absol
 
 
 def test_the_driver_never_imports_mlflow() -> None:
-    code = "import sys, pipeline.tracking, pipeline.report, pipeline.fetch; sys.exit('mlflow' in sys.modules)"
+    code = "import sys, pipeline.tracking.tracker, pipeline.report.report, pipeline.text.fetch; sys.exit('mlflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

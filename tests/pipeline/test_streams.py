@@ -11,13 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import drawing, shards, store, streams
+from pipeline import store
+from pipeline.cluster.workers import InProcess, Member
 from pipeline.config import RunConfig
-from pipeline.crew import seat
 from pipeline.errors import DamagedError
 from pipeline.progress import Progress
 from pipeline.run import run
-from pipeline.workers import InProcess, Member
+from pipeline.stages import shards
+from pipeline.stream import epoch_stream, sampling
+from pipeline.training.placement import seat
 from tests.tiny import tiny_config, write_corpus
 from w2v_core.windows import Stream
 
@@ -26,10 +28,10 @@ PIECE_TOKENS = 700
 
 @pytest.fixture(autouse=True)
 def _small_pieces_and_nothing_kept(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(drawing, "PIECE_TOKENS", PIECE_TOKENS)
-    drawing.forget_all()
+    monkeypatch.setattr(sampling, "PIECE_TOKENS", PIECE_TOKENS)
+    sampling.forget_all()
     yield
-    drawing.forget_all()
+    sampling.forget_all()
 
 
 @pytest.fixture(scope="module")
@@ -48,39 +50,39 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunConfig, dict[str,
 Made = tuple[RunConfig, dict[str, store.Artefact]]
 
 
-def tasks_of(made: Made, epoch: int) -> tuple[drawing.DrawTask, ...]:
+def tasks_of(made: Made, epoch: int) -> tuple[sampling.DrawTask, ...]:
     config, artefacts = made
     return tuple(shards.plan_draws(config, artefacts["tokens"], artefacts["shards"], epoch))
 
 
-def drawn(made: Made, epoch: int) -> streams.DrawnStream:
+def drawn(made: Made, epoch: int) -> epoch_stream.DrawnStream:
     tasks = tasks_of(made, epoch)
-    return streams.DrawnStream(tasks, tuple(map(drawing.count_rows, tasks)), keep=False)
+    return epoch_stream.DrawnStream(tasks, tuple(map(sampling.count_rows, tasks)), keep=False)
 
 
-def wholes(tasks: Sequence[drawing.DrawTask]) -> list[drawing.Share]:
-    return [drawing.Share(task, 0, None) for task in tasks]
+def wholes(tasks: Sequence[sampling.DrawTask]) -> list[sampling.Share]:
+    return [sampling.Share(task, 0, None) for task in tasks]
 
 
-def drawn_ahead(made: Made, epoch: int, *, keep: bool) -> streams.DrawnStream:
+def drawn_ahead(made: Made, epoch: int, *, keep: bool) -> epoch_stream.DrawnStream:
     tasks = tasks_of(made, epoch)
-    ahead = drawing.Ahead(wholes(tasks), keep=keep)
-    return streams.DrawnStream(tasks, tuple(map(ahead.finish, range(len(tasks)))), keep)
+    ahead = sampling.Ahead(wholes(tasks), keep=keep)
+    return epoch_stream.DrawnStream(tasks, tuple(map(ahead.finish, range(len(tasks)))), keep)
 
 
 def columns_of(stream: Stream) -> np.ndarray:
     return np.stack([stream.tokens_N, stream.left_N, stream.right_N])
 
 
-def all_rows(source: streams.Source) -> np.ndarray:
-    stream, _, _ = streams.Rows(source, halo=0).between(0, sum(source.rows()))
+def all_rows(source: epoch_stream.Source) -> np.ndarray:
+    stream, _, _ = epoch_stream.Rows(source, halo=0).between(0, sum(source.rows()))
     return columns_of(stream)
 
 
 def test_drawing_the_first_epoch_in_pieces_gives_the_rows_of_its_files(made: Made) -> None:
     source = drawn(made, 0)
     assert max(map(len, source.rows_of_pieces)) > 2
-    np.testing.assert_array_equal(all_rows(source), all_rows(streams.MappedShards(made[1]["shards"])))
+    np.testing.assert_array_equal(all_rows(source), all_rows(epoch_stream.MappedShards(made[1]["shards"])))
 
 
 def test_every_epoch_draws_its_own(made: Made) -> None:
@@ -94,7 +96,7 @@ def test_any_range_with_its_halo_is_that_range_of_the_whole(made: Made) -> None:
     for _ in range(50):
         start, stop = sorted(rng.integers(0, whole.shape[1] + 1, 2).tolist())
         halo = int(rng.integers(0, 6))
-        rows = streams.Rows(source, halo)
+        rows = epoch_stream.Rows(source, halo)
         rows.hold([(start, stop)])
         stream, first, last = rows.between(start, stop)
         low, high = max(0, start - halo), min(whole.shape[1], stop + halo)
@@ -104,7 +106,7 @@ def test_any_range_with_its_halo_is_that_range_of_the_whole(made: Made) -> None:
 
 def test_only_the_pieces_that_the_ranges_reach_into_are_held(made: Made) -> None:
     source = drawn(made, 1)
-    rows = streams.Rows(source, halo=3)
+    rows = epoch_stream.Rows(source, halo=3)
     ends = np.cumsum(source.rows())
     assert len(ends) > 8
     rows.hold([(ends[0], ends[0] + 1), (ends[4] + 3, ends[5] - 3)])
@@ -117,7 +119,7 @@ def test_only_the_pieces_that_the_ranges_reach_into_are_held(made: Made) -> None
 @given(lengths=st.lists(st.integers(0, 3000), max_size=30))
 def test_pieces_cover_all_sentences_and_end_at_the_first_end_behind_a_multiple_of_their_size(lengths: list[int]) -> None:
     ends = np.cumsum(lengths, dtype=np.int64)
-    cuts = drawing.cut_sentences(ends)
+    cuts = sampling.cut_sentences(ends)
     assert [cut.start for cut in cuts] == [0, *(cut.stop for cut in cuts[:-1])]
     assert cuts[-1].stop == len(lengths)
     for cut in cuts[:-1]:
@@ -128,32 +130,32 @@ def test_pieces_cover_all_sentences_and_end_at_the_first_end_behind_a_multiple_o
 def test_what_was_drawn_ahead_is_used_and_is_what_would_be_drawn(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = all_rows(drawn(made, 1))
     source = drawn_ahead(made, 1, keep=False)
-    monkeypatch.setattr(drawing, "read_sentences", None)  # nothing is read any more
+    monkeypatch.setattr(sampling, "read_sentences", None)  # nothing is read any more
     np.testing.assert_array_equal(all_rows(source), expected)
 
 
 def test_kept_tokens_are_not_read_again(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = all_rows(drawn(made, 2))
     drawn_ahead(made, 1, keep=True)
-    drawing.forget_drawn()
-    monkeypatch.setattr(drawing, "read_sentences", None)
+    sampling.forget_drawn()
+    monkeypatch.setattr(sampling, "read_sentences", None)
     np.testing.assert_array_equal(all_rows(drawn(made, 2)), expected)
 
 
 def test_what_is_drawn_a_little_at_a_time_is_what_would_be_drawn_at_once(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     expected, tasks = drawn(made, 2), tasks_of(made, 2)
     drawn_ahead(made, 1, keep=True)
-    drawing.forget_drawn()
-    monkeypatch.setattr(drawing, "STEP_TOKENS", 1000)
-    ahead = drawing.Ahead(wholes(tasks), keep=False)
+    sampling.forget_drawn()
+    monkeypatch.setattr(sampling, "STEP_TOKENS", 1000)
+    ahead = sampling.Ahead(wholes(tasks), keep=False)
     assert all(ahead.draw_some() for _ in range(5))
     assert ahead.finish(1) == expected.rows_of_pieces[1]
     while ahead.draw_some():
         pass
     assert ahead.seconds > 0
     # Nothing is drawn any more.
-    monkeypatch.setattr(drawing, "_begin", None)
-    source = streams.DrawnStream(tasks, tuple(map(ahead.finish, range(len(tasks)))), keep=False)
+    monkeypatch.setattr(sampling, "_begin", None)
+    source = epoch_stream.DrawnStream(tasks, tuple(map(ahead.finish, range(len(tasks)))), keep=False)
     assert source.rows_of_pieces == expected.rows_of_pieces
     found = all_rows(source)
     monkeypatch.undo()
@@ -171,7 +173,7 @@ def test_every_piece_is_drawn_by_the_worker_whose_lanes_train_its_middle(
     tasks = [part_of(index, size) for index, size in enumerate(tokens)]
     rows = [int(kept * size) for size in tokens]
     places = seat([Member(f"tcp://{worker}", "host", 1) for worker in range(min(lanes, workers))], lanes)
-    shares = drawing.share_out(tasks, rows, places)
+    shares = sampling.share_out(tasks, rows, places)
     drawn = []
     for place, found in zip(places, shares, strict=True):
         for share in found:
@@ -187,9 +189,9 @@ def test_every_piece_is_drawn_by_the_worker_whose_lanes_train_its_middle(
     assert set(ends.values()) == {None}
 
 
-def part_of(index: int, tokens: int) -> drawing.DrawTask:
-    part = drawing.PartDraw(index, f"{index}.tokens.parquet", 5, True, index, 1)
-    return drawing.DrawTask(part, "shards", store.Part(name="words", bytes=0, sha256=""), drawing.most_pieces(tokens))
+def part_of(index: int, tokens: int) -> sampling.DrawTask:
+    part = sampling.PartDraw(index, f"{index}.tokens.parquet", 5, True, index, 1)
+    return sampling.DrawTask(part, "shards", store.Part(name="words", bytes=0, sha256=""), sampling.most_pieces(tokens))
 
 
 def test_the_shares_of_several_workers_are_the_stream_and_only_what_others_drew_is_drawn_again(
@@ -197,28 +199,28 @@ def test_the_shares_of_several_workers_are_the_stream_and_only_what_others_drew_
 ) -> None:
     expected, tasks = drawn(made, 1), tasks_of(made, 1)
     places = seat([Member(f"tcp://{worker}", "host", 1) for worker in range(5)], 5)
-    shares = drawing.share_out(tasks, drawn(made, 0).rows_of_parts(), places)
+    shares = sampling.share_out(tasks, drawn(made, 0).rows_of_parts(), places)
     assert any(share.first > 0 for found in shares for share in found), "a part that two workers share"
     rows: dict[int, tuple[int, ...]] = {task.part.index: () for task in tasks}
     for found in shares:
-        ahead = drawing.Ahead(found, keep=True)
+        ahead = sampling.Ahead(found, keep=True)
         for index, share in enumerate(found):
             rows[share.task.part.index] += ahead.finish(index)
     assert tuple(rows.values()) == expected.rows_of_pieces
     # As if this process were the second worker: the pieces of the others are gone.
     own = {(share.task.part, piece) for share in shares[1] for piece in range(share.task.pieces)[share.first : share.stop]}
-    for key in drawing._drawn.keys() - own:
-        del drawing._drawn[key], drawing._kept_bytes[key]
+    for key in sampling._drawn.keys() - own:
+        del sampling._drawn[key], sampling._kept_bytes[key]
     begun: list[int] = []
-    begin = drawing._begin
-    monkeypatch.setattr(drawing, "_begin", lambda part, *rest: (begun.append(part.index), begin(part, *rest))[1])
+    begin = sampling._begin
+    monkeypatch.setattr(sampling, "_begin", lambda part, *rest: (begun.append(part.index), begin(part, *rest))[1])
     np.testing.assert_array_equal(all_rows(replace(expected, tasks=tasks)), all_rows(expected))
     assert len(begun) == 2 * (sum(map(len, expected.rows_of_pieces)) - len(own))
 
 
 def test_nothing_is_read_while_others_wait(made: Made) -> None:
     tasks = tasks_of(made, 1)
-    ahead = drawing.Ahead(wholes(tasks), keep=True)
+    ahead = sampling.Ahead(wholes(tasks), keep=True)
     assert not ahead.draw_some()
     ahead.finish(0)
     assert not ahead.draw_some()
@@ -226,13 +228,13 @@ def test_nothing_is_read_while_others_wait(made: Made) -> None:
 
 def test_no_more_is_kept_than_there_is_room_for_and_the_rest_is_drawn_again(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = all_rows(drawn(made, 1))
-    monkeypatch.setattr(drawing, "KEPT_BYTES", 20_000)
+    monkeypatch.setattr(sampling, "KEPT_BYTES", 20_000)
     source = drawn_ahead(made, 1, keep=True)
-    columns = [array for stream in drawing._drawn.values() for array in (stream.tokens_N, stream.left_N, stream.right_N)]
+    columns = [array for stream in sampling._drawn.values() for array in (stream.tokens_N, stream.left_N, stream.right_N)]
     assert all(array.base is None for array in columns), "a view would hold more than it shows"
     held = [array.nbytes for array in columns]
-    held += [tokens.bytes for tokens in drawing._tokens.values()]
-    assert 10_000 < sum(held) == sum(drawing._kept_bytes.values()) <= 20_000
+    held += [tokens.bytes for tokens in sampling._tokens.values()]
+    assert 10_000 < sum(held) == sum(sampling._kept_bytes.values()) <= 20_000
     np.testing.assert_array_equal(all_rows(source), expected)
 
 
@@ -255,4 +257,4 @@ def test_a_flipped_bit_in_what_is_known_of_the_words_is_found_before_anything_is
     content[200] ^= 1
     (tmp_path / task.words.name).write_bytes(content)
     with pytest.raises(DamagedError, match=r"part-00000\.words\.npy: its content changed"):
-        drawing.count_rows(replace(task, directory=str(tmp_path)))
+        sampling.count_rows(replace(task, directory=str(tmp_path)))

@@ -16,12 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import store
+from pipeline.cluster.workers import InProcess
 from pipeline.config import RunConfig, parse_config
-from pipeline.corpus import plan_corpus
-from pipeline.drawing import read_sentences
 from pipeline.errors import ConfigError, DataError
-from pipeline.tokenize import PartRecord, build_tokens, plan_tasks, tokenize_part, tokens_identity
-from pipeline.workers import InProcess
+from pipeline.stages.tokenize import PartRecord, build_tokens, plan_tasks, tokenize_part, tokens_identity
+from pipeline.stream.sampling import read_sentences
+from pipeline.text.corpus import plan_corpus
 
 
 def configured(*inputs: Path, tokenize: dict[str, Any] | None = None, **corpus: Any) -> RunConfig:

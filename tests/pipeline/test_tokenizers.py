@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from pipeline.config import Tokenize
 from pipeline.errors import ConfigError, DataError
-from pipeline.tokenizers import Tokenizer, identify, korean, load_tokenizer, word_array
-from w2v_core.kernels.word_kernels import WordTable, _absorb, _key
+from pipeline.text.tokenizers import Tokenizer, identify, korean, load_tokenizer, word_array
+from w2v_core.text.words import WordTable, _absorb, _key
 
 
 def tokenizer(name: str = "simple", **options: object) -> Tokenizer:
@@ -167,8 +167,8 @@ def test_identity_changes_with_everything_that_can_change_a_word() -> None:
             {"tokenizer": "whitespace"},
             {"tokenizer": "regex"},
             {"tokenizer": "regex", "pattern": "[a-z]+"},
-            {"tokenizer": "pipeline.tokenizers:korean"},
-            {"tokenizer": "pipeline.tokenizers:korean", "options": {"tags": ["NNG"]}},
+            {"tokenizer": "pipeline.text.tokenizers:korean"},
+            {"tokenizer": "pipeline.text.tokenizers:korean", "options": {"tags": ["NNG"]}},
         )
     ]
     assert len({repr(identity) for identity in identities}) == len(identities)
@@ -252,7 +252,7 @@ def test_factories_that_cannot_be_had_are_configuration_errors(plugin: Callable[
 
 def test_korean_splits_into_morphemes_without_particles() -> None:
     pytest.importorskip("kiwipiepy", reason="the extra [ko] is not installed")
-    words = tokenizer("pipeline.tokenizers:korean").split("나는 학교에서 밥을 먹었다.\n\n한국어 형태소")
+    words = tokenizer("pipeline.text.tokenizers:korean").split("나는 학교에서 밥을 먹었다.\n\n한국어 형태소")
     assert words[0] == ["나", "학교", "밥", "먹다"]
     assert len(words) == 2
 

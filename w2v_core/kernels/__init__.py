@@ -9,11 +9,9 @@ What is computed is defined by `w2v_core.reference`; a backend may round differe
     rates_V             float32 (V,), `sampler.word_rates`: what α is multiplied by where a word's rows move
     start, stop         targets trained; rows outside are read as context only
 
-    numpy_kernels.py   plain array operations            cupy_kernels.py    GPUs: cuda_slices.py, cuda/*.cu
-    numba_kernels.py   CPUs: the slice as a whole        group_kernels.py   … eight examples and their noise words
-    row_operations.py  … rows of a group, LLVM code      context_operations.py  … windows and context rows, LLVM code
-    vector_ir.py       … how LLVM code is written        machine_code.py    … how it is compiled and kept
-    merge_kernels.py window_kernels.py word_kernels.py optimizer_rows.py    other loops that Numba compiles
+    numpy_kernels.py        plain array operations
+    cpu/numba_kernels.py    CPUs: the slice as a whole, with its loops and the LLVM code of its rows beside it
+    cuda/cupy_kernels.py    GPUs: launches of cuda/*.cu, arranged by cuda/slices.py
 
 Arrays may also be of the backend's device, see `Kernels.to_device`; NumPy arrays are then copied in and out at every call.
 The same arguments give the same bits on the same machine, in any thread and process. Kernels hold no state, and the CPU
@@ -100,14 +98,21 @@ class Kernels(Protocol):
         ...
 
 
+BACKENDS = {
+    "numpy": "w2v_core.kernels.numpy_kernels",
+    "numba": "w2v_core.kernels.cpu.numba_kernels",
+    "cupy": "w2v_core.kernels.cuda.cupy_kernels",
+}
+
+
 def load_kernels(backend: Backend = "auto") -> Kernels:
     """The kernels of `backend`. "auto": CuPy if it finds a usable device, else Numba if it is installed, else NumPy."""
     if backend == "auto":
         backend = "cupy" if _has_device() else "numba" if importlib.util.find_spec("numba") else "numpy"
-    if backend not in ("numba", "numpy", "cupy"):
+    if backend not in BACKENDS:
         raise ValueError(f"expected backend auto, numba, numpy or cupy, found {backend!r}")
     try:
-        return cast(Kernels, importlib.import_module(f"w2v_core.kernels.{backend}_kernels"))
+        return cast(Kernels, importlib.import_module(BACKENDS[backend]))
     except ModuleNotFoundError as error:
         install = {"cupy": "pip install 'dask-word2vec[gpu12]' or '[gpu13]'", "numba": "pip install numba", "numpy": ""}[backend]
         raise ModuleNotFoundError(
@@ -117,7 +122,7 @@ def load_kernels(backend: Backend = "auto") -> Kernels:
 
 
 def _has_device() -> bool:
-    if not importlib.util.find_spec("cupy") or not importlib.util.find_spec("w2v_core.kernels.cupy_kernels"):
+    if not importlib.util.find_spec("cupy") or not importlib.util.find_spec("w2v_core.kernels.cuda.cupy_kernels"):
         return False
     import cupy
 

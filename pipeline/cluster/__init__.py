@@ -1,0 +1,1 @@
+"""Dask: the configured cluster, opened, and as the `Workers` that stages see."""

@@ -1,0 +1,188 @@
+"""Opens the configured Dask cluster: local processes by default, any existing scheduler, SSH, SLURM or Kubernetes."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Callable, Iterator
+from multiprocessing import resource_tracker
+from typing import TYPE_CHECKING, Any
+
+from pipeline.cluster.workers import DaskWorkers
+from pipeline.errors import ServiceError, TemporaryError
+from pipeline.exchange import shared_memory
+from pipeline.training.capacity import WORKING_BYTES
+
+if TYPE_CHECKING:
+    from distributed import Client, WorkerPlugin
+
+    from pipeline.config import Cluster, Train
+
+DASK_SETTINGS: dict[str, Any] = {
+    # Dask's defaults wait for ever or give up after three kills; both are wrong for a run nobody watches.
+    "distributed.scheduler.allowed-failures": 20,
+    "distributed.scheduler.worker-ttl": "60s",
+    "distributed.scheduler.no-workers-timeout": "120s",
+    # It would drop replicas we ask for; nothing here relies on replicas, so it only costs messages.
+    "distributed.scheduler.active-memory-manager.start": False,
+    "distributed.comm.timeouts.connect": "30s",
+    "distributed.comm.timeouts.tcp": "30s",
+    # Workers train on every core they have. Dask's profiler would interrupt them a hundred times a second, its other watchers
+    # took a few per cent of a core.
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.system-monitor.interval": "2s",
+    "distributed.worker.memory.monitor-interval": "500ms",
+    # A worker that lost its scheduler must not linger for long after the driver is gone.
+    "distributed.worker.lifetime.restart": False,
+    # A worker allocates the same arrays for every part of every epoch: it keeps what it has freed, up to the working memory
+    # that the plan allows for. Dask would have it give back all but 64 KiB, glibc's arenas of threads and Arrow's own pool
+    # all they can, and fresh memory takes longer than what is done with it.
+    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": WORKING_BYTES,
+    "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": WORKING_BYTES // 2,
+    "distributed.nanny.pre-spawn-environ.MALLOC_ARENA_MAX": 1,
+    "distributed.nanny.pre-spawn-environ.ARROW_DEFAULT_MEMORY_POOL": "system",
+}
+
+
+CLOSE_S = 5.0
+START_ATTEMPTS = 5
+
+
+@contextlib.contextmanager
+def open_workers(cluster: Cluster, scratch: str | None = None, training: Train | None = None) -> Iterator[DaskWorkers]:
+    """The workers of the configured cluster; closed on leaving. Raises ServiceError when it cannot be reached.
+
+    `training`: what will be trained later; the workers load its kernels in the background while they do other things.
+    """
+    import dask
+    from distributed import Client
+
+    from pipeline.cluster.sources import check_sources
+    from pipeline.exchange import network
+    from pipeline.training import arithmetic
+
+    with dask.config.set(DASK_SETTINGS), contextlib.ExitStack() as stack:
+        try:
+            target = _open_cluster(cluster, scratch, stack)
+            client = Client(target, security=_security(cluster), timeout=cluster.wait_s, set_as_default=False)
+            stack.callback(_close, client)
+        except (OSError, TimeoutError, TypeError, ValueError) as error:  # TypeError: tls:// without certificates
+            where = cluster.address or f"cluster.kind: {cluster.kind}"
+            raise ServiceError(f"{where}: no Dask scheduler answers ({error}); check cluster.address and cluster.tls") from error
+        if cluster.kind != "local":
+            check_sources(client)
+        # Lanes on several hosts exchange rows over links; workers that come later get the plugin too.
+        _register(client, network.LinkPlugin())
+        if training:
+            _register(client, arithmetic.warm_up_plugin(training))
+        yield DaskWorkers(client, cluster.wait_s, cluster.silent_s)
+
+
+def _close(client: Client) -> None:
+    """Ends the connection; a client whose scheduler is gone would wait for twice `wait_s`."""
+    with contextlib.suppress(TimeoutError, OSError):
+        client.close(timeout=CLOSE_S)
+
+
+def _open_cluster(cluster: Cluster, scratch: str | None, stack: contextlib.ExitStack) -> Any:
+    if cluster.kind == "address":
+        return cluster.address
+    if cluster.kind == "local":
+        from distributed import LocalCluster
+
+        options: dict[str, Any] = {
+            "n_workers": cluster.n_workers or shared_memory.usable_cores(),
+            "threads_per_worker": 1,
+            "processes": True,
+            # Dask's default listens on every interface, and None means 8787 on every interface all the same.
+            "dashboard_address": "127.0.0.1:0",
+            "host": "127.0.0.1",
+            # Throw-away certificates: on a shared machine loopback is no wall between users.
+            "security": True,
+            "local_directory": scratch,
+            "silence_logs": 50,
+        }
+        return stack.enter_context(_start_local(LocalCluster, options | cluster.options))
+    made = _vendor_cluster(cluster)
+    stack.enter_context(made)
+    if cluster.n_workers and hasattr(made, "scale") and cluster.kind != "ssh":
+        made.scale(cluster.n_workers)
+    return made
+
+
+def _start_local(local_cluster: Callable[..., Any], options: dict[str, Any]) -> Any:
+    """A local cluster; made again when a worker dies before it has come up, which Dask takes for the end of all of it."""
+    for _ in range(START_ATTEMPTS):
+        try:
+            with _deaf_to_interrupts():
+                return local_cluster(**options)
+        except RuntimeError as error:
+            lost = error
+    raise TemporaryError(
+        f"the local cluster did not start in {START_ATTEMPTS} attempts (last: {lost}: {lost.__cause__}); look for what ends its "
+        "processes (memory?) and run the same command again, it continues"
+    )
+
+
+def _register(client: Client, plugin: WorkerPlugin) -> None:
+    """Gives the plugin to all workers, also those that come later; tells them again when one dies while it is told."""
+    for _ in range(START_ATTEMPTS):
+        try:
+            client.register_plugin(plugin)
+            return
+        except OSError as error:
+            lost = error
+            # The scheduler has noted the plugin before it tells the workers, and would not tell them twice.
+            plugin.idempotent = False
+    raise TemporaryError(
+        f"workers were lost {START_ATTEMPTS} times while they were prepared ({lost}); run the same command again"
+    )
+
+
+@contextlib.contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Threads and processes started inside, and those they start later, never see Ctrl-C.
+
+    A terminal sends it to every process of the group. Workers that take it end with a screenful of tracebacks; the driver,
+    which hears of it after this, ends them in order.
+    """
+    # Python's own helper, if it is started inside, opens the ears of the thread that starts it.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _vendor_cluster(cluster: Cluster) -> Any:
+    """The cluster object of ssh, slurm or kubernetes; the vendor's own keywords pass through `cluster.options`."""
+    try:
+        if cluster.kind == "ssh":
+            from distributed import SSHCluster
+
+            return SSHCluster(**cluster.options)
+        if cluster.kind == "slurm":
+            from dask_jobqueue import SLURMCluster
+
+            return SLURMCluster(**cluster.options)
+        from dask_kubernetes.operator import KubeCluster
+
+        return KubeCluster(**cluster.options)
+    except ImportError as error:
+        extra = {"ssh": "asyncssh", "slurm": "dask-word2vec[slurm]", "kubernetes": "dask-word2vec[k8s]"}[cluster.kind]
+        raise ServiceError(
+            f"cluster.kind: {cluster.kind} needs a package that is missing ({error.name}); pip install '{extra}'"
+        ) from error
+    except TypeError as error:
+        raise ServiceError(f"cluster.options: {cluster.kind} does not take these ({error})") from error
+
+
+def _security(cluster: Cluster) -> Any:
+    if cluster.tls is None:
+        return None
+    from distributed.security import Security
+
+    tls = cluster.tls
+    return Security(tls_ca_file=tls.ca_file, tls_client_cert=tls.cert, tls_client_key=tls.key, require_encryption=True)

@@ -1,0 +1,63 @@
+"""The same program on every machine: workers whose source files differ from the driver's are refused at the start.
+
+Another version of this program may store, draw or round something differently, and nothing later would tell.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from pipeline.cluster.workers import Endings
+from pipeline.errors import ServiceError
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+ANSWER_S = 20.0
+"""How long workers have to answer. Who does not, because it dies or is busy, is not judged."""
+
+
+def check_sources(client: Client) -> None:
+    """Raises ServiceError when a worker has other source files than this process, or none."""
+    digest_of_sources = _digest()
+    ours = digest_of_sources()
+    addresses = client.scheduler_info(n_workers=-1)["workers"]
+    asked = {client.submit(digest_of_sources, workers=[address], pure=False, priority=1): address for address in addresses}
+    answers: dict[str, str] = {}
+    endings, deadline = Endings(client, asked), time.monotonic() + ANSWER_S
+    for _ in asked:
+        if ended := endings.next(max(0.0, deadline - time.monotonic())):
+            with contextlib.suppress(Exception):  # one that died or cannot read a file is not judged either
+                answers[asked[ended[0]]] = ended[1].result()
+    others = {address: found for address, found in answers.items() if found != ours}
+    client.cancel(list(asked))
+    if others:
+        address, found = min(others.items())
+        raise ServiceError(
+            f"{len(others)} of {len(asked)} workers have other source files of this program than the driver: {address} "
+            f"{found or 'has none'}, the driver {ours}; install the same version there and restart the workers"
+        )
+
+
+def _digest() -> Callable[[], str]:
+    def digest_of_sources() -> str:
+        """Twelve digits of the SHA-256 of all source files; empty where the program is not installed."""
+        import hashlib
+        import importlib.util
+        from pathlib import Path
+
+        digest = hashlib.sha256()
+        for package in ("pipeline", "w2v_core"):
+            found = importlib.util.find_spec(package)
+            if found is None or found.origin is None:
+                return ""
+            folder = Path(found.origin).parent
+            for path in sorted(folder.rglob("*.py")):
+                digest.update(f"{path.relative_to(folder)}\n".encode() + path.read_bytes())
+        return digest.hexdigest()[:12]
+
+    # A function in a function travels by value: what it asks must be answered where this module is another one.
+    return digest_of_sources

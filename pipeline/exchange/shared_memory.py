@@ -1,0 +1,348 @@
+"""How lanes in several processes meet: shared memory and a barrier on one host.
+
+Hot merges come every few milliseconds, far below a Dask round trip (10 ms), so the exchange has a path of its own inside
+long round tasks. On one host the parameters of all lanes lie in shared memory, where any process can read and write any
+lane's rows, and what is left to exchange is "I am here": one byte to a hub over a Unix socket and one byte back. A
+process that dies closes its socket, so its peers learn of it at once instead of waiting. Who waits for a process that
+never came is told by the driver (`abandon`).
+
+The memory and the socket live in a folder only this user can enter, which is removed as soon as everyone has opened
+them. If the process that made it is killed before that, the next group that meets on this host removes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import select
+import shutil
+import socket
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import TemporaryError
+from pipeline.exchange.huge_pages import map_shared, reserve
+
+ATTENTION_S = 0.2
+"""How often someone who waits looks whether the attempt was abandoned."""
+_CONNECT_PAUSE_S = 0.005
+SPIN_S = 0.0005
+"""How long a participant asks for the others before it sleeps: longer than the usual difference between two lanes."""
+
+
+class PeerLostError(TemporaryError):
+    """A process of the round died or did not answer in time; the round is run again from its checkpoint."""
+
+
+def host_key() -> str:
+    """A name equal exactly for processes that can share memory: same kernel boot, same mounts, same user.
+
+    W2V_HOST_KEY in a worker's environment overrides it: workers with different names never share memory but exchange
+    rows over their connections, as if on different hosts. For tests, and for containers that share mounts but not
+    /dev/shm.
+    """
+    if named := os.environ.get("W2V_HOST_KEY"):
+        return named
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        mounts = os.stat("/proc/self/ns/mnt").st_ino
+    except OSError:
+        boot, mounts = socket.gethostname(), 0
+    return f"{boot}/{mounts}/{os.getuid()}"
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+# ── attempts ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_attempt = threading.local()
+_abandoned: deque[str] = deque(maxlen=1000)
+
+
+@contextlib.contextmanager
+def part_of_attempt(name: str) -> Iterator[None]:
+    """What this thread waits for inside ends soon after `abandon(name)`."""
+    _attempt.name = name
+    try:
+        yield
+    finally:
+        _attempt.name = None
+
+
+def abandon(names: Iterable[str]) -> None:
+    """Ends the waiting in this process for workers that will not come, because the attempt is lost anyway."""
+    _abandoned.extend(names)
+
+
+def raise_if_abandoned() -> None:
+    if getattr(_attempt, "name", None) in _abandoned:
+        raise PeerLostError("another worker of the round was lost before all had met")
+
+
+# ── meeting on one host ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def nothing_to_do() -> bool:
+    return False
+
+
+class Barrier(Protocol):
+    """`wait()` returns when every participant has called it; raises PeerLostError when one cannot any more. Until then
+    `meanwhile` is called again and again, as long as it says that it has done something: a little, or the others wait."""
+
+    def wait(self, meanwhile: Callable[[], bool] = nothing_to_do) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class NoBarrier:
+    """The barrier of one participant."""
+
+    def wait(self, meanwhile: Callable[[], bool] = nothing_to_do) -> None:
+        return
+
+    def close(self) -> None:
+        return
+
+
+class SocketBarrier:
+    """Participant 0 is the hub: it collects one byte from each other participant, then answers all of them.
+
+    Who waits and has nothing else to do asks again and again for SPIN_S before it sleeps: lanes do the same work, so the other
+    is rarely far, and being woken takes longer than most waits. With more participants than cores it sleeps at once.
+    """
+
+    def __init__(self, sockets: list[socket.socket], is_hub: bool, participants: int, patience_s: float) -> None:
+        self._sockets = sockets
+        self._is_hub = is_hub
+        self._has_core = participants <= usable_cores()
+        self._patience_s = patience_s
+        for peer in sockets:
+            peer.setblocking(False)
+
+    def wait(self, meanwhile: Callable[[], bool] = nothing_to_do) -> None:
+        if not self._has_core:
+            meanwhile = nothing_to_do
+        try:
+            if self._is_hub:
+                self._receive_all(meanwhile)
+                self._send_all()
+            else:
+                self._send_all()
+                self._receive_all(meanwhile)
+        except OSError as error:
+            raise PeerLostError(f"the connection to a lane's worker broke ({error.strerror})") from None
+
+    def _receive_all(self, meanwhile: Callable[[], bool]) -> None:
+        for peer in self._sockets:
+            if self._receive(peer, meanwhile) != b".":
+                raise PeerLostError("a lane's worker went away in the middle of a round")
+
+    def _receive(self, peer: socket.socket, meanwhile: Callable[[], bool]) -> bytes:
+        began = idle_since = time.perf_counter()
+        while True:
+            try:
+                return peer.recv(1)
+            except BlockingIOError:
+                if meanwhile():
+                    idle_since = time.perf_counter()
+                    continue
+                now = time.perf_counter()
+                if (self._has_core and now - idle_since < SPIN_S) or select.select([peer], [], [], ATTENTION_S)[0]:
+                    continue
+                raise_if_abandoned()
+                if now - began > self._patience_s:
+                    raise PeerLostError("a lane's worker did not reach the merge in time; it is taken for lost") from None
+
+    def _send_all(self) -> None:
+        # One byte at a time is under way on a connection, so there is always room for it.
+        for peer in self._sockets:
+            peer.sendall(b".")
+
+    def close(self) -> None:
+        for peer in self._sockets:
+            peer.close()
+
+
+def meet(directory: Path, participant: int, participants: int, patience_s: float) -> Barrier:
+    """The barrier of `participants` processes on this host that all call this with the same private directory."""
+    if participants == 1:
+        return NoBarrier()
+    address = _socket_address(directory)
+    deadline = time.monotonic() + patience_s
+    if participant == 0:
+        sockets = _accept_all(address, participants - 1, deadline)
+    else:
+        sockets = [_connect(address, deadline)]
+    return SocketBarrier(sockets, participant == 0, participants, patience_s)
+
+
+def _socket_address(directory: Path) -> str:
+    # A Unix socket's path may have 107 bytes; the shared folder's own path is short by construction.
+    return str(directory / "hub")
+
+
+def _accept_all(address: str, count: int, deadline: float) -> list[socket.socket]:
+    peers: list[socket.socket] = []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(address)
+        listener.listen(count)
+        listener.settimeout(ATTENTION_S)
+        try:
+            while len(peers) < count:
+                raise_if_abandoned()
+                if time.monotonic() > deadline:
+                    raise PeerLostError(f"only {len(peers) + 1} of {count + 1} workers came to the round")
+                with contextlib.suppress(TimeoutError):
+                    peers.append(listener.accept()[0])
+        except PeerLostError:
+            for peer in peers:
+                peer.close()
+            raise
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(address)
+    return peers
+
+
+def _connect(address: str, deadline: float) -> socket.socket:
+    while True:
+        peer = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            peer.connect(address)
+            return peer
+        except (FileNotFoundError, ConnectionRefusedError):
+            peer.close()
+            raise_if_abandoned()
+            if time.monotonic() > deadline:
+                raise PeerLostError("the first worker of the round did not come to it") from None
+            time.sleep(_CONNECT_PAUSE_S)
+
+
+_PLACES = (Path("/dev/shm"), Path(tempfile.gettempdir()))  # noqa: S108 - a 0700 folder is made inside
+_owned: dict[Path, int] = {}
+"""Descriptors of the meeting places this process made: each holds the lock that says that its maker lives."""
+
+
+def open_meeting_place(group_key: str, bytes_needed: int, first: bool, patience_s: float) -> Path:
+    """The private folder where the processes of one group meet. Its first participant makes it, and removes it with
+    `close_meeting_place` when all have met; the others find it.
+
+    In memory (/dev/shm) when that has room, else in the folder for temporary files, where the pages go through the
+    page cache and work all the same.
+    """
+    name = f"{_prefix()}{hashlib.sha256(group_key.encode()).hexdigest()[:16]}"
+    if first:
+        remove_deserted_places()
+        for place in _PLACES:
+            if place.is_dir() and os.access(place, os.W_OK) and shutil.disk_usage(place).free > bytes_needed:
+                return _make_place(place / name)
+        raise TemporaryError(
+            f"sharing parameters needs {bytes_needed:,} bytes in {' or '.join(map(str, _PLACES))}, and neither has them; "
+            "make room there or use fewer workers on this host"
+        )
+    deadline = time.monotonic() + patience_s
+    while time.monotonic() < deadline:
+        raise_if_abandoned()
+        for place in _PLACES:
+            if (place / name).is_dir():
+                return _checked(place / name)
+        time.sleep(_CONNECT_PAUSE_S)
+    raise PeerLostError("the first worker of the round did not come to it")
+
+
+def close_meeting_place(directory: Path) -> None:
+    """Removes a meeting place that this process made; who has opened what lies there keeps it."""
+    shutil.rmtree(directory, ignore_errors=True)
+    os.close(_owned.pop(directory))
+
+
+def remove_deserted_places() -> None:
+    """Removes what is left of groups whose first participant was killed between making their meeting place and removing
+    it: its lock, which the kernel frees with the process, is free. Parameters of all lanes may lie there."""
+    for path in (found for place in _PLACES for found in place.glob(f"*{_prefix()}*")):
+        with contextlib.suppress(OSError):  # someone else removes it, or it is somebody else's
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path)
+            finally:
+                os.close(descriptor)
+
+
+def _prefix() -> str:
+    return f"w2v-{os.getuid()}-"
+
+
+def _make_place(directory: Path) -> Path:
+    """Makes the folder under another name first: nobody must find it before it is locked."""
+    while True:
+        made = Path(tempfile.mkdtemp(prefix=f".{_prefix()}", dir=directory.parent))
+        with contextlib.suppress(FileNotFoundError):  # taken for deserted just before it was locked
+            descriptor = os.open(made, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                made.rename(directory)
+            except BaseException:
+                os.close(descriptor)
+                raise
+            _owned[directory] = descriptor
+            return directory
+
+
+def _checked(directory: Path) -> Path:
+    try:
+        found = directory.stat()
+    except FileNotFoundError:
+        raise PeerLostError(f"{directory} went away before all workers of the round had met there") from None
+    if found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise TemporaryError(f"{directory}: expected a folder of this user that nobody else can enter; remove it")
+    return directory
+
+
+def make_shared_array(path: Path, shape: tuple[int, int], *, huge: bool = True) -> NDArray[np.float32]:
+    """A float32 array of zeros on a new file, which other processes can open; `huge`: in huge pages where there are any
+    (`huge_pages`). Raises TemporaryError when there is no room."""
+    size = _bytes_of(shape)
+    with _opened(path, os.O_CREAT) as descriptor:
+        try:
+            reserve(descriptor, size, huge=huge)
+        except OSError as error:
+            raise TemporaryError(f"{path}: cannot reserve {size:,} bytes of shared memory ({error.strerror})") from error
+    return open_shared_array(path, shape)
+
+
+def open_shared_array(path: Path, shape: tuple[int, int]) -> NDArray[np.float32]:
+    """The array that another process made there."""
+    with _opened(path, 0) as descriptor:
+        return np.frombuffer(map_shared(descriptor, _bytes_of(shape)), np.float32, count=shape[0] * shape[1]).reshape(shape)
+
+
+def _bytes_of(shape: tuple[int, int]) -> int:
+    return max(1, shape[0] * shape[1] * 4)
+
+
+@contextlib.contextmanager
+def _opened(path: Path, flags: int) -> Iterator[int]:
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | flags, 0o600)
+    except FileNotFoundError:
+        # Whoever opened the meeting place gave up, or something cleaned it away: nothing that another attempt would not mend.
+        raise PeerLostError(f"{path.parent} went away before all workers of the round had met there") from None
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,140 @@
+"""The run report: `report.html` to look at, `report.json` to read by programs, and a short form for the terminal.
+
+All three show the same facts; any part of the summary may be missing, and they show what there is.
+"""
+
+from __future__ import annotations
+
+import textwrap
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import printable
+from pipeline.report.charts import Curve, short
+from pipeline.report.page import Table, render
+from pipeline.report.results import (
+    Summary,
+    decimal,
+    duration,
+    evaluation_rows,
+    finite,
+    get,
+    mapping,
+    percent,
+    round_curves,
+    stage_rows,
+    title_of,
+)
+from pipeline.store import write_bytes, write_json
+
+FORMAT_VERSION = 1
+
+
+def write_report(directory: Path, summary: Summary, curves: Sequence[Curve] | None = None, tables: Sequence[Table] = ()) -> Path:
+    """The path of `report.html`, written with `report.json` into `directory`.
+
+    `summary` has the shape of summary.json plus `neighbours: {word: [[word, cosine], …]}`, `analogies: [{question,
+    answers: [[word, score], …]}]`, `notes: [text]` and `train.rounds: [{epoch, loss, alpha, kept_tokens, raw_tokens,
+    seconds, points: [[kept tokens so far, loss], …]}]`; `config` and `versions` are shown as provenance. Without `curves`,
+    those of the rounds are drawn.
+    """
+    drawn = round_curves(summary) if curves is None else list(curves)
+    body = {
+        "format_version": FORMAT_VERSION,
+        "summary": summary,
+        "curves": [asdict(curve) for curve in drawn],
+        "tables": [asdict(table) for table in tables],
+    }
+    write_json(directory / "report.json", finite(body))
+    write_bytes(directory / "report.html", render(summary, drawn, tables).encode())
+    return directory / "report.html"
+
+
+def format_summary(summary: Summary, width: int = 80) -> str:
+    """The summary as plain text of at most `width` columns (paths may be longer); text from data is made harmless."""
+    blocks = (
+        [f"{plain(title_of(summary), 60)}: {plain(get(summary, 'status', 'unknown'), 40)}"],
+        _stage_lines(summary),
+        _evaluation_lines(summary),
+        _ranking_lines("neighbours", mapping(summary, "neighbours").items(), width),
+        _ranking_lines("analogies", [(get(i, "question", "?"), get(i, "answers")) for i in get(summary, "analogies", [])], width),
+        [line for note in get(summary, "notes", []) for line in _wrapped("note: " + plain(note, 1000), width)],
+        _place_lines(summary),
+    )
+    return "\n\n".join("\n".join(block) for block in blocks if block)
+
+
+def plain(value: object, limit: int = 40) -> str:
+    """A value as terminal text: no control or bidirectional characters."""
+    return printable(str(value), limit)
+
+
+def columns(shown: str) -> int:
+    """How many terminal columns a text takes: Hangul, kana and ideographs take two, combining marks none."""
+    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in shown)
+
+
+def pad(shown: str, width: int) -> str:
+    return shown + " " * max(0, width - columns(shown))
+
+
+def _stage_lines(summary: Summary) -> list[str]:
+    rows = stage_rows(summary)
+    if not rows:
+        return []
+    lines = [f"{'stage':<10}{'tokens':>10}{'time':>14}{'tokens/s':>12}"]
+    for name, tokens, seconds, speed, cached in rows:
+        took = "reused" if cached else "–" if seconds is None else duration(seconds)
+        count, rate = ("" if value is None else short(value) for value in (tokens, speed))
+        lines.append(f"{plain(name):<10}{count:>10}{took:>14}{rate:>12}".rstrip())
+    worked = sum(seconds for _, _, seconds, _, cached in rows if seconds and not cached)
+    return [*lines, f"{'all':<10}{'':>10}{duration(worked):>14}"]
+
+
+def _evaluation_lines(summary: Summary) -> list[str]:
+    rows = [
+        (plain(test, 28), measure, decimal(score), percent(known)) for test, measure, score, known in evaluation_rows(summary)
+    ]
+    widest = max((columns(test) for test, *_ in rows), default=0)
+    covered = (f"  ({known} covered)" if known else "" for *_, known in rows)
+    return [
+        f"{pad(test, widest)}  {score:>6}  {measure}{known}"
+        for (test, measure, score, _), known in zip(rows, covered, strict=True)
+    ]
+
+
+def _ranking_lines(title: str, found: Iterable[tuple[str, Any]], width: int) -> list[str]:
+    """One line a word: as many of its ranked words as fit."""
+    rows = [(plain(word, 30), ranked) for word, ranked in found]
+    widest = max((columns(word) for word, _ in rows), default=0)
+    lines = [title] if rows else []
+    for word, ranked in rows:
+        line = f"  {pad(word, widest)} "
+        for other, score in ranked or []:
+            shown = f" {plain(other, 30)} {decimal(score).replace('0.', '.', 1)}"
+            if columns(line + shown) > width:
+                break
+            line += shown
+        lines.append(line if ranked else line + " not in the vocabulary")
+    return lines
+
+
+def _place_lines(summary: Summary) -> list[str]:
+    tracked = get(summary, "mlflow.uri")
+    run = get(summary, "mlflow.run_id")
+    places = (
+        ("vectors", get(summary, "vectors.path")),
+        ("report", get(summary, "report")),
+        ("tracked", f"{tracked} run {run}" if tracked and run else get(summary, "mlflow.message")),
+    )
+    lines = [f"{name:<8} {plain(place, 4000)}" for name, place in places if place]
+    if run and (message := get(summary, "mlflow.message")):
+        lines.append(f"{'':<8} {plain(message, 1000)}")
+    return lines
+
+
+def _wrapped(line: str, width: int) -> list[str]:
+    return textwrap.wrap(line, width, subsequent_indent="      ")

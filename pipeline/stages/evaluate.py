@@ -1,0 +1,103 @@
+"""vectors/ → report/: analogies, word similarity and neighbours, every score with its coverage.
+
+The numbers come from `w2v_core.vectors.evaluation`; this file reads the question sets, keeps what was asked with what was
+answered, and writes `scores.json`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pipeline import store
+from pipeline.config import RunConfig
+from pipeline.errors import DamagedError, DataError, InputError
+from w2v_core.vectors import WordVectors, evaluation
+
+STAGE = "report"
+STAGE_VERSION = 1
+SCORES = "scores.json"
+NEIGHBOURS = 8
+
+
+def identity(config: RunConfig, vectors: store.Artefact) -> tuple[str, dict[str, Any], tuple[str, ...]]:
+    """(fingerprint, fields read, inputs); question files count by content. Raises InputError for one that is missing."""
+    fields = config.evaluate.model_dump()
+    for key in ("analogies", "similarity"):
+        fields[key] = [[Path(path).name, _digest(path, key)] for path in fields[key]]
+    inputs = (vectors.fingerprint,)
+    return store.fingerprint(STAGE, STAGE_VERSION, fields, inputs), fields, inputs
+
+
+def _digest(path: str, key: str) -> str:
+    try:
+        return store.file_sha256(Path(path))
+    except OSError as error:
+        raise InputError(f"evaluate.{key}: cannot read {path} ({error.strerror}); correct the path or remove it") from None
+
+
+def build(config: RunConfig, vectors: store.Artefact, workdir: Path) -> store.Artefact:
+    """The committed scores of these vectors."""
+    fingerprint, fields, inputs = identity(config, vectors)
+    scores = score(config, load_vectors(vectors))
+    path = store.artefact_directory(workdir, STAGE, fingerprint) / SCORES
+    return store.commit(
+        workdir,
+        store.Manifest(
+            stage=STAGE, fingerprint=fingerprint, parts=(store.write_json(path, scores),),
+            totals=scores, fields=fields, inputs=inputs,
+        ),
+    )  # fmt: skip
+
+
+def load_vectors(vectors: store.Artefact) -> WordVectors:
+    """The vectors of an artefact, memory-mapped; raises DamagedError when the files do not fit together."""
+    try:
+        return WordVectors.load(vectors.directory)
+    except (ValueError, OSError) as error:
+        raise DamagedError(f"{vectors.directory}: the vectors cannot be read ({error})", str(vectors.directory)) from error
+
+
+def score(config: RunConfig, vectors: WordVectors) -> dict[str, Any]:
+    """All scores as plain data: `analogy`, `similarity` by set name, `neighbours` by word, `analogies` answered."""
+    return {
+        "analogy": {Path(path).stem: _analogy(config, vectors, path) for path in config.evaluate.analogies},
+        "similarity": {Path(path).stem: _similarity(vectors, path) for path in config.evaluate.similarity},
+        "neighbours": {word: _neighbours(vectors, word) for word in config.evaluate.queries},
+        "analogies": [_answer(vectors, question) for question in config.evaluate.analogy_queries],
+    }
+
+
+def _analogy(config: RunConfig, vectors: WordVectors, path: str) -> dict[str, Any]:
+    try:
+        questions = evaluation.read_analogies(path)
+    except ValueError as error:
+        raise DataError(f"evaluate.analogies: {error}") from error
+    return dict(evaluation.evaluate_analogies(vectors, questions, restrict_vocab=config.evaluate.restrict_vocab).to_dict())
+
+
+def _similarity(vectors: WordVectors, path: str) -> dict[str, Any]:
+    try:
+        pairs = evaluation.read_similarity(path)
+    except ValueError as error:
+        raise DataError(f"evaluate.similarity: {error}") from error
+    return dict(evaluation.evaluate_similarity(vectors, pairs).to_dict())
+
+
+def _neighbours(vectors: WordVectors, word: str) -> list[list[Any]] | None:
+    """[[word, cosine], …], or None for a word the vocabulary does not have."""
+    if word not in vectors:
+        return None
+    return [[found, round(float(cosine), 4)] for found, cosine in vectors.most_similar(word, topn=NEIGHBOURS)]
+
+
+def _answer(vectors: WordVectors, question: str) -> dict[str, Any]:
+    a, rest = question.split(":", 1)
+    b, c = rest.split("=", 1)
+    missing = [word for word in (a, b, c) if word not in vectors]
+    answers = [] if missing else vectors.analogy(a, b, c, topn=3)
+    return {
+        "question": question,
+        "answers": [[word, round(float(cosine), 4)] for word, cosine in answers],
+        "missing": missing,
+    }

@@ -1,0 +1,46 @@
+"""vectors/ → exports/: the vectors in the formats that other programs read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pipeline import store
+from pipeline.config import RunConfig
+from pipeline.errors import DataError
+from pipeline.formats.exports import export_vectors
+from pipeline.stages.evaluate import load_vectors
+
+STAGE = "exports"
+STAGE_VERSION = 1
+
+
+def identity(config: RunConfig, vectors: store.Artefact) -> tuple[str, dict[str, Any], tuple[str, ...]]:
+    """(fingerprint, fields read, inputs) of the exports."""
+    fields = {"formats": list(config.publish.formats), "on_unwritable": config.publish.on_unwritable}
+    inputs = (vectors.fingerprint,)
+    return store.fingerprint(STAGE, STAGE_VERSION, fields, inputs), fields, inputs
+
+
+def build(config: RunConfig, vectors: store.Artefact, workdir: Path) -> store.Artefact:
+    """The committed exports; raises DataError when a format cannot hold a word."""
+    fingerprint, fields, inputs = identity(config, vectors)
+    directory = store.artefact_directory(workdir, STAGE, fingerprint)
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        written = export_vectors(
+            load_vectors(vectors), list(config.publish.formats), directory, on_unwritable=config.publish.on_unwritable
+        )
+    except ValueError as error:
+        raise DataError(f"publish: {error}") from error
+    except OSError as error:
+        raise store.explain_os_error(error, directory) from error
+    paths = {path for paths in written.values() for path in paths}
+    return store.commit(
+        workdir,
+        store.Manifest(
+            stage=STAGE, fingerprint=fingerprint, parts=tuple(store.existing_part(path, directory) for path in sorted(paths)),
+            totals={"files": {name: [str(path.relative_to(directory)) for path in found] for name, found in written.items()}},
+            fields=fields, inputs=inputs,
+        ),
+    )  # fmt: skip

@@ -1,0 +1,154 @@
+"""tokens/ + vocab/ → shards/: the first epoch's context-target pairs as a token stream with window spans.
+
+Columns `token:int32, left:uint8, right:uint8` after subsampling: row i is the target token[i], its context is the `left`
+rows before and the `right` rows after it. One shard a part. Beside it every part has what drawing needs to know of its
+words, so that a draw costs one look-up a token; the strings were touched once, in tokenize.
+
+    first epoch     files, the artefact of this stage
+    later epochs    drawn from the same parts by the workers that train on them (`drawing`, `streams`)
+
+Shards are Arrow files, not Parquet, which has no byte type and took several times as long to write and to read
+(infra/decisions/0003-shard-files.md).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import store
+from pipeline.cluster.workers import Workers
+from pipeline.config import RunConfig
+from pipeline.errors import DataError
+from pipeline.stages import vocab as vocabulary
+from pipeline.stream import sampling
+from pipeline.stream.sampling import DrawTask, PartDraw, PartTokens
+from w2v_core.sampler import stream_seed
+from w2v_core.windows import keep_thresholds
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+STAGE = "shards"
+STAGE_VERSION = 5
+COLUMNS = ("token", "left", "right")
+SHARD, WORDS = ".arrow", ".words.npy"
+"""Endings of a part's two files: its rows, and of each of its words id and threshold as `window_kernels` wants them."""
+_SEED_PATH = 1
+"""First step of every seed path here, so that no other use of the run's seed draws the same numbers."""
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """A part to draw and write in the first epoch."""
+
+    part: PartDraw
+    vocab: str
+    vocab_fingerprint: str
+    directory: str
+    """Where its files are written."""
+
+
+def identity(config: RunConfig, tokens: store.Artefact, vocab: store.Artefact) -> tuple[str, dict[str, Any], tuple[str, ...]]:
+    """(fingerprint, fields read, inputs) of the first epoch's shards."""
+    fields = config.shards.model_dump() | {"seed": config.run.seed, "epoch": 0}
+    inputs = (tokens.fingerprint, vocab.fingerprint)
+    return store.fingerprint(STAGE, STAGE_VERSION, fields, inputs), fields, inputs
+
+
+def build(config: RunConfig, tokens: store.Artefact, vocab: store.Artefact, workers: Workers, workdir: Path) -> store.Artefact:
+    """The committed shards of the first epoch; raises DataError when subsampling leaves no token."""
+    fingerprint, fields, inputs = identity(config, tokens, vocab)
+    directory = store.artefact_directory(workdir, STAGE, fingerprint)
+    tasks = [
+        ShardTask(part, str(vocab.path(vocabulary.WORDS)), vocab.fingerprint, str(directory))
+        for part in plan_parts(config, tokens, epoch=0)
+    ]
+    made = workers.map(make_shard, tasks, label="shards of epoch 0")
+    kept_tokens = sum(shard.rows for shard, _ in made)
+    refuse_empty(config, kept_tokens, tokens)
+    return store.commit(
+        workdir,
+        store.Manifest(
+            stage=STAGE, fingerprint=fingerprint, parts=tuple(chain(*made)), fields=fields, inputs=inputs,
+            totals={"kept_tokens": kept_tokens, "tokens": vocab.manifest.totals["tokens"], "epoch": 0},
+        ),
+    )  # fmt: skip
+
+
+def refuse_empty(config: RunConfig, kept_tokens: int, tokens: store.Artefact) -> None:
+    """Raises DataError when subsampling leaves no token of an epoch."""
+    if kept_tokens == 0:
+        raise DataError(
+            f"shards: subsampling with shards.sample={config.shards.sample:g} left none of {tokens.manifest.totals['tokens']:,} "
+            "tokens; raise shards.sample or set it to 0 to keep all"
+        )
+
+
+def plan_draws(config: RunConfig, tokens: store.Artefact, shards: store.Artefact, epoch: int) -> list[DrawTask]:
+    """The draws of a later epoch, in part order; `shards` are the first epoch's."""
+    return [
+        DrawTask(part, str(shards.directory), shards.part(f"part-{part.index:05d}{WORDS}"), sampling.most_pieces(file.tokens))
+        for part, file in zip(plan_parts(config, tokens, epoch), _token_files(tokens), strict=True)
+    ]
+
+
+def plan_parts(config: RunConfig, tokens: store.Artefact, epoch: int) -> list[PartDraw]:
+    """How every part is drawn for an epoch, in part order."""
+    return [
+        PartDraw(
+            index=index,
+            tokens=str(tokens.directory / file.name),
+            window=config.shards.window,
+            shrink_windows=config.shards.shrink_windows,
+            seed=stream_seed(config.run.seed, _SEED_PATH, index),
+            epoch=epoch,
+        )
+        for index, file in enumerate(_token_files(tokens))
+    ]
+
+
+def _token_files(tokens: store.Artefact) -> list[store.Part]:
+    return [part for part in tokens.manifest.parts if part.name.endswith(".tokens.parquet")]
+
+
+# ── one part ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def make_shard(task: ShardTask) -> tuple[store.Part, store.Part]:
+    """Writes one part's shard and what later epochs are drawn with; the same bytes wherever and however often it runs."""
+    import pyarrow as pa
+
+    from w2v_core.kernels.cpu.window_kernels import word_draws
+
+    part = task.part
+    part_words = store.read_table(Path(part.tokens.replace(".tokens.", ".words.")), columns=["word"])["word"]
+    vocabulary_words, thresholds_V = _vocabulary(task.vocab, task.vocab_fingerprint)
+    words = word_draws(global_ids(part_words, vocabulary_words), thresholds_V)
+    tokens = PartTokens(*sampling.read_sentences(Path(part.tokens)), words)
+    stream = sampling.draw_all(part, tokens)
+    table = pa.table(dict(zip(COLUMNS, (stream.tokens_N, stream.left_N, stream.right_N), strict=True)))
+    name = Path(task.directory) / f"part-{part.index:05d}"
+    shard = store.write_arrow(name.with_suffix(SHARD), table, durable=False)
+    return shard, store.write_array(name.with_suffix(WORDS), words, durable=False)
+
+
+@lru_cache(maxsize=2)
+def _vocabulary(path: str, fingerprint: str) -> tuple[pa.Array, NDArray[np.uint32]]:
+    """(words in id order, keep thresholds), read once a worker process; `fingerprint` makes the cache key exact."""
+    table = store.read_table(Path(path), columns=["word", "keep_probability"])
+    return table["word"].combine_chunks(), keep_thresholds(store.numbers(table["keep_probability"]))
+
+
+def global_ids(part_words: pa.ChunkedArray, words: pa.Array) -> NDArray[np.int32]:
+    """The vocabulary's id of each part-local word, −1 where it has none."""
+    import pyarrow.compute as pc
+
+    found = pc.fill_null(pc.index_in(part_words, value_set=words), -1)
+    return np.asarray(store.numbers(found), dtype=np.int32)

@@ -1,0 +1,316 @@
+"""Corpus → tokens/: sentences of part-local word ids, and each part's own words with their counts.
+
+    tokens/parts/<key>-000.tokens.parquet      token: int32, all sentences one after the other
+    tokens/parts/<key>-000.sentences.parquet   length: int32, the tokens of each sentence
+    tokens/parts/<key>-000.words.parquet       word: string, count: int64; the row is the id
+    tokens/parts/<key>.json                    the part's record, written last
+    tokens/<fingerprint>/manifest.json         the parts of one corpus in order
+
+Ids are dictionary codes in a plain column of their own, not Parquet's dictionary of strings, which gives up above a page's
+size; and flat, because a list column takes twice as long to read, in every epoch (infra/decisions/0004-token-files.md).
+
+A part's key hashes its text's content and the tokenizer, so a corpus that grew shares the parts that stayed, and a run that
+was killed goes on with those it lacks. A part's files are a pure function of its key: every worker that ever makes
+them writes the same bytes. A part with much more text than a block (a large compressed file) becomes several triples of files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import store
+from pipeline.cluster.workers import Workers
+from pipeline.config import RunConfig, Tokenize, canonical_json
+from pipeline.errors import DataError, InputError, printable
+from pipeline.text.corpus import SHOWN, CorpusPlan, TextPart, cut_parts
+from pipeline.text.reading import ReadCounts, Reading, read_part
+from pipeline.text.tokenizers import Tokenizer, identify, load_tokenizer, word_array
+
+STAGE = "tokens"
+STAGE_VERSION = 2
+PARTS = "parts"
+_GROUP_TOKENS = 4 << 20
+_DROPPED_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class TokenizeTask:
+    """One part's tokenizing. Paths say where to find and to put things, never what is made."""
+
+    part: TextPart
+    key: str
+    directory: str
+    config: Tokenize
+    reading: Reading
+    output_bytes: int
+    """A new triple of files begins when the last one holds more text than this."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """Three files that belong together."""
+
+    tokens: store.Part
+    sentences: store.Part
+    words: store.Part
+
+    @property
+    def files(self) -> tuple[store.Part, ...]:
+        return (self.tokens, self.sentences, self.words)
+
+
+@dataclass(frozen=True)
+class PartRecord:
+    """What a part became; free of paths, so that it holds for the same text under any name."""
+
+    key: str
+    outputs: tuple[Output, ...]
+    stored_bytes: int
+    text_bytes: int
+    tokens: int
+    sentences: int
+    dropped_long_tokens: int
+    dropped_samples: tuple[str, ...]
+    invalid_utf8: Mapping[str, int]
+    """Bad byte sequences of each piece that has any; the key is the piece's place in the part."""
+    remarks: Mapping[str, int] = field(default_factory=dict)
+    version: int = STAGE_VERSION
+
+
+def tokens_identity(config: RunConfig, plan: CorpusPlan) -> tuple[str, dict[str, Any], tuple[str, ...]]:
+    """(fingerprint, fields read, inputs) of the tokens that this corpus and these settings give."""
+    fields = _fields(config)
+    inputs = tuple(part.key for part in cut_parts(plan, config.corpus.block_bytes))
+    return store.fingerprint(STAGE, STAGE_VERSION, fields, inputs), fields, inputs
+
+
+def _fields(config: RunConfig) -> dict[str, Any]:
+    """The settings that can change a token; where a corpus lies and how much damage is tolerated cannot."""
+    from pipeline.text.pydocs import EXTRACTOR_VERSION
+
+    corpus = config.corpus
+    return identify(config.tokenize) | {
+        "max_token_bytes": config.tokenize.max_token_bytes,
+        "end_of_line": config.tokenize.end_of_line,
+        "format": corpus.format,
+        "text_field": corpus.text_field if corpus.format != "lines" else None,
+        "encoding_errors": corpus.encoding_errors,
+        "block_bytes": corpus.block_bytes,
+        "pydocs": EXTRACTOR_VERSION if "pydocs:" in corpus.inputs else None,
+    }
+
+
+def build_tokens(
+    config: RunConfig,
+    plan: CorpusPlan,
+    workers: Workers,
+    workdir: Path,
+    on_progress: Callable[[PartRecord], None] | None = None,
+) -> store.Artefact:
+    """The committed tokens of a corpus; parts that exist already are taken as they are.
+
+    `on_progress` sees each part's record once, found or made. Raises InputError for a corpus without files, DataError
+    for one without a single token, and what reading.py says about files that cannot be used.
+    """
+    if not plan.files:
+        raise InputError("corpus.inputs: no files to read; check the paths")
+    fingerprint, fields, inputs = tokens_identity(config, plan)
+    tasks = plan_tasks(config, plan, workdir, fields)
+    records = {}
+    for task in tasks:
+        if task.key not in records and (record := finished(task)):
+            records[task.key] = record
+            if on_progress:
+                on_progress(record)
+    missing = {task.key: task for task in tasks if task.key not in records}
+    made = workers.map(tokenize_part, list(missing.values()), label="tokenize", on_done=on_progress)
+    records |= {record.key: record for record in made}
+    ordered = [records[task.key] for task in tasks]
+    totals = _totals(plan, tasks, ordered)
+    if totals["tokens"] == 0:
+        raise DataError(
+            f"corpus: not one token in {len(plan.files):,} files ({plan.bytes:,} bytes); first: "
+            f"{printable(plan.files[0].path, 200)}. Check corpus.format, corpus.text_field and tokenize.tokenizer"
+        )
+    parts = tuple(_named(part) for record in ordered for output in record.outputs for part in output.files)
+    return store.commit(
+        workdir,
+        store.Manifest(stage=STAGE, fingerprint=fingerprint, parts=parts, totals=totals, fields=fields, inputs=inputs),
+    )
+
+
+def _named(part: store.Part) -> store.Part:
+    return store.Part(**(asdict(part) | {"name": f"../{PARTS}/{part.name}"}))
+
+
+def plan_tasks(config: RunConfig, plan: CorpusPlan, workdir: Path, fields: Mapping[str, Any]) -> list[TokenizeTask]:
+    """One task a part, in part order; parts with equal content have equal keys and write the same files."""
+    corpus = config.corpus
+    reading = Reading(corpus.format, corpus.text_field, corpus.encoding_errors == "strict", corpus.max_ratio)
+    return [
+        TokenizeTask(
+            part=part,
+            key=hashlib.sha256(canonical_json([STAGE, STAGE_VERSION, dict(fields), part.key])).hexdigest()[:16],
+            directory=str(workdir / STAGE / PARTS),
+            config=config.tokenize,
+            reading=reading,
+            output_bytes=2 * corpus.block_bytes,
+        )
+        for part in cut_parts(plan, corpus.block_bytes)
+    ]
+
+
+def finished(task: TokenizeTask) -> PartRecord | None:
+    """The record of a part whose files are all there in their sizes, or None: then it is made again."""
+    try:
+        body = json.loads((Path(task.directory) / f"{task.key}.json").read_bytes())
+        checksum = body.pop("sha256")
+        if checksum != hashlib.sha256(canonical_json(body)).hexdigest() or body["version"] != STAGE_VERSION:
+            return None
+        record = _record_of(body)
+        files = [part for output in record.outputs for part in output.files]
+        intact = all((Path(task.directory) / part.name).stat().st_size == part.bytes for part in files)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return record if intact and record.key == task.key else None
+
+
+def _record_of(body: dict[str, Any]) -> PartRecord:
+    outputs = tuple(
+        Output(*(store.Part(**output[name]) for name in ("tokens", "sentences", "words"))) for output in body.pop("outputs")
+    )
+    return PartRecord(outputs=outputs, dropped_samples=tuple(body.pop("dropped_samples")), **body)
+
+
+# ── one part ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def tokenize_part(task: TokenizeTask) -> PartRecord:
+    """Writes one part's files, its record last; the same bytes wherever and however often it runs."""
+    tokenizer = load_tokenizer(task.config)
+    counts = ReadCounts()
+    chunks = read_part(task.part, task.reading, counts)
+    outputs: list[Output] = []
+    dropped: list[bytes] = []
+    dropped_count = 0
+    while (first := next(chunks, None)) is not None:
+        output, table = _write_output(task, len(outputs), itertools.chain([first], chunks), counts, tokenizer)
+        outputs.append(output)
+        dropped_count += table.dropped
+        dropped += table.dropped_samples
+    # Runs too long to be held as one token never reached the table.
+    dropped = [*dropped, *counts.overlong_samples][:_DROPPED_SHOWN]
+    record = PartRecord(
+        key=task.key,
+        outputs=tuple(outputs),
+        stored_bytes=counts.stored_bytes,
+        text_bytes=counts.text_bytes,
+        tokens=sum(output.tokens.tokens for output in outputs),
+        sentences=sum(output.sentences.rows for output in outputs),
+        dropped_long_tokens=dropped_count + counts.overlong_runs,
+        dropped_samples=tuple(printable(sample.decode("utf-8", "replace"), 60) for sample in dropped),
+        invalid_utf8={str(place): count for place, count in sorted(counts.invalid_utf8.items()) if count},
+        remarks=dict(sorted(counts.remarks.items())),
+    )
+    body = asdict(record)
+    checksum = hashlib.sha256(canonical_json(body)).hexdigest()
+    store.write_json(Path(task.directory) / f"{task.key}.json", body | {"sha256": checksum})
+    return record
+
+
+def _write_output(
+    task: TokenizeTask, number: int, chunks: Iterator[bytes], counts: ReadCounts, tokenizer: Tokenizer
+) -> tuple[Output, Any]:
+    """One triple of files from as many chunks as fit it, and the table of its words."""
+    import pyarrow as pa
+
+    from w2v_core.text.words import WordTable
+
+    table = WordTable(task.config.max_token_bytes)
+    stem = Path(task.directory) / f"{task.key}-{number:03d}"
+    first_byte = counts.text_bytes
+    lengths: list[NDArray[np.int32]] = []
+
+    def write(file: Any) -> None:
+        with store.parquet_writer(file, pa.schema([("token", pa.int32())]), **_IDS_LAYOUT) as writer:
+            group: list[NDArray[np.int32]] = []
+            for chunk in chunks:
+                ids_N, ends_S = tokenizer.encode(_marked(chunk, task.config.end_of_line), table)
+                group.append(ids_N)
+                lengths.append(np.diff(ends_S, prepend=0).astype(np.int32))
+                if sum(map(len, group)) >= _GROUP_TOKENS:
+                    _write_group(writer, group)
+                if counts.text_bytes - first_byte >= task.output_bytes:
+                    break
+            _write_group(writer, group)
+
+    tokens = store.write_file(stem.with_name(f"{stem.name}.tokens.parquet"), write)
+    length_S = np.concatenate(lengths)
+    if task.config.end_of_line is not None:
+        length_S = length_S.sum(keepdims=True, dtype=np.int64)
+    token_count = int(length_S.sum(dtype=np.int64))
+    tokens = store.Part(**(asdict(tokens) | {"rows": token_count, "tokens": token_count}))
+    sentences = store.write_table(
+        stem.with_name(f"{stem.name}.sentences.parquet"),
+        pa.table({"length": length_S[length_S > 0].astype(np.int32)}),
+        **_IDS_LAYOUT,
+    )
+    counted = pa.table({"word": word_array(table), "count": table.words()[2]})
+    words = store.write_table(stem.with_name(f"{stem.name}.words.parquet"), counted, **_WORDS_LAYOUT)
+    return Output(tokens, sentences, words), table
+
+
+def _write_group(writer: Any, group: list[NDArray[np.int32]]) -> None:
+    """Writes what is in `group` as one row group and empties it."""
+    import pyarrow as pa
+
+    if group:
+        writer.write_table(pa.table({"token": np.concatenate(group)}), row_group_size=2 * _GROUP_TOKENS)
+        group.clear()
+
+
+def _marked(chunk: bytes, end_of_line: str | None) -> bytes:
+    """The text with its line ends as words, so that windows run over them; unchanged where a line is a sentence."""
+    return chunk if end_of_line is None else chunk.replace(b"\n", f" {end_of_line} ".encode())
+
+
+_IDS_LAYOUT: dict[str, Any] = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+_WORDS_LAYOUT: dict[str, Any] = {"use_dictionary": False}
+
+
+# ── the whole corpus ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _totals(plan: CorpusPlan, tasks: list[TokenizeTask], records: list[PartRecord]) -> dict[str, Any]:
+    """What the manifest says about the corpus: sums over its parts, and names where names help."""
+    invalid: Counter[str] = Counter()
+    remarks: Counter[str] = Counter()
+    samples: list[str] = []
+    for task, record in zip(tasks, records, strict=True):
+        for place, count in record.invalid_utf8.items():
+            invalid[task.part.pieces[int(place)].file.path] += count
+        remarks.update(record.remarks)
+        samples += record.dropped_samples
+    return {
+        "tokens": sum(record.tokens for record in records),
+        "sentences": sum(record.sentences for record in records),
+        "files": len(plan.files),
+        "bytes_read": sum(record.stored_bytes for record in records),
+        "text_bytes": sum(record.text_bytes for record in records),
+        "empty_files": sum(file.size == 0 for file in plan.files),
+        "invalid_utf8": sum(invalid.values()),
+        "invalid_utf8_files": {printable(path, 200): count for path, count in invalid.most_common(SHOWN)},
+        "dropped_long_tokens": sum(record.dropped_long_tokens for record in records),
+        "dropped_samples": samples[:_DROPPED_SHOWN],
+        "notes": [*plan.notes, *(f"{count:,} {remark}" for remark, count in sorted(remarks.items()))],
+    }

@@ -1,0 +1,472 @@
+"""shards/ + vocab/ → vectors/: the rounds of training, driven from checkpoint to checkpoint.
+
+The driver holds no parameters. It asks the workers to run a round (`lanes.run_round`), commits the checkpoint they wrote
+if one was due, and goes on; a lost worker means going on from the last checkpoint, which gives the same bits. The first
+epoch trains on the files of shards/, a later one on what its workers drew while they trained the one before (`drawing`).
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline import store
+from pipeline.cluster.workers import Member, Workers
+from pipeline.config import RunConfig, Train
+from pipeline.errors import DamagedError, TemporaryError
+from pipeline.failpoints import reach
+from pipeline.stages import shards as shard_stage
+from pipeline.stages import vocab as vocabulary
+from pipeline.stream import epoch_stream, sampling
+from pipeline.training import arithmetic, assembly, capacity, lanes, layered
+from pipeline.training.admission import Roster
+from pipeline.training.placement import seat
+from pipeline.training.plan import EpochPlan, Round, Schedule, choose_schedule, plan_epoch
+from w2v_core.kernels import padded_size
+
+STAGE = "vectors"
+CHECKPOINTS = "checkpoints"
+STAGE_VERSION = 4
+ATTEMPTS_A_ROUND = 20
+"""Lost workers tolerated without getting further before the run gives up; the same command continues there."""
+PATIENCE_S = 120.0
+"""How long a worker waits for the others at a merge before it takes them for lost."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundRecord:
+    """What one round did: a row of the loss curve. Losses are means per example in float64."""
+
+    round: int
+    rounds_an_epoch: int
+    epoch: int
+    loss: float
+    examples: int
+    loss_sum: float
+    alpha: float
+    kept_tokens: int
+    """Of this round, over all lanes."""
+    raw_tokens: float
+    """The corpus tokens these stand for: raw tokens of the epoch × the round's share of the epoch's kept tokens."""
+    seconds: float
+    train_seconds: float
+    merge_seconds: float
+    merged_bytes: int
+    merges: int
+    points: tuple[tuple[int, float], ...]
+    """(kept tokens since the start of training, mean loss) of a few stretches of the round."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """Everything a round needs to know besides its number."""
+
+    config: RunConfig
+    tokens: store.Artefact
+    vocab: store.Artefact
+    fingerprint: str
+    schedule: Schedule
+    workdir: Path
+
+    @property
+    def train(self) -> Train:
+        return self.config.train
+
+    @property
+    def vocab_size(self) -> int:
+        return int(self.vocab.manifest.totals["size"])
+
+
+def identity(config: RunConfig, tokens: store.Artefact, vocab: store.Artefact) -> tuple[str, dict[str, Any], tuple[str, ...]]:
+    """(fingerprint, fields read, inputs) of the vectors that these shards and settings give."""
+    # Who may take part decides nothing that is the same whoever does.
+    fields = config.train.model_dump(exclude={"deterministic"}) | {"seed": config.run.seed}
+    inputs = (shard_stage.identity(config, tokens, vocab)[0],)
+    return store.fingerprint(STAGE, STAGE_VERSION, fields, inputs), fields, inputs
+
+
+def build(
+    config: RunConfig, tokens: store.Artefact, vocab: store.Artefact, workers: Workers, workdir: Path,
+    on_round: Callable[[RoundRecord], None] = lambda record: None,
+    on_plan: Callable[[str], None] = lambda text: None, on_note: Callable[[str], None] = lambda text: None,
+) -> store.Artefact:  # fmt: skip
+    """The committed vectors. Continues from the last intact checkpoint; `on_round` sees every round, old ones too,
+    `on_plan` what training will need, `on_note` whom it leaves out. Raises CapacityError before it starts what cannot end."""
+    fingerprint, _, _ = identity(config, tokens, vocab)
+    expected = expected_tokens(vocab)
+    schedule = choose_schedule(config.train, int(vocab.manifest.totals["size"]), expected)
+    training = Training(config, tokens, vocab, fingerprint, schedule, workdir)
+    checkpoint, history = latest_checkpoint(training)
+    roster = open_roster(training, expected, checkpoint, on_plan, on_note)
+    for record in history:
+        on_round(record)
+    told = len(history)
+    before_last: store.Artefact | None = None
+    files: list[store.Part] = []
+    epochs = _Epochs(training, workers)
+    attempts = _Attempts()
+    while len(history) < config.train.epochs * schedule.rounds:
+        epoch = len(history) // schedule.rounds
+        plan = plan_epoch(config.train, schedule, training.vocab_size, epoch, sum(epochs.of(epoch).rows()))
+        round_plan = plan.rounds[len(history) % schedule.rounds]
+        if attempts.crew is None:
+            attempts.crew = roster.muster(workers)
+        try:
+            done = _run_round(training, plan, round_plan, epochs, checkpoint, history, workers, attempts)
+        except TemporaryError as error:
+            attempts.lost(round_plan, error)
+            history = _history_of(checkpoint)
+            continue
+        history, files = [*history, done.record], done.files
+        if done.record.round >= told:
+            on_round(done.record)
+            told += 1
+        if done.ahead:
+            epochs.know(epoch + 1, done.ahead)
+        if round_plan.checkpoint:
+            # Two are kept, because the newest may be found damaged.
+            if before_last:
+                store.discard(before_last.directory)
+            before_last, checkpoint = checkpoint, _commit_checkpoint(training, round_plan.round, files, history, roster)
+            attempts.crew = None
+    return _commit_vectors(training, files, history, roster)
+
+
+@dataclass
+class _Attempts:
+    """Who trains, and how often workers were lost. Between two checkpoints the parameters exist in the workers' memory only,
+    so the crew changes at a checkpoint or not at all, and a loss means going on from the last one."""
+
+    crew: Sequence[Member] | None = None
+    number: int = 0
+    """Counted over the whole training: an attempt never meets processes left over from the one before."""
+    losses: int = 0
+    """Since a round was last reached for the first time."""
+    furthest: int = -1
+
+    def lost(self, round_plan: Round, error: TemporaryError) -> None:
+        """Makes ready for the next attempt; raises TemporaryError after ATTEMPTS_A_ROUND that got no further."""
+        self.losses = self.losses + 1 if round_plan.round <= self.furthest else 1
+        self.furthest = max(self.furthest, round_plan.round)
+        self.number += 1
+        self.crew = None
+        if self.losses >= ATTEMPTS_A_ROUND:
+            raise TemporaryError(f"round {round_plan.round}: workers were lost {self.losses} times in a row; last: {error}")
+
+
+def expected_tokens(vocab: store.Artefact) -> float:
+    """Mean number of tokens that subsampling leaves of an epoch."""
+    table = store.read_table(vocab.path(vocabulary.WORDS), columns=["count", "keep_probability"])
+    return float(np.dot(store.numbers(table["count"]).astype(np.float64), store.numbers(table["keep_probability"])))
+
+
+def open_roster(
+    training: Training, expected_tokens: float, state: store.Artefact | None,
+    on_plan: Callable[[str], None], on_note: Callable[[str], None],
+) -> Roster:  # fmt: skip
+    """The workers of this training, none met yet; what was computed before is known from the checkpoint."""
+    train, rounds = training.train, training.schedule.rounds
+    # An epoch draws its own tokens; their number differs by far less than this allows for.
+    epoch_tokens = round(1.02 * expected_tokens) + 10_000
+    # As `shards.PartTokens` holds them: int32 a token, int64 a sentence, uint64 a word of each part.
+    totals, parts = training.tokens.manifest.totals, training.tokens.manifest.parts
+    part_words = sum(part.rows for part in parts if part.name.endswith(".words.parquet"))
+    sentence_bytes = 4 * totals["tokens"] + 8 * totals["sentences"] + 8 * part_words
+    sizes = capacity.Sizes(
+        vocab_size=training.vocab_size, vector_size=train.vector_size, row_floats=padded_size(train.vector_size),
+        lanes=train.lanes, lane_tokens=-(-epoch_tokens // (train.lanes * rounds)), epoch_tokens=epoch_tokens,
+        epochs=train.epochs, window=training.config.shards.window,
+        noise_bytes=training.vocab.part(vocabulary.NOISE_TABLE).bytes, sentence_bytes=sentence_bytes,
+        layers=train.engine == "layers",
+        analogy_words=training.config.evaluate.restrict_vocab if training.config.evaluate.analogies else 0,
+        moments=2 if train.optimizer == "adam" else 0,
+    )  # fmt: skip
+    directories = [_checkpoint_directory(training, number) for number in range(train.epochs * rounds)]
+    in_use = sum(file.stat().st_size for directory in directories for file in directory.glob("*.npy"))
+    kinds = [arithmetic.Numbers(**kind) for kind in state.manifest.totals.get("kinds", ())] if state else []
+    return Roster(train, sizes, training.workdir, in_use, kinds, on_plan, on_note)
+
+
+class _Epochs:
+    """Every epoch's stream. How many tokens of it each piece keeps is known from the workers that drew it ahead; where they
+    did not, because training goes on from a checkpoint, all workers count."""
+
+    def __init__(self, training: Training, workers: Workers) -> None:
+        self._training, self._workers = training, workers
+        fingerprint, _, _ = shard_stage.identity(training.config, training.tokens, training.vocab)
+        found = store.open_artefact(training.workdir, shard_stage.STAGE, fingerprint)
+        self._shards = found or shard_stage.build(training.config, training.tokens, training.vocab, workers, training.workdir)
+        self._known: dict[int, epoch_stream.Source] = {0: epoch_stream.MappedShards(self._shards)}
+
+    def of(self, epoch: int) -> epoch_stream.Source:
+        if epoch not in self._known:
+            tasks, label = self.tasks(epoch), f"stream of epoch {epoch}"
+            self.know(epoch, self._workers.map(sampling.count_rows, tasks, label=label))
+        return self._known[epoch]
+
+    def tasks(self, epoch: int) -> list[sampling.DrawTask]:
+        """The parts of a later epoch."""
+        return shard_stage.plan_draws(self._training.config, self._training.tokens, self._shards, epoch)
+
+    def know(self, epoch: int, rows: Sequence[tuple[int, ...]]) -> None:
+        """`rows`: of the pieces of every part, in part order. Raises DataError if there are none."""
+        training = self._training
+        found = epoch_stream.DrawnStream(tuple(self.tasks(epoch)), tuple(rows), keep=epoch + 1 < training.train.epochs)
+        shard_stage.refuse_empty(training.config, sum(found.rows()), training.tokens)
+        self._known[epoch] = found
+
+
+# ── one round ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class _Done:
+    """What is left of a round."""
+
+    record: RoundRecord
+    files: list[store.Part]
+    """Of its checkpoint; of the vectors after the last round; else none."""
+    ahead: list[tuple[int, ...]]
+    """Rows of the pieces of the next epoch's parts, if this round's workers drew them."""
+
+
+def _run_round(
+    training: Training, plan: EpochPlan, round_plan: Round, epochs: _Epochs,
+    checkpoint: store.Artefact | None, history: Sequence[RoundRecord], workers: Workers, attempts: _Attempts,
+) -> _Done:  # fmt: skip
+    """Raises TemporaryError when a worker is lost."""
+    reach("round", f"{round_plan.round}.{attempts.number}")
+    assert attempts.crew is not None
+    started = time.monotonic()
+    ahead: list[tuple[int, ...]] = []
+    if training.train.engine == "layers":
+        task = _epoch_task(training, plan, round_plan, epochs.of(plan.epoch), checkpoint)
+        results = workers.together(layered.run_epoch, [task], attempts.crew)
+    else:
+        tasks = _round_tasks(training, plan, round_plan, epochs, checkpoint, attempts)
+        results = workers.together(lanes.run_round, tasks, attempts.crew)
+        ahead = _rows_ahead(tasks, results)
+    return _Done(
+        record=_record(training, plan, round_plan, history, results, time.monotonic() - started),
+        files=sorted((part for result in results for part in result.files), key=lambda part: part.name),
+        ahead=ahead,
+    )
+
+
+def _rows_ahead(tasks: Sequence[lanes.RoundTask], results: Sequence[lanes.RoundResult]) -> list[tuple[int, ...]]:
+    """Rows of the pieces of every part, in part order. A part's shares come in the order of its pieces."""
+    rows: dict[int, tuple[int, ...]] = {}
+    for task, result in zip(tasks, results, strict=True):
+        for share, found in zip(task.ahead, result.ahead, strict=True):
+            index = share.task.part.index
+            rows[index] = (*rows.get(index, ()), *found)
+    return [found for _, found in sorted(rows.items())]
+
+
+def _round_tasks(
+    training: Training, plan: EpochPlan, round_plan: Round, epochs: _Epochs,
+    checkpoint: store.Artefact | None, attempts: _Attempts,
+) -> list[lanes.RoundTask]:  # fmt: skip
+    # The key names who works together: the same crew keeps its memory from round to round.
+    crew = attempts.crew or ()
+    key = f"{training.fingerprint[:16]}/{_SESSION}/{attempts.number}/{[member.address for member in crew]}"
+    places = seat(crew, training.train.lanes)
+    ahead: list[tuple[sampling.Share, ...]] = [()] * len(crew)
+    if round_plan is plan.rounds[-1] and not round_plan.vectors:
+        ahead = sampling.share_out(epochs.tasks(plan.epoch + 1), epochs.of(plan.epoch).rows_of_parts(), places)
+    return [
+        lanes.RoundTask(
+            group_key=key,
+            participant=index,
+            places=places,
+            train=training.train,
+            seed=training.config.run.seed,
+            plan=plan,
+            round=round_plan,
+            vocab_size=training.vocab_size,
+            window=training.config.shards.window,
+            stream=epochs.of(plan.epoch),
+            noise_table=str(training.vocab.path(vocabulary.NOISE_TABLE)),
+            words=str(training.vocab.path(vocabulary.WORDS)),
+            checkpoint_before=str(checkpoint.directory) if checkpoint else None,
+            checkpoint_round=int(checkpoint.manifest.totals["round"]) if checkpoint else -1,
+            checkpoint_after=str(_checkpoint_directory(training, round_plan.round)) if round_plan.checkpoint else None,
+            vectors_after=str(_vectors_directory(training)) if round_plan.vectors else None,
+            patience_s=PATIENCE_S,
+            ahead=ahead[index],
+        )
+        for index in range(len(crew))
+    ]
+
+
+def _epoch_task(
+    training: Training, plan: EpochPlan, round_plan: Round, stream: epoch_stream.Source, state: store.Artefact | None
+) -> layered.EpochTask:
+    config = training.config
+    return layered.EpochTask(
+        train=config.train,
+        seed=config.run.seed,
+        epoch=plan.epoch,
+        window=config.shards.window,
+        full_windows_only=not config.shards.shrink_windows,
+        ns_exponent=config.vocab.ns_exponent,
+        vocab=str(training.vocab.path(vocabulary.WORDS)),
+        stream=stream,
+        checkpoint_before=str(state.directory) if state else None,
+        checkpoint_after=str(_checkpoint_directory(training, plan.epoch)),
+        vectors_after=str(_vectors_directory(training)) if round_plan.vectors else None,
+    )
+
+
+_SESSION = uuid.uuid4().hex[:8]
+"""Tells this driver's groups of workers from those of a driver that was killed; names nothing that is kept."""
+
+
+def _record(
+    training: Training, plan: EpochPlan, round_plan: Round, history: Sequence[RoundRecord],
+    results: Sequence[lanes.RoundResult], seconds: float,
+) -> RoundRecord:  # fmt: skip
+    steps = range(round_plan.first, round_plan.last)
+    losses = sorted((loss for result in results for loss in result.losses), key=lambda loss: (loss.step, loss.lane))
+    kept = plan.round_tokens(round_plan)
+    raw_a_kept = training.tokens.manifest.totals["tokens"] / max(1, plan.kept_tokens)
+    loss_sum, examples = sum(loss.loss_sum for loss in losses), sum(loss.examples for loss in losses)
+    return RoundRecord(
+        round=round_plan.round,
+        rounds_an_epoch=plan.schedule.rounds,
+        epoch=plan.epoch,
+        loss=loss_sum / max(1, examples),
+        loss_sum=loss_sum,
+        examples=examples,
+        alpha=plan.alpha(round_plan.last),
+        kept_tokens=kept,
+        raw_tokens=kept * raw_a_kept,
+        seconds=seconds,
+        train_seconds=max(result.train_seconds for result in results),
+        merge_seconds=max(result.merge_seconds for result in results),
+        merged_bytes=plan.merged_bytes(round_plan),
+        merges=sum(plan.merged_rows(step) > 0 for step in steps),
+        points=_loss_points(losses, sum(record.kept_tokens for record in history), kept),
+    )
+
+
+def _loss_points(losses: Sequence[lanes.StepLoss], before: int, kept: int) -> tuple[tuple[int, float], ...]:
+    """(kept tokens since the start of training, mean loss) after each stretch of the round."""
+    stretches = sorted({loss.step for loss in losses})
+    points = []
+    for index, stretch in enumerate(stretches):
+        chosen = [loss for loss in losses if loss.step == stretch]
+        examples = sum(loss.examples for loss in chosen)
+        if examples:
+            done = kept * (index + 1) // len(stretches)
+            points.append((before + done, sum(loss.loss_sum for loss in chosen) / examples))
+    return tuple(points)
+
+
+# ── checkpoints ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _checkpoint_fingerprint(training: Training, round_number: int) -> str:
+    return store.fingerprint(CHECKPOINTS, STAGE_VERSION, {"round": round_number}, (training.fingerprint,))
+
+
+def _checkpoint_directory(training: Training, round_number: int) -> Path:
+    return store.artefact_directory(training.workdir, CHECKPOINTS, _checkpoint_fingerprint(training, round_number))
+
+
+def _commit_checkpoint(
+    training: Training, round_number: int, parts: list[store.Part], history: Sequence[RoundRecord], roster: Roster
+) -> store.Artefact:
+    checkpoint = store.commit(
+        training.workdir,
+        store.Manifest(
+            stage=CHECKPOINTS,
+            fingerprint=_checkpoint_fingerprint(training, round_number),
+            parts=tuple(parts),
+            totals={
+                "round": round_number,
+                "history": [asdict(record) for record in history],
+                "kinds": roster.round_done(),
+            },
+            inputs=(training.fingerprint,),
+        ),
+    )
+    return checkpoint
+
+
+def latest_checkpoint(training: Training) -> tuple[store.Artefact | None, list[RoundRecord]]:
+    """The newest intact checkpoint and the history up to it; a damaged one is discarded for the one before."""
+    for round_number in reversed(range(training.train.epochs * training.schedule.rounds - 1)):
+        fingerprint = _checkpoint_fingerprint(training, round_number)
+        try:
+            found = store.open_artefact(training.workdir, CHECKPOINTS, fingerprint)
+            if found is None:
+                continue
+            if not store.find_damage(found):
+                return found, _history_of(found)
+        except DamagedError:
+            pass
+        store.discard(_checkpoint_directory(training, round_number))
+    return None, []
+
+
+def _history_of(checkpoint: store.Artefact | None) -> list[RoundRecord]:
+    return [_parse_record(record) for record in checkpoint.manifest.totals["history"]] if checkpoint else []
+
+
+def _parse_record(record: dict[str, Any]) -> RoundRecord:
+    return RoundRecord(**record | {"points": tuple((tokens, loss) for tokens, loss in record["points"])})
+
+
+# ── the result ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _vectors_directory(training: Training) -> Path:
+    return store.artefact_directory(training.workdir, STAGE, training.fingerprint)
+
+
+def _commit_vectors(
+    training: Training, matrices: Sequence[store.Part], history: Sequence[RoundRecord], roster: Roster
+) -> store.Artefact:
+    """The vectors as an artefact: the words beside the matrices that the workers wrote."""
+    fingerprint, fields, inputs = identity(training.config, training.tokens, training.vocab)
+    table = vocabulary.read_words(training.vocab)
+    parts = assembly.add_words(
+        _vectors_directory(training),
+        matrices,
+        training.train.vector_size,
+        table["word"].to_pylist(),
+        store.numbers(table["count"]),
+    )
+    artefact = store.commit(
+        training.workdir,
+        store.Manifest(
+            stage=STAGE, fingerprint=fingerprint, parts=tuple(parts), fields=fields, inputs=inputs,
+            totals={
+                "shape": [training.vocab_size, training.train.vector_size],
+                "history": [asdict(record) for record in history],
+                "kinds": roster.round_done(),
+                "memory": roster.plan,
+            },
+        ),
+    )  # fmt: skip
+    _discard_checkpoints(training)
+    return artefact
+
+
+def _discard_checkpoints(training: Training) -> None:
+    """Removes the checkpoints that led to committed vectors; they can be computed again and are large."""
+    for round_number in range(training.train.epochs * training.schedule.rounds):
+        if (directory := _checkpoint_directory(training, round_number)).exists():
+            store.discard(directory)
+
+
+def history_of(vectors: store.Artefact) -> list[RoundRecord]:
+    """The rounds that led to these vectors."""
+    return [_parse_record(record) for record in vectors.manifest.totals["history"]]

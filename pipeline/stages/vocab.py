@@ -1,0 +1,139 @@
+"""tokens/ → vocab/: which words exist, how often, and with which probability each is kept and drawn as noise.
+
+Every part of tokens/ brings its own word counts, so nothing is counted again here: the counts are summed (exact int64)
+in a tree of small merges, then sorted. A word's id is its rank: descending count, ties by the word's bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline import store
+from pipeline.cluster.workers import Workers
+from pipeline.config import RunConfig
+from pipeline.errors import DataError, printable
+from w2v_core.sampler import noise_distribution, noise_table
+from w2v_core.windows import keep_probability
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+STAGE = "vocab"
+STAGE_VERSION = 2
+MERGE_WIDTH = 16
+"""How many counts one task merges; a tree of width 16 needs three levels for 4,096 parts."""
+WORDS = "vocab.parquet"
+NOISE_TABLE = "noise_table.npy"
+
+
+def identity(config: RunConfig, tokens: store.Artefact) -> tuple[str, dict[str, Any], tuple[str, ...]]:
+    """(fingerprint, fields read, inputs) of the vocabulary that these tokens and settings give."""
+    fields = config.vocab.model_dump() | {"sample": config.shards.sample}
+    inputs = (tokens.fingerprint,)
+    return store.fingerprint(STAGE, STAGE_VERSION, fields, inputs), fields, inputs
+
+
+def build(config: RunConfig, tokens: store.Artefact, workers: Workers, workdir: Path) -> store.Artefact:
+    """The committed vocabulary; raises DataError when fewer than two words are frequent enough."""
+    fingerprint, fields, inputs = identity(config, tokens)
+    directory = store.artefact_directory(workdir, STAGE, fingerprint)
+    paths = tuple(str(tokens.directory / part.name) for part in tokens.manifest.parts if part.name.endswith(".words.parquet"))
+    counted = store.read_table(Path(_merge_tree(paths, directory / "merge", workers)))
+    kept = select_words(counted, config.vocab.min_count, config.vocab.max_size)
+    counts_V = store.numbers(kept["count"]).astype(np.int64)
+    parts = (
+        store.write_table(directory / WORDS, _with_probabilities(kept, counts_V, config)),
+        store.write_array(directory / NOISE_TABLE, noise_table(counts_V, config.vocab.ns_exponent)),
+    )
+    totals = {
+        "size": len(counts_V),
+        "tokens": int(counts_V.sum()),
+        "corpus_tokens": tokens.manifest.totals["tokens"],
+        "distinct_words": counted.num_rows,
+    }
+    artefact = store.commit(
+        workdir,
+        store.Manifest(stage=STAGE, fingerprint=fingerprint, parts=parts, totals=totals, fields=fields, inputs=inputs),
+    )
+    store.discard(directory / "merge")
+    return artefact
+
+
+@dataclass(frozen=True)
+class _Merge:
+    """A task: sum the word counts in `sources` into `target`."""
+
+    sources: tuple[str, ...]
+    target: str
+
+
+def merge_counts(task: _Merge) -> str:
+    """The path of one table (word, count) with each word of the sources once, counts summed, sorted by word."""
+    import pyarrow as pa
+
+    tables = [store.read_table(Path(source), columns=("word", "count")) for source in task.sources]
+    summed = pa.concat_tables(tables).group_by("word", use_threads=False).aggregate([("count", "sum")])
+    merged = summed.select(["word", "count_sum"]).rename_columns(["word", "count"]).sort_by("word")
+    store.write_table(Path(task.target), merged)
+    return task.target
+
+
+def _merge_tree(paths: tuple[str, ...], scratch: Path, workers: Workers) -> str:
+    level = 0
+    while True:
+        groups = [paths[first : first + MERGE_WIDTH] for first in range(0, len(paths), MERGE_WIDTH)]
+        tasks = [_Merge(group, str(scratch / f"counts-{level}-{index:05d}.parquet")) for index, group in enumerate(groups)]
+        paths = tuple(workers.map(merge_counts, tasks, label="count"))
+        if len(paths) == 1:
+            return paths[0]
+        level += 1
+
+
+def select_words(counted: pa.Table, min_count: int, max_size: int | None) -> pa.Table:
+    """The rows (word, count) that enter the vocabulary, in id order; raises DataError when fewer than two do."""
+    import pyarrow.compute as pc
+
+    frequent = counted.filter(pc.greater_equal(counted["count"], min_count))
+    if frequent.num_rows < 2:
+        raise _too_few_words(counted, frequent.num_rows, min_count)
+    ranked = frequent.sort_by([("count", "descending"), ("word", "ascending")])
+    return ranked if max_size is None else ranked.slice(0, max_size)
+
+
+def _too_few_words(counted: pa.Table, found: int, min_count: int) -> DataError:
+    top = counted.sort_by([("count", "descending"), ("word", "ascending")]).slice(0, 5).to_pylist()
+    shown = ", ".join(f"{printable(row['word'], 30)} ({row['count']:,})" for row in top)
+    if len(top) < 2:
+        return DataError(
+            f"vocab: a vocabulary needs at least 2 words, the corpus has {len(top)}: {shown or 'none'}; "
+            "training contrasts a word with others, so give a corpus with more than one word"
+        )
+    return DataError(
+        f"vocab: {'no word reaches' if found == 0 else 'only 1 word reaches'} vocab.min_count={min_count}, "
+        f"and at least 2 are needed; the largest usable value here is {top[1]['count']:,}. Most frequent: {shown}"
+    )
+
+
+def _with_probabilities(kept: pa.Table, counts_V: np.ndarray, config: RunConfig) -> pa.Table:
+    import pyarrow as pa
+
+    if len(counts_V) >= 2**31:
+        raise DataError(f"vocab: {len(counts_V):,} words do not fit 32-bit word ids; raise vocab.min_count or set vocab.max_size")
+    return pa.table(
+        {
+            "word_id": np.arange(len(counts_V), dtype=np.int32),
+            "word": kept["word"],
+            "count": counts_V,
+            "keep_probability": keep_probability(counts_V, config.shards.sample),
+            "noise_probability": noise_distribution(counts_V, config.vocab.ns_exponent),
+        }
+    )
+
+
+def read_words(vocab: store.Artefact) -> pa.Table:
+    """The vocabulary table in id order, its page checksums verified."""
+    return store.read_table(vocab.path(WORDS))

@@ -1,0 +1,148 @@
+"""An epoch's stream as the lanes read it: units that are loaded one by one, and any range of their rows.
+
+    first epoch     the files of shards/, mapped where they lie: `MappedShards`
+    later epochs    pieces that the workers draw: `DrawnStream`
+
+`Rows` gives a lane its rows by their position in the epoch, with the context around them, wherever units begin and end.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, groupby
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from pipeline import store
+from pipeline.errors import DamagedError
+from pipeline.stages.shards import COLUMNS, SHARD
+from pipeline.stream.sampling import DrawTask, draw_pieces
+from w2v_core.windows import Stream
+
+
+class Source(Protocol):
+    """An epoch's stream in units that are loaded one by one; plain data that travels to the workers."""
+
+    def rows(self) -> Sequence[int]:
+        """Of every unit, in stream order."""
+        ...
+
+    def rows_of_parts(self) -> Sequence[int]:
+        """Of every part of the corpus, in stream order."""
+        ...
+
+    def load(self, units: Sequence[int]) -> Iterator[list[Stream]]:
+        """Each unit's rows, in one or more runs of memory."""
+        ...
+
+
+@dataclass(frozen=True)
+class MappedShards:
+    """The first epoch's files: a unit is a file, mapped and used where it lies, after a check against its SHA-256."""
+
+    shards: store.Artefact
+
+    @property
+    def files(self) -> list[store.Part]:
+        return [part for part in self.shards.manifest.parts if part.name.endswith(SHARD)]
+
+    def rows(self) -> list[int]:
+        return [file.rows for file in self.files]
+
+    def rows_of_parts(self) -> list[int]:
+        return self.rows()
+
+    def load(self, units: Sequence[int]) -> Iterator[list[Stream]]:
+        files = self.files
+        for unit in units:
+            table = store.map_arrow(self.shards.directory, files[unit])
+            yield [Stream(*(store.numbers(batch.column(name)) for name in COLUMNS)) for batch in table.to_batches()]
+
+
+@dataclass(frozen=True)
+class DrawnStream:
+    """A later epoch: a unit is a piece of a part, drawn where it is needed."""
+
+    tasks: tuple[DrawTask, ...]
+    """Of every part."""
+    rows_of_pieces: tuple[tuple[int, ...], ...]
+    """Of each part."""
+    keep: bool
+    """Another epoch follows, so sentences that are read may stay in memory."""
+
+    def rows(self) -> list[int]:
+        return [rows for pieces in self.rows_of_pieces for rows in pieces]
+
+    def rows_of_parts(self) -> list[int]:
+        return [sum(pieces) for pieces in self.rows_of_pieces]
+
+    def load(self, units: Sequence[int]) -> Iterator[list[Stream]]:
+        places = [(part, piece) for part, pieces in enumerate(self.rows_of_pieces) for piece in range(len(pieces))]
+        for index, group in groupby((places[unit] for unit in units), key=lambda place: place[0]):
+            pieces = [piece for _, piece in group]
+            task = self.tasks[index]
+            for piece, stream in zip(pieces, draw_pieces(task, pieces, keep=self.keep), strict=True):
+                counted = self.rows_of_pieces[index][piece]
+                if len(stream) != counted:
+                    raise DamagedError(
+                        f"{task.part.tokens}: {counted:,} tokens of piece {piece} were kept when they were counted, now "
+                        f"{len(stream):,}; the file was changed meanwhile",
+                        str(Path(task.part.tokens).parent),
+                    )
+                yield [stream]
+
+
+class Rows:
+    """The rows of an epoch by their position in the epoch's stream."""
+
+    def __init__(self, source: Source, halo: int) -> None:
+        """`halo`: rows of context that a range may need on either side."""
+        self._source = source
+        self._halo = halo
+        self._starts = [0, *accumulate(source.rows())]
+        self._held: dict[int, list[tuple[int, Stream]]] = {}
+
+    def hold(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Loads these ranges [start, stop) now, and lets go of all others. Lanes do that together; otherwise each would load a
+        unit when it comes to it, and the others would wait."""
+        units = sorted({unit for start, stop in ranges for unit in self._units(start - self._halo, stop + self._halo)})
+        self._held = {unit: self._held[unit] for unit in units if unit in self._held}
+        self._load(units)
+
+    def _units(self, low: int, high: int) -> range:
+        """Those that have rows in [low, high)."""
+        return range(bisect_right(self._starts, max(0, low)) - 1, bisect_left(self._starts, high, hi=len(self._starts) - 1))
+
+    def between(self, start: int, stop: int) -> tuple[Stream, int, int]:
+        """(stream, first, last): rows [start, stop) as rows [first, last) of a stream that holds up to `halo` more on
+        either side. Nothing is copied unless the range spans several runs of memory."""
+        low, high = max(0, start - self._halo), min(self._starts[-1], stop + self._halo)
+        pieces = list(self._pieces(low, high))
+        if len(pieces) == 1:
+            stream = pieces[0]
+        else:
+            columns = zip(*((piece.tokens_N, piece.left_N, piece.right_N) for piece in pieces), strict=True)
+            stream = Stream(*(np.concatenate(column) for column in columns))
+        return stream, start - low, min(stop, high) - low
+
+    def _pieces(self, low: int, high: int) -> Iterator[Stream]:
+        units = self._units(low, high)
+        self._load(units)
+        for unit in units:
+            for begin, piece in self._held[unit]:
+                first, last = max(low, begin), min(high, begin + len(piece))
+                if first < last:
+                    inside = slice(first - begin, last - begin)
+                    yield Stream(piece.tokens_N[inside], piece.left_N[inside], piece.right_N[inside])
+
+    def _load(self, units: Sequence[int]) -> None:
+        missing = [unit for unit in units if unit not in self._held]
+        if not missing:
+            return
+        for unit, streams in zip(missing, self._source.load(missing), strict=True):
+            starts = accumulate(map(len, streams), initial=self._starts[unit])
+            self._held[unit] = list(zip(starts, streams, strict=False))

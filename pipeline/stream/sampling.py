@@ -1,0 +1,273 @@
+"""A part's stream of an epoch, drawn: which tokens subsampling keeps, and how wide their windows are.
+
+Both are drawn from (seed, epoch, position of the token in its part), so a stream is a pure function that anyone can compute
+again. The workers do it for the epoch after the one that they train on, while they wait for each other and at its end: a
+piece costs less to draw than a file to write, to check and to map, and nothing has to reach the others' disk or be cleaned
+away (infra/decisions/0012-later-epochs.md).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, groupby, islice, pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import store
+from pipeline.errors import DamagedError
+from pipeline.failpoints import reach
+from pipeline.training.capacity import KEPT_BYTES, PIECE_TOKENS, STREAM_BYTES
+from pipeline.training.placement import Place
+from w2v_core.windows import Stream
+
+if TYPE_CHECKING:
+    from w2v_core.kernels.cpu.window_kernels import Drawing
+
+STEP_TOKENS = 1 << 14
+"""Tokens drawn at a time where others may have to wait for it: less than 0.1 ms."""
+
+
+@dataclass(frozen=True)
+class PartDraw:
+    """How one part's stream of one epoch is drawn. Paths say where to find things, never what is drawn."""
+
+    index: int
+    """Of the part."""
+    tokens: str
+    window: int
+    shrink_windows: bool
+    seed: int
+    """Of the part, the same in every epoch."""
+    epoch: int
+
+
+@dataclass(frozen=True)
+class DrawTask:
+    """A part to draw in a later epoch."""
+
+    part: PartDraw
+    directory: str
+    """Of the first epoch's shards."""
+    words: store.Part
+    """What lies there of the part's words."""
+    pieces: int
+    """Most that the part can have."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """Some pieces of a part for one participant to draw."""
+
+    task: DrawTask
+    first: int
+    stop: int | None
+    """Behind the last; None: all that there are."""
+
+
+@dataclass(frozen=True)
+class PartTokens:
+    """All that one part's streams are drawn from."""
+
+    local_ids_M: NDArray[np.int32]
+    """Part-local ids of all sentences one after the other."""
+    sentence_ends_S: NDArray[np.int64]
+    """Exclusive."""
+    words: NDArray[np.uint64]
+    """By local id: vocabulary's id and keep threshold, see `window_kernels.word_draws`."""
+
+    @property
+    def bytes(self) -> int:
+        return self.local_ids_M.nbytes + self.sentence_ends_S.nbytes + self.words.nbytes
+
+
+def read_sentences(path: Path) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """(part-local ids of all sentences one after the other, exclusive end of each sentence) of one part of tokens/."""
+    ids = store.read_table(path, columns=["token"])["token"]
+    lengths = store.read_table(path.with_name(path.name.replace(".tokens.", ".sentences.")), columns=["length"])["length"]
+    return store.numbers(ids), np.cumsum(store.numbers(lengths), dtype=np.int64)
+
+
+def draw_pieces(task: DrawTask, pieces: Sequence[int], *, keep: bool = False) -> list[Stream]:
+    """The streams of these pieces of a part, what was drawn ahead or else drawn now. `keep`: this process will be asked for
+    another epoch of the part, so its tokens stay in memory, as far as they may."""
+    part = task.part
+    found = {piece: _drawn[part, piece] for piece in pieces if (part, piece) in _drawn}
+    missing = [piece for piece in pieces if piece not in found]
+    if missing:
+        tokens = _tokens_of(task, keep=keep)
+        cuts = dict(enumerate(cut_sentences(tokens.sentence_ends_S)))
+        # A piece that the part does not have is empty: whoever asked for it sees that it is not what was counted.
+        drawn = _draw(part, tokens, [cuts.get(piece, slice(0, 0)) for piece in missing])
+        found |= {piece: _copy(stream) for piece, stream in zip(missing, drawn, strict=True)}
+    return [found[piece] for piece in pieces]
+
+
+def count_rows(task: DrawTask) -> tuple[int, ...]:
+    """Rows of every piece of a part."""
+    tokens = _tokens_of(task, keep=False)
+    return tuple(map(len, _draw(task.part, tokens, cut_sentences(tokens.sentence_ends_S))))
+
+
+def most_pieces(tokens: int) -> int:
+    """Pieces of a part of so many tokens whose sentences are all short; with long ones there are fewer."""
+    return max(1, -(-tokens // PIECE_TOKENS))
+
+
+def cut_sentences(sentence_ends_S: NDArray[np.int64]) -> list[slice]:
+    """Which sentences are in each piece of a part: whole ones, up to the first that ends at or behind the next multiple of
+    PIECE_TOKENS. A part without sentences has one empty piece."""
+    tokens = int(sentence_ends_S[-1]) if len(sentence_ends_S) else 0
+    marks = np.arange(PIECE_TOKENS, tokens, PIECE_TOKENS)
+    ends = np.unique([*(np.searchsorted(sentence_ends_S, marks) + 1), len(sentence_ends_S)]).tolist()
+    return [slice(first, last) for first, last in pairwise([0, *ends])]
+
+
+def draw_all(part: PartDraw, tokens: PartTokens) -> Stream:
+    """A whole part's stream of an epoch."""
+    return next(_draw(part, tokens, [slice(0, len(tokens.sentence_ends_S))]))
+
+
+def _draw(part: PartDraw, tokens: PartTokens, cuts: Sequence[slice]) -> Iterator[Stream]:
+    for cut in cuts:
+        drawing = _begin(part, tokens, cut)
+        drawing.advance(len(tokens.local_ids_M))
+        yield drawing.stream
+
+
+def _begin(part: PartDraw, tokens: PartTokens, cut: slice) -> Drawing:
+    from w2v_core.kernels.cpu.window_kernels import Drawing
+
+    ends_S = tokens.sentence_ends_S
+    first, last = (int(ends_S[sentence - 1]) if sentence else 0 for sentence in (cut.start, cut.stop))
+    return Drawing(
+        tokens.local_ids_M[first:last], ends_S[cut] - first, tokens.words, part.window, part.shrink_windows, part.seed,
+        part.epoch, first,
+    )  # fmt: skip
+
+
+def _tokens_of(task: DrawTask, *, keep: bool) -> PartTokens:
+    """A part's tokens, kept or read; with `keep` they stay in memory, as far as they may."""
+    tokens = _tokens.get(task.part.tokens) or read_part(task)
+    if keep:
+        _keep(_tokens, task.part.tokens, tokens, tokens.bytes)
+    return tokens
+
+
+def read_part(task: DrawTask) -> PartTokens:
+    """What the first epoch's shards say of a part's words, checked, and its sentences."""
+    if damage := store.check_part(Path(task.directory), task.words):
+        raise DamagedError(damage, task.directory)
+    words = np.load(Path(task.directory) / task.words.name, allow_pickle=False)
+    return PartTokens(*read_sentences(Path(task.part.tokens)), words)
+
+
+# ── the next epoch ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def share_out(tasks: Sequence[DrawTask], rows: Sequence[int], places: Sequence[Place]) -> list[tuple[Share, ...]]:
+    """The pieces of all parts for every participant to draw: those that its own lanes will train on most. `rows` are the
+    parts' in the epoch before: the middle of a piece will stand about where it stands there."""
+    lanes, kept_tokens = places[-1].last_lane, sum(rows)
+    participants = [index for index, place in enumerate(places) for _ in place.lanes]
+    shares: list[list[Share]] = [[] for _ in places]
+    for task, size, end in zip(tasks, rows, accumulate(rows), strict=True):
+        middles = [end - size + size * (2 * piece + 1) / (2 * task.pieces) for piece in range(task.pieces)]
+        owners = [participants[min(lanes - 1, int(middle * lanes / max(1, kept_tokens)))] for middle in middles]
+        for owner, group in groupby(range(task.pieces), key=owners.__getitem__):
+            pieces = list(group)
+            stop = pieces[-1] + 1
+            shares[owner].append(Share(task, pieces[0], stop if stop < task.pieces else None))
+    return [tuple(found) for found in shares]
+
+
+class Ahead:
+    """A process's share of the next epoch: a little of it is drawn whenever the process has to wait anyway, the rest when
+    asked for. The pieces stay in memory for `draw_pieces`, as far as they may, and so, with `keep`, do the tokens."""
+
+    def __init__(self, shares: Sequence[Share], *, keep: bool) -> None:
+        self._shares = shares
+        self._keep = keep
+        self._drawing = [self._draw_share(share) for share in shares]
+        self._rows: dict[int, tuple[int, ...]] = {}
+        self.seconds = 0.0
+        """Spent in `draw_some`."""
+
+    def draw_some(self) -> bool:
+        """Draws STEP_TOKENS tokens, if there are some whose part need not be read first; whether there were."""
+        began = time.perf_counter()
+        at_hand = (i for i, share in enumerate(self._shares) if i not in self._rows and share.task.part.tokens in _tokens)
+        index = next(at_hand, None)
+        if index is not None:
+            self._advance(index)
+        self.seconds += time.perf_counter() - began
+        return index is not None
+
+    def finish(self, index: int) -> tuple[int, ...]:
+        """Rows of every piece of a share, when what is left of it is drawn."""
+        while index not in self._rows:
+            self._advance(index)
+        return self._rows[index]
+
+    def _advance(self, index: int) -> None:
+        try:
+            next(self._drawing[index])
+        except StopIteration as end:
+            self._rows[index] = end.value
+
+    def _draw_share(self, share: Share) -> Generator[None, None, tuple[int, ...]]:
+        part = share.task.part
+        reach("ahead", f"{part.epoch}.{part.index}")
+        tokens = _tokens_of(share.task, keep=self._keep)
+        rows = []
+        for piece, cut in islice(enumerate(cut_sentences(tokens.sentence_ends_S)), share.first, share.stop):
+            drawing = _begin(part, tokens, cut)
+            while drawing.advance(STEP_TOKENS):
+                yield
+            stream = _copy(drawing.stream)
+            _keep(_drawn, (part, piece), stream, len(stream) * STREAM_BYTES)
+            rows.append(len(stream))
+        return tuple(rows)
+
+
+def _copy(stream: Stream) -> Stream:
+    """A stream is drawn into arrays for all its tokens; what is held is to be no more than what was kept."""
+    return Stream(stream.tokens_N.copy(), stream.left_N.copy(), stream.right_N.copy())
+
+
+# ── what a process keeps ─────────────────────────────────────────────────────────────────────────────────────────────
+
+_tokens: dict[str, PartTokens] = {}
+"""From epoch to epoch, by the path of the part, which names its content. Reading takes as long as drawing."""
+_drawn: dict[tuple[PartDraw, int], Stream] = {}
+"""Pieces of the epoch that was drawn ahead."""
+_kept_bytes: dict[Any, int] = {}
+"""Of both, by their keys."""
+_keeping = threading.Lock()
+
+
+def _keep(where: dict[Any, Any], key: Any, value: Any, size: int) -> None:
+    """What came first stays: every epoch asks in the same order, and to make room would drop each part just before it is
+    needed again."""
+    with _keeping:
+        if key not in where and sum(_kept_bytes.values()) + size <= KEPT_BYTES:
+            where[key], _kept_bytes[key] = value, size
+
+
+def forget_drawn() -> None:
+    """Gives back the memory of the pieces drawn ahead."""
+    for key in _drawn:
+        del _kept_bytes[key]
+    _drawn.clear()
+
+
+def forget_all() -> None:
+    """Gives back all memory that this module keeps in this process."""
+    _tokens.clear()
+    _drawn.clear()
+    _kept_bytes.clear()

@@ -1,0 +1,1 @@
+"""From files to tokens: which files, their bytes as clean text, and text as words."""

@@ -1,0 +1,303 @@
+"""Where text comes from: which files a corpus is, and how it is cut into parts. No file's text is interpreted here.
+
+`plan_corpus` expands the inputs (inputs.py says what they name) in the order given, sorted by name within one input, and takes
+the size and SHA-256 of every file's stored bytes. `cut_parts` is arithmetic on that plan. A file reached twice (two inputs,
+hard links) counts once; different files with equal content all count; both are noted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pipeline import store
+from pipeline.config import Corpus, canonical_json
+from pipeline.errors import ConfigError, DataError, InputError, PermissionDeniedError, PipelineError, printable
+from pipeline.text.inputs import PYDOCS, Search, find_files, refuse_inside
+
+SHOWN = 20
+Kind = Literal["plain", "gzip", "zstd", "bz2", "xz", "parquet", "python"]
+COMPRESSED: dict[str, Kind] = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".xz": "xz"}
+_ARCHIVES = (".zip", ".tar", ".tgz", ".7z", ".rar", ".lz4", ".br", ".Z", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
+_HASH_BATCH_FILES = 256
+_OPEN_COST_BYTES = 4096
+"""Opening a file costs about as much time as tokenizing this many bytes; it keeps parts of tiny files even."""
+_COMPRESSED_WEIGHT = 4
+"""How many times larger than its file a compressed text is taken to be when parts are made even."""
+_RACY_NS = 2_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """One file of a corpus as it was when it was planned."""
+
+    path: str
+    kind: Kind
+    size: int
+    """Stored bytes."""
+    sha256: str
+    mtime_ns: int
+    ctime_ns: int
+    inode: int = 0
+    row_groups: tuple[int, ...] = ()
+    """Bytes of each row group (Parquet only)."""
+
+
+@dataclass(frozen=True)
+class CorpusPlan:
+    files: tuple[SourceFile, ...]
+    notes: tuple[str, ...] = ()
+    """What was left out and why, as sentences for the report."""
+
+    @property
+    def bytes(self) -> int:
+        return sum(file.size for file in self.files)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """The lines (row groups, for Parquet) of one file that start in [start, stop)."""
+
+    file: SourceFile
+    start: int
+    stop: int
+
+    @property
+    def whole(self) -> bool:
+        return self.file.kind != "parquet" and self.start == 0 and self.stop == self.file.size
+
+
+@dataclass(frozen=True)
+class TextPart:
+    """What one task reads. `key` hashes content and ranges, never a path: a moved or renamed corpus keeps its parts."""
+
+    pieces: tuple[Piece, ...]
+    key: str
+
+
+def plan_corpus(corpus: Corpus, *, forbidden: Path | None = None, known: Path | None = None) -> CorpusPlan:
+    """Every file of the corpus with its size and digest, in the order it is read.
+
+    `forbidden` is the workdir: an input that holds it, or lies in it, would read its own output (ConfigError). `known` is a
+    JSON file of earlier digests, read and rewritten: a digest is believed when size, mtime, ctime and inode agree and
+    the file was already two seconds old when it was hashed. Raises InputError when an input matches nothing,
+    PermissionDeniedError when files cannot be read and `skip_unreadable` is off.
+    """
+    search = Search(corpus.follow_symlinks)
+    found: list[str] = []
+    python_files: list[str] = []
+    for pattern in corpus.inputs:
+        if pattern == PYDOCS:
+            from pipeline.text.pydocs import source_files
+
+            python_files = source_files()
+            found.extend(python_files)
+            continue
+        found.extend(find_files(pattern, search, forbidden))
+    if forbidden:
+        refuse_inside(found, forbidden)
+    python_paths = set(python_files)
+    kinds: list[Kind] = ["python" if path in python_paths else _kind(path, corpus) for path in found]
+    files = _digest(found, kinds, _read_known(known), search)
+    _refuse_unreadable(search, corpus.skip_unreadable)
+    if known:
+        _write_known(known, files)
+    files, notes = _once_each_python_file(files)
+    return CorpusPlan(tuple(files), (*search.notes(), *notes, *_equal_content(files)))
+
+
+def _kind(path: str, corpus: Corpus) -> Kind:
+    name = os.path.basename(path)
+    if name.endswith(_ARCHIVES):
+        raise InputError(
+            f"{printable(path, 300)}: an archive or a compression that is not supported; "
+            "unpack it, or compress each file as .zst or .gz"
+        )
+    kind = COMPRESSED.get(os.path.splitext(name)[1], "plain")
+    if corpus.format != "parquet":
+        if name.endswith(".parquet"):
+            raise ConfigError(
+                f"{printable(path, 300)}: a Parquet file, but corpus.format is {corpus.format}; set corpus.format: parquet"
+            )
+        return kind
+    if kind != "plain":
+        raise InputError(
+            f"{printable(path, 300)}: expected a Parquet file (they are compressed inside), found {kind}; decompress it"
+        )
+    return "parquet"
+
+
+# ── digests ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _digest(found: Sequence[str], kinds: Sequence[Kind], known: dict[str, list[Any]], search: Search) -> list[SourceFile]:
+    """The readable files with their digests, in order; unreadable ones go to `search.unreadable`."""
+
+    def digest_batch(first: int) -> list[SourceFile | str]:
+        batch = slice(first, first + _HASH_BATCH_FILES)
+        return [_digest_file(path, kind, known.get(path)) for path, kind in zip(found[batch], kinds[batch], strict=True)]
+
+    files: list[SourceFile] = []
+    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
+        for batch in pool.map(digest_batch, range(0, len(found), _HASH_BATCH_FILES)):
+            files.extend(file for file in batch if isinstance(file, SourceFile))
+            search.unreadable.extend(problem for problem in batch if isinstance(problem, str))
+    return files
+
+
+def _digest_file(path: str, kind: Kind, known: list[Any] | None) -> SourceFile | str:
+    """The file with its digest, or what is wrong with it."""
+    try:
+        # O_NONBLOCK: should a FIFO have taken the file's place, opening it must not wait for a writer.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as file:
+            before = os.fstat(file.fileno())
+            if known and known[:4] == [before.st_size, before.st_mtime_ns, before.st_ctime_ns, before.st_ino]:
+                digest = known[4]
+            else:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            after = os.fstat(file.fileno())
+    except OSError as error:
+        return f"{path} ({error.strerror})"
+    if (before.st_size, before.st_mtime_ns, before.st_ctime_ns) != (after.st_size, after.st_mtime_ns, after.st_ctime_ns):
+        raise DataError(f"{printable(path, 300)}: changed while it was being hashed; run again when nothing writes to it")
+    groups = _row_groups(path) if kind == "parquet" else ()
+    return SourceFile(path, kind, before.st_size, digest, before.st_mtime_ns, before.st_ctime_ns, before.st_ino, groups)
+
+
+def _row_groups(path: str) -> tuple[int, ...]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        metadata = pq.read_metadata(path)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{printable(path, 300)}: not an intact Parquet file ({printable(str(error), 200)})") from None
+    return tuple(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
+
+
+def _refuse_unreadable(search: Search, skip_unreadable: bool) -> None:
+    if not search.unreadable:
+        return
+    shown = "".join(f"\n  {printable(problem, 300)}" for problem in search.unreadable[:SHOWN])
+    more = f"\n  … and {len(search.unreadable) - SHOWN:,} more" if len(search.unreadable) > SHOWN else ""
+    if not skip_unreadable:
+        denied = all("Permission denied" in problem for problem in search.unreadable)
+        kind: type[PipelineError] = PermissionDeniedError if denied else InputError
+        raise kind(
+            f"corpus.inputs: {len(search.unreadable):,} cannot be read; change the rights, or set corpus.skip_unreadable: true "
+            f"to leave them out and have them listed{shown}{more}"
+        )
+    for problem in search.unreadable:
+        search.leave_out("unreadable files or folders were left out (corpus.skip_unreadable is true)", problem)
+
+
+def _read_known(path: Path | None) -> dict[str, list[Any]]:
+    """Remembered path → [size, mtime_ns, ctime_ns, inode, sha256]; a missing or damaged memory is an empty one."""
+    try:
+        body = json.loads(path.read_bytes()) if path else {}
+        remembered = body["files"] if path else {}
+        intact = not path or body["sha256"] == hashlib.sha256(canonical_json(remembered)).hexdigest()
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return remembered if intact else {}
+
+
+def _write_known(path: Path, files: Sequence[SourceFile]) -> None:
+    """Remembers the digests of files that were already quiet for two seconds: a younger one could change unseen."""
+    quiet_ns = time.time_ns() - _RACY_NS
+    remembered = {
+        file.path: [file.size, file.mtime_ns, file.ctime_ns, file.inode, file.sha256]
+        for file in files
+        if max(file.mtime_ns, file.ctime_ns) < quiet_ns
+    }
+    # ASCII JSON, because file names need not be valid Unicode.
+    body = {"files": remembered, "sha256": hashlib.sha256(canonical_json(remembered)).hexdigest()}
+    store.write_bytes(path, json.dumps(body).encode("ascii"))
+
+
+def _once_each_python_file(files: Sequence[SourceFile]) -> tuple[list[SourceFile], list[str]]:
+    """Python files whose content came before are dropped: packages carry copies of each other."""
+    seen: set[str] = set()
+    kept = []
+    for file in files:
+        if file.kind == "python":
+            if file.sha256 in seen:
+                continue
+            seen.add(file.sha256)
+        kept.append(file)
+    dropped = len(files) - len(kept)
+    return kept, [f"{dropped:,} Python files are copies of others and are read once"] if dropped else []
+
+
+def _equal_content(files: Sequence[SourceFile]) -> list[str]:
+    """A note when different files hold the same bytes: allowed, but rarely meant."""
+    counts = Counter(file.sha256 for file in files if file.size)
+    copies = sum(count - 1 for count in counts.values())
+    if not copies:
+        return []
+    example = next(file.path for file in files if counts[file.sha256] > 1)
+    return [f"{copies:,} files have the same content as another and count again, for example {printable(example, 200)}"]
+
+
+# ── cutting ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def cut_parts(plan: CorpusPlan, block_bytes: int) -> list[TextPart]:
+    """The parts of a corpus in order, each about `block_bytes` of stored text; pure arithmetic.
+
+    A plain file larger than a block is cut at multiples of block_bytes, a Parquet file between row groups; a compressed
+    file is one part however large. Smaller files share a part. Where such a part ends depends on the files around that
+    place alone, so that a file added or removed in the middle of a corpus leaves the parts further on as they were.
+    """
+    parts: list[TextPart] = []
+    shared: list[Piece] = []
+    weight = 0
+    for file in plan.files:
+        if file.kind == "plain" and file.size > block_bytes:
+            pieces = [Piece(file, start, min(start + block_bytes, file.size)) for start in range(0, file.size, block_bytes)]
+        elif file.kind == "parquet" and sum(file.row_groups) > block_bytes:
+            pieces = list(_cut_row_groups(file, block_bytes))
+        else:
+            cost = file.size * (1 if file.kind in ("plain", "parquet", "python") else _COMPRESSED_WEIGHT) + _OPEN_COST_BYTES
+            if shared and weight + cost > block_bytes + _OPEN_COST_BYTES:
+                parts.append(_part(shared))
+                shared, weight = [], 0
+            shared.append(Piece(file, 0, len(file.row_groups) if file.kind == "parquet" else file.size))
+            weight += cost
+            if weight >= block_bytes // 2 and _ends_here(file, cost, block_bytes):
+                parts.append(_part(shared))
+                shared, weight = [], 0
+            continue
+        if shared:
+            parts.append(_part(shared))
+            shared, weight = [], 0
+        parts.extend(_part([piece]) for piece in pieces)
+    return [*parts, _part(shared)] if shared else parts
+
+
+def _ends_here(file: SourceFile, cost: int, block_bytes: int) -> bool:
+    """True for files drawn by their digest, on average one in half a block."""
+    return int(file.sha256[:8], 16) * (block_bytes // 2) < cost << 32
+
+
+def _cut_row_groups(file: SourceFile, block_bytes: int) -> Iterator[Piece]:
+    start, size = 0, 0
+    for group, group_bytes in enumerate(file.row_groups):
+        if group > start and size + group_bytes > block_bytes:
+            yield Piece(file, start, group)
+            start, size = group, 0
+        size += group_bytes
+    yield Piece(file, start, len(file.row_groups))
+
+
+def _part(pieces: Sequence[Piece]) -> TextPart:
+    content = [[piece.file.sha256, piece.file.kind, piece.start, piece.stop] for piece in pieces]
+    return TextPart(tuple(pieces), hashlib.sha256(canonical_json(["text", 1, content])).hexdigest())

@@ -1,0 +1,242 @@
+"""What the shipper says to MLflow: one function a kind of event, each safe to repeat, and what its refusals mean."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.tracking.spool import Event, Spool, Target, without_credentials
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+logger = logging.getLogger(__name__)
+
+METRICS_PER_BATCH = 1000
+PARAMS_PER_BATCH = 100
+TAGS_PER_BATCH = 100
+PARAM_CHARACTERS = 6000
+TAG_CHARACTERS = 5000
+"""Limits of MLflow 3 (mlflow/utils/validation.py); a tag may be 8000, old servers took 5000."""
+RUN_TAG = "w2v.spool"
+
+
+class Refused(Exception):
+    """The server answered and will keep answering like this; asking again would not help."""
+
+    def __init__(self, message: str, denied: bool = False) -> None:
+        super().__init__(message)
+        self.denied = denied
+
+
+class RunVanished(Exception):
+    """The run in run.json is not at the server any more (deleted, or another database): a new one is filled."""
+
+
+class CannotBeTaken(Exception):
+    """An event that will never ship; it is counted, named in the log and passed over."""
+
+
+# ── one batch ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def batches(events: Sequence[tuple[Event | None, int]]) -> Iterator[tuple[list[Event], int]]:
+    """(events of one request, offset after them): neighbouring metrics together up to the limit, all else alone."""
+    group: list[Event] = []
+    points, end = 0, 0
+    for event, offset in events:
+        if event is None:
+            logger.warning("a line that ends at byte %d is no event; it is left out", offset)
+            end = offset
+            continue
+        size = len(event["values"]) if event["type"] == "metrics" else METRICS_PER_BATCH + 1
+        if group and points + size > METRICS_PER_BATCH:
+            yield group, end
+            group, points = [], 0
+        group.append(event)
+        points, end = points + size, offset
+    if group:
+        yield group, end
+
+
+def ship(client: MlflowClient, run_id: str, batch: Sequence[Event], spool: Spool) -> None:
+    """Sends events of one kind; returns when the server has them."""
+    event = batch[0]
+    match event["type"]:
+        case "metrics":
+            ship_metrics(client, run_id, batch)
+        case "params":
+            ship_params(client, run_id, event["params"])
+        case "dataset":
+            ship_dataset(client, run_id, event["dataset"])
+        case "tags":
+            ship_tags(client, run_id, event["tags"])
+        case "artifact":
+            ship_artifact(client, run_id, spool.resolve(event["path"]), event["folder"])
+        case "register":
+            from pipeline.tracking.registry import register_vectors
+
+            register_vectors(client, run_id, event, spool)
+        case "finish":
+            client.set_terminated(run_id, status=event["status"], end_time=event["time"])
+        case other:
+            raise CannotBeTaken(f"{other}: an event of a newer version")
+
+
+def ship_metrics(client: MlflowClient, run_id: str, batch: Sequence[Event]) -> None:
+    from mlflow.entities import Metric
+
+    points = [Metric(key, value, event["time"], event["step"]) for event in batch for key, value in event["values"].items()]
+    for start in range(0, len(points), METRICS_PER_BATCH):
+        client.log_batch(run_id, metrics=points[start : start + METRICS_PER_BATCH], synchronous=True)
+
+
+def ship_params(client: MlflowClient, run_id: str, params: dict[str, str]) -> None:
+    from mlflow.entities import Param
+
+    items = [Param(key, value[:PARAM_CHARACTERS]) for key, value in params.items()]
+    for start in range(0, len(items), PARAMS_PER_BATCH):
+        client.log_batch(run_id, params=items[start : start + PARAMS_PER_BATCH], synchronous=True)
+
+
+def ship_dataset(client: MlflowClient, run_id: str, dataset: dict[str, str]) -> None:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    corpus = Dataset(source_type="local", **dataset)
+    client.log_inputs(run_id, [DatasetInput(corpus, [InputTag("mlflow.data.context", "training")])])
+
+
+def ship_tags(client: MlflowClient, run_id: str, tags: dict[str, str]) -> None:
+    from mlflow.entities import RunTag
+
+    items = [RunTag(key, value[:TAG_CHARACTERS]) for key, value in tags.items()]
+    for start in range(0, len(items), TAGS_PER_BATCH):
+        client.log_batch(run_id, tags=items[start : start + TAGS_PER_BATCH], synchronous=True)
+
+
+def ship_artifact(client: MlflowClient, run_id: str, path: Path, folder: str) -> None:
+    """Uploads a file, or a folder's files; what was uploaded before is overwritten with the same bytes."""
+    if path.is_dir():
+        client.log_artifacts(run_id, str(path), folder or None)
+    elif path.is_file():
+        client.log_artifact(run_id, str(path), folder or None)
+    else:
+        raise CannotBeTaken(f"{path}: gone before it was uploaded")
+
+
+# ── the run ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def connect(target: Target) -> MlflowClient:
+    """A client of the target; a new SQLite file is made first, by one process, complete or not at all."""
+    from mlflow import MlflowClient
+
+    if target.uri.startswith("sqlite:///"):
+        create_database(Path(target.uri.removeprefix("sqlite:///").partition("?")[0]))
+    return MlflowClient(tracking_uri=target.uri, registry_uri=target.uri)
+
+
+def create_database(path: Path) -> None:
+    """Makes an empty MLflow database at `path` unless there is one.
+
+    Two processes that migrate one new file at a time fail ("duplicate column name", "database is locked"), and one
+    that is killed in the middle leaves a file no version can open. So it is built under another name, by the one
+    holder of a lock, and renamed.
+    """
+    if path.exists():
+        return
+    from mlflow import MlflowClient
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path.with_name(path.name + ".lock"), "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if path.exists():
+            return
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+            new = Path(folder) / path.name
+            MlflowClient(tracking_uri=f"sqlite:///{new}").search_experiments(max_results=1)
+            os.replace(new, path)
+
+
+def open_experiment(client: MlflowClient, target: Target) -> str:
+    """The id of the target's experiment, made where there is none."""
+    experiment = client.get_experiment_by_name(target.experiment)
+    if experiment is None:
+        return str(client.create_experiment(target.experiment, artifact_location=target.artifact_location))
+    if experiment.lifecycle_stage != "active":
+        raise Refused(f"experiment {target.experiment!r} is deleted in MLflow; restore it there or set tracking.experiment")
+    return str(experiment.experiment_id)
+
+
+def find_or_create_run(client: MlflowClient, experiment_id: str, target: Target) -> str:
+    """The id of the run that carries the spool's token; created when there is none."""
+    found = client.search_runs([experiment_id], f"tags.`{RUN_TAG}` = '{target.token}'", max_results=1)
+    if found:
+        return str(found[0].info.run_id)
+    tags = {RUN_TAG: target.token, "w2v.config_digest": target.config_digest}
+    run = client.create_run(experiment_id, start_time=target.created_ms, tags=tags, run_name=target.run_name)
+    return str(run.info.run_id)
+
+
+def check_run(client: MlflowClient, run_id: str) -> None:
+    """Raises RunVanished when the server does not have the run any more."""
+    try:
+        run = client.get_run(run_id)
+    except Exception as error:
+        if run_is_missing(error):
+            raise RunVanished from None
+        raise
+    if run.info.lifecycle_stage != "active":
+        raise RunVanished
+
+
+def reopen(client: MlflowClient, run_id: str) -> None:
+    """Marks an ended run as running again: there is more to tell about it."""
+    if client.get_run(run_id).info.status != "RUNNING":
+        client.update_run(run_id, status="RUNNING")
+
+
+# ── errors ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def cannot_be_taken(error: Exception) -> bool:
+    """True when the server understood the request and will never accept its content."""
+    return isinstance(error, CannotBeTaken) or _code(error) in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
+
+
+def run_is_missing(error: Exception) -> bool:
+    return _code(error) == "RESOURCE_DOES_NOT_EXIST"
+
+
+def explain(error: Exception, uri: str) -> Refused | str:
+    """What stands in the way: a Refused when trying again cannot help, else one line for a person."""
+    if isinstance(error, Refused):
+        return error
+    text = " ".join(without_credentials(str(error)).split())[:300]
+    code = _code(error)
+    if code in ("UNAUTHENTICATED", "PERMISSION_DENIED", "CUSTOMER_UNAUTHORIZED"):
+        return Refused(
+            f"MLflow at {uri} refuses these credentials ({text[:120]}); set MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN",
+            denied=True,
+        )
+    if "CERTIFICATE_VERIFY_FAILED" in text or "SSLError" in text or "certificate verify failed" in text:
+        return Refused(
+            f"MLflow at {uri}: its TLS certificate is not trusted; set MLFLOW_TRACKING_SERVER_CERT_PATH to its CA's file",
+            denied=True,
+        )
+    if code in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST"):
+        return Refused(f"MLflow at {uri} will not open the run ({text[:200]}); check tracking.uri and tracking.experiment")
+    if isinstance(error, ImportError):
+        return Refused(f"MLflow cannot be imported ({text}); install the package mlflow into this Python")
+    return f"MLflow at {uri} does not answer ({text})"
+
+
+def _code(error: Exception) -> str | None:
+    code = getattr(error, "error_code", None)
+    return str(code) if code is not None else None

@@ -1,0 +1,398 @@
+"""Experiment tracking: what a run tells MLflow, told so that MLflow can never hold up the run.
+
+    tracker = open_tracker(config.tracking, config.workdir, run_name=…, config_digest=…)
+    tracker.start(params, tags, Dataset(name, digest, source))
+    tracker.log(step, {"train/loss": 3.1, "train/alpha": 0.04})
+    state = tracker.finish("FINISHED")
+
+Every call appends to a local spool and returns in microseconds; a shipper process (`pipeline.tracking.shipper`) carries the
+spool to MLflow. MLflow is never imported here. What could not be delivered stays in the spool, and the next run with the
+same workdir and configuration, or `sync`, delivers it: to the same MLflow run, each point exactly once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import os
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+from urllib.parse import unquote, urlsplit
+
+from pipeline.config import Tracking, canonical_json
+from pipeline.errors import PermissionDeniedError, ServiceError
+from pipeline.store import explain_os_error, file_sha256
+from pipeline.tracking.metrics import METRICS, allowed_name, is_known_metric
+from pipeline.tracking.spool import (
+    Event,
+    Known,
+    Spool,
+    SpoolWriter,
+    Target,
+    identity,
+    open_writer,
+    spools,
+    what_is_spooled,
+    without_credentials,
+)
+from pipeline.tracking.ui import serve_ui
+
+__all__ = ["METRICS", "Dataset", "Tracker", "TrackingState", "open_tracker", "serve_ui", "spool_state", "sync", "tracking_uri"]
+
+logger = logging.getLogger(__name__)
+
+Scalar = str | int | float | bool | None
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+
+FSYNC_INTERVAL_S = 0.5
+WATCH_INTERVAL_S = 1.0
+FLUSH_TIMEOUT_S = 15.0
+REACH_TIMEOUT_S = 90.0
+RESPAWN_LIMIT = 3
+DIGEST_CHARACTERS = 36
+"""MLflow refuses a dataset digest of 37."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The corpus as MLflow shows it. `digest` is cut to 36 characters; credentials are removed from `source`."""
+
+    name: str
+    digest: str
+    source: str
+
+
+@dataclass(frozen=True)
+class TrackingState:
+    """Where a result is tracked, and whether all of it has arrived; `message` says what is in the way."""
+
+    uri: str
+    run_id: str | None
+    complete: bool
+    message: str | None = None
+
+
+def tracking_uri(tracking: Tracking, workdir: Path) -> str:
+    """The tracking URI in full: the default is an SQLite file beside the workdir; SQLite paths become absolute."""
+    if tracking.uri is None:
+        return f"sqlite:///{Path(os.path.abspath(workdir)).parent / 'mlflow.db'}"
+    if tracking.uri.startswith("sqlite:///"):
+        path, question, query = tracking.uri.removeprefix("sqlite:///").partition("?")
+        return f"sqlite:///{os.path.abspath(path)}{question}{query}"
+    return tracking.uri.rstrip("/")
+
+
+def open_tracker(tracking: Tracking, workdir: Path, *, run_name: str, config_digest: str) -> Tracker:
+    """A tracker; returns at once, unless `tracking.required`. Its shipper starts with the first thing there is to tell.
+
+    A workdir that was tracked before with the same configuration and target continues the same MLflow run. With
+    `required`, raises ServiceError when MLflow cannot be reached and PermissionDeniedError when it refuses.
+    """
+    uri = tracking_uri(tracking, workdir)
+    key = hashlib.sha256(canonical_json([tracking.uri and uri, tracking.experiment, config_digest])).hexdigest()[:16]
+    target = _target(tracking, uri, run_name, config_digest)
+    spool, writer, known = _open_spool(Spool(Path(os.path.abspath(workdir)) / "tracking" / key), target)
+    tracker = Tracker(uri=target.uri, spool=spool, writer=writer, known=known, credentials=_credentials(uri))
+    if tracking.required:
+        tracker.launch_shipper()
+        tracker.wait_until_reached(REACH_TIMEOUT_S)
+    return tracker
+
+
+def _open_spool(spool: Spool, target: Target) -> tuple[Spool, SpoolWriter, Known]:
+    """The spool ready for more, with what it says already; a spool that was there before keeps its token."""
+    try:
+        spool.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        before = spool.target()
+        spool.write_target(replace(target, token=before.token, created_ms=before.created_ms) if before else target)
+        return spool, open_writer(spool, FSYNC_INTERVAL_S), what_is_spooled(spool)
+    except OSError as error:
+        raise explain_os_error(error, spool.directory) from error
+
+
+def _target(tracking: Tracking, uri: str, run_name: str, config_digest: str) -> Target:
+    location = None
+    if uri.startswith("sqlite:///"):
+        database = Path(uri.removeprefix("sqlite:///").partition("?")[0])
+        location = (database.parent / "mlartifacts").as_uri()
+    return Target(
+        uri=without_credentials(uri),
+        experiment=tracking.experiment,
+        run_name=run_name,
+        config_digest=config_digest,
+        token=uuid.uuid4().hex,
+        created_ms=_now_ms(),
+        artifact_location=location,
+    )
+
+
+@dataclass
+class Tracker:
+    """The driver's end of the spool. Open one with `open_tracker`; every method returns without waiting for MLflow."""
+
+    uri: str
+    spool: Spool
+    writer: SpoolWriter
+    known: Known
+    credentials: dict[str, str] = field(default_factory=dict, repr=False)
+    process: subprocess.Popen[bytes] | None = None
+    _respawned: int = 0
+    _watched_at: float = 0.0
+    _warned: bool = False
+    _started: bool = False
+    _finished: bool = False
+
+    def start(self, params: Mapping[str, Scalar], tags: Mapping[str, Scalar], dataset: Dataset | None = None) -> None:
+        """Tells what is run; comes before all else.
+
+        The same configuration over another dataset is another result, so it gets an MLflow run of its own. Parameters
+        cannot change in MLflow: where a resumed run differs, it gets a tag `resumed.<key>`.
+        """
+        if dataset is not None:
+            self._turn_to(dataset.digest[:DIGEST_CHARACTERS])
+        self._started = True
+        said = {key: _text(value) for key, value in params.items()}
+        new = {key: value for key, value in said.items() if key not in self.known.params}
+        changed = {f"resumed.{key}": value for key, value in said.items() if self.known.params.get(key, value) != value}
+        if new:
+            self._append({"type": "params", "params": new})
+        self.set_tags(dict(tags) | changed)
+        if dataset is not None:
+            digest = dataset.digest[:DIGEST_CHARACTERS]
+            source = {"name": dataset.name[:500], "digest": digest, "source": without_credentials(dataset.source)[:60000]}
+            if source != self.known.dataset:
+                self._append({"type": "dataset", "dataset": source})
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Adds one point a metric. Steps of a metric only grow: a point at an earlier step is a replay and adds nothing.
+
+        A value that is not finite is not sent (MLflow stores inf as 1.8e308): the run is tagged `diverged` instead.
+        """
+        values: dict[str, float] = {}
+        broken: list[str] = []
+        for name, value in metrics.items():
+            name = allowed_name(name)
+            if not is_known_metric(name):
+                raise ValueError(f"expected a metric of tracking.METRICS, found {name!r}; add it there with its unit")
+            if not math.isfinite(value):
+                broken.append(f"{name} is {value} at step {step}")
+            elif step > self.known.last_step.get(name, -1):
+                values[name] = float(value)
+        if values:
+            self._append({"type": "metrics", "step": step, "values": values})
+        if broken and "diverged" not in self.known.tags:
+            self.set_tags({"diverged": "; ".join(broken)})
+        self._watch()
+
+    def set_tags(self, tags: Mapping[str, Scalar]) -> None:
+        new = {key: _text(value) for key, value in tags.items()}
+        new = {key: value for key, value in new.items() if self.known.tags.get(key) != value}
+        if new:
+            self._append({"type": "tags", "tags": new})
+
+    def artifact(self, path: Path, folder: str = "") -> None:
+        """Has a file, or a folder's files, uploaded under `folder` of the run's artefacts; read later, so leave it in place."""
+        self._append_once({"type": "artifact", "path": self.spool.relative(path), "folder": folder, "stamp": _stamp(path)})
+
+    def register(self, name: str, directory: Path) -> None:
+        """Has saved vectors entered into MLflow's model registry: a new version of `name` with the alias `challenger`.
+
+        `directory` is what `WordVectors.save` wrote. The same vectors are entered once.
+        """
+        digest = file_sha256(directory / "meta.json")  # it holds the SHA-256 of every other file
+        self._append_once({"type": "register", "name": name, "directory": self.spool.relative(directory), "digest": digest})
+
+    def finish(self, status: Status, timeout_s: float = FLUSH_TIMEOUT_S) -> TrackingState:
+        """Ends the run, waits at most `timeout_s` for the shipper, and says whether everything arrived.
+
+        What did not arrive stays in the spool for the next run or for `sync`. A run that failed before `start` said
+        what it is leaves no trace: least of all in the run that an earlier, other corpus made.
+        """
+        if self._finished:
+            return self.state()
+        if self._started and self.known.status != status:
+            self._append({"type": "finish", "status": status})
+        elif self.spool.size() > self.spool.progress().offset:
+            self.launch_shipper()
+        self._replace_dead_shipper()
+        self._finished = True
+        self.writer.close()
+        self._let_shipper_drain(timeout_s)
+        return self.state()
+
+    def state(self) -> TrackingState:
+        """Where the run is tracked, and whether everything said so far has arrived."""
+        state = spool_state(self.spool)
+        problem = f"{self.writer.lost:,} events lost: the disk of {self.spool.directory} was full" if self.writer.lost else None
+        problem = problem or (f"writing {self.spool.events}: {self.writer.error}" if self.writer.error else None)
+        return TrackingState(self.uri, state.run_id, state.complete and problem is None, problem or state.message)
+
+    def _turn_to(self, dataset_digest: str) -> None:
+        """Goes over to the spool of this dataset; the first dataset has the spool that `open_tracker` opened."""
+        before, target = self.known.dataset, self.spool.target()
+        if before is None or before["digest"] == dataset_digest or target is None:
+            return
+        self.writer.close()
+        self._close_pipe()
+        self.process = None
+        directory = self.spool.directory.with_name(f"{self.spool.directory.name}-{dataset_digest[:12]}")
+        fresh = replace(target, token=uuid.uuid4().hex, created_ms=_now_ms())
+        self.spool, self.writer, self.known = _open_spool(Spool(directory), fresh)
+
+    def launch_shipper(self) -> None:
+        """Starts the shipper unless it was started before."""
+        if self.process is None and not self._finished:
+            self.process = _start_shipper(self.spool, self.credentials, subprocess.PIPE)
+
+    def wait_until_reached(self, timeout_s: float) -> None:
+        """Returns when the MLflow run is open; raises ServiceError or PermissionDeniedError when it cannot be opened."""
+        assert self.process is not None
+        deadline = time.monotonic() + timeout_s
+        while True:
+            ended = self.process.poll() is not None
+            progress = self.spool.progress()
+            if progress.pid == self.process.pid:
+                if progress.state == "shipping":
+                    return
+                if progress.state in ("retrying", "refused"):
+                    problem = progress.message or "no reason given"
+                    break
+            if ended or time.monotonic() > deadline:
+                problem = f"MLflow at {self.uri} was not reached in {timeout_s:.0f} s; see {self.spool.log}"
+                break
+            time.sleep(0.05)
+        self._kill_shipper()
+        self.writer.close()
+        advice = "tracking.required is true, so nothing was started; repair it, or set tracking.required=false"
+        kind = PermissionDeniedError if progress.denied else ServiceError
+        raise kind(f"{problem}; {advice}")
+
+    def _append(self, event: Event) -> None:
+        event = {"type": event["type"], "time": _now_ms(), **event}
+        self.known.add(event)
+        self.writer.append(event, time.monotonic())
+        self.launch_shipper()
+
+    def _append_once(self, event: Event) -> None:
+        if identity(event) not in self.known.other:
+            self._append(event)
+
+    def _watch(self) -> None:
+        """Once a second at most: warns the first time MLflow is in trouble, and sees that the shipper is alive."""
+        now = time.monotonic()
+        if now - self._watched_at < WATCH_INTERVAL_S or self.process is None:
+            return
+        self._watched_at = now
+        progress = self.spool.progress()
+        if progress.state in ("retrying", "refused") and progress.pid == self.process.pid and not self._warned:
+            self._warned = True
+            logger.warning("tracking: %s; the run goes on, its curves are kept in %s", progress.message, self.spool.directory)
+        self._replace_dead_shipper()
+
+    def _replace_dead_shipper(self) -> None:
+        """Starts the shipper anew if something killed it before it had delivered everything."""
+        if self.process is None or self.process.poll() is None or self._respawned >= RESPAWN_LIMIT:
+            return
+        progress = self.spool.progress()
+        if progress.state != "refused" and progress.offset < self.spool.size():
+            self._respawned += 1
+            self._close_pipe()
+            self.process = _start_shipper(self.spool, self.credentials, subprocess.PIPE)
+
+    def _let_shipper_drain(self, timeout_s: float) -> None:
+        if self.process is None:
+            return
+        self._close_pipe()
+        try:
+            self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            # Uploading goes on by itself; waiting for a server that does not answer would only leave a process behind.
+            state = self.spool.progress().state
+            if state == "retrying" or (state == "connecting" and not self.uri.startswith("sqlite:")):
+                self._kill_shipper()
+
+    def _kill_shipper(self) -> None:
+        if self.process is not None:
+            self._close_pipe()
+            self.process.kill()
+            self.process.wait()
+
+    def _close_pipe(self) -> None:
+        if self.process is not None and self.process.stdin is not None:
+            with suppress(OSError):
+                self.process.stdin.close()
+
+
+def spool_state(spool: Spool) -> TrackingState:
+    """How far a spool is delivered, from its files alone."""
+    target, progress = spool.target(), spool.progress()
+    uri = target.uri if target else "unknown"
+    left = spool.size() - progress.offset
+    message = progress.message
+    if left <= 0:
+        message = f"{progress.skipped} events were refused by MLflow; see {spool.log}" if progress.skipped else None
+    elif message is None:
+        message = f"{left:,} bytes of {spool.events} are still to be delivered to {uri}; the next run or `w2v status` sends them"
+    return TrackingState(uri, spool.run_id(), left <= 0 and spool.run_id() is not None and not progress.skipped, message)
+
+
+def sync(workdir: Path, tracking: Tracking | None = None, timeout_s: float = 60.0) -> list[TrackingState]:
+    """Delivers what earlier runs of this workdir left over; returns the state of each spool.
+
+    Waits at most `timeout_s` a spool without success. Starts nothing where nothing is left over. Credentials come from
+    MLflow's environment variables, or from `tracking.uri` for the spools of that server.
+    """
+    uri = tracking_uri(tracking, workdir) if tracking else ""
+    states = []
+    for spool in spools(workdir):
+        target = spool.target()
+        if target is not None and spool.size() > spool.progress().offset:
+            if spool.has_shipper():
+                states.append(spool_state(spool))
+                continue
+            credentials = _credentials(uri) if without_credentials(uri) == target.uri else {}
+            process = _start_shipper(spool, credentials, subprocess.DEVNULL, linger_s=timeout_s)
+            process.wait()
+        states.append(spool_state(spool))
+    return states
+
+
+def _start_shipper(spool: Spool, credentials: Mapping[str, str], stdin: int, linger_s: float = 60.0) -> subprocess.Popen[bytes]:
+    """The shipper of a spool, in a session of its own: a Ctrl-C in the terminal reaches the driver alone."""
+    command = [sys.executable, "-P", "-m", "pipeline.tracking.shipper", str(spool.directory)]
+    command += ["--driver-pid", str(os.getpid()), "--linger-s", str(linger_s)]
+    environment = os.environ | dict(credentials)
+    with open(spool.log, "wb") as log:
+        return subprocess.Popen(  # noqa: S603 - this Python, this package
+            command, stdin=stdin, stdout=log, stderr=log, env=environment, cwd=spool.directory, start_new_session=True
+        )
+
+
+def _credentials(uri: str) -> dict[str, str]:
+    """The user and password in a URI as MLflow's own variables: they reach the shipper, never a file or an argument."""
+    parts = urlsplit(uri)
+    if parts.scheme not in ("http", "https") or parts.username is None:
+        return {}
+    return {"MLFLOW_TRACKING_USERNAME": unquote(parts.username), "MLFLOW_TRACKING_PASSWORD": unquote(parts.password or "")}
+
+
+def _stamp(path: Path) -> list[list[Scalar]]:
+    """Name, size and time of each file at `path`: an unchanged file is uploaded once."""
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+
+
+def _text(value: Scalar) -> str:
+    return without_credentials(str(value))
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

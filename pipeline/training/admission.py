@@ -1,0 +1,117 @@
+"""Who may train: every worker that a run meets computes a sample and says what room it has, before it gets a lane.
+
+The driver asks `muster` for the crew before every round. Workers it has not seen yet introduce themselves (`introduce`);
+whoever computes other bits than the run's is left out and named, and when the crew is another than before, the memory
+that this crew will need is compared with the room it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.cluster.workers import Member, WorkerLostError, Workers
+from pipeline.config import Train
+from pipeline.errors import CapacityError, TemporaryError
+from pipeline.training import arithmetic, capacity, lanes
+from pipeline.training.placement import choose_crew, seat
+
+INTRODUCTIONS = 20
+
+
+@dataclass(frozen=True)
+class Greeting:
+    """What a worker says of itself."""
+
+    numbers: arithmetic.Numbers
+    room: capacity.Room
+
+
+def introduce(train: Train) -> Greeting:
+    """This worker's sample and room; it lets go of lanes that an earlier driver left here."""
+    lanes.release()
+    # The sample loads the kernels, so the room is measured after it.
+    return Greeting(arithmetic.numbers_of(train), capacity.measure_room())
+
+
+@dataclass
+class Roster:
+    """The workers that a training has met, and the kinds of arithmetic that took part in it."""
+
+    train: Train
+    sizes: capacity.Sizes
+    workdir: Path
+    disk_in_use: int
+    """Bytes of this training's checkpoints that are there already."""
+    kinds: list[arithmetic.Numbers]
+    """What the rounds behind us were computed with, the first first; empty before the first round's end."""
+    on_plan: Callable[[str], None]
+    """Told in one line what training will need."""
+    on_note: Callable[[str], None]
+    """Told what is done about odd workers."""
+    plan: dict[str, Any] | None = None
+    _met: dict[str, Greeting] = field(default_factory=dict)
+    _crew: list[Member] = field(default_factory=list)
+    _named: set[str] = field(default_factory=set)
+
+    def muster(self, workers: Workers) -> list[Member]:
+        """The crew of the next round. Raises CapacityError, ServiceError when no worker computes as the run does, and
+        TemporaryError when there is none in time or those that are left have too little memory."""
+        crew = choose_crew(self._fit(self._meet(workers)), self.train.lanes)
+        if crew != self._crew:
+            self._check_room(crew)
+            self._crew = crew
+        return crew
+
+    def round_done(self) -> list[dict[str, Any]]:
+        """The kinds of arithmetic of all rounds up to now, as plain data for the checkpoint."""
+        for member in self._crew:
+            found = self._met[member.address].numbers
+            if found.digest not in {kind.digest for kind in self.kinds}:
+                self.kinds.append(found)
+        return [asdict(kind) for kind in self.kinds]
+
+    def _meet(self, workers: Workers) -> list[Member]:
+        """The workers there are; all of them have introduced themselves."""
+        for _ in range(INTRODUCTIONS):
+            members = workers.members()
+            strangers = [member for member in members if member.address not in self._met]
+            if not strangers:
+                return members
+            try:
+                greetings = workers.together(introduce, [self.train] * len(strangers), strangers)
+            except WorkerLostError:
+                continue
+            self._met |= {member.address: greeting for member, greeting in zip(strangers, greetings, strict=True)}
+            return members
+        raise TemporaryError(
+            f"workers come and go: {INTRODUCTIONS} times one was lost while it introduced itself; look at the workers' logs, "
+            "then run the same command again, it continues"
+        )
+
+    def _fit(self, members: Sequence[Member]) -> list[Member]:
+        numbers = [self._met[member.address].numbers for member in members]
+        verdict = arithmetic.judge(numbers, self.kinds[0] if self.kinds else None, deterministic=self.train.deterministic)
+        for note in verdict.notes:
+            if note not in self._named:
+                self._named.add(note)
+                self.on_note(note)
+        return [member for member, found in zip(members, numbers, strict=True) if found.digest in verdict.accepted]
+
+    def _check_room(self, crew: Sequence[Member]) -> None:
+        plan = capacity.plan_memory(self.sizes, seat(crew, self.train.lanes))
+        rooms = {member.address: self._met[member.address].room for member in crew}
+        try:
+            capacity.check_room(plan, rooms, capacity.driver_room(self.workdir, self.disk_in_use))
+        except CapacityError as error:
+            if len(crew) < len(self._crew):
+                lost = f"workers were lost, and for those left {str(error).partition(':')[0]}"
+                raise TemporaryError(
+                    f"{lost}; start workers and run the same command again, it continues:{str(error).partition(':')[2]}"
+                ) from None
+            raise
+        if self.plan is None:
+            self.on_plan(capacity.describe(plan, rooms))
+        self.plan = capacity.summarise(plan, rooms)

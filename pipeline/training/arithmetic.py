@@ -1,0 +1,218 @@
+"""A sample of a worker's arithmetic: a tiny training whose bits tell whether it computes as the others do.
+
+Every lane's work is a pure function, so a run's bits do not depend on who does it, provided that everyone computes alike.
+Another processor, another version of Numba or its compiler, another backend may round differently. Such a worker is found
+when it joins: it trains a few hundred tokens with the run's own model, sizes and merge, and the digest of the result must
+be that of the others and of the checkpoint. The sample loads the kernels, which takes far longer than to run them and has
+to be done anyway; `warm_up` does that in the background, while the first stages still run.
+
+A GPU sums in another order every time (`cupy_kernels`), so of that backend only the device and the versions are compared.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import platform
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.config import Train
+from pipeline.errors import ServiceError
+from w2v_core.kernels import Kernels, initial_parameters, load_kernels
+from w2v_core.sampler import mix64
+from w2v_core.textbook.contexts import Batch, shard_batches
+from w2v_core.textbook.trainer import train_layers
+
+WORDS, TOKENS, REACH = 64, 768, 4
+"""Of the sample: vocabulary, tokens a lane (a few blocks of the kernels and a part of one), window."""
+_ALPHA = 0.05
+_SEED = 20131
+WARM_UP = "w2v-warm-up"
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """How a worker computes."""
+
+    digest: str
+    """Equal exactly for workers whose samples have the same bits."""
+    backend: str
+    processor: str
+    versions: str
+
+    def __str__(self) -> str:
+        return f"{self.backend} on {self.processor}, {self.versions}, sample {self.digest[:8]}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    accepted: frozenset[str]
+    """Digests of the workers that may train."""
+    notes: tuple[str, ...]
+
+
+def judge(workers: Sequence[Numbers], run: Numbers | None, *, deterministic: bool) -> Verdict:
+    """Who may train: those who compute as the run did before (`run`), else the largest group, of equals the first.
+
+    Not deterministic: everyone, and the differences are named. Raises ServiceError when no worker computes as the run did.
+    """
+    counts = Counter(worker.digest for worker in workers)
+    if run is None and not workers:
+        return Verdict(frozenset(), ())
+    wanted = run or next(worker for worker in workers if counts[worker.digest] == max(counts.values()))
+    odd = {worker.digest: worker for worker in workers if worker.digest != wanted.digest}
+    if not deterministic:
+        notes = [
+            f"workers compute differently, and train.deterministic is false: {counts[digest]} with {worker} train beside "
+            f"{wanted}; another run may give other bits"
+            for digest, worker in odd.items()
+        ]
+        return Verdict(frozenset([*counts, wanted.digest]), tuple(notes))
+    if odd and counts[wanted.digest] == 0:
+        kinds = "; ".join(f"{counts[digest]} with {worker}" for digest, worker in odd.items())
+        raise ServiceError(
+            f"the rounds behind this checkpoint were computed with {wanted}, and no worker computes so now: {kinds}. Start "
+            "workers of the former kind, or set train.deterministic: false to go on with bits that another run may not repeat"
+        )
+    notes = [
+        f"left out {counts[digest]} worker{'s' if counts[digest] > 1 else ''} that compute{'' if counts[digest] > 1 else 's'} "
+        f"differently from the others: {worker} instead of {wanted} (train.deterministic: false would let them train)"
+        for digest, worker in odd.items()
+    ]
+    return Verdict(frozenset([wanted.digest]), tuple(notes))
+
+
+# ── the sample ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_one_at_a_time = threading.Lock()
+_known: dict[str, Numbers] = {}
+
+
+def numbers_of(train: Train) -> Numbers:
+    """How this process computes with these settings; found once a process, whoever asks first."""
+    fields = ("engine", "backend", "model", "gradient", "negative", "vector_size", "merge", "optimizer")
+    key = repr([getattr(train, field) for field in fields])
+    with _one_at_a_time:
+        if key not in _known:
+            _known[key] = _find_numbers(train)
+        return _known[key]
+
+
+def warm_up(train: Train) -> threading.Thread:
+    """Loads the kernels in the background by computing the sample, and all else that a round needs; errors wait for the first
+    round, which names them."""
+
+    def load() -> None:
+        with contextlib.suppress(Exception):
+            numbers_of(train)
+            importlib.import_module("pipeline.training.admission")
+
+    thread = threading.Thread(target=load, name=WARM_UP, daemon=True)
+    thread.start()
+    return thread
+
+
+def warm_up_plugin(train: Train) -> Any:
+    """A plugin of Dask workers, those that come later too, that warms each of them up."""
+    from distributed.diagnostics.plugin import WorkerPlugin
+
+    class WarmUpPlugin(WorkerPlugin):
+        name = WARM_UP
+
+        def setup(self, worker: Any) -> None:
+            warm_up(train)
+
+    return WarmUpPlugin()
+
+
+def _find_numbers(train: Train) -> Numbers:
+    if train.engine == "layers":
+        backend, digest = "layers", _digest(_layered_sample(train))
+    else:
+        kernels = load_kernels(train.backend)
+        backend, digest = kernels.name, _digest(_kernel_sample(train, kernels))
+    packages = ("numpy", "numba", "llvmlite") if backend == "numba" else ("numpy",)
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in packages)
+    processor = _processor(backend)
+    if backend == "cupy":
+        digest = hashlib.sha256(f"{processor}, {versions}".encode()).hexdigest()
+    return Numbers(digest, backend, processor, versions)
+
+
+def _kernel_sample(train: Train, kernels: Kernels) -> list[NDArray[np.float32]]:
+    """Both matrices after two lanes each trained their own tokens and were merged."""
+    tokens_N, left_N, right_N = _stream()
+    cells = mix64(_SEED + 1, np.arange(WORDS, dtype=np.uint64))
+    rates_V = (np.arange(1, WORDS + 1) / np.float32(WORDS)).astype(np.float32)
+    noise_table = cells >> np.uint64(32) << np.uint64(32) | cells % np.uint64(WORDS)
+    base = initial_parameters(WORDS, train.vector_size, _SEED)
+    lanes = [tuple(matrix.copy() for matrix in base) for _ in range(2)]
+    for lane, (w_in_VD, w_out_VD) in enumerate(lanes):
+        kernels.train_slice(
+            w_in_VD, w_out_VD, tokens_N, left_N, right_N, lane * TOKENS, (lane + 1) * TOKENS, noise_table,
+            model=train.model, gradient=train.gradient, negative=train.negative, alpha_start=_ALPHA, alpha_end=_ALPHA / 2,
+            seed=_SEED + lane, rates_V=rates_V,
+        )  # fmt: skip
+    for matrix in (0, 1):
+        kernels.merge_rows(base[matrix], [lane[matrix] for lane in lanes], train.merge)
+    return list(base)
+
+
+def _layered_sample(train: Train) -> list[NDArray[Any]]:
+    tokens_N, left_N, right_N = _stream()
+
+    def batches(epoch: int, order: np.random.Generator) -> Iterator[Batch]:
+        return shard_batches(tokens_N, left_N, right_N, REACH, 64, order)
+
+    trained = train_layers(
+        train.model, np.bincount(tokens_N, minlength=WORDS) + 1, batches, epochs=1, seed=_SEED,
+        vector_size=train.vector_size, negative=train.negative, optimizer=train.optimizer, learning_rate=_ALPHA,
+    )  # fmt: skip
+    return [np.ascontiguousarray(trained.w_in), np.ascontiguousarray(trained.w_out)]
+
+
+def _stream() -> tuple[NDArray[np.int32], NDArray[np.uint8], NDArray[np.uint8]]:
+    """A stream of two lanes whose words follow no pattern and whose windows have every width."""
+    rows = np.arange(2 * TOKENS, dtype=np.uint64)
+    tokens_N = (mix64(_SEED, rows) % np.uint64(WORDS)).astype(np.int32)
+    widths_N = (mix64(_SEED + 2, rows) % np.uint64(REACH + 1)).astype(np.int64)
+    left_N = np.minimum(widths_N, rows.astype(np.int64)).astype(np.uint8)
+    right_N = np.minimum(widths_N, (len(rows) - 1 - rows.astype(np.int64))).astype(np.uint8)
+    return tokens_N, left_N, right_N
+
+
+def _digest(arrays: Sequence[NDArray[Any]]) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _processor(backend: str) -> str:
+    if backend == "cupy":
+        import cupy
+
+        properties = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)
+        return f"{properties['name'].decode()} (CuPy {cupy.__version__})"
+    name = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    if backend != "numba":
+        return f"{name} ({platform.machine()})"
+    import llvmlite.binding
+    import numba
+
+    # What the code was compiled for; NUMBA_CPU_NAME changes it.
+    target = getattr(numba.config, "CPU_NAME", None) or llvmlite.binding.get_host_cpu_name()
+    return f"{name} ({platform.machine()}, compiled for {target})"

@@ -1,0 +1,454 @@
+"""What a training needs of its workers' memory, their hosts' shared memory and the disk, said before it starts.
+
+    plan    = plan_memory(sizes, seat(crew, lanes))     from sizes alone: no worker is asked
+    room    = measure_room()                            on every worker, once its kernels are loaded
+    explain_shortfalls(plan, rooms, driver)             one line for each limit that is too low, with the numbers
+
+A lane needs its own copy of both matrices; a host needs one more, the base that the lanes last agreed on. Where a host has
+several workers the copies lie in shared memory, and a worker's resident size counts the shared pages that it touches: the
+base, its own lanes, and of the other lanes' rows those that it folds. That size is what Dask's limits are compared with.
+The rest is small beside it, and stated too. Sizes are upper bounds, and close (tests/pipeline/test_memory.py compares).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import CapacityError
+from pipeline.training.placement import Place, errands_of, participants_by_host
+
+STREAM_BYTES = 6
+"""A kept token of a shard: int32 word id and two uint8 widths."""
+WORKING_BYTES = 64 << 20
+"""A worker's buffers: a block of a checkpoint as it is checked, read and written (16 MiB each), initial values as they
+are drawn, threads, the kernels' rings."""
+KEPT_BYTES = 128 << 20
+"""Most that a worker keeps of the corpus from epoch to epoch: its sentences, and what was drawn of them ahead (`drawing`)."""
+PIECE_TOKENS = 1 << 19
+"""Tokens of a part, before subsampling, that are drawn at a time: 2 ms of work, 3 MB at most."""
+HELD_TOKENS = 1 << 23
+"""Kept tokens that a lane has before it; then it gets as many again."""
+WORD_BYTES = 330
+"""Of the driver, a word of the vocabulary: text, two tables of the same, its place in a dictionary, count and norm."""
+DRIVER_BYTES = 96 << 20
+ANALOGY_BLOCK = 512
+"""Words whose cosines with all others are held at a time (`evaluate_analogies`), twice while they are combined."""
+CHECKPOINTS_AT_ONCE = 3
+"""Two are kept, and a third is written before the older of them goes."""
+STATES_OF_LAYERS = 3
+"""The layered engine's state at its end: its own, the copy it hands out, and the one it started from."""
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - asked for its size only
+
+Contributors = tuple[tuple[str, int], ...]
+"""((what, bytes), …)"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """What decides how much a training needs."""
+
+    vocab_size: int
+    vector_size: int
+    row_floats: int
+    """vector_size padded to whole vectors."""
+    lanes: int
+    lane_tokens: int
+    """Kept tokens that a lane trains from one checkpoint to the next."""
+    epoch_tokens: int
+    """Kept tokens of an epoch."""
+    epochs: int
+    window: int
+    noise_bytes: int
+    sentence_bytes: int = 0
+    """Of the corpus as word ids, with its parts' words. A worker keeps its parts of it between epochs, as far as it may; one
+    part can be all of it."""
+    analogy_words: int = 0
+    """Words among which analogies are looked for when training is over; 0 = none are asked."""
+    layers: bool = False
+    """The layered engine: one worker, optimizer state, the whole epoch in memory."""
+    moments: int = 0
+    """Of the layered engine's optimizer: matrices beside each parameter matrix."""
+
+    @property
+    def pair_bytes(self) -> int:
+        """Both matrices, padded."""
+        return 2 * self.vocab_size * self.row_floats * 4
+
+
+@dataclass(frozen=True)
+class WorkerNeed:
+    """What one worker will need besides what it uses already."""
+
+    address: str
+    host: str
+    private: Contributors
+    touched: Contributors
+    """Of the host's shared memory and mapped files, what counts as this worker's resident size."""
+
+    @property
+    def private_bytes(self) -> int:
+        return sum(size for _, size in self.private)
+
+    @property
+    def resident_bytes(self) -> int:
+        return self.private_bytes + sum(size for _, size in self.touched)
+
+
+@dataclass(frozen=True)
+class HostNeed:
+    host: str
+    workers: int
+    private_bytes: int
+    """Of all its workers."""
+    shared_bytes: int
+
+    @property
+    def bytes(self) -> int:
+        return self.private_bytes + self.shared_bytes
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """All in bytes, besides what the processes use before training."""
+
+    workers: tuple[WorkerNeed, ...]
+    hosts: tuple[HostNeed, ...]
+    driver: Contributors
+    disk: Contributors
+
+    @property
+    def largest_worker(self) -> WorkerNeed:
+        return max(self.workers, key=lambda worker: worker.resident_bytes)
+
+    @property
+    def disk_bytes(self) -> int:
+        return sum(size for _, size in self.disk)
+
+    @property
+    def driver_bytes(self) -> int:
+        return sum(size for _, size in self.driver)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Room:
+    """What a worker has, measured where it runs; bytes, None = no limit known."""
+
+    used: int
+    """Resident size of the process before training, with its kernels loaded."""
+    limit: int | None
+    """Resident size at which Dask pauses or kills the worker."""
+    limit_name: str
+    host: int | None
+    """Memory the host (or the container) can still give."""
+    shared: int
+    """Free where shared memory is made: /dev/shm, else the folder for temporary files."""
+    shared_place: str
+
+
+@dataclass(frozen=True)
+class DriverRoom:
+    """What the driver has; bytes."""
+
+    memory: int | None
+    """None = not known."""
+    disk: int
+    """Free where the workdir is; checkpoints of this training count as free, because they go."""
+    workdir: str
+
+
+def plan_memory(sizes: Sizes, places: Sequence[Place]) -> MemoryPlan:
+    """The needs of the workers seated so, of their hosts, of the driver and of the workdir's disk."""
+    workers = tuple(_worker_need(sizes, places, participant) for participant in range(len(places)))
+    hosts = tuple(_host_need(sizes, places, workers, host) for host in participants_by_host(places))
+    return MemoryPlan(workers, hosts, _driver_need(sizes), _disk_need(sizes))
+
+
+def _worker_need(sizes: Sizes, places: Sequence[Place], participant: int) -> WorkerNeed:
+    place = places[participant]
+    if sizes.layers:
+        return WorkerNeed(place.address, place.host, _layers_need(sizes), ())
+    errands = errands_of(places, participant)
+    own = len(place.lanes)
+    # A lane's slice begins and ends within a piece, of which at most all tokens are kept.
+    slice_tokens = min(HELD_TOKENS, sizes.lane_tokens) + 2 * sizes.window
+    slice_bytes = min(slice_tokens + 2 * PIECE_TOKENS, sizes.epoch_tokens) * STREAM_BYTES
+    kept = sizes.sentence_bytes * (sizes.epochs > 2) + sizes.epoch_tokens * STREAM_BYTES * (sizes.epochs > 1)
+    private = [
+        ("noise table, counts and rates", sizes.noise_bytes + 20 * sizes.vocab_size),
+        ("working memory", WORKING_BYTES),
+        ("the corpus, kept for the next epoch", min(KEPT_BYTES, kept)),
+    ]
+    if sizes.epochs > 1:
+        private.append((f"a later epoch's stream for {_count(own, 'lane')}", own * slice_bytes))
+    if errands.agents:
+        block_bytes = -(-sizes.pair_bytes // len(places))
+        foreign = sizes.lanes - len(errands.lanes)
+        private.append((f"rows of {_count(foreign, 'lane')} on other hosts in a merge", foreign * block_bytes))
+        private.append(("merged rows from other hosts", len(errands.owners) * block_bytes))
+    # The first epoch's shards are used where they are mapped: pages of the file cache, which the host takes back when it
+    # needs them.
+    mapped = (f"mapped shards of {_count(own, 'lane')}", own * slice_bytes)
+    copies = [("the base", sizes.pair_bytes)]
+    if sizes.lanes > 1:
+        copies.append((f"parameters of {_count(own, 'lane')}", own * sizes.pair_bytes))
+    if len(errands.host) == 1:
+        return WorkerNeed(place.address, place.host, _largest_first([*private, *copies]), (mapped,))
+    # A worker folds one block of rows; a merge of fewer rows has other blocks, so over all of them at most twice as many.
+    folded = min(1.0, 2 / len(places)) * (len(errands.lanes) - own) * sizes.pair_bytes
+    touched = [mapped, *copies, ("other lanes' rows that it folds", round(folded))]
+    return WorkerNeed(place.address, place.host, _largest_first(private), _largest_first(touched))
+
+
+def _layers_need(sizes: Sizes) -> Contributors:
+    state_bytes = 2 * sizes.vocab_size * sizes.vector_size * 4 * (1 + sizes.moments)
+    return _largest_first(
+        [
+            ("parameters and the optimizer's state, three times", STATES_OF_LAYERS * state_bytes),
+            ("an epoch's shards", 2 * sizes.epoch_tokens * STREAM_BYTES),
+            ("order of the examples", 3 * sizes.epoch_tokens * 8),
+            ("working memory", WORKING_BYTES),
+        ]
+    )
+
+
+def _host_need(sizes: Sizes, places: Sequence[Place], workers: Sequence[WorkerNeed], host: range) -> HostNeed:
+    lanes = sum(len(places[participant].lanes) for participant in host)
+    shared = (1 + lanes) * sizes.pair_bytes if len(host) > 1 else 0
+    private = sum(workers[participant].private_bytes for participant in host)
+    return HostNeed(places[host.start].host, len(host), private, shared)
+
+
+def _driver_need(sizes: Sizes) -> Contributors:
+    # Matrices never are in the driver's memory: they go from the checkpoint to the vectors block by block, and are mapped.
+    # Only the evaluation copies rows: unit vectors of the words that can be answers, and their cosines with a block of words.
+    analogies = min(sizes.analogy_words, sizes.vocab_size) * (sizes.vector_size + 2 * ANALOGY_BLOCK) * 4
+    return _largest_first(
+        [("the vocabulary", sizes.vocab_size * WORD_BYTES), ("analogies", analogies), ("working memory", DRIVER_BYTES)]
+    )
+
+
+def _disk_need(sizes: Sizes) -> Contributors:
+    """At its fullest: while a checkpoint is written, or while the vectors are. The first epoch's shards are there already."""
+    states = 1 + sizes.moments if sizes.layers else 1
+    checkpoint = sizes.pair_bytes * states
+    vectors = 2 * sizes.vocab_size * sizes.vector_size * 4 + sizes.vocab_size * WORD_BYTES // 4
+    return (("checkpoints", max(CHECKPOINTS_AT_ONCE * checkpoint, (CHECKPOINTS_AT_ONCE - 1) * checkpoint + vectors)),)
+
+
+def _largest_first(needs: Sequence[tuple[str, int]]) -> Contributors:
+    return tuple(sorted(((what, size) for what, size in needs if size), key=lambda need: -need[1]))
+
+
+# ── limits ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def check_room(plan: MemoryPlan, rooms: Mapping[str, Room], driver: DriverRoom) -> None:
+    """Raises CapacityError with every limit that is too low, the largest needs, and what to do about each."""
+    found = explain_shortfalls(plan, rooms, driver)
+    if found:
+        raise CapacityError("\n".join(["this training does not fit, so it was not started:", *(f"  {line}" for line in found)]))
+
+
+def explain_shortfalls(plan: MemoryPlan, rooms: Mapping[str, Room], driver: DriverRoom) -> list[str]:
+    """One line for each limit that the plan exceeds; `rooms` by worker address."""
+    found = [line for worker in plan.workers for line in _worker_shortfall(worker, rooms[worker.address])]
+    for host in plan.hosts:
+        there = [rooms[worker.address] for worker in plan.workers if worker.host == host.host]
+        found += _host_shortfall(host, there)
+    if driver.memory is not None and plan.driver_bytes > driver.memory:
+        found.append(
+            f"the driver needs {amount(plan.driver_bytes)} ({_named(plan.driver)}), its host can give {amount(driver.memory)}: "
+            "lower vocab.max_size or evaluate.restrict_vocab, or start it on a larger machine"
+        )
+    if plan.disk_bytes > driver.disk:
+        found.append(
+            f"{driver.workdir}: training needs {amount(plan.disk_bytes)} of disk ({_named(plan.disk)}), "
+            f"{amount(driver.disk)} are free: make space or choose another run.workdir"
+        )
+    return found
+
+
+def _worker_shortfall(worker: WorkerNeed, room: Room) -> list[str]:
+    needed = room.used + worker.resident_bytes
+    if room.limit is None or needed <= room.limit:
+        return []
+    needs = _largest_first([*worker.private, *worker.touched, ("in use already", room.used)])
+    return [
+        f"worker {worker.address} needs {amount(needed)} ({_named(needs)}), but {room.limit_name} is {amount(room.limit)}: "
+        "raise its memory limit (cluster.options memory_limit, or --memory-limit of dask worker), use more workers so that "
+        "each has fewer lanes, or lower train.lanes, train.vector_size or vocab.max_size"
+    ]
+
+
+def _host_shortfall(host: HostNeed, rooms: Sequence[Room]) -> list[str]:
+    found = []
+    workers = f"{_count(host.workers, 'worker')} on host {host.host.rsplit('/', 1)[0]}"
+    # Measured one after the other: lanes of this run that were there already only make it less.
+    free = max((room.host for room in rooms if room.host is not None), default=None)
+    if free is not None and host.bytes > free:
+        found.append(
+            f"{workers} need {amount(host.bytes)} ({amount(host.shared_bytes)} shared, {amount(host.private_bytes)} of their "
+            f"own), the host or container can give {amount(free)}: add hosts or memory, or lower train.lanes, "
+            "train.vector_size or vocab.max_size"
+        )
+    shared = max(rooms, key=lambda room: room.shared)
+    if host.shared_bytes > shared.shared:
+        found.append(
+            f"{workers} share parameters of {amount(host.shared_bytes)}, {shared.shared_place} has {amount(shared.shared)} free: "
+            "enlarge it (docker run --shm-size, an emptyDir with medium: Memory), or start one worker a host with more threads"
+        )
+    return found
+
+
+def _named(needs: Contributors, most: int = 3) -> str:
+    shown = ", ".join(f"{what} {amount(size)}" for what, size in needs[:most])
+    return shown + (" …" if len(needs) > most else "")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def amount(size: int) -> str:
+    """Bytes as a person reads them: 1.2 GB, 340 MB, 12 kB (powers of ten)."""
+    for unit, scale in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if size >= scale:
+            return f"{size / scale:.1f} {unit}" if size < 10 * scale else f"{size / scale:,.0f} {unit}"
+    return f"{size} bytes"
+
+
+# ── in words and numbers ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def describe(plan: MemoryPlan, rooms: Mapping[str, Room]) -> str:
+    """The plan as one line."""
+    worker = plan.largest_worker
+    room = rooms[worker.address]
+    limit = f" of {amount(room.limit)}" if room.limit is not None else ""
+    shared = max(host.shared_bytes for host in plan.hosts)
+    parts = [f"{_count(len(plan.workers), 'worker')} with up to {amount(room.used + worker.resident_bytes)}{limit} each"]
+    if shared:
+        parts.append(f"{amount(shared)} of it shared on a host")
+    parts.append(f"driver {amount(plan.driver_bytes)}")
+    parts.append(f"disk {amount(plan.disk_bytes)}")
+    return f"memory: {', '.join(parts)} ({_named(_largest_first([*worker.private, *worker.touched]), 2)})"
+
+
+def summarise(plan: MemoryPlan, rooms: Mapping[str, Room]) -> dict[str, Any]:
+    """The plan as plain data, for summary.json; all in bytes."""
+    worker = plan.largest_worker
+    return {
+        "workers": len(plan.workers),
+        "hosts": len(plan.hosts),
+        "worker_bytes": rooms[worker.address].used + worker.resident_bytes,
+        "worker_limit_bytes": rooms[worker.address].limit,
+        "worker_needs": dict([*worker.private, *worker.touched, ("in use before", rooms[worker.address].used)]),
+        "shared_bytes_a_host": max(host.shared_bytes for host in plan.hosts),
+        "driver_bytes": plan.driver_bytes,
+        "disk_bytes": plan.disk_bytes,
+    }
+
+
+# ── measuring ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def measure_room() -> Room:
+    """What this process, a worker of Dask or not, has room for."""
+    import psutil
+
+    limit, limit_name = _dask_limit()
+    shared = [(place, shutil.disk_usage(place).free) for place in shared_places()]
+    # The first place with enough room is taken, so the largest decides.
+    place, free = max(shared, key=lambda found: found[1])
+    return Room(
+        used=int(psutil.Process().memory_info().rss), limit=limit, limit_name=limit_name, host=free_memory(),
+        shared=free, shared_place=str(place),
+    )  # fmt: skip
+
+
+def driver_room(workdir: Path, in_use: int) -> DriverRoom:
+    """What this process has; `in_use`: bytes of files in the workdir that belong to the plan already."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    return DriverRoom(free_memory(), shutil.disk_usage(workdir).free + in_use, str(workdir))
+
+
+def shared_places() -> list[Path]:
+    """The folders in which shared memory can be made, the preferred one first."""
+    places = [SHARED_MEMORY, Path(tempfile.gettempdir())]
+    return [place for place in places if place.is_dir() and os.access(place, os.W_OK)] or places[-1:]
+
+
+def _dask_limit() -> tuple[int | None, str]:
+    """(resident bytes at which this worker is paused or killed, what that limit is called)."""
+    import dask
+    from distributed import get_worker
+
+    try:
+        manager = get_worker().memory_manager
+    except (ValueError, AttributeError):
+        return None, "no limit"
+    if not manager.memory_limit:
+        return None, "no limit"
+    # A paused worker starts no further round, so pausing ends a training as surely as killing does.
+    fractions = {"pauses": manager.memory_pause_fraction, "terminates": dask.config.get("distributed.worker.memory.terminate")}
+    acts = [(fraction, verb) for verb, fraction in fractions.items() if fraction]
+    if not acts:
+        return None, "no limit"
+    fraction, verb = min(acts)
+    limit = int(manager.memory_limit * fraction)
+    return limit, f"the size at which Dask {verb} it ({fraction:.0%} of its {amount(manager.memory_limit)})"
+
+
+def free_memory(root: Path = Path("/")) -> int | None:
+    """Bytes that this process's host and control groups can still give; None where neither says."""
+    rooms = [*_cgroup_rooms(root)]
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        lines = (root / "proc/meminfo").read_text().splitlines()
+        rooms.append(int(dict(line.split(":") for line in lines)["MemAvailable"].split()[0]) * 1024)
+    if not rooms:
+        with contextlib.suppress(ImportError):
+            import psutil
+
+            rooms.append(int(psutil.virtual_memory().available))
+    return min(rooms, default=None)
+
+
+def _cgroup_rooms(root: Path) -> list[int]:
+    """What each control group around this process leaves: its limit less what is used and cannot be dropped at will."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return []
+    rooms = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            mounts = [root / "sys/fs/cgroup", root / "sys/fs/cgroup/unified"]
+            names = ("memory.max", "memory.current", "inactive_file")
+        elif "memory" in controllers.split(","):
+            mounts = [root / "sys/fs/cgroup/memory"]
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        else:
+            continue
+        group = Path(path.lstrip("/"))
+        # In a container the path may be the host's, and only the mount's root is ours to see: then it has the limit.
+        rooms += [_group_room(mount / level, *names) for mount in mounts for level in (group, *group.parents)]
+    return [room for room in rooms if room is not None]
+
+
+def _group_room(group: Path, limit: str, used: str, droppable: str) -> int | None:
+    try:
+        bound = (group / limit).read_text().strip()
+        if bound == "max" or int(bound) >= 1 << 60:
+            return None
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        return max(0, int(bound) - int((group / used).read_text()) + int(stat.get(droppable, 0)))
+    except (OSError, ValueError):
+        return None

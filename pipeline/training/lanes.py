@@ -1,0 +1,307 @@
+"""One worker's share of a round: it trains the lanes it was given, in lockstep with the workers of the other lanes.
+
+A lane's work is a pure function of (parameters at the start of the round, its slice of the shards, the seed path
+(seed, epoch, first step, lane), α from the plan). Merges fold the lanes' changes over a fixed tree in lane order. So who
+executes which lane, how many workers there are, and how often a round had to be run again cannot change one bit.
+
+Between two rounds a worker keeps its group of lanes (`_held`) with the parameters in memory. Who does not have them reads
+the checkpoint if the round before ended with one; else the attempt is lost and goes on from the last checkpoint. All
+copies are equal after a round's last merge, so any one of them is the state.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import store
+from pipeline.config import Train
+from pipeline.errors import DamagedError, DivergedError
+from pipeline.exchange.shared_memory import PeerLostError, nothing_to_do
+from pipeline.failpoints import reach
+from pipeline.stream import epoch_stream, sampling
+from pipeline.training import assembly
+from pipeline.training.capacity import HELD_TOKENS
+from pipeline.training.lane_group import MATRICES, LaneGroup, Matrices, open_group
+from pipeline.training.placement import Place, block_of
+from pipeline.training.plan import EpochPlan, Round, Stint
+from pipeline.training.residency import Residency
+from w2v_core.kernels import Kernels, fill_initial, load_kernels, padded_size
+from w2v_core.sampler import stream_seed, word_rates
+
+BLOCK_BYTES = 16 << 20
+"""Size of one file of a checkpoint: large enough to write fast, small enough to share the work between workers."""
+_SEED_PATH = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundTask:
+    """What one worker must know to run its lanes of one round."""
+
+    group_key: str
+    """Names the set of workers and their lanes; another attempt or another set has another key."""
+    participant: int
+    places: tuple[Place, ...]
+    """Every participant's worker, host and lanes."""
+    train: Train
+    seed: int
+    plan: EpochPlan
+    round: Round
+    vocab_size: int
+    window: int
+    stream: epoch_stream.Source
+    """The epoch's."""
+    noise_table: str
+    words: str
+    """The vocabulary's table."""
+    checkpoint_before: str | None
+    """Directory of the last checkpoint; None = the initial parameters."""
+    checkpoint_round: int
+    """The round that checkpoint was taken after; −1 = none yet."""
+    checkpoint_after: str | None
+    """Directory the round's end state is written to; None = it stays in memory."""
+    vectors_after: str | None
+    """Directory of the vectors that the last round of training ends with; nothing is held for another round then."""
+    patience_s: float
+    ahead: tuple[sampling.Share, ...] = ()
+    """This worker's shares of the next epoch, drawn while it waits for others at merges and when its lanes are done."""
+
+
+STRETCHES = 20
+"""A round reports its loss in at most so many stretches a lane: a long round has many more steps than a curve needs points."""
+
+
+@dataclass(frozen=True)
+class StepLoss:
+    step: int
+    """The step, or in a round's result the stretch of steps, counted from the round's start."""
+    lane: int
+    loss_sum: float
+    examples: int
+
+
+@dataclass(frozen=True)
+class RoundResult:
+    participant: int
+    losses: tuple[StepLoss, ...]
+    train_seconds: float
+    merge_seconds: float
+    """Folding and waiting for each other, less what was drawn of the next epoch meanwhile."""
+    files: tuple[store.Part, ...]
+    """Of the checkpoint, or of the vectors, that this worker wrote."""
+    ahead: tuple[tuple[int, ...], ...]
+    """Rows of the pieces of each share of the task's `ahead`."""
+
+
+_held: LaneGroup | None = None
+
+
+def run_round(task: RoundTask) -> RoundResult:
+    """Trains this worker's lanes through one round and writes its share of the checkpoint, if one is due, or of the vectors."""
+    global _held
+    if _held is None or _held.key != task.group_key:
+        release()
+        shape = (task.vocab_size, padded_size(task.train.vector_size))
+        _held = open_group(task.group_key, task.places, task.participant, shape, task.patience_s)
+    group = _held
+    try:
+        if group.state_round != task.round.round - 1:
+            if task.checkpoint_round != task.round.round - 1:
+                raise PeerLostError("this worker does not have the parameters any more; training goes on from the checkpoint")
+            load_state(group, task)
+        group.state_round = None
+        result = _run_steps(group, task)
+        group.state_round = task.round.round
+    except BaseException:
+        release()
+        raise
+    if task.vectors_after:
+        release()
+    return result
+
+
+# ── state in, state out ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def blocks_of(vocab_size: int, row_floats: int) -> list[tuple[str, int, int, int]]:
+    """(file name, matrix, first row, last row) of every file of a checkpoint: fixed by the sizes, whoever writes it."""
+    rows = max(1, BLOCK_BYTES // (row_floats * 4))
+    return [
+        (f"{MATRICES[matrix]}-{index:05d}.npy", matrix, first, min(first + rows, vocab_size))
+        for matrix in (0, 1)
+        for index, first in enumerate(range(0, vocab_size, rows))
+    ]
+
+
+def load_state(group: LaneGroup, task: RoundTask) -> None:
+    """Sets base and every lane to the state before the round. Every host needs all of it; the participants of a host
+    share the work and wait for each other."""
+    host = group.errands.host
+    if task.checkpoint_before is None:
+        first, last = block_of(task.vocab_size, group.participant - host.start, len(host))
+        for matrix in (0, 1):
+            group.base[matrix][first:last] = 0
+        seed = stream_seed(task.seed, _SEED_PATH, 0)
+        fill_initial(group.base[0][first:last], first, task.train.vector_size, seed)
+    else:
+        checkpoint = store.load_artefact(Path(task.checkpoint_before))
+        blocks = blocks_of(*group.base[0].shape)
+        for name, matrix, first, last in blocks[group.participant - host.start :: len(host)]:
+            damage = store.check_part(checkpoint.directory, checkpoint.part(name))
+            if damage:
+                raise DamagedError(damage, str(checkpoint.directory))
+            group.base[matrix][first:last] = np.load(checkpoint.path(name), allow_pickle=False)
+    group.barrier.wait()
+    for lane in group.lanes:
+        if group.copies[lane] is not group.base:
+            for matrix in (0, 1):
+                group.copies[lane][matrix][:] = group.base[matrix]
+    group.barrier.wait()
+
+
+def write_state(group: LaneGroup, directory: Path) -> tuple[store.Part, ...]:
+    """Writes this participant's share of the checkpoint's files."""
+    mine = blocks_of(*group.base[0].shape)[group.participant :: len(group.places)]
+    return tuple(
+        store.write_array(directory / name, group.base[matrix][first:last], rows=last - first)
+        for name, matrix, first, last in mine
+    )
+
+
+def write_vectors(group: LaneGroup, directory: Path, vector_size: int) -> tuple[store.Part, ...]:
+    """Writes this participant's share of the matrices of vectors/: the first has W_in, the next W_out."""
+    mine = range(len(MATRICES))[group.participant :: len(group.places)]
+    return tuple(group.spread(lambda matrix: assembly.write_matrix(matrix, group.base[matrix], vector_size, directory), mine))
+
+
+# ── the steps of a round ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _run_steps(group: LaneGroup, task: RoundTask) -> RoundResult:
+    kernels = load_kernels(task.train.backend)
+    resident = Residency(kernels, group)
+    # The epoch after the next asks this worker for the same parts, if there is one.
+    ahead = sampling.Ahead(task.ahead, keep=task.plan.epoch + 2 < task.train.epochs)
+    losses, train_seconds, merge_seconds = _train_stints(group, task, kernels, resident, ahead)
+    resident.bring_home()
+    files: tuple[store.Part, ...] = ()
+    if task.checkpoint_after:
+        files = write_state(group, Path(task.checkpoint_after))
+    elif task.vectors_after:
+        files = write_vectors(group, Path(task.vectors_after), task.train.vector_size)
+    stretches = _stretches(losses, task.round)
+    rows_ahead = tuple(group.spread(ahead.finish, range(len(task.ahead))))
+    return RoundResult(task.participant, stretches, train_seconds, merge_seconds, files, rows_ahead)
+
+
+def _train_stints(
+    group: LaneGroup, task: RoundTask, kernels: Kernels, resident: Residency, ahead: sampling.Ahead
+) -> tuple[list[StepLoss], float, float]:
+    """(losses, seconds of training, seconds of merging) of the round."""
+    words = _words_of(task.noise_table, task.words)
+    noise_table = kernels.to_device(words.noise_table)
+    exponent, rates_V = -1.0, np.empty(0, np.float32)
+    rows, held = epoch_stream.Rows(task.stream, halo=task.window), task.round.first
+    # The same steps in every worker, so that all lanes load at the same time.
+    steps = max(1, HELD_TOKENS * task.train.lanes * task.plan.schedule.steps // max(1, task.plan.kept_tokens))
+    losses: list[StepLoss] = []
+    train_seconds = merge_seconds = 0.0
+    for stint in task.plan.stints(task.round):
+        if stint.last > held:
+            held = min(task.round.last, max(stint.last, stint.first + steps))
+            rows.hold([task.plan.slice(lane, stint.first, held) for lane in group.lanes])
+            if task.ahead and held == task.round.last:
+                # All that was drawn of this epoch is in the lanes' hands.
+                sampling.forget_drawn()
+                group.meanwhile = ahead.draw_some
+        started = time.perf_counter()
+        if task.plan.alpha_exponent(stint.first) != exponent:
+            exponent = task.plan.alpha_exponent(stint.first)
+            rates_V = kernels.to_device(words.rates(exponent))
+        losses += group.spread(
+            lambda lane, stint=stint, rates_V=rates_V: _train_lane(  # type: ignore[misc]
+                resident.lanes[lane], task, kernels, noise_table, rates_V, rows, lane, stint
+            ),
+            group.lanes,
+        )
+        trained = time.perf_counter()
+        if stint.merged_rows:
+            resident.merge(stint.merged_rows, task.train.merge)
+        train_seconds += trained - started
+        merge_seconds += time.perf_counter() - trained
+    group.meanwhile = nothing_to_do
+    return losses, train_seconds, merge_seconds - ahead.seconds
+
+
+@dataclass
+class _Words:
+    """What training needs to know of the vocabulary."""
+
+    noise_table: NDArray[np.uint64]
+    counts_V: NDArray[np.int64]
+    keep_V: NDArray[np.float64]
+    last: tuple[float, NDArray[np.float32]] | None = None
+    """Exponent and rates: one round goes on with those of the one before."""
+
+    def rates(self, exponent: float) -> NDArray[np.float32]:
+        if self.last is None or self.last[0] != exponent:
+            self.last = exponent, word_rates(self.counts_V, self.keep_V, exponent)
+        return self.last[1]
+
+
+@lru_cache(maxsize=1)
+def _words_of(noise_table: str, words: str) -> _Words:
+    """Kept from round to round; paths of artefacts name their content."""
+    table = store.read_table(Path(words), columns=("count", "keep_probability"))
+    columns = (store.numbers(table[column]) for column in ("count", "keep_probability"))
+    return _Words(np.load(noise_table, allow_pickle=False), *columns)
+
+
+def _stretches(losses: list[StepLoss], a_round: Round) -> tuple[StepLoss, ...]:
+    """The losses summed over STRETCHES stretches of the round, lane by lane, always in the order of the steps."""
+    count = min(STRETCHES, a_round.last - a_round.first)
+    sums: dict[tuple[int, int], tuple[float, int]] = {}
+    for loss in losses:
+        key = ((loss.step - a_round.first) * count // (a_round.last - a_round.first), loss.lane)
+        before = sums.get(key, (0.0, 0))
+        sums[key] = (before[0] + loss.loss_sum, before[1] + loss.examples)
+    return tuple(StepLoss(stretch, lane, *found) for (stretch, lane), found in sums.items())
+
+
+def _train_lane(
+    parameters: Matrices, task: RoundTask, kernels: Kernels, noise_table: NDArray[np.uint64], rates_V: NDArray[np.float32],
+    rows: epoch_stream.Rows, lane: int, stint: Stint,
+) -> StepLoss:  # fmt: skip
+    reach("step", f"{task.plan.epoch}.{stint.first}.{lane}")
+    stream, start, stop = rows.between(*task.plan.slice(lane, stint.first, stint.last))
+    w_in_VD, w_out_VD = parameters
+    result = kernels.train_slice(
+        w_in_VD, w_out_VD, stream.tokens_N, stream.left_N, stream.right_N, start, stop, noise_table,
+        model=task.train.model, gradient=task.train.gradient, negative=task.train.negative,
+        alpha_start=stint.alpha_start, alpha_end=stint.alpha_end,
+        seed=stream_seed(task.seed, _SEED_PATH, 1, task.plan.epoch, stint.first, lane), rates_V=rates_V,
+    )  # fmt: skip
+    if not np.isfinite(result.loss_sum):
+        raise DivergedError(
+            f"training diverged in round {task.round.round}, epoch {task.plan.epoch}, step {stint.first}, lane {lane} "
+            f"at α = {stint.alpha_start:.6g}: the loss is not finite. The last checkpoint is kept; "
+            "run again with a lower train.alpha"
+        )
+    return StepLoss(stint.first, lane, result.loss_sum, result.examples)
+
+
+def release() -> None:
+    """Closes the group of lanes this process holds, if any; its memory goes back."""
+    global _held
+    sampling.forget_all()
+    _words_of.cache_clear()
+    if _held is not None:
+        with contextlib.suppress(OSError):
+            _held.close()
+        _held = None

@@ -1,0 +1,68 @@
+"""Where a lane's parameters are while they are trained: in place on a CPU; on a GPU in its memory, moved once a round.
+
+A GPU that got both matrices with every step would move gigabytes for a few megabytes of work. So a round's parameters go
+to the device before its first step and come back after its last. What a merge needs in between:
+
+    all lanes in this process     nothing: the merge is done on the device
+    lanes in other processes      the merged rows, down before and up after; the others see them in the host's memory
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.training.lane_group import LaneGroup, merge
+from w2v_core.kernels import Kernels, Merge
+
+Pair = tuple[Any, Any]
+"""Both matrices, as arrays of NumPy or of the kernels' device."""
+
+
+class Residency:
+    """The parameters of one worker's lanes during one round: train `lanes`, merge by `merge`, and `bring_home` at the end."""
+
+    def __init__(self, kernels: Kernels, group: LaneGroup) -> None:
+        self._kernels, self._group = kernels, group
+        row = group.base[0][:1]
+        self._is_apart = kernels.to_device(row) is not row
+        self._is_alone = len(group.places) == 1
+        # Where other processes merge too, the base stays in the host's memory, which they share.
+        self._base: Pair = self._on_device(group.base) if self._is_alone else group.base
+        self.lanes: dict[int, Pair] = {
+            lane: self._base if group.copies[lane] is group.base else self._on_device(group.copies[lane]) for lane in group.lanes
+        }
+
+    def _on_device(self, pair: Pair) -> Pair:
+        return self._kernels.to_device(pair[0]), self._kernels.to_device(pair[1])
+
+    def merge(self, rows: int, method: Merge) -> None:
+        """Folds all lanes' changes of rows 0 … rows−1 into every lane, see `lane_group.merge`."""
+        group, kernels = self._group, self._kernels
+        if self._is_apart and self._is_alone:
+            for matrix in (0, 1):
+                kernels.merge_rows(self._base[matrix][:rows], [pair[matrix][:rows] for pair in self.lanes.values()], method)
+            return
+        if self._is_apart:
+            self._copy_to_host(rows)
+        merge(group, kernels, rows, method)
+        if self._is_apart:
+            for lane, pair in self.lanes.items():
+                for matrix in (0, 1):
+                    pair[matrix][:rows] = kernels.to_device(group.copies[lane][matrix][:rows])
+
+    def bring_home(self) -> None:
+        """Writes the trained parameters to the group's own memory; they are equal in all lanes after a round's last merge."""
+        if not self._is_apart or not self._is_alone:
+            # With other processes the last merge, which is one of all rows, has left them there.
+            return
+        group = self._group
+        for matrix in (0, 1):
+            group.base[matrix][:] = self._kernels.to_host(self._base[matrix])
+            for copy in group.copies.values():
+                if copy is not group.base:
+                    copy[matrix][:] = group.base[matrix]
+
+    def _copy_to_host(self, rows: int) -> None:
+        for lane, pair in self.lanes.items():
+            for matrix in (0, 1):
+                self._group.copies[lane][matrix][:rows] = self._kernels.to_host(pair[matrix][:rows])

@@ -1,0 +1,210 @@
+"""What both models of the Numba backend are made of: noise words, scratch memory, and the training of a group.
+
+A group is eight examples that share their noise words. Nothing here is compiled by itself: it becomes part of the kernels
+of `numba_kernels`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+
+from w2v_core.kernels.cpu import row_operations as op
+from w2v_core.reference import GROUP
+
+_LINE_FLOATS = 16
+_LOW = np.uint64((1 << 32) - 1)
+_SPLITMIX = tuple(np.uint64(constant) for constant in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+
+# ── noise ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+NO_BAD_NOISE = 1 << 40
+"""No int32, so no word of a noise table."""
+
+
+@njit(nogil=True, inline="always")
+def _random_bits(seed: Any, draw: int) -> Any:
+    """A draw of a stream, SplitMix64 (`w2v_core.sampler`)."""
+    z = seed + (np.uint64(draw) + np.uint64(1)) * _SPLITMIX[0]
+    z = (z ^ (z >> np.uint64(30))) * _SPLITMIX[1]
+    z = (z ^ (z >> np.uint64(27))) * _SPLITMIX[2]
+    return z ^ (z >> np.uint64(31))
+
+
+@njit(nogil=True)
+def pick_cells(picks: Any, noise_table: Any, seed: Any, first_draw: int) -> None:
+    """Writes cell << 32 | low bits of the draws first_draw, first_draw + 1 … and asks for the cells' cache lines."""
+    table, cells = address_of(noise_table), np.uint64(noise_table.shape[0])
+    for j in range(picks.shape[0]):
+        bits = _random_bits(seed, first_draw + j)
+        cell = (bits >> np.uint64(32)) * cells >> np.uint64(32)
+        picks[j] = cell << np.uint64(32) | bits & _LOW
+        op.prefetch_far(table + 8 * np.int64(cell), 8)
+
+
+@njit(nogil=True)
+def look_up(
+    words: Any, addresses: Any, rates: Any, picks: Any, noise_table: Any, rates_V: Any, w_out: int, row_bytes: int
+) -> int:
+    """Noise words, the addresses of their rows and their rates, for as many as `words` holds; the bad word id, if one is
+    drawn."""
+    vocab_size = rates_V.shape[0]
+    for j in range(words.shape[0]):
+        own = picks[j] >> np.uint64(32)
+        cell = noise_table[own]
+        word = np.int32(own if picks[j] & _LOW < cell >> np.uint64(32) else cell & _LOW)
+        if word < 0 or word >= vocab_size:
+            return np.int64(word)  # type: ignore[return-value]
+        words[j] = word
+        addresses[j] = w_out + np.int64(word) * row_bytes
+        rates[j] = rates_V[word]
+    return NO_BAD_NOISE
+
+
+# ── scratch memory ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class GroupMemory(NamedTuple):
+    """Where the row operations of a group find and leave their numbers: addresses, and the distances of rows in bytes."""
+
+    settings: int
+    partials: int
+    to_gradient: int
+    to_output: int
+    zero: int
+    """A row of zeros; nothing but zeros is ever written to it."""
+    sink: int
+    """The output row of absent examples: written with zeros times zeros, never used."""
+    rest: int
+    """Behind the last of the above."""
+
+
+@njit(nogil=True, inline="always")
+def address_of(array: Any) -> int:
+    return np.int64(array.ctypes.data)  # type: ignore[return-value]
+
+
+@njit(nogil=True, inline="always")
+def scratch_of(row_floats: int, rows: int, negative: int) -> Any:
+    """float32 zeros that start on a cache line: `group_memory_of` says what lies where, then `rows` rows."""
+    floats = op.SETTINGS_FLOATS + (negative + 1) * GROUP * (GROUP + 2) + (2 + rows) * row_floats
+    raw = np.zeros(floats + _LINE_FLOATS, np.float32)
+    first = (-address_of(raw) % 64) // 4
+    scratch = raw[first : first + floats]
+    scratch[op.PRODUCT : op.PRODUCT + 2 * GROUP].view(np.float64)[:] = 1.0
+    return scratch
+
+
+@njit(nogil=True, inline="always")
+def group_memory_of(scratch: Any, row_bytes: int, negative: int) -> GroupMemory:
+    settings = address_of(scratch)
+    partials = settings + op.SETTINGS_FLOATS * 4
+    to_gradient = partials + (negative + 1) * GROUP * GROUP * 4
+    to_output = to_gradient + (negative + 1) * GROUP * 4
+    zero = to_output + (negative + 1) * GROUP * 4
+    return GroupMemory(settings, partials, to_gradient, to_output, zero, zero + row_bytes, zero + 2 * row_bytes)
+
+
+@njit(nogil=True, inline="always")
+def set_alpha(scratch: Any, alphas: Any, first: int, start: int, stop: int) -> None:
+    scratch[op.ALPHA] = np.float32(alphas[0] + (alphas[1] - alphas[0]) * ((first - start) / (stop - start)))
+
+
+@njit(nogil=True, inline="always")
+def loss_of(scratch: Any) -> float:
+    """The loss summed so far, float64: linear parts + log of the products."""
+    linear = scratch[op.LINEAR : op.LINEAR + 2 * GROUP].view(np.float64)
+    product = scratch[op.PRODUCT : op.PRODUCT + 2 * GROUP].view(np.float64)
+    exponents = scratch[op.EXPONENTS : op.EXPONENTS + 2 * GROUP].view(np.int64)
+    loss = 0.0
+    for lane in range(GROUP):
+        loss += linear[lane] + np.log(product[lane]) + exponents[lane] * np.log(2.0)
+    return loss
+
+
+# ── one group: eight examples against their targets and K noise words ────────────────────────────────────────────────
+
+
+class Examples(NamedTuple):
+    """The eight examples of a group: addresses of int32 words, of the addresses of their W_out rows, of float32 1/n, factors
+    of the gradient and rates of the words. Absent examples are words −1, with the row `GroupMemory.sink`."""
+
+    words: int
+    targets: int
+    inverses: int
+    scales: int
+    rates: int
+
+
+class Noise(NamedTuple):
+    """The K noise words of a group: addresses of int32 words, of the addresses of their W_out rows and of float32 rates."""
+
+    words: int
+    rows: int
+    rates: int
+
+
+@njit(nogil=True)
+def train_group(
+    group: GroupMemory, examples: Examples, hidden: int, stride: int, gradients: int, noise_of: Noise, ahead: int,
+    negative: int, row_bytes: int,
+) -> None:  # fmt: skip
+    """Trains W_out and leaves −α·gradient of the hidden rows in `gradients`; both kinds of row are `stride` bytes apart.
+    `ahead` are the addresses of K rows that the next group will need."""
+    partials, targets, noise = group.partials, examples.targets, noise_of.rows
+    k = min(negative, 2)
+    if k == 2:
+        op.products_2(hidden, stride, targets, noise, partials, row_bytes)
+    else:
+        op.products_1(hidden, stride, targets, noise, partials, row_bytes)
+    while k < negative:
+        at = partials + (k + 1) * GROUP * GROUP * 4
+        # Tiles of three; four left are two tiles of two.
+        if negative - k >= 3 and negative - k != 4:
+            op.noise_products_3(hidden, stride, 0, noise + 8 * k, at, row_bytes)
+            k += 3
+        elif negative - k >= 2:
+            op.noise_products_2(hidden, stride, 0, noise + 8 * k, at, row_bytes)
+            k += 2
+        else:
+            op.noise_products_1(hidden, stride, 0, noise + 8 * k, at, row_bytes)
+            k += 1
+    op.errors(
+        partials, examples.words, noise_of.words, examples.inverses, examples.scales, examples.rates, noise_of.rates,
+        group.settings, group.to_gradient, group.to_output, negative,
+    )  # fmt: skip
+    op.gradient_rows(gradients, stride, targets, noise, group.to_gradient, negative, row_bytes)
+    _update_output(hidden, stride, targets, noise, group.to_output + GROUP * 4, ahead, negative, row_bytes)
+
+
+@njit(nogil=True, inline="always")
+def _update_output(
+    hidden: int, stride: int, targets: int, noise: int, to_output: int, ahead: int, negative: int, row_bytes: int
+) -> None:
+    """Targets and the first noise rows in one go, then the other noise rows, five at a time."""
+    k = min(negative, 5)
+    if k == 5:
+        op.updates_5(hidden, stride, targets, noise, to_output, ahead, row_bytes)
+    elif k == 4:
+        op.updates_4(hidden, stride, targets, noise, to_output, ahead, row_bytes)
+    elif k == 3:
+        op.updates_3(hidden, stride, targets, noise, to_output, ahead, row_bytes)
+    elif k == 2:
+        op.updates_2(hidden, stride, targets, noise, to_output, ahead, row_bytes)
+    else:
+        op.updates_1(hidden, stride, targets, noise, to_output, ahead, row_bytes)
+    while k < negative:
+        of_k, left = to_output + k * GROUP * 4, negative - k
+        if left >= 5:
+            op.noise_updates_5(hidden, stride, 0, noise + 8 * k, of_k, ahead + 8 * k, row_bytes)
+        elif left == 4:
+            op.noise_updates_4(hidden, stride, 0, noise + 8 * k, of_k, ahead + 8 * k, row_bytes)
+        elif left == 3:
+            op.noise_updates_3(hidden, stride, 0, noise + 8 * k, of_k, ahead + 8 * k, row_bytes)
+        elif left == 2:
+            op.noise_updates_2(hidden, stride, 0, noise + 8 * k, of_k, ahead + 8 * k, row_bytes)
+        else:
+            op.noise_updates_1(hidden, stride, 0, noise + 8 * k, of_k, ahead + 8 * k, row_bytes)
+        k += min(left, 5)

@@ -1,0 +1,59 @@
+"""`merge_rows` for the Numba backend: lanes folded into one, row by row, over the row operations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from w2v_core.kernels import FloatRows, Merge, numpy_kernels
+from w2v_core.kernels.cpu import row_operations as op
+from w2v_core.kernels.cpu.machine_code import compiled
+
+
+def merge_rows(base_RD: FloatRows, lanes: Sequence[FloatRows], method: Merge) -> None:
+    """See `Kernels.merge_rows`. Releases the GIL."""
+    numpy_kernels.check_merge(base_RD, lanes, method)
+    addresses_L = np.array([lane.ctypes.data for lane in lanes], np.int64)
+    _merge(base_RD, addresses_L, method == "adasum")
+
+
+@compiled
+def _merge(base_RD: Any, addresses_L: Any, adasum: bool) -> None:
+    lanes, row_floats = len(addresses_L), base_RD.shape[1]
+    row_bytes = row_floats * 4
+    base = np.int64(base_RD.ctypes.data)
+    if lanes == 2 and adasum:
+        for r in range(base_RD.shape[0]):
+            at = r * row_bytes
+            op.merge_two_rows(base + at, addresses_L[0] + at, addresses_L[1] + at, row_bytes)
+        return
+    changes_LD = np.zeros((lanes + 1, row_floats), np.float32)
+    changes_LD[lanes, 0] = 1.0 if adasum else np.float32(1.0) / np.float32(lanes)
+    changes = np.int64(changes_LD.ctypes.data)
+    for r in range(base_RD.shape[0]):
+        row = base + r * row_bytes
+        for lane in range(lanes):
+            op.subtract_rows(changes + lane * row_bytes, addresses_L[lane] + r * row_bytes, row, row_bytes)
+        width = int(lanes)
+        while width > 1:
+            for pair in range(width // 2):
+                left, right = changes + 2 * pair * row_bytes, changes + (2 * pair + 1) * row_bytes
+                if adasum:
+                    op.adasum_row(changes + pair * row_bytes, left, right, row_bytes)
+                else:
+                    op.add_rows(changes + pair * row_bytes, left, right, row_bytes)
+            if width % 2:
+                op.copy_row(changes + (width // 2) * row_bytes, changes + (width - 1) * row_bytes, row_bytes)
+            width = width // 2 + width % 2
+        if lanes > 1:
+            op.add_scaled_row(changes, row, changes, changes + lanes * row_bytes, row_bytes)
+        else:
+            # base + (lane − base) need not be the lane's bits.
+            op.copy_row(changes, addresses_L[0] + r * row_bytes, row_bytes)
+        op.copy_row(row, changes, row_bytes)
+        for lane in range(lanes):
+            op.copy_row(addresses_L[lane] + r * row_bytes, changes, row_bytes)
+    # Named once more, so that Numba keeps it to the end.
+    changes_LD[lanes, 0] = 0.0

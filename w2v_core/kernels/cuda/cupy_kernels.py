@@ -1,0 +1,153 @@
+"""The kernels on an NVIDIA GPU, through CuPy: the source in cuda/ compiled for the vector size and number of noise words in use.
+
+    w_in, w_out, table = (to_device(array) for array in (w_in_VD, w_out_VD, noise_table))
+    train_slice(w_in, w_out, stream.tokens_N, stream.left_N, stream.right_N, 0, n, table, …)      # stream may stay on the host
+    w_in_VD = to_host(w_in)
+
+Keep parameters and noise table on the device between calls. NumPy parameters are accepted and copied in and out each call:
+right, but slow (two matrices of 100,000 × 128 are 100 MB each way, ten times the training of 100,000 tokens).
+The stream is 6 bytes a target, 0.6 GB/s at 100 M targets a second: 1 to 3 % of what PCIe carries, so it is copied on the
+same stream and not overlapped. One lane a device: a second one would only share the same multiprocessors.
+
+What differs from the CPU backends, and is meant: `mode="concurrent"` (the default) trains blocks of the stream side by
+side on shared parameters, so two runs differ in their last bits and, slowly, in more; `mode="sequential"` gives the same
+bits every time on one kind of device, with one thread block, far slower. Draws, groups and updates are the same in both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import cupy
+import numpy as np
+from numpy.typing import NDArray
+
+from w2v_core.kernels import Gradient, Merge, Model, SliceResult
+from w2v_core.kernels.cuda import slices
+from w2v_core.kernels.cuda.slices import Array, Mode
+
+name = "cupy"
+
+COMPILE_OPTIONS = ("-std=c++17",)
+"""The source includes nothing, so no header directory is needed; no fast math, so that NaN and infinity stay what they are."""
+
+
+def train_slice(
+    w_in_VD: Array, w_out_VD: Array, tokens_N: Array, left_N: Array, right_N: Array, start: int, stop: int, noise_table: Array, *,
+    model: Model, gradient: Gradient, negative: int, alpha_start: float, alpha_end: float, seed: int,
+    rates_V: Array, mode: Mode = "concurrent", thread_blocks: int | None = None,
+) -> SliceResult:  # fmt: skip
+    """See `Kernels.train_slice`. Every array may be NumPy's or CuPy's; waits for the device.
+
+    `thread_blocks`: blocks of 128 targets in flight (default `slices.default_thread_blocks`: 4 to 16 by length).
+    Raises RuntimeError without a usable device.
+    """
+    return slices.train_slice(
+        current_device(), w_in_VD, w_out_VD, tokens_N, left_N, right_N, start, stop, noise_table,
+        model=model, gradient=gradient, negative=negative, alpha_start=alpha_start, alpha_end=alpha_end, seed=seed,
+        rates_V=rates_V, mode=mode, thread_blocks=thread_blocks,
+    )  # fmt: skip
+
+
+def merge_rows(base_RD: Array, lanes: Sequence[Array], method: Merge) -> None:
+    """See `Kernels.merge_rows`; the same bits every time, within rounding of the CPU backends."""
+    slices.merge_rows(current_device(), base_RD, lanes, method)
+
+
+def mark_touched(
+    marks_in_V: Array, marks_out_V: Array, tokens_N: Array, left_N: Array, right_N: Array,
+    start: int, stop: int, noise_table: Array, *, model: Model, negative: int, seed: int,
+) -> None:  # fmt: skip
+    """See `Kernels.mark_touched`; the same marks as the CPU backends set."""
+    slices.mark_touched(
+        current_device(), marks_in_V, marks_out_V, tokens_N, left_N, right_N, start, stop, noise_table,
+        model=model, negative=negative, seed=seed,
+    )  # fmt: skip
+
+
+def to_device(array: Array) -> Any:
+    """The array in the memory of CuPy's current device, C-contiguous; itself if it is there already."""
+    return current_device().to_device(array)
+
+
+def to_host(array: Array) -> NDArray[Any]:
+    """The array as NumPy's, after the work that writes it; a NumPy array is returned as it is."""
+    return array if isinstance(array, np.ndarray) else current_device().to_host(array)
+
+
+def current_device() -> CupyDevice:
+    """CuPy's current device; raises RuntimeError with the driver's reason where there is none."""
+    if not cupy.cuda.is_available():
+        raise RuntimeError(f"the cupy backend needs a CUDA device: {_driver_says()}; set train.backend to auto or numba")
+    return _device(cupy.cuda.Device().id)
+
+
+def _driver_says() -> str:
+    try:
+        return f"{cupy.cuda.runtime.getDeviceCount()} devices"
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        return str(error)
+
+
+class CupyDevice:
+    """One GPU as `slices.Device`."""
+
+    def __init__(self, number: int, attributes: dict[str, int]) -> None:
+        self.number = number
+        self.multiprocessors = attributes["MultiProcessorCount"]
+        self.shared_bytes = attributes["MaxSharedMemoryPerBlockOptin"]
+
+    def owns(self, array: Array) -> bool:
+        if not isinstance(array, cupy.ndarray):
+            return False
+        if array.device.id != self.number:
+            raise ValueError(f"expected arrays on CUDA device {self.number}, found one on device {array.device.id}")
+        return True
+
+    def to_device(self, array: Array) -> Any:
+        return cupy.ascontiguousarray(cupy.asarray(array))
+
+    def to_host(self, array: Array) -> NDArray[Any]:
+        host: NDArray[Any] = array.get()
+        return host
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        return cupy.empty(shape, dtype)
+
+    def address(self, array: Array) -> int:
+        return int(array.data.ptr)
+
+    def launch(
+        self, kernel: str, build: tuple[int, int], blocks: int, threads: int, shared_bytes: int, arguments: Sequence[Any]
+    ) -> None:
+        function = _module(self.number, *build).get_function(kernel)
+        if shared_bytes > function.max_dynamic_shared_size_bytes:
+            function.max_dynamic_shared_size_bytes = shared_bytes
+        function((blocks,), (threads,), tuple(arguments), shared_mem=shared_bytes)
+
+
+@cache
+def _device(number: int) -> CupyDevice:
+    return CupyDevice(number, cupy.cuda.Device(number).attributes)
+
+
+@cache
+def _module(number: int, row_floats: int, negative: int) -> Any:
+    """The CUDA source compiled and loaded; CuPy keeps the compiled code in its kernel cache on disk as well."""
+    options = (*COMPILE_OPTIONS, f"-DROW_FLOATS={row_floats}", f"-DNEGATIVE={negative}")
+    module = cupy.RawModule(code=slices.source(), options=options, backend="nvrtc")
+    try:
+        module.compile()
+    except cupy.cuda.compiler.CompileException as error:
+        raise RuntimeError(
+            f"w2v_core/kernels/cuda does not compile for device {number} with {' '.join(options)}; "
+            f"the compiler needs no headers, so this is its version or the source:\n{error}"
+        ) from error
+    except (ImportError, RuntimeError, OSError) as error:
+        raise RuntimeError(
+            f"CuPy cannot load NVRTC, CUDA's run-time compiler: {error}. Install it with "
+            "pip install 'dask-word2vec[gpu12]' or '[gpu13]', whichever matches the installed CuPy"
+        ) from error
+    return module

@@ -1,0 +1,324 @@
+"""What to launch, with which arguments, for each call of the kernel contract on a CUDA device.
+
+Nothing here is CuPy's: a `Device` allocates and launches. `cupy_kernels` makes one of a GPU; the tests make one that runs
+the same .cu source on the CPU, so that everything in this file is checked without a GPU.
+
+`thread_blocks` is how many blocks of 128 targets are trained side by side. One more block in flight is 128 more targets
+whose updates a read may miss, so it is a setting of quality first and of speed second: see `DEFAULT_THREAD_BLOCKS`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any, Literal, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from w2v_core.kernels import (
+    Gradient,
+    Merge,
+    Model,
+    SliceResult,
+    check_slice,
+    raise_bad_noise,
+    raise_bad_span,
+    raise_bad_word,
+)
+from w2v_core.kernels.numpy_kernels import check_merge
+from w2v_core.reference import BLOCK, GROUP
+
+Mode = Literal["concurrent", "sequential"]
+Array = Any
+"""An array in host memory (NumPy) or in the device's."""
+
+SOURCES = ("device.cu", "groups.cu", "cbow.cu", "skipgram.cu", "stream.cu", "merge.cu")
+"""Files of cuda/: one source in this order, because none includes another."""
+KERNELS = ("train_cbow", "train_skipgram", "check_spans", "check_words", "mark_drawn", "mark_read", "merge_rows")
+WARP = 32
+THREADS = 512
+"""16 warps, one for each group of a block: the shortest time from reading a block's rows to writing them."""
+DEFAULT_THREAD_BLOCKS = 16
+"""2,048 targets in flight: decision 0010 has the table of quality, and why more is not needed for speed."""
+FEWEST_THREAD_BLOCKS = 4
+SHORTEST_RUN = 128
+"""Blocks of the stream a thread block should have to itself. Runs this far apart share few rare words; in shorter slices
+fewer thread blocks keep the quality, down to the fewest above."""
+WIDEST_SPAN = 255
+ANY_BUILD = (8, 1)
+"""(row_floats, negative) for kernels that do not depend on them."""
+REPORT = np.dtype([
+    ("bad_span", np.uint64), ("bad_word", np.uint64), ("bad_noise", np.uint64), ("first", np.int64), ("last", np.int64),
+    ("reach_left", np.uint64), ("reach_right", np.uint64),
+])  # fmt: skip
+_NOWHERE = (1 << 64) - 1
+
+
+class Device(Protocol):
+    """Where kernels run: memory, and a launch of a kernel of cuda/ compiled for (row_floats, negative)."""
+
+    @property
+    def multiprocessors(self) -> int: ...
+
+    @property
+    def shared_bytes(self) -> int:
+        """Most shared memory of one thread block."""
+        ...
+
+    def owns(self, array: Array) -> bool:
+        """Whether the array lies in this device's memory."""
+        ...
+
+    def to_device(self, array: Array) -> Array: ...
+
+    def to_host(self, array: Array) -> NDArray[Any]: ...
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Array: ...
+
+    def address(self, array: Array) -> int: ...
+
+    def launch(
+        self, kernel: str, build: tuple[int, int], blocks: int, threads: int, shared_bytes: int, arguments: Sequence[Any]
+    ) -> None:
+        """Starts a kernel on the current stream; arguments are arrays of the device and NumPy scalars of the exact type."""
+        ...
+
+
+@cache
+def source() -> str:
+    """The CUDA source as installed: the files of SOURCES joined, each with its name and lines for the compiler's messages."""
+    folder = resources.files("w2v_core.kernels.cuda")
+    return "".join(f'#line 1 "{name}"\n{(folder / name).read_text(encoding="utf-8")}' for name in SOURCES)
+
+
+def train_slice(
+    device: Device, w_in_VD: Array, w_out_VD: Array, tokens_N: Array, left_N: Array, right_N: Array,
+    start: int, stop: int, noise_table: Array, *,
+    model: Model, gradient: Gradient, negative: int, alpha_start: float, alpha_end: float, seed: int,
+    rates_V: Array, mode: Mode = "concurrent", thread_blocks: int | None = None,
+) -> SliceResult:  # fmt: skip
+    """`Kernels.train_slice` on a device; arrays in host memory are copied there, and the parameters back.
+
+    Raises as the contract says, and ValueError for more noise words than shared memory holds, an unknown mode or fewer
+    than one thread block.
+    """
+    arrays = (w_in_VD, w_out_VD, tokens_N, left_N, right_N, noise_table, rates_V)
+    w_in, w_out, tokens, left, right, table, rates = (cast(Any, _Described.of(array)) for array in arrays)
+    check_slice(
+        w_in, w_out, tokens, left, right, start, stop, table,
+        model=model, gradient=gradient, negative=negative, alpha_start=alpha_start, alpha_end=alpha_end,
+        rates_V=rates,
+    )  # fmt: skip
+    _check_mode(mode, thread_blocks)
+    vocab_size, row_floats = w_in_VD.shape
+    if start == stop:
+        return SliceResult(0.0, 0)
+    stream = _Stream.of(device, tokens_N, left_N, right_N, start, stop)
+    parameters = [_aligned(device, name, matrix) for name, matrix in (("w_in_VD", w_in_VD), ("w_out_VD", w_out_VD))]
+    build = (row_floats, negative)
+    report = _checked_report(device, build, stream, vocab_size, (tokens_N, left_N, right_N))
+    found = device.to_host(report).view(REPORT)[0]
+    in_slice = math.ceil((stop - start) / BLOCK)
+    blocks = 1 if mode == "sequential" else min(thread_blocks or default_thread_blocks(in_slice), in_slice)
+    losses, examples = (device.to_device(np.zeros(blocks * THREADS // WARP, dtype)) for dtype in (np.float64, np.int64))
+    common = [
+        *parameters, stream.tokens, stream.left, stream.right, np.int64(stream.start), np.int64(stream.stop),
+        *_noise(device, noise_table), rates_V if device.owns(rates_V) else device.to_device(rates_V),
+        *_vocabulary(vocab_size, seed), report, np.float64(alpha_start), np.float64(alpha_end),
+    ]  # fmt: skip
+    sequential = np.int32(mode == "sequential")
+    if model == "cbow":
+        most_rows = BLOCK + int(found["reach_left"]) + int(found["reach_right"])
+        layout = shared_layout(device.shared_bytes, row_floats, negative, most_rows)
+        workspace = device.empty((blocks * layout.workspace_floats + 4,), np.float32)
+        arguments = [
+            *common, np.int32(gradient == "exact"), sequential, np.int32(most_rows), workspace, np.int32(layout.rows_in_shared),
+            losses, examples,
+        ]  # fmt: skip
+        device.launch("train_cbow", build, blocks, THREADS, layout.shared_bytes, arguments)
+    else:
+        shared_bytes = shared_layout(device.shared_bytes, 8, negative, 0).group_bytes
+        device.launch("train_skipgram", build, blocks, THREADS, shared_bytes, [*common, sequential, losses, examples])
+    result = SliceResult(float(device.to_host(losses).sum()), int(device.to_host(examples).sum()))
+    # Reading the totals waited for the kernel.
+    for host, trained in zip((w_in_VD, w_out_VD), parameters, strict=True):
+        if not device.owns(host):
+            host[...] = device.to_host(trained)
+    _raise_if_bad_noise(device, report, vocab_size)
+    return result
+
+
+def merge_rows(device: Device, base_RD: Array, lanes: Sequence[Array], method: Merge) -> None:
+    """`Kernels.merge_rows` on a device, one warp a row; arrays in host memory are copied there and back."""
+    check_merge(base_RD, lanes, method)
+    if not base_RD.size:
+        return
+    arrays = [base_RD, *lanes]
+    copies = [array if device.owns(array) else device.to_device(array) for array in arrays]
+    addresses = device.to_device(np.array([device.address(copy) for copy in copies[1:]], np.uint64))
+    rows, row_floats = base_RD.shape
+    arguments = [copies[0], addresses, np.int32(len(lanes)), np.int64(rows), np.int32(row_floats), np.int32(method == "adasum")]
+    device.launch("merge_rows", ANY_BUILD, _grid(device, rows * WARP), THREADS, 0, arguments)
+    for host, merged in zip(arrays, copies, strict=True):
+        if not device.owns(host):
+            host[...] = device.to_host(merged)
+
+
+def mark_touched(
+    device: Device, marks_in_V: Array, marks_out_V: Array, tokens_N: Array, left_N: Array, right_N: Array,
+    start: int, stop: int, noise_table: Array, *, model: Model, negative: int, seed: int,
+) -> None:  # fmt: skip
+    """`Kernels.mark_touched` on a device; marks in host memory are copied there and back."""
+    if start == stop:
+        return
+    vocab_size = len(marks_in_V)
+    stream = _Stream.of(device, tokens_N, left_N, right_N, start, stop)
+    report = _checked_report(device, ANY_BUILD, stream, vocab_size, (tokens_N, left_N, right_N))
+    found = device.to_host(report).view(REPORT)[0]
+    hosts = (marks_in_V, marks_out_V)
+    marks_in, marks_out = (marks if device.owns(marks) else device.to_device(marks) for marks in hosts)
+    first, last = int(found["first"]), int(found["last"])
+    read = [marks_in, stream.tokens, np.int64(first), np.int64(last)]
+    device.launch("mark_read", ANY_BUILD, _grid(device, last - first), THREADS, 0, read)
+    arguments = [
+        marks_out, stream.tokens, stream.left, stream.right, np.int64(stream.start), np.int64(stream.stop),
+        *_noise(device, noise_table), *_vocabulary(vocab_size, seed), np.int32(model == "skipgram"), np.int32(negative), report,
+    ]  # fmt: skip
+    device.launch("mark_drawn", ANY_BUILD, _grid(device, (stop - start) * WARP // GROUP), THREADS, 0, arguments)
+    _raise_if_bad_noise(device, report, vocab_size)
+    for host, marks in zip(hosts, (marks_in, marks_out), strict=True):
+        if not device.owns(host):
+            host[...] = device.to_host(marks)
+
+
+def default_thread_blocks(blocks: int) -> int:
+    """Thread blocks of a concurrent slice of so many blocks."""
+    return min(blocks, max(FEWEST_THREAD_BLOCKS, min(DEFAULT_THREAD_BLOCKS, blocks // SHORTEST_RUN)))
+
+
+@dataclass(frozen=True)
+class SharedLayout:
+    """Where the CBOW kernel keeps its rows: `rows_in_shared` 2 all, 1 hidden rows only, 0 none of them in shared memory."""
+
+    group_bytes: int
+    shared_bytes: int
+    rows_in_shared: int
+    workspace_floats: int
+    """Floats of global memory a thread block needs."""
+
+
+def shared_layout(limit_bytes: int, row_floats: int, negative: int, most_rows: int) -> SharedLayout:
+    """The fastest layout within `limit_bytes`; raises ValueError if not even the errors and noise words of 16 warps fit."""
+    packs = -(-(negative + 1) // 4)
+    # struct Group of cuda/groups.cu: errors, noise words, four arrays over the targets, α.
+    group_bytes = THREADS // WARP * 4 * (packs * WARP + negative + 4 * GROUP + 1)
+    fixed_bytes = -(-(group_bytes + 4 * most_rows) // 16) * 16
+    if fixed_bytes > limit_bytes:
+        raise ValueError(
+            f"negative {negative} with spans of {most_rows} rows needs {fixed_bytes:,} bytes of shared memory a thread block, "
+            f"this device has {limit_bytes:,}: lower train.negative or use the numba backend"
+        )
+    hidden_bytes, prefix_bytes = 4 * BLOCK * row_floats, 4 * (most_rows + 1) * row_floats
+    workspace_floats = (BLOCK + most_rows + 1) * row_floats
+    if fixed_bytes + hidden_bytes + prefix_bytes <= limit_bytes:
+        return SharedLayout(group_bytes, fixed_bytes + hidden_bytes + prefix_bytes, 2, 0)
+    if fixed_bytes + hidden_bytes <= limit_bytes:
+        return SharedLayout(group_bytes, fixed_bytes + hidden_bytes, 1, workspace_floats)
+    return SharedLayout(group_bytes, fixed_bytes, 0, workspace_floats)
+
+
+@dataclass(frozen=True)
+class _Stream:
+    """The part of the stream a slice can read, on the device; position p of the whole stream is row p − offset."""
+
+    tokens: Array
+    left: Array
+    right: Array
+    start: int
+    stop: int
+    offset: int
+
+    @staticmethod
+    def of(device: Device, tokens_N: Array, left_N: Array, right_N: Array, start: int, stop: int) -> _Stream:
+        # A span has at most 255 rows, so a cut 255 rows outside the slice hides no error: what leaves it leaves the stream.
+        first, last = max(0, start - WIDEST_SPAN), min(len(tokens_N), stop + WIDEST_SPAN)
+        columns = [column[first:last] for column in (tokens_N, left_N, right_N)]
+        tokens, left, right = (column if device.owns(column) else device.to_device(column) for column in columns)
+        return _Stream(tokens, left, right, start - first, stop - first, first)
+
+
+@dataclass(frozen=True)
+class _Described:
+    """What `check_slice` looks at, of an array in either memory: a device's arrays have no `flags.writeable`."""
+
+    dtype: np.dtype[Any]
+    ndim: int
+    shape: tuple[int, ...]
+    c_contiguous: bool
+    writeable: bool
+
+    @staticmethod
+    def of(array: Array) -> _Described:
+        writeable = bool(getattr(array.flags, "writeable", True))
+        return _Described(array.dtype, array.ndim, array.shape, bool(array.flags.c_contiguous), writeable)
+
+    @property
+    def flags(self) -> _Described:
+        return self
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+
+def _checked_report(device: Device, build: tuple[int, int], stream: _Stream, vocab_size: int, whole: tuple[Array, ...]) -> Array:
+    """The device's report after both checks of the stream; raises ValueError at its first bad span or word id."""
+    report = device.to_device(np.array([(_NOWHERE, _NOWHERE, 0, stream.start, stream.stop, 0, 0)], REPORT).view(np.uint8))
+    count = stream.stop - stream.start
+    span = [np.int64(stream.start), np.int64(stream.stop), np.int64(len(stream.tokens))]
+    device.launch("check_spans", build, _grid(device, count), THREADS, 0, [stream.left, stream.right, *span, report])
+    device.launch("check_words", build, _grid(device, count), THREADS, 0, [stream.tokens, np.int32(vocab_size), report])
+    found = device.to_host(report).view(REPORT)[0]
+    if int(found["bad_span"]) != _NOWHERE:
+        raise_bad_span(whole[0], whole[1], whole[2], int(found["bad_span"]) + stream.offset)
+    if int(found["bad_word"]) != _NOWHERE:
+        raise_bad_word(whole[0], int(found["bad_word"]) + stream.offset, vocab_size)
+    return report
+
+
+def _noise(device: Device, noise_table: Array) -> list[Any]:
+    table = noise_table if device.owns(noise_table) else device.to_device(noise_table)
+    return [table, np.int64(len(noise_table))]
+
+
+def _vocabulary(vocab_size: int, seed: int) -> list[Any]:
+    return [np.int32(vocab_size), np.uint64(seed & _NOWHERE)]
+
+
+def _raise_if_bad_noise(device: Device, report: Array, vocab_size: int) -> None:
+    bad = int(device.to_host(report).view(REPORT)[0]["bad_noise"])
+    if bad:
+        raise_bad_noise(int(np.uint32(bad - 1).astype(np.int32)), vocab_size)
+
+
+def _aligned(device: Device, name: str, matrix: Array) -> Array:
+    if not device.owns(matrix):
+        return device.to_device(matrix)
+    if device.address(matrix) % 16:
+        raise ValueError(f"{name}: expected a device array that starts on 16 bytes, found a view that does not: copy it")
+    return matrix
+
+
+def _check_mode(mode: str, thread_blocks: int | None) -> None:
+    if mode not in ("concurrent", "sequential"):
+        raise ValueError(f"expected mode concurrent or sequential, found {mode!r}")
+    if thread_blocks is not None and thread_blocks < 1:
+        raise ValueError(f"expected thread_blocks >= 1, found {thread_blocks}")
+
+
+def _grid(device: Device, threads: int) -> int:
+    """Thread blocks for a loop over `threads` items: enough to fill the device, the loop does the rest."""
+    return max(1, min(math.ceil(threads / THREADS), 4 * device.multiprocessors))

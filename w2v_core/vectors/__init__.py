@@ -1,0 +1,5 @@
+"""What one does with vectors: `WordVectors`, their files, question sets and scores."""
+
+from w2v_core.vectors.word_vectors import WordVectors
+
+__all__ = ["WordVectors"]
