@@ -188,7 +188,9 @@ def test_generators_of_different_seeds_epochs_and_purposes_differ() -> None:
 
 
 def test_importing_the_trainer_imports_neither_matplotlib_nor_a_compiler() -> None:
-    code = "import sys, w2v_core.textbook.trainer; print([m for m in ('matplotlib', 'numba', 'cupy', 'dask') if m in sys.modules])"
+    code = (
+        "import sys, w2v_core.textbook.trainer; print([m for m in ('matplotlib', 'numba', 'cupy', 'dask') if m in sys.modules])"
+    )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert found.stdout.strip() == "[]"
 

@@ -48,7 +48,10 @@ def test_without_determinism_everyone_trains_and_the_difference_is_named() -> No
 
 def digest_elsewhere(**environment: str) -> str:
     """The digest of the default settings in a process with these variables."""
-    code = "from pipeline import config; from pipeline.training import arithmetic; print(arithmetic.numbers_of(config.Train(backend='numba')).digest)"
+    code = (
+        "from pipeline import config; from pipeline.training import arithmetic; "
+        "print(arithmetic.numbers_of(config.Train(backend='numba')).digest)"
+    )
     found = subprocess.run(
         [sys.executable, "-c", code], env=os.environ | environment, capture_output=True, text=True, timeout=100, check=True
     )
