@@ -6,7 +6,8 @@
 Each stage file offers an `identity` (what decides its result) and a `build` (which makes it), and leaves one artefact that
 the next reads; stages never meet in memory. The pure function over one part stands beside its short Dask wiring.
 
-    cli.py config.py errors.py     the command `w2v`; one YAML file = one complete run; what a person is told
+    cli.py commands/               the command `w2v`: its list of commands; the commands, a family a file
+    config.py errors.py            one YAML file = one complete run; what a person is told
     run.py workdir.py progress.py  the stages in order, reuse, summary; looking at a workdir; the terminal
     store.py failpoints.py         artefacts: manifests, checksums; where tests make processes die
 

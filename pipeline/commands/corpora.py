@@ -1,0 +1,20 @@
+"""Commands that get a corpus."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("name", type=click.Choice(["ptb", "text8"]))
+@click.argument("destination", type=click.Path(path_type=Path, file_okay=False), default=Path("data"))
+@click.option("--url", help="Where to get it instead of the public address.")
+def fetch(name: str, destination: Path, url: str | None) -> None:
+    """Download a known corpus into DESTINATION, checked by size and content."""
+    from pipeline.progress import Progress
+    from pipeline.text.fetch import fetch as fetch_corpus
+
+    progress = Progress()
+    click.echo(fetch_corpus(name, destination, url, progress))

@@ -1,0 +1,87 @@
+"""Commands that make things: all stages, up to one stage, and the same for a scheduler."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from pipeline.commands.arguments import config_arguments, load
+
+STAGE_HELP = {
+    "tokenize": "Corpus files → tokens/.",
+    "vocab": "… → vocab/: words, counts, noise table.",
+    "shards": "… → shards/ of the first epoch.",
+    "train": "… → vectors/.",
+    "evaluate": "… → report/: analogies, similarity, neighbours.",
+    "publish": "… → exports/ in other programs' formats.",
+}
+
+
+@click.command()
+@config_arguments
+@click.option("--json", "as_json", is_flag=True, help="Print summary.json instead of tables.")
+@click.option("--quiet", is_flag=True, help="No progress on standard error.")
+def run(config: Path, overrides: tuple[str, ...], as_json: bool, quiet: bool) -> None:
+    """All stages in order; what is there and unchanged is reused, a broken-off run continues."""
+    _run_until(config, overrides, "publish", as_json, quiet)
+
+
+def _run_until(path: Path, overrides: tuple[str, ...], until: str, as_json: bool, quiet: bool) -> None:
+    loaded = load(path, overrides)
+    from pipeline.progress import Progress
+    from pipeline.run import run as run_pipeline
+
+    summary = run_pipeline(loaded, until=until, progress=Progress(quiet=quiet))
+    if as_json:
+        click.echo(json.dumps(summary, indent=1))
+    else:
+        from pipeline.report.report import format_summary
+
+        click.echo(format_summary(summary, _width()))
+
+
+def _width() -> int:
+    import shutil
+
+    return min(120, max(60, shutil.get_terminal_size((100, 24)).columns))
+
+
+def _stage_command(name: str) -> click.Command:
+    @click.command(name, help=STAGE_HELP[name] + " Runs the stages before it as far as they are needed.")
+    @config_arguments
+    @click.option("--json", "as_json", is_flag=True)
+    @click.option("--quiet", is_flag=True)
+    def stage(config: Path, overrides: tuple[str, ...], as_json: bool, quiet: bool) -> None:
+        _run_until(config, overrides, name, as_json, quiet)
+
+    return stage
+
+
+STAGE_COMMANDS = tuple(_stage_command(name) for name in STAGE_HELP)
+
+
+@click.command()
+@config_arguments
+@click.option("--quiet", is_flag=True)
+def refresh(config: Path, overrides: tuple[str, ...], quiet: bool) -> None:
+    """For a scheduler: brings everything up to date with the corpus, or says that nothing is new.
+
+    Prints one JSON line {"status": "nothing new" | "refreshed", …}. Safe to call twice or from cron: a second call while
+    one runs exits with 73.
+    """
+    loaded = load(config, overrides)
+    from pipeline.progress import Progress
+    from pipeline.run import run as run_pipeline
+
+    summary = run_pipeline(loaded, progress=Progress(quiet=quiet))
+    fresh = [name for name, stage in summary["stages"].items() if not stage["cached"]]
+    click.echo(
+        json.dumps({
+            "status": "refreshed" if fresh else "nothing new",
+            "stages": fresh,
+            "vectors": summary["vectors"],
+            "tokens": summary["corpus"]["tokens"],
+        })
+    )  # fmt: skip

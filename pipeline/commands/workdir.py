@@ -1,0 +1,46 @@
+"""Commands that look at a workdir: what is there, whether every byte still is what was written, MLflow's pages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pipeline.commands.arguments import config_arguments, load
+
+
+@click.command()
+@config_arguments
+def status(config: Path, overrides: tuple[str, ...]) -> None:
+    """What is there for this configuration: artefacts, the last summary, whether a run is working now."""
+    loaded = load(config, overrides)
+    from pipeline.workdir import status_lines
+
+    for line in status_lines(loaded):
+        click.echo(line)
+
+
+@click.command()
+@config_arguments
+def verify(config: Path, overrides: tuple[str, ...]) -> int:
+    """Read every byte of every artefact in the workdir and compare it with what was written; exit 74 if any differs."""
+    loaded = load(config, overrides)
+    from pipeline.workdir import verify_workdir
+
+    checked, damage = verify_workdir(loaded.workdir)
+    for line in damage:
+        click.echo(line, err=True)
+    click.echo(f"{checked} files checked, {len(damage)} damaged" + ("; run again to rebuild them" if damage else ""))
+    return 74 if damage else 0
+
+
+@click.command()
+@config_arguments
+@click.option("--port", default=0, help="0 = any free port.")
+def ui(config: Path, overrides: tuple[str, ...], port: int) -> None:
+    """Open the tracked runs in MLflow's own pages, on this machine only."""
+    loaded = load(config, overrides)
+    from pipeline.tracking.tracker import tracking_uri
+    from pipeline.tracking.ui import serve_ui
+
+    serve_ui(tracking_uri(loaded.tracking, loaded.workdir), port)
