@@ -60,7 +60,7 @@ def test_only_odd_workers_are_refused_after_a_restart_and_train_on_if_told_that_
 def test_a_worker_with_another_version_of_the_program_is_refused_at_once(cluster: TlsCluster, tmp_path: Path) -> None:
     for package in ("pipeline", "w2v_core"):
         shutil.copytree(SOURCES / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
-    changed = tmp_path / "pipeline" / "shards.py"
+    changed = tmp_path / "pipeline" / "stages" / "shards.py"
     changed.write_text(changed.read_text().replace("STAGE_VERSION = ", "STAGE_VERSION = 1"))
     # PYTHONSAFEPATH: not what lies in the test's own folder.
     other = cluster.start_worker("a", PYTHONPATH=str(tmp_path), PYTHONSAFEPATH="1")

@@ -117,7 +117,7 @@ _DRIVER = """
 import sys, time
 from pathlib import Path
 from pipeline.config import Tracking
-from pipeline.tracking import open_tracker
+from pipeline.tracking.tracker import open_tracker
 tracker = open_tracker(Tracking(), Path(sys.argv[1]), run_name="test", config_digest=sys.argv[2])
 tracker.start({"train.epochs": 5}, {})
 for step in range(1, 21):
