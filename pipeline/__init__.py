@@ -11,14 +11,17 @@ the next reads; stages never meet in memory. The pure function over one part sta
     run.py workdir.py progress.py  the stages in order, reuse, summary; looking at a workdir; the terminal
     store.py failpoints.py         artefacts: manifests, checksums; where tests make processes die
 
+    commands/  arguments (CONFIG and its overrides) running corpora vectors workdir
     stages/    tokenize vocab shards train evaluate publish
     text/      corpus (which files, cut into which parts) inputs reading decompress pydocs tokenizers fetch
-    stream/    sampling (a part's stream of an epoch, drawn)  epoch_stream (any range of an epoch's stream)
+    stream/    sampling (a part's stream of an epoch, drawn) epoch_stream (any range of an epoch's stream)
+               part_files (what the files of tokens/ and shards/ are called) sizes (how much is held at a time, pure)
     training/  plan (pure) placement (who trains which lanes, pure) admission and arithmetic (do workers compute alike)
-               capacity (does it fit) lanes (one worker's share of a round) lane_group (parameters, merging)
+               capacity (does it fit, pure) lanes (one worker's share of a round) lane_group (parameters, merging)
                residency (on a GPU) assembly (the files of vectors/) layered (with the textbook's layers)
     exchange/  shared_memory and huge_pages (lanes of one host) network (lanes of several)
-    cluster/   opening (the configured cluster) workers (Dask, or this process) sources (the same program everywhere)
+    cluster/   opening (the configured cluster) workers (Dask, or this process) room (memory and disk)
+               sources (the same program everywhere)
     tracking/  tracker spool shipper delivery registry (what MLflow is told, and how it gets there) ui metrics served_model
     report/    report page charts results
     formats/   exports word2vec

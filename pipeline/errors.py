@@ -91,3 +91,11 @@ def printable(text: str, limit: int = 80) -> str:
     """Text from data made safe for a terminal: control and bidirectional characters escaped, cut at `limit` characters."""
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text[:limit])
     return shown + ("…" if len(text) > limit else "")
+
+
+def amount(size: int) -> str:
+    """Bytes as a person reads them: 1.2 GB, 340 MB, 12 kB (powers of ten)."""
+    for unit, scale in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if size >= scale:
+            return f"{size / scale:.1f} {unit}" if size < 10 * scale else f"{size / scale:,.0f} {unit}"
+    return f"{size} bytes"

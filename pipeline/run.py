@@ -29,6 +29,7 @@ from pipeline.report.report import write_report
 from pipeline.stages import evaluate, publish, shards, tokenize, train, vocab
 from pipeline.text import corpus
 from pipeline.tracking.tracker import Dataset, Tracker, TrackingState, open_tracker
+from pipeline.training import arithmetic
 
 KINDS = {
     "tokenize": tokenize.STAGE, "vocab": vocab.STAGE, "shards": shards.STAGE, "train": train.STAGE,
@@ -95,8 +96,13 @@ class LazyWorkers:
 
 @contextlib.contextmanager
 def _lazy_cluster(config: RunConfig, until: str) -> Iterator[LazyWorkers]:
-    training = config.train if STAGES.index(until) >= STAGES.index("train") else None
-    workers = LazyWorkers(lambda: open_workers(config.cluster, training=training))
+    trains = STAGES.index(until) >= STAGES.index("train")
+
+    # Workers load the kernels in the background while they do other things.
+    def plugins() -> list[Any]:
+        return [arithmetic.warm_up_plugin(config.train)] if trains else []
+
+    workers = LazyWorkers(lambda: open_workers(config.cluster, plugins=plugins))
     try:
         yield workers
     finally:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any
 
+from pipeline.cluster.room import WORKING_BYTES
 from pipeline.cluster.workers import DaskWorkers
 from pipeline.errors import ServiceError, TemporaryError
 from pipeline.exchange import shared_memory
-from pipeline.training.capacity import WORKING_BYTES
 
 if TYPE_CHECKING:
     from distributed import Client, WorkerPlugin
 
-    from pipeline.config import Cluster, Train
+    from pipeline.config import Cluster
 
 DASK_SETTINGS: dict[str, Any] = {
     # Dask's defaults wait for ever or give up after three kills; both are wrong for a run nobody watches.
@@ -50,17 +50,18 @@ START_ATTEMPTS = 5
 
 
 @contextlib.contextmanager
-def open_workers(cluster: Cluster, scratch: str | None = None, training: Train | None = None) -> Iterator[DaskWorkers]:
+def open_workers(
+    cluster: Cluster, scratch: str | None = None, plugins: Callable[[], Sequence[WorkerPlugin]] = tuple
+) -> Iterator[DaskWorkers]:
     """The workers of the configured cluster; closed on leaving. Raises ServiceError when it cannot be reached.
 
-    `training`: what will be trained later; the workers load its kernels in the background while they do other things.
+    `plugins()`: what workers are to be given, those that come later too; called when Dask is loaded.
     """
     import dask
     from distributed import Client
 
     from pipeline.cluster.sources import check_sources
     from pipeline.exchange import network
-    from pipeline.training import arithmetic
 
     with dask.config.set(DASK_SETTINGS), contextlib.ExitStack() as stack:
         try:
@@ -74,8 +75,8 @@ def open_workers(cluster: Cluster, scratch: str | None = None, training: Train |
             check_sources(client)
         # Lanes on several hosts exchange rows over links; workers that come later get the plugin too.
         _register(client, network.LinkPlugin())
-        if training:
-            _register(client, arithmetic.warm_up_plugin(training))
+        for plugin in plugins():
+            _register(client, plugin)
         yield DaskWorkers(client, cluster.wait_s, cluster.silent_s)
 
 

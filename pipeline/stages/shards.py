@@ -5,7 +5,7 @@ rows before and the `right` rows after it. One shard a part. Beside it every par
 words, so that a draw costs one look-up a token; the strings were touched once, in tokenize.
 
     first epoch     files, the artefact of this stage
-    later epochs    drawn from the same parts by the workers that train on them (`drawing`, `streams`)
+    later epochs    drawn from the same parts by the workers that train on them (`stream.sampling`, `stream.epoch_stream`)
 
 Shards are Arrow files, not Parquet, which has no byte type and took several times as long to write and to read
 (infra/decisions/0003-shard-files.md).
@@ -28,6 +28,7 @@ from pipeline.config import RunConfig
 from pipeline.errors import DataError
 from pipeline.stages import vocab as vocabulary
 from pipeline.stream import sampling
+from pipeline.stream.part_files import COLUMNS, ShardFiles, TokenFiles, token_parts
 from pipeline.stream.sampling import DrawTask, PartDraw, PartTokens
 from w2v_core.sampler import stream_seed
 from w2v_core.windows import keep_thresholds
@@ -37,9 +38,6 @@ if TYPE_CHECKING:
 
 STAGE = "shards"
 STAGE_VERSION = 5
-COLUMNS = ("token", "left", "right")
-SHARD, WORDS = ".arrow", ".words.npy"
-"""Endings of a part's two files: its rows, and of each of its words id and threshold as `window_kernels` wants them."""
 _SEED_PATH = 1
 """First step of every seed path here, so that no other use of the run's seed draws the same numbers."""
 
@@ -94,9 +92,12 @@ def refuse_empty(config: RunConfig, kept_tokens: int, tokens: store.Artefact) ->
 def plan_draws(config: RunConfig, tokens: store.Artefact, shards: store.Artefact, epoch: int) -> list[DrawTask]:
     """The draws of a later epoch, in part order; `shards` are the first epoch's."""
     return [
-        DrawTask(part, str(shards.directory), shards.part(f"part-{part.index:05d}{WORDS}"), sampling.most_pieces(file.tokens))
-        for part, file in zip(plan_parts(config, tokens, epoch), _token_files(tokens), strict=True)
-    ]
+        DrawTask(
+            part, str(shards.directory), shards.part(ShardFiles(shards.directory, part.index).words.name),
+            sampling.most_pieces(file.tokens),
+        )
+        for part, file in zip(plan_parts(config, tokens, epoch), token_parts(tokens), strict=True)
+    ]  # fmt: skip
 
 
 def plan_parts(config: RunConfig, tokens: store.Artefact, epoch: int) -> list[PartDraw]:
@@ -110,12 +111,8 @@ def plan_parts(config: RunConfig, tokens: store.Artefact, epoch: int) -> list[Pa
             seed=stream_seed(config.run.seed, _SEED_PATH, index),
             epoch=epoch,
         )
-        for index, file in enumerate(_token_files(tokens))
+        for index, file in enumerate(token_parts(tokens))
     ]
-
-
-def _token_files(tokens: store.Artefact) -> list[store.Part]:
-    return [part for part in tokens.manifest.parts if part.name.endswith(".tokens.parquet")]
 
 
 # ── one part ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -128,15 +125,16 @@ def make_shard(task: ShardTask) -> tuple[store.Part, store.Part]:
     from w2v_core.kernels.cpu.window_kernels import word_draws
 
     part = task.part
-    part_words = store.read_table(Path(part.tokens.replace(".tokens.", ".words.")), columns=["word"])["word"]
+    files = TokenFiles.of(part.tokens)
+    part_words = store.read_table(files.words, columns=["word"])["word"]
     vocabulary_words, thresholds_V = _vocabulary(task.vocab, task.vocab_fingerprint)
     words = word_draws(global_ids(part_words, vocabulary_words), thresholds_V)
-    tokens = PartTokens(*sampling.read_sentences(Path(part.tokens)), words)
+    tokens = PartTokens(*files.read_sentences(), words)
     stream = sampling.draw_all(part, tokens)
     table = pa.table(dict(zip(COLUMNS, (stream.tokens_N, stream.left_N, stream.right_N), strict=True)))
-    name = Path(task.directory) / f"part-{part.index:05d}"
-    shard = store.write_arrow(name.with_suffix(SHARD), table, durable=False)
-    return shard, store.write_array(name.with_suffix(WORDS), words, durable=False)
+    made = ShardFiles(Path(task.directory), part.index)
+    shard = store.write_arrow(made.shard, table, durable=False)
+    return shard, store.write_array(made.words, words, durable=False)
 
 
 @lru_cache(maxsize=2)

@@ -32,6 +32,7 @@ from pipeline import store
 from pipeline.cluster.workers import Workers
 from pipeline.config import RunConfig, Tokenize, canonical_json
 from pipeline.errors import DataError, InputError, printable
+from pipeline.stream.part_files import TokenFiles
 from pipeline.text.corpus import SHOWN, CorpusPlan, TextPart, cut_parts
 from pipeline.text.reading import ReadCounts, Reading, read_part
 from pipeline.text.tokenizers import Tokenizer, identify, load_tokenizer, word_array
@@ -237,7 +238,7 @@ def _write_output(
     from w2v_core.text.words import WordTable
 
     table = WordTable(task.config.max_token_bytes)
-    stem = Path(task.directory) / f"{task.key}-{number:03d}"
+    files = TokenFiles(Path(task.directory) / f"{task.key}-{number:03d}")
     first_byte = counts.text_bytes
     lengths: list[NDArray[np.int32]] = []
 
@@ -254,19 +255,19 @@ def _write_output(
                     break
             _write_group(writer, group)
 
-    tokens = store.write_file(stem.with_name(f"{stem.name}.tokens.parquet"), write)
+    tokens = store.write_file(files.tokens, write)
     length_S = np.concatenate(lengths)
     if task.config.end_of_line is not None:
         length_S = length_S.sum(keepdims=True, dtype=np.int64)
     token_count = int(length_S.sum(dtype=np.int64))
     tokens = store.Part(**(asdict(tokens) | {"rows": token_count, "tokens": token_count}))
     sentences = store.write_table(
-        stem.with_name(f"{stem.name}.sentences.parquet"),
+        files.sentences,
         pa.table({"length": length_S[length_S > 0].astype(np.int32)}),
         **_IDS_LAYOUT,
     )
     counted = pa.table({"word": word_array(table), "count": table.words()[2]})
-    words = store.write_table(stem.with_name(f"{stem.name}.words.parquet"), counted, **_WORDS_LAYOUT)
+    words = store.write_table(files.words, counted, **_WORDS_LAYOUT)
     return Output(tokens, sentences, words), table
 
 

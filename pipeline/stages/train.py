@@ -2,7 +2,7 @@
 
 The driver holds no parameters. It asks the workers to run a round (`lanes.run_round`), commits the checkpoint they wrote
 if one was due, and goes on; a lost worker means going on from the last checkpoint, which gives the same bits. The first
-epoch trains on the files of shards/, a later one on what its workers drew while they trained the one before (`drawing`).
+epoch trains on the files of shards/, a later one on what its workers drew while they trained the one before (`stream.sampling`).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from pipeline.failpoints import reach
 from pipeline.stages import shards as shard_stage
 from pipeline.stages import vocab as vocabulary
 from pipeline.stream import epoch_stream, sampling
+from pipeline.stream.part_files import word_parts
 from pipeline.training import arithmetic, assembly, capacity, lanes, layered
 from pipeline.training.admission import Roster
 from pipeline.training.placement import seat
@@ -175,8 +176,8 @@ def open_roster(
     # An epoch draws its own tokens; their number differs by far less than this allows for.
     epoch_tokens = round(1.02 * expected_tokens) + 10_000
     # As `shards.PartTokens` holds them: int32 a token, int64 a sentence, uint64 a word of each part.
-    totals, parts = training.tokens.manifest.totals, training.tokens.manifest.parts
-    part_words = sum(part.rows for part in parts if part.name.endswith(".words.parquet"))
+    totals = training.tokens.manifest.totals
+    part_words = sum(part.rows for part in word_parts(training.tokens))
     sentence_bytes = 4 * totals["tokens"] + 8 * totals["sentences"] + 8 * part_words
     sizes = capacity.Sizes(
         vocab_size=training.vocab_size, vector_size=train.vector_size, row_floats=padded_size(train.vector_size),
@@ -279,7 +280,8 @@ def _round_tasks(
     places = seat(crew, training.train.lanes)
     ahead: list[tuple[sampling.Share, ...]] = [()] * len(crew)
     if round_plan is plan.rounds[-1] and not round_plan.vectors:
-        ahead = sampling.share_out(epochs.tasks(plan.epoch + 1), epochs.of(plan.epoch).rows_of_parts(), places)
+        rows = epochs.of(plan.epoch).rows_of_parts()
+        ahead = sampling.share_out(epochs.tasks(plan.epoch + 1), rows, [place.lanes for place in places])
     return [
         lanes.RoundTask(
             group_key=key,

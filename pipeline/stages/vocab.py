@@ -16,6 +16,7 @@ from pipeline import store
 from pipeline.cluster.workers import Workers
 from pipeline.config import RunConfig
 from pipeline.errors import DataError, printable
+from pipeline.stream.part_files import word_parts
 from w2v_core.sampler import noise_distribution, noise_table
 from w2v_core.windows import keep_probability
 
@@ -41,7 +42,7 @@ def build(config: RunConfig, tokens: store.Artefact, workers: Workers, workdir: 
     """The committed vocabulary; raises DataError when fewer than two words are frequent enough."""
     fingerprint, fields, inputs = identity(config, tokens)
     directory = store.artefact_directory(workdir, STAGE, fingerprint)
-    paths = tuple(str(tokens.directory / part.name) for part in tokens.manifest.parts if part.name.endswith(".words.parquet"))
+    paths = tuple(str(tokens.directory / part.name) for part in word_parts(tokens))
     counted = store.read_table(Path(_merge_tree(paths, directory / "merge", workers)))
     kept = select_words(counted, config.vocab.min_count, config.vocab.max_size)
     counts_V = store.numbers(kept["count"]).astype(np.int64)

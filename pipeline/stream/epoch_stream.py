@@ -19,7 +19,7 @@ import numpy as np
 
 from pipeline import store
 from pipeline.errors import DamagedError
-from pipeline.stages.shards import COLUMNS, SHARD
+from pipeline.stream.part_files import COLUMNS, shard_parts
 from pipeline.stream.sampling import DrawTask, draw_pieces
 from w2v_core.windows import Stream
 
@@ -48,7 +48,7 @@ class MappedShards:
 
     @property
     def files(self) -> list[store.Part]:
-        return [part for part in self.shards.manifest.parts if part.name.endswith(SHARD)]
+        return shard_parts(self.shards)
 
     def rows(self) -> list[int]:
         return [file.rows for file in self.files]

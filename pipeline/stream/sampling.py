@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from pipeline import store
 from pipeline.errors import DamagedError
 from pipeline.failpoints import reach
-from pipeline.training.capacity import KEPT_BYTES, PIECE_TOKENS, STREAM_BYTES
-from pipeline.training.placement import Place
+from pipeline.stream.part_files import TokenFiles
+from pipeline.stream.sizes import KEPT_BYTES, PIECE_TOKENS, STREAM_BYTES
 from w2v_core.windows import Stream
 
 if TYPE_CHECKING:
@@ -84,13 +84,6 @@ class PartTokens:
     @property
     def bytes(self) -> int:
         return self.local_ids_M.nbytes + self.sentence_ends_S.nbytes + self.words.nbytes
-
-
-def read_sentences(path: Path) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """(part-local ids of all sentences one after the other, exclusive end of each sentence) of one part of tokens/."""
-    ids = store.read_table(path, columns=["token"])["token"]
-    lengths = store.read_table(path.with_name(path.name.replace(".tokens.", ".sentences.")), columns=["length"])["length"]
-    return store.numbers(ids), np.cumsum(store.numbers(lengths), dtype=np.int64)
 
 
 def draw_pieces(task: DrawTask, pieces: Sequence[int], *, keep: bool = False) -> list[Stream]:
@@ -164,18 +157,18 @@ def read_part(task: DrawTask) -> PartTokens:
     if damage := store.check_part(Path(task.directory), task.words):
         raise DamagedError(damage, task.directory)
     words = np.load(Path(task.directory) / task.words.name, allow_pickle=False)
-    return PartTokens(*read_sentences(Path(task.part.tokens)), words)
+    return PartTokens(*TokenFiles.of(task.part.tokens).read_sentences(), words)
 
 
 # ── the next epoch ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def share_out(tasks: Sequence[DrawTask], rows: Sequence[int], places: Sequence[Place]) -> list[tuple[Share, ...]]:
+def share_out(tasks: Sequence[DrawTask], rows: Sequence[int], seats: Sequence[range]) -> list[tuple[Share, ...]]:
     """The pieces of all parts for every participant to draw: those that its own lanes will train on most. `rows` are the
     parts' in the epoch before: the middle of a piece will stand about where it stands there."""
-    lanes, kept_tokens = places[-1].last_lane, sum(rows)
-    participants = [index for index, place in enumerate(places) for _ in place.lanes]
-    shares: list[list[Share]] = [[] for _ in places]
+    lanes, kept_tokens = seats[-1].stop, sum(rows)
+    participants = [index for index, seat in enumerate(seats) for _ in seat]
+    shares: list[list[Share]] = [[] for _ in seats]
     for task, size, end in zip(tasks, rows, accumulate(rows), strict=True):
         middles = [end - size + size * (2 * piece + 1) / (2 * task.pieces) for piece in range(task.pieces)]
         owners = [participants[min(lanes - 1, int(middle * lanes / max(1, kept_tokens)))] for middle in middles]

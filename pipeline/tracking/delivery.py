@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.tracking.registry import CannotBeTaken, register_vectors
 from pipeline.tracking.spool import Event, Spool, Target, without_credentials
 
 if TYPE_CHECKING:
@@ -36,10 +37,6 @@ class Refused(Exception):
 
 class RunVanished(Exception):
     """The run in run.json is not at the server any more (deleted, or another database): a new one is filled."""
-
-
-class CannotBeTaken(Exception):
-    """An event that will never ship; it is counted, named in the log and passed over."""
 
 
 # ── one batch ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -79,8 +76,6 @@ def ship(client: MlflowClient, run_id: str, batch: Sequence[Event], spool: Spool
         case "artifact":
             ship_artifact(client, run_id, spool.resolve(event["path"]), event["folder"])
         case "register":
-            from pipeline.tracking.registry import register_vectors
-
             register_vectors(client, run_id, event, spool)
         case "finish":
             client.set_terminated(run_id, status=event["status"], end_time=event["time"])

@@ -16,11 +16,13 @@ ALIAS = "challenger"
 DIGEST_TAG = "w2v.vectors_digest"
 
 
+class CannotBeTaken(Exception):
+    """An event that will never ship; it is counted, named in the log and passed over."""
+
+
 def register_vectors(client: MlflowClient, run_id: str, event: Event, spool: Spool) -> None:
     """Enters the vectors of a `register` event as a new version of their model; the same vectors are entered once."""
     from mlflow.exceptions import MlflowException
-
-    from pipeline.tracking.delivery import CannotBeTaken
 
     name, digest = event["name"], event["digest"]
     vectors = spool.resolve(event["directory"])

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline.cluster.room import Room, driver_room, measure_room
 from pipeline.cluster.workers import Member, WorkerLostError, Workers
 from pipeline.config import Train
 from pipeline.errors import CapacityError, TemporaryError
@@ -26,14 +27,14 @@ class Greeting:
     """What a worker says of itself."""
 
     numbers: arithmetic.Numbers
-    room: capacity.Room
+    room: Room
 
 
 def introduce(train: Train) -> Greeting:
     """This worker's sample and room; it lets go of lanes that an earlier driver left here."""
     lanes.release()
     # The sample loads the kernels, so the room is measured after it.
-    return Greeting(arithmetic.numbers_of(train), capacity.measure_room())
+    return Greeting(arithmetic.numbers_of(train), measure_room())
 
 
 @dataclass
@@ -104,7 +105,7 @@ class Roster:
         plan = capacity.plan_memory(self.sizes, seat(crew, self.train.lanes))
         rooms = {member.address: self._met[member.address].room for member in crew}
         try:
-            capacity.check_room(plan, rooms, capacity.driver_room(self.workdir, self.disk_in_use))
+            capacity.check_room(plan, rooms, driver_room(self.workdir, self.disk_in_use))
         except CapacityError as error:
             if len(crew) < len(self._crew):
                 lost = f"workers were lost, and for those left {str(error).partition(':')[0]}"

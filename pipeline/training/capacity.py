@@ -1,7 +1,7 @@
 """What a training needs of its workers' memory, their hosts' shared memory and the disk, said before it starts.
 
     plan    = plan_memory(sizes, seat(crew, lanes))     from sizes alone: no worker is asked
-    room    = measure_room()                            on every worker, once its kernels are loaded
+    room    = cluster.room.measure_room()               on every worker, once its kernels are loaded
     explain_shortfalls(plan, rooms, driver)             one line for each limit that is too low, with the numbers
 
 A lane needs its own copy of both matrices; a host needs one more, the base that the lanes last agreed on. Where a host has
@@ -12,29 +12,15 @@ The rest is small beside it, and stated too. Sizes are upper bounds, and close (
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from pipeline.errors import CapacityError
+from pipeline.cluster.room import WORKING_BYTES, DriverRoom, Room
+from pipeline.errors import CapacityError, amount
+from pipeline.stream.sizes import HELD_TOKENS, KEPT_BYTES, PIECE_TOKENS, STREAM_BYTES
 from pipeline.training.placement import Place, errands_of, participants_by_host
 
-STREAM_BYTES = 6
-"""A kept token of a shard: int32 word id and two uint8 widths."""
-WORKING_BYTES = 64 << 20
-"""A worker's buffers: a block of a checkpoint as it is checked, read and written (16 MiB each), initial values as they
-are drawn, threads, the kernels' rings."""
-KEPT_BYTES = 128 << 20
-"""Most that a worker keeps of the corpus from epoch to epoch: its sentences, and what was drawn of them ahead (`drawing`)."""
-PIECE_TOKENS = 1 << 19
-"""Tokens of a part, before subsampling, that are drawn at a time: 2 ms of work, 3 MB at most."""
-HELD_TOKENS = 1 << 23
-"""Kept tokens that a lane has before it; then it gets as many again."""
 WORD_BYTES = 330
 """Of the driver, a word of the vocabulary: text, two tables of the same, its place in a dictionary, count and norm."""
 DRIVER_BYTES = 96 << 20
@@ -44,7 +30,6 @@ CHECKPOINTS_AT_ONCE = 3
 """Two are kept, and a third is written before the older of them goes."""
 STATES_OF_LAYERS = 3
 """The layered engine's state at its end: its own, the copy it hands out, and the one it started from."""
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - asked for its size only
 
 Contributors = tuple[tuple[str, int], ...]
 """((what, bytes), …)"""
@@ -134,33 +119,6 @@ class MemoryPlan:
     @property
     def driver_bytes(self) -> int:
         return sum(size for _, size in self.driver)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Room:
-    """What a worker has, measured where it runs; bytes, None = no limit known."""
-
-    used: int
-    """Resident size of the process before training, with its kernels loaded."""
-    limit: int | None
-    """Resident size at which Dask pauses or kills the worker."""
-    limit_name: str
-    host: int | None
-    """Memory the host (or the container) can still give."""
-    shared: int
-    """Free where shared memory is made: /dev/shm, else the folder for temporary files."""
-    shared_place: str
-
-
-@dataclass(frozen=True)
-class DriverRoom:
-    """What the driver has; bytes."""
-
-    memory: int | None
-    """None = not known."""
-    disk: int
-    """Free where the workdir is; checkpoints of this training count as free, because they go."""
-    workdir: str
 
 
 def plan_memory(sizes: Sizes, places: Sequence[Place]) -> MemoryPlan:
@@ -316,14 +274,6 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def amount(size: int) -> str:
-    """Bytes as a person reads them: 1.2 GB, 340 MB, 12 kB (powers of ten)."""
-    for unit, scale in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if size >= scale:
-            return f"{size / scale:.1f} {unit}" if size < 10 * scale else f"{size / scale:,.0f} {unit}"
-    return f"{size} bytes"
-
-
 # ── in words and numbers ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -354,101 +304,3 @@ def summarise(plan: MemoryPlan, rooms: Mapping[str, Room]) -> dict[str, Any]:
         "driver_bytes": plan.driver_bytes,
         "disk_bytes": plan.disk_bytes,
     }
-
-
-# ── measuring ────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def measure_room() -> Room:
-    """What this process, a worker of Dask or not, has room for."""
-    import psutil
-
-    limit, limit_name = _dask_limit()
-    shared = [(place, shutil.disk_usage(place).free) for place in shared_places()]
-    # The first place with enough room is taken, so the largest decides.
-    place, free = max(shared, key=lambda found: found[1])
-    return Room(
-        used=int(psutil.Process().memory_info().rss), limit=limit, limit_name=limit_name, host=free_memory(),
-        shared=free, shared_place=str(place),
-    )  # fmt: skip
-
-
-def driver_room(workdir: Path, in_use: int) -> DriverRoom:
-    """What this process has; `in_use`: bytes of files in the workdir that belong to the plan already."""
-    workdir.mkdir(parents=True, exist_ok=True)
-    return DriverRoom(free_memory(), shutil.disk_usage(workdir).free + in_use, str(workdir))
-
-
-def shared_places() -> list[Path]:
-    """The folders in which shared memory can be made, the preferred one first."""
-    places = [SHARED_MEMORY, Path(tempfile.gettempdir())]
-    return [place for place in places if place.is_dir() and os.access(place, os.W_OK)] or places[-1:]
-
-
-def _dask_limit() -> tuple[int | None, str]:
-    """(resident bytes at which this worker is paused or killed, what that limit is called)."""
-    import dask
-    from distributed import get_worker
-
-    try:
-        manager = get_worker().memory_manager
-    except (ValueError, AttributeError):
-        return None, "no limit"
-    if not manager.memory_limit:
-        return None, "no limit"
-    # A paused worker starts no further round, so pausing ends a training as surely as killing does.
-    fractions = {"pauses": manager.memory_pause_fraction, "terminates": dask.config.get("distributed.worker.memory.terminate")}
-    acts = [(fraction, verb) for verb, fraction in fractions.items() if fraction]
-    if not acts:
-        return None, "no limit"
-    fraction, verb = min(acts)
-    limit = int(manager.memory_limit * fraction)
-    return limit, f"the size at which Dask {verb} it ({fraction:.0%} of its {amount(manager.memory_limit)})"
-
-
-def free_memory(root: Path = Path("/")) -> int | None:
-    """Bytes that this process's host and control groups can still give; None where neither says."""
-    rooms = [*_cgroup_rooms(root)]
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        lines = (root / "proc/meminfo").read_text().splitlines()
-        rooms.append(int(dict(line.split(":") for line in lines)["MemAvailable"].split()[0]) * 1024)
-    if not rooms:
-        with contextlib.suppress(ImportError):
-            import psutil
-
-            rooms.append(int(psutil.virtual_memory().available))
-    return min(rooms, default=None)
-
-
-def _cgroup_rooms(root: Path) -> list[int]:
-    """What each control group around this process leaves: its limit less what is used and cannot be dropped at will."""
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return []
-    rooms = []
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers == "":
-            mounts = [root / "sys/fs/cgroup", root / "sys/fs/cgroup/unified"]
-            names = ("memory.max", "memory.current", "inactive_file")
-        elif "memory" in controllers.split(","):
-            mounts = [root / "sys/fs/cgroup/memory"]
-            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-        else:
-            continue
-        group = Path(path.lstrip("/"))
-        # In a container the path may be the host's, and only the mount's root is ours to see: then it has the limit.
-        rooms += [_group_room(mount / level, *names) for mount in mounts for level in (group, *group.parents)]
-    return [room for room in rooms if room is not None]
-
-
-def _group_room(group: Path, limit: str, used: str, droppable: str) -> int | None:
-    try:
-        bound = (group / limit).read_text().strip()
-        if bound == "max" or int(bound) >= 1 << 60:
-            return None
-        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        return max(0, int(bound) - int((group / used).read_text()) + int(stat.get(droppable, 0)))
-    except (OSError, ValueError):
-        return None

@@ -26,8 +26,8 @@ from pipeline.errors import DamagedError, DivergedError
 from pipeline.exchange.shared_memory import PeerLostError, nothing_to_do
 from pipeline.failpoints import reach
 from pipeline.stream import epoch_stream, sampling
+from pipeline.stream.sizes import HELD_TOKENS
 from pipeline.training import assembly
-from pipeline.training.capacity import HELD_TOKENS
 from pipeline.training.lane_group import MATRICES, LaneGroup, Matrices, open_group
 from pipeline.training.placement import Place, block_of
 from pipeline.training.plan import EpochPlan, Round, Stint

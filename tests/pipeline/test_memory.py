@@ -11,27 +11,20 @@ from pathlib import Path
 import pytest
 
 from pipeline.cluster.opening import open_workers
+from pipeline.cluster.room import DriverRoom, Room, free_memory, measure_room
 from pipeline.cluster.workers import InProcess
 from pipeline.config import Cluster, parse_config
-from pipeline.errors import CapacityError
+from pipeline.errors import CapacityError, amount
 from pipeline.progress import Progress
 from pipeline.run import run
+from pipeline.stream.sizes import HELD_TOKENS, KEPT_BYTES, PIECE_TOKENS, STREAM_BYTES
 from pipeline.training.capacity import (
     CHECKPOINTS_AT_ONCE,
-    HELD_TOKENS,
-    KEPT_BYTES,
-    PIECE_TOKENS,
-    STREAM_BYTES,
-    DriverRoom,
     MemoryPlan,
-    Room,
     Sizes,
-    amount,
     check_room,
     describe,
     explain_shortfalls,
-    free_memory,
-    measure_room,
     plan_memory,
 )
 from pipeline.training.placement import Place

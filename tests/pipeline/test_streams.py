@@ -19,6 +19,7 @@ from pipeline.progress import Progress
 from pipeline.run import run
 from pipeline.stages import shards
 from pipeline.stream import epoch_stream, sampling
+from pipeline.stream.part_files import TokenFiles
 from pipeline.training.placement import seat
 from tests.tiny import tiny_config, write_corpus
 from w2v_core.windows import Stream
@@ -130,7 +131,7 @@ def test_pieces_cover_all_sentences_and_end_at_the_first_end_behind_a_multiple_o
 def test_what_was_drawn_ahead_is_used_and_is_what_would_be_drawn(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = all_rows(drawn(made, 1))
     source = drawn_ahead(made, 1, keep=False)
-    monkeypatch.setattr(sampling, "read_sentences", None)  # nothing is read any more
+    monkeypatch.setattr(TokenFiles, "read_sentences", None)  # nothing is read any more
     np.testing.assert_array_equal(all_rows(source), expected)
 
 
@@ -138,7 +139,7 @@ def test_kept_tokens_are_not_read_again(made: Made, monkeypatch: pytest.MonkeyPa
     expected = all_rows(drawn(made, 2))
     drawn_ahead(made, 1, keep=True)
     sampling.forget_drawn()
-    monkeypatch.setattr(sampling, "read_sentences", None)
+    monkeypatch.setattr(TokenFiles, "read_sentences", None)
     np.testing.assert_array_equal(all_rows(drawn(made, 2)), expected)
 
 
@@ -173,7 +174,7 @@ def test_every_piece_is_drawn_by_the_worker_whose_lanes_train_its_middle(
     tasks = [part_of(index, size) for index, size in enumerate(tokens)]
     rows = [int(kept * size) for size in tokens]
     places = seat([Member(f"tcp://{worker}", "host", 1) for worker in range(min(lanes, workers))], lanes)
-    shares = sampling.share_out(tasks, rows, places)
+    shares = sampling.share_out(tasks, rows, [place.lanes for place in places])
     drawn = []
     for place, found in zip(places, shares, strict=True):
         for share in found:
@@ -199,7 +200,7 @@ def test_the_shares_of_several_workers_are_the_stream_and_only_what_others_drew_
 ) -> None:
     expected, tasks = drawn(made, 1), tasks_of(made, 1)
     places = seat([Member(f"tcp://{worker}", "host", 1) for worker in range(5)], 5)
-    shares = sampling.share_out(tasks, drawn(made, 0).rows_of_parts(), places)
+    shares = sampling.share_out(tasks, drawn(made, 0).rows_of_parts(), [place.lanes for place in places])
     assert any(share.first > 0 for found in shares for share in found), "a part that two workers share"
     rows: dict[int, tuple[int, ...]] = {task.part.index: () for task in tasks}
     for found in shares:

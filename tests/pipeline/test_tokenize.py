@@ -20,7 +20,7 @@ from pipeline.cluster.workers import InProcess
 from pipeline.config import RunConfig, parse_config
 from pipeline.errors import ConfigError, DataError
 from pipeline.stages.tokenize import PartRecord, build_tokens, plan_tasks, tokenize_part, tokens_identity
-from pipeline.stream.sampling import read_sentences
+from pipeline.stream.part_files import TokenFiles, token_parts, word_parts
 from pipeline.text.corpus import plan_corpus
 
 
@@ -35,20 +35,19 @@ def build(config: RunConfig, workdir: Path, made: list[PartRecord] | None = None
 def sentences(tokens: store.Artefact) -> list[list[str]]:
     """The sentences as words, read back from the files."""
     found = []
-    for part in tokens.manifest.parts:
-        if part.name.endswith(".tokens.parquet"):
-            words = store.read_table(tokens.directory / part.name.replace(".tokens.", ".words."))["word"].to_pylist()
-            ids, ends = read_sentences(tokens.directory / part.name)
-            found += [[words[word_id] for word_id in ids[first:end]] for first, end in zip([0, *ends], ends, strict=False)]
+    for part in token_parts(tokens):
+        files = TokenFiles.of(tokens.directory / part.name)
+        words = store.read_table(files.words)["word"].to_pylist()
+        ids, ends = files.read_sentences()
+        found += [[words[word_id] for word_id in ids[first:end]] for first, end in zip([0, *ends], ends, strict=False)]
     return found
 
 
 def counts(tokens: store.Artefact) -> Counter[str]:
     total: Counter[str] = Counter()
-    for part in tokens.manifest.parts:
-        if part.name.endswith(".words.parquet"):
-            table = store.read_table(tokens.directory / part.name)
-            total.update(dict(zip(table["word"].to_pylist(), table["count"].to_pylist(), strict=True)))
+    for part in word_parts(tokens):
+        table = store.read_table(tokens.directory / part.name)
+        total.update(dict(zip(table["word"].to_pylist(), table["count"].to_pylist(), strict=True)))
     return total
 
 
@@ -207,7 +206,7 @@ def test_equal_files_are_tokenized_once_and_counted_twice(tmp_path: Path) -> Non
     tokens = build(configured(tmp_path / "a", tmp_path / "b", block_bytes=1024), tmp_path / "work", made)
     assert counts(tokens)["same"] == 200
     assert tokens.manifest.totals["tokens"] == 600
-    assert len(made) < len([part for part in tokens.manifest.parts if part.name.endswith(".tokens.parquet")])
+    assert len(made) < len(token_parts(tokens))
 
 
 def test_nothing_of_a_broken_file_is_committed(tmp_path: Path) -> None:
@@ -232,7 +231,7 @@ def test_a_part_with_much_text_becomes_several_pairs_of_files(tmp_path: Path) ->
     (tmp_path / "x.gz").write_bytes(gzip.compress("\n".join(lines).encode(), 1))
     config = configured(tmp_path / "x.gz", block_bytes=1 << 18)
     tokens = build(config, tmp_path / "work")
-    pairs = [part for part in tokens.manifest.parts if part.name.endswith(".tokens.parquet")]
+    pairs = token_parts(tokens)
     assert len(pairs) >= 4
     assert sum(part.tokens for part in pairs) == 600_000
     assert tokens.manifest.totals["sentences"] == 200_000
@@ -272,7 +271,7 @@ def test_a_task_may_run_twice_and_gives_an_equal_record(tmp_path: Path) -> None:
 def test_local_ids_are_in_order_of_first_occurrence(tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_text("b a b c\na c\n")
     tokens = build(configured(tmp_path / "x.txt"), tmp_path / "work")
-    ids, _ = read_sentences(tokens.directory / tokens.manifest.parts[0].name)
+    ids, _ = TokenFiles.of(tokens.directory / tokens.manifest.parts[0].name).read_sentences()
     np.testing.assert_array_equal(ids, [0, 1, 0, 2, 1, 2])
 
 

@@ -1,0 +1,141 @@
+"""What memory, shared memory and disk a process has room for, measured where it runs: the limit of Dask, of the control groups
+around it and of its host, whichever is lowest. What is planned with it is `training.capacity`'s.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import amount
+
+WORKING_BYTES = 64 << 20
+"""A worker's buffers: a block of a checkpoint as it is checked, read and written (16 MiB each), initial values as they
+are drawn, threads, the kernels' rings. The plan counts on them, and the worker's allocator keeps as much of what was freed."""
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - asked for its size only
+
+
+@dataclass(frozen=True, kw_only=True)
+class Room:
+    """What a worker has, measured where it runs; bytes, None = no limit known."""
+
+    used: int
+    """Resident size of the process before training, with its kernels loaded."""
+    limit: int | None
+    """Resident size at which Dask pauses or kills the worker."""
+    limit_name: str
+    host: int | None
+    """Memory the host (or the container) can still give."""
+    shared: int
+    """Free where shared memory is made: /dev/shm, else the folder for temporary files."""
+    shared_place: str
+
+
+@dataclass(frozen=True)
+class DriverRoom:
+    """What the driver has; bytes."""
+
+    memory: int | None
+    """None = not known."""
+    disk: int
+    """Free where the workdir is; checkpoints of this training count as free, because they go."""
+    workdir: str
+
+
+def measure_room() -> Room:
+    """What this process, a worker of Dask or not, has room for."""
+    import psutil
+
+    limit, limit_name = _dask_limit()
+    shared = [(place, shutil.disk_usage(place).free) for place in shared_places()]
+    # The first place with enough room is taken, so the largest decides.
+    place, free = max(shared, key=lambda found: found[1])
+    return Room(
+        used=int(psutil.Process().memory_info().rss), limit=limit, limit_name=limit_name, host=free_memory(),
+        shared=free, shared_place=str(place),
+    )  # fmt: skip
+
+
+def driver_room(workdir: Path, in_use: int) -> DriverRoom:
+    """What this process has; `in_use`: bytes of files in the workdir that belong to the plan already."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    return DriverRoom(free_memory(), shutil.disk_usage(workdir).free + in_use, str(workdir))
+
+
+def shared_places() -> list[Path]:
+    """The folders in which shared memory can be made, the preferred one first."""
+    places = [SHARED_MEMORY, Path(tempfile.gettempdir())]
+    return [place for place in places if place.is_dir() and os.access(place, os.W_OK)] or places[-1:]
+
+
+def _dask_limit() -> tuple[int | None, str]:
+    """(resident bytes at which this worker is paused or killed, what that limit is called)."""
+    import dask
+    from distributed import get_worker
+
+    try:
+        manager = get_worker().memory_manager
+    except (ValueError, AttributeError):
+        return None, "no limit"
+    if not manager.memory_limit:
+        return None, "no limit"
+    # A paused worker starts no further round, so pausing ends a training as surely as killing does.
+    fractions = {"pauses": manager.memory_pause_fraction, "terminates": dask.config.get("distributed.worker.memory.terminate")}
+    acts = [(fraction, verb) for verb, fraction in fractions.items() if fraction]
+    if not acts:
+        return None, "no limit"
+    fraction, verb = min(acts)
+    limit = int(manager.memory_limit * fraction)
+    return limit, f"the size at which Dask {verb} it ({fraction:.0%} of its {amount(manager.memory_limit)})"
+
+
+def free_memory(root: Path = Path("/")) -> int | None:
+    """Bytes that this process's host and control groups can still give; None where neither says."""
+    rooms = [*_cgroup_rooms(root)]
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        lines = (root / "proc/meminfo").read_text().splitlines()
+        rooms.append(int(dict(line.split(":") for line in lines)["MemAvailable"].split()[0]) * 1024)
+    if not rooms:
+        with contextlib.suppress(ImportError):
+            import psutil
+
+            rooms.append(int(psutil.virtual_memory().available))
+    return min(rooms, default=None)
+
+
+def _cgroup_rooms(root: Path) -> list[int]:
+    """What each control group around this process leaves: its limit less what is used and cannot be dropped at will."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return []
+    rooms = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            mounts = [root / "sys/fs/cgroup", root / "sys/fs/cgroup/unified"]
+            names = ("memory.max", "memory.current", "inactive_file")
+        elif "memory" in controllers.split(","):
+            mounts = [root / "sys/fs/cgroup/memory"]
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        else:
+            continue
+        group = Path(path.lstrip("/"))
+        # In a container the path may be the host's, and only the mount's root is ours to see: then it has the limit.
+        rooms += [_group_room(mount / level, *names) for mount in mounts for level in (group, *group.parents)]
+    return [room for room in rooms if room is not None]
+
+
+def _group_room(group: Path, limit: str, used: str, droppable: str) -> int | None:
+    try:
+        bound = (group / limit).read_text().strip()
+        if bound == "max" or int(bound) >= 1 << 60:
+            return None
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        return max(0, int(bound) - int((group / used).read_text()) + int(stat.get(droppable, 0)))
+    except (OSError, ValueError):
+        return None
