@@ -5,8 +5,9 @@ Shapes are written with one letter a dimension, everywhere the same, and appende
     B targets of a batch    C context rows    D vector size    K noise words    N rows of a stream    V vocabulary
     R rows merged           S sentences       M tokens before subsampling       T cells of the noise table
 
+    contract.py      the arguments of training, and what every backend of the kernels offers
     reference.py     what is computed: plain loops in float64; every kernel is tested against it
-    kernels/         the same, fast: numpy, numba (CPU default), cupy; one contract in kernels/__init__.py
+    kernels/         the same, fast: numpy, numba (CPU default), cupy
     sampler.py       noise distribution and table, counter-based random numbers
     windows.py       subsampling and windows: sentences → the training stream
     textbook/        the chapter, layer by layer: layers models optimizers trainer contexts unigram

@@ -34,11 +34,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from w2v_core.contract import Noise, Slice, Update
 from w2v_core.sampler import noise_word, random_bits
 
 BLOCK = 128
@@ -58,42 +58,70 @@ class Example:
     hidden_D: Rows
 
 
-def train_slice(
-    w_in_VD: Rows, w_out_VD: Rows, tokens_N: NDArray[np.int32], left_N: NDArray[np.uint8], right_N: NDArray[np.uint8],
-    start: int, stop: int, noise_table: NDArray[np.uint64], *,
-    model: Literal["cbow", "skipgram"], gradient: Literal["word2vec", "exact"],
-    negative: int, alpha_start: float, alpha_end: float, seed: int, rates_V: NDArray[np.float32],
-) -> tuple[float, int]:  # fmt: skip
-    """(sum of the losses, number of examples) after training the targets [start, stop) in place; both matrices float64."""
+def train_slice(w_in_VD: Rows, w_out_VD: Rows, targets: Slice, noise: Noise, update: Update) -> tuple[float, int]:
+    """(sum of the losses, number of examples) after training the targets in place; both matrices float64."""
     loss, examples = 0.0, 0
-    for block, first in enumerate(range(start, stop, BLOCK)):
-        alpha = block_alpha(first, start, stop, alpha_start, alpha_end)
-        targets = range(first, min(first + BLOCK, stop))
-        change_in: dict[int, Rows] = {}
-        for group in range(GROUPS):
-            members = [i for i in targets[group::GROUPS] if left_N[i] or right_N[i]]
-            contexts = {i: context_positions(i, int(left_N[i]), int(right_N[i])) for i in members}
-            if model == "cbow":
-                noise = noise_words(noise_table, seed, (block * GROUPS + group) * negative, negative)
-                group_examples = [Example(int(tokens_N[i]), w_in_VD[tokens_N[contexts[i]]].mean(0)) for i in members]
-                group_loss, gradients = train_group(w_out_VD, group_examples, noise, alpha, rates_V)
-                for i, gradient_D in zip(members, gradients, strict=True):
-                    scale = 1.0 if gradient == "word2vec" else 1.0 / len(contexts[i])
-                    for position in contexts[i]:
-                        change_in[position] = change_in.get(position, 0.0) - alpha * scale * gradient_D
-                loss, examples = loss + group_loss, examples + len(members)
-                continue
-            for slot in range(max((len(positions) for positions in contexts.values()), default=0)):
-                pairs = [(i, contexts[i][slot]) for i in members if slot < len(contexts[i])]
-                noise = noise_words(noise_table, seed, ((block * GROUPS + group) * SLOTS + slot) * negative, negative)
-                group_examples = [Example(int(tokens_N[i]), w_in_VD[tokens_N[position]].copy()) for i, position in pairs]
-                group_loss, gradients = train_group(w_out_VD, group_examples, noise, alpha, rates_V)
-                for (_, position), gradient_D in zip(pairs, gradients, strict=True):
-                    w_in_VD[tokens_N[position]] -= alpha * float(rates_V[tokens_N[position]]) * gradient_D
-                loss, examples = loss + group_loss, examples + len(pairs)
-        for position in sorted(change_in):
-            w_in_VD[tokens_N[position]] += float(rates_V[tokens_N[position]]) * change_in[position]
+    train_block = train_cbow_block if update.model == "cbow" else train_skipgram_block
+    for block in range(-(-(targets.stop - targets.start) // BLOCK)):
+        block_loss, block_examples = train_block(w_in_VD, w_out_VD, targets, noise, update, block)
+        loss, examples = loss + block_loss, examples + block_examples
     return loss, examples
+
+
+def train_cbow_block(
+    w_in_VD: Rows, w_out_VD: Rows, targets: Slice, noise: Noise, update: Update, block: int
+) -> tuple[float, int]:
+    """(loss, examples) of a block; W_in moves when all its groups are trained."""
+    loss, examples = 0.0, 0
+    tokens_N, rates_V, negative = targets.tokens_N, noise.rates_V, update.negative
+    change_in: dict[int, Rows] = {}
+    alpha, groups = groups_of_block(targets, update, block)
+    for group, contexts in enumerate(groups):
+        noise_K = noise_words(noise.table_T, update.seed, (block * GROUPS + group) * negative, negative)
+        group_examples = [Example(int(tokens_N[i]), w_in_VD[tokens_N[contexts[i]]].mean(0)) for i in contexts]
+        group_loss, gradients = train_group(w_out_VD, group_examples, noise_K, alpha, rates_V)
+        for positions, gradient_D in zip(contexts.values(), gradients, strict=True):
+            scale = 1.0 if update.gradient == "word2vec" else 1.0 / len(positions)
+            for position in positions:
+                change_in[position] = change_in.get(position, 0.0) - alpha * scale * gradient_D
+        loss, examples = loss + group_loss, examples + len(contexts)
+    for position in sorted(change_in):
+        w_in_VD[tokens_N[position]] += float(rates_V[tokens_N[position]]) * change_in[position]
+    return loss, examples
+
+
+def train_skipgram_block(
+    w_in_VD: Rows, w_out_VD: Rows, targets: Slice, noise: Noise, update: Update, block: int
+) -> tuple[float, int]:
+    """(loss, examples) of a block; every pair moves its row of W_in at once."""
+    loss, examples = 0.0, 0
+    tokens_N, rates_V, negative = targets.tokens_N, noise.rates_V, update.negative
+    alpha, groups = groups_of_block(targets, update, block)
+    for group, contexts in enumerate(groups):
+        for slot in range(max((len(positions) for positions in contexts.values()), default=0)):
+            pairs = [(i, positions[slot]) for i, positions in contexts.items() if slot < len(positions)]
+            noise_K = noise_words(noise.table_T, update.seed, ((block * GROUPS + group) * SLOTS + slot) * negative, negative)
+            slot_examples = [Example(int(tokens_N[i]), w_in_VD[tokens_N[position]].copy()) for i, position in pairs]
+            slot_loss, gradients = train_group(w_out_VD, slot_examples, noise_K, alpha, rates_V)
+            for (_, position), gradient_D in zip(pairs, gradients, strict=True):
+                w_in_VD[tokens_N[position]] -= alpha * float(rates_V[tokens_N[position]]) * gradient_D
+            loss, examples = loss + slot_loss, examples + len(pairs)
+    return loss, examples
+
+
+def groups_of_block(targets: Slice, update: Update, block: int) -> tuple[float, list[dict[int, list[int]]]]:
+    """(α, groups) of a block: of every group the positions of its targets that have a context, each with its context's."""
+    first = targets.start + block * BLOCK
+    positions = range(first, min(first + BLOCK, targets.stop))
+    groups = [
+        {
+            i: context_positions(i, int(targets.left_N[i]), int(targets.right_N[i]))
+            for i in positions[group::GROUPS]
+            if targets.left_N[i] or targets.right_N[i]
+        }
+        for group in range(GROUPS)
+    ]
+    return block_alpha(first, targets.start, targets.stop, update.alphas), groups
 
 
 def train_group(
@@ -124,9 +152,9 @@ def train_group(
     return loss, gradients
 
 
-def block_alpha(first: int, start: int, stop: int, alpha_start: float, alpha_end: float) -> float:
-    """Learning rate of the block whose first target is `first`: linear from alpha_start at `start` to alpha_end at `stop`."""
-    return alpha_start + (alpha_end - alpha_start) * ((first - start) / (stop - start))
+def block_alpha(first: int, start: int, stop: int, alphas: tuple[float, float]) -> float:
+    """Learning rate of the block whose first target is `first`: linear from alphas[0] at `start` to alphas[1] at `stop`."""
+    return alphas[0] + (alphas[1] - alphas[0]) * ((first - start) / (stop - start))
 
 
 def context_positions(position: int, left: int, right: int) -> list[int]:

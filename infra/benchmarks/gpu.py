@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from gpu_staleness import Corpus, scores, simulate, slices
 
-from w2v_core.kernels import initial_parameters, load_kernels
+from w2v_core.kernels import Noise, Slice, Update, initial_parameters, load_kernels
 from w2v_core.sampler import noise_table
 from w2v_core.windows import Stream
 
@@ -31,6 +31,12 @@ SIZES = (128, 300)
 THREAD_BLOCKS = (1, 4, 8, 16, 32, 64, 128)
 TIMED_SLICE = 1 << 21
 NS_EXPONENT = 0.75
+
+
+def noise_of(kernels: Any, corpus: Corpus) -> Noise:
+    """The corpus's noise table on the device, and a rate of 1 for every word."""
+    table_T = kernels.to_device(noise_table(corpus.counts_V, NS_EXPONENT))
+    return Noise(table_T, kernels.to_device(np.ones(len(corpus.words), np.float32)))
 
 
 def require_device() -> Any:
@@ -71,18 +77,14 @@ def on_device(kernels: Any, stream: Stream) -> Stream:
 def tokens_per_second(kernels: Any, corpus: Corpus, stream: Stream, size: int, repeats: int, **options: Any) -> list[float]:
     """Rates of `repeats` slices after one that is not counted, all of one training at a small α."""
     w_in, w_out = (kernels.to_device(matrix) for matrix in initial_parameters(len(corpus.words), size, seed=1))
-    table = kernels.to_device(noise_table(corpus.counts_V, NS_EXPONENT))
-    rates_V = kernels.to_device(np.ones(len(corpus.words), np.float32))
+    noise = noise_of(kernels, corpus)
     targets = min(TIMED_SLICE if options.get("mode") != "sequential" else TIMED_SLICE // 16, len(stream))
     rates = []
     for repeat in range(repeats + 1):
         start = repeat * targets % max(1, len(stream) - targets)
         before = time.perf_counter()
-        kernels.train_slice(
-            w_in, w_out, stream.tokens_N, stream.left_N, stream.right_N, start, start + targets, table,
-            model="cbow", gradient="word2vec", negative=NEGATIVE, alpha_start=0.01, alpha_end=0.01, seed=repeat,
-            rates_V=rates_V, **options,
-        )  # fmt: skip
+        of_stream = Slice(stream.tokens_N, stream.left_N, stream.right_N, start, start + targets)
+        kernels.train_slice(w_in, w_out, of_stream, noise, Update("cbow", "word2vec", NEGATIVE, (0.01, 0.01), repeat), **options)
         rates.append(targets / (time.perf_counter() - before))
     return rates[1:]
 
@@ -109,14 +111,11 @@ def measure_speed(kernels: Any, corpus: Corpus, bandwidth: float, repeats: int) 
 def train_epochs(kernels: Any, corpus: Corpus, size: int, **options: Any) -> Any:
     """W_in on the host after EPOCHS epochs on the device, every word at rate 1 as in `simulate`."""
     w_in, w_out = (kernels.to_device(matrix) for matrix in initial_parameters(len(corpus.words), size, seed=1))
-    table = kernels.to_device(noise_table(corpus.counts_V, NS_EXPONENT))
-    rates_V = kernels.to_device(np.ones(len(corpus.words), np.float32))
+    noise = noise_of(kernels, corpus)
     for stream, start, stop, alpha_start, alpha_end, seed in slices(corpus, WINDOW, EPOCHS):
-        result = kernels.train_slice(
-            w_in, w_out, stream.tokens_N, stream.left_N, stream.right_N, start, stop, table,
-            model="cbow", gradient="word2vec", negative=NEGATIVE,
-            alpha_start=alpha_start, alpha_end=alpha_end, seed=seed, rates_V=rates_V, **options,
-        )  # fmt: skip
+        update = Update("cbow", "word2vec", NEGATIVE, (alpha_start, alpha_end), seed)
+        targets = Slice(stream.tokens_N, stream.left_N, stream.right_N, start, stop)
+        result = kernels.train_slice(w_in, w_out, targets, noise, update, **options)
         if not np.isfinite(result.loss_sum):
             break
     return kernels.to_host(w_in)[:, :size]

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from w2v_core.kernels import initial_parameters, load_kernels
+from w2v_core.kernels import Noise, Slice, Update, initial_parameters, load_kernels
 from w2v_core.kernels.cpu.window_kernels import draw_stream, word_draws
 from w2v_core.reference import BLOCK, GROUPS
 from w2v_core.sampler import noise_table, stream_seed
@@ -199,15 +199,14 @@ def simulate(
     """(W_in, mean loss of the last slice) with so many blocks in flight, every word at rate 1; 0: the CPU kernel."""
     w_in_VD, w_out_VD = initial_parameters(len(corpus.words), size, seed=1)
     table = noise_table(corpus.counts_V, NS_EXPONENT)
+    noise = Noise(table, np.ones(len(corpus.words), np.float32))
     kernels = load_kernels("numba")
     loss = float("nan")
     for stream, start, stop, alpha_start, alpha_end, seed in slices(corpus, window, epochs):
         if in_flight == 0:
-            result = kernels.train_slice(
-                w_in_VD, w_out_VD, stream.tokens_N, stream.left_N, stream.right_N, start, stop, table,
-                model="cbow", gradient="word2vec", negative=negative, alpha_start=alpha_start, alpha_end=alpha_end, seed=seed,
-                rates_V=np.ones(len(corpus.words), np.float32),
-            )  # fmt: skip
+            targets = Slice(stream.tokens_N, stream.left_N, stream.right_N, start, stop)
+            update = Update("cbow", "word2vec", negative, (alpha_start, alpha_end), seed)
+            result = kernels.train_slice(w_in_VD, w_out_VD, targets, noise, update)
             loss = result.loss_sum / max(result.examples, 1)
             continue
         groups = -(-(stop - start) // BLOCK) * GROUPS

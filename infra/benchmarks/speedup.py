@@ -26,7 +26,7 @@ import numba
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from w2v_core.kernels import initial_parameters, load_kernels
+from w2v_core.kernels import Noise, Slice, Update, initial_parameters, load_kernels
 from w2v_core.sampler import noise_table
 from w2v_core.textbook.contexts import expand_rows
 from w2v_core.textbook.layers import ContextMean, Embedding, MatMul, SoftmaxWithLoss
@@ -126,17 +126,15 @@ def layered_step(way: str, tokens: Any, counts: Any, generator: np.random.Genera
 def kernel_step(backend: Any, tokens: Any, counts: Any) -> Step:
     kernels = load_kernels(backend)
     w_in, w_out = initial_parameters(len(counts), VECTOR_SIZE, seed=1)
-    table = noise_table(counts, 0.75)
+    noise = Noise(noise_table(counts, 0.75), np.ones(len(counts), np.float32))
     position = np.arange(len(tokens))
     left, right = (np.minimum(edge, WINDOW).astype(np.uint8) for edge in (position, position[::-1]))
     examples = 20_000 if backend != "numpy" else BATCH * 10  # a kernel is called for long slices
 
     def step(number: int) -> int:
         start = number * examples % (len(tokens) - examples)
-        kernels.train_slice(
-            w_in, w_out, tokens, left, right, start, start + examples, table, rates_V=np.ones(len(counts), np.float32),
-            model="cbow", gradient="exact", negative=NEGATIVE, alpha_start=RATE, alpha_end=RATE, seed=number,
-        )  # fmt: skip
+        update = Update("cbow", "exact", NEGATIVE, (RATE, RATE), seed=number)
+        kernels.train_slice(w_in, w_out, Slice(tokens, left, right, start, start + examples), noise, update)
         return examples
 
     return step

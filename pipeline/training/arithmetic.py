@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from pipeline.config import Train
 from pipeline.errors import ServiceError
-from w2v_core.kernels import Kernels, initial_parameters, load_kernels
+from w2v_core.kernels import Kernels, Noise, Slice, Update, initial_parameters, load_kernels
 from w2v_core.sampler import mix64
 from w2v_core.textbook.contexts import Batch, shard_batches
 from w2v_core.textbook.trainer import train_layers
@@ -154,15 +154,13 @@ def _kernel_sample(train: Train, kernels: Kernels) -> list[NDArray[np.float32]]:
     tokens_N, left_N, right_N = _stream()
     cells = mix64(_SEED + 1, np.arange(WORDS, dtype=np.uint64))
     rates_V = (np.arange(1, WORDS + 1) / np.float32(WORDS)).astype(np.float32)
-    noise_table = cells >> np.uint64(32) << np.uint64(32) | cells % np.uint64(WORDS)
+    noise = Noise(cells >> np.uint64(32) << np.uint64(32) | cells % np.uint64(WORDS), rates_V)
     base = initial_parameters(WORDS, train.vector_size, _SEED)
     lanes = [tuple(matrix.copy() for matrix in base) for _ in range(2)]
     for lane, (w_in_VD, w_out_VD) in enumerate(lanes):
-        kernels.train_slice(
-            w_in_VD, w_out_VD, tokens_N, left_N, right_N, lane * TOKENS, (lane + 1) * TOKENS, noise_table,
-            model=train.model, gradient=train.gradient, negative=train.negative, alpha_start=_ALPHA, alpha_end=_ALPHA / 2,
-            seed=_SEED + lane, rates_V=rates_V,
-        )  # fmt: skip
+        targets = Slice(tokens_N, left_N, right_N, lane * TOKENS, (lane + 1) * TOKENS)
+        update = Update(train.model, train.gradient, train.negative, (_ALPHA, _ALPHA / 2), _SEED + lane)
+        kernels.train_slice(w_in_VD, w_out_VD, targets, noise, update)
     for matrix in (0, 1):
         kernels.merge_rows(base[matrix], [lane[matrix] for lane in lanes], train.merge)
     return list(base)

@@ -32,7 +32,7 @@ from pipeline.training.lane_group import MATRICES, LaneGroup, Matrices, open_gro
 from pipeline.training.placement import Place, block_of
 from pipeline.training.plan import EpochPlan, Round, Stint
 from pipeline.training.residency import Residency
-from w2v_core.kernels import Kernels, fill_initial, load_kernels, padded_size
+from w2v_core.kernels import Kernels, Noise, Slice, Update, fill_initial, load_kernels, padded_size
 from w2v_core.sampler import stream_seed, word_rates
 
 BLOCK_BYTES = 16 << 20
@@ -205,8 +205,8 @@ def _train_stints(
 ) -> tuple[list[StepLoss], float, float]:
     """(losses, seconds of training, seconds of merging) of the round."""
     words = _words_of(task.noise_table, task.words)
-    noise_table = kernels.to_device(words.noise_table)
-    exponent, rates_V = -1.0, np.empty(0, np.float32)
+    table_T = kernels.to_device(words.noise_table)
+    exponent, noise = -1.0, Noise(table_T, np.empty(0, np.float32))
     rows, held = epoch_stream.Rows(task.stream, halo=task.window), task.round.first
     # The same steps in every worker, so that all lanes load at the same time.
     steps = max(1, HELD_TOKENS * task.train.lanes * task.plan.schedule.steps // max(1, task.plan.kept_tokens))
@@ -223,10 +223,10 @@ def _train_stints(
         started = time.perf_counter()
         if task.plan.alpha_exponent(stint.first) != exponent:
             exponent = task.plan.alpha_exponent(stint.first)
-            rates_V = kernels.to_device(words.rates(exponent))
+            noise = Noise(table_T, kernels.to_device(words.rates(exponent)))
         losses += group.spread(
-            lambda lane, stint=stint, rates_V=rates_V: _train_lane(  # type: ignore[misc]
-                resident.lanes[lane], task, kernels, noise_table, rates_V, rows, lane, stint
+            lambda lane, stint=stint, noise=noise: _train_lane(  # type: ignore[misc]
+                resident.lanes[lane], task, kernels, noise, rows, lane, stint
             ),
             group.lanes,
         )
@@ -275,18 +275,15 @@ def _stretches(losses: list[StepLoss], a_round: Round) -> tuple[StepLoss, ...]:
 
 
 def _train_lane(
-    parameters: Matrices, task: RoundTask, kernels: Kernels, noise_table: NDArray[np.uint64], rates_V: NDArray[np.float32],
-    rows: epoch_stream.Rows, lane: int, stint: Stint,
-) -> StepLoss:  # fmt: skip
+    parameters: Matrices, task: RoundTask, kernels: Kernels, noise: Noise, rows: epoch_stream.Rows, lane: int, stint: Stint
+) -> StepLoss:
     reach("step", f"{task.plan.epoch}.{stint.first}.{lane}")
     stream, start, stop = rows.between(*task.plan.slice(lane, stint.first, stint.last))
-    w_in_VD, w_out_VD = parameters
-    result = kernels.train_slice(
-        w_in_VD, w_out_VD, stream.tokens_N, stream.left_N, stream.right_N, start, stop, noise_table,
-        model=task.train.model, gradient=task.train.gradient, negative=task.train.negative,
-        alpha_start=stint.alpha_start, alpha_end=stint.alpha_end,
-        seed=stream_seed(task.seed, _SEED_PATH, 1, task.plan.epoch, stint.first, lane), rates_V=rates_V,
-    )  # fmt: skip
+    targets = Slice(stream.tokens_N, stream.left_N, stream.right_N, start, stop)
+    seed = stream_seed(task.seed, _SEED_PATH, 1, task.plan.epoch, stint.first, lane)
+    train = task.train
+    update = Update(train.model, train.gradient, train.negative, (stint.alpha_start, stint.alpha_end), seed)
+    result = kernels.train_slice(*parameters, targets, noise, update)
     if not np.isfinite(result.loss_sum):
         raise DivergedError(
             f"training diverged in round {task.round.round}, epoch {task.plan.epoch}, step {stint.first}, lane {lane} "

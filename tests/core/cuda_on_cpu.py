@@ -147,8 +147,8 @@ class CpuCuda:
     def __init__(self, device: CpuDevice, **options: Any) -> None:
         self.device, self.options = device, options
 
-    def train_slice(self, *arguments: Any, **options: Any) -> Any:
-        return slices.train_slice(*(self.device, *arguments), **{**options, **self.options})
+    def train_slice(self, *arguments: Any) -> Any:
+        return slices.train_slice(self.device, *arguments, **self.options)
 
     def to_device(self, array: Any) -> Any:
         return self.device.to_device(array)
@@ -158,6 +158,3 @@ class CpuCuda:
 
     def merge_rows(self, *arguments: Any) -> None:
         slices.merge_rows(self.device, *arguments)
-
-    def mark_touched(self, *arguments: Any, **options: Any) -> None:
-        slices.mark_touched(self.device, *arguments, **options)

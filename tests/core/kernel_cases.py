@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from w2v_core import reference
-from w2v_core.kernels import FloatRows, Kernels, SliceResult, allocate_parameters
+from w2v_core.contract import FloatRows, Kernels, Noise, Slice, SliceResult, Update
+from w2v_core.kernels import allocate_parameters
 
 
 @dataclass(frozen=True)
@@ -18,13 +20,17 @@ class Case:
 
     w_in_VD: FloatRows
     w_out_VD: FloatRows
-    tokens_N: NDArray[np.int32]
-    left_N: NDArray[np.uint8]
-    right_N: NDArray[np.uint8]
-    start: int
-    stop: int
-    noise_table: NDArray[np.uint64]
-    options: dict[str, Any]
+    targets: Slice
+    noise: Noise
+    update: Update
+
+    def but(self, **fields: Any) -> Case:
+        """The same case with other values of some fields of its own or of its records."""
+        records: dict[str, Any] = {"targets": self.targets, "noise": self.noise, "update": self.update}
+        for key, value in fields.items():
+            owner = next((name for name, record in records.items() if hasattr(record, key)), None)
+            records |= {owner: dataclasses.replace(records[owner], **{key: value})} if owner else {key: value}
+        return dataclasses.replace(self, **records)
 
 
 def always(words: Any) -> NDArray[np.uint64]:
@@ -49,31 +55,25 @@ def random_case(
     tokens_N = generator.integers(0, vocab_size, rows).astype(np.int32)
     # The corners of the vocabulary, in places every slice trains.
     tokens_N[rows // 2], tokens_N[rows // 2 + 1] = 0, vocab_size - 1
-    options: dict[str, Any] = {
-        "model": model, "gradient": gradient, "negative": negative,
-        "alpha_start": 0.05, "alpha_end": 0.02, "seed": int(generator.integers(1 << 62)),
-        "rates_V": generator.uniform(0.3, 2.0, vocab_size).astype(np.float32),
-    }  # fmt: skip
+    update = Update(model, gradient, negative, (0.05, 0.02), int(generator.integers(1 << 62)))  # type: ignore[arg-type]
+    rates_V = generator.uniform(0.3, 2.0, vocab_size).astype(np.float32)
     thresholds = generator.integers(0, 1 << 32, vocab_size).astype(np.uint64)
-    table = thresholds << np.uint64(32) | always(generator.integers(0, vocab_size, vocab_size))
-    return Case(w_in_VD, w_out_VD, tokens_N, left_N, right_N, start, rows if stop is None else stop, table, options)
+    table_T = thresholds << np.uint64(32) | always(generator.integers(0, vocab_size, vocab_size))
+    targets = Slice(tokens_N, left_N, right_N, start, rows if stop is None else stop)
+    return Case(w_in_VD, w_out_VD, targets, Noise(table_T, rates_V), update)
 
 
 def train(kernels: Kernels, case: Case) -> tuple[FloatRows, FloatRows, SliceResult]:
     """(W_in, W_out, result) after training copies of the case's parameters."""
     w_in_VD, w_out_VD = case.w_in_VD.copy("K"), case.w_out_VD.copy("K")
-    result = kernels.train_slice(
-        w_in_VD, w_out_VD, case.tokens_N, case.left_N, case.right_N, case.start, case.stop, case.noise_table, **case.options
-    )
+    result = kernels.train_slice(w_in_VD, w_out_VD, case.targets, case.noise, case.update)
     return w_in_VD, w_out_VD, result
 
 
 def define(case: Case) -> tuple[NDArray[np.float64], NDArray[np.float64], float, int]:
     """(W_in, W_out, loss, examples) that the definition gives."""
     w_in_VD, w_out_VD = case.w_in_VD.astype(np.float64), case.w_out_VD.astype(np.float64)
-    loss, examples = reference.train_slice(
-        w_in_VD, w_out_VD, case.tokens_N, case.left_N, case.right_N, case.start, case.stop, case.noise_table, **case.options
-    )
+    loss, examples = reference.train_slice(w_in_VD, w_out_VD, case.targets, case.noise, case.update)
     return w_in_VD, w_out_VD, loss, examples
 
 
@@ -87,3 +87,18 @@ def assert_as_defined(kernels: Kernels, case: Case, tolerance: float = 1e-5) -> 
     np.testing.assert_allclose(result.loss_sum, loss, rtol=1e-6, atol=1e-9)
     moved = np.abs(expected_in - case.w_in_VD).max()
     assert examples == 0 or moved > 100 * tolerance, f"the case moves W_in by {moved:.1e} only, too little to tell"
+
+
+def assert_writes_rows_as_defined(kernels: Kernels, case: Case) -> None:
+    """Raises unless the rows that training moved are the definition's. Differences of running sums may leave rounding errors in
+    rows of W_in that were read and are nobody's context, and in those only."""
+    found, expected = train(kernels, case), define(case)
+    moved_in, moved_out = ((found[matrix] != before).any(1) for matrix, before in enumerate((case.w_in_VD, case.w_out_VD)))
+    due_in, due_out = ((expected[matrix] != before).any(1) for matrix, before in enumerate((case.w_in_VD, case.w_out_VD)))
+    assert 0 < due_in.sum() < len(due_in)
+    assert 0 < due_out.sum() < len(due_out)
+    np.testing.assert_array_equal(moved_out, due_out)
+    assert not (due_in & ~moved_in).any()
+    most = int(max(case.targets.left_N.max(), case.targets.right_N.max()))
+    near = case.targets.tokens_N[max(0, case.targets.start - most) : case.targets.stop + most]
+    assert np.isin(np.flatnonzero(moved_in & ~due_in), near).all()

@@ -6,7 +6,6 @@ No GPU is needed: NVRTC compiles without one, and the source itself runs on the 
 from __future__ import annotations
 
 import ctypes
-import dataclasses
 import math
 import re
 import subprocess
@@ -21,8 +20,9 @@ import numpy as np
 import pytest
 
 from tests.core.cuda_on_cpu import CpuCuda, CpuDevice, compiler
-from tests.core.kernel_cases import Case, always, assert_as_defined, random_case, train
+from tests.core.kernel_cases import always, assert_as_defined, assert_writes_rows_as_defined, define, random_case, train
 from w2v_core import reference, sampler
+from w2v_core.contract import Noise, Slice
 from w2v_core.kernels import load_kernels, numpy_kernels
 from w2v_core.kernels.cuda import slices
 from w2v_core.kernels.cuda.slices import (
@@ -214,23 +214,15 @@ def test_concurrent_training_in_any_order_stays_near_the_definition(directory: P
     # 700 words: side by side, groups rarely meet, so what order changes is of second order.
     case = random_case(7, rows=300, vocab_size=700, model=model, window=3)
     rates_V = np.resize(np.array([0.5, 1.0], np.float32), 700)
-    case = dataclasses.replace(case, noise_table=always(range(512)), options=case.options | {"rates_V": rates_V})
+    case = case.but(table_T=always(range(512)), rates_V=rates_V)
     kernels = CpuCuda(CpuDevice(directory, schedule=3), mode="concurrent", thread_blocks=2)
     w_in_VD, w_out_VD, result = train(kernels, case)
-    expected_in, expected_out, loss, examples = _defined(case)
+    expected_in, expected_out, loss, examples = define(case)
     assert result.examples == examples
     assert result.loss_sum == pytest.approx(loss, rel=0.01)
     for found, expected, before in ((w_in_VD, expected_in, case.w_in_VD), (w_out_VD, expected_out, case.w_out_VD)):
         assert np.linalg.norm(found - expected) < 0.1 * np.linalg.norm(expected - before)
     assert kernels.device.launched[-1][1] == 2
-
-
-def _defined(case: Case) -> tuple[Any, Any, float, int]:
-    w_in_VD, w_out_VD = case.w_in_VD.astype(np.float64), case.w_out_VD.astype(np.float64)
-    loss, examples = reference.train_slice(
-        w_in_VD, w_out_VD, case.tokens_N, case.left_N, case.right_N, case.start, case.stop, case.noise_table, **case.options
-    )
-    return w_in_VD, w_out_VD, loss, examples
 
 
 def test_the_check_of_barriers_finds_one_that_is_missing(directory: Path) -> None:
@@ -275,19 +267,10 @@ def test_a_parameter_that_is_not_finite_shows_in_the_loss(directory: Path, model
     assert not np.isfinite(train(sequential(directory), case)[2].loss_sum)
 
 
-def test_only_trained_rows_are_written_and_the_marks_are_those_of_numpy(directory: Path) -> None:
+def test_the_rows_that_are_written_are_those_of_the_definition(directory: Path) -> None:
     for seed, model in enumerate(["cbow", "skipgram"]):
         case = random_case(seed, rows=300, vocab_size=900, model=model, start=20, stop=130 + 20 * seed, window=3)
-        case = dataclasses.replace(case, noise_table=always(np.random.default_rng(seed).integers(0, 900, 1024)))
-        stream = (case.tokens_N, case.left_N, case.right_N, case.start, case.stop, case.noise_table)
-        options = {key: case.options[key] for key in ("model", "negative", "seed")}
-        kernels, marks, expected = sequential(directory), np.zeros((2, 900), np.uint8), np.zeros((2, 900), np.uint8)
-        kernels.mark_touched(marks[0], marks[1], *stream, **options)
-        numpy_kernels.mark_touched(expected[0], expected[1], *stream, **options)
-        np.testing.assert_array_equal(marks, expected)
-        w_in_VD, w_out_VD, _ = train(kernels, case)
-        assert not ((w_in_VD != case.w_in_VD).any(1) & (marks[0] == 0)).any()
-        np.testing.assert_array_equal((w_out_VD != case.w_out_VD).any(1), marks[1] == 1)
+        assert_writes_rows_as_defined(sequential(directory), case)
 
 
 @pytest.mark.parametrize("method", ["adasum", "mean"])
@@ -313,38 +296,35 @@ def test_device_arrays_are_trained_in_place_and_host_arrays_are_copied_back(dire
     case, kernels = random_case(4, rows=60), sequential(directory)
     expected = train(kernels, case)
     to_device, to_host = kernels.device.to_device, kernels.device.to_host
-    fields = ("w_in_VD", "w_out_VD", "tokens_N", "left_N", "right_N", "noise_table")
-    options = {**case.options, "rates_V": to_device(case.options["rates_V"])}
-    on_device = dataclasses.replace(case, options=options, **{name: to_device(getattr(case, name)) for name in fields})
-    result = kernels.train_slice(
-        on_device.w_in_VD, on_device.w_out_VD, on_device.tokens_N, on_device.left_N, on_device.right_N, 0, 60,
-        on_device.noise_table, **on_device.options,
-    )  # fmt: skip
+    targets = Slice(*map(to_device, (case.targets.tokens_N, case.targets.left_N, case.targets.right_N)), 0, 60)
+    noise = Noise(to_device(case.noise.table_T), to_device(case.noise.rates_V))
+    w_in, w_out = to_device(case.w_in_VD), to_device(case.w_out_VD)
+    result = kernels.train_slice(w_in, w_out, targets, noise, case.update)
     assert result == expected[2]
-    np.testing.assert_array_equal(to_host(on_device.w_in_VD), expected[0])
-    np.testing.assert_array_equal(to_host(on_device.w_out_VD), expected[1])
+    np.testing.assert_array_equal(to_host(w_in), expected[0])
+    np.testing.assert_array_equal(to_host(w_out), expected[1])
 
 
 def test_a_stream_is_cut_to_what_a_slice_can_read_and_errors_name_its_own_positions(directory: Path) -> None:
     kernels = sequential(directory)
     case = random_case(1, rows=2000, start=1000, stop=1010)
     assert_as_defined(kernels, case)
-    case.tokens_N[:700] = -5  # never read
+    case.targets.tokens_N[:700] = -5  # never read
     train(kernels, case)
-    case.left_N[1004] = 3
-    case.tokens_N[1003] = 40
+    case.targets.left_N[1004] = 3
+    case.targets.tokens_N[1003] = 40
     with pytest.raises(ValueError, match=r"position 1003: expected a word id 0 … 39, found 40"):
         train(kernels, case)
     end = random_case(1, rows=2000, start=1990)
-    end.right_N[1998] = 9
+    end.targets.right_N[1998] = 9
     with pytest.raises(ValueError, match=r"target at position 1998: its context of .* leaves the stream of 2000 rows"):
         train(kernels, end)
 
 
 @pytest.mark.parametrize("word", [40, -1])
 def test_noise_outside_the_vocabulary_is_an_error(directory: Path, word: int) -> None:
-    case = dataclasses.replace(random_case(1, rows=60), noise_table=always([3, word]))
-    with pytest.raises(ValueError, match=rf"noise_table: expected word ids 0 … 39, drew {word};.*half trained"):
+    case = random_case(1, rows=60).but(table_T=always([3, word]))
+    with pytest.raises(ValueError, match=rf"noise.table_T: expected word ids 0 … 39, drew {word};.*half trained"):
         train(sequential(directory), case)
 
 
@@ -360,22 +340,17 @@ def test_wrong_options_and_arrays_are_errors(directory: Path) -> None:
     with pytest.raises(ValueError, match="expected thread_blocks >= 1, found 0"):
         train(CpuCuda(CpuDevice(directory), thread_blocks=0), case)
     with pytest.raises(TypeError, match="tokens_N: expected a C-contiguous int32 array"):
-        train(sequential(directory), dataclasses.replace(case, tokens_N=case.tokens_N.astype(np.int64)))
+        train(sequential(directory), case.but(tokens_N=case.targets.tokens_N.astype(np.int64)))
     frozen = case.w_in_VD.copy()
     frozen.flags.writeable = False
     with pytest.raises(ValueError, match="w_in_VD: training works in place and needs a writeable array"):
-        slices.train_slice(
-            CpuDevice(directory), frozen, case.w_out_VD, case.tokens_N, case.left_N, case.right_N, 0, 60,
-            case.noise_table, **case.options,
-        )  # fmt: skip
+        slices.train_slice(CpuDevice(directory), frozen, case.w_out_VD, case.targets, case.noise, case.update)
     with pytest.raises(ValueError, match=r"needs [\d,]+ bytes of shared memory a thread block, this device has 49,152"):
         shared_layout(48 << 10, 128, 200, 138)
     device = CpuDevice(directory)
     shifted = device.to_device(np.zeros(40 * 24 + 1, np.float32))[1:].reshape(40, 24)
     with pytest.raises(ValueError, match="w_in_VD: expected a device array that starts on 16 bytes"):
-        slices.train_slice(
-            device, shifted, case.w_out_VD, case.tokens_N, case.left_N, case.right_N, 0, 60, case.noise_table, **case.options
-        )
+        slices.train_slice(device, shifted, case.w_out_VD, case.targets, case.noise, case.update)
 
 
 @pytest.mark.parametrize(("row_floats", "negative"), [(24, 5), (264, 9), (8, 1)])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.core.kernel_cases import Case, always, assert_as_defined, random_case, train
+from w2v_core.contract import Noise, Slice, Update
 from w2v_core.kernels import initial_parameters, load_kernels, numpy_kernels
 from w2v_core.sampler import noise_table
 
@@ -28,14 +28,11 @@ class Sequential:
 
     name = "cupy"
 
-    def train_slice(self, *arguments: Any, **options: Any) -> Any:
-        return self.kernels.train_slice(*arguments, **options, **self.options)
+    def train_slice(self, *arguments: Any) -> Any:
+        return self.kernels.train_slice(*arguments, **self.options)
 
     def merge_rows(self, *arguments: Any) -> None:
         self.kernels.merge_rows(*arguments)
-
-    def mark_touched(self, *arguments: Any, **options: Any) -> None:
-        self.kernels.mark_touched(*arguments, **options)
 
 
 MODELS = [("cbow", "word2vec"), ("cbow", "exact"), ("skipgram", "word2vec")]
@@ -72,17 +69,16 @@ def zipf_case(rows: int, model: str) -> Case:
     positions = np.arange(len(tokens_N))
     left_N, right_N = (np.minimum(edge, 2).astype(np.uint8) for edge in (positions, positions[::-1]))
     w_in_VD, w_out_VD = initial_parameters(2000, 100, seed=1)
-    table = noise_table(np.bincount(tokens_N, minlength=2000).astype(np.int64), 0.75)
-    options = {"model": model, "gradient": "word2vec", "negative": 5, "alpha_start": 0.05, "alpha_end": 0.02, "seed": 3}
-    options["rates_V"] = np.ones(2000, np.float32)
-    return Case(w_in_VD, w_out_VD, tokens_N, left_N, right_N, 0, len(tokens_N), table, options)
+    table_T = noise_table(np.bincount(tokens_N, minlength=2000).astype(np.int64), 0.75)
+    targets, noise = Slice(tokens_N, left_N, right_N, 0, len(tokens_N)), Noise(table_T, np.ones(2000, np.float32))
+    return Case(w_in_VD, w_out_VD, targets, noise, Update(model, "word2vec", 5, (0.05, 0.02), seed=3))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("model", ["cbow", "skipgram"])
 def test_concurrent_training_learns_as_sequential_training_does(model: str) -> None:
     case = zipf_case(200_000, model)
     expected = train(Sequential(), case)
-    untrained = np.log(2) * (1 + case.options["negative"])
+    untrained = np.log(2) * (1 + case.update.negative)
     for blocks in (1, 8):
         found = train(Sequential(mode="concurrent", thread_blocks=blocks), case)
         assert found[2].examples == expected[2].examples
@@ -97,8 +93,7 @@ def test_device_arrays_are_trained_in_place() -> None:
     case = random_case(4)
     expected = train(Sequential(), case)
     w_in, w_out = kernels.to_device(case.w_in_VD), kernels.to_device(case.w_out_VD)
-    stream = (case.tokens_N, case.left_N, case.right_N, case.start, case.stop, case.noise_table)
-    result = kernels.train_slice(w_in, w_out, *stream, **case.options, mode="sequential")
+    result = kernels.train_slice(w_in, w_out, case.targets, case.noise, case.update, mode="sequential")
     assert result == expected[2]
     np.testing.assert_array_equal(kernels.to_host(w_in), expected[0])
     np.testing.assert_array_equal(kernels.to_host(w_out), expected[1])
@@ -117,24 +112,13 @@ def test_merging_equals_numpy(method: Any, lanes: int) -> None:
     assert all(copy.tobytes() == base.tobytes() for copy in copies)
 
 
-def test_marks_are_those_of_numpy() -> None:
-    for model in ("cbow", "skipgram"):
-        case = dataclasses.replace(random_case(2, rows=5000, vocab_size=900, model=model), start=20, stop=4500)
-        options = {key: case.options[key] for key in ("model", "negative", "seed")}
-        stream = (case.tokens_N, case.left_N, case.right_N, case.start, case.stop, case.noise_table)
-        found, expected = np.zeros((2, 900), np.uint8), np.zeros((2, 900), np.uint8)
-        load_kernels("cupy").mark_touched(found[0], found[1], *stream, **options)
-        numpy_kernels.mark_touched(expected[0], expected[1], *stream, **options)
-        np.testing.assert_array_equal(found, expected)
-
-
 def test_bad_input_is_named() -> None:
     case = random_case(1)
-    case.tokens_N[60] = 40
+    case.targets.tokens_N[60] = 40
     with pytest.raises(ValueError, match=r"position 60: expected a word id 0 … 39, found 40"):
         train(Sequential(), case)
-    poisoned = dataclasses.replace(random_case(1), noise_table=always([3, 40]))
-    with pytest.raises(ValueError, match=r"noise_table: expected word ids 0 … 39, drew 40"):
+    poisoned = random_case(1).but(table_T=always([3, 40]))
+    with pytest.raises(ValueError, match=r"noise.table_T: expected word ids 0 … 39, drew 40"):
         train(Sequential(), poisoned)
 
 

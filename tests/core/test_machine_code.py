@@ -54,7 +54,8 @@ def test_machine_code_is_kept_and_made_anew_when_a_file_it_was_built_from_change
 def test_one_machine_code_serves_streams_that_can_and_that_cannot_be_written(model: str) -> None:
     case = random_case(1, model=model)
     of_writable = train(numba_kernels, case)
-    for array in (case.tokens_N, case.left_N, case.right_N, case.noise_table, case.options["rates_V"]):
+    targets, noise = case.targets, case.noise
+    for array in (targets.tokens_N, targets.left_N, targets.right_N, noise.table_T, noise.rates_V):
         array.flags.writeable = False
     of_read_only = train(numba_kernels, case)
     for matrix in (0, 1):

@@ -8,6 +8,7 @@ import pytest
 
 from tests.core.gradient_check import assert_gradient
 from w2v_core import reference
+from w2v_core.contract import Noise, Slice, Update
 from w2v_core.sampler import random_bits
 from w2v_core.textbook.contexts import PADDING, expand_rows
 from w2v_core.textbook.layers import ContextMean, Embedding, MatMul, SoftmaxWithLoss
@@ -100,9 +101,9 @@ def test_a_step_of_layered_cbow_is_the_reference_step_of_each_example_added_up(p
     for position, noise_K in zip(positions, noise_BK, strict=True):
         moved = [param.copy() for param in start]
         example_loss, examples = reference.train_slice(
-            *moved, TOKENS, LEFT, RIGHT, position, position + 1, table_that_draws(noise_K, seed=1),
-            model="cbow", gradient="exact", negative=len(noise_K), alpha_start=alpha, alpha_end=alpha, seed=1,
-            rates_V=np.ones(len(start[0]), np.float32),
+            moved[0], moved[1], Slice(TOKENS, LEFT, RIGHT, position, position + 1),
+            Noise(table_that_draws(noise_K, seed=1), np.ones(len(start[0]), np.float32)),
+            Update("cbow", "exact", len(noise_K), (alpha, alpha), seed=1),
         )  # fmt: skip
         assert examples == 1
         losses.append(example_loss)

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from w2v_core import reference
+from w2v_core.contract import Gradient, Model, Noise, Slice, Update
 
 V, D = 5, 3
 ALPHA = 1e-3
 STEP = 1e-5
 RATES_V = np.array([0.5, 1.0, 2.0, 0.25, 3.0], np.float32)
-
-
-Model = Literal["cbow", "skipgram"]
-Gradient = Literal["word2vec", "exact"]
 
 
 Columns = tuple[NDArray[np.int32], NDArray[np.uint8], NDArray[np.uint8]]
@@ -56,9 +52,8 @@ def test_exact_updates_are_minus_the_rate_times_the_two_sided_finite_difference_
 
     def run(a: NDArray[np.float64], b: NDArray[np.float64], alpha: float) -> float:
         loss, _ = reference.train_slice(
-            a, b, tokens_N, left_N, right_N, 0, len(tokens_N), table,
-            model=model, gradient="exact", negative=3, alpha_start=alpha, alpha_end=alpha, seed=11,
-            rates_V=RATES_V,
+            a, b, Slice(tokens_N, left_N, right_N, 0, len(tokens_N)), Noise(table, RATES_V),
+            Update(model, "exact", 3, (alpha, alpha), 11),
         )  # fmt: skip
         return loss
 
@@ -85,8 +80,8 @@ def test_word2vec_gradient_moves_each_context_row_by_n_times_the_exact_one() -> 
     for gradient in gradients:
         w_in, w_out = start.copy()
         reference.train_slice(
-            w_in, w_out, tokens_N, left_N, right_N, 0, 5, np.array([4, 0], np.int32),
-            model="cbow", gradient=gradient, negative=2, alpha_start=0.1, alpha_end=0.1, seed=1, rates_V=RATES_V,
+            w_in, w_out, Slice(tokens_N, left_N, right_N, 0, 5), Noise(np.array([4, 0], np.int32), RATES_V),
+            Update("cbow", gradient, 2, (0.1, 0.1), 1),
         )  # fmt: skip
         changes[gradient] = (w_in - start[0], w_out - start[1])
     np.testing.assert_allclose(changes["word2vec"][0], 3 * changes["exact"][0], atol=1e-15)
@@ -100,8 +95,8 @@ def test_targets_without_context_and_empty_slices_train_nothing(model: Model) ->
     before = matrices.copy()
     for stop in (3, 0):
         loss, examples = reference.train_slice(
-            matrices[0], matrices[1], tokens_N, left_N, right_N, 0, stop, np.array([0, 4], np.int32),
-            model=model, gradient="exact", negative=2, alpha_start=0.1, alpha_end=0.1, seed=1, rates_V=RATES_V,
+            matrices[0], matrices[1], Slice(tokens_N, left_N, right_N, 0, stop), Noise(np.array([0, 4], np.int32), RATES_V),
+            Update(model, "exact", 2, (0.1, 0.1), 1),
         )  # fmt: skip
         assert (loss, examples) == (0.0, 0)
     np.testing.assert_array_equal(matrices, before)
@@ -112,9 +107,9 @@ def test_one_cbow_target_by_hand() -> None:
     w_in, w_out = np.array([[9.0], [1.0], [3.0]]), np.array([[0.5], [-0.25], [7.0]])
     tokens_N, left_N, right_N = _stream([1, 0, 2], [0, 1, 0], [0, 1, 0])
     loss, examples = reference.train_slice(
-        w_in, w_out, tokens_N, left_N, right_N, 0, 3, np.array([1, 1], np.int32),
-        model="cbow", gradient="word2vec", negative=1, alpha_start=0.1, alpha_end=0.1, seed=1, rates_V=RATES_V[:3],
-    )  # fmt: skip
+            w_in, w_out, Slice(tokens_N, left_N, right_N, 0, 3), Noise(np.array([1, 1], np.int32), RATES_V[:3]),
+            Update("cbow", "word2vec", 1, (0.1, 0.1), 1),
+        )  # fmt: skip
     target_error = 1 / (1 + math.exp(-1.0)) - 1
     noise_error = 1 / (1 + math.exp(0.5))
     assert examples == 1
@@ -131,15 +126,15 @@ def test_noise_equal_to_the_target_is_skipped_in_loss_and_updates(model: Model) 
     logit = float(w_in[1] @ w_out[2])
     before = w_out.copy()
     loss, _ = reference.train_slice(
-        w_in, w_out, tokens_N, left_N, right_N, 0, 2, np.array([2, 2], np.int32),
-        model=model, gradient="exact", negative=4, alpha_start=0.1, alpha_end=0.1, seed=1, rates_V=RATES_V,
-    )  # fmt: skip
+            w_in, w_out, Slice(tokens_N, left_N, right_N, 0, 2), Noise(np.array([2, 2], np.int32), RATES_V),
+            Update(model, "exact", 4, (0.1, 0.1), 1),
+        )  # fmt: skip
     assert loss == pytest.approx(math.log1p(math.exp(-logit)))
     np.testing.assert_array_equal(np.flatnonzero((w_out != before).any(1)), [2])
 
 
 def test_alpha_falls_linearly_from_block_to_block() -> None:
-    alphas = [reference.block_alpha(first, 10, 10 + 512, 0.08, 0.04) for first in range(10, 522, 128)]
+    alphas = [reference.block_alpha(first, 10, 10 + 512, (0.08, 0.04)) for first in range(10, 522, 128)]
     np.testing.assert_allclose(alphas, [0.08, 0.07, 0.06, 0.05])
 
 

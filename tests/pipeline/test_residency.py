@@ -45,17 +45,15 @@ class Apart:
         self.fetched += array.nbytes * (array.dtype == np.float32 and array.ndim == 2)
         return np.array(array, subok=False)
 
-    def train_slice(self, w_in_VD: Any, w_out_VD: Any, *arguments: Any, **options: Any) -> Any:
+    def train_slice(self, w_in_VD: Any, w_out_VD: Any, *arguments: Any) -> Any:
         assert isinstance(w_in_VD, CpuArray)
         assert isinstance(w_out_VD, CpuArray)
         self.slices += 1
-        return numpy_kernels.train_slice(w_in_VD.view(np.ndarray), w_out_VD.view(np.ndarray), *arguments, **options)
+        return numpy_kernels.train_slice(w_in_VD.view(np.ndarray), w_out_VD.view(np.ndarray), *arguments)
 
     def merge_rows(self, base: Any, copies: Any, method: Any) -> None:
         assert len({isinstance(array, CpuArray) for array in (base, *copies)}) == 1, "host and device arrays are mixed"
         numpy_kernels.merge_rows(base.view(np.ndarray), [copy.view(np.ndarray) for copy in copies], method)
-
-    mark_touched = staticmethod(numpy_kernels.mark_touched)
 
 
 @pytest.mark.parametrize("lane_count", [1, 3])

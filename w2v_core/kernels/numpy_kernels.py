@@ -11,74 +11,64 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from w2v_core.kernels import (
-    ROW_FLOATS,
-    FloatRows,
-    Gradient,
-    Merge,
-    Model,
-    SliceResult,
-    check_slice,
-    check_stream,
-    raise_bad_noise,
-)
-from w2v_core.reference import BLOCK, GROUP, GROUPS, SLOTS, block_alpha
+from w2v_core.contract import FloatRows, Merge, Noise, Slice, SliceResult, Update
+from w2v_core.kernels.checks import check_merge, check_slice, check_stream, raise_bad_noise
+from w2v_core.reference import BLOCK, GROUPS, SLOTS, block_alpha
 from w2v_core.sampler import mix64
 
 name = "numpy"
 
 
-def train_slice(
-    w_in_VD: FloatRows, w_out_VD: FloatRows,
-    tokens_N: NDArray[np.int32], left_N: NDArray[np.uint8], right_N: NDArray[np.uint8],
-    start: int, stop: int, noise_table: NDArray[np.uint64], *,
-    model: Model, gradient: Gradient, negative: int, alpha_start: float, alpha_end: float, seed: int,
-    rates_V: NDArray[np.float32],
-) -> SliceResult:  # fmt: skip
+def train_slice(w_in_VD: FloatRows, w_out_VD: FloatRows, targets: Slice, noise: Noise, update: Update) -> SliceResult:
     """See `Kernels.train_slice`. Warnings about overflow and NaN are silenced: a loss that is not finite tells them."""
-    check_slice(
-        w_in_VD, w_out_VD, tokens_N, left_N, right_N, start, stop, noise_table,
-        model=model, gradient=gradient, negative=negative, alpha_start=alpha_start, alpha_end=alpha_end,
-        rates_V=rates_V,
-    )  # fmt: skip
-    check_stream(tokens_N, left_N, right_N, start, stop, len(w_in_VD))
+    check_slice(w_in_VD, w_out_VD, targets, noise, update)
+    check_stream(targets, len(w_in_VD))
+    train_block = _train_cbow_block if update.model == "cbow" else _train_skipgram_block
     loss, examples = 0.0, 0
     with np.errstate(all="ignore"):
-        for block, first in enumerate(range(start, stop, BLOCK)):
-            alpha = np.float32(block_alpha(first, start, stop, alpha_start, alpha_end))
-            last = min(first + BLOCK, stop)
-            if model == "cbow":
-                noise = draw_noise(noise_table, seed, block * GROUPS * negative + np.arange(GROUPS * negative), len(w_in_VD))
-                block_loss, block_examples = _train_cbow_block(
-                    w_in_VD, w_out_VD, tokens_N, left_N, right_N, first, last, noise.reshape(GROUPS, negative), gradient, alpha,
-                    rates_V,
-                )  # fmt: skip
-                loss, examples = loss + block_loss, examples + block_examples
-                continue
-            for group in range(GROUPS):
-                members = np.arange(first + group, last, GROUPS)
-                width = left_N[members].astype(np.int64) + right_N[members]
-                for slot in range(int(width.max(initial=0))):
-                    targets = members[slot < width]
-                    before = left_N[targets]
-                    context = tokens_N[targets - before + slot + (slot >= before)]
-                    draw = ((block * GROUPS + group) * SLOTS + slot) * negative
-                    noise = draw_noise(noise_table, seed, draw + np.arange(negative), len(w_in_VD))
-                    slot_loss, step_UD = _train_group(w_out_VD, tokens_N[targets], w_in_VD[context], noise, alpha, rates_V)
-                    add_rows(w_in_VD, context, rates_V[context, None] * step_UD)
-                    loss, examples = loss + slot_loss, examples + len(targets)
+        for block in range(-(-(targets.stop - targets.start) // BLOCK)):
+            block_loss, block_examples = train_block(w_in_VD, w_out_VD, targets, noise, update, block)
+            loss, examples = loss + block_loss, examples + block_examples
     return SliceResult(loss, examples)
 
 
+def _block_of(targets: Slice, update: Update, block: int) -> tuple[int, int, np.float32]:
+    """(first, last, α) of a block: its targets are first … last − 1."""
+    first = targets.start + block * BLOCK
+    return first, min(first + BLOCK, targets.stop), np.float32(block_alpha(first, targets.start, targets.stop, update.alphas))
+
+
+def _train_skipgram_block(
+    w_in_VD: FloatRows, w_out_VD: FloatRows, targets: Slice, noise: Noise, update: Update, block: int
+) -> tuple[float, int]:
+    """(loss, examples) of a block."""
+    first, last, alpha = _block_of(targets, update, block)
+    tokens_N, rates_V, negative = targets.tokens_N, noise.rates_V, update.negative
+    loss, examples = 0.0, 0
+    for group in range(GROUPS):
+        members = np.arange(first + group, last, GROUPS)
+        width = targets.left_N[members].astype(np.int64) + targets.right_N[members]
+        for slot in range(int(width.max(initial=0))):
+            present = members[slot < width]
+            before = targets.left_N[present]
+            context = tokens_N[present - before + slot + (slot >= before)]
+            draw = ((block * GROUPS + group) * SLOTS + slot) * negative
+            noise_K = draw_noise(noise.table_T, update.seed, draw + np.arange(negative), len(w_in_VD))
+            slot_loss, step_UD = _train_group(w_out_VD, tokens_N[present], w_in_VD[context], noise_K, alpha, rates_V)
+            add_rows(w_in_VD, context, rates_V[context, None] * step_UD)
+            loss, examples = loss + slot_loss, examples + len(present)
+    return loss, examples
+
+
 def _train_cbow_block(
-    w_in_VD: FloatRows, w_out_VD: FloatRows,
-    tokens_N: NDArray[np.int32], left_N: NDArray[np.uint8], right_N: NDArray[np.uint8],
-    first: int, last: int, noise_GK: NDArray[np.int32], gradient: Gradient, alpha: np.float32,
-    rates_V: NDArray[np.float32],
-) -> tuple[float, int]:  # fmt: skip
-    """(loss, examples) of the targets [first, last). Windows by prefix sums: two row operations a target at any width."""
-    targets = np.arange(first, last)
-    begin_B, end_B = targets - left_N[first:last], targets + right_N[first:last] + 1
+    w_in_VD: FloatRows, w_out_VD: FloatRows, targets: Slice, noise: Noise, update: Update, block: int
+) -> tuple[float, int]:
+    """(loss, examples) of a block. Windows by prefix sums: two row operations a target at any width."""
+    first, last, alpha = _block_of(targets, update, block)
+    tokens_N, rates_V, draws = targets.tokens_N, noise.rates_V, GROUPS * update.negative
+    noise_GK = draw_noise(noise.table_T, update.seed, block * draws + np.arange(draws), len(w_in_VD)).reshape(GROUPS, -1)
+    positions = np.arange(first, last)
+    begin_B, end_B = positions - targets.left_N[first:last], positions + targets.right_N[first:last] + 1
     halo, halo_end = int(begin_B.min()), int(end_B.max())
     rows_RD = w_in_VD[tokens_N[halo:halo_end]]
     # Summed in float64: float32 would do, but costs the same here and rounds less than any other kernel.
@@ -86,7 +76,7 @@ def _train_cbow_block(
     np.cumsum(rows_RD, axis=0, dtype=np.float64, out=prefix_RD[1:])
     width_B = end_B - begin_B - 1
     inverse_B = (1.0 / np.maximum(width_B, 1)).astype(np.float32)
-    sums_BD = (prefix_RD[end_B - halo] - prefix_RD[begin_B - halo]).astype(np.float32) - rows_RD[targets - halo]
+    sums_BD = (prefix_RD[end_B - halo] - prefix_RD[begin_B - halo]).astype(np.float32) - rows_RD[positions - halo]
     hidden_BD = sums_BD * inverse_B[:, None]
     step_BD = np.zeros_like(hidden_BD)
     loss = 0.0
@@ -97,13 +87,13 @@ def _train_cbow_block(
             words = tokens_N[first + members]
             group_loss, step_BD[members] = _train_group(w_out_VD, words, hidden_BD[members], noise_GK[group], alpha, rates_V)
             loss += group_loss
-    if gradient == "exact":
+    if update.gradient == "exact":
         step_BD *= inverse_B[:, None]
     change_RD = np.zeros_like(prefix_RD)
     add_rows(change_RD, begin_B - halo, step_BD)
     add_rows(change_RD, end_B - halo, -step_BD)
     moved_RD = np.cumsum(change_RD, axis=0)[:-1].astype(np.float32)
-    moved_RD[targets - halo] -= step_BD
+    moved_RD[positions - halo] -= step_BD
     ids_R = tokens_N[halo:halo_end]
     add_rows(w_in_VD, ids_R, rates_V[ids_R, None] * moved_RD)
     return loss, int(np.count_nonzero(width_B))
@@ -203,21 +193,6 @@ def _adasum(left_RD: FloatRows, right_RD: FloatRows) -> FloatRows:
     return merged
 
 
-def check_merge(base_RD: FloatRows, lanes: Sequence[FloatRows], method: str) -> None:
-    """Raises if the arrays differ in shape or dtype, are not C-contiguous, or the method is unknown."""
-    if method not in ("adasum", "mean"):
-        raise ValueError(f"expected merge method adasum or mean, found {method!r}")
-    if not lanes:
-        raise ValueError("merge_rows needs at least one lane, found none")
-    for label, array in [("base_RD", base_RD), *((f"lane {index}", lane) for index, lane in enumerate(lanes))]:
-        shaped = array.ndim == 2 and array.shape == base_RD.shape and array.shape[1] % ROW_FLOATS == 0
-        if array.dtype != np.float32 or not shaped or not array.flags.c_contiguous:
-            raise TypeError(
-                f"{label}: expected C-contiguous float32 rows of shape {base_RD.shape}, a multiple of {ROW_FLOATS} wide, "
-                f"found {array.dtype} {array.shape}, contiguous: {array.flags.c_contiguous}"
-            )
-
-
 def to_device(array: Any) -> Any:
     """See `Kernels.to_device`."""
     return array
@@ -227,27 +202,3 @@ def to_host(array: Any) -> NDArray[Any]:
     """See `Kernels.to_host`."""
     host: NDArray[Any] = array
     return host
-
-
-def mark_touched(
-    marks_in_V: NDArray[np.uint8], marks_out_V: NDArray[np.uint8],
-    tokens_N: NDArray[np.int32], left_N: NDArray[np.uint8], right_N: NDArray[np.uint8],
-    start: int, stop: int, noise_table: NDArray[np.uint64], *, model: Model, negative: int, seed: int,
-) -> None:  # fmt: skip
-    """See `Kernels.mark_touched`. One array operation for all draws of the slice, so the kernels need not keep marks."""
-    vocab_size = len(marks_in_V)
-    first, last = check_stream(tokens_N, left_N, right_N, start, stop, vocab_size)
-    marks_in_V[tokens_N[first:last]] = 1
-    width = left_N[start:stop].astype(np.int64) + right_N[start:stop]
-    marks_out_V[tokens_N[start:stop][width > 0]] = 1
-    padded = np.zeros(-(-len(width) // BLOCK) * BLOCK, np.int64)
-    padded[: len(width)] = width
-    # The widest target of a group decides how many slots of noise it draws; groups count through all blocks.
-    slots = padded.reshape(-1, GROUP, GROUPS).max(1).ravel()
-    most = SLOTS
-    if model == "cbow":
-        slots, most = np.minimum(slots, 1), 1
-    draws = slots * negative
-    groups = np.repeat(np.arange(len(slots)), draws)
-    within = np.arange(len(groups)) - np.repeat(np.cumsum(draws) - draws, draws)
-    marks_out_V[draw_noise(noise_table, seed, groups * (most * negative) + within, vocab_size)] = 1

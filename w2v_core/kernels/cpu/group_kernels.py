@@ -138,7 +138,7 @@ class Examples(NamedTuple):
     rates: int
 
 
-class Noise(NamedTuple):
+class NoiseRows(NamedTuple):
     """The K noise words of a group: addresses of int32 words, of the addresses of their W_out rows and of float32 rates."""
 
     words: int
@@ -148,7 +148,7 @@ class Noise(NamedTuple):
 
 @njit(nogil=True)
 def train_group(
-    group: GroupMemory, examples: Examples, hidden: int, stride: int, gradients: int, noise_of: Noise, ahead: int,
+    group: GroupMemory, examples: Examples, hidden: int, stride: int, gradients: int, noise_of: NoiseRows, ahead: int,
     negative: int, row_bytes: int,
 ) -> None:  # fmt: skip
     """Trains W_out and leaves −α·gradient of the hidden rows in `gradients`; both kinds of row are `stride` bytes apart.

@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from w2v_core.kernels import FloatRows, Merge, numpy_kernels
+from w2v_core.contract import FloatRows, Merge
+from w2v_core.kernels.checks import check_merge
 from w2v_core.kernels.cpu import row_operations as op
 from w2v_core.kernels.cpu.machine_code import compiled
 
 
 def merge_rows(base_RD: FloatRows, lanes: Sequence[FloatRows], method: Merge) -> None:
     """See `Kernels.merge_rows`. Releases the GIL."""
-    numpy_kernels.check_merge(base_RD, lanes, method)
+    check_merge(base_RD, lanes, method)
     addresses_L = np.array([lane.ctypes.data for lane in lanes], np.int64)
     _merge(base_RD, addresses_L, method == "adasum")
 

@@ -20,23 +20,15 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from w2v_core.kernels import (
-    FloatRows,
-    Gradient,
-    Model,
-    SliceResult,
-    check_slice,
-    numpy_kernels,
-    raise_bad_noise,
-    raise_bad_span,
-    raise_bad_word,
-)
+from w2v_core.contract import FloatRows, Noise, Slice, SliceResult, Update
+from w2v_core.kernels import numpy_kernels
+from w2v_core.kernels.checks import check_slice, raise_bad_noise, raise_bad_span, raise_bad_word
 from w2v_core.kernels.cpu import context_operations as context
 from w2v_core.kernels.cpu import row_operations as op
 from w2v_core.kernels.cpu.group_kernels import (
     NO_BAD_NOISE,
     Examples,
-    Noise,
+    NoiseRows,
     address_of,
     group_memory_of,
     look_up,
@@ -51,39 +43,31 @@ from w2v_core.kernels.cpu.merge_kernels import merge_rows
 from w2v_core.reference import BLOCK, GROUP, GROUPS, SLOTS
 
 name = "numba"
-mark_touched = numpy_kernels.mark_touched
 to_device, to_host = numpy_kernels.to_device, numpy_kernels.to_host
-__all__ = ["mark_touched", "merge_rows", "name", "to_device", "to_host", "train_slice"]
+__all__ = ["merge_rows", "name", "to_device", "to_host", "train_slice"]
 
 
-def train_slice(
-    w_in_VD: FloatRows, w_out_VD: FloatRows,
-    tokens_N: NDArray[np.int32], left_N: NDArray[np.uint8], right_N: NDArray[np.uint8],
-    start: int, stop: int, noise_table: NDArray[np.uint64], *,
-    model: Model, gradient: Gradient, negative: int, alpha_start: float, alpha_end: float, seed: int,
-    rates_V: NDArray[np.float32],
-) -> SliceResult:  # fmt: skip
+def train_slice(w_in_VD: FloatRows, w_out_VD: FloatRows, targets: Slice, noise: Noise, update: Update) -> SliceResult:
     """See `Kernels.train_slice`. Releases the GIL; the first call of a model compiles or loads from Numba's cache."""
-    check_slice(
-        w_in_VD, w_out_VD, tokens_N, left_N, right_N, start, stop, noise_table,
-        model=model, gradient=gradient, negative=negative, alpha_start=alpha_start, alpha_end=alpha_end,
-        rates_V=rates_V,
-    )  # fmt: skip
-    tokens_N, left_N, right_N = _read_only(tokens_N), _read_only(left_N), _read_only(right_N)
-    span = _span_of(tokens_N, left_N, right_N, start, stop)
+    check_slice(w_in_VD, w_out_VD, targets, noise, update)
+    start, stop, vocab_size = targets.start, targets.stop, len(w_in_VD)
+    stream = _read_only(targets.tokens_N), _read_only(targets.left_N), _read_only(targets.right_N)
+    span = _span_of(*stream, start, stop)
     if span.bad_target >= 0:
-        raise_bad_span(tokens_N, left_N, right_N, span.bad_target)
-    bad_word = _first_bad(tokens_N, span.first, span.last, len(w_in_VD))
+        raise_bad_span(targets, span.bad_target)
+    bad_word = _first_bad(stream[0], span.first, span.last, vocab_size)
     if bad_word >= 0:
-        raise_bad_word(tokens_N, bad_word, len(w_in_VD))
-    arrays = (w_in_VD, w_out_VD, tokens_N, left_N, right_N, _read_only(noise_table), _read_only(rates_V))
-    alphas, stream = (alpha_start, alpha_end), np.uint64(seed & (1 << 64) - 1)
-    if model == "cbow":
-        loss_sum, examples, bad_noise = _train_cbow(*arrays, start, stop, span, gradient == "exact", negative, alphas, stream)
+        raise_bad_word(targets, bad_word, vocab_size)
+    arrays = (w_in_VD, w_out_VD, *stream, _read_only(noise.table_T), _read_only(noise.rates_V))
+    seed = np.uint64(update.seed & (1 << 64) - 1)
+    if update.model == "cbow":
+        exact = update.gradient == "exact"
+        found = _train_cbow(*arrays, start, stop, span, exact, update.negative, update.alphas, seed)
     else:
-        loss_sum, examples, bad_noise = _train_skipgram(*arrays, start, stop, negative, alphas, stream)
+        found = _train_skipgram(*arrays, start, stop, update.negative, update.alphas, seed)
+    loss_sum, examples, bad_noise = found
     if bad_noise != NO_BAD_NOISE:
-        raise_bad_noise(bad_noise, len(w_in_VD))
+        raise_bad_noise(bad_noise, vocab_size)
     return SliceResult(loss_sum, examples)
 
 
@@ -235,7 +219,7 @@ def _train_cbow(
                     inverses if exact else address_of(ones), address_of(rates_B) + 4 * of_group,
                 ),
                 hidden_B[group], stride, gradients_B[group],
-                Noise(
+                NoiseRows(
                     address_of(noise_words) + 4 * group * negative, address_of(noise) + 8 * group * negative,
                     address_of(noise_rates) + 4 * group * negative,
                 ),
@@ -372,7 +356,7 @@ def _train_skipgram(
                 train_group(
                     memory,
                     Examples(address_of(words), address_of(targets), address_of(ones), address_of(ones), address_of(rates)),
-                    hidden, row_bytes, gradients, Noise(address_of(noise_words), address_of(noise), address_of(noise_rates)),
+                    hidden, row_bytes, gradients, NoiseRows(address_of(noise_words), address_of(noise), address_of(noise_rates)),
                     address_of(noise), negative, row_bytes,
                 )  # fmt: skip
                 for u in range(GROUP):

@@ -1,11 +1,12 @@
 """The kernels on an NVIDIA GPU, through CuPy: the source in cuda/ compiled for the vector size and number of noise words in use.
 
-    w_in, w_out, table = (to_device(array) for array in (w_in_VD, w_out_VD, noise_table))
-    train_slice(w_in, w_out, stream.tokens_N, stream.left_N, stream.right_N, 0, n, table, …)      # stream may stay on the host
+    w_in, w_out, table = (to_device(array) for array in (w_in_VD, w_out_VD, table_T))
+    train_slice(w_in, w_out, Slice(tokens_N, left_N, right_N, 0, n), Noise(table, rates_V), update)
     w_in_VD = to_host(w_in)
 
-Keep parameters and noise table on the device between calls. NumPy parameters are accepted and copied in and out each call:
-right, but slow (two matrices of 100,000 × 128 are 100 MB each way, ten times the training of 100,000 tokens).
+Keep parameters and noise table on the device between calls; the stream may stay on the host. NumPy parameters are accepted
+and copied in and out each call: right, but slow (two matrices of 100,000 × 128 are 100 MB each way, ten times the training of
+100,000 tokens).
 The stream is 6 bytes a target, 0.6 GB/s at 100 M targets a second: 1 to 3 % of what PCIe carries, so it is copied on the
 same stream and not overlapped. One lane a device: a second one would only share the same multiprocessors.
 
@@ -24,7 +25,7 @@ import cupy
 import numpy as np
 from numpy.typing import NDArray
 
-from w2v_core.kernels import Gradient, Merge, Model, SliceResult
+from w2v_core.contract import FloatRows, Merge, Noise, Slice, SliceResult, Update
 from w2v_core.kernels.cuda import slices
 from w2v_core.kernels.cuda.slices import Array, Mode
 
@@ -35,44 +36,28 @@ COMPILE_OPTIONS = ("-std=c++17",)
 
 
 def train_slice(
-    w_in_VD: Array, w_out_VD: Array, tokens_N: Array, left_N: Array, right_N: Array, start: int, stop: int, noise_table: Array, *,
-    model: Model, gradient: Gradient, negative: int, alpha_start: float, alpha_end: float, seed: int,
-    rates_V: Array, mode: Mode = "concurrent", thread_blocks: int | None = None,
+    w_in_VD: FloatRows, w_out_VD: FloatRows, targets: Slice, noise: Noise, update: Update, *,
+    mode: Mode = "concurrent", thread_blocks: int | None = None,
 ) -> SliceResult:  # fmt: skip
     """See `Kernels.train_slice`. Every array may be NumPy's or CuPy's; waits for the device.
 
     `thread_blocks`: blocks of 128 targets in flight (default `slices.default_thread_blocks`: 4 to 16 by length).
     Raises RuntimeError without a usable device.
     """
-    return slices.train_slice(
-        current_device(), w_in_VD, w_out_VD, tokens_N, left_N, right_N, start, stop, noise_table,
-        model=model, gradient=gradient, negative=negative, alpha_start=alpha_start, alpha_end=alpha_end, seed=seed,
-        rates_V=rates_V, mode=mode, thread_blocks=thread_blocks,
-    )  # fmt: skip
+    return slices.train_slice(current_device(), w_in_VD, w_out_VD, targets, noise, update, mode=mode, thread_blocks=thread_blocks)
 
 
-def merge_rows(base_RD: Array, lanes: Sequence[Array], method: Merge) -> None:
+def merge_rows(base_RD: FloatRows, lanes: Sequence[FloatRows], method: Merge) -> None:
     """See `Kernels.merge_rows`; the same bits every time, within rounding of the CPU backends."""
     slices.merge_rows(current_device(), base_RD, lanes, method)
 
 
-def mark_touched(
-    marks_in_V: Array, marks_out_V: Array, tokens_N: Array, left_N: Array, right_N: Array,
-    start: int, stop: int, noise_table: Array, *, model: Model, negative: int, seed: int,
-) -> None:  # fmt: skip
-    """See `Kernels.mark_touched`; the same marks as the CPU backends set."""
-    slices.mark_touched(
-        current_device(), marks_in_V, marks_out_V, tokens_N, left_N, right_N, start, stop, noise_table,
-        model=model, negative=negative, seed=seed,
-    )  # fmt: skip
-
-
-def to_device(array: Array) -> Any:
+def to_device(array: Any) -> Any:
     """The array in the memory of CuPy's current device, C-contiguous; itself if it is there already."""
     return current_device().to_device(array)
 
 
-def to_host(array: Array) -> NDArray[Any]:
+def to_host(array: Any) -> NDArray[Any]:
     """The array as NumPy's, after the work that writes it; a NumPy array is returned as it is."""
     return array if isinstance(array, np.ndarray) else current_device().to_host(array)
 

@@ -14,22 +14,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from w2v_core.kernels import (
-    Gradient,
-    Merge,
-    Model,
-    SliceResult,
-    check_slice,
-    raise_bad_noise,
-    raise_bad_span,
-    raise_bad_word,
-)
-from w2v_core.kernels.numpy_kernels import check_merge
+from w2v_core.contract import Merge, Noise, Slice, SliceResult, Update
+from w2v_core.kernels.checks import check_merge, check_slice, raise_bad_noise, raise_bad_span, raise_bad_word
 from w2v_core.reference import BLOCK, GROUP
 
 Mode = Literal["concurrent", "sequential"]
@@ -38,7 +29,7 @@ Array = Any
 
 SOURCES = ("device.cu", "groups.cu", "cbow.cu", "skipgram.cu", "stream.cu", "merge.cu")
 """Files of cuda/: one source in this order, because none includes another."""
-KERNELS = ("train_cbow", "train_skipgram", "check_spans", "check_words", "mark_drawn", "mark_read", "merge_rows")
+KERNELS = ("train_cbow", "train_skipgram", "check_spans", "check_words", "merge_rows")
 WARP = 32
 THREADS = 512
 """16 warps, one for each group of a block: the shortest time from reading a block's rows to writing them."""
@@ -96,52 +87,42 @@ def source() -> str:
 
 
 def train_slice(
-    device: Device, w_in_VD: Array, w_out_VD: Array, tokens_N: Array, left_N: Array, right_N: Array,
-    start: int, stop: int, noise_table: Array, *,
-    model: Model, gradient: Gradient, negative: int, alpha_start: float, alpha_end: float, seed: int,
-    rates_V: Array, mode: Mode = "concurrent", thread_blocks: int | None = None,
+    device: Device, w_in_VD: Array, w_out_VD: Array, targets: Slice, noise: Noise, update: Update, *,
+    mode: Mode = "concurrent", thread_blocks: int | None = None,
 ) -> SliceResult:  # fmt: skip
     """`Kernels.train_slice` on a device; arrays in host memory are copied there, and the parameters back.
 
     Raises as the contract says, and ValueError for more noise words than shared memory holds, an unknown mode or fewer
     than one thread block.
     """
-    arrays = (w_in_VD, w_out_VD, tokens_N, left_N, right_N, noise_table, rates_V)
-    w_in, w_out, tokens, left, right, table, rates = (cast(Any, _Described.of(array)) for array in arrays)
-    check_slice(
-        w_in, w_out, tokens, left, right, start, stop, table,
-        model=model, gradient=gradient, negative=negative, alpha_start=alpha_start, alpha_end=alpha_end,
-        rates_V=rates,
-    )  # fmt: skip
+    check_slice(_described(w_in_VD), _described(w_out_VD), *_described_records(targets, noise), update)
     _check_mode(mode, thread_blocks)
     vocab_size, row_floats = w_in_VD.shape
-    if start == stop:
+    if targets.start == targets.stop:
         return SliceResult(0.0, 0)
-    stream = _Stream.of(device, tokens_N, left_N, right_N, start, stop)
+    stream = _Stream.of(device, targets)
     parameters = [_aligned(device, name, matrix) for name, matrix in (("w_in_VD", w_in_VD), ("w_out_VD", w_out_VD))]
-    build = (row_floats, negative)
-    report = _checked_report(device, build, stream, vocab_size, (tokens_N, left_N, right_N))
+    build = (row_floats, update.negative)
+    report = _checked_report(device, build, stream, vocab_size, targets)
     found = device.to_host(report).view(REPORT)[0]
-    in_slice = math.ceil((stop - start) / BLOCK)
+    in_slice = math.ceil((targets.stop - targets.start) / BLOCK)
     blocks = 1 if mode == "sequential" else min(thread_blocks or default_thread_blocks(in_slice), in_slice)
     losses, examples = (device.to_device(np.zeros(blocks * THREADS // WARP, dtype)) for dtype in (np.float64, np.int64))
     common = [
         *parameters, stream.tokens, stream.left, stream.right, np.int64(stream.start), np.int64(stream.stop),
-        *_noise(device, noise_table), rates_V if device.owns(rates_V) else device.to_device(rates_V),
-        *_vocabulary(vocab_size, seed), report, np.float64(alpha_start), np.float64(alpha_end),
+        _on_device(device, noise.table_T), np.int64(len(noise.table_T)), _on_device(device, noise.rates_V),
+        np.int32(vocab_size), np.uint64(update.seed & _NOWHERE), report, *map(np.float64, update.alphas),
     ]  # fmt: skip
     sequential = np.int32(mode == "sequential")
-    if model == "cbow":
+    if update.model == "cbow":
         most_rows = BLOCK + int(found["reach_left"]) + int(found["reach_right"])
-        layout = shared_layout(device.shared_bytes, row_floats, negative, most_rows)
+        layout = shared_layout(device.shared_bytes, row_floats, update.negative, most_rows)
         workspace = device.empty((blocks * layout.workspace_floats + 4,), np.float32)
-        arguments = [
-            *common, np.int32(gradient == "exact"), sequential, np.int32(most_rows), workspace, np.int32(layout.rows_in_shared),
-            losses, examples,
-        ]  # fmt: skip
+        exact, in_shared = np.int32(update.gradient == "exact"), np.int32(layout.rows_in_shared)
+        arguments = [*common, exact, sequential, np.int32(most_rows), workspace, in_shared, losses, examples]
         device.launch("train_cbow", build, blocks, THREADS, layout.shared_bytes, arguments)
     else:
-        shared_bytes = shared_layout(device.shared_bytes, 8, negative, 0).group_bytes
+        shared_bytes = shared_layout(device.shared_bytes, 8, update.negative, 0).group_bytes
         device.launch("train_skipgram", build, blocks, THREADS, shared_bytes, [*common, sequential, losses, examples])
     result = SliceResult(float(device.to_host(losses).sum()), int(device.to_host(examples).sum()))
     # Reading the totals waited for the kernel.
@@ -158,7 +139,7 @@ def merge_rows(device: Device, base_RD: Array, lanes: Sequence[Array], method: M
     if not base_RD.size:
         return
     arrays = [base_RD, *lanes]
-    copies = [array if device.owns(array) else device.to_device(array) for array in arrays]
+    copies = [_on_device(device, array) for array in arrays]
     addresses = device.to_device(np.array([device.address(copy) for copy in copies[1:]], np.uint64))
     rows, row_floats = base_RD.shape
     arguments = [copies[0], addresses, np.int32(len(lanes)), np.int64(rows), np.int32(row_floats), np.int32(method == "adasum")]
@@ -166,33 +147,6 @@ def merge_rows(device: Device, base_RD: Array, lanes: Sequence[Array], method: M
     for host, merged in zip(arrays, copies, strict=True):
         if not device.owns(host):
             host[...] = device.to_host(merged)
-
-
-def mark_touched(
-    device: Device, marks_in_V: Array, marks_out_V: Array, tokens_N: Array, left_N: Array, right_N: Array,
-    start: int, stop: int, noise_table: Array, *, model: Model, negative: int, seed: int,
-) -> None:  # fmt: skip
-    """`Kernels.mark_touched` on a device; marks in host memory are copied there and back."""
-    if start == stop:
-        return
-    vocab_size = len(marks_in_V)
-    stream = _Stream.of(device, tokens_N, left_N, right_N, start, stop)
-    report = _checked_report(device, ANY_BUILD, stream, vocab_size, (tokens_N, left_N, right_N))
-    found = device.to_host(report).view(REPORT)[0]
-    hosts = (marks_in_V, marks_out_V)
-    marks_in, marks_out = (marks if device.owns(marks) else device.to_device(marks) for marks in hosts)
-    first, last = int(found["first"]), int(found["last"])
-    read = [marks_in, stream.tokens, np.int64(first), np.int64(last)]
-    device.launch("mark_read", ANY_BUILD, _grid(device, last - first), THREADS, 0, read)
-    arguments = [
-        marks_out, stream.tokens, stream.left, stream.right, np.int64(stream.start), np.int64(stream.stop),
-        *_noise(device, noise_table), *_vocabulary(vocab_size, seed), np.int32(model == "skipgram"), np.int32(negative), report,
-    ]  # fmt: skip
-    device.launch("mark_drawn", ANY_BUILD, _grid(device, (stop - start) * WARP // GROUP), THREADS, 0, arguments)
-    _raise_if_bad_noise(device, report, vocab_size)
-    for host, marks in zip(hosts, (marks_in, marks_out), strict=True):
-        if not device.owns(host):
-            host[...] = device.to_host(marks)
 
 
 def default_thread_blocks(blocks: int) -> int:
@@ -243,12 +197,13 @@ class _Stream:
     offset: int
 
     @staticmethod
-    def of(device: Device, tokens_N: Array, left_N: Array, right_N: Array, start: int, stop: int) -> _Stream:
+    def of(device: Device, targets: Slice) -> _Stream:
         # A span has at most 255 rows, so a cut 255 rows outside the slice hides no error: what leaves it leaves the stream.
-        first, last = max(0, start - WIDEST_SPAN), min(len(tokens_N), stop + WIDEST_SPAN)
-        columns = [column[first:last] for column in (tokens_N, left_N, right_N)]
-        tokens, left, right = (column if device.owns(column) else device.to_device(column) for column in columns)
-        return _Stream(tokens, left, right, start - first, stop - first, first)
+        first = max(0, targets.start - WIDEST_SPAN)
+        last = min(len(targets.tokens_N), targets.stop + WIDEST_SPAN)
+        columns = [column[first:last] for column in (targets.tokens_N, targets.left_N, targets.right_N)]
+        tokens, left, right = (_on_device(device, column) for column in columns)
+        return _Stream(tokens, left, right, targets.start - first, targets.stop - first, first)
 
 
 @dataclass(frozen=True)
@@ -261,11 +216,6 @@ class _Described:
     c_contiguous: bool
     writeable: bool
 
-    @staticmethod
-    def of(array: Array) -> _Described:
-        writeable = bool(getattr(array.flags, "writeable", True))
-        return _Described(array.dtype, array.ndim, array.shape, bool(array.flags.c_contiguous), writeable)
-
     @property
     def flags(self) -> _Described:
         return self
@@ -274,7 +224,17 @@ class _Described:
         return self.shape[0]
 
 
-def _checked_report(device: Device, build: tuple[int, int], stream: _Stream, vocab_size: int, whole: tuple[Array, ...]) -> Array:
+def _described(array: Array) -> Any:
+    writeable = bool(getattr(array.flags, "writeable", True))
+    return _Described(array.dtype, array.ndim, array.shape, bool(array.flags.c_contiguous), writeable)
+
+
+def _described_records(targets: Slice, noise: Noise) -> tuple[Slice, Noise]:
+    tokens, left, right = map(_described, (targets.tokens_N, targets.left_N, targets.right_N))
+    return Slice(tokens, left, right, targets.start, targets.stop), Noise(_described(noise.table_T), _described(noise.rates_V))
+
+
+def _checked_report(device: Device, build: tuple[int, int], stream: _Stream, vocab_size: int, targets: Slice) -> Array:
     """The device's report after both checks of the stream; raises ValueError at its first bad span or word id."""
     report = device.to_device(np.array([(_NOWHERE, _NOWHERE, 0, stream.start, stream.stop, 0, 0)], REPORT).view(np.uint8))
     count = stream.stop - stream.start
@@ -283,19 +243,14 @@ def _checked_report(device: Device, build: tuple[int, int], stream: _Stream, voc
     device.launch("check_words", build, _grid(device, count), THREADS, 0, [stream.tokens, np.int32(vocab_size), report])
     found = device.to_host(report).view(REPORT)[0]
     if int(found["bad_span"]) != _NOWHERE:
-        raise_bad_span(whole[0], whole[1], whole[2], int(found["bad_span"]) + stream.offset)
+        raise_bad_span(targets, int(found["bad_span"]) + stream.offset)
     if int(found["bad_word"]) != _NOWHERE:
-        raise_bad_word(whole[0], int(found["bad_word"]) + stream.offset, vocab_size)
+        raise_bad_word(targets, int(found["bad_word"]) + stream.offset, vocab_size)
     return report
 
 
-def _noise(device: Device, noise_table: Array) -> list[Any]:
-    table = noise_table if device.owns(noise_table) else device.to_device(noise_table)
-    return [table, np.int64(len(noise_table))]
-
-
-def _vocabulary(vocab_size: int, seed: int) -> list[Any]:
-    return [np.int32(vocab_size), np.uint64(seed & _NOWHERE)]
+def _on_device(device: Device, array: Array) -> Array:
+    return array if device.owns(array) else device.to_device(array)
 
 
 def _raise_if_bad_noise(device: Device, report: Array, vocab_size: int) -> None:

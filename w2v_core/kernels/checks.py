@@ -1,0 +1,117 @@
+"""Whether a call keeps to the contract, and the errors when it does not: they name the argument, the position and the value."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from w2v_core.contract import FloatRows, Noise, Slice, Update
+from w2v_core.kernels.initial import ROW_FLOATS
+
+
+def check_slice(w_in_VD: FloatRows, w_out_VD: FloatRows, targets: Slice, noise: Noise, update: Update) -> None:
+    """Raises if shapes, dtypes or options break the contract. Word ids and spans are checked by `check_stream`."""
+    named: list[tuple[str, NDArray[Any], type[np.generic], int]] = [
+        ("w_in_VD", w_in_VD, np.float32, 2), ("w_out_VD", w_out_VD, np.float32, 2),
+        ("tokens_N", targets.tokens_N, np.int32, 1), ("left_N", targets.left_N, np.uint8, 1),
+        ("right_N", targets.right_N, np.uint8, 1),
+        ("noise.table_T", noise.table_T, np.uint64, 1), ("noise.rates_V", noise.rates_V, np.float32, 1),
+    ]  # fmt: skip
+    for name, array, dtype, dimensions in named:
+        if array.dtype != dtype or array.ndim != dimensions or not array.flags.c_contiguous:
+            raise TypeError(
+                f"{name}: expected a C-contiguous {np.dtype(dtype)} array of {dimensions} dimensions, "
+                f"found {array.dtype} {array.shape}, contiguous: {array.flags.c_contiguous}"
+            )
+    for name, array in (("w_in_VD", w_in_VD), ("w_out_VD", w_out_VD)):
+        if not array.flags.writeable:
+            raise ValueError(f"{name}: training works in place and needs a writeable array, found a read-only one")
+    if w_in_VD.shape != w_out_VD.shape or w_in_VD.shape[1] % ROW_FLOATS or not w_in_VD.shape[1]:
+        raise ValueError(
+            f"expected two matrices of one shape (V, multiple of {ROW_FLOATS}), found {w_in_VD.shape} and {w_out_VD.shape}: "
+            "make them with allocate_parameters"
+        )
+    _check_targets(targets)
+    _check_noise(noise, len(w_in_VD))
+    _check_update(update)
+
+
+def _check_targets(targets: Slice) -> None:
+    rows = [len(column) for column in (targets.tokens_N, targets.left_N, targets.right_N)]
+    if not rows[0] == rows[1] == rows[2]:
+        raise ValueError(f"expected a stream of equal columns, found {rows[0]}, {rows[1]}, {rows[2]} rows")
+    if not 0 <= targets.start <= targets.stop <= rows[0]:
+        raise ValueError(f"expected 0 <= start <= stop <= {rows[0]}, found start {targets.start}, stop {targets.stop}")
+
+
+def _check_noise(noise: Noise, vocab_size: int) -> None:
+    if not len(noise.table_T):
+        raise ValueError("noise.table_T: expected one cell for each word, found none")
+    if len(noise.rates_V) != vocab_size:
+        raise ValueError(f"noise.rates_V: expected one rate for each of {vocab_size} words, found {len(noise.rates_V)}")
+
+
+def _check_update(update: Update) -> None:
+    if update.model not in ("cbow", "skipgram") or update.gradient not in ("word2vec", "exact"):
+        raise ValueError(
+            "expected model cbow or skipgram and gradient word2vec or exact, "
+            f"found model {update.model!r}, gradient {update.gradient!r}"
+        )
+    if update.negative < 1:
+        raise ValueError(f"expected negative >= 1 noise words, found {update.negative}")
+    if not all(map(np.isfinite, update.alphas)):
+        raise ValueError(f"expected finite learning rates, found alphas {update.alphas[0]} … {update.alphas[1]}")
+
+
+def check_stream(targets: Slice, vocab_size: int) -> None:
+    """Raises ValueError at the first span that leaves the stream, or the first bad word id of the rows that the slice reads."""
+    start, stop = targets.start, targets.stop
+    positions = np.arange(start, stop)
+    first_N, last_N = positions - targets.left_N[start:stop], positions + targets.right_N[start:stop]
+    bad = (first_N < 0) | (last_N >= len(targets.tokens_N))
+    if bad.any():
+        raise_bad_span(targets, start + int(np.argmax(bad)))
+    first, last = (int(first_N.min()), int(last_N.max()) + 1) if stop > start else (start, start)
+    ids = targets.tokens_N[first:last]
+    bad = (ids < 0) | (ids >= vocab_size)
+    if bad.any():
+        raise_bad_word(targets, first + int(np.argmax(bad)), vocab_size)
+
+
+def raise_bad_span(targets: Slice, position: int) -> NoReturn:
+    raise ValueError(
+        f"target at position {position}: its context of {targets.left_N[position]} rows before and {targets.right_N[position]} "
+        f"after leaves the stream of {len(targets.tokens_N)} rows; read the slice with its halo"
+    )
+
+
+def raise_bad_word(targets: Slice, position: int, vocab_size: int) -> NoReturn:
+    raise ValueError(
+        f"position {position}: expected a word id 0 … {vocab_size - 1}, found {targets.tokens_N[position]}; "
+        "the stream and the parameters belong to different vocabularies"
+    )
+
+
+def raise_bad_noise(word_id: int, vocab_size: int) -> NoReturn:
+    raise ValueError(
+        f"noise.table_T: expected word ids 0 … {vocab_size - 1}, drew {word_id}; "
+        "the table and the parameters belong to different vocabularies. The parameters are half trained: load them again"
+    )
+
+
+def check_merge(base_RD: FloatRows, lanes: Sequence[FloatRows], method: str) -> None:
+    """Raises if the arrays differ in shape or dtype, are not C-contiguous, or the method is unknown."""
+    if method not in ("adasum", "mean"):
+        raise ValueError(f"expected merge method adasum or mean, found {method!r}")
+    if not lanes:
+        raise ValueError("merge_rows needs at least one lane, found none")
+    for label, array in [("base_RD", base_RD), *((f"lane {index}", lane) for index, lane in enumerate(lanes))]:
+        shaped = array.ndim == 2 and array.shape == base_RD.shape and array.shape[1] % ROW_FLOATS == 0
+        if array.dtype != np.float32 or not shaped or not array.flags.c_contiguous:
+            raise TypeError(
+                f"{label}: expected C-contiguous float32 rows of shape {base_RD.shape}, a multiple of {ROW_FLOATS} wide, "
+                f"found {array.dtype} {array.shape}, contiguous: {array.flags.c_contiguous}"
+            )

@@ -1,0 +1,51 @@
+"""The parameters of a training: how their rows lie in memory, and the values they begin with."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from w2v_core.contract import FloatRows
+from w2v_core.sampler import mix64
+
+ROW_FLOATS = 8
+"""Rows are whole vectors of 8 float32, one AVX register; 16 would cost 8 % more arithmetic at D = 100 and save no cache line."""
+ALIGNMENT_BYTES = 64
+
+
+def padded_size(vector_size: int) -> int:
+    """Floats from one row to the next: vector_size rounded up to whole vectors."""
+    if vector_size < 1:
+        raise ValueError(f"expected vector_size >= 1, found {vector_size}")
+    return -(-vector_size // ROW_FLOATS) * ROW_FLOATS
+
+
+def allocate_parameters(vocab_size: int, vector_size: int) -> tuple[FloatRows, FloatRows]:
+    """(w_in_VD, w_out_VD), both zero, C-contiguous and aligned to cache lines."""
+    return _aligned_zeros(vocab_size, padded_size(vector_size)), _aligned_zeros(vocab_size, padded_size(vector_size))
+
+
+def initial_parameters(vocab_size: int, vector_size: int, seed: int) -> tuple[FloatRows, FloatRows]:
+    """(w_in_VD, w_out_VD): W_in uniform in [−½, ½)/D, W_out zero, as in word2vec.c.
+
+    Value (v, d) is a function of (seed, v, d, vector_size) alone.
+    """
+    w_in_VD, w_out_VD = allocate_parameters(vocab_size, vector_size)
+    fill_initial(w_in_VD, 0, vector_size, seed)
+    return w_in_VD, w_out_VD
+
+
+def fill_initial(w_in_RD: FloatRows, first_row: int, vector_size: int, seed: int) -> None:
+    """Writes the initial values of rows first_row … of W_in into `w_in_RD`, which is zero (so is W_out's beginning)."""
+    rows_at_once = max(1, (1 << 13) // vector_size)
+    for first in range(0, len(w_in_RD), rows_at_once):
+        rows_RD = w_in_RD[first : first + rows_at_once, :vector_size]
+        begin = (first_row + first) * vector_size
+        counters = np.arange(begin, begin + rows_RD.size, dtype=np.uint64).reshape(rows_RD.shape)
+        uniform = (mix64(seed, counters) >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-24)
+        rows_RD[:] = (uniform - np.float32(0.5)) / np.float32(vector_size)
+
+
+def _aligned_zeros(rows: int, row_floats: int) -> FloatRows:
+    raw = np.zeros(rows * row_floats + ALIGNMENT_BYTES // 4, np.float32)
+    first = -raw.ctypes.data % ALIGNMENT_BYTES // 4
+    return raw[first : first + rows * row_floats].reshape(rows, row_floats)
