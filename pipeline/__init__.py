@@ -22,9 +22,15 @@ the next reads; stages never meet in memory. The pure function over one part sta
     exchange/  shared_memory and huge_pages (lanes of one host) network (lanes of several)
     cluster/   opening (the configured cluster) workers (Dask, or this process) room (memory and disk)
                sources (the same program everywhere)
+    safety/    start scratch (what keeps other users' code and files out)
     tracking/  tracker spool shipper delivery registry (what MLflow is told, and how it gets there) ui metrics served_model
     report/    report page charts results
     formats/   exports word2vec
 
 Imports go pipeline → w2v_core, never back.
 """
+
+from pipeline.safety.start import ignore_numba_file
+
+# Here, because every process that runs code of ours imports this first, wherever it was started and by whom.
+ignore_numba_file()

@@ -21,6 +21,7 @@ from pipeline.commands.running import STAGE_COMMANDS, refresh, run
 from pipeline.commands.vectors import export, query
 from pipeline.commands.workdir import status, ui, verify
 from pipeline.errors import EXIT_CODES, PipelineError, UsageError
+from pipeline.safety.start import start_safely
 
 EXIT_HELP = "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items()) + "."
 
@@ -50,6 +51,7 @@ def main() -> None:
     """Runs the command line and exits with a documented code."""
     _install_signal_handlers()
     try:
+        start_safely()
         code = commands.main(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except PipelineError as error:

@@ -21,6 +21,7 @@ KNOWN = modules("pipeline", "w2v_core")
 
 FLOORS = (
     ("errors", "failpoints", "progress"),
+    ("safety",),
     ("config",),
     ("store",),
     ("exchange", "tracking", "formats", "report"),

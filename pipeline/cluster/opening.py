@@ -12,6 +12,7 @@ from pipeline.cluster.room import WORKING_BYTES
 from pipeline.cluster.workers import DaskWorkers
 from pipeline.errors import ServiceError, TemporaryError
 from pipeline.exchange import shared_memory
+from pipeline.safety.scratch import private_scratch
 
 if TYPE_CHECKING:
     from distributed import Client, WorkerPlugin
@@ -35,6 +36,11 @@ DASK_SETTINGS: dict[str, Any] = {
     "distributed.worker.memory.monitor-interval": "500ms",
     # A worker that lost its scheduler must not linger for long after the driver is gone.
     "distributed.worker.lifetime.restart": False,
+    # Pages for everybody on the machine, with addresses and logs. `cluster.options.dashboard_address` brings them back.
+    "distributed.scheduler.http.routes": [],
+    "distributed.worker.http.routes": [],
+    # A worker that is started with `python -c` or `-m` imports nothing from the folder it is started in.
+    "distributed.nanny.pre-spawn-environ.PYTHONSAFEPATH": 1,
     # A worker allocates the same arrays for every part of every epoch: it keeps what it has freed, up to the working memory
     # that the plan allows for. Dask would have it give back all but 64 KiB, glibc's arenas of threads and Arrow's own pool
     # all they can, and fresh memory takes longer than what is done with it.
@@ -50,9 +56,7 @@ START_ATTEMPTS = 5
 
 
 @contextlib.contextmanager
-def open_workers(
-    cluster: Cluster, scratch: str | None = None, plugins: Callable[[], Sequence[WorkerPlugin]] = tuple
-) -> Iterator[DaskWorkers]:
+def open_workers(cluster: Cluster, plugins: Callable[[], Sequence[WorkerPlugin]] = tuple) -> Iterator[DaskWorkers]:
     """The workers of the configured cluster; closed on leaving. Raises ServiceError when it cannot be reached.
 
     `plugins()`: what workers are to be given, those that come later too; called when Dask is loaded.
@@ -63,9 +67,9 @@ def open_workers(
     from pipeline.cluster.sources import check_sources
     from pipeline.exchange import network
 
-    with dask.config.set(DASK_SETTINGS), contextlib.ExitStack() as stack:
+    with dask.config.set(_settings(cluster)), contextlib.ExitStack() as stack:
         try:
-            target = _open_cluster(cluster, scratch, stack)
+            target = _open_cluster(cluster, stack)
             client = Client(target, security=_security(cluster), timeout=cluster.wait_s, set_as_default=False)
             stack.callback(_close, client)
         except (OSError, TimeoutError, TypeError, ValueError) as error:  # TypeError: tls:// without certificates
@@ -86,12 +90,16 @@ def _close(client: Client) -> None:
         client.close(timeout=CLOSE_S)
 
 
-def _open_cluster(cluster: Cluster, scratch: str | None, stack: contextlib.ExitStack) -> Any:
+def _open_cluster(cluster: Cluster, stack: contextlib.ExitStack) -> Any:
     if cluster.kind == "address":
         return cluster.address
     if cluster.kind == "local":
+        import dask
         from distributed import LocalCluster
 
+        scratch = stack.enter_context(private_scratch(_scratch_parent(cluster)))
+        # For what the scheduler keeps, too; Dask wants the name it makes by itself.
+        stack.enter_context(dask.config.set({"temporary-directory": str(scratch / "dask-scratch-space")}))
         options: dict[str, Any] = {
             "n_workers": cluster.n_workers or shared_memory.usable_cores(),
             "threads_per_worker": 1,
@@ -101,15 +109,32 @@ def _open_cluster(cluster: Cluster, scratch: str | None, stack: contextlib.ExitS
             "host": "127.0.0.1",
             # Throw-away certificates: on a shared machine loopback is no wall between users.
             "security": True,
-            "local_directory": scratch,
             "silence_logs": 50,
         }
-        return stack.enter_context(_start_local(LocalCluster, options | cluster.options))
+        # Without a dashboard, half a second less of imports in every run.
+        scheduler = {"dashboard": "dashboard_address" in cluster.options} | cluster.options.get("scheduler_kwargs", {})
+        chosen = {key: value for key, value in cluster.options.items() if key != "local_directory"}
+        return stack.enter_context(_start_local(LocalCluster, options | chosen | {"scheduler_kwargs": scheduler}))
     made = _vendor_cluster(cluster)
     stack.enter_context(made)
     if cluster.n_workers and hasattr(made, "scale") and cluster.kind != "ssh":
         made.scale(cluster.n_workers)
     return made
+
+
+def _settings(cluster: Cluster) -> dict[str, Any]:
+    """Dask's settings; its pages are off unless an address for them is asked for."""
+    if "dashboard_address" not in cluster.options:
+        return DASK_SETTINGS
+    return {name: value for name, value in DASK_SETTINGS.items() if not name.endswith("http.routes")}
+
+
+def _scratch_parent(cluster: Cluster) -> str | None:
+    """The folder that the user chose for scratch files, if any."""
+    import dask
+
+    parent: str | None = cluster.options.get("local_directory") or dask.config.get("temporary-directory", None)
+    return parent
 
 
 def _start_local(local_cluster: Callable[..., Any], options: dict[str, Any]) -> Any:

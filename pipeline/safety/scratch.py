@@ -1,0 +1,78 @@
+"""Scratch folders: a run's own, closed to others, gone at its end."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import stat
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.errors import PermissionDeniedError
+
+PREFIX = "w2v-scratch-"
+_LOCK = ".lock"
+_UNLOCKED_S = 3600.0
+"""A folder this old without a lock file was left by a process that died before it wrote one."""
+
+
+@contextlib.contextmanager
+def private_scratch(parent: str | None = None) -> Iterator[Path]:
+    """A new folder of mode 0700 in `parent` (null: where temporary files go), removed at the end with all it holds.
+
+    Dask's own scratch folder has a name that everybody knows, and is put on the import path: who makes it first has code of
+    theirs imported. Folders that this user's killed runs left are removed first.
+    """
+    where = Path(parent or tempfile.gettempdir())
+    _refuse_open_parent(where)
+    for left in _left_over(where):
+        shutil.rmtree(left, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=where))
+    lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def _refuse_open_parent(where: Path) -> None:
+    """Raises PermissionDeniedError where others could put a folder of theirs in the place of ours."""
+    try:
+        found = os.stat(where)
+    except OSError as error:
+        raise PermissionDeniedError(f"{where}: no folder for scratch files ({error.strerror}); set TMPDIR to one") from None
+    anybody = found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX
+    if found.st_uid not in (os.getuid(), 0) or anybody:
+        raise PermissionDeniedError(
+            f"{where}: scratch files would lie in a folder whose entries others can replace (owner {found.st_uid}, mode "
+            f"{stat.S_IMODE(found.st_mode):o}); set TMPDIR to a folder of your own"
+        )
+
+
+def _left_over(where: Path) -> Iterator[Path]:
+    """This user's scratch folders whose lock nobody holds."""
+    for path in where.glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError):
+            found = os.lstat(path)
+            if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and _is_abandoned(path, found):
+                yield path
+
+
+def _is_abandoned(path: Path, found: os.stat_result) -> bool:
+    try:
+        lock = os.open(path / _LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return time.time() - found.st_mtime > _UNLOCKED_S
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(lock)
+    return True

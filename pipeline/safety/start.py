@@ -1,0 +1,108 @@
+"""A safe start for every process: no code, and no settings for code, from a folder that somebody else may write into.
+
+Python puts the current folder on the import path of `python -c` and `python -m`, which is how multiprocessing, MLflow's server
+and its workers are started; Numba reads `.numba_config.yaml` there, and with it the folder of its cache, which holds pickles.
+Whoever shares the folder a run is started in (`/tmp`, a group's data) would have code of theirs run by it.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from pathlib import Path
+from types import CodeType, ModuleType
+
+from pipeline.errors import PermissionDeniedError
+
+NUMBA_FILE = ".numba_config.yaml"
+_NUMBA_SETTINGS = "numba.core.config"
+_NO_FILE = os.devnull
+"""Where Numba is sent to look for its file: it is none, whatever the current folder holds."""
+
+
+def start_safely() -> None:
+    """For the first lines of a program: what it starts imports nothing from the current folder, and Numba's cache is nobody
+    else's. Raises PermissionDeniedError when the folder that NUMBA_CACHE_DIR names is open to others."""
+    os.environ["PYTHONSAFEPATH"] = "1"
+    folder = numba_cache_folder(Path(__file__).parents[2], os.environ)
+    if folder is not None:
+        make_private(folder)
+        os.environ["NUMBA_CACHE_DIR"] = str(folder)
+
+
+def numba_cache_folder(sources: Path, environment: os._Environ[str] | dict[str, str]) -> Path | None:
+    """The folder for Numba's cache; None where Numba may keep it beside the sources, which is what it does by itself.
+
+    Whoever may write beside the sources may change them too, so a cache there is as safe as the code: unless a `__pycache__`
+    is open to more people than the folder it is in. Else it is a folder of this user's.
+    """
+    if named := environment.get("NUMBA_CACHE_DIR"):
+        return Path(named).absolute()
+    folders = [Path(folder) for folder, _, _ in os.walk(sources / "w2v_core") if Path(folder).name != "__pycache__"]
+    if all(_as_safe_as_its_sources(folder) for folder in folders):
+        return None
+    return Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "dask-word2vec" / "numba"
+
+
+def _as_safe_as_its_sources(folder: Path) -> bool:
+    if not os.access(folder, os.W_OK):
+        return False
+    try:
+        cache, code = os.lstat(folder / "__pycache__"), os.stat(folder)
+    except FileNotFoundError:
+        return True  # Numba makes it, as this user
+    writers = stat.S_IWGRP | stat.S_IWOTH
+    same = cache.st_uid in (code.st_uid, os.getuid()) and cache.st_gid == code.st_gid
+    return stat.S_ISDIR(cache.st_mode) and same and not cache.st_mode & writers & ~code.st_mode
+
+
+def make_private(folder: Path) -> None:
+    """Makes the folder, for this user alone, or sees that the one there is: of this user's, and writable for nobody else."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        found = os.stat(folder)
+    except OSError as error:
+        raise PermissionDeniedError(f"{folder}: no folder for Numba's cache ({error.strerror}); set NUMBA_CACHE_DIR") from None
+    if found.st_uid not in (os.getuid(), 0) or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise PermissionDeniedError(
+            f"{folder}: Numba would load machine code from here, and others may write into it (owner {found.st_uid}, mode "
+            f"{stat.S_IMODE(found.st_mode):o}); set NUMBA_CACHE_DIR to a folder of your own, mode 0700"
+        )
+
+
+# ── Numba's file in the current folder ───────────────────────────────────────────────────────────────────────────────
+
+
+def ignore_numba_file() -> None:
+    """From now on this process's Numba reads its settings from NUMBA_… variables alone, however often it looks for its file."""
+    loaded: ModuleType | None = sys.modules.get(_NUMBA_SETTINGS)
+    if loaded is not None:
+        loaded._config_fname = _NO_FILE  # type: ignore[attr-defined]
+    elif not any(isinstance(finder, _NumbaSettings) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _NumbaSettings())
+
+
+class _NumbaSettings(MetaPathFinder):
+    """Finds the one module of Numba that reads the file, and loads it with another name for the file."""
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if name != _NUMBA_SETTINGS:
+            return None
+        found = PathFinder.find_spec(name, path, target)
+        if found is not None and isinstance(found.loader, SourceFileLoader):
+            found.loader = _WithoutFile(found.loader.name, found.loader.path)
+        return found
+
+
+class _WithoutFile(SourceFileLoader):
+    def get_code(self, fullname: str) -> CodeType | None:
+        code = super().get_code(fullname)
+        if code is None:
+            return None
+        if NUMBA_FILE not in code.co_consts:
+            raise ImportError(f"{fullname}: expected the name {NUMBA_FILE}, to ignore it; install the locked numba")
+        return code.replace(co_consts=tuple(_NO_FILE if constant == NUMBA_FILE else constant for constant in code.co_consts))

@@ -1,0 +1,63 @@
+"""Two users and a run of the victim's: what the tests of this folder share."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.tiny import tiny_config, write_corpus
+
+W2V = Path(sys.executable).with_name("w2v")
+
+
+@dataclass(frozen=True)
+class Ended:
+    code: int
+    out: str
+    err: str
+
+
+def w2v(*arguments: object, cwd: Path, seconds: float = 100, **environment: str) -> Ended:
+    """How the installed command ended; one that takes longer than `seconds` fails the test."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    done = subprocess.run(
+        [W2V, *map(str, arguments)], cwd=cwd, env=kept | environment, capture_output=True, timeout=seconds, check=False,
+        stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    return Ended(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
+
+
+def as_stranger(*command: object) -> list[str]:
+    """The command line that runs a command as the user nobody."""
+    nobody = pwd.getpwnam("nobody")
+    return ["setpriv", f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups", *map(str, command)]
+
+
+@pytest.fixture(scope="session")
+def stranger() -> int:
+    """The uid of another user of this machine; skipped where this user cannot become another."""
+    if os.geteuid() != 0 or shutil.which("setpriv") is None:
+        pytest.skip("a second user takes root and setpriv")
+    return pwd.getpwnam("nobody").pw_uid
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    return write_corpus(tmp_path_factory.mktemp("corpus"), 500)
+
+
+@pytest.fixture
+def config(tmp_path: Path, corpus: list[str]) -> Path:
+    """A configuration with a workdir of its own, untracked, with one worker."""
+    tree = tiny_config(tmp_path / "work", corpus, tracking={"enabled": False}, cluster={"n_workers": 1})
+    path = tmp_path / "c.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    return path
