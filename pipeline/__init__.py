@@ -3,27 +3,30 @@
     corpus files ─ tokenize ─▶ tokens/ ─ vocab ─▶ vocab/ ─ shards ─▶ shards/ ─ train ─▶ vectors/ ─ evaluate ─▶ report/
                                                                                               └─ publish ─▶ exports/, MLflow
 
-Each stage file offers an `identity` (what decides its result) and a `build` (which makes it), and leaves one artefact that
-the next reads; stages never meet in memory. The pure function over one part stands beside its short Dask wiring.
+Each stage file offers an `identity` (what decides its result), a `build` (which makes it) and a `describe` (what people are
+told), and leaves one artefact that the next reads; stages never meet in memory. The pure function over one part stands beside its short Dask wiring.
 
     cli.py commands/               the command `w2v`: its list of commands; the commands, a family a file
     config.py errors.py            one YAML file = one complete run; what a person is told
-    run.py workdir.py progress.py  the stages in order, reuse, summary; looking at a workdir; the terminal
+    run.py session.py summary.py   a run: through the stages in order; what they share; what is left for other programs
+    workdir.py progress.py         looking at a workdir; the terminal
     store.py failpoints.py         artefacts: manifests, checksums; where tests make processes die
 
     commands/  arguments (CONFIG and its overrides) running corpora vectors workdir
-    stages/    tokenize vocab shards train evaluate publish
+    stages/    ladder (the one list of stages) work (what each is handed, and tells)
+               tokenize vocab shards train evaluate publish
     text/      corpus (which files, cut into which parts) inputs reading decompress pydocs tokenizers fetch
     stream/    sampling (a part's stream of an epoch, drawn) epoch_stream (any range of an epoch's stream)
                part_files (what the files of tokens/ and shards/ are called) sizes (how much is held at a time, pure)
     training/  plan (pure) placement (who trains which lanes, pure) admission and arithmetic (do workers compute alike)
                capacity (does it fit, pure) lanes (one worker's share of a round) lane_group (parameters, merging)
-               residency (on a GPU) assembly (the files of vectors/) layered (with the textbook's layers)
+               history (the loss curve) residency (on a GPU) assembly (the files of vectors/) layered (with the textbook's layers)
     exchange/  shared_memory and huge_pages (lanes of one host) network (lanes of several)
     cluster/   opening (the configured cluster) workers (Dask, or this process) room (memory and disk)
-               sources (the same program everywhere)
+               lazy (opened when first needed) sources (the same program everywhere)
     safety/    start scratch (what keeps other users' code and files out)
     tracking/  tracker spool shipper delivery registry (what MLflow is told, and how it gets there) ui metrics served_model
+               run_events (what a run tells, and when)
     report/    report page charts results
     formats/   exports word2vec
 

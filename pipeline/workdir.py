@@ -9,7 +9,8 @@ from pathlib import Path
 from pipeline import store
 from pipeline.config import RunConfig
 from pipeline.errors import BusyError, DamagedError
-from pipeline.run import KINDS, SUMMARY
+from pipeline.stages.ladder import KINDS
+from pipeline.summary import SUMMARY
 from pipeline.tracking.tracker import sync
 
 

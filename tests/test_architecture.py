@@ -24,11 +24,12 @@ FLOORS = (
     ("safety",),
     ("config",),
     ("store",),
-    ("exchange", "tracking", "formats", "report"),
+    ("exchange", "formats", "report"),
     ("text", "cluster"),
     ("stream",),
     ("training",),
-    ("stages",),
+    ("stages", "tracking"),
+    ("summary", "session"),
     ("run",),
     ("workdir",),
     ("commands",),
@@ -40,7 +41,7 @@ PURE = re.findall(r"(\w+) \((?:[^()]*, )?pure\)", pipeline.__doc__ or "")
 """Modules of which the map says so: decisions as plain functions of plain data."""
 
 MAXIMUM_LINES = 400
-LONG = {"pipeline/run.py": 440, "pipeline/stages/train.py": 475, "pipeline/store.py": 480, "pipeline/text/reading.py": 440,
+LONG = {"pipeline/stages/train.py": 410, "pipeline/store.py": 480, "pipeline/text/reading.py": 440,
         "w2v_core/kernels/cpu/row_operations.py": 410}  # fmt: skip
 """Files that are still longer, and may not grow. Nothing is added here."""
 

@@ -59,7 +59,7 @@ def _find_vectors(source: Path) -> WordVectors:
     from w2v_core.vectors import WordVectors
 
     if source.suffix in (".yaml", ".yml"):
-        from pipeline.run import SUMMARY
+        from pipeline.summary import SUMMARY
 
         config = load(source, ())
         try:

@@ -6,12 +6,14 @@ answered, and writes `scores.json`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pipeline import store
 from pipeline.config import RunConfig
 from pipeline.errors import DamagedError, DataError, InputError
+from pipeline.stages.work import Done, Identity, Told, Work
 from w2v_core.vectors import WordVectors, evaluation
 
 STAGE = "report"
@@ -20,7 +22,7 @@ SCORES = "scores.json"
 NEIGHBOURS = 8
 
 
-def identity(config: RunConfig, vectors: store.Artefact) -> tuple[str, dict[str, Any], tuple[str, ...]]:
+def identity(config: RunConfig, vectors: store.Artefact) -> Identity:
     """(fingerprint, fields read, inputs); question files count by content. Raises InputError for one that is missing."""
     fields = config.evaluate.model_dump()
     for key in ("analogies", "similarity"):
@@ -36,8 +38,9 @@ def _digest(path: str, key: str) -> str:
         raise InputError(f"evaluate.{key}: cannot read {path} ({error.strerror}); correct the path or remove it") from None
 
 
-def build(config: RunConfig, vectors: store.Artefact, workdir: Path) -> store.Artefact:
+def build(work: Work, vectors: store.Artefact) -> store.Artefact:
     """The committed scores of these vectors."""
+    config, workdir = work.config, work.workdir
     fingerprint, fields, inputs = identity(config, vectors)
     scores = score(config, load_vectors(vectors))
     path = store.artefact_directory(workdir, STAGE, fingerprint) / SCORES
@@ -48,6 +51,25 @@ def build(config: RunConfig, vectors: store.Artefact, workdir: Path) -> store.Ar
             totals=scores, fields=fields, inputs=inputs,
         ),
     )  # fmt: skip
+
+
+def describe(done: Done) -> Told:
+    scores = done.totals
+    found = {"evaluation": headline(scores), "neighbours": scores["neighbours"], "analogies": scores["analogies"]}
+    return Told(f"{len(scores['analogy']) + len(scores['similarity'])} sets", sections=found)
+
+
+def headline(scores: Mapping[str, Any]) -> dict[str, Any]:
+    """The headline scores: of the first analogy set, and Spearman by similarity set, each with its coverage."""
+    result: dict[str, Any] = {
+        "analogy": None, "semantic": None, "syntactic": None, "coverage": None,
+        "similarity": {name: found["spearman"] for name, found in scores["similarity"].items()},
+        "similarity_coverage": {name: found["coverage"] for name, found in scores["similarity"].items()},
+        "sets": {"analogy": scores["analogy"], "similarity": scores["similarity"]},
+    }  # fmt: skip
+    for found in list(scores["analogy"].values())[:1]:
+        result |= {key: found[key] for key in ("analogy", "semantic", "syntactic", "coverage")}
+    return result
 
 
 def load_vectors(vectors: store.Artefact) -> WordVectors:

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 from pipeline import store
 from pipeline.config import RunConfig
 from pipeline.errors import DataError
 from pipeline.formats.exports import export_vectors
 from pipeline.stages.evaluate import load_vectors
+from pipeline.stages.work import Done, Identity, Told, Work
 
 STAGE = "exports"
 STAGE_VERSION = 1
 
 
-def identity(config: RunConfig, vectors: store.Artefact) -> tuple[str, dict[str, Any], tuple[str, ...]]:
+def identity(config: RunConfig, vectors: store.Artefact) -> Identity:
     """(fingerprint, fields read, inputs) of the exports."""
     fields = {"formats": list(config.publish.formats), "on_unwritable": config.publish.on_unwritable}
     inputs = (vectors.fingerprint,)
     return store.fingerprint(STAGE, STAGE_VERSION, fields, inputs), fields, inputs
 
 
-def build(config: RunConfig, vectors: store.Artefact, workdir: Path) -> store.Artefact:
+def build(work: Work, vectors: store.Artefact) -> store.Artefact:
     """The committed exports; raises DataError when a format cannot hold a word."""
+    config, workdir = work.config, work.workdir
     fingerprint, fields, inputs = identity(config, vectors)
     directory = store.artefact_directory(workdir, STAGE, fingerprint)
     directory.mkdir(parents=True, exist_ok=True)
@@ -44,3 +43,9 @@ def build(config: RunConfig, vectors: store.Artefact, workdir: Path) -> store.Ar
             fields=fields, inputs=inputs,
         ),
     )  # fmt: skip
+
+
+def describe(done: Done) -> Told:
+    files, directory = done.totals["files"], done.artefact.directory
+    exports = {name: [str(directory / path) for path in paths] for name, paths in files.items()}
+    return Told(f"{len(files)} formats", sections={"exports": exports})

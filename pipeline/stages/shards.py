@@ -17,16 +17,16 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import store
-from pipeline.cluster.workers import Workers
 from pipeline.config import RunConfig
 from pipeline.errors import DataError
 from pipeline.stages import vocab as vocabulary
+from pipeline.stages.work import Done, Identity, Told, Work
 from pipeline.stream import sampling
 from pipeline.stream.part_files import COLUMNS, ShardFiles, TokenFiles, token_parts
 from pipeline.stream.sampling import DrawTask, PartDraw, PartTokens
@@ -53,22 +53,23 @@ class ShardTask:
     """Where its files are written."""
 
 
-def identity(config: RunConfig, tokens: store.Artefact, vocab: store.Artefact) -> tuple[str, dict[str, Any], tuple[str, ...]]:
+def identity(config: RunConfig, tokens: store.Artefact, vocab: store.Artefact) -> Identity:
     """(fingerprint, fields read, inputs) of the first epoch's shards."""
     fields = config.shards.model_dump() | {"seed": config.run.seed, "epoch": 0}
     inputs = (tokens.fingerprint, vocab.fingerprint)
     return store.fingerprint(STAGE, STAGE_VERSION, fields, inputs), fields, inputs
 
 
-def build(config: RunConfig, tokens: store.Artefact, vocab: store.Artefact, workers: Workers, workdir: Path) -> store.Artefact:
+def build(work: Work, tokens: store.Artefact, vocab: store.Artefact) -> store.Artefact:
     """The committed shards of the first epoch; raises DataError when subsampling leaves no token."""
+    config, workdir = work.config, work.workdir
     fingerprint, fields, inputs = identity(config, tokens, vocab)
     directory = store.artefact_directory(workdir, STAGE, fingerprint)
     tasks = [
         ShardTask(part, str(vocab.path(vocabulary.WORDS)), vocab.fingerprint, str(directory))
         for part in plan_parts(config, tokens, epoch=0)
     ]
-    made = workers.map(make_shard, tasks, label="shards of epoch 0")
+    made = work.workers.map(make_shard, tasks, label="shards of epoch 0")
     kept_tokens = sum(shard.rows for shard, _ in made)
     refuse_empty(config, kept_tokens, tokens)
     return store.commit(
@@ -78,6 +79,10 @@ def build(config: RunConfig, tokens: store.Artefact, vocab: store.Artefact, work
             totals={"kept_tokens": kept_tokens, "tokens": vocab.manifest.totals["tokens"], "epoch": 0},
         ),
     )  # fmt: skip
+
+
+def describe(done: Done) -> Told:
+    return Told(f"{done.totals['kept_tokens']:,} tokens kept", tokens=done.totals["tokens"])
 
 
 def refuse_empty(config: RunConfig, kept_tokens: int, tokens: store.Artefact) -> None:

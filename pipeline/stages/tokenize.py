@@ -20,7 +20,7 @@ import hashlib
 import itertools
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,9 +29,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import store
-from pipeline.cluster.workers import Workers
 from pipeline.config import RunConfig, Tokenize, canonical_json
 from pipeline.errors import DataError, InputError, printable
+from pipeline.stages.work import Done, Identity, Told, Work
 from pipeline.stream.part_files import TokenFiles
 from pipeline.text.corpus import SHOWN, CorpusPlan, TextPart, cut_parts
 from pipeline.text.reading import ReadCounts, Reading, read_part
@@ -88,7 +88,7 @@ class PartRecord:
     version: int = STAGE_VERSION
 
 
-def tokens_identity(config: RunConfig, plan: CorpusPlan) -> tuple[str, dict[str, Any], tuple[str, ...]]:
+def identity(config: RunConfig, plan: CorpusPlan) -> Identity:
     """(fingerprint, fields read, inputs) of the tokens that this corpus and these settings give."""
     fields = _fields(config)
     inputs = tuple(part.key for part in cut_parts(plan, config.corpus.block_bytes))
@@ -111,30 +111,24 @@ def _fields(config: RunConfig) -> dict[str, Any]:
     }
 
 
-def build_tokens(
-    config: RunConfig,
-    plan: CorpusPlan,
-    workers: Workers,
-    workdir: Path,
-    on_progress: Callable[[PartRecord], None] | None = None,
-) -> store.Artefact:
+def build(work: Work, plan: CorpusPlan) -> store.Artefact:
     """The committed tokens of a corpus; parts that exist already are taken as they are.
 
-    `on_progress` sees each part's record once, found or made. Raises InputError for a corpus without files, DataError
+    `work.watch.on_part` sees each part's record once, found or made. Raises InputError for a corpus without files, DataError
     for one without a single token, and what reading.py says about files that cannot be used.
     """
+    config, workdir, on_part = work.config, work.workdir, work.watch.on_part
     if not plan.files:
         raise InputError("corpus.inputs: no files to read; check the paths")
-    fingerprint, fields, inputs = tokens_identity(config, plan)
+    fingerprint, fields, inputs = identity(config, plan)
     tasks = plan_tasks(config, plan, workdir, fields)
     records = {}
     for task in tasks:
         if task.key not in records and (record := finished(task)):
             records[task.key] = record
-            if on_progress:
-                on_progress(record)
+            on_part(record)
     missing = {task.key: task for task in tasks if task.key not in records}
-    made = workers.map(tokenize_part, list(missing.values()), label="tokenize", on_done=on_progress)
+    made = work.workers.map(tokenize_part, list(missing.values()), label="tokenize", on_done=on_part)
     records |= {record.key: record for record in made}
     ordered = [records[task.key] for task in tasks]
     totals = _totals(plan, tasks, ordered)
@@ -148,6 +142,14 @@ def build_tokens(
         workdir,
         store.Manifest(stage=STAGE, fingerprint=fingerprint, parts=parts, totals=totals, fields=fields, inputs=inputs),
     )
+
+
+def describe(done: Done) -> Told:
+    totals = done.totals
+    return Told(
+        f"{totals['tokens']:,} tokens in {totals['sentences']:,} sentences",
+        tokens=totals["tokens"], row={"bytes": totals["bytes_read"]}, sections={"corpus": dict(totals)},
+    )  # fmt: skip
 
 
 def _named(part: store.Part) -> store.Part:

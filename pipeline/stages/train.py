@@ -23,10 +23,12 @@ from pipeline.errors import DamagedError, TemporaryError
 from pipeline.failpoints import reach
 from pipeline.stages import shards as shard_stage
 from pipeline.stages import vocab as vocabulary
+from pipeline.stages.work import Done, Identity, Told, Work
 from pipeline.stream import epoch_stream, sampling
 from pipeline.stream.part_files import word_parts
 from pipeline.training import arithmetic, assembly, capacity, lanes, layered
 from pipeline.training.admission import Roster
+from pipeline.training.history import RoundRecord, history_of, record_round, training_sections
 from pipeline.training.placement import seat
 from pipeline.training.plan import EpochPlan, Round, Schedule, choose_schedule, plan_epoch
 from w2v_core.kernels import padded_size
@@ -40,30 +42,6 @@ PATIENCE_S = 120.0
 """How long a worker waits for the others at a merge before it takes them for lost."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class RoundRecord:
-    """What one round did: a row of the loss curve. Losses are means per example in float64."""
-
-    round: int
-    rounds_an_epoch: int
-    epoch: int
-    loss: float
-    examples: int
-    loss_sum: float
-    alpha: float
-    kept_tokens: int
-    """Of this round, over all lanes."""
-    raw_tokens: float
-    """The corpus tokens these stand for: raw tokens of the epoch × the round's share of the epoch's kept tokens."""
-    seconds: float
-    train_seconds: float
-    merge_seconds: float
-    merged_bytes: int
-    merges: int
-    points: tuple[tuple[int, float], ...]
-    """(kept tokens since the start of training, mean loss) of a few stretches of the round."""
-
-
 @dataclass(frozen=True)
 class Training:
     """Everything a round needs to know besides its number."""
@@ -71,6 +49,7 @@ class Training:
     config: RunConfig
     tokens: store.Artefact
     vocab: store.Artefact
+    shards: store.Artefact
     fingerprint: str
     schedule: Schedule
     workdir: Path
@@ -84,29 +63,26 @@ class Training:
         return int(self.vocab.manifest.totals["size"])
 
 
-def identity(config: RunConfig, tokens: store.Artefact, vocab: store.Artefact) -> tuple[str, dict[str, Any], tuple[str, ...]]:
+def identity(config: RunConfig, tokens: store.Artefact, vocab: store.Artefact, shards: store.Artefact) -> Identity:
     """(fingerprint, fields read, inputs) of the vectors that these shards and settings give."""
     # Who may take part decides nothing that is the same whoever does.
     fields = config.train.model_dump(exclude={"deterministic"}) | {"seed": config.run.seed}
-    inputs = (shard_stage.identity(config, tokens, vocab)[0],)
+    inputs = (shards.fingerprint,)
     return store.fingerprint(STAGE, STAGE_VERSION, fields, inputs), fields, inputs
 
 
-def build(
-    config: RunConfig, tokens: store.Artefact, vocab: store.Artefact, workers: Workers, workdir: Path,
-    on_round: Callable[[RoundRecord], None] = lambda record: None,
-    on_plan: Callable[[str], None] = lambda text: None, on_note: Callable[[str], None] = lambda text: None,
-) -> store.Artefact:  # fmt: skip
-    """The committed vectors. Continues from the last intact checkpoint; `on_round` sees every round, old ones too,
+def build(work: Work, tokens: store.Artefact, vocab: store.Artefact, shards: store.Artefact) -> store.Artefact:
+    """The committed vectors. Continues from the last intact checkpoint; the watch's `on_round` sees every round, old ones too,
     `on_plan` what training will need, `on_note` whom it leaves out. Raises CapacityError before it starts what cannot end."""
-    fingerprint, _, _ = identity(config, tokens, vocab)
+    config, workers, watch = work.config, work.workers, work.watch
+    fingerprint, fields, inputs = identity(config, tokens, vocab, shards)
     expected = expected_tokens(vocab)
     schedule = choose_schedule(config.train, int(vocab.manifest.totals["size"]), expected)
-    training = Training(config, tokens, vocab, fingerprint, schedule, workdir)
+    training = Training(config, tokens, vocab, shards, fingerprint, schedule, work.workdir)
     checkpoint, history = latest_checkpoint(training)
-    roster = open_roster(training, expected, checkpoint, on_plan, on_note)
+    roster = open_roster(training, expected, checkpoint, watch.on_plan, watch.on_note)
     for record in history:
-        on_round(record)
+        watch.on_round(record)
     told = len(history)
     before_last: store.Artefact | None = None
     files: list[store.Part] = []
@@ -122,11 +98,11 @@ def build(
             done = _run_round(training, plan, round_plan, epochs, checkpoint, history, workers, attempts)
         except TemporaryError as error:
             attempts.lost(round_plan, error)
-            history = _history_of(checkpoint)
+            history = history_of(checkpoint)
             continue
         history, files = [*history, done.record], done.files
         if done.record.round >= told:
-            on_round(done.record)
+            watch.on_round(done.record)
             told += 1
         if done.ahead:
             epochs.know(epoch + 1, done.ahead)
@@ -136,7 +112,15 @@ def build(
                 store.discard(before_last.directory)
             before_last, checkpoint = checkpoint, _commit_checkpoint(training, round_plan.round, files, history, roster)
             attempts.crew = None
-    return _commit_vectors(training, files, history, roster)
+    return _commit_vectors(training, fields, inputs, files, history, roster)
+
+
+def describe(done: Done) -> Told:
+    history = history_of(done.artefact)
+    line = f"{' × '.join(map(str, done.totals['shape']))} vectors, loss {history[-1].loss:.4f}"
+    corpus_tokens, seconds = int(done.inputs[0].manifest.totals["tokens"]), 0.0 if done.cached else done.seconds
+    sections = training_sections(done.artefact, done.config.train, corpus_tokens, seconds)
+    return Told(line, tokens=round(sum(record.raw_tokens for record in history)), sections=sections)
 
 
 @dataclass
@@ -200,10 +184,7 @@ class _Epochs:
 
     def __init__(self, training: Training, workers: Workers) -> None:
         self._training, self._workers = training, workers
-        fingerprint, _, _ = shard_stage.identity(training.config, training.tokens, training.vocab)
-        found = store.open_artefact(training.workdir, shard_stage.STAGE, fingerprint)
-        self._shards = found or shard_stage.build(training.config, training.tokens, training.vocab, workers, training.workdir)
-        self._known: dict[int, epoch_stream.Source] = {0: epoch_stream.MappedShards(self._shards)}
+        self._known: dict[int, epoch_stream.Source] = {0: epoch_stream.MappedShards(training.shards)}
 
     def of(self, epoch: int) -> epoch_stream.Source:
         if epoch not in self._known:
@@ -213,7 +194,7 @@ class _Epochs:
 
     def tasks(self, epoch: int) -> list[sampling.DrawTask]:
         """The parts of a later epoch."""
-        return shard_stage.plan_draws(self._training.config, self._training.tokens, self._shards, epoch)
+        return shard_stage.plan_draws(self._training.config, self._training.tokens, self._training.shards, epoch)
 
     def know(self, epoch: int, rows: Sequence[tuple[int, ...]]) -> None:
         """`rows`: of the pieces of every part, in part order. Raises DataError if there are none."""
@@ -254,7 +235,14 @@ def _run_round(
         results = workers.together(lanes.run_round, tasks, attempts.crew)
         ahead = _rows_ahead(tasks, results)
     return _Done(
-        record=_record(training, plan, round_plan, history, results, time.monotonic() - started),
+        record=record_round(
+            plan,
+            round_plan,
+            history,
+            results,
+            corpus_tokens=training.tokens.manifest.totals["tokens"],
+            seconds=time.monotonic() - started,
+        ),
         files=sorted((part for result in results for part in result.files), key=lambda part: part.name),
         ahead=ahead,
     )
@@ -330,47 +318,6 @@ _SESSION = uuid.uuid4().hex[:8]
 """Tells this driver's groups of workers from those of a driver that was killed; names nothing that is kept."""
 
 
-def _record(
-    training: Training, plan: EpochPlan, round_plan: Round, history: Sequence[RoundRecord],
-    results: Sequence[lanes.RoundResult], seconds: float,
-) -> RoundRecord:  # fmt: skip
-    steps = range(round_plan.first, round_plan.last)
-    losses = sorted((loss for result in results for loss in result.losses), key=lambda loss: (loss.step, loss.lane))
-    kept = plan.round_tokens(round_plan)
-    raw_a_kept = training.tokens.manifest.totals["tokens"] / max(1, plan.kept_tokens)
-    loss_sum, examples = sum(loss.loss_sum for loss in losses), sum(loss.examples for loss in losses)
-    return RoundRecord(
-        round=round_plan.round,
-        rounds_an_epoch=plan.schedule.rounds,
-        epoch=plan.epoch,
-        loss=loss_sum / max(1, examples),
-        loss_sum=loss_sum,
-        examples=examples,
-        alpha=plan.alpha(round_plan.last),
-        kept_tokens=kept,
-        raw_tokens=kept * raw_a_kept,
-        seconds=seconds,
-        train_seconds=max(result.train_seconds for result in results),
-        merge_seconds=max(result.merge_seconds for result in results),
-        merged_bytes=plan.merged_bytes(round_plan),
-        merges=sum(plan.merged_rows(step) > 0 for step in steps),
-        points=_loss_points(losses, sum(record.kept_tokens for record in history), kept),
-    )
-
-
-def _loss_points(losses: Sequence[lanes.StepLoss], before: int, kept: int) -> tuple[tuple[int, float], ...]:
-    """(kept tokens since the start of training, mean loss) after each stretch of the round."""
-    stretches = sorted({loss.step for loss in losses})
-    points = []
-    for index, stretch in enumerate(stretches):
-        chosen = [loss for loss in losses if loss.step == stretch]
-        examples = sum(loss.examples for loss in chosen)
-        if examples:
-            done = kept * (index + 1) // len(stretches)
-            points.append((before + done, sum(loss.loss_sum for loss in chosen) / examples))
-    return tuple(points)
-
-
 # ── checkpoints ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -411,19 +358,11 @@ def latest_checkpoint(training: Training) -> tuple[store.Artefact | None, list[R
             if found is None:
                 continue
             if not store.find_damage(found):
-                return found, _history_of(found)
+                return found, history_of(found)
         except DamagedError:
             pass
         store.discard(_checkpoint_directory(training, round_number))
     return None, []
-
-
-def _history_of(checkpoint: store.Artefact | None) -> list[RoundRecord]:
-    return [_parse_record(record) for record in checkpoint.manifest.totals["history"]] if checkpoint else []
-
-
-def _parse_record(record: dict[str, Any]) -> RoundRecord:
-    return RoundRecord(**record | {"points": tuple((tokens, loss) for tokens, loss in record["points"])})
 
 
 # ── the result ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -434,10 +373,10 @@ def _vectors_directory(training: Training) -> Path:
 
 
 def _commit_vectors(
-    training: Training, matrices: Sequence[store.Part], history: Sequence[RoundRecord], roster: Roster
-) -> store.Artefact:
+    training: Training, fields: dict[str, Any], inputs: tuple[str, ...],
+    matrices: Sequence[store.Part], history: Sequence[RoundRecord], roster: Roster,
+) -> store.Artefact:  # fmt: skip
     """The vectors as an artefact: the words beside the matrices that the workers wrote."""
-    fingerprint, fields, inputs = identity(training.config, training.tokens, training.vocab)
     table = vocabulary.read_words(training.vocab)
     parts = assembly.add_words(
         _vectors_directory(training),
@@ -449,7 +388,7 @@ def _commit_vectors(
     artefact = store.commit(
         training.workdir,
         store.Manifest(
-            stage=STAGE, fingerprint=fingerprint, parts=tuple(parts), fields=fields, inputs=inputs,
+            stage=STAGE, fingerprint=training.fingerprint, parts=tuple(parts), fields=fields, inputs=inputs,
             totals={
                 "shape": [training.vocab_size, training.train.vector_size],
                 "history": [asdict(record) for record in history],
@@ -467,8 +406,3 @@ def _discard_checkpoints(training: Training) -> None:
     for round_number in range(training.train.epochs * training.schedule.rounds):
         if (directory := _checkpoint_directory(training, round_number)).exists():
             store.discard(directory)
-
-
-def history_of(vectors: store.Artefact) -> list[RoundRecord]:
-    """The rounds that led to these vectors."""
-    return [_parse_record(record) for record in vectors.manifest.totals["history"]]

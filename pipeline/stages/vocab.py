@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from pipeline import store
 from pipeline.cluster.workers import Workers
 from pipeline.config import RunConfig
 from pipeline.errors import DataError, printable
+from pipeline.stages.work import Done, Identity, Told, Work
 from pipeline.stream.part_files import word_parts
 from w2v_core.sampler import noise_distribution, noise_table
 from w2v_core.windows import keep_probability
@@ -31,19 +32,20 @@ WORDS = "vocab.parquet"
 NOISE_TABLE = "noise_table.npy"
 
 
-def identity(config: RunConfig, tokens: store.Artefact) -> tuple[str, dict[str, Any], tuple[str, ...]]:
+def identity(config: RunConfig, tokens: store.Artefact) -> Identity:
     """(fingerprint, fields read, inputs) of the vocabulary that these tokens and settings give."""
     fields = config.vocab.model_dump() | {"sample": config.shards.sample}
     inputs = (tokens.fingerprint,)
     return store.fingerprint(STAGE, STAGE_VERSION, fields, inputs), fields, inputs
 
 
-def build(config: RunConfig, tokens: store.Artefact, workers: Workers, workdir: Path) -> store.Artefact:
+def build(work: Work, tokens: store.Artefact) -> store.Artefact:
     """The committed vocabulary; raises DataError when fewer than two words are frequent enough."""
+    config, workdir = work.config, work.workdir
     fingerprint, fields, inputs = identity(config, tokens)
     directory = store.artefact_directory(workdir, STAGE, fingerprint)
     paths = tuple(str(tokens.directory / part.name) for part in word_parts(tokens))
-    counted = store.read_table(Path(_merge_tree(paths, directory / "merge", workers)))
+    counted = store.read_table(Path(_merge_tree(paths, directory / "merge", work.workers)))
     kept = select_words(counted, config.vocab.min_count, config.vocab.max_size)
     counts_V = store.numbers(kept["count"]).astype(np.int64)
     parts = (
@@ -62,6 +64,12 @@ def build(config: RunConfig, tokens: store.Artefact, workers: Workers, workdir: 
     )
     store.discard(directory / "merge")
     return artefact
+
+
+def describe(done: Done) -> Told:
+    totals = done.totals
+    line = f"{totals['size']:,} words of {totals['distinct_words']:,}"
+    return Told(line, tokens=totals["corpus_tokens"], sections={"vocab": dict(totals)})
 
 
 @dataclass(frozen=True)

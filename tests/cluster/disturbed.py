@@ -21,7 +21,9 @@ import yaml
 from pipeline.cluster.workers import InProcess, Workers
 from pipeline.config import RunConfig, parse_config
 from pipeline.progress import Progress
-from pipeline.run import KINDS, STAGES, SUMMARY, run
+from pipeline.run import run
+from pipeline.stages.ladder import KINDS, NAMES
+from pipeline.summary import SUMMARY
 from tests.tiny import tiny_config, write_corpus
 
 UNTRACKED: dict[str, object] = {"enabled": False}
@@ -62,7 +64,7 @@ class Bench:
 
     def config_file(self, name: str, *, before: str = "tokenize", **sections: dict[str, object]) -> Path:
         """A configuration with a workdir of its own, which has what the stages before `before` made."""
-        for kind in [KINDS[stage] for stage in STAGES[: STAGES.index(before)]]:
+        for kind in [KINDS[stage] for stage in NAMES[: NAMES.index(before)]]:
             shutil.copytree(self.undisturbed / kind, self.directory / name / kind)
         path = self.directory / f"{name}.yaml"
         path.write_text(yaml.safe_dump(self.tree(name, **sections)))

@@ -330,9 +330,10 @@ from pathlib import Path
 from pipeline.cluster.workers import InProcess
 from pipeline.config import parse_config
 from pipeline.text.corpus import plan_corpus
-from pipeline.stages.tokenize import build_tokens
+from pipeline.stages.tokenize import build
+from pipeline.stages.work import Work
 config = parse_config({"corpus": {"inputs": [sys.argv[1]], "max_ratio": 1000000}})
-tokens = build_tokens(config, plan_corpus(config.corpus), InProcess(), Path(sys.argv[2]))
+tokens = build(Work(config, Path(sys.argv[2]), InProcess()), plan_corpus(config.corpus))
 totals = tokens.manifest.totals
 peak_mb = int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) // 1024
 print(totals["tokens"], totals["dropped_long_tokens"], totals["text_bytes"], peak_mb)

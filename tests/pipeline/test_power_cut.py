@@ -164,7 +164,7 @@ def test_after_a_power_cut_training_continues_from_an_intact_checkpoint_and_lose
     done = -1
 
     def training(workdir: Path) -> train.Training:
-        return train.Training(config, None, None, "ab" * 32, schedule, workdir)  # type: ignore[arg-type]
+        return train.Training(config, None, None, None, "ab" * 32, schedule, workdir)  # type: ignore[arg-type]
 
     def cut() -> None:
         for _ in range(CUTS_A_STEP):

@@ -19,7 +19,9 @@ from pipeline import store
 from pipeline.cluster.workers import InProcess
 from pipeline.config import RunConfig, parse_config
 from pipeline.errors import ConfigError, DataError
-from pipeline.stages.tokenize import PartRecord, build_tokens, plan_tasks, tokenize_part, tokens_identity
+from pipeline.stages import tokenize
+from pipeline.stages.tokenize import PartRecord, plan_tasks, tokenize_part
+from pipeline.stages.work import Watch, Work
 from pipeline.stream.part_files import TokenFiles, token_parts, word_parts
 from pipeline.text.corpus import plan_corpus
 
@@ -29,7 +31,8 @@ def configured(*inputs: Path, tokenize: dict[str, Any] | None = None, **corpus: 
 
 
 def build(config: RunConfig, workdir: Path, made: list[PartRecord] | None = None) -> store.Artefact:
-    return build_tokens(config, plan_corpus(config.corpus), InProcess(), workdir, made.append if made is not None else None)
+    watch = Watch() if made is None else Watch(on_part=made.append)
+    return tokenize.build(Work(config, workdir, InProcess(), watch), plan_corpus(config.corpus))
 
 
 def sentences(tokens: store.Artefact) -> list[list[str]]:
@@ -131,8 +134,8 @@ class Shuffled:
 def test_the_bytes_written_do_not_depend_on_who_wrote_them_or_when(tmp_path: Path) -> None:
     config = configured(make_corpus(tmp_path / "data"), block_bytes=4096)
     plan = plan_corpus(config.corpus)
-    build_tokens(config, plan, InProcess(), tmp_path / "one")
-    build_tokens(config, plan, Shuffled(), tmp_path / "two")  # type: ignore[arg-type]
+    tokenize.build(Work(config, tmp_path / "one", InProcess()), plan)
+    tokenize.build(Work(config, tmp_path / "two", Shuffled()), plan)  # type: ignore[arg-type]
     assert files_below(tmp_path / "one") == files_below(tmp_path / "two")
 
 
@@ -141,7 +144,7 @@ def test_a_moved_corpus_keeps_its_fingerprint_and_a_changed_setting_does_not(tmp
 
     def identity(**options: Any) -> str:
         config = configured(folder, **options)
-        return tokens_identity(config, plan_corpus(config.corpus))[0]
+        return tokenize.identity(config, plan_corpus(config.corpus))[0]
 
     first = identity()
     folder = folder.rename(tmp_path / "elsewhere")
@@ -264,7 +267,7 @@ def test_line_ends_can_be_words_that_windows_run_over(tmp_path: Path) -> None:
 def test_a_task_may_run_twice_and_gives_an_equal_record(tmp_path: Path) -> None:
     config = configured(make_corpus(tmp_path / "data", files=1))
     plan = plan_corpus(config.corpus)
-    (task,) = plan_tasks(config, plan, tmp_path / "work", tokens_identity(config, plan)[1])
+    (task,) = plan_tasks(config, plan, tmp_path / "work", tokenize.identity(config, plan)[1])
     assert tokenize_part(task) == tokenize_part(task)
 
 

@@ -1,0 +1,43 @@
+"""A cluster that is opened by the first task: a run whose stages are all there starts none."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from types import TracebackType
+
+from pipeline.cluster.workers import Item, Member, Result, Workers
+
+
+class LazyWorkers:
+    """Satisfies `Workers`; `open_now` opens what is behind it when it is first asked for anything."""
+
+    def __init__(self, open_now: Callable[[], contextlib.AbstractContextManager[Workers]]) -> None:
+        self._open_now = open_now
+        self._stack = contextlib.ExitStack()
+        self._workers: Workers | None = None
+
+    def __enter__(self) -> LazyWorkers:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        return self._stack.__exit__(kind, error, traceback)
+
+    def _opened(self) -> Workers:
+        if self._workers is None:
+            self._workers = self._stack.enter_context(self._open_now())
+        return self._workers
+
+    def map(
+        self, function: Callable[[Item], Result], items: Sequence[Item], *, label: str,
+        on_done: Callable[[Result], None] | None = None,
+    ) -> list[Result]:  # fmt: skip
+        return self._opened().map(function, items, label=label, on_done=on_done)
+
+    def members(self) -> list[Member]:
+        return self._opened().members()
+
+    def together(self, function: Callable[[Item], Result], items: Sequence[Item], members: Sequence[Member]) -> list[Result]:
+        return self._opened().together(function, items, members)

@@ -1,0 +1,134 @@
+"""One run in progress: what its stages share, how each is found or made, and who is told.
+
+A stage is reused when its artefact is there and every byte of it is what was written; else it is built. The cluster is opened
+by the first task that needs it, tracking by the first run that trains.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline import store
+from pipeline.cluster.lazy import LazyWorkers
+from pipeline.cluster.opening import open_workers
+from pipeline.cluster.workers import Workers
+from pipeline.config import RunConfig
+from pipeline.failpoints import reach
+from pipeline.progress import Progress
+from pipeline.stages.ladder import CORPUS, Stage, up_to
+from pipeline.stages.work import Done, Watch, Work
+from pipeline.text.corpus import CorpusPlan, cut_parts
+from pipeline.tracking.run_events import tell_round, tell_start
+from pipeline.tracking.tracker import Tracker, open_tracker
+from pipeline.training import arithmetic
+from pipeline.training.history import RoundRecord
+
+
+@dataclass
+class Session:
+    """What the stages of one run share, and what became of them so far."""
+
+    config: RunConfig
+    workers: Workers
+    progress: Progress
+    tracker: Tracker | None = None
+    plan: CorpusPlan | None = None
+    done: dict[str, Done] = field(default_factory=dict)
+    """The stages that are there, by name."""
+    notes: list[str] = field(default_factory=list)
+    rounds: list[RoundRecord] = field(default_factory=list)
+
+    def begin(self, plan: CorpusPlan) -> None:
+        """Starts over with the first stage."""
+        self.plan = plan
+        self.done.clear()
+        self.rounds.clear()
+
+    def go_through(self, stage: Stage) -> None:
+        """The stage's artefact is there afterwards: found with every byte checked, or made."""
+        inputs = tuple(self.plan if need == CORPUS else self.done[need].artefact for need in stage.needs)
+        started = time.monotonic()
+        found = self._find(stage, stage.identity(self.config, *inputs)[0])
+        if found is None:
+            self.progress.start(stage.name, self._pieces(stage))
+        reach("stage", stage.name if found is None else f"{stage.name} cached")
+        artefact = found or stage.build(self._work(), *inputs)
+        done = Done(self.config, artefact, inputs, time.monotonic() - started, cached=found is not None)
+        self.done[stage.name] = done
+        line = f"{stage.describe(done).line} ({'cached' if done.cached else f'{done.seconds:.1f} s'})"
+        self.progress.line(f"{stage.name}: {line}") if done.cached else self.progress.finish(line)
+        if stage.name == "vocab" and self.tracker:
+            tell_start(self.tracker, self.config, self.done["tokenize"].artefact, artefact)
+
+    def _find(self, stage: Stage, fingerprint: str) -> store.Artefact | None:
+        found = store.open_artefact(self.config.workdir, stage.makes, fingerprint)
+        for damage in store.remove_damaged(found) if found else ():
+            self.note(f"damaged, rebuilt: {damage}")
+            found = None
+        return found
+
+    def _pieces(self, stage: Stage) -> int:
+        """How many pieces the progress of a stage that begins counts; 0 = not known."""
+        return len(cut_parts(self.plan, self.config.corpus.block_bytes)) if self.plan and CORPUS in stage.needs else 0
+
+    def _work(self) -> Work:
+        watch = Watch(
+            on_part=lambda _: self.progress.advance(),
+            on_round=self._round_done,
+            on_plan=lambda text: self.progress.line(f"train: {text}"),
+            on_note=self.note,
+        )
+        return Work(self.config, self.config.workdir, self.workers, watch)
+
+    def note(self, text: str) -> None:
+        """Something that people should read: now, and in the report."""
+        self.notes.append(text)
+        self.progress.line(text)
+
+    def _round_done(self, record: RoundRecord) -> None:
+        epochs = self.config.train.epochs
+        note = (
+            f"round {record.round + 1}, epoch {record.epoch + 1}/{epochs}: loss {record.loss:.4f}, "
+            f"α {record.alpha:.5f}, {record.raw_tokens / max(record.seconds, 1e-9) / 1e6:.2f} M raw tokens/s"
+        )
+        if self.progress.live:
+            self.progress.reached(record.round + 1, epochs * record.rounds_an_epoch, note)
+        else:
+            self.progress.line(f"train: {note}")
+        self.rounds.append(record)
+        if self.tracker:
+            tell_round(self.tracker, record, self.rounds)
+
+
+@contextlib.contextmanager
+def open_session(config: RunConfig, until: str, workers: Workers | None, progress: Progress | None) -> Iterator[Session]:
+    """A session that holds the workdir for a run up to stage `until`; a run that does not end well is told to MLflow as such.
+
+    `workers`: a program's own; else the configured cluster is opened when first needed.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(store.lock(config.workdir))
+        store.remove_unfinished(config.workdir)
+        workers = workers or stack.enter_context(LazyWorkers(lambda: _open_cluster(config, until)))
+        session = Session(config, workers, progress or Progress())
+        if config.tracking.enabled and any(stage.tracked for stage in up_to(until)):
+            session.tracker = open_tracker(config.tracking, config.workdir, run_name=config.run.name, config_digest=config.digest)
+        try:
+            yield session
+        except BaseException as error:
+            if session.tracker:
+                session.tracker.finish("FAILED" if isinstance(error, Exception) else "KILLED")
+            raise
+
+
+def _open_cluster(config: RunConfig, until: str) -> contextlib.AbstractContextManager[Any]:
+    def plugins() -> list[Any]:
+        # Workers load the kernels in the background while they do other things.
+        trains = any(stage.name == "train" for stage in up_to(until))
+        return [arithmetic.warm_up_plugin(config.train)] if trains else []
+
+    return open_workers(config.cluster, plugins=plugins)

@@ -1,0 +1,122 @@
+"""What training did, round by round: the loss curve, and what it adds up to in `summary.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from pipeline import store
+
+if TYPE_CHECKING:
+    from pipeline.config import Train
+    from pipeline.training.lanes import RoundResult, StepLoss
+    from pipeline.training.plan import EpochPlan, Round
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundRecord:
+    """What one round did: a row of the loss curve. Losses are means per example in float64."""
+
+    round: int
+    rounds_an_epoch: int
+    epoch: int
+    loss: float
+    examples: int
+    loss_sum: float
+    alpha: float
+    kept_tokens: int
+    """Of this round, over all lanes."""
+    raw_tokens: float
+    """The corpus tokens these stand for: raw tokens of the epoch × the round's share of the epoch's kept tokens."""
+    seconds: float
+    train_seconds: float
+    merge_seconds: float
+    merged_bytes: int
+    merges: int
+    points: tuple[tuple[int, float], ...]
+    """(kept tokens since the start of training, mean loss) of a few stretches of the round."""
+
+
+def record_round(
+    plan: EpochPlan, round_plan: Round, before: Sequence[RoundRecord], results: Sequence[RoundResult], *,
+    corpus_tokens: int, seconds: float,
+) -> RoundRecord:  # fmt: skip
+    """The row of a round that is over; `before` are the rounds that led to it, `corpus_tokens` an epoch's raw tokens."""
+    steps = range(round_plan.first, round_plan.last)
+    losses = sorted((loss for result in results for loss in result.losses), key=lambda loss: (loss.step, loss.lane))
+    kept = plan.round_tokens(round_plan)
+    loss_sum, examples = sum(loss.loss_sum for loss in losses), sum(loss.examples for loss in losses)
+    return RoundRecord(
+        round=round_plan.round,
+        rounds_an_epoch=plan.schedule.rounds,
+        epoch=plan.epoch,
+        loss=loss_sum / max(1, examples),
+        loss_sum=loss_sum,
+        examples=examples,
+        alpha=plan.alpha(round_plan.last),
+        kept_tokens=kept,
+        raw_tokens=kept * (corpus_tokens / max(1, plan.kept_tokens)),
+        seconds=seconds,
+        train_seconds=max(result.train_seconds for result in results),
+        merge_seconds=max(result.merge_seconds for result in results),
+        merged_bytes=plan.merged_bytes(round_plan),
+        merges=sum(plan.merged_rows(step) > 0 for step in steps),
+        points=_loss_points(losses, sum(record.kept_tokens for record in before), kept),
+    )
+
+
+def _loss_points(losses: Sequence[StepLoss], before: int, kept: int) -> tuple[tuple[int, float], ...]:
+    """(kept tokens since the start of training, mean loss) after each stretch of the round."""
+    stretches = sorted({loss.step for loss in losses})
+    points = []
+    for index, stretch in enumerate(stretches):
+        chosen = [loss for loss in losses if loss.step == stretch]
+        examples = sum(loss.examples for loss in chosen)
+        if examples:
+            done = kept * (index + 1) // len(stretches)
+            points.append((before + done, sum(loss.loss_sum for loss in chosen) / examples))
+    return tuple(points)
+
+
+def history_of(artefact: store.Artefact | None) -> list[RoundRecord]:
+    """The rounds that led to a checkpoint or to vectors; none for none."""
+    return [_parse(record) for record in artefact.manifest.totals["history"]] if artefact else []
+
+
+def _parse(record: dict[str, Any]) -> RoundRecord:
+    return RoundRecord(**record | {"points": tuple((tokens, loss) for tokens, loss in record["points"])})
+
+
+def epoch_loss(history: Sequence[RoundRecord], epoch: int) -> float:
+    """Mean loss per example over an epoch's rounds."""
+    rounds = [record for record in history if record.epoch == epoch]
+    return sum(record.loss_sum for record in rounds) / max(1, sum(record.examples for record in rounds))
+
+
+def training_sections(vectors: store.Artefact, train: Train, corpus_tokens: int, seconds: float) -> dict[str, Any]:
+    """`train` and `vectors` of `summary.json`; `seconds` is what the stage took in this run, 0 if its vectors were there."""
+    history, totals = history_of(vectors), vectors.manifest.totals
+    raw_tokens = corpus_tokens * train.epochs
+    # The stage's own time when all of it happened in this run; else what its rounds took when they ran.
+    seconds = max(seconds, sum(record.seconds for record in history))
+    return {
+        "train": {
+            "raw_tokens": raw_tokens,
+            "kept_tokens": sum(record.kept_tokens for record in history),
+            "seconds": round(seconds, 4),
+            "raw_tokens_per_s": round(raw_tokens / max(seconds, 1e-9)),
+            "final_loss": epoch_loss(history, history[-1].epoch),
+            "lanes": train.lanes,
+            "merged_bytes": sum(record.merged_bytes for record in history),
+            "merge_seconds": round(sum(record.merge_seconds for record in history), 4),
+            "memory": totals["memory"],
+            "kinds": totals["kinds"],
+            "rounds": [asdict(record) for record in history],
+        },
+        "vectors": {
+            "path": str(vectors.directory),
+            "sha256": vectors.part("vectors.npy").sha256,
+            "shape": list(totals["shape"]),
+        },
+    }
