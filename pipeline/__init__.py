@@ -4,7 +4,8 @@
                                                                                               └─ publish ─▶ exports/, MLflow
 
 Each stage file offers an `identity` (what decides its result), a `build` (which makes it) and a `describe` (what people are
-told), and leaves one artefact that the next reads; stages never meet in memory. The pure function over one part stands beside its short Dask wiring.
+told), and leaves one artefact that the next reads; stages never meet in memory. The pure function over one part stands beside
+its short Dask wiring.
 
     cli.py commands/               the command `w2v`: its list of commands; the commands, a family a file
     config.py errors.py            one YAML file = one complete run; what a person is told

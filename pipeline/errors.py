@@ -6,6 +6,9 @@ message and exits with `exit_code`; library callers catch `PipelineError` or one
 
 from __future__ import annotations
 
+import re
+from urllib.parse import urlsplit, urlunsplit
+
 EXIT_CODES: dict[int, str] = {
     0: "complete and verified",
     64: "the command line is wrong",
@@ -99,3 +102,19 @@ def amount(size: int) -> str:
         if size >= scale:
             return f"{size / scale:.1f} {unit}" if size < 10 * scale else f"{size / scale:,.0f} {unit}"
     return f"{size} bytes"
+
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s\"'<>]+")
+
+
+def without_credentials(text: str) -> str:
+    """`text` with user names, passwords, queries and fragments removed from every URL in it."""
+
+    def strip(match: re.Match[str]) -> str:
+        try:
+            parts = urlsplit(match.group())
+        except ValueError:
+            return "[an address that cannot be parsed]"
+        return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", "")) if parts.netloc else match.group()
+
+    return _URL.sub(strip, text)

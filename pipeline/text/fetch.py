@@ -25,9 +25,8 @@ from pathlib import Path
 from typing import IO, Any, Protocol, cast
 from urllib.parse import urlsplit
 
-from pipeline.errors import BusyError, DataError, ServiceError, TemporaryError, UsageError, printable
+from pipeline.errors import BusyError, DataError, ServiceError, TemporaryError, UsageError, printable, without_credentials
 from pipeline.store import explain_os_error, write_file
-from pipeline.tracking.spool import without_credentials
 
 BLOCK_BYTES = 1 << 18
 TIMEOUT_S = 30.0

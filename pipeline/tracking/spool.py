@@ -17,16 +17,15 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import re
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
-from urllib.parse import urlsplit, urlunsplit
 
 from pipeline.config import canonical_json
+from pipeline.errors import without_credentials as without_credentials
 from pipeline.store import write_json
 
 Event = dict[str, Any]
@@ -34,7 +33,6 @@ State = Literal["connecting", "shipping", "retrying", "refused"]
 
 T = TypeVar("T")
 _PENDING_LIMIT_BYTES = 16 << 20
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s\"'<>]+")
 
 
 @dataclass(frozen=True)
@@ -291,19 +289,6 @@ def open_writer(spool: Spool, fsync_interval_s: float) -> SpoolWriter:
     if position != size:
         os.ftruncate(descriptor, position)
     return SpoolWriter(descriptor, fsync_interval_s)
-
-
-def without_credentials(text: str) -> str:
-    """`text` with user names, passwords, queries and fragments removed from every URL in it."""
-
-    def strip(match: re.Match[str]) -> str:
-        try:
-            parts = urlsplit(match.group())
-        except ValueError:
-            return "[an address that cannot be parsed]"
-        return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", "")) if parts.netloc else match.group()
-
-    return _URL.sub(strip, text)
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
