@@ -19,7 +19,8 @@ its short Dask wiring.
     text/      corpus (which files, cut into which parts) inputs reading decompress pydocs tokenizers fetch
     stream/    sampling (a part's stream of an epoch, drawn) epoch_stream (any range of an epoch's stream)
                part_files (what the files of tokens/ and shards/ are called) sizes (how much is held at a time, pure)
-    training/  plan (pure) placement (who trains which lanes, pure) admission and arithmetic (do workers compute alike)
+    training/  plan (pure) policy (its constants, pure) placement (who trains which lanes, pure)
+               admission and arithmetic (do workers compute alike)
                capacity (does it fit, pure) lanes (one worker's share of a round) lane_group (parameters, merging)
                history (the loss curve) residency (on a GPU) assembly (the files of vectors/) layered (with the textbook's layers)
     exchange/  shared_memory and huge_pages (lanes of one host) network (lanes of several)

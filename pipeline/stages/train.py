@@ -31,6 +31,7 @@ from pipeline.training.admission import Roster
 from pipeline.training.history import RoundRecord, history_of, record_round, training_sections
 from pipeline.training.placement import seat
 from pipeline.training.plan import EpochPlan, Round, Schedule, choose_schedule, plan_epoch
+from pipeline.training.policy import ALPHA_POLICY, MERGE_POLICY, as_data
 from w2v_core.kernels import padded_size
 
 STAGE = "vectors"
@@ -67,6 +68,8 @@ def identity(config: RunConfig, tokens: store.Artefact, vocab: store.Artefact, s
     """(fingerprint, fields read, inputs) of the vectors that these shards and settings give."""
     # Who may take part decides nothing that is the same whoever does.
     fields = config.train.model_dump(exclude={"deterministic"}) | {"seed": config.run.seed}
+    if config.train.engine == "kernels":
+        fields |= {"merge_policy": as_data(MERGE_POLICY), "alpha_policy": as_data(ALPHA_POLICY)}
     inputs = (shards.fingerprint,)
     return store.fingerprint(STAGE, STAGE_VERSION, fields, inputs), fields, inputs
 
