@@ -93,6 +93,8 @@ class AlphaPolicy:
 
 MERGE_POLICY = MergePolicy()
 ALPHA_POLICY = AlphaPolicy()
+POLICIES: dict[str, MergePolicy | AlphaPolicy] = {"merge_policy": MERGE_POLICY, "alpha_policy": ALPHA_POLICY}
+"""By their names in manifests and summaries."""
 
 
 def as_data(policy: MergePolicy | AlphaPolicy) -> dict[str, Any]:

@@ -7,10 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import Train
+from pipeline import store
+from pipeline.cluster.workers import InProcess
+from pipeline.config import Train, parse_config
+from pipeline.progress import Progress
+from pipeline.run import run
 from pipeline.training import policy
 from pipeline.training.plan import choose_schedule, doublings, plan_epoch
 from pipeline.training.policy import ALPHA_POLICY, MERGE_POLICY, AlphaPolicy, MergePolicy, as_data, by_lanes, sources
+from tests.tiny import tiny_config, write_corpus
 
 INFRA = Path(__file__).parents[2] / "infra"
 
@@ -46,3 +51,20 @@ def test_another_policy_gives_another_plan() -> None:
     plan = plan_epoch(train, before, 70_000, 1, 9_000_000)
     steady = dataclasses.replace(plan, policy=dataclasses.replace(ALPHA_POLICY, slowdown=((1, 0.0),)))
     assert steady.alpha(100) > plan.alpha(100)
+
+
+@pytest.mark.parametrize("engine", ["kernels", "layers"])
+def test_a_result_says_by_what_policy_it_was_made(engine: str, tmp_path: Path) -> None:
+    train = {"engine": "layers", "lanes": 1, "epochs": 1} if engine == "layers" else {"lanes": 2, "hot_merge_every": 200}
+    tree = tiny_config(
+        tmp_path / "run", write_corpus(tmp_path / "corpus", sentences=100), tracking={"enabled": False}, train=train
+    )
+    if engine == "layers":
+        for key in ("merge_every", "hot_rows", "hot_merge_every", "checkpoint_every"):
+            tree["train"].pop(key, None)
+    summary = run(parse_config(tree), until="train", workers=InProcess(), progress=Progress(quiet=True))
+    fields = store.load_artefact(Path(summary["vectors"]["path"])).manifest.fields
+    expected = {name: as_data(chosen) for name, chosen in policy.POLICIES.items()} if engine == "kernels" else {}
+    assert summary["train"]["policy"] == {name: fields[name] for name in expected} == expected
+    # The layers merge nothing, so another policy of merging is no reason to train again.
+    assert ("merge_policy" in fields) == (engine == "kernels")
