@@ -129,7 +129,7 @@ def slurm_site() -> Iterator[SlurmSite]:
             for command in commands:
                 running.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True))
                 if command is commands[0]:
-                    _wait_for(lambda: (munge / "socket").exists(), root)
+                    _wait_for((munge / "socket").exists, root)
         _wait_for(lambda: _answers(site), root)
         yield site
     finally:
