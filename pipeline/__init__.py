@@ -26,6 +26,7 @@ its short Dask wiring.
     exchange/  shared_memory and huge_pages (lanes of one host) network (lanes of several)
     cluster/   opening (the configured cluster) workers (Dask, or this process) room (memory and disk)
                lazy (opened when first needed) sources (the same program everywhere)
+    history/   snapshot (a complete result, kept) latest (which one answers, what was decided)
     safety/    start scratch (what keeps other users' code and files out)
     tracking/  tracker spool shipper delivery registry (what MLflow is told, and how it gets there) ui metrics served_model
                run_events (what a run tells, and when)

@@ -9,6 +9,7 @@ from pathlib import Path
 from pipeline import store
 from pipeline.config import RunConfig
 from pipeline.errors import BusyError, DamagedError
+from pipeline.history.latest import champion_of, find_answer, introduce
 from pipeline.stages.ladder import KINDS
 from pipeline.summary import SUMMARY
 from pipeline.tracking.tracker import sync
@@ -16,7 +17,7 @@ from pipeline.tracking.tracker import sync
 
 def verify_workdir(workdir: Path) -> tuple[int, list[str]]:
     """(files checked, what is wrong with which): every file of every artefact, read to the last byte, and every artefact
-    that the summary of the last complete run names."""
+    that the last complete run left."""
     checked, damage = 0, []
     for directory in sorted({*store.iterate_artefacts(workdir), *_promised(workdir)}):
         files, found = verify_artefact(directory)
@@ -36,6 +37,8 @@ def verify_artefact(directory: Path) -> tuple[int, list[str]]:
 
 def _promised(workdir: Path) -> Iterator[Path]:
     """The directories of the artefacts that the last complete run left: without its manifest one looks as if it never was."""
+    if champion := champion_of(workdir):
+        yield from champion.artefacts()
     try:
         stages = json.loads((workdir / SUMMARY).read_bytes())["stages"]
         yield from (store.artefact_directory(workdir, KINDS[name], row["fingerprint"]) for name, row in stages.items())
@@ -61,13 +64,12 @@ def status_lines(config: RunConfig) -> Iterator[str]:
             yield f"  {manifest.stage:<12} {manifest.fingerprint[:16]}  {len(manifest.parts):>5} files  {size:>15,} bytes"
         except DamagedError as error:
             yield f"  {error}"
-    try:
-        summary = json.loads((workdir / SUMMARY).read_text())
-    except FileNotFoundError:
+    if not (workdir / SUMMARY).exists():
         yield "  no summary.json: the last run did not complete; run it again, it continues"
-        return
-    same = "this configuration" if summary["config_digest"] == config.digest else "another configuration"
-    yield f"  last complete run: {summary['run_id']} ({same})"
+    if answer := find_answer(workdir):
+        same = "this configuration" if answer.summary["config_digest"] == config.digest else "another configuration"
+        yield f"  last complete run: {answer.run_id} ({same})"
+        yield f"  queries are answered {introduce(answer, config)}"
     for state in sync(workdir, config.tracking) if config.tracking.enabled else ():
         rest = "" if state.complete else f", not complete: {state.message}"
         yield f"  tracked: {state.uri} run {state.run_id or '(none yet)'}{rest}"

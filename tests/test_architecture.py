@@ -24,7 +24,7 @@ FLOORS = (
     ("safety",),
     ("config",),
     ("store",),
-    ("exchange", "formats", "report"),
+    ("exchange", "formats", "history", "report"),
     ("text", "cluster"),
     ("stream",),
     ("training",),
