@@ -37,7 +37,10 @@ IGNORABLE: Ranges = (
     (0xFFF0, 0xFFFB), (0x1BCA0, 0x1BCA3), (0x1D173, 0x1D17A), (0xE0000, 0xE0FFF),
 )  # fmt: skip
 """Default_Ignorable_Code_Point of DerivedCoreProperties.txt without U+200B–U+200D, and the interlinear annotation marks."""
-IDEOGRAPHS: Ranges = ((0x3005, 0x3007), (0x3021, 0x3029), (0x3038, 0x303B), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x3FFFF))  # fmt: skip
+IDEOGRAPHS: Ranges = (
+    (0x3005, 0x3007), (0x3021, 0x3029), (0x3038, 0x303B), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF),
+    (0x20000, 0x3FFFF),
+)  # fmt: skip
 HIRAGANA: Ranges = ((0x3041, 0x3096), (0x309D, 0x309F), (0x1B001, 0x1B11F), (0x1B150, 0x1B152))
 COMPLEX: dict[str, Ranges] = {
     "Thai": ((0xE00, 0xE7F),),
@@ -67,7 +70,7 @@ INVISIBLE = re.compile(f"[{pattern_of(IGNORABLE)}]+")
 
 @cache
 def character_classes(tokenizer: str, inner: str = "", emoji: bool = False, strip: tuple[str, ...] = ()) -> NDArray[np.uint8]:
-    """The class of every character for `simple` or `whitespace`, uint8[0x110000]; values as in w2v_core.text.character_classes."""
+    """The class of every character for `simple` or `whitespace`, uint8[0x110000]."""
     if tokenizer == "whitespace":
         classes = np.full(0x110000, WORD, np.uint8)
         classes[[ord(character) for character in WHITESPACE]] = SEPARATOR

@@ -35,6 +35,7 @@ from pipeline.errors import ConfigError, DataError, printable
 from pipeline.text.characters import IGNORABLE, INVISIBLE, JOINERS, WHITESPACE, ZERO_WIDTH_SPACE, character_classes
 from pipeline.text.folding import Fold, folding
 from pipeline.text.segmenters import korean as korean  # its name in configurations
+from w2v_core.text.character_classes import ASCII_INNER, NEWLINE
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -81,7 +82,7 @@ def identify(config: Tokenize) -> dict[str, Any]:
         "strip": sorted(config.strip),
         "entities": config.entities,
         "unicode": unicodedata.unidata_version,
-        "version": VERSION,
+        "rules": VERSION,
     }
     if config.tokenizer == "simple":
         return identity | {"inner": "".join(sorted(set(config.inner))), "emoji": config.emoji}
@@ -90,7 +91,7 @@ def identify(config: Tokenize) -> dict[str, Any]:
         return identity | {"pattern": config.pattern}
     if ":" in config.tokenizer:
         version = getattr(_factory(config.tokenizer), "version", None)
-        return identity | {"options": config.options, "version": f"{VERSION} {version() if callable(version) else version}"}
+        return identity | {"options": config.options, "version": str(version() if callable(version) else version)}
     return identity
 
 
@@ -147,8 +148,8 @@ def _byte_table(config: Tokenize) -> NDArray[np.uint8]:
         if is_word and code > 2:
             table[code] = ord(character.lower() if config.lowercase else character)
         elif character in config.inner:
-            table[code] = 2
-    table[ord("\n")] = 1
+            table[code] = ASCII_INNER
+    table[ord("\n")] = NEWLINE
     return table
 
 

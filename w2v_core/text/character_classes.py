@@ -11,5 +11,6 @@ SEPARATOR, NEWLINE, IGNORED, WORD, MARK, JOINER, INNER, SOLO, SYMBOL, REGIONAL =
     SOLO       is a word, with the marks behind it
     SYMBOL     the same, and joiners join several to one; REGIONAL: two are one word (a flag)
 
-In a byte table 0 separates, 1 ends the line, 2 is INNER, and any other value is the byte that the word receives.
+In a byte table 0 separates, 1 ends the line, ASCII_INNER is INNER, and any other value is the byte that the word receives.
 """
+ASCII_INNER = 2

@@ -63,7 +63,7 @@ class WordTable:
         tokens, sentences, dropped, dropped_bytes = _scan(
             text_M, byte_table, character_classes, self.max_token_bytes, folded, keys_N, offsets, ends_S, lines_S, samples
         )  # fmt: skip
-        self._drop(dropped, dropped_bytes, [bytes(sample).rstrip(b"\0") for sample in samples[: min(dropped, _SAMPLES)]])
+        self._drop(dropped, int(dropped_bytes), [bytes(sample).rstrip(b"\0") for sample in samples[: min(dropped, _SAMPLES)]])
         return self._look_up(folded, offsets, keys_N[:tokens]), ends_S[:sentences].copy(), lines_S[:sentences].copy()
 
     def intern(self, data: NDArray[np.uint8], offsets: NDArray[np.int64], occurrences: NDArray[np.int64]) -> NDArray[np.int32]:
@@ -217,7 +217,7 @@ def _solo(text, classes, position, folded, used):  # type: ignore[no-untyped-def
 @njit(nogil=True, cache=True)
 def _only_underscores(folded, used, length):  # type: ignore[no-untyped-def]
     """Whether the word's ASCII is all underscores."""
-    for at in range(used, used + length):
+    for at in range(used, used + length):  # noqa: SIM110 - compiled
         if folded[at] < 128 and folded[at] != 95:
             return False
     return True
@@ -235,7 +235,8 @@ def _scan(  # type: ignore[no-untyped-def]  # noqa: C901 - one loop over bytes, 
     one, seven, eight = np.uint64(1), np.uint64(7), np.uint64(8)
     limit = np.uint64(max_bytes)
     position, used = np.uint64(0), np.uint64(0)
-    tokens, sentences, dropped, dropped_bytes, opened, line = 0, 0, 0, 0, 0, 0
+    tokens, sentences, dropped, opened, line = 0, 0, 0, 0, 0
+    dropped_bytes = np.uint64(0)
     offsets[0] = 0
     while position < size:
         packed, length = np.uint64(0), np.uint64(0)
@@ -297,7 +298,7 @@ def _scan(  # type: ignore[no-untyped-def]  # noqa: C901 - one loop over bytes, 
                 for at in range(min(length, np.uint64(samples.shape[1]))):
                     samples[dropped, at] = folded[used + at]
             dropped += 1
-            dropped_bytes += np.int64(length)
+            dropped_bytes += length
         elif length > 0:
             keys[tokens] = packed if length <= eight else _key(folded, used, length)
             used += length
