@@ -8,7 +8,8 @@ told), and leaves one artefact that the next reads; stages never meet in memory.
 its short Dask wiring.
 
     cli.py commands/               the command `w2v`: its list of commands; the commands, a family a file
-    config.py errors.py            one YAML file = one complete run; what a person is told
+    config.py sections.py          one YAML file = one complete run; its keys, with types, defaults and meanings
+    errors.py                      what a person is told
     run.py session.py summary.py   a run: through the stages in order; what they share; what is left for other programs
     workdir.py progress.py         looking at a workdir; the terminal
     store.py failpoints.py         artefacts: manifests, checksums; where tests make processes die

@@ -21,7 +21,7 @@ KNOWN = modules("pipeline", "w2v_core")
 
 FLOORS = (
     ("errors", "failpoints", "progress"),
-    ("safety",),
+    ("safety", "sections"),
     ("config",),
     ("store",),
     ("exchange", "formats", "history", "report"),
