@@ -6,7 +6,10 @@ message and exits with `exit_code`; library callers catch `PipelineError` or one
 
 from __future__ import annotations
 
+import errno
 import re
+import shutil
+from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 EXIT_CODES: dict[int, str] = {
@@ -118,3 +121,25 @@ def without_credentials(text: str) -> str:
         return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", "")) if parts.netloc else match.group()
 
     return _URL.sub(strip, text)
+
+
+def explain_os_error(error: OSError, path: Path, needed: int = 1) -> Exception:
+    """The error a person should see for an OSError on `path`: full disks with what is free and how many bytes more the
+    write would have needed at least, the rest by name."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        free = shutil.disk_usage(_existing_parent(path)).free
+        return StorageError(
+            f"{path}: the disk is full ({free:,} bytes free there, at least {needed:,} needed); make space and run the same "
+            "command again, it continues"
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return PermissionDeniedError(
+            f"{path}: cannot write here ({error.strerror}); choose another run.workdir or change the rights"
+        )
+    return StorageError(f"{path}: writing failed ({error.strerror or error}); nothing was committed, run the same command again")
+
+
+def _existing_parent(path: Path) -> Path:
+    while not path.exists():
+        path = path.parent
+    return path

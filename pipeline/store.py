@@ -16,14 +16,11 @@ harmlessly (they write the same bytes). Parquet goes out with page checksums and
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import hashlib
 import io
 import json
 import os
 import shutil
-import socket
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,20 +30,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pipeline.config import canonical_json
-from pipeline.errors import BusyError, DamagedError, PermissionDeniedError, StorageError
+from pipeline.errors import DamagedError, printable
+from pipeline.errors import explain_os_error as explain_os_error
 from pipeline.failpoints import reach
+from pipeline.safety.files import is_confined, open_inside, open_regular, read_inside, unlink_inside
+from pipeline.safety.locks import lock as lock
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 FORMAT_VERSION = 1
-MANIFEST = "manifest.json"
+MANIFEST, SHARED = "manifest.json", "parts"
 _HASH_BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One file of an artefact. `name` is relative to the artefact's directory."""
+    """One file of an artefact. `name` is relative to the artefact's directory, and in it or in `../parts`."""
 
     name: str
     bytes: int
@@ -236,34 +236,10 @@ def existing_part(path: Path, directory: Path, rows: int = 0) -> Part:
 def commit(workdir: Path, manifest: Manifest) -> Artefact:
     """The artefact, now visible: its manifest is written last. Writing the same manifest twice is harmless."""
     directory = artefact_directory(workdir, manifest.stage, manifest.fingerprint)
-    body = asdict(manifest)
-    body["sha256"] = hashlib.sha256(canonical_json(body)).hexdigest()
     reach("commit", manifest.stage)
-    write_json(directory / MANIFEST, body)
+    write_json(directory / MANIFEST, sealed(asdict(manifest)))
     reach("committed", manifest.stage)
     return Artefact(directory, manifest)
-
-
-def explain_os_error(error: OSError, path: Path, needed: int = 1) -> Exception:
-    """The error a person should see for an OSError on `path`: full disks with what is free and how many bytes more the
-    write would have needed at least, the rest by name."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        free = shutil.disk_usage(_existing_parent(path)).free
-        return StorageError(
-            f"{path}: the disk is full ({free:,} bytes free there, at least {needed:,} needed); make space and run the same "
-            "command again, it continues"
-        )
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return PermissionDeniedError(
-            f"{path}: cannot write here ({error.strerror}); choose another run.workdir or change the rights"
-        )
-    return StorageError(f"{path}: writing failed ({error.strerror or error}); nothing was committed, run the same command again")
-
-
-def _existing_parent(path: Path) -> Path:
-    while not path.exists():
-        path = path.parent
-    return path
 
 
 def sync_directory(directory: Path) -> None:
@@ -282,10 +258,9 @@ def open_artefact(workdir: Path, stage: str, fingerprint: str) -> Artefact | Non
     """The committed artefact, or None when there is none; raises DamagedError when its manifest is not intact."""
     directory = artefact_directory(workdir, stage, fingerprint)
     try:
-        text = (directory / MANIFEST).read_bytes()
+        manifest = _read_manifest(directory)
     except FileNotFoundError:
         return None
-    manifest = _parse_manifest(text, directory)
     if manifest.fingerprint != fingerprint or manifest.stage != stage:
         raise DamagedError(
             f"{directory / MANIFEST}: expected {stage} {fingerprint[:16]}, found {manifest.stage} "
@@ -298,30 +273,62 @@ def open_artefact(workdir: Path, stage: str, fingerprint: str) -> Artefact | Non
 def load_artefact(directory: Path) -> Artefact:
     """The artefact in a directory, wherever that lies; raises DamagedError when there is no intact manifest."""
     try:
-        return Artefact(directory, _parse_manifest((directory / MANIFEST).read_bytes(), directory))
+        return Artefact(directory, _read_manifest(directory))
     except FileNotFoundError:
         raise DamagedError(f"{directory}: no {MANIFEST}, so nothing here is complete", str(directory)) from None
 
 
-def _parse_manifest(text: bytes, directory: Path) -> Manifest:
+def _read_manifest(directory: Path) -> Manifest:
+    """Raises FileNotFoundError where there is none, DamagedError for one that is not what was written."""
     try:
-        body = json.loads(text)
+        text = read_inside(directory, MANIFEST)
+        body = unsealed(text)
+        body["parts"] = tuple(Part(**part) for part in body["parts"])
+        if strays := [part.name for part in body["parts"] if not is_confined(_inside(directory, part.name)[1])]:
+            raise ValueError(f"it names a file outside its folder: {printable(str(strays[0]))}")
+        body["inputs"] = tuple(body["inputs"])
+        return Manifest(**body)
+    except FileNotFoundError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        message = f"{directory / MANIFEST}: damaged ({_reason(error)}); run again to rebuild it"
+        raise DamagedError(message, str(directory)) from None
+
+
+def _inside(directory: Path, name: str) -> tuple[Path, str]:
+    """(folder, name in it) of a part: of the artefact's own folder, or of the one that all artefacts of the stage share."""
+    shared = f"../{SHARED}/"
+    return (directory.parent / SHARED, name.removeprefix(shared)) if str(name).startswith(shared) else (directory, name)
+
+
+def sealed(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The object with the checksum of all it says, under `sha256`."""
+    return {**body, "sha256": hashlib.sha256(canonical_json(body)).hexdigest()}
+
+
+def unsealed(text: bytes) -> dict[str, Any]:
+    """The object that was sealed and written, without its checksum; raises ValueError for any other bytes."""
+    try:
+        body: dict[str, Any] = json.loads(text)
         found = body.pop("sha256")
-        if hashlib.sha256(canonical_json(body)).hexdigest() != found:
+        if sealed(body)["sha256"] != found:
             raise ValueError("its checksum does not match")
         # A flip can leave the meaning as it was (1e-05 and 1E-05, the last digit of a float): still not what was written.
         if _json_bytes(body | {"sha256": found}) != text:
             raise ValueError("its bytes are not those that were written")
-        body["parts"] = tuple(Part(**part) for part in body["parts"])
-        body["inputs"] = tuple(body["inputs"])
-        return Manifest(**body)
-    except (ValueError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
-        raise DamagedError(f"{directory / MANIFEST}: damaged ({error}); run again to rebuild it", str(directory)) from None
+        return body
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(printable(str(error), 200)) from None
 
 
-def file_sha256(path: Path) -> str:
+def _reason(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or printable(str(error), 200)
+
+
+def file_sha256(path: Path | int) -> str:
+    """Of a regular file, or of what an open descriptor holds, which is closed. Raises OSError."""
     digest = hashlib.sha256()
-    with open(path, "rb", buffering=0) as file:
+    with open(path if isinstance(path, int) else open_regular(path), "rb", buffering=0) as file:
         buffer = bytearray(_HASH_BLOCK_BYTES)
         view = memoryview(buffer)
         while count := file.readinto(buffer):
@@ -333,10 +340,12 @@ def check_part(directory: Path, part: Part) -> str | None:
     """What is wrong with one file, or None: missing, another size, or other bytes than were written."""
     path = directory / part.name
     try:
-        size = path.stat().st_size
+        descriptor = open_inside(*_inside(directory, part.name))
+        size = os.fstat(descriptor).st_size
         if size != part.bytes:
+            os.close(descriptor)
             return f"{path}: expected {part.bytes:,} bytes, found {size:,}"
-        return None if file_sha256(path) == part.sha256 else f"{path}: its content changed (SHA-256 differs)"
+        return None if file_sha256(descriptor) == part.sha256 else f"{path}: its content changed (SHA-256 differs)"
     except FileNotFoundError:
         return f"{path}: missing"
     except OSError as error:
@@ -350,13 +359,20 @@ def find_damage(artefact: Artefact) -> list[str]:
         return [damage for damage in found if damage]
 
 
+def require_intact(artefact: Artefact) -> None:
+    """Raises DamagedError, naming the first file, unless every file is what was written."""
+    if damage := find_damage(artefact):
+        more = f" and {len(damage) - 1:,} more files" if len(damage) > 1 else ""
+        raise DamagedError(f"{damage[0]}{more}; run again to rebuild it", str(artefact.directory))
+
+
 def remove_damaged(artefact: Artefact) -> list[str]:
     """What `find_damage` finds; the damaged files are gone afterwards, so that a stage that keeps the files it finds (by
     their sizes, as tokenize does) makes them again."""
     damage = find_damage(artefact)
     for part in artefact.manifest.parts if damage else ():
         if check_part(artefact.directory, part):
-            (artefact.directory / part.name).unlink(missing_ok=True)
+            unlink_inside(*_inside(artefact.directory, part.name))
     return damage
 
 
@@ -432,49 +448,20 @@ def _remember(hashed: _Identity) -> None:
 
 
 def iterate_artefacts(workdir: Path) -> Iterator[Path]:
-    """Every directory of the workdir that holds a manifest, sorted; links to artefacts are not artefacts."""
-    for path in sorted(workdir.glob(f"*/*/{MANIFEST}")):
-        if not (path.parent.is_symlink() or path.parent.parent.is_symlink()):
-            yield path.parent
+    """Every directory of the workdir that holds a manifest, sorted."""
+    yield from (path.parent for path in sorted(workdir.glob(f"*/*/{MANIFEST}")))
 
 
 def discard(directory: Path) -> None:
     """Removes an artefact: its manifest first, so that no reader meets half of it."""
-    (directory / MANIFEST).unlink(missing_ok=True)
-    shutil.rmtree(directory, ignore_errors=True)
+    if directory.is_dir():
+        unlink_inside(directory, MANIFEST)
+        shutil.rmtree(directory, ignore_errors=True)
+    else:
+        directory.unlink(missing_ok=True)
 
 
 def remove_unfinished(workdir: Path) -> None:
     """Removes the temporary files of writers that were killed. For the holder of the workdir's lock, before it starts."""
     for path in workdir.rglob(".*.tmp"):
         path.unlink(missing_ok=True)
-
-
-# ── one run at a time ────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@contextlib.contextmanager
-def lock(workdir: Path) -> Iterator[None]:
-    """Holds the workdir for this process; raises BusyError naming the holder. The kernel frees it with the process."""
-    path = workdir / ".lock"
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        # Unbuffered: on a full disk a buffer would be written again, and fail again, when the file is closed.
-        file = open(path, "a+b", buffering=0)  # noqa: SIM115 - closed below; must stay open to hold the lock
-    except OSError as error:
-        raise explain_os_error(error, path) from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = (file.read(200) or b"").decode(errors="replace").strip() or "unknown"
-            raise BusyError(
-                f"{workdir}: another run is working here ({holder}); wait for it or choose another run.workdir"
-            ) from None
-        try:
-            file.truncate(0)
-            file.write(f"pid {os.getpid()} on {socket.gethostname()}".encode())
-        except OSError as error:
-            raise explain_os_error(error, path) from error
-        yield

@@ -5,10 +5,14 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping, Sequence
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
+from pipeline import store
 from pipeline.config import RunConfig
-from pipeline.stages.ladder import STAGES
+from pipeline.errors import InputError, StorageError
+from pipeline.safety.files import read_inside
+from pipeline.stages.ladder import KINDS, STAGES
 from pipeline.stages.work import Done, Told
 
 SUMMARY = "summary.json"
@@ -48,3 +52,36 @@ def _stage_row(done: Done, told: Told) -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """What the result was made with."""
     return {"python": platform.python_version()} | {name: metadata.version(name) for name in VERSIONED}
+
+
+def write_summary(workdir: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
+    """The summary with its checksum, as it is written: what is read back is that, or is said to be damaged."""
+    written = store.sealed(summary)
+    store.write_json(workdir / SUMMARY, written)
+    return written
+
+
+def read_summary(workdir: Path) -> dict[str, Any] | None:
+    """The summary of the last complete run, None where there is none; raises StorageError when it is not what was written."""
+    try:
+        return store.unsealed(read_inside(workdir, SUMMARY))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise StorageError(f"{workdir / SUMMARY}: damaged ({reason}); the same `w2v run` makes it again") from None
+
+
+def finished_vectors(workdir: Path) -> store.Artefact:
+    """The vectors of the last complete run, every byte of them checked.
+
+    They are found by their fingerprint, in this workdir: a path in a summary could name any folder. Raises InputError when
+    no run has trained vectors here, DamagedError or StorageError when they are not what was written.
+    """
+    summary = read_summary(workdir)
+    row = summary["stages"].get("train") if summary else None
+    found = store.open_artefact(workdir, KINDS["train"], row["fingerprint"]) if row else None
+    if found is None:
+        raise InputError(f"{workdir}: no finished run with vectors here; run `w2v run` with this configuration first")
+    store.require_intact(found)
+    return found

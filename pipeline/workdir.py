@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline import store
 from pipeline.config import RunConfig
-from pipeline.errors import BusyError, DamagedError
-from pipeline.history.latest import champion_of, find_answer, introduce
+from pipeline.errors import DamagedError, StorageError
+from pipeline.safety import locks
 from pipeline.stages.ladder import KINDS
-from pipeline.summary import SUMMARY
+from pipeline.summary import read_summary
 from pipeline.tracking.tracker import sync
 
 
 def verify_workdir(workdir: Path) -> tuple[int, list[str]]:
     """(files checked, what is wrong with which): every file of every artefact, read to the last byte, and every artefact
-    that the last complete run left."""
+    that the summary of the last complete run names, and that summary."""
     checked, damage = 0, []
+    try:
+        checked += read_summary(workdir) is not None
+    except StorageError as error:
+        damage.append(str(error))
     for directory in sorted({*store.iterate_artefacts(workdir), *_promised(workdir)}):
         files, found = verify_artefact(directory)
         checked += files
@@ -37,13 +41,9 @@ def verify_artefact(directory: Path) -> tuple[int, list[str]]:
 
 def _promised(workdir: Path) -> Iterator[Path]:
     """The directories of the artefacts that the last complete run left: without its manifest one looks as if it never was."""
-    if champion := champion_of(workdir):
-        yield from champion.artefacts()
-    try:
-        stages = json.loads((workdir / SUMMARY).read_bytes())["stages"]
-        yield from (store.artefact_directory(workdir, KINDS[name], row["fingerprint"]) for name, row in stages.items())
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return  # no summary promises nothing
+    with contextlib.suppress(StorageError):
+        for name, row in (read_summary(workdir) or {"stages": {}})["stages"].items():
+            yield store.artefact_directory(workdir, KINDS[name], row["fingerprint"])
 
 
 def status_lines(config: RunConfig) -> Iterator[str]:
@@ -52,11 +52,7 @@ def status_lines(config: RunConfig) -> Iterator[str]:
     if not workdir.exists():
         yield f"{workdir}: nothing here yet"
         return
-    try:
-        with store.lock(workdir):
-            yield f"{workdir}: no run is working here"
-    except BusyError as error:
-        yield str(error)
+    yield _who_works(workdir)
     for directory in store.iterate_artefacts(workdir):
         try:
             manifest = store.load_artefact(directory).manifest
@@ -64,12 +60,24 @@ def status_lines(config: RunConfig) -> Iterator[str]:
             yield f"  {manifest.stage:<12} {manifest.fingerprint[:16]}  {len(manifest.parts):>5} files  {size:>15,} bytes"
         except DamagedError as error:
             yield f"  {error}"
-    if not (workdir / SUMMARY).exists():
+    try:
+        summary = read_summary(workdir)
+    except StorageError as error:
+        yield f"  {error}"
+        return
+    if summary is None:
         yield "  no summary.json: the last run did not complete; run it again, it continues"
-    if answer := find_answer(workdir):
-        same = "this configuration" if answer.summary["config_digest"] == config.digest else "another configuration"
-        yield f"  last complete run: {answer.run_id} ({same})"
-        yield f"  queries are answered {introduce(answer, config)}"
+        return
+    same = "this configuration" if summary["config_digest"] == config.digest else "another configuration"
+    yield f"  last complete run: {summary['run_id']} ({same})"
     for state in sync(workdir, config.tracking) if config.tracking.enabled else ():
         rest = "" if state.complete else f", not complete: {state.message}"
         yield f"  tracked: {state.uri} run {state.run_id or '(none yet)'}{rest}"
+
+
+def _who_works(workdir: Path) -> str:
+    try:
+        holder = locks.holder(workdir / locks.WORKDIR_LOCK)
+    except OSError as error:
+        return f"{workdir / locks.WORKDIR_LOCK}: {error.strerror}"
+    return f"{workdir}: no run is working here" if holder is None else locks.busy(workdir, holder)

@@ -21,10 +21,10 @@ KNOWN = modules("pipeline", "w2v_core")
 
 FLOORS = (
     ("errors", "failpoints", "progress"),
-    ("safety", "sections"),
+    ("safety",),
     ("config",),
     ("store",),
-    ("exchange", "formats", "history", "report"),
+    ("exchange", "formats", "report"),
     ("text", "cluster"),
     ("stream",),
     ("training",),
@@ -41,7 +41,7 @@ PURE = re.findall(r"(\w+) \((?:[^()]*, )?pure\)", pipeline.__doc__ or "")
 """Modules of which the map says so: decisions as plain functions of plain data."""
 
 MAXIMUM_LINES = 400
-LONG = {"pipeline/stages/train.py": 410, "pipeline/store.py": 480, "pipeline/text/reading.py": 440,
+LONG = {"pipeline/stages/train.py": 410, "pipeline/store.py": 470, "pipeline/text/reading.py": 440,
         "w2v_core/kernels/cpu/row_operations.py": 410}  # fmt: skip
 """Files that are still longer, and may not grow. Nothing is added here."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -59,17 +58,13 @@ def _find_vectors(source: Path) -> WordVectors:
     from w2v_core.vectors import WordVectors
 
     if source.suffix in (".yaml", ".yml"):
-        from pipeline.summary import SUMMARY
+        from pipeline.stages.evaluate import load_vectors
+        from pipeline.summary import finished_vectors
 
-        config = load(source, ())
-        try:
-            summary = json.loads((config.workdir / SUMMARY).read_text())
-            return WordVectors.load(Path(summary["vectors"]["path"]))
-        except (FileNotFoundError, KeyError):
-            raise InputError(f"{config.workdir}: no finished run here; run: w2v run {source}") from None
+        return load_vectors(finished_vectors(load(source, ()).workdir))
     try:
         if source.is_dir():
-            return WordVectors.load(source)
+            return WordVectors.load(source, verify=True)
         from pipeline.formats.exports import read_word2vec
 
         return read_word2vec(source)
@@ -88,15 +83,20 @@ def _find_vectors(source: Path) -> WordVectors:
 @click.option(
     "--on-unwritable", type=click.Choice(["refuse", "escape"]), help="What happens to a word that a format cannot hold."
 )
-def export(source: Path, directory: Path, formats: tuple[str, ...], on_unwritable: Literal["refuse", "escape"] | None) -> None:
+@click.option("--force", is_flag=True, help="Replace files in DIRECTORY that no export has written.")
+def export(
+    source: Path, directory: Path, formats: tuple[str, ...], on_unwritable: Literal["refuse", "escape"] | None, force: bool
+) -> None:
     """Write the vectors of SOURCE into DIRECTORY: word2vec-text, word2vec-bin, npy, parquet, safetensors, tensorboard."""
     vectors = _find_vectors(source)
     from pipeline import store
     from pipeline.formats.exports import export_vectors
+    from pipeline.formats.placing import place
 
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        written = export_vectors(vectors, list(formats), directory, on_unwritable=on_unwritable)
+        written = place(
+            directory, lambda folder: export_vectors(vectors, list(formats), folder, on_unwritable=on_unwritable), force=force
+        )
     except ValueError as error:
         raise UsageError(str(error)) from None
     except OSError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import tempfile
@@ -10,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.tracking.registry import CannotBeTaken, register_vectors
+from pipeline.safety.locks import held
+from pipeline.tracking.registry import CannotBeTaken, register_vectors, resolve
 from pipeline.tracking.spool import Event, Spool, Target, without_credentials
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def ship(client: MlflowClient, run_id: str, batch: Sequence[Event], spool: Spool
         case "tags":
             ship_tags(client, run_id, event["tags"])
         case "artifact":
-            ship_artifact(client, run_id, spool.resolve(event["path"]), event["folder"])
+            ship_artifact(client, run_id, resolve(spool, event["path"]), event["folder"])
         case "register":
             register_vectors(client, run_id, event, spool)
         case "finish":
@@ -148,8 +148,7 @@ def create_database(path: Path) -> None:
     from mlflow import MlflowClient
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.with_name(path.name + ".lock"), "a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with held(path.with_name(path.name + ".lock"), wait=True):
         if path.exists():
             return
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:

@@ -20,12 +20,22 @@ class CannotBeTaken(Exception):
     """An event that will never ship; it is counted, named in the log and passed over."""
 
 
+def resolve(spool: Spool, name: str) -> Path:
+    """The file or folder that an event names; raises CannotBeTaken for one outside the workdir, behind a link, or gone."""
+    try:
+        return spool.resolve(name)
+    except FileNotFoundError:
+        raise CannotBeTaken(f"{name}: gone before it was delivered") from None
+    except OSError as error:
+        raise CannotBeTaken(f"{name}: {error.strerror}") from None
+
+
 def register_vectors(client: MlflowClient, run_id: str, event: Event, spool: Spool) -> None:
     """Enters the vectors of a `register` event as a new version of their model; the same vectors are entered once."""
     from mlflow.exceptions import MlflowException
 
     name, digest = event["name"], event["digest"]
-    vectors = spool.resolve(event["directory"])
+    vectors = resolve(spool, event["directory"])
     if not (vectors / "meta.json").is_file():
         raise CannotBeTaken(f"{vectors}: gone before it was registered")
     try:

@@ -25,6 +25,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from pipeline.safety.locks import open_lock
 from pipeline.tracking.delivery import (
     Refused,
     RunVanished,
@@ -73,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logger.error("%s: no target.json, so this is no tracking spool", spool.directory)
         return 66
     owner = Owner(options.driver_pid)
-    with open(spool.lock, "a") as lock:
+    with open(open_lock(spool.lock), "ab") as lock:
         if not _acquire(lock, owner, options.linger_s):
             return EXIT_LEFT_OVER
         os.environ.update(client_environment(os.environ))
@@ -117,7 +118,7 @@ class Owner:
         return os.getppid() != self.pid
 
 
-def _acquire(lock: IO[str], owner: Owner, linger_s: float) -> bool:
+def _acquire(lock: IO[bytes], owner: Owner, linger_s: float) -> bool:
     """Takes the spool's lock, waiting for an earlier shipper to finish; False when that takes too long."""
     deadline: float | None = None
     while True:

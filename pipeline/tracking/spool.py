@@ -14,7 +14,6 @@ MLflow's SQL store ignores, so a lost reply costs nothing.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import threading
@@ -24,14 +23,30 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from pydantic import TypeAdapter, ValidationError
+
 from pipeline.config import canonical_json
 from pipeline.errors import without_credentials as without_credentials
+from pipeline.safety.files import is_confined, open_inside, plain_tree, read_json_object, regular
+from pipeline.safety.locks import holder
 from pipeline.store import write_json
 
 Event = dict[str, Any]
 State = Literal["connecting", "shipping", "retrying", "refused"]
 
 T = TypeVar("T")
+LONGEST_EVENT_BYTES = 8 << 20
+SCHEMES = ("http://", "https://", "sqlite:///")
+FIELDS: dict[str, dict[str, type]] = {
+    "metrics": {"time": int, "step": int, "values": dict},
+    "params": {"params": dict},
+    "dataset": {"dataset": dict},
+    "tags": {"tags": dict},
+    "artifact": {"path": str, "folder": str},
+    "register": {"name": str, "directory": str, "digest": str},
+    "finish": {"time": int, "status": str},
+}
+"""What an event of each type says, beside what only its writer reads."""
 _PENDING_LIMIT_BYTES = 16 << 20
 
 
@@ -64,6 +79,9 @@ class Progress:
     pid: int = 0
 
 
+_TARGET, _PROGRESS = TypeAdapter(Target), TypeAdapter(Progress)
+
+
 @dataclass(frozen=True)
 class Spool:
     """The files of one spool folder."""
@@ -93,13 +111,15 @@ class Spool:
             return 0
 
     def target(self) -> Target | None:
-        return _load(self.directory / "target.json", Target)
+        found = _load(self.directory / "target.json", _TARGET)
+        return found if found and found.uri.startswith(SCHEMES) and found.token.isalnum() else None
 
     def write_target(self, target: Target) -> None:
         write_json(self.directory / "target.json", asdict(target))
 
     def progress(self) -> Progress:
-        return _load(self.directory / "progress.json", Progress) or Progress()
+        found = _load(self.directory / "progress.json", _PROGRESS)
+        return found if found and found.offset >= 0 else Progress()
 
     def write_progress(self, progress: Progress) -> None:
         write_json(self.directory / "progress.json", asdict(progress))
@@ -116,12 +136,7 @@ class Spool:
 
     def has_shipper(self) -> bool:
         """True while a shipper is at work on this spool."""
-        with open(self.lock, "a") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
-        return False
+        return holder(self.lock) is not None
 
     def relative(self, path: Path) -> str:
         """`path` as events name it: relative to the workdir where possible, so that a moved workdir still ships."""
@@ -130,7 +145,8 @@ class Spool:
         return str(absolute.relative_to(workdir)) if absolute.is_relative_to(workdir) else str(absolute)
 
     def resolve(self, name: str) -> Path:
-        return self.workdir / name
+        """The file or folder that an event names: in the workdir, with no link on the way or below. Raises OSError."""
+        return plain_tree(self.workdir, name)
 
 
 def spools(workdir: Path) -> Iterator[Spool]:
@@ -145,11 +161,11 @@ def read_events(spool: Spool, offset: int, limit_bytes: int = 1 << 20) -> list[t
     still being written, or was cut by a power loss; it is not read.
     """
     try:
-        with open(spool.events, "rb") as file:
+        with open(open_inside(spool.directory, spool.events.name), "rb") as file:
             file.seek(offset)
             block = file.read(limit_bytes)
             if block and b"\n" not in block:
-                block += file.readline()
+                block += file.readline(LONGEST_EVENT_BYTES)
     except FileNotFoundError:
         return []
     found: list[tuple[Event | None, int]] = []
@@ -169,9 +185,22 @@ def all_events(spool: Spool) -> Iterator[Event]:
 def _parse(line: bytes) -> Event | None:
     try:
         event = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return event if isinstance(event, dict) and isinstance(event.get("type"), str) else None
+    return event if isinstance(event, dict) and _is_whole(event) else None
+
+
+def _is_whole(event: Event) -> bool:
+    """Whether an event has the fields of its type; one of a type that is not known here is the delivery's to refuse."""
+    kind = event.get("type")
+    fields = FIELDS.get(kind, {}) if isinstance(kind, str) else None
+    if fields is None or not all(type(event.get(name)) is found for name, found in fields.items()):
+        return False
+    if kind == "metrics":
+        return all(isinstance(value, int | float) for value in event["values"].values())
+    inner = event.get(str(kind))
+    texts = inner.values() if isinstance(inner, dict) else ()
+    return all(isinstance(value, str) for value in texts) and (event.get("folder", "") == "" or is_confined(event["folder"]))
 
 
 @dataclass
@@ -275,8 +304,8 @@ class SpoolWriter:
 
 def open_writer(spool: Spool, fsync_interval_s: float) -> SpoolWriter:
     """A writer at the end of the last complete line; a line that a power loss cut is removed."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
-    descriptor = os.open(spool.events, flags, 0o600)
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+    descriptor = regular(os.open(spool.events, flags | os.O_NONBLOCK, 0o600), spool.events)
     size = os.fstat(descriptor).st_size
     position, block = size, 1 << 16
     while position > 0:
@@ -294,15 +323,14 @@ def open_writer(spool: Spool, fsync_interval_s: float) -> SpoolWriter:
 def _read_json(path: Path) -> dict[str, Any] | None:
     """The object in a JSON file, or None when there is none or it cannot be parsed (it is then written anew)."""
     try:
-        body = json.loads(path.read_bytes())
+        return read_json_object(path.parent, path.name)
     except (FileNotFoundError, ValueError):
         return None
-    return body if isinstance(body, dict) else None
 
 
-def _load(path: Path, kind: type[T]) -> T | None:
+def _load(path: Path, kind: TypeAdapter[T]) -> T | None:
     body = _read_json(path)
     try:
-        return kind(**body) if body is not None else None
-    except TypeError:
+        return kind.validate_python(body) if body is not None else None
+    except ValidationError:
         return None

@@ -29,6 +29,7 @@ from urllib.parse import unquote, urlsplit
 
 from pipeline.config import Tracking, canonical_json
 from pipeline.errors import PermissionDeniedError, ServiceError
+from pipeline.safety.files import open_inside
 from pipeline.store import explain_os_error, file_sha256
 from pipeline.tracking.metrics import METRICS, allowed_name, is_known_metric
 from pipeline.tracking.spool import (
@@ -370,7 +371,7 @@ def _start_shipper(spool: Spool, credentials: Mapping[str, str], stdin: int, lin
     command = [sys.executable, "-P", "-m", "pipeline.tracking.shipper", str(spool.directory)]
     command += ["--driver-pid", str(os.getpid()), "--linger-s", str(linger_s)]
     environment = os.environ | dict(credentials)
-    with open(spool.log, "wb") as log:
+    with open(open_inside(spool.directory, spool.log.name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK), "wb") as log:
         return subprocess.Popen(  # noqa: S603 - this Python, this package
             command, stdin=stdin, stdout=log, stderr=log, env=environment, cwd=spool.directory, start_new_session=True
         )

@@ -13,7 +13,7 @@ import pytest
 from pipeline import store
 from pipeline.cluster.workers import InProcess
 from pipeline.config import parse_config
-from pipeline.errors import DataError, DivergedError, InputError
+from pipeline.errors import DataError, DivergedError, InputError, StorageError
 from pipeline.progress import Progress
 from pipeline.run import run
 from pipeline.workdir import status_lines, verify_workdir
@@ -201,7 +201,7 @@ def test_a_full_disk_is_one_clear_error_and_the_same_run_goes_on_after_space_is_
     ballast = small_disk / "ballast"
     ballast.write_bytes(bytes(1_700_000))
     work = small_disk / "work"
-    with pytest.raises(store.StorageError, match="the disk is full"):
+    with pytest.raises(StorageError, match="the disk is full"):
         run_tiny(work, inputs)
     ballast.unlink()
     summary = run_tiny(work, inputs)

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline import store
-from pipeline.errors import BusyError, DamagedError
+from pipeline.errors import BusyError, DamagedError, StorageError
 
 FINGERPRINT = "ab" * 32
 
@@ -198,7 +198,7 @@ def test_a_killed_holder_leaves_no_lock(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_says_so_with_the_path_and_the_free_bytes(small_disk: Path) -> None:
-    with pytest.raises(store.StorageError, match=r"big: the disk is full \(0 bytes free there, at least 2,\d+,\d+ needed\)"):
+    with pytest.raises(StorageError, match=r"big: the disk is full \(0 bytes free there, at least 2,\d+,\d+ needed\)"):
         store.write_bytes(small_disk / "big", bytes(4 << 20))
     assert list(small_disk.iterdir()) == []
     store.write_bytes(small_disk / "small", b"x")

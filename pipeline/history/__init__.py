@@ -1,1 +1,0 @@
-"""What was complete, kept: snapshots of complete runs, the list of what became of each, and the one that answers now."""

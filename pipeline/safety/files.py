@@ -1,0 +1,152 @@
+"""Opening files by names that came from outside: inside their folder or not at all, never through a link, never without end.
+
+A name in a manifest, a spool or a summary is data: whoever wrote it may have meant a file elsewhere. And a file that is read
+may be a FIFO nobody writes to, a device without end, or a link. Everything here raises OSError with a reason to show.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import stat
+from pathlib import Path
+from typing import Any
+
+MAX_JSON_BYTES = 256 << 20
+"""Of one of our own JSON files; a summary of 10,000 rounds takes 5 MB."""
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_FOLDER = _READ | os.O_DIRECTORY
+
+
+def is_confined(name: object) -> bool:
+    """Whether `name` can only mean something inside a folder: relative, without `..`, `.` and empty steps."""
+    return isinstance(name, str) and "\0" not in name and all(step not in ("", ".", "..") for step in name.split("/"))
+
+
+def open_inside(folder: Path | int, name: str, flags: int = _READ) -> int:
+    """A descriptor of the file `name` in `folder`, whatever is done to the names in the meantime: no step of `name` is a link.
+
+    With flags to read, it is a regular file. Raises OSError.
+    """
+    *steps, last = _steps(name)
+    at = os.dup(folder) if isinstance(folder, int) else os.open(folder, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
+    try:
+        for step in steps:
+            below = os.open(step, _FOLDER, dir_fd=at)
+            os.close(at)
+            at = below
+        found = os.open(last, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600, dir_fd=at)
+    except OSError as error:
+        raise _explained(error, name) from None
+    finally:
+        os.close(at)
+    return found if flags & os.O_DIRECTORY else regular(found, name)
+
+
+def unlink_inside(folder: Path, name: str) -> None:
+    """Removes what `name` is in `folder`, a file, a link or a folder; never what lies elsewhere or behind a link."""
+    *steps, last = _steps(name)
+    try:
+        at = open_inside(folder, "/".join(steps), _FOLDER) if steps else os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        return
+    try:
+        if stat.S_ISDIR(os.stat(last, dir_fd=at, follow_symlinks=False).st_mode):
+            shutil.rmtree(last, dir_fd=at)
+        else:
+            os.unlink(last, dir_fd=at)
+    except FileNotFoundError:
+        pass
+    finally:
+        os.close(at)
+
+
+def plain_tree(folder: Path, name: str) -> Path:
+    """The path of the file or folder `name` in `folder`, for programs that take paths: without a link or anything that is
+    neither file nor folder on the way to it or below it. Raises OSError."""
+    at = folder
+    for step in _steps(name):
+        at = at / step
+        _require_plain(at)
+    if at.is_dir():
+        for below in at.rglob("*"):
+            _require_plain(below)
+    return at
+
+
+def _require_plain(path: Path) -> None:
+    mode = os.lstat(path).st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise OSError(errno.EINVAL, f"{_kind(mode)}, which is not followed here", str(path))
+
+
+def regular(descriptor: int, name: object) -> int:
+    """The descriptor, if it is a regular file's; else it is closed and OSError raised."""
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return descriptor
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, f"not a regular file but {_kind(mode)}", str(name))
+
+
+def open_regular(path: str | os.PathLike[str]) -> int:
+    """A descriptor to read a file that a person named: links are followed, and what is no regular file raises OSError."""
+    return regular(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), path)
+
+
+def read_bounded(path: str | os.PathLike[str], limit: int) -> bytes:
+    """All bytes of a regular file; raises OSError for anything else and for more than `limit` bytes."""
+    with open(open_regular(path), "rb") as file:
+        return _all_of(file, limit, path)
+
+
+def read_inside(folder: Path, name: str, limit: int = MAX_JSON_BYTES) -> bytes:
+    """All bytes of the file `name` in `folder`, as `open_inside` opens it; raises OSError."""
+    with open(open_inside(folder, name), "rb") as file:
+        return _all_of(file, limit, folder / name)
+
+
+def read_json_object(folder: Path, name: str) -> dict[str, Any]:
+    """The object in a JSON file of ours; raises FileNotFoundError where there is none, ValueError for anything else."""
+    try:
+        body = json.loads(read_inside(folder, name))
+    except FileNotFoundError:
+        raise
+    except (OSError, RecursionError) as error:
+        raise ValueError(getattr(error, "strerror", None) or "nested too deeply") from None
+    if not isinstance(body, dict):
+        raise ValueError(f"expected an object, found {type(body).__name__}")
+    return body
+
+
+def _all_of(file: Any, limit: int, path: object) -> bytes:
+    data: bytes = file.read(limit + 1)
+    if len(data) > limit:
+        raise OSError(errno.EFBIG, f"larger than the {limit:,} bytes that are read of such a file", str(path))
+    return data
+
+
+def _steps(name: str) -> list[str]:
+    if not is_confined(name):
+        raise OSError(errno.EINVAL, "a name that leads out of its folder", str(name)[:200])
+    return name.split("/")
+
+
+def _explained(error: OSError, name: str) -> OSError:
+    if error.errno == errno.ELOOP:
+        return OSError(errno.ELOOP, "a symbolic link, which is not followed here", name)
+    if error.errno == errno.ENXIO:  # a FIFO that nobody reads, or a socket
+        return OSError(errno.EINVAL, "not a regular file", name)
+    return error
+
+
+def _kind(mode: int) -> str:
+    kinds = (
+        (stat.S_ISDIR, "a folder"),
+        (stat.S_ISLNK, "a symbolic link"),
+        (stat.S_ISFIFO, "a FIFO"),
+        (stat.S_ISSOCK, "a socket"),
+    )
+    return next((kind for is_kind, kind in kinds if is_kind(mode)), "a device")
