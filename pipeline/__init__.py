@@ -21,14 +21,17 @@ its short Dask wiring.
                part_files (what the files of tokens/ and shards/ are called) sizes (how much is held at a time, pure)
     training/  plan (pure) placement (who trains which lanes, pure) admission and arithmetic (do workers compute alike)
                capacity (does it fit, pure) lanes (one worker's share of a round) lane_group (parameters, merging)
-               history (the loss curve) residency (on a GPU) assembly (the files of vectors/) layered (with the textbook's layers)
+               history and stretches (the loss curve) live (what is known while a round runs)
+               residency (on a GPU) assembly (the files of vectors/) layered (with the textbook's layers)
     exchange/  shared_memory and huge_pages (lanes of one host) network (lanes of several)
     cluster/   opening (the configured cluster) workers (Dask, or this process) room (memory and disk)
+               messages (from tasks to the driver) presence (who answers)
                lazy (opened when first needed) sources (the same program everywhere)
     safety/    start scratch (what keeps other users' code out) files locks (names and files from outside)
     tracking/  tracker spool shipper delivery registry (what MLflow is told, and how it gets there) ui metrics served_model
-               run_events (what a run tells, and when)
-    report/    report page charts results
+               run_events (what a run tells, and when) card (its description)
+               addresses (where they go)
+    report/    report page charts results layout (the map of words)
     formats/   exports word2vec placing (exports beside a person's own files)
 
 Imports go pipeline → w2v_core, never back.

@@ -22,10 +22,11 @@ from pipeline.progress import Progress
 from pipeline.stages.ladder import CORPUS, Stage, up_to
 from pipeline.stages.work import Done, Watch, Work
 from pipeline.text.corpus import CorpusPlan, cut_parts
-from pipeline.tracking.run_events import tell_round, tell_start
+from pipeline.tracking.run_events import tell_live, tell_round, tell_start
 from pipeline.tracking.tracker import Tracker, open_tracker
 from pipeline.training import arithmetic
 from pipeline.training.history import RoundRecord
+from pipeline.training.live import Live
 
 
 @dataclass
@@ -79,6 +80,7 @@ class Session:
         watch = Watch(
             on_part=lambda _: self.progress.advance(),
             on_round=self._round_done,
+            on_live=self._live,
             on_plan=lambda text: self.progress.line(f"train: {text}"),
             on_note=self.note,
         )
@@ -88,6 +90,10 @@ class Session:
         """Something that people should read: now, and in the report."""
         self.notes.append(text)
         self.progress.line(text)
+
+    def _live(self, live: Live) -> None:
+        if self.tracker:
+            tell_live(self.tracker, live, self.rounds)
 
     def _round_done(self, record: RoundRecord) -> None:
         epochs = self.config.train.epochs

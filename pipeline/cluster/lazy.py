@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
+from pipeline.cluster.messages import Listener
 from pipeline.cluster.workers import Item, Member, Result, Workers
 
 
@@ -39,5 +40,8 @@ class LazyWorkers:
     def members(self) -> list[Member]:
         return self._opened().members()
 
-    def together(self, function: Callable[[Item], Result], items: Sequence[Item], members: Sequence[Member]) -> list[Result]:
-        return self._opened().together(function, items, members)
+    def together(
+        self, function: Callable[[Item], Result], items: Sequence[Item], members: Sequence[Member],
+        on_message: Listener | None = None,
+    ) -> list[Result]:  # fmt: skip
+        return self._opened().together(function, items, members, on_message)

@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, cast
 
+from pipeline.cluster.messages import TOPIC, Listener, Mailbox, heard_by, ignore
+from pipeline.cluster.presence import Presence
 from pipeline.errors import TemporaryError
 from pipeline.exchange import shared_memory
 from pipeline.failpoints import reach
@@ -69,9 +71,16 @@ class Workers(Protocol):
         """The workers there are now, in a fixed order; raises TemporaryError when none comes in time."""
         ...
 
-    def together(self, function: Callable[[Item], Result], items: Sequence[Item], members: Sequence[Member]) -> list[Result]:
+    def together(
+        self,
+        function: Callable[[Item], Result],
+        items: Sequence[Item],
+        members: Sequence[Member],
+        on_message: Listener | None = None,
+    ) -> list[Result]:
         """Runs one item on each member at the same time. Raises WorkerLostError when a member is lost, else the first
-        error of a task that is not merely the echo of another's."""
+        error of a task that is not merely the echo of another's. `on_message` is called, in this thread, with what the tasks
+        `tell` meanwhile (`cluster.messages`)."""
         ...
 
 
@@ -96,30 +105,16 @@ class InProcess:
     def members(self) -> list[Member]:
         return [Member("in-process", shared_memory.host_key(), 1)]
 
-    def together(self, function: Callable[[Item], Result], items: Sequence[Item], members: Sequence[Member]) -> list[Result]:
+    def together(
+        self,
+        function: Callable[[Item], Result],
+        items: Sequence[Item],
+        members: Sequence[Member],
+        on_message: Listener | None = None,
+    ) -> list[Result]:
         (item,) = items
-        return [function(item)]
-
-
-class Presence:
-    """Which workers answer, told from their heartbeats.
-
-    A worker is silent when its last heartbeat has not changed for `silent_s`, on this process's own clock: other machines'
-    clocks may differ, and a worker must not be judged by a time when nobody looked. A silent one may be frozen, cut off or
-    dead; if it comes back, what it still writes is what was written without it.
-    """
-
-    def __init__(self, silent_s: float) -> None:
-        self._silent_s = silent_s
-        self._seen: dict[str, tuple[float, float]] = {}
-
-    def answering(self, workers: Mapping[str, Mapping[str, Any]], now: float) -> dict[str, Mapping[str, Any]]:
-        """Of the scheduler's workers by address, those that are not silent. `now` is in monotonic seconds."""
-        for address, worker in workers.items():
-            if address not in self._seen or self._seen[address][0] != worker["last_seen"]:
-                self._seen[address] = (worker["last_seen"], now)
-        self._seen = {address: seen for address, seen in self._seen.items() if address in workers}
-        return {address: worker for address, worker in workers.items() if now - self._seen[address][1] <= self._silent_s}
+        with heard_by(on_message or ignore):
+            return [function(item)]
 
 
 class DaskWorkers:
@@ -130,6 +125,7 @@ class DaskWorkers:
         self._wait_s = wait_s
         self._presence = Presence(silent_s)
         self._dropped: set[str] = set()
+        self._mailbox = Mailbox(client)
 
     def map(
         self,
@@ -197,17 +193,25 @@ class DaskWorkers:
                 hosts[asked[future]] = ending.result()
         return hosts
 
-    def together(self, function: Callable[[Item], Result], items: Sequence[Item], members: Sequence[Member]) -> list[Result]:
+    def together(
+        self,
+        function: Callable[[Item], Result],
+        items: Sequence[Item],
+        members: Sequence[Member],
+        on_message: Listener | None = None,
+    ) -> list[Result]:
+        hand_over = self._mailbox.hand_over_to(on_message) if on_message else None
+        key, heard = "round-{}".format, on_message is not None
         futures = {
             self._client.submit(
-                _take_part, function, item, key=f"round-{uuid.uuid4().hex[:12]}", pure=False, workers=[member.address]
+                _take_part, function, item, heard, key=key(uuid.uuid4().hex[:12]), pure=False, workers=[member.address]
             ): member.address
             for item, member in zip(items, members, strict=True)
         }
         results: dict[Future[Any], Result] = {}
         lost: TemporaryError | None = None
         try:
-            for future, ending in self._pinned_endings(futures):
+            for future, ending in self._pinned_endings(futures, hand_over):
                 try:
                     if not ending:
                         raise WorkerLostError(
@@ -238,7 +242,9 @@ class DaskWorkers:
         # In a thread, because a broadcast waits for a worker that dies while it is told.
         threading.Thread(target=tell, name="abandon", daemon=True).start()
 
-    def _pinned_endings(self, addresses: Mapping[Future[Any], str]) -> Iterator[tuple[Future[Any], Ending | None]]:
+    def _pinned_endings(
+        self, addresses: Mapping[Future[Any], str], meanwhile: Callable[[], None] | None = None
+    ) -> Iterator[tuple[Future[Any], Ending | None]]:
         """Each task with its ending, in the order in which they end; without one when its worker is not there any more or
         silent.
 
@@ -248,7 +254,10 @@ class DaskWorkers:
         endings = Endings(self._client, addresses)
         waiting = set(addresses)
         while waiting:
-            if ended := endings.next(PRESENCE_CHECK_S):
+            ended = endings.next(PRESENCE_CHECK_S)
+            if meanwhile:
+                meanwhile()
+            if ended:
                 if ended[0] in waiting:
                     waiting.remove(ended[0])
                     yield ended
@@ -342,11 +351,15 @@ def _run_task(function: Callable[[Item], Result], item: Item, name: str) -> Resu
     return function(item)
 
 
-def _take_part(function: Callable[[Item], Result], item: Item) -> Result:
+def _take_part(function: Callable[[Item], Result], item: Item, heard: bool) -> Result:
     from distributed import get_worker
 
     reach("part", "begins")
-    with shared_memory.part_of_attempt(str(get_worker().get_current_task())):
+    worker = get_worker()
+    with (
+        shared_memory.part_of_attempt(str(worker.get_current_task())),
+        heard_by(functools.partial(worker.log_event, TOPIC) if heard else ignore),
+    ):
         return function(item)
 
 

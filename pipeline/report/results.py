@@ -30,7 +30,7 @@ def round_curves(summary: Summary) -> list[Curve]:
         if is_number(row.get("loss")):
             means.append((position, position + row["kept_tokens"], row["loss"]))
         position += row["kept_tokens"]
-        series["loss"] += [(x, y) for x, y in row.get("points") or [(position, row.get("loss"))] if is_number(y)]
+        series["loss"] += [(x, y) for x, y, *_ in row.get("points") or [(position, row.get("loss"))] if is_number(y)]
         if is_number(row.get("alpha")):
             series["alpha"].append((position, row["alpha"]))
         if is_number(row.get("raw_tokens")) and is_number(row.get("seconds")) and row["seconds"] > 0:

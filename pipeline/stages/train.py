@@ -28,7 +28,8 @@ from pipeline.stream import epoch_stream, sampling
 from pipeline.stream.part_files import word_parts
 from pipeline.training import arithmetic, assembly, capacity, lanes, layered
 from pipeline.training.admission import Roster
-from pipeline.training.history import RoundRecord, history_of, record_round, training_sections
+from pipeline.training.history import RoundRecord, history_of, kept_tokens, record_round, training_sections
+from pipeline.training.live import hear_round
 from pipeline.training.placement import seat
 from pipeline.training.plan import EpochPlan, Round, Schedule, choose_schedule, plan_epoch
 from w2v_core.kernels import padded_size
@@ -95,7 +96,7 @@ def build(work: Work, tokens: store.Artefact, vocab: store.Artefact, shards: sto
         if attempts.crew is None:
             attempts.crew = roster.muster(workers)
         try:
-            done = _run_round(training, plan, round_plan, epochs, checkpoint, history, workers, attempts)
+            done = _run_round(training, plan, round_plan, epochs, checkpoint, history, work, attempts)
         except TemporaryError as error:
             attempts.lost(round_plan, error)
             history = history_of(checkpoint)
@@ -220,32 +221,28 @@ class _Done:
 
 def _run_round(
     training: Training, plan: EpochPlan, round_plan: Round, epochs: _Epochs,
-    checkpoint: store.Artefact | None, history: Sequence[RoundRecord], workers: Workers, attempts: _Attempts,
+    checkpoint: store.Artefact | None, history: Sequence[RoundRecord], work: Work, attempts: _Attempts,
 ) -> _Done:  # fmt: skip
     """Raises TemporaryError when a worker is lost."""
     reach("round", f"{round_plan.round}.{attempts.number}")
     assert attempts.crew is not None
-    started = time.monotonic()
+    started, corpus_tokens = time.monotonic(), training.tokens.manifest.totals["tokens"]
     ahead: list[tuple[int, ...]] = []
     if training.train.engine == "layers":
         task = _epoch_task(training, plan, round_plan, epochs.of(plan.epoch), checkpoint)
-        results = workers.together(layered.run_epoch, [task], attempts.crew)
+        results = work.workers.together(layered.run_epoch, [task], attempts.crew)
     else:
         tasks = _round_tasks(training, plan, round_plan, epochs, checkpoint, attempts)
-        results = workers.together(lanes.run_round, tasks, attempts.crew)
+        hear = hear_round(tasks[0].group_key, plan, round_plan, kept_tokens(history), corpus_tokens, work.watch.on_live)
+        results = work.workers.together(lanes.run_round, tasks, attempts.crew, hear)
         ahead = _rows_ahead(tasks, results)
     return _Done(
         record=record_round(
-            plan,
-            round_plan,
-            history,
-            results,
-            corpus_tokens=training.tokens.manifest.totals["tokens"],
-            seconds=time.monotonic() - started,
+            plan, round_plan, history, results, corpus_tokens=corpus_tokens, seconds=time.monotonic() - started
         ),
         files=sorted((part for result in results for part in result.files), key=lambda part: part.name),
         ahead=ahead,
-    )
+    )  # fmt: skip
 
 
 def _rows_ahead(tasks: Sequence[lanes.RoundTask], results: Sequence[lanes.RoundResult]) -> list[tuple[int, ...]]:

@@ -29,6 +29,8 @@ class Watch:
     """A part of the corpus is tokenized, or was found."""
     on_round: Callable[[Any], None] = _ignore
     """A round of training is over (`training.history.RoundRecord`); those of an earlier attempt come first."""
+    on_live: Callable[[Any], None] = _ignore
+    """What became known of a round that is not over (`training.live.Live`), about once a second."""
     on_plan: Callable[[str], None] = _ignore
     """What training will need of the machines."""
     on_note: Callable[[str], None] = _ignore

@@ -1,30 +1,31 @@
-"""Every metric this system logs, with its unit, in one place."""
+"""Every metric this system logs, with its unit, in one place.
+
+A name with a slash is a curve over kept tokens; a name with dots is one value of the run.
+"""
 
 from __future__ import annotations
 
 import re
 
 METRICS: dict[str, str] = {
-    "train/loss": "mean loss a target over a stretch of training, nats; the step is kept tokens so far",
-    "train/round_loss": "mean loss a target over the round, nats; the step is the round",
-    "train/epoch_loss": "mean loss a target over the epoch, nats; the step is the epoch, from 1",
-    "train/final_loss": "mean loss a target over the last epoch, nats",
-    "train/alpha": "learning rate at the end of the round",
-    "train/epoch": "epochs done, a fraction",
-    "train/tokens_per_s": "raw tokens trained a second, all lanes",
-    "train/raw_tokens_per_s": "raw tokens a second over the whole training stage",
-    "train/raw_tokens": "raw tokens trained so far",
-    "train/kept_tokens": "tokens kept by subsampling and trained, all lanes",
-    "train/merged_bytes": "bytes that merging moved",
-    "train/merge_seconds": "seconds spent merging, other work done while waiting for it left out",
-    "stage/*_seconds": "seconds of a stage; about 0 where its artefact was reused",
-    "stage/*_tokens": "tokens a stage read",
-    "vocab/size": "words in the vocabulary",
-    "corpus/tokens": "raw tokens of the corpus",
-    "corpus/sentences": "sentences of the corpus",
-    "memory/*": "bytes that training was planned to hold at most: of a worker, shared on a host, in the driver, on disk",
-    "eval/*": "scores and coverages of the evaluation, fractions from 0 to 1, correlations from -1 to 1",
-    "lane/*": "curves of one lane, as lane/<lane>/<name>",
+    "train/loss": "mean loss a target over a stretch of training, nats",
+    "train/alpha": "learning rate at the end of the stretch",
+    "train/lane_spread": "standard deviation of the lanes' losses over the stretch, nats",
+    "train/round_loss": "mean loss a target over the round, nats",
+    "train/epoch_loss": "mean loss a target over the epoch, nats",
+    "train/tokens_per_s": "raw tokens trained a second, all lanes, over the round so far",
+    "train/merge_seconds": "seconds spent merging so far, other work done while waiting for it left out",
+    "train/merged_bytes": "bytes that merging moved so far",
+    "system/worker */cpu_percent": "processor time of a worker's process, per cent of one core",
+    "system/worker */memory_bytes": "resident memory of a worker's process",
+    "system/worker */tokens_per_s": "kept tokens a second of a worker's lanes",
+    "system/worker */waiting_share": "share of the round that a worker merged and waited for others, 0 to 1",
+    "system/worker */gpu_memory_bytes": "memory in use on a worker's GPU",
+    "train.final_loss": "mean loss a target over the last epoch, nats",
+    "train.raw_tokens_per_s": "raw tokens a second over the whole training stage",
+    "stage.*_seconds": "seconds of a stage; about 0 where its artefact was reused",
+    "memory.*": "bytes that training was planned to hold at most: of a worker, shared on a host, in the driver, on disk",
+    "eval.*": "scores and coverages of the evaluation, fractions from 0 to 1, correlations from -1 to 1",
 }
 """Every metric this system logs and its unit; a `*` stands for a name from the run."""
 

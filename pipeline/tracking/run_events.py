@@ -1,28 +1,71 @@
-"""What a run tells MLflow, and when: its settings when the corpus is known, a row a round, the scores at the end."""
+"""What a run tells MLflow, and when: its settings when the corpus is known, points while it trains, the scores at the end.
+
+Every curve has kept tokens as its step, so runs of other corpora, lanes and rounds lie over each other. What has one value is
+logged once, at step 0 and without a slash in its name: MLflow's page of a run then opens with the curves and shows bars of the
+single values behind them, and every score is a column of the table of runs.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import getpass
+import os
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import RunConfig
+from pipeline.tracking.card import model_card
 from pipeline.tracking.tracker import Dataset, Tracker
-from pipeline.training.history import RoundRecord, epoch_loss
+from pipeline.training.history import RoundRecord, epoch_loss, kept_tokens
 
 if TYPE_CHECKING:
     from pipeline.store import Artefact
+    from pipeline.training.live import Live
+    from pipeline.training.stretches import Point
 
 TRACKED_SECTIONS = ("corpus", "tokenize", "vocab", "shards", "train", "evaluate", "publish")
+DATASET_CHARACTERS = 200
+
+
+# ── at the start ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def tell_start(tracker: Tracker, config: RunConfig, tokens: Artefact, words: Artefact) -> None:
     """What is trained, and on what."""
+    totals, size = tokens.manifest.totals, words.manifest.totals["size"]
     tracker.start(
-        config_params(config) | {"vocab.words": words.manifest.totals["size"], "corpus.tokens": tokens.manifest.totals["tokens"]},
-        {"tokens": tokens.fingerprint, "vocab": words.fingerprint},
-        Dataset(config.run.name, tokens.fingerprint, ", ".join(config.corpus.inputs)),
-    )
+        config_params(config) | {"vocab.words": size, "corpus.tokens": totals["tokens"]},
+        {"tokens": tokens.fingerprint, "vocab": words.fingerprint} | source_tags(),
+        Dataset(
+            dataset_name(config), tokens.fingerprint, ", ".join(config.corpus.inputs),
+            {"tokens": totals["tokens"], "sentences": totals["sentences"], "words": size},
+        ),
+    )  # fmt: skip
+    tracker.set_tags({"mlflow.note.content": model_card(config, {"corpus": dict(totals), "vocab": {"size": size}})})
+
+
+def source_tags() -> dict[str, str]:
+    """What MLflow shows as "Source" and "Created by"."""
+    tags = {"mlflow.source.name": command_line(), "mlflow.source.type": "LOCAL"}
+    with suppress(KeyError, OSError, ImportError):  # a user id without a name
+        tags["mlflow.user"] = getpass.getuser()
+    return tags
+
+
+def command_line() -> str:
+    """The command that this process was started with, as one would type it."""
+    name = Path(sys.argv[0]).name
+    return shlex.join([Path(sys.executable).name if name in ("-c", "-m", "") else name, *sys.argv[1:]])
+
+
+def dataset_name(config: RunConfig) -> str:
+    """The corpus as people call it: the names of its first inputs without their folders, and how many more there are."""
+    names = [os.path.basename(text.rstrip("/")) or text for text in config.corpus.inputs]
+    more = f" and {len(names) - 2} more" if len(names) > 2 else ""
+    return (", ".join(names[:2]) + more)[:DATASET_CHARACTERS]
 
 
 def config_params(config: RunConfig) -> dict[str, str | int | float | None]:
@@ -36,42 +79,66 @@ def config_params(config: RunConfig) -> dict[str, str | int | float | None]:
     return params
 
 
+# ── while it trains ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def tell_live(tracker: Tracker, live: Live, history: Sequence[RoundRecord]) -> None:
+    """What became known of a round that is not over; `history` are the rounds before it."""
+    _tell_points(tracker, live.points)
+    if live.points:
+        merged = sum(record.merge_seconds for record in history) + live.merge_seconds
+        tracker.log(live.kept_tokens, {"train/tokens_per_s": live.raw_tokens_per_s, "train/merge_seconds": merged})
+    for load in live.loads:
+        values = {
+            "cpu_percent": load.cpu_percent, "memory_bytes": load.memory_bytes, "tokens_per_s": load.tokens_per_s,
+            "waiting_share": load.waiting_share, "gpu_memory_bytes": load.gpu_memory_bytes,
+        }  # fmt: skip
+        known = {f"system/worker {load.worker}/{name}": value for name, value in values.items() if value is not None}
+        tracker.log(live.kept_tokens, known)
+
+
 def tell_round(tracker: Tracker, record: RoundRecord, history: Sequence[RoundRecord]) -> None:
-    """A round is over; `history` are the rounds so far, this one included."""
-    for kept_tokens, loss in record.points:
-        tracker.log(kept_tokens, {"train/loss": loss})
-    tracker.log(
-        record.round,
-        {
-            "train/round_loss": record.loss,
-            "train/alpha": record.alpha,
-            "train/epoch": record.epoch,
-            "train/tokens_per_s": record.raw_tokens / max(record.seconds, 1e-9),
-            "train/kept_tokens": record.kept_tokens,
-            "train/merged_bytes": record.merged_bytes,
-            "train/merge_seconds": record.merge_seconds,
-        },
-    )
+    """A round is over; `history` are the rounds so far, this one included. What was told live adds nothing again."""
+    _tell_points(tracker, record.points)
+    values = {"train/tokens_per_s": record.raw_tokens / max(record.seconds, 1e-9), "train/round_loss": record.loss}
+    if record.merges:
+        values["train/merge_seconds"] = sum(earlier.merge_seconds for earlier in history)
+        values["train/merged_bytes"] = sum(earlier.merged_bytes for earlier in history)
     if (record.round + 1) % record.rounds_an_epoch == 0:
-        tracker.log(record.epoch + 1, {"train/epoch_loss": epoch_loss(history, record.epoch)})
+        values["train/epoch_loss"] = epoch_loss(history, record.epoch)
+    tracker.log(kept_tokens(history), values)
+
+
+def _tell_points(tracker: Tracker, points: Sequence[Point]) -> None:
+    for point in points:
+        values = {"train/loss": point.loss, "train/alpha": point.alpha, "train/lane_spread": point.spread}
+        tracker.log(point.kept_tokens, {name: value for name, value in values.items() if value is not None})
+
+
+# ── at the end ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def tell_results(tracker: Tracker, config: RunConfig, summary: Mapping[str, Any]) -> None:
     """Scores, times, the vectors and the report; a new version in the registry where the configuration names a model."""
-    tracker.log(len(summary["train"]["rounds"]), _result_metrics(summary))
-    tracker.set_tags({"vectors.sha256": summary["vectors"]["sha256"]})
-    tracker.artifact(Path(summary["vectors"]["path"]), "vectors")
+    vectors, card = Path(summary["vectors"]["path"]), model_card(config, summary)
+    tracker.log(0, dict(single_values(summary)))
+    tracker.set_tags({"vectors.sha256": summary["vectors"]["sha256"], "mlflow.note.content": card})
+    tracker.artifact(vectors, "vectors")
     tracker.artifact(Path(summary["report"]), "report")
     if config.publish.register_as and "publish" in summary["stages"]:
-        tracker.register(config.publish.register_as, Path(summary["vectors"]["path"]))
+        tracker.register(config.publish.register_as, vectors, card)
 
 
-def _result_metrics(summary: Mapping[str, Any]) -> dict[str, float]:
-    metrics = {f"stage/{name}_seconds": row["seconds"] for name, row in summary["stages"].items()}
-    metrics |= {f"train/{key}": summary["train"][key] for key in ("final_loss", "raw_tokens_per_s")}
-    if memory := summary["train"]["memory"]:
-        metrics |= {f"memory/{key}": memory[key] for key in ("worker_bytes", "shared_bytes_a_host", "driver_bytes", "disk_bytes")}
+def single_values(summary: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """(name, value) of every figure of a run that is one number."""
+    for name, row in summary["stages"].items():
+        yield f"stage.{name}_seconds", row["seconds"]
+    for key in ("final_loss", "raw_tokens_per_s"):
+        yield f"train.{key}", summary["train"][key]
+    for key in ("worker_bytes", "shared_bytes_a_host", "driver_bytes", "disk_bytes"):
+        if summary["train"].get("memory"):
+            yield f"memory.{key}", summary["train"]["memory"][key]
     evaluation = summary.get("evaluation", {})
-    scores = {f"eval/{key}": evaluation.get(key) for key in ("analogy", "semantic", "syntactic", "coverage")}
-    scores |= {f"eval/similarity/{name}": value for name, value in evaluation.get("similarity", {}).items()}
-    return metrics | {name: value for name, value in scores.items() if value is not None}
+    scores = {f"eval.{key}": evaluation.get(key) for key in ("analogy", "semantic", "syntactic", "coverage")}
+    scores |= {f"eval.similarity.{name}": value for name, value in evaluation.get("similarity", {}).items()}
+    yield from ((name, value) for name, value in scores.items() if value is not None)

@@ -13,6 +13,7 @@ same workdir and configuration, or `sync`, delivers it: to the same MLflow run, 
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import math
 import os
@@ -25,12 +26,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
-from urllib.parse import unquote, urlsplit
 
 from pipeline.config import Tracking, canonical_json
 from pipeline.errors import PermissionDeniedError, ServiceError
 from pipeline.safety.files import open_inside
 from pipeline.store import explain_os_error, file_sha256
+from pipeline.tracking.addresses import credentials_of, new_target, tracking_uri
 from pipeline.tracking.metrics import METRICS, allowed_name, is_known_metric
 from pipeline.tracking.spool import (
     Event,
@@ -69,6 +70,8 @@ class Dataset:
     name: str
     digest: str
     source: str
+    profile: Mapping[str, int] = field(default_factory=dict)
+    """Figures of it, such as its tokens."""
 
 
 @dataclass(frozen=True)
@@ -81,16 +84,6 @@ class TrackingState:
     message: str | None = None
 
 
-def tracking_uri(tracking: Tracking, workdir: Path) -> str:
-    """The tracking URI in full: the default is an SQLite file beside the workdir; SQLite paths become absolute."""
-    if tracking.uri is None:
-        return f"sqlite:///{Path(os.path.abspath(workdir)).parent / 'mlflow.db'}"
-    if tracking.uri.startswith("sqlite:///"):
-        path, question, query = tracking.uri.removeprefix("sqlite:///").partition("?")
-        return f"sqlite:///{os.path.abspath(path)}{question}{query}"
-    return tracking.uri.rstrip("/")
-
-
 def open_tracker(tracking: Tracking, workdir: Path, *, run_name: str, config_digest: str) -> Tracker:
     """A tracker; returns at once, unless `tracking.required`. Its shipper starts with the first thing there is to tell.
 
@@ -99,9 +92,9 @@ def open_tracker(tracking: Tracking, workdir: Path, *, run_name: str, config_dig
     """
     uri = tracking_uri(tracking, workdir)
     key = hashlib.sha256(canonical_json([tracking.uri and uri, tracking.experiment, config_digest])).hexdigest()[:16]
-    target = _target(tracking, uri, run_name, config_digest)
+    target = new_target(tracking, uri, run_name, config_digest)
     spool, writer, known = _open_spool(Spool(Path(os.path.abspath(workdir)) / "tracking" / key), target)
-    tracker = Tracker(uri=target.uri, spool=spool, writer=writer, known=known, credentials=_credentials(uri))
+    tracker = Tracker(uri=target.uri, spool=spool, writer=writer, known=known, credentials=credentials_of(uri))
     if tracking.required:
         tracker.launch_shipper()
         tracker.wait_until_reached(REACH_TIMEOUT_S)
@@ -117,22 +110,6 @@ def _open_spool(spool: Spool, target: Target) -> tuple[Spool, SpoolWriter, Known
         return spool, open_writer(spool, FSYNC_INTERVAL_S), what_is_spooled(spool)
     except OSError as error:
         raise explain_os_error(error, spool.directory) from error
-
-
-def _target(tracking: Tracking, uri: str, run_name: str, config_digest: str) -> Target:
-    location = None
-    if uri.startswith("sqlite:///"):
-        database = Path(uri.removeprefix("sqlite:///").partition("?")[0])
-        location = (database.parent / "mlartifacts").as_uri()
-    return Target(
-        uri=without_credentials(uri),
-        experiment=tracking.experiment,
-        run_name=run_name,
-        config_digest=config_digest,
-        token=uuid.uuid4().hex,
-        created_ms=_now_ms(),
-        artifact_location=location,
-    )
 
 
 @dataclass
@@ -169,6 +146,7 @@ class Tracker:
         if dataset is not None:
             digest = dataset.digest[:DIGEST_CHARACTERS]
             source = {"name": dataset.name[:500], "digest": digest, "source": without_credentials(dataset.source)[:60000]}
+            source |= {"profile": json.dumps(dict(dataset.profile))} if dataset.profile else {}
             if source != self.known.dataset:
                 self._append({"type": "dataset", "dataset": source})
 
@@ -203,13 +181,21 @@ class Tracker:
         """Has a file, or a folder's files, uploaded under `folder` of the run's artefacts; read later, so leave it in place."""
         self._append_once({"type": "artifact", "path": self.spool.relative(path), "folder": folder, "stamp": _stamp(path)})
 
-    def register(self, name: str, directory: Path) -> None:
+    def register(self, name: str, directory: Path, description: str = "") -> None:
         """Has saved vectors entered into MLflow's model registry: a new version of `name` with the alias `challenger`.
 
-        `directory` is what `WordVectors.save` wrote. The same vectors are entered once.
+        `directory` is what `WordVectors.save` wrote, `description` Markdown. The same vectors are entered once.
         """
         digest = file_sha256(directory / "meta.json")  # it holds the SHA-256 of every other file
-        self._append_once({"type": "register", "name": name, "directory": self.spool.relative(directory), "digest": digest})
+        self._append_once(
+            {
+                "type": "register",
+                "name": name,
+                "directory": self.spool.relative(directory),
+                "digest": digest,
+                "description": description,
+            }
+        )
 
     def finish(self, status: Status, timeout_s: float = FLUSH_TIMEOUT_S) -> TrackingState:
         """Ends the run, waits at most `timeout_s` for the shipper, and says whether everything arrived.
@@ -359,7 +345,7 @@ def sync(workdir: Path, tracking: Tracking | None = None, timeout_s: float = 60.
             if spool.has_shipper():
                 states.append(spool_state(spool))
                 continue
-            credentials = _credentials(uri) if without_credentials(uri) == target.uri else {}
+            credentials = credentials_of(uri) if without_credentials(uri) == target.uri else {}
             process = _start_shipper(spool, credentials, subprocess.DEVNULL, linger_s=timeout_s)
             process.wait()
         states.append(spool_state(spool))
@@ -375,14 +361,6 @@ def _start_shipper(spool: Spool, credentials: Mapping[str, str], stdin: int, lin
         return subprocess.Popen(  # noqa: S603 - this Python, this package
             command, stdin=stdin, stdout=log, stderr=log, env=environment, cwd=spool.directory, start_new_session=True
         )
-
-
-def _credentials(uri: str) -> dict[str, str]:
-    """The user and password in a URI as MLflow's own variables: they reach the shipper, never a file or an argument."""
-    parts = urlsplit(uri)
-    if parts.scheme not in ("http", "https") or parts.username is None:
-        return {}
-    return {"MLFLOW_TRACKING_USERNAME": unquote(parts.username), "MLFLOW_TRACKING_PASSWORD": unquote(parts.password or "")}
 
 
 def _stamp(path: Path) -> list[list[Scalar]]:

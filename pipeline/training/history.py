@@ -7,10 +7,11 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipeline import store
+from pipeline.training.stretches import Point, points_of
 
 if TYPE_CHECKING:
     from pipeline.config import Train
-    from pipeline.training.lanes import RoundResult, StepLoss
+    from pipeline.training.lanes import RoundResult
     from pipeline.training.plan import EpochPlan, Round
 
 
@@ -34,8 +35,8 @@ class RoundRecord:
     merge_seconds: float
     merged_bytes: int
     merges: int
-    points: tuple[tuple[int, float], ...]
-    """(kept tokens since the start of training, mean loss) of a few stretches of the round."""
+    points: tuple[Point, ...]
+    """The curves over the stretches of the round."""
 
 
 def record_round(
@@ -44,7 +45,7 @@ def record_round(
 ) -> RoundRecord:  # fmt: skip
     """The row of a round that is over; `before` are the rounds that led to it, `corpus_tokens` an epoch's raw tokens."""
     steps = range(round_plan.first, round_plan.last)
-    losses = sorted((loss for result in results for loss in result.losses), key=lambda loss: (loss.step, loss.lane))
+    losses = sorted((loss for result in results for loss in result.losses), key=lambda loss: (loss.stretch, loss.lane))
     kept = plan.round_tokens(round_plan)
     loss_sum, examples = sum(loss.loss_sum for loss in losses), sum(loss.examples for loss in losses)
     return RoundRecord(
@@ -62,21 +63,13 @@ def record_round(
         merge_seconds=max(result.merge_seconds for result in results),
         merged_bytes=plan.merged_bytes(round_plan),
         merges=sum(plan.merged_rows(step) > 0 for step in steps),
-        points=_loss_points(losses, sum(record.kept_tokens for record in before), kept),
+        points=tuple(points_of(plan, round_plan, losses, kept_tokens(before))),
     )
 
 
-def _loss_points(losses: Sequence[StepLoss], before: int, kept: int) -> tuple[tuple[int, float], ...]:
-    """(kept tokens since the start of training, mean loss) after each stretch of the round."""
-    stretches = sorted({loss.step for loss in losses})
-    points = []
-    for index, stretch in enumerate(stretches):
-        chosen = [loss for loss in losses if loss.step == stretch]
-        examples = sum(loss.examples for loss in chosen)
-        if examples:
-            done = kept * (index + 1) // len(stretches)
-            points.append((before + done, sum(loss.loss_sum for loss in chosen) / examples))
-    return tuple(points)
+def kept_tokens(history: Sequence[RoundRecord]) -> int:
+    """Tokens trained in these rounds."""
+    return sum(record.kept_tokens for record in history)
 
 
 def history_of(artefact: store.Artefact | None) -> list[RoundRecord]:
@@ -85,7 +78,7 @@ def history_of(artefact: store.Artefact | None) -> list[RoundRecord]:
 
 
 def _parse(record: dict[str, Any]) -> RoundRecord:
-    return RoundRecord(**record | {"points": tuple((tokens, loss) for tokens, loss in record["points"])})
+    return RoundRecord(**record | {"points": tuple(Point(*point) for point in record["points"])})
 
 
 def epoch_loss(history: Sequence[RoundRecord], epoch: int) -> float:
@@ -103,7 +96,7 @@ def training_sections(vectors: store.Artefact, train: Train, corpus_tokens: int,
     return {
         "train": {
             "raw_tokens": raw_tokens,
-            "kept_tokens": sum(record.kept_tokens for record in history),
+            "kept_tokens": kept_tokens(history),
             "seconds": round(seconds, 4),
             "raw_tokens_per_s": round(raw_tokens / max(seconds, 1e-9)),
             "final_loss": epoch_loss(history, history[-1].epoch),

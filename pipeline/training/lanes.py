@@ -29,9 +29,11 @@ from pipeline.stream import epoch_stream, sampling
 from pipeline.stream.sizes import HELD_TOKENS
 from pipeline.training import assembly
 from pipeline.training.lane_group import MATRICES, LaneGroup, Matrices, open_group
+from pipeline.training.live import Teller
 from pipeline.training.placement import Place, block_of
 from pipeline.training.plan import EpochPlan, Round, Stint
 from pipeline.training.residency import Residency
+from pipeline.training.stretches import StretchLoss
 from w2v_core.kernels import Kernels, Noise, Slice, Update, fill_initial, load_kernels, padded_size
 from w2v_core.sampler import stream_seed, word_rates
 
@@ -73,23 +75,10 @@ class RoundTask:
     """This worker's shares of the next epoch, drawn while it waits for others at merges and when its lanes are done."""
 
 
-STRETCHES = 20
-"""A round reports its loss in at most so many stretches a lane: a long round has many more steps than a curve needs points."""
-
-
-@dataclass(frozen=True)
-class StepLoss:
-    step: int
-    """The step, or in a round's result the stretch of steps, counted from the round's start."""
-    lane: int
-    loss_sum: float
-    examples: int
-
-
 @dataclass(frozen=True)
 class RoundResult:
     participant: int
-    losses: tuple[StepLoss, ...]
+    losses: tuple[StretchLoss, ...]
     train_seconds: float
     merge_seconds: float
     """Folding and waiting for each other, less what was drawn of the next epoch meanwhile."""
@@ -195,14 +184,13 @@ def _run_steps(group: LaneGroup, task: RoundTask) -> RoundResult:
         files = write_state(group, Path(task.checkpoint_after))
     elif task.vectors_after:
         files = write_vectors(group, Path(task.vectors_after), task.train.vector_size)
-    stretches = _stretches(losses, task.round)
     rows_ahead = tuple(group.spread(ahead.finish, range(len(task.ahead))))
-    return RoundResult(task.participant, stretches, train_seconds, merge_seconds, files, rows_ahead)
+    return RoundResult(task.participant, losses, train_seconds, merge_seconds, files, rows_ahead)
 
 
 def _train_stints(
     group: LaneGroup, task: RoundTask, kernels: Kernels, resident: Residency, ahead: sampling.Ahead
-) -> tuple[list[StepLoss], float, float]:
+) -> tuple[tuple[StretchLoss, ...], float, float]:
     """(losses, seconds of training, seconds of merging) of the round."""
     words = _words_of(task.noise_table, task.words)
     table_T = kernels.to_device(words.noise_table)
@@ -210,7 +198,7 @@ def _train_stints(
     rows, held = epoch_stream.Rows(task.stream, halo=task.window), task.round.first
     # The same steps in every worker, so that all lanes load at the same time.
     steps = max(1, HELD_TOKENS * task.train.lanes * task.plan.schedule.steps // max(1, task.plan.kept_tokens))
-    losses: list[StepLoss] = []
+    teller = Teller(task.group_key, task.plan, task.round, task.participant, len(group.lanes))
     train_seconds = merge_seconds = 0.0
     for stint in task.plan.stints(task.round):
         if stint.last > held:
@@ -224,7 +212,7 @@ def _train_stints(
         if task.plan.alpha_exponent(stint.first) != exponent:
             exponent = task.plan.alpha_exponent(stint.first)
             noise = Noise(table_T, kernels.to_device(words.rates(exponent)))
-        losses += group.spread(
+        losses = group.spread(
             lambda lane, stint=stint, noise=noise: _train_lane(  # type: ignore[misc]
                 resident.lanes[lane], task, kernels, noise, rows, lane, stint
             ),
@@ -235,8 +223,9 @@ def _train_stints(
             resident.merge(stint.merged_rows, task.train.merge)
         train_seconds += trained - started
         merge_seconds += time.perf_counter() - trained
+        teller.trained(stint, losses, train_seconds, merge_seconds - ahead.seconds)
     group.meanwhile = nothing_to_do
-    return losses, train_seconds, merge_seconds - ahead.seconds
+    return tuple(teller.stretches.sums.values()), train_seconds, merge_seconds - ahead.seconds
 
 
 @dataclass
@@ -263,20 +252,10 @@ def _words_of(noise_table: str, words: str) -> _Words:
     return _Words(np.load(noise_table, allow_pickle=False), *columns)
 
 
-def _stretches(losses: list[StepLoss], a_round: Round) -> tuple[StepLoss, ...]:
-    """The losses summed over STRETCHES stretches of the round, lane by lane, always in the order of the steps."""
-    count = min(STRETCHES, a_round.last - a_round.first)
-    sums: dict[tuple[int, int], tuple[float, int]] = {}
-    for loss in losses:
-        key = ((loss.step - a_round.first) * count // (a_round.last - a_round.first), loss.lane)
-        before = sums.get(key, (0.0, 0))
-        sums[key] = (before[0] + loss.loss_sum, before[1] + loss.examples)
-    return tuple(StepLoss(stretch, lane, *found) for (stretch, lane), found in sums.items())
-
-
 def _train_lane(
     parameters: Matrices, task: RoundTask, kernels: Kernels, noise: Noise, rows: epoch_stream.Rows, lane: int, stint: Stint
-) -> StepLoss:
+) -> tuple[int, float, int]:
+    """(lane, sum of losses, examples)."""
     reach("step", f"{task.plan.epoch}.{stint.first}.{lane}")
     stream, start, stop = rows.between(*task.plan.slice(lane, stint.first, stint.last))
     targets = Slice(stream.tokens_N, stream.left_N, stream.right_N, start, stop)
@@ -290,7 +269,7 @@ def _train_lane(
             f"at α = {stint.alpha_start:.6g}: the loss is not finite. The last checkpoint is kept; "
             "run again with a lower train.alpha"
         )
-    return StepLoss(stint.first, lane, result.loss_sum, result.examples)
+    return lane, result.loss_sum, result.examples
 
 
 def release() -> None:

@@ -7,7 +7,7 @@ windows (`shards.shrink_windows: false`) only targets with a full window are use
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,8 @@ from pipeline.errors import DamagedError, DivergedError
 from pipeline.stream import epoch_stream
 from pipeline.training import assembly
 from pipeline.training.lane_group import MATRICES
-from pipeline.training.lanes import RoundResult, StepLoss
+from pipeline.training.lanes import RoundResult
+from pipeline.training.stretches import StretchLoss
 from w2v_core.textbook.contexts import Batch, shard_batches, usable_positions
 from w2v_core.textbook.trainer import Progress, State, epoch_rate, train_layers
 
@@ -74,12 +75,19 @@ def run_epoch(task: EpochTask) -> RoundResult:
     except FloatingPointError as error:
         raise DivergedError(f"training diverged in round {task.epoch}, lane 0 at α = {task.train.alpha:g}: {error}") from error
     files = write_state(task, after[-1])
-    losses = [StepLoss(step, 0, loss * count, count) for step, (_, loss, count) in enumerate(points)]
-    covered = sum(loss.examples for loss in losses)
+    return RoundResult(
+        0, tuple(_stretches(points, examples, trained.epoch_losses[-1])), time.perf_counter() - started, 0.0, files, ()
+    )
+
+
+def _stretches(points: Sequence[tuple[int, float, int]], examples: int, epoch_loss: float) -> Iterator[StretchLoss]:
+    """The epoch's losses; what came after the last report is what the mean of the epoch leaves for it."""
+    covered, loss_sum = 0, 0.0
+    for stretch, (_, loss, count) in enumerate(points):
+        covered, loss_sum = covered + count, loss_sum + loss * count
+        yield StretchLoss(stretch, 0, loss * count, count, covered / examples)
     if covered < examples:
-        rest = trained.epoch_losses[-1] * examples - sum(loss.loss_sum for loss in losses)
-        losses.append(StepLoss(len(points), 0, rest, examples - covered))
-    return RoundResult(0, tuple(losses), time.perf_counter() - started, 0.0, files, ())
+        yield StretchLoss(len(points), 0, epoch_loss * examples - loss_sum, examples - covered, 1.0)
 
 
 def write_state(task: EpochTask, state: State) -> tuple[store.Part, ...]:

@@ -145,12 +145,12 @@ class EpochPlan:
             )  # fmt: skip
             first = last
 
-    def alpha(self, step: int) -> float:
-        """α at the start of a step."""
+    def alpha(self, step: float) -> float:
+        """α at the start of a step, or within one."""
         slowdown = SLOWDOWN_OF_MANY_LANES if self.train.lanes >= MANY_LANES else 0.0
         return alpha_at(self.train, self.epoch, step / self.schedule.steps) * (1.0 - slowdown * self.age(step))
 
-    def age(self, step: int) -> float:
+    def age(self, step: float) -> float:
         """How old training is at the start of a step, from 0 towards 1, in tokens trained: neither epochs nor their number
         matter. In the beginning the vectors grow from nothing, later they only turn a little; what is best then is not what is
         best at first."""

@@ -105,7 +105,7 @@ def test_a_full_disk_keeps_events_in_memory_and_writes_each_once_when_there_is_r
 
 
 def test_metrics_go_in_batches_of_at_most_the_servers_limit_and_in_order() -> None:
-    values = {f"lane/{lane}/loss": 1.0 for lane in range(300)}
+    values = {f"system/worker {lane}/cpu_percent": 1.0 for lane in range(300)}
     events = [({"type": "metrics", "time": 1, "step": step, "values": values}, step + 1) for step in range(10)]
     events.insert(5, ({"type": "tags", "tags": {}}, 5))
     sizes = [
@@ -134,12 +134,12 @@ def test_one_logged_round_costs_the_driver_less_than_a_millisecond(spool: Spool)
 
 
 def test_names_from_data_become_metrics_that_mlflow_allows() -> None:
-    name = allowed_name("eval/similarity/wörd sim[353]\n.tsv")
-    assert name == "eval/similarity/w_rd sim_353__.tsv"
+    name = allowed_name("eval.similarity/wörd sim[353]\n.tsv")
+    assert name == "eval.similarity/w_rd sim_353__.tsv"
     assert is_known_metric(name)
-    assert is_known_metric("stage/tokenize_seconds")
-    assert not is_known_metric("stage/_seconds")
-    assert not is_known_metric("eval/[x]")
+    assert is_known_metric("stage.tokenize_seconds")
+    assert not is_known_metric("stage._seconds")
+    assert not is_known_metric("eval.[x]")
     assert all(is_known_metric(key.replace("*", "x")) for key in METRICS)
 
 

@@ -1,0 +1,120 @@
+"""A real run, a real `mlflow server`, its REST API asked while training goes on, and a driver killed in the middle."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.cluster.test_tracking_servers import free_port, kill_server, start_server
+from tests.cluster.tracked import wait_for
+from tests.tiny import tiny_config, write_corpus
+
+pytestmark = pytest.mark.filterwarnings("default")
+
+TRAIN = {"vector_size": 100, "epochs": 60, "lanes": 2, "checkpoint_every": 20_000}
+
+
+class Server:
+    """MLflow's REST API as any client sees it."""
+
+    def __init__(self, port: int) -> None:
+        self.address = f"http://127.0.0.1:{port}"
+
+    def ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.address}/api/2.0/mlflow/{path}", data, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return json.loads(answer.read())
+
+    def runs(self) -> list[Any]:
+        try:
+            found = self.ask("experiments/search?max_results=10")["experiments"]
+            ids = [experiment["experiment_id"] for experiment in found]
+            return list(self.ask("runs/search", {"experiment_ids": ids}).get("runs", []))
+        except urllib.error.URLError:
+            return []
+
+    def curve(self, name: str) -> list[tuple[int, float]]:
+        """(step, value) of every point of the only run's metric."""
+        runs = self.runs()
+        if not runs:
+            return []
+        (run,) = runs
+        found = self.ask(f"metrics/get-history?run_id={run['info']['run_id']}&metric_key={name}&max_results=5000")
+        return [(int(point["step"]), point["value"]) for point in found.get("metrics", [])]
+
+
+@pytest.mark.slow
+def test_a_server_shows_the_loss_while_a_run_trains_and_one_whole_curve_after_the_driver_was_killed(workdir: Path) -> None:
+    port = free_port()
+    config = tiny_config(workdir, write_corpus(workdir.parent / "corpus", 12_000), train=TRAIN)
+    config["tracking"] = {"uri": f"http://127.0.0.1:{port}"}
+    file = workdir.parent / "run.yaml"
+    file.write_text(yaml.safe_dump(config))
+    command = [sys.executable, "-m", "pipeline.cli", "run", str(file), "--quiet"]
+    process_server = start_server(workdir.parent, port)
+    server = Server(port)
+    try:
+        wait_for(lambda: server_answers(server), 60)
+        driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+        seen = [0]
+
+        def grew_three_times() -> bool:
+            assert driver.poll() is None, "the run ended before three growing states of its curve were seen"
+            count = len(server.curve("train/loss"))
+            if count > seen[-1]:
+                seen.append(count)
+            return len(seen) > 3
+
+        wait_for(grew_three_times, 60)
+        os.kill(driver.pid, signal.SIGKILL)
+        driver.wait()
+        done = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=90)
+        assert done.returncode == 0, done.stderr
+        summary = json.loads(done.stdout)
+        assert summary["mlflow"]["complete"], summary["mlflow"]
+        (run,) = server.runs()
+        assert run["info"]["run_id"] == summary["mlflow"]["run_id"]
+        assert run["info"]["status"] == "FINISHED"
+        points = {point[0]: point[1] for record in summary["train"]["rounds"] for point in record["points"]}
+        found = server.curve("train/loss")
+        assert len({step for step, _ in found}) == len(found), "a point came twice"
+        assert dict(found) == points
+        check_what_people_see(run, config)
+    finally:
+        kill_server(process_server)
+
+
+def server_answers(server: Server) -> bool:
+    try:
+        server.ask("experiments/search?max_results=1")
+    except OSError:
+        return False
+    return True
+
+
+def check_what_people_see(run: Any, config: Any) -> None:
+    """A readable source, corpus and description; single values without a slash, so that curves come first."""
+    tags = {tag["key"]: tag["value"] for tag in run["data"]["tags"]}
+    assert tags["mlflow.source.type"] == "LOCAL"
+    assert "run.yaml" in tags["mlflow.source.name"]
+    assert "**Corpus.**" in tags["mlflow.note.content"]
+    assert "WordVectors.load" in tags["mlflow.note.content"]
+    (dataset,) = run["inputs"]["dataset_inputs"]
+    assert dataset["dataset"]["name"] == "a.txt, b.txt.gz and 1 more"
+    assert json.loads(dataset["dataset"]["profile"])["tokens"] == 144_000
+    names = {metric["key"] for metric in run["data"]["metrics"]}
+    assert {"train/loss", "train/alpha", "train/lane_spread", "train/tokens_per_s", "train/merge_seconds"} <= names
+    assert {"system/worker 0/cpu_percent", "system/worker 1/memory_bytes", "system/worker 0/waiting_share"} <= names
+    assert {name.split("/")[0] for name in names if "/" in name} == {"train", "system"}
+    assert {metric["step"] for metric in run["data"]["metrics"] if "/" not in metric["key"]} <= {0, "0"}
