@@ -21,7 +21,7 @@ from tests.tiny import tiny_config, write_corpus
 
 pytestmark = pytest.mark.filterwarnings("default")
 
-TRAIN = {"vector_size": 100, "epochs": 60, "lanes": 2, "checkpoint_every": 20_000}
+TRAIN = {"vector_size": 100, "epochs": 40, "lanes": 2, "checkpoint_every": 20_000}
 
 
 class Server:
