@@ -12,6 +12,8 @@ import shutil
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
+from w2v_core.text.printable import printable as printable  # shown in most messages, so it is at hand where they are
+
 EXIT_CODES: dict[int, str] = {
     0: "complete and verified",
     64: "the command line is wrong",
@@ -91,12 +93,6 @@ class PermissionDeniedError(PipelineError):
 
 class ConfigError(PipelineError):
     exit_code = 78
-
-
-def printable(text: str, limit: int = 80) -> str:
-    """Text from data made safe for a terminal: control and bidirectional characters escaped, cut at `limit` characters."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text[:limit])
-    return shown + ("…" if len(text) > limit else "")
 
 
 def amount(size: int) -> str:

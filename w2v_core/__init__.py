@@ -11,9 +11,12 @@ Shapes are written with one letter a dimension, everywhere the same, and appende
     sampler.py       noise distribution and table, counter-based random numbers
     windows.py       subsampling and windows: sentences → the training stream
     textbook/        the chapter, layer by layer: layers models optimizers trainer contexts unigram
-    vectors/         WordVectors: neighbours, analogies, memory-mapped files; scores with their coverage
+    vectors/         WordVectors, with gensim's names: vocabulary (words and rows) terms (what a question is about) cosines (exact
+                     answers, quickly) means prediction parts (subsets, additions) gensim_names; loading (any file of vectors)
+                     files word_files safetensors parquet; questions evaluation (scores with their coverage)
     text/            bytes of text as words, compiled
 
-NumPy and the standard library only; numba and cupy inside the kernel modules that need them; nothing of files in the
+NumPy and the standard library only; numba and cupy inside the kernel modules that need them, pyarrow inside the one file that
+reads Parquet; nothing of files in the
 cloud, clusters or tracking: that is `pipeline`.
 """

@@ -65,7 +65,7 @@ def _find_vectors(source: Path) -> WordVectors:
     try:
         if source.is_dir():
             return WordVectors.load(source, verify=True)
-        from pipeline.formats.exports import read_word2vec
+        from pipeline.formats.word2vec import read_word2vec
 
         return read_word2vec(source)
     except FileNotFoundError as error:

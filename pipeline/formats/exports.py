@@ -25,11 +25,12 @@ from typing import Any, Literal
 import numpy as np
 
 from pipeline import store
-from pipeline.formats.word2vec import UNWRITABLE, iterate_number_lines, read_word2vec, write_binary, write_text
+from pipeline.formats.word2vec import UNWRITABLE, iterate_number_lines, write_binary, write_text
+from w2v_core.text.printable import printable
 from w2v_core.vectors.files import row_blocks
-from w2v_core.vectors.word_vectors import WordVectors, printable
+from w2v_core.vectors.word_vectors import WordVectors
 
-__all__ = ["FORMATS", "TENSORBOARD_WORDS", "export_vectors", "read_word2vec"]
+__all__ = ["FORMATS", "TENSORBOARD_WORDS", "export_vectors"]
 
 Policy = Literal["refuse", "escape"]
 

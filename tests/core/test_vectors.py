@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from w2v_core.vectors.word_vectors import UnknownWordError, WordVectors, printable
+from w2v_core.text.printable import printable
+from w2v_core.vectors import UnknownWordError, WordVectors
 
 V, D = 300, 24
 WORDS = [f"w{word_id}" for word_id in range(V)]
@@ -165,7 +168,9 @@ def test_a_query_holds_no_second_copy_of_the_matrix() -> None:
 def test_a_word_is_looked_up_and_its_vector_cannot_be_changed(vectors: WordVectors) -> None:
     assert "w7" in vectors
     assert "W7" not in vectors
-    assert 7 not in vectors
+    assert 7 in vectors  # a row is a key too, as in gensim
+    assert V not in vectors
+    assert None not in vectors
     assert (len(vectors), vectors.vector_size, list(vectors)[:2]) == (V, D, ["w0", "w1"])
     np.testing.assert_array_equal(vectors["w7"], vectors.matrix[7])
     with pytest.raises(ValueError, match="read-only"):
@@ -198,7 +203,7 @@ def test_text_from_data_is_escaped_and_cut_at_80_characters() -> None:
 @pytest.mark.parametrize(
     ("words", "matrix", "counts", "message"),
     [
-        (["a"], np.ones((1, 2)), None, r"matrix: expected float32 of 1 × D .* found float64 \(1, 2\)"),
+        (["a"], np.ones((1, 2), int), None, r"matrix: expected float32 of 1 × D .* found int64 \(1, 2\)"),
         (["a", "b"], np.ones((1, 2), np.float32), None, r"matrix: expected float32 of 2 × D"),
         (["a"], np.ones(3, np.float32), None, r"found float32 \(3,\)"),
         ([], np.ones((0, 2), np.float32), None, r"at least one word and one number a word, found shape \(0, 2\)"),
@@ -221,8 +226,23 @@ def test_numbers_that_are_not_finite_are_named_by_their_word() -> None:
     ("ask", "message"),
     [
         (lambda v: v.most_similar(), "at least one positive or negative word"),
-        (lambda v: v.most_similar("w1", topn=0), "expected topn and restrict_vocab of at least 1, found 0 and None"),
-        (lambda v: v.most_similar("w1", restrict_vocab=0), "at least 1, found 10 and 0"),
+        (lambda v: v.most_similar("w1", topn=-1), "topn: expected at least 0, found -1"),
+        (lambda v: v.most_similar("w1", restrict_vocab=0), "restrict_vocab: expected at least 1, found 0"),
+        (lambda v: v.similar_by_vector("king"), "vector: expected 24 finite numbers, found 'king'"),
+        (lambda v: v.most_similar(positive=[[0.5, 0.5, 0.5]]), r"vector: expected 24 finite numbers, found shape \(3,\)"),
+        (lambda v: v.most_similar_cosmul(negative="w1"), "give at least one positive word"),
+        (lambda v: v.get_mean_vector([]), "at least one word, row or vector"),
+        (lambda v: v.get_mean_vector(["w1"], [1, 2]), r"a weight for each of 1 keys, found shape \(2,\)"),
+        (lambda v: v.n_similarity(["w1"], ["nowhere"]), "at least one known word in the second list"),
+        (lambda v: v.most_similar_to_given("w1", []), "at least one word to choose from"),
+        (lambda v: v.rank_by_centrality([]), "at least one word"),
+        (lambda v: v.vectors_for_all(["nowhere"]), "at least one word of the vocabulary, found none"),
+        (lambda v: v.subset(["w1"], missing="no"), "missing: expected refuse or skip, found 'no'"),
+        (lambda v: v.with_vectors(["x"], np.ones((2, 24))), "vectors: expected 1 × 24 numbers"),
+        (lambda v: v.with_vectors(["x", "x"], np.ones((2, 24))), "words: 1 come twice, first 'x'"),
+        (lambda v: v.with_vectors(["x"], np.ones(24), counts=[1, 2]), "counts: expected 1, found 2"),
+        (lambda v: v.predict_output_word(["w1"]), "came without output vectors; load the folder that training left"),
+        (lambda v: v.context_vectors(), "came without output vectors"),
         (lambda v: v.analogy("w1", "w2", "w3", method="cos"), "method: expected 3cosadd or 3cosmul, found 'cos'"),
         (lambda v: v.doesnt_match(["w1", "w1", "w2"]), "at least 3 different words, found 2"),
         (lambda v: v.similar_by_vector([1.0]), r"vector: expected 24 finite numbers, found shape \(1,\)"),
@@ -232,6 +252,99 @@ def test_numbers_that_are_not_finite_are_named_by_their_word() -> None:
 def test_a_question_without_an_answer_is_refused(vectors: WordVectors, ask: Callable[[WordVectors], Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ask(vectors)
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda v: v.most_similar(3.5), r"positive: expected a word, the number of its row, a vector.*found 3.5 \(float\)"),
+        (lambda v: v.most_similar([None]), r"expected a word, the number of its row, .*; found None \(NoneType\)"),
+        (lambda v: v.most_similar([("w1", "much")]), "expected a weight that is a finite number, found 'much'"),
+        (lambda v: v.most_similar([("w1", np.nan)]), "expected a weight that is a finite number, found nan"),
+        (lambda v: v.most_similar("w1", topn="5"), r"topn: expected a whole number, found '5' \(str\)"),
+        (lambda v: v.most_similar("w1", topn=2.0), r"topn: expected a whole number, found 2.0 \(float\)"),
+        (lambda v: v.most_similar("w1", restrict_vocab="w2"), "restrict_vocab: expected a whole number, found 'w2'"),
+        (lambda v: v[None], r"expected words or the numbers of their rows, found None"),
+        (lambda v: v[["w1", 2.5]], r"expected a word or the number of its row, found 2.5 \(float\)"),
+        (lambda v: v.similarity("w1", ["w2"]), r"expected a word or the number of its row, found \['w2'\] \(list\)"),
+        (lambda v: v.__setitem__("w1", np.ones(24)), r"WordVectors never changes; with_vectors"),
+        (lambda v: WordVectors(["a", 1], np.ones((2, 2), np.float32)), r"words: expected text, found 1 \(int\)"),
+    ],
+)
+def test_an_argument_of_the_wrong_kind_is_named(vectors: WordVectors, ask: Callable[[WordVectors], Any], message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        ask(vectors)
+
+
+def test_names_of_gensim_that_are_not_here_say_what_to_use(vectors: WordVectors) -> None:
+    for name in ("add_vectors", "vocab", "sort_by_descending_frequency", "save_word2vec_format"):
+        with pytest.raises(AttributeError, match=f"no attribute '{name}'; .{{20}}"):
+            getattr(vectors, name)
+    with pytest.raises(AttributeError, match=r"no attribute 'most_similarr'$"):
+        vectors.most_similarr  # noqa: B018
+
+
+def test_a_vector_of_any_length_finds_the_same_neighbours(vectors: WordVectors) -> None:
+    query = vectors["w5"].astype(np.float64)
+    expected = vectors.similar_by_vector(query)
+    for length in (1e-300, 1e-40, 1e30, 1e300):
+        assert [word for word, _ in vectors.similar_by_vector(query * length)] == [word for word, _ in expected]
+    assert vectors.similar_by_vector(np.zeros(D), topn=2) == [("w0", 0.0), ("w1", 0.0)]
+
+
+def test_no_cosine_is_beyond_one_and_a_word_is_at_no_distance_from_itself() -> None:
+    rng = np.random.default_rng(1)
+    rows = rng.standard_normal((200, 7)).astype(np.float32)
+    vectors = WordVectors([f"w{i}" for i in range(400)], np.concatenate([rows, -rows * np.float32(3)]))
+    for row in range(200):
+        assert vectors.distance(row, row) == 0
+        assert all(abs(cosine) <= 1 for _, cosine in vectors.most_similar(row, topn=400))
+        assert vectors.most_similar(row, topn=None).min() >= -1
+    assert 1 - 1e-12 < vectors.n_similarity(["w1"], ["w1"]) <= 1
+
+
+def test_copies_are_read_only_too(vectors: WordVectors) -> None:
+    for made in (copy.copy(vectors), copy.deepcopy(vectors), pickle.loads(pickle.dumps(vectors))):
+        np.testing.assert_array_equal(made.matrix, vectors.matrix)
+        assert (made.words, list(made.counts)) == (vectors.words, list(vectors.counts))  # type: ignore[arg-type]
+        for array in (made.matrix, made.counts, made.norms, made["w1"], made.get_vector("w1", norm=True)):
+            with pytest.raises(ValueError, match="read-only"):
+                array[0] = 1  # type: ignore[index]
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64])
+def test_other_widths_of_number_give_the_same_answers(vectors: WordVectors, dtype: Any) -> None:
+    made = WordVectors(WORDS, vectors.matrix.astype(dtype))
+    same = WordVectors(WORDS, made.matrix.astype(np.float32))
+    assert made.most_similar("w3", topn=20) == same.most_similar("w3", topn=20)
+    assert made["w3"].dtype == dtype
+    beyond = WordVectors(["a", "b"], np.array([[1e200, 0], [1, 1]]))
+    with pytest.raises(ValueError, match="not finite, first that of 'a'"):
+        beyond.most_similar("b")
+
+
+def test_vectors_that_would_change_are_made_anew(vectors: WordVectors) -> None:
+    more = vectors.with_vectors(["w3", "new"], np.stack([np.zeros(D), np.ones(D)]), counts=[7, 8])
+    assert (len(more), more["w3"].tolist(), more["new"].tolist()) == (V + 1, vectors["w3"].tolist(), [1.0] * D)
+    assert (more.get_vecattr("new", "count"), more.get_vecattr("w3", "count")) == (8, V - 3)
+    changed = vectors.with_vectors("w3", np.zeros(D), replace=True)
+    assert (len(changed), changed["w3"].any(), vectors["w3"].any()) == (V, False, True)
+    assert vectors.with_vectors("one", np.ones(D)).get_vecattr("one", "count") == 0
+    few = vectors.subset(["w9", "w2", "w9"])
+    assert (few.words, list(few.counts)) == (("w9", "w2"), [V - 9, V - 2])  # type: ignore[arg-type]
+    with pytest.raises(UnknownWordError, match="'nowhere' is not in the vocabulary"):
+        vectors.subset(["w1", "nowhere"])
+    assert vectors.without(["w0", "w2"]).words[:3] == ("w1", "w3", "w4")
+
+
+def test_output_vectors_are_saved_and_loaded_beside_the_others(tmp_path: Path, vectors: WordVectors) -> None:
+    both = WordVectors(WORDS, vectors.matrix, vectors.counts, vectors.matrix[::-1])
+    both.save(tmp_path)
+    loaded = WordVectors.load(tmp_path, verify=True)
+    assert loaded.predict_output_word(["w1", "w2"]) == both.predict_output_word(["w1", "w2"])
+    np.testing.assert_array_equal(loaded.context_vectors()["w0"], vectors[f"w{V - 1}"])
+    vectors.save(tmp_path)  # without them: nothing of another training is left behind
+    assert WordVectors.load(tmp_path).context is None
 
 
 # ── on disk ──────────────────────────────────────────────────────────────────────────────────────────────────────────

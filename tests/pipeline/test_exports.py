@@ -19,7 +19,8 @@ from safetensors.numpy import load_file
 
 from pipeline.config import Publish
 from pipeline.errors import StorageError
-from pipeline.formats.exports import FORMATS, export_vectors, read_word2vec
+from pipeline.formats.exports import FORMATS, export_vectors
+from pipeline.formats.word2vec import read_word2vec
 from w2v_core.vectors import WordVectors
 
 WORDS = ["the", "of", "naïve", "서울", '"quoted"', "a,b", "\\n", "</s>", "\U0001f600"]
@@ -246,61 +247,6 @@ def test_files_that_gensim_wrote_are_read(tmp_path: Path, vectors: WordVectors, 
     assert (read_ours(tmp_path / "file")[0], bits(read_ours(tmp_path / "file")[1])) == (WORDS, bits(vectors.matrix))
 
 
-def test_text_of_other_programs_is_read_with_spaces_at_line_ends_and_odd_numbers(tmp_path: Path) -> None:
-    (tmp_path / "v.vec").write_bytes(b"2 3 \r\nthe 0.5 -1.25 3 \r\nof +1  1.\t2e-3\r\n\n")
-    words, matrix = read_ours(tmp_path / "v.vec")
-    assert words == ["the", "of"]
-    np.testing.assert_array_equal(matrix, np.array([[0.5, -1.25, 3], [1, 1, 2e-3]], np.float32))
-
-
-def test_words_cut_inside_a_character_are_refused_or_kept_visible(tmp_path: Path) -> None:
-    path = tmp_path / "v.bin"
-    path.write_bytes(b"2 1\nok " + np.float32(1).tobytes() + b"\n\xec\x84 " + np.float32(2).tobytes() + b"\n")
-    with pytest.raises(
-        ValueError, match=r"v\.bin: word 2 is not UTF-8: 'ì\\x84'; read it with unicode_errors='backslashreplace'"
-    ):
-        read_word2vec(path)
-    assert read_word2vec(path, unicode_errors="backslashreplace").words == ("ok", "\\xec\\x84")
-
-
-TWO = np.array([[1, 2, 3], [4, 5, 6]], "<f4")
-BINARY = b"2 3\na " + TWO[0].tobytes() + b"\nb " + TWO[1].tobytes() + b"\n"
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", r"expected a first line of two numbers, words and vector size, found ''; is this a word2vec file\?"),
-        (b"the 0.1 0.2\n", "found 'the 0.1 0.2.n'"),
-        (b"0 3\n", "found '0 3.n'"),
-        (b"\x1f\x8b\x08\x00", "decompress it first"),
-        (
-            b"1000000000000 300\nthe 0.1 0.2",
-            r"promises 1,000,000,000,000 words of 300 numbers, at least .* but 11 follow; the file is cut",
-        ),
-        (b"3 3\na 1.0000 2.0000 3.0000\nb 4 5 6\n", "expected 3 words, ends after 2; the file is cut"),
-        (b"2 3\na 1 2 3\nb 4 5 6\nc 7 8 9\n", "expected 2 words, more lines follow"),
-        (b"2 3\na 1 2 3\nb 4.0000 5.0000\n", "line 3: expected 3 numbers after the word, found 2"),
-        (b"2 3\na 1 2 3\nb 4 5 x\x1b\n", r"line 3: expected 3 numbers after the word, could not convert .*b'x\\x1b'"),
-        (b"1 3\na 1 2 NA\n", "line 2: expected 3 numbers after the word, could not convert"),
-        (b"2 3\na 1 2 3\nb 4 5 6.5", "the line of word 2 has no end; the file is cut"),
-        (b"2 3\na 1 2 3\na 4 5 6\n", "words: 1 come twice, first 'a'"),
-        (
-            BINARY[:-2],
-            r"expected 2 words, ends inside word 2 \(read as binary\); the file is cut",
-        ),
-        (BINARY.replace(b"a ", b"long ")[:-4], r"expected 2 words, ends inside word 2 \(read as binary\)"),
-        (BINARY + b"c " + TWO[0].tobytes(), "15 bytes follow the last of 2 words"),
-    ],
-)
-def test_a_file_that_is_not_whole_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
-    path = tmp_path / "foreign"
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=message) as caught:
-        read_word2vec(path)
-    assert str(path) in str(caught.value)
-
-
 def test_a_file_cut_anywhere_is_refused(tmp_path: Path, vectors: WordVectors) -> None:
     for paths in export_vectors(vectors, ["word2vec-text", "word2vec-bin"], tmp_path).values():
         data = paths[0].read_bytes()
@@ -308,8 +254,3 @@ def test_a_file_cut_anywhere_is_refused(tmp_path: Path, vectors: WordVectors) ->
             paths[0].write_bytes(data[:end])
             with pytest.raises(ValueError, match="vectors"):
                 read_word2vec(paths[0])
-
-
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="nowhere"):
-        read_word2vec(tmp_path / "nowhere.bin")

@@ -88,7 +88,7 @@ def test_sentences_counts_and_totals_are_those_of_the_text(tmp_path: Path) -> No
     assert totals["dropped_long_tokens"] == 1
     assert totals["bytes_read"] == sum(path.stat().st_size for path in folder.iterdir())
     assert totals["invalid_utf8_files"] == {str(folder / "c.txt"): 2}
-    assert totals["dropped_samples"] == ["x" * 60 + "…"]
+    assert totals["dropped_samples"] == ["x" * 59 + "…"]
     assert store.find_damage(tokens) == []
 
 
@@ -283,4 +283,4 @@ def test_a_run_of_megabytes_is_one_dropped_token_however_many_parts_it_spans(tmp
     for block_bytes in (1 << 20, 1 << 25):
         totals = build(configured(tmp_path / "x.txt", block_bytes=block_bytes), tmp_path / f"{block_bytes}").manifest.totals
         assert (totals["tokens"], totals["dropped_long_tokens"]) == (2, 1)
-        assert totals["dropped_samples"] == ["x" * 60 + "…"]
+        assert totals["dropped_samples"] == ["x" * 59 + "…"]

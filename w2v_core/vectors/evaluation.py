@@ -21,6 +21,8 @@ from typing import Any
 
 import numpy as np
 
+from w2v_core.text.printable import printable
+from w2v_core.vectors.cosines import COSMUL_EPSILON, Doubles, Floats
 from w2v_core.vectors.questions import (
     AnalogyQuestions,
     AnalogySection,
@@ -29,7 +31,8 @@ from w2v_core.vectors.questions import (
     read_analogies,
     read_similarity,
 )
-from w2v_core.vectors.word_vectors import COSMUL_EPSILON, Doubles, Floats, Ids, Method, WordVectors, printable
+from w2v_core.vectors.vocabulary import Ids
+from w2v_core.vectors.word_vectors import Method, WordVectors
 
 __all__ = [
  "AnalogyScores", "Score", "SimilarityScore", "evaluate_analogies", "evaluate_similarity", "read_analogies", "read_similarity",

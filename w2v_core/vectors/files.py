@@ -3,6 +3,7 @@
     <directory>/vectors.npy    float32 (V, D), C order; mapped into memory, so loading costs no copy of it
     <directory>/words.txt      the V words in id order, UTF-8, a line each
     <directory>/counts.npy     int64 (V,); absent when the counts are not known
+    <directory>/context.npy    like vectors.npy: the output vectors; absent when there are none
     <directory>/meta.json      written last: format version, shape, and the size and SHA-256 of the files above
 
 `words.txt` holds every Python string: a newline inside a word is written as the byte FF, which UTF-8 never uses, and
@@ -29,6 +30,9 @@ import numpy.typing as npt
 
 FORMAT_VERSION = 1
 MATRIX, WORDS, COUNTS, META = "vectors.npy", "words.txt", "counts.npy", "meta.json"
+CONTEXT = "context.npy"
+_DTYPES = {"float32": "<f4", "float16": "<f2", "float64": "<f8"}
+"""What vectors.npy may hold, as meta.json and as .npy name it."""
 
 _BLOCK_ROWS = 1024
 _AGAIN = "the folder is damaged: copy or train it again"
@@ -56,40 +60,61 @@ class Written(NamedTuple):
     sha256: str
 
 
-def save(folder: Path, words: Sequence[str], matrix: Rows, counts: npt.NDArray[Any] | None) -> list[Written]:
+def save(
+    folder: Path, words: Sequence[str], matrix: Rows, counts: npt.NDArray[Any] | None, context: Rows | None = None
+) -> list[Written]:
     """The files written, each complete or not there, `meta.json` last. The same vectors give the same bytes.
 
-    `matrix` is read a block of rows at a time.
+    `matrix` and `context` are read a block of rows at a time.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    written = _write(folder / MATRIX, npy_chunks(matrix))
-    return [written, *save_words(folder, words, written, matrix.shape[1], counts)]
+    written = [_write(folder / MATRIX, npy_chunks(matrix))]
+    if context is None:
+        (folder / CONTEXT).unlink(missing_ok=True)  # another's would be taken for this one's
+    else:
+        written.append(_write(folder / CONTEXT, npy_chunks(context)))
+    return [*written, *save_words(folder, words, written[0], matrix.shape[1], counts, matrix.dtype.name)]
 
 
 def save_words(
-    folder: Path, words: Sequence[str], matrix: Written, vector_size: int, counts: npt.NDArray[Any] | None
+    folder: Path,
+    words: Sequence[str],
+    matrix: Written,
+    vector_size: int,
+    counts: npt.NDArray[Any] | None,
+    dtype: str = "float32",
 ) -> list[Written]:
-    """The other files beside a matrix that is in the folder already, float32 (V, vector_size)."""
+    """The other files beside a matrix (V, vector_size) that is in the folder already."""
     chunks: dict[str, Iterable[bytes]] = {WORDS: _word_chunks(words)}
     if counts is not None:
         chunks[COUNTS] = npy_chunks(counts)
     written = [_write(folder / name, pieces) for name, pieces in chunks.items()]
     files = {file.name: {"bytes": file.bytes, "sha256": file.sha256} for file in (matrix, *written)}
-    meta = {"format_version": FORMAT_VERSION, "shape": [len(words), vector_size], "dtype": "float32", "files": files}
+    meta = {"format_version": FORMAT_VERSION, "shape": [len(words), vector_size], "dtype": dtype, "files": files}
     return [*written, _write(folder / META, [json.dumps(meta, indent=1).encode() + b"\n"])]
 
 
-def load(folder: Path, *, verify: bool) -> tuple[list[str], npt.NDArray[Any], npt.NDArray[Any] | None]:
-    """(words, matrix mapped from disk, counts); `verify` also compares the matrix's SHA-256, the others' always are."""
-    shape, files = _read_meta(folder)
+class Loaded(NamedTuple):
+    """What lies in a folder; the matrices are mapped from disk."""
+
+    words: list[str]
+    matrix: npt.NDArray[Any]
+    counts: npt.NDArray[Any] | None
+    context: npt.NDArray[Any] | None
+
+
+def load(folder: Path, *, verify: bool) -> Loaded:
+    """What `save` or training left; `verify` also compares the matrix's SHA-256, the words' and counts' always are."""
+    shape, dtype, files = _read_meta(folder)
     for name, expected in files.items():
         _check_file(folder / name, expected, content=verify or name != MATRIX)
-    matrix = _map_npy(folder / MATRIX, "<f4", shape)
+    matrix = _map_npy(folder / MATRIX, dtype, shape)
     words = _parse_words(folder / WORDS)
     if len(words) != shape[0]:
         raise ValueError(f"{folder / WORDS}: expected {shape[0]:,} words, found {len(words):,}; {_AGAIN}")
     counts = np.array(_map_npy(folder / COUNTS, "<i8", shape[:1])) if COUNTS in files else None
-    return words, matrix, counts
+    context = _map_npy(folder / CONTEXT, dtype, shape) if (folder / CONTEXT).exists() else None
+    return Loaded(words, matrix, counts, context)
 
 
 def row_blocks(rows: int, at_once: int) -> Iterator[slice]:
@@ -155,7 +180,7 @@ def _sync_directory(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _read_meta(folder: Path) -> tuple[tuple[int, int], dict[str, dict[str, Any]]]:
+def _read_meta(folder: Path) -> tuple[tuple[int, int], str, dict[str, dict[str, Any]]]:
     path = folder / META
     try:
         meta = json.loads(path.read_bytes())
@@ -171,7 +196,9 @@ def _read_meta(folder: Path) -> tuple[tuple[int, int], dict[str, dict[str, Any]]
         raise ValueError(f"{path}: expected shape [words, vector size], found {shape!r}; {_AGAIN}")
     if not (isinstance(files, dict) and {MATRIX, WORDS} <= files.keys() <= {MATRIX, WORDS, COUNTS}):
         raise ValueError(f"{path}: expected files {MATRIX}, {WORDS} and at most {COUNTS}, found {files!r}; {_AGAIN}")
-    return (shape[0], shape[1]), files
+    if (dtype := meta.get("dtype")) not in _DTYPES:
+        raise ValueError(f"{path}: expected dtype {', '.join(_DTYPES)}, found {dtype!r}; {_AGAIN}")
+    return (shape[0], shape[1]), _DTYPES[dtype], files
 
 
 def _check_file(path: Path, expected: Any, *, content: bool) -> None:

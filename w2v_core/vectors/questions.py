@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from w2v_core.vectors.word_vectors import printable
+from w2v_core.text.printable import printable
 
 Words4 = tuple[str, str, str, str]
 

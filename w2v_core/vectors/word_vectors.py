@@ -1,83 +1,97 @@
 """Trained word vectors: the words in id order, their counts, one matrix, and the questions one asks of them.
 
-A query reads the matrix once in float32, which gives every cosine to within a proven bound, and computes those that
-could be among the answers again in float64, row by row. So the order never depends on the BLAS at hand, equal vectors
-score equally, and ties go to the lower word id (the more frequent word). The cosine with a zero vector is 0.
-Memory besides the matrix: 8 bytes a word for the norms, made by the first query, and a few floats a word while it runs.
+The names are those of gensim's `KeyedVectors`, and so are the numbers: what was written for it works here, but for what changes
+vectors in place. A `WordVectors` never changes; what would change it gives a new one (`with_vectors`, `subset`, `without`).
+How answers are found, and why their order is exact, is told in `cosines.py`.
 """
 
 from __future__ import annotations
 
-import difflib
-import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
-from w2v_core.vectors import files
+from w2v_core.vectors import files, loading, means, parts, prediction
+from w2v_core.vectors.cosines import Cosines, Doubles, Floats, unit
+from w2v_core.vectors.gensim_names import INSTEAD
+from w2v_core.vectors.terms import Query, direction, read_candidates, read_terms, read_vector, rows_of, unit_of, whole_number
+from w2v_core.vectors.vocabulary import Ids, Key, Vocabulary, is_key
 
-Floats = npt.NDArray[np.float32]
-Doubles = npt.NDArray[np.float64]
-Ids = npt.NDArray[np.int64]
 Method = Literal["3cosadd", "3cosmul"]
 Answers = list[tuple[str, float]]
 """[(word, score)], best first."""
-
-COSMUL_EPSILON = 1e-6
-"""Keeps the 3CosMul denominator from 0; Levy and Goldberg 2014 use .001, gensim 1e-6: we keep to gensim."""
-
-_BLOCK_ROWS = 4096
-_SPELLING_WORDS, _SPELLING_CANDIDATES = 50_000, 5_000
-
-
-class UnknownWordError(KeyError):
-    """A word that is not in the vocabulary; the message names the nearest spellings that are."""
-
-    def __str__(self) -> str:
-        return str(self.args[0])  # KeyError would show the message in quotes
-
-
-def printable(text: str, limit: int = 80) -> str:
-    """Text from data made safe for a terminal: control and bidirectional characters escaped, at most `limit` characters."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:limit])
-    return shown if len(shown) <= limit and len(text) <= limit else shown[: limit - 1] + "…"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class WordVectors:
     """V words with a vector each. `matrix` is kept as it is given (not copied) behind a read-only view.
 
-    words: V different strings in id order, most frequent first; matrix: float32 (V, D); counts: int64 (V,) or None.
-    Raises ValueError for another dtype or shape, no words at all, or a word that comes twice.
+    words: V different strings in id order, most frequent first; matrix: float32 (V, D), or float16 or float64; counts: int64
+    (V,) or None; context: the output vectors (V, D) that training left, or None. Raises ValueError for another dtype or
+    shape, no words at all, or a word that comes twice.
     """
 
     words: Sequence[str]
     matrix: Floats
     counts: Ids | None = None
-    _ids: dict[str, int] = field(init=False)
+    context: Floats | None = None
+    _vocabulary: Vocabulary = field(init=False)
+    _cosines: Cosines = field(init=False)
 
     def __post_init__(self) -> None:
-        words = tuple(self.words)
-        matrix = _read_only(self.matrix, np.float32, "matrix", (len(words), None))
-        if matrix.size == 0:
-            raise ValueError(f"matrix: expected at least one word and one number a word, found shape {matrix.shape}")
-        ids = dict(zip(words, range(len(words)), strict=True))
-        if len(ids) < len(words):
-            twice = next(word for word_id, word in enumerate(words) if ids[word] != word_id)
-            raise ValueError(f"words: {len(words) - len(ids):,} come twice, first '{printable(twice)}'; give every word once")
-        counts = None if self.counts is None else _read_only(self.counts, np.int64, "counts", (len(words),))
-        for name, value in (("words", words), ("matrix", matrix), ("counts", counts), ("_ids", ids)):
+        vocabulary = Vocabulary(self.words)
+        made = parts.checked(vocabulary.words, self.matrix, self.counts, self.context)
+        others = {"_vocabulary": vocabulary, "_cosines": Cosines(made.matrix, vocabulary.words.__getitem__)}
+        for name, value in (made._asdict() | others).items():
             object.__setattr__(self, name, value)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles are made by the constructor, so that they are read-only too."""
+        return type(self), tuple(self._parts)
+
+    def __getattr__(self, name: str) -> NoReturn:
+        hint = f"; {INSTEAD[name]}" if name in INSTEAD else ""
+        raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'{hint}")
+
+    def __setitem__(self, key: object, value: object) -> NoReturn:
+        raise TypeError("WordVectors never changes; with_vectors(words, vectors, replace=True) gives new ones")
+
+    @property
+    def _parts(self) -> parts.Parts:
+        return parts.Parts(self.words, self.matrix, self.counts, self.context)
+
+    # ── words and rows ───────────────────────────────────────────────────────────────────────────────────────────────
 
     @property
     def vector_size(self) -> int:
         return int(self.matrix.shape[1])
+
+    @property
+    def vectors(self) -> Floats:
+        """The matrix, by gensim's name."""
+        return self.matrix
+
+    @cached_property
+    def index_to_key(self) -> list[str]:
+        """The words, by gensim's name."""
+        return list(self.words)
+
+    @property
+    def key_to_index(self) -> Mapping[str, int]:
+        """Every word's row."""
+        return MappingProxyType(self._vocabulary.ids)
+
+    @property
+    def norms(self) -> Doubles:
+        """Euclidean lengths (V,), float64. Raises ValueError naming the first word whose vector is not finite."""
+        return self._cosines.norms
 
     def __len__(self) -> int:
         return len(self.words)
@@ -85,197 +99,301 @@ class WordVectors:
     def __repr__(self) -> str:
         return f"WordVectors({len(self):,} words, vector_size={self.vector_size})"
 
-    def __contains__(self, word: object) -> bool:
-        return word in self._ids
+    def __contains__(self, key: object) -> bool:
+        return is_key(key) and self._vocabulary.find(key) is not None
+
+    def has_index_for(self, key: object) -> bool:
+        return key in self
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.words)
 
-    def __getitem__(self, word: str) -> Floats:
-        """The word's vector (D,), float32, read-only. Raises UnknownWordError."""
-        row_D: Floats = self.matrix[self.word_id(word)]
-        return row_D
+    def __getitem__(self, keys: Key | Iterable[Key]) -> Floats:
+        """The vector (D,) of one word or row, read-only, or those of several (n, D), copied. Raises UnknownWordError."""
+        if is_key(keys):
+            return self.get_vector(keys)
+        found: Floats = self.matrix[np.array(self._vocabulary.rows(keys), np.int64)]
+        return found
 
-    def word_id(self, word: str) -> int:
+    def word_id(self, word: Key) -> int:
         """The word's row in the matrix. Raises UnknownWordError."""
-        try:
-            return self._ids[word]
-        except KeyError:
-            raise UnknownWordError(self._explain_unknown(word)) from None
+        return self._vocabulary.row(word)
 
-    @cached_property
-    def norms(self) -> Doubles:
-        """Euclidean lengths (V,), float64. Raises ValueError naming the first word whose vector is not finite."""
-        norms_V = np.empty(len(self), np.float64)
-        for rows in files.row_blocks(len(self), _BLOCK_ROWS):
-            block = self.matrix[rows].astype(np.float64)
-            norms_V[rows] = np.sqrt((block * block).sum(axis=1))
-        broken = np.flatnonzero(~np.isfinite(norms_V))
-        if len(broken):
-            word = printable(self.words[int(broken[0])])
-            raise ValueError(
-                f"matrix: {len(broken):,} vectors hold numbers that are not finite, first that of '{word}'; "
-                "training diverged or the file is damaged: train again with a lower alpha, or fetch the file again"
-            )
-        return norms_V
+    def get_index(self, key: Key, default: Any = None) -> Any:
+        """The word's row; for an unknown word `default`, or UnknownWordError if that is None."""
+        row = self._vocabulary.find(key)
+        return self._vocabulary.row(key) if row is None and default is None else default if row is None else row
+
+    def get_vector(self, key: Key, norm: bool = False) -> Floats:
+        """The word's vector (D,), read-only; `norm`: at length 1. Raises UnknownWordError."""
+        row = self.word_id(key)
+        found: Floats = self.matrix[row]
+        if norm:
+            found = self.unit_vectors([row])[0].astype(self.matrix.dtype)
+            found.flags.writeable = False
+        return found
+
+    def get_vecattr(self, key: Key, attr: str) -> int:
+        """The word's count (the one attribute there is); where counts are not known, gensim's stand-in of V − row."""
+        if attr != "count":
+            raise KeyError(f"expected the attribute 'count', found {attr!r}")
+        row = self.word_id(key)
+        return len(self) - row if self.counts is None else int(self.counts[row])
 
     def unit_vectors(self, word_ids: npt.ArrayLike) -> Doubles:
-        """The vectors of some words at length 1, float64 (n, D); zero vectors stay zero."""
-        ids = np.asarray(word_ids, dtype=np.int64)
-        return self.matrix[ids].astype(np.float64) / _nonzero(self.norms[ids])[:, None]
+        """The vectors of some rows at length 1, float64 (n, D); zero vectors stay zero."""
+        return self._cosines.unit_rows(word_ids)
 
-    # ── questions ────────────────────────────────────────────────────────────────────────────────────────────────────
+    def get_normed_vectors(self) -> Floats:
+        """A copy of the matrix (V, D) with every vector at length 1."""
+        units = np.empty(self.matrix.shape, self.matrix.dtype)
+        for rows in files.row_blocks(len(self), 4096):
+            units[rows] = self.unit_vectors(np.arange(rows.start, rows.stop))
+        return units
 
-    def similarity(self, first: str, second: str) -> float:
-        """The cosine of two words, -1 to 1; 0 if one of the vectors is zero. Raises UnknownWordError."""
-        unit = self.unit_vectors([self.word_id(first), self.word_id(second)])
-        return float(np.clip((unit[0] * unit[1]).sum(), -1.0, 1.0))
+    # ── nearest words ────────────────────────────────────────────────────────────────────────────────────────────────
 
     def most_similar(
         self,
-        positive: str | Sequence[str] = (),
-        negative: str | Sequence[str] = (),
-        topn: int = 10,
-        restrict_vocab: int | None = None,
-    ) -> Answers:
+        positive: Query = None,
+        negative: Query = None,
+        topn: int | None = 10,
+        clip_start: int = 0,
+        clip_end: int | None = None,
+        restrict_vocab: int | Iterable[Key] | None = None,
+    ) -> Any:
         """[(word, cosine)] nearest to the sum of the positive less the negative words' unit vectors, without those words.
 
-        restrict_vocab: only the first so many words can be answers. Raises UnknownWordError, ValueError without any word.
+        Each side: a word, a row, a vector (which counts at the length it has), any of them as (item, weight), or a list of
+        these. topn None: the cosines of all candidates (n,), the words asked about too. Candidates are rows `clip_start` to
+        `clip_end`, or the first `restrict_vocab`, or the words listed there. Raises UnknownWordError, TypeError, ValueError.
         """
-        plus, minus = self._ids_of(positive), self._ids_of(negative)
-        if not plus and not minus:
+        rows = read_candidates(self._vocabulary, restrict_vocab, clip_start, clip_end)
+        if topn is not None and whole_number(topn, "topn", 0) == 0:
+            return []
+        terms = read_terms(self._vocabulary, self.vector_size, positive, negative)
+        if not terms:
             raise ValueError("most_similar: give at least one positive or negative word")
-        query_D = self.unit_vectors(plus).sum(axis=0) - self.unit_vectors(minus).sum(axis=0)
-        return self._nearest(query_D, topn, restrict_vocab, plus + minus)
+        query_D = direction(self._cosines, terms)
+        if topn is None:
+            return self._cosines.exact(rows, query_D)
+        return self._answers(*self._cosines.nearest(query_D, int(topn), rows, rows_of(terms)))
 
-    def similar_by_vector(self, vector: npt.ArrayLike, topn: int = 10, restrict_vocab: int | None = None) -> Answers:
+    def similar_by_key(self, key: Key, topn: int | None = 10, restrict_vocab: int | Iterable[Key] | None = None) -> Any:
+        """`most_similar` of one word."""
+        return self.most_similar([key], topn=topn, restrict_vocab=restrict_vocab)
+
+    similar_by_word = similar_by_key
+
+    def similar_by_vector(
+        self, vector: npt.ArrayLike, topn: int | None = 10, restrict_vocab: int | Iterable[Key] | None = None
+    ) -> Any:
         """[(word, cosine)] nearest to a vector (D,) of any length. Raises ValueError for another shape or not finite."""
-        query_D = np.asarray(vector, dtype=np.float64)
-        if query_D.shape != (self.vector_size,) or not np.isfinite(query_D).all():
-            raise ValueError(f"vector: expected {self.vector_size} finite numbers, found shape {query_D.shape}")
-        return self._nearest(query_D, topn, restrict_vocab, [])
+        query_D = unit(read_vector(vector, self.vector_size))
+        return self.most_similar([query_D], topn=topn, restrict_vocab=restrict_vocab)
+
+    def most_similar_cosmul(
+        self,
+        positive: Query = None,
+        negative: Query = None,
+        topn: int | None = 10,
+        restrict_vocab: int | Iterable[Key] | None = None,
+    ) -> Any:
+        """[(word, score)] by 3CosMul: the product of the similarities to the positive over that to the negative items.
+
+        Similarities are cosines shifted to 0 … 1, of vectors too (gensim takes their products as they are). Otherwise as
+        `most_similar`; weights are not used. Raises ValueError without a positive item.
+        """
+        rows = read_candidates(self._vocabulary, restrict_vocab)
+        if topn is not None and whole_number(topn, "topn", 0) == 0:
+            return []
+        plus, minus = (read_terms(self._vocabulary, self.vector_size, side, None) for side in (positive, negative))
+        if not plus:
+            raise ValueError("most_similar_cosmul: give at least one positive word")
+        units = ([unit_of(self._cosines, term) for term in side] for side in (plus, minus))
+        ids, scores = self._cosines.nearest_by_product(*units, topn=topn, rows=rows, excluded=rows_of(plus + minus))
+        return scores if topn is None else self._answers(ids, scores)
 
     def analogy(
-        self, a: str, b: str, c: str, method: Method = "3cosadd", topn: int = 10, restrict_vocab: int | None = None
+        self, a: Key, b: Key, c: Key, method: Method = "3cosadd", topn: int = 10, restrict_vocab: int | None = None
     ) -> Answers:
         """[(word, score)] for "a is to b as c is to …"; a, b and c are never answers. Raises UnknownWordError.
 
-        3cosadd: the cosine with b − a + c (unit vectors). 3cosmul: the product of the similarities to b and c over that to
-        a, cosines shifted to 0 … 1 (Levy and Goldberg 2014, equation 4); one large similarity decides less there.
+        3cosadd: the cosine with b − a + c (unit vectors). 3cosmul: see `most_similar_cosmul`; one large similarity decides
+        less there.
         """
-        if method == "3cosadd":
-            return self.most_similar([b, c], [a], topn, restrict_vocab)
-        if method != "3cosmul":
+        if method not in ("3cosadd", "3cosmul"):
             raise ValueError(f"method: expected 3cosadd or 3cosmul, found {method!r}")
-        a_id, b_id, c_id = self._ids_of([a, b, c])
-        limit = self._limit(topn, restrict_vocab)
-        unit_3D = self.unit_vectors([b_id, c_id, a_id])
-        shifted_3V = [(1 + self._rough_cosines(unit_D, limit)) / 2 for unit_D in unit_3D]
-        bound = self._error_bound  # of a shifted cosine: half of it, and of a product of two: all of it
-        top, bottom = shifted_3V[0] * shifted_3V[1], shifted_3V[2]
-        upper = (top + bound) / (np.maximum(bottom - bound, 0) + COSMUL_EPSILON)
-        lower = (top - bound) / (bottom + bound + COSMUL_EPSILON)
-        ids = _shortlist(lower, upper, topn, [a_id, b_id, c_id])
-        to_b, to_c, to_a = ((1 + self._cosines(ids, unit_D)) / 2 for unit_D in unit_3D)
-        return self._ranked(ids, to_b * to_c / (to_a + COSMUL_EPSILON), topn)
+        ask: Callable[..., Answers] = self.most_similar if method == "3cosadd" else self.most_similar_cosmul
+        return ask([b, c], [a], topn=topn, restrict_vocab=restrict_vocab)
 
-    def doesnt_match(self, words: Sequence[str]) -> str:
-        """The word farthest from the mean direction of all; of equals the first given. Raises ValueError for fewer than 3."""
-        ids = self._ids_of(words)
-        if len(set(ids)) < 3:
-            raise ValueError(f"doesnt_match: expected at least 3 different words, found {len(set(ids))}")
-        mean_D = self.unit_vectors(ids).mean(axis=0)
-        return self.words[ids[int(np.argmin(self._cosines(np.array(ids), mean_D)))]]
+    def predict_output_word(self, context_words_list: Iterable[Key], topn: int = 10) -> Answers:
+        """[(word, probability)] of the words that training expects among these context words, best first, as in gensim.
 
-    # ── how answers are found ────────────────────────────────────────────────────────────────────────────────────────
+        Needs `context`, the output vectors that training leaves beside the others; unknown words are left out.
+        """
+        if self.context is None:
+            raise ValueError("predict_output_word: these vectors came without output vectors; load the folder that training left")
+        keys = [context_words_list] if is_key(context_words_list) else list(context_words_list)
+        rows = [row for key in keys if (row := self._vocabulary.find(key)) is not None]
+        if not rows:
+            self._vocabulary.rows(keys or [""])
+        probabilities_V = prediction.output_probabilities(self.matrix, self.context, rows)
+        best = np.lexsort((np.arange(len(self)), -probabilities_V))[: whole_number(topn, "topn", 0)]
+        return self._answers(best, probabilities_V[best])
 
-    def _ids_of(self, words: str | Sequence[str]) -> list[int]:
-        return [self.word_id(word) for word in ([words] if isinstance(words, str) else words)]
+    def context_vectors(self) -> WordVectors:
+        """The output vectors of the same words. Raises ValueError if these came without."""
+        if self.context is None:
+            raise ValueError("context_vectors: these vectors came without output vectors; load the folder that training left")
+        return WordVectors(self.words, self.context, self.counts)
 
-    def _limit(self, topn: int, restrict_vocab: int | None) -> int:
-        if topn < 1 or (restrict_vocab is not None and restrict_vocab < 1):
-            raise ValueError(f"expected topn and restrict_vocab of at least 1, found {topn} and {restrict_vocab}")
-        return len(self) if restrict_vocab is None else min(restrict_vocab, len(self))
+    def _answers(self, ids: Ids, scores: Doubles) -> Answers:
+        return [(self.words[row], score) for row, score in zip(ids.tolist(), scores.tolist(), strict=True)]
 
-    def _nearest(self, query_D: Doubles, topn: int, restrict_vocab: int | None, excluded: list[int]) -> Answers:
-        limit = self._limit(topn, restrict_vocab)
-        length = float(np.sqrt((query_D * query_D).sum()))
-        unit_D = query_D / (length or 1.0)
-        rough = self._rough_cosines(unit_D, limit)
-        ids = _shortlist(rough - self._error_bound, rough + self._error_bound, topn, excluded)
-        return self._ranked(ids, self._cosines(ids, unit_D), topn)
+    # ── how near words are ───────────────────────────────────────────────────────────────────────────────────────────
 
-    @property
-    def _error_bound(self) -> float:
-        """The farthest a float32 cosine of D numbers can be from the true one: a dot product's (D + 2)·2⁻²⁴, rounded up."""
-        return (self.vector_size + 8) * 2.0**-24
+    def similarity(self, first: Key, second: Key) -> float:
+        """The cosine of two words, -1 to 1; 0 if one of the vectors is zero. Raises UnknownWordError."""
+        return self._cosines.between(self.word_id(first), self.word_id(second))
 
-    def _rough_cosines(self, unit_D: Doubles, limit: int) -> Doubles:
-        dots = self.matrix[:limit] @ unit_D.astype(np.float32)
-        return dots / _nonzero(self.norms[:limit])
+    def distance(self, first: Key, second: Key) -> float:
+        """1 − the cosine of two words."""
+        return 1 - self.similarity(first, second)
 
-    def _cosines(self, word_ids: Ids, unit_D: Doubles) -> Doubles:
-        """Cosines in float64, each row summed in the same order wherever it lies: equal vectors give equal numbers."""
-        found = np.empty(len(word_ids), np.float64)
-        for rows in files.row_blocks(len(word_ids), _BLOCK_ROWS):
-            found[rows] = (self.unit_vectors(word_ids[rows]) * unit_D).sum(axis=1)
-        return found
+    def distances(self, word_or_vector: Key | npt.ArrayLike, other_words: Iterable[Key] = ()) -> Doubles:
+        """1 − the cosine with each of `other_words`, or with every word if there are none (n,)."""
+        [term] = read_terms(self._vocabulary, self.vector_size, [word_or_vector], None)  # type: ignore[list-item]
+        rows = np.array(self._vocabulary.rows(other_words or ()), np.int64)
+        return 1 - self._cosines.exact(rows if len(rows) else slice(0, len(self)), unit_of(self._cosines, term))
 
-    def _ranked(self, word_ids: Ids, scores: Doubles, topn: int) -> Answers:
-        order = np.lexsort((word_ids, -scores))[:topn]
-        return [(self.words[word_ids[i]], float(scores[i])) for i in order]
+    def closer_than(self, key1: Key, key2: Key) -> list[str]:
+        """The words nearer to `key1` than `key2` is, in the order of their rows."""
+        first, second = self.word_id(key1), self.word_id(key2)
+        unit_D = self.unit_vectors([first])[0]
+        nearer = self._cosines.above(unit_D, float(self._cosines.exact(np.array([second]), unit_D)[0]))
+        return [self.words[row] for row in nearer.tolist() if row != first]
 
-    def _explain_unknown(self, word: str) -> str:
-        """The error's text. Looks at a bounded number of frequent words that begin or end alike, so it stays quick."""
-        folded = word.casefold()
-        alike = (
-            (known.casefold(), known)
-            for known in itertools.islice(self.words, _SPELLING_WORDS)
-            if known and abs(len(known) - len(word)) <= 2 and (known[0].casefold() == folded[:1] or known[-1] == folded[-1:])
+    words_closer_than = closer_than
+
+    def rank(self, key1: Key, key2: Key) -> int:
+        """The place of `key2` among the words nearest to `key1`, from 1."""
+        return len(self.closer_than(key1, key2)) + 1
+
+    def most_similar_to_given(self, key1: Key, keys_list: Sequence[Key]) -> Key:
+        """The one of `keys_list` nearest to `key1`, of equals the first."""
+        if not len(keys_list):
+            raise ValueError("most_similar_to_given: expected at least one word to choose from, found none")
+        return keys_list[int(np.argmax([self.similarity(key1, key) for key in keys_list]))]
+
+    def relative_cosine_similarity(self, wa: Key, wb: Key, topn: int = 10) -> float:
+        """The cosine of two words over the sum of the cosines of the first with its `topn` nearest."""
+        near: Answers = self.similar_by_key(wa, whole_number(topn, "topn", 1))
+        return self.similarity(wa, wb) / sum(cosine for _, cosine in near)
+
+    def get_mean_vector(
+        self,
+        keys: Any,
+        weights: npt.ArrayLike | None = None,
+        pre_normalize: bool = True,
+        post_normalize: bool = False,
+        ignore_missing: bool = True,
+    ) -> Floats:
+        """The weighted mean (D,), float32, of words, rows and vectors; see `means.mean_vector`."""
+        mean_D = means.mean_vector(
+            self._cosines, self._vocabulary, keys, weights, pre_normalize=pre_normalize, ignore_missing=ignore_missing
         )
-        candidates: dict[str, str] = {}
-        for key, known in itertools.islice(alike, _SPELLING_CANDIDATES):
-            candidates.setdefault(key, known)
-        near = [candidates[key] for key in difflib.get_close_matches(folded, list(candidates), n=3, cutoff=0.7)]
-        hint = f"nearest spellings: {', '.join(printable(word) for word in near)}" if near else "no known spelling is near"
-        return f"'{printable(word)}' is not in the vocabulary of {len(self):,} words; {hint}"
+        return (unit(mean_D) if post_normalize else mean_D).astype(np.float32)
+
+    def n_similarity(self, ws1: Iterable[Key], ws2: Iterable[Key]) -> float:
+        """The cosine of two lists' mean vectors; unknown words are left out."""
+        return means.similarity_of_lists(self._cosines, self._vocabulary, ws1, ws2)
+
+    def rank_by_centrality(self, words: Iterable[Key], use_norm: bool = True) -> list[tuple[float, str]]:
+        """[(similarity, word)], the word nearest to the mean of all first."""
+        rows = self._vocabulary.rows(words)
+        if not rows:
+            raise ValueError("rank_by_centrality: expected at least one word, found none")
+        ids, found = means.centrality(self._cosines, rows, use_norm=use_norm)
+        return [(score, word) for word, score in self._answers(ids, found)]
+
+    def doesnt_match(self, words: Iterable[Key]) -> str:
+        """The word farthest from the mean direction of all; of equals the first given. Raises ValueError for fewer than 3."""
+        rows = self._vocabulary.rows(words)
+        if len(set(rows)) < 3:
+            raise ValueError(f"doesnt_match: expected at least 3 different words, found {len(set(rows))}")
+        return self.words[int(means.centrality(self._cosines, rows, use_norm=True)[0][-1])]
+
+    @staticmethod
+    def cosine_similarities(vector_1: npt.ArrayLike, vectors_all: npt.ArrayLike) -> Doubles:
+        """The cosine of one vector (D,) with each row of a matrix (n, D)."""
+        matrix = np.atleast_2d(np.asarray(vectors_all, np.float64))
+        return Cosines(matrix, lambda row: f"row {row}").exact(slice(0, len(matrix)), unit(vector_1))
+
+    # ── other vectors of the same kind ───────────────────────────────────────────────────────────────────────────────
+
+    def subset(self, words: Iterable[Key], missing: Literal["refuse", "skip"] = "refuse") -> WordVectors:
+        """The vectors of some words, in the order given, each word once; unknown ones are refused or skipped."""
+        return WordVectors(*parts.take(self._parts, self._vocabulary, words, missing))
+
+    def vectors_for_all(self, keys: Iterable[Key], allow_inference: bool = True, copy_vecattrs: bool = False) -> WordVectors:
+        """The vectors of the keys that are known, by gensim's name; counts only with `copy_vecattrs`."""
+        found = self.subset(keys, missing="skip")
+        counts = np.array([self.get_vecattr(word, "count") for word in found.words], np.int64) if copy_vecattrs else None
+        return WordVectors(found.words, found.matrix, counts)
+
+    def with_vectors(
+        self, words: Sequence[str] | str, vectors: npt.ArrayLike, counts: npt.ArrayLike | None = None, replace: bool = False
+    ) -> WordVectors:
+        """These vectors and others behind them. A word that is there keeps its vector, or takes the new one if `replace`."""
+        return WordVectors(*parts.add(self._parts, self._vocabulary, words, vectors, counts, replace))
+
+    def without(self, words: Iterable[Key]) -> WordVectors:
+        """These vectors less those of some words. Raises UnknownWordError."""
+        gone = set(self._vocabulary.rows(words))
+        return self.subset([row for row in range(len(self)) if row not in gone])
 
     # ── on disk ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def save(self, directory: str | os.PathLike[str]) -> list[Path]:
         """The files written, each complete or not there, `meta.json` last. The same vectors give the same bytes."""
-        return [Path(directory) / file.name for file in files.save(Path(directory), self.words, self.matrix, self.counts)]
+        written = files.save(Path(directory), self.words, self.matrix, self.counts, self.context)
+        return [Path(directory) / file.name for file in written]
 
     @classmethod
-    def load(cls, directory: str | os.PathLike[str], *, verify: bool = False) -> WordVectors:
-        """Saved vectors, the matrix mapped from disk. `verify` also reads all of it and compares its SHA-256.
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        verify: bool = False,
+        limit: int | None = None,
+        datatype: npt.DTypeLike | None = None,
+        no_header: bool | None = None,
+        binary: bool | None = None,
+        unicode_errors: str = "strict",
+        allow_unfinished: bool = False,
+    ) -> WordVectors:
+        """The vectors of a folder that `save` or training left, its matrix mapped from disk, or of another program's file:
+        word2vec, GloVe, Parquet, safetensors; what the options mean is told in `loading.load`.
 
-        Raises FileNotFoundError if there are none, ValueError if a file is not what `save` wrote.
+        Raises FileNotFoundError if there are none, ValueError if a file is not whole; warns with a `VectorFileNote` of what
+        was passed over.
         """
-        return cls(*files.load(Path(directory), verify=verify))
+        options = loading.Options(limit, datatype, no_header, binary, unicode_errors, allow_unfinished=allow_unfinished)
+        return cls(*loading.load(path, options, verify=verify))
 
-
-def _read_only(array: Any, dtype: type, name: str, shape: tuple[int | None, ...]) -> Any:
-    found = np.asarray(array)
-    matches = len(found.shape) == len(shape) and all(want in (None, size) for size, want in zip(found.shape, shape, strict=True))
-    if found.dtype != dtype or not matches:
-        wanted = " × ".join("D" if size is None else f"{size:,}" for size in shape)
-        raise ValueError(f"{name}: expected {np.dtype(dtype)} of {wanted} (a row a word), found {found.dtype} {found.shape}")
-    view = found.view()
-    view.flags.writeable = False
-    return view
-
-
-def _nonzero(norms: Doubles) -> Doubles:
-    return np.where(norms == 0, 1.0, norms)
-
-
-def _shortlist(lower: Doubles, upper: Doubles, topn: int, excluded: list[int]) -> Ids:
-    """Ids of every word whose true score, known to lie between lower and upper, can be among the topn best."""
-    allowed = np.ones(len(lower), bool)
-    allowed[[word_id for word_id in excluded if word_id < len(lower)]] = False
-    ids = np.flatnonzero(allowed)
-    if topn >= len(ids):
-        return ids
-    least = np.partition(lower[ids], -topn)[-topn]
-    return np.compress(upper[ids] >= least, ids)
+    @classmethod
+    def load_word2vec_format(
+        cls,
+        fname: str | os.PathLike[str],
+        fvocab: str | os.PathLike[str] | None = None,
+        binary: bool | None = None,
+        encoding: str = "utf8",
+        unicode_errors: str = "strict",
+        limit: int | None = None,
+        datatype: npt.DTypeLike = np.float32,
+        no_header: bool = False,
+    ) -> WordVectors:
+        """The vectors of a word2vec file, by gensim's name; `binary` None: found out."""
+        options = loading.Options(limit, datatype, no_header, binary, unicode_errors, encoding, fvocab)
+        return cls(*loading.load_word2vec(Path(fname), options))

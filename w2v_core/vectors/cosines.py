@@ -1,0 +1,173 @@
+"""Cosines of a query with the rows of a matrix, exact where it matters and quick everywhere else.
+
+A query reads the matrix once in float32, which gives every cosine to within a proven bound, and computes those that
+could be among the answers again in float64, row by row. So the order never depends on the BLAS at hand, equal vectors
+score equally, and ties go to the lower row (the more frequent word). The cosine with a zero vector is 0, and no cosine is
+beyond −1 or 1. Memory besides the matrix: 8 bytes a row for the norms, made by the first query, and a few floats a row
+while it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from w2v_core.text.printable import printable
+from w2v_core.vectors import files
+from w2v_core.vectors.vocabulary import Ids
+
+Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+Rows = slice | Ids
+"""Rows that may be answers: a run of them, or these."""
+
+COSMUL_EPSILON = 1e-6
+"""Keeps the 3CosMul denominator from 0; Levy and Goldberg 2014 use .001, gensim 1e-6: we keep to gensim."""
+
+_BLOCK_ROWS = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class Cosines:
+    """Of the rows of `matrix` (V, D), float16, float32 or float64; `name_of` names a row in errors."""
+
+    matrix: npt.NDArray[Any]
+    name_of: Callable[[int], str]
+
+    @cached_property
+    def norms(self) -> Doubles:
+        """Euclidean lengths (V,), float64, read-only. Raises ValueError naming the first row that is not finite."""
+        norms_V = np.empty(len(self.matrix), np.float64)
+        for rows in files.row_blocks(len(self.matrix), _BLOCK_ROWS):
+            block = self.matrix[rows].astype(np.float64)
+            with np.errstate(over="ignore", invalid="ignore"):
+                norms_V[rows] = np.sqrt((block * block).sum(axis=1))
+        # Beyond float32 the quick cosines would overflow; only a float64 matrix or a broken one gets there.
+        broken = np.flatnonzero(~(norms_V <= np.finfo(np.float32).max))
+        if len(broken):
+            word = printable(self.name_of(int(broken[0])))
+            raise ValueError(
+                f"matrix: {len(broken):,} vectors hold numbers that are not finite, first that of '{word}'; "
+                "training diverged or the file is damaged: train again with a lower alpha, or fetch the file again"
+            )
+        norms_V.flags.writeable = False
+        return norms_V
+
+    def unit_rows(self, ids: npt.ArrayLike) -> Doubles:
+        """Some rows at length 1, float64 (n, D); zero vectors stay zero."""
+        found = np.asarray(ids, dtype=np.int64)
+        return self.matrix[found].astype(np.float64) / _nonzero(self.norms[found])[:, None]
+
+    def between(self, first: int, second: int) -> float:
+        """The cosine of two rows; exactly 1 for equal vectors, as √(x·x) is x."""
+        a_D, b_D = self.matrix[[first, second]].astype(np.float64)
+        if not self.norms[first] * self.norms[second]:
+            return 0.0
+        cosine = (a_D * b_D).sum() / np.sqrt((a_D * a_D).sum() * (b_D * b_D).sum())
+        return min(1.0, max(-1.0, float(cosine)))
+
+    def exact(self, rows: Rows, unit_D: Doubles) -> Doubles:
+        """Cosines in float64, each row summed in the same order wherever it lies: equal vectors give equal numbers."""
+        ids = ids_of(rows)
+        found = np.empty(len(ids), np.float64)
+        for block in files.row_blocks(len(ids), _BLOCK_ROWS):
+            found[block] = (self.unit_rows(ids[block]) * unit_D).sum(axis=1)
+        return np.clip(found, -1.0, 1.0, out=found)
+
+    def nearest(self, unit_D: Doubles, topn: int, rows: Rows, excluded: Sequence[int]) -> tuple[Ids, Doubles]:
+        """(ids, cosines), best first, of the `topn` rows nearest to a direction, without the excluded ones."""
+        rough = self._rough(unit_D, rows)
+        ids = _shortlist(ids_of(rows), rough - self._error_bound, rough + self._error_bound, topn, excluded)
+        return _ranked(ids, self.exact(ids, unit_D), topn)
+
+    def nearest_by_product(
+        self, plus: Sequence[Doubles], minus: Sequence[Doubles], *, topn: int | None, rows: Rows, excluded: Sequence[int]
+    ) -> tuple[Ids, Doubles]:
+        """The same by 3CosMul (Levy and Goldberg 2014, equation 4): the product of the similarities to the directions in
+        `plus` over that of the similarities to those in `minus`, cosines shifted to 0 … 1. topn None: all, in order."""
+        if topn is None:
+            ids = ids_of(rows)
+            return ids, self._product(ids, plus) / (self._product(ids, minus) + COSMUL_EPSILON)
+        top, bottom = self._rough_product(rows, plus), self._rough_product(rows, minus)
+        top_error, bottom_error = (len(units) * 0.51 * self._error_bound for units in (plus, minus))
+        upper = (top + top_error) / (np.maximum(bottom - bottom_error, 0) + COSMUL_EPSILON)
+        lower = (top - top_error) / (bottom + bottom_error + COSMUL_EPSILON)
+        ids = _shortlist(ids_of(rows), lower, upper, topn, excluded)
+        return _ranked(ids, self._product(ids, plus) / (self._product(ids, minus) + COSMUL_EPSILON), topn)
+
+    def above(self, unit_D: Doubles, least: float) -> Ids:
+        """Rows, ascending, whose cosine with a direction is greater than `least`."""
+        rough = self._rough(unit_D, slice(0, len(self.matrix)))
+        surely = rough - self._error_bound > least
+        perhaps = np.flatnonzero(~surely & (rough + self._error_bound > least))
+        surely[perhaps] = self.exact(perhaps, unit_D) > least
+        return np.flatnonzero(surely)
+
+    @property
+    def _error_bound(self) -> float:
+        """The farthest a float32 cosine of D numbers can be from the true one: a dot product's (D + 2)·2⁻²⁴, one more for a
+        matrix that had to be rounded to float32, rounded up."""
+        return float((self.matrix.shape[1] + 8) * 2.0**-24)
+
+    def _rough(self, unit_D: Doubles, rows: Rows) -> Doubles:
+        taken, unit = self.matrix[rows], unit_D.astype(np.float32)
+        if taken.dtype == np.float32:
+            dots = taken @ unit
+        else:
+            dots = np.empty(len(taken), np.float32)
+            for block in files.row_blocks(len(taken), _BLOCK_ROWS):
+                dots[block] = taken[block].astype(np.float32) @ unit
+        cosines: Doubles = dots / _nonzero(self.norms[rows])
+        return cosines
+
+    def _rough_product(self, rows: Rows, units: Sequence[Doubles]) -> Doubles:
+        product = np.ones(len(ids_of(rows)))
+        for unit_D in units:
+            product *= np.clip((1 + self._rough(unit_D, rows)) / 2, 0, 1)
+        return product
+
+    def _product(self, ids: Ids, units: Sequence[Doubles]) -> Doubles:
+        product = np.ones(len(ids))
+        for unit_D in units:
+            product *= (1 + self.exact(ids, unit_D)) / 2
+        return product
+
+
+def unit(vector_D: npt.ArrayLike) -> Doubles:
+    """A vector at length 1, float64, whatever its length was; a zero vector stays zero."""
+    found = np.asarray(vector_D, np.float64)
+    largest = float(np.abs(found).max(initial=0.0))
+    if largest == 0:
+        return found
+    found = found / largest  # so that no square overflows or vanishes
+    scaled: Doubles = found / np.sqrt((found * found).sum())
+    return scaled
+
+
+def ids_of(rows: Rows) -> Ids:
+    return np.arange(rows.start, rows.stop, dtype=np.int64) if isinstance(rows, slice) else rows
+
+
+def _nonzero(norms: Doubles) -> Doubles:
+    return np.where(norms == 0, 1.0, norms)
+
+
+def _shortlist(ids: Ids, lower: Doubles, upper: Doubles, topn: int, excluded: Sequence[int]) -> Ids:
+    """The ids of every row whose true score, known to lie between lower and upper, can be among the topn best."""
+    if len(excluded):
+        allowed = ~np.isin(ids, np.asarray(excluded, np.int64))
+        ids, lower, upper = ids[allowed], lower[allowed], upper[allowed]
+    if topn >= len(ids):
+        return ids
+    least = np.partition(lower, -topn)[-topn]
+    return np.compress(upper >= least, ids)
+
+
+def _ranked(ids: Ids, scores: Doubles, topn: int) -> tuple[Ids, Doubles]:
+    order = np.lexsort((ids, -scores))[:topn]
+    return ids[order], scores[order]

@@ -1,0 +1,22 @@
+"""Names of gensim's KeyedVectors that `WordVectors` has not, and what does the same here: shown to whoever asks for one.
+
+Most of them change vectors in place. A `WordVectors` never changes, so that one may be shared, mapped from disk and asked by
+several threads; what would change it gives a new one.
+"""
+
+from __future__ import annotations
+
+_CHANGE = "WordVectors never changes: with_vectors(words, vectors, counts, replace=True) gives new ones"
+
+INSTEAD = {
+    **dict.fromkeys(("add_vector", "add_vectors", "resize_vectors", "set_vecattr", "allocate_vecattrs"), _CHANGE),
+    **dict.fromkeys(("unit_normalize_all", "init_sims", "vectors_norm"), "get_normed_vectors() gives the matrix at length 1"),
+    **dict.fromkeys(("index2word", "index2entity"), "it is index_to_key, as in gensim 4"),
+    "vocab": "it is key_to_index, as in gensim 4",
+    "word_vec": "it is get_vector, as in gensim 4",
+    "sort_by_descending_frequency": "subset(words) gives them in another order",
+    "intersect_word2vec_format": "WordVectors.load, then with_vectors or subset",
+    "save_word2vec_format": "pipeline.formats.exports.export_vectors and `w2v export` write other programs' formats",
+    "evaluate_word_analogies": "w2v_core.vectors.evaluation.evaluate_analogies, or `w2v evaluate VECTORS SET`",
+    "evaluate_word_pairs": "w2v_core.vectors.evaluation.evaluate_similarity, or `w2v evaluate VECTORS SET`",
+}

@@ -1,0 +1,237 @@
+"""Vectors from whatever holds them: which format it is, what of it is wanted, and notes about what was passed over.
+
+    a folder            what `WordVectors.save` or training left (files.py); its matrix is mapped from disk
+    .parquet            columns word, vector and perhaps count, as `w2v export` writes them (parquet.py)
+    .safetensors        a tensor (V, D), and vocab.json beside it (safetensors.py)
+    anything else       word2vec's text or binary format, or GloVe's (word_files.py); .gz, .bz2 and .xz are decompressed
+
+Nothing is dropped in silence: words that come twice, a missing first line and the like are told as a `VectorFileNote`.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import os
+import warnings
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from w2v_core.text.printable import printable
+from w2v_core.vectors import files, parquet, safetensors, word_files
+from w2v_core.vectors.parts import DTYPES, Parts
+from w2v_core.vectors.terms import whole_number
+from w2v_core.vectors.vocabulary import Ids, shown
+
+_OPENERS: dict[bytes, Callable[[Path], Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\0": lzma.open,
+}
+_NAMED = 3
+_SAMPLE_BYTES = 1 << 20
+
+
+class VectorFileNote(UserWarning):
+    """Something about a file of vectors that was loaded all the same; what was done with it."""
+
+
+class WordDecodeError(UnicodeDecodeError):
+    """A word that is not in the file's encoding, with the file and what to do; a ValueError too."""
+
+    def __init__(self, message: str, cause: UnicodeDecodeError) -> None:
+        super().__init__(cause.encoding, cause.object, cause.start, cause.end, cause.reason)
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class Options(NamedTuple):
+    """How a file is read.
+
+    limit: only the first so many words. datatype: float32, float16 or float64; None = as it is stored. no_header: the first
+    line is a word already, as in GloVe's files; None = found out. binary: word2vec's binary format; None = found out.
+    unicode_errors: for words that are not in `encoding`, as in bytes.decode (word2vec.c cuts long words inside a character).
+    fvocab: a file of lines "word count". allow_unfinished: a last line without an end is taken as it is, not for a cut file.
+    """
+
+    limit: int | None = None
+    datatype: npt.DTypeLike | None = None
+    no_header: bool | None = None
+    binary: bool | None = None
+    unicode_errors: str = "strict"
+    encoding: str = "utf-8"
+    fvocab: str | os.PathLike[str] | None = None
+    allow_unfinished: bool = False
+
+
+def load(path: str | os.PathLike[str], options: Options = Options(), *, verify: bool = False) -> Parts:  # noqa: B008
+    """The vectors at `path`. `verify`: every byte of a folder is compared with its SHA-256.
+
+    Raises FileNotFoundError, ValueError for what is not whole or not vectors; warns with `VectorFileNote`.
+    """
+    place = Path(path)
+    if place.is_dir():
+        return _limited(Parts(*files.load(place, verify=verify)), options)
+    if place.suffix == ".parquet":
+        return _limited(parquet.read(place, _limit(options)), options)
+    if place.suffix == ".safetensors":
+        return _limited(safetensors.read(place), options)
+    return load_word2vec(place, options)
+
+
+def load_word2vec(path: Path, options: Options = Options()) -> Parts:  # noqa: B008
+    """The vectors of a word2vec or GloVe file, text or binary, compressed or not. Raises and warns as `load`."""
+    limit, name = _limit(options), str(path)
+    dtype = _dtype(options.datatype) or np.dtype(np.float32)
+    try:
+        with _open(path) as stream:
+            sample = stream.read(_SAMPLE_BYTES)
+            _refuse_npy(sample, name)
+            header = word_files.read_header(sample, name, options.no_header)
+            following = sample[header.offset :]
+            binary = _is_binary(following, header, len(sample) < _SAMPLE_BYTES, options.binary, name)
+            _check_size(path, header, limit, binary=binary)
+            found = word_files.Found(header.vector_size, dtype)
+            rest = _Rejoined(following, stream)
+            if binary:
+                word_files.read_binary(cast(BinaryIO, rest), header, found, limit, name)
+            else:
+                word_files.read_text(cast(BinaryIO, rest), header, found, limit, name, options.allow_unfinished)
+    except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
+        raise ValueError(f"{name}: damaged compressed data ({error}); fetch the file again") from None
+    if header.words is None and options.no_header is None:
+        _note(f"{name}: no first line of words and vector size (as in GloVe's files); {header.vector_size} numbers a word")
+    return _finish(found, name, options)
+
+
+def _is_binary(following: bytes, header: word_files.Header, whole: bool, binary: bool | None, name: str) -> bool:
+    if binary and header.words is None:
+        raise ValueError(f"{name}: a binary file needs its first line, words and vector size (no_header is for text)")
+    if binary is None:
+        return header.words is not None and not word_files.looks_like_text(following, header, whole=whole)
+    return binary
+
+
+class _Rejoined:
+    """A stream with the bytes in front again that were read to see what it is."""
+
+    def __init__(self, head: bytes, stream: BinaryIO) -> None:
+        self._head, self._stream = head, stream
+
+    def read(self, size: int) -> bytes:
+        head, self._head = self._head[:size], self._head[size:]
+        return head or self._stream.read(size)
+
+
+def _open(path: Path) -> BinaryIO:
+    with open(path, "rb") as file:
+        magic = file.read(6)
+    opener = next((opener for start, opener in _OPENERS.items() if magic.startswith(start)), None)
+    return cast(BinaryIO, opener(path) if opener else open(path, "rb"))
+
+
+def _refuse_npy(sample: bytes, name: str) -> None:
+    if sample.startswith(b"\x93NUMPY"):
+        raise ValueError(f"{name}: a NumPy matrix without its words; give the folder that holds it, with {files.META} beside it")
+
+
+def _check_size(path: Path, header: word_files.Header, limit: int | None, *, binary: bool) -> None:
+    """Raises ValueError if a file of that size cannot hold the words it promises; a compressed one is only read and seen."""
+    with open(path, "rb") as file:
+        if header.words is None or any(file.read(6).startswith(start) for start in _OPENERS):
+            return
+    words = header.words if limit is None else min(limit, header.words)
+    size = path.stat().st_size - header.offset
+    least = words * (1 + (4 if binary else 2) * header.vector_size)
+    if size < least:
+        kind = "binary" if binary else "text"
+        raise ValueError(
+            f"{path}: its first line promises {header.words:,} words of {header.vector_size:,} numbers, at least {least:,} bytes "
+            f"as {kind}, but {size:,} follow; {word_files.CUT}"
+        )
+
+
+def _finish(found: word_files.Found, name: str, options: Options) -> Parts:
+    """Words as text, the first of equal ones kept, counts if a file of them is given, notes."""
+    words, matrix = _decode(found.words, name, options), found.matrix()
+    if found.unfinished:
+        _note(f"{name}: the last line has no end; if the file was cut, the last number of '{printable(words[-1])}' is wrong")
+    if found.spaced:
+        spaced = [word.decode(options.encoding, "replace") for word in found.spaced]
+        _note(f"{name}: {len(spaced):,} words hold white space, first {_named(spaced)}")
+    first: dict[str, int] = {}
+    for row, word in enumerate(words):
+        first.setdefault(word, row)
+    if len(first) < len(words):
+        twice = [word for row, word in enumerate(words) if first[word] != row]
+        _note(f"{name}: {len(twice):,} words come again and were passed over, the first of each is kept: {_named(twice)}")
+        words, matrix = list(first), matrix[np.fromiter(first.values(), np.int64, len(first))]
+    counts = None if options.fvocab is None else _read_counts(Path(options.fvocab), words, options)
+    return Parts(words, matrix, counts, None)
+
+
+def _decode(raw: list[bytes], name: str, options: Options) -> list[str]:
+    try:
+        return [word.decode(options.encoding, options.unicode_errors) for word in raw]
+    except UnicodeDecodeError as error:
+        index = raw.index(error.object)
+        raise WordDecodeError(
+            f"{name}: word {index + 1:,} is not {options.encoding.upper().replace('UTF8', 'UTF-8')}: "
+            f"'{printable(error.object.decode('latin-1'))}'; read it with unicode_errors='backslashreplace' to keep its bytes "
+            "visible",
+            error,
+        ) from None
+
+
+def _read_counts(path: Path, words: list[str], options: Options) -> Ids:
+    """Counts (V,) from lines "word count"; a word that is not there counts 0 and is told."""
+    counts: dict[str, int] = {}
+    with _open(path) as stream:
+        for number, line in enumerate(stream, 1):
+            word, _, count = line.decode(options.encoding, options.unicode_errors).strip().rpartition(" ")
+            if not count.isdecimal() and line.strip():
+                raise ValueError(f"{path}: line {number:,}: expected a word and its count, found {shown(line)}")
+            counts[word] = int(count or 0)
+    missing = [word for word in words if word not in counts]
+    if missing:
+        _note(f"{path}: no count for {len(missing):,} of {len(words):,} words, first {_named(missing)}; they count 0")
+    return np.array([counts.get(word, 0) for word in words], np.int64)
+
+
+def _limited(parts: Parts, options: Options) -> Parts:
+    limit, dtype = _limit(options), _dtype(options.datatype)
+    counts, context = (None if array is None else array[:limit] for array in (parts.counts, parts.context))
+    matrix = parts.matrix[:limit]
+    if dtype is not None:
+        matrix = matrix.astype(dtype, copy=False)
+        context = None if context is None else context.astype(dtype, copy=False)
+    return Parts(parts.words[:limit], matrix, counts, context)
+
+
+def _limit(options: Options) -> int | None:
+    return None if options.limit is None else whole_number(options.limit, "limit", 1)
+
+
+def _dtype(datatype: npt.DTypeLike | None) -> np.dtype[Any] | None:
+    if datatype is None:
+        return None
+    dtype: np.dtype[Any] = np.dtype(datatype)
+    if dtype.name not in DTYPES:
+        raise ValueError(f"datatype: expected {', '.join(DTYPES)}, found {dtype.name}")
+    return dtype
+
+
+def _named(words: list[str]) -> str:
+    return ", ".join(f"'{printable(word)}'" for word in words[:_NAMED]) + (" …" if len(words) > _NAMED else "")
+
+
+def _note(text: str) -> None:
+    warnings.warn(text, VectorFileNote, stacklevel=4)

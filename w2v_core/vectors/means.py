@@ -1,0 +1,72 @@
+"""Means of vectors and what one asks of them: how alike two lists of words are, and which word is farthest from the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from w2v_core.vectors.cosines import Cosines, Doubles, unit
+from w2v_core.vectors.terms import read_vector
+from w2v_core.vectors.vocabulary import Ids, Vocabulary, is_key
+
+
+def mean_vector(
+    cosines: Cosines,
+    vocabulary: Vocabulary,
+    keys: Any,
+    weights: npt.ArrayLike | None,
+    *,
+    pre_normalize: bool,
+    ignore_missing: bool,
+) -> Doubles:
+    """Σ weight · vector / Σ |weight| over the keys that are known, float64 (D,); zeros if none is.
+
+    keys: words, rows, and vectors, which count at the length they have. pre_normalize: words and rows count at length 1.
+    Raises ValueError for no keys or another number of weights, UnknownWordError if not ignore_missing.
+    """
+    items = [keys] if is_key(keys) else list(keys)
+    if not items:
+        raise ValueError("mean vector: expected at least one word, row or vector, found none")
+    weights_N = np.ones(len(items)) if weights is None else np.asarray(weights, np.float64)
+    if weights_N.shape != (len(items),):
+        raise ValueError(f"mean vector: expected a weight for each of {len(items)} keys, found shape {weights_N.shape}")
+    size = cosines.matrix.shape[1]
+    total_D, total_weight = np.zeros(size), 0.0
+    for item, weight in zip(items, weights_N.tolist(), strict=True):
+        if is_key(item):
+            row = vocabulary.find(item) if ignore_missing else vocabulary.row(item)
+            if row is None:
+                continue
+            vector_D = cosines.unit_rows([row])[0] if pre_normalize else cosines.matrix[row].astype(np.float64)
+        else:
+            vector_D = read_vector(item, size)
+        total_D += weight * vector_D
+        total_weight += abs(weight)
+    return total_D / total_weight if total_weight > 0 else total_D
+
+
+def similarity_of_lists(cosines: Cosines, vocabulary: Vocabulary, first: Iterable[Any], second: Iterable[Any]) -> float:
+    """The cosine of two lists' mean vectors. Raises ValueError if a list is empty or knows no word."""
+    units = []
+    for name, keys in (("first", first), ("second", second)):
+        known = [key for key in ([keys] if is_key(keys) else keys) if not is_key(key) or vocabulary.find(key) is not None]
+        if not known:
+            raise ValueError(f"n_similarity: expected at least one known word in the {name} list, found none")
+        units.append(unit(mean_vector(cosines, vocabulary, known, None, pre_normalize=False, ignore_missing=False)))
+    return float(np.clip((units[0] * units[1]).sum(), -1.0, 1.0))
+
+
+def centrality(cosines: Cosines, rows: Sequence[int], *, use_norm: bool) -> tuple[Ids, Doubles]:
+    """(rows, similarities), the row nearest to the mean of all first; of equals the one given last first.
+
+    use_norm: every row counts at length 1; the similarities are then cosines, else products with the mean direction.
+    """
+    ids = np.asarray(rows, np.int64)
+    vectors_ND = cosines.unit_rows(ids) if use_norm else cosines.matrix[ids].astype(np.float64)
+    mean_D = unit(vectors_ND.mean(axis=0))
+    found_N = (vectors_ND * mean_D).sum(axis=1)
+    order = np.lexsort((-np.arange(len(ids)), -found_N))
+    return ids[order], found_N[order]

@@ -1,0 +1,54 @@
+"""Vectors in a Parquet file: columns `word`, `vector` (a list of numbers, all of one length) and perhaps `count`.
+
+The one file of w2v_core that uses pyarrow, and only when such a file is read: Parquet cannot be had with the standard
+library, and whoever has Parquet files has pyarrow (infra/decisions says why it is not a plug-in).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from w2v_core.vectors.parts import DTYPES, Parts
+
+
+def read(path: Path, limit: int | None = None) -> Parts:
+    """The vectors of `path`, a row group at a time, the first `limit` of them. Raises FileNotFoundError, ValueError."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            names = set(file.schema_arrow.names)
+            if not {"word", "vector"} <= names:
+                raise ValueError(f"{path}: expected columns word, vector and perhaps count, found {', '.join(sorted(names))}")
+            wanted = min(file.metadata.num_rows, limit or file.metadata.num_rows)
+            groups = []
+            for group in range(file.num_row_groups):
+                groups.append(file.read_row_group(group, [name for name in ("word", "vector", "count") if name in names]))
+                if sum(map(len, groups)) >= wanted:
+                    break
+            return _parts(pa.concat_tables(groups).slice(0, wanted), path)
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise ValueError(f"{path}: cannot be read as Parquet ({str(error).splitlines()[0]}); fetch or export it again") from None
+
+
+def _parts(table: Any, path: Path) -> Parts:
+    """Raises ValueError for nulls, and for vectors of several lengths or of something else than numbers."""
+    words, vectors = table["word"], table["vector"].combine_chunks()
+    if words.null_count or vectors.null_count:
+        raise ValueError(f"{path}: {words.null_count + vectors.null_count:,} words or vectors are null")
+    numbers = vectors.flatten()
+    values = numbers.to_numpy(zero_copy_only=False)
+    if values.dtype.name not in DTYPES or numbers.null_count or not len(table) or len(values) % len(table):
+        raise ValueError(f"{path}: expected vectors of floating-point numbers, all of one length, found {vectors.type}")
+    size = len(values) // len(table)
+    if hasattr(vectors, "offsets") and not np.all(np.diff(vectors.offsets.to_numpy()) == size):
+        raise ValueError(f"{path}: expected vectors of one length, found several")
+    counts = table["count"] if "count" in table.column_names else None
+    known = None if counts is None or counts.null_count else counts.to_numpy().astype(np.int64)
+    return Parts(words.to_pylist(), values.reshape(len(table), size), known, None)

@@ -1,0 +1,26 @@
+"""Which word stands in the middle of these: what the output vectors, the other half of a trained model, are good for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from w2v_core.vectors import files
+from w2v_core.vectors.cosines import Doubles
+
+_BLOCK_ROWS = 4096
+
+
+def output_probabilities(matrix: npt.NDArray[Any], context: npt.NDArray[Any], rows: Sequence[int]) -> Doubles:
+    """The probability of each word (V,) among context words: softmax of the output vectors' products with the mean of the
+    context words' vectors, as gensim computes it. Float64, summed row by row, so equal vectors are equally probable."""
+    hidden_D = matrix[np.asarray(rows, np.int64)].astype(np.float64).mean(axis=0)
+    products_V = np.empty(len(context), np.float64)
+    for block in files.row_blocks(len(context), _BLOCK_ROWS):
+        products_V[block] = (context[block].astype(np.float64) * hidden_D).sum(axis=1)
+    odds_V = np.exp(products_V - products_V.max())
+    probabilities_V: Doubles = odds_V / odds_V.sum()
+    return probabilities_V

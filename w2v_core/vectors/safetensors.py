@@ -1,0 +1,88 @@
+"""Vectors in a safetensors file: header length (8 bytes), a JSON header, numbers; the words in vocab.json beside it.
+
+The format is simple enough to be read with the standard library, and its numbers are mapped from disk, not copied, where they
+are float16, float32 or float64. bfloat16, which NumPy lacks, is widened.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from w2v_core.vectors.parts import Parts
+from w2v_core.vectors.vocabulary import shown
+
+MATRIX, COUNTS, WORDS = "embeddings", "counts", "vocab.json"
+_DTYPES = {"F32": "<f4", "F16": "<f2", "F64": "<f8", "BF16": "<u2", "I64": "<i8"}
+_LONGEST_HEADER = 100_000_000
+"""The format's own limit."""
+
+
+def read(path: Path) -> Parts:
+    """The vectors of `path`: the tensor `embeddings` (V, D), or the only one of two dimensions, and `counts` if there is one.
+
+    Raises FileNotFoundError, ValueError.
+    """
+    tensors, offset = _read_header(path)
+    names = [name for name, tensor in tensors.items() if len(tensor["shape"]) == 2]
+    name = MATRIX if MATRIX in names else names[0] if len(names) == 1 else None
+    if name is None:
+        raise ValueError(f"{path}: expected a tensor {MATRIX!r} of two dimensions, found {shown(sorted(tensors))}")
+    matrix = _tensor(path, name, tensors[name], offset)
+    counts = None
+    if COUNTS in tensors and tensors[COUNTS]["shape"] == [len(matrix)]:
+        counts = np.array(_tensor(path, COUNTS, tensors[COUNTS], offset), np.int64)
+    return Parts(_read_words(path.with_name(WORDS), len(matrix)), matrix, counts, None)
+
+
+def _read_header(path: Path) -> tuple[dict[str, Any], int]:
+    """({tensor: dtype, shape, data_offsets}, where the numbers begin)."""
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > min(size - 8, _LONGEST_HEADER):
+            raise ValueError(f"{path}: not a safetensors file, or cut (a header of {length:,} bytes in {size:,})")
+        try:
+            header = json.loads(file.read(length))
+        except ValueError as error:
+            raise ValueError(f"{path}: its header is not JSON ({error}); fetch or export it again") from None
+    header.pop("__metadata__", None)
+    for name, tensor in header.items():
+        shape, ends = tensor.get("shape"), tensor.get("data_offsets")
+        whole = isinstance(shape, list) and all(isinstance(length, int) and length >= 0 for length in shape)
+        if not whole or not isinstance(ends, list) or len(ends) != 2 or not 0 <= ends[0] <= ends[1] <= size - 8 - length:
+            raise ValueError(f"{path}: tensor {shown(name)} does not lie in the file: it is cut; fetch or export it again")
+    return header, 8 + length
+
+
+def _tensor(path: Path, name: str, tensor: dict[str, Any], offset: int) -> npt.NDArray[Any]:
+    if tensor.get("dtype") not in _DTYPES:
+        raise ValueError(f"{path}: tensor {shown(name)}: expected one of {', '.join(_DTYPES)}, found {tensor.get('dtype')!r}")
+    dtype, shape = np.dtype(_DTYPES[tensor["dtype"]]), tuple(tensor["shape"])
+    start, end = tensor["data_offsets"]
+    expected = int(dtype.itemsize) * int(np.prod(shape, dtype=object))
+    if end - start != expected:
+        raise ValueError(f"{path}: tensor {shown(name)}: expected {expected:,} bytes for {shape}, found {end - start:,}")
+    if not expected:
+        return np.empty(shape, dtype)
+    array = np.memmap(path, dtype, "r", offset + start, shape)
+    if tensor["dtype"] != "BF16":
+        return array
+    return (array.astype(np.uint32) << 16).view(np.float32)
+
+
+def _read_words(path: Path, expected: int) -> list[str]:
+    """The words in the order of their rows, from {word: row}."""
+    try:
+        rows = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise FileNotFoundError(2, f"the words of the vectors beside it ({WORDS}: word → row) are missing", str(path)) from None
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON ({error}); fetch or export it again") from None
+    if not isinstance(rows, dict) or sorted(map(repr, rows.values())) != sorted(map(repr, range(expected))):
+        raise ValueError(f"{path}: expected {expected:,} words with the rows 0 to {expected - 1:,}, each once")
+    return sorted(rows, key=rows.__getitem__)

@@ -1,0 +1,129 @@
+"""What a question is about: words, rows and vectors, each with a weight, read from the ways people write them.
+
+gensim takes all of these, and so do we:
+
+    "king"      7      a vector      ["king", "woman"]      [("king", 0.7), (vector, -1.0)]      a matrix of vectors
+"""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from w2v_core.vectors.cosines import Cosines, Doubles, Rows, unit
+from w2v_core.vectors.vocabulary import Key, Vocabulary, is_key, shown
+
+Item = Key | npt.NDArray[Any] | tuple[Key | npt.NDArray[Any], float]
+Query = Item | Iterable[Item] | None
+
+_WANTED = "a word, the number of its row, a vector, or one of them with a weight"
+
+
+class Term(NamedTuple):
+    """A row, or a vector of nobody's, that counts `weight` times."""
+
+    row: int | None
+    vector_D: Doubles
+    """Empty where there is a row."""
+    weight: float
+
+
+def read_terms(vocabulary: Vocabulary, vector_size: int, positive: Query, negative: Query) -> list[Term]:
+    """The terms of a question; those of `negative` count −1 if they have no weight of their own, as in gensim.
+
+    Raises UnknownWordError, TypeError, ValueError.
+    """
+    plus = [_read(vocabulary, vector_size, item, 1.0) for item in _items(positive, "positive")]
+    return plus + [_read(vocabulary, vector_size, item, -1.0) for item in _items(negative, "negative")]
+
+
+def read_vector(value: Any, vector_size: int) -> Doubles:
+    """A vector (D,) of finite numbers as float64. Raises ValueError for anything else."""
+    try:
+        found = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"vector: expected {vector_size} finite numbers, found {shown(value)}") from None
+    if found.shape != (vector_size,):
+        raise ValueError(f"vector: expected {vector_size} finite numbers, found shape {found.shape}")
+    if not np.isfinite(found).all():
+        raise ValueError(f"vector: expected {vector_size} finite numbers, found {np.count_nonzero(~np.isfinite(found))} others")
+    return found
+
+
+def rows_of(terms: Iterable[Term]) -> list[int]:
+    return [term.row for term in terms if term.row is not None]
+
+
+def direction(cosines: Cosines, terms: Sequence[Term]) -> Doubles:
+    """The weighted sum of the terms at length 1: rows count at length 1, vectors at the length they have, as in gensim."""
+    total_D = np.zeros(cosines.matrix.shape[1])
+    for term in terms:
+        total_D += term.weight * _vector_of(cosines, term)
+    return unit(total_D)
+
+
+def unit_of(cosines: Cosines, term: Term) -> Doubles:
+    """The term's direction, whatever its weight."""
+    return unit(_vector_of(cosines, term))
+
+
+def _vector_of(cosines: Cosines, term: Term) -> Doubles:
+    if term.row is None:
+        return term.vector_D
+    unit_D: Doubles = cosines.unit_rows([term.row])[0]
+    return unit_D
+
+
+def read_candidates(vocabulary: Vocabulary, restrict: Any, clip_start: int = 0, clip_end: int | None = None) -> Rows:
+    """The rows that may be answers: the first `restrict` ones, those of the words it lists, or a run of rows."""
+    if restrict is None:
+        start, stop, _ = slice(clip_start or 0, clip_end or None).indices(len(vocabulary.words))
+        return slice(start, max(start, stop))
+    if isinstance(restrict, str) or not isinstance(restrict, Iterable):
+        return slice(0, min(whole_number(restrict, "restrict_vocab", 1), len(vocabulary.words)))
+    return np.array(list(dict.fromkeys(vocabulary.rows(restrict))), np.int64)
+
+
+def whole_number(value: Any, name: str, least: int) -> int:
+    """`value` if it is a whole number of at least `least`. Raises TypeError, ValueError."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name}: expected a whole number, found {shown(value)} ({type(value).__name__})")
+    if int(value) < least:
+        raise ValueError(f"{name}: expected at least {least}, found {value}")
+    return int(value)
+
+
+def _items(query: Query, name: str) -> list[Any]:
+    if query is None:
+        return []
+    if is_key(query) or (isinstance(query, np.ndarray) and query.ndim == 1 and query.dtype.kind in "fiu"):
+        return [query]
+    try:
+        return list(query)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(
+            f"{name}: expected {_WANTED}, or a list of these; found {shown(query)} ({type(query).__name__})"
+        ) from None
+
+
+def _read(vocabulary: Vocabulary, vector_size: int, item: Any, weight: float) -> Term:
+    if _has_weight(item):
+        item, weight = item
+    if isinstance(weight, bool) or not isinstance(weight, numbers.Real) or not np.isfinite(float(weight)):
+        raise TypeError(f"expected a weight that is a finite number, found {shown(weight)}")
+    if is_key(item):
+        return Term(vocabulary.row(item), np.empty(0), float(weight))
+    if isinstance(item, np.ndarray | list | tuple):
+        return Term(None, read_vector(item, vector_size), float(weight))
+    raise TypeError(f"expected {_WANTED}; found {shown(item)} ({type(item).__name__})")
+
+
+def _has_weight(item: Any) -> bool:
+    """A pair is a weighted term; a list of two numbers is a vector."""
+    if not isinstance(item, tuple | list) or len(item) != 2:
+        return False
+    return isinstance(item, tuple) or isinstance(item[0], str | np.ndarray)

@@ -1,0 +1,94 @@
+"""Words and their rows: which row a word has, and what to say when there is none.
+
+A key is a word or, as in gensim, the number of a row.
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeGuard
+
+import numpy as np
+import numpy.typing as npt
+
+from w2v_core.text.printable import printable
+
+Ids = npt.NDArray[np.int64]
+Key = str | int | np.integer[Any]
+
+_SPELLING_WORDS, _SPELLING_CANDIDATES = 50_000, 5_000
+
+
+class UnknownWordError(KeyError):
+    """A word that is not in the vocabulary; the message names the nearest spellings that are."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # KeyError would show the message in quotes
+
+
+def is_key(value: object) -> TypeGuard[Key]:
+    return isinstance(value, str | int | np.integer)
+
+
+def shown(value: object) -> str:
+    """A value of somebody else's making, for an error."""
+    return printable(repr(value))
+
+
+class Vocabulary:
+    """V different words in the order of their rows. Raises ValueError for a word that comes twice or is no text."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self.words: tuple[str, ...] = tuple(words)
+        self.ids: dict[str, int] = dict(zip(self.words, range(len(self.words)), strict=True))
+        if len(self.ids) < len(self.words):
+            twice = next(word for word_id, word in enumerate(self.words) if self.ids[word] != word_id)
+            extra = len(self.words) - len(self.ids)
+            raise ValueError(f"words: {extra:,} come twice, first '{printable(twice)}'; give every word once")
+        if not all(isinstance(word, str) for word in self.words):
+            other = next(word for word in self.words if not isinstance(word, str))
+            raise ValueError(f"words: expected text, found {shown(other)} ({type(other).__name__})")
+
+    def find(self, key: object) -> int | None:
+        """The key's row, or None. Raises TypeError for what cannot be a key."""
+        if isinstance(key, str):
+            return self.ids.get(key)
+        if is_key(key):
+            row = int(key)
+            return row if 0 <= row < len(self.words) else None
+        raise TypeError(f"expected a word or the number of its row, found {shown(key)} ({type(key).__name__})")
+
+    def row(self, key: object) -> int:
+        """The key's row. Raises UnknownWordError, TypeError."""
+        if (row := self.find(key)) is not None:
+            return row
+        if isinstance(key, str):
+            raise UnknownWordError(self._explain_unknown(key))
+        raise UnknownWordError(f"row {key} is not in the vocabulary of {len(self.words):,} words")
+
+    def rows(self, keys: Key | Iterable[Key]) -> list[int]:
+        """The rows of one key or of several."""
+        if is_key(keys):
+            return [self.row(keys)]
+        try:
+            found = list(keys)  # type: ignore[arg-type]
+        except TypeError:
+            raise TypeError(f"expected words or the numbers of their rows, found {shown(keys)}") from None
+        return [self.row(key) for key in found]
+
+    def _explain_unknown(self, word: str) -> str:
+        """The error's text. Looks at a bounded number of frequent words that begin or end alike, so it stays quick."""
+        folded = word.casefold()
+        alike = (
+            (known.casefold(), known)
+            for known in itertools.islice(self.words, _SPELLING_WORDS)
+            if known and abs(len(known) - len(word)) <= 2 and (known[0].casefold() == folded[:1] or known[-1] == folded[-1:])
+        )
+        candidates: dict[str, str] = {}
+        for key, known in itertools.islice(alike, _SPELLING_CANDIDATES):
+            candidates.setdefault(key, known)
+        near = [candidates[key] for key in difflib.get_close_matches(folded, list(candidates), n=3, cutoff=0.7)]
+        hint = f"nearest spellings: {', '.join(printable(word) for word in near)}" if near else "no known spelling is near"
+        return f"'{printable(word)}' is not in the vocabulary of {len(self.words):,} words; {hint}"

@@ -1,0 +1,273 @@
+"""The formats of word2vec and its kin, read: whoever wrote them, whole or refused, and nothing taken on trust.
+
+    text      "V D\\n", then V lines "word number … number"; fastText's .vec files are the same, GloVe's have no first line
+    binary    "V D\\n", then V times: the word, a space, D little-endian float32, a newline (gensim writes none)
+
+Text or binary is decided by the bytes of many words, not by the name or by one line. Numbers are parsed by NumPy's reader of
+tables, a block of lines at a time; lines that it refuses are looked at one by one, to load what is only unusual (a word with
+a space in it) and to name what is wrong. Memory grows with what was read, never with what a first line promises.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from w2v_core.text.printable import printable
+
+_READ_BYTES = 8 << 20
+_SAMPLE_LINES = 64
+_LONGEST_LINE = 64 << 20
+_HEADER = re.compile(rb"[ \t]*(\d{1,18})[ \t]+(\d{1,9})[ \t]*\r?\n")
+_HEADER_BYTES = 64
+_NUMBER = re.compile(rb"[+-]?(?:\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?|nan|inf(?:inity)?)", re.IGNORECASE)
+_TRIES_TO_BE_A_NUMBER = re.compile(rb"[0-9eE+\-.,:;'/_]+|nan|inf(?:inity)?", re.IGNORECASE)
+_NEVER_IN_TEXT = re.compile(rb"[\0-\x08\x0e-\x1f]")
+_COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"PK\x03\x04": "ZIP"}
+CUT = "the file is cut or its first line is wrong: fetch or export it again"
+
+
+class Header(NamedTuple):
+    """What a file says of itself, or shows: words (None: not said), the numbers of each, and where the first word begins."""
+
+    words: int | None
+    vector_size: int
+    offset: int
+
+
+@dataclass
+class Found:
+    """Words as bytes, and their vectors in the rows of a matrix that grows as they come."""
+
+    vector_size: int
+    dtype: np.dtype[Any]
+    words: list[bytes] = field(default_factory=list)
+    spaced: list[bytes] = field(default_factory=list)
+    """Words with white space in them, for a note."""
+    unfinished: bool = False
+    """The last line has no end."""
+    _matrix: npt.NDArray[Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._matrix = np.empty((0, self.vector_size), self.dtype)
+
+    def add(self, words: list[bytes], rows_ND: npt.NDArray[Any]) -> None:
+        before = len(self.words)
+        if before + len(words) > len(self._matrix):
+            grown = max(before + len(words), before + before // 2)
+            self._matrix.resize((grown, self.vector_size), refcheck=False)  # in place, where the system can
+        self._matrix[before : before + len(words)] = rows_ND
+        self.words += words
+
+    def matrix(self) -> npt.NDArray[Any]:
+        self._matrix.resize((len(self.words), self.vector_size), refcheck=False)
+        return self._matrix
+
+
+# ── what the file is ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def read_header(sample: bytes, name: str, no_header: bool | None) -> Header:
+    """The header of a file that begins with `sample`. no_header None: found out. Raises ValueError."""
+    line = sample[:_HEADER_BYTES].partition(b"\n")
+    found = _HEADER.fullmatch(line[0] + line[1])
+    if found and not no_header:
+        if not int(found[1]) or not int(found[2]):
+            raise ValueError(f"{name}: its first line promises no vectors ({printable(line[0].decode('latin-1'))}); {CUT}")
+        return Header(int(found[1]), int(found[2]), found.end())
+    counts = _numbers_a_line(sample) if no_header is not False else []
+    if not counts:
+        shown = printable(sample[:_HEADER_BYTES].partition(b"\n")[0].decode("latin-1"))
+        compressed = next((kind for magic, kind in _COMPRESSED.items() if sample.startswith(magic)), None)
+        hint = f"it is compressed ({compressed}); decompress it first" if compressed else "is this a word2vec or GloVe file?"
+        expected = "lines of a word and numbers" if no_header else "a first line of two numbers, words and vector size"
+        raise ValueError(f"{name}: expected {expected}, found '{shown}'; {hint}")
+    return Header(None, max(set(counts), key=lambda size: (counts.count(size), -size)), 0)
+
+
+def _numbers_a_line(sample: bytes) -> list[int]:
+    """How many numbers end each of the first lines; empty if they do not all end in numbers, so this is no table of vectors."""
+    lines = sample.split(b"\n", _SAMPLE_LINES)
+    counts = []
+    for line in lines[:-1] if len(lines) > 1 else lines:
+        if not (fields := line.split()):
+            continue
+        numbers = next((n for n, one in enumerate(reversed(fields[1:])) if not _NUMBER.fullmatch(one)), len(fields) - 1)
+        counts.append(numbers)
+    return counts if counts and min(counts) >= 2 else []
+
+
+def looks_like_text(sample: bytes, header: Header, *, whole: bool) -> bool:
+    """Whether what follows the header is text; `sample` is its beginning, or all of it (`whole`).
+
+    Text, if every line ends in numbers or what tries to be some (0,5). Else binary, if word after word has the length that
+    the header says: one vector whose bytes happen to spell a number, or one bad line, decides nothing. What is neither is
+    called what it looks more like, and its error says as what it was read.
+    """
+    lines = sample.split(b"\n", _SAMPLE_LINES)
+    lines = lines[:-1] if len(lines) > 1 else lines
+    rows = [line.split()[-header.vector_size :] for line in lines]
+    tables = sum(len(row) == header.vector_size and all(map(_TRIES_TO_BE_A_NUMBER.fullmatch, row)) for row in rows)
+    if tables == len(lines):
+        return True
+    if _walks_as_binary(sample, header, whole=whole):
+        return False
+    return 2 * tables >= len(lines) or not _NEVER_IN_TEXT.search(sample)
+
+
+def _walks_as_binary(sample: bytes, header: Header, *, whole: bool) -> bool:
+    """Whether the first words, and all bytes of a file that is seen whole, lie where the binary format has them."""
+    position, words = 0, 0
+    while words < min(_SAMPLE_LINES, header.words or 0):
+        space = sample.find(b" ", position)
+        end = space + 1 + 4 * header.vector_size
+        if space < 0 or end > len(sample):
+            return not whole and words > 0
+        if b"\n" in sample[position:space].lstrip(b"\n"):
+            return False
+        position, words = end, words + 1
+    return not whole or words < (header.words or 0) or not sample[position:].strip(b"\n")
+
+
+# ── binary ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def read_binary(stream: BinaryIO, header: Header, found: Found, limit: int | None, name: str) -> None:
+    """Adds the words of a stream that stands behind the header, the first `limit` of them. Raises ValueError."""
+    promised = header.words or 0
+    wanted, row_bytes = promised if limit is None else min(limit, promised), 4 * header.vector_size
+    buffer = b""
+    while len(found.words) < wanted:
+        more = stream.read(max(_READ_BYTES, row_bytes))
+        buffer += more
+        words: list[bytes] = []
+        rows: list[bytes] = []
+        position = 0
+        while len(found.words) + len(words) < wanted:
+            space = buffer.find(b" ", position)
+            end = space + 1 + row_bytes
+            if space < 0 or end > len(buffer):
+                break
+            words.append(buffer[position:space].lstrip(b"\n"))
+            rows.append(buffer[space + 1 : end])
+            position = end
+        if words:
+            found.add(words, np.frombuffer(b"".join(rows), "<f4").reshape(len(rows), header.vector_size))
+        buffer = buffer[position:]
+        if len(found.words) < wanted and (not more or len(buffer) > _LONGEST_LINE + row_bytes):
+            raise ValueError(
+                f"{name}: expected {promised:,} words, ends inside word {len(found.words) + 1:,} (read as binary); {CUT}"
+            )
+    rest = (buffer + stream.read(64)).lstrip(b"\n") if wanted == promised else b""
+    if rest:
+        raise ValueError(f"{name}: more bytes follow the last of {promised:,} words (read as binary); {CUT}")
+
+
+# ── text ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def read_text(stream: BinaryIO, header: Header, found: Found, limit: int | None, name: str, allow_unfinished: bool) -> None:
+    """Adds the words of a stream that stands behind the header, the first `limit` of them. Raises ValueError."""
+    promised = header.words
+    wanted = promised if limit is None else min(limit, promised) if promised is not None else limit
+    first_line = 1 if promised is None else 2
+    for lines, ended in _blocks_of_lines(stream, name):
+        while lines and not lines[-1].strip():  # a file may end in empty lines
+            lines.pop()
+        room = len(lines) if wanted is None else wanted - len(found.words)
+        spare = lines[room:]
+        lines = lines[:room]
+        if lines:
+            if not ended and not spare:  # the last number may have lost digits and would still be a number
+                if not allow_unfinished:
+                    raise ValueError(
+                        f"{name}: the line of word {len(found.words) + len(lines):,} has no end, so its last number may be cut; "
+                        "fetch the file again, or load it as it is with allow_unfinished"
+                    )
+                found.unfinished = True
+            _add_lines(lines, len(found.words) + first_line, found, name)
+        if any(line.strip() for line in spare) and wanted == promised:
+            raise ValueError(
+                f"{name}: expected {promised:,} words, more lines follow; the file or its first line is wrong: "
+                f"limit={promised} loads the words that it promises"
+            )
+        if limit is not None and len(found.words) == wanted:
+            return
+    if promised is not None and len(found.words) < (wanted or 0):
+        raise ValueError(f"{name}: expected {promised:,} words, ends after {len(found.words):,}; {CUT}")
+
+
+def _blocks_of_lines(stream: BinaryIO, name: str) -> Iterator[tuple[list[bytes], bool]]:
+    """(lines without their ends, whether the last one had one), a few megabytes at a time; empty lines at the end left out."""
+    rest = b""
+    while more := stream.read(_READ_BYTES):
+        head, newline, rest_of_it = more.rpartition(b"\n")
+        if newline:
+            yield (rest + head).split(b"\n"), True
+            rest = rest_of_it
+        else:
+            rest += rest_of_it
+            if len(rest) > _LONGEST_LINE:
+                raise ValueError(f"{name}: a line is longer than {_LONGEST_LINE >> 20} MiB; is this a word2vec or GloVe file?")
+    if rest.strip():
+        yield [rest], False
+
+
+def _add_lines(lines: list[bytes], first_line: int, found: Found, name: str) -> None:
+    """Adds a block of lines, the first of which is number `first_line` of the file."""
+    separator = b"\t" if lines and lines[0].count(b"\t") >= found.vector_size else b" "
+    split = [line.partition(separator) for line in lines]
+    words = [word for word, _, _ in split]
+    if (rows_ND := _parse_block([tail for _, _, tail in split], found.vector_size)) is None:
+        parsed = [_parse_line(line, found, first_line + i, name) for i, line in enumerate(lines)]
+        words = [word for word, _ in parsed]
+        rows_ND = np.array([row for _, row in parsed], np.float64).reshape(len(lines), found.vector_size)
+    with np.errstate(over="ignore"):  # a number beyond the dtype becomes infinite, and the first query names its word
+        found.add(words, rows_ND.astype(found.dtype, copy=False))
+
+
+def _parse_block(tails: list[bytes], vector_size: int) -> npt.NDArray[Any] | None:
+    """The numbers of many lines (N, D), or None if a line is unusual."""
+    if not tails:
+        return np.empty((0, vector_size), np.float32)
+    if not all(tails):
+        return None
+    try:
+        rows_ND = np.loadtxt(io.BytesIO(b"\n".join(tails)), np.float64, comments=None, ndmin=2, encoding="latin-1")
+    except ValueError:
+        return None
+    return rows_ND if rows_ND.shape == (len(tails), vector_size) else None
+
+
+def _parse_line(line: bytes, found: Found, number: int, name: str) -> tuple[bytes, list[float]]:
+    """(word, numbers) of a line that may hold more than one space in its word. Raises ValueError naming the line."""
+    size, fields = found.vector_size, line.split()
+    numbers, others = fields[-size:], fields[:-size]
+    if b"\t" in line and line.count(b"\t") >= size:
+        word = line.rstrip().rsplit(b"\t", size)[0]
+    else:
+        word = line.rstrip().rsplit(None, size)[0] if len(fields) > size + 1 else line.partition(b" ")[0]
+    wrong = next((one for one in numbers if not _NUMBER.fullmatch(one)), None)
+    begins = printable(line[:60].decode("utf-8", "replace"))
+    if len(fields) <= size and line[:1] not in (b" ", b"\t"):
+        raise ValueError(
+            f"{name}: line {number:,}: expected {size} numbers after the word, found {max(len(fields) - 1, 0)}; {CUT}"
+        )
+    if wrong is not None:
+        hint = "; numbers have a point, not a comma" if b"," in wrong else ""
+        shown = printable(wrong.decode("latin-1"))
+        raise ValueError(f"{name}: line {number:,}: expected {size} numbers after the word, found '{shown}' ({begins}){hint}")
+    if len(others) > 1 and any(_NUMBER.fullmatch(one) for one in others[1:]):
+        raise ValueError(
+            f"{name}: line {number:,}: expected {size} numbers after the word, found {len(fields) - 1} fields ({begins}); "
+            f"the word may hold a space: '{printable(word.decode('utf-8', 'replace'))}'"
+        )
+    if len(others) > 1:
+        found.spaced.append(word)
+    return word, [float(one) for one in numbers]
