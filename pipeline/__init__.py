@@ -8,7 +8,8 @@ told), and leaves one artefact that the next reads; stages never meet in memory.
 its short Dask wiring.
 
     cli.py commands/               the command `w2v`: its list of commands; the commands, a family a file
-    config.py errors.py            one YAML file = one complete run; what a person is told
+    config.py sections.py          one YAML file = one complete run; its keys, with types, defaults and meanings
+    errors.py                      what a person is told
     run.py session.py summary.py   a run: through the stages in order; what they share; what is left for other programs
     workdir.py progress.py         looking at a workdir; the terminal
     store.py failpoints.py         artefacts: manifests, checksums; where tests make processes die
@@ -16,10 +17,12 @@ its short Dask wiring.
     commands/  arguments (CONFIG and its overrides) running corpora vectors workdir
     stages/    ladder (the one list of stages) work (what each is handed, and tells)
                tokenize vocab shards train evaluate publish
-    text/      corpus (which files, cut into which parts) inputs reading decompress pydocs tokenizers fetch
+    text/      corpus (which files, cut into which parts) inputs reading decompress pydocs fetch
+               tokenizers (text as words) characters folding (what is a letter, and the same) segmenters (scripts without spaces)
     stream/    sampling (a part's stream of an epoch, drawn) epoch_stream (any range of an epoch's stream)
                part_files (what the files of tokens/ and shards/ are called) sizes (how much is held at a time, pure)
-    training/  plan (pure) placement (who trains which lanes, pure) admission and arithmetic (do workers compute alike)
+    training/  plan (pure) policy (its constants, pure) placement (who trains which lanes, pure)
+               admission and arithmetic (do workers compute alike)
                capacity (does it fit, pure) lanes (one worker's share of a round) lane_group (parameters, merging)
                history and stretches (the loss curve) live (what is known while a round runs)
                residency (on a GPU) assembly (the files of vectors/) layered (with the textbook's layers)
@@ -27,6 +30,7 @@ its short Dask wiring.
     cluster/   opening (the configured cluster) workers (Dask, or this process) room (memory and disk)
                messages (from tasks to the driver) presence (who answers)
                lazy (opened when first needed) sources (the same program everywhere)
+    history/   snapshot (a complete result, kept) latest (which one answers, what was decided)
     safety/    start scratch (what keeps other users' code out) files locks (names and files from outside)
     tracking/  tracker spool shipper delivery registry (what MLflow is told, and how it gets there) ui metrics served_model
                run_events (what a run tells, and when) card (its description)

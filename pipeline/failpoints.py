@@ -12,6 +12,8 @@ tests) a failpoint costs one comparison.
     stage:NAME             the driver, before a stage is built        commit:KIND, committed:KIND  around a manifest
     task:LABEL.INDEX       a worker, before a task of a map           round:ROUND.ATTEMPT          the driver, before a round
     write:FILE             bytes written, not yet under their name    written:FILE                 … and now they are
+    snapshot:written       a snapshot is complete, under another name yet
+    decide:KIND, decided:KIND   around the entry that says who is champion      latest:made   … and before `latest` says so
     part:begins            a worker, before its part of a round
     meet:PARTICIPANT       a worker made or found its group's memory  step:EPOCH.STEP.LANE         before a lane's step
     ahead:EPOCH.PART       a worker, before it draws a part of the next epoch's stream

@@ -16,6 +16,8 @@ from pipeline import store
 from pipeline.cluster.workers import Workers
 from pipeline.config import RunConfig
 from pipeline.errors import DamagedError
+from pipeline.history.latest import champion_of, decide
+from pipeline.history.snapshot import Snapshot, make_snapshot
 from pipeline.progress import Progress
 from pipeline.report.report import write_report
 from pipeline.safety.files import unlink_inside
@@ -61,7 +63,7 @@ def go_through_stages(session: Session, until: str) -> None:
 
 
 def conclude(session: Session) -> dict[str, Any]:
-    """Tracks the results, writes the report, and last of all summary.json."""
+    """Tracks the results, writes the report, takes a snapshot of a run that went to the end, and last of all summary.json."""
     config = session.config
     summary = summarise(config, session.done, session.notes)
     state = TrackingState(uri="", run_id=None, complete=False, message="not tracked")
@@ -71,4 +73,16 @@ def conclude(session: Session) -> dict[str, Any]:
         tell_results(session.tracker, config, summary)
         state = session.tracker.finish("FINISHED")
     summary["mlflow"] = {"uri": state.uri, "run_id": state.run_id, "complete": state.complete, "message": state.message}
+    if NAMES[-1] in session.done:
+        snapshot = take_snapshot(session, summary)
+        if (champion := champion_of(config.workdir)) is None or champion.id != snapshot.id:
+            decide(config.workdir, "run", snapshot.id, {"snapshot": snapshot.id, "decision": "promoted"})
     return write_summary(config.workdir, summary)
+
+
+def take_snapshot(session: Session, summary: dict[str, Any], parent: str | None = None) -> Snapshot:
+    """The snapshot of the session's results."""
+    assert session.plan is not None
+    artefacts = {name: (done.artefact.manifest.stage, done.artefact.fingerprint) for name, done in session.done.items()}
+    corpus = [(file.path, file.size, file.sha256) for file in session.plan.files]
+    return make_snapshot(session.config.workdir, summary, artefacts, corpus, parent=parent, report=Path(summary["report"]))

@@ -18,6 +18,7 @@ from pipeline.cluster.opening import open_workers
 from pipeline.cluster.workers import Workers
 from pipeline.config import RunConfig
 from pipeline.failpoints import reach
+from pipeline.history.latest import mend
 from pipeline.progress import Progress
 from pipeline.stages.ladder import CORPUS, Stage, up_to
 from pipeline.stages.work import Done, Watch, Work
@@ -119,6 +120,7 @@ def open_session(config: RunConfig, until: str, workers: Workers | None, progres
     with contextlib.ExitStack() as stack:
         stack.enter_context(store.lock(config.workdir))
         store.remove_unfinished(config.workdir)
+        mend(config.workdir)
         workers = workers or stack.enter_context(LazyWorkers(lambda: _open_cluster(config, until)))
         session = Session(config, workers, progress or Progress())
         if config.tracking.enabled and any(stage.tracked for stage in up_to(until)):

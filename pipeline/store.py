@@ -448,8 +448,10 @@ def _remember(hashed: _Identity) -> None:
 
 
 def iterate_artefacts(workdir: Path) -> Iterator[Path]:
-    """Every directory of the workdir that holds a manifest, sorted."""
-    yield from (path.parent for path in sorted(workdir.glob(f"*/*/{MANIFEST}")))
+    """Every directory of the workdir that holds a manifest, sorted; links to artefacts are not artefacts."""
+    for path in sorted(workdir.glob(f"*/*/{MANIFEST}")):
+        if not (path.parent.is_symlink() or path.parent.parent.is_symlink()):
+            yield path.parent
 
 
 def discard(directory: Path) -> None:

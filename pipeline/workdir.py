@@ -9,6 +9,7 @@ from pathlib import Path
 from pipeline import store
 from pipeline.config import RunConfig
 from pipeline.errors import DamagedError, StorageError
+from pipeline.history.latest import champion_of, find_answer, introduce
 from pipeline.safety import locks
 from pipeline.stages.ladder import KINDS
 from pipeline.summary import read_summary
@@ -17,7 +18,7 @@ from pipeline.tracking.tracker import sync
 
 def verify_workdir(workdir: Path) -> tuple[int, list[str]]:
     """(files checked, what is wrong with which): every file of every artefact, read to the last byte, and every artefact
-    that the summary of the last complete run names, and that summary."""
+    that the last complete run left, and its summary."""
     checked, damage = 0, []
     try:
         checked += read_summary(workdir) is not None
@@ -41,6 +42,8 @@ def verify_artefact(directory: Path) -> tuple[int, list[str]]:
 
 def _promised(workdir: Path) -> Iterator[Path]:
     """The directories of the artefacts that the last complete run left: without its manifest one looks as if it never was."""
+    if champion := champion_of(workdir):
+        yield from champion.artefacts()
     with contextlib.suppress(StorageError):
         for name, row in (read_summary(workdir) or {"stages": {}})["stages"].items():
             yield store.artefact_directory(workdir, KINDS[name], row["fingerprint"])
@@ -61,15 +64,16 @@ def status_lines(config: RunConfig) -> Iterator[str]:
         except DamagedError as error:
             yield f"  {error}"
     try:
-        summary = read_summary(workdir)
+        missing = read_summary(workdir) is None
     except StorageError as error:
+        missing = False
         yield f"  {error}"
-        return
-    if summary is None:
+    if missing:
         yield "  no summary.json: the last run did not complete; run it again, it continues"
-        return
-    same = "this configuration" if summary["config_digest"] == config.digest else "another configuration"
-    yield f"  last complete run: {summary['run_id']} ({same})"
+    if answer := find_answer(workdir):
+        same = "this configuration" if answer.summary["config_digest"] == config.digest else "another configuration"
+        yield f"  last complete run: {answer.run_id} ({same})"
+        yield f"  queries are answered {introduce(answer, config)}"
     for state in sync(workdir, config.tracking) if config.tracking.enabled else ():
         rest = "" if state.complete else f", not complete: {state.message}"
         yield f"  tracked: {state.uri} run {state.run_id or '(none yet)'}{rest}"

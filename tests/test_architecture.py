@@ -21,10 +21,10 @@ KNOWN = modules("pipeline", "w2v_core")
 
 FLOORS = (
     ("errors", "failpoints", "progress"),
-    ("safety",),
+    ("safety", "sections"),
     ("config",),
     ("store",),
-    ("exchange", "formats", "report"),
+    ("exchange", "formats", "history", "report"),
     ("text", "cluster"),
     ("stream",),
     ("training",),

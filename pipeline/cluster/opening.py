@@ -190,7 +190,7 @@ def _vendor_cluster(cluster: Cluster) -> Any:
 
             return SSHCluster(**cluster.options)
         if cluster.kind == "slurm":
-            from dask_jobqueue import SLURMCluster
+            from dask_jobqueue.slurm import SLURMCluster
 
             return SLURMCluster(**cluster.options)
         from dask_kubernetes.operator import KubeCluster

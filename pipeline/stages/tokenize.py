@@ -248,7 +248,7 @@ def _write_output(
         with store.parquet_writer(file, pa.schema([("token", pa.int32())]), **_IDS_LAYOUT) as writer:
             group: list[NDArray[np.int32]] = []
             for chunk in chunks:
-                ids_N, ends_S = tokenizer.encode(_marked(chunk, task.config.end_of_line), table)
+                ids_N, ends_S, _ = tokenizer.encode(_marked(chunk, task.config.end_of_line), table)
                 group.append(ids_N)
                 lengths.append(np.diff(ends_S, prepend=0).astype(np.int32))
                 if sum(map(len, group)) >= _GROUP_TOKENS:

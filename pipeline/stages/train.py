@@ -32,6 +32,7 @@ from pipeline.training.history import RoundRecord, history_of, kept_tokens, reco
 from pipeline.training.live import hear_round
 from pipeline.training.placement import seat
 from pipeline.training.plan import EpochPlan, Round, Schedule, choose_schedule, plan_epoch
+from pipeline.training.policy import POLICIES, as_data
 from w2v_core.kernels import padded_size
 
 STAGE = "vectors"
@@ -68,6 +69,8 @@ def identity(config: RunConfig, tokens: store.Artefact, vocab: store.Artefact, s
     """(fingerprint, fields read, inputs) of the vectors that these shards and settings give."""
     # Who may take part decides nothing that is the same whoever does.
     fields = config.train.model_dump(exclude={"deterministic"}) | {"seed": config.run.seed}
+    if config.train.engine == "kernels":
+        fields |= {name: as_data(policy) for name, policy in POLICIES.items()}
     inputs = (shards.fingerprint,)
     return store.fingerprint(STAGE, STAGE_VERSION, fields, inputs), fields, inputs
 
@@ -329,7 +332,7 @@ def _checkpoint_directory(training: Training, round_number: int) -> Path:
 def _commit_checkpoint(
     training: Training, round_number: int, parts: list[store.Part], history: Sequence[RoundRecord], roster: Roster
 ) -> store.Artefact:
-    checkpoint = store.commit(
+    return store.commit(
         training.workdir,
         store.Manifest(
             stage=CHECKPOINTS,
@@ -343,7 +346,6 @@ def _commit_checkpoint(
             inputs=(training.fingerprint,),
         ),
     )
-    return checkpoint
 
 
 def latest_checkpoint(training: Training) -> tuple[store.Artefact | None, list[RoundRecord]]:

@@ -28,15 +28,12 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO, cast
 
 from pipeline.errors import DataError, InputError, printable
+from pipeline.text.characters import WHITESPACE
 from pipeline.text.corpus import Piece, SourceFile, TextPart
 from pipeline.text.decompress import BLOCK_BYTES, decompress, zstd_frame_has_checksum
 
 LOOK_BYTES = 1 << 20
 MAX_JSON_LINE_BYTES = 256 << 20
-WHITESPACE = (
-    "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
-)
-"""Unicode's White_Space property and the four ASCII information separators: fixed here, so that no library's version moves it."""
 _SPACE_BYTES = re.compile(b"|".join(re.escape(character.encode()) for character in WHITESPACE + "\0"))
 _ASCII_SPACES = [character.encode() for character in " \t\r\v\f\0"]
 _NUL_TO_SPACE = bytes([0x20, *range(1, 256)])

@@ -1,17 +1,21 @@
 """Text → words. A tokenizer turns a chunk of UTF-8 lines into the ids of a `WordTable`, a sentence a line.
 
 - `simple` (the default): a word is a longest run of letters, combining marks, digits and `_`, of any script. Everything
-  else separates: `don't` gives don, t; `state-of-the-art` four words; `3.14` two; emoji and bad bytes none. A soft hyphen
-  vanishes, a zero-width (non-)joiner stays in its word.
-- `whitespace`: what stands between white space (the fixed list in reading.py), as it is. For text tokenized elsewhere.
+  else separates: `don't` gives don, t; `state-of-the-art` four words; `3.14` two; emoji and bad bytes none. In scripts
+  written without spaces (Chinese, Japanese, Thai, Khmer …) every letter is a word, as UAX #29 has it without a dictionary;
+  segmenters.py has dictionaries. `inner: "'’-"` keeps these inside words, `emoji: true` makes every emoji a word.
+- `whitespace`: what stands between white space (the fixed list in characters.py), as it is. For text tokenized elsewhere.
 - `regex`: the matches of `tokenize.pattern` in RE2 syntax, linear in the text. RE2's `\\w` knows ASCII only; words of any
-  script are `[\\pL\\pM\\pN_]+`.
+  script are `[\\pL\\pM\\pN_\\x{200C}\\x{200D}]+`.
 - `package.module:factory`: any Python. `factory(**options)` is called once a process and returns f(list of lines) →
   list of word lists, one a line. Its attribute `version`, if any, enters the fingerprint, so change it with the results.
 
-Text is lower-cased (`lowercase`) and then normalised (`normalize`) before any of them sees it, NFKC also before that,
-because it can bring capital letters. A tokenizer's `identity` holds everything that can change its words, the version of
-Python's Unicode tables among it.
+For all of them: marks that nobody sees (soft hyphens, variation selectors, direction marks, byte order marks) are part of no
+word and split none; a joiner counts only inside a word; and what is only combining marks, joiners and underscores is no word.
+
+Before any of them sees it, text is folded: entities of HTML (`entities`), NFKC (it can bring capital letters), lower case
+(`lowercase`, by the rules of `language`), normal form (`normalize`), what `strip` leaves out. A tokenizer's `identity` holds
+everything that can change its words, the version of Python's Unicode tables among it.
 """
 
 from __future__ import annotations
@@ -21,51 +25,67 @@ import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import Tokenize
 from pipeline.errors import ConfigError, DataError, printable
-from pipeline.text.reading import WHITESPACE
+from pipeline.text.characters import IGNORABLE, INVISIBLE, JOINERS, WHITESPACE, ZERO_WIDTH_SPACE, character_classes
+from pipeline.text.folding import Fold, folding
+from pipeline.text.segmenters import korean as korean  # its name in configurations
+from w2v_core.text.character_classes import ASCII_INNER, NEWLINE
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from w2v_core.text.words import WordTable
 
-VERSION = 1
-Encoded = tuple[NDArray[np.int32], NDArray[np.int64]]
-"""(word ids, exclusive end of each sentence)."""
-_SOFT_HYPHEN, _JOINERS = "\u00ad", "\u200c\u200d"
+VERSION = 2
+_INVISIBLE_RE2 = "".join(rf"\x{{{first:x}}}-\x{{{last:x}}}" for first, last in IGNORABLE)
+
+
+class Encoded(NamedTuple):
+    """The words of a chunk; a line without words is no sentence."""
+
+    ids: NDArray[np.int32]
+    ends: NDArray[np.int64]
+    """Of each sentence, exclusive."""
+    lines: NDArray[np.int64]
+    """Of each sentence, counted from 0."""
 
 
 @dataclass(frozen=True)
 class Tokenizer:
     identity: Mapping[str, Any]
     encode: Callable[[bytes, WordTable], Encoded]
-    """(chunk of valid UTF-8 lines without NUL, table that hands out the ids) → ids and sentence ends."""
+    """(chunk of valid UTF-8 lines without NUL, table that hands out the ids) → the words."""
 
     def split(self, text: str) -> list[list[str]]:
         """The words of each line that has any: `encode` for people, tests and short texts."""
         from w2v_core.text.words import WordTable
 
         table = WordTable(max(1, 4 * len(text.encode())))
-        ids, ends = self.encode(text.encode(), table)
+        ids, ends, _ = self.encode(text.encode(), table)
         words = word_array(table).to_pylist()
         return [[words[i] for i in sentence] for sentence in np.split(ids, ends[:-1])] if len(ends) else []
 
 
 def identify(config: Tokenize) -> dict[str, Any]:
     """What decides a tokenizer's words; raises ConfigError when its pattern or factory cannot be used."""
-    identity = {
+    identity: dict[str, Any] = {
         "tokenizer": config.tokenizer,
         "lowercase": config.lowercase,
+        "language": config.language,
         "normalize": config.normalize,
+        "strip": sorted(config.strip),
+        "entities": config.entities,
         "unicode": unicodedata.unidata_version,
-        "version": VERSION,
+        "rules": VERSION,
     }
+    if config.tokenizer == "simple":
+        return identity | {"inner": "".join(sorted(set(config.inner))), "emoji": config.emoji}
     if config.tokenizer == "regex":
         _check_pattern(config.pattern)
         return identity | {"pattern": config.pattern}
@@ -83,7 +103,7 @@ def load_tokenizer(config: Tokenize) -> Tokenizer:
 @cache
 def _load(config_json: str) -> Tokenizer:
     config = Tokenize.model_validate_json(config_json)
-    fold = _folding(config)
+    fold = folding(config)
     if config.tokenizer in ("simple", "whitespace"):
         return Tokenizer(identify(config), _character_classes_encoder(config, fold))
     if config.tokenizer == "regex":
@@ -101,45 +121,25 @@ def word_array(table: WordTable) -> pa.StringArray:
     return pa.StringArray.from_buffers(len(ends), pa.py_buffer(offsets), pa.py_buffer(np.ascontiguousarray(data)))
 
 
-# ── case and normal form ─────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _folding(config: Tokenize) -> Callable[[str], str]:
-    """str → str: normalised, lower-cased, normalised again. Each check for the normal form is a fast scan."""
-    form = config.normalize
-
-    def fold(text: str) -> str:
-        if form == "NFKC":
-            text = _normalized(form, text)
-        if config.lowercase:
-            text = text.lower()
-        return _normalized(form, text) if form else text
-
-    return fold
-
-
-def _normalized(form: Any, text: str) -> str:
-    return text if unicodedata.is_normalized(form, text) else unicodedata.normalize(form, text)
-
-
 # ── simple and whitespace: character classes ─────────────────────────────────────────────────────────────────────────
 
 
-def _character_classes_encoder(config: Tokenize, fold: Callable[[str], str]) -> Callable[[bytes, WordTable], Encoded]:
+def _character_classes_encoder(config: Tokenize, fold: Fold) -> Callable[[bytes, WordTable], Encoded]:
     byte_table = _byte_table(config)
     no_classes = np.zeros(0, np.uint8)
 
     def encode(text: bytes, table: WordTable) -> Encoded:
-        if text.isascii():
-            return table.encode(np.frombuffer(text, np.uint8), byte_table, no_classes)
-        folded = fold(text.decode()).encode()
-        return table.encode(np.frombuffer(folded, np.uint8), byte_table, character_classes(config.tokenizer))
+        if text.isascii() and not fold.changes_ascii(text):
+            return Encoded(*table.encode(np.frombuffer(text, np.uint8), byte_table, no_classes))
+        folded = np.frombuffer(fold(text.decode()).encode(), np.uint8)
+        classes = character_classes(config.tokenizer, config.inner, config.emoji, tuple(sorted(config.strip)))
+        return Encoded(*table.encode(folded, byte_table, classes))
 
     return encode
 
 
 def _byte_table(config: Tokenize) -> NDArray[np.uint8]:
-    """What each ASCII byte does: 0 separates, 1 ends the line, any other value is the byte that the word receives."""
+    """What each ASCII byte does: 0 separates, 1 ends the line, 2 stays inside words, any other value is what a word receives."""
     table = np.zeros(256, np.uint8)
     for code in range(128):
         character = chr(code)
@@ -147,24 +147,10 @@ def _byte_table(config: Tokenize) -> NDArray[np.uint8]:
         # Bytes 1 and 2 would be read as classes; as control characters they separate.
         if is_word and code > 2:
             table[code] = ord(character.lower() if config.lowercase else character)
-    table[ord("\n")] = 1
+        elif character in config.inner:
+            table[code] = ASCII_INNER
+    table[ord("\n")] = NEWLINE
     return table
-
-
-@cache
-def character_classes(tokenizer: str) -> NDArray[np.uint8]:
-    """The class of every character for `simple` or `whitespace`, uint8[0x110000]; values as in word_kernels."""
-    classes = np.zeros(0x110000, np.uint8)
-    if tokenizer == "whitespace":
-        classes[:] = 3
-        classes[[ord(character) for character in WHITESPACE]] = 0
-        return classes
-    for code in range(0x110000):
-        if unicodedata.category(chr(code))[0] in "LMN":
-            classes[code] = 3
-    classes[[ord(character) for character in _JOINERS]] = 3
-    classes[ord(_SOFT_HYPHEN)] = 2
-    return classes
 
 
 # ── regex ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -186,7 +172,7 @@ def _check_pattern(pattern: str) -> None:
         )
 
 
-def _regex_encoder(pattern: str, fold: Callable[[str], str]) -> Callable[[bytes, WordTable], Encoded]:
+def _regex_encoder(pattern: str, fold: Fold) -> Callable[[bytes, WordTable], Encoded]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -208,9 +194,12 @@ def _regex_encoder(pattern: str, fold: Callable[[str], str]) -> Callable[[bytes,
     return encode
 
 
-def _lines(text: bytes, fold: Callable[[str], str]) -> list[str]:
-    """The lines of a chunk, folded, without their ends."""
-    return fold(text.decode()).replace("\r\n", "\n").removesuffix("\n").split("\n")
+def _lines(text: bytes, fold: Fold) -> list[str]:
+    """The lines of a chunk, folded, without their ends and without marks that nobody sees."""
+    folded = fold(text.decode())
+    if not folded.isascii():
+        folded = INVISIBLE.sub("", folded).replace(ZERO_WIDTH_SPACE, " ")
+    return folded.replace("\r\n", "\n").removesuffix("\n").split("\n")
 
 
 def encode_words(words: pa.StringArray, ends: NDArray[np.int64], table: WordTable, source: str) -> Encoded:
@@ -221,16 +210,40 @@ def encode_words(words: pa.StringArray, ends: NDArray[np.int64], table: WordTabl
     encoded = words.dictionary_encode()
     distinct, indices_N = encoded.dictionary, encoded.indices.to_numpy()
     _refuse_blank(distinct, source)
-    occurrences = np.bincount(indices_N, minlength=len(distinct)).astype(np.int64)
+    distinct, indices_N = _without_edges(distinct, indices_N)
+    occurrences = np.bincount(indices_N[indices_N >= 0], minlength=len(distinct)).astype(np.int64)
     offsets = _offsets(distinct)
     data = np.frombuffer(distinct.buffers()[2] or b"", np.uint8)
-    ids_N = table.intern(data, offsets, occurrences)[indices_N]
+    ids_N = np.append(table.intern(data, offsets, occurrences), np.int32(-1))[indices_N]
     kept = ids_N >= 0
     if not kept.all():
         kept_before = np.zeros(len(ids_N) + 1, np.int64)
         np.cumsum(kept, out=kept_before[1:])
         ids_N, ends = ids_N[kept], kept_before[ends]
-    return ids_N, ends[np.diff(ends, prepend=0) > 0]
+    filled = np.diff(ends, prepend=0) > 0
+    return Encoded(ids_N, ends[filled], np.flatnonzero(filled))
+
+
+def _without_edges(distinct: pa.StringArray, indices_N: NDArray[Any]) -> tuple[pa.StringArray, NDArray[np.int64]]:
+    """(words, indices) without joiners and marks at the edges, where no word has them; −1 for what is nothing else."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    edged = pc.match_substring_regex(distinct, rf"^[\pM_{JOINERS}]|[{JOINERS}]$|[{_INVISIBLE_RE2}]")
+    indices_N = indices_N.astype(np.int64)
+    if not pc.any(edged).as_py():
+        return distinct, indices_N
+    cleaned = [_without_edge(word) for word in distinct.to_pylist()]
+    known: dict[str, int] = {}
+    number = np.array([known.setdefault(word, len(known)) if word else -1 for word in cleaned], np.int64)
+    return pa.array(list(known), pa.string()), number[indices_N]
+
+
+def _without_edge(word: str) -> str:
+    word = INVISIBLE.sub("", word)
+    first = next((at for at, c in enumerate(word) if c not in JOINERS and unicodedata.category(c)[0] != "M"), len(word))
+    kept = word[first:].rstrip(JOINERS)
+    return kept if any(c != "_" and c not in JOINERS and unicodedata.category(c)[0] != "M" for c in kept) else ""
 
 
 def _offsets(strings: pa.StringArray) -> NDArray[np.int64]:
@@ -270,7 +283,7 @@ def _factory(name: str) -> Callable[..., Any]:
     return found  # type: ignore[no-any-return]
 
 
-def _plugin_encoder(config: Tokenize, fold: Callable[[str], str]) -> Callable[[bytes, WordTable], Encoded]:
+def _plugin_encoder(config: Tokenize, fold: Fold) -> Callable[[bytes, WordTable], Encoded]:
     import pyarrow as pa
 
     name = config.tokenizer
@@ -305,76 +318,3 @@ def _check_sentences(name: str, sentences: Any, lines: int) -> None:
     for sentence in sentences:
         if not isinstance(sentence, (list, tuple)):
             raise DataError(f"{name}: {expected}; found an item of type {type(sentence).__name__}")
-
-
-# ── Korean ───────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-_KOREAN_CONTENT_TAGS = (
-    "NNG",
-    "NNP",
-    "NNB",
-    "NR",
-    "NP",
-    "VV",
-    "VA",
-    "VX",
-    "VCP",
-    "VCN",
-    "MM",
-    "MAG",
-    "MAJ",
-    "IC",
-    "XR",
-    "SL",
-    "SN",
-    "SH",
-)
-
-
-def korean(tags: Sequence[str] | None = None) -> Callable[[list[str]], list[list[str]]]:
-    """A tokenizer of Korean morphemes by Kiwi, for `tokenize.tokenizer: pipeline.text.tokenizers:korean`.
-
-    Particles and endings are left out, so that 먹었다 and 먹는 share 먹다 (verbs and adjectives get their dictionary 다).
-    `tags` replaces the tags that are kept (Sejong tag set; `VV` stands also for VV-I and VV-R).
-    """
-    kiwi = _kiwi()
-    kept = frozenset(_KOREAN_CONTENT_TAGS if tags is None else tags)
-
-    def tokenize(lines: list[str]) -> list[list[str]]:
-        return [
-            [_korean_word(token.form, token.tag) for token in tokens if token.tag.partition("-")[0] in kept]
-            for tokens in kiwi.tokenize(lines)
-        ]
-
-    return tokenize
-
-
-def _korean_version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return f"1 kiwipiepy {version('kiwipiepy')}"
-    except PackageNotFoundError:
-        raise _no_kiwi() from None
-
-
-korean.version = _korean_version  # type: ignore[attr-defined]
-
-
-def _korean_word(form: str, tag: str) -> str:
-    return f"{form}다".replace(" ", "_") if tag.startswith(("VV", "VA", "VX", "VCP", "VCN")) else form.replace(" ", "_")
-
-
-def _kiwi() -> Any:
-    try:
-        from kiwipiepy import Kiwi
-    except ImportError:
-        raise _no_kiwi() from None
-    # One thread: a worker has one core, and Kiwi's own pool would count all of them.
-    return Kiwi(num_workers=1)
-
-
-def _no_kiwi() -> ConfigError:
-    return ConfigError(
-        "tokenize.tokenizer: pipeline.text.tokenizers:korean needs kiwipiepy; install the extra: pip install 'dask-word2vec[ko]'"
-    )

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipeline import store
+from pipeline.training.policy import POLICIES
 from pipeline.training.stretches import Point, points_of
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ def training_sections(vectors: store.Artefact, train: Train, corpus_tokens: int,
             "merge_seconds": round(sum(record.merge_seconds for record in history), 4),
             "memory": totals["memory"],
             "kinds": totals["kinds"],
+            "policy": {name: vectors.manifest.fields[name] for name in POLICIES if name in vectors.manifest.fields},
             "rounds": [asdict(record) for record in history],
         },
         "vectors": {

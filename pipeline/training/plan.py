@@ -25,44 +25,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from pipeline.training.policy import ALPHA_POLICY, MERGE_POLICY, AlphaPolicy, MergePolicy, by_lanes
+
 if TYPE_CHECKING:
     from pipeline.config import Train
-
-REPORTS_PER_EPOCH = 20
-"""Fewest steps an epoch is cut into when nothing needs merging, so that the loss curve has points."""
-
-CHECKPOINT_TOKENS_PER_ROW = 300
-"""Default kept tokens a lane between checkpoints, per vocabulary row: what a checkpoint costs grows with the rows, what is
-lost without it grows with the tokens. At 200 ns a token and 2 µs a row, writing takes 3 % of the time."""
-
-TOKENS_PER_RANK = 16
-"""At first the row of rank r is merged about every TOKENS_PER_RANK · r kept tokens of all lanes together. Neither the
-vocabulary's nor the corpus's size enters, because a word of rank r occurs about every 10 · r tokens in any text."""
-MANY_LANES = 4
-"""Fewer lanes drift apart less: two may wait twice as long (`tokens_per_rank`), and in the end 16 times as long
-(`most_tokens_per_rank`). Two that wait twice as long from the start lose 8 % of the analogies in two epochs, and 16 % of a small
-corpus's (infra/benchmarks/records/lanes-2026-11-28.md)."""
-DOUBLING_TOKENS = 1 << 22
-"""Kept tokens of all lanes after which the interval doubles for the first time, half of it with few lanes; again at twice as
-many, and so on. Early on the vectors grow from nothing and each update builds on the one before, so what lanes learn apart
-does not add up; later they only turn a little."""
-MOST_TOKENS_PER_RANK = 512
-"""Where the doubling ends with few lanes; with many of them earlier, which costs bytes and keeps the score
-(infra/benchmarks/records/lanes-2026-11-21.md)."""
-HOT_ROWS = 1024
-"""Subsampling makes words above about this rank nearly equally frequent, so a smaller first tier gains little."""
-SHORTEST_STEP = 512
-"""Kept tokens a lane: about 0.1 ms of training, below which the lanes' meeting costs as much as what they train."""
-MERGES_AN_EPOCH = 16
-"""Fewest steps of an epoch with several lanes, however small the corpus."""
-
-MIDDLE_AGE_TOKENS = 1 << 23
-"""Kept tokens of all lanes after which training is half as old as it can get (`EpochPlan.age`)."""
-RATE_LEVELS = 8
-"""Exponents between 0 and `train.alpha_exponent` that training goes through, so that rates are computed a few times a run."""
-SLOWDOWN_OF_MANY_LANES = 0.3
-"""The part of α that from MANY_LANES lanes on goes with age: what many lanes learn apart is added up, which early on makes up
-for what they do not know of each other, and later for steps that are too large (infra/decisions/0015-age.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +90,7 @@ class EpochPlan:
     train: Train
     schedule: Schedule
     rounds: tuple[Round, ...]
+    policy: AlphaPolicy = ALPHA_POLICY
 
     def slice(self, lane: int, first: int, last: int) -> tuple[int, int]:
         """Half-open range of positions in the epoch's stream that `lane` trains in steps first … last − 1."""
@@ -147,7 +114,7 @@ class EpochPlan:
 
     def alpha(self, step: float) -> float:
         """α at the start of a step, or within one."""
-        slowdown = SLOWDOWN_OF_MANY_LANES if self.train.lanes >= MANY_LANES else 0.0
+        slowdown = by_lanes(self.policy.slowdown, self.train.lanes)
         return alpha_at(self.train, self.epoch, step / self.schedule.steps) * (1.0 - slowdown * self.age(step))
 
     def age(self, step: float) -> float:
@@ -155,13 +122,14 @@ class EpochPlan:
         matter. In the beginning the vectors grow from nothing, later they only turn a little; what is best then is not what is
         best at first."""
         trained = self.kept_tokens * (self.epoch + step / self.schedule.steps)
-        return trained / (trained + MIDDLE_AGE_TOKENS)
+        return trained / (trained + self.policy.middle_age_tokens)
 
     def alpha_exponent(self, step: int) -> float:
         """How much the words' rates differ in a step (`w2v_core.sampler.word_rates`): not at all at first, and in the end
         nearly by `train.alpha_exponent`. From the start it would cost a small corpus a quarter of its analogies: frequent
         words, which the others learn from, would take too long to grow (infra/decisions/0015-age.md)."""
-        return self.train.alpha_exponent * int(RATE_LEVELS * self.age(step) + 0.5) / RATE_LEVELS
+        levels = self.policy.rate_levels
+        return self.train.alpha_exponent * int(levels * self.age(step) + 0.5) / levels
 
     def merged_rows(self, step: int) -> int:
         if self.train.lanes == 1:
@@ -194,8 +162,8 @@ class EpochPlan:
         return rows * self.train.lanes * 2 * self.train.vector_size * 4
 
 
-def choose_schedule(train: Train, vocab_size: int, expected_tokens: float) -> Schedule:
-    """The cuts that the configuration asks for, and measured defaults for what it leaves open.
+def choose_schedule(train: Train, vocab_size: int, expected_tokens: float, policy: MergePolicy = MERGE_POLICY) -> Schedule:
+    """The cuts that the configuration asks for, and the policy's for what it leaves open.
 
     `expected_tokens` is the mean number of kept tokens of an epoch, from the vocabulary alone, so that every epoch is
     cut alike although each draws its own tokens. Intervals count tokens a lane, not merges an epoch: what hurts is how
@@ -204,54 +172,46 @@ def choose_schedule(train: Train, vocab_size: int, expected_tokens: float) -> Sc
     if train.engine == "layers":
         return Schedule(steps=1, rounds=1, checkpoints=train.epochs, full_every_steps=1, hot_rows=0)
     lane_tokens = max(1.0, expected_tokens / train.lanes)
-    checkpoint_tokens = train.checkpoint_every or CHECKPOINT_TOKENS_PER_ROW * vocab_size
+    checkpoint_tokens = train.checkpoint_every or policy.checkpoint_tokens_per_row * vocab_size
     rounds = max(1, round(lane_tokens / checkpoint_tokens))
     checkpoints = min(train.epochs * rounds, max(1, round(train.epochs * lane_tokens / checkpoint_tokens)))
     if train.lanes == 1:
-        steps_a_round = max(1, round(REPORTS_PER_EPOCH / rounds))
-        return Schedule(steps=rounds * steps_a_round, rounds=rounds, checkpoints=checkpoints, full_every_steps=1, hot_rows=0)
-    hot_rows = default_hot_rows(train.lanes) if train.hot_rows is None else train.hot_rows
-    hot_every = train.hot_merge_every or default_hot_merge_every(train.lanes, hot_rows or vocab_size, lane_tokens)
+        steps = rounds * max(1, round(policy.reports_per_epoch / rounds))
+        return Schedule(steps=steps, rounds=rounds, checkpoints=checkpoints, full_every_steps=1, hot_rows=0)
+    hot_rows = default_hot_rows(train.lanes, policy) if train.hot_rows is None else train.hot_rows
+    hot_every = train.hot_merge_every or default_hot_merge_every(train.lanes, hot_rows or vocab_size, lane_tokens, policy)
     full_every = train.merge_every or (lane_tokens / rounds if hot_rows else hot_every)
     steps_a_full = max(1, round(full_every / hot_every)) if hot_rows else 1
     steps = max(rounds, round(lane_tokens / full_every)) * steps_a_full
     grows = train.hot_merge_every is None and steps_a_full > 1
+    first_doubling = by_lanes(policy.first_doubling_tokens, train.lanes) * steps / max(1.0, expected_tokens)
     return Schedule(
         steps=steps,
         rounds=rounds,
         checkpoints=checkpoints,
         full_every_steps=steps_a_full,
         hot_rows=min(vocab_size, hot_rows),
-        first_doubling=max(1, round(doubling_tokens(train.lanes) * steps / max(1.0, expected_tokens))) if grows else 0,
-        doublings=(most_tokens_per_rank(train.lanes) // tokens_per_rank(train.lanes)).bit_length() - 1,
+        first_doubling=max(1, round(first_doubling)) if grows else 0,
+        doublings=doublings(train.lanes, policy),
     )
 
 
-def tokens_per_rank(lanes: int) -> int:
-    """TOKENS_PER_RANK from MANY_LANES lanes on, twice as many with two."""
-    return TOKENS_PER_RANK * max(1, MANY_LANES // lanes)
+def doublings(lanes: int, policy: MergePolicy) -> int:
+    """How often the interval between merges doubles on its way from the first tokens a rank to the most."""
+    first, most = by_lanes(policy.tokens_per_rank, lanes), by_lanes(policy.most_tokens_per_rank, lanes)
+    return int(most // first).bit_length() - 1
 
 
-def doubling_tokens(lanes: int) -> int:
-    """DOUBLING_TOKENS from MANY_LANES lanes on, half as many with fewer."""
-    return DOUBLING_TOKENS // (2 if lanes < MANY_LANES else 1)
+def default_hot_rows(lanes: int, policy: MergePolicy = MERGE_POLICY) -> int:
+    """Rows of the smallest tier: more than usual only where a step would be shorter than the shortest."""
+    return max(policy.hot_rows, int(policy.shortest_step * lanes // by_lanes(policy.tokens_per_rank, lanes)))
 
 
-def most_tokens_per_rank(lanes: int) -> int:
-    """MOST_TOKENS_PER_RANK with few lanes, a sixteenth of it with many, half of that from 64 on: the more lanes, the smaller is
-    the share of what a lane sees of the others while it trains alone."""
-    return MOST_TOKENS_PER_RANK // (1 if lanes < MANY_LANES else 16 if lanes < 64 else 32)
-
-
-def default_hot_rows(lanes: int) -> int:
-    """Rows of the smallest tier: more than HOT_ROWS only where a step would be shorter than SHORTEST_STEP."""
-    return max(HOT_ROWS, SHORTEST_STEP * lanes // TOKENS_PER_RANK)
-
-
-def default_hot_merge_every(lanes: int, hot_rows: int, lane_tokens: float) -> float:
-    """Kept tokens a lane between the first merges: `tokens_per_rank` a hot row over all lanes together, but no fewer than
-    MERGES_AN_EPOCH merges in an epoch of `lane_tokens`."""
-    return max(1.0, min(tokens_per_rank(lanes) * max(hot_rows, HOT_ROWS) / lanes, lane_tokens / MERGES_AN_EPOCH))
+def default_hot_merge_every(lanes: int, hot_rows: int, lane_tokens: float, policy: MergePolicy = MERGE_POLICY) -> float:
+    """Kept tokens a lane between the first merges: the policy's tokens a rank for every hot row, over all lanes together, but
+    no fewer merges in an epoch of `lane_tokens` than it asks for."""
+    of_ranks = by_lanes(policy.tokens_per_rank, lanes) * max(hot_rows, policy.hot_rows) / lanes
+    return max(1.0, min(of_ranks, lane_tokens / policy.merges_per_epoch))
 
 
 def plan_epoch(train: Train, schedule: Schedule, vocab_size: int, epoch: int, kept_tokens: int) -> EpochPlan:

@@ -54,7 +54,8 @@ _DRIVER_POINTS = {
               "committed:vectors"),
     "evaluate": ("stage:evaluate", "write:scores.json", "commit:report", "committed:report"),
     "publish": ("stage:publish", "write:vectors.bin", "written:vectors.bin", "commit:exports", "committed:exports",
-                "write:report.html", "write:summary.json", "written:summary.json"),
+                "write:report.html", "write:corpus.json", "snapshot:written", "decide:run", "decided:run", "latest:made",
+                "written:summary.json"),
 }  # fmt: skip
 _WORKER_POINTS = {
     "tokenize": ("task:tokenize.0", "task:tokenize.6"),

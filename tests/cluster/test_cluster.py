@@ -85,5 +85,5 @@ def test_an_address_where_nobody_answers_is_a_service_error() -> None:
 
 
 def test_a_missing_package_is_named_with_what_installs_it() -> None:
-    with pytest.raises(ServiceError, match=r"pip install 'dask-word2vec\[slurm\]'"), open_workers(Cluster(kind="slurm")):
+    with pytest.raises(ServiceError, match=r"pip install 'dask-word2vec\[k8s\]'"), open_workers(Cluster(kind="kubernetes")):
         pass

@@ -50,7 +50,7 @@ def flip(path: Path, rng: random.Random) -> Callable[[], None]:
 
 
 def copied(bench: Bench, name: str) -> Path:
-    shutil.copytree(bench.undisturbed, bench.directory / name)
+    shutil.copytree(bench.undisturbed, bench.directory / name, symlinks=True)
     return bench.directory / name
 
 

@@ -11,11 +11,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from w2v_core.text.words import IGNORED, NEWLINE, SEPARATOR, SHOWN_BYTES, WORD, WordTable, _absorb, _key, _mix
+from w2v_core.text.character_classes import (
+    ASCII_INNER,
+    IGNORED,
+    INNER,
+    JOINER,
+    MARK,
+    NEWLINE,
+    REGIONAL,
+    SEPARATOR,
+    SOLO,
+    SYMBOL,
+    WORD,
+)
+from w2v_core.text.words import SHOWN_BYTES, WordTable, _absorb, _key, _mix
 
 Bytes = NDArray[np.uint8]
 
-SEPARATORS, IGNORED_CHARACTERS = " ,\0\u3000\u2028", "'\u00ad\U000e0001"
+SEPARATORS, IGNORED_CHARACTERS = " ,\0\u3000\u2028", "\u00ad\U000e0001"
+CLASSES_OF = {
+    SEPARATOR: SEPARATORS, IGNORED: IGNORED_CHARACTERS, MARK: "\u0301\U0001f3fb", JOINER: "\u200c\u200d", INNER: "'’",
+    SOLO: "中国", SYMBOL: "😀❤", REGIONAL: "🇩🇪",
+}  # fmt: skip
 FOLDED = {letter: letter.lower() for letter in "ABCXYZ"}
 MASK64 = (1 << 64) - 1
 FIRST_SLOTS = len(WordTable(8)._slots) // 2
@@ -27,9 +44,12 @@ def _tables() -> tuple[Bytes, Bytes]:
     byte_table[[ord(letter) for letter in FOLDED]] = [ord(letter) for letter in FOLDED.values()]
     byte_table[ord("\n")] = NEWLINE
     classes = np.full(0x110000, WORD, np.uint8)
-    for characters, kind in ((SEPARATORS, SEPARATOR), (IGNORED_CHARACTERS, IGNORED)):
+    for kind, characters in CLASSES_OF.items():
         for character in characters:
-            (byte_table if ord(character) < 128 else classes)[ord(character)] = kind
+            if ord(character) < 128:
+                byte_table[ord(character)] = ASCII_INNER if kind == INNER else kind
+            else:
+                classes[ord(character)] = kind
     # 1 and 2 as bytes of a word would be read as classes, so they separate (the tokenizers do the same).
     byte_table[[1, 2]] = SEPARATOR
     return byte_table, classes
@@ -39,8 +59,9 @@ BYTE_TABLE, CLASSES = _tables()
 
 
 def _encode(table: WordTable, text: str) -> tuple[list[int], list[int]]:
-    ids, ends = table.encode(np.frombuffer(text.encode(), np.uint8), BYTE_TABLE, CLASSES)
-    assert (ids.dtype, ends.dtype) == (np.int32, np.int64)
+    ids, ends, lines = table.encode(np.frombuffer(text.encode(), np.uint8), BYTE_TABLE, CLASSES)
+    assert (ids.dtype, ends.dtype, lines.dtype) == (np.int32, np.int64, np.int64)
+    assert len(ends) == len(lines)
     return ids.tolist(), ends.tolist()
 
 
@@ -58,17 +79,61 @@ def _known(table: WordTable) -> dict[bytes, int]:
     return {bytes(data[start:end]): int(count) for (start, end), count in zip(edges, counts.tolist(), strict=True)}
 
 
+def _kind(character: str) -> int:
+    if character in "\x01\x02":
+        return SEPARATOR
+    return next((kind for kind, characters in CLASSES_OF.items() if character in characters), WORD)
+
+
 def _sentences(text: str) -> list[list[bytes]]:
-    """The words of each line by the rules above, empty lines included."""
-    lines = []
-    for line in text.translate(dict.fromkeys(map(ord, SEPARATORS + "\x01\x02"), " ")).split("\n"):
-        kept = "".join(FOLDED.get(character, character) for character in line if character not in IGNORED_CHARACTERS)
-        lines.append([word.encode() for word in kept.split(" ") if word])
-    return lines
+    """The words of each line by the rules above, empty lines included: a plain reading, character by character."""
+    return [[word.encode() for word in _words(line)] for line in text.split("\n")]
+
+
+def _words(line: str) -> list[str]:
+    found: list[str] = []
+    rest = "".join(character for character in line if _kind(character) != IGNORED)
+    while rest:
+        word, rest = _first_word(rest)
+        if word := "".join(FOLDED.get(character, character) for character in word):
+            found.append(word)
+    return [word for word in found if any(character != "_" and _kind(character) not in (MARK, JOINER) for character in word)]
+
+
+def _first_word(rest: str) -> tuple[str, str]:
+    """(word, what is behind it); the word may be empty."""
+    first = _kind(rest[0])
+    if first in (SOLO, SYMBOL, REGIONAL):
+        at = 1
+        flag = first == REGIONAL
+        while at < len(rest):
+            kind = _kind(rest[at])
+            if kind == MARK:
+                at += 1
+            elif first == SYMBOL and kind == JOINER and at + 1 < len(rest) and _kind(rest[at + 1]) == SYMBOL:
+                at += 2
+            elif flag and kind == REGIONAL:
+                flag, at = False, at + 1
+            else:
+                break
+        return rest[:at], rest[at:]
+    if first != WORD:
+        return "", rest[1:]
+    at = 1
+    while at < len(rest):
+        kind = _kind(rest[at])
+        if kind in (SEPARATOR, SOLO, SYMBOL, REGIONAL) or (kind == INNER and _kind(rest[at - 1]) in (JOINER, INNER)):
+            break
+        at += 1
+    word = rest[:at]
+    while word and _kind(word[-1]) in (JOINER, INNER):
+        word = word[:-1]
+    return word, rest[at:]
 
 
 CHARACTERS = st.sampled_from(
-    "abcABCXYZ '\n,\0\x01\x02\x7f\x80éß\u07ff\u0800中한\uffff\U00010000😀\U0010ffff\u3000\u2028\u00ad\U000e0001"
+    "abcABCXYZ_ '’\n,\0\x01\x02\x7f\x80éß\u07ff\u0800中国한\uffff\U00010000😀❤🇩🇪\U0010ffff\u3000\u2028"
+    "\u00ad\U000e0001\u0301\U0001f3fb\u200c\u200d"
 )
 
 
@@ -107,15 +172,44 @@ def test_the_last_line_needs_no_newline() -> None:
 
 def test_an_ignored_character_joins_what_stands_around_it() -> None:
     table = WordTable(16)
-    assert _encode(table, "dis\u00adcuss don't discuss 'a' ''\n") == ([0, 1, 0, 2], [4])
-    assert list(_known(table)) == [b"discuss", b"dont", b"a"]
+    assert _encode(table, "dis\u00adcuss discuss \u00ad \u00ada\n") == ([0, 0, 1], [3])
+    assert list(_known(table)) == [b"discuss", b"a"]
+
+
+def test_an_inner_character_stays_between_two_characters_of_a_word() -> None:
+    table = WordTable(16)
+    _encode(table, "don't don’t 'a' '' a'' a''b\n")
+    assert list(_known(table)) == [b"don't", "don’t".encode(), b"a", b"b"]
+
+
+def test_a_joiner_at_the_edge_of_a_word_makes_no_second_spelling() -> None:
+    table = WordTable(64)
+    assert _encode(table, "ab\u200ccd \u200cab\u200c ab ab\u200d\u200c \u200c \u200d longerthan8\u200c longerthan8")[0] == [
+        0,
+        1,
+        1,
+        1,
+        2,
+        2,
+    ]
+
+
+def test_marks_and_underscores_alone_are_no_words() -> None:
+    assert _encode(WordTable(64), "\u0301 \u0301\u0301 _ __ ___\u0301 " + "_" * 300) == ([], [])
+
+
+def test_a_symbol_is_a_word_with_what_is_joined_to_it() -> None:
+    table = WordTable(64)
+    _encode(table, "a😀b ❤\u200d😀\U0001f3fb😀 🇩🇪🇩 中\u0301国\n")
+    assert [word.decode() for word in _known(table)] == ["a", "😀", "b", "❤\u200d😀\U0001f3fb", "🇩🇪", "🇩", "中\u0301", "国"]
 
 
 def test_a_limit_is_in_bytes_and_a_word_of_just_that_length_is_kept() -> None:
     table = WordTable(6)
-    assert _encode(table, "中中 中中中 한a éééé\nééé") == ([0, 1, 2], [2, 3])
-    assert list(_known(table)) == ["中中".encode(), "한a".encode(), "ééé".encode()]
-    assert table.dropped_samples == ["中中中".encode(), "éééé".encode()]
+    assert _encode(table, "한한 한한한 한a éééé\nééé") == ([0, 1, 2], [2, 3])
+    assert list(_known(table)) == ["한한".encode(), "한a".encode(), "ééé".encode()]
+    assert table.dropped_samples == ["한한한".encode(), "éééé".encode()]
+    assert table.dropped_bytes == 9 + 8
 
 
 def test_of_a_dropped_token_only_the_first_bytes_are_shown() -> None:
@@ -125,7 +219,7 @@ def test_of_a_dropped_token_only_the_first_bytes_are_shown() -> None:
 
 
 def test_text_of_ascii_alone_needs_no_classes() -> None:
-    ids, _ = WordTable(8).encode(np.frombuffer(b"B a b", np.uint8), BYTE_TABLE, np.empty(0, np.uint8))
+    ids, _, _ = WordTable(8).encode(np.frombuffer(b"B a b", np.uint8), BYTE_TABLE, np.empty(0, np.uint8))
     assert ids.tolist() == [0, 1, 0]
 
 
@@ -139,7 +233,7 @@ def test_a_million_equal_words_are_one_word_that_occurred_a_million_times() -> N
 def test_what_was_returned_stays_when_more_text_follows() -> None:
     table = WordTable(8)
     text = np.frombuffer(b"a b\nc\n", np.uint8)
-    ids, ends = table.encode(text, BYTE_TABLE, CLASSES)
+    ids, ends, _ = table.encode(text, BYTE_TABLE, CLASSES)
     _encode(table, "d\ne f g\n")
     assert (ids.tolist(), ends.tolist()) == ([0, 1, 2], [2, 3])
 

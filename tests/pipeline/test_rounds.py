@@ -9,21 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.config import Train
-from pipeline.training.plan import (
-    DOUBLING_TOKENS,
-    HOT_ROWS,
-    MERGES_AN_EPOCH,
-    MIDDLE_AGE_TOKENS,
-    MOST_TOKENS_PER_RANK,
-    RATE_LEVELS,
-    SHORTEST_STEP,
-    alpha_at,
-    assign_lanes,
-    choose_schedule,
-    default_hot_rows,
-    doubling_tokens,
-    plan_epoch,
-)
+from pipeline.training.plan import alpha_at, assign_lanes, choose_schedule, default_hot_rows, plan_epoch
+from pipeline.training.policy import ALPHA_POLICY, MERGE_POLICY, by_lanes
+
+HOT_ROWS, MIDDLE_AGE_TOKENS, RATE_LEVELS = MERGE_POLICY.hot_rows, ALPHA_POLICY.middle_age_tokens, ALPHA_POLICY.rate_levels
+DOUBLING_TOKENS = int(by_lanes(MERGE_POLICY.first_doubling_tokens, 32))
 
 trains = st.builds(
     Train,
@@ -131,7 +121,7 @@ def test_by_default_a_row_waits_in_proportion_to_its_rank(lanes: int, vocab_size
     for rank in (0, 1000, 5000, vocab_size - 1):
         if rank < vocab_size:
             waited = longest_wait([plan.merged_rows(step) > rank for step in range(min(steps, 4096))])
-            allowed = 2.2 * MOST_TOKENS_PER_RANK * max(rank + 1, default_hot_rows(lanes))
+            allowed = 2.2 * by_lanes(MERGE_POLICY.most_tokens_per_rank, 2) * max(rank + 1, default_hot_rows(lanes))
             assert waited * kept_tokens / steps <= allowed or waited == steps
 
 
@@ -152,7 +142,7 @@ def test_two_lanes_may_train_longer_between_merges(lanes: int, tokens: int) -> N
 
 def test_the_interval_doubles_with_the_tokens_trained_and_then_stays() -> None:
     train = Train(lanes=2, epochs=2)
-    tokens = 16 * doubling_tokens(2)
+    tokens = 16 * int(by_lanes(MERGE_POLICY.first_doubling_tokens, 2))
     schedule = choose_schedule(train, 70_000, tokens)
     first, second = (plan_epoch(train, schedule, 70_000, epoch, tokens) for epoch in (0, 1))
     doubling = schedule.steps // 16
@@ -215,19 +205,19 @@ def test_an_interval_that_is_asked_for_does_not_grow() -> None:
 
 def test_a_tiny_corpus_is_merged_several_times_an_epoch() -> None:
     schedule = choose_schedule(Train(lanes=8), 300, 4000)
-    assert schedule.steps == MERGES_AN_EPOCH
+    assert schedule.steps == MERGE_POLICY.merges_per_epoch
 
 
 def test_very_many_lanes_get_more_hot_rows_instead_of_shorter_steps() -> None:
     schedule = choose_schedule(Train(lanes=1024), 1_000_000, 10**9)
     assert schedule.hot_rows > HOT_ROWS
-    assert 10**9 / 1024 / schedule.steps >= 0.99 * SHORTEST_STEP
+    assert 10**9 / 1024 / schedule.steps >= 0.99 * MERGE_POLICY.shortest_step
 
 
 def test_without_hot_rows_every_merge_is_of_all_rows() -> None:
     train = Train(lanes=4, hot_rows=0)
     plan = plan_epoch(train, choose_schedule(train, 5000, 1_000_000), 5000, 0, 1_000_000)
-    assert plan.schedule.steps == MERGES_AN_EPOCH
+    assert plan.schedule.steps == MERGE_POLICY.merges_per_epoch
     assert {plan.merged_rows(step) for step in range(plan.schedule.steps)} == {5000}
 
 

@@ -14,10 +14,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from pipeline.config import Tokenize
 from pipeline.errors import ConfigError, DataError
+from pipeline.text.characters import INVISIBLE, character_classes
+from pipeline.text.segmenters import icu
 from pipeline.text.tokenizers import Tokenizer, identify, korean, load_tokenizer, word_array
+from w2v_core.text.character_classes import JOINER, MARK, SEPARATOR, SOLO, WORD
 from w2v_core.text.words import WordTable, _absorb, _key
 
 
@@ -26,24 +30,29 @@ def tokenizer(name: str = "simple", **options: object) -> Tokenizer:
 
 
 def simple_by_definition(text: str) -> list[list[str]]:
-    """The rule of `simple`, character by character."""
+    """The rule of `simple` without options, character by character."""
+    classes = character_classes("simple")
     text = unicodedata.normalize("NFC", text.lower())
     lines = []
     for line in text.split("\n"):
         words, word = [], ""
         for character in line + " ":
-            if unicodedata.category(character)[0] in "LMN" or character in "_\u200c\u200d":
+            kind = WORD if character == "_" else classes[ord(character)]
+            if kind == SOLO or (kind == WORD and len(word) and classes[ord(word[0])] == SOLO):
+                words, word = [*words, word], character
+            elif kind == WORD or (kind in (MARK, JOINER) and word):
                 word += character
-            elif character != "\u00ad" and word:
-                words.append(word)
-                word = ""
-        lines.append(words)
+            elif kind == SEPARATOR:
+                words, word = [*words, word], ""
+        words = [word.rstrip("\u200c\u200d") for word in words]
+        lines.append([word for word in words if any(unicodedata.category(c)[0] in "LN" for c in word)])
     return [words for words in lines if words]
 
 
+ONLY_LETTERS: dict[str, dict[str, object]] = {"simple": {}, "regex": {"pattern": "[a-z]+"}}
 TEXT = st.text(
     alphabet=st.sampled_from(
-        "aB9_ '-.\n\r\tÉé́ﬁΣς한국어\u1112\u1161中文。“”—\u00ad\u200d\u200c\u3000\u2028\x85\x01\x02😀İ\ufffdनमस्ते"
+        "aB9_ '-.\n\r\tÉé\u0301ﬁΣς한국어\u1112\u1161中文。“”—\u00ad\u200d\u200c\u2060\ufe0f\u3000\u2028\x85\x01\x02😀İ\ufffdनमस्ते"
     )
     | st.characters(exclude_categories=["Cs"], exclude_characters="\0"),
     max_size=80,
@@ -58,10 +67,21 @@ def test_simple_is_its_definition(text: str) -> None:
 
 @given(text=TEXT)
 @settings(max_examples=150, derandomize=True, deadline=None)
-def test_whitespace_is_what_str_split_does(text: str) -> None:
+def test_whitespace_is_what_str_split_does_but_for_what_nobody_sees(text: str) -> None:
     plain = tokenizer("whitespace", lowercase=False, normalize=None)
-    expected = [words for line in text.split("\n") if (words := re.sub("[\x01\x02]", " ", line).split())]
+    expected = [words for line in text.split("\n") if (words := visible_words(re.sub("[\x01\x02]", " ", line)))]
     assert plain.split(text) == expected
+
+
+def visible_words(line: str) -> list[str]:
+    """What stands between white space, without invisible marks anywhere, and joiners and marks at edges."""
+    edge = "\u200c\u200d" + "".join({c for c in line if unicodedata.category(c)[0] == "M"})
+    found = []
+    for word in INVISIBLE.sub("", line).replace("\u200b", " ").split():
+        word = word.lstrip(edge).rstrip("\u200c\u200d")
+        if word.strip(edge + "_"):
+            found.append(word)
+    return found
 
 
 @given(text=TEXT)
@@ -72,8 +92,69 @@ def test_regex_gives_the_matches_of_its_pattern(text: str) -> None:
 
 
 def test_simple_examples_that_its_docstring_promises() -> None:
-    (words,) = tokenizer().split("Don’t STATE-of-the-art 3.14 max_iter naïve “x” dis\u00adcuss 😀 한국어를")
-    assert words == ["don", "t", "state", "of", "the", "art", "3", "14", "max_iter", "naïve", "x", "discuss", "한국어를"]
+    (words,) = tokenizer().split("Don’t STATE-of-the-art 3.14 max_iter naïve “x” dis\u00adcuss 😀 한국어를 北京ラーメン")
+    assert words == [*"don t state of the art 3 14 max_iter naïve x discuss 한국어를".split(), "北", "京", "ラーメン"]
+    (words,) = tokenizer(inner="'’-·.", emoji=True).split(
+        "don’t e-mail- 'rock'n'roll' col·lecció 3.14 👨\u200d👩\u200d👧 ❤\ufe0f👍\U0001f3fd 🇰🇷"
+    )
+    assert words == [
+        *"don’t e-mail rock'n'roll col·lecció 3.14".split(), "👨\u200d👩\u200d👧", "❤", "👍\U0001f3fd", "🇰🇷",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["simple", "whitespace", "regex"])
+def test_what_nobody_sees_makes_no_word_splits_none_and_makes_no_second_spelling(name: str) -> None:
+    split = tokenizer(name).split
+    words = "data\u2060base data\ufeffbase dis\u00adcuss a\ufe0f \u202bab\u202c \ufeffab ab\u200c \u200dab ab\u200ccd".split(" ")
+    expected = ["database", "database", "discuss", "a", "ab", "ab", "ab", "ab", "ab\u200ccd"]
+    assert split(" ".join(words)) == [expected]
+    for nothing in ("\ufe0f", "\u200d \u200c", "\u2060", "\u00ad", "\ufeff", "\u0301 \u0301\u0302", "_ __ ___", "\U000e0041"):
+        assert split(f"{nothing}\nword\n") == [["word"]], f"{nothing!r} is no word"
+
+
+def test_a_language_has_its_own_lower_case() -> None:
+    assert tokenizer(language="tr").split("ISPARTA İstanbul I\u0307") == [["ısparta", "istanbul", "i"]]
+    assert tokenizer(language="tr").split("IPSALA AB\n") == [["ıpsala", "ab"]], "text of ASCII too"
+    assert tokenizer(language="lt", normalize=None).split("\u00cc J\u0301") == [["i\u0307\u0300", "j\u0307\u0301"]]
+    assert tokenizer().split("ISPARTA") == [["isparta"]]
+
+
+@pytest.mark.parametrize("name", ["simple", "whitespace", "regex"])
+def test_marks_are_stripped_by_script_when_asked(name: str) -> None:
+    assert tokenizer(name, strip=["arabic", "tatweel"]).split("كِتاب كتــاب كتاب") == [["كتاب"] * 3]
+    assert tokenizer(name, strip=["hebrew"]).split("שָׁלוֹם שלום") == [["שלום"] * 2]
+    assert tokenizer(name, strip=["accents"]).split("Café naïve Søren") == [["cafe", "naive", "søren"]]
+
+
+@pytest.mark.parametrize("name", ["simple", "regex"])
+def test_entities_are_the_characters_they_stand_for_when_asked(name: str) -> None:
+    text = "caf&eacute; Tom&nbsp;Jerry&#10;x &#8217;hi&#8217; &bogus; &amp\n"
+    assert tokenizer(name, entities=True).split(text) == [["café", "tom", "jerry", "x", "hi", "bogus", "amp"]]
+    assert tokenizer(name).split("caf&eacute;") == [["caf", "eacute"]]
+
+
+def test_settings_that_nothing_reads_are_refused() -> None:
+    for given_settings in ({"pattern": "[a-z]+"}, {"options": {"x": 1}}, {"tokenizer": "regex", "emoji": True},
+                     {"tokenizer": "whitespace", "inner": "-"}, {"lowercase": False, "language": "tr"}):  # fmt: skip
+        with pytest.raises(ValidationError, match="is not read: tokenize"):
+            Tokenize(**given_settings)  # type: ignore[arg-type]
+    with pytest.raises(ValidationError, match="expected punctuation"):
+        Tokenize(inner="a")
+
+
+@pytest.mark.parametrize(("locale", "text", "words"), [
+    ("zh", "今天天气不错，我们去公园散步。", ["今天", "天气", "不错", "我们", "去", "公园", "散步"]),
+    ("th", "วันนี้อากาศดี", ["วัน", "นี้", "อากาศ", "ดี"]),
+])  # fmt: skip
+def test_icu_knows_the_words_of_scripts_without_spaces(locale: str, text: str, words: list[str]) -> None:
+    pytest.importorskip("icu4py", reason="the extra [icu] is not installed")
+    assert tokenizer("pipeline.text.segmenters:icu", options={"locale": locale}).split(text + "\n\n") == [words]
+
+
+def test_icu_without_its_extra_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "icu4py.breakers", None)
+    with pytest.raises(ConfigError, match=r"pip install 'dask-word2vec\[icu\]'"):
+        icu()
 
 
 def test_settings_change_the_words() -> None:
@@ -85,8 +166,8 @@ def test_settings_change_the_words() -> None:
 
 def test_ascii_and_other_text_take_the_same_ids() -> None:
     table = WordTable(64)
-    ids, _ = tokenizer().encode(b"alpha beta\n", table)
-    again, _ = tokenizer().encode("Beta «alpha» gamma é\n".encode(), table)
+    ids, _, _ = tokenizer().encode(b"alpha beta\n", table)
+    again, _, _ = tokenizer().encode("Beta «alpha» gamma é\n".encode(), table)
     assert ids.tolist() == [0, 1]
     assert again.tolist() == [1, 0, 2, 3]
     assert word_array(table).to_pylist() == ["alpha", "beta", "gamma", "é"]
@@ -112,7 +193,7 @@ def test_counts_and_order_of_first_occurrence_survive_growth_and_chunks(words: l
 def test_a_hundred_thousand_words_keep_their_identity() -> None:
     words = [f"w{index * 7919:x}{'y' * (index % 12)}" for index in range(100_000)]
     table = WordTable(64)
-    ids, _ = tokenizer().encode(" ".join(words + words[::-1]).encode(), table)
+    ids, _, _ = tokenizer().encode(" ".join(words + words[::-1]).encode(), table)
     assert ids.tolist() == [*range(100_000), *reversed(range(100_000))]
     assert word_array(table).to_pylist() == words
 
@@ -128,7 +209,7 @@ def test_two_long_words_with_the_same_hash_stay_two_words() -> None:
             break
     other = bytes(head) + bytes(tail)
     table = WordTable(64)
-    ids, _ = tokenizer("whitespace", lowercase=False).encode(b"abcdefghijklmnop " + other + b" abcdefghijklmnop", table)
+    ids, _, _ = tokenizer("whitespace", lowercase=False).encode(b"abcdefghijklmnop " + other + b" abcdefghijklmnop", table)
     keys = [_key(np.frombuffer(word, np.uint8), 0, 16) for word in (b"abcdefghijklmnop", other)]
     assert keys[0] == keys[1], "the words were made to collide"
     assert ids.tolist() == [0, 1, 0]
@@ -138,7 +219,7 @@ def test_two_long_words_with_the_same_hash_stay_two_words() -> None:
 def test_every_tokenizer_counts_each_occurrence(name: str) -> None:
     table = WordTable(64)
     for chunk in (b"a b a c\n", b"b longerthaneight b\nlongerthaneight a\n"):
-        tokenizer(name, pattern="[a-z]+").encode(chunk, table)
+        tokenizer(name, **ONLY_LETTERS[name]).encode(chunk, table)
     words = word_array(table).to_pylist()
     assert dict(zip(words, table.words()[2].tolist(), strict=True)) == {"a": 3, "b": 3, "c": 1, "longerthaneight": 2}
 
@@ -146,11 +227,11 @@ def test_every_tokenizer_counts_each_occurrence(name: str) -> None:
 @pytest.mark.parametrize("name", ["simple", "regex"])
 def test_long_tokens_are_dropped_counted_and_the_first_three_kept(name: str) -> None:
     table = WordTable(8)
-    encode = tokenizer(name, pattern="[a-z]+").encode
-    ids, ends = encode(b"six abcdefgh short\nabcdefghi abcdefghi\nabcdefghij abcdefghijk\nend\n", table)
+    encode = tokenizer(name, **ONLY_LETTERS[name]).encode
+    ids, ends, lines = encode(b"six abcdefgh short\nabcdefghi abcdefghi\nabcdefghij abcdefghijk\nend\n", table)
     assert word_array(table).to_pylist() == ["six", "abcdefgh", "short", "end"]
-    assert (ids.tolist(), ends.tolist()) == ([0, 1, 2, 3], [3, 4])
-    assert table.dropped == 4
+    assert (ids.tolist(), ends.tolist(), lines.tolist()) == ([0, 1, 2, 3], [3, 4], [0, 3])
+    assert (table.dropped, table.dropped_bytes) == (4, 9 + 9 + 10 + 11)
     assert table.dropped_samples == [b"abcdefghi", b"abcdefghi", b"abcdefghij"]
 
 
@@ -167,12 +248,16 @@ def test_identity_changes_with_everything_that_can_change_a_word() -> None:
             {"tokenizer": "whitespace"},
             {"tokenizer": "regex"},
             {"tokenizer": "regex", "pattern": "[a-z]+"},
+            {"language": "tr"},
+            {"strip": ["accents"]},
+            {"entities": True},
+            {"inner": "-"},
+            {"emoji": True},
             {"tokenizer": "pipeline.text.tokenizers:korean"},
             {"tokenizer": "pipeline.text.tokenizers:korean", "options": {"tags": ["NNG"]}},
         )
     ]
     assert len({repr(identity) for identity in identities}) == len(identities)
-    assert identify(Tokenize(pattern="unused")) == identify(Tokenize()), "a pattern that nothing reads changes nothing"
     assert "kiwipiepy" in identities[-1]["version"]
 
 

@@ -38,7 +38,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, corpus: list[str]) -> Pat
 @pytest.fixture
 def victim(finished: Path, tmp_path: Path) -> Path:
     """A copy of that folder, with a file beside it that is nobody's business."""
-    shutil.copytree(finished / "work", tmp_path / "work")
+    shutil.copytree(finished / "work", tmp_path / "work", symlinks=True)
     tree = yaml.safe_load((finished / "c.yaml").read_text())
     tree["run"]["workdir"] = str(tmp_path / "work")
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(tree))

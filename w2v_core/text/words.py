@@ -15,8 +15,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-SEPARATOR, NEWLINE, IGNORED, WORD = 0, 1, 2, 3
-"""Classes of a character. In a byte table, a value above IGNORED is the byte that the word receives."""
+from w2v_core.text.character_classes import IGNORED, INNER, JOINER, MARK, REGIONAL, SOLO, SYMBOL, WORD
+
 SHOWN_BYTES = 120
 _SAMPLES = 3
 _LONG = np.uint64(1 << 63)
@@ -30,6 +30,7 @@ class WordTable:
         self.max_token_bytes = max_token_bytes
         self.dropped = 0
         """How many tokens were longer than max_token_bytes; they have no id and no count."""
+        self.dropped_bytes = 0
         self.dropped_samples: list[bytes] = []
         """The first bytes (at most SHOWN_BYTES) of the first three tokens dropped."""
         self._words = 0
@@ -49,21 +50,21 @@ class WordTable:
 
     def encode(
         self, text_M: NDArray[np.uint8], byte_table: NDArray[np.uint8], character_classes: NDArray[np.uint8]
-    ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        """(ids, exclusive end of each sentence) of valid UTF-8 text, a sentence a line, empty lines left out.
+    ) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]:
+        """(ids, exclusive end of each sentence, its line) of valid UTF-8 text, a sentence a line, empty lines left out.
 
         `byte_table[256]` gives each ASCII byte's class or the byte it becomes; `character_classes[0x110000]` the class of
         every other character (it may be empty when the text is ASCII). The last line needs no newline.
         """
         if len(text_M) > len(self._scratch[0]):
             self._scratch = _scratch(2 * len(text_M))
-        folded, keys_N, offsets, ends_S = self._scratch
+        folded, keys_N, offsets, ends_S, lines_S = self._scratch
         samples = np.zeros((_SAMPLES, SHOWN_BYTES), np.uint8)
-        tokens, sentences, dropped = _scan(
-            text_M, byte_table, character_classes, self.max_token_bytes, folded, keys_N, offsets, ends_S, samples
+        tokens, sentences, dropped, dropped_bytes = _scan(
+            text_M, byte_table, character_classes, self.max_token_bytes, folded, keys_N, offsets, ends_S, lines_S, samples
         )  # fmt: skip
-        self._drop(dropped, [bytes(sample).rstrip(b"\0") for sample in samples[: min(dropped, _SAMPLES)]])
-        return self._look_up(folded, offsets, keys_N[:tokens]), ends_S[:sentences].copy()
+        self._drop(dropped, int(dropped_bytes), [bytes(sample).rstrip(b"\0") for sample in samples[: min(dropped, _SAMPLES)]])
+        return self._look_up(folded, offsets, keys_N[:tokens]), ends_S[:sentences].copy(), lines_S[:sentences].copy()
 
     def intern(self, data: NDArray[np.uint8], offsets: NDArray[np.int64], occurrences: NDArray[np.int64]) -> NDArray[np.int32]:
         """Ids of distinct words that are already split: word i is data[offsets[i]:offsets[i+1]], met occurrences[i] times.
@@ -74,7 +75,9 @@ class WordTable:
         long = np.flatnonzero(lengths > self.max_token_bytes)
         shown = np.repeat(long[:_SAMPLES], occurrences[long[:_SAMPLES]].clip(max=_SAMPLES))[:_SAMPLES]
         self._drop(
-            int(occurrences[long].sum()), [bytes(data[offsets[i] : offsets[i] + min(lengths[i], SHOWN_BYTES)]) for i in shown]
+            int(occurrences[long].sum()),
+            int((occurrences[long] * lengths[long]).sum()),
+            [bytes(data[offsets[i] : offsets[i] + min(lengths[i], SHOWN_BYTES)]) for i in shown],
         )
         keys = np.empty(len(lengths), np.uint64)
         _key_words(data, offsets, keys)
@@ -85,8 +88,9 @@ class WordTable:
         self._counts[ids[kept]] += occurrences[kept] - 1
         return ids
 
-    def _drop(self, count: int, samples: list[bytes]) -> None:
+    def _drop(self, count: int, size: int, samples: list[bytes]) -> None:
         self.dropped += count
+        self.dropped_bytes += size
         self.dropped_samples = [*self.dropped_samples, *samples][:_SAMPLES]
 
     def _look_up(self, data: NDArray[np.uint8], offsets: NDArray[np.int64], keys_N: NDArray[np.uint64]) -> NDArray[np.int32]:
@@ -113,12 +117,20 @@ class WordTable:
             self._counts = np.concatenate([self._counts, np.zeros_like(self._counts)])
 
 
-def _scratch(
-    text_bytes: int,
-) -> tuple[NDArray[np.uint8], NDArray[np.uint64], NDArray[np.int64], NDArray[np.int64]]:
-    """(folded, keys, offsets, sentence ends) with room for any text of that length; kept, since fresh pages cost time."""
+_Scratch = tuple[NDArray[np.uint8], NDArray[np.uint64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
+
+
+def _scratch(text_bytes: int) -> _Scratch:
+    """(folded, keys, offsets, sentence ends, their lines) with room for any text of that length; kept, since fresh pages cost
+    time. A word takes two bytes at least: a letter and what separates it, or a character that is no letter of ASCII."""
     tokens = text_bytes // 2 + 1
-    return np.empty(text_bytes, np.uint8), np.empty(tokens, np.uint64), np.empty(tokens + 1, np.int64), np.empty(tokens, np.int64)
+    return (
+        np.empty(text_bytes, np.uint8),
+        np.empty(tokens, np.uint64),
+        np.empty(tokens + 1, np.int64),
+        np.empty(tokens, np.int64),
+        np.empty(tokens, np.int64),
+    )
 
 
 @njit(nogil=True, cache=True, inline="always")
@@ -156,11 +168,66 @@ def _key_words(data, offsets, keys):  # type: ignore[no-untyped-def]
         keys[i] = _key(data, offsets[i], offsets[i + 1] - offsets[i])
 
 
+@njit(nogil=True, cache=True, inline="always")
+def _character(text, position):  # type: ignore[no-untyped-def]
+    """(code, width) of the character of several bytes that begins at `position`."""
+    byte = text[position]
+    width = np.uint64(1) + np.uint64(byte >= 0xC0) + np.uint64(byte >= 0xE0) + np.uint64(byte >= 0xF0)
+    code = np.uint32(byte) & (np.uint32(0x7F) >> np.uint32(width))
+    for following in range(position + np.uint64(1), position + width):
+        code = (code << np.uint32(6)) | np.uint32(text[following] & 0x3F)
+    return code, width
+
+
+@njit(nogil=True, cache=True)
+def _solo(text, classes, position, folded, used):  # type: ignore[no-untyped-def]
+    """(position behind it, length) of the word that begins with a character which is a word by itself."""
+    size, length = np.uint64(len(text)), np.uint64(0)
+    code, width = _character(text, position)
+    kind = classes[code]
+    alone = True
+    while True:
+        for at in range(position, position + width):
+            folded[used + length] = text[at]
+            length += np.uint64(1)
+        position += width
+        joined = np.uint64(0)
+        while True:
+            behind = position + joined
+            if behind >= size or text[behind] < 128:
+                return position, length
+            code, width = _character(text, behind)
+            following = classes[code]
+            if following == IGNORED and joined == 0:
+                position += width
+            elif following == JOINER and kind == SYMBOL and joined == 0:
+                joined = width
+            else:
+                break
+        if joined > 0:
+            if following != SYMBOL:
+                return position, length
+            width += joined
+        elif following == REGIONAL and kind == REGIONAL and alone:
+            alone = False
+        elif following != MARK:
+            return position, length
+
+
+@njit(nogil=True, cache=True)
+def _only_underscores(folded, used, length):  # type: ignore[no-untyped-def]
+    """Whether the word's ASCII is all underscores."""
+    for at in range(used, used + length):  # noqa: SIM110 - compiled
+        if folded[at] < 128 and folded[at] != 95:
+            return False
+    return True
+
+
 @njit(nogil=True, cache=True)
 def _scan(  # type: ignore[no-untyped-def]  # noqa: C901 - one loop over bytes, one over words
-    text, byte_table, classes, max_bytes, folded, keys, offsets, sentence_ends, samples
+    text, byte_table, classes, max_bytes, folded, keys, offsets, sentence_ends, sentence_lines, samples
 ):
-    """(tokens, sentences, dropped): word i's bytes are folded[offsets[i]:offsets[i+1]], its key is keys[i].
+    """(tokens, sentences, dropped, their bytes): word i's bytes are folded[offsets[i]:offsets[i+1]], its key is keys[i].
 
     `samples` receives the first bytes of the first dropped tokens.
     """
@@ -168,11 +235,14 @@ def _scan(  # type: ignore[no-untyped-def]  # noqa: C901 - one loop over bytes, 
     one, seven, eight = np.uint64(1), np.uint64(7), np.uint64(8)
     limit = np.uint64(max_bytes)
     position, used = np.uint64(0), np.uint64(0)
-    tokens, sentences, dropped, opened = 0, 0, 0, 0
+    tokens, sentences, dropped, opened, line = 0, 0, 0, 0, 0
+    dropped_bytes = np.uint64(0)
     offsets[0] = 0
     while position < size:
         packed, length = np.uint64(0), np.uint64(0)
-        newline = False
+        # Where the last run of joiners begins and ends; the word ends before it if nothing follows.
+        joined_from, joined_to = np.uint64(0), np.uint64(0)
+        newline, letters = False, False
         while position < size:
             byte = text[position]
             if byte < 128:
@@ -182,16 +252,35 @@ def _scan(  # type: ignore[no-untyped-def]  # noqa: C901 - one loop over bytes, 
                     packed |= np.uint64(value) << ((length & seven) << np.uint64(3))
                     folded[used + length] = value
                     length += one
-                elif value < 2:
+                    continue
+                if value < 2:
                     newline = value == 1
                     break
+                if length > 0:
+                    if joined_to == length:
+                        break
+                    joined_from = length
+                    folded[used + length] = byte
+                    packed |= np.uint64(byte) << ((length & seven) << np.uint64(3))
+                    length += one
+                    joined_to = length
                 continue
-            width = one + np.uint64(byte >= 0xC0) + np.uint64(byte >= 0xE0) + np.uint64(byte >= 0xF0)
-            code = np.uint32(byte) & (np.uint32(0x7F) >> np.uint32(width))
-            for following in range(position + one, position + width):
-                code = (code << np.uint32(6)) | np.uint32(text[following] & 0x3F)
+            code, width = _character(text, position)
             kind = classes[code]
-            if kind == 3:
+            if kind >= SOLO:
+                if length == 0:
+                    position, length = _solo(text, classes, position, folded, used)
+                    packed, letters = _key(folded, used, min(length, eight)), True
+                break
+            if kind == WORD or (kind >= MARK and length > 0):
+                if kind >= JOINER:
+                    if joined_to != length:
+                        joined_from = length
+                    elif kind == INNER:
+                        position += width
+                        break
+                    joined_to = length + width
+                letters |= kind == WORD
                 for at in range(position, position + width):
                     packed |= np.uint64(text[at]) << ((length & seven) << np.uint64(3))
                     folded[used + length] = text[at]
@@ -199,24 +288,34 @@ def _scan(  # type: ignore[no-untyped-def]  # noqa: C901 - one loop over bytes, 
             position += width
             if kind < 2:
                 break
+        if length > 0 and joined_to == length:
+            length = joined_from
+            packed = _key(folded, used, min(length, eight))
+        if length > 0 and folded[used] == 95 and not letters and _only_underscores(folded, used, length):
+            length = np.uint64(0)
         if length > limit:
             if dropped < len(samples):
                 for at in range(min(length, np.uint64(samples.shape[1]))):
                     samples[dropped, at] = folded[used + at]
             dropped += 1
+            dropped_bytes += length
         elif length > 0:
             keys[tokens] = packed if length <= eight else _key(folded, used, length)
             used += length
             tokens += 1
             offsets[tokens] = used
-        if newline and tokens > opened:
-            sentence_ends[sentences] = tokens
-            sentences += 1
-            opened = tokens
+        if newline:
+            if tokens > opened:
+                sentence_ends[sentences] = tokens
+                sentence_lines[sentences] = line
+                sentences += 1
+                opened = tokens
+            line += 1
     if tokens > opened:
         sentence_ends[sentences] = tokens
+        sentence_lines[sentences] = line
         sentences += 1
-    return tokens, sentences, dropped
+    return tokens, sentences, dropped, dropped_bytes
 
 
 @njit(nogil=True, cache=True)

@@ -1,0 +1,153 @@
+"""The last good result: which snapshot answers now, kept while later runs fail, go on or stop early.
+
+    <workdir>/history/000007.json   what was decided, one file a decision, in order; the last one says who is champion
+    <workdir>/latest → snapshots/…  the champion, for people and programs: latest/vectors/vectors.npy, latest/summary.json
+
+A decision counts from the moment its file is there. `latest` follows: it is replaced by one rename, and whoever holds the
+workdir's lock mends it first if a kill came between the two. A reader resolves the link once and sees one whole result.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline import store
+from pipeline.errors import InputError
+from pipeline.failpoints import reach
+from pipeline.history.snapshot import SNAPSHOTS, SUMMARY, Snapshot, open_snapshot, remove_unfinished
+
+if TYPE_CHECKING:
+    from pipeline.config import RunConfig
+
+HISTORY, LATEST = "history", "latest"
+SHOWN_DIFFERENCES = 4
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The result that answers: where it lies, and the summary of the run that made it."""
+
+    directory: Path
+    vectors: Path
+    summary: Mapping[str, Any]
+    made: float
+
+    @property
+    def run_id(self) -> str:
+        return str(self.summary["run_id"])
+
+
+def entries(workdir: Path) -> list[dict[str, Any]]:
+    """Every decision that was taken here, the oldest first; one that cannot be read is left out."""
+    found = []
+    for path in sorted((workdir / HISTORY).glob("[0-9]*.json")):
+        try:
+            body = json.loads(path.read_bytes())
+        except (OSError, ValueError):
+            continue
+        if isinstance(body, dict) and "champion" in body:
+            found.append(body)
+    return found
+
+
+def decide(workdir: Path, kind: str, champion: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The entry of a decision, now in force: from here on `champion` answers. For the holder of the workdir's lock."""
+    number = max((int(path.stem) for path in (workdir / HISTORY).glob("[0-9]*.json")), default=0) + 1
+    entry = {"number": number, "time": time.time(), "kind": kind, "champion": champion} | dict(facts)
+    reach("decide", kind)
+    store.write_json(workdir / HISTORY / f"{number:06d}.json", entry)
+    reach("decided", kind)
+    point_at(workdir, champion)
+    return entry
+
+
+def champion_of(workdir: Path) -> Snapshot | None:
+    """The snapshot that the last decision names, or None before the first; one that is not whole is passed over for the
+    champion before it."""
+    for entry in reversed(entries(workdir)):
+        if found := open_snapshot(workdir / SNAPSHOTS / entry["champion"]):
+            return found
+    return None
+
+
+def mend(workdir: Path) -> None:
+    """Makes `latest` what the last decision says. For the holder of the workdir's lock, before it starts."""
+    remove_unfinished(workdir)
+    if champion := champion_of(workdir):
+        point_at(workdir, champion.id)
+
+
+def point_at(workdir: Path, snapshot: str) -> None:
+    """`latest` is this snapshot, from one moment to the next."""
+    link, target = workdir / LATEST, f"{SNAPSHOTS}/{snapshot}"
+    try:
+        if link.is_symlink() and os.readlink(link) == target:
+            return
+        temporary = workdir / f".{LATEST}.{uuid.uuid4().hex[:12]}.tmp"
+        os.symlink(target, temporary)
+        reach("latest", "made")
+        os.replace(temporary, link)
+        store.sync_directory(workdir)
+    except OSError as error:
+        raise store.explain_os_error(error, link) from error
+
+
+# ── for those who ask ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def find_answer(workdir: Path) -> Answer | None:
+    """The last good result of a workdir, or None: the champion; where no run was ever complete, the vectors of a run that was
+    asked to stop at train or evaluate."""
+    directory = Path(os.path.realpath(workdir / LATEST))
+    if snapshot := open_snapshot(directory):
+        return Answer(directory, snapshot.vectors, snapshot.summary(), snapshot.made)
+    try:
+        path = workdir / SUMMARY
+        summary = json.loads(path.read_bytes())
+        return Answer(workdir, Path(summary["vectors"]["path"]), summary, path.stat().st_mtime)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def require_answer(workdir: Path, config_path: Path) -> Answer:
+    """As find_answer; raises InputError, with the command that makes one, when there is none."""
+    if found := find_answer(workdir):
+        return found
+    raise InputError(f"{workdir}: no finished run here; run: w2v run {config_path}")
+
+
+def introduce(answer: Answer, config: RunConfig) -> str:
+    """Who answers, in a line: the run, when it was made, and which settings differ from the configuration's."""
+    made = time.strftime("%Y-%m-%d %H:%M", time.localtime(answer.made))
+    found = list(differences(answer.summary.get("config", {}), config.model_dump(mode="json", by_alias=True)))
+    more = f" and {len(found) - SHOWN_DIFFERENCES} more" if len(found) > SHOWN_DIFFERENCES else ""
+    shown = f"; differs from the configuration: {', '.join(found[:SHOWN_DIFFERENCES])}{more}" if found else ""
+    return f"from {answer.run_id} of {made}{shown}"
+
+
+_DECIDE_NOTHING = ("run.name", "run.workdir", "tracking", "cluster", "refresh", "train.deterministic")
+
+
+def differences(then: Mapping[str, Any], now: Mapping[str, Any], section: str = "") -> Iterator[str]:
+    """`key then → now` for every setting that decides a result and differs."""
+    for key in [*now, *(key for key in then if key not in now)]:
+        name = f"{section}{key}"
+        before, after = then.get(key), now.get(key)
+        if name in _DECIDE_NOTHING or before == after:
+            continue
+        if isinstance(before, dict) and isinstance(after, dict) and not section:
+            yield from differences(before, after, f"{name}.")
+        elif not (section == "" and (key not in then or key not in now)):
+            yield f"{name} {_short(before)} → {_short(after)}"
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 40 else text[:37] + "…"

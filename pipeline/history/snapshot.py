@@ -1,0 +1,151 @@
+"""A snapshot: one complete result under a name that its content decides, with links to every artefact of it.
+
+    <workdir>/snapshots/<id>/snapshot.json    what it is: stages by fingerprint, the corpus's files, the configuration
+                            /summary.json     as the run wrote it
+                            /report.html      the page and its data, as far as the run wrote them
+                            /vectors, /exports, /vocab, /scores …   links to the artefacts
+
+A snapshot appears under its name whole or not at all and never changes afterwards. The id hashes the stages' fingerprints, so
+the same corpus, settings and parent give the same snapshot whoever makes it, and however often it was broken off.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline import store
+from pipeline.config import canonical_json
+from pipeline.errors import DamagedError, InputError
+from pipeline.failpoints import reach
+
+SNAPSHOTS = "snapshots"
+BODY, SUMMARY, CORPUS = "snapshot.json", "summary.json", "corpus.json"
+REPORT_FILES = ("report.html", "report.json")
+UNFINISHED = ".unfinished-"
+_LINK_NAMES = {"report": "scores"}
+"""What the link to an artefact is called where its kind would read wrong beside the report."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A complete result: its folder, and what `snapshot.json` says."""
+
+    directory: Path
+    body: Mapping[str, Any]
+
+    @property
+    def id(self) -> str:
+        return str(self.body["id"])
+
+    @property
+    def made(self) -> float:
+        """When, in seconds since 1970."""
+        return float(self.body["made"])
+
+    @property
+    def vectors(self) -> Path:
+        """The folder of its vectors, wherever the workdir lies now."""
+        return Path(os.path.realpath(self.directory / "vectors"))
+
+    def summary(self) -> dict[str, Any]:
+        found: dict[str, Any] = _read(self.directory / SUMMARY)
+        return found
+
+    def corpus(self) -> list[list[Any]]:
+        """[path, bytes, SHA-256] of every file it was made from, in order; none for a run that kept no list."""
+        found: list[list[Any]] = _read(self.directory / CORPUS)["files"]
+        return found
+
+    def artefacts(self) -> Iterator[Path]:
+        """The folders of its artefacts."""
+        for kind, fingerprint in self.body["artefacts"].values():
+            yield store.artefact_directory(self.directory.parent.parent, kind, fingerprint)
+
+
+def snapshot_id(artefacts: Mapping[str, tuple[str, str]]) -> str:
+    """16 hex digits that are equal exactly when every stage's fingerprint is."""
+    return hashlib.sha256(canonical_json({name: fingerprint for name, (_, fingerprint) in artefacts.items()})).hexdigest()[:16]
+
+
+def make_snapshot(
+    workdir: Path, summary: Mapping[str, Any], artefacts: Mapping[str, tuple[str, str]], corpus: Sequence[Sequence[Any]],
+    *, parent: str | None = None, report: Path | None = None,
+) -> Snapshot:  # fmt: skip
+    """The snapshot of a complete run; the one that is there already if the same was made before.
+
+    `artefacts`: (kind, fingerprint) by stage. `corpus`: path, bytes and SHA-256 of its files. `report`: the page that was
+    written for it; its data lie beside it.
+    """
+    name = snapshot_id(artefacts)
+    directory = workdir / SNAPSHOTS / name
+    if found := open_snapshot(directory):
+        return found
+    body = {
+        "id": name, "parent": parent, "made": time.time(), "run_id": summary["run_id"], "config_digest": summary["config_digest"],
+        "artefacts": {stage: list(found) for stage, found in artefacts.items()},
+        "vectors_sha256": summary["vectors"]["sha256"],
+    }  # fmt: skip
+    temporary = directory.with_name(f"{UNFINISHED}{name}-{uuid.uuid4().hex[:12]}")
+    try:
+        temporary.mkdir(parents=True)
+        for kind, fingerprint in artefacts.values():
+            target = store.artefact_directory(Path("../.."), kind, fingerprint)
+            os.symlink(target, temporary / _LINK_NAMES.get(kind, kind))
+        for page in _pages(report):
+            shutil.copyfile(page, temporary / page.name)
+        store.write_json(temporary / CORPUS, {"files": [list(file) for file in corpus]})
+        store.write_json(temporary / SUMMARY, summary)
+        store.write_json(temporary / BODY, body)
+        reach("snapshot", "written")
+        shutil.rmtree(directory, ignore_errors=True)  # what is there was not whole
+        os.replace(temporary, directory)
+        store.sync_directory(directory.parent)
+    except OSError as error:
+        raise store.explain_os_error(error, directory) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return Snapshot(directory, body)
+
+
+def _pages(report: Path | None) -> Iterator[Path]:
+    for page in (report, report.with_name("report.json")) if report else ():
+        if page.is_file():
+            yield page
+
+
+def open_snapshot(directory: Path) -> Snapshot | None:
+    """The snapshot in a folder, or None where there is none that is whole."""
+    with contextlib.suppress(DamagedError, InputError):
+        return Snapshot(directory, _read(directory / BODY))
+    return None
+
+
+def snapshots(workdir: Path) -> list[Snapshot]:
+    """All that are there, the oldest first."""
+    found = (open_snapshot(path.parent) for path in (workdir / SNAPSHOTS).glob(f"*/{BODY}"))
+    return sorted((snapshot for snapshot in found if snapshot), key=lambda snapshot: (snapshot.made, snapshot.id))
+
+
+def remove_unfinished(workdir: Path) -> None:
+    """Removes what a killed process had begun. For the holder of the workdir's lock, before it starts."""
+    for path in (workdir / SNAPSHOTS).glob(f"{UNFINISHED}*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise InputError(f"{path}: missing; choose another snapshot, or run again") from None
+    except (OSError, ValueError) as error:
+        raise DamagedError(f"{path}: cannot be read ({error}); choose another snapshot, or run again", str(path.parent)) from None

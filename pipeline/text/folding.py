@@ -1,0 +1,90 @@
+"""Text before words: entities decoded, case folded, characters normalised, marks left out. A line stays a line.
+
+The order is fixed: entities, NFKC (it can bring capital letters), lower case by the language's rules, marks, normal form.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.config import Tokenize
+from pipeline.text.characters import STRIPPED, pattern_of
+
+ENTITY = re.compile(r"&(?:[a-zA-Z][a-zA-Z0-9]{1,31}|#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6});")
+_LITHUANIAN = {"\u00cc": "i\u0307\u0300", "\u00cd": "i\u0307\u0301", "\u0128": "i\u0307\u0303"}
+_LITHUANIAN_DOT = re.compile("([IJ\u012e])(?=[\u0300\u0301\u0303])")
+"""SpecialCasing.txt, section lt: an i keeps its dot under an accent."""
+
+
+@dataclass(frozen=True)
+class Fold:
+    """str → str, by the settings of a tokenizer."""
+
+    steps: tuple[Callable[[str], str], ...]
+    changes_ascii: Callable[[bytes], bool]
+    """Whether there is more to do to a text of ASCII than to lower its letters."""
+
+    def __call__(self, text: str) -> str:
+        for step in self.steps:
+            text = step(text)
+        return text
+
+
+def folding(config: Tokenize) -> Fold:
+    """What these settings do to text."""
+    form = config.normalize
+    steps: list[Callable[[str], str]] = []
+    if config.entities:
+        steps.append(decode_entities)
+    if form == "NFKC":
+        steps.append(lambda text: _normalized("NFKC", text))
+    if config.lowercase:
+        steps.append({"tr": _lower_turkish, "az": _lower_turkish, "lt": _lower_lithuanian}.get(config.language or "", str.lower))
+    if "accents" in config.strip:
+        steps.append(_without_accents)
+    if ranges := [pair for name in config.strip for pair in STRIPPED.get(name, ())]:
+        marks = re.compile(f"[{pattern_of(ranges)}]+")
+        steps.append(lambda text: marks.sub("", text))
+    if form:
+        steps.append(lambda text: _normalized(form, text))
+    languages = config.lowercase and config.language in ("tr", "az")
+
+    def changes_ascii(text: bytes) -> bool:
+        return bool((config.entities and b"&" in text) or (languages and b"I" in text))
+
+    return Fold(tuple(steps), changes_ascii)
+
+
+def decode_entities(text: str) -> str:
+    """The text with HTML's entities as the characters they stand for; a line break among them becomes a space."""
+    return ENTITY.sub(_character, text) if "&" in text else text
+
+
+def _character(entity: re.Match[str]) -> str:
+    return html.unescape(entity[0]).replace("\n", " ").replace("\0", " ")
+
+
+def _normalized(form: Any, text: str) -> str:
+    # The check is a fast scan.
+    return text if unicodedata.is_normalized(form, text) else unicodedata.normalize(form, text)
+
+
+def _lower_turkish(text: str) -> str:
+    return text.replace("I\u0307", "i").replace("\u0130", "i").replace("I", "\u0131").lower()
+
+
+def _lower_lithuanian(text: str) -> str:
+    for capital, small in _LITHUANIAN.items():
+        text = text.replace(capital, small)
+    return _LITHUANIAN_DOT.sub(lambda letter: letter[0].lower() + "\u0307", text).lower()
+
+
+def _without_accents(text: str) -> str:
+    """é → e, as gensim's `deaccent`: the marks that a letter decomposes into are left out; what has none stays (ø, ß)."""
+    apart = unicodedata.normalize("NFD", text)
+    return unicodedata.normalize("NFC", "".join(c for c in apart if unicodedata.category(c) != "Mn"))

@@ -1,0 +1,50 @@
+"""Programs that a test needs and pip does not bring: found, installed from Debian's packages once, or the test is skipped.
+
+Installing takes root and `W2V_INSTALL=1`, which `.ci/run` sets: a developer's machine is left as it is.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+INSTALL_S = 240
+
+
+def program(name: str, package: str) -> str:
+    """The path of a program; skips the test, saying why, where it is missing and may not or cannot be installed."""
+    path = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
+    found = shutil.which(name, path=path)
+    if found is None:
+        refusal = _install(package)
+        found = shutil.which(name, path=path)
+        if found is None:
+            pytest.skip(f"{name} is not here: {refusal or f'the package {package} does not bring it'}")
+    return found
+
+
+@cache
+def _install(package: str) -> str | None:
+    """Why the package was not installed; None if it was."""
+    if os.environ.get("W2V_INSTALL") != "1" or os.geteuid() != 0 or not shutil.which("apt-get"):
+        return f"apt-get install {package} brings it; W2V_INSTALL=1 lets the tests do so as root"
+    with (Path(tempfile.gettempdir()) / "w2v-install.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # one test process at a time
+        environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+        for command in (["update", "-q"], ["install", "-y", "-q", "--no-install-recommends", package]):
+            try:
+                done = subprocess.run(
+                    ["apt-get", *command], capture_output=True, text=True, env=environment, timeout=INSTALL_S, check=False
+                )
+            except subprocess.TimeoutExpired:
+                return f"apt-get {command[0]} did not end within {INSTALL_S} s"
+            if done.returncode:
+                return f"apt-get {' '.join(command)}: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}"
+    return None
