@@ -1,13 +1,13 @@
-"""MLflow's own pages over the local store, for this machine only."""
+"""MLflow's own pages over the local store, for this machine and for who has the password."""
 
 from __future__ import annotations
 
 import os
+import secrets
+import select
 import signal
-import socket
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -15,6 +15,7 @@ from types import FrameType
 import click
 
 from pipeline.errors import ServiceError
+from pipeline.tracking.door import ENTRANCE, PASSWORD_VARIABLE, USER
 from pipeline.tracking.shipper import client_environment
 from pipeline.tracking.spool import without_credentials
 
@@ -22,10 +23,12 @@ START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 10.0
 
 
-def serve_ui(uri: str, port: int = 0) -> int:
-    """Runs MLflow's web interface over an SQLite store on 127.0.0.1 until Ctrl-C or SIGTERM; returns the exit status.
+def serve_ui(uri: str, port: int = 0, start: str = "/") -> int:
+    """Runs MLflow's web interface over an SQLite store on 127.0.0.1, behind a password drawn now, until Ctrl-C or SIGTERM;
+    returns the exit status.
 
-    `port` 0 takes a free one. Raises ServiceError when there is no store yet, or when MLflow does not start.
+    `port` 0 takes a free one; `start` is the page that the link opens. Raises ServiceError when there is no store yet, or when
+    MLflow does not start.
     """
     if not uri.startswith("sqlite:///"):
         click.echo(f"The tracking server has its own interface: {without_credentials(uri)}")
@@ -33,23 +36,15 @@ def serve_ui(uri: str, port: int = 0) -> int:
     database = Path(uri.removeprefix("sqlite:///").partition("?")[0])
     if not database.exists():
         raise ServiceError(f"{database}: no tracked runs yet; start one with `w2v run`")
-    port = port or _free_port()
-    command = [sys.executable, "-P", "-m", "mlflow", "server", "--backend-store-uri", uri, "--workers", "1"]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--default-artifact-root", (database.parent / "mlartifacts").as_uri()]
-    # Without this, MLflow 3 starts a job runner and seven more processes that outlive it for seconds.
-    environment = os.environ | client_environment(dict(os.environ)) | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    password = secrets.token_urlsafe(24)
     before = signal.signal(signal.SIGTERM, _stop)
-    process = subprocess.Popen(  # noqa: S603 - this Python
-        command,
-        env=environment,
-        cwd=database.parent,
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    process = _start(uri, database, password, port, start)
     try:
-        _wait_until_it_answers(process, port)
-        click.echo(f"MLflow: http://127.0.0.1:{port} (Ctrl-C ends it)")
+        found = _wait_until_it_answers(process, port)
+        click.echo(
+            f"MLflow: http://127.0.0.1:{found} (user {USER}, password {password}; Ctrl-C ends it)\n"
+            f"  or open http://{USER}:{password}@127.0.0.1:{found}{ENTRANCE}"
+        )
         return process.wait()
     except KeyboardInterrupt:
         return 0
@@ -58,22 +53,36 @@ def serve_ui(uri: str, port: int = 0) -> int:
         signal.signal(signal.SIGTERM, before)
 
 
+def _start(uri: str, database: Path, password: str, port: int, start: str) -> subprocess.Popen[bytes]:
+    """The server's process, which also ends when this one does."""
+    command = [sys.executable, "-P", "-m", "pipeline.tracking.door", uri, "--port", str(port), "--start", start]
+    command += ["--artifact-root", (database.parent / "mlartifacts").as_uri()]
+    # Without this, MLflow 3 starts a job runner and seven more processes that outlive it for seconds.
+    settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONSAFEPATH": "1", PASSWORD_VARIABLE: password}
+    return subprocess.Popen(  # noqa: S603 - this Python
+        command,
+        env=os.environ | client_environment(dict(os.environ)) | settings,
+        cwd="/",
+        start_new_session=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+
+
 def _stop(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _wait_until_it_answers(process: subprocess.Popen[bytes], port: int) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while process.poll() is None and time.monotonic() < deadline:
-        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return
-        time.sleep(0.2)
+def _wait_until_it_answers(process: subprocess.Popen[bytes], port: int) -> int:
+    """The server's port, which it says when it is bound and its pages are there."""
+    assert process.stdout is not None
+    ready, _, _ = select.select([process.stdout], [], [], START_TIMEOUT_S)
+    line = process.stdout.readline() if ready else b""
+    if line.strip().isdigit():
+        return int(line)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(1)
     raise ServiceError(
         f"MLflow did not start on 127.0.0.1:{port} (exit status {process.poll()}); choose another --port, or run "
         "`mlflow server` by hand to see its output"
@@ -82,6 +91,10 @@ def _wait_until_it_answers(process: subprocess.Popen[bytes], port: int) -> None:
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """Ends the server and its own children, which live in its process group."""
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            with suppress(OSError):
+                stream.close()
     for number in (signal.SIGTERM, signal.SIGKILL):
         with suppress(ProcessLookupError):
             os.killpg(process.pid, number)

@@ -5,6 +5,7 @@ Two stubs appear, and both stand for a broken server: one that accepts and never
 
 from __future__ import annotations
 
+import base64
 import datetime
 import http.server
 import logging
@@ -129,24 +130,46 @@ sys.exit(serve_ui(sys.argv[1]))
 """
 
 
+def ask(address: str, path: str, **headers: str) -> int:
+    """The status of the answer."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(address + path, headers=headers)) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        error.close()
+        return int(error.code)
+
+
 @pytest.mark.slow
-def test_the_ui_answers_this_machine_only_and_ctrl_c_leaves_no_process(workdir: Path) -> None:
+def test_the_ui_answers_who_has_the_password_and_ctrl_c_leaves_no_process(workdir: Path) -> None:
     uri = f"sqlite:///{workdir.parent / 'mlflow.db'}"
+    for name in ("uvicorn", "mlflow", "signal"):
+        (workdir.parent / f"{name}.py").write_text(f"open({str(workdir / 'imported')!r}, 'w')")
     process = subprocess.Popen([sys.executable, "-u", "-c", _UI, uri], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     with process.stdout:
         line = process.stdout.readline()
-        address = line.split()[1]
+        address, password = line.split()[1], line.partition("password ")[2].partition(";")[0]
         assert address.startswith("http://127.0.0.1:")
-        with urllib.request.urlopen(f"{address}/health") as answer:
-            assert answer.read() == b"OK"
-        foreign = urllib.request.Request(f"{address}/ajax-api/2.0/mlflow/experiments/search?max_results=1")
-        foreign.add_header("Host", "evil.example")
-        with pytest.raises(urllib.error.HTTPError, match="403") as caught:
-            urllib.request.urlopen(foreign)
-        caught.value.close()
+        login = "Basic " + base64.b64encode(f"w2v:{password}".encode()).decode()
+        search = "/ajax-api/2.0/mlflow/experiments/search?max_results=1"
+        for path in (
+            "/",
+            "/health",
+            search,
+            "/get-artifact?path=x&run_uuid=y",
+            "/static-files/index.html",
+            "/docs",
+            "/openapi.json",
+        ):
+            assert ask(address, path) == 401, path
+        for path in ("/", "/health", search, "/enter"):
+            assert ask(address, path, Authorization=login) == 200, path
+        assert ask(address, search, Authorization=login, Host="evil.example") == 403
+        assert ask(address, search, Authorization=login, Origin="http://127.0.0.1:1") == 403
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 0
+    assert not (workdir / "imported").exists(), "code beside the database"
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])), timeout=5).close()
 

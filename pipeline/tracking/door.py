@@ -1,0 +1,148 @@
+"""The door of `w2v ui`: MLflow's pages for whoever has the password, over loopback, asked from their own pages only.
+
+MLflow's server lets every local user read and write files as the one who started it. Its own basic-auth app would need one more
+package and a database of users and permissions. What is needed here is one person and one password, so it is a wrapper around
+the server's application that nothing passes by: pages, API, artefacts, sockets.
+
+- The password is drawn for each start and known to this process and its parent, over the environment, and to the terminal.
+- HTTP's Basic scheme, because browsers keep such a login to host *and port*; a cookie goes to every server of the host, so also
+  to another user's on the next port.
+- Host must be this server's address: a page of another name that resolves to 127.0.0.1 is refused. Origin and Sec-Fetch-Site must
+  be this server's own: pages from elsewhere make no requests with this login.
+- The socket is bound before anybody is told its port, so nobody else can have taken it.
+
+`python -m pipeline.tracking.door URI` prints the port on standard output and ends when its standard input does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import binascii
+import hmac
+import os
+import socket
+import sys
+import threading
+from collections.abc import Awaitable, Callable, Collection, Iterable, MutableMapping, Sequence
+from typing import Any
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+USER = "w2v"
+PASSWORD_VARIABLE = "W2V_UI_PASSWORD"  # noqa: S105 - the name of a variable
+ENTRANCE = "/enter"
+"""Where a link with the password leads: it is answered with the way to the pages, whose address does not hold it."""
+_LOGIN = (b"www-authenticate", b'Basic realm="w2v ui", charset="UTF-8"')
+
+
+def refusal(method: str, headers: Iterable[tuple[bytes, bytes]], password: str, hosts: Collection[str]) -> tuple[int, str] | None:
+    """(status, reason) for a request that is not answered, else None. `hosts` are this server's names with its port."""
+    found: dict[str, list[str]] = {}
+    for name, value in headers:
+        found.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
+    host, origin = found.get("host", []), found.get("origin", [])
+    if len(host) != 1 or host[0].lower() not in hosts:
+        return 403, "this server answers under its own address only"
+    if any(value.lower() not in {f"http://{name}" for name in hosts} for value in origin):
+        return 403, "asked from another page"
+    elsewhere = any(value not in ("same-origin", "none") for value in found.get("sec-fetch-site", []))
+    if elsewhere and not (method == "GET" and found.get("sec-fetch-mode") == ["navigate"]):
+        return 403, "asked from another page"
+    if not _knows(found.get("authorization", []), password):
+        return 401, f"log in as {USER} with the password that `w2v ui` printed"
+    return None
+
+
+def _knows(authorization: Sequence[str], password: str) -> bool:
+    if len(authorization) != 1:
+        return False
+    scheme, _, encoded = authorization[0].partition(" ")
+    try:
+        given = base64.b64decode(encoded.strip(), validate=True)
+    except (binascii.Error, ValueError):
+        return False
+    return scheme.lower() == "basic" and hmac.compare_digest(given, f"{USER}:{password}".encode())
+
+
+class Door:
+    """The application behind the door; `start` is where `ENTRANCE` leads."""
+
+    def __init__(self, application: Application, password: str, hosts: Collection[str], start: str = "/") -> None:
+        self._application = application
+        self._password = password
+        self._hosts = frozenset(hosts)
+        self._start = start
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            return await self._application(scope, receive, send)
+        refused = refusal(scope.get("method", "GET"), scope["headers"], self._password, self._hosts)
+        if refused and scope["type"] == "websocket":
+            return await send({"type": "websocket.close", "code": 1008})
+        if refused:
+            return await _answer(send, refused[0], refused[1], [_LOGIN] if refused[0] == 401 else [])
+        if scope["path"] == ENTRANCE:
+            host = next(value for name, value in scope["headers"] if name.lower() == b"host")
+            return await _answer(send, 303, "", [(b"location", b"http://" + host + self._start.encode())])
+        return await self._application(scope, receive, send)
+
+
+async def _answer(send: Send, status: int, text: str, headers: list[tuple[bytes, bytes]]) -> None:
+    body = text.encode() + b"\n"
+    fixed = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": [*fixed, *headers]})
+    await send({"type": "http.response.body", "body": body})
+
+
+# ── the server's process ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def main() -> int:
+    """Serves until standard input ends; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline.tracking.door", description="MLflow's pages behind a password.")
+    parser.add_argument("uri")
+    parser.add_argument("--artifact-root", required=True)
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--start", default="/")
+    options = parser.parse_args()
+    os.umask(0o077)
+    password = os.environ.pop(PASSWORD_VARIABLE)
+    listening = socket.create_server(("127.0.0.1", options.port))
+    port = listening.getsockname()[1]
+
+    import uvicorn
+
+    application = _mlflow(options.uri, options.artifact_root)
+    door = Door(application, password, (f"127.0.0.1:{port}", f"localhost:{port}"), options.start)
+    server = uvicorn.Server(uvicorn.Config(door, log_level="critical", access_log=False, lifespan="on"))
+    threading.Thread(target=_end_with_input, args=(server,), daemon=True).start()
+    print(port, flush=True)  # noqa: T201 - to the parent
+    server.run(sockets=[listening])
+    return 0
+
+
+def _mlflow(uri: str, artifact_root: str) -> Application:
+    """MLflow's server over a store, in this process. It is told where that is as its own command line tells it."""
+    from mlflow.server.constants import ARTIFACT_ROOT_ENV_VAR, BACKEND_STORE_URI_ENV_VAR, REGISTRY_STORE_URI_ENV_VAR
+    from mlflow.server.handlers import initialize_backend_stores
+
+    os.environ |= {BACKEND_STORE_URI_ENV_VAR: uri, REGISTRY_STORE_URI_ENV_VAR: uri, ARTIFACT_ROOT_ENV_VAR: artifact_root}
+    initialize_backend_stores(uri, uri, artifact_root)
+    from mlflow.server.fastapi_app import app
+
+    application: Application = app
+    return application
+
+
+def _end_with_input(server: Any) -> None:
+    while os.read(0, 1):
+        pass
+    server.should_exit = True
+
+
+if __name__ == "__main__":
+    sys.exit(main())

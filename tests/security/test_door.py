@@ -1,0 +1,57 @@
+"""Who is let in by `w2v ui`: nobody without the password, nobody under another name, no other page with the login of this one."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+
+from pipeline.tracking.door import refusal
+
+PASSWORD = "correct horse"
+HOSTS = ("127.0.0.1:4711", "localhost:4711")
+
+
+def request(method: str = "GET", login: str | None = f"w2v:{PASSWORD}", **headers: str) -> int:
+    """The status that a request is refused with; 0 if it is answered."""
+    given = {"host": HOSTS[0], **{name.replace("_", "-"): value for name, value in headers.items()}}
+    if login is not None:
+        given.setdefault("authorization", "Basic " + base64.b64encode(login.encode()).decode())
+    found = refusal(method, [(name.encode(), value.encode()) for name, value in given.items()], PASSWORD, HOSTS)
+    return found[0] if found else 0
+
+
+def test_the_password_opens_and_nothing_else_does() -> None:
+    assert request() == 0
+    assert request("POST") == 0
+    for login in (None, "", "w2v:", f"w2v:{PASSWORD}x", f"admin:{PASSWORD}", PASSWORD, f"w2v:{PASSWORD.upper()}"):
+        assert request(login=login) == 401, login
+    for authorization in ("", "Basic", "Basic ***", "Bearer " + PASSWORD, "Basic " + "A" * 100_000, "Digest x"):
+        assert request(authorization=authorization) == 401, authorization
+
+
+def test_two_logins_or_two_hosts_in_one_request_are_none() -> None:
+    login = ("authorization", "Basic " + base64.b64encode(f"w2v:{PASSWORD}".encode()).decode())
+    for twice in (("host", HOSTS[0]), login):
+        pairs = [(name.encode(), value.encode()) for name, value in (("host", HOSTS[0]), login, twice)]
+        assert refusal("GET", pairs, PASSWORD, HOSTS) is not None
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:4711", "127.0.0.1", "127.0.0.1:4712", "", "localhost.evil:4711"])
+def test_another_name_for_this_machine_is_refused(host: str) -> None:
+    assert request(host=host) == 403
+    assert request(host="LOCALHOST:4711") == 0
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE", "PATCH", "OPTIONS"])
+def test_pages_from_elsewhere_make_no_request_with_this_login(method: str) -> None:
+    for origin in ("http://evil.example", "null", "http://127.0.0.1:4712", "https://127.0.0.1:4711", "http://localhost"):
+        assert request(method, origin=origin) == 403, origin
+    for site in ("cross-site", "same-site"):
+        assert request(method, sec_fetch_site=site, sec_fetch_mode="no-cors") == 403
+    assert request(method, origin="http://127.0.0.1:4711", sec_fetch_site="same-origin") == 0
+
+
+def test_a_link_to_the_pages_from_elsewhere_opens_them() -> None:
+    assert request(sec_fetch_site="cross-site", sec_fetch_mode="navigate") == 0
+    assert request("POST", sec_fetch_site="cross-site", sec_fetch_mode="navigate") == 403
