@@ -32,7 +32,7 @@ its short Dask wiring.
                lazy (opened when first needed) sources (the same program everywhere)
     history/   snapshot (a complete result, kept) latest (which one answers, what was decided)
     safety/    start scratch (what keeps other users' code out) files locks (names and files from outside)
-    tracking/  tracker spool shipper delivery registry (what MLflow is told, and how it gets there) ui metrics served_model
+    tracking/  tracker spool shipper delivery registry (what MLflow is told, and how it gets there) ui door metrics served_model
                run_events (what a run tells, and when) card (its description)
                addresses (where they go)
     report/    report page charts results layout (the map of words)
