@@ -41,6 +41,13 @@ def as_stranger(*command: object) -> list[str]:
     return ["setpriv", f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups", *map(str, command)]
 
 
+def let_others_enter(folder: Path) -> None:
+    """Opens the way to a folder of pytest's, which nobody but its owner may enter."""
+    for step in (folder, *folder.parents):
+        if step.stat().st_uid == os.geteuid() and step.stat().st_mode & 0o055 != 0o055:
+            step.chmod(step.stat().st_mode | 0o055)
+
+
 @pytest.fixture(scope="session")
 def stranger() -> int:
     """The uid of another user of this machine; skipped where this user cannot become another."""

@@ -13,7 +13,7 @@ import yaml
 from pipeline.errors import PermissionDeniedError
 from pipeline.safety.scratch import private_scratch
 from pipeline.safety.start import make_private, numba_cache_folder
-from tests.security.conftest import Ended, as_stranger, w2v
+from tests.security.conftest import Ended, as_stranger, let_others_enter, w2v
 from tests.tiny import tiny_config
 
 PRECIOUS = "not to be lost\n"
@@ -31,8 +31,7 @@ class Trapped:
 @pytest.fixture(scope="module")
 def trapped(tmp_path_factory: pytest.TempPathFactory, stranger: int, corpus: list[str]) -> Trapped:
     folder = tmp_path_factory.mktemp("trapped")
-    for parent in (folder, *folder.parents[:2]):
-        parent.chmod(parent.stat().st_mode | 0o055)
+    let_others_enter(folder)
     temporary, current, scratch = folder / "tmp", folder / "current", folder / "tmp" / "dask-scratch-space"
     for shared in (temporary, current):
         shared.mkdir()

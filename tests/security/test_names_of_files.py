@@ -18,7 +18,7 @@ from pipeline.safety.files import is_confined, open_inside, unlink_inside
 from pipeline.summary import read_summary
 from pipeline.tracking.registry import CannotBeTaken, resolve
 from pipeline.tracking.spool import Spool, read_events
-from tests.security.conftest import as_stranger, w2v
+from tests.security.conftest import as_stranger, let_others_enter, w2v
 from tests.tiny import tiny_config
 
 PRECIOUS = "not to be lost\n"
@@ -156,8 +156,7 @@ def test_another_user_cannot_hold_the_lock(victim: Path, stranger: int) -> None:
     lock.chmod(0o644)
     assert w2v("vocab", victim / "c.yaml", cwd=victim).code == 0
     assert lock.stat().st_mode & 0o777 == 0o600
-    for folder in (victim / "work", *victim.parents[:2], victim):
-        folder.chmod(0o755)
+    let_others_enter(victim / "work")
     hold = f"import fcntl; fcntl.flock(open({str(lock)!r}), fcntl.LOCK_EX)"
     tried = subprocess.run(as_stranger(sys.executable, "-c", hold), capture_output=True, text=True)
     assert tried.returncode != 0
