@@ -25,7 +25,7 @@ its short Dask wiring.
                admission and arithmetic (do workers compute alike)
                capacity (does it fit, pure) lanes (one worker's share of a round) lane_group (parameters, merging)
                history and stretches (the loss curve) live (what is known while a round runs)
-               residency (on a GPU) assembly (the files of vectors/) layered (with the textbook's layers)
+               checkpoints start (from other vectors) residency (on a GPU) assembly (the files of vectors/) layered (with the textbook's layers)
     exchange/  shared_memory and huge_pages (lanes of one host) network (lanes of several)
     cluster/   opening (the configured cluster) workers (Dask, or this process) room (memory and disk)
                messages (from tasks to the driver) presence (who answers)

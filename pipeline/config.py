@@ -78,6 +78,8 @@ class RunConfig(Section):
         left_out: dict[str, Any] = {"tracking": True, "cluster": True, "train": {"deterministic"}}
         fields = self.model_dump(mode="json", by_alias=True, exclude=left_out)
         fields["run"] = {"seed": self.run.seed}
+        if self.train.start_from is None:
+            del fields["train"]["start_from"]
         return hashlib.sha256(canonical_json(fields)).hexdigest()
 
 

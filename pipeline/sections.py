@@ -201,6 +201,9 @@ class Train(Section):
     """Kept tokens a lane between two merges of the hot rows; null = chosen, and grows as training gets older."""
     checkpoint_every: Positive | None = None
     """Kept tokens a lane between two checkpoints; null = chosen from the vocabulary's size, at least one at the end."""
+    start_from: str | None = None
+    """A folder of vectors that training goes on from: words that it knows begin with their rows there, new ones with random
+    numbers of their own. `w2v refresh` sets it to the last good vectors."""
 
     @model_validator(mode="before")
     @classmethod
@@ -217,6 +220,8 @@ class Train(Section):
             raise ValueError("optimizer: adam needs engine: layers; the kernels are plain SGD")
         if self.engine == "layers" and self.lanes != 1:
             raise ValueError("engine: layers trains in one lane; set lanes: 1 or engine: kernels")
+        if self.engine == "layers" and self.start_from is not None:
+            raise ValueError("engine: layers always starts anew; start_from needs engine: kernels")
         return self
 
 

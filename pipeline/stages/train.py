@@ -19,7 +19,7 @@ import numpy as np
 from pipeline import store
 from pipeline.cluster.workers import Member, Workers
 from pipeline.config import RunConfig, Train
-from pipeline.errors import DamagedError, TemporaryError
+from pipeline.errors import TemporaryError
 from pipeline.failpoints import reach
 from pipeline.stages import shards as shard_stage
 from pipeline.stages import vocab as vocabulary
@@ -28,15 +28,16 @@ from pipeline.stream import epoch_stream, sampling
 from pipeline.stream.part_files import word_parts
 from pipeline.training import arithmetic, assembly, capacity, lanes, layered
 from pipeline.training.admission import Roster
+from pipeline.training.checkpoints import START, Checkpoints
 from pipeline.training.history import RoundRecord, history_of, kept_tokens, record_round, training_sections
 from pipeline.training.live import hear_round
 from pipeline.training.placement import seat
 from pipeline.training.plan import EpochPlan, Round, Schedule, choose_schedule, plan_epoch
 from pipeline.training.policy import POLICIES, as_data
+from pipeline.training.start import Parent, open_parent, write_start
 from w2v_core.kernels import padded_size
 
 STAGE = "vectors"
-CHECKPOINTS = "checkpoints"
 STAGE_VERSION = 4
 ATTEMPTS_A_ROUND = 20
 """Lost workers tolerated without getting further before the run gives up; the same command continues there."""
@@ -56,6 +57,13 @@ class Training:
     schedule: Schedule
     workdir: Path
 
+    parent: Parent | None = None
+    """The vectors that it goes on from."""
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        return Checkpoints(self.workdir, self.fingerprint, self.train.epochs * self.schedule.rounds)
+
     @property
     def train(self) -> Train:
         return self.config.train
@@ -67,8 +75,10 @@ class Training:
 
 def identity(config: RunConfig, tokens: store.Artefact, vocab: store.Artefact, shards: store.Artefact) -> Identity:
     """(fingerprint, fields read, inputs) of the vectors that these shards and settings give."""
-    # Who may take part decides nothing that is the same whoever does.
-    fields = config.train.model_dump(exclude={"deterministic"}) | {"seed": config.run.seed}
+    # Who may take part decides nothing that is the same whoever does; other vectors count by their content.
+    fields = config.train.model_dump(exclude={"deterministic", "start_from"}) | {"seed": config.run.seed}
+    if parent := open_parent(config.train):
+        fields |= {"start_from": parent.digest, "trained_before": parent.trained_tokens}
     if config.train.engine == "kernels":
         fields |= {name: as_data(policy) for name, policy in POLICIES.items()}
     inputs = (shards.fingerprint,)
@@ -82,8 +92,11 @@ def build(work: Work, tokens: store.Artefact, vocab: store.Artefact, shards: sto
     fingerprint, fields, inputs = identity(config, tokens, vocab, shards)
     expected = expected_tokens(vocab)
     schedule = choose_schedule(config.train, int(vocab.manifest.totals["size"]), expected)
-    training = Training(config, tokens, vocab, shards, fingerprint, schedule, work.workdir)
-    checkpoint, history = latest_checkpoint(training)
+    parent = open_parent(config.train)
+    training = Training(config, tokens, vocab, shards, fingerprint, schedule, work.workdir, parent)
+    checkpoint, history = training.checkpoints.latest()
+    if checkpoint is None and parent:
+        checkpoint = _commit_start(training, parent, workers)
     roster = open_roster(training, expected, checkpoint, watch.on_plan, watch.on_note)
     for record in history:
         watch.on_round(record)
@@ -94,7 +107,8 @@ def build(work: Work, tokens: store.Artefact, vocab: store.Artefact, shards: sto
     attempts = _Attempts()
     while len(history) < config.train.epochs * schedule.rounds:
         epoch = len(history) // schedule.rounds
-        plan = plan_epoch(config.train, schedule, training.vocab_size, epoch, sum(epochs.of(epoch).rows()))
+        kept_tokens, before = sum(epochs.of(epoch).rows()), parent.trained_tokens if parent else 0
+        plan = plan_epoch(config.train, schedule, training.vocab_size, epoch, kept_tokens, before)
         round_plan = plan.rounds[len(history) % schedule.rounds]
         if attempts.crew is None:
             attempts.crew = roster.muster(workers)
@@ -114,9 +128,17 @@ def build(work: Work, tokens: store.Artefact, vocab: store.Artefact, shards: sto
             # Two are kept, because the newest may be found damaged.
             if before_last:
                 store.discard(before_last.directory)
-            before_last, checkpoint = checkpoint, _commit_checkpoint(training, round_plan.round, files, history, roster)
+            made = training.checkpoints.commit(round_plan.round, files, history, roster.round_done())
+            before_last, checkpoint = checkpoint, made
             attempts.crew = None
     return _commit_vectors(training, fields, inputs, files, history, roster)
+
+
+def _commit_start(training: Training, parent: Parent, workers: Workers) -> store.Artefact:
+    """The state before the first round of a training that goes on from other vectors."""
+    words, directory = str(training.vocab.path(vocabulary.WORDS)), training.checkpoints.directory(START)
+    parts = write_start(parent, words, training.config.run.seed, training.train, training.vocab_size, directory, workers)
+    return training.checkpoints.commit(START, parts, [], [])
 
 
 def describe(done: Done) -> Told:
@@ -176,10 +198,8 @@ def open_roster(
         analogy_words=training.config.evaluate.restrict_vocab if training.config.evaluate.analogies else 0,
         moments=2 if train.optimizer == "adam" else 0,
     )  # fmt: skip
-    directories = [_checkpoint_directory(training, number) for number in range(train.epochs * rounds)]
-    in_use = sum(file.stat().st_size for directory in directories for file in directory.glob("*.npy"))
     kinds = [arithmetic.Numbers(**kind) for kind in state.manifest.totals.get("kinds", ())] if state else []
-    return Roster(train, sizes, training.workdir, in_use, kinds, on_plan, on_note)
+    return Roster(train, sizes, training.workdir, training.checkpoints.bytes_in_use(), kinds, on_plan, on_note)
 
 
 class _Epochs:
@@ -286,7 +306,7 @@ def _round_tasks(
             words=str(training.vocab.path(vocabulary.WORDS)),
             checkpoint_before=str(checkpoint.directory) if checkpoint else None,
             checkpoint_round=int(checkpoint.manifest.totals["round"]) if checkpoint else -1,
-            checkpoint_after=str(_checkpoint_directory(training, round_plan.round)) if round_plan.checkpoint else None,
+            checkpoint_after=str(training.checkpoints.directory(round_plan.round)) if round_plan.checkpoint else None,
             vectors_after=str(_vectors_directory(training)) if round_plan.vectors else None,
             patience_s=PATIENCE_S,
             ahead=ahead[index],
@@ -309,59 +329,13 @@ def _epoch_task(
         vocab=str(training.vocab.path(vocabulary.WORDS)),
         stream=stream,
         checkpoint_before=str(state.directory) if state else None,
-        checkpoint_after=str(_checkpoint_directory(training, plan.epoch)),
+        checkpoint_after=str(training.checkpoints.directory(plan.epoch)),
         vectors_after=str(_vectors_directory(training)) if round_plan.vectors else None,
     )
 
 
 _SESSION = uuid.uuid4().hex[:8]
 """Tells this driver's groups of workers from those of a driver that was killed; names nothing that is kept."""
-
-
-# ── checkpoints ──────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _checkpoint_fingerprint(training: Training, round_number: int) -> str:
-    return store.fingerprint(CHECKPOINTS, STAGE_VERSION, {"round": round_number}, (training.fingerprint,))
-
-
-def _checkpoint_directory(training: Training, round_number: int) -> Path:
-    return store.artefact_directory(training.workdir, CHECKPOINTS, _checkpoint_fingerprint(training, round_number))
-
-
-def _commit_checkpoint(
-    training: Training, round_number: int, parts: list[store.Part], history: Sequence[RoundRecord], roster: Roster
-) -> store.Artefact:
-    return store.commit(
-        training.workdir,
-        store.Manifest(
-            stage=CHECKPOINTS,
-            fingerprint=_checkpoint_fingerprint(training, round_number),
-            parts=tuple(parts),
-            totals={
-                "round": round_number,
-                "history": [asdict(record) for record in history],
-                "kinds": roster.round_done(),
-            },
-            inputs=(training.fingerprint,),
-        ),
-    )
-
-
-def latest_checkpoint(training: Training) -> tuple[store.Artefact | None, list[RoundRecord]]:
-    """The newest intact checkpoint and the history up to it; a damaged one is discarded for the one before."""
-    for round_number in reversed(range(training.train.epochs * training.schedule.rounds - 1)):
-        fingerprint = _checkpoint_fingerprint(training, round_number)
-        try:
-            found = store.open_artefact(training.workdir, CHECKPOINTS, fingerprint)
-            if found is None:
-                continue
-            if not store.find_damage(found):
-                return found, history_of(found)
-        except DamagedError:
-            pass
-        store.discard(_checkpoint_directory(training, round_number))
-    return None, []
 
 
 # ── the result ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -393,15 +367,9 @@ def _commit_vectors(
                 "history": [asdict(record) for record in history],
                 "kinds": roster.round_done(),
                 "memory": roster.plan,
-            },
+            }
+            | ({"trained_before": training.parent.trained_tokens} if training.parent else {}),
         ),
     )  # fmt: skip
-    _discard_checkpoints(training)
+    training.checkpoints.discard_all()
     return artefact
-
-
-def _discard_checkpoints(training: Training) -> None:
-    """Removes the checkpoints that led to committed vectors; they can be computed again and are large."""
-    for round_number in range(training.train.epochs * training.schedule.rounds):
-        if (directory := _checkpoint_directory(training, round_number)).exists():
-            store.discard(directory)

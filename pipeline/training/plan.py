@@ -91,6 +91,8 @@ class EpochPlan:
     schedule: Schedule
     rounds: tuple[Round, ...]
     policy: AlphaPolicy = ALPHA_POLICY
+    trained_before: int = 0
+    """Kept tokens behind the vectors that training goes on from (`start`): it is as old as all of them."""
 
     def slice(self, lane: int, first: int, last: int) -> tuple[int, int]:
         """Half-open range of positions in the epoch's stream that `lane` trains in steps first … last − 1."""
@@ -121,7 +123,7 @@ class EpochPlan:
         """How old training is at the start of a step, from 0 towards 1, in tokens trained: neither epochs nor their number
         matter. In the beginning the vectors grow from nothing, later they only turn a little; what is best then is not what is
         best at first."""
-        trained = self.kept_tokens * (self.epoch + step / self.schedule.steps)
+        trained = self.trained_before + self.kept_tokens * (self.epoch + step / self.schedule.steps)
         return trained / (trained + self.policy.middle_age_tokens)
 
     def alpha_exponent(self, step: int) -> float:
@@ -147,7 +149,8 @@ class EpochPlan:
         """Steps between two merges around `step`: a power of two."""
         if not self.schedule.first_doubling:
             return 1
-        age = (self.epoch * self.schedule.steps + step) // self.schedule.first_doubling
+        before = self.trained_before * self.schedule.steps // max(1, self.kept_tokens)
+        age = (before + self.epoch * self.schedule.steps + step) // self.schedule.first_doubling
         return 1 << min(age.bit_length(), self.schedule.doublings)
 
     def round_tokens(self, a_round: Round) -> int:
@@ -214,8 +217,10 @@ def default_hot_merge_every(lanes: int, hot_rows: int, lane_tokens: float, polic
     return max(1.0, min(of_ranks, lane_tokens / policy.merges_per_epoch))
 
 
-def plan_epoch(train: Train, schedule: Schedule, vocab_size: int, epoch: int, kept_tokens: int) -> EpochPlan:
-    """The steps and rounds of one epoch over `kept_tokens` rows of its shards."""
+def plan_epoch(
+    train: Train, schedule: Schedule, vocab_size: int, epoch: int, kept_tokens: int, trained_before: int = 0
+) -> EpochPlan:
+    """The steps and rounds of one epoch over `kept_tokens` rows of its shards; `trained_before` as EpochPlan's."""
     merges = schedule.steps // schedule.full_every_steps
     bounds = [merges * index // schedule.rounds * schedule.full_every_steps for index in range(schedule.rounds + 1)]
     first_round, all_rounds = epoch * schedule.rounds, train.epochs * schedule.rounds
@@ -226,7 +231,10 @@ def plan_epoch(train: Train, schedule: Schedule, vocab_size: int, epoch: int, ke
         )
         for number, (first, last) in enumerate(pairwise(bounds), first_round)
     )  # fmt: skip
-    return EpochPlan(epoch=epoch, kept_tokens=kept_tokens, vocab_size=vocab_size, train=train, schedule=schedule, rounds=rounds)
+    return EpochPlan(
+        epoch=epoch, kept_tokens=kept_tokens, vocab_size=vocab_size, train=train, schedule=schedule, rounds=rounds,
+        trained_before=trained_before,
+    )  # fmt: skip
 
 
 def _is_due(checkpoints: int, a_round: int, rounds: int) -> bool:

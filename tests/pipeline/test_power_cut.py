@@ -18,12 +18,8 @@ import numpy as np
 import pytest
 
 from pipeline import store
-from pipeline.config import parse_config
 from pipeline.errors import DamagedError
-from pipeline.stages import train
-from pipeline.training.admission import Roster
-from pipeline.training.plan import Schedule
-from tests.tiny import tiny_config
+from pipeline.training.checkpoints import Checkpoints
 
 CUTS_A_STEP = 3
 
@@ -158,19 +154,16 @@ def test_after_a_power_cut_training_continues_from_an_intact_checkpoint_and_lose
     rng = random.Random(12)
     rounds = 6
     # After the last round there is no checkpoint, but the vectors.
-    config = parse_config(tiny_config(disk.root, ["nothing"], train={"epochs": rounds + 1}))
-    schedule = Schedule(steps=1, rounds=1, checkpoints=rounds + 1, full_every_steps=1, hot_rows=1)
-    nobody = Roster(config.train, None, disk.root, 0, (), print, print)  # type: ignore[arg-type]
     done = -1
 
-    def training(workdir: Path) -> train.Training:
-        return train.Training(config, None, None, None, "ab" * 32, schedule, workdir)  # type: ignore[arg-type]
+    def checkpoints(workdir: Path) -> Checkpoints:
+        return Checkpoints(workdir, "ab" * 32, rounds + 1)
 
     def cut() -> None:
         for _ in range(CUTS_A_STEP):
             after = tmp_path / "after"
             disk.after_a_cut(after, rng)
-            found, _ = train.latest_checkpoint(training(after))
+            found, _ = checkpoints(after).latest()
             number = -1 if found is None else int(found.manifest.totals["round"])
             assert number >= done
             if found:
@@ -178,9 +171,9 @@ def test_after_a_power_cut_training_continues_from_an_intact_checkpoint_and_lose
 
     disk.on_step = cut
     for number in range(rounds):
-        directory = train._checkpoint_directory(training(disk.root), number)
+        directory = checkpoints(disk.root).directory(number)
         parts = [store.write_array(directory / "w_in-00000.npy", content(number))]
-        train._commit_checkpoint(training(disk.root), number, parts, [], nobody)
+        checkpoints(disk.root).commit(number, parts, [], [])
         done = number
         if number > 1:  # two are kept
-            store.discard(train._checkpoint_directory(training(disk.root), number - 2))
+            store.discard(checkpoints(disk.root).directory(number - 2))

@@ -1,0 +1,145 @@
+"""Where a training begins that goes on from other vectors (`train.start_from`): rows are found by word.
+
+A word that the other vectors know begins with its rows there, whatever its rank is now; a new word begins with small random
+numbers of its own, drawn by the hash of the word, so that neither its rank nor the other words matter. The start lies beside
+the checkpoints, as if it were the one before the first round, and is a function of (the other vectors, vocabulary, seed) alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import store
+from pipeline.config import Train
+from pipeline.errors import DamagedError, DataError, InputError
+from pipeline.training.assembly import CONTEXT
+from pipeline.training.history import history_of
+from pipeline.training.lanes import blocks_of
+from w2v_core.kernels.initial import fill_initial, padded_size
+from w2v_core.sampler import stream_seed
+from w2v_core.vectors import WordVectors, files
+
+if TYPE_CHECKING:
+    from pipeline.cluster.workers import Workers
+
+_SEED_PATH = 3
+_HASH_BITS = 50
+"""Of a word's hash: the place of its random numbers, times `vector_size`, stays below 2⁶³."""
+
+
+@dataclass(frozen=True)
+class Parent:
+    """The vectors that training goes on from."""
+
+    directory: str
+    digest: str
+    """Of their content: equal exactly when every number and word is."""
+    trained_tokens: int
+    """Kept tokens that they were trained on, those of their own parents included; 0 = not known."""
+
+
+@dataclass(frozen=True)
+class StartTask:
+    """One file of the start to write."""
+
+    parent: Parent
+    vocab: str
+    seed: int
+    vector_size: int
+    block: tuple[str, int, int, int]
+    """As `lanes.blocks_of`: file name, matrix, first row, last row."""
+    directory: str
+
+
+def open_parent(train: Train) -> Parent | None:
+    """What `train.start_from` names, with its content's digest; None without one. Raises InputError or DataError when it
+    cannot be gone on from."""
+    if train.start_from is None:
+        return None
+    directory = Path(train.start_from)
+    try:
+        vectors = WordVectors.load(directory)
+        meta = store.file_sha256(directory / files.META)  # it holds the SHA-256 of every file but W_out
+    except (OSError, ValueError) as error:
+        raise InputError(f"train.start_from: {directory}: no vectors here ({error}); give a folder that training wrote") from None
+    if vectors.matrix.shape[1] != train.vector_size:
+        raise DataError(
+            f"train.start_from: {directory} has vectors of {vectors.matrix.shape[1]} numbers, train.vector_size is "
+            f"{train.vector_size}; set it to {vectors.matrix.shape[1]} or start anew"
+        )
+    try:
+        artefact = store.load_artefact(directory)
+    except DamagedError:
+        return Parent(str(directory), f"{meta} {_context_digest(directory)}", 0)
+    trained = int(artefact.manifest.totals.get("trained_before", 0)) + sum(r.kept_tokens for r in history_of(artefact))
+    return Parent(str(directory), f"{meta} {artefact.part(CONTEXT).sha256}", trained)
+
+
+def _context_digest(directory: Path) -> str | None:
+    path = directory / CONTEXT
+    return store.file_sha256(path) if path.exists() else None
+
+
+def write_start(
+    parent: Parent, vocab: str, seed: int, train: Train, vocab_size: int, directory: Path, workers: Workers
+) -> list[store.Part]:
+    """The files of the start, written by the workers. Raises DamagedError when the parent's are not what was written."""
+    folder = Path(parent.directory)
+    try:
+        for damage in store.find_damage(store.load_artefact(folder)):
+            raise DamagedError(damage, str(folder))
+    except DamagedError as error:
+        # Discarding it, as other damage is, would take the parent away; only its maker can mend it.
+        if (folder / store.MANIFEST).exists():
+            raise DataError(f"train.start_from: {error}; choose other vectors, or start anew") from error
+    blocks = blocks_of(vocab_size, padded_size(train.vector_size))
+    tasks = [StartTask(parent, vocab, seed, train.vector_size, block, str(directory)) for block in blocks]
+    return workers.map(write_block, tasks, label="start")
+
+
+def write_block(task: StartTask) -> store.Part:
+    """Writes some rows of one matrix; the same bytes wherever it runs."""
+    name, matrix, first, last = task.block
+    words = store.read_table(Path(task.vocab), columns=["word"])["word"].slice(first, last - first).to_pylist()
+    parent_ids = _parent_ids(task.parent.directory, task.parent.digest)
+    rows_RD = np.zeros((last - first, padded_size(task.vector_size)), np.float32)
+    found_R = np.array([parent_ids.get(word, -1) for word in words], np.int64)
+    known_R = np.flatnonzero(found_R >= 0)
+    source = _matrix_of(task.parent.directory, matrix)
+    if source is not None:
+        rows_RD[known_R, : task.vector_size] = source[found_R[known_R]]
+    if matrix == 0:
+        fill_by_word(rows_RD, words, np.flatnonzero(found_R < 0), task.vector_size, task.seed)
+    return store.write_array(Path(task.directory) / name, rows_RD, rows=last - first)
+
+
+def fill_by_word(
+    rows_RD: NDArray[np.float32], words: Sequence[str], chosen: NDArray[np.intp], vector_size: int, seed: int
+) -> None:
+    """Writes the beginning of the chosen words' rows of W_in: a function of (seed, word) alone, spread as `fill_initial`'s."""
+    own_seed = stream_seed(seed, _SEED_PATH, 0)
+    for row in chosen:
+        digest = hashlib.sha256(words[row].encode("utf-8", "surrogatepass")).digest()
+        place = int.from_bytes(digest[:8], "little") >> (64 - _HASH_BITS)
+        fill_initial(rows_RD[row : row + 1], place, vector_size, own_seed)
+
+
+@lru_cache(maxsize=1)
+def _parent_ids(directory: str, digest: str) -> dict[str, int]:
+    """Row of each word of the parent, read once a process; `digest` makes the cache's key exact."""
+    return {word: row for row, word in enumerate(WordVectors.load(directory).words)}
+
+
+def _matrix_of(directory: str, matrix: int) -> NDArray[np.float32] | None:
+    """W_in or W_out of the parent, mapped; None for vectors that came without W_out, whose rows then begin at zero."""
+    path = Path(directory) / (files.MATRIX, CONTEXT)[matrix]
+    found: NDArray[np.float32] | None = np.load(path, mmap_mode="r", allow_pickle=False) if path.exists() else None
+    return found
