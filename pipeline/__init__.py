@@ -14,7 +14,7 @@ its short Dask wiring.
     workdir.py progress.py         looking at a workdir; the terminal
     store.py failpoints.py         artefacts: manifests, checksums; where tests make processes die
 
-    commands/  arguments (CONFIG and its overrides) running corpora vectors workdir
+    commands/  arguments (CONFIG and its overrides) running refreshing corpora vectors workdir
     stages/    ladder (the one list of stages) work (what each is handed, and tells)
                tokenize vocab shards train evaluate publish
     text/      corpus (which files, cut into which parts) inputs reading decompress pydocs fetch
@@ -25,12 +25,15 @@ its short Dask wiring.
                admission and arithmetic (do workers compute alike)
                capacity (does it fit, pure) lanes (one worker's share of a round) lane_group (parameters, merging)
                history and stretches (the loss curve) live (what is known while a round runs)
-               checkpoints start (from other vectors) residency (on a GPU) assembly (the files of vectors/) layered (with the textbook's layers)
+               checkpoints start (from other vectors) residency (on a GPU)
+               assembly (the files of vectors/) layered (with the textbook's layers)
     exchange/  shared_memory and huge_pages (lanes of one host) network (lanes of several)
     cluster/   opening (the configured cluster) workers (Dask, or this process) room (memory and disk)
                messages (from tasks to the driver) presence (who answers)
                lazy (opened when first needed) sources (the same program everywhere)
-    history/   snapshot (a complete result, kept) latest (which one answers, what was decided)
+    history/   snapshot (a complete result, kept) latest (which one answers, what was decided) gc (what nobody needs)
+    refresh/   refresh (one decision) delta (files, pure) challenge (the new vectors beside the old) gates (pure)
+               stability (neighbourhoods, frame) align (into the old frame) rollback hook
     safety/    start scratch (what keeps other users' code out) files locks (names and files from outside)
     tracking/  tracker spool shipper delivery registry (what MLflow is told, and how it gets there) ui door metrics served_model
                run_events (what a run tells, and when) card (its description)

@@ -17,7 +17,8 @@ import click
 
 from pipeline.commands.arguments import InOrder
 from pipeline.commands.corpora import fetch
-from pipeline.commands.running import STAGE_COMMANDS, refresh, run
+from pipeline.commands.refreshing import gc, history, refresh, rollback
+from pipeline.commands.running import STAGE_COMMANDS, run
 from pipeline.commands.vectors import export, query
 from pipeline.commands.workdir import status, ui, verify
 from pipeline.errors import EXIT_CODES, PipelineError, UsageError
@@ -43,7 +44,7 @@ def commands() -> None:
     """
 
 
-for _command in (run, *STAGE_COMMANDS, refresh, query, export, fetch, status, verify, ui):
+for _command in (run, *STAGE_COMMANDS, refresh, history, rollback, gc, query, export, fetch, status, verify, ui):
     commands.add_command(_command)
 
 

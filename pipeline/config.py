@@ -28,7 +28,13 @@ from pipeline.sections import (
     Evaluate as Evaluate,
 )
 from pipeline.sections import (
+    Gates as Gates,
+)
+from pipeline.sections import (
     Publish as Publish,
+)
+from pipeline.sections import (
+    Refresh as Refresh,
 )
 from pipeline.sections import (
     Run as Run,
@@ -65,6 +71,7 @@ class RunConfig(Section):
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
     publish: Publish = Publish()
+    refresh: Refresh = Refresh()
     tracking: Tracking = Tracking()
     cluster: Cluster = Cluster()
 
@@ -75,7 +82,7 @@ class RunConfig(Section):
     @property
     def digest(self) -> str:
         """Hash of everything that decides the results; where it runs and who watches are left out."""
-        left_out: dict[str, Any] = {"tracking": True, "cluster": True, "train": {"deterministic"}}
+        left_out: dict[str, Any] = {"tracking": True, "cluster": True, "refresh": True, "train": {"deterministic"}}
         fields = self.model_dump(mode="json", by_alias=True, exclude=left_out)
         fields["run"] = {"seed": self.run.seed}
         if self.train.start_from is None:

@@ -27,6 +27,7 @@ EXIT_CODES: dict[int, str] = {
     75: "a temporary failure; the same command continues where this one stopped",
     77: "permission denied",
     78: "the configuration is wrong",
+    79: "the gates of a refresh kept the new vectors out; the champion stays",
     130: "interrupted by Ctrl-C; the same command resumes",
     143: "terminated by SIGTERM; the same command resumes",
 }

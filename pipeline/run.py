@@ -9,6 +9,7 @@ Kill it at any moment and run it again: it continues from the last complete stag
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,12 @@ from pipeline import store
 from pipeline.cluster.workers import Workers
 from pipeline.config import RunConfig
 from pipeline.errors import DamagedError
-from pipeline.history.latest import champion_of, decide
+from pipeline.history.latest import champion_of, decide, input_key
 from pipeline.history.snapshot import Snapshot, make_snapshot
 from pipeline.progress import Progress
 from pipeline.report.report import write_report
 from pipeline.safety.files import unlink_inside
-from pipeline.session import Session, open_session
+from pipeline.session import Session, holding, open_session
 from pipeline.stages.ladder import NAMES, up_to
 from pipeline.summary import SUMMARY, summarise, write_summary
 from pipeline.text.corpus import plan_corpus
@@ -40,7 +41,7 @@ def run(
     `workers` lets a program bring its own; else the configured cluster is opened when first needed. Raises the kinds of
     PipelineError; artefacts that were complete stay.
     """
-    with open_session(config, until, workers, progress) as session:
+    with holding(config.workdir), open_session(config, until, workers, progress) as session:
         unlink_inside(config.workdir, SUMMARY)
         go_through_stages(session, until)
         return conclude(session)
@@ -63,21 +64,31 @@ def go_through_stages(session: Session, until: str) -> None:
 
 
 def conclude(session: Session) -> dict[str, Any]:
-    """Tracks the results, writes the report, takes a snapshot of a run that went to the end, and last of all summary.json."""
+    """Tracks the results, writes the report, makes a run that went to the end the champion, and last of all summary.json."""
+    workdir = session.config.workdir
+    summary = report_and_track(session, workdir, {})
+    if NAMES[-1] in session.done:
+        snapshot = take_snapshot(session, summary)
+        if (champion := champion_of(workdir)) is None or champion.id != snapshot.id:
+            key = input_key(session.config.digest, session.done["tokenize"].artefact.fingerprint)
+            decide(workdir, "run", snapshot.id, {"snapshot": snapshot.id, "status": "promoted", "input": key})
+    return write_summary(workdir, summary)
+
+
+def report_and_track(session: Session, place: Path, facts: Mapping[str, Any], *, register: bool = True) -> dict[str, Any]:
+    """The session's summary with `facts`, after the report was written into the folder `place` and MLflow was told."""
     config = session.config
-    summary = summarise(config, session.done, session.notes)
+    summary = summarise(config, session.done, session.notes) | dict(facts)
     state = TrackingState(uri="", run_id=None, complete=False, message="not tracked")
     if "train" in summary:
-        summary["report"] = str(write_report(config.workdir, summary))
+        summary["report"] = str(write_report(place, summary))
     if session.tracker:
+        if not register:
+            config = config.model_copy(update={"publish": config.publish.model_copy(update={"register_as": None})})
         tell_results(session.tracker, config, summary)
         state = session.tracker.finish("FINISHED")
     summary["mlflow"] = {"uri": state.uri, "run_id": state.run_id, "complete": state.complete, "message": state.message}
-    if NAMES[-1] in session.done:
-        snapshot = take_snapshot(session, summary)
-        if (champion := champion_of(config.workdir)) is None or champion.id != snapshot.id:
-            decide(config.workdir, "run", snapshot.id, {"snapshot": snapshot.id, "decision": "promoted"})
-    return write_summary(config.workdir, summary)
+    return summary
 
 
 def take_snapshot(session: Session, summary: dict[str, Any], parent: str | None = None) -> Snapshot:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import re
+import shlex
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
@@ -298,4 +299,60 @@ class Cluster(Section):
             raise ValueError("kind: address needs cluster.address (tcp://host:port or tls://host:port)")
         if self.kind != "address" and self.address:
             raise ValueError(f"cluster.address is only read with kind: address, found kind: {self.kind}")
+        return self
+
+
+class Gates(Section):
+    """What a challenger must hold before it replaces the champion."""
+
+    score_tolerance: float = Field(0.05, ge=0, le=1)
+    """The part of each of the champion's scores that may be lost."""
+    coverage_tolerance: float = Field(0.02, ge=0, le=1)
+    """How much less of each set may be covered (0.02 = two in a hundred questions)."""
+    vocabulary: float = Field(0.95, ge=0, le=1)
+    """Share of the champion's tokens whose words must still be known."""
+    overlap: float = Field(0.3, ge=0, le=1)
+    """Share of the ten nearest words of frequent words that must stay."""
+    drift: Annotated[float, Field(ge=0, le=2)] | None = 0.5
+    """How far the most frequent words may turn (median of 1 − cosine) where the frame is kept; null = as far as they like."""
+
+
+class Refresh(Section):
+    """Of `w2v refresh`."""
+
+    warm: bool = True
+    """true: the challenger goes on from the champion; false: it is trained anew, by the settings of `train`."""
+    epochs: Positive = 2
+    alpha: Rate = 0.025
+    min_alpha: float = Field(0.005, ge=0, le=10)
+    """Of a challenger that goes on from the champion (infra/decisions/0017-refresh.md)."""
+    forget: bool = False
+    """true: after text was changed or deleted the challenger is trained anew, because one that goes on from vectors that had
+    learnt from the text carries traces of it."""
+    align: bool = False
+    """true: a challenger that was trained anew is turned into the champion's frame, so that indexed vectors stay comparable."""
+    keep: Positive = 5
+    """How many snapshots stay, the champion among them."""
+    on_finish: list[str] | None = None
+    """A command and its arguments, run after every decision with the refresh's JSON on standard input; what it does changes
+    nothing."""
+    on_finish_timeout_s: float = Field(60, gt=0)
+    gates: Gates = Gates()
+
+    @field_validator("on_finish", mode="before")
+    @classmethod
+    def a_command_line_is_split(cls, value: Any) -> Any:
+        return shlex.split(value) if isinstance(value, str) else value
+
+    @field_validator("on_finish")
+    @classmethod
+    def a_command_is_named(cls, value: list[str] | None) -> list[str] | None:
+        if value is not None and not value:
+            raise ValueError("expected a command and its arguments, or null")
+        return value
+
+    @model_validator(mode="after")
+    def alpha_falls(self) -> Refresh:
+        if self.min_alpha > self.alpha:
+            raise ValueError(f"min_alpha ({self.min_alpha:g}) is above alpha ({self.alpha:g})")
         return self

@@ -10,6 +10,7 @@ import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from pipeline import store
@@ -54,17 +55,21 @@ class Session:
         """The stage's artefact is there afterwards: found with every byte checked, or made."""
         inputs = tuple(self.plan if need == CORPUS else self.done[need].artefact for need in stage.needs)
         started = time.monotonic()
-        found = self._find(stage, stage.identity(self.config, *inputs)[0])
-        if found is None:
-            self.progress.start(stage.name, self._pieces(stage))
-        reach("stage", stage.name if found is None else f"{stage.name} cached")
-        artefact = found or stage.build(self._work(), *inputs)
-        done = Done(self.config, artefact, inputs, time.monotonic() - started, cached=found is not None)
+        artefact, cached = self.obtain(stage, inputs)
+        done = Done(self.config, artefact, inputs, time.monotonic() - started, cached=cached)
         self.done[stage.name] = done
         line = f"{stage.describe(done).line} ({'cached' if done.cached else f'{done.seconds:.1f} s'})"
         self.progress.line(f"{stage.name}: {line}") if done.cached else self.progress.finish(line)
         if stage.name == "vocab" and self.tracker:
             tell_start(self.tracker, self.config, self.done["tokenize"].artefact, artefact)
+
+    def obtain(self, stage: Stage, inputs: tuple[Any, ...]) -> tuple[store.Artefact, bool]:
+        """(the stage's artefact for these inputs, whether it was there)"""
+        found = self._find(stage, stage.identity(self.config, *inputs)[0])
+        if found is None:
+            self.progress.start(stage.name, self._pieces(stage))
+        reach("stage", stage.name if found is None else f"{stage.name} cached")
+        return found or stage.build(self._work(), *inputs), found is not None
 
     def _find(self, stage: Stage, fingerprint: str) -> store.Artefact | None:
         found = store.open_artefact(self.config.workdir, stage.makes, fingerprint)
@@ -112,15 +117,22 @@ class Session:
 
 
 @contextlib.contextmanager
+def holding(workdir: Path) -> Iterator[None]:
+    """The workdir belongs to this process, and what a killed one had begun is cleared away. Raises BusyError."""
+    with store.lock(workdir):
+        store.remove_unfinished(workdir)
+        mend(workdir)
+        yield
+
+
+@contextlib.contextmanager
 def open_session(config: RunConfig, until: str, workers: Workers | None, progress: Progress | None) -> Iterator[Session]:
-    """A session that holds the workdir for a run up to stage `until`; a run that does not end well is told to MLflow as such.
+    """A session for a run up to stage `until` in a workdir that is held (`holding`); a run that does not end well is told to
+    MLflow as such.
 
     `workers`: a program's own; else the configured cluster is opened when first needed.
     """
     with contextlib.ExitStack() as stack:
-        stack.enter_context(store.lock(config.workdir))
-        store.remove_unfinished(config.workdir)
-        mend(config.workdir)
         workers = workers or stack.enter_context(LazyWorkers(lambda: _open_cluster(config, until)))
         session = Session(config, workers, progress or Progress())
         if config.tracking.enabled and any(stage.tracked for stage in up_to(until)):

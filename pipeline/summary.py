@@ -11,8 +11,9 @@ from typing import Any
 from pipeline import store
 from pipeline.config import RunConfig
 from pipeline.errors import InputError, StorageError
+from pipeline.history.latest import find_answer
 from pipeline.safety.files import read_inside
-from pipeline.stages.ladder import KINDS, STAGES
+from pipeline.stages.ladder import STAGES
 from pipeline.stages.work import Done, Told
 
 SUMMARY = "summary.json"
@@ -73,15 +74,14 @@ def read_summary(workdir: Path) -> dict[str, Any] | None:
 
 
 def finished_vectors(workdir: Path) -> store.Artefact:
-    """The vectors of the last complete run, every byte of them checked.
+    """The vectors of the last good result, every byte of them checked.
 
     They are found by their fingerprint, in this workdir: a path in a summary could name any folder. Raises InputError when
     no run has trained vectors here, DamagedError or StorageError when they are not what was written.
     """
-    summary = read_summary(workdir)
-    row = summary["stages"].get("train") if summary else None
-    found = store.open_artefact(workdir, KINDS["train"], row["fingerprint"]) if row else None
-    if found is None:
+    answer = find_answer(workdir)
+    if answer is None:
         raise InputError(f"{workdir}: no finished run with vectors here; run `w2v run` with this configuration first")
+    found = store.load_artefact(answer.vectors)
     store.require_intact(found)
     return found

@@ -43,7 +43,7 @@ def verify_artefact(directory: Path) -> tuple[int, list[str]]:
 def _promised(workdir: Path) -> Iterator[Path]:
     """The directories of the artefacts that the last complete run left: without its manifest one looks as if it never was."""
     if champion := champion_of(workdir):
-        yield from champion.artefacts()
+        yield from champion.lasting()
     with contextlib.suppress(StorageError):
         for name, row in (read_summary(workdir) or {"stages": {}})["stages"].items():
             yield store.artefact_directory(workdir, KINDS[name], row["fingerprint"])

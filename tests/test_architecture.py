@@ -31,6 +31,7 @@ FLOORS = (
     ("stages", "tracking"),
     ("summary", "session"),
     ("run",),
+    ("refresh",),
     ("workdir",),
     ("commands",),
     ("cli",),

@@ -1,4 +1,4 @@
-"""Commands that make things: all stages, up to one stage, and the same for a scheduler."""
+"""Commands that make things: all stages, or up to one of them."""
 
 from __future__ import annotations
 
@@ -60,28 +60,3 @@ def _stage_command(name: str) -> click.Command:
 
 
 STAGE_COMMANDS = tuple(_stage_command(name) for name in STAGE_HELP)
-
-
-@click.command()
-@config_arguments
-@click.option("--quiet", is_flag=True)
-def refresh(config: Path, overrides: tuple[str, ...], quiet: bool) -> None:
-    """For a scheduler: brings everything up to date with the corpus, or says that nothing is new.
-
-    Prints one JSON line {"status": "nothing new" | "refreshed", …}. Safe to call twice or from cron: a second call while
-    one runs exits with 73.
-    """
-    loaded = load(config, overrides)
-    from pipeline.progress import Progress
-    from pipeline.run import run as run_pipeline
-
-    summary = run_pipeline(loaded, progress=Progress(quiet=quiet))
-    fresh = [name for name, stage in summary["stages"].items() if not stage["cached"]]
-    click.echo(
-        json.dumps({
-            "status": "refreshed" if fresh else "nothing new",
-            "stages": fresh,
-            "vectors": summary["vectors"],
-            "tokens": summary["corpus"]["tokens"],
-        })
-    )  # fmt: skip

@@ -9,8 +9,11 @@ workdir's lock mends it first if a kill came between the two. A reader resolves 
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import os
+import re
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -19,14 +22,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import store
-from pipeline.errors import InputError
+from pipeline.config import canonical_json
+from pipeline.errors import DamagedError, InputError
 from pipeline.failpoints import reach
 from pipeline.history.snapshot import SNAPSHOTS, SUMMARY, Snapshot, open_snapshot, remove_unfinished
+from pipeline.safety.files import read_inside
 
 if TYPE_CHECKING:
     from pipeline.config import RunConfig
 
 HISTORY, LATEST = "history", "latest"
+VECTORS = "vectors"
+"""Kind of the artefact that answers."""
 SHOWN_DIFFERENCES = 4
 
 
@@ -49,10 +56,10 @@ def entries(workdir: Path) -> list[dict[str, Any]]:
     found = []
     for path in sorted((workdir / HISTORY).glob("[0-9]*.json")):
         try:
-            body = json.loads(path.read_bytes())
+            body = store.unsealed(read_inside(path.parent, path.name))
         except (OSError, ValueError):
             continue
-        if isinstance(body, dict) and "champion" in body:
+        if re.fullmatch(r"[0-9a-f]{16}", str(body.get("champion"))):
             found.append(body)
     return found
 
@@ -62,10 +69,20 @@ def decide(workdir: Path, kind: str, champion: str, facts: Mapping[str, Any]) ->
     number = max((int(path.stem) for path in (workdir / HISTORY).glob("[0-9]*.json")), default=0) + 1
     entry = {"number": number, "time": time.time(), "kind": kind, "champion": champion} | dict(facts)
     reach("decide", kind)
-    store.write_json(workdir / HISTORY / f"{number:06d}.json", entry)
+    store.write_json(workdir / HISTORY / f"{number:06d}.json", store.sealed(entry))
     reach("decided", kind)
     point_at(workdir, champion)
     return entry
+
+
+def input_key(config_digest: str, tokens: str) -> str:
+    """Names what a result is made from: equal exactly when the settings and the text, part by part, are."""
+    return hashlib.sha256(canonical_json([config_digest, tokens])).hexdigest()
+
+
+def last_input(workdir: Path) -> str | None:
+    """The key of what was last decided upon; going back to an older snapshot does not change it."""
+    return next((str(entry["input"]) for entry in reversed(entries(workdir)) if "input" in entry), None)
 
 
 def champion_of(workdir: Path) -> Snapshot | None:
@@ -105,13 +122,16 @@ def point_at(workdir: Path, snapshot: str) -> None:
 def find_answer(workdir: Path) -> Answer | None:
     """The last good result of a workdir, or None: the champion; where no run was ever complete, the vectors of a run that was
     asked to stop at train or evaluate."""
-    directory = Path(os.path.realpath(workdir / LATEST))
-    if snapshot := open_snapshot(directory):
-        return Answer(directory, snapshot.vectors, snapshot.summary(), snapshot.made)
+    link = Path(os.path.realpath(workdir / LATEST))
+    for snapshot in (open_snapshot(link), champion_of(workdir)):
+        # A link that somebody turned elsewhere answers nothing.
+        if snapshot and snapshot.workdir.resolve() == workdir.resolve():
+            with contextlib.suppress(DamagedError, InputError):
+                return Answer(snapshot.directory, snapshot.vectors, snapshot.summary(), snapshot.made)
     try:
-        path = workdir / SUMMARY
-        summary = json.loads(path.read_bytes())
-        return Answer(workdir, Path(summary["vectors"]["path"]), summary, path.stat().st_mtime)
+        summary = store.unsealed(read_inside(workdir, SUMMARY))
+        vectors = store.artefact_directory(workdir, VECTORS, summary["stages"]["train"]["fingerprint"])
+        return Answer(workdir, vectors, summary, (workdir / SUMMARY).stat().st_mtime)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

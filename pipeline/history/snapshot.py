@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import shutil
 import time
@@ -27,11 +26,14 @@ from pipeline import store
 from pipeline.config import canonical_json
 from pipeline.errors import DamagedError, InputError
 from pipeline.failpoints import reach
+from pipeline.safety.files import read_inside
 
 SNAPSHOTS = "snapshots"
 BODY, SUMMARY, CORPUS = "snapshot.json", "summary.json", "corpus.json"
 REPORT_FILES = ("report.html", "report.json")
 UNFINISHED = ".unfinished-"
+PASSING = ("shards",)
+"""Kinds that are large, quickly made again, and read by nobody but the training: older snapshots do without."""
 _LINK_NAMES = {"report": "scores"}
 """What the link to an artefact is called where its kind would read wrong beside the report."""
 
@@ -53,23 +55,30 @@ class Snapshot:
         return float(self.body["made"])
 
     @property
+    def workdir(self) -> Path:
+        return self.directory.parent.parent
+
+    @property
     def vectors(self) -> Path:
         """The folder of its vectors, wherever the workdir lies now."""
-        return Path(os.path.realpath(self.directory / "vectors"))
+        return store.artefact_directory(self.workdir, *self.body["artefacts"]["train"])
 
     def summary(self) -> dict[str, Any]:
-        found: dict[str, Any] = _read(self.directory / SUMMARY)
-        return found
+        return _read(self.directory, SUMMARY)
 
     def corpus(self) -> list[list[Any]]:
         """[path, bytes, SHA-256] of every file it was made from, in order; none for a run that kept no list."""
-        found: list[list[Any]] = _read(self.directory / CORPUS)["files"]
+        found: list[list[Any]] = _read(self.directory, CORPUS)["files"]
         return found
 
     def artefacts(self) -> Iterator[Path]:
         """The folders of its artefacts."""
         for kind, fingerprint in self.body["artefacts"].values():
-            yield store.artefact_directory(self.directory.parent.parent, kind, fingerprint)
+            yield store.artefact_directory(self.workdir, kind, fingerprint)
+
+    def lasting(self) -> Iterator[Path]:
+        """The folders of the artefacts that stay as long as it does: not those that only its training read."""
+        yield from (directory for directory in self.artefacts() if directory.parent.name not in PASSING)
 
 
 def snapshot_id(artefacts: Mapping[str, tuple[str, str]]) -> str:
@@ -103,9 +112,9 @@ def make_snapshot(
             os.symlink(target, temporary / _LINK_NAMES.get(kind, kind))
         for page in _pages(report):
             shutil.copyfile(page, temporary / page.name)
-        store.write_json(temporary / CORPUS, {"files": [list(file) for file in corpus]})
-        store.write_json(temporary / SUMMARY, summary)
-        store.write_json(temporary / BODY, body)
+        store.write_json(temporary / CORPUS, store.sealed({"files": [list(file) for file in corpus]}))
+        store.write_json(temporary / SUMMARY, store.sealed(summary))
+        store.write_json(temporary / BODY, store.sealed(body))
         reach("snapshot", "written")
         shutil.rmtree(directory, ignore_errors=True)  # what is there was not whole
         os.replace(temporary, directory)
@@ -126,7 +135,7 @@ def _pages(report: Path | None) -> Iterator[Path]:
 def open_snapshot(directory: Path) -> Snapshot | None:
     """The snapshot in a folder, or None where there is none that is whole."""
     with contextlib.suppress(DamagedError, InputError):
-        return Snapshot(directory, _read(directory / BODY))
+        return Snapshot(directory, _read(directory, BODY))
     return None
 
 
@@ -142,10 +151,12 @@ def remove_unfinished(workdir: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _read(path: Path) -> Any:
+def _read(directory: Path, name: str) -> dict[str, Any]:
+    """What was written there; raises InputError when it is missing, DamagedError when it is anything else."""
+    path = directory / name
     try:
-        return json.loads(path.read_bytes())
+        return store.unsealed(read_inside(directory, name))
     except FileNotFoundError:
         raise InputError(f"{path}: missing; choose another snapshot, or run again") from None
     except (OSError, ValueError) as error:
-        raise DamagedError(f"{path}: cannot be read ({error}); choose another snapshot, or run again", str(path.parent)) from None
+        raise DamagedError(f"{path}: damaged ({error}); choose another snapshot, or run again", str(directory)) from None

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from pipeline.errors import EXIT_CODES
+from pipeline.stages.ladder import NAMES
 from tests.tiny import tiny_config, write_corpus
 
 HEAVY = {"mlflow", "numba", "cupy", "dask", "distributed", "pyarrow", "numpy"}
@@ -59,7 +60,7 @@ def test_help_and_configuration_errors_import_nothing_heavy(tmp_path: Path) -> N
 
 def test_help_lists_every_command_and_every_exit_code() -> None:
     text = w2v("--help").stdout
-    for command in """run tokenize vocab shards train evaluate publish refresh query export fetch status verify ui""".split():
+    for command in ("run", *NAMES, "refresh", "history", "rollback", "gc", "query", "export", "fetch", "status", "verify", "ui"):
         assert f"  {command} " in text, command
     flat = " ".join(text.split())
     for code, meaning in EXIT_CODES.items():

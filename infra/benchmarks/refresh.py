@@ -1,0 +1,131 @@
+"""What a warm refresh costs and scores beside a cold build: 80 % of a corpus first, then the other 20 % arrive.
+
+    python infra/benchmarks/refresh.py --corpus FILE --eval DIR [--seeds 1,2,3] [--epochs 1,2] [--alphas .05,.03,.02]
+                                       [--lanes 2] [--workers 2] [--workdir DIR] [section.key=value …]
+
+For every seed: the vectors of the first 80 % (the champion), a cold build of everything, and warm builds of everything from the
+champion, one for each number of epochs and α at the start (0 = what `w2v refresh` does by default). Every row is the pipeline
+itself. Prints scores, seconds of the training stage, and both beside the cold build's, as means over the seeds; last one JSON
+line. DIR holds questions-words.txt, wordsim353.tsv, simlex999.txt.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import platform
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from pipeline.cluster.workers import InProcess
+from pipeline.config import parse_config
+from pipeline.progress import Progress
+from pipeline.run import run
+
+SCORES = {"analogy": "analogy", "ws353": "wordsim353", "simlex": "simlex999"}
+FIRST_SHARE = 0.8
+Row = dict[str, float]
+
+
+def split(corpus: Path, place: Path) -> tuple[Path, Path]:
+    """The first 80 % of the corpus's bytes and the rest, cut at the end of a line."""
+    old, new = place / "a-old.txt", place / "b-new.txt"
+    if not new.exists():
+        place.mkdir(parents=True, exist_ok=True)
+        text = corpus.read_bytes()
+        cut = text.index(b"\n", int(len(text) * FIRST_SHARE)) + 1
+        old.write_bytes(text[:cut])
+        new.write_bytes(text[cut:])
+    return old, new
+
+
+def build(given: argparse.Namespace, workdir: Path, inputs: list[Path], seed: int, train: dict[str, Any]) -> dict[str, Any]:
+    """The summary of one run up to its scores."""
+    sets = {"analogies": ["questions-words.txt"], "similarity": ["wordsim353.tsv", "simlex999.txt"]}
+    tree: dict[str, Any] = {
+        "run": {"name": "refresh", "workdir": str(workdir), "seed": seed},
+        "corpus": {"inputs": [str(path) for path in inputs]},
+        "tokenize": {"tokenizer": "whitespace", "lowercase": False, "normalize": None},
+        "train": {"vector_size": given.size, "lanes": given.lanes} | train,
+        "evaluate": {key: [str((given.eval / name).resolve()) for name in names] for key, names in sets.items()},
+        "publish": {"formats": []},
+        "tracking": {"enabled": False},
+        "cluster": {"n_workers": given.workers or 1},
+    }
+    workers = None if given.workers else InProcess()
+    config = parse_config(tree, given.overrides)
+    return run(config, until="evaluate", workers=workers, progress=Progress(quiet=True))
+
+
+def row_of(summary: dict[str, Any]) -> Row:
+    found = summary["evaluation"]
+    scores = {"analogy": found["analogy"], "ws353": found["similarity"]["wordsim353"], "simlex": found["similarity"]["simlex999"]}
+    return scores | {"seconds": summary["train"]["seconds"], "kept_tokens": summary["train"]["kept_tokens"]}
+
+
+def show(name: str, row: Row, cold: Row) -> None:
+    scores = " ".join(f"{row[key]:8.4f}" for key in SCORES)
+    ratios = " ".join(f"{row[key] / cold[key]:7.3f}" for key in (*SCORES, "seconds", "kept_tokens"))
+    print(f"{name:<28} {scores} {row['seconds']:8.2f}  {ratios}", flush=True)
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--corpus", type=Path, required=True, help="plain text, a sentence a line")
+    parser.add_argument("--eval", type=Path, required=True, help="folder with the question sets")
+    parser.add_argument("--seeds", type=lambda text: [int(number) for number in text.split(",")], default=[1, 2, 3])
+    parser.add_argument("--epochs", type=lambda text: [int(number) for number in text.split(",")], default=[0])
+    parser.add_argument("--alphas", type=lambda text: [float(number) for number in text.split(",")], default=[0.0])
+    parser.add_argument("--min-alphas", type=lambda text: [float(number) for number in text.split(",")], default=[0.005])
+    parser.add_argument("--size", type=int, default=100)
+    parser.add_argument("--lanes", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=0, help="0 = in this process")
+    parser.add_argument("--workdir", type=Path, help="kept and reused; without it a temporary folder")
+    parser.add_argument("overrides", nargs="*", help="section.key=value for all runs")
+    return parser.parse_args()
+
+
+def warm_settings(epochs: int, alpha: float, min_alpha: float) -> tuple[str, dict[str, Any]]:
+    name = f"warm, {epochs} epochs, α {alpha:g} → {min_alpha:g}"
+    return name, {"epochs": epochs, "alpha": alpha, "min_alpha": min(alpha, min_alpha)}
+
+
+def main() -> None:
+    given = parse_arguments()
+    found: dict[str, list[Row]] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        place = given.workdir or Path(scratch)
+        old, new = split(given.corpus, place)
+        for seed in given.seeds:
+            champion = build(given, place / "work", [old], seed, {})
+            cold = row_of(build(given, place / "work", [old, new], seed, {}))
+            found.setdefault("champion (80 %)", []).append(row_of(champion))
+            found.setdefault("cold", []).append(cold)
+            for epochs in given.epochs:
+                for alpha, min_alpha in itertools.product(given.alphas, given.min_alphas):
+                    name, train = warm_settings(epochs, alpha, min_alpha)
+                    start = {"start_from": champion["vectors"]["path"]}
+                    warm = row_of(build(given, place / "work", [old, new], seed, train | start))
+                    found.setdefault(name, []).append(warm)
+                    show(f"seed {seed} {name}", warm, cold)
+    means = {name: {key: statistics.fmean(row[key] for row in rows) for key in rows[0]} for name, rows in found.items()}
+    print(
+        f"\n{'means':<28} {'analogy':>8} {'WS-353':>8} {'SimLex':>8} {'train s':>8}  ratios to cold: scores, seconds, kept tokens"
+    )
+    for name, row in means.items():
+        show(name, row, means["cold"])
+    print(
+        json.dumps({
+            "corpus": given.corpus.name, "size": given.size, "seeds": given.seeds, "lanes": given.lanes, "workers": given.workers,
+            "overrides": given.overrides, "rows": {name: {k: round(v, 4) for k, v in row.items()} for name, row in means.items()},
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        })
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

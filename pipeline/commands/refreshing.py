@@ -1,0 +1,117 @@
+"""Commands for a corpus that goes on changing: refresh, what came of each, going back, and clearing away."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pipeline.commands.arguments import config_arguments, load
+
+
+@click.command()
+@config_arguments
+@click.option("--cold", is_flag=True, help="Train the challenger anew instead of going on from the champion.")
+@click.option("--quiet", is_flag=True)
+def refresh(config: Path, overrides: tuple[str, ...], cold: bool, quiet: bool) -> int:
+    """For a scheduler: brings everything up to date with the corpus, or says that nothing is new.
+
+    Trains a challenger on what is there now, compares it with the champion, and promotes it only if the gates under refresh.gates
+    hold. Prints one line of JSON; its status is promoted, nothing new (both exit 0) or kept (exit 79: the gates kept the
+    challenger out). Safe to call twice at once: a second call while one runs exits with 73.
+    """
+    loaded = load(config, overrides)
+    from pipeline.progress import Progress
+    from pipeline.refresh.refresh import EXIT_CODES
+    from pipeline.refresh.refresh import refresh as refresh_workdir
+
+    told = refresh_workdir(loaded, cold=cold, progress=Progress(quiet=quiet))
+    click.echo(json.dumps(told))
+    if told["status"] == "kept":
+        click.echo(f"w2v: {told['decision']}; to use it all the same: w2v rollback {config} {told['snapshot']}", err=True)
+    if problem := told.get("on_finish", {}).get("problem"):
+        click.echo(f"w2v: refresh.on_finish: {problem}", err=True)
+    return EXIT_CODES[told["status"]]
+
+
+@click.command()
+@config_arguments
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def history(config: Path, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Every decision taken in this workdir, the newest last: what changed in the corpus, scores, which snapshot answers."""
+    loaded = load(config, overrides)
+    from pipeline.history.latest import champion_of, entries
+    from pipeline.history.snapshot import snapshots
+
+    champion, kept = champion_of(loaded.workdir), {snapshot.id for snapshot in snapshots(loaded.workdir)}
+    for entry in entries(loaded.workdir):
+        click.echo(json.dumps(entry) if as_json else _line(entry, champion.id if champion else "", kept))
+
+
+def _line(entry: dict[str, Any], champion: str, kept: set[str]) -> str:
+    made = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry["time"]))
+    snapshot = str(entry.get("snapshot", ""))
+    mark = "*" if snapshot == champion else " " if snapshot in kept else "-"
+    facts = [f"{entry['number']:>4} {mark} {snapshot:<16}  {made}  {entry['kind']:<8} {entry.get('status', ''):<11}"]
+    if delta := entry.get("delta"):
+        facts.append(
+            " ".join(f"{sign}{delta[kind]['files']}" for sign, kind in _SIGNS if delta[kind]["files"]) or "no file changed"
+        )
+    if scores := entry.get("scores"):
+        facts.append(_scores(scores))
+    elif "why" in entry:
+        facts.append(str(entry["why"]))
+    return "  ".join(facts)
+
+
+_SIGNS = (("+", "added"), ("~", "changed"), ("→", "renamed"), ("-", "deleted"))
+
+
+def _scores(scores: dict[str, Any]) -> str:
+    """`analogy .364 → .372` for every score that both have."""
+    before, now = ({"analogy": found["analogy"]} | found["similarity"] for found in (scores["before"], scores["now"]))
+    both = [name for name in now if now[name] is not None and before.get(name) is not None]
+    return ", ".join(f"{name} {before[name]:.3f} → {now[name]:.3f}" for name in both)
+
+
+@click.command()
+@click.argument("config", type=click.Path(path_type=Path), metavar="CONFIG")
+@click.argument("arguments", nargs=-1, metavar="[SNAPSHOT] [KEY=VALUE]…")
+def rollback(config: Path, arguments: tuple[str, ...]) -> None:
+    """Make an earlier snapshot the champion: SNAPSHOT as `w2v history` lists it (id, its beginning, or number); without one,
+    the champion before the present one."""
+    loaded = load(config, tuple(argument for argument in arguments if "=" in argument))
+    chosen = [argument for argument in arguments if "=" not in argument]
+    if len(chosen) > 1:
+        raise click.UsageError(f"expected one snapshot, found {' '.join(chosen)}")
+    from pipeline.refresh.rollback import rollback as roll_back
+
+    entry = roll_back(loaded, chosen[0] if chosen else None)
+    click.echo(f"{entry['champion']} answers now; it was {entry['before']}")
+
+
+@click.command()
+@config_arguments
+@click.option("--yes", is_flag=True, help="Remove it; without this, only say what would go.")
+def gc(config: Path, overrides: tuple[str, ...], yes: bool) -> None:
+    """What no kept snapshot needs (the last refresh.keep stay, and the champion): listed, and with --yes removed."""
+    loaded = load(config, overrides)
+    from pipeline.history.gc import find_garbage, remove
+    from pipeline.session import holding
+
+    def found() -> int:
+        garbage = find_garbage(loaded.workdir, loaded.refresh.keep)
+        for piece in garbage:
+            click.echo(f"{piece.bytes:>15,}  {piece.path.relative_to(loaded.workdir)}  ({piece.why})")
+        if yes:
+            remove(garbage)
+        return sum(piece.bytes for piece in garbage)
+
+    if yes:
+        with holding(loaded.workdir):
+            click.echo(f"{found():>15,}  bytes removed")
+    else:
+        click.echo(f"{found():>15,}  bytes could go; w2v gc {config} --yes removes them")

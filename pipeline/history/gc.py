@@ -1,0 +1,114 @@
+"""What no kept snapshot needs: found first, removed when asked to.
+
+Kept are the champion, the last `keep` snapshots that a decision named, and what `summary.json` names. Everything else that this
+program made below tokens/, vocab/, shards/ … is found: artefacts of other corpora and settings, broken-off training, and the
+parts of tokens/ that no kept corpus has. Decisions stay: they are small, and tell what was.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline import store
+from pipeline.errors import DamagedError
+from pipeline.history.latest import champion_of, entries
+from pipeline.history.snapshot import PASSING, SNAPSHOTS, SUMMARY, Snapshot, snapshots
+from pipeline.safety.files import read_inside
+
+KINDS = ("tokens", "vocab", "shards", "checkpoints", "vectors", "report", "exports")
+"""Folders of artefacts, in the order in which they are made."""
+PARTS = "parts"
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """A folder, or a file of tokens/parts, that nothing kept needs."""
+
+    path: Path
+    bytes: int
+    why: str
+
+
+def kept_snapshots(workdir: Path, keep: int) -> list[Snapshot]:
+    """The champion, and of the others the `keep` that were decided upon last."""
+    last_named = {entry["snapshot"]: number for number, entry in enumerate(entries(workdir)) if "snapshot" in entry}
+    ordered = sorted(snapshots(workdir), key=lambda snapshot: last_named.get(snapshot.id, -1), reverse=True)
+    champion = champion_of(workdir)
+    kept = ordered[:keep]
+    if champion and champion.id not in {snapshot.id for snapshot in kept}:
+        kept = [*kept[: max(0, keep - 1)], champion]
+    return kept
+
+
+def find_outdated(workdir: Path, keep: int) -> list[Garbage]:
+    """What older snapshots had to themselves, and they themselves; what was made outside of snapshots stays."""
+    ids = {snapshot.id for snapshot in kept_snapshots(workdir, keep)}
+    theirs = {path for snapshot in snapshots(workdir) if snapshot.id not in ids for path in snapshot.artefacts()}
+    theirs |= {path for snapshot in snapshots(workdir) for path in snapshot.artefacts() if path.parent.name in PASSING}
+    keys = {key for directory in theirs if directory.parent.name == "tokens" for key in _part_keys(directory)}
+    return [
+        found for found in find_garbage(workdir, keep)
+        if found.path in theirs or found.path.parent.name == SNAPSHOTS
+        or (found.path.parent.name == PARTS and _key_of(found.path.name) in keys)
+    ]  # fmt: skip
+
+
+def find_garbage(workdir: Path, keep: int) -> list[Garbage]:
+    """What could go, the snapshots first: a reader never meets one whose artefacts are gone."""
+    kept, champion = kept_snapshots(workdir, keep), champion_of(workdir)
+    ids = {snapshot.id for snapshot in kept}
+    needed = {path for snapshot in kept for path in snapshot.lasting()} | set(_of_summary(workdir))
+    needed |= set(champion.artefacts()) if champion else set()
+    parts = {path for directory in needed if directory.parent.name == "tokens" for path in _part_keys(directory)}
+    found = [_measure(snapshot.directory, "an older snapshot") for snapshot in snapshots(workdir) if snapshot.id not in ids]
+    for kind in KINDS:
+        for directory in sorted(path for path in (workdir / kind).glob("*") if path.is_dir() and path.name != PARTS):
+            if directory not in needed:
+                why = "of no kept snapshot" if (directory / store.MANIFEST).exists() else "broken off"
+                found.append(_measure(directory, why))
+    for path in sorted((workdir / "tokens" / PARTS).glob("[0-9a-f]*")):
+        if _key_of(path.name) not in parts:
+            found.append(_measure(path, "text of no kept snapshot"))
+    return found
+
+
+def remove(garbage: list[Garbage]) -> None:
+    """Removes what was found; an artefact's manifest first. For the holder of the workdir's lock."""
+    for found in garbage:
+        if not found.path.is_dir():
+            found.path.unlink(missing_ok=True)
+        elif (found.path / store.MANIFEST).exists():
+            store.discard(found.path)
+        else:
+            shutil.rmtree(found.path, ignore_errors=True)
+
+
+def _of_summary(workdir: Path) -> Iterator[Path]:
+    """The artefacts of the last run, if it was complete: `summary.json` promises them."""
+    try:
+        rows = store.unsealed(read_inside(workdir, SUMMARY))["stages"]
+        fingerprints = {row["fingerprint"] for row in rows.values()}
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    for kind in KINDS:
+        yield from (store.artefact_directory(workdir, kind, fingerprint) for fingerprint in fingerprints)
+
+
+def _part_keys(tokens: Path) -> set[str]:
+    try:
+        return {_key_of(Path(part.name).name) for part in store.load_artefact(tokens).manifest.parts}
+    except DamagedError:
+        return set()
+
+
+def _key_of(name: str) -> str:
+    """The part that a file of tokens/parts belongs to: `<key>-000.tokens.parquet`, `<key>.json`."""
+    return name.partition(".")[0].partition("-")[0]
+
+
+def _measure(path: Path, why: str) -> Garbage:
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if not file.is_symlink() and file.is_file()]
+    return Garbage(path, sum(file.stat().st_size for file in files), why)

@@ -1,0 +1,154 @@
+"""A challenger beside its champion: how it is trained, what is measured of both, and what the gates say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline import store
+from pipeline.config import RunConfig
+from pipeline.errors import DamagedError
+from pipeline.history.snapshot import Snapshot
+from pipeline.refresh import stability
+from pipeline.refresh.delta import Delta
+from pipeline.refresh.gates import Measured, Verdict, judge
+from pipeline.stages.evaluate import headline, load_vectors
+from w2v_core.vectors import WordVectors
+
+_ROWS_AT_ONCE = 1 << 16
+DRIFT_BINS = 20
+SAME_SHAPE = ("model", "engine", "vector_size")
+"""Settings of `train` that vectors must share to be gone on from."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """Whether the challenger goes on from the champion, and why."""
+
+    warm: bool
+    why: str
+
+    @property
+    def name(self) -> str:
+        return "warm" if self.warm else "cold"
+
+
+def choose_start(config: RunConfig, champion: Snapshot | None, delta: Delta, *, cold: bool) -> Start:
+    """Warm where it can be: it costs a part of the training and keeps the frame."""
+    if cold:
+        return Start(False, "asked for")
+    if champion is None:
+        return Start(False, "there is no champion yet")
+    if not config.refresh.warm:
+        return Start(False, "refresh.warm is false")
+    if config.refresh.forget and delta.removes_text:
+        return Start(False, "text was removed, and refresh.forget is true")
+    then, now = champion.summary()["config"]["train"], config.train.model_dump(mode="json")
+    changed = [key for key in SAME_SHAPE if then.get(key) != now[key]]
+    if changed or config.train.engine == "layers":
+        return Start(False, f"train.{changed[0] if changed else 'engine'} does not allow to go on from the champion")
+    if damage := _damage_of(champion.vectors):
+        return Start(False, f"the champion is damaged: {damage}")
+    return Start(True, "goes on from the champion")
+
+
+def challenger_config(config: RunConfig, champion: Snapshot | None, start: Start) -> RunConfig:
+    """The configuration that the challenger is trained by."""
+    if not start.warm or champion is None:
+        return config
+    changed = {
+        "start_from": str(champion.vectors), "epochs": config.refresh.epochs, "alpha": config.refresh.alpha,
+        "min_alpha": config.refresh.min_alpha,
+    }  # fmt: skip
+    return config.model_copy(update={"train": config.train.model_copy(update=changed)})
+
+
+def is_whole(snapshot: Snapshot) -> bool:
+    """Whether all of its files that last are there in their sizes."""
+    try:
+        for directory in snapshot.lasting():
+            artefact = store.load_artefact(directory)
+            if any((directory / part.name).stat().st_size != part.bytes for part in artefact.manifest.parts):
+                return False
+    except (DamagedError, OSError):
+        return False
+    return True
+
+
+def _damage_of(directory: Path) -> str:
+    try:
+        return next(iter(store.find_damage(store.load_artefact(directory))), "")
+    except DamagedError as error:
+        return str(error)
+
+
+# ── measuring ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What is known of both, as the gates and people read it."""
+
+    verdicts: tuple[Verdict, ...]
+    facts: Mapping[str, Any]
+
+
+def compare_with_champion(
+    config: RunConfig, champion: store.Artefact, challenger: store.Artefact,
+    before: Mapping[str, Any], now: Mapping[str, Any], *, same_frame: bool,
+) -> Comparison:  # fmt: skip
+    """`before` and `now` are the scores of both on the same sets."""
+    old, new = load_vectors(champion), load_vectors(challenger)
+    common = stability.common_words(old, new)
+    turned = _turned(old, new, common, same_frame)
+    measured = Measured(
+        finite=is_finite(new), vocabulary=known_share(old, new), overlap=stability.overlap(old, new, common),
+        drift=float(np.median(turned)) if len(turned) else 0.0, same_frame=same_frame,
+    )  # fmt: skip
+    counts, edges = np.histogram(np.clip(turned, 0, 2), bins=DRIFT_BINS, range=(0.0, 2.0))
+    facts = {
+        "words": {"before": len(old.words), "now": len(new.words)} | dict(stability.words_moved(old, new)),
+        "scores": {"before": _scores(before), "now": _scores(now)},
+        "stability": asdict(measured)
+        | {"drift_histogram": {"edges": [round(float(edge), 3) for edge in edges], "words": counts.tolist()},
+           "most_moved": _most_moved(common, turned)},
+    }  # fmt: skip
+    return Comparison(tuple(judge(config.refresh.gates, before, now, measured)), facts)
+
+
+def _turned(old: WordVectors, new: WordVectors, common: stability.Common, same_frame: bool) -> np.ndarray:
+    """Drift of the most frequent common words; of vectors in another frame, what is left when they are turned back."""
+    if old.matrix.shape[1] != new.matrix.shape[1] or not common.words:
+        return np.zeros(0)
+    if not same_frame:
+        turn_DD = stability.rotation(old, new, common).astype(np.float32)
+        new = WordVectors(list(new.words), new.matrix @ turn_DD)
+    return stability.drift(old, new, common)
+
+
+def _most_moved(common: stability.Common, turned: np.ndarray) -> list[list[Any]]:
+    order = np.argsort(-turned, kind="stable")[: stability.SHOWN]
+    return [[common.words[word], round(float(turned[word]), 4)] for word in order]
+
+
+def is_finite(vectors: WordVectors) -> bool:
+    rows = range(0, len(vectors.matrix), _ROWS_AT_ONCE)
+    return all(bool(np.isfinite(vectors.matrix[first : first + _ROWS_AT_ONCE]).all()) for first in rows)
+
+
+def known_share(old: WordVectors, new: WordVectors) -> float:
+    """Share of the champion's tokens whose words the challenger has."""
+    if old.counts is None:
+        return 1.0
+    known = set(new.words)
+    kept = sum(int(count) for word, count in zip(old.words, old.counts, strict=True) if word in known)
+    return kept / max(1, int(old.counts.sum()))
+
+
+def _scores(scores: Mapping[str, Any]) -> dict[str, Any]:
+    found = headline(scores)
+    return {"analogy": found["analogy"], "coverage": found["coverage"], "similarity": found["similarity"]}

@@ -1,0 +1,152 @@
+"""`w2v refresh`: brings a workdir up to date with its corpus, or says that nothing is new; one idempotent command.
+
+    what is new?     the corpus's content beside that of the last decision; nothing: done
+    a challenger     tokenize what is new, merge, lay out, train on from the champion (or anew), publish: the ordinary stages
+    gates            its scores on the same sets, its words and neighbourhoods beside the champion's
+    one decision     an entry in history/: the challenger is champion now, or the champion stays
+
+Killed anywhere, the same command comes to the same snapshot. Two at once: one works, the others exit with 73 or find nothing new.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+from pipeline import store
+from pipeline.cluster.workers import Workers
+from pipeline.config import RunConfig
+from pipeline.errors import printable
+from pipeline.history.gc import find_outdated, remove
+from pipeline.history.latest import champion_of, decide, input_key, last_input
+from pipeline.history.snapshot import Snapshot
+from pipeline.progress import Progress
+from pipeline.refresh.align import aligned
+from pipeline.refresh.challenge import Comparison, Start, challenger_config, choose_start, compare_with_champion, is_whole
+from pipeline.refresh.delta import Delta, compare
+from pipeline.refresh.gates import Verdict, stopped_by
+from pipeline.refresh.hook import run_hook
+from pipeline.run import go_through_stages, report_and_track, take_snapshot
+from pipeline.session import Session, holding, open_session
+from pipeline.stages import tokenize
+from pipeline.stages.ladder import NAMES, STAGES, up_to
+from pipeline.summary import write_summary
+from pipeline.text.corpus import CorpusPlan, plan_corpus
+
+PROMOTED, KEPT, NOTHING_NEW = "promoted", "kept", "nothing new"
+EXIT_CODES = {PROMOTED: 0, NOTHING_NEW: 0, KEPT: 79}
+
+
+def refresh(
+    config: RunConfig, *, cold: bool = False, workers: Workers | None = None, progress: Progress | None = None
+) -> dict[str, Any]:
+    """What came of it, as plain data: `status` is promoted, kept or nothing new. `cold` trains the challenger anew.
+
+    `workers` lets a program bring its own. Raises the kinds of PipelineError; the champion then stays what it was.
+    """
+    started = time.monotonic()
+    with holding(config.workdir):
+        told = _refresh(config, cold, workers, progress or Progress())
+    told["seconds"] = round(time.monotonic() - started, 3)
+    if config.refresh.on_finish and told["status"] != NOTHING_NEW:
+        told["on_finish"] = run_hook(config.refresh.on_finish, told, config.refresh.on_finish_timeout_s)
+    return told
+
+
+def _refresh(config: RunConfig, cold: bool, workers: Workers | None, progress: Progress) -> dict[str, Any]:
+    workdir, champion = config.workdir, champion_of(config.workdir)
+    plan = plan_corpus(config.corpus, forbidden=workdir, known=workdir / "known_files.json")
+    key = input_key(config.digest, tokenize.identity(config, plan)[0])
+    delta = compare(champion.corpus() if champion else [], files_of(plan))
+    if champion and last_input(workdir) == key and is_whole(champion):
+        return _nothing_new(champion, plan, delta)
+    start = choose_start(config, champion, delta, cold=cold)
+    progress.line(f"refresh: {start.name} ({start.why})")
+    with open_session(challenger_config(config, champion, start), NAMES[-1], workers, progress) as session:
+        comparison, leftover = _make_challenger(session, config, champion, start)
+        entry = _decide(session, config, champion, comparison, {
+            "start": start.name, "why": start.why, "input": key, "delta": delta.as_data(),
+            "corpus": _corpus_sizes(session, champion),
+        })  # fmt: skip
+    if leftover:
+        store.discard(leftover.directory)
+    remove(find_outdated(workdir, config.refresh.keep))
+    return entry
+
+
+def files_of(plan: CorpusPlan) -> list[tuple[str, int, str]]:
+    return [(file.path, file.size, file.sha256) for file in plan.files]
+
+
+def _nothing_new(champion: Snapshot, plan: CorpusPlan, delta: Delta) -> dict[str, Any]:
+    summary = champion.summary()
+    return {
+        "status": NOTHING_NEW, "champion": champion.id, "stages": [], "files": len(plan.files), "delta": delta.as_data(),
+        "vectors": summary["vectors"], "tokens": summary["corpus"]["tokens"],
+    }  # fmt: skip
+
+
+def _make_challenger(
+    session: Session, config: RunConfig, champion: Snapshot | None, start: Start
+) -> tuple[Comparison, store.Artefact | None]:
+    """What the challenger is beside the champion; and vectors that are left over because they were turned."""
+    leftover = None
+    go_through_stages(session, "train")
+    old = store.load_artefact(champion.vectors) if champion and is_whole(champion) else None
+    trained = session.done["train"]
+    if old and config.refresh.align and not start.warm:
+        turned = aligned(trained.artefact, old, config.workdir)
+        if turned.fingerprint != trained.artefact.fingerprint:
+            leftover = trained.artefact
+            session.done["train"] = replace(trained, artefact=turned)
+    for stage in STAGES[len(up_to("train")) :]:
+        session.go_through(stage)
+    if old is None:
+        return Comparison((), {}), leftover
+    evaluate = next(stage for stage in STAGES if stage.name == "evaluate")
+    before, _ = session.obtain(evaluate, (old,))
+    return compare_with_champion(
+        config, old, session.done["train"].artefact, before.manifest.totals, session.done["evaluate"].totals,
+        same_frame=start.warm or leftover is not None,
+    ), leftover  # fmt: skip
+
+
+def _decide(
+    session: Session, config: RunConfig, champion: Snapshot | None, comparison: Comparison, facts: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The entry of the decision, in force."""
+    stopped = stopped_by(comparison.verdicts)
+    promoted = champion is None or not stopped
+    made = [name for name, done in session.done.items() if not done.cached]
+    body: dict[str, Any] = {
+        "status": PROMOTED if promoted else KEPT, "decision": _sentence(champion, stopped), "parent": champion and champion.id,
+        "gates": [asdict(verdict) for verdict in comparison.verdicts], "stages": made,
+    }  # fmt: skip
+    body |= dict(facts) | dict(comparison.facts)
+    place = config.workdir if promoted else config.workdir / "challenger"
+    summary = report_and_track(session, place, {"refresh": body}, register=promoted)
+    snapshot = take_snapshot(session, summary, parent=champion.id if champion else None)
+    body |= {"snapshot": snapshot.id, "run_id": summary["run_id"], "vectors": summary["vectors"]}
+    body |= {"tokens": summary["corpus"]["tokens"], "notes": [printable(note, 300) for note in summary["notes"]]}
+    entry = decide(config.workdir, "refresh", snapshot.id if promoted or champion is None else champion.id, body)
+    if promoted:
+        write_summary(config.workdir, summary)
+    return entry
+
+
+def _sentence(champion: Snapshot | None, stopped: list[Verdict]) -> str:
+    if champion is None:
+        return "the first result is champion"
+    if not stopped:
+        return f"replaces {champion.id}: every gate held"
+    return f"{champion.id} stays: " + "; ".join(f"gate {verdict.gate}: {verdict.text}" for verdict in stopped)
+
+
+def _corpus_sizes(session: Session, champion: Snapshot | None) -> dict[str, Any]:
+    """Tokens, sentences and files before and now."""
+    keys = ("tokens", "sentences", "files")
+    before = champion.summary()["corpus"] if champion else {}
+    now = session.done["tokenize"].totals
+    return {"before": {key: before.get(key) for key in keys}, "now": {key: now[key] for key in keys}}

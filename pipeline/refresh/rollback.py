@@ -1,0 +1,56 @@
+"""`w2v rollback`: an earlier snapshot is champion again, whole, from one moment to the next."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline import store
+from pipeline.config import RunConfig
+from pipeline.errors import DamagedError, InputError, StorageError
+from pipeline.history.latest import champion_of, decide, entries
+from pipeline.history.snapshot import Snapshot, snapshots
+from pipeline.session import holding
+from pipeline.summary import write_summary
+
+
+def rollback(config: RunConfig, wanted: str | None) -> dict[str, Any]:
+    """The entry of the decision, in force. Raises InputError when there is no such snapshot, StorageError when it is damaged.
+
+    `wanted` is an id, the beginning of one, or the number of a decision; None is the champion before the present one.
+    """
+    with holding(config.workdir):
+        champion = champion_of(config.workdir)
+        if champion is None:
+            raise InputError(f"{config.workdir}: no finished run here, so nothing to go back to")
+        chosen = _find(config, champion, wanted)
+        for directory in chosen.lasting():
+            _require_intact(directory)
+        facts = {"snapshot": chosen.id, "status": "rolled back", "before": champion.id, "run_id": chosen.body["run_id"]}
+        entry = decide(config.workdir, "rollback", chosen.id, facts)
+        write_summary(config.workdir, chosen.summary())
+        return entry
+
+
+def _find(config: RunConfig, champion: Snapshot, wanted: str | None) -> Snapshot:
+    there = {snapshot.id: snapshot for snapshot in snapshots(config.workdir)}
+    decisions = entries(config.workdir)
+    if wanted is None:
+        found = [entry["champion"] for entry in decisions if entry["champion"] != champion.id and entry["champion"] in there][-1:]
+    elif wanted.isdecimal() and any(entry["number"] == int(wanted) for entry in decisions):
+        found = [entry.get("snapshot", entry["champion"]) for entry in decisions if entry["number"] == int(wanted)]
+    else:
+        found = [name for name in there if name.startswith(wanted)]
+    if len(found) == 1 and found[0] in there:
+        return there[found[0]]
+    what = "an earlier champion" if wanted is None else f"one snapshot {wanted}"
+    kept = ", ".join(there) or "none"
+    raise InputError(f"{config.workdir}: expected {what}, found {len(found) if wanted else 0}; there are: {kept} (w2v history)")
+
+
+def _require_intact(directory: Any) -> None:
+    try:
+        damage = store.find_damage(store.load_artefact(directory))
+    except DamagedError as error:
+        damage = [str(error)]
+    if damage:
+        raise StorageError(f"{damage[0]}; the champion stays, choose another snapshot")

@@ -1,0 +1,100 @@
+"""How far two sets of vectors are from each other: neighbourhoods, the frame they lie in, and the words each has.
+
+People index vectors and compare those of last week with those of today. A warm training keeps the frame; a cold one lands in
+another rotation of the same shape, which orthogonal Procrustes over the common words turns back (Schönemann 1966).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from w2v_core.vectors import WordVectors
+
+Floats = NDArray[np.float32]
+PROBES = 1000
+"""The most frequent common words: those that are asked for."""
+AMONG = 20_000
+"""The common words among which neighbours are looked for."""
+NEIGHBOURS = 10
+SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Common:
+    """The words that both have, the most frequent first by the rarer of their two ranks."""
+
+    words: tuple[str, ...]
+    before: NDArray[np.int64]
+    """Rows in the older vectors."""
+    now: NDArray[np.int64]
+    """Rows in the newer ones."""
+
+
+def common_words(before: WordVectors, now: WordVectors, most: int = AMONG) -> Common:
+    """At most `most` of them; both lists of words are in order of frequency."""
+    rows_before = {word: row for row, word in enumerate(before.words)}
+    both = [(max(row, rows_before[word]), row, word) for row, word in enumerate(now.words) if word in rows_before]
+    chosen = sorted(both)[:most]
+    return Common(
+        tuple(word for *_, word in chosen),
+        np.array([rows_before[word] for *_, word in chosen], np.int64),
+        np.array([row for _, row, _ in chosen], np.int64),
+    )
+
+
+def rotation(before: WordVectors, now: WordVectors, common: Common) -> NDArray[np.float64]:
+    """The orthogonal matrix (D, D) that turns `now` onto `before` with the least squared distance of the common words."""
+    moved_DD = _unit(now.matrix[common.now]).astype(np.float64).T @ _unit(before.matrix[common.before]).astype(np.float64)
+    left_DD, _, right_DD = np.linalg.svd(moved_DD)
+    found: NDArray[np.float64] = left_DD @ right_DD
+    return found
+
+
+def overlap(before: WordVectors, now: WordVectors, common: Common) -> float:
+    """The mean share of a frequent word's nearest words that stayed, 0 … 1; 1 where there are too few words to tell."""
+    shares = neighbour_shares(before, now, common)
+    return float(shares.mean()) if len(shares) else 1.0
+
+
+def neighbour_shares(before: WordVectors, now: WordVectors, common: Common) -> NDArray[np.float64]:
+    """Of each of the first PROBES common words: the share of its nearest common words that stayed."""
+    nearest = min(NEIGHBOURS, len(common.words) - 1)
+    if nearest < 1:
+        return np.zeros(0)
+    both = [_nearest(_unit(vectors.matrix[rows]), nearest) for vectors, rows in ((before, common.before), (now, common.now))]
+    return np.array([len(set(old) & set(new)) / nearest for old, new in zip(*both, strict=True)])
+
+
+def drift(before: WordVectors, now: WordVectors, common: Common) -> NDArray[np.float64]:
+    """1 − cosine between the old and the new vector of each of the first PROBES common words: 0 = it did not turn."""
+    old, new = _unit(before.matrix[common.before[:PROBES]]), _unit(now.matrix[common.now[:PROBES]])
+    turned: NDArray[np.float64] = 1.0 - np.einsum("wd,wd->w", old.astype(np.float64), new.astype(np.float64))
+    return turned
+
+
+def words_moved(before: WordVectors, now: WordVectors) -> Mapping[str, Any]:
+    """Words gained and lost, with the most frequent of each."""
+    old, new = set(before.words), set(now.words)
+    gained = [word for word in now.words if word not in old]
+    lost = [word for word in before.words if word not in new]
+    return {
+        "gained": {"words": len(gained), "names": gained[:SHOWN]},
+        "lost": {"words": len(lost), "names": lost[:SHOWN]},
+    }
+
+
+def _nearest(unit_WD: Floats, nearest: int) -> NDArray[np.intp]:
+    """Rows of the nearest others of each of the first PROBES rows, in no order."""
+    cosine = unit_WD[:PROBES] @ unit_WD.T
+    np.fill_diagonal(cosine, -np.inf)
+    return np.argpartition(-cosine, nearest - 1, axis=1)[:, :nearest]
+
+
+def _unit(rows_WD: Floats) -> Floats:
+    norms = np.linalg.norm(rows_WD, axis=1, keepdims=True)
+    return np.asarray(rows_WD / np.where(norms == 0, 1, norms), np.float32)
