@@ -31,6 +31,8 @@ class Curve:
     """(from x, to x, y): means over stretches, drawn as flat strokes behind the line."""
     from_zero: bool = False
     """True: the y axis begins at 0, so that heights can be compared."""
+    logarithmic: bool = False
+    """True: both axes are; every point must be above 0."""
 
 
 def line_chart(curve: Curve, size: tuple[int, int] = WIDE) -> str:
@@ -38,10 +40,18 @@ def line_chart(curve: Curve, size: tuple[int, int] = WIDE) -> str:
     points = thin([(x, y) for x, y in curve.points if math.isfinite(x) and math.isfinite(y)])
     if len(points) < 2:
         return ""
+    ends = points[0][1], points[-1][1]
+    if curve.logarithmic:
+        points = [(math.log10(x), math.log10(y)) for x, y in points]
     width, height = size
     x_low, x_high = points[0][0], points[-1][0]
     lowest = 0.0 if curve.from_zero else min(y for _, y in points)
-    y_ticks = ticks(lowest, max(y for _, y in points), 5)
+    highest = max(y for _, y in points)
+    y_ticks = decades(lowest, highest) if curve.logarithmic else ticks(lowest, highest, 5)
+    x_ticks = decades(x_low, x_high) if curve.logarithmic else ticks(x_low, x_high, 6)
+
+    def said(value: float) -> str:
+        return short(10**value if curve.logarithmic else value)
     y_low, y_high = min(y_ticks[0], *(y for _, y in points)), max(y_ticks[-1], *(y for _, y in points))
 
     def left(x: float) -> float:
@@ -51,17 +61,17 @@ def line_chart(curve: Curve, size: tuple[int, int] = WIDE) -> str:
         return height - _BOTTOM - (y - y_low) / ((y_high - y_low) or 1) * (height - _TOP - _BOTTOM)
 
     floor = height - _BOTTOM
-    parts = [f"<title>{escape(curve.title)}: {curve.y_label} {short(points[0][1])} → {short(points[-1][1])}</title>"]
+    parts = [f"<title>{escape(curve.title)}: {curve.y_label} {short(ends[0])} → {short(ends[1])}</title>"]
     for y in y_ticks:
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{width - _RIGHT}" y1="{top(y):.1f}" y2="{top(y):.1f}"/>')
-        parts.append(f'<text class="tick" text-anchor="end" x="{_LEFT - 8}" y="{top(y) + 4:.1f}">{short(y)}</text>')
+        parts.append(f'<text class="tick" text-anchor="end" x="{_LEFT - 8}" y="{top(y) + 4:.1f}">{said(y)}</text>')
     for x in curve.divisions:
         if x_low < x < x_high:
             parts.append(f'<line class="division" x1="{left(x):.1f}" x2="{left(x):.1f}" y1="{_TOP}" y2="{floor}"/>')
-    for x in ticks(x_low, x_high, 6):
+    for x in x_ticks:
         if x_low <= x <= x_high:
             anchor = "end" if left(x) > width - 40 else "middle"
-            parts.append(f'<text class="tick" text-anchor="{anchor}" x="{left(x):.1f}" y="{floor + 16}">{short(x)}</text>')
+            parts.append(f'<text class="tick" text-anchor="{anchor}" x="{left(x):.1f}" y="{floor + 16}">{said(x)}</text>')
     for start, stop, y in curve.levels:
         begin, end, level = left(max(start, x_low)), left(min(stop, x_high)), top(y)
         parts.append(f'<line class="level" x1="{begin:.1f}" x2="{end:.1f}" y1="{level:.1f}" y2="{level:.1f}"/>')
@@ -96,6 +106,11 @@ def ticks(low: float, high: float, about: int) -> list[float]:
     step = next(factor * magnitude for factor in (1, 2, 5, 10) if span / (factor * magnitude) <= about)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [round(index * step, 12) for index in range(first, last + 1)]
+
+
+def decades(low: float, high: float) -> list[float]:
+    """The whole powers of ten of a logarithmic axis from 10**low to 10**high."""
+    return [float(power) for power in range(math.floor(low), math.ceil(high) + 1)]
 
 
 def short(value: float) -> str:

@@ -1,20 +1,22 @@
-"""The run report: `report.html` to look at, `report.json` to read by programs, and a short form for the terminal.
+"""The run report: `index.html` to look at, `report.json` to read by programs, and a short form for the terminal.
 
 All three show the same facts; any part of the summary may be missing, and they show what there is.
 """
 
 from __future__ import annotations
 
+import json
 import textwrap
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import printable
+from pipeline.report import sections
 from pipeline.report.charts import Curve, short
-from pipeline.report.page import Table, render
+from pipeline.report.page import Table, map_data, render
 from pipeline.report.results import (
     Summary,
     decimal,
@@ -30,27 +32,90 @@ from pipeline.report.results import (
 )
 from pipeline.store import write_bytes, write_json
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+PAGE, DATA = "index.html", "report.json"
+KEPT_OF_BEFORE = ("name", "run_id", "config_digest", "config", "corpus", "vocab", "evaluation", "made", "vectors")
+"""What is remembered of the run before, besides the figures of its training."""
 
 
 def write_report(directory: Path, summary: Summary, curves: Sequence[Curve] | None = None, tables: Sequence[Table] = ()) -> Path:
-    """The path of `report.html`, written with `report.json` into `directory`.
+    """The path of `index.html`, written with `report.json` into `directory`; what lay there before is shown as the run before.
 
     `summary` has the shape of summary.json plus `neighbours: {word: [[word, cosine], …]}`, `analogies: [{question,
-    answers: [[word, score], …]}]`, `notes: [text]` and `train.rounds: [{epoch, loss, alpha, kept_tokens, raw_tokens,
-    seconds, points: [[kept tokens so far, loss], …]}]`; `config` and `versions` are shown as provenance. Without `curves`,
-    those of the rounds are drawn.
+    answers: [[word, score], …]}]`, `notes: [text]`, `map: path` (of `layout.map_of_words`) and `train.rounds: [{epoch, loss,
+    alpha, kept_tokens, raw_tokens, seconds, points: [[kept tokens so far, loss], …]}]`; `config` and `versions` are shown as
+    provenance. Without `curves`, those of the rounds are drawn. `tables` come after the stages.
     """
+    before = run_before(directory / DATA, summary)
     drawn = round_curves(summary) if curves is None else list(curves)
     body = {
         "format_version": FORMAT_VERSION,
         "summary": summary,
         "curves": [asdict(curve) for curve in drawn],
         "tables": [asdict(table) for table in tables],
+        "before": before,
     }
-    write_json(directory / "report.json", finite(body))
-    write_bytes(directory / "report.html", render(summary, drawn, tables).encode())
-    return directory / "report.html"
+    write_json(directory / DATA, finite(body))
+    words = _read_json(Path(str(get(summary, "map", ""))))
+    page = report_page(summary, drawn, tables, before, words, sections.counts_of(summary))
+    write_bytes(directory / PAGE, page.encode())
+    return directory / PAGE
+
+
+def report_page(
+    summary: Summary, curves: Sequence[Curve], tables: Sequence[Table] = (), before: Summary | None = None,
+    words: Mapping[str, Any] | None = None, counts: Sequence[int] = (),
+) -> str:  # fmt: skip
+    """The page; `words` is what `layout.map_of_words` gives, `counts` are the occurrences of every word, most frequent first."""
+    facts, folded = sections.provenance(summary)
+    shown = dict(words or {}) | ({"counts": list(counts[: len((words or {}).get("words", ()))])} if counts else {})
+    context: dict[str, Any] = {
+        **sections.header(summary, before), **sections.stages(summary), **sections.training(summary, curves),
+        **sections.scores(summary, before), "before": before and {"name": _name(before)},
+        "notes": get(summary, "notes", []), "map": map_data(shown), "tables": tables,
+        "neighbours": list(mapping(summary, "neighbours").items()), "analogies": get(summary, "analogies", []),
+        "changes": _changes(summary, before), "corpus": sections.corpus(summary), "zipf": sections.zipf(counts),
+        "use": sections.use(summary), "provenance": facts, "settings": folded,
+    }  # fmt: skip
+    names = {"map": "Map", "training": "Training", "scores": "Scores", "neighbours": "Neighbours", "analogies": "Analogies",
+             "changes": "Changes", "corpus": "Corpus", "stages": "Stages", "use": "Use it", "provenance": "Provenance"}  # fmt: skip
+    there = {**context, "training": context["curves"]}
+    return render("page.html.j2", contents=[(key, name) for key, name in names.items() if there[key]], **context)
+
+
+def _changes(summary: Summary, before: Summary | None) -> dict[str, Any] | None:
+    if before is None:
+        return None
+    settings = sections.differing_settings(summary, before)
+    tables = [Table("Settings that differ", ("key", "before", "now"), settings)] if settings else []
+    return {"title": f"Since the run before ({_name(before)})", "lead": "" if settings else "The settings are the same.",
+            "tables": tables}  # fmt: skip
+
+
+def _name(summary: Summary) -> str:
+    made = get(summary, "made.at")
+    return f"{title_of(summary)}, {made}" if made else str(get(summary, "run_id", title_of(summary)))
+
+
+def run_before(path: Path, summary: Summary) -> dict[str, Any] | None:
+    """What the report at `path` says of the last run that made other vectors; None if there was none."""
+    body = _read_json(path) or {}
+    last = body.get("summary")
+    if not isinstance(last, dict) or not get(last, "vectors.sha256"):
+        return None
+    if get(last, "vectors.sha256") == get(summary, "vectors.sha256"):
+        kept = body.get("before")
+        return kept if isinstance(kept, dict) else None
+    train = {key: get(last, f"train.{key}") for key in ("final_loss", "raw_tokens_per_s")}
+    return {key: last[key] for key in KEPT_OF_BEFORE if key in last} | {"train": train}
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        body = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return body if isinstance(body, dict) else None
 
 
 def format_summary(summary: Summary, width: int = 80) -> str:

@@ -1,0 +1,179 @@
+"use strict";
+// The map of words: moves, zooms, finds, shows who is near. All text from the data is set as text, never as HTML.
+(() => {
+  const source = document.getElementById("words");
+  if (!source) return;
+  const { words, xy, near, cosines, counts } = JSON.parse(source.textContent);
+  const canvas = document.getElementById("canvas"), panel = document.getElementById("near");
+  const search = document.getElementById("search"), found = document.getElementById("found");
+  const pen = canvas.getContext("2d");
+  let width = 1, height = 1, scale = 1, left = 0, top = 0, pointed = -1, chosen = -1, colours = {};
+  const at = (i) => [xy[i][0] * scale + left, xy[i][1] * scale + top];
+
+  function readColours() {
+    const style = getComputedStyle(document.documentElement);
+    for (const name of ["paper", "card", "ink", "soft", "line", "accent", "warn"]) colours[name] = style.getPropertyValue("--" + name).trim();
+  }
+  function showAll() {
+    scale = Math.min(width, height) / 10800;
+    left = (width - 10000 * scale) / 2;
+    top = (height - 10000 * scale) / 2;
+    draw();
+  }
+  function resize() {
+    const box = canvas.getBoundingClientRect(), dense = window.devicePixelRatio || 1;
+    if (!box.width) return;
+    const before = [width, height];
+    [width, height] = [box.width, box.height];
+    canvas.width = Math.round(width * dense);
+    canvas.height = Math.round(height * dense);
+    pen.setTransform(dense, 0, 0, dense, 0, 0);
+    if (before[0] === 1) showAll();
+    else { left += (width - before[0]) / 2; top += (height - before[1]) / 2; draw(); }
+  }
+  function draw() {
+    pen.clearRect(0, 0, width, height);
+    const size = Math.max(1.2, Math.min(4, scale * 40)), centre = chosen >= 0 ? chosen : pointed;
+    const close = new Set(centre >= 0 ? near[centre] : []);
+    pen.fillStyle = colours.accent;
+    pen.globalAlpha = 0.55;
+    for (let i = 0; i < words.length; i++) {
+      const [x, y] = at(i);
+      if (x < -9 || y < -9 || x > width + 9 || y > height + 9) continue;
+      pen.beginPath();
+      pen.arc(x, y, size, 0, 7);
+      pen.fill();
+    }
+    pen.globalAlpha = 1;
+    if (centre >= 0) {
+      pen.strokeStyle = colours.warn;
+      pen.globalAlpha = 0.5;
+      for (const i of close) {
+        pen.beginPath();
+        pen.moveTo(...at(centre));
+        pen.lineTo(...at(i));
+        pen.stroke();
+      }
+      pen.globalAlpha = 1;
+    }
+    label(centre, close, size);
+  }
+  function label(centre, close, size) {
+    // The most frequent words first; a label that would lie on another is left out, so zooming in shows more of them.
+    const taken = new Map(), cell = 24;
+    const order = [...(centre >= 0 ? [centre, ...close] : []), ...words.keys()];
+    pen.textBaseline = "middle";
+    pen.lineJoin = "round";
+    let shown = 0;
+    for (const i of order) {
+      const [x, y] = at(i);
+      if (x < 0 || y < 0 || x > width || y > height) continue;
+      const special = i === centre || close.has(i);
+      pen.font = (i === centre ? "600 14px " : special ? "500 13px " : "12px ") + "system-ui, sans-serif";
+      const wide = pen.measureText(words[i]).width, x0 = x + size + 3;
+      const cells = [];
+      for (let c = Math.floor(x0 / cell); c <= Math.floor((x0 + wide) / cell); c++)
+        for (let r = Math.floor((y - 7) / cell); r <= Math.floor((y + 7) / cell); r++) cells.push(c + "," + r);
+      if (!special && cells.some((key) => taken.has(key))) continue;
+      for (const key of cells) taken.set(key, i);
+      pen.lineWidth = 3;
+      pen.strokeStyle = colours.card;
+      pen.strokeText(words[i], x0, y);
+      pen.fillStyle = i === centre ? colours.warn : special ? colours.ink : colours.soft;
+      pen.fillText(words[i], x0, y);
+      if (++shown > 400) break;
+    }
+  }
+  function nearestTo(x, y, reach) {
+    let best = -1, least = reach * reach;
+    for (let i = 0; i < words.length; i++) {
+      const [px, py] = at(i), distance = (px - x) ** 2 + (py - y) ** 2;
+      if (distance < least) [best, least] = [i, distance];
+    }
+    return best;
+  }
+  function show(i) {
+    panel.replaceChildren();
+    const head = panel.appendChild(document.createElement("h3")), list = document.createElement("ol");
+    if (i < 0) { head.textContent = "Nearest words"; return; }
+    head.appendChild(document.createElement("bdi")).textContent = words[i];
+    if (counts.length) panel.appendChild(document.createElement("p")).textContent = counts[i].toLocaleString("en") + " times, rank " + (i + 1).toLocaleString("en");
+    near[i].forEach((other, k) => {
+      const line = list.appendChild(document.createElement("li")), button = line.appendChild(document.createElement("button"));
+      button.type = "button";
+      button.appendChild(document.createElement("bdi")).textContent = words[other];
+      button.addEventListener("click", () => choose(other, true));
+      line.appendChild(document.createElement("span")).textContent = (cosines[i][k] / 100).toFixed(2);
+    });
+    panel.appendChild(list);
+  }
+  function choose(i, centred) {
+    chosen = i;
+    if (i >= 0 && centred) {
+      scale = Math.max(scale, (Math.min(width, height) / 10800) * 4);
+      left = width / 2 - xy[i][0] * scale;
+      top = height / 2 - xy[i][1] * scale;
+    }
+    show(i);
+    draw();
+  }
+  function zoom(factor, x = width / 2, y = height / 2) {
+    const least = Math.min(width, height) / 16000;
+    factor = Math.max(least, Math.min(least * 120, scale * factor)) / scale;
+    left = x - (x - left) * factor;
+    top = y - (y - top) * factor;
+    scale *= factor;
+    draw();
+  }
+
+  const fingers = new Map();
+  let moved = false;
+  const place = (event) => { const box = canvas.getBoundingClientRect(); return [event.clientX - box.left, event.clientY - box.top]; };
+  canvas.addEventListener("pointerdown", (event) => { fingers.set(event.pointerId, place(event)); moved = false; canvas.setPointerCapture(event.pointerId); });
+  canvas.addEventListener("pointermove", (event) => {
+    const [x, y] = place(event), before = fingers.get(event.pointerId);
+    if (!before) {
+      const i = nearestTo(x, y, 18);
+      if (i !== pointed) { pointed = i; if (chosen < 0) { if (i >= 0) show(i); draw(); } }
+      canvas.classList.toggle("over", i >= 0);
+      return;
+    }
+    if (Math.hypot(x - before[0], y - before[1]) > 3) moved = true;
+    if (!moved) return;
+    const others = [...fingers].filter(([id]) => id !== event.pointerId).map(([, spot]) => spot);
+    if (others.length) zoom(Math.hypot(x - others[0][0], y - others[0][1]) / Math.max(1, Math.hypot(before[0] - others[0][0], before[1] - others[0][1])), others[0][0], others[0][1]);
+    else { left += x - before[0]; top += y - before[1]; draw(); }
+    fingers.set(event.pointerId, [x, y]);
+  });
+  for (const kind of ["pointerup", "pointercancel"]) canvas.addEventListener(kind, (event) => {
+    if (fingers.delete(event.pointerId) && !moved && kind === "pointerup") choose(nearestTo(...place(event), event.pointerType === "mouse" ? 18 : 30), false);
+  });
+  canvas.addEventListener("wheel", (event) => { event.preventDefault(); zoom(Math.exp(-event.deltaY / 400), ...place(event)); }, { passive: false });
+  canvas.addEventListener("keydown", (event) => {
+    const step = 60, keys = { ArrowLeft: [step, 0], ArrowRight: [-step, 0], ArrowUp: [0, step], ArrowDown: [0, -step] };
+    if (keys[event.key]) { left += keys[event.key][0]; top += keys[event.key][1]; draw(); }
+    else if (event.key === "+" || event.key === "=") zoom(1.3);
+    else if (event.key === "-") zoom(1 / 1.3);
+    else if (event.key === "Enter") choose(nearestTo(width / 2, height / 2, Math.max(width, height)), false);
+    else if (event.key === "Escape") choose(-1, false);
+    else return;
+    event.preventDefault();
+  });
+  document.getElementById("zoom-in").addEventListener("click", () => zoom(1.5));
+  document.getElementById("zoom-out").addEventListener("click", () => zoom(1 / 1.5));
+  document.getElementById("zoom-all").addEventListener("click", () => { chosen = -1; show(-1); showAll(); });
+  search.addEventListener("input", () => {
+    const asked = search.value.normalize("NFC").toLowerCase();
+    if (!asked) { found.textContent = ""; choose(-1, false); return; }
+    const lower = words.map((word) => word.toLowerCase());
+    let i = lower.indexOf(asked);
+    if (i < 0) i = lower.findIndex((word) => word.startsWith(asked));
+    const count = lower.filter((word) => word.startsWith(asked)).length;
+    found.textContent = i < 0 ? "not among these words" : count === 1 ? "1 word begins so" : count + " words begin so";
+    choose(i, true);
+  });
+  window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { readColours(); draw(); });
+  readColours();
+  new ResizeObserver(resize).observe(canvas);
+  resize();
+})();
