@@ -38,7 +38,7 @@ its short Dask wiring.
     tracking/  tracker spool shipper delivery registry (what MLflow is told, and how it gets there) ui door metrics served_model
                run_events (what a run tells, and when) card (its description)
                addresses (where they go)
-    report/    report page charts results layout (the map of words)
+    report/    report sections recipes page (what people read) charts results layout (the map of words)
     formats/   exports word2vec placing (exports beside a person's own files)
 
 Imports go pipeline → w2v_core, never back.

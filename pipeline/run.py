@@ -10,6 +10,7 @@ Kill it at any moment and run it again: it continues from the last complete stag
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ from pipeline.text.corpus import plan_corpus
 from pipeline.tracking.run_events import tell_results
 from pipeline.tracking.tracker import TrackingState
 
+REPORT = "report"
+"""Folder of the report in the workdir."""
 REPAIRS = 3
 """How often one run rebuilds an artefact that it found damaged before it gives up: more points to a failing disk."""
 
@@ -79,9 +82,11 @@ def report_and_track(session: Session, place: Path, facts: Mapping[str, Any], *,
     """The session's summary with `facts`, after the report was written into the folder `place` and MLflow was told."""
     config = session.config
     summary = summarise(config, session.done, session.notes) | dict(facts)
+    if session.loads:
+        summary["workers"] = [asdict(load) for _, load in sorted(session.loads.items())]
     state = TrackingState(uri="", run_id=None, complete=False, message="not tracked")
     if "train" in summary:
-        summary["report"] = str(write_report(place, summary))
+        summary["report"] = str(write_report(place / REPORT, summary))
     if session.tracker:
         if not register:
             config = config.model_copy(update={"publish": config.publish.model_copy(update={"register_as": None})})

@@ -28,7 +28,7 @@ from pipeline.tracking.run_events import tell_live, tell_round, tell_start
 from pipeline.tracking.tracker import Tracker, open_tracker
 from pipeline.training import arithmetic
 from pipeline.training.history import RoundRecord
-from pipeline.training.live import Live
+from pipeline.training.live import Live, Load
 
 
 @dataclass
@@ -44,6 +44,8 @@ class Session:
     """The stages that are there, by name."""
     notes: list[str] = field(default_factory=list)
     rounds: list[RoundRecord] = field(default_factory=list)
+    loads: dict[int, Load] = field(default_factory=dict)
+    """What each worker said last of how busy it is, by its number."""
 
     def begin(self, plan: CorpusPlan) -> None:
         """Starts over with the first stage."""
@@ -98,6 +100,7 @@ class Session:
         self.progress.line(text)
 
     def _live(self, live: Live) -> None:
+        self.loads |= {load.worker: load for load in live.loads}
         if self.tracker:
             tell_live(self.tracker, live, self.rounds)
 

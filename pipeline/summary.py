@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 import platform
+import socket
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -15,6 +17,7 @@ from pipeline.history.latest import find_answer
 from pipeline.safety.files import read_inside
 from pipeline.stages.ladder import STAGES
 from pipeline.stages.work import Done, Told
+from pipeline.tracking.run_events import command_line
 
 SUMMARY = "summary.json"
 VERSIONED = ("dask-word2vec", "numpy", "numba", "dask", "distributed", "pyarrow", "mlflow")
@@ -30,11 +33,18 @@ def summarise(config: RunConfig, done: Mapping[str, Done], notes: Sequence[str])
         "config": config.model_dump(mode="json", by_alias=True, exclude={"tracking"}),
         "stages": {name: _stage_row(done[name], found) for name, found in told.items()},
         "versions": versions(),
+        "made": made(),
         "notes": [*notes, *done["tokenize"].totals.get("notes", ())],
     }
     for found in told.values():
         summary |= found.sections
     return summary
+
+
+def made() -> dict[str, str]:
+    """When, where and by which command the result was made; it decides nothing."""
+    now = datetime.datetime.now(datetime.UTC)
+    return {"at": now.strftime("%Y-%m-%d %H:%M UTC"), "host": socket.gethostname(), "command": command_line()}
 
 
 def _stage_row(done: Done, told: Told) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """A headless Chromium for tests, spoken to over the DevTools protocol: what the page printed, asked for and shows.
 
-Chromium is Debian's package; where it is missing the tests try to install it and are skipped, with the reason, if they cannot.
+Chromium is Debian's package (`tests.debian`): where it is missing and cannot be installed, the tests that need it are skipped.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ import asyncio
 import base64
 import contextlib
 import json
-import os
-import shutil
 import subprocess
 import tempfile
 import time
@@ -19,11 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pytest
 from tornado.httpclient import AsyncHTTPClient
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
-START_S, ANSWER_S, INSTALL_S = 40.0, 40.0, 100.0
+from tests.debian import program
+
+START_S, ANSWER_S = 40.0, 40.0
 FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--no-default-browser-check",
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-extensions", "--mute-audio",
@@ -31,23 +30,6 @@ FLAGS = (
     "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
 )  # fmt: skip
 """No name is looked up: a page that asks for anything outside this machine does not get it, and it is noted."""
-
-
-def chromium() -> str:
-    """The path of a Chromium, installed if need be; skips the test where there is none."""
-    for name in ("chromium", "chromium-browser", "google-chrome"):
-        if path := shutil.which(name):
-            return path
-    if os.geteuid() != 0 or not shutil.which("apt-get"):
-        pytest.skip("no chromium here, and installing Debian's package takes root and apt-get")
-    install = "apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium"
-    try:
-        done = subprocess.run(["sh", "-c", install], capture_output=True, text=True, timeout=INSTALL_S)
-    except subprocess.TimeoutExpired:
-        pytest.skip(f"no chromium here, and apt-get did not install it in {INSTALL_S:g} s")
-    if done.returncode or not (path := shutil.which("chromium")):
-        pytest.skip(f"no chromium here, and apt-get did not install it: {done.stderr.strip()[-300:]}")
-    return path
 
 
 @dataclass
@@ -177,7 +159,7 @@ class Tab:
 @contextlib.contextmanager
 def open_tab() -> Iterator[Tab]:
     """A tab of a browser of its own, which is gone afterwards."""
-    path = chromium()
+    path = program("chromium", "chromium")
     with tempfile.TemporaryDirectory(prefix="chromium.", ignore_cleanup_errors=True) as profile:
         process = subprocess.Popen(
             [path, *FLAGS, f"--user-data-dir={profile}", "about:blank"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,

@@ -52,6 +52,7 @@ def line_chart(curve: Curve, size: tuple[int, int] = WIDE) -> str:
 
     def said(value: float) -> str:
         return short(10**value if curve.logarithmic else value)
+
     y_low, y_high = min(y_ticks[0], *(y for _, y in points)), max(y_ticks[-1], *(y for _, y in points))
 
     def left(x: float) -> float:

@@ -8,6 +8,8 @@ the same vectors give the same map. t-SNE of scikit-learn looks the same and tak
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -43,6 +45,11 @@ def map_of_words(vectors: WordVectors, words: int = MAP_WORDS, seed: int = 1) ->
         "near": near_Nk.tolist(),
         "cosines": np.rint(100 * cosines_Nk).astype(int).tolist(),
     }
+
+
+def map_file(vectors: WordVectors) -> bytes:
+    """The map as JSON, in ASCII: a word may hold what UTF-8 has no bytes for."""
+    return json.dumps(map_of_words(vectors), separators=(",", ":")).encode("ascii")
 
 
 def nearest(unit_ND: Floats, count: int) -> tuple[Ids, Floats]:

@@ -60,29 +60,35 @@
   }
   function label(centre, close, size) {
     // The most frequent words first; a label that would lie on another is left out, so zooming in shows more of them.
-    const taken = new Map(), cell = 24;
-    const order = [...(centre >= 0 ? [centre, ...close] : []), ...words.keys()];
+    const taken = new Set(), cell = 24;
+    const special = centre >= 0 ? [centre, ...close] : [], last = [];
     pen.textBaseline = "middle";
     pen.lineJoin = "round";
     let shown = 0;
-    for (const i of order) {
-      const [x, y] = at(i);
-      if (x < 0 || y < 0 || x > width || y > height) continue;
-      const special = i === centre || close.has(i);
-      pen.font = (i === centre ? "600 14px " : special ? "500 13px " : "12px ") + "system-ui, sans-serif";
-      const wide = pen.measureText(words[i]).width, x0 = x + size + 3;
-      const cells = [];
-      for (let c = Math.floor(x0 / cell); c <= Math.floor((x0 + wide) / cell); c++)
-        for (let r = Math.floor((y - 7) / cell); r <= Math.floor((y + 7) / cell); r++) cells.push(c + "," + r);
-      if (!special && cells.some((key) => taken.has(key))) continue;
-      for (const key of cells) taken.set(key, i);
+    const write = ([i, x, y, font, colour]) => {
+      pen.font = font;
       pen.lineWidth = 3;
       pen.strokeStyle = colours.card;
-      pen.strokeText(words[i], x0, y);
-      pen.fillStyle = i === centre ? colours.warn : special ? colours.ink : colours.soft;
-      pen.fillText(words[i], x0, y);
+      pen.strokeText(words[i], x, y);
+      pen.fillStyle = colour;
+      pen.fillText(words[i], x, y);
+    };
+    for (const i of [...special, ...words.keys()]) {
+      const [x, y] = at(i), is = special.includes(i);
+      if (x < 0 || y < 0 || x > width || y > height || (is && shown >= special.length)) continue;
+      const font = (i === centre ? "600 14px " : is ? "500 13px " : "12px ") + "system-ui, sans-serif";
+      pen.font = font;
+      const wide = pen.measureText(words[i]).width, x0 = x + size + 3, cells = [];
+      for (let c = Math.floor(x0 / cell); c <= Math.floor((x0 + wide) / cell); c++)
+        for (let r = Math.floor((y - 7) / cell); r <= Math.floor((y + 7) / cell); r++) cells.push(c + "," + r);
+      if (!is && cells.some((key) => taken.has(key))) continue;
+      for (const key of cells) taken.add(key);
+      const label = [i, x0, y, font, i === centre ? colours.warn : is ? colours.ink : colours.soft];
+      if (is) last.unshift(label);
+      else write(label);
       if (++shown > 400) break;
     }
+    last.forEach(write);
   }
   function nearestTo(x, y, reach) {
     let best = -1, least = reach * reach;

@@ -17,6 +17,7 @@ from pipeline.errors import printable
 from pipeline.report import sections
 from pipeline.report.charts import Curve, short
 from pipeline.report.page import Table, map_data, render
+from pipeline.report.recipes import recipes
 from pipeline.report.results import (
     Summary,
     decimal,
@@ -34,6 +35,8 @@ from pipeline.store import write_bytes, write_json
 
 FORMAT_VERSION = 2
 PAGE, DATA = "index.html", "report.json"
+SECTIONS = ("map", "training", "scores", "neighbours", "analogies", "changes", "corpus", "stages", "use", "provenance")
+"""Those that can be jumped to, in order."""
 KEPT_OF_BEFORE = ("name", "run_id", "config_digest", "config", "corpus", "vocab", "evaluation", "made", "vectors")
 """What is remembered of the run before, besides the figures of its training."""
 
@@ -75,12 +78,11 @@ def report_page(
         "notes": get(summary, "notes", []), "map": map_data(shown), "tables": tables,
         "neighbours": list(mapping(summary, "neighbours").items()), "analogies": get(summary, "analogies", []),
         "changes": _changes(summary, before), "corpus": sections.corpus(summary), "zipf": sections.zipf(counts),
-        "use": sections.use(summary), "provenance": facts, "settings": folded,
+        "use": recipes(summary), "provenance": facts, "settings": folded,
     }  # fmt: skip
-    names = {"map": "Map", "training": "Training", "scores": "Scores", "neighbours": "Neighbours", "analogies": "Analogies",
-             "changes": "Changes", "corpus": "Corpus", "stages": "Stages", "use": "Use it", "provenance": "Provenance"}  # fmt: skip
     there = {**context, "training": context["curves"]}
-    return render("page.html.j2", contents=[(key, name) for key, name in names.items() if there[key]], **context)
+    contents = [(key, "Use it" if key == "use" else key.capitalize()) for key in SECTIONS if there[key]]
+    return render("page.html.j2", contents=contents, **context)
 
 
 def _changes(summary: Summary, before: Summary | None) -> dict[str, Any] | None:

@@ -159,7 +159,7 @@ def corpus(summary: Summary) -> list[tuple[str, object]]:
         facts += [
             ("different words", get(vocab, "distinct_words")),
             ("in the vocabulary", get(vocab, "size")),
-            (f"dropped: rarer than vocab.min_count or beyond max_size ({words:,} words)", f"{rare:,} tokens, {rare / tokens:.1%}"),
+            ("dropped: too rare (vocab.min_count, max_size)", f"{rare:,} tokens, {rare / tokens:.1%}, of {words:,} words"),
         ]
         sampled = get(summary, "shards.kept_tokens")
         if is_number(sampled) and kept:
@@ -175,37 +175,6 @@ def zipf(counts: Sequence[int]) -> str:
     ranks = sorted({round(math.exp(math.log(last) * place / 80)) for place in range(81)} | {1, last})
     points = [(float(rank), float(counts[rank - 1])) for rank in ranks if 1 <= rank <= last and counts[rank - 1] > 0]
     return line_chart(Curve("Zipf", points, "rank", "occurrences", logarithmic=True), NARROW)
-
-
-def use(summary: Summary, config_name: str = "CONFIG") -> list[tuple[str, list[str]]]:
-    """How to use these vectors: the command, Python, other programs, the server."""
-    path = get(summary, "vectors.path")
-    if not path:
-        return []
-    folder = str(path)
-    words = list(mapping(summary, "neighbours")) or ["word"]
-    word, name = json_text(words[0]), get(summary, "config.publish.register")
-    recipes = [
-        ("On the command line", [f"w2v query similar {config_name} {words[0]}", f"w2v export {config_name} DIR -f word2vec-bin", f"w2v ui {config_name}"]),
-        ("In Python", ["from w2v_core.vectors import WordVectors", f"vectors = WordVectors.load({json_text(folder)})", f"vectors.most_similar({word})"]),
-    ]
-    for form, files in mapping(summary, "exports").items():
-        if form == "word2vec-bin" and files:
-            recipes.append(("In gensim", ["from gensim.models import KeyedVectors", f"KeyedVectors.load_word2vec_format({json_text(str(files[0]))}, binary=True)"]))
-    if name:
-        body = '{"inputs": [' + word + '], "params": {"ask": "similar", "topn": 5}}'
-        recipes.append(("Over HTTP", [f"mlflow models serve -m models:/{name}@champion --env-manager local", f"curl localhost:5000/invocations -H 'Content-Type: application/json' -d {json_text(body, quote=chr(39))}"]))
-    return [(title, [_line(line) for line in lines]) for title, lines in recipes]
-
-
-def json_text(value: str, quote: str = '"') -> str:
-    return quote + value.replace("\\", "\\\\").replace(quote, "\\" + quote) + quote
-
-
-def _line(text: str) -> str:
-    from pipeline.errors import printable
-
-    return printable(text, 600)
 
 
 def provenance(summary: Summary) -> tuple[list[tuple[str, object]], list[tuple[str, list[tuple[str, object]]]]]:

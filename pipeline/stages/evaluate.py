@@ -1,7 +1,7 @@
 """vectors/ → report/: analogies, word similarity and neighbours, every score with its coverage.
 
 The numbers come from `w2v_core.vectors.evaluation`; this file reads the question sets, keeps what was asked with what was
-answered, and writes `scores.json`.
+answered, writes `scores.json`, and lays out the map of words for the report, `map.json`.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from typing import Any
 from pipeline import store
 from pipeline.config import RunConfig
 from pipeline.errors import DamagedError, DataError, InputError
+from pipeline.report.layout import map_file
 from pipeline.stages.work import Done, Identity, Told, Work
 from w2v_core.vectors import WordVectors, evaluation
 
 STAGE = "report"
-STAGE_VERSION = 1
-SCORES = "scores.json"
+STAGE_VERSION = 2
+SCORES, MAP = "scores.json", "map.json"
 NEIGHBOURS = 8
 
 
@@ -42,13 +43,13 @@ def build(work: Work, vectors: store.Artefact) -> store.Artefact:
     """The committed scores of these vectors."""
     config, workdir = work.config, work.workdir
     fingerprint, fields, inputs = identity(config, vectors)
-    scores = score(config, load_vectors(vectors))
-    path = store.artefact_directory(workdir, STAGE, fingerprint) / SCORES
+    loaded = load_vectors(vectors)
+    scores, directory = score(config, loaded), store.artefact_directory(workdir, STAGE, fingerprint)
+    parts = (store.write_json(directory / SCORES, scores), store.write_bytes(directory / MAP, map_file(loaded)))
     return store.commit(
         workdir,
         store.Manifest(
-            stage=STAGE, fingerprint=fingerprint, parts=(store.write_json(path, scores),),
-            totals=scores, fields=fields, inputs=inputs,
+            stage=STAGE, fingerprint=fingerprint, parts=parts, totals=scores, fields=fields, inputs=inputs,
         ),
     )  # fmt: skip
 
@@ -56,6 +57,7 @@ def build(work: Work, vectors: store.Artefact) -> store.Artefact:
 def describe(done: Done) -> Told:
     scores = done.totals
     found = {"evaluation": headline(scores), "neighbours": scores["neighbours"], "analogies": scores["analogies"]}
+    found["map"] = str(done.artefact.path(MAP))
     return Told(f"{len(scores['analogy']) + len(scores['similarity'])} sets", sections=found)
 
 

@@ -82,7 +82,8 @@ def build(work: Work, tokens: store.Artefact, vocab: store.Artefact) -> store.Ar
 
 
 def describe(done: Done) -> Told:
-    return Told(f"{done.totals['kept_tokens']:,} tokens kept", tokens=done.totals["tokens"])
+    totals = done.totals
+    return Told(f"{totals['kept_tokens']:,} tokens kept", tokens=totals["tokens"], sections={"shards": dict(totals)})
 
 
 def refuse_empty(config: RunConfig, kept_tokens: int, tokens: store.Artefact) -> None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.config import RunConfig
 from pipeline.tracking.card import model_card
+from pipeline.tracking.spool import without_credentials
 from pipeline.tracking.tracker import Dataset, Tracker
 from pipeline.training.history import RoundRecord, epoch_loss, kept_tokens
 
@@ -56,9 +57,10 @@ def source_tags() -> dict[str, str]:
 
 
 def command_line() -> str:
-    """The command that this process was started with, as one would type it."""
+    """The command that this process was started with, as one would type it; without user names and passwords of addresses."""
     name = Path(sys.argv[0]).name
-    return shlex.join([Path(sys.executable).name if name in ("-c", "-m", "") else name, *sys.argv[1:]])
+    first = {"cli.py": "w2v", "-c": "python", "-m": "python", "": "python"}.get(name, name)
+    return without_credentials(shlex.join([first, *sys.argv[1:]]))
 
 
 def dataset_name(config: RunConfig) -> str:

@@ -54,7 +54,7 @@ _DRIVER_POINTS = {
               "committed:vectors"),
     "evaluate": ("stage:evaluate", "write:scores.json", "commit:report", "committed:report"),
     "publish": ("stage:publish", "write:vectors.bin", "written:vectors.bin", "commit:exports", "committed:exports",
-                "write:report.html", "write:corpus.json", "snapshot:written", "decide:run", "decided:run", "latest:made",
+                "write:index.html", "write:corpus.json", "snapshot:written", "decide:run", "decided:run", "latest:made",
                 "written:summary.json"),
 }  # fmt: skip
 _WORKER_POINTS = {

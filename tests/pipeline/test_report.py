@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.report.charts import MAX_POINTS, Curve, line_chart, short, thin, ticks
-from pipeline.report.page import Table, render
-from pipeline.report.report import columns, format_summary, write_report
+from pipeline.report.page import Table
+from pipeline.report.report import columns, format_summary, report_page, write_report
 from pipeline.report.results import duration, finite, round_curves
 
 HOSTILE = [
@@ -49,8 +49,12 @@ def sample_summary() -> dict[str, Any]:
         "run_id": "demo-0123456789ab",
         "config_digest": "0123456789abcdef" * 4,
         "config": {"run": {"name": "demo", "seed": 1}, "train": {"vector_size": 100, "epochs": 3, "model": "cbow"}},
-        "corpus": {"tokens": 5_012_345, "sentences": 210_400},
-        "vocab": {"size": 31_204},
+        "corpus": {"tokens": 5_012_345, "sentences": 210_400, "dropped_long_tokens": 12, "files": 3},
+        "vocab": {"size": 31_204, "distinct_words": 90_000, "corpus_tokens": 5_012_345, "tokens": 4_900_000},
+        "shards": {"kept_tokens": 2_450_000},
+        "made": {"at": "2026-11-29 08:00 UTC", "host": "lab", "command": "w2v run demo.yaml"},
+        "workers": [{"worker": 0, "cpu_percent": 97.4, "memory_bytes": 300 << 20, "tokens_per_s": 1.2e6, "waiting_share": 0.041,
+                     "gpu_memory_bytes": None}],
         "stages": {
             "tokenize": {"seconds": 0.61, "cached": True, "tokens": 5_012_345, "fingerprint": "a" * 64},
             "vocab": {"seconds": 0.09, "cached": False, "tokens": 5_012_345, "fingerprint": "b" * 64},
@@ -64,6 +68,9 @@ def sample_summary() -> dict[str, Any]:
         "evaluation": {
             "analogy": 0.2871, "semantic": 0.2412, "syntactic": 0.3104, "coverage": 0.8123,
             "similarity": {"wordsim353": 0.6218, "simlex999": None}, "similarity_coverage": {"wordsim353": 0.934},
+            "sets": {"analogy": {"questions": {"sections": [
+                {"name": "family", "accuracy": 0.5, "coverage": 0.9, "correct": 90, "asked": 180, "total": 200,
+                 "right": [["man", "woman", "king", "queen", "queen"]], "wrong": [["boy", "girl", "son", "daughter", "sun"]]}]}}},
         },
         "neighbours": {
             "king": [["queen", 0.7812], ["prince", 0.7544], ["kings", 0.7021], ["throne", 0.6899]],
@@ -76,7 +83,7 @@ def sample_summary() -> dict[str, Any]:
         ],
         "notes": ["corpus/part-3.txt: 17 bytes were not UTF-8 and were replaced"],
         "mlflow": {"uri": "sqlite:////data/runs/mlflow.db", "run_id": "9075d7af399f497c", "complete": True, "message": None},
-        "report": "/data/runs/demo/report.html",
+        "report": "/data/runs/demo/report/index.html",
     }  # fmt: skip
 
 
@@ -103,8 +110,16 @@ class Page(HTMLParser):
         return " ".join(" ".join(self.words).split())
 
 
-def render_sample(summary: dict[str, Any]) -> str:
-    return render(summary, round_curves(summary), [Table("Extra", ("what", "n"), [("x", 1), ("y", 2.5)])])
+def render_sample(summary: dict[str, Any], word: str = "word") -> str:
+    tables = [Table("Extra", ("what", "n"), [("x", 1), ("y", 2.5), (word, 3)])]
+    words = {
+        "words": [word, "b", "c"],
+        "xy": [[0, 0], [5000, 9000], [10000, 400]],
+        "near": [[1], [0], [0]],
+        "cosines": [[90], [90], [7]],
+    }
+    before = {**sample_summary(), "config": {"run": {"name": word}, "train": {"epochs": 7}}, "made": {"at": word}}
+    return report_page(summary, round_curves(summary), tables, before, words, [30, 20, 10, 5, 1])
 
 
 def test_the_report_shows_every_fact_of_the_run() -> None:
@@ -112,7 +127,16 @@ def test_the_report_shows_every_fact_of_the_run() -> None:
     for fact in (
         "demo complete",
         "5,012,345 tokens of text, 31,204 vectors of 100 dimensions",
-        "28.7%",
+        "made 2026-11-29 08:00 UTC on lab by w2v run demo.yaml",
+        "Map of the 3 most frequent words",
+        "family 50.0% 180 90.0%",
+        "Some answered wrong a is to b as c is to answered boy girl son daughter sun",
+        "dropped: tokens too long 12",
+        "112,345 tokens, 2.2%, of 58,796 words",
+        "2,450,000 of 4,900,000 tokens, 50.0%",
+        "0 97 % of a core 300 MiB 1,200,000 4.1%",
+        "Settings that differ key before now run.name word demo",
+        "w2v query similar CONFIG king",
         "tokenize 5.01M – reused",
         "train 15M 6.99M 2.15 s",
         "all 3.10 s",
@@ -125,20 +149,23 @@ def test_the_report_shows_every_fact_of_the_run() -> None:
         "17 bytes were not UTF-8",
         "0123456789abcdef" * 4,
         "train.vector_size 100",
-        "Extra what n x 1 y 2.5",
+        "Extra what n x 1 y 2.5 word 3",
     ):
         assert fact in page.shown, fact
-    assert page.elements.count("polyline") == 3
+    assert page.elements.count("polyline") == 4
     assert page.elements.count("table") >= 4
 
 
 def test_the_page_runs_nothing_and_asks_for_nothing() -> None:
     page = Page(render_sample(sample_summary()))
-    allowed = {"src", "href", "style", "srcset", "action", "data", "background", "poster"}
-    assert not {"script", "img", "link", "iframe", "object", "embed", "form", "base"} & set(page.elements)
-    assert not [found for found in page.attributes if found[1] in allowed or found[1].startswith("on")]
+    loading = {"src", "style", "srcset", "action", "data", "background", "poster"}
+    assert not {"img", "link", "iframe", "object", "embed", "form", "base"} & set(page.elements)
+    assert not [found for found in page.attributes if found[1] in loading or found[1].startswith("on")]
+    assert all(value.startswith("#") for _, name, value in page.attributes if name == "href")
+    assert page.elements.count("script") == 2
     (policy,) = [value for tag, name, value in page.attributes if tag == "meta" and name == "content" and "default-src" in value]
     assert policy.startswith("default-src 'none'; style-src 'sha256-")
+    assert "script-src 'sha256-" in policy
     assert "unsafe" not in policy
     assert "url(" not in render_sample(sample_summary())
     assert "@import" not in render_sample(sample_summary())
@@ -154,6 +181,11 @@ def with_words(word: str) -> dict[str, Any]:
     summary["config"] = {"run": {"name": word}, word: word}
     summary["evaluation"]["similarity"] = {word: 0.5}
     summary["stages"][word] = {"seconds": 1.0, "cached": False}
+    summary["corpus"][word] = word
+    summary["made"] = {"at": word, "host": word, "command": word}
+    summary["evaluation"]["sets"]["analogy"] = {
+        word: {"sections": [{"name": word, "accuracy": 0.5, "coverage": 0.9, "asked": 1, "total": 2, "wrong": [[word] * 5]}]}
+    }
     summary["vectors"]["path"] = word
     summary["mlflow"] = {"uri": word, "run_id": word, "message": word}
     return summary
@@ -165,7 +197,7 @@ def shape_of(page: Page) -> tuple[list[str], set[tuple[str, str]]]:
 
 @pytest.mark.parametrize("word", HOSTILE)
 def test_hostile_words_change_nothing_but_text(word: str) -> None:
-    hostile, harmless = render_sample(with_words(word)), render_sample(with_words("word"))
+    hostile, harmless = render_sample(with_words(word), word), render_sample(with_words("word"))
     hostile.encode()
     assert shape_of(Page(hostile)) == shape_of(Page(harmless))
     assert not re.search("[\u200e\u200f\u202a-\u202e\u2066-\u2069\x00-\x08\x0b-\x1f\x7f]", hostile)
@@ -174,7 +206,7 @@ def test_hostile_words_change_nothing_but_text(word: str) -> None:
 @settings(max_examples=30, deadline=None, derandomize=True)
 @given(word=st.text(min_size=1, max_size=30))
 def test_no_text_at_all_changes_anything_but_text(word: str) -> None:
-    assert shape_of(Page(render_sample(with_words(word)))) == shape_of(Page(render_sample(with_words("word"))))
+    assert shape_of(Page(render_sample(with_words(word), word))) == shape_of(Page(render_sample(with_words("word"))))
     shown = format_summary(with_words(word), 80)
     assert not [c for c in shown if not c.isprintable() and c != "\n"]
 
@@ -182,7 +214,7 @@ def test_no_text_at_all_changes_anything_but_text(word: str) -> None:
 @pytest.mark.parametrize("missing", [*sample_summary(), "everything"])
 def test_a_part_that_is_missing_is_left_out_and_the_rest_is_shown(missing: str) -> None:
     summary = {key: value for key, value in sample_summary().items() if key != missing and missing != "everything"}
-    page = Page(render(summary, round_curves(summary), ()))
+    page = Page(report_page(summary, round_curves(summary)))
     assert "Provenance" in page.shown or missing == "everything"
     assert format_summary(summary, 80)
 
@@ -192,17 +224,17 @@ def test_the_files_are_complete_and_the_json_is_strict(tmp_path: Path) -> None:
     summary["train"]["final_loss"] = float("nan")
     summary["notes"] = ["\ud800"]
     path = write_report(tmp_path, summary, tables=[Table("T", ("a",), [(float("inf"),)])])
-    assert path == tmp_path / "report.html"
+    assert path == tmp_path / "index.html"
 
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is no JSON")
 
     body = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"), parse_constant=refuse)
     assert body["summary"]["train"]["final_loss"] is None
-    assert body["summary"]["vocab"] == {"size": 31_204}
+    assert body["summary"]["vocab"]["size"] == 31_204
     assert body["tables"][0]["rows"] == [[None]]
     assert [curve["title"] for curve in body["curves"]] == ["Loss", "Learning rate", "Speed"]
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["report.html", "report.json"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["index.html", "report.json"]
 
 
 def test_the_loss_curve_is_the_points_of_the_rounds_and_epochs_are_marked() -> None:
@@ -269,7 +301,7 @@ def test_the_terminal_summary_names_what_matters_within_its_width(width: int) ->
         "왕   ",
         "man:king=woman",
         "vectors  /data/runs/demo/vectors/dddddddddddddddd",
-        "report   /data/runs/demo/report.html",
+        "report   /data/runs/demo/report/index.html",
         "tracked  sqlite:////data/runs/mlflow.db run 9075d7af399f497c",
     ):
         assert fact in shown, shown
