@@ -19,7 +19,7 @@ from pipeline.cluster.workers import Workers
 from pipeline.config import RunConfig
 from pipeline.errors import DamagedError
 from pipeline.history.latest import champion_of, decide, input_key
-from pipeline.history.snapshot import Snapshot, make_snapshot
+from pipeline.history.snapshot import REPORT, Snapshot, make_snapshot
 from pipeline.progress import Progress
 from pipeline.report.report import write_report
 from pipeline.safety.files import unlink_inside
@@ -30,8 +30,6 @@ from pipeline.text.corpus import plan_corpus
 from pipeline.tracking.run_events import tell_results
 from pipeline.tracking.tracker import TrackingState
 
-REPORT = "report"
-"""Folder of the report in the workdir."""
 REPAIRS = 3
 """How often one run rebuilds an artefact that it found damaged before it gives up: more points to a failing disk."""
 

@@ -2,7 +2,7 @@
 
     <workdir>/snapshots/<id>/snapshot.json    what it is: stages by fingerprint, the corpus's files, the configuration
                             /summary.json     as the run wrote it
-                            /report.html      the page and its data, as far as the run wrote them
+                            /report/          the page, index.html, and its data, as far as the run wrote them
                             /vectors, /exports, /vocab, /scores …   links to the artefacts
 
 A snapshot appears under its name whole or not at all and never changes afterwards. The id hashes the stages' fingerprints, so
@@ -30,7 +30,8 @@ from pipeline.safety.files import read_inside
 
 SNAPSHOTS = "snapshots"
 BODY, SUMMARY, CORPUS = "snapshot.json", "summary.json", "corpus.json"
-REPORT_FILES = ("report.html", "report.json")
+REPORT = "report"
+"""Folder of the report, in a workdir and in a snapshot."""
 UNFINISHED = ".unfinished-"
 PASSING = ("shards",)
 """Kinds that are large, quickly made again, and read by nobody but the training: older snapshots do without."""
@@ -110,8 +111,9 @@ def make_snapshot(
         for kind, fingerprint in artefacts.values():
             target = store.artefact_directory(Path("../.."), kind, fingerprint)
             os.symlink(target, temporary / _LINK_NAMES.get(kind, kind))
+        (temporary / REPORT).mkdir()
         for page in _pages(report):
-            shutil.copyfile(page, temporary / page.name)
+            shutil.copyfile(page, temporary / REPORT / page.name)
         store.write_json(temporary / CORPUS, store.sealed({"files": [list(file) for file in corpus]}))
         store.write_json(temporary / SUMMARY, store.sealed(summary))
         store.write_json(temporary / BODY, store.sealed(body))

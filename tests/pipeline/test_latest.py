@@ -35,7 +35,7 @@ SEED = int(os.environ.get("W2V_SEED", time.strftime("%Y%m%d")))
 KILLS = [
     "stage:tokenize", "commit:tokens", "stage:vocab", "committed:vocab", "stage:shards", "commit:shards", "round:1.0",
     "write:vectors.npy", "commit:vectors", "stage:evaluate", "commit:report", "stage:publish", "commit:exports",
-    "write:report.html", "snapshot:written", "decide:run",
+    "write:index.html", "snapshot:written", "decide:run",
 ]  # fmt: skip
 TAKEN = KILLS if os.environ.get("W2V_ALL") == "1" else random.Random(SEED).sample(KILLS, 3)
 RUN = """
@@ -100,7 +100,7 @@ def test_a_complete_run_is_found_under_stable_paths(home: Home) -> None:
     latest = home.work / LATEST
     assert store.file_sha256(latest / "vectors" / "vectors.npy") == home.summary["vectors"]["sha256"]
     assert json.loads((latest / "summary.json").read_text())["run_id"] == home.summary["run_id"]
-    for path in ("report.html", "report.json", "exports/vectors.bin", "vocab/vocab.parquet", "scores/scores.json"):
+    for path in ("report/index.html", "report/report.json", "exports/vectors.bin", "vocab/vocab.parquet", "scores/scores.json"):
         assert (latest / path).is_file(), path
     assert not Path(os.readlink(latest)).is_absolute()
 
