@@ -8,6 +8,8 @@ configuration errors answer at once. Errors are one message on standard error an
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import signal
 import sys
@@ -21,7 +23,15 @@ from pipeline.commands.refreshing import gc, history, refresh, rollback
 from pipeline.commands.running import STAGE_COMMANDS, run
 from pipeline.commands.vectors import export, query
 from pipeline.commands.workdir import status, ui, verify
-from pipeline.errors import EXIT_CODES, PipelineError, UsageError
+from pipeline.errors import (
+    EXIT_CODES,
+    CapacityError,
+    PermissionDeniedError,
+    PipelineError,
+    StorageError,
+    UsageError,
+    printable,
+)
 from pipeline.safety.start import start_safely
 
 EXIT_HELP = "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items()) + "."
@@ -54,6 +64,7 @@ def main() -> None:
     try:
         start_safely()
         code = commands.main(standalone_mode=False)
+        sys.stdout.flush()
         sys.exit(code if isinstance(code, int) else 0)
     except PipelineError as error:
         _show_traceback_if_asked()
@@ -70,6 +81,11 @@ def main() -> None:
         _exit(stop.exit_code)
     except BrokenPipeError:
         _exit(0)
+    except (OSError, MemoryError) as error:
+        _show_traceback_if_asked()
+        explained = _explained(error)
+        click.echo(f"w2v: {explained}", err=True)
+        _exit(explained.exit_code)
     except Exception as error:
         _show_traceback_if_asked()
         click.echo(
@@ -82,9 +98,20 @@ def main() -> None:
 
 def _exit(code: int) -> None:
     """Ends now: threads of a cluster that is going down must not hold the process or print over the message."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
     os._exit(code)
+
+
+def _explained(error: OSError | MemoryError) -> PipelineError:
+    """What a person is told where no part of the program knew better: which file, and what the system says."""
+    if isinstance(error, MemoryError):
+        return CapacityError("no memory is left; close other programs, or set a smaller train.vector_size or vocab.max_size")
+    kind = PermissionDeniedError if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) else StorageError
+    name = error.filename if isinstance(error.filename, str | bytes) else None
+    where = "reading or writing failed" if name is None else printable(os.fsdecode(name), 200)
+    return kind(f"{where}: {error.strerror or printable(str(error), 200)}; what is finished is kept")
 
 
 def _this_command() -> str:

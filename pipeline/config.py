@@ -10,14 +10,16 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
-from pipeline.errors import ConfigError, InputError
+from pipeline.errors import ConfigError, InputError, printable
+from pipeline.safety.files import read_bounded
+from pipeline.safety.yaml_values import MAX_BYTES, BadYamlError, parse_yaml
 from pipeline.sections import (
     Cluster as Cluster,
 )
@@ -60,6 +62,9 @@ from pipeline.sections import (
 from pipeline.sections import (
     Vocab as Vocab,
 )
+
+_SHOWN, _PROBLEMS_SHOWN, _DEEPEST_KEY = 80, 20, 8
+"""Characters of a wrong value in a message, problems listed in one, and steps of the longest key."""
 
 
 class RunConfig(Section):
@@ -110,41 +115,27 @@ def parse_config(tree: Mapping[str, Any], overrides: Sequence[str] = (), source:
     try:
         return RunConfig.model_validate(merged)
     except ValidationError as error:
-        problems = [_explain(problem) for problem in error.errors()]
-        count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
-        raise ConfigError("\n".join([f"{source}: {count} in the configuration", *(f"  {p}" for p in problems)])) from None
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice; plain YAML would keep the last one silently."""
-
-
-def _mapping_without_duplicates(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen: set[Any] = set()
-    for key_node, _ in node.value:
-        key = loader.construct_object(key_node)
-        if key in seen:
-            raise ConfigError(f"line {key_node.start_mark.line + 1}: key {key!r} is given twice; remove one of them")
-        seen.add(key)
-    return dict(loader.construct_pairs(node, deep=True))
-
-
-_UniqueKeyLoader.add_constructor("tag:yaml.org,2002:map", _mapping_without_duplicates)
+        # A default that another key decides is not what is wrong when that other key is.
+        found = [problem for problem in error.errors(include_url=False) if problem["type"] != "default_factory_not_called"]
+        count = f"{len(found):,} problem{'s' if len(found) > 1 else ''}"
+        problems = [_explain(problem) for problem in found[:_PROBLEMS_SHOWN]]
+        rest = [f"and {len(found) - len(problems):,} more"] if len(found) > len(problems) else []
+        raise ConfigError("\n  ".join([f"{source}: {count} in the configuration", *problems, *rest])) from None
+    except (ValueError, TypeError, ArithmeticError, RecursionError) as error:
+        raise ConfigError(f"{source}: cannot be read as a configuration ({type(error).__name__}: {_shown(error)})") from None
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file; raises InputError when it cannot be read, ConfigError when it is no mapping."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_bounded(path, MAX_BYTES).decode("utf-8-sig")
+    except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise InputError(f"{path}: cannot read the configuration ({reason}); give the path of a YAML file") from None
     try:
-        tree = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+        tree = parse_yaml(text)
+    except BadYamlError as error:
+        raise ConfigError(f"{path}: {printable(str(error), 400)}") from None
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected sections such as `corpus:`, found {type(tree).__name__}")
     return tree
@@ -152,31 +143,40 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def _apply_override(tree: dict[str, Any], override: str) -> None:
     key, equals, value = override.partition("=")
-    parts = key.split(".")
-    if not equals or len(parts) < 2 or not all(parts):
-        raise ConfigError(f"{override!r}: an override is section.key=value, for example train.epochs=3")
+    parts, shown = key.split("."), _shown(override)
+    if not equals or not 2 <= len(parts) <= _DEEPEST_KEY or not all(parts):
+        raise ConfigError(f"{shown}: an override is section.key=value, for example train.epochs=3")
     node = tree
     for part in parts[:-1]:
         child = node.get(part)
         node[part] = dict(child) if isinstance(child, Mapping) else {}
         node = node[part]
     try:
-        node[parts[-1]] = yaml.load(value, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader
-    except yaml.YAMLError:
-        raise ConfigError(f"{override!r}: the value is not valid YAML; quote it") from None
+        node[parts[-1]] = parse_yaml(value)
+    except BadYamlError as error:
+        raise ConfigError(f"{shown}: {printable(str(error), 200)}; quote the value if it is text") from None
 
 
 def _explain(problem: Mapping[str, Any]) -> str:
     """One wrong key as one line: where, what is wrong, what was found."""
-    key = ".".join(str(part) for part in problem["loc"])
+    key = printable(".".join(str(part) for part in problem["loc"]))
     if problem["type"] == "extra_forbidden":
         near = difflib.get_close_matches(key, list(known_keys()), n=1, cutoff=0.5)
         return f"{key}: unknown key" + (f"; did you mean {near[0]}?" if near else "")
     if problem["type"] == "missing":
         return f"{key}: missing; this key has no default"
     found = problem.get("input")
-    shown = "" if isinstance(found, (dict, BaseModel)) else f" (found {found!r})"
-    return f"{key}: {problem['msg'].removeprefix('Value error, ')}{shown}"
+    if problem["type"] == "string_type" and isinstance(found, bool | int | float):
+        return f"{key}: expected text (found {_shown(found)}); quote it"
+    shown = "" if isinstance(found, (dict, BaseModel)) else f" (found {_shown(found)})"
+    return f"{key}: {printable(problem['msg'].removeprefix('Value error, '), 300)}{shown}"
+
+
+def _shown(value: object) -> str:
+    """A value from outside, short and safe to print."""
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = short.maxlong = _SHOWN
+    return printable(short.repr(value), _SHOWN + 20)
 
 
 def known_keys() -> Iterator[str]:

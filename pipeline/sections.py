@@ -10,17 +10,64 @@ import codecs
 import re
 import shlex
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-Positive = Annotated[int, Field(ge=1)]
+from pipeline.safety.yaml_values import number
+
+Positive = Annotated[int, Field(ge=1, lt=2**63)]
 DEFAULT_PATTERN = r"[\pL\pM\pN_\x{200C}\x{200D}]+"
+_DOTTED = r"[^\W\d]\w*(?:\.[^\W\d]\w*)*"
 Rate = Annotated[float, Field(gt=0, le=10)]
 
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def values_are_what_they_look_like(cls, value: Any, info: ValidationInfo) -> Any:
+        """Numbers are numbers in every spelling, truths and odd spellings are none; no text holds what no path or word can."""
+        kinds = _plain_types(cls.model_fields[str(info.field_name)].annotation)
+        if not any(isinstance(kind, type) and issubclass(kind, Section) for kind in kinds):
+            _refuse_unwritable(value)
+        return _number(value) if kinds & {int, float} and not kinds & {bool, dict} else value
+
+
+def _plain_types(annotation: Any) -> set[Any]:
+    """The types an annotation is made of: of `Positive | None`, int and None's."""
+    inner = get_args(annotation)
+    return {annotation} if not inner else {kind for part in inner for kind in _plain_types(part)}
+
+
+def _number(value: Any) -> Any:
+    """The number that the value is or spells; what is neither number nor text is left to the key's own type."""
+    if isinstance(value, bool):
+        raise ValueError("expected a number")
+    if isinstance(value, str):
+        found = number(value.strip())
+        if found is None:
+            hint = "; a number does not begin with 0 (octal is written 0o17)" if re.fullmatch(r"[-+]?0[0-9]+", value) else ""
+            raise ValueError(f"expected a number{hint}")
+        value = found
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError("expected a number of at most 19 digits")
+    return value
+
+
+def _refuse_unwritable(value: Any) -> None:
+    if isinstance(value, str):
+        if found := re.search("[\0\ud800-\udfff]", value):
+            raise ValueError(f"holds {found[0]!r}, which no file name, word or pattern can hold")
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            _refuse_unwritable(key)
+            _refuse_unwritable(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            _refuse_unwritable(inner)
 
 
 def _refuse_unread(section: Section, keys: Sequence[str], why: str) -> None:
@@ -147,7 +194,7 @@ class Tokenize(Section):
     @field_validator("tokenizer")
     @classmethod
     def tokenizer_is_known(cls, value: str) -> str:
-        if value in ("simple", "whitespace", "regex") or re.fullmatch(r"[\w.]+:[\w.]+", value):
+        if value in ("simple", "whitespace", "regex") or re.fullmatch(rf"{_DOTTED}:{_DOTTED}", value):
             return value
         raise ValueError("expected simple, whitespace, regex or package.module:factory")
 
@@ -176,7 +223,7 @@ class Train(Section):
     alpha: Rate = 0.05
     """At the start. From 4 lanes on it loses up to three tenths more than the way to min_alpha, as training gets older
     (infra/decisions/0015-age.md)."""
-    min_alpha: float = Field(0.005, ge=0, le=10)
+    min_alpha: float = Field(default_factory=lambda read: read.get("alpha", 0.05) / 10, ge=0, le=10)
     """A tenth of alpha if not given: better in few epochs than falling to zero (infra/decisions/0007-learning-rate.md)."""
     alpha_exponent: float = Field(0.3, ge=0, le=1)
     """Of `engine: kernels`: the rate of a word's rows is α times a factor proportional to count**−p, 1 on average, where p grows
@@ -205,13 +252,6 @@ class Train(Section):
     start_from: str | None = None
     """A folder of vectors that training goes on from: words that it knows begin with their rows there, new ones with random
     numbers of their own. `w2v refresh` sets it to the last good vectors."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def min_alpha_follows_alpha(cls, given: Any) -> Any:
-        if isinstance(given, dict) and "min_alpha" not in given and isinstance(given.get("alpha"), (int, float)):
-            return given | {"min_alpha": given["alpha"] / 10}
-        return given
 
     @model_validator(mode="after")
     def settings_fit_together(self) -> Train:
@@ -271,7 +311,17 @@ class Tracking(Section):
     def uri_is_supported(cls, value: str | None) -> str | None:
         if value is not None and not value.startswith(("http://", "https://", "sqlite:///")):
             raise ValueError("expected http://…, https://… or sqlite:///…")
+        if value is not None and not value.startswith("sqlite") and not _has_host(value):
+            raise ValueError("expected the name of a host, and perhaps a port, behind ://")
         return value
+
+
+def _has_host(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        return False
 
 
 class Tls(Section):
