@@ -34,7 +34,7 @@ its short Dask wiring.
     history/   snapshot (a complete result, kept) latest (which one answers, what was decided) gc (what nobody needs)
     refresh/   refresh (one decision) delta (files, pure) challenge (the new vectors beside the old) gates (pure)
                stability (neighbourhoods, frame) align (into the old frame) rollback hook
-    safety/    start scratch (what keeps other users' code out) files locks yaml_values (what is read from outside)
+    safety/    start scratch (what keeps other users' code out) files locks yaml_values values (what is read)
     tracking/  tracker spool shipper delivery registry (what MLflow is told, and how it gets there) ui door metrics served_model
                run_events (what a run tells, and when) card (its description)
                addresses (where they go)

@@ -10,12 +10,12 @@ import codecs
 import re
 import shlex
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from pipeline.safety.yaml_values import number
+from pipeline.safety.values import number_of, plain_types, refuse_unwritable
 
 Positive = Annotated[int, Field(ge=1, lt=2**63)]
 DEFAULT_PATTERN = r"[\pL\pM\pN_\x{200C}\x{200D}]+"
@@ -30,44 +30,10 @@ class Section(BaseModel):
     @classmethod
     def values_are_what_they_look_like(cls, value: Any, info: ValidationInfo) -> Any:
         """Numbers are numbers in every spelling, truths and odd spellings are none; no text holds what no path or word can."""
-        kinds = _plain_types(cls.model_fields[str(info.field_name)].annotation)
+        kinds = plain_types(cls.model_fields[str(info.field_name)].annotation)
         if not any(isinstance(kind, type) and issubclass(kind, Section) for kind in kinds):
-            _refuse_unwritable(value)
-        return _number(value) if kinds & {int, float} and not kinds & {bool, dict} else value
-
-
-def _plain_types(annotation: Any) -> set[Any]:
-    """The types an annotation is made of: of `Positive | None`, int and None's."""
-    inner = get_args(annotation)
-    return {annotation} if not inner else {kind for part in inner for kind in _plain_types(part)}
-
-
-def _number(value: Any) -> Any:
-    """The number that the value is or spells; what is neither number nor text is left to the key's own type."""
-    if isinstance(value, bool):
-        raise ValueError("expected a number")
-    if isinstance(value, str):
-        found = number(value.strip())
-        if found is None:
-            hint = "; a number does not begin with 0 (octal is written 0o17)" if re.fullmatch(r"[-+]?0[0-9]+", value) else ""
-            raise ValueError(f"expected a number{hint}")
-        value = found
-    if isinstance(value, int) and not -(2**63) <= value < 2**63:
-        raise ValueError("expected a number of at most 19 digits")
-    return value
-
-
-def _refuse_unwritable(value: Any) -> None:
-    if isinstance(value, str):
-        if found := re.search("[\0\ud800-\udfff]", value):
-            raise ValueError(f"holds {found[0]!r}, which no file name, word or pattern can hold")
-    elif isinstance(value, dict):
-        for key, inner in value.items():
-            _refuse_unwritable(key)
-            _refuse_unwritable(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            _refuse_unwritable(inner)
+            refuse_unwritable(value)
+        return number_of(value) if kinds & {int, float} and not kinds & {bool, dict} else value
 
 
 def _refuse_unread(section: Section, keys: Sequence[str], why: str) -> None:

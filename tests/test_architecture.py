@@ -21,7 +21,8 @@ KNOWN = modules("pipeline", "w2v_core")
 
 FLOORS = (
     ("errors", "failpoints", "progress"),
-    ("safety", "sections"),
+    ("safety",),
+    ("sections",),
     ("config",),
     ("store",),
     ("exchange", "formats", "history", "report"),

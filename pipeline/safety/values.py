@@ -1,0 +1,42 @@
+"""What a value of a configuration may be, whatever its key: a number that is one, a text that a file name or a word can hold."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, get_args
+
+from pipeline.safety.yaml_values import number
+
+
+def plain_types(annotation: Any) -> set[Any]:
+    """The types an annotation is made of: of `Positive | None`, int and None's."""
+    inner = get_args(annotation)
+    return {annotation} if not inner else {kind for part in inner for kind in plain_types(part)}
+
+
+def number_of(value: Any) -> Any:
+    """The number that the value is or spells; what is neither number nor text is left to the key's own type."""
+    if isinstance(value, bool):
+        raise ValueError("expected a number")
+    if isinstance(value, str):
+        found = number(value.strip())
+        if found is None:
+            hint = "; a number does not begin with 0 (octal is written 0o17)" if re.fullmatch(r"[-+]?0[0-9]+", value) else ""
+            raise ValueError(f"expected a number{hint}")
+        value = found
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError("expected a number of at most 19 digits")
+    return value
+
+
+def refuse_unwritable(value: Any) -> None:
+    if isinstance(value, str):
+        if found := re.search("[\0\ud800-\udfff]", value):
+            raise ValueError(f"holds {found[0]!r}, which no file name, word or pattern can hold")
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            refuse_unwritable(key)
+            refuse_unwritable(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            refuse_unwritable(inner)
