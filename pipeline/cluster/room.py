@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +75,9 @@ def shared_places() -> list[Path]:
 
 def _dask_limit() -> tuple[int | None, str]:
     """(resident bytes at which this worker is paused or killed, what that limit is called)."""
+    # A process that has not loaded Dask is none of its workers.
+    if "distributed" not in sys.modules:
+        return None, "no limit"
     import dask
     from distributed import get_worker
 

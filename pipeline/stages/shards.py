@@ -137,7 +137,8 @@ def make_shard(task: ShardTask) -> tuple[store.Part, store.Part]:
     words = word_draws(global_ids(part_words, vocabulary_words), thresholds_V)
     tokens = PartTokens(*files.read_sentences(), words)
     stream = sampling.draw_all(part, tokens)
-    table = pa.table(dict(zip(COLUMNS, (stream.tokens_N, stream.left_N, stream.right_N), strict=True)))
+    columns = map(store.column, (stream.tokens_N, stream.left_N, stream.right_N))
+    table = pa.table(dict(zip(COLUMNS, columns, strict=True)))
     made = ShardFiles(Path(task.directory), part.index)
     shard = store.write_arrow(made.shard, table, durable=False)
     return shard, store.write_array(made.words, words, durable=False)
@@ -154,5 +155,7 @@ def global_ids(part_words: pa.ChunkedArray, words: pa.Array) -> NDArray[np.int32
     """The vocabulary's id of each part-local word, −1 where it has none."""
     import pyarrow.compute as pc
 
-    found = pc.fill_null(pc.index_in(part_words, value_set=words), -1)
+    # Not `fill_null` with a number: to make an Arrow scalar of it imports pandas.
+    nowhere = store.column(np.full(len(part_words), -1, dtype=np.int32))
+    found = pc.coalesce(pc.index_in(part_words, value_set=words), nowhere)
     return np.asarray(store.numbers(found), dtype=np.int32)

@@ -85,10 +85,20 @@ def merge_counts(task: _Merge) -> str:
     import pyarrow as pa
 
     tables = [store.read_table(Path(source), columns=("word", "count")) for source in task.sources]
-    summed = pa.concat_tables(tables).group_by("word", use_threads=False).aggregate([("count", "sum")])
-    merged = summed.select(["word", "count_sum"]).rename_columns(["word", "count"]).sort_by("word")
-    store.write_table(Path(task.target), merged)
+    store.write_table(Path(task.target), _sum_by_word(pa.concat_tables(tables)))
     return task.target
+
+
+def _sum_by_word(counted: pa.Table) -> pa.Table:
+    """Each word once with its sum, sorted by word. Not `Table.group_by`, which imports pyarrow.dataset and with it pandas:
+    more than summing takes for a small corpus."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    encoded = counted["word"].combine_chunks().dictionary_encode()
+    sums = np.zeros(len(encoded.dictionary), dtype=np.int64)
+    np.add.at(sums, store.numbers(encoded.indices), store.numbers(counted["count"]))
+    return pa.table({"word": encoded.dictionary, "count": store.column(sums)}).take(pc.sort_indices(encoded.dictionary))
 
 
 def _merge_tree(paths: tuple[str, ...], scratch: Path, workers: Workers) -> str:
@@ -106,10 +116,10 @@ def select_words(counted: pa.Table, min_count: int, max_size: int | None) -> pa.
     """The rows (word, count) that enter the vocabulary, in id order; raises DataError when fewer than two do."""
     import pyarrow.compute as pc
 
-    frequent = counted.filter(pc.greater_equal(counted["count"], min_count))
+    frequent = counted.take(store.column(np.flatnonzero(store.numbers(counted["count"]) >= min_count)))
     if frequent.num_rows < 2:
         raise _too_few_words(counted, frequent.num_rows, min_count)
-    ranked = frequent.sort_by([("count", "descending"), ("word", "ascending")])
+    ranked = frequent.take(pc.sort_indices(frequent, sort_keys=[("count", "descending"), ("word", "ascending")]))
     return ranked if max_size is None else ranked.slice(0, max_size)
 
 
@@ -134,11 +144,11 @@ def _with_probabilities(kept: pa.Table, counts_V: np.ndarray, config: RunConfig)
         raise DataError(f"vocab: {len(counts_V):,} words do not fit 32-bit word ids; raise vocab.min_count or set vocab.max_size")
     return pa.table(
         {
-            "word_id": np.arange(len(counts_V), dtype=np.int32),
+            "word_id": store.column(np.arange(len(counts_V), dtype=np.int32)),
             "word": kept["word"],
-            "count": counts_V,
-            "keep_probability": keep_probability(counts_V, config.shards.sample),
-            "noise_probability": noise_distribution(counts_V, config.vocab.ns_exponent),
+            "count": store.column(counts_V),
+            "keep_probability": store.column(keep_probability(counts_V, config.shards.sample)),
+            "noise_probability": store.column(noise_distribution(counts_V, config.vocab.ns_exponent)),
         }
     )
 
