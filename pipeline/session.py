@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import store
+from pipeline.cluster.choosing import processes_pay
 from pipeline.cluster.lazy import LazyWorkers
 from pipeline.cluster.opening import open_workers
-from pipeline.cluster.workers import Workers
+from pipeline.cluster.workers import InProcess, Workers
 from pipeline.config import RunConfig
+from pipeline.exchange.shared_memory import usable_cores
 from pipeline.failpoints import reach
 from pipeline.history.latest import mend
 from pipeline.progress import Progress
@@ -136,7 +138,7 @@ def open_session(config: RunConfig, until: str, workers: Workers | None, progres
     `workers`: a program's own; else the configured cluster is opened when first needed.
     """
     with contextlib.ExitStack() as stack:
-        workers = workers or stack.enter_context(LazyWorkers(lambda: _open_cluster(config, until)))
+        workers = workers or stack.enter_context(LazyWorkers(lambda: _open_workers(session, until)))
         session = Session(config, workers, progress or Progress())
         if config.tracking.enabled and any(stage.tracked for stage in up_to(until)):
             session.tracker = open_tracker(config.tracking, config.workdir, run_name=config.run.name, config_digest=config.digest)
@@ -148,10 +150,17 @@ def open_session(config: RunConfig, until: str, workers: Workers | None, progres
             raise
 
 
-def _open_cluster(config: RunConfig, until: str) -> contextlib.AbstractContextManager[Any]:
-    def plugins() -> list[Any]:
-        # Workers load the kernels in the background while they do other things.
-        trains = any(stage.name == "train" for stage in up_to(until))
-        return [arithmetic.warm_up_plugin(config.train)] if trains else []
+def _open_workers(session: Session, until: str) -> contextlib.AbstractContextManager[Workers]:
+    """Threads of this process for small work on this machine, else the configured cluster. Either loads the kernels in the
+    background while it does other things."""
+    config, trains = session.config, any(stage.name == "train" for stage in up_to(until))
+    if config.cluster.kind == "local" and session.plan and _is_small(config, session.plan):
+        if trains:
+            arithmetic.warm_up(config.train)
+        return contextlib.nullcontext(InProcess(usable_cores()))
+    return open_workers(config.cluster, plugins=lambda: [arithmetic.warm_up_plugin(config.train)] if trains else [])
 
-    return open_workers(config.cluster, plugins=plugins)
+
+def _is_small(config: RunConfig, plan: CorpusPlan) -> bool:
+    compressed = sum(file.size for file in plan.files if file.kind not in ("plain", "python", "parquet"))
+    return not processes_pay(config, plan.bytes, compressed, usable_cores())

@@ -407,15 +407,6 @@ def numbers(column: pa.ChunkedArray | pa.Array) -> Any:
     return np.from_dlpack(column.combine_chunks() if hasattr(column, "combine_chunks") else column)
 
 
-def column(array: Any) -> pa.Array:
-    """A NumPy array of numbers as a column, not copied. Unlike `pa.array`, which would import pandas if it is there."""
-    import numpy as np
-    import pyarrow as pa
-
-    array = np.ascontiguousarray(array)
-    return pa.Array.from_buffers(pa.from_numpy_dtype(array.dtype), len(array), [None, pa.py_buffer(array)])
-
-
 def map_arrow(directory: Path, part: Part) -> pa.Table:
     """The table of an Arrow file, mapped into memory; raises DamagedError unless its bytes are those that were written.
 

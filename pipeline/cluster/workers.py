@@ -85,7 +85,10 @@ class Workers(Protocol):
 
 
 class InProcess:
-    """The tasks run here, in order: the same results without a cluster."""
+    """The tasks run here, in so many threads: the same results without a cluster."""
+
+    def __init__(self, threads: int = 1) -> None:
+        self._threads = threads
 
     def map(
         self,
@@ -95,15 +98,23 @@ class InProcess:
         label: str,
         on_done: Callable[[Result], None] | None = None,
     ) -> list[Result]:
-        results: list[Result] = []
-        for item in items:
-            results.append(function(item))
-            if on_done:
-                on_done(results[-1])
-        return results
+        threads = min(self._threads, len(items))
+        pool = concurrent.futures.ThreadPoolExecutor(max(1, threads), thread_name_prefix=label.replace(" ", "-"))
+        try:
+            # With one thread the tasks are done in the thread that asks, where an error has its whole story.
+            ended = map(function, items) if threads <= 1 else pool.map(function, items)
+            results: list[Result] = []
+            for result in ended:
+                results.append(result)
+                if on_done:
+                    on_done(result)
+            return results
+        finally:
+            # After an error or Ctrl-C nobody waits for what is not begun yet.
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def members(self) -> list[Member]:
-        return [Member("in-process", shared_memory.host_key(), 1)]
+        return [Member("in-process", shared_memory.host_key(), self._threads)]
 
     def together(
         self,

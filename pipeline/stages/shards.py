@@ -28,7 +28,7 @@ from pipeline.errors import DataError
 from pipeline.stages import vocab as vocabulary
 from pipeline.stages.work import Done, Identity, Told, Work
 from pipeline.stream import sampling
-from pipeline.stream.part_files import COLUMNS, ShardFiles, TokenFiles, token_parts
+from pipeline.stream.part_files import COLUMNS, ShardFiles, TokenFiles, column, token_parts
 from pipeline.stream.sampling import DrawTask, PartDraw, PartTokens
 from w2v_core.sampler import stream_seed
 from w2v_core.windows import keep_thresholds
@@ -137,8 +137,8 @@ def make_shard(task: ShardTask) -> tuple[store.Part, store.Part]:
     words = word_draws(global_ids(part_words, vocabulary_words), thresholds_V)
     tokens = PartTokens(*files.read_sentences(), words)
     stream = sampling.draw_all(part, tokens)
-    columns = map(store.column, (stream.tokens_N, stream.left_N, stream.right_N))
-    table = pa.table(dict(zip(COLUMNS, columns, strict=True)))
+    rows = (stream.tokens_N, stream.left_N, stream.right_N)
+    table = pa.table({name: column(found_N) for name, found_N in zip(COLUMNS, rows, strict=True)})
     made = ShardFiles(Path(task.directory), part.index)
     shard = store.write_arrow(made.shard, table, durable=False)
     return shard, store.write_array(made.words, words, durable=False)
@@ -156,6 +156,6 @@ def global_ids(part_words: pa.ChunkedArray, words: pa.Array) -> NDArray[np.int32
     import pyarrow.compute as pc
 
     # Not `fill_null` with a number: to make an Arrow scalar of it imports pandas.
-    nowhere = store.column(np.full(len(part_words), -1, dtype=np.int32))
+    nowhere = column(np.full(len(part_words), -1, dtype=np.int32))
     found = pc.coalesce(pc.index_in(part_words, value_set=words), nowhere)
     return np.asarray(store.numbers(found), dtype=np.int32)

@@ -32,7 +32,7 @@ from pipeline import store
 from pipeline.config import RunConfig, Tokenize, canonical_json
 from pipeline.errors import DataError, InputError, printable
 from pipeline.stages.work import Done, Identity, Told, Work
-from pipeline.stream.part_files import TokenFiles
+from pipeline.stream.part_files import TokenFiles, column
 from pipeline.text.corpus import SHOWN, CorpusPlan, TextPart, cut_parts
 from pipeline.text.reading import ReadCounts, Reading, read_part
 from pipeline.text.tokenizers import Tokenizer, identify, load_tokenizer, word_array
@@ -265,10 +265,10 @@ def _write_output(
     tokens = store.Part(**(asdict(tokens) | {"rows": token_count, "tokens": token_count}))
     sentences = store.write_table(
         files.sentences,
-        pa.table({"length": store.column(length_S[length_S > 0].astype(np.int32))}),
+        pa.table({"length": column(length_S[length_S > 0].astype(np.int32))}),
         **_IDS_LAYOUT,
     )
-    counted = pa.table({"word": word_array(table), "count": store.column(table.words()[2])})
+    counted = pa.table({"word": word_array(table), "count": column(table.words()[2])})
     words = store.write_table(files.words, counted, **_WORDS_LAYOUT)
     return Output(tokens, sentences, words), table
 
@@ -278,7 +278,7 @@ def _write_group(writer: Any, group: list[NDArray[np.int32]]) -> None:
     import pyarrow as pa
 
     if group:
-        writer.write_table(pa.table({"token": store.column(np.concatenate(group))}), row_group_size=2 * _GROUP_TOKENS)
+        writer.write_table(pa.table({"token": column(np.concatenate(group))}), row_group_size=2 * _GROUP_TOKENS)
         group.clear()
 
 

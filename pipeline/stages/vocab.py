@@ -17,7 +17,7 @@ from pipeline.cluster.workers import Workers
 from pipeline.config import RunConfig
 from pipeline.errors import DataError, printable
 from pipeline.stages.work import Done, Identity, Told, Work
-from pipeline.stream.part_files import word_parts
+from pipeline.stream.part_files import column, word_parts
 from w2v_core.sampler import noise_distribution, noise_table
 from w2v_core.windows import keep_probability
 
@@ -98,7 +98,7 @@ def _sum_by_word(counted: pa.Table) -> pa.Table:
     encoded = counted["word"].combine_chunks().dictionary_encode()
     sums = np.zeros(len(encoded.dictionary), dtype=np.int64)
     np.add.at(sums, store.numbers(encoded.indices), store.numbers(counted["count"]))
-    return pa.table({"word": encoded.dictionary, "count": store.column(sums)}).take(pc.sort_indices(encoded.dictionary))
+    return pa.table({"word": encoded.dictionary, "count": column(sums)}).take(pc.sort_indices(encoded.dictionary))
 
 
 def _merge_tree(paths: tuple[str, ...], scratch: Path, workers: Workers) -> str:
@@ -116,7 +116,7 @@ def select_words(counted: pa.Table, min_count: int, max_size: int | None) -> pa.
     """The rows (word, count) that enter the vocabulary, in id order; raises DataError when fewer than two do."""
     import pyarrow.compute as pc
 
-    frequent = counted.take(store.column(np.flatnonzero(store.numbers(counted["count"]) >= min_count)))
+    frequent = counted.take(column(np.flatnonzero(store.numbers(counted["count"]) >= min_count)))
     if frequent.num_rows < 2:
         raise _too_few_words(counted, frequent.num_rows, min_count)
     ranked = frequent.take(pc.sort_indices(frequent, sort_keys=[("count", "descending"), ("word", "ascending")]))
@@ -144,11 +144,11 @@ def _with_probabilities(kept: pa.Table, counts_V: np.ndarray, config: RunConfig)
         raise DataError(f"vocab: {len(counts_V):,} words do not fit 32-bit word ids; raise vocab.min_count or set vocab.max_size")
     return pa.table(
         {
-            "word_id": store.column(np.arange(len(counts_V), dtype=np.int32)),
+            "word_id": column(np.arange(len(counts_V), dtype=np.int32)),
             "word": kept["word"],
-            "count": store.column(counts_V),
-            "keep_probability": store.column(keep_probability(counts_V, config.shards.sample)),
-            "noise_probability": store.column(noise_distribution(counts_V, config.vocab.ns_exponent)),
+            "count": column(counts_V),
+            "keep_probability": column(keep_probability(counts_V, config.shards.sample)),
+            "noise_probability": column(noise_distribution(counts_V, config.vocab.ns_exponent)),
         }
     )
 

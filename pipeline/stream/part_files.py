@@ -11,11 +11,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import store
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 COLUMNS = ("token", "left", "right")
 """Of a shard."""
@@ -81,3 +85,11 @@ class ShardFiles:
 def shard_parts(shards: store.Artefact) -> list[store.Part]:
     """The shards in part order; `rows` are the tokens kept."""
     return [part for part in shards.manifest.parts if part.name.endswith(".arrow")]
+
+
+def column(array: NDArray[Any]) -> pa.Array:
+    """A NumPy array of numbers as a column, not copied. Unlike `pa.array`, which would import pandas if it is there."""
+    import pyarrow as pa
+
+    array = np.ascontiguousarray(array)
+    return pa.Array.from_buffers(pa.from_numpy_dtype(array.dtype), len(array), [None, pa.py_buffer(array)])

@@ -41,6 +41,10 @@ def test_the_number_of_workers_changes_nothing(bench: Bench, workers: int) -> No
     bench.assert_same(bench.config_file(f"workers-{workers}", cluster={"n_workers": workers}))
 
 
+def test_threads_of_the_driver_instead_of_workers_change_nothing(bench: Bench) -> None:
+    bench.assert_same(bench.config_file("threads", cluster={"n_workers": None, "options": {}}))
+
+
 @pytest.mark.parametrize("kill", SAMPLE, ids=str)
 def test_a_killed_process_changes_nothing(bench: Bench, kill: Kill) -> None:
     print(f"sampled with W2V_SEED={SEED}")
