@@ -137,7 +137,7 @@ def make_shard(task: ShardTask) -> tuple[store.Part, store.Part]:
     words = word_draws(global_ids(part_words, vocabulary_words), thresholds_V)
     tokens = PartTokens(*files.read_sentences(), words)
     stream = sampling.draw_all(part, tokens)
-    rows = (stream.tokens_N, stream.left_N, stream.right_N)
+    rows: tuple[NDArray[Any], ...] = (stream.tokens_N, stream.left_N, stream.right_N)
     table = pa.table({name: column(found_N) for name, found_N in zip(COLUMNS, rows, strict=True)})
     made = ShardFiles(Path(task.directory), part.index)
     shard = store.write_arrow(made.shard, table, durable=False)
