@@ -28,9 +28,9 @@ its short Dask wiring.
                checkpoints start (from other vectors) residency (on a GPU)
                assembly (the files of vectors/) layered (with the textbook's layers)
     exchange/  shared_memory and huge_pages (lanes of one host) network (lanes of several)
-    cluster/   choosing (threads or processes, pure) opening (the configured cluster) workers (Dask, or this process)
-               room (memory and disk) messages (from tasks to the driver) presence (who answers)
-               lazy (opened when first needed) sources (the same program everywhere)
+    cluster/   choosing (threads or processes, pure) workers (what stages know of them, and this process) dask_workers
+               opening (the configured cluster) lazy (opened when first needed) room (memory and disk)
+               messages (from tasks to the driver) presence (who answers) sources (the same program everywhere)
     history/   snapshot (a complete result, kept) latest (which one answers, what was decided) gc (what nobody needs)
     refresh/   refresh (one decision) delta (files, pure) challenge (the new vectors beside the old) gates (pure)
                stability (neighbourhoods, frame) align (into the old frame) rollback hook

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any
 
+from pipeline.cluster.dask_workers import DaskWorkers
 from pipeline.cluster.room import WORKING_BYTES
-from pipeline.cluster.workers import DaskWorkers
 from pipeline.errors import ServiceError, TemporaryError
 from pipeline.exchange import shared_memory
 from pipeline.safety.scratch import private_scratch

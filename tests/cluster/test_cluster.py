@@ -10,8 +10,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from pipeline.cluster.dask_workers import DaskWorkers
 from pipeline.cluster.opening import open_workers
-from pipeline.cluster.workers import DaskWorkers, Member, WorkerLostError
+from pipeline.cluster.workers import Member, WorkerLostError
 from pipeline.config import Cluster
 from pipeline.errors import DataError, ServiceError
 

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cluster.workers import DaskWorkers, Presence, WorkerLostError
+from pipeline.cluster.dask_workers import DaskWorkers
+from pipeline.cluster.presence import Presence
+from pipeline.cluster.workers import WorkerLostError
 from pipeline.errors import TemporaryError
 from pipeline.workdir import verify_workdir
 from tests.cluster.disturbed import Bench, assert_no_process_is_left, end_of, files_of, stopped_at, wait_for, wait_until

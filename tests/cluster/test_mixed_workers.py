@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cluster.workers import DaskWorkers
+from pipeline.cluster.dask_workers import DaskWorkers
 from pipeline.errors import ServiceError, TemporaryError
 from tests.cluster.disturbed import Bench
 from tests.cluster.tls_cluster import TlsCluster
@@ -44,7 +44,7 @@ def test_only_odd_workers_are_refused_after_a_restart_and_train_on_if_told_that_
     ours = cluster.start_worker("a", f"step:1.0.3=kill,{tmp_path / 'token'}")
     bench.prepare("restarted")
     with cluster.connect(workers=1) as workers, pytest.raises(TemporaryError, match=r"no worker came within 1 s"):
-        bench.resume("restarted", DaskWorkers(workers._client, wait_s=1))
+        bench.resume("restarted", DaskWorkers(workers.client, wait_s=1))
     assert (tmp_path / "token").exists(), "the failpoint was never reached"
     odd = cluster.start_worker("b", **ODD)
     with cluster.connect(workers=1) as workers:

@@ -13,8 +13,8 @@ from pathlib import Path
 from distributed import Client, Worker
 from distributed.security import Security
 
+from pipeline.cluster.dask_workers import DaskWorkers
 from pipeline.cluster.opening import open_workers
-from pipeline.cluster.workers import DaskWorkers
 from pipeline.config import Cluster, Tls
 from tests.cluster.bad_network import Detour
 from tests.cluster.disturbed import PATIENCE_S, environment_with, wait_until

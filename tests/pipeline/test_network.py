@@ -16,7 +16,8 @@ import pytest
 from distributed import Client, LocalCluster
 from numpy.typing import NDArray
 
-from pipeline.cluster.workers import DaskWorkers, WorkerLostError
+from pipeline.cluster.dask_workers import DaskWorkers
+from pipeline.cluster.workers import WorkerLostError
 from pipeline.errors import TemporaryError
 from pipeline.exchange import network
 from pipeline.exchange.network import PLUGIN, LinkPlugin, Links, join_group

@@ -1,0 +1,309 @@
+"""The workers of a Dask cluster as `Workers`: how their endings, losses and silences become results and errors."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import functools
+import queue
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+from pipeline.cluster.messages import TOPIC, Listener, Mailbox, heard_by, ignore
+from pipeline.cluster.presence import Presence
+from pipeline.cluster.workers import Item, Member, Result, WorkerLostError
+from pipeline.errors import TemporaryError
+from pipeline.exchange import shared_memory
+from pipeline.failpoints import reach
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+    from tornado.platform.asyncio import AsyncIOLoop
+
+Ending: TypeAlias = "concurrent.futures.Future[Any]"
+
+PRESENCE_CHECK_S = 0.5
+_PAUSE_S = 0.1
+
+
+class DaskWorkers:
+    """The workers of a Dask cluster, through one client."""
+
+    def __init__(self, client: Client, wait_s: float, silent_s: float = 30.0) -> None:
+        self.client = client
+        self._wait_s = wait_s
+        self._presence = Presence(silent_s)
+        self._dropped: set[str] = set()
+        self._mailbox = Mailbox(client)
+
+    def map(
+        self,
+        function: Callable[[Item], Result],
+        items: Sequence[Item],
+        *,
+        label: str,
+        on_done: Callable[[Result], None] | None = None,
+    ) -> list[Result]:
+        # Unique keys: a key derived from the arguments would return an earlier result without doing the work.
+        prefix = f"{label.replace(' ', '-')}-{uuid.uuid4().hex[:8]}"
+        futures = [
+            self.client.submit(_run_task, function, item, f"{label}.{index}", key=f"{prefix}-{index}", pure=False)
+            for index, item in enumerate(items)
+        ]
+        order = {future: index for index, future in enumerate(futures)}
+        results: list[Any] = [None] * len(items)
+        alive = time.monotonic()
+        try:
+            with _dask_errors(label):
+                endings = Endings(self.client, futures)
+                for _ in items:
+                    while not (ended := endings.next(PRESENCE_CHECK_S)):
+                        # A scheduler that is not ours may wait for a worker for ever.
+                        if self._answering():
+                            alive = time.monotonic()
+                        elif time.monotonic() - alive > self._wait_s:
+                            raise TemporaryError(_no_worker(label, self._wait_s))
+                    alive = time.monotonic()
+                    future, ending = ended
+                    results[order[future]] = ending.result()
+                    if on_done:
+                        on_done(results[order[future]])
+        except BaseException:
+            _cancel(self.client, futures)
+            raise
+        return results
+
+    def members(self) -> list[Member]:
+        deadline = time.monotonic() + self._wait_s
+        while True:
+            with _dask_errors("looking for workers"):
+                there = {
+                    address: worker for address, worker in self._answering().items() if worker["status"] in ("running", "init")
+                }
+                hosts = self._hosts(there)
+            if hosts:
+                # Sorted by host first, so that neighbours in lane order share memory where they can.
+                found = [Member(address, host, there[address]["nthreads"]) for address, host in hosts.items()]
+                return sorted(found, key=lambda member: (member.host, member.address))
+            if time.monotonic() > deadline:
+                raise TemporaryError(_no_worker("looking for workers", self._wait_s))
+            time.sleep(_PAUSE_S)
+
+    def _hosts(self, addresses: Iterable[str]) -> dict[str, str]:
+        """Host keys by address, of those workers that live to tell."""
+        # As tasks, not as a broadcast: a broadcast waits for a worker that dies while it is asked.
+        asked = {
+            self.client.submit(_host_of_worker, workers=[address], pure=False, key=f"who-{uuid.uuid4().hex[:12]}"): address
+            for address in addresses
+        }
+        hosts: dict[str, str] = {}
+        for future, ending in self._pinned_endings(asked):
+            if ending:
+                hosts[asked[future]] = ending.result()
+        return hosts
+
+    def together(
+        self,
+        function: Callable[[Item], Result],
+        items: Sequence[Item],
+        members: Sequence[Member],
+        on_message: Listener | None = None,
+    ) -> list[Result]:
+        hand_over = self._mailbox.hand_over_to(on_message) if on_message else None
+        key, heard = "round-{}".format, on_message is not None
+        futures = {
+            self.client.submit(
+                _take_part, function, item, heard, key=key(uuid.uuid4().hex[:12]), pure=False, workers=[member.address]
+            ): member.address
+            for item, member in zip(items, members, strict=True)
+        }
+        results: dict[Future[Any], Result] = {}
+        lost: TemporaryError | None = None
+        try:
+            for future, ending in self._pinned_endings(futures, hand_over):
+                try:
+                    if not ending:
+                        raise WorkerLostError(
+                            f"a worker went away or fell silent before its part of the round was done ({futures[future]})"
+                        )
+                    with _dask_errors("training"):
+                        results[future] = ending.result()
+                except TemporaryError as error:
+                    if not lost:
+                        # One loss makes the others stop too; wait for them, one of them may know the real reason.
+                        lost = error
+                        self._abandon(futures)
+            if lost:
+                raise lost
+            return [results[future] for future in futures]
+        except BaseException:
+            _cancel(self.client, list(futures))
+            raise
+
+    def _abandon(self, attempt: Iterable[Future[Any]]) -> None:
+        """Tells all workers, without waiting for them, that not all participants of an attempt will come."""
+        names = [str(future.key) for future in attempt]
+
+        def tell() -> None:
+            with contextlib.suppress(Exception):  # only saves the others some waiting
+                self.client.run(shared_memory.abandon, names, on_error="ignore")
+
+        # In a thread, because a broadcast waits for a worker that dies while it is told.
+        threading.Thread(target=tell, name="abandon", daemon=True).start()
+
+    def _pinned_endings(
+        self, addresses: Mapping[Future[Any], str], meanwhile: Callable[[], None] | None = None
+    ) -> Iterator[tuple[Future[Any], Ending | None]]:
+        """Each task with its ending, in the order in which they end; without one when its worker is not there any more or
+        silent.
+
+        A task pinned to a worker that died waits for that address for ever (and, allowed elsewhere, is forgotten when for a
+        moment there is no worker at all), and so does the result of one that is done but was not fetched yet.
+        """
+        endings = Endings(self.client, addresses)
+        waiting = set(addresses)
+        while waiting:
+            ended = endings.next(PRESENCE_CHECK_S)
+            if meanwhile:
+                meanwhile()
+            if ended:
+                if ended[0] in waiting:
+                    waiting.remove(ended[0])
+                    yield ended
+                continue
+            with _dask_errors("training"):
+                there = self._answering()
+            for future in [future for future in waiting if addresses[future] not in there]:
+                waiting.remove(future)
+                yield future, None
+
+    def _answering(self) -> dict[str, Mapping[str, Any]]:
+        """The scheduler's records of the workers that answer, by address."""
+        self._expect_scheduler()
+        workers = self._ask_scheduler()["workers"]
+        self._expect_scheduler()
+        answering = self._presence.answering(workers, time.monotonic())
+        if silent := workers.keys() - answering.keys() - self._dropped:
+            self._dropped |= silent
+            self._drop(sorted(silent))
+        return answering
+
+    def _ask_scheduler(self) -> dict[str, Any]:
+        """What it says of itself and its workers: Client.scheduler_info, which waits for ever where the network swallows what
+        is sent."""
+        scheduler: Any = self.client.scheduler
+        try:
+            answer: dict[str, Any] = self.client.sync(scheduler.identity, n_workers=-1, callback_timeout=self._wait_s)
+            return answer
+        except OSError as error:  # a TimeoutError is one too
+            why = str(error) or f"nothing came within {self._wait_s:g} s (cluster.wait_s)"
+            raise WorkerLostError(
+                f"the scheduler does not answer ({why}); see that it runs and can be reached, and run the same command again, "
+                "it continues"
+            ) from None
+
+    def _drop(self, silent: list[str]) -> None:
+        """Has the scheduler give the silent workers' tasks to others, and nannies put new workers in their place: what it
+        does by itself after worker-ttl, which is five minutes on a scheduler that nobody configured."""
+
+        async def restart(dask_scheduler: Any) -> None:
+            await dask_scheduler.restart_workers(silent, wait_for_workers=False, stimulus_id="w2v-silent")
+
+        def tell() -> None:
+            with contextlib.suppress(Exception):  # then worker-ttl does it
+                self.client.run_on_scheduler(restart)
+
+        # In a thread, because killing a frozen process takes some seconds.
+        threading.Thread(target=tell, name="drop", daemon=True).start()
+
+    def _expect_scheduler(self) -> None:
+        # A scheduler that comes back knows nothing of our tasks, and until it is asked the client tells what it knew last.
+        if self.client.status != "running":
+            raise WorkerLostError(
+                "the connection to the scheduler was lost; see that it runs and run the same command again, it continues"
+            )
+
+
+class Endings:
+    """The ends of tasks, results fetched, as they come.
+
+    Fetching is part of the waiting: the worker that has a result may go away before it is fetched, the task is then to be
+    done again, and whoever asks Dask for that result waits for a worker without anyone looking whether there is one.
+    """
+
+    def __init__(self, client: Client, futures: Iterable[Future[Any]]) -> None:
+        self._ended: queue.SimpleQueue[tuple[Future[Any], Ending]] = queue.SimpleQueue()
+        loop = cast("AsyncIOLoop", client.loop).asyncio_loop
+        for future in futures:
+            ending = asyncio.run_coroutine_threadsafe(client.gather(future, asynchronous=True), loop)
+            ending.add_done_callback(functools.partial(self._put, future))
+
+    def _put(self, future: Future[Any], ending: Ending) -> None:
+        self._ended.put((future, ending))
+
+    def next(self, timeout_s: float) -> tuple[Future[Any], Ending] | None:
+        """The next task and its ending, whose `result()` is there or raises at once; None when none comes in time."""
+        try:
+            return self._ended.get(timeout=timeout_s)
+        except queue.Empty:
+            return None
+
+
+def _no_worker(what: str, wait_s: float) -> str:
+    return (
+        f"{what}: no worker came within {wait_s:g} s (cluster.wait_s); start workers and run the same command again, it continues"
+    )
+
+
+def _run_task(function: Callable[[Item], Result], item: Item, name: str) -> Result:
+    reach("task", name)
+    return function(item)
+
+
+def _take_part(function: Callable[[Item], Result], item: Item, heard: bool) -> Result:
+    from distributed import get_worker
+
+    reach("part", "begins")
+    worker = get_worker()
+    with (
+        shared_memory.part_of_attempt(str(worker.get_current_task())),
+        heard_by(functools.partial(worker.log_event, TOPIC) if heard else ignore),
+    ):
+        return function(item)
+
+
+def _host_of_worker() -> str:
+    return shared_memory.host_key()
+
+
+def _cancel(client: Client, futures: Sequence[Future[Any]]) -> None:
+    if client.status == "running":  # else it would try for half a minute to find its scheduler
+        with contextlib.suppress(Exception):  # the cluster may be gone; what matters is the error on its way up
+            client.cancel(futures, force=True)
+
+
+@contextlib.contextmanager
+def _dask_errors(what: str) -> Iterator[None]:
+    """Dask's own errors as ours; errors of the tasks pass through."""
+    from distributed import KilledWorker
+    from distributed.client import FutureCancelledError, FuturesCancelledError
+    from distributed.comm.core import CommClosedError
+    from distributed.scheduler import NoValidWorkerError
+
+    try:
+        yield
+    except KilledWorker as error:
+        raise TemporaryError(
+            f"{what}: the same task took down {error.allowed_failures + 1} workers one after the other; look at the workers' "
+            "logs (memory?), then run the same command again, it continues"
+        ) from error
+    except NoValidWorkerError as error:
+        raise TemporaryError(f"{what}: no worker is left and none came back; run the same command again, it continues") from error
+    except (FutureCancelledError, FuturesCancelledError, CommClosedError) as error:
+        raise WorkerLostError(
+            f"{what}: the connection to the cluster was lost; run the same command again, it continues"
+        ) from error
