@@ -22,6 +22,8 @@ Model = Literal["cbow", "skipgram"]
 Gradient = Literal["word2vec", "exact"]
 Merge = Literal["adasum", "mean"]
 FloatRows = NDArray[np.float32]
+MOST_LANE_TARGETS = 1 << 22
+"""Of each lane in one call of `Kernels.train_lanes`: waves are numbered with 16 bits."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,6 +83,17 @@ class Kernels(Protocol):
 
         Raises ValueError or TypeError for arrays that break the contract, naming the first position and value. A noise
         word outside the vocabulary is found only when it is drawn: then the parameters are half trained.
+        """
+        ...
+
+    def train_lanes(
+        self, w_in_VD: FloatRows, w_out_VD: FloatRows, lanes: Sequence[Slice], noise: Noise, update: Update, threads: int
+    ) -> list[SliceResult]:
+        """Trains all lanes' slices in place on one copy of the parameters, in waves; the result of each lane.
+
+        What a wave gives depends on the lanes, never on `threads`: the same bits for any number of them on a CPU. The seed of
+        lane l is `stream_seed(update.seed, l)`. CBOW only. Raises as `train_slice` does, and for a slice of more than
+        MOST_LANE_TARGETS.
         """
         ...
 

@@ -13,7 +13,7 @@ import pytest
 
 import w2v_core
 from tests.core.kernel_cases import random_case, train
-from w2v_core.kernels.cpu import numba_kernels
+from w2v_core.kernels.cpu import numba_kernels, wave_kernels
 
 MERGE = """
 import numpy as np
@@ -41,7 +41,7 @@ def test_machine_code_is_kept_and_made_anew_when_a_file_it_was_built_from_change
     assert _merge_in_a_new_process(tmp_path) == (4.0, 0)
     assert _merge_in_a_new_process(tmp_path) == (4.0, 1)
     # `add_rows` lies in another file than the function whose machine code is kept.
-    operations = copied / "kernels" / "cpu" / "row_operations.py"
+    operations = copied / "kernels" / "cpu" / "change_operations.py"
     source = operations.read_text()
     changed = source.replace("e.builder.fadd(e.load(a, columns.index), e.load(b, columns.index))", "e.load(a, columns.index)")
     assert changed != source
@@ -60,5 +60,5 @@ def test_one_machine_code_serves_streams_that_can_and_that_cannot_be_written(mod
     of_read_only = train(numba_kernels, case)
     for matrix in (0, 1):
         np.testing.assert_array_equal(of_writable[matrix], of_read_only[matrix])
-    kernel = numba_kernels._train_cbow if model == "cbow" else numba_kernels._train_skipgram
+    kernel = wave_kernels._run_thread if model == "cbow" else numba_kernels._train_skipgram
     assert len(kernel.signatures) == 1

@@ -8,8 +8,9 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from w2v_core.contract import FloatRows, Noise, Slice, Update
+from w2v_core.contract import MOST_LANE_TARGETS, FloatRows, Noise, Slice, Update
 from w2v_core.kernels.initial import ROW_FLOATS
+from w2v_core.sampler import stream_seed
 
 
 def check_slice(w_in_VD: FloatRows, w_out_VD: FloatRows, targets: Slice, noise: Noise, update: Update) -> None:
@@ -37,6 +38,28 @@ def check_slice(w_in_VD: FloatRows, w_out_VD: FloatRows, targets: Slice, noise: 
     _check_targets(targets)
     _check_noise(noise, len(w_in_VD))
     _check_update(update)
+
+
+_MOST_LANES = 1 << 16
+
+
+def check_lanes(lanes: Sequence[Slice], update: Update, threads: int) -> None:
+    """Raises if lanes cannot be trained on one copy; each lane's slice is checked by `check_slice`."""
+    if not lanes or threads < 1:
+        raise ValueError(f"expected at least one lane and one thread, found {len(lanes)} lanes, {threads} threads")
+    if update.model != "cbow":
+        raise ValueError(f"expected model cbow, found {update.model!r}: its lanes need a copy of the parameters each")
+    longest = max(targets.stop - targets.start for targets in lanes)
+    if longest > MOST_LANE_TARGETS or len(lanes) > _MOST_LANES:
+        raise ValueError(
+            f"expected at most {_MOST_LANES:,} lanes of {MOST_LANE_TARGETS:,} targets each, found {len(lanes):,} lanes, the "
+            f"longest of {longest:,}; train them in several calls"
+        )
+
+
+def lane_seeds(seed: int, lanes: int) -> list[int]:
+    """Of every lane the stream of random numbers that its noise is drawn with."""
+    return [stream_seed(seed, lane) for lane in range(lanes)]
 
 
 def _check_targets(targets: Slice) -> None:

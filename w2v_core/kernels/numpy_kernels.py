@@ -5,6 +5,7 @@ Vectorised over a block (windows) and over a group (noise); same draws and order
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from w2v_core.contract import FloatRows, Merge, Noise, Slice, SliceResult, Update
-from w2v_core.kernels.checks import check_merge, check_slice, check_stream, raise_bad_noise
-from w2v_core.reference import BLOCK, GROUPS, SLOTS, block_alpha
+from w2v_core.kernels.checks import check_lanes, check_merge, check_slice, check_stream, lane_seeds, raise_bad_noise
+from w2v_core.reference import BLOCK, GROUPS, SLOTS, block_alpha, blocks_of, shared_rows
 from w2v_core.sampler import mix64
 
 name = "numpy"
@@ -26,10 +27,57 @@ def train_slice(w_in_VD: FloatRows, w_out_VD: FloatRows, targets: Slice, noise: 
     train_block = _train_cbow_block if update.model == "cbow" else _train_skipgram_block
     loss, examples = 0.0, 0
     with np.errstate(all="ignore"):
-        for block in range(-(-(targets.stop - targets.start) // BLOCK)):
-            block_loss, block_examples = train_block(w_in_VD, w_out_VD, targets, noise, update, block)
+        for block in range(blocks_of(targets)):
+            block_loss, block_examples = train_block(_Matrix(w_in_VD), _Matrix(w_out_VD), targets, noise, update, block)
             loss, examples = loss + block_loss, examples + block_examples
     return SliceResult(loss, examples)
+
+
+def train_lanes(
+    w_in_VD: FloatRows, w_out_VD: FloatRows, lanes: Sequence[Slice], noise: Noise, update: Update, threads: int
+) -> list[SliceResult]:
+    """See `Kernels.train_lanes`; in one thread."""
+    check_lanes(lanes, update, threads)
+    for targets in lanes:
+        check_slice(w_in_VD, w_out_VD, targets, noise, update)
+        check_stream(targets, len(w_in_VD))
+    updates = [dataclasses.replace(update, seed=seed) for seed in lane_seeds(update.seed, len(lanes))]
+    losses, examples = [0.0] * len(lanes), [0] * len(lanes)
+    with np.errstate(all="ignore"):
+        for wave in range(max(map(blocks_of, lanes))):
+            shared_in, shared_out = shared_rows(lanes, noise, updates, wave)
+            w_in, w_out = _Matrix(w_in_VD, shared_in), _Matrix(w_out_VD, shared_out)
+            for lane, targets in enumerate(lanes):
+                if wave < blocks_of(targets):
+                    loss, count = _train_cbow_block(w_in, w_out, targets, noise, updates[lane], wave)
+                    losses[lane], examples[lane] = losses[lane] + loss, examples[lane] + count
+            w_in.settle()
+            w_out.settle()
+    return [SliceResult(*found) for found in zip(losses, examples, strict=True)]
+
+
+class _Matrix:
+    """Rows that move at once, except those that are `shared`: their changes wait until `settle`."""
+
+    def __init__(self, rows_VD: FloatRows, shared: frozenset[int] = frozenset()) -> None:
+        self.rows_VD = rows_VD
+        self._shared = np.zeros(len(rows_VD), bool) if shared else None
+        self._waiting: list[tuple[NDArray[Any], NDArray[Any]]] = []
+        if self._shared is not None:
+            # A noise table of another vocabulary may draw words that are not there; drawing them for training says so.
+            self._shared[[word for word in shared if 0 <= word < len(rows_VD)]] = True
+
+    def move(self, ids: NDArray[Any], changes: NDArray[Any]) -> None:
+        if self._shared is None:
+            add_rows(self.rows_VD, ids, changes)
+            return
+        waits = self._shared[ids]
+        add_rows(self.rows_VD, ids[~waits], changes[~waits])
+        self._waiting.append((ids[waits], changes[waits]))
+
+    def settle(self) -> None:
+        for ids, changes in self._waiting:
+            add_rows(self.rows_VD, ids, changes)
 
 
 def _block_of(targets: Slice, update: Update, block: int) -> tuple[int, int, np.float32]:
@@ -39,7 +87,7 @@ def _block_of(targets: Slice, update: Update, block: int) -> tuple[int, int, np.
 
 
 def _train_skipgram_block(
-    w_in_VD: FloatRows, w_out_VD: FloatRows, targets: Slice, noise: Noise, update: Update, block: int
+    w_in: _Matrix, w_out: _Matrix, targets: Slice, noise: Noise, update: Update, block: int
 ) -> tuple[float, int]:
     """(loss, examples) of a block."""
     first, last, alpha = _block_of(targets, update, block)
@@ -53,26 +101,26 @@ def _train_skipgram_block(
             before = targets.left_N[present]
             context = tokens_N[present - before + slot + (slot >= before)]
             draw = ((block * GROUPS + group) * SLOTS + slot) * negative
-            noise_K = draw_noise(noise.table_T, update.seed, draw + np.arange(negative), len(w_in_VD))
-            slot_loss, step_UD = _train_group(w_out_VD, tokens_N[present], w_in_VD[context], noise_K, alpha, rates_V)
-            add_rows(w_in_VD, context, rates_V[context, None] * step_UD)
+            noise_K = draw_noise(noise.table_T, update.seed, draw + np.arange(negative), len(w_in.rows_VD))
+            slot_loss, step_UD = _train_group(w_out, tokens_N[present], w_in.rows_VD[context], noise_K, alpha, rates_V)
+            w_in.move(context, rates_V[context, None] * step_UD)
             loss, examples = loss + slot_loss, examples + len(present)
     return loss, examples
 
 
 def _train_cbow_block(
-    w_in_VD: FloatRows, w_out_VD: FloatRows, targets: Slice, noise: Noise, update: Update, block: int
+    w_in: _Matrix, w_out: _Matrix, targets: Slice, noise: Noise, update: Update, block: int
 ) -> tuple[float, int]:
     """(loss, examples) of a block. Windows by prefix sums: two row operations a target at any width."""
     first, last, alpha = _block_of(targets, update, block)
     tokens_N, rates_V, draws = targets.tokens_N, noise.rates_V, GROUPS * update.negative
-    noise_GK = draw_noise(noise.table_T, update.seed, block * draws + np.arange(draws), len(w_in_VD)).reshape(GROUPS, -1)
+    noise_GK = draw_noise(noise.table_T, update.seed, block * draws + np.arange(draws), len(w_in.rows_VD)).reshape(GROUPS, -1)
     positions = np.arange(first, last)
     begin_B, end_B = positions - targets.left_N[first:last], positions + targets.right_N[first:last] + 1
     halo, halo_end = int(begin_B.min()), int(end_B.max())
-    rows_RD = w_in_VD[tokens_N[halo:halo_end]]
+    rows_RD = w_in.rows_VD[tokens_N[halo:halo_end]]
     # Summed in float64: float32 would do, but costs the same here and rounds less than any other kernel.
-    prefix_RD: NDArray[np.float64] = np.zeros((len(rows_RD) + 1, w_in_VD.shape[1]))
+    prefix_RD: NDArray[np.float64] = np.zeros((len(rows_RD) + 1, w_in.rows_VD.shape[1]))
     np.cumsum(rows_RD, axis=0, dtype=np.float64, out=prefix_RD[1:])
     width_B = end_B - begin_B - 1
     inverse_B = (1.0 / np.maximum(width_B, 1)).astype(np.float32)
@@ -85,7 +133,7 @@ def _train_cbow_block(
         members = members[width_B[members] > 0]
         if len(members):
             words = tokens_N[first + members]
-            group_loss, step_BD[members] = _train_group(w_out_VD, words, hidden_BD[members], noise_GK[group], alpha, rates_V)
+            group_loss, step_BD[members] = _train_group(w_out, words, hidden_BD[members], noise_GK[group], alpha, rates_V)
             loss += group_loss
     if update.gradient == "exact":
         step_BD *= inverse_B[:, None]
@@ -95,16 +143,16 @@ def _train_cbow_block(
     moved_RD = np.cumsum(change_RD, axis=0)[:-1].astype(np.float32)
     moved_RD[positions - halo] -= step_BD
     ids_R = tokens_N[halo:halo_end]
-    add_rows(w_in_VD, ids_R, rates_V[ids_R, None] * moved_RD)
+    w_in.move(ids_R, rates_V[ids_R, None] * moved_RD)
     return loss, int(np.count_nonzero(width_B))
 
 
 def _train_group(
-    w_out_VD: FloatRows, words_U: NDArray[np.int32], hidden_UD: FloatRows, noise_K: NDArray[np.int32], alpha: np.float32,
+    w_out: _Matrix, words_U: NDArray[np.int32], hidden_UD: FloatRows, noise_K: NDArray[np.int32], alpha: np.float32,
     rates_V: NDArray[np.float32],
 ) -> tuple[float, FloatRows]:  # fmt: skip
     """(loss, −α·gradient by each hidden row) of one group; moves W_out after all of it was read."""
-    target_UD, noise_KD = w_out_VD[words_U], w_out_VD[noise_K]
+    target_UD, noise_KD = w_out.rows_VD[words_U], w_out.rows_VD[noise_K]
     target_U = np.einsum("ud,ud->u", hidden_UD, target_UD)
     noise_UK = hidden_UD @ noise_KD.T
     counted_UK = noise_K[None, :] != words_U[:, None]
@@ -112,8 +160,8 @@ def _train_group(
     target_step_U = alpha * sigmoid(-target_U)
     noise_step_UK = np.where(counted_UK, -alpha * sigmoid(noise_UK), np.float32(0))
     step_UD = (target_step_U[:, None] * target_UD + noise_step_UK @ noise_KD).astype(np.float32, copy=False)
-    add_rows(w_out_VD, words_U, (rates_V[words_U] * target_step_U)[:, None] * hidden_UD)
-    add_rows(w_out_VD, noise_K, rates_V[noise_K, None] * (noise_step_UK.T @ hidden_UD))
+    w_out.move(words_U, (rates_V[words_U] * target_step_U)[:, None] * hidden_UD)
+    w_out.move(noise_K, rates_V[noise_K, None] * (noise_step_UK.T @ hidden_UD))
     return loss, step_UD
 
 
@@ -122,6 +170,8 @@ def add_rows(matrix: NDArray[Any], ids: NDArray[Any], rows: NDArray[Any]) -> Non
 
     `np.add.at` says the same, but goes through matrices number by number: training took twice as long with it.
     """
+    if not len(ids):
+        return
     order = np.argsort(ids, kind="stable")
     ordered = ids[order]
     starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))

@@ -61,13 +61,13 @@ def sum_windows(
     _in_registers(e, row_bytes, walk)
 
 
-@operation(12)
+@operation(13)
 def move_context(
     e: Emitter, begins: Value, ends: Value, to_changes: Value, gradients: Value, ahead: Value, targets: Value,
-    changes: Value, owns: Value, rows: Value, rates: Value, count: Value, row_bytes: Value,
+    changes: Value, owns: Value, rows: Value, rows_to: Value, rates: Value, count: Value, row_bytes: Value,
 ) -> None:  # fmt: skip
-    """begin t += gradient t; end t −= gradient t; then, in order, total += change j; row j += rate j · (total − own j);
-    change j = 0.
+    """begin t += gradient t; end t −= gradient t; then, in order, total += change j; row rows_to[j] = row j + rate j ·
+    (total − own j); change j = 0.
 
     All but the rates, float32, are arrays of addresses; begins and ends lie `to_changes` bytes before the changes they stand
     for. Row j is taken after target j, the rows from `targets` up to `count` after the last: nothing is added to their
@@ -78,13 +78,13 @@ def move_context(
         at = [e.builder.add(offset, e.integer(v * VECTOR_BYTES)) for v in range(wide)]
 
         def move_row(index: Value, sums: Sequence[Value]) -> list[Value]:
-            change, own, row = (e.load_address(addresses, index) for addresses in (changes, owns, rows))
+            change, own, row, to = (e.load_address(addresses, index) for addresses in (changes, owns, rows, rows_to))
             rate = e.broadcast(rates, e.builder.shl(index, e.integer(2)))
             sums = [e.builder.fadd(total, e.load(change, at[v])) for v, total in enumerate(sums)]
             for v, total in enumerate(sums):
                 e.store(e.splat(0.0), change, at[v])
                 moved = e.builder.fsub(total, e.load(own, at[v]))
-                e.store(e.fma(rate, moved, e.load(row, at[v])), row, at[v])
+                e.store(e.fma(rate, moved, e.load(row, at[v])), to, at[v])
             return sums
 
         with e.loop(e.integer(0), targets, 1, [e.splat(0.0)] * wide) as following:

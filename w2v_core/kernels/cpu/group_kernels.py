@@ -12,6 +12,7 @@ import numpy as np
 from numba import njit
 
 from w2v_core.kernels.cpu import row_operations as op
+from w2v_core.kernels.cpu.vector_ir import set_int
 from w2v_core.reference import GROUP
 
 _LINE_FLOATS = 16
@@ -45,21 +46,16 @@ def pick_cells(picks: Any, noise_table: Any, seed: Any, first_draw: int) -> None
 
 
 @njit(nogil=True)
-def look_up(
-    words: Any, addresses: Any, rates: Any, picks: Any, noise_table: Any, rates_V: Any, w_out: int, row_bytes: int
-) -> int:
-    """Noise words, the addresses of their rows and their rates, for as many as `words` holds; the bad word id, if one is
-    drawn."""
-    vocab_size = rates_V.shape[0]
-    for j in range(words.shape[0]):
+def look_up(words: int, picks: Any, noise_table: Any, vocab_size: int) -> int:
+    """Writes the noise words that were picked, int32 at an address; the bad word id, if one is drawn: then those from there on
+    are not written."""
+    for j in range(picks.shape[0]):
         own = picks[j] >> np.uint64(32)
         cell = noise_table[own]
-        word = np.int32(own if picks[j] & _LOW < cell >> np.uint64(32) else cell & _LOW)
+        word = np.int64(np.int32(own if picks[j] & _LOW < cell >> np.uint64(32) else cell & _LOW))
         if word < 0 or word >= vocab_size:
-            return np.int64(word)  # type: ignore[return-value]
-        words[j] = word
-        addresses[j] = w_out + np.int64(word) * row_bytes
-        rates[j] = rates_V[word]
+            return word  # type: ignore[return-value]
+        set_int(words, j, word)
     return NO_BAD_NOISE
 
 
@@ -128,21 +124,27 @@ def loss_of(scratch: Any) -> float:
 
 
 class Examples(NamedTuple):
-    """The eight examples of a group: addresses of int32 words, of the addresses of their W_out rows, of float32 1/n, factors
-    of the gradient and rates of the words. Absent examples are words −1, with the row `GroupMemory.sink`."""
+    """The eight examples of a group: addresses of int32 words, of the addresses of their W_out rows, of what their changes are
+    added to and of where the sums are written (the rows themselves, unless other lanes need them as they are), of float32 1/n,
+    factors of the gradient and rates of the words. Absent examples are words −1, with the row `GroupMemory.sink`."""
 
     words: int
     targets: int
+    targets_from: int
+    targets_to: int
     inverses: int
     scales: int
     rates: int
 
 
 class NoiseRows(NamedTuple):
-    """The K noise words of a group: addresses of int32 words, of the addresses of their W_out rows and of float32 rates."""
+    """The K noise words of a group: addresses of int32 words, of the addresses of their W_out rows, of what their changes are
+    added to and of where the sums are written, and of float32 rates."""
 
     words: int
     rows: int
+    rows_from: int
+    rows_to: int
     rates: int
 
 
@@ -176,35 +178,36 @@ def train_group(
         group.settings, group.to_gradient, group.to_output, negative,
     )  # fmt: skip
     op.gradient_rows(gradients, stride, targets, noise, group.to_gradient, negative, row_bytes)
-    _update_output(hidden, stride, targets, noise, group.to_output + GROUP * 4, ahead, negative, row_bytes)
+    _update_output(hidden, stride, examples, noise_of, group.to_output + GROUP * 4, ahead, negative, row_bytes)
 
 
 @njit(nogil=True, inline="always")
 def _update_output(
-    hidden: int, stride: int, targets: int, noise: int, to_output: int, ahead: int, negative: int, row_bytes: int
+    hidden: int, stride: int, examples: Examples, noise_of: NoiseRows, to_output: int, ahead: int, negative: int, row_bytes: int
 ) -> None:
     """Targets and the first noise rows in one go, then the other noise rows, five at a time."""
+    targets, to, noise, noise_to = examples.targets_from, examples.targets_to, noise_of.rows_from, noise_of.rows_to
     k = min(negative, 5)
     if k == 5:
-        op.updates_5(hidden, stride, targets, noise, to_output, ahead, row_bytes)
+        op.updates_5(hidden, stride, targets, to, noise, noise_to, to_output, ahead, row_bytes)
     elif k == 4:
-        op.updates_4(hidden, stride, targets, noise, to_output, ahead, row_bytes)
+        op.updates_4(hidden, stride, targets, to, noise, noise_to, to_output, ahead, row_bytes)
     elif k == 3:
-        op.updates_3(hidden, stride, targets, noise, to_output, ahead, row_bytes)
+        op.updates_3(hidden, stride, targets, to, noise, noise_to, to_output, ahead, row_bytes)
     elif k == 2:
-        op.updates_2(hidden, stride, targets, noise, to_output, ahead, row_bytes)
+        op.updates_2(hidden, stride, targets, to, noise, noise_to, to_output, ahead, row_bytes)
     else:
-        op.updates_1(hidden, stride, targets, noise, to_output, ahead, row_bytes)
+        op.updates_1(hidden, stride, targets, to, noise, noise_to, to_output, ahead, row_bytes)
     while k < negative:
         of_k, left = to_output + k * GROUP * 4, negative - k
         if left >= 5:
-            op.noise_updates_5(hidden, stride, 0, noise + 8 * k, of_k, ahead + 8 * k, row_bytes)
+            op.noise_updates_5(hidden, stride, 0, 0, noise + 8 * k, noise_to + 8 * k, of_k, ahead + 8 * k, row_bytes)
         elif left == 4:
-            op.noise_updates_4(hidden, stride, 0, noise + 8 * k, of_k, ahead + 8 * k, row_bytes)
+            op.noise_updates_4(hidden, stride, 0, 0, noise + 8 * k, noise_to + 8 * k, of_k, ahead + 8 * k, row_bytes)
         elif left == 3:
-            op.noise_updates_3(hidden, stride, 0, noise + 8 * k, of_k, ahead + 8 * k, row_bytes)
+            op.noise_updates_3(hidden, stride, 0, 0, noise + 8 * k, noise_to + 8 * k, of_k, ahead + 8 * k, row_bytes)
         elif left == 2:
-            op.noise_updates_2(hidden, stride, 0, noise + 8 * k, of_k, ahead + 8 * k, row_bytes)
+            op.noise_updates_2(hidden, stride, 0, 0, noise + 8 * k, noise_to + 8 * k, of_k, ahead + 8 * k, row_bytes)
         else:
-            op.noise_updates_1(hidden, stride, 0, noise + 8 * k, of_k, ahead + 8 * k, row_bytes)
+            op.noise_updates_1(hidden, stride, 0, 0, noise + 8 * k, noise_to + 8 * k, of_k, ahead + 8 * k, row_bytes)
         k += min(left, 5)

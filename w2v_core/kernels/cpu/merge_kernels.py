@@ -9,6 +9,7 @@ import numpy as np
 
 from w2v_core.contract import FloatRows, Merge
 from w2v_core.kernels.checks import check_merge
+from w2v_core.kernels.cpu import change_operations as change
 from w2v_core.kernels.cpu import row_operations as op
 from w2v_core.kernels.cpu.machine_code import compiled
 
@@ -28,7 +29,7 @@ def _merge(base_RD: Any, addresses_L: Any, adasum: bool) -> None:
     if lanes == 2 and adasum:
         for r in range(base_RD.shape[0]):
             at = r * row_bytes
-            op.merge_two_rows(base + at, addresses_L[0] + at, addresses_L[1] + at, row_bytes)
+            change.merge_two_rows(base + at, addresses_L[0] + at, addresses_L[1] + at, row_bytes)
         return
     changes_LD = np.zeros((lanes + 1, row_floats), np.float32)
     changes_LD[lanes, 0] = 1.0 if adasum else np.float32(1.0) / np.float32(lanes)
@@ -36,15 +37,15 @@ def _merge(base_RD: Any, addresses_L: Any, adasum: bool) -> None:
     for r in range(base_RD.shape[0]):
         row = base + r * row_bytes
         for lane in range(lanes):
-            op.subtract_rows(changes + lane * row_bytes, addresses_L[lane] + r * row_bytes, row, row_bytes)
+            change.subtract_rows(changes + lane * row_bytes, addresses_L[lane] + r * row_bytes, row, row_bytes)
         width = int(lanes)
         while width > 1:
             for pair in range(width // 2):
                 left, right = changes + 2 * pair * row_bytes, changes + (2 * pair + 1) * row_bytes
                 if adasum:
-                    op.adasum_row(changes + pair * row_bytes, left, right, row_bytes)
+                    change.adasum_row(changes + pair * row_bytes, left, right, row_bytes)
                 else:
-                    op.add_rows(changes + pair * row_bytes, left, right, row_bytes)
+                    change.add_rows(changes + pair * row_bytes, left, right, row_bytes)
             if width % 2:
                 op.copy_row(changes + (width // 2) * row_bytes, changes + (width - 1) * row_bytes, row_bytes)
             width = width // 2 + width % 2

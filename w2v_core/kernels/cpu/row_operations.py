@@ -10,8 +10,7 @@ that it needs at most one load for a multiply-add and keeps its sums in the sixt
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -27,7 +26,7 @@ ALPHA, LINEAR, PRODUCT, EXPONENTS, SETTINGS_FLOATS = 0, 16, 32, 48, 64
 V8L = ir.VectorType(I64, LANES)
 
 
-def _columns(e: Emitter, row_bytes: Value, wide: int, body: Callable[[Value, int], None]) -> None:
+def over_columns(e: Emitter, row_bytes: Value, wide: int, body: Callable[[Value, int], None]) -> None:
     """Runs body(byte offset, vectors) over a row: `wide` vectors at a time, then one by one."""
     step = wide * VECTOR_BYTES
     whole = e.builder.sub(row_bytes, e.builder.srem(row_bytes, e.integer(step)))
@@ -38,7 +37,7 @@ def _columns(e: Emitter, row_bytes: Value, wide: int, body: Callable[[Value, int
             body(columns.index, 1)
 
 
-def _at(e: Emitter, offset: Value, vector: int) -> Value:
+def column(e: Emitter, offset: Value, vector: int) -> Value:
     return e.builder.add(offset, e.integer(vector * VECTOR_BYTES)) if vector else offset
 
 
@@ -51,20 +50,6 @@ def zero_rows(e: Emitter, target: Value, row_bytes: Value, rows: Value) -> None:
     """target = 0, `rows` rows."""
     with e.loop(e.integer(0), e.builder.mul(row_bytes, rows), VECTOR_BYTES) as columns:
         e.store(e.splat(0.0), target, columns.index)
-
-
-@operation(4)
-def add_rows(e: Emitter, target: Value, a: Value, b: Value, row_bytes: Value) -> None:
-    """target = a + b."""
-    with e.loop(e.integer(0), row_bytes, VECTOR_BYTES) as columns:
-        e.store(e.builder.fadd(e.load(a, columns.index), e.load(b, columns.index)), target, columns.index)
-
-
-@operation(4)
-def subtract_rows(e: Emitter, target: Value, a: Value, b: Value, row_bytes: Value) -> None:
-    """target = a − b."""
-    with e.loop(e.integer(0), row_bytes, VECTOR_BYTES) as columns:
-        e.store(e.builder.fsub(e.load(a, columns.index), e.load(b, columns.index)), target, columns.index)
 
 
 @operation(3)
@@ -81,66 +66,6 @@ def add_scaled_row(e: Emitter, target: Value, a: Value, b: Value, factor: Value,
     with e.loop(e.integer(0), row_bytes, VECTOR_BYTES) as columns:
         product = e.builder.fmul(scale, e.load(b, columns.index))
         e.store(e.builder.fadd(e.load(a, columns.index), product), target, columns.index)
-
-
-@operation(4)
-def adasum_row(e: Emitter, target: Value, left: Value, right: Value, row_bytes: Value) -> None:
-    """target = the Adasum of two changes: see `_adasum`."""
-
-    def changes(at: Value) -> tuple[Value, Value]:
-        return e.load(left, at), e.load(right, at)
-
-    with _adasum(e, changes, row_bytes) as (at, total):
-        e.store(total, target, at)
-
-
-@operation(4)
-def merge_two_rows(e: Emitter, base: Value, left: Value, right: Value, row_bytes: Value) -> None:
-    """base = left = right = base + the Adasum of left − base and right − base: a merge of two lanes in two passes, with
-    the bits of one step after the other."""
-
-    def changes(at: Value) -> tuple[Value, Value]:
-        before = e.load(base, at)
-        return e.builder.fsub(e.load(left, at), before), e.builder.fsub(e.load(right, at), before)
-
-    with _adasum(e, changes, row_bytes) as (at, total):
-        merged = e.builder.fadd(e.load(base, at), total)
-        for row in (base, left, right):
-            e.store(merged, row, at)
-
-
-@contextmanager
-def _adasum(e: Emitter, changes: Callable[[Value], tuple[Value, Value]], row_bytes: Value) -> Iterator[tuple[Value, Value]]:
-    """A loop over (offset, (1 − c·l·r/‖l‖²)·l + (1 − c·l·r/‖r‖²)·r) of l, r = changes(offset), with c = ½ where l·r >= 0, else
-    1 (see `numpy_kernels`); a factor is 1 where its norm is below `_NO_CHANGE`, so far below what float32 parameters can
-    show that only its square's underflow would matter."""
-    builder = e.builder
-    with e.loop(e.integer(0), row_bytes, VECTOR_BYTES, [e.splat(0.0)] * 3) as columns:
-        a, b = changes(columns.index)
-        columns.next = [e.fma(x, y, total) for (x, y), total in zip(((a, a), (b, b), (a, b)), columns.state, strict=True)]
-    norms = [e.repeat(_sum_of_lanes(e, total)) for total in columns.state]
-    # An ordered comparison is false for NaN, which therefore stays, here and below.
-    opposed = builder.fcmp_ordered("<", norms[2], e.splat(0.0))
-    both = builder.select(opposed, norms[2], builder.fmul(norms[2], e.splat(0.5)))
-    factors = []
-    for norm in norms[:2]:
-        factor = builder.fsub(e.splat(1.0), builder.fdiv(both, norm))
-        factors.append(builder.select(builder.fcmp_ordered("<", norm, e.splat(_NO_CHANGE)), e.splat(1.0), factor))
-    with e.loop(e.integer(0), row_bytes, VECTOR_BYTES) as columns:
-        a, b = changes(columns.index)
-        yield columns.index, e.fma(factors[1], b, builder.fmul(factors[0], a))
-
-
-_NO_CHANGE = 1e-30
-"""Squared norm of a change."""
-
-
-def _sum_of_lanes(e: Emitter, vector: Value) -> Value:
-    """The sum of eight lanes, by a fixed tree."""
-    lanes = [e.builder.extract_element(vector, ir.Constant(I32, lane)) for lane in range(LANES)]
-    while len(lanes) > 1:
-        lanes = [e.builder.fadd(a, b) for a, b in zip(lanes[::2], lanes[1::2], strict=True)]
-    return lanes[0]
 
 
 def _prefetch(level: int) -> Any:
@@ -204,7 +129,7 @@ def gradient_rows(
     """gradient u = to_gradient[0][u] · target u + Σ over k of to_gradient[k + 1][u] · noise row k."""
 
     def body(offset: Value, wide: int) -> None:
-        at = [_at(e, offset, vector) for vector in range(wide)]
+        at = [column(e, offset, vector) for vector in range(wide)]
         for half in range(0, GROUP, HALF):
 
             def add_noise(index: Value, sums: Sequence[Value], half: int = half) -> list[Value]:
@@ -233,36 +158,38 @@ def gradient_rows(
                 for v in range(wide):
                     e.store(rest.state[u * wide + v], row, at[v])
 
-    _columns(e, row_bytes, 3, body)
+    over_columns(e, row_bytes, 3, body)
 
 
 def _updates(count: int, columns_wide: int, with_targets: bool) -> Any:
-    @operation(7)
+    @operation(9)
     def updates(
-        e: Emitter, hidden: Value, stride: Value, target_addresses: Value, noise_addresses: Value, to_output: Value, ahead: Value,
-        row_bytes: Value,
+        e: Emitter, hidden: Value, stride: Value, target_addresses: Value, targets_to: Value, noise_addresses: Value,
+        noise_to: Value, to_output: Value, ahead: Value, row_bytes: Value,
     ) -> None:  # fmt: skip
-        """Noise row k += Σ over u of to_output[k][u] · H u, for `count` rows in order; the same row may come twice.
+        """Row noise_to[k] = noise row k + Σ over u of to_output[k][u] · H u, for `count` rows in order; the same row may come
+        twice.
 
-        First, if wanted, target u += to_output[−1][u] · H u in order of u. On the way the `count` rows whose addresses stand
-        at `ahead` are asked for, a line with every tile: all at once they would fill the queue for memory that everything
-        else has to go through.
+        First, if wanted, row targets_to[u] = target u + to_output[−1][u] · H u in order of u. On the way the `count` rows whose
+        addresses stand at `ahead` are asked for, a line with every tile: all at once they would fill the queue for memory
+        that everything else has to go through.
         """
-        noise = [e.load_address(noise_addresses, k) for k in range(count)]
+        noise, moved = ([e.load_address(rows, k) for k in range(count)] for rows in (noise_addresses, noise_to))
         rows = [_row(e, hidden, stride, u) for u in range(GROUP)]
         to_target = e.builder.sub(to_output, e.integer(GROUP * 4))
 
         def body(offset: Value, wide: int) -> None:
-            at = [_at(e, offset, vector) for vector in range(wide)]
+            at = [column(e, offset, vector) for vector in range(wide)]
             for k in range(count):
                 ask_for_tile(e, e.load_address(ahead, k), at)
             sums: list[Value] = []
             for u in range(GROUP):
                 values = [e.load(rows[u], at[v]) for v in range(wide)]
                 if with_targets:
-                    factor, target = e.broadcast(to_target, 4 * u), e.load_address(target_addresses, u)
+                    factor = e.broadcast(to_target, 4 * u)
+                    target, to = (e.load_address(addresses, u) for addresses in (target_addresses, targets_to))
                     for v in range(wide):
-                        e.store(e.fma(factor, values[v], e.load(target, at[v])), target, at[v])
+                        e.store(e.fma(factor, values[v], e.load(target, at[v])), to, at[v])
                 for k in range(count):
                     factor = e.broadcast(to_output, (k * GROUP + u) * 4)
                     for v in range(wide):
@@ -272,9 +199,9 @@ def _updates(count: int, columns_wide: int, with_targets: bool) -> Any:
                             sums.append(e.builder.fmul(factor, values[v]))
             for k in range(count):
                 for v in range(wide):
-                    e.store(e.builder.fadd(e.load(noise[k], at[v]), sums[k * wide + v]), noise[k], at[v])
+                    e.store(e.builder.fadd(e.load(noise[k], at[v]), sums[k * wide + v]), moved[k], at[v])
 
-        _columns(e, row_bytes, columns_wide, body)
+        over_columns(e, row_bytes, columns_wide, body)
 
     return updates
 

@@ -23,7 +23,7 @@ LANES = 8
 VECTOR_BYTES = 32
 LINE_BYTES = 64
 
-I8, I32, I64, F32, F64 = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.FloatType(), ir.DoubleType()
+I8, I16, I32, I64, F32, F64 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType(), ir.DoubleType()
 V8F, V8I, V8D = (ir.VectorType(lane, LANES) for lane in (F32, I32, F64))
 _SUFFIX = {"f": ("v8f32", V8F), "d": ("v8f64", V8D)}
 Value = Any
@@ -171,3 +171,62 @@ def operation(arguments: int, result: Any = types.void) -> Callable[[Callable[..
         return intrinsic(typing)
 
     return decorate
+
+
+# ── numbers at addresses. An array would be asked whether an index is negative, and counted by everyone who is given it ───
+
+
+@operation(2, types.int64)
+def int_at(e: Emitter, ints: Value, index: Value) -> Value:
+    """Number `index` of int32 numbers that begin at an address."""
+    return e.builder.sext(e.load(ints, e.builder.shl(index, e.integer(2)), I32), I64)
+
+
+@operation(3)
+def set_int(e: Emitter, ints: Value, index: Value, value: Value) -> None:
+    """Writes an int32, or the bits of a float32 that `int_at` has read."""
+    e.builder.store(e.builder.trunc(value, I32), e.pointer(ints, e.builder.shl(index, e.integer(2))), align=4)
+
+
+@operation(2, types.int64)
+def long_at(e: Emitter, longs: Value, index: Value) -> Value:
+    """Number `index` of int64 numbers, mostly addresses, that begin at an address."""
+    return e.load_address(longs, index)
+
+
+@operation(3)
+def set_long(e: Emitter, longs: Value, index: Value, value: Value) -> None:
+    e.builder.store(value, e.pointer(longs, e.builder.shl(index, e.integer(3))), align=8)
+
+
+@operation(2, types.int64)
+def short_at(e: Emitter, shorts: Value, index: Value) -> Value:
+    """Number `index` of uint16 numbers that begin at an address."""
+    return e.builder.zext(e.builder.load(e.pointer(shorts, e.builder.shl(index, e.integer(1))), align=2, typ=I16), I64)
+
+
+@operation(3)
+def set_short(e: Emitter, shorts: Value, index: Value, value: Value) -> None:
+    e.builder.store(e.builder.trunc(value, I16), e.pointer(shorts, e.builder.shl(index, e.integer(1))), align=2)
+
+
+@operation(2, types.int64)
+def byte_at(e: Emitter, bytes_: Value, index: Value) -> Value:
+    """Number `index` of uint8 numbers that begin at an address."""
+    return e.builder.zext(e.builder.load(e.pointer(bytes_, index), align=1, typ=I8), I64)
+
+
+@intrinsic
+def _set_float(_context: Any, _floats: Any, _index: Any, _value: Any) -> Any:
+    """Writes number `index` of float32 numbers that begin at an address."""
+
+    def codegen(context: Any, builder: Any, _signature: Any, values: Any) -> Any:
+        e = Emitter(builder)
+        floats, index, value = values
+        builder.store(value, e.pointer(floats, builder.shl(index, e.integer(2))), align=4)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.float32), codegen
+
+
+set_float: Any = _set_float

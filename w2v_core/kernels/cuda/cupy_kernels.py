@@ -17,6 +17,7 @@ bits every time on one kind of device, with one thread block, far slower. Draws,
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -26,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from w2v_core.contract import FloatRows, Merge, Noise, Slice, SliceResult, Update
+from w2v_core.kernels.checks import check_lanes, lane_seeds
 from w2v_core.kernels.cuda import slices
 from w2v_core.kernels.cuda.slices import Array, Mode
 
@@ -45,6 +47,17 @@ def train_slice(
     Raises RuntimeError without a usable device.
     """
     return slices.train_slice(current_device(), w_in_VD, w_out_VD, targets, noise, update, mode=mode, thread_blocks=thread_blocks)
+
+
+def train_lanes(
+    w_in_VD: FloatRows, w_out_VD: FloatRows, lanes: Sequence[Slice], noise: Noise, update: Update, threads: int
+) -> list[SliceResult]:
+    """See `Kernels.train_lanes`. One lane after the other: a device has its own blocks in flight, as many as it can use."""
+    check_lanes(lanes, update, threads)
+    return [
+        train_slice(w_in_VD, w_out_VD, targets, noise, dataclasses.replace(update, seed=seed))
+        for targets, seed in zip(lanes, lane_seeds(update.seed, len(lanes)), strict=True)
+    ]
 
 
 def merge_rows(base_RD: FloatRows, lanes: Sequence[FloatRows], method: Merge) -> None:

@@ -1,0 +1,318 @@
+"""A block of CBOW: 128 targets of one lane, from where their rows lie to the rows' changes.
+
+Nothing here is compiled by itself: it becomes part of `wave_kernels`. Everything is at an address, see `vector_ir`; the memory
+of a thread is one array (`bytes_of_thread`). What belongs to the examples of a block stands group after group: see `place_of`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+
+from w2v_core.kernels.cpu import context_operations as context
+from w2v_core.kernels.cpu import row_operations as op
+from w2v_core.kernels.cpu.group_kernels import Examples, GroupMemory, NoiseRows, train_group
+from w2v_core.kernels.cpu.vector_ir import byte_at, int_at, long_at, set_float, set_int, set_long
+from w2v_core.reference import BLOCK, GROUP, GROUPS
+
+TOKENS, LEFT, RIGHT, LOW, HIGH, START, STOP, PLACES = range(8)
+"""Of a lane, int64: addresses of the columns of its stream, the rows [LOW, HIGH) of it that are read, and the targets
+[START, STOP) that are trained."""
+
+
+class Sizes(NamedTuple):
+    """The same for all lanes and threads of a call."""
+
+    left: int
+    """Most context rows before a target, of all lanes."""
+    right: int
+    lanes: int
+    threads: int
+    waves: int
+    negative: int
+    row_bytes: int
+    exact: bool
+    """The gradient of the mean, else word2vec's."""
+    alphas: tuple[float, float]
+
+
+class Words(NamedTuple):
+    """Addresses of what is known of the words."""
+
+    w_in: int
+    w_out: int
+    rates: int
+    """float32 (V,)."""
+
+
+class Lanes(NamedTuple):
+    """Addresses of what is known of every lane."""
+
+    places: int
+    """int64 (L, PLACES)."""
+    noise_words: int
+    """int32 (2, L, draws): of even and of odd waves."""
+    settings: int
+    """float32 (L, SETTINGS_FLOATS): α and the loss, see `row_operations.errors`."""
+    examples: int
+    """int64 (L,)."""
+
+
+class Block(NamedTuple):
+    """Addresses of what is known of a block: first target, number of targets, number of them without context (int64); of its
+    examples and noise words the words (int32), addresses of rows (int64), 1/n and rates (float32); by t, the addresses of the
+    prefix sums around a window; addresses and rates of the rows of W_in from `Sizes.left` before the first target on."""
+
+    numbers: int
+    words: int
+    targets: int
+    inverses: int
+    rates: int
+    lowers: int
+    uppers: int
+    rows: int
+    row_rates: int
+    noise_words: int
+    noise: int
+    noise_rates: int
+
+
+FIRST, COUNT, ABSENT = range(3)
+
+
+class Moves(NamedTuple):
+    """Where the addresses stand of what the changes of a block's rows are added to, and of where the sums are written."""
+
+    targets_from: int
+    targets_to: int
+    noise_from: int
+    noise_to: int
+    rows_from: int
+    rows_to: int
+
+
+class Workspace(NamedTuple):
+    """The memory in which a thread trains one block after the other."""
+
+    group: GroupMemory
+    prefixes: int
+    """Addresses in a ring of prefix sums, by position; as many rows as a target's widest window reaches, and one more."""
+    changes: int
+    """… in a ring of differences of changes."""
+    gradients: int
+    """Addresses of the targets' rows of gradients, by t."""
+    hidden: int
+    owns: int
+    """Addresses of the gradients that rows have as targets, by position."""
+    inverse_of: int
+    """float32 1/n by n."""
+    ones: int
+
+
+@njit(nogil=True, inline="always")
+def reach_of(sizes: Sizes) -> int:
+    """Rows of W_in that a block can reach."""
+    return BLOCK + sizes.left + sizes.right
+
+
+@njit(nogil=True, inline="always")
+def draws_of(sizes: Sizes) -> int:
+    """Noise words of a block."""
+    return GROUPS * sizes.negative
+
+
+@njit(nogil=True, inline="always")
+def workspace_rows(sizes: Sizes) -> int:
+    """Rows of the workspace beside those of a group."""
+    return 2 * (sizes.left + sizes.right + 2) + BLOCK + GROUP
+
+
+@njit(nogil=True)
+def workspace_of(group: GroupMemory, free: int, sizes: Sizes) -> Any:
+    """(workspace, free memory behind it): its rows are at `group.rest`, its addresses from `free` on."""
+    row_bytes, around = sizes.row_bytes, sizes.left + sizes.right
+    ring_rows, reach = around + 2, reach_of(sizes)
+    prefix_rows = group.rest
+    change_rows = prefix_rows + ring_rows * row_bytes
+    # A group leaves its gradients where the hidden rows of the group before were: half the memory, and it is near.
+    gradient_rows = change_rows + ring_rows * row_bytes
+    prefixes, changes = free, free + 8 * (reach + 1)
+    gradients, hidden = changes + 8 * (reach + 1), changes + 8 * (reach + 1) + 8 * BLOCK
+    owns = hidden + 8 * BLOCK
+    inverse_of = owns + 8 * reach
+    ones = inverse_of + 8 * (around + 1)
+    for t in range(BLOCK):
+        row = gradient_rows + (t // GROUPS * (GROUPS + 1) + t % GROUPS) * row_bytes
+        set_long(gradients, t, row)
+        set_long(hidden, t, row + row_bytes)
+    for j in range(reach + 1):
+        set_long(prefixes, j, prefix_rows + j % ring_rows * row_bytes)
+        set_long(changes, j, change_rows + j % ring_rows * row_bytes)
+    for j in range(reach):
+        set_long(owns, j, group.zero)
+    for n in range(around + 1):
+        set_float(inverse_of, n, np.float32(1.0) / np.float32(max(1, n)))
+    for u in range(GROUP):
+        set_float(ones, u, np.float32(1.0))
+    return Workspace(group, prefixes, changes, gradients, hidden, owns, inverse_of, ones), ones + 8 * GROUP
+
+
+@njit(nogil=True)
+def block_of(free: int, sizes: Sizes) -> Any:
+    """(a block, free memory behind it); 8 bytes a number, also for those of 4."""
+    reach, draws = reach_of(sizes), draws_of(sizes)
+    examples, rows, noise = free + 8 * GROUP, free + 8 * (GROUP + 6 * BLOCK), free + 8 * (GROUP + 6 * BLOCK + 2 * reach)
+    block = Block(
+        free, examples, examples + 8 * BLOCK, examples + 16 * BLOCK, examples + 24 * BLOCK, examples + 32 * BLOCK,
+        examples + 40 * BLOCK, rows, rows + 8 * reach, noise, noise + 8 * draws, noise + 16 * draws,
+    )  # fmt: skip
+    return block, noise + 24 * draws
+
+
+@njit(nogil=True)
+def moves_of(free: int, sizes: Sizes) -> Any:
+    """(where moves stand, free memory behind it)."""
+    reach, draws = reach_of(sizes), draws_of(sizes)
+    noise, rows = free + 16 * BLOCK, free + 16 * (BLOCK + draws)
+    return Moves(free, free + 8 * BLOCK, noise, noise + 8 * draws, rows, rows + 8 * reach), rows + 16 * reach
+
+
+@njit(nogil=True)
+def thread_bytes(sizes: Sizes) -> int:
+    """Of two blocks, moves and a workspace, without the rows of the last."""
+    reach, draws = reach_of(sizes), draws_of(sizes)
+    blocks = 2 * (GROUP + 6 * BLOCK + 2 * reach + 3 * draws)
+    return 8 * (blocks + 2 * (BLOCK + draws + reach) + 4 * (reach + 1) + 2 * BLOCK + GROUP)
+
+
+@njit(nogil=True, inline="always")
+def place_of(t: int) -> int:
+    """Where target t of a block stands when they stand group after group: a group's targets are GROUPS apart."""
+    return t % GROUPS * GROUP + t // GROUPS
+
+
+@njit(nogil=True, inline="always")
+def first_target(lanes: Lanes, lane: int, wave: int) -> int:
+    """The first target that a lane trains in a wave; its STOP when it is through."""
+    place = lanes.places + 8 * PLACES * lane
+    return min(long_at(place, START) + wave * BLOCK, long_at(place, STOP))  # type: ignore[no-any-return]
+
+
+@njit(nogil=True, inline="always")
+def noise_of(lanes: Lanes, lane: int, wave: int, sizes: Sizes) -> int:
+    """Where the noise words of a lane's block of a wave stand."""
+    return lanes.noise_words + 4 * draws_of(sizes) * ((wave & 1) * sizes.lanes + lane)
+
+
+@njit(nogil=True)
+def locate(block: Block, lanes: Lanes, lane: int, wave: int, words: Words, sizes: Sizes, own: Workspace) -> None:
+    """Fills in a lane's block of a wave, whose noise words are drawn."""
+    place, row_bytes = lanes.places + 8 * PLACES * lane, sizes.row_bytes
+    first, last = first_target(lanes, lane, wave), first_target(lanes, lane, wave + 1)
+    set_long(block.numbers, FIRST, first)
+    set_long(block.numbers, COUNT, last - first)
+    if first == last:
+        return
+    tokens, lead, reach = long_at(place, TOKENS), first - sizes.left, reach_of(sizes)
+    begin, end = max(long_at(place, LOW) - lead, 0), min(long_at(place, HIGH) - lead, reach)
+    for j in range(begin, end):
+        word = int_at(tokens, lead + j)
+        set_long(block.rows, j, words.w_in + word * row_bytes)
+        set_int(block.row_rates, j, int_at(words.rates, word))
+    for j in range(reach):
+        if j < begin or j >= end:
+            set_long(block.rows, j, own.group.zero)
+            set_int(block.row_rates, j, 0)
+    if last - first < BLOCK:
+        for at in range(BLOCK):
+            set_int(block.words, at, -1)
+            set_long(block.targets, at, own.group.sink)
+            set_int(block.inverses, at, 0)
+            set_int(block.rates, at, 0)
+    set_long(block.numbers, ABSENT, _locate_targets(block, place, first, last - first, words.w_out, sizes, own))
+    noise = noise_of(lanes, lane, wave, sizes)
+    for k in range(draws_of(sizes)):
+        word = int_at(noise, k)
+        set_int(block.noise_words, k, word)
+        set_long(block.noise, k, words.w_out + word * row_bytes)
+        set_int(block.noise_rates, k, int_at(words.rates, word))
+
+
+@njit(nogil=True)
+def _locate_targets(block: Block, place: int, first: int, count: int, w_out: int, sizes: Sizes, own: Workspace) -> int:
+    """Fills in what belongs to the targets; the number of those without context."""
+    tokens, left, right = long_at(place, TOKENS), long_at(place, LEFT), long_at(place, RIGHT)
+    absent: Any = np.int64(0)
+    for t in range(count):
+        before, after, word = byte_at(left, first + t), byte_at(right, first + t), int_at(tokens, first + t)
+        set_long(block.lowers, t, long_at(own.prefixes, t + sizes.left - before))
+        set_long(block.uppers, t, long_at(own.prefixes, t + sizes.left + after + 1))
+        at = place_of(t)
+        is_absent = before + after == 0
+        set_int(block.inverses, at, int_at(own.inverse_of, before + after))
+        set_int(block.rates, at, int_at(block.row_rates, t + sizes.left))
+        set_int(block.words, at, -1 if is_absent else word)
+        set_long(block.targets, at, own.group.sink if is_absent else w_out + word * sizes.row_bytes)
+        absent += is_absent
+    return absent  # type: ignore[no-any-return]
+
+
+@njit(nogil=True)
+def train_block(now: Block, following: Block, moves: Moves, lanes: Lanes, lane: int, sizes: Sizes, own: Workspace) -> None:
+    """Trains a block and adds its loss and examples to the lane's; asks for the rows of the block that follows."""
+    first, count, absent = long_at(now.numbers, FIRST), long_at(now.numbers, COUNT), long_at(now.numbers, ABSENT)
+    place, settings = lanes.places + 8 * PLACES * lane, lanes.settings + 4 * op.SETTINGS_FLOATS * lane
+    row_bytes, around = sizes.row_bytes, sizes.left + sizes.right
+    if count == 0:
+        return
+    _set_alpha(settings, sizes.alphas, first, long_at(place, START), long_at(place, STOP))
+    set_long(lanes.examples, lane, long_at(lanes.examples, lane) + count - absent)
+    for t in range(BLOCK):
+        set_long(own.owns, sizes.left + t, long_at(own.gradients, t) if t < count else own.group.zero)
+    if count < BLOCK:
+        op.zero_rows(long_at(own.gradients, 0), row_bytes, BLOCK + GROUP)
+    context.sum_windows(
+        now.rows, around, own.prefixes, now.uppers, now.lowers, now.rows + 8 * sizes.left, following.targets, count, own.hidden,
+        row_bytes,
+    )  # fmt: skip
+    if absent:
+        # A target without context has a hidden row of zeros; the difference of its sums may be one of rounding errors.
+        for t in range(count):
+            if int_at(now.words, place_of(t)) < 0:
+                op.zero_rows(long_at(own.hidden, t), row_bytes, 1)
+    _train_groups(now, following, moves, settings, count, sizes, own)
+    op.zero_rows(long_at(own.changes, 0), row_bytes, around + 2)
+    context.move_context(
+        now.lowers, now.uppers, long_at(own.changes, 0) - long_at(own.prefixes, 0), own.gradients, following.rows + 8 * around,
+        count, own.changes, own.owns, moves.rows_from, moves.rows_to, now.row_rates,
+        min(first + count + sizes.right, long_at(place, HIGH)) - first + sizes.left, row_bytes,
+    )  # fmt: skip
+
+
+@njit(nogil=True, inline="always")
+def _set_alpha(settings: int, alphas: Any, first: int, start: int, stop: int) -> None:
+    set_float(settings, op.ALPHA, np.float32(alphas[0] + (alphas[1] - alphas[0]) * ((first - start) / (stop - start))))
+
+
+@njit(nogil=True)
+def _train_groups(now: Block, following: Block, moves: Moves, settings: int, count: int, sizes: Sizes, own: Workspace) -> None:
+    row_bytes, negative, shared = sizes.row_bytes, sizes.negative, own.group
+    memory = GroupMemory(settings, shared.partials, shared.to_gradient, shared.to_output, shared.zero, shared.sink, shared.rest)
+    for group in range(min(GROUPS, count)):
+        at, of_noise = group * GROUP, group * negative
+        inverses = now.inverses + 4 * at
+        train_group(
+            memory,
+            Examples(
+                now.words + 4 * at, now.targets + 8 * at, moves.targets_from + 8 * at, moves.targets_to + 8 * at, inverses,
+                inverses if sizes.exact else own.ones, now.rates + 4 * at,
+            ),
+            long_at(own.hidden, group), (GROUPS + 1) * row_bytes, long_at(own.gradients, group),
+            NoiseRows(
+                now.noise_words + 4 * of_noise, now.noise + 8 * of_noise, moves.noise_from + 8 * of_noise,
+                moves.noise_to + 8 * of_noise, now.noise_rates + 4 * of_noise,
+            ),
+            now.noise + 8 * (of_noise + negative) if group + 1 < GROUPS else following.noise, negative, row_bytes,
+        )  # fmt: skip

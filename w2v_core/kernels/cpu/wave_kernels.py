@@ -1,0 +1,206 @@
+"""CBOW in waves: every lane trains a block of targets, in its own stretch of the stream, on one copy of the parameters.
+
+What a wave computes is defined by `reference.train_lanes`: a row that only one lane touches moves at once, as if the lane
+were alone; a row that several touch stays as it is until all blocks are trained, and then gets their changes, lane by lane.
+So the result depends on the lanes and not on the threads that train them, and nothing is copied but the changes of shared
+rows. With one lane no row is shared, and this is `train_slice`.
+
+    every thread, for its lanes     train the block, list the changes of shared rows, mark what the next block touches
+    barrier
+    every thread                    add the listed changes of the rows that it owns; find what the next blocks share
+    barrier
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from w2v_core.contract import FloatRows, Noise, Slice, SliceResult, Update
+from w2v_core.kernels.checks import raise_bad_noise
+from w2v_core.kernels.cpu import barrier, sharing
+from w2v_core.kernels.cpu import row_operations as op
+from w2v_core.kernels.cpu.block_kernels import (
+    Block,
+    Lanes,
+    Moves,
+    Sizes,
+    Words,
+    block_of,
+    draws_of,
+    locate,
+    moves_of,
+    noise_of,
+    thread_bytes,
+    train_block,
+    workspace_of,
+    workspace_rows,
+)
+from w2v_core.kernels.cpu.group_kernels import (
+    NO_BAD_NOISE,
+    address_of,
+    group_memory_of,
+    look_up,
+    loss_of,
+    pick_cells,
+    scratch_of,
+)
+from w2v_core.kernels.cpu.machine_code import compiled
+from w2v_core.kernels.cpu.sharing import Changes, Marks
+from w2v_core.reference import BLOCK, GROUP, GROUPS
+
+
+class Outcome(NamedTuple):
+    """Of every lane."""
+
+    losses_L: Any
+    bad_noise_L: Any
+    """A word outside the vocabulary that was drawn, else NO_BAD_NOISE."""
+
+
+@compiled
+def _run_thread(
+    thread: int, meeting: Any, row_floats: int, noise_table: Any, rates_V: Any, seeds_L: Any, settings_L: Any, words: Words,
+    lanes: Lanes, sizes: Sizes, marks: Marks, changes: Changes, outcome: Outcome,
+) -> None:  # fmt: skip
+    """One thread's part of all waves; nothing when another thread has given up."""
+    several, here = sizes.lanes > 1, address_of(meeting)
+    first_lane, last_lane = sizes.lanes * thread // sizes.threads, sizes.lanes * (thread + 1) // sizes.threads
+    scratch = scratch_of(row_floats, workspace_rows(sizes), sizes.negative)
+    memory = np.zeros(thread_bytes(sizes) + sharing.listed_bytes(sizes), np.uint8)
+    own, free = workspace_of(group_memory_of(scratch, sizes.row_bytes, sizes.negative), address_of(memory), sizes)
+    now, free = block_of(free, sizes)
+    following, free = block_of(free, sizes)
+    moves, free = moves_of(free, sizes)
+    listed = sharing.listed_of(free, sizes)
+    picks = np.empty(draws_of(sizes), np.uint64)
+    pick_cells(picks, noise_table, seeds_L[first_lane], 0)
+    for wave in range(-1, sizes.waves):
+        for lane in range(first_lane, last_lane):
+            now, following = following, now
+            _make_ready(
+                following, first_lane, last_lane, lane, wave, picks, noise_table, rates_V.shape[0], seeds_L, words, lanes, sizes,
+                marks, own, outcome,
+            )  # fmt: skip
+            if wave < 0:
+                continue
+            if several:
+                count = sharing.divide(now, moves, listed, lanes, lane, wave, marks, changes, own.group.zero, sizes)
+                sharing.sort_by_owner(listed, count, changes, lane, sizes)
+            else:
+                moves = Moves(now.targets, now.targets, now.noise, now.noise, now.rows, now.rows)
+            train_block(now, following, moves, lanes, lane, sizes, own)
+        if several:
+            if not barrier.wait(here, sizes.threads):
+                return
+            if wave >= 0:
+                sharing.hand_over(changes, thread, sizes)
+            for lane in range(first_lane, last_lane):
+                sharing.find_shared(lanes, lane, wave + 1, marks, sizes)
+            if not barrier.wait(here, sizes.threads):
+                return
+    for lane in range(first_lane, last_lane):
+        outcome.losses_L[lane] = loss_of(settings_L[lane])
+    # Named once more, so that Numba keeps them to the end.
+    scratch[0] = memory[0]
+
+
+@njit(nogil=True)
+def _make_ready(
+    following: Block, first_lane: int, last_lane: int, lane: int, wave: int, picks: Any, noise_table: Any, vocab_size: int,
+    seeds_L: Any, words: Words, lanes: Lanes, sizes: Sizes, marks: Marks, own: Any, outcome: Outcome,
+) -> None:  # fmt: skip
+    """Draws and marks a lane's block of the next wave, and locates the block that the thread will train after this lane's."""
+    is_last = lane + 1 == last_lane
+    if wave + 1 < sizes.waves:
+        # The cells of the noise table were picked the time before, so that they are near by now.
+        bad_noise = look_up(noise_of(lanes, lane, wave + 1, sizes), picks, noise_table, vocab_size)
+        if bad_noise != NO_BAD_NOISE:
+            outcome.bad_noise_L[lane] = bad_noise
+        after, of_wave = (first_lane, wave + 2) if is_last else (lane + 1, wave + 1)
+        pick_cells(picks, noise_table, seeds_L[after], of_wave * draws_of(sizes))
+        if sizes.lanes > 1:
+            sharing.mark(lanes, lane, wave + 1, marks, sizes)
+    if is_last and wave + 1 < sizes.waves:
+        locate(following, lanes, first_lane, wave + 1, words, sizes, own)
+    elif not is_last and wave >= 0:
+        locate(following, lanes, lane + 1, wave, words, sizes, own)
+
+
+# ── from arrays to addresses ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Span(NamedTuple):
+    """Which rows of its stream a slice reads."""
+
+    bad_target: int
+    """A target whose context leaves the stream, or −1."""
+    left: int
+    """Most context rows before a target."""
+    right: int
+    first: int
+    """First row read."""
+    last: int
+    """Last row read, + 1."""
+
+
+def train(
+    w_in_VD: FloatRows, w_out_VD: FloatRows, slices: Sequence[Slice], spans: Sequence[Span], seeds: Sequence[int], noise: Noise,
+    update: Update, threads: int,
+) -> list[SliceResult]:  # fmt: skip
+    """`reference.train_lanes` for model cbow, on at most so many threads; the arguments are checked."""
+    count, row_floats = len(slices), w_in_VD.shape[1]
+    sizes = Sizes(
+        max(span.left for span in spans), max(span.right for span in spans), count, min(threads, count),
+        max(-(-(targets.stop - targets.start) // BLOCK) for targets in slices), update.negative, 4 * row_floats,
+        update.gradient == "exact", update.alphas,
+    )  # fmt: skip
+    places = np.array([_place_of(targets, span) for targets, span in zip(slices, spans, strict=True)], np.int64)
+    settings = np.zeros((count, op.SETTINGS_FLOATS), np.float32)
+    settings[:, op.PRODUCT : op.PRODUCT + 2 * GROUP].view(np.float64)[:] = 1.0
+    noise_words, examples = np.zeros((2, count, GROUPS * sizes.negative), np.int32), np.zeros(count, np.int64)
+    # With one lane nothing is shared.
+    shared_words, entries = (len(w_in_VD), sharing.entries_of(sizes)) if count > 1 else (0, 0)
+    marks, listed = np.zeros((2, shared_words, 2), np.uint16), np.empty((2, count, entries), np.int64)
+    ends, changes = np.zeros((count, sizes.threads + 1), np.int64), np.empty((count, entries, row_floats), np.float32)
+    outcome = Outcome(np.zeros(count), np.full(count, NO_BAD_NOISE, np.int64))
+    meeting = barrier.new_barrier()
+
+    def run(thread: int) -> None:
+        try:
+            _run_thread(
+                thread, meeting, row_floats, noise.table_T, noise.rates_V,
+                np.array([seed & (1 << 64) - 1 for seed in seeds], np.uint64), settings,
+                Words(_address(w_in_VD), _address(w_out_VD), _address(noise.rates_V)),
+                Lanes(_address(places), _address(noise_words), _address(settings), _address(examples)), sizes,
+                Marks(_address(marks[0]), _address(marks[1])),
+                Changes(_address(listed[0]), _address(listed[1]), _address(ends), _address(changes)), outcome,
+            )  # fmt: skip
+        except BaseException:
+            barrier.give_up(meeting)
+            raise
+
+    with ThreadPoolExecutor(sizes.threads) as pool:
+        others = [pool.submit(run, thread) for thread in range(1, sizes.threads)]
+        run(0)
+        for other in others:
+            other.result()
+    for lane in range(count):
+        if outcome.bad_noise_L[lane] != NO_BAD_NOISE:
+            raise_bad_noise(int(outcome.bad_noise_L[lane]), len(w_in_VD))
+    return [SliceResult(float(outcome.losses_L[lane]), int(examples[lane])) for lane in range(count)]
+
+
+def _address(array: NDArray[Any]) -> int:
+    return int(array.ctypes.data)
+
+
+def _place_of(targets: Slice, span: Span) -> list[int]:
+    """A lane's `PLACES`; the caller keeps the slice's arrays, whose addresses are in here."""
+    columns = (targets.tokens_N, targets.left_N, targets.right_N)
+    return [*(_address(column) for column in columns), span.first, span.last, targets.start, targets.stop]
