@@ -20,17 +20,18 @@ its short Dask wiring.
     text/      corpus (which files, cut into which parts) inputs reading decompress pydocs fetch
                tokenizers (text as words) characters folding (what is a letter, and the same) segmenters (scripts without spaces)
     stream/    sampling (a part's stream of an epoch, drawn) epoch_stream (any range of an epoch's stream)
-               part_files (what the files of tokens/ and shards/ are called) sizes (how much is held at a time, pure)
+               part_files (what the files of tokens/ and shards/ are called) mapped_files sizes (how much is held at a time, pure)
     training/  plan (pure) policy (its constants, pure) placement (who trains which lanes, pure)
                admission and arithmetic (do workers compute alike)
                capacity (does it fit, pure) lanes (one worker's share of a round) lane_group (parameters, merging)
                history and stretches (the loss curve) live (what is known while a round runs)
                checkpoints start (from other vectors) residency (on a GPU)
                assembly (the files of vectors/) layered (with the textbook's layers)
-    exchange/  shared_memory and huge_pages (lanes of one host) network (lanes of several)
+    exchange/  attempts shared_memory and huge_pages (lanes of one host) network (lanes of several)
     cluster/   choosing (threads or processes, pure) workers (what stages know of them, and this process) dask_workers
-               opening (the configured cluster) lazy (opened when first needed) room (memory and disk)
-               messages (from tasks to the driver) presence (who answers) sources (the same program everywhere)
+               state (what a worker keeps) opening (the configured cluster) lazy (opened when first needed)
+               room (memory and disk) messages (from tasks to the driver) presence (who answers)
+               sources (the same program everywhere)
     history/   snapshot (a complete result, kept) latest (which one answers, what was decided) gc (what nobody needs)
     refresh/   refresh (one decision) delta (files, pure) challenge (the new vectors beside the old) gates (pure)
                stability (neighbourhoods, frame) align (into the old frame) rollback hook

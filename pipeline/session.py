@@ -17,6 +17,7 @@ from pipeline import store
 from pipeline.cluster.choosing import processes_pay
 from pipeline.cluster.lazy import LazyWorkers
 from pipeline.cluster.opening import open_workers
+from pipeline.cluster.state import WorkerState
 from pipeline.cluster.workers import InProcess, Workers
 from pipeline.config import RunConfig
 from pipeline.exchange.shared_memory import usable_cores
@@ -155,9 +156,10 @@ def _open_workers(session: Session, until: str) -> contextlib.AbstractContextMan
     background while it does other things."""
     config, trains = session.config, any(stage.name == "train" for stage in up_to(until))
     if config.cluster.kind == "local" and session.plan and _is_small(config, session.plan):
+        state = WorkerState()
         if trains:
-            arithmetic.warm_up(config.train)
-        return contextlib.nullcontext(InProcess(usable_cores()))
+            arithmetic.warm_up(config.train, state.of(arithmetic.KnownNumbers))
+        return contextlib.nullcontext(InProcess(usable_cores(), state))
     return open_workers(config.cluster, plugins=lambda: [arithmetic.warm_up_plugin(config.train)] if trains else [])
 
 

@@ -22,7 +22,6 @@ import json
 import os
 import shutil
 import uuid
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -132,11 +131,15 @@ class _HashingFile(io.RawIOBase):
         return self.bytes
 
 
-def write_file(path: Path, write: Callable[[Any], None], *, rows: int = 0, tokens: int = 0, durable: bool = True) -> Part:
+def write_file(
+    path: Path, write: Callable[[Any], None], *, rows: int = 0, tokens: int = 0, durable: bool = True,
+    on_written: Callable[[str, os.stat_result], None] | None = None,
+) -> Part:  # fmt: skip
     """The Part of a file whose bytes `write(file)` produced; it appears under `path` complete or not at all.
 
     `write` gets a binary file it may only append to. `durable=False` leaves it to the system when the bytes reach the
     disk: for files that are soon deleted and easily made again; a reader finds a torn one by its checksums all the same.
+    `on_written` is told the SHA-256 of what was written and what the system says of the file.
     Raises StorageError (disk full, quota) or PermissionDeniedError.
     """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
@@ -149,9 +152,10 @@ def write_file(path: Path, write: Callable[[Any], None], *, rows: int = 0, token
             reach("write", path.name)
             if durable:
                 os.fsync(file.fileno())
-            hashed = _identity_of(path, hashing.sha256.hexdigest(), os.fstat(file.fileno()))
+            written = os.fstat(file.fileno())
         os.replace(temporary, path)
-        _remember(hashed)
+        if on_written:
+            on_written(hashing.sha256.hexdigest(), written)
         if durable:
             sync_directory(path.parent)
         reach("written", path.name)
@@ -212,20 +216,6 @@ def write_table(
             writer.write_table(table, row_group_size=row_group_rows)
 
     return write_file(path, write, rows=table.num_rows, tokens=tokens, durable=durable)
-
-
-def write_arrow(path: Path, table: pa.Table, *, durable: bool = True) -> Part:
-    """The Part of an Arrow file that holds `table` as it lies in memory: fast to write and mapped when read.
-
-    Arrow files carry no checksums of their own; `map_arrow` checks the whole file against the Part.
-    """
-    import pyarrow as pa
-
-    def write(file: Any) -> None:
-        with pa.ipc.new_file(pa.PythonFile(file, mode="w"), table.schema) as writer:
-            writer.write_table(table, max_chunksize=1 << 20)
-
-    return write_file(path, write, rows=table.num_rows, durable=durable)
 
 
 def existing_part(path: Path, directory: Path, rows: int = 0) -> Part:
@@ -405,46 +395,6 @@ def numbers(column: pa.ChunkedArray | pa.Array) -> Any:
     import numpy as np
 
     return np.from_dlpack(column.combine_chunks() if hasattr(column, "combine_chunks") else column)
-
-
-def map_arrow(directory: Path, part: Part) -> pa.Table:
-    """The table of an Arrow file, mapped into memory; raises DamagedError unless its bytes are those that were written.
-
-    A process reads a file to check it once, or not at all if it has hashed its bytes when it wrote them; after that, only if
-    its size or its time of change differ.
-    """
-    import pyarrow as pa
-
-    path = directory / part.name
-    try:
-        found = _identity_of(path, part.sha256, path.stat())
-        if found not in _hashed:
-            if damage := check_part(directory, part):
-                raise DamagedError(f"{damage}; run again to rebuild it", str(directory))
-            _remember(found)
-        with pa.memory_map(str(path)) as mapped:
-            return pa.ipc.open_file(mapped).read_all()
-    except FileNotFoundError:
-        raise DamagedError(f"{path}: missing; run again to rebuild it", str(directory)) from None
-    except (OSError, pa.ArrowException) as error:
-        raise DamagedError(f"{path}: damaged ({error}); run again to rebuild it", str(directory)) from None
-
-
-_Identity = tuple[str, str, int, int, int]
-_hashed: OrderedDict[_Identity, None] = OrderedDict()
-"""The last files whose bytes this process has hashed, in that order."""
-_HASHED_FILES = 4096
-
-
-def _identity_of(path: Path, sha256: str, found: os.stat_result) -> _Identity:
-    """Another one as soon as somebody writes to the file or puts another in its place."""
-    return str(path), sha256, found.st_size, found.st_mtime_ns, found.st_ino
-
-
-def _remember(hashed: _Identity) -> None:
-    while len(_hashed) >= _HASHED_FILES:
-        _hashed.popitem(last=False)
-    _hashed[hashed] = None
 
 
 def iterate_artefacts(workdir: Path) -> Iterator[Path]:

@@ -32,6 +32,7 @@ from typing import Any
 import numpy as np
 from distributed import Client, LocalCluster, get_worker
 
+from pipeline.exchange.attempts import Attempts
 from pipeline.exchange.network import LinkPlugin
 from pipeline.training.lane_group import merge, open_group
 from pipeline.training.placement import Place, errands_of
@@ -76,7 +77,7 @@ def time_merges(key: str, places: tuple[Place, ...], participant: int, rows: int
     """(seconds, processor seconds of this process) of each merge at this participant. Runs as a task on a worker."""
     assert get_worker().address == places[participant].address
     kernels = load_kernels("auto")
-    group = open_group(key, places, participant, (rows, padded_size(VECTOR_SIZE)), PATIENCE_S)
+    group = open_group(key, places, participant, (rows, padded_size(VECTOR_SIZE)), PATIENCE_S, Attempts())
     generator = np.random.default_rng(participant)
     noise = generator.normal(0, 1e-3, (rows, VECTOR_SIZE)).astype(np.float32)
     seconds = []

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from pipeline.cluster.messages import TOPIC, Listener, Mailbox, heard_by, ignore
 from pipeline.cluster.presence import Presence
-from pipeline.cluster.workers import Item, Member, Result, WorkerLostError
+from pipeline.cluster.state import Item, Result, Task, run_task, state_of
+from pipeline.cluster.workers import Member, WorkerLostError
 from pipeline.errors import TemporaryError
 from pipeline.exchange import shared_memory
+from pipeline.exchange.attempts import Attempts
 from pipeline.failpoints import reach
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ class DaskWorkers:
 
     def map(
         self,
-        function: Callable[[Item], Result],
+        task: Task[Item, Result],
         items: Sequence[Item],
         *,
         label: str,
@@ -51,7 +53,7 @@ class DaskWorkers:
         # Unique keys: a key derived from the arguments would return an earlier result without doing the work.
         prefix = f"{label.replace(' ', '-')}-{uuid.uuid4().hex[:8]}"
         futures = [
-            self.client.submit(_run_task, function, item, f"{label}.{index}", key=f"{prefix}-{index}", pure=False)
+            self.client.submit(_run_named, task, item, f"{label}.{index}", key=f"{prefix}-{index}", pure=False)
             for index, item in enumerate(items)
         ]
         order = {future: index for index, future in enumerate(futures)}
@@ -108,7 +110,7 @@ class DaskWorkers:
 
     def together(
         self,
-        function: Callable[[Item], Result],
+        task: Task[Item, Result],
         items: Sequence[Item],
         members: Sequence[Member],
         on_message: Listener | None = None,
@@ -117,7 +119,7 @@ class DaskWorkers:
         key, heard = "round-{}".format, on_message is not None
         futures = {
             self.client.submit(
-                _take_part, function, item, heard, key=key(uuid.uuid4().hex[:12]), pure=False, workers=[member.address]
+                _take_part, task, item, heard, key=key(uuid.uuid4().hex[:12]), pure=False, workers=[member.address]
             ): member.address
             for item, member in zip(items, members, strict=True)
         }
@@ -150,7 +152,7 @@ class DaskWorkers:
 
         def tell() -> None:
             with contextlib.suppress(Exception):  # only saves the others some waiting
-                self.client.run(shared_memory.abandon, names, on_error="ignore")
+                self.client.run(_abandon_here, names, on_error="ignore")
 
         # In a thread, because a broadcast waits for a worker that dies while it is told.
         threading.Thread(target=tell, name="abandon", daemon=True).start()
@@ -259,21 +261,28 @@ def _no_worker(what: str, wait_s: float) -> str:
     )
 
 
-def _run_task(function: Callable[[Item], Result], item: Item, name: str) -> Result:
+def _run_named(task: Task[Item, Result], item: Item, name: str) -> Result:
+    from distributed import get_worker
+
     reach("task", name)
-    return function(item)
+    return run_task(task, item, state_of(get_worker()))
 
 
-def _take_part(function: Callable[[Item], Result], item: Item, heard: bool) -> Result:
+def _take_part(task: Task[Item, Result], item: Item, heard: bool) -> Result:
     from distributed import get_worker
 
     reach("part", "begins")
     worker = get_worker()
+    state = state_of(worker)
     with (
-        shared_memory.part_of_attempt(str(worker.get_current_task())),
+        state.of(Attempts).part_of(str(worker.get_current_task())),
         heard_by(functools.partial(worker.log_event, TOPIC) if heard else ignore),
     ):
-        return function(item)
+        return run_task(task, item, state)
+
+
+def _abandon_here(names: Sequence[str], dask_worker: Any) -> None:
+    state_of(dask_worker).of(Attempts).abandon(names)
 
 
 def _host_of_worker() -> str:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 
 from pipeline.cluster.messages import Listener
-from pipeline.cluster.workers import Item, Member, Result, Workers
+from pipeline.cluster.state import Item, Result, Task
+from pipeline.cluster.workers import Member, Workers
 
 
 class LazyWorkers:
@@ -32,16 +33,15 @@ class LazyWorkers:
         return self._workers
 
     def map(
-        self, function: Callable[[Item], Result], items: Sequence[Item], *, label: str,
+        self, task: Task[Item, Result], items: Sequence[Item], *, label: str,
         on_done: Callable[[Result], None] | None = None,
     ) -> list[Result]:  # fmt: skip
-        return self._opened().map(function, items, label=label, on_done=on_done)
+        return self._opened().map(task, items, label=label, on_done=on_done)
 
     def members(self) -> list[Member]:
         return self._opened().members()
 
     def together(
-        self, function: Callable[[Item], Result], items: Sequence[Item], members: Sequence[Member],
-        on_message: Listener | None = None,
-    ) -> list[Result]:  # fmt: skip
-        return self._opened().together(function, items, members, on_message)
+        self, task: Task[Item, Result], items: Sequence[Item], members: Sequence[Member], on_message: Listener | None = None
+    ) -> list[Result]:
+        return self._opened().together(task, items, members, on_message)

@@ -10,14 +10,12 @@ from __future__ import annotations
 import concurrent.futures
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from pipeline.cluster.messages import Listener, heard_by, ignore
+from pipeline.cluster.state import Item, Result, Task, WorkerState, run_task
 from pipeline.errors import TemporaryError
 from pipeline.exchange import shared_memory
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 class WorkerLostError(TemporaryError):
@@ -39,13 +37,13 @@ class Workers(Protocol):
 
     def map(
         self,
-        function: Callable[[Item], Result],
+        task: Task[Item, Result],
         items: Sequence[Item],
         *,
         label: str,
         on_done: Callable[[Result], None] | None = None,
     ) -> list[Result]:
-        """`[function(item) for item in items]`. `on_done` sees each result as it arrives, for progress. A task's
+        """`[task(item) for item in items]`. `on_done` sees each result as it arrives, for progress. A task's
         PipelineError is raised here; tasks lost with a worker are run again."""
         ...
 
@@ -55,7 +53,7 @@ class Workers(Protocol):
 
     def together(
         self,
-        function: Callable[[Item], Result],
+        task: Task[Item, Result],
         items: Sequence[Item],
         members: Sequence[Member],
         on_message: Listener | None = None,
@@ -69,12 +67,13 @@ class Workers(Protocol):
 class InProcess:
     """The tasks run here, in so many threads: the same results without a cluster."""
 
-    def __init__(self, threads: int = 1) -> None:
+    def __init__(self, threads: int = 1, state: WorkerState | None = None) -> None:
         self._threads = threads
+        self._state = state or WorkerState()
 
     def map(
         self,
-        function: Callable[[Item], Result],
+        task: Task[Item, Result],
         items: Sequence[Item],
         *,
         label: str,
@@ -82,9 +81,13 @@ class InProcess:
     ) -> list[Result]:
         threads = min(self._threads, len(items))
         pool = concurrent.futures.ThreadPoolExecutor(max(1, threads), thread_name_prefix=label.replace(" ", "-"))
+
+        def run(item: Item) -> Result:
+            return run_task(task, item, self._state)
+
         try:
             # With one thread the tasks are done in the thread that asks, where an error has its whole story.
-            ended = map(function, items) if threads <= 1 else pool.map(function, items)
+            ended = map(run, items) if threads <= 1 else pool.map(run, items)
             results: list[Result] = []
             for result in ended:
                 results.append(result)
@@ -100,11 +103,11 @@ class InProcess:
 
     def together(
         self,
-        function: Callable[[Item], Result],
+        task: Task[Item, Result],
         items: Sequence[Item],
         members: Sequence[Member],
         on_message: Listener | None = None,
     ) -> list[Result]:
         (item,) = items
         with heard_by(on_message or ignore):
-            return [function(item)]
+            return [run_task(task, item, self._state)]

@@ -34,7 +34,7 @@ from distributed.protocol.serialize import Serialized
 from distributed.utils import ensure_memoryview
 from numpy.typing import NDArray
 
-from pipeline.exchange.shared_memory import ATTENTION_S, PeerLostError, raise_if_abandoned
+from pipeline.exchange.attempts import ATTENTION_S, Attempts, PeerLostError
 
 if TYPE_CHECKING:
     from distributed import Worker
@@ -76,13 +76,13 @@ class LinkPlugin(WorkerPlugin):
         await self.groups[group].serve(sender, comm)
 
 
-def join_group(key: str, participant: int, peers: dict[int, str], patience_s: float) -> Links:
+def join_group(key: str, participant: int, peers: dict[int, str], patience_s: float, attempts: Attempts) -> Links:
     """This worker's links to its peers ({participant: address}), all of them open; called from a task's thread.
 
     Of two peers the lower participant calls the higher one. Raises PeerLostError when one does not come in time.
     """
     plugin = cast(LinkPlugin, get_worker().plugins[PLUGIN])
-    links = Links(plugin, key, participant, patience_s)
+    links = Links(plugin, key, participant, patience_s, attempts)
     try:
         links.open(peers)
     except BaseException:
@@ -94,8 +94,9 @@ def join_group(key: str, participant: int, peers: dict[int, str], patience_s: fl
 class Links:
     """One participant's links within a group."""
 
-    def __init__(self, plugin: LinkPlugin, key: str, participant: int, patience_s: float) -> None:
+    def __init__(self, plugin: LinkPlugin, key: str, participant: int, patience_s: float, attempts: Attempts) -> None:
         self._plugin = plugin
+        self._attempts = attempts
         self._key = key
         self._participant = participant
         self._patience_s = patience_s
@@ -153,7 +154,7 @@ class Links:
                     raise PeerLostError(
                         f"waited {self._patience_s:g} s for {what()}, which did not come; its worker is taken for lost"
                     )
-                raise_if_abandoned()
+                self._attempts.raise_if_lost()
                 self._changed.wait(min(left, ATTENTION_S))
 
     def _on_loop(self, work: Coroutine[Any, Any, None]) -> Future[None]:

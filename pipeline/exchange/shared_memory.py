@@ -4,7 +4,7 @@ Hot merges come every few milliseconds, far below a Dask round trip (10 ms), so 
 long round tasks. On one host the parameters of all lanes lie in shared memory, where any process can read and write any
 lane's rows, and what is left to exchange is "I am here": one byte to a hub over a Unix socket and one byte back. A
 process that dies closes its socket, so its peers learn of it at once instead of waiting. Who waits for a process that
-never came is told by the driver (`abandon`).
+never came is told by the driver (`attempts`).
 
 The memory and the socket live in a folder only this user can enter, which is removed as soon as everyone has opened
 them. If the process that made it is killed before that, the next group that meets on this host removes it.
@@ -20,10 +20,9 @@ import select
 import shutil
 import socket
 import tempfile
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -31,17 +30,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import TemporaryError
+from pipeline.exchange.attempts import ATTENTION_S, Attempts, PeerLostError
 from pipeline.exchange.huge_pages import map_shared, reserve
 
-ATTENTION_S = 0.2
-"""How often someone who waits looks whether the attempt was abandoned."""
 _CONNECT_PAUSE_S = 0.005
 SPIN_S = 0.0005
 """How long a participant asks for the others before it sleeps: longer than the usual difference between two lanes."""
-
-
-class PeerLostError(TemporaryError):
-    """A process of the round died or did not answer in time; the round is run again from its checkpoint."""
 
 
 def host_key() -> str:
@@ -64,32 +58,6 @@ def host_key() -> str:
 def usable_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-# ── attempts ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-_attempt = threading.local()
-_abandoned: deque[str] = deque(maxlen=1000)
-
-
-@contextlib.contextmanager
-def part_of_attempt(name: str) -> Iterator[None]:
-    """What this thread waits for inside ends soon after `abandon(name)`."""
-    _attempt.name = name
-    try:
-        yield
-    finally:
-        _attempt.name = None
-
-
-def abandon(names: Iterable[str]) -> None:
-    """Ends the waiting in this process for workers that will not come, because the attempt is lost anyway."""
-    _abandoned.extend(names)
-
-
-def raise_if_abandoned() -> None:
-    if getattr(_attempt, "name", None) in _abandoned:
-        raise PeerLostError("another worker of the round was lost before all had met")
 
 
 # ── meeting on one host ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -121,13 +89,17 @@ class NoBarrier:
 class SocketBarrier:
     """Participant 0 is the hub: it collects one byte from each other participant, then answers all of them.
 
-    Who waits and has nothing else to do asks again and again for SPIN_S before it sleeps: lanes do the same work, so the other
-    is rarely far, and being woken takes longer than most waits. With more participants than cores it sleeps at once.
+    A participant that has to wait, and has nothing else to do meanwhile, polls for SPIN_S before it goes to sleep: lanes do
+    equal work, so the others are rarely far behind, and waking up takes longer than most waits. With more participants than
+    cores it sleeps at once.
     """
 
-    def __init__(self, sockets: list[socket.socket], is_hub: bool, participants: int, patience_s: float) -> None:
+    def __init__(
+        self, sockets: list[socket.socket], is_hub: bool, participants: int, patience_s: float, attempts: Attempts
+    ) -> None:
         self._sockets = sockets
         self._is_hub = is_hub
+        self._attempts = attempts
         self._has_core = participants <= usable_cores()
         self._patience_s = patience_s
         for peer in sockets:
@@ -163,7 +135,7 @@ class SocketBarrier:
                 now = time.perf_counter()
                 if (self._has_core and now - idle_since < SPIN_S) or select.select([peer], [], [], ATTENTION_S)[0]:
                     continue
-                raise_if_abandoned()
+                self._attempts.raise_if_lost()
                 if now - began > self._patience_s:
                     raise PeerLostError("a lane's worker did not reach the merge in time; it is taken for lost") from None
 
@@ -177,17 +149,17 @@ class SocketBarrier:
             peer.close()
 
 
-def meet(directory: Path, participant: int, participants: int, patience_s: float) -> Barrier:
+def meet(directory: Path, participant: int, participants: int, patience_s: float, attempts: Attempts) -> Barrier:
     """The barrier of `participants` processes on this host that all call this with the same private directory."""
     if participants == 1:
         return NoBarrier()
     address = _socket_address(directory)
     deadline = time.monotonic() + patience_s
     if participant == 0:
-        sockets = _accept_all(address, participants - 1, deadline)
+        sockets = _accept_all(address, participants - 1, deadline, attempts)
     else:
-        sockets = [_connect(address, deadline)]
-    return SocketBarrier(sockets, participant == 0, participants, patience_s)
+        sockets = [_connect(address, deadline, attempts)]
+    return SocketBarrier(sockets, participant == 0, participants, patience_s, attempts)
 
 
 def _socket_address(directory: Path) -> str:
@@ -195,7 +167,7 @@ def _socket_address(directory: Path) -> str:
     return str(directory / "hub")
 
 
-def _accept_all(address: str, count: int, deadline: float) -> list[socket.socket]:
+def _accept_all(address: str, count: int, deadline: float, attempts: Attempts) -> list[socket.socket]:
     peers: list[socket.socket] = []
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(address)
@@ -203,7 +175,7 @@ def _accept_all(address: str, count: int, deadline: float) -> list[socket.socket
         listener.settimeout(ATTENTION_S)
         try:
             while len(peers) < count:
-                raise_if_abandoned()
+                attempts.raise_if_lost()
                 if time.monotonic() > deadline:
                     raise PeerLostError(f"only {len(peers) + 1} of {count + 1} workers came to the round")
                 with contextlib.suppress(TimeoutError):
@@ -218,7 +190,7 @@ def _accept_all(address: str, count: int, deadline: float) -> list[socket.socket
     return peers
 
 
-def _connect(address: str, deadline: float) -> socket.socket:
+def _connect(address: str, deadline: float, attempts: Attempts) -> socket.socket:
     while True:
         peer = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -226,20 +198,33 @@ def _connect(address: str, deadline: float) -> socket.socket:
             return peer
         except (FileNotFoundError, ConnectionRefusedError):
             peer.close()
-            raise_if_abandoned()
+            attempts.raise_if_lost()
             if time.monotonic() > deadline:
                 raise PeerLostError("the first worker of the round did not come to it") from None
             time.sleep(_CONNECT_PAUSE_S)
 
 
 _PLACES = (Path("/dev/shm"), Path(tempfile.gettempdir()))  # noqa: S108 - a 0700 folder is made inside
-_owned: dict[Path, int] = {}
-"""Descriptors of the meeting places this process made: each holds the lock that says that its maker lives."""
 
 
-def open_meeting_place(group_key: str, bytes_needed: int, first: bool, patience_s: float) -> Path:
-    """The private folder where the processes of one group meet. Its first participant makes it, and removes it with
-    `close_meeting_place` when all have met; the others find it.
+@dataclass(frozen=True)
+class MeetingPlace:
+    """The private folder where the processes of one group meet."""
+
+    path: Path
+    lock: int | None
+    """For who made it, the descriptor whose lock says that its maker lives; None for the others."""
+
+    def close(self) -> None:
+        """Removes the folder, if this process made it; who has opened what lies there keeps it."""
+        if self.lock is not None:
+            shutil.rmtree(self.path, ignore_errors=True)
+            os.close(self.lock)
+
+
+def open_meeting_place(group_key: str, bytes_needed: int, first: bool, patience_s: float, attempts: Attempts) -> MeetingPlace:
+    """Where the processes of one group meet. Its first participant makes the place, and closes it when all have met; the others
+    find it.
 
     In memory (/dev/shm) when that has room, else in the folder for temporary files, where the pages go through the
     page cache and work all the same.
@@ -256,18 +241,12 @@ def open_meeting_place(group_key: str, bytes_needed: int, first: bool, patience_
         )
     deadline = time.monotonic() + patience_s
     while time.monotonic() < deadline:
-        raise_if_abandoned()
+        attempts.raise_if_lost()
         for place in _PLACES:
             if (place / name).is_dir():
-                return _checked(place / name)
+                return MeetingPlace(_checked(place / name), None)
         time.sleep(_CONNECT_PAUSE_S)
     raise PeerLostError("the first worker of the round did not come to it")
-
-
-def close_meeting_place(directory: Path) -> None:
-    """Removes a meeting place that this process made; who has opened what lies there keeps it."""
-    shutil.rmtree(directory, ignore_errors=True)
-    os.close(_owned.pop(directory))
 
 
 def remove_deserted_places() -> None:
@@ -287,7 +266,7 @@ def _prefix() -> str:
     return f"w2v-{os.getuid()}-"
 
 
-def _make_place(directory: Path) -> Path:
+def _make_place(directory: Path) -> MeetingPlace:
     """Makes the folder under another name first: nobody must find it before it is locked."""
     while True:
         made = Path(tempfile.mkdtemp(prefix=f".{_prefix()}", dir=directory.parent))
@@ -299,8 +278,7 @@ def _make_place(directory: Path) -> Path:
             except BaseException:
                 os.close(descriptor)
                 raise
-            _owned[directory] = descriptor
-            return directory
+            return MeetingPlace(directory, descriptor)
 
 
 def _checked(directory: Path) -> Path:

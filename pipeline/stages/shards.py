@@ -14,7 +14,6 @@ Shards are Arrow files, not Parquet, which has no byte type and took several tim
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,11 +22,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import store
+from pipeline.cluster.state import WithState, WorkerState
 from pipeline.config import RunConfig
 from pipeline.errors import DataError
 from pipeline.stages import vocab as vocabulary
 from pipeline.stages.work import Done, Identity, Told, Work
 from pipeline.stream import sampling
+from pipeline.stream.mapped_files import HashedFiles, write_arrow
 from pipeline.stream.part_files import COLUMNS, ShardFiles, TokenFiles, column, token_parts
 from pipeline.stream.sampling import DrawTask, PartDraw, PartTokens
 from w2v_core.sampler import stream_seed
@@ -69,7 +70,7 @@ def build(work: Work, tokens: store.Artefact, vocab: store.Artefact) -> store.Ar
         ShardTask(part, str(vocab.path(vocabulary.WORDS)), vocab.fingerprint, str(directory))
         for part in plan_parts(config, tokens, epoch=0)
     ]
-    made = work.workers.map(make_shard, tasks, label="shards of epoch 0")
+    made = work.workers.map(WithState(make_shard), tasks, label="shards of epoch 0")
     kept_tokens = sum(shard.rows for shard, _ in made)
     refuse_empty(config, kept_tokens, tokens)
     return store.commit(
@@ -124,7 +125,7 @@ def plan_parts(config: RunConfig, tokens: store.Artefact, epoch: int) -> list[Pa
 # ── one part ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def make_shard(task: ShardTask) -> tuple[store.Part, store.Part]:
+def make_shard(task: ShardTask, state: WorkerState) -> tuple[store.Part, store.Part]:
     """Writes one part's shard and what later epochs are drawn with; the same bytes wherever and however often it runs."""
     import pyarrow as pa
 
@@ -133,22 +134,33 @@ def make_shard(task: ShardTask) -> tuple[store.Part, store.Part]:
     part = task.part
     files = TokenFiles.of(part.tokens)
     part_words = store.read_table(files.words, columns=["word"])["word"]
-    vocabulary_words, thresholds_V = _vocabulary(task.vocab, task.vocab_fingerprint)
+    vocabulary_words, thresholds_V = state.of(KeptVocabulary).of(task.vocab, task.vocab_fingerprint)
     words = word_draws(global_ids(part_words, vocabulary_words), thresholds_V)
     tokens = PartTokens(*files.read_sentences(), words)
     stream = sampling.draw_all(part, tokens)
     rows: tuple[NDArray[Any], ...] = (stream.tokens_N, stream.left_N, stream.right_N)
     table = pa.table({name: column(found_N) for name, found_N in zip(COLUMNS, rows, strict=True)})
     made = ShardFiles(Path(task.directory), part.index)
-    shard = store.write_arrow(made.shard, table, durable=False)
+    shard = write_arrow(made.shard, table, state.of(HashedFiles), durable=False)
     return shard, store.write_array(made.words, words, durable=False)
 
 
-@lru_cache(maxsize=2)
-def _vocabulary(path: str, fingerprint: str) -> tuple[pa.Array, NDArray[np.uint32]]:
-    """(words in id order, keep thresholds), read once a worker process; `fingerprint` makes the cache key exact."""
-    table = store.read_table(Path(path), columns=["word", "keep_probability"])
-    return table["word"].combine_chunks(), keep_thresholds(store.numbers(table["keep_probability"]))
+class KeptVocabulary:
+    """The vocabulary that a worker made its last shard with, read once for all parts."""
+
+    def __init__(self) -> None:
+        self._last: tuple[str, tuple[pa.Array, NDArray[np.uint32]]] | None = None
+
+    def release(self) -> None:
+        self._last = None
+
+    def of(self, path: str, fingerprint: str) -> tuple[pa.Array, NDArray[np.uint32]]:
+        """(words in id order, keep thresholds); `fingerprint` says whether they are those of the last time."""
+        if self._last is None or self._last[0] != fingerprint:
+            table = store.read_table(Path(path), columns=["word", "keep_probability"])
+            words = table["word"].combine_chunks(), keep_thresholds(store.numbers(table["keep_probability"]))
+            self._last = fingerprint, words
+        return self._last[1]
 
 
 def global_ids(part_words: pa.ChunkedArray, words: pa.Array) -> NDArray[np.int32]:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pipeline import store
+from pipeline.cluster.state import WithState
 from pipeline.cluster.workers import Member, Workers
 from pipeline.config import RunConfig, Train
 from pipeline.errors import TemporaryError
@@ -155,6 +156,8 @@ class _Attempts:
     so the crew changes at a checkpoint or not at all, and a loss means going on from the last one."""
 
     crew: Sequence[Member] | None = None
+    session: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
+    """Tells this driver's groups of workers from those of a driver that was killed; names nothing that is kept."""
     number: int = 0
     """Counted over the whole training: an attempt never meets processes left over from the one before."""
     losses: int = 0
@@ -213,7 +216,7 @@ class _Epochs:
     def of(self, epoch: int) -> epoch_stream.Source:
         if epoch not in self._known:
             tasks, label = self.tasks(epoch), f"stream of epoch {epoch}"
-            self.know(epoch, self._workers.map(sampling.count_rows, tasks, label=label))
+            self.know(epoch, self._workers.map(WithState(sampling.count_rows), tasks, label=label))
         return self._known[epoch]
 
     def tasks(self, epoch: int) -> list[sampling.DrawTask]:
@@ -253,11 +256,11 @@ def _run_round(
     ahead: list[tuple[int, ...]] = []
     if training.train.engine == "layers":
         task = _epoch_task(training, plan, round_plan, epochs.of(plan.epoch), checkpoint)
-        results = work.workers.together(layered.run_epoch, [task], attempts.crew)
+        results = work.workers.together(WithState(layered.run_epoch), [task], attempts.crew)
     else:
         tasks = _round_tasks(training, plan, round_plan, epochs, checkpoint, attempts)
         hear = hear_round(tasks[0].group_key, plan, round_plan, kept_tokens(history), corpus_tokens, work.watch.on_live)
-        results = work.workers.together(lanes.run_round, tasks, attempts.crew, hear)
+        results = work.workers.together(WithState(lanes.run_round), tasks, attempts.crew, hear)
         ahead = _rows_ahead(tasks, results)
     return _Done(
         record=record_round(
@@ -284,7 +287,7 @@ def _round_tasks(
 ) -> list[lanes.RoundTask]:  # fmt: skip
     # The key names who works together: the same crew keeps its memory from round to round.
     crew = attempts.crew or ()
-    key = f"{training.fingerprint[:16]}/{_SESSION}/{attempts.number}/{[member.address for member in crew]}"
+    key = f"{training.fingerprint[:16]}/{attempts.session}/{attempts.number}/{[member.address for member in crew]}"
     places = seat(crew, training.train.lanes)
     ahead: list[tuple[sampling.Share, ...]] = [()] * len(crew)
     if round_plan is plan.rounds[-1] and not round_plan.vectors:
@@ -332,10 +335,6 @@ def _epoch_task(
         checkpoint_after=str(training.checkpoints.directory(plan.epoch)),
         vectors_after=str(_vectors_directory(training)) if round_plan.vectors else None,
     )
-
-
-_SESSION = uuid.uuid4().hex[:8]
-"""Tells this driver's groups of workers from those of a driver that was killed; names nothing that is kept."""
 
 
 # ── the result ───────────────────────────────────────────────────────────────────────────────────────────────────────

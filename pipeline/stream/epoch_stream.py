@@ -18,9 +18,11 @@ from typing import Protocol
 import numpy as np
 
 from pipeline import store
+from pipeline.cluster.state import WorkerState
 from pipeline.errors import DamagedError
+from pipeline.stream.mapped_files import HashedFiles, map_arrow
 from pipeline.stream.part_files import COLUMNS, shard_parts
-from pipeline.stream.sampling import DrawTask, draw_pieces
+from pipeline.stream.sampling import DrawTask, KeptStreams, draw_pieces
 from w2v_core.windows import Stream
 
 
@@ -35,7 +37,7 @@ class Source(Protocol):
         """Of every part of the corpus, in stream order."""
         ...
 
-    def load(self, units: Sequence[int]) -> Iterator[list[Stream]]:
+    def load(self, units: Sequence[int], state: WorkerState) -> Iterator[list[Stream]]:
         """Each unit's rows, in one or more runs of memory."""
         ...
 
@@ -56,10 +58,10 @@ class MappedShards:
     def rows_of_parts(self) -> list[int]:
         return self.rows()
 
-    def load(self, units: Sequence[int]) -> Iterator[list[Stream]]:
+    def load(self, units: Sequence[int], state: WorkerState) -> Iterator[list[Stream]]:
         files = self.files
         for unit in units:
-            table = store.map_arrow(self.shards.directory, files[unit])
+            table = map_arrow(self.shards.directory, files[unit], state.of(HashedFiles))
             yield [Stream(*(store.numbers(batch.column(name)) for name in COLUMNS)) for batch in table.to_batches()]
 
 
@@ -80,12 +82,13 @@ class DrawnStream:
     def rows_of_parts(self) -> list[int]:
         return [sum(pieces) for pieces in self.rows_of_pieces]
 
-    def load(self, units: Sequence[int]) -> Iterator[list[Stream]]:
+    def load(self, units: Sequence[int], state: WorkerState) -> Iterator[list[Stream]]:
         places = [(part, piece) for part, pieces in enumerate(self.rows_of_pieces) for piece in range(len(pieces))]
         for index, group in groupby((places[unit] for unit in units), key=lambda place: place[0]):
             pieces = [piece for _, piece in group]
             task = self.tasks[index]
-            for piece, stream in zip(pieces, draw_pieces(task, pieces, keep=self.keep), strict=True):
+            drawn = draw_pieces(task, pieces, state.of(KeptStreams), keep=self.keep)
+            for piece, stream in zip(pieces, drawn, strict=True):
                 counted = self.rows_of_pieces[index][piece]
                 if len(stream) != counted:
                     raise DamagedError(
@@ -99,12 +102,17 @@ class DrawnStream:
 class Rows:
     """The rows of an epoch by their position in the epoch's stream."""
 
-    def __init__(self, source: Source, halo: int) -> None:
+    def __init__(self, source: Source, halo: int, state: WorkerState) -> None:
         """`halo`: rows of context that a range may need on either side."""
         self._source = source
         self._halo = halo
+        self._state = state
         self._starts = [0, *accumulate(source.rows())]
         self._held: dict[int, list[tuple[int, Stream]]] = {}
+
+    @property
+    def units_held(self) -> list[int]:
+        return sorted(self._held)
 
     def hold(self, ranges: Sequence[tuple[int, int]]) -> None:
         """Loads these ranges [start, stop) now, and lets go of all others. Lanes do that together; otherwise each would load a
@@ -143,6 +151,6 @@ class Rows:
         missing = [unit for unit in units if unit not in self._held]
         if not missing:
             return
-        for unit, streams in zip(missing, self._source.load(missing), strict=True):
+        for unit, streams in zip(missing, self._source.load(missing, self._state), strict=True):
             starts = accumulate(map(len, streams), initial=self._starts[unit])
             self._held[unit] = list(zip(starts, streams, strict=False))

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import store
+from pipeline.cluster.state import WorkerState
 from pipeline.errors import DamagedError
 from pipeline.failpoints import reach
 from pipeline.stream.part_files import TokenFiles
@@ -86,14 +87,54 @@ class PartTokens:
         return self.local_ids_M.nbytes + self.sentence_ends_S.nbytes + self.words.nbytes
 
 
-def draw_pieces(task: DrawTask, pieces: Sequence[int], *, keep: bool = False) -> list[Stream]:
-    """The streams of these pieces of a part, what was drawn ahead or else drawn now. `keep`: this process will be asked for
+class KeptStreams:
+    """What a worker keeps of the parts' streams, up to KEPT_BYTES. What came first stays: every epoch asks in the same order, and
+    to make room would drop each part just before it is needed again."""
+
+    def __init__(self) -> None:
+        self.tokens: dict[str, PartTokens] = {}
+        """From epoch to epoch, by the path of the part, which names its content. Reading takes as long as drawing."""
+        self.drawn: dict[tuple[PartDraw, int], Stream] = {}
+        """Pieces of the epoch that was drawn ahead."""
+        self._bytes: dict[Any, int] = {}
+        """Of both, by their keys."""
+        self._lock = threading.Lock()
+
+    @property
+    def bytes(self) -> int:
+        return sum(self._bytes.values())
+
+    def keep_tokens(self, part: str, tokens: PartTokens) -> None:
+        self._keep(self.tokens, part, tokens, tokens.bytes)
+
+    def keep_drawn(self, part: PartDraw, piece: int, stream: Stream) -> None:
+        self._keep(self.drawn, (part, piece), stream, len(stream) * STREAM_BYTES)
+
+    def _keep(self, where: dict[Any, Any], key: Any, value: Any, size: int) -> None:
+        with self._lock:
+            if key not in where and self.bytes + size <= KEPT_BYTES:
+                where[key], self._bytes[key] = value, size
+
+    def forget_drawn(self) -> None:
+        """Gives back the memory of the pieces drawn ahead."""
+        for key in self.drawn:
+            del self._bytes[key]
+        self.drawn.clear()
+
+    def release(self) -> None:
+        self.tokens.clear()
+        self.drawn.clear()
+        self._bytes.clear()
+
+
+def draw_pieces(task: DrawTask, pieces: Sequence[int], kept: KeptStreams, *, keep: bool = False) -> list[Stream]:
+    """The streams of these pieces of a part, what was drawn ahead or else drawn now. `keep`: this worker will be asked for
     another epoch of the part, so its tokens stay in memory, as far as they may."""
     part = task.part
-    found = {piece: _drawn[part, piece] for piece in pieces if (part, piece) in _drawn}
+    found = {piece: kept.drawn[part, piece] for piece in pieces if (part, piece) in kept.drawn}
     missing = [piece for piece in pieces if piece not in found]
     if missing:
-        tokens = _tokens_of(task, keep=keep)
+        tokens = _tokens_of(task, kept, keep=keep)
         cuts = dict(enumerate(cut_sentences(tokens.sentence_ends_S)))
         # A piece that the part does not have is empty: whoever asked for it sees that it is not what was counted.
         drawn = _draw(part, tokens, [cuts.get(piece, slice(0, 0)) for piece in missing])
@@ -101,9 +142,9 @@ def draw_pieces(task: DrawTask, pieces: Sequence[int], *, keep: bool = False) ->
     return [found[piece] for piece in pieces]
 
 
-def count_rows(task: DrawTask) -> tuple[int, ...]:
+def count_rows(task: DrawTask, state: WorkerState) -> tuple[int, ...]:
     """Rows of every piece of a part."""
-    tokens = _tokens_of(task, keep=False)
+    tokens = _tokens_of(task, state.of(KeptStreams), keep=False)
     return tuple(map(len, _draw(task.part, tokens, cut_sentences(tokens.sentence_ends_S))))
 
 
@@ -128,12 +169,13 @@ def draw_all(part: PartDraw, tokens: PartTokens) -> Stream:
 
 def _draw(part: PartDraw, tokens: PartTokens, cuts: Sequence[slice]) -> Iterator[Stream]:
     for cut in cuts:
-        drawing = _begin(part, tokens, cut)
+        drawing = begin_piece(part, tokens, cut)
         drawing.advance(len(tokens.local_ids_M))
         yield drawing.stream
 
 
-def _begin(part: PartDraw, tokens: PartTokens, cut: slice) -> Drawing:
+def begin_piece(part: PartDraw, tokens: PartTokens, cut: slice) -> Drawing:
+    """The drawing of some sentences of a part, of which nothing is drawn yet."""
     from w2v_core.kernels.cpu.window_kernels import Drawing
 
     ends_S = tokens.sentence_ends_S
@@ -144,11 +186,11 @@ def _begin(part: PartDraw, tokens: PartTokens, cut: slice) -> Drawing:
     )  # fmt: skip
 
 
-def _tokens_of(task: DrawTask, *, keep: bool) -> PartTokens:
+def _tokens_of(task: DrawTask, kept: KeptStreams, *, keep: bool) -> PartTokens:
     """A part's tokens, kept or read; with `keep` they stay in memory, as far as they may."""
-    tokens = _tokens.get(task.part.tokens) or read_part(task)
+    tokens = kept.tokens.get(task.part.tokens) or read_part(task)
     if keep:
-        _keep(_tokens, task.part.tokens, tokens, tokens.bytes)
+        kept.keep_tokens(task.part.tokens, tokens)
     return tokens
 
 
@@ -180,11 +222,12 @@ def share_out(tasks: Sequence[DrawTask], rows: Sequence[int], seats: Sequence[ra
 
 
 class Ahead:
-    """A process's share of the next epoch: a little of it is drawn whenever the process has to wait anyway, the rest when
-    asked for. The pieces stay in memory for `draw_pieces`, as far as they may, and so, with `keep`, do the tokens."""
+    """A worker's share of the next epoch: a little of it is drawn whenever the worker has to wait anyway, the rest when
+    asked for. The pieces are kept for `draw_pieces`, as far as they may be, and so, with `keep`, are the tokens."""
 
-    def __init__(self, shares: Sequence[Share], *, keep: bool) -> None:
+    def __init__(self, shares: Sequence[Share], kept: KeptStreams, *, keep: bool) -> None:
         self._shares = shares
+        self._kept = kept
         self._keep = keep
         self._drawing = [self._draw_share(share) for share in shares]
         self._rows: dict[int, tuple[int, ...]] = {}
@@ -194,7 +237,8 @@ class Ahead:
     def draw_some(self) -> bool:
         """Draws STEP_TOKENS tokens, if there are some whose part need not be read first; whether there were."""
         began = time.perf_counter()
-        at_hand = (i for i, share in enumerate(self._shares) if i not in self._rows and share.task.part.tokens in _tokens)
+        tokens = self._kept.tokens
+        at_hand = (i for i, share in enumerate(self._shares) if i not in self._rows and share.task.part.tokens in tokens)
         index = next(at_hand, None)
         if index is not None:
             self._advance(index)
@@ -216,14 +260,14 @@ class Ahead:
     def _draw_share(self, share: Share) -> Generator[None, None, tuple[int, ...]]:
         part = share.task.part
         reach("ahead", f"{part.epoch}.{part.index}")
-        tokens = _tokens_of(share.task, keep=self._keep)
+        tokens = _tokens_of(share.task, self._kept, keep=self._keep)
         rows = []
         for piece, cut in islice(enumerate(cut_sentences(tokens.sentence_ends_S)), share.first, share.stop):
-            drawing = _begin(part, tokens, cut)
+            drawing = begin_piece(part, tokens, cut)
             while drawing.advance(STEP_TOKENS):
                 yield
             stream = _copy(drawing.stream)
-            _keep(_drawn, (part, piece), stream, len(stream) * STREAM_BYTES)
+            self._kept.keep_drawn(part, piece, stream)
             rows.append(len(stream))
         return tuple(rows)
 
@@ -231,36 +275,3 @@ class Ahead:
 def _copy(stream: Stream) -> Stream:
     """A stream is drawn into arrays for all its tokens; what is held is to be no more than what was kept."""
     return Stream(stream.tokens_N.copy(), stream.left_N.copy(), stream.right_N.copy())
-
-
-# ── what a process keeps ─────────────────────────────────────────────────────────────────────────────────────────────
-
-_tokens: dict[str, PartTokens] = {}
-"""From epoch to epoch, by the path of the part, which names its content. Reading takes as long as drawing."""
-_drawn: dict[tuple[PartDraw, int], Stream] = {}
-"""Pieces of the epoch that was drawn ahead."""
-_kept_bytes: dict[Any, int] = {}
-"""Of both, by their keys."""
-_keeping = threading.Lock()
-
-
-def _keep(where: dict[Any, Any], key: Any, value: Any, size: int) -> None:
-    """What came first stays: every epoch asks in the same order, and to make room would drop each part just before it is
-    needed again."""
-    with _keeping:
-        if key not in where and sum(_kept_bytes.values()) + size <= KEPT_BYTES:
-            where[key], _kept_bytes[key] = value, size
-
-
-def forget_drawn() -> None:
-    """Gives back the memory of the pieces drawn ahead."""
-    for key in _drawn:
-        del _kept_bytes[key]
-    _drawn.clear()
-
-
-def forget_all() -> None:
-    """Gives back all memory that this module keeps in this process."""
-    _tokens.clear()
-    _drawn.clear()
-    _kept_bytes.clear()

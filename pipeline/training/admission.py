@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.cluster.room import Room, driver_room, measure_room
+from pipeline.cluster.state import WithState, WorkerState
 from pipeline.cluster.workers import Member, WorkerLostError, Workers
 from pipeline.config import Train
 from pipeline.errors import CapacityError, TemporaryError
-from pipeline.training import arithmetic, capacity, lanes
+from pipeline.training import arithmetic, capacity
 from pipeline.training.placement import choose_crew, seat
 
 INTRODUCTIONS = 20
@@ -30,11 +31,11 @@ class Greeting:
     room: Room
 
 
-def introduce(train: Train) -> Greeting:
+def introduce(train: Train, state: WorkerState) -> Greeting:
     """This worker's sample and room; it lets go of lanes that an earlier driver left here."""
-    lanes.release()
+    state.release()
     # The sample loads the kernels, so the room is measured after it.
-    return Greeting(arithmetic.numbers_of(train), measure_room())
+    return Greeting(state.of(arithmetic.KnownNumbers).of(train), measure_room())
 
 
 @dataclass
@@ -82,7 +83,7 @@ class Roster:
             if not strangers:
                 return members
             try:
-                greetings = workers.together(introduce, [self.train] * len(strangers), strangers)
+                greetings = workers.together(WithState(introduce), [self.train] * len(strangers), strangers)
             except WorkerLostError:
                 continue
             self._met |= {member.address: greeting for member, greeting in zip(strangers, greetings, strict=True)}

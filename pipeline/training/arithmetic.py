@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.cluster.state import state_of
 from pipeline.config import Train
 from pipeline.errors import ServiceError
 from w2v_core.kernels import Kernels, Noise, Slice, Update, initial_parameters, load_kernels
@@ -94,27 +95,33 @@ def judge(workers: Sequence[Numbers], run: Numbers | None, *, deterministic: boo
 
 # ── the sample ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
-_one_at_a_time = threading.Lock()
-_known: dict[str, Numbers] = {}
+
+class KnownNumbers:
+    """How a worker computes, found once for the same settings, whoever asks first."""
+
+    def __init__(self) -> None:
+        self._one_at_a_time = threading.Lock()
+        self._known: dict[str, Numbers] = {}
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def of(self, train: Train) -> Numbers:
+        fields = ("engine", "backend", "model", "gradient", "negative", "vector_size", "merge", "optimizer")
+        key = repr([getattr(train, field) for field in fields])
+        with self._one_at_a_time:
+            if key not in self._known:
+                self._known[key] = numbers_of(train)
+            return self._known[key]
 
 
-def numbers_of(train: Train) -> Numbers:
-    """How this process computes with these settings; found once a process, whoever asks first."""
-    fields = ("engine", "backend", "model", "gradient", "negative", "vector_size", "merge", "optimizer")
-    key = repr([getattr(train, field) for field in fields])
-    with _one_at_a_time:
-        if key not in _known:
-            _known[key] = _find_numbers(train)
-        return _known[key]
-
-
-def warm_up(train: Train) -> threading.Thread:
+def warm_up(train: Train, known: KnownNumbers) -> threading.Thread:
     """Loads the kernels in the background by computing the sample, and all else that a round needs; errors wait for the first
     round, which names them."""
 
     def load() -> None:
         with contextlib.suppress(Exception):
-            numbers_of(train)
+            known.of(train)
             importlib.import_module("pipeline.training.admission")
 
     thread = threading.Thread(target=load, name=WARM_UP, daemon=True)
@@ -130,12 +137,13 @@ def warm_up_plugin(train: Train) -> Any:
         name = WARM_UP
 
         def setup(self, worker: Any) -> None:
-            warm_up(train)
+            warm_up(train, state_of(worker).of(KnownNumbers))
 
     return WarmUpPlugin()
 
 
-def _find_numbers(train: Train) -> Numbers:
+def numbers_of(train: Train) -> Numbers:
+    """How this process computes with these settings."""
     if train.engine == "layers":
         backend, digest = "layers", _digest(_layered_sample(train))
     else:

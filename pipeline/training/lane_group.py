@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.exchange.attempts import Attempts
 from pipeline.exchange.shared_memory import (
     Barrier,
     NoBarrier,
-    close_meeting_place,
     make_shared_array,
     meet,
     nothing_to_do,
@@ -89,7 +89,9 @@ class LaneGroup:
         self.pool.shutdown()
 
 
-def open_group(key: str, places: tuple[Place, ...], participant: int, shape: tuple[int, int], patience_s: float) -> LaneGroup:
+def open_group(
+    key: str, places: tuple[Place, ...], participant: int, shape: tuple[int, int], patience_s: float, attempts: Attempts
+) -> LaneGroup:
     """This worker's lanes with memory for parameters of this shape (rows, padded floats), after all workers have met."""
     errands = errands_of(places, participant)
     has_one_lane = places[-1].last_lane == 1
@@ -99,7 +101,7 @@ def open_group(key: str, places: tuple[Place, ...], participant: int, shape: tup
             f"lane-{lane}.{matrix}": index
             for index in errands.host for lane in places[index].lanes for matrix in ("w_in", "w_out")
         }  # fmt: skip
-    arrays, barrier = _open_memory(f"{key}/{errands.host.start}", makers, errands.host, participant, shape, patience_s)
+    arrays, barrier = _open_memory(f"{key}/{errands.host.start}", makers, errands.host, participant, shape, patience_s, attempts)
     pairs = list(zip(arrays[::2], arrays[1::2], strict=True))
     links = None
     if errands.agents:
@@ -107,8 +109,9 @@ def open_group(key: str, places: tuple[Place, ...], participant: int, shape: tup
         from pipeline.exchange.network import join_group
 
         peers = {agent for agent, _ in errands.agents} | set(errands.owners)
+        addresses = {peer: places[peer].address for peer in peers}
         try:
-            links = join_group(key, participant, {peer: places[peer].address for peer in peers}, patience_s)
+            links = join_group(key, participant, addresses, patience_s, attempts)
         except BaseException:
             barrier.close()
             raise
@@ -126,7 +129,13 @@ def open_group(key: str, places: tuple[Place, ...], participant: int, shape: tup
 
 
 def _open_memory(
-    key: str, makers: Mapping[str, int], host: range, participant: int, shape: tuple[int, int], patience_s: float
+    key: str,
+    makers: Mapping[str, int],
+    host: range,
+    participant: int,
+    shape: tuple[int, int],
+    patience_s: float,
+    attempts: Attempts,
 ) -> tuple[list[NDArray[np.float32]], Barrier]:
     """A matrix for every name, shared by the participants of this host, and the barrier they meet at.
 
@@ -137,23 +146,22 @@ def _open_memory(
         remove_deserted_places()
         return [aligned_zeros(shape) for _ in makers], NoBarrier()
     is_first = participant == host.start
-    place = open_meeting_place(key, shape[0] * shape[1] * 4 * len(makers), is_first, patience_s)
+    place = open_meeting_place(key, shape[0] * shape[1] * 4 * len(makers), is_first, patience_s, attempts)
     try:
         reach("meet", participant)
-        barrier = meet(place, participant - host.start, len(host), patience_s)
+        barrier = meet(place.path, participant - host.start, len(host), patience_s, attempts)
         arrays = {
             # Merges read the base from one row to the next, so it has no need of huge pages, which are dearer to make.
-            name: make_shared_array(place / name, shape, huge=not name.startswith("base."))
+            name: make_shared_array(place.path / name, shape, huge=not name.startswith("base."))
             for name, maker in makers.items() if maker == participant
         }  # fmt: skip
         barrier.wait()
-        arrays |= {name: open_shared_array(place / name, shape) for name in makers.keys() - arrays.keys()}
+        arrays |= {name: open_shared_array(place.path / name, shape) for name in makers.keys() - arrays.keys()}
         barrier.wait()
         return [arrays[name] for name in makers], barrier
     finally:
         # Everyone has the files mapped (or the round is lost): their names are not needed any more.
-        if is_first:
-            close_meeting_place(place)
+        place.close()
 
 
 def aligned_zeros(shape: tuple[int, int]) -> NDArray[np.float32]:

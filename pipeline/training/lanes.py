@@ -4,8 +4,8 @@ A lane's work is a pure function of (parameters at the start of the round, its s
 (seed, epoch, first step, lane), α from the plan). Merges fold the lanes' changes over a fixed tree in lane order. So who
 executes which lane, how many workers there are, and how often a round had to be run again cannot change one bit.
 
-Between two rounds a worker keeps its group of lanes (`_held`) with the parameters in memory. Who does not have them reads
-the checkpoint if the round before ended with one; else the attempt is lost and goes on from the last checkpoint. All
+Between two rounds a worker keeps its group of lanes (`HeldLanes`) with the parameters in memory. One that does not have them
+reads the checkpoint if the round before ended with one; else the attempt is lost and goes on from the last checkpoint. All
 copies are equal after a round's last merge, so any one of them is the state.
 """
 
@@ -14,16 +14,17 @@ from __future__ import annotations
 import contextlib
 import time
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import store
+from pipeline.cluster.state import WorkerState
 from pipeline.config import Train
 from pipeline.errors import DamagedError, DivergedError
-from pipeline.exchange.shared_memory import PeerLostError, nothing_to_do
+from pipeline.exchange.attempts import Attempts, PeerLostError
+from pipeline.exchange.shared_memory import nothing_to_do
 from pipeline.failpoints import reach
 from pipeline.stream import epoch_stream, sampling
 from pipeline.stream.sizes import HELD_TOKENS
@@ -88,30 +89,57 @@ class RoundResult:
     """Rows of the pieces of each share of the task's `ahead`."""
 
 
-_held: LaneGroup | None = None
+class HeldLanes:
+    """What a worker keeps of a training from round to round: its lanes with their parameters, and the words."""
+
+    def __init__(self) -> None:
+        self.group: LaneGroup | None = None
+        self._words: tuple[tuple[str, str], Words] | None = None
+
+    def words(self, noise_table: str, words: str) -> Words:
+        """The words of a vocabulary; paths of artefacts name their content."""
+        if self._words is None or self._words[0] != (noise_table, words):
+            self._words = (noise_table, words), read_words(noise_table, words)
+        return self._words[1]
+
+    def release(self) -> None:
+        self.let_go(self.group)
+
+    def let_go(self, group: LaneGroup | None) -> None:
+        """Closes the group and forgets it, if it is the one that is held; its memory goes back."""
+        if group is not None:
+            with contextlib.suppress(OSError):
+                group.close()
+        if group is self.group:
+            self.group = self._words = None
 
 
-def run_round(task: RoundTask) -> RoundResult:
+def run_round(task: RoundTask, state: WorkerState) -> RoundResult:
     """Trains this worker's lanes through one round and writes its share of the checkpoint, if one is due, or of the vectors."""
-    global _held
-    if _held is None or _held.key != task.group_key:
-        release()
+    held = state.of(HeldLanes)
+    if held.group is None or held.group.key != task.group_key:
+        state.release()
         shape = (task.vocab_size, padded_size(task.train.vector_size))
-        _held = open_group(task.group_key, task.places, task.participant, shape, task.patience_s)
-    group = _held
+        attempts = state.of(Attempts)
+        held.group = open_group(task.group_key, task.places, task.participant, shape, task.patience_s, attempts)
+    group = held.group
     try:
         if group.state_round != task.round.round - 1:
             if task.checkpoint_round != task.round.round - 1:
                 raise PeerLostError("this worker does not have the parameters any more; training goes on from the checkpoint")
             load_state(group, task)
         group.state_round = None
-        result = _run_steps(group, task)
+        result = _run_steps(group, task, state)
         group.state_round = task.round.round
     except BaseException:
-        release()
+        # An attempt that nobody waits for any more may end when the next one already holds its own lanes here.
+        if group is held.group:
+            state.release()
+        else:
+            held.let_go(group)
         raise
     if task.vectors_after:
-        release()
+        state.release()
     return result
 
 
@@ -172,12 +200,12 @@ def write_vectors(group: LaneGroup, directory: Path, vector_size: int) -> tuple[
 # ── the steps of a round ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _run_steps(group: LaneGroup, task: RoundTask) -> RoundResult:
+def _run_steps(group: LaneGroup, task: RoundTask, state: WorkerState) -> RoundResult:
     kernels = load_kernels(task.train.backend)
     resident = Residency(kernels, group)
     # The epoch after the next asks this worker for the same parts, if there is one.
-    ahead = sampling.Ahead(task.ahead, keep=task.plan.epoch + 2 < task.train.epochs)
-    losses, train_seconds, merge_seconds = _train_stints(group, task, kernels, resident, ahead)
+    ahead = sampling.Ahead(task.ahead, state.of(sampling.KeptStreams), keep=task.plan.epoch + 2 < task.train.epochs)
+    losses, train_seconds, merge_seconds = _train_stints(group, task, state, kernels, resident, ahead)
     resident.bring_home()
     files: tuple[store.Part, ...] = ()
     if task.checkpoint_after:
@@ -189,13 +217,13 @@ def _run_steps(group: LaneGroup, task: RoundTask) -> RoundResult:
 
 
 def _train_stints(
-    group: LaneGroup, task: RoundTask, kernels: Kernels, resident: Residency, ahead: sampling.Ahead
+    group: LaneGroup, task: RoundTask, state: WorkerState, kernels: Kernels, resident: Residency, ahead: sampling.Ahead
 ) -> tuple[tuple[StretchLoss, ...], float, float]:
     """(losses, seconds of training, seconds of merging) of the round."""
-    words = _words_of(task.noise_table, task.words)
+    words = state.of(HeldLanes).words(task.noise_table, task.words)
     table_T = kernels.to_device(words.noise_table)
     exponent, noise = -1.0, Noise(table_T, np.empty(0, np.float32))
-    rows, held = epoch_stream.Rows(task.stream, halo=task.window), task.round.first
+    rows, held = epoch_stream.Rows(task.stream, task.window, state), task.round.first
     # The same steps in every worker, so that all lanes load at the same time.
     steps = max(1, HELD_TOKENS * task.train.lanes * task.plan.schedule.steps // max(1, task.plan.kept_tokens))
     teller = Teller(task.group_key, task.plan, task.round, task.participant, len(group.lanes))
@@ -206,7 +234,7 @@ def _train_stints(
             rows.hold([task.plan.slice(lane, stint.first, held) for lane in group.lanes])
             if task.ahead and held == task.round.last:
                 # All that was drawn of this epoch is in the lanes' hands.
-                sampling.forget_drawn()
+                state.of(sampling.KeptStreams).forget_drawn()
                 group.meanwhile = ahead.draw_some
         started = time.perf_counter()
         if task.plan.alpha_exponent(stint.first) != exponent:
@@ -229,7 +257,7 @@ def _train_stints(
 
 
 @dataclass
-class _Words:
+class Words:
     """What training needs to know of the vocabulary."""
 
     noise_table: NDArray[np.uint64]
@@ -244,12 +272,11 @@ class _Words:
         return self.last[1]
 
 
-@lru_cache(maxsize=1)
-def _words_of(noise_table: str, words: str) -> _Words:
-    """Kept from round to round; paths of artefacts name their content."""
+def read_words(noise_table: str, words: str) -> Words:
+    """The words of a vocabulary, from its noise table and its table of words."""
     table = store.read_table(Path(words), columns=("count", "keep_probability"))
     columns = (store.numbers(table[column]) for column in ("count", "keep_probability"))
-    return _Words(np.load(noise_table, allow_pickle=False), *columns)
+    return Words(np.load(noise_table, allow_pickle=False), *columns)
 
 
 def _train_lane(
@@ -270,14 +297,3 @@ def _train_lane(
             "run again with a lower train.alpha"
         )
     return lane, result.loss_sum, result.examples
-
-
-def release() -> None:
-    """Closes the group of lanes this process holds, if any; its memory goes back."""
-    global _held
-    sampling.forget_all()
-    _words_of.cache_clear()
-    if _held is not None:
-        with contextlib.suppress(OSError):
-            _held.close()
-        _held = None

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import store
+from pipeline.cluster.state import WorkerState
 from pipeline.config import Train
 from pipeline.errors import DamagedError, DivergedError
 from pipeline.stream import epoch_stream
@@ -45,10 +46,10 @@ class EpochTask:
     """Where the last epoch writes vectors instead of a checkpoint."""
 
 
-def run_epoch(task: EpochTask) -> RoundResult:
+def run_epoch(task: EpochTask, state: WorkerState) -> RoundResult:
     """Trains one epoch from the checkpoint before it and writes the checkpoint after it, or the vectors after the last."""
     started = time.perf_counter()
-    stream, _, _ = epoch_stream.Rows(task.stream, halo=0).between(0, sum(task.stream.rows()))
+    stream, _, _ = epoch_stream.Rows(task.stream, 0, state).between(0, sum(task.stream.rows()))
     counts_V = store.numbers(store.read_table(Path(task.vocab), columns=["count"])["count"])
     points: list[tuple[int, float, int]] = []
     after: list[State] = []

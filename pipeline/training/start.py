@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import store
+from pipeline.cluster.state import WithState, WorkerState
 from pipeline.config import Train
 from pipeline.errors import DamagedError, DataError, InputError
 from pipeline.training.assembly import CONTEXT
@@ -102,14 +102,14 @@ def write_start(
             raise DataError(f"train.start_from: {error}; choose other vectors, or start anew") from error
     blocks = blocks_of(vocab_size, padded_size(train.vector_size))
     tasks = [StartTask(parent, vocab, seed, train.vector_size, block, str(directory)) for block in blocks]
-    return workers.map(write_block, tasks, label="start")
+    return workers.map(WithState(write_block), tasks, label="start")
 
 
-def write_block(task: StartTask) -> store.Part:
+def write_block(task: StartTask, state: WorkerState) -> store.Part:
     """Writes some rows of one matrix; the same bytes wherever it runs."""
     name, matrix, first, last = task.block
     words = store.read_table(Path(task.vocab), columns=["word"])["word"].slice(first, last - first).to_pylist()
-    parent_ids = _parent_ids(task.parent.directory, task.parent.digest)
+    parent_ids = state.of(ParentWords).of(task.parent)
     rows_RD = np.zeros((last - first, padded_size(task.vector_size)), np.float32)
     found_R = np.array([parent_ids.get(word, -1) for word in words], np.int64)
     known_R = np.flatnonzero(found_R >= 0)
@@ -132,10 +132,20 @@ def fill_by_word(
         fill_initial(rows_RD[row : row + 1], place, vector_size, own_seed)
 
 
-@lru_cache(maxsize=1)
-def _parent_ids(directory: str, digest: str) -> dict[str, int]:
-    """Row of each word of the parent, read once a process; `digest` makes the cache's key exact."""
-    return {word: row for row, word in enumerate(WordVectors.load(directory).words)}
+class ParentWords:
+    """The words of the parent, which a worker reads once for all blocks."""
+
+    def __init__(self) -> None:
+        self._last: tuple[str, dict[str, int]] | None = None
+
+    def of(self, parent: Parent) -> dict[str, int]:
+        """Row of each word; the parent's digest says whether they are those of the last time."""
+        if self._last is None or self._last[0] != parent.digest:
+            self._last = parent.digest, {word: row for row, word in enumerate(WordVectors.load(parent.directory).words)}
+        return self._last[1]
+
+    def release(self) -> None:
+        self._last = None
 
 
 def _matrix_of(directory: str, matrix: int) -> NDArray[np.float32] | None:

@@ -17,35 +17,34 @@ import numpy as np
 import pytest
 
 from pipeline.exchange import shared_memory
+from pipeline.exchange.attempts import Attempts, PeerLostError
 from pipeline.exchange.shared_memory import (
-    PeerLostError,
     SocketBarrier,
-    abandon,
-    close_meeting_place,
     host_key,
     make_shared_array,
     meet,
     open_meeting_place,
     open_shared_array,
-    part_of_attempt,
     remove_deserted_places,
 )
 
 SPAWN = multiprocessing.get_context("spawn")
 
 
-def take_part(key: str, participant: int, participants: int, rounds: int, pipe: Connection) -> None:
+def take_part(
+    key: str, participant: int, participants: int, rounds: int, pipe: Connection, attempts: Attempts | None = None
+) -> None:
     """Every participant adds 1 to every cell of its row; after each barrier all must see all rows equal."""
     try:
-        place = open_meeting_place(key, 1 << 16, participant == 0, 20)
-        barrier = meet(place, participant, participants, 20)
-        rows = make_shared_array(place / "rows", (participants, 1024)) if participant == 0 else None
+        attempts = attempts or Attempts()
+        place = open_meeting_place(key, 1 << 16, participant == 0, 20, attempts)
+        barrier = meet(place.path, participant, participants, 20, attempts)
+        rows = make_shared_array(place.path / "rows", (participants, 1024)) if participant == 0 else None
         barrier.wait()
         if rows is None:
-            rows = open_shared_array(place / "rows", (participants, 1024))
+            rows = open_shared_array(place.path / "rows", (participants, 1024))
         barrier.wait()
-        if participant == 0:
-            close_meeting_place(place)
+        place.close()
         for done in range(rounds):
             if participant == 1 and done == 7:
                 pipe.send("seven")
@@ -76,7 +75,7 @@ def start(participants: int, rounds: int) -> tuple[list[multiprocessing.process.
 def test_who_waits_does_other_work_until_the_others_come(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared_memory, "usable_cores", lambda: 2)
     ours, theirs = socket.socketpair()
-    barrier, other = SocketBarrier([ours], True, 2, 20), SocketBarrier([theirs], False, 2, 20)
+    barrier, other = SocketBarrier([ours], True, 2, 20, Attempts()), SocketBarrier([theirs], False, 2, 20, Attempts())
     done: list[int] = []
 
     def work() -> bool:
@@ -96,16 +95,16 @@ def test_with_fewer_cores_than_participants_who_waits_leaves_the_core_to_the_oth
     monkeypatch.setattr(shared_memory, "usable_cores", lambda: 1)
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        came = threading.Timer(0.05, SocketBarrier([theirs], False, 2, 20).wait)
+        came = threading.Timer(0.05, SocketBarrier([theirs], False, 2, 20, Attempts()).wait)
         came.start()
-        SocketBarrier([ours], True, 2, 20).wait(lambda: pytest.fail("it worked"))
+        SocketBarrier([ours], True, 2, 20, Attempts()).wait(lambda: pytest.fail("it worked"))
         came.join()
 
 
 def test_who_waits_and_has_no_work_left_still_sees_the_others_come_or_go(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared_memory, "usable_cores", lambda: 2)
     ours, theirs = socket.socketpair()
-    barrier, other = SocketBarrier([ours], True, 2, 20), SocketBarrier([theirs], False, 2, 20)
+    barrier, other = SocketBarrier([ours], True, 2, 20, Attempts()), SocketBarrier([theirs], False, 2, 20, Attempts())
     left = [3]
 
     def work() -> bool:
@@ -150,28 +149,28 @@ def test_a_killed_process_is_noticed_at_once_by_the_others(victim: int) -> None:
 
 def test_who_comes_alone_does_not_wait_for_ever(tmp_path: Path) -> None:
     with pytest.raises(PeerLostError, match="only 1 of 2 workers came"):
-        meet(tmp_path, 0, 2, patience_s=0.2)
+        meet(tmp_path, 0, 2, 0.2, Attempts())
     with pytest.raises(PeerLostError, match="the first worker of the round did not come"):
-        meet(tmp_path, 1, 2, patience_s=0.2)
+        meet(tmp_path, 1, 2, 0.2, Attempts())
     with pytest.raises(PeerLostError, match="the first worker of the round did not come"):
-        open_meeting_place("nobody", 1, first=False, patience_s=0.1)
+        open_meeting_place("nobody", 1, False, 0.1, Attempts())
 
 
 def test_the_meeting_place_is_private_to_this_user() -> None:
-    place = open_meeting_place(f"private-{os.getpid()}", 1, first=True, patience_s=1)
+    place = open_meeting_place(f"private-{os.getpid()}", 1, True, 1, Attempts())
     try:
-        assert place.stat().st_mode & 0o777 == 0o700
-        place.chmod(0o755)
+        assert place.path.stat().st_mode & 0o777 == 0o700
+        place.path.chmod(0o755)
         with pytest.raises(Exception, match="nobody else can enter"):
-            open_meeting_place(f"private-{os.getpid()}", 1, first=False, patience_s=1)
+            open_meeting_place(f"private-{os.getpid()}", 1, False, 1, Attempts())
     finally:
-        close_meeting_place(place)
+        place.close()
 
 
 def hold_place(key: str, pipe: Connection) -> None:
-    place = open_meeting_place(key, 1, first=True, patience_s=1)
-    make_shared_array(place / "rows", (3, 16))
-    pipe.send(str(place))
+    place = open_meeting_place(key, 1, True, 1, Attempts())
+    make_shared_array(place.path / "rows", (3, 16))
+    pipe.send(str(place.path))
     time.sleep(100)
 
 
@@ -185,18 +184,20 @@ def test_what_a_killed_first_participant_left_is_removed_by_the_next_group_and_a
     holder.kill()
     holder.join(20)
     assert place.exists()
-    close_meeting_place(open_meeting_place(f"next-{os.getpid()}", 1, first=True, patience_s=1))
+    open_meeting_place(f"next-{os.getpid()}", 1, True, 1, Attempts()).close()
     assert not place.exists()
 
 
 def wait_until_told(key: str, told: Event, pipe: Connection) -> None:
+    attempts = Attempts()
+
     def pass_on() -> None:
         told.wait()
-        abandon(["lost attempt"])
+        attempts.abandon(["lost attempt"])
 
     threading.Thread(target=pass_on, daemon=True).start()
-    with part_of_attempt("lost attempt"):
-        take_part(key, 0, 2, 10**9, pipe)
+    with attempts.part_of("lost attempt"):
+        take_part(key, 0, 2, 10**9, pipe, attempts)
 
 
 def test_who_waits_for_a_frozen_process_stops_when_the_attempt_is_abandoned() -> None:

@@ -17,11 +17,13 @@ from distributed import Client, LocalCluster
 from numpy.typing import NDArray
 
 from pipeline.cluster.dask_workers import DaskWorkers
+from pipeline.cluster.state import WithState, WorkerState
 from pipeline.cluster.workers import WorkerLostError
 from pipeline.errors import TemporaryError
 from pipeline.exchange import network
+from pipeline.exchange.attempts import Attempts, PeerLostError
 from pipeline.exchange.network import PLUGIN, LinkPlugin, Links, join_group
-from pipeline.exchange.shared_memory import PeerLostError, open_meeting_place
+from pipeline.exchange.shared_memory import open_meeting_place
 from pipeline.training.lane_group import LaneGroup, merge, open_group
 from pipeline.training.placement import Place
 from pipeline.training.plan import assign_lanes
@@ -65,7 +67,7 @@ def _guarded(function: Callable[..., Any], *arguments: Any) -> Any:
 
 def open_pair(key: str, addresses: list[str], participant: int, patience_s: float = 20) -> tuple[Links, int]:
     other = 1 - participant
-    return join_group(key, participant, {other: addresses[other]}, patience_s), other
+    return join_group(key, participant, {other: addresses[other]}, patience_s, Attempts()), other
 
 
 def rows(count: int, value: float) -> NDArray[np.float32]:
@@ -121,7 +123,7 @@ def test_what_was_sent_before_leaving_arrives_and_then_waiting_ends_at_once(clie
 
 def leave_one_waiting_for_another(key: str, addresses: list[str], participant: int) -> float:
     peers = {peer: address for peer, address in enumerate(addresses) if peer != participant}
-    links = join_group(key, participant, peers, 20)
+    links = join_group(key, participant, peers, 20, Attempts())
     if participant == 2:
         time.sleep(0.3)
         links.send(1, (1, "rows"), [rows(1, 5)])
@@ -173,7 +175,7 @@ def test_who_waits_for_a_worker_that_never_comes_names_it_after_its_patience(cli
 
 
 def call_nobody(key: str, addresses: list[str], participant: int) -> str:
-    links = join_group(key, 0, {1: "tcp://127.0.0.1:1"}, patience_s=0.5)
+    links = join_group(key, 0, {1: "tcp://127.0.0.1:1"}, 0.5, Attempts())
     links.close()
     return "reached it"
 
@@ -251,28 +253,28 @@ def test_a_link_takes_nothing_but_frames_of_rows(client: Client) -> None:
     assert "expected a frame of rows, found" in said
 
 
-def come_or_be_lost(item: tuple[str, int]) -> None:
+def come_or_be_lost(item: tuple[str, int], state: WorkerState) -> None:
     key, participant = item
     if participant == 1:
         raise WorkerLostError("this worker went away before the round")
-    open_meeting_place(key, 1, first=False, patience_s=60)
+    open_meeting_place(key, 1, False, 60, state.of(Attempts))
 
 
-def call_or_be_lost(item: tuple[str, int]) -> None:
+def call_or_be_lost(item: tuple[str, int], state: WorkerState) -> None:
     key, participant = item
     if participant == 1:
         raise WorkerLostError("this worker went away before the round")
-    join_group(key, 2, {1: "nowhere"}, patience_s=60)
+    join_group(key, 2, {1: "nowhere"}, 60, state.of(Attempts))
 
 
 @pytest.mark.parametrize("waiting", [come_or_be_lost, call_or_be_lost])
 def test_when_a_worker_is_lost_before_the_round_the_driver_ends_the_waiting_of_the_others(
-    client: Client, waiting: Callable[[tuple[str, int]], None]
+    client: Client, waiting: Callable[[tuple[str, int], WorkerState], None]
 ) -> None:
     workers = DaskWorkers(client, 10)
     started = time.monotonic()
     with pytest.raises(TemporaryError, match=r"went away before the round|another worker of the round was lost"):
-        workers.together(waiting, [(uuid.uuid4().hex, 0), ("", 1)], workers.members()[:2])
+        workers.together(WithState(waiting), [(uuid.uuid4().hex, 0), ("", 1)], workers.members()[:2])
     assert time.monotonic() - started < 10
 
 
@@ -300,7 +302,7 @@ def merge_often(
 ) -> bytes:
     """The base after some merges, as bytes; all copies on this host must equal it in the rows merged last."""
     places = places_for(layout, addresses, lanes)
-    group = open_group(key, places, participant, (VOCAB, ROW_FLOATS), patience_s=20)
+    group = open_group(key, places, participant, (VOCAB, ROW_FLOATS), 20, Attempts())
     kernels = load_kernels("numpy")
     for number, count in enumerate(cuts):
         for lane in group.lanes:
@@ -325,7 +327,7 @@ def test_merges_between_hosts_give_the_bits_of_one_process(client: Client, layou
 
 
 def merge_until_lost(key: str, addresses: list[str], participant: int, leaver: int) -> float:
-    group = open_group(key, places_for("aab", addresses, 4), participant, (VOCAB, ROW_FLOATS), patience_s=20)
+    group = open_group(key, places_for("aab", addresses, 4), participant, (VOCAB, ROW_FLOATS), 20, Attempts())
     started = time.monotonic()
     try:
         for number in range(50):

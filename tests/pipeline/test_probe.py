@@ -11,7 +11,7 @@ import pytest
 from pipeline.config import Train
 from pipeline.errors import ServiceError
 from pipeline.training import arithmetic
-from pipeline.training.arithmetic import Numbers, Verdict, judge, numbers_of
+from pipeline.training.arithmetic import KnownNumbers, Numbers, Verdict, judge, numbers_of
 
 OURS, THEIRS, THIRD = (Numbers(digest * 64, "numba", f"processor {digest}", "numba 1, numpy 2") for digest in "abc")
 
@@ -76,23 +76,24 @@ def test_a_sample_runs_what_is_configured(changed: dict[str, object]) -> None:
 
 
 def test_settings_that_change_no_kernel_share_one_sample() -> None:
-    numbers_of(Train(backend="numpy"))
-    before = dict(arithmetic._known)
-    numbers_of(Train(backend="numpy", lanes=7, epochs=9, alpha=0.01, checkpoint_every=5))
-    assert arithmetic._known == before
+    known = KnownNumbers()
+    found = known.of(Train(backend="numpy"))
+    assert known.of(Train(backend="numpy", lanes=7, epochs=9, alpha=0.01, checkpoint_every=5)) is found
+    assert len(known) == 1
 
 
 def test_a_background_warm_up_leaves_the_sample_where_the_first_round_finds_it() -> None:
-    train = Train(backend="numpy", negative=7)
-    arithmetic.warm_up(train).join(60)
-    before = dict(arithmetic._known)
-    assert numbers_of(train).digest in {numbers.digest for numbers in before.values()}
-    assert arithmetic._known == before
+    train, known = Train(backend="numpy", negative=7), KnownNumbers()
+    arithmetic.warm_up(train, known).join(60)
+    assert len(known) == 1
+    assert known.of(train) == numbers_of(train)
+    assert len(known) == 1
 
 
 def test_a_backend_that_is_missing_is_an_error_of_the_first_round_not_of_the_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cupy", None)
     monkeypatch.delitem(sys.modules, "w2v_core.kernels.cuda.cupy_kernels", raising=False)
-    arithmetic.warm_up(Train(backend="cupy")).join(60)
+    known = KnownNumbers()
+    arithmetic.warm_up(Train(backend="cupy"), known).join(60)
     with pytest.raises(ImportError):
-        numbers_of(Train(backend="cupy"))
+        known.of(Train(backend="cupy"))

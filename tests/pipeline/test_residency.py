@@ -14,6 +14,7 @@ import pytest
 
 from pipeline.cluster.workers import InProcess
 from pipeline.config import parse_config
+from pipeline.exchange.attempts import Attempts
 from pipeline.progress import Progress
 from pipeline.run import run
 from pipeline.training import lanes
@@ -91,7 +92,7 @@ def test_lanes_of_other_processes_get_the_merged_rows_and_only_those_move() -> N
     changes = rng.standard_normal((2, 2, rows, floats)).astype(np.float32)
 
     def take_part(participant: int) -> tuple[Any, tuple[int, int]]:
-        group = open_group("residency", places, participant, (rows, floats), 20.0)
+        group = open_group("residency", places, participant, (rows, floats), 20.0, Attempts())
         try:
             for matrix in (0, 1):
                 group.copies[participant][matrix][:] = initial[matrix]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from pipeline import store
+from pipeline.cluster.state import WorkerState
 from pipeline.cluster.workers import InProcess
 from pipeline.config import parse_config
 from pipeline.errors import ConfigError, DataError, InputError
@@ -43,7 +44,7 @@ def block(parent: str, words: list[str], tmp_path: Path, matrix: int = 0) -> np.
     task = StartTask(
         Parent(parent, "digest", 0), str(tmp_path / "vocab.parquet"), 7, 8, ("block.npy", matrix, 0, len(words)), str(tmp_path)
     )
-    write_block(task)
+    write_block(task, WorkerState())
     found: np.ndarray = np.load(tmp_path / "block.npy")
     return found
 

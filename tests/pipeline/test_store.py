@@ -15,6 +15,7 @@ import pytest
 
 from pipeline import store
 from pipeline.errors import BusyError, DamagedError, StorageError
+from pipeline.stream.mapped_files import HashedFiles, map_arrow, write_arrow
 
 FINGERPRINT = "ab" * 32
 
@@ -99,12 +100,13 @@ def test_a_mapped_file_is_hashed_unless_this_process_wrote_it_and_nobody_touched
     check = store.check_part
     monkeypatch.setattr(store, "check_part", lambda directory, part: hashed.append(part.name) or check(directory, part))
     table = pa.table({"token": pa.array(range(1000), pa.int32())})
-    part = store.write_arrow(tmp_path / "part", table)
-    assert store.map_arrow(tmp_path, part).equals(table)
+    hashed_files = HashedFiles()
+    part = write_arrow(tmp_path / "part", table, hashed_files)
+    assert map_arrow(tmp_path, part, hashed_files).equals(table)
     assert hashed == []
     os.utime(tmp_path / "part")
     for _ in range(2):
-        assert store.map_arrow(tmp_path, part).equals(table)
+        assert map_arrow(tmp_path, part, hashed_files).equals(table)
     assert hashed == ["part"]
 
     found = (tmp_path / "part").stat()
@@ -114,7 +116,7 @@ def test_a_mapped_file_is_hashed_unless_this_process_wrote_it_and_nobody_touched
     os.utime(tmp_path / "other", ns=(found.st_atime_ns, found.st_mtime_ns))
     (tmp_path / "other").rename(tmp_path / "part")  # another file of the same size and age
     with pytest.raises(DamagedError, match=r"part: its content changed \(SHA-256 differs\); run again to rebuild it"):
-        store.map_arrow(tmp_path, part)
+        map_arrow(tmp_path, part, hashed_files)
 
 
 def test_damaged_files_are_removed_and_intact_ones_kept(tmp_path: Path) -> None:

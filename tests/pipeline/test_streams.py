@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import store
+from pipeline.cluster.state import WorkerState
 from pipeline.cluster.workers import InProcess, Member
 from pipeline.config import RunConfig
 from pipeline.errors import DamagedError
@@ -28,11 +29,17 @@ PIECE_TOKENS = 700
 
 
 @pytest.fixture(autouse=True)
-def _small_pieces_and_nothing_kept(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sampling, "PIECE_TOKENS", PIECE_TOKENS)
-    sampling.forget_all()
-    yield
-    sampling.forget_all()
+
+
+@pytest.fixture
+def state() -> WorkerState:
+    return WorkerState()
+
+
+def kept(state: WorkerState) -> sampling.KeptStreams:
+    return state.of(sampling.KeptStreams)
 
 
 @pytest.fixture(scope="module")
@@ -57,17 +64,17 @@ def tasks_of(made: Made, epoch: int) -> tuple[sampling.DrawTask, ...]:
 
 
 def drawn(made: Made, epoch: int) -> epoch_stream.DrawnStream:
-    tasks = tasks_of(made, epoch)
-    return epoch_stream.DrawnStream(tasks, tuple(map(sampling.count_rows, tasks)), keep=False)
+    tasks, state = tasks_of(made, epoch), WorkerState()
+    return epoch_stream.DrawnStream(tasks, tuple(sampling.count_rows(task, state) for task in tasks), keep=False)
 
 
 def wholes(tasks: Sequence[sampling.DrawTask]) -> list[sampling.Share]:
     return [sampling.Share(task, 0, None) for task in tasks]
 
 
-def drawn_ahead(made: Made, epoch: int, *, keep: bool) -> epoch_stream.DrawnStream:
+def drawn_ahead(made: Made, epoch: int, state: WorkerState, *, keep: bool) -> epoch_stream.DrawnStream:
     tasks = tasks_of(made, epoch)
-    ahead = sampling.Ahead(wholes(tasks), keep=keep)
+    ahead = sampling.Ahead(wholes(tasks), kept(state), keep=keep)
     return epoch_stream.DrawnStream(tasks, tuple(map(ahead.finish, range(len(tasks)))), keep)
 
 
@@ -75,8 +82,8 @@ def columns_of(stream: Stream) -> np.ndarray:
     return np.stack([stream.tokens_N, stream.left_N, stream.right_N])
 
 
-def all_rows(source: epoch_stream.Source) -> np.ndarray:
-    stream, _, _ = epoch_stream.Rows(source, halo=0).between(0, sum(source.rows()))
+def all_rows(source: epoch_stream.Source, state: WorkerState | None = None) -> np.ndarray:
+    stream, _, _ = epoch_stream.Rows(source, 0, state or WorkerState()).between(0, sum(source.rows()))
     return columns_of(stream)
 
 
@@ -97,7 +104,7 @@ def test_any_range_with_its_halo_is_that_range_of_the_whole(made: Made) -> None:
     for _ in range(50):
         start, stop = sorted(rng.integers(0, whole.shape[1] + 1, 2).tolist())
         halo = int(rng.integers(0, 6))
-        rows = epoch_stream.Rows(source, halo)
+        rows = epoch_stream.Rows(source, halo, WorkerState())
         rows.hold([(start, stop)])
         stream, first, last = rows.between(start, stop)
         low, high = max(0, start - halo), min(whole.shape[1], stop + halo)
@@ -107,13 +114,13 @@ def test_any_range_with_its_halo_is_that_range_of_the_whole(made: Made) -> None:
 
 def test_only_the_pieces_that_the_ranges_reach_into_are_held(made: Made) -> None:
     source = drawn(made, 1)
-    rows = epoch_stream.Rows(source, halo=3)
+    rows = epoch_stream.Rows(source, 3, WorkerState())
     ends = np.cumsum(source.rows())
     assert len(ends) > 8
     rows.hold([(ends[0], ends[0] + 1), (ends[4] + 3, ends[5] - 3)])
-    assert sorted(rows._held) == [0, 1, 5]
+    assert rows.units_held == [0, 1, 5]
     rows.hold([(ends[4] + 2, ends[5] - 2)])
-    assert sorted(rows._held) == [4, 5, 6]
+    assert rows.units_held == [4, 5, 6]
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)
@@ -128,39 +135,44 @@ def test_pieces_cover_all_sentences_and_end_at_the_first_end_behind_a_multiple_o
         assert before < end // PIECE_TOKENS * PIECE_TOKENS
 
 
-def test_what_was_drawn_ahead_is_used_and_is_what_would_be_drawn(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_drawn_ahead_is_used_and_is_what_would_be_drawn(
+    made: Made, state: WorkerState, monkeypatch: pytest.MonkeyPatch
+) -> None:
     expected = all_rows(drawn(made, 1))
-    source = drawn_ahead(made, 1, keep=False)
+    source = drawn_ahead(made, 1, state, keep=False)
     monkeypatch.setattr(TokenFiles, "read_sentences", None)  # nothing is read any more
-    np.testing.assert_array_equal(all_rows(source), expected)
+    np.testing.assert_array_equal(all_rows(source, state), expected)
 
 
-def test_kept_tokens_are_not_read_again(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = all_rows(drawn(made, 2))
-    drawn_ahead(made, 1, keep=True)
-    sampling.forget_drawn()
+def test_kept_tokens_are_not_read_again(made: Made, state: WorkerState, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = drawn(made, 2)
+    expected = all_rows(source)
+    drawn_ahead(made, 1, state, keep=True)
+    kept(state).forget_drawn()
     monkeypatch.setattr(TokenFiles, "read_sentences", None)
-    np.testing.assert_array_equal(all_rows(drawn(made, 2)), expected)
+    np.testing.assert_array_equal(all_rows(source, state), expected)
+    assert sampling.count_rows(source.tasks[0], state) == source.rows_of_pieces[0]
 
 
-def test_what_is_drawn_a_little_at_a_time_is_what_would_be_drawn_at_once(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_drawn_a_little_at_a_time_is_what_would_be_drawn_at_once(
+    made: Made, state: WorkerState, monkeypatch: pytest.MonkeyPatch
+) -> None:
     expected, tasks = drawn(made, 2), tasks_of(made, 2)
-    drawn_ahead(made, 1, keep=True)
-    sampling.forget_drawn()
+    whole = all_rows(expected)
+    drawn_ahead(made, 1, state, keep=True)
+    kept(state).forget_drawn()
     monkeypatch.setattr(sampling, "STEP_TOKENS", 1000)
-    ahead = sampling.Ahead(wholes(tasks), keep=False)
+    ahead = sampling.Ahead(wholes(tasks), kept(state), keep=False)
     assert all(ahead.draw_some() for _ in range(5))
     assert ahead.finish(1) == expected.rows_of_pieces[1]
     while ahead.draw_some():
         pass
     assert ahead.seconds > 0
     # Nothing is drawn any more.
-    monkeypatch.setattr(sampling, "_begin", None)
+    monkeypatch.setattr(sampling, "begin_piece", None)
     source = epoch_stream.DrawnStream(tasks, tuple(map(ahead.finish, range(len(tasks)))), keep=False)
     assert source.rows_of_pieces == expected.rows_of_pieces
-    found = all_rows(source)
-    monkeypatch.undo()
-    np.testing.assert_array_equal(found, all_rows(expected))
+    np.testing.assert_array_equal(all_rows(source, state), whole)
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)
@@ -203,40 +215,38 @@ def test_the_shares_of_several_workers_are_the_stream_and_only_what_others_drew_
     shares = sampling.share_out(tasks, drawn(made, 0).rows_of_parts(), [place.lanes for place in places])
     assert any(share.first > 0 for found in shares for share in found), "a part that two workers share"
     rows: dict[int, tuple[int, ...]] = {task.part.index: () for task in tasks}
-    for found in shares:
-        ahead = sampling.Ahead(found, keep=True)
+    states = [WorkerState() for _ in shares]
+    for found, state in zip(shares, states, strict=True):
+        ahead = sampling.Ahead(found, kept(state), keep=True)
         for index, share in enumerate(found):
             rows[share.task.part.index] += ahead.finish(index)
     assert tuple(rows.values()) == expected.rows_of_pieces
-    # As if this process were the second worker: the pieces of the others are gone.
-    own = {(share.task.part, piece) for share in shares[1] for piece in range(share.task.pieces)[share.first : share.stop]}
-    for key in sampling._drawn.keys() - own:
-        del sampling._drawn[key], sampling._kept_bytes[key]
-    begun: list[int] = []
-    begin = sampling._begin
-    monkeypatch.setattr(sampling, "_begin", lambda part, *rest: (begun.append(part.index), begin(part, *rest))[1])
-    np.testing.assert_array_equal(all_rows(replace(expected, tasks=tasks)), all_rows(expected))
-    assert len(begun) == 2 * (sum(map(len, expected.rows_of_pieces)) - len(own))
+    whole, begun, begin = all_rows(expected), [], sampling.begin_piece
+    monkeypatch.setattr(sampling, "begin_piece", lambda part, *rest: (begun.append(part.index), begin(part, *rest))[1])
+    np.testing.assert_array_equal(all_rows(expected, states[1]), whole)
+    assert len(begun) == sum(map(len, expected.rows_of_pieces)) - len(kept(states[1]).drawn)
 
 
-def test_nothing_is_read_while_others_wait(made: Made) -> None:
+def test_nothing_is_read_while_others_wait(made: Made, state: WorkerState) -> None:
     tasks = tasks_of(made, 1)
-    ahead = sampling.Ahead(wholes(tasks), keep=True)
+    ahead = sampling.Ahead(wholes(tasks), kept(state), keep=True)
     assert not ahead.draw_some()
     ahead.finish(0)
     assert not ahead.draw_some()
 
 
-def test_no_more_is_kept_than_there_is_room_for_and_the_rest_is_drawn_again(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_more_is_kept_than_there_is_room_for_and_the_rest_is_drawn_again(
+    made: Made, state: WorkerState, monkeypatch: pytest.MonkeyPatch
+) -> None:
     expected = all_rows(drawn(made, 1))
     monkeypatch.setattr(sampling, "KEPT_BYTES", 20_000)
-    source = drawn_ahead(made, 1, keep=True)
-    columns = [array for stream in sampling._drawn.values() for array in (stream.tokens_N, stream.left_N, stream.right_N)]
+    source = drawn_ahead(made, 1, state, keep=True)
+    columns = [array for stream in kept(state).drawn.values() for array in (stream.tokens_N, stream.left_N, stream.right_N)]
     assert all(array.base is None for array in columns), "a view would hold more than it shows"
     held = [array.nbytes for array in columns]
-    held += [tokens.bytes for tokens in sampling._tokens.values()]
-    assert 10_000 < sum(held) == sum(sampling._kept_bytes.values()) <= 20_000
-    np.testing.assert_array_equal(all_rows(source), expected)
+    held += [tokens.bytes for tokens in kept(state).tokens.values()]
+    assert 10_000 < sum(held) == kept(state).bytes <= 20_000
+    np.testing.assert_array_equal(all_rows(source, state), expected)
 
 
 def test_a_part_that_changed_after_it_was_counted_is_found(made: Made) -> None:
@@ -258,4 +268,4 @@ def test_a_flipped_bit_in_what_is_known_of_the_words_is_found_before_anything_is
     content[200] ^= 1
     (tmp_path / task.words.name).write_bytes(content)
     with pytest.raises(DamagedError, match=r"part-00000\.words\.npy: its content changed"):
-        sampling.count_rows(replace(task, directory=str(tmp_path)))
+        sampling.count_rows(replace(task, directory=str(tmp_path)), WorkerState())

@@ -1,0 +1,47 @@
+"""Attempts at a round that are lost: who still waits for a worker that will not come is told, and stops.
+
+A worker that dies closes its connections, so those who have met it learn of it at once. Who waits for one that never came
+learns of it from the driver, which tells every worker the names of the tasks of the lost attempt.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+
+from pipeline.errors import TemporaryError
+
+ATTENTION_S = 0.2
+"""How often someone who waits looks whether the attempt was abandoned."""
+
+
+class PeerLostError(TemporaryError):
+    """A process of the round died or did not answer in time; the round is run again from its checkpoint."""
+
+
+class Attempts:
+    """The attempts that one worker was told of, and the one that each of its threads takes part in."""
+
+    def __init__(self) -> None:
+        self._lost: deque[str] = deque(maxlen=1000)
+        self._own = threading.local()
+
+    @contextlib.contextmanager
+    def part_of(self, name: str) -> Iterator[None]:
+        """What this thread waits for inside ends soon after `abandon([name])`."""
+        self._own.name = name
+        try:
+            yield
+        finally:
+            self._own.name = None
+
+    def abandon(self, names: Iterable[str]) -> None:
+        """Ends the waiting for workers that will not come, because these attempts are lost anyway."""
+        self._lost.extend(names)
+
+    def raise_if_lost(self) -> None:
+        """Raises PeerLostError when the attempt that this thread takes part in is lost."""
+        if getattr(self._own, "name", None) in self._lost:
+            raise PeerLostError("another worker of the round was lost before all had met")

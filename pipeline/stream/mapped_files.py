@@ -1,0 +1,77 @@
+"""Arrow files that are mapped where they lie, and checked without being read twice.
+
+Arrow files carry no checksums of their own, so a whole file is compared with the SHA-256 of its Part before it is believed. A
+process that hashed the bytes as it wrote them, or has checked them once, remembers that (`HashedFiles`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline import store
+from pipeline.errors import DamagedError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Identity = tuple[str, str, int, int, int]
+
+
+class HashedFiles:
+    """The last files whose bytes a process has hashed, in that order."""
+
+    def __init__(self, most: int = 4096) -> None:
+        self._most = most
+        self._identities: OrderedDict[Identity, None] = OrderedDict()
+
+    def __contains__(self, identity: Identity) -> bool:
+        return identity in self._identities
+
+    def add(self, identity: Identity) -> None:
+        while len(self._identities) >= self._most:
+            self._identities.popitem(last=False)
+        self._identities[identity] = None
+
+
+def identity_of(path: Path, sha256: str, found: os.stat_result) -> Identity:
+    """Another one as soon as somebody writes to the file or puts another in its place."""
+    return str(path), sha256, found.st_size, found.st_mtime_ns, found.st_ino
+
+
+def write_arrow(path: Path, table: pa.Table, hashed: HashedFiles, *, durable: bool = True) -> store.Part:
+    """The Part of an Arrow file that holds `table` as it lies in memory: fast to write and mapped when read."""
+    import pyarrow as pa
+
+    def write(file: Any) -> None:
+        with pa.ipc.new_file(pa.PythonFile(file, mode="w"), table.schema) as writer:
+            writer.write_table(table, max_chunksize=1 << 20)
+
+    def remember(sha256: str, written: os.stat_result) -> None:
+        hashed.add(identity_of(path, sha256, written))
+
+    return store.write_file(path, write, rows=table.num_rows, durable=durable, on_written=remember)
+
+
+def map_arrow(directory: Path, part: store.Part, hashed: HashedFiles) -> pa.Table:
+    """The table of an Arrow file, mapped into memory; raises DamagedError unless its bytes are those that were written.
+
+    The file is read to check it unless `hashed` knows it, and again only if its size or its time of change differ.
+    """
+    import pyarrow as pa
+
+    path = directory / part.name
+    try:
+        found = identity_of(path, part.sha256, path.stat())
+        if found not in hashed:
+            if damage := store.check_part(directory, part):
+                raise DamagedError(f"{damage}; run again to rebuild it", str(directory))
+            hashed.add(found)
+        with pa.memory_map(str(path)) as mapped:
+            return pa.ipc.open_file(mapped).read_all()
+    except FileNotFoundError:
+        raise DamagedError(f"{path}: missing; run again to rebuild it", str(directory)) from None
+    except (OSError, pa.ArrowException) as error:
+        raise DamagedError(f"{path}: damaged ({error}); run again to rebuild it", str(directory)) from None
