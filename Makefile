@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 COMPILED := numba llvmlite numpy dask distributed pyarrow tornado msgpack cloudpickle fsspec pydantic yaml click jinja2 packaging toolz zict
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo test test-fast test-core coverage chaos crashes lint format lock clean
+.PHONY: help demo test test-fast test-core coverage chaos crashes refreshes lint format lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -18,6 +18,7 @@ help:
 	@echo "make coverage   how much of w2v_core its own tests run"
 	@echo "make chaos      kill everything everywhere and compare the bits"
 	@echo "make crashes    kill a writer at every system call (needs strace)"
+	@echo "make refreshes  change a corpus at random and compare every refresh with a rebuild"
 	@echo "make lint       ruff and mypy"
 	@echo "make lock       resolve requirements.lock again"
 
@@ -59,6 +60,10 @@ chaos: $(READY)
 # Every system call, not the sample that `make test` takes: a minute and a half.
 crashes: $(READY)
 	W2V_ALL=1 $(BIN)/python -m pytest -q tests/pipeline/test_crashing_writes.py
+
+# Fifty sequences of changes to a corpus, each refresh compared with a clean build, and every place where a refresh can be killed.
+refreshes: $(READY)
+	W2V_ALL=1 $(BIN)/python -m pytest -q -n 2 tests/pipeline/test_refresh.py tests/pipeline/test_latest.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

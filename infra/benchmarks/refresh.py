@@ -73,6 +73,11 @@ def show(name: str, row: Row, cold: Row) -> None:
     print(f"{name:<28} {scores} {row['seconds']:8.2f}  {ratios}", flush=True)
 
 
+def setting(text: str) -> tuple[str, Any]:
+    key, _, value = text.partition("=")
+    return key, json.loads(value)
+
+
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--corpus", type=Path, required=True, help="plain text, a sentence a line")
@@ -81,6 +86,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=lambda text: [int(number) for number in text.split(",")], default=[0])
     parser.add_argument("--alphas", type=lambda text: [float(number) for number in text.split(",")], default=[0.0])
     parser.add_argument("--min-alphas", type=lambda text: [float(number) for number in text.split(",")], default=[0.005])
+    parser.add_argument("--warm", type=setting, action="append", default=[], help="KEY=VALUE of train, for warm builds only")
     parser.add_argument("--size", type=int, default=100)
     parser.add_argument("--lanes", type=int, default=2)
     parser.add_argument("--workers", type=int, default=0, help="0 = in this process")
@@ -108,7 +114,7 @@ def main() -> None:
             for epochs in given.epochs:
                 for alpha, min_alpha in itertools.product(given.alphas, given.min_alphas):
                     name, train = warm_settings(epochs, alpha, min_alpha)
-                    start = {"start_from": champion["vectors"]["path"]}
+                    start = {"start_from": champion["vectors"]["path"]} | dict(given.warm)
                     warm = row_of(build(given, place / "work", [old, new], seed, train | start))
                     found.setdefault(name, []).append(warm)
                     show(f"seed {seed} {name}", warm, cold)
