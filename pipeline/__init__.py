@@ -14,7 +14,7 @@ its short Dask wiring.
     workdir.py progress.py         looking at a workdir; the terminal
     store.py failpoints.py         artefacts: manifests, checksums; where tests make processes die
 
-    commands/  arguments (CONFIG and its overrides) running refreshing corpora vectors workdir
+    commands/  arguments (CONFIG and its overrides) running refreshing corpora vectors workdir tracking
     stages/    ladder (the one list of stages) work (what each is handed, and tells)
                tokenize vocab shards train evaluate publish
     text/      corpus (which files, cut into which parts) inputs reading decompress pydocs fetch
@@ -36,9 +36,10 @@ its short Dask wiring.
     refresh/   refresh (one decision) delta (files, pure) challenge (the new vectors beside the old) gates (pure)
                stability (neighbourhoods, frame) align (into the old frame) rollback hook
     safety/    start scratch (what keeps other users' code out) files locks yaml_values values (what is read)
-    tracking/  tracker spool shipper delivery registry (what MLflow is told, and how it gets there) ui door metrics served_model
+    tracking/  tracker spool shipper delivery registry (what MLflow is told, and how it gets there) ui door metrics
                run_events (what a run tells, and when) card (its description)
-               addresses (where they go)
+               addresses (where they go) aliases registry_database registry_server (who is champion, moved at once)
+    serving/   served_model (what mlflow models serve runs)
     report/    report sections recipes page (what people read) charts results layout (the map of words)
     formats/   exports word2vec placing (exports beside a person's own files)
 

@@ -21,6 +21,7 @@ from pipeline.commands.arguments import InOrder
 from pipeline.commands.corpora import fetch
 from pipeline.commands.refreshing import gc, history, refresh, rollback
 from pipeline.commands.running import STAGE_COMMANDS, run
+from pipeline.commands.tracking import promote, sync
 from pipeline.commands.vectors import export, query
 from pipeline.commands.workdir import status, ui, verify
 from pipeline.errors import (
@@ -54,7 +55,7 @@ def commands() -> None:
     """
 
 
-for _command in (run, *STAGE_COMMANDS, refresh, history, rollback, gc, query, export, fetch, status, verify, ui):
+for _command in (run, *STAGE_COMMANDS, refresh, history, rollback, promote, gc, query, export, fetch, status, verify, sync, ui):
     commands.add_command(_command)
 
 

@@ -25,7 +25,7 @@ FLOORS = (
     ("sections",),
     ("config",),
     ("store",),
-    ("exchange", "formats", "history", "report"),
+    ("exchange", "formats", "history", "report", "serving"),
     ("text", "cluster"),
     ("stream",),
     ("training",),

@@ -77,6 +77,10 @@ def ship(client: MlflowClient, run_id: str, batch: Sequence[Event], spool: Spool
             ship_artifact(client, run_id, resolve(spool, event["path"]), event["folder"])
         case "register":
             register_vectors(client, run_id, event, spool)
+        case "alias":
+            from pipeline.tracking.registry import move_alias
+
+            move_alias(client, event)
         case "finish":
             client.set_terminated(run_id, status=event["status"], end_time=event["time"])
         case other:

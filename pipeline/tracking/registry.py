@@ -1,19 +1,28 @@
-"""Word vectors in MLflow's model registry: a model from code (no pickle) and two files, under an alias."""
+"""Word vectors in MLflow's model registry: a model from code (no pickle) and plain files, under an alias.
+
+The shipper enters a version when a run says so (`register`), and moves an alias when a move could not be made at once
+(`pipeline.tracking.aliases`). Everything may be done twice: a version is found again by the digest of its vectors.
+"""
 
 from __future__ import annotations
 
+import json
+import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pipeline.tracking.spool import Event, Spool
+from pipeline.tracking.aliases import CHALLENGER, DIGEST_TAG, MOVES_TAG, Move, next_moves, version_tags
+from pipeline.tracking.spool import Event, Spool, without_credentials
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-ALIAS = "challenger"
-"""What a new version is called until someone who compared it moves `champion` to it."""
-DIGEST_TAG = "w2v.vectors_digest"
+REQUIREMENTS = ["mlflow>=3.17,<4", "numpy>=2.0"]
+ABOUT = "Word vectors. The newest version that a run made is `challenger`; the one in use is `champion`."
+EXAMPLE = (["king", "queen"], {"ask": "similar", "topn": 10, "restrict_vocab": 0})
+"""A request, with every parameter at its default; MLflow makes the signature from it."""
 
 
 class CannotBeTaken(Exception):
@@ -34,43 +43,111 @@ def register_vectors(client: MlflowClient, run_id: str, event: Event, spool: Spo
     """Enters the vectors of a `register` event as a new version of their model; the same vectors are entered once."""
     from mlflow.exceptions import MlflowException
 
-    name, digest = event["name"], event["digest"]
+    name, digest, description = event["name"], event["digest"], event.get("description") or None
     vectors = resolve(spool, event["directory"])
     if not (vectors / "meta.json").is_file():
         raise CannotBeTaken(f"{vectors}: gone before it was registered")
     try:
-        client.create_registered_model(name)
+        client.create_registered_model(name, description=ABOUT)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    version = _find_version(client, name, run_id, digest)
+    version = find_version(client, name, digest)
     if version is None:
-        folder = f"model-{digest[:16]}"
-        _upload_model(client, run_id, vectors, folder)
-        source = f"{client.get_run(run_id).info.artifact_uri}/{folder}"
-        created = client.create_model_version(name, source, run_id=run_id, tags={DIGEST_TAG: digest})
+        model_id, source = _log_model(client, run_id, vectors, name, digest)
+        created = client.create_model_version(
+            name, source, run_id=run_id, tags={DIGEST_TAG: digest}, description=description, model_id=model_id
+        )
         version = str(created.version)
-    client.set_registered_model_alias(name, ALIAS, version)
+    client.set_registered_model_alias(name, CHALLENGER, version)
 
 
-def _find_version(client: MlflowClient, name: str, run_id: str, digest: str) -> str | None:
-    """The version that a lost reply or a killed shipper left behind, or None."""
-    for version in client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'"):
-        if version.tags.get(DIGEST_TAG) == digest:
-            return str(version.version)
-    return None
+def move_alias(client: MlflowClient, event: Event) -> None:
+    """Gives an alias to the version whose vectors an `alias` event names."""
+    name, move = event["name"], Move(**event["move"])
+    version = find_version(client, name, event["digest"])
+    if version is None:
+        raise CannotBeTaken(f"{name}: no version has these vectors ({event['digest'][:16]}…), so {move.alias} stays where it is")
+    model = client.get_registered_model(name)
+    if str(model.aliases.get(move.alias)) == version:
+        return
+    move = Move(**{**event["move"], "version": version, "before": model.aliases.get(move.alias)})
+    client.set_registered_model_alias(name, move.alias, version)
+    client.set_registered_model_tag(name, MOVES_TAG, next_moves(model.tags.get(MOVES_TAG), move))
+    for key, value in version_tags(move).items():
+        client.set_model_version_tag(name, version, key, value)
 
 
-def _upload_model(client: MlflowClient, run_id: str, vectors: Path, folder: str) -> None:
+def find_version(client: MlflowClient, name: str, digest: str) -> str | None:
+    """The newest version of these vectors (a lost reply or a killed shipper may have left it behind), or None."""
+    found = [v for v in client.search_model_versions(f"name = '{name}'") if v.tags.get(DIGEST_TAG) == digest]
+    return str(max(found, key=lambda version: int(version.version)).version) if found else None
+
+
+def _log_model(client: MlflowClient, run_id: str, vectors: Path, name: str, digest: str) -> tuple[str, str]:
+    """(id, where its files are) of the run's logged model; one that was left unfinished is thrown away."""
     import mlflow
 
-    code = Path(__file__).with_name("served_model.py")
+    experiment_id = client.get_run(run_id).info.experiment_id
+    for logged in client.search_logged_models(
+        [experiment_id], f"source_run_id = '{run_id}' AND tags.`{DIGEST_TAG}` = '{digest}'"
+    ):
+        if str(logged.status) == "READY":
+            return logged.model_id, logged.artifact_location
+        client.delete_logged_model(logged.model_id)
+    tags = {DIGEST_TAG: digest}
+    logged = client.create_logged_model(experiment_id, name, source_run_id=run_id, tags=tags, model_type="word2vec")
     with tempfile.TemporaryDirectory(prefix="model.") as scratch:
-        model = Path(scratch) / "model"
+        plain, model = Path(scratch) / "vectors", Path(scratch) / "model"
+        copy_vectors(vectors, plain)
         mlflow.pyfunc.save_model(
-            model,
-            python_model=str(code),
-            artifacts={"vectors": str(vectors / "vectors.npy"), "words": str(vectors / "words.txt")},
-            pip_requirements=["numpy>=2"],
-        )
-        client.log_artifacts(run_id, str(model), folder)
+            model, python_model=str(_serving() / "served_model.py"), code_paths=[str(_core())],
+            artifacts={"vectors": str(plain)}, input_example=EXAMPLE, pip_requirements=REQUIREMENTS,
+            mlflow_model=mlflow.models.Model(model_id=logged.model_id, run_id=run_id),
+        )  # fmt: skip
+        client.log_model_artifacts(logged.model_id, str(model))
+    client.finalize_logged_model(logged.model_id, "READY")
+    return logged.model_id, logged.artifact_location
+
+
+def copy_vectors(source: Path, target: Path) -> None:
+    """The files that `meta.json` names and itself: what `WordVectors.load` reads, and nothing else of an artefact."""
+    target.mkdir()
+    meta: Mapping[str, Any] = json.loads((source / "meta.json").read_bytes())
+    for file in (*meta["files"], "meta.json"):
+        shutil.copyfile(source / file, target / file)
+
+
+def _serving() -> Path:
+    return Path(__file__).parents[1] / "serving"
+
+
+def _core() -> Path:
+    import w2v_core
+
+    return Path(w2v_core.__file__).parent
+
+
+# ── out again ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def local_copy(address: str) -> Path:
+    """The folder of the vectors of `models:/NAME@alias`, `models:/NAME/2` or `runs:/ID/vectors`, downloaded if need be.
+
+    The store is MLflow's: MLFLOW_TRACKING_URI, or `mlflow.set_tracking_uri`. Raises FileNotFoundError where it has none.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    try:
+        folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=address))
+    except (MlflowException, OSError) as error:
+        where = without_credentials(mlflow.get_tracking_uri())
+        raise FileNotFoundError(
+            f"{address}: MLflow at {where} has it not ({without_credentials(str(error))[:200]}); set MLFLOW_TRACKING_URI to the "
+            "store of the run, and look at its registered models in w2v ui"
+        ) from error
+    for place in (folder, folder / "artifacts" / "vectors"):
+        if (place / "meta.json").is_file():
+            return place
+    raise FileNotFoundError(f"{address}: there are no word vectors in it (no meta.json)")

@@ -125,10 +125,11 @@ def tell_results(tracker: Tracker, config: RunConfig, summary: Mapping[str, Any]
     vectors, card = Path(summary["vectors"]["path"]), model_card(config, summary)
     tracker.log(0, dict(single_values(summary)))
     tracker.set_tags({"vectors.sha256": summary["vectors"]["sha256"], "mlflow.note.content": card})
-    tracker.artifact(vectors, "vectors")
     tracker.artifact(Path(summary["report"]), "report")
     if config.publish.register_as and "publish" in summary["stages"]:
         tracker.register(config.publish.register_as, vectors, card)
+    else:
+        tracker.artifact(vectors, "vectors")
 
 
 def single_values(summary: Mapping[str, Any]) -> Iterator[tuple[str, float]]:

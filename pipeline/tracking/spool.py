@@ -227,7 +227,7 @@ class Known:
                 self.dataset = event["dataset"]
             case "tags":
                 self.tags |= event["tags"]
-            case "artifact" | "register":
+            case "artifact" | "register" | "alias":
                 self.other.add(identity(event))
 
 

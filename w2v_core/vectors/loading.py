@@ -3,6 +3,7 @@
     a folder            what `WordVectors.save` or training left (files.py); its matrix is mapped from disk
     .parquet            columns word, vector and perhaps count, as `w2v export` writes them (parquet.py)
     .safetensors        a tensor (V, D), and vocab.json beside it (safetensors.py)
+    models:/NAME@alias  a registered model, wherever MLflow keeps it; runs:/ID/vectors
     anything else       word2vec's text or binary format, or GloVe's (word_files.py); .gz, .bz2 and .xz are decompressed
 
 Nothing is dropped in silence: words that come twice, a missing first line and the like are told as a `VectorFileNote`.
@@ -14,9 +15,11 @@ import bz2
 import gzip
 import lzma
 import os
+import re
 import warnings
 import zlib
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
@@ -34,6 +37,7 @@ _OPENERS: dict[bytes, Callable[[Path], Any]] = {
     b"BZh": bz2.open,
     b"\xfd7zXZ\0": lzma.open,
 }
+_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/")
 _NAMED = 3
 _SAMPLE_BYTES = 1 << 20
 
@@ -77,7 +81,7 @@ def load(path: str | os.PathLike[str], options: Options = Options(), *, verify: 
 
     Raises FileNotFoundError, ValueError for what is not whole or not vectors; warns with `VectorFileNote`.
     """
-    place = Path(path)
+    place = _local(os.fspath(path))
     if place.is_dir():
         return _limited(Parts(*files.load(place, verify=verify)), options)
     if place.suffix == ".parquet":
@@ -85,6 +89,22 @@ def load(path: str | os.PathLike[str], options: Options = Options(), *, verify: 
     if place.suffix == ".safetensors":
         return _limited(safetensors.read(place), options)
     return load_word2vec(place, options)
+
+
+def _local(address: str) -> Path:
+    """The path; for an address such as models:/NAME@champion, where whoever knows such addresses has put a copy.
+
+    The core knows no registry: a package that does names a function under the entry points `w2v_core.places`.
+    """
+    scheme = _ADDRESS.match(address)
+    if scheme is None:
+        return Path(address)
+    known = metadata.entry_points(group="w2v_core.places")
+    for place in known.select(name=scheme[1]):
+        fetch: Callable[[str], Path] = place.load()
+        return fetch(address)
+    names = ", ".join(sorted({f"{place.name}:/…" for place in known})) or "none (the package dask-word2vec is not installed)"
+    raise FileNotFoundError(f"{address}: no such kind of address is known; known are {names}")
 
 
 def load_word2vec(path: Path, options: Options = Options()) -> Parts:  # noqa: B008

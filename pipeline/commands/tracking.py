@@ -1,0 +1,37 @@
+"""Commands that speak with MLflow: what was not delivered yet, and which version of a registered model is champion."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pipeline.commands.arguments import config_arguments, load
+
+
+@click.command()
+@config_arguments
+@click.option("--version", metavar="N", help="A version's number; without it the challenger, which the last run made.")
+@click.option("--why", default="", help="Is kept with the move, as are who and when.")
+def promote(config: Path, overrides: tuple[str, ...], version: str | None, why: str) -> None:
+    """Make a version of the registered model (publish.register) the champion."""
+    loaded = load(config, overrides)
+    from pipeline.tracking.aliases import promote as make_champion
+
+    click.echo(f"{loaded.publish.register_as}: {make_champion(loaded, version, why or 'w2v promote')}")
+
+
+@click.command()
+@config_arguments
+def sync(config: Path, overrides: tuple[str, ...]) -> int:
+    """Deliver to MLflow what earlier runs could not; exit 75 if something is still left over."""
+    loaded = load(config, overrides)
+    from pipeline.tracking.tracker import sync as deliver
+
+    states = deliver(loaded.workdir, loaded.tracking)
+    for state in states:
+        rest = "everything is there" if state.complete else state.message or "not complete"
+        click.echo(f"{state.uri} run {state.run_id or '(none yet)'}: {rest}")
+    if not states:
+        click.echo(f"{loaded.workdir}: nothing was tracked here yet")
+    return 0 if all(state.complete for state in states) else 75
