@@ -91,6 +91,8 @@ def rollback(config: Path, arguments: tuple[str, ...]) -> None:
 
     entry = roll_back(loaded, chosen[0] if chosen else None)
     click.echo(f"{entry['champion']} answers now; it was {entry['before']}")
+    if entry.get("registry"):
+        click.echo(entry["registry"])
 
 
 @click.command()

@@ -34,6 +34,7 @@ from pipeline.stages import tokenize
 from pipeline.stages.ladder import NAMES, STAGES, up_to
 from pipeline.summary import write_summary
 from pipeline.text.corpus import CorpusPlan, plan_corpus
+from pipeline.tracking.aliases import move_alias
 
 PROMOTED, KEPT, NOTHING_NEW = "promoted", "kept", "nothing new"
 EXIT_CODES = {PROMOTED: 0, NOTHING_NEW: 0, KEPT: 79}
@@ -133,6 +134,7 @@ def _decide(
     entry = decide(config.workdir, "refresh", snapshot.id if promoted or champion is None else champion.id, body)
     if promoted:
         write_summary(config.workdir, summary)
+        entry = entry | {"registry": move_alias(config, snapshot.vectors, why=f"w2v refresh: {body['decision']}")}
     return entry
 
 

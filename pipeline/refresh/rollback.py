@@ -11,12 +11,13 @@ from pipeline.history.latest import champion_of, decide, entries
 from pipeline.history.snapshot import Snapshot, snapshots
 from pipeline.session import holding
 from pipeline.summary import write_summary
+from pipeline.tracking.aliases import move_alias
 
 
 def rollback(config: RunConfig, wanted: str | None) -> dict[str, Any]:
     """The entry of the decision, in force. Raises InputError when there is no such snapshot, StorageError when it is damaged.
 
-    `wanted` is an id, the beginning of one, or the number of a decision; None is the champion before the present one.
+    The registered model's alias `champion` follows, at once or when MLflow answers (`registry` says so). `wanted` is an id, the beginning of one, or the number of a decision; None is the champion before the present one.
     """
     with holding(config.workdir):
         champion = champion_of(config.workdir)
@@ -28,7 +29,7 @@ def rollback(config: RunConfig, wanted: str | None) -> dict[str, Any]:
         facts = {"snapshot": chosen.id, "status": "rolled back", "before": champion.id, "run_id": chosen.body["run_id"]}
         entry = decide(config.workdir, "rollback", chosen.id, facts)
         write_summary(config.workdir, chosen.summary())
-        return entry
+        return entry | {"registry": move_alias(config, chosen.vectors, why=f"w2v rollback to snapshot {chosen.id}")}
 
 
 def _find(config: RunConfig, champion: Snapshot, wanted: str | None) -> Snapshot:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pipeline.training.stretches import Point
 
 TRACKED_SECTIONS = ("corpus", "tokenize", "vocab", "shards", "train", "evaluate", "publish")
+REFRESH_TAGS = ("status", "decision", "start", "parent")
 DATASET_CHARACTERS = 200
 
 
@@ -125,6 +126,8 @@ def tell_results(tracker: Tracker, config: RunConfig, summary: Mapping[str, Any]
     vectors, card = Path(summary["vectors"]["path"]), model_card(config, summary)
     tracker.log(0, dict(single_values(summary)))
     tracker.set_tags({"vectors.sha256": summary["vectors"]["sha256"], "mlflow.note.content": card})
+    if refreshed := summary.get("refresh"):
+        tracker.set_tags({f"refresh.{key}": str(refreshed[key]) for key in REFRESH_TAGS if refreshed.get(key)})
     tracker.artifact(Path(summary["report"]), "report")
     if config.publish.register_as and "publish" in summary["stages"]:
         tracker.register(config.publish.register_as, vectors, card)

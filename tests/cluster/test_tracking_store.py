@@ -71,7 +71,9 @@ def test_a_finished_run_shows_its_curve_params_dataset_and_files_in_mlflow(workd
     version = client.get_model_version_by_alias("word2vec", "challenger")
     assert version.run_id == state.run_id
     model = mlflow.pyfunc.load_model(version.source)
-    assert model.predict(["que\nen", "absent", "왕"]) == [matrix[2].astype(float).tolist(), [], matrix[3].astype(float).tolist()]
+    answers = model.predict(["que\nen", "absent", "왕"], params={"ask": "vector"})
+    expected = [matrix[2].astype(float).tolist(), [], matrix[3].astype(float).tolist()]
+    assert [(answer["vector"], answer["known"]) for answer in answers] == list(zip(expected, [True, False, True], strict=True))
     written = [path.read_bytes() for path in workdir.parent.rglob("*") if path.is_file()]
     assert not any(canary.encode() in content for content in written)
     assert not list(workdir.parent.rglob("*.pkl"))
