@@ -17,7 +17,8 @@ from pipeline.tracking.aliases import move_alias
 def rollback(config: RunConfig, wanted: str | None) -> dict[str, Any]:
     """The entry of the decision, in force. Raises InputError when there is no such snapshot, StorageError when it is damaged.
 
-    The registered model's alias `champion` follows, at once or when MLflow answers (`registry` says so). `wanted` is an id, the beginning of one, or the number of a decision; None is the champion before the present one.
+    The registered model's alias `champion` follows, at once or when MLflow answers; `registry` says which. `wanted` is an id, the
+    beginning of one, or the number of a decision; None is the champion before the present one.
     """
     with holding(config.workdir):
         champion = champion_of(config.workdir)

@@ -10,6 +10,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,9 +70,10 @@ def move_alias(client: MlflowClient, event: Event) -> None:
     if version is None:
         raise CannotBeTaken(f"{name}: no version has these vectors ({event['digest'][:16]}…), so {move.alias} stays where it is")
     model = client.get_registered_model(name)
-    if str(model.aliases.get(move.alias)) == version:
+    before = model.aliases.get(move.alias)
+    if str(before) == version:
         return
-    move = Move(**{**event["move"], "version": version, "before": model.aliases.get(move.alias)})
+    move = replace(move, version=version, before=None if before is None else str(before))
     client.set_registered_model_alias(name, move.alias, version)
     client.set_registered_model_tag(name, MOVES_TAG, next_moves(model.tags.get(MOVES_TAG), move))
     for key, value in version_tags(move).items():

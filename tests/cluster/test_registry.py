@@ -1,0 +1,216 @@
+"""The registry: versions are entered once, `champion` moves at once and back, over a database and over a real server, and the
+champion answers over HTTP."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.config import RunConfig, parse_config
+from pipeline.errors import InputError, ServiceError
+from pipeline.tracking import aliases
+from pipeline.tracking.spool import Spool, spools
+from pipeline.tracking.tracker import Tracker, open_tracker
+from tests.cluster.test_tracking_servers import free_port, kill_server, start_server
+from tests.cluster.tracked import DIGEST, client_of, ship_here, wait_for
+from w2v_core.vectors import WordVectors
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
+
+WORDS = ["king", "queen", "man", "woman", "que\nen", "왕", "<img src=x onerror=alert(1)>"]
+
+
+def config_of(workdir: Path, **tracking: Any) -> RunConfig:
+    tree = {"run": {"workdir": str(workdir)}, "corpus": {"inputs": ["x"]}, "publish": {"register": "words"}, "tracking": tracking}
+    return parse_config(tree)
+
+
+def save_version(directory: Path, seed: int) -> Path:
+    matrix = np.random.default_rng(seed).normal(size=(len(WORDS), 8)).astype(np.float32)
+    matrix[3] = matrix[2] + matrix[1] - matrix[0]
+    WordVectors(WORDS, matrix, np.arange(7, 0, -1)).save(directory)
+    return directory
+
+
+def tracker_without_shipper(config: RunConfig) -> Tracker:
+    tracker = open_tracker(config.tracking, config.workdir, run_name="test", config_digest=DIGEST)
+    tracker._finished = True
+    return tracker
+
+
+@pytest.fixture
+def registered(workdir: Path) -> RunConfig:
+    """A model with two versions, of vectors a and b; the second is the challenger, none the champion."""
+    config = config_of(workdir)
+    tracker = tracker_without_shipper(config)
+    tracker.start({"train.epochs": 5}, {})
+    for seed, name in enumerate("ab"):
+        tracker.register("words", save_version(workdir / name, seed), "**A card.**")
+    tracker.writer.close()
+    assert ship_here(tracker.spool) == 0
+    assert tracker.spool.progress().skipped == 0, tracker.spool.progress()
+    return config
+
+
+@pytest.fixture(params=["database", "server"])
+def reached(request: pytest.FixtureRequest, registered: RunConfig) -> Iterator[RunConfig]:
+    """The same model, reached through its database or through a real server over it."""
+    if request.param == "database":
+        yield registered
+        return
+    port = free_port()
+    server = start_server(registered.workdir.parent, port)
+    try:
+        config = config_of(registered.workdir, uri=f"http://127.0.0.1:{port}")
+        wait_for(lambda: _answers(config), 60)
+        yield config
+    finally:
+        kill_server(server)
+
+
+def _answers(config: RunConfig) -> bool:
+    try:
+        return aliases.open_registry(config).model("words") is not None
+    except ServiceError:
+        return False
+
+
+def test_champion_moves_at_once_and_back_with_who_when_and_why(reached: RunConfig) -> None:
+    client = client_of(reached.workdir)
+    begun = time.monotonic()
+    first = aliases.promote(reached, None, "better analogies")
+    assert time.monotonic() - begun < 1
+    assert (first.version, first.before, first.why) == ("2", None, "better analogies")
+    assert str(client.get_model_version_by_alias("words", "champion").version) == "2"
+    with pytest.raises(InputError, match="version 2 had no champion before it"):
+        aliases.roll_back(reached, "")
+    aliases.promote(reached, "1", "second thoughts")
+    back = aliases.roll_back(reached, "third thoughts")
+    assert (back.version, back.before) == ("2", "1")
+    version = client.get_model_version_by_alias("words", "champion")
+    assert str(version.version) == "2"
+    assert version.tags["w2v.champion.why"] == "third thoughts"
+    assert "@" in version.tags["w2v.champion.by"]
+    assert version.description == "**A card.**"
+    moves = json.loads(client.get_registered_model("words").tags["w2v.moves"])
+    assert [(move["version"], move["why"]) for move in moves] == [
+        ("2", "better analogies"), ("1", "second thoughts"), ("2", "third thoughts"),
+    ]  # fmt: skip
+    with pytest.raises(InputError, match="words has no version 7; there are 2, 1"):
+        aliases.promote(reached, "7", "")
+    unknown = reached.model_copy(update={"publish": reached.publish.model_copy(update={"register_as": "other"})})
+    with pytest.raises(InputError, match=r"no registered model other; a run with publish\.register: other makes one"):
+        aliases.promote(unknown, None, "")
+
+
+def test_a_move_that_cannot_be_made_now_is_made_when_mlflow_answers(registered: RunConfig) -> None:
+    workdir, client = registered.workdir, client_of(registered.workdir)
+    said = aliases.move_alias(registered, workdir / "a", why="refresh")
+    assert said == "words: champion is version 1"
+    assert aliases.move_alias(registered, workdir / "a", why="again") == "words: champion is version 1 already"
+    database = workdir.parent / "mlflow.db"
+    hidden = database.rename(database.with_suffix(".gone"))
+    said = aliases.move_alias(registered, workdir / "b", why="while it was gone")
+    assert said is not None
+    assert "moves when MLflow" in said
+    hidden.rename(database)
+    (spool,) = spools(workdir)
+    assert ship_here(spool) == 0
+    version = client.get_model_version_by_alias("words", "champion")
+    assert (str(version.version), version.tags["w2v.champion.why"]) == ("2", "while it was gone")
+    moves = aliases.parse_moves(client.get_registered_model("words").tags["w2v.moves"])
+    assert [(move.version, move.before) for move in moves] == [("1", None), ("2", "1")]
+    assert ship_again(spool) == 0, "sent twice it changes nothing"
+    assert len(aliases.parse_moves(client.get_registered_model("words").tags["w2v.moves"])) == 2
+    assert len(client.search_model_versions("name = 'words'")) == 2
+    assert aliases.move_alias(config_of(workdir, enabled=False), workdir / "a", why="") is None
+
+
+def ship_again(spool: Spool) -> int:
+    spool.write_progress(replace(spool.progress(), offset=0))
+    return ship_here(spool)
+
+
+def test_a_database_that_another_version_made_is_left_alone(tmp_path: Path) -> None:
+    import sqlite3
+
+    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+        database.execute("CREATE TABLE registered_models (name)")
+    database.close()
+    with pytest.raises(ServiceError, match=r"another version of MLflow made its table registered_models \(it lacks last_updated"):
+        aliases.promote(config_of(tmp_path / "run"), None, "")
+
+
+def test_the_champion_answers_over_http_and_in_a_notebook(registered: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    aliases.promote(registered, None, "served")
+    database = registered.workdir.parent / "mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{database}")
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    import mlflow
+
+    mlflow.set_tracking_uri(f"sqlite:///{database}")
+    loaded = WordVectors.load("models:/words@champion")
+    assert loaded.words == tuple(WORDS)
+    assert (loaded.matrix == WordVectors.load(registered.workdir / "b").matrix).all()
+    with pytest.raises(FileNotFoundError, match="models:/words@nobody: MLflow at"):
+        WordVectors.load("models:/words@nobody")
+    port = free_port()
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/words@champion", "--env-manager", "local"]
+    server = subprocess.Popen(
+        [*command, "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        wait_for(lambda: _pings(port), 60)
+        _, body = ask(port, {"inputs": ["king", "qeen", WORDS[6]], "params": {"topn": 2}})
+        nearest = [{"word": word, "score": pytest.approx(score, abs=1e-6)} for word, score in loaded.most_similar("king", topn=2)]
+        assert body["predictions"][0] == {"word": "king", "known": True, "similar": nearest}
+        assert body["predictions"][1]["known"] is False
+        assert "nearest spellings: queen" in body["predictions"][1]["message"]
+        assert body["predictions"][2]["word"] == WORDS[6]
+        _, body = ask(port, {"inputs": ["왕", "없음"], "params": {"ask": "vector"}})
+        assert [len(answer["vector"]) for answer in body["predictions"]] == [8, 0]
+        _, body = ask(port, {"inputs": ["king queen man"], "params": {"ask": "analogy", "topn": 1}})
+        assert body["predictions"][0]["answers"][0]["word"] == "woman"
+        for wrong, said in (
+            ({"inputs": [1]}, "Expected type str"),
+            ({"inputs": ["king"], "params": {"ask": "colour"}}, "expected one of similar, vector, analogy, found 'colour'"),
+            ({"inputs": ["king queen"], "params": {"ask": "analogy"}}, "an analogy is three words"),
+            ({"inputs": ["king"], "params": {"topn": 0}}, "expected topn from 1 to 1000"),
+            ({"words": ["king"]}, "'inputs' key"),
+        ):
+            status, body = ask(port, wrong)
+            assert status == 400
+            assert said in body["message"]
+    finally:
+        kill_server(server)
+
+
+def _pings(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def ask(port: int, body: object) -> tuple[int, Any]:
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/invocations", json.dumps(body).encode(), headers)
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.status, json.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.loads(error.read())
