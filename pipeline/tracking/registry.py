@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.tracking.aliases import CHALLENGER, DIGEST_TAG, MOVES_TAG, Move, next_moves, version_tags
+from pipeline.tracking.moves import CHALLENGER, DIGEST_TAG, MOVES_TAG, Move, next_moves, version_tags
 from pipeline.tracking.spool import Event, Spool, without_credentials
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import ServiceError
-from pipeline.tracking.aliases import DIGEST_TAG, MOVES_TAG, Model, Move, Version, parse_moves, version_tags
+from pipeline.tracking.moves import DIGEST_TAG, MOVES_TAG, Model, Move, Version, parse_moves, version_tags
 
 WAIT_S = 5.0
 WORKSPACE = "default"

@@ -17,7 +17,7 @@ from typing import Any
 
 from pipeline.errors import PermissionDeniedError, ServiceError
 from pipeline.tracking.addresses import credentials_of
-from pipeline.tracking.aliases import DIGEST_TAG, MOVES_TAG, Model, Move, Version, parse_moves, version_tags
+from pipeline.tracking.moves import DIGEST_TAG, MOVES_TAG, Model, Move, Version, parse_moves, version_tags
 from pipeline.tracking.spool import without_credentials
 
 TIMEOUT_S = 5.0

@@ -21,6 +21,7 @@ import pytest
 from pipeline.config import RunConfig, parse_config
 from pipeline.errors import InputError, ServiceError
 from pipeline.tracking import aliases
+from pipeline.tracking.moves import parse_moves
 from pipeline.tracking.spool import Spool, spools
 from pipeline.tracking.tracker import Tracker, open_tracker
 from tests.cluster.test_tracking_servers import free_port, kill_server, start_server
@@ -130,10 +131,10 @@ def test_a_move_that_cannot_be_made_now_is_made_when_mlflow_answers(registered: 
     assert ship_here(spool) == 0
     version = client.get_model_version_by_alias("words", "champion")
     assert (str(version.version), version.tags["w2v.champion.why"]) == ("2", "while it was gone")
-    moves = aliases.parse_moves(client.get_registered_model("words").tags["w2v.moves"])
+    moves = parse_moves(client.get_registered_model("words").tags["w2v.moves"])
     assert [(move.version, move.before) for move in moves] == [("1", None), ("2", "1")]
     assert ship_again(spool) == 0, "sent twice it changes nothing"
-    assert len(aliases.parse_moves(client.get_registered_model("words").tags["w2v.moves"])) == 2
+    assert len(parse_moves(client.get_registered_model("words").tags["w2v.moves"])) == 2
     assert len(client.search_model_versions("name = 'words'")) == 2
     assert aliases.move_alias(config_of(workdir, enabled=False), workdir / "a", why="") is None
 
