@@ -72,9 +72,11 @@ def test_scores_of_every_section_are_gensims(
     right = 0
     for seed in range(6):
         full = cased_vectors(seed, noise=0.4)
-        # gensim answers NaN, the cosine with a zero vector, before any other word; it is compared without one.
-        kept = [i for i, word in enumerate(full.words) if word != "zero"]
-        vectors = WordVectors([full.words[i] for i in kept], full.matrix[kept])
+        # gensim answers NaN, the cosine with a zero vector, before any other word; it is compared without one. And it takes the
+        # most frequent spelling whatever the question says, so that those in the questions come first here.
+        asked = {word for section in questions.sections for question in section.questions for word in question}
+        kept = sorted((word not in asked, i) for i, word in enumerate(full.words) if word != "zero")
+        vectors = full.subset([i for _, i in kept])
         scores = evaluation.evaluate_analogies(vectors, questions, restrict, case_insensitive=case_insensitive)
         path = str(tmp_path / "questions.txt")
         _, theirs = as_gensim(vectors).evaluate_word_analogies(path, restrict_vocab=restrict, case_insensitive=case_insensitive)
@@ -88,14 +90,23 @@ def test_scores_of_every_section_are_gensims(
 def test_a_score_comes_with_its_coverage_and_kind(questions: AnalogyQuestions) -> None:
     scores = evaluation.evaluate_analogies(cased_vectors(1, noise=0.0), questions)
     found = scores.to_dict()
-    # Lima and Peru are unknown: 8 of the 20 capital questions fall away, and nothing else.
-    assert (scores.semantic.asked, scores.semantic.total) == (12, 20)
-    assert (scores.syntactic.asked, scores.syntactic.total) == (12, 12)
-    assert (found["asked"], found["total"], found["coverage"]) == (24, 32, 0.75)
-    assert (found["semantic_coverage"], found["syntactic_coverage"]) == (0.6, 1.0)
+    # Lima and Peru are unknown: 8 of the 20 capital questions fall away, and a line of each kind that is no question.
+    assert (scores.semantic.asked, scores.semantic.total) == (12, 21)
+    assert (scores.syntactic.asked, scores.syntactic.total) == (12, 13)
+    assert (found["asked"], found["total"], found["coverage"]) == (24, 34, 24 / 34)
+    assert (found["semantic_coverage"], found["syntactic_coverage"]) == (12 / 21, 12 / 13)
+    assert (found["method"], found["case"]) == ("3cosadd", "folded, the exact word first")
     assert found["syntactic"] == scores.syntactic.correct / 12 > 0
     assert found["analogy"] == (scores.semantic.correct + scores.syntactic.correct) / 24
-    assert found["sections"][2] == {"name": "empty", "accuracy": None, "coverage": 0.0, "correct": 0, "asked": 0, "total": 0}
+    nothing = {"accuracy": None, "coverage": 0.0, "correct": 0, "asked": 0, "total": 0, "malformed": 0, "right": [], "wrong": []}
+    assert found["sections"][2] == {"name": "empty", "kind": "semantic", **nothing}
+    capitals = found["sections"][0]
+    assert (capitals["kind"], capitals["malformed"], len(capitals["right"]), len(capitals["wrong"])) == ("semantic", 1, 4, 4)
+    for a, b, c, expected, answered in capitals["right"]:
+        assert (a, b) in CAPITALS
+        assert (c, expected) in CAPITALS
+        assert answered.upper() == expected.upper()
+    assert all(answered.upper() != expected.upper() for *_, expected, answered in capitals["wrong"])
     assert json.loads(json.dumps(found)) == found
 
 
@@ -170,10 +181,45 @@ def test_malformed_lines_are_counted_and_named_with_their_number(tmp_path: Path)
     path = tmp_path / "q.txt"
     path.write_bytes(b"\xef\xbb\xbfa b c d\r\n: one\r\nA b C d\r\na b c\r\n\r\n:) b c d\n\x1b[2J x\n")
     questions = evaluation.read_analogies(path)
-    assert questions.sections == (AnalogySection("one", (("A", "b", "C", "d"), (":)", "b", "c", "d"))),)
+    [section] = questions.sections
+    assert (section.name, section.questions) == ("one", (("A", "b", "C", "d"), (":)", "b", "c", "d")))
     assert [(line.number, line.text) for line in questions.malformed] == [(1, "a b c d"), (4, "a b c"), (7, "\\x1b[2J x")]
     found = evaluation.evaluate_analogies(WordVectors(["x"], np.ones((1, 2), np.float32)), questions).to_dict()
     assert (found["malformed"], found["malformed_lines"][1]) == (3, "line 4: a b c")
+    assert (found["asked"], found["total"]) == (0, 5)
+
+
+def test_a_file_without_sections_is_one_section_of_its_name(tmp_path: Path) -> None:
+    (tmp_path / "msr.txt").write_text("good better rough rougher\nbetter good rougher\n")
+    [section] = evaluation.read_analogies(tmp_path / "msr.txt").sections
+    assert (section.name, section.questions, len(section.malformed)) == ("msr", (("good", "better", "rough", "rougher"),), 1)
+
+
+def test_which_sections_are_syntactic_is_a_rule_that_can_be_given(tmp_path: Path) -> None:
+    names = ["gram1-adverb", "I01 [noun - plural_reg]", "D05 [adj+ly_reg]", "E03 [meronyms]", "capital", "Igneous", "programs"]
+    (tmp_path / "q").write_text("".join(f": {name}\na b c d\n" for name in names))
+
+    def syntactic(*rule: str) -> list[str]:
+        return [section.name for section in evaluation.read_analogies(tmp_path / "q", *rule).sections if section.syntactic]
+
+    assert syntactic() == names[:3]
+    assert syntactic("capital|^E") == ["E03 [meronyms]", "capital"]
+    assert syntactic("(?!)") == []
+
+
+def test_folding_case_never_prefers_another_word_to_the_exact_one() -> None:
+    # The bird comes first, so it is what gensim takes for the country, too.
+    matrix = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 1, 1], [1, 0, 1]], np.float32)
+    vectors = WordVectors(["turkey", "Turkey", "x", "Ankara", "nest"], matrix)
+    country, bird = ("x", "X", "Turkey", "Ankara"), ("x", "x", "turkey", "nest")
+    pairs = SimilarityPairs((("Turkey", "Ankara", 9.0), ("turkey", "Ankara", 1.0)))
+    assert evaluation.evaluate_similarity(vectors, pairs).spearman == 1.0
+    for question in (country, bird):
+        made = AnalogyQuestions((AnalogySection("made", (question,)),))
+        assert evaluation.evaluate_analogies(vectors, made).total == evaluation.Score(1, 1, 1)
+    one_case = vectors.subset(["turkey", "x", "Ankara", "nest"])
+    found = evaluation.evaluate_similarity(one_case, SimilarityPairs((("Turkey", "Ankara", 9.0), ("TURKEY", "nest", 1.0))))
+    assert found.used == 2
 
 
 @pytest.mark.parametrize(
@@ -181,7 +227,7 @@ def test_malformed_lines_are_counted_and_named_with_their_number(tmp_path: Path)
     [
         (b"", r"q\.txt: expected ': section' lines followed by lines of four words, found no such line$"),
         (b": s\n", "found no such line"),
-        (b"a b c d\ne\n", r"first of 2 other lines: 1 \(a b c d\)"),
+        (b"a b c d e\ne\n", r"first of 2 other lines: line 1: a b c d e"),
         (b": s\na b \xff d\n", r"q\.txt: line 2 is not UTF-8; convert the file"),
     ],
 )
@@ -220,7 +266,8 @@ def test_spearman_is_scipys_with_ties_on_both_sides(judgements: list[int], seed:
 def test_similarity_agrees_with_gensim_and_leaves_unknown_words_out(tmp_path: Path) -> None:
     vectors = cased_vectors(3, noise=0.5)
     rng = np.random.default_rng(0)
-    words = [word for word in vectors.words if word != "zero"] + ["unheard", "Unseen"]
+    first = {word.upper(): word for word in reversed(vectors.words)}  # gensim takes the most frequent spelling, asked or not
+    words = [word for word in first.values() if word != "zero"] + ["unheard", "Unseen"]
     lines = [f"{words[rng.integers(len(words))]}\t{words[rng.integers(len(words))]}\t{rng.random():.2f}" for _ in range(60)]
     path = tmp_path / "pairs.tsv"
     path.write_text("# made\n" + "\n".join(lines) + "\n")
@@ -254,7 +301,7 @@ def test_case_can_be_told_apart_in_similarity() -> None:
     vectors = WordVectors(["Turkey", "turkey", "bird"], np.array([[1, 0], [0, 1], [0.1, 1]], np.float32))
     pairs = SimilarityPairs((("turkey", "bird", 2.0), ("Turkey", "bird", 1.0)))
     assert evaluation.evaluate_similarity(vectors, pairs, case_insensitive=False).spearman == 1.0
-    assert evaluation.evaluate_similarity(vectors, pairs).reason is not None
+    assert evaluation.evaluate_similarity(vectors, SimilarityPairs((("TURKEY", "bird", 2.0), ("tURKEY", "bird", 1.0)))).reason
 
 
 @pytest.mark.parametrize(
@@ -269,7 +316,9 @@ def test_case_can_be_told_apart_in_similarity() -> None:
 def test_pairs_are_read_with_tabs_commas_or_spaces(tmp_path: Path, content: str) -> None:
     (tmp_path / "pairs").write_bytes(content.encode())
     found = evaluation.read_similarity(tmp_path / "pairs")
-    assert found == SimilarityPairs((("big", "large", 9.5), ("big", "small", 2.0)))
+    assert found.pairs == (("big", "large", 9.5), ("big", "small", 2.0))
+    assert found.malformed == ()
+    assert str(found.header) == ("line 1: word 1,word 2,score" if "word 1" in content else "None")
 
 
 def test_words_of_several_parts_are_read_between_tabs(tmp_path: Path) -> None:
@@ -282,6 +331,51 @@ def test_lines_that_are_no_pairs_are_counted_and_named(tmp_path: Path) -> None:
     found = evaluation.read_similarity(tmp_path / "pairs")
     assert [pair[2] for pair in found.pairs] == [1.0, 2.0]
     assert [line.number for line in found.malformed] == [3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("judgement", ["N/A", "NaN", "-", "", "7,35", "?", "none", "1.5e", "inf"])
+def test_a_first_line_without_a_judgement_is_a_bad_line_and_no_header(tmp_path: Path, judgement: str) -> None:
+    (tmp_path / "pairs").write_text(f"tiger\tcat\t{judgement}\nbook\tpaper\t7.46\nking\tqueen\t8.58\n")
+    found = evaluation.read_similarity(tmp_path / "pairs")
+    assert (found.header, [line.number for line in found.malformed], len(found.pairs)) == (None, [1], 2)
+
+
+def test_lines_that_could_not_be_used_count_against_coverage(tmp_path: Path) -> None:
+    (tmp_path / "pairs").write_text("a\tb\t1\na\tc\t7,5\nb\tc\t3\nb\t\tc\t2\n")
+    vectors = WordVectors(["a", "b", "c"], np.array([[1, 2], [3, 1], [-1, 1]], np.float32))
+    found = evaluation.evaluate_similarity(vectors, evaluation.read_similarity(tmp_path / "pairs")).to_dict()
+    assert (found["used"], found["total"], found["coverage"], found["malformed"]) == (2, 4, 0.5, 2)
+    assert found["malformed_lines"] == ["line 2: a\\tc\\t7,5", "line 4: b\\t\\tc\\t2"]
+    assert found["method"] == "Spearman's ρ of cosines"
+
+
+@pytest.mark.parametrize(
+    ("content", "hint"),
+    [
+        (
+            "word1\tword2\tPOS\tscore\told\nold\tnew\tA\t1.58\t2\n",
+            r"line 1: word1\\tword2.*has 5 columns|5 columns; keep .* cut -f1,2,4",
+        ),
+        ("love\t\tsex\t6.77\ntiger\t\tcat\t7.35\n", r"line 1: love\\t\\tsex\\t6.77; its lines have 4 columns; .* cut -f1,3,4"),
+        ("a b\nc\n", r"first of 2 other lines: line 1: a b$"),
+    ],
+)
+def test_the_error_of_a_set_without_pairs_shows_its_first_line_and_a_way_out(tmp_path: Path, content: str, hint: str) -> None:
+    (tmp_path / "pairs").write_text(content)
+    with pytest.raises(ValueError, match=hint):
+        evaluation.read_similarity(tmp_path / "pairs")
+
+
+def test_a_set_is_read_as_what_it_is(tmp_path: Path) -> None:
+    for content, kind in (
+        (": s\na b c d\n", AnalogyQuestions),
+        ("a b c d\ne f g h\n", AnalogyQuestions),
+        ("a b 1.5\nb c 2\n", SimilarityPairs),
+        ("word1,word2,score\na,b,1\n", SimilarityPairs),
+        ("New York\tNew Jersey\t5\n", SimilarityPairs),
+    ):
+        (tmp_path / "set").write_text(content)
+        assert isinstance(evaluation.read_questions(tmp_path / "set"), kind)
 
 
 def test_a_file_without_pairs_is_refused(tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 """How good vectors are: word analogies and word similarity, every score with its coverage.
 
 A score without its coverage misleads: leaving out the words a small vocabulary lacks makes the questions easier. So each
-result says how many questions (pairs) there were, how many could be asked, and what share that is.
+result says how many questions (pairs) there were, how many could be asked, and what share that is; lines of the file that
+could not be used count as questions that could not be asked.
 
 Analogies follow word2vec's `compute-accuracy` and gensim's `evaluate_word_analogies`: only the `restrict_vocab` most
 frequent words exist, a question with another word is not asked, the three words asked about cannot be answers. Upper and
-lower case are equal unless asked otherwise; of several spellings the most frequent word stands for all.
+lower case are equal unless asked otherwise: a question's word is the word that is written so, or, without one, the most
+frequent of those that differ in case only (gensim takes that one in any case, "turkey" for "Turkey").
 
 They are fast because few words make many questions: the 19,544 of the Google set use 905 words. The cosines of those
 words with every other are one matrix product, and a question is then the sum of three of its rows: the cost
@@ -17,9 +19,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from w2v_core.text.printable import printable
 from w2v_core.vectors.cosines import COSMUL_EPSILON, Doubles, Floats
@@ -28,18 +32,23 @@ from w2v_core.vectors.questions import (
     AnalogySection,
     MalformedLine,
     SimilarityPairs,
+    Words4,
     read_analogies,
+    read_questions,
     read_similarity,
 )
 from w2v_core.vectors.vocabulary import Ids
 from w2v_core.vectors.word_vectors import Method, WordVectors
 
 __all__ = [
- "AnalogyScores", "Score", "SimilarityScore", "evaluate_analogies", "evaluate_similarity", "read_analogies", "read_similarity",
+ "AnalogyScores", "Score", "SimilarityScore", "evaluate_analogies", "evaluate_similarity", "read_analogies",
+ "read_questions", "read_similarity",
 ]  # fmt: skip
 
 _NAMED = 10
 """So many malformed lines and unknown words are named; all are counted."""
+_EXAMPLES = 4
+"""So many right and wrong answers of each section are kept."""
 _COSINE_DECIMALS = 12
 _BLOCK_ROWS = 4096
 
@@ -66,16 +75,34 @@ class Score:
         return {"accuracy": self.accuracy, "coverage": self.coverage, **counts}
 
 
+class Answered(NamedTuple):
+    """A few questions with their answers, [a, b, c, expected, answered]; None where there was no other word to answer with."""
+
+    right: list[list[str | None]]
+    wrong: list[list[str | None]]
+
+
 @dataclass(frozen=True)
 class AnalogyScores:
+    """The scores of one set of analogies."""
+
     sections: tuple[tuple[AnalogySection, Score], ...]
-    malformed: tuple[MalformedLine, ...]
+    answered: tuple[Answered, ...]
+    """A few answers of each section."""
+    outside: tuple[MalformedLine, ...]
+    """Lines that belong to no section."""
     restrict_vocab: int
     method: Method
+    case_insensitive: bool
 
     @property
     def total(self) -> Score:
-        return _sum(score for _, score in self.sections)
+        found = _sum(score for _, score in self.sections)
+        return Score(found.correct, found.asked, found.total + len(self.outside))
+
+    @property
+    def malformed(self) -> tuple[MalformedLine, ...]:
+        return self.outside + tuple(line for section, _ in self.sections for line in section.malformed)
 
     @property
     def semantic(self) -> Score:
@@ -92,8 +119,14 @@ class AnalogyScores:
             "analogy": total.accuracy, "semantic": semantic.accuracy, "syntactic": syntactic.accuracy,
             "coverage": total.coverage, "semantic_coverage": semantic.coverage, "syntactic_coverage": syntactic.coverage,
             "correct": total.correct, "asked": total.asked, "total": total.total,
-            "restrict_vocab": self.restrict_vocab, "method": self.method,
-            "sections": [{"name": section.name, **score.to_dict()} for section, score in self.sections],
+            "restrict_vocab": self.restrict_vocab, "method": self.method, "case": _case(self.case_insensitive),
+            "sections": [
+                {
+                    "name": section.name, "kind": "syntactic" if section.syntactic else "semantic", **score.to_dict(),
+                    "malformed": len(section.malformed), **answered._asdict(),
+                }
+                for (section, score), answered in zip(self.sections, self.answered, strict=True)
+            ],
             **_malformed_dict(self.malformed),
         }  # fmt: skip
 
@@ -105,9 +138,12 @@ class SimilarityScore:
     reason: str | None
     used: int
     total: int
+    """All pairs, malformed lines among them."""
     unknown: tuple[str, ...]
     """The words that left pairs out, in order."""
     malformed: tuple[MalformedLine, ...]
+    header: MalformedLine | None
+    case_insensitive: bool
 
     @property
     def coverage(self) -> float:
@@ -116,6 +152,8 @@ class SimilarityScore:
     def to_dict(self) -> dict[str, Any]:
         return {
             "spearman": self.spearman, "reason": self.reason, "coverage": self.coverage, "used": self.used, "total": self.total,
+            "method": "Spearman's ρ of cosines", "case": _case(self.case_insensitive),
+            "header": str(self.header) if self.header else None,
             "unknown_words": len(self.unknown), "unknown": [printable(word) for word in self.unknown[:_NAMED]],
             **_malformed_dict(self.malformed),
         }  # fmt: skip
@@ -127,7 +165,11 @@ def _sum(scores: Iterable[Score]) -> Score:
 
 
 def _malformed_dict(malformed: Sequence[MalformedLine]) -> dict[str, Any]:
-    return {"malformed": len(malformed), "malformed_lines": [f"line {line.number}: {line.text}" for line in malformed[:_NAMED]]}
+    return {"malformed": len(malformed), "malformed_lines": [str(line) for line in malformed[:_NAMED]]}
+
+
+def _case(case_insensitive: bool) -> str:
+    return "folded, the exact word first" if case_insensitive else "exact"
 
 
 # ── analogies ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -152,21 +194,53 @@ def evaluate_analogies(
             "expected method 3cosadd or 3cosmul, restrict_vocab of at least 1 and block of at least 3, "
             f"found {method!r}, {restrict_vocab} and {block}"
         )
-    # gensim compares upper-cased words, and so do we; casefold() would join other words than its users are used to.
-    fold = str.upper if case_insensitive else str
     limit = min(restrict_vocab, len(vectors))
-    spelling: dict[str, int] = {}
-    first_V = np.array([spelling.setdefault(fold(word), word_id) for word_id, word in enumerate(vectors.words[:limit])])
-    search = _Search(vectors, _unit_rows(vectors, limit), _other_spellings(first_V), method)
-    scored = []
+    spelling = _Spelling(vectors, limit, case_insensitive)
+    search = _Search(vectors, _unit_rows(vectors, limit), spelling.others, method)
+    scored, answered = [], []
     for section in questions.sections:
-        folded = ([fold(word) for word in question] for question in section.questions)
-        rows = [[spelling[word] for word in words] for words in folded if all(word in spelling for word in words)]
-        rows_Q4 = np.array(rows, dtype=np.int64).reshape(-1, 4)
+        found = ([spelling.row(word) for word in question] for question in section.questions)
+        known = [(question, rows) for question, rows in zip(section.questions, found, strict=True) if None not in rows]
+        rows_Q4 = np.array([rows for _, rows in known], dtype=np.int64).reshape(-1, 4)
         predicted_Q = _answer(search, rows_Q4[:, :3], block)
-        correct = np.where(predicted_Q < 0, -1, first_V[predicted_Q]) == rows_Q4[:, 3]
-        scored.append((section, Score(int(correct.sum()), len(rows_Q4), len(section.questions))))
-    return AnalogyScores(tuple(scored), questions.malformed, restrict_vocab, method)
+        correct_Q = np.where(predicted_Q < 0, -1, spelling.first_V[predicted_Q]) == spelling.first_V[rows_Q4[:, 3]]
+        scored.append((section, Score(int(correct_Q.sum()), len(known), len(section.questions) + len(section.malformed))))
+        answered.append(_examples(vectors, [question for question, _ in known], predicted_Q, correct_Q))
+    return AnalogyScores(tuple(scored), tuple(answered), questions.outside, restrict_vocab, method, case_insensitive)
+
+
+class _Spelling:
+    """Which row a written word means, and which rows differ in case only."""
+
+    def __init__(self, vectors: WordVectors, limit: int, case_insensitive: bool) -> None:
+        # gensim compares upper-cased words, and so do we; casefold() would join other words than its users are used to.
+        self._fold = str.upper if case_insensitive else str
+        self._exact, self._limit = vectors.key_to_index, limit
+        self._first: dict[str, int] = {}
+        first = [self._first.setdefault(self._fold(word), row) for row, word in enumerate(vectors.words[:limit])]
+        self.first_V = np.array(first, np.int64)
+        """The most frequent row that differs from a row in case only."""
+
+    def row(self, word: str) -> int | None:
+        """The row of the word as it is written, or else of the most frequent one that differs in case only."""
+        exact = self._exact.get(word)
+        return exact if exact is not None and exact < self._limit else self._first.get(self._fold(word))
+
+    @cached_property
+    def others(self) -> dict[int, Ids]:
+        """For each row that shares its word with others: all of them, its own among them."""
+        order = np.argsort(self.first_V, kind="stable")
+        _, starts, counts = np.unique(self.first_V[order], return_index=True, return_counts=True)
+        groups = (order[start : start + count] for start, count in zip(starts, counts, strict=True) if count > 1)
+        return {row: group for group in groups for row in group.tolist()}
+
+
+def _examples(vectors: WordVectors, questions: list[Words4], predicted_Q: Ids, correct_Q: npt.NDArray[np.bool_]) -> Answered:
+    def some(which: Ids) -> list[list[str | None]]:
+        rows = [(questions[i], int(predicted_Q[i])) for i in which[:_EXAMPLES].tolist()]
+        return [[*question, vectors.words[row] if row >= 0 else None] for question, row in rows]
+
+    return Answered(some(np.flatnonzero(correct_Q)), some(np.flatnonzero(~correct_Q)))
 
 
 @dataclass(frozen=True)
@@ -185,14 +259,6 @@ def _unit_rows(vectors: WordVectors, limit: int) -> Floats:
         ids = np.arange(first, min(first + _BLOCK_ROWS, limit))
         unit_VD[ids] = vectors.unit_vectors(ids)
     return unit_VD
-
-
-def _other_spellings(first_V: Ids) -> dict[int, Ids]:
-    """For each word that stands for others too: all the word ids it stands for, its own among them."""
-    order = np.argsort(first_V, kind="stable")
-    words, starts, counts = np.unique(first_V[order], return_index=True, return_counts=True)
-    shared = np.flatnonzero(counts > 1)
-    return {int(words[i]): order[starts[i] : starts[i] + counts[i]] for i in shared}
 
 
 def _answer(search: _Search, rows_Q3: Ids, block: int) -> Ids:
@@ -264,19 +330,18 @@ def evaluate_similarity(vectors: WordVectors, pairs: SimilarityPairs, *, case_in
     Pairs with an unknown word are left out and counted. Fewer than two pairs, or cosines or judgements that are all equal,
     have no correlation: None and the reason.
     """
-    fold = str.upper if case_insensitive else str
-    spelling: dict[str, int] = {}
-    for word_id, word in enumerate(vectors.words):
-        spelling.setdefault(fold(word), word_id)
-    unknown = {word: None for first, second, _ in pairs.pairs for word in (first, second) if fold(word) not in spelling}
-    known = [(fold(first), fold(second), score) for first, second, score in pairs.pairs if not {first, second} & unknown.keys()]
-    units = [
-        vectors.unit_vectors([spelling[word] for word in words]) for words in zip(*(pair[:2] for pair in known), strict=True)
-    ]
+    spelling = _Spelling(vectors, len(vectors), case_insensitive)
+    asked = [(first, second, spelling.row(first), spelling.row(second), score) for first, second, score in pairs.pairs]
+    unknown = {
+        word: None for *words, one, other, _ in asked for word, row in zip(words, (one, other), strict=True) if row is None
+    }
+    known = [(one, other, score) for _, _, one, other, score in asked if one is not None and other is not None]
+    units = [vectors.unit_vectors(rows) for rows in zip(*(pair[:2] for pair in known), strict=True)]
     # The last digits are rounding, and would put an order among cosines that are equal (every word's with itself is 1).
     cosines = (units[0] * units[1]).sum(axis=1).round(_COSINE_DECIMALS) if units else np.empty(0)
     spearman, reason = _spearman(cosines, np.array([score for _, _, score in known], np.float64))
-    return SimilarityScore(spearman, reason, len(known), len(pairs.pairs), tuple(unknown), pairs.malformed)
+    total = len(pairs.pairs) + len(pairs.malformed)
+    return SimilarityScore(spearman, reason, len(known), total, tuple(unknown), pairs.malformed, pairs.header, case_insensitive)
 
 
 def _spearman(first: Doubles, second: Doubles) -> tuple[float | None, str | None]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import csv
 import math
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +18,12 @@ from w2v_core.text.printable import printable
 
 Words4 = tuple[str, str, str, str]
 
-SYNTACTIC_PREFIX = "gram"
-"""Sections of the Google set whose name begins so ask about grammar; all others ask about the world."""
+SYNTACTIC = r"^(gram|[ID]\d\d\b)"
+"""Sections that ask about grammar, by their names: those of the Google set that begin with gram, and BATS's I (inflection) and
+D (derivation). All others ask about the world."""
+
+_NO_JUDGEMENT = {"", "-", "?", "n/a", "na", "n.a.", "nan", "nil", "none", "null", "missing", "unknown", "inf", "infinity"}
+"""What people write where there is no judgement; a first line that says so is a bad line, not a header."""
 
 
 @dataclass(frozen=True)
@@ -28,22 +33,29 @@ class MalformedLine:
     number: int
     text: str
 
+    def __str__(self) -> str:
+        return f"line {self.number}: {self.text}"
+
 
 @dataclass(frozen=True)
 class AnalogySection:
     name: str
     questions: tuple[Words4, ...]
     """(a, b, c, d): a is to b as c is to d."""
-
-    @property
-    def syntactic(self) -> bool:
-        return self.name.startswith(SYNTACTIC_PREFIX)
+    syntactic: bool = False
+    malformed: tuple[MalformedLine, ...] = ()
 
 
 @dataclass(frozen=True)
 class AnalogyQuestions:
     sections: tuple[AnalogySection, ...]
-    malformed: tuple[MalformedLine, ...] = ()
+    outside: tuple[MalformedLine, ...] = ()
+    """Lines before the first section."""
+
+    @property
+    def malformed(self) -> tuple[MalformedLine, ...]:
+        """Every line that could not be used."""
+        return self.outside + tuple(line for section in self.sections for line in section.malformed)
 
 
 @dataclass(frozen=True)
@@ -51,39 +63,63 @@ class SimilarityPairs:
     pairs: tuple[tuple[str, str, float], ...]
     """(word, word, how alike people found them)."""
     malformed: tuple[MalformedLine, ...] = ()
+    header: MalformedLine | None = None
+    """The first line, where it names the columns."""
 
 
-def read_analogies(path: str | os.PathLike[str]) -> AnalogyQuestions:
+def read_questions(path: str | os.PathLike[str], syntactic: str = SYNTACTIC) -> AnalogyQuestions | SimilarityPairs:
+    """Whatever set the file holds: analogies if it has section lines or most lines are four words, else pairs. Raises as the
+    two functions below."""
+    lines = [line for _, line in _lines(path) if line.strip() and not line.startswith("#")]
+    fours = sum(len(line.split()) == 4 and _parse_pair(line) is None for line in lines)
+    analogies = any(map(_begins_a_section, lines)) or 2 * fours > len(lines)
+    return read_analogies(path, syntactic) if analogies else read_similarity(path)
+
+
+def read_analogies(path: str | os.PathLike[str], syntactic: str = SYNTACTIC) -> AnalogyQuestions:
     """The questions of a file in Google's format: ": section" lines, then four words a line. Words stay as they are written.
 
-    A line of another number of words, or one before the first section, is kept in `malformed`; empty lines are not counted.
-    Raises ValueError if no question is left, OSError if the file cannot be read.
+    A line of another number of words, or one before the first section, is kept as malformed; empty lines are not counted. A
+    file without any section (MSR's, for one) is one section with the file's name. syntactic: a regular expression, found in
+    the names of sections that ask about grammar. Raises ValueError if no question is left, OSError if the file cannot be read.
     """
-    sections: list[tuple[str, list[Words4]]] = []
-    malformed: list[MalformedLine] = []
-    for number, line in _lines(path):
+    lines = list(_lines(path))
+    sections: list[tuple[str, list[Words4], list[MalformedLine]]] = []
+    outside: list[MalformedLine] = []
+    if not any(_begins_a_section(line) for _, line in lines):
+        sections.append((Path(path).stem, [], []))
+    for number, line in lines:
         words = line.split()
-        if words and words[0] == ":":
-            sections.append((line.strip().removeprefix(":").strip(), []))
+        if _begins_a_section(line):
+            sections.append((line.strip().removeprefix(":").strip(), [], []))
         elif len(words) == 4 and sections:
             sections[-1][1].append((words[0], words[1], words[2], words[3]))
         elif words:
-            malformed.append(MalformedLine(number, printable(line)))
-    if not any(questions for _, questions in sections):
-        first = f", first of {len(malformed):,} other lines: {malformed[0].number} ({malformed[0].text})" if malformed else ""
-        raise ValueError(f"{path}: expected ': section' lines followed by lines of four words, found no such line{first}")
-    return AnalogyQuestions(tuple(AnalogySection(name, tuple(found)) for name, found in sections), tuple(malformed))
+            (sections[-1][2] if sections else outside).append(MalformedLine(number, printable(line)))
+    questions = AnalogyQuestions(
+        tuple(AnalogySection(name, tuple(found), bool(re.search(syntactic, name)), tuple(bad)) for name, found, bad in sections),
+        tuple(outside),
+    )
+    if not any(section.questions for section in questions.sections):
+        expected = "': section' lines followed by lines of four words"
+        raise ValueError(f"{path}: expected {expected}, found no such line{_first_of(questions.malformed)}")
+    return questions
+
+
+def _begins_a_section(line: str) -> bool:
+    return line.split()[:1] == [":"]
 
 
 def read_similarity(path: str | os.PathLike[str]) -> SimilarityPairs:
     """The pairs of a file with lines of word, word, score, separated by tabs, commas or spaces (in this order of choice).
 
-    A byte order mark, empty lines, lines that begin with '#', and a first line whose third field is no number (a header)
-    are passed over; any other line without two words and a finite number is kept in `malformed`. Raises ValueError if no
+    A byte order mark, empty lines and lines that begin with '#' are passed over; a first line that names the columns is kept
+    as the header; any other line without two words and a finite number is kept in `malformed`. Raises ValueError if no
     pair is left, OSError if the file cannot be read.
     """
     pairs: list[tuple[str, str, float]] = []
     malformed: list[MalformedLine] = []
+    header = None
     first = True
     for number, line in _lines(path):
         if not line.strip() or line.startswith("#"):
@@ -91,32 +127,63 @@ def read_similarity(path: str | os.PathLike[str]) -> SimilarityPairs:
         pair = _parse_pair(line)
         if pair is not None and math.isfinite(pair[2]):
             pairs.append(pair)
-        elif pair is None or not first:
+        elif first and pair is not None and _names_columns(line):
+            header = MalformedLine(number, printable(line))
+        else:
             malformed.append(MalformedLine(number, printable(line)))
         first = False
     if not pairs:
-        raise ValueError(f"{path}: expected lines of word, word, score (tabs, commas or spaces between), found no such line")
-    return SimilarityPairs(tuple(pairs), tuple(malformed))
+        raise ValueError(
+            f"{path}: expected lines of word, word, score (tabs, commas or spaces between), found no such line"
+            f"{_first_of(malformed)}{_columns_hint(path)}"
+        )
+    return SimilarityPairs(tuple(pairs), tuple(malformed), header)
 
 
-def _parse_pair(line: str) -> tuple[str, str, float] | None:
-    """(word, word, score), the score NaN if it is no number; None if there are not three fields or a word is empty."""
+def _first_of(malformed: Sequence[MalformedLine]) -> str:
+    return f"; first of {len(malformed):,} other lines: {malformed[0]}" if malformed else ""
+
+
+def _fields(line: str) -> list[str]:
     if "\t" in line:
         fields = line.split("\t")
     elif "," in line:
         try:
             fields = next(csv.reader([line]))
         except csv.Error:
-            return None
+            return []
     else:
         fields = line.split()
-    fields = [field.strip() for field in fields]
+    return [field.strip() for field in fields]
+
+
+def _parse_pair(line: str) -> tuple[str, str, float] | None:
+    """(word, word, score), the score NaN if it is no number; None if there are not three fields or a word is empty."""
+    fields = _fields(line)
     if len(fields) != 3 or not fields[0] or not fields[1]:
         return None
     try:
         return fields[0], fields[1], float(fields[2])
     except ValueError:
         return fields[0], fields[1], math.nan
+
+
+def _names_columns(line: str) -> bool:
+    """Whether the third field could be the name of a column; a judgement that is missing or badly written is not."""
+    third = _fields(line)[2].casefold()
+    return third not in _NO_JUDGEMENT and bool(re.search(r"[^\W\d_]", third)) and not re.match(r"[\d.,+-]", third)
+
+
+def _columns_hint(path: str | os.PathLike[str]) -> str:
+    """Which columns to keep, where every line has the same number of them and more than three."""
+    rows = [_fields(line) for _, line in _lines(path) if line.strip() and not line.startswith("#")]
+    wide = rows[-1] if rows and len({len(row) for row in rows}) == 1 and len(rows[-1]) > 3 else []
+    if not wide:
+        return ""
+    words = [column for column, field in enumerate(wide, 1) if field][:2]
+    score = next((column for column, field in enumerate(wide, 1) if column > 2 and re.fullmatch(r"[+-]?\d*\.?\d+", field)), None)
+    keep = f"; keep the words and one score, perhaps: cut -f{words[0]},{words[1]},{score}" if score and len(words) == 2 else ""
+    return f"; its lines have {len(wide)} columns{keep}"
 
 
 def _lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
