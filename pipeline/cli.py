@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import signal
 import sys
@@ -17,12 +18,12 @@ from types import FrameType
 
 import click
 
-from pipeline.commands.arguments import InOrder
+from pipeline.commands.arguments import InOrder, say
 from pipeline.commands.corpora import fetch
 from pipeline.commands.refreshing import gc, history, refresh, rollback
 from pipeline.commands.running import STAGE_COMMANDS, run
 from pipeline.commands.tracking import promote, sync
-from pipeline.commands.vectors import export, query
+from pipeline.commands.vectors import evaluate, export, query
 from pipeline.commands.workdir import status, ui, verify
 from pipeline.errors import (
     EXIT_CODES,
@@ -55,7 +56,8 @@ def commands() -> None:
     """
 
 
-for _command in (run, *STAGE_COMMANDS, refresh, history, rollback, promote, gc, query, export, fetch, status, verify, sync, ui):
+_STAGES = [STAGE_COMMANDS.get(name, evaluate) for name in ("tokenize", "vocab", "shards", "train", "evaluate", "publish")]
+for _command in (run, *_STAGES, refresh, history, rollback, promote, gc, query, export, fetch, status, verify, sync, ui):
     commands.add_command(_command)
 
 
@@ -69,27 +71,29 @@ def main() -> None:
         sys.exit(code if isinstance(code, int) else 0)
     except PipelineError as error:
         _show_traceback_if_asked()
-        click.echo(f"w2v: {error}", err=True)
+        say(f"w2v: {error}", err=True)
         _exit(error.exit_code)
     except click.ClickException as error:
-        error.show()
+        shown = io.StringIO()
+        error.show(shown)
+        say(shown.getvalue().rstrip(), err=True)
         _exit(UsageError.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        click.echo(f"\nw2v: interrupted; what is finished is kept. Resume with:\n  {_this_command()}", err=True)
+        say(f"\nw2v: interrupted; what is finished is kept. Resume with:\n  {_this_command()}", err=True)
         _exit(130)
     except Terminated as stop:
-        click.echo(f"w2v: terminated; what is finished is kept. Resume with:\n  {_this_command()}", err=True)
+        say(f"w2v: terminated; what is finished is kept. Resume with:\n  {_this_command()}", err=True)
         _exit(stop.exit_code)
     except BrokenPipeError:
         _exit(0)
     except (OSError, MemoryError) as error:
         _show_traceback_if_asked()
         explained = _explained(error)
-        click.echo(f"w2v: {explained}", err=True)
+        say(f"w2v: {explained}", err=True)
         _exit(explained.exit_code)
     except Exception as error:
         _show_traceback_if_asked()
-        click.echo(
+        say(
             f"w2v: a bug in this program: {type(error).__name__}: {error}\n"
             "Set W2V_TRACEBACK=1 to see where, and please report it. What is finished is kept.",
             err=True,

@@ -11,6 +11,8 @@ import time
 from dataclasses import dataclass, field
 from typing import TextIO
 
+from w2v_core.text.printable import printable, printable_lines
+
 REDRAW_S = 0.1
 LOG_EVERY_S = 10.0
 BAR = 24
@@ -69,13 +71,13 @@ class Progress:
         if self.quiet:
             return
         self._clear()
-        print(text, file=self.stream, flush=True)
+        print(printable_lines(text), file=self.stream, flush=True)
 
     def _draw(self) -> None:
         share = self._done / self._total if self._total else 0.0
         bar = "━" * round(BAR * min(1.0, share))
         passed = time.monotonic() - self._started
-        text = f"{self._stage:<9} {bar:<{BAR}} {share:4.0%} {passed:5.0f} s  {self._note}"[:110]
+        text = f"{self._stage:<9} {bar:<{BAR}} {share:4.0%} {passed:5.0f} s  {printable(self._note, None)}"[:110]
         self.stream.write("\r" + text.ljust(self._wide))
         self.stream.flush()
         self._wide = len(text)

@@ -236,10 +236,26 @@ class Evaluate(Section):
     analogies: list[str] = Field(default_factory=list)
     similarity: list[str] = Field(default_factory=list)
     restrict_vocab: Positive = 30000
+    """Analogies: only the first so many words are asked about and can be answers."""
+    method: Literal["3cosadd", "3cosmul"] = "3cosadd"
+    """Analogies: the sum of the cosines (as gensim and word2vec score), or their product."""
+    case_insensitive: bool = True
+    """true: a word that is not in the vocabulary as it is written stands for the most frequent one that differs in case only."""
+    syntactic: str | None = None
+    """Regular expression, found in the names of analogy sections that ask about grammar; null = Google's and BATS's."""
     queries: list[str] = Field(default_factory=list)
     """Words whose neighbours the report shows."""
     analogy_queries: list[str] = Field(default_factory=list)
     """Analogies the report answers, each `a:b=c` (a is to b as c is to …)."""
+
+    @field_validator("syntactic")
+    @classmethod
+    def rule_is_a_regular_expression(cls, value: str | None) -> str | None:
+        try:
+            re.compile(value or "")
+        except re.error as error:
+            raise ValueError(f"not a regular expression ({error})") from None
+        return value
 
     @field_validator("analogy_queries")
     @classmethod
@@ -258,6 +274,14 @@ class Publish(Section):
     on_unwritable: Literal["refuse", "escape"] | None = None
     """A word that a format cannot hold (a space in word2vec formats): refuse the export, or write it escaped and list what
     stands for what; null = each format's own way (all refuse, TensorBoard escapes)."""
+    words: Positive | None = None
+    """Export only the first, most frequent so many words; null = all."""
+    dtype: Literal["float32", "float16"] = "float32"
+    """float16: half the size, for npy, parquet, safetensors and text; word2vec-bin has float32 only."""
+    header: bool = True
+    """false: word2vec-text without its first line, as GloVe's files are."""
+    counts: bool = False
+    """true: words' counts beside word2vec's files (vocab.txt) and in safetensors; the other formats have them always."""
     register_as: str | None = Field(None, alias="register", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
     """Name in MLflow's model registry; null = the vectors are logged, not registered."""
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, populate_by_name=True)

@@ -34,7 +34,7 @@ def summarise(config: RunConfig, done: Mapping[str, Done], notes: Sequence[str])
         "stages": {name: _stage_row(done[name], found) for name, found in told.items()},
         "versions": versions(),
         "made": made(),
-        "notes": [*notes, *done["tokenize"].totals.get("notes", ())],
+        "notes": [*notes, *(note for stage in done.values() for note in stage.totals.get("notes", ()))],
     }
     for found in told.values():
         summary |= found.sections

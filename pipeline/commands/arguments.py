@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from w2v_core.text.printable import printable_lines
+
 if TYPE_CHECKING:
     from pipeline.config import RunConfig
 
@@ -22,6 +24,11 @@ class InOrder(click.Group):
 def config_arguments(function: Callable[..., Any]) -> Callable[..., Any]:
     function = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]…")(function)
     return click.argument("config", type=click.Path(path_type=Path), metavar="CONFIG")(function)
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Shows text; whatever of it came from data cannot command the terminal. Everything that commands print goes through here."""
+    click.echo(printable_lines(text), err=err)
 
 
 def load(path: Path, overrides: tuple[str, ...]) -> RunConfig:

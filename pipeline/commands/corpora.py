@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from pipeline.commands.arguments import say
+
 
 @click.command()
 @click.argument("name", type=click.Choice(["ptb", "text8"]))
@@ -17,4 +19,4 @@ def fetch(name: str, destination: Path, url: str | None) -> None:
     from pipeline.text.fetch import fetch as fetch_corpus
 
     progress = Progress()
-    click.echo(fetch_corpus(name, destination, url, progress))
+    say(str(fetch_corpus(name, destination, url, progress)))

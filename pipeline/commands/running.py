@@ -7,14 +7,13 @@ from pathlib import Path
 
 import click
 
-from pipeline.commands.arguments import config_arguments, load
+from pipeline.commands.arguments import config_arguments, load, say
 
 STAGE_HELP = {
     "tokenize": "Corpus files → tokens/.",
     "vocab": "… → vocab/: words, counts, noise table.",
     "shards": "… → shards/ of the first epoch.",
     "train": "… → vectors/.",
-    "evaluate": "… → report/: analogies, similarity, neighbours.",
     "publish": "… → exports/ in other programs' formats.",
 }
 
@@ -25,10 +24,10 @@ STAGE_HELP = {
 @click.option("--quiet", is_flag=True, help="No progress on standard error.")
 def run(config: Path, overrides: tuple[str, ...], as_json: bool, quiet: bool) -> None:
     """All stages in order; what is there and unchanged is reused, a broken-off run continues."""
-    _run_until(config, overrides, "publish", as_json, quiet)
+    run_until(config, overrides, "publish", as_json, quiet)
 
 
-def _run_until(path: Path, overrides: tuple[str, ...], until: str, as_json: bool, quiet: bool) -> None:
+def run_until(path: Path, overrides: tuple[str, ...], until: str, as_json: bool, quiet: bool) -> None:
     loaded = load(path, overrides)
     from pipeline.progress import Progress
     from pipeline.run import run as run_pipeline
@@ -39,7 +38,7 @@ def _run_until(path: Path, overrides: tuple[str, ...], until: str, as_json: bool
     else:
         from pipeline.report.report import format_summary
 
-        click.echo(format_summary(summary, _width()))
+        say(format_summary(summary, _width()))
 
 
 def _width() -> int:
@@ -54,9 +53,9 @@ def _stage_command(name: str) -> click.Command:
     @click.option("--json", "as_json", is_flag=True)
     @click.option("--quiet", is_flag=True)
     def stage(config: Path, overrides: tuple[str, ...], as_json: bool, quiet: bool) -> None:
-        _run_until(config, overrides, name, as_json, quiet)
+        run_until(config, overrides, name, as_json, quiet)
 
     return stage
 
 
-STAGE_COMMANDS = tuple(_stage_command(name) for name in STAGE_HELP)
+STAGE_COMMANDS = {name: _stage_command(name) for name in STAGE_HELP}

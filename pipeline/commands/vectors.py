@@ -1,106 +1,275 @@
-"""Commands that use finished vectors: questions about them, and files for other programs."""
+"""Commands that use finished vectors: questions about them, scores, and files for other programs.
+
+SOURCE is a CONFIG whose run is finished, a folder with vectors, or a file of vectors of any program; what was passed over in a
+file is told on standard error.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from pipeline.commands.arguments import InOrder, load
-from pipeline.errors import InputError, UsageError
+from pipeline.commands.arguments import InOrder, load, say
+from pipeline.commands.running import run_until
+from pipeline.errors import DataError, InputError, PipelineError, UsageError, printable
 
 if TYPE_CHECKING:
     from w2v_core.vectors import WordVectors
 
+_CONFIGS = (".yaml", ".yml")
+_OVERRIDE = re.compile(r"[a-z_]+(\.[A-Za-z0-9_-]+)+=")
+"""What an override looks like; a word with `=` in it is hardly ever written so."""
+Answers = list[tuple[str, float]]
+
+
+def source_arguments(function: Callable[..., Any]) -> Callable[..., Any]:
+    """SOURCE, and how a file of vectors is read. The options arrive as `reading`, a mapping, by way of `_reading`."""
+    for option in (
+        click.option("--limit", type=click.IntRange(min=1), help="Read the first N words of a file only."),
+        click.option("--no-header", is_flag=True, default=None, help="The file's first line is a word already (GloVe)."),
+        click.option("--binary/--text", default=None, help="The file's format, where it is not found out."),
+        click.option("--unicode-errors", help="For words that are not UTF-8: replace, ignore, backslashreplace."),
+        click.option("--allow-unfinished", is_flag=True, default=None, help="Take a last line without its end as it is."),
+    ):
+        function = option(function)
+    return click.argument("source", type=click.Path(path_type=Path))(function)
+
 
 @click.group(cls=InOrder)
 def query() -> None:
-    """Ask finished vectors. SOURCE is a CONFIG, a folder with vectors, or a word2vec file (.txt, .vec, .bin)."""
+    """Ask finished vectors.
+
+    SOURCE is a CONFIG, a folder with vectors, or a file of vectors (word2vec, GloVe, Parquet, safetensors). Behind a CONFIG,
+    key=value among the words overrides a setting, as everywhere.
+    """
 
 
 @query.command()
-@click.argument("source", type=click.Path(path_type=Path))
+@source_arguments
 @click.argument("words", nargs=-1, required=True)
-@click.option("-n", "topn", default=10, show_default=True, help="How many neighbours.")
-def similar(source: Path, words: tuple[str, ...], topn: int) -> None:
-    """The nearest words of each WORD, by cosine. A word written -WORD counts against."""
-    vectors = _find_vectors(source)
-    for word in words:
-        click.echo(word)
-        for found, cosine in _known(lambda word=word: vectors.most_similar(word, topn=topn)):  # type: ignore[misc]
-            click.echo(f"  {cosine:6.3f}  {found}")
+@click.option("-n", "topn", default=10, show_default=True, type=click.IntRange(min=1), help="How many neighbours.")
+def similar(source: Path, words: tuple[str, ...], topn: int, **reading: Any) -> None:
+    """The nearest words of each WORD, by cosine.
+
+    A word written -WORD counts against: then one list answers to all words together. Put -- before the first word that
+    begins with a hyphen: w2v query similar CONFIG -- king woman -man
+    """
+    overrides, words = _split(source, words)
+    vectors = find_vectors(source, overrides, **reading)
+    minus = [word[1:] for word in words if len(word) > 1 and word.startswith("-")]
+    plus = [word for word in words if not (len(word) > 1 and word.startswith("-"))]
+    if not words:
+        raise UsageError("query similar: give at least one word")
+    for question in [(plus, minus)] if minus else [([word], []) for word in plus]:
+        with _asking():
+            answers = vectors.most_similar(*question, topn=topn)
+        say(" ".join([*question[0], *(f"−{word}" for word in question[1])]))
+        _show(answers)
 
 
 @query.command()
-@click.argument("source", type=click.Path(path_type=Path))
-@click.argument("a")
-@click.argument("b")
-@click.argument("c")
-@click.option("-n", "topn", default=5, show_default=True)
+@source_arguments
+@click.argument("words", nargs=-1, required=True, metavar="A B C")
+@click.option("-n", "topn", default=5, show_default=True, type=click.IntRange(min=1))
 @click.option("--method", type=click.Choice(["3cosadd", "3cosmul"]), default="3cosadd", show_default=True)
-def analogy(source: Path, a: str, b: str, c: str, topn: int, method: Literal["3cosadd", "3cosmul"]) -> None:
+def analogy(source: Path, words: tuple[str, ...], topn: int, method: Literal["3cosadd", "3cosmul"], **reading: Any) -> None:
     """A is to B as C is to … (the words asked about are left out of the answers)."""
-    vectors = _find_vectors(source)
-    for found, score in _known(lambda: vectors.analogy(a, b, c, topn=topn, method=method)):
-        click.echo(f"  {score:6.3f}  {found}")
+    overrides, words = _split(source, words)
+    if len(words) != 3:
+        raise UsageError(f"query analogy: expected three words, A B C, found {len(words)}")
+    vectors = find_vectors(source, overrides, **reading)
+    with _asking():
+        _show(vectors.analogy(*words, topn=topn, method=method))
 
 
-def _known(ask: Callable[[], list[tuple[str, float]]]) -> list[tuple[str, float]]:
-    try:
-        return ask()
-    except KeyError as error:
-        raise InputError(str(error.args[0])) from None
+@query.command()
+@source_arguments
+@click.argument("words", nargs=-1, required=True)
+@click.option("-n", "topn", default=10, show_default=True, type=click.IntRange(min=1))
+def predict(source: Path, words: tuple[str, ...], topn: int, **reading: Any) -> None:
+    """The words that training expects among these context WORDs, with their probabilities.
 
-
-def _find_vectors(source: Path) -> WordVectors:
-    from w2v_core.vectors import WordVectors
-
-    if source.suffix in (".yaml", ".yml"):
-        from pipeline.stages.evaluate import load_vectors
-        from pipeline.summary import finished_vectors
-
-        return load_vectors(finished_vectors(load(source, ()).workdir))
-    try:
-        if source.is_dir():
-            return WordVectors.load(source, verify=True)
-        from pipeline.formats.word2vec import read_word2vec
-
-        return read_word2vec(source)
-    except FileNotFoundError as error:
-        raise InputError(
-            f"{error.filename or source}: does not exist; give a CONFIG, a folder with vectors or a word2vec file"
-        ) from None
-    except ValueError as error:
-        raise InputError(str(error)) from None
+    Needs the output vectors that training leaves beside the others: SOURCE is a CONFIG or the folder that training left.
+    """
+    overrides, words = _split(source, words)
+    vectors = find_vectors(source, overrides, **reading)
+    with _asking():
+        _show(vectors.predict_output_word(words, topn))
 
 
 @click.command()
-@click.argument("source", type=click.Path(path_type=Path))
+@source_arguments
+@click.argument("rest", nargs=-1, metavar="[KEY=VALUE | SET]…")
+@click.option("--method", type=click.Choice(["3cosadd", "3cosmul"]), help="How analogies are asked (SETs).")
+@click.option("--restrict-vocab", type=click.IntRange(min=1), help="Ask analogies among the first N words only (SETs).")
+@click.option("--case-sensitive", is_flag=True, help="Upper and lower case are different words (SETs).")
+@click.option("--syntactic", help="Regular expression: analogy sections that ask about grammar (SETs).")
+@click.option("--json", "as_json", is_flag=True)
+@click.option("--quiet", is_flag=True)
+def evaluate(source: Path, rest: tuple[str, ...], as_json: bool, quiet: bool, **options: Any) -> None:
+    """… → report/: analogies, similarity, neighbours; or the scores of any vectors on SETs.
+
+    w2v evaluate CONFIG runs the stages before it as far as they are needed. With SETs (files of analogies or of word pairs)
+    SOURCE is a CONFIG whose run is finished, a folder with vectors, or a file of vectors, and the scores are printed.
+    """
+    rules = {key: options.pop(key) for key in ("method", "restrict_vocab", "case_sensitive", "syntactic")}
+    overrides, paths = _split(source, rest)
+    if not paths and source.suffix in _CONFIGS:
+        if any(rules.values()):
+            raise UsageError("evaluate CONFIG: these options are for SETs; set evaluate.method=… and the like instead")
+        run_until(source, overrides, "evaluate", as_json, quiet)
+    elif not paths:
+        raise UsageError(f"evaluate {source}: give sets to score it on (analogies or word pairs), or a CONFIG (.yaml)")
+    else:
+        _score(find_vectors(source, overrides, **options), source, paths, rules, as_json)
+
+
+def _score(vectors: WordVectors, source: Path, paths: Sequence[str], wanted: dict[str, Any], as_json: bool) -> None:
+    from pipeline.report.report import evaluation_lines
+    from pipeline.stages.evaluate import headline
+    from pipeline.stages.sets import Rules, score_sets
+
+    given = {key: wanted[key] for key in ("method", "restrict_vocab", "syntactic") if wanted[key] is not None}
+    try:
+        re.compile(given.get("syntactic", ""))
+    except re.error as error:
+        raise UsageError(f"--syntactic: not a regular expression ({error})") from None
+    with _asking():
+        scores = score_sets(vectors, paths, Rules(case_insensitive=not wanted["case_sensitive"], **given))
+    if as_json:
+        click.echo(json.dumps({"vectors": str(source), **scores}, indent=1))
+        return
+    for line in evaluation_lines({"evaluation": headline(scores)}):
+        say(line)
+    for note in scores["notes"]:
+        say(f"note: {note}", err=True)
+
+
+@click.command()
+@source_arguments
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]…")
 @click.option("-f", "--format", "formats", multiple=True, default=("word2vec-bin",), show_default=True)
 @click.option(
     "--on-unwritable", type=click.Choice(["refuse", "escape"]), help="What happens to a word that a format cannot hold."
 )
+@click.option("--words", type=click.IntRange(min=1), help="Only the first, most frequent N words.")
+@click.option("--float16", is_flag=True, help="Half the size: npy, parquet, safetensors, text.")
+@click.option("--without-header", is_flag=True, help="word2vec-text without its first line, as GloVe's files.")
+@click.option("--counts", is_flag=True, help="Words' counts too: vocab.txt beside word2vec's files, a tensor in safetensors.")
 @click.option("--force", is_flag=True, help="Replace files in DIRECTORY that no export has written.")
 def export(
-    source: Path, directory: Path, formats: tuple[str, ...], on_unwritable: Literal["refuse", "escape"] | None, force: bool
+    source: Path, directory: Path, overrides: tuple[str, ...], formats: tuple[str, ...], force: bool, **options: Any
 ) -> None:
     """Write the vectors of SOURCE into DIRECTORY: word2vec-text, word2vec-bin, npy, parquet, safetensors, tensorboard."""
-    vectors = _find_vectors(source)
-    from pipeline import store
-    from pipeline.formats.exports import export_vectors
+    how = {key: options.pop(key) for key in ("on_unwritable", "words", "float16", "without_header", "counts")}
+    vectors = find_vectors(source, overrides, **options)
+    from pipeline.errors import explain_os_error
+    from pipeline.formats.exports import Wanted, export_vectors
     from pipeline.formats.placing import place
 
+    wanted = Wanted(
+        how["words"], "float16" if how["float16"] else "float32", not how["without_header"], how["counts"], how["on_unwritable"]
+    )
+    with _asking():
+        _ = vectors.norms  # numbers that are not finite are found here, and not by whoever reads the files
     try:
-        written = place(
-            directory, lambda folder: export_vectors(vectors, list(formats), folder, on_unwritable=on_unwritable), force=force
-        )
+        written = place(directory, lambda folder: export_vectors(vectors, list(formats), folder, wanted), force=force)
     except ValueError as error:
         raise UsageError(str(error)) from None
     except OSError as error:
-        raise store.explain_os_error(error, directory) from error
+        raise explain_os_error(error, directory) from error
     for paths in written.values():
         for path in paths:
-            click.echo(path)
+            say(str(path))
+
+
+# ── the vectors ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _split(source: Path, arguments: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(overrides, the rest) of what stands behind SOURCE; only a CONFIG has anything to override."""
+    if source.suffix not in _CONFIGS:
+        return (), tuple(arguments)
+    overrides = tuple(argument for argument in arguments if _OVERRIDE.match(argument))
+    return overrides, tuple(argument for argument in arguments if argument not in overrides)
+
+
+def find_vectors(source: Path, overrides: Sequence[str] = (), **reading: Any) -> WordVectors:
+    """The vectors of SOURCE; `reading` are options of `WordVectors.load`, None where not given.
+
+    Raises InputError, DataError, DamagedError; notes about the file go to standard error.
+    """
+    from w2v_core.vectors import WordVectors
+
+    options = {key: value for key, value in reading.items() if value is not None}
+    if source.suffix in _CONFIGS:
+        if options:
+            raise UsageError(
+                f"--{next(iter(options)).replace('_', '-')} is for files of vectors, and {source} is a configuration"
+            )
+        from pipeline.stages.evaluate import load_vectors
+        from pipeline.summary import finished_vectors
+
+        return load_vectors(finished_vectors(load(source, tuple(overrides)).workdir))
+    if overrides:
+        raise UsageError(f"{overrides[0]}: only a CONFIG (.yaml) has settings to override, and {source} is none")
+    try:
+        with _told():
+            return WordVectors.load(source, verify=source.is_dir(), **options)
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{error.filename or source}: does not exist; give a CONFIG, a folder with vectors or a file of vectors"
+        ) from None
+    except OSError as error:
+        raise InputError(f"{error.filename or source}: cannot be read ({error.strerror})") from None
+    except LookupError as error:
+        raise UsageError(f"--unicode-errors: {error}") from None
+    except ValueError as error:
+        raise DataError(_as_options(str(error))) from None
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Notes of the reader as lines on standard error; other warnings go their way."""
+    from w2v_core.vectors import VectorFileNote
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", VectorFileNote)
+        yield
+    for warning in caught:
+        if issubclass(warning.category, VectorFileNote):
+            say(f"note: {warning.message}", err=True)
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+
+
+def _as_options(message: str) -> str:
+    """A message for Python as one for the command line: limit=3 is --limit 3 here."""
+    message = re.sub(r"\b(limit|unicode_errors)='?(\w+)'?", lambda found: f"--{found[1].replace('_', '-')} {found[2]}", message)
+    return message.replace("allow_unfinished", "--allow-unfinished").replace("no_header", "--no-header")
+
+
+@contextmanager
+def _asking() -> Iterator[None]:
+    """Vectors that cannot answer are an error of the data, a word that is not known one of the input."""
+    try:
+        yield
+    except PipelineError:
+        raise
+    except KeyError as error:
+        raise InputError(str(error.args[0])) from None
+    except ValueError as error:
+        raise DataError(str(error)) from None
+
+
+def _show(answers: Answers) -> None:
+    for found, score in answers:
+        say(f"  {score:6.3f}  {printable(found, None)}")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.commands.arguments import config_arguments, load
+from pipeline.commands.arguments import config_arguments, load, say
 
 
 @click.command()
@@ -17,7 +17,7 @@ def status(config: Path, overrides: tuple[str, ...]) -> None:
     from pipeline.workdir import status_lines
 
     for line in status_lines(loaded):
-        click.echo(line)
+        say(line)
 
 
 @click.command()
@@ -29,8 +29,8 @@ def verify(config: Path, overrides: tuple[str, ...]) -> int:
 
     checked, damage = verify_workdir(loaded.workdir)
     for line in damage:
-        click.echo(line, err=True)
-    click.echo(f"{checked} files checked, {len(damage)} damaged" + ("; run again to rebuild them" if damage else ""))
+        say(line, err=True)
+    say(f"{checked} files checked, {len(damage)} damaged" + ("; run again to rebuild them" if damage else ""))
     return 74 if damage else 0
 
 

@@ -1,11 +1,14 @@
 """Word vectors in the formats of other programs.
 
-    word2vec-text    vectors.txt                      gensim, fastText, spaCy and most others; large and slow to read
+    word2vec-text    vectors.txt                      gensim, fastText, spaCy and most others; without header, GloVe's
     word2vec-bin     vectors.bin                      the same programs, half the size, thirty times quicker
     npy              vectors.npy, words.txt, …        NumPy; what this project itself reads, see w2v_core.vector_files
     parquet          vectors.parquet                  DuckDB, Polars, Spark: word string, count int64, vector list<float32>[D]
     safetensors      model.safetensors, vocab.json    Hugging Face: tensor `embeddings` (V, D), word → row
-    tensorboard      tensors.tsv, metadata.tsv        the embedding projector; the most frequent words only
+    tensorboard      tensors.tsv, metadata.tsv, …     the embedding projector, as a log folder too; the most frequent words only
+
+Of each: all words or the first, float32 or float16, and counts where they are known: npy and parquet hold them always,
+tensorboard as a column, the others when asked (vocab.txt beside word2vec's, as word2vec writes it; a tensor in safetensors).
 
 Every file appears complete or not at all, and the same vectors give the same bytes. A word that a format cannot hold is never
 dropped or changed in silence: either the export is refused, naming the first few, before anything is written, or the word
@@ -42,45 +45,89 @@ _NAMED = 5
 
 
 @dataclass(frozen=True)
+class Wanted:
+    """What of the vectors is exported, and how."""
+
+    words: int | None = None
+    """Only the first, most frequent so many."""
+    dtype: Literal["float32", "float16"] = "float32"
+    header: bool = True
+    """false: word2vec-text without its first line, as GloVe's files."""
+    counts: bool = False
+    """true: with the words' counts in the formats that else have none."""
+    on_unwritable: Policy | None = None
+    """None: each format's own way, see this file's docstring."""
+    tensorboard_words: int = TENSORBOARD_WORDS
+
+
+@dataclass(frozen=True)
 class _Format:
     """How a format is written, and which words it cannot hold: those in which `unwritable` finds something."""
 
-    write: Callable[[WordVectors, Sequence[str], Path], list[Path]]
+    write: Callable[[WordVectors, Sequence[str], Path, Wanted], list[Path]]
     unwritable: re.Pattern[str]
     lacks: str
     policy: Policy = "refuse"
 
 
 def export_vectors(
-    vectors: WordVectors,
-    formats: Sequence[str],
-    directory: Path,
-    *,
-    on_unwritable: Policy | None = None,
-    tensorboard_words: int = TENSORBOARD_WORDS,
+    vectors: WordVectors, formats: Sequence[str], directory: Path, wanted: Wanted = Wanted()
 ) -> dict[str, list[Path]]:
-    """{format: files written}. `on_unwritable` None: each format's own way, see this file's docstring.
+    """{format: files written}.
 
-    Raises ValueError for an unknown format or words that a format cannot hold, before writing anything; StorageError.
+    Raises ValueError for an unknown format, what a format cannot do, or words that it cannot hold, before writing anything;
+    StorageError.
     """
-    if unknown := [name for name in formats if name not in FORMATS]:
-        raise ValueError(f"formats: expected some of {', '.join(FORMATS)}; found {', '.join(map(repr, unknown))}")
-    if tensorboard_words < 1:
-        raise ValueError(f"tensorboard_words: expected at least 1, found {tensorboard_words}")
-    wanted = dict.fromkeys(formats)
+    _check(vectors, formats, wanted)
+    vectors = _narrowed(vectors, wanted)
+    names = dict.fromkeys(formats)
     words = {
-        name: _writable(vectors.words[: tensorboard_words if name == "tensorboard" else None], name, on_unwritable)
-        for name in wanted
+        name: _writable(vectors.words[: wanted.tensorboard_words if name == "tensorboard" else None], name, wanted.on_unwritable)
+        for name in names
     }
     written: dict[str, list[Path]] = {}
-    for name in wanted:
-        written[name] = FORMATS[name].write(vectors, words[name], directory)
+    for name in names:
+        written[name] = FORMATS[name].write(vectors, words[name], directory, wanted)
         escaped = [{"word": word, "written": new} for word, new in zip(vectors.words, words[name], strict=False) if word != new]
         if escaped:
             sidecar = directory / f"{written[name][-1].name}.escaped.json"
             store.write_bytes(sidecar, json.dumps(escaped, indent=1).encode("ascii") + b"\n")
             written[name].append(sidecar)
     return written
+
+
+def _check(vectors: WordVectors, formats: Sequence[str], wanted: Wanted) -> None:
+    """Raises ValueError for a format that is not known or cannot do what is wanted."""
+    if unknown := [name for name in formats if name not in FORMATS]:
+        raise ValueError(f"formats: expected some of {', '.join(FORMATS)}; found {', '.join(map(repr, unknown))}")
+    for key in ("words", "tensorboard_words"):
+        if (number := getattr(wanted, key)) is not None and number < 1:
+            raise ValueError(f"{key}: expected at least 1, found {number}")
+    if wanted.dtype != "float32" and "word2vec-bin" in formats:
+        raise ValueError("float16: word2vec-bin holds float32 only; export npy, safetensors or parquet")
+    if not wanted.header and "word2vec-text" not in formats:
+        raise ValueError("no header: only word2vec-text can do without (then it is GloVe's format); add -f word2vec-text")
+    if not wanted.header and "word2vec-bin" in formats:
+        raise ValueError("no header: word2vec-bin cannot be read without; export word2vec-text alone")
+    if wanted.counts and vectors.counts is None:
+        raise ValueError("counts: these vectors came without counts (word2vec's files have none)")
+
+
+def _narrowed(vectors: WordVectors, wanted: Wanted) -> WordVectors:
+    """The first words, in the numbers wanted. Raises ValueError for a vector that float16 cannot hold."""
+    words, matrix = vectors.words[: wanted.words], vectors.matrix[: wanted.words]
+    counts = None if vectors.counts is None else vectors.counts[: wanted.words]
+    if matrix.dtype.name != wanted.dtype:
+        narrow = np.empty(matrix.shape, wanted.dtype)
+        for rows in row_blocks(len(words), _BLOCK_ROWS):
+            with np.errstate(over="ignore"):
+                narrow[rows] = matrix[rows]
+            beyond = np.flatnonzero(np.isinf(narrow[rows]).any(axis=1) & np.isfinite(matrix[rows]).all(axis=1))
+            if len(beyond):
+                word = printable(words[rows.start + int(beyond[0])])
+                raise ValueError(f"{wanted.dtype}: the vector of '{word}' holds a number beyond {np.finfo(narrow.dtype).max:,}")
+        matrix = narrow
+    return WordVectors(words, matrix, counts)
 
 
 # ── words that a format cannot hold ──────────────────────────────────────────────────────────────────────────────────
@@ -124,24 +171,38 @@ def _named(words: Sequence[str]) -> str:
 # ── one function a format: (vectors, words as they are written, directory) → files ───────────────────────────────────
 
 
-def _write_word2vec_text(vectors: WordVectors, words: Sequence[str], directory: Path) -> list[Path]:
-    return [_write(directory / "vectors.txt", lambda file: write_text(file, words, vectors.matrix))]
+def _write_word2vec_text(vectors: WordVectors, words: Sequence[str], directory: Path, wanted: Wanted) -> list[Path]:
+    path = _write(directory / "vectors.txt", lambda file: write_text(file, words, vectors.matrix, header=wanted.header))
+    return [path, *_write_counts(vectors, words, directory, wanted)]
 
 
-def _write_word2vec_bin(vectors: WordVectors, words: Sequence[str], directory: Path) -> list[Path]:
-    return [_write(directory / "vectors.bin", lambda file: write_binary(file, words, vectors.matrix))]
+def _write_word2vec_bin(vectors: WordVectors, words: Sequence[str], directory: Path, wanted: Wanted) -> list[Path]:
+    path = _write(directory / "vectors.bin", lambda file: write_binary(file, words, vectors.matrix))
+    return [path, *_write_counts(vectors, words, directory, wanted)]
 
 
-def _write_npy(vectors: WordVectors, words: Sequence[str], directory: Path) -> list[Path]:
+def _write_counts(vectors: WordVectors, words: Sequence[str], directory: Path, wanted: Wanted) -> list[Path]:
+    """word2vec's own vocabulary file, lines "word count": `fvocab` of gensim and of `WordVectors.load_word2vec_format`."""
+    if not wanted.counts or vectors.counts is None:
+        return []
+    lines = "".join(f"{word} {count}\n" for word, count in zip(words, vectors.counts.tolist(), strict=True))
+    return [_write(directory / "vocab.txt", lambda file: file.write(lines.encode()))]
+
+
+def _write_npy(vectors: WordVectors, words: Sequence[str], directory: Path, wanted: Wanted) -> list[Path]:
     return vectors.save(directory)
 
 
-def _write_parquet(vectors: WordVectors, words: Sequence[str], directory: Path) -> list[Path]:
+def _write_parquet(vectors: WordVectors, words: Sequence[str], directory: Path, wanted: Wanted) -> list[Path]:
     """A row group every few thousand rows; `count` is null if the counts are not known."""
     import pyarrow as pa
 
-    size = vectors.vector_size
-    fields: Any = [("word", pa.string()), ("count", pa.int64()), ("vector", pa.list_(pa.float32(), size))]
+    size, kind = vectors.vector_size, pa.from_numpy_dtype(vectors.matrix.dtype)
+    fields: Any = [
+        ("word", pa.string()),
+        ("count", pa.int64()),
+        ("vector", pa.list_(kind, size)),
+    ]
     schema = pa.schema(fields)
 
     def write(file: Any) -> None:
@@ -156,30 +217,56 @@ def _write_parquet(vectors: WordVectors, words: Sequence[str], directory: Path) 
     return [_write(directory / "vectors.parquet", write)]
 
 
-def _write_safetensors(vectors: WordVectors, words: Sequence[str], directory: Path) -> list[Path]:
+def _write_safetensors(vectors: WordVectors, words: Sequence[str], directory: Path, wanted: Wanted) -> list[Path]:
     """Written by hand, the format being three parts: header length (8 bytes), JSON header, numbers."""
-    tensor = {"dtype": "F32", "shape": list(vectors.matrix.shape), "data_offsets": [0, vectors.matrix.size * 4]}
-    header = json.dumps({"embeddings": tensor}).encode("ascii")
+    size = vectors.matrix.size * vectors.matrix.dtype.itemsize
+    names = {"float32": "F32", "float16": "F16"}
+    tensors = {
+        "embeddings": {"dtype": names[vectors.matrix.dtype.name], "shape": list(vectors.matrix.shape), "data_offsets": [0, size]}
+    }
+    counts = vectors.counts if wanted.counts else None
+    if counts is not None:
+        tensors["counts"] = {"dtype": "I64", "shape": [len(counts)], "data_offsets": [size, size + 8 * len(counts)]}
+    header = json.dumps(tensors).encode("ascii")
     header += b" " * (-len(header) % 8)  # the numbers begin at a multiple of 8, so that a reader can map them
 
     def write(file: Any) -> None:
         file.write(len(header).to_bytes(8, "little") + header)
         for rows in row_blocks(len(words), _BLOCK_ROWS):
-            file.write(vectors.matrix[rows].astype("<f4").tobytes())
+            file.write(vectors.matrix[rows].astype(vectors.matrix.dtype.newbyteorder("<")).tobytes())
+        if counts is not None:
+            file.write(counts.astype("<i8").tobytes())
 
     vocabulary = json.dumps(dict(zip(words, range(len(words)), strict=True)), ensure_ascii=False).encode()
     return [_write(directory / "model.safetensors", write), _write(directory / "vocab.json", lambda file: file.write(vocabulary))]
 
 
-def _write_tensorboard(vectors: WordVectors, words: Sequence[str], directory: Path) -> list[Path]:
-    """The projector takes a first line for a header only if there are several columns; here there is one and none."""
+_PROJECTOR = """embeddings {
+  tensor_name: "word vectors"
+  tensor_path: "tensors.tsv"
+  metadata_path: "metadata.tsv"
+}
+"""
+"""Makes the folder a log folder: `tensorboard --logdir` shows it without anything being uploaded."""
+
+
+def _write_tensorboard(vectors: WordVectors, words: Sequence[str], directory: Path, wanted: Wanted) -> list[Path]:
+    """The projector takes the first line of the labels for a header if, and only if, there are several columns."""
 
     def write(file: Any) -> None:
         for lines in iterate_number_lines(vectors.matrix[: len(words)], "\t"):
             file.write(b"\n".join(lines) + b"\n")
 
-    labels = "".join(f"{word}\n" for word in words).encode()
-    return [_write(directory / "tensors.tsv", write), _write(directory / "metadata.tsv", lambda file: file.write(labels))]
+    if vectors.counts is None:
+        labels = "".join(f"{word}\n" for word in words)
+    else:
+        rows = zip(words, vectors.counts[: len(words)].tolist(), strict=True)
+        labels = "word\tcount\n" + "".join(f"{word}\t{count}\n" for word, count in rows)
+    return [
+        _write(directory / "tensors.tsv", write),
+        _write(directory / "projector_config.pbtxt", lambda file: file.write(_PROJECTOR.encode())),
+        _write(directory / "metadata.tsv", lambda file: file.write(labels.encode())),
+    ]
 
 
 def _write(path: Path, write: Callable[[Any], None]) -> Path:

@@ -16,6 +16,7 @@ import re
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -33,9 +34,10 @@ _WRITE_ROWS, _WRITE_THREADS = 2048, 2
 # ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def write_text(file: Any, words: Sequence[str], matrix: Floats) -> None:
-    """Appends the text format; every word must be free of `UNWRITABLE`."""
-    file.write(b"%d %d\n" % matrix.shape)
+def write_text(file: Any, words: Sequence[str], matrix: Floats, *, header: bool = True) -> None:
+    """Appends the text format, without its first line as GloVe's; every word must be free of `UNWRITABLE`."""
+    if header:
+        file.write(b"%d %d\n" % matrix.shape)
     first = 0
     for numbers in iterate_number_lines(matrix, " "):
         names = words[first : first + len(numbers)]
@@ -73,10 +75,19 @@ def _number_lines(block_ND: Floats, delimiter: str) -> list[bytes]:
     import pyarrow.csv
 
     columns_DN = np.ascontiguousarray(block_ND.T)
+    if columns_DN.dtype == np.float16:
+        texts = _float16_texts()
+        return [delimiter.join(map(texts.__getitem__, row)).encode() for row in block_ND.view(np.uint16).tolist()]
     table = pa.table([pa.array(column_N) for column_N in columns_DN], names=[str(i) for i in range(len(columns_DN))])
     sink = io.BytesIO()
     pa.csv.write_csv(table, sink, pa.csv.WriteOptions(include_header=False, delimiter=delimiter, quoting_style="none"))
     return sink.getvalue().split(b"\n")[:-1]
+
+
+@cache
+def _float16_texts() -> list[str]:
+    """The shortest text of every float16 there is, by its bits; Arrow would write the digits of the float64."""
+    return [str(number) for number in np.arange(1 << 16, dtype=np.uint16).view(np.float16)]
 
 
 # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────────

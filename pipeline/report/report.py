@@ -125,7 +125,7 @@ def format_summary(summary: Summary, width: int = 80) -> str:
     blocks = (
         [f"{plain(title_of(summary), 60)}: {plain(get(summary, 'status', 'unknown'), 40)}"],
         _stage_lines(summary),
-        _evaluation_lines(summary),
+        evaluation_lines(summary),
         _ranking_lines("neighbours", mapping(summary, "neighbours").items(), width),
         _ranking_lines("analogies", [(get(i, "question", "?"), get(i, "answers")) for i in get(summary, "analogies", [])], width),
         [line for note in get(summary, "notes", []) for line in _wrapped("note: " + plain(note, 1000), width)],
@@ -161,9 +161,11 @@ def _stage_lines(summary: Summary) -> list[str]:
     return [*lines, f"{'all':<10}{'':>10}{duration(worked):>14}"]
 
 
-def _evaluation_lines(summary: Summary) -> list[str]:
+def evaluation_lines(summary: Summary) -> list[str]:
+    """The scores of every set and section, a line each; text from data is made harmless."""
     rows = [
-        (plain(test, 28), measure, decimal(score), percent(known)) for test, measure, score, known in evaluation_rows(summary)
+        (plain(test, 40), measure, decimal(score), percent(known))
+        for test, measure, score, known in evaluation_rows(summary, by_section=True)
     ]
     widest = max((columns(test) for test, *_ in rows), default=0)
     covered = (f"  ({known} covered)" if known else "" for *_, known in rows)

@@ -91,18 +91,41 @@ def similarity_rows(summary: Summary) -> list[tuple[str, Any, Any]]:
     return rows
 
 
-def evaluation_rows(summary: Summary) -> list[tuple[str, str, Any, Any]]:
-    """(test, measure, score, coverage) of the whole evaluation, fractions; None where not known."""
+def evaluation_rows(summary: Summary, *, by_section: bool = False) -> list[tuple[str, str, Any, Any]]:
+    """(test, measure, score, coverage) of the whole evaluation, fractions; None where not known.
+
+    Every analogy set comes in all and by kind, and if wanted by section (indented); a summary without them shows its headline
+    scores.
+    """
     coverage = get(summary, "evaluation.coverage")
     part = coverage if isinstance(coverage, Mapping) else {"analogy": coverage}
+    rows: list[tuple[str, str, Any, Any]] = []
+    for name, found in mapping(summary, "evaluation.sets.analogy").items():
+        rows += _analogy_rows(str(name), found, by_section)
     labels = {"analogy": "analogies, all", "semantic": "analogies, semantic", "syntactic": "analogies, syntactic"}
-    rows: list[tuple[str, str, Any, Any]] = [
-        (label, "accuracy", get(summary, f"evaluation.{key}"), part.get(key))
-        for key, label in labels.items()
-        if is_number(get(summary, f"evaluation.{key}"))
-    ]
+    if not rows:
+        rows = [
+            (label, "accuracy", get(summary, f"evaluation.{key}"), part.get(key))
+            for key, label in labels.items()
+            if is_number(get(summary, f"evaluation.{key}"))
+        ]
     for name, score, known in similarity_rows(summary):
         rows.append((name, "Spearman's ρ", score, part.get(name, known)))
+    return rows
+
+
+def _analogy_rows(name: str, found: Any, by_section: bool) -> list[tuple[str, str, Any, Any]]:
+    method = {"3cosadd": "3CosAdd", "3cosmul": "3CosMul"}.get(str(get(found, "method")), "")
+    measure = f"accuracy, {method}" if method else "accuracy"
+    rows = [(f"{name}, all", measure, get(found, "analogy"), get(found, "coverage"))]
+    sections = [section for section in get(found, "sections", []) if isinstance(section, Mapping)]
+    for kind in ("semantic", "syntactic"):
+        if any(section.get("kind") == kind for section in sections):
+            rows.append((f"{name}, {kind}", "accuracy", get(found, kind), get(found, f"{kind}_coverage")))
+    if by_section and len(sections) > 1:
+        rows += [
+            (f"  {section.get('name')}", "accuracy", section.get("accuracy"), section.get("coverage")) for section in sections
+        ]
     return rows
 
 

@@ -1,7 +1,7 @@
 """vectors/ → report/: analogies, word similarity and neighbours, every score with its coverage.
 
-The numbers come from `w2v_core.vectors.evaluation`; this file reads the question sets, keeps what was asked with what was
-answered, writes `scores.json`, and lays out the map of words for the report, `map.json`.
+The numbers come from `w2v_core.vectors.evaluation`, the sets' names and notes from `sets`; this file keeps what was asked
+with what was answered, writes `scores.json`, and lays out the map of words for the report, `map.json`.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ from typing import Any
 
 from pipeline import store
 from pipeline.config import RunConfig
-from pipeline.errors import DamagedError, DataError, InputError
+from pipeline.errors import DamagedError, InputError
 from pipeline.report.layout import map_file
+from pipeline.stages import sets
 from pipeline.stages.work import Done, Identity, Told, Work
-from w2v_core.vectors import WordVectors, evaluation
+from w2v_core.vectors import WordVectors
+from w2v_core.vectors.questions import SYNTACTIC
 
 STAGE = "report"
-STAGE_VERSION = 2
+STAGE_VERSION = 3
 SCORES, MAP = "scores.json", "map.json"
 NEIGHBOURS = 8
 
@@ -27,7 +29,7 @@ def identity(config: RunConfig, vectors: store.Artefact) -> Identity:
     """(fingerprint, fields read, inputs); question files count by content. Raises InputError for one that is missing."""
     fields = config.evaluate.model_dump()
     for key in ("analogies", "similarity"):
-        fields[key] = [[Path(path).name, _digest(path, key)] for path in fields[key]]
+        fields[key] = [[name, _digest(path, key)] for name, path in sets.set_names(fields[key]).items()]
     inputs = (vectors.fingerprint,)
     return store.fingerprint(STAGE, STAGE_VERSION, fields, inputs), fields, inputs
 
@@ -83,29 +85,25 @@ def load_vectors(vectors: store.Artefact) -> WordVectors:
 
 
 def score(config: RunConfig, vectors: WordVectors) -> dict[str, Any]:
-    """All scores as plain data: `analogy`, `similarity` by set name, `neighbours` by word, `analogies` answered."""
-    return {
-        "analogy": {Path(path).stem: _analogy(config, vectors, path) for path in config.evaluate.analogies},
-        "similarity": {Path(path).stem: _similarity(vectors, path) for path in config.evaluate.similarity},
-        "neighbours": {word: _neighbours(vectors, word) for word in config.evaluate.queries},
-        "analogies": [_answer(vectors, question) for question in config.evaluate.analogy_queries],
+    """All scores as plain data: `analogy` and `similarity` by set, `neighbours` by word, `analogies` answered, `notes`."""
+    wanted, rules = config.evaluate, rules_of(config)
+    scores: dict[str, Any] = {"analogy": {}, "similarity": {}}
+    for kind, paths, ask in (
+        ("analogy", wanted.analogies, sets.score_analogies), ("similarity", wanted.similarity, sets.score_similarity),
+    ):  # fmt: skip
+        scores[kind] = {name: ask(vectors, path, rules) for name, path in sets.set_names(paths).items()}
+    return scores | {
+        "neighbours": {word: _neighbours(vectors, word) for word in wanted.queries},
+        "analogies": [_answer(vectors, question) for question in wanted.analogy_queries],
+        "notes": sets.notes(scores),
     }
 
 
-def _analogy(config: RunConfig, vectors: WordVectors, path: str) -> dict[str, Any]:
-    try:
-        questions = evaluation.read_analogies(path)
-    except ValueError as error:
-        raise DataError(f"evaluate.analogies: {error}") from error
-    return dict(evaluation.evaluate_analogies(vectors, questions, restrict_vocab=config.evaluate.restrict_vocab).to_dict())
-
-
-def _similarity(vectors: WordVectors, path: str) -> dict[str, Any]:
-    try:
-        pairs = evaluation.read_similarity(path)
-    except ValueError as error:
-        raise DataError(f"evaluate.similarity: {error}") from error
-    return dict(evaluation.evaluate_similarity(vectors, pairs).to_dict())
+def rules_of(config: RunConfig) -> sets.Rules:
+    """How this configuration asks."""
+    wanted = config.evaluate
+    syntactic = SYNTACTIC if wanted.syntactic is None else wanted.syntactic
+    return sets.Rules(wanted.restrict_vocab, wanted.method, wanted.case_insensitive, syntactic)
 
 
 def _neighbours(vectors: WordVectors, word: str) -> list[list[Any]] | None:

@@ -5,17 +5,17 @@ from __future__ import annotations
 from pipeline import store
 from pipeline.config import RunConfig
 from pipeline.errors import DataError
-from pipeline.formats.exports import export_vectors
+from pipeline.formats.exports import Wanted, export_vectors
 from pipeline.stages.evaluate import load_vectors
 from pipeline.stages.work import Done, Identity, Told, Work
 
 STAGE = "exports"
-STAGE_VERSION = 1
+STAGE_VERSION = 2
 
 
 def identity(config: RunConfig, vectors: store.Artefact) -> Identity:
     """(fingerprint, fields read, inputs) of the exports."""
-    fields = {"formats": list(config.publish.formats), "on_unwritable": config.publish.on_unwritable}
+    fields = config.publish.model_dump(exclude={"register_as"})
     inputs = (vectors.fingerprint,)
     return store.fingerprint(STAGE, STAGE_VERSION, fields, inputs), fields, inputs
 
@@ -27,9 +27,7 @@ def build(work: Work, vectors: store.Artefact) -> store.Artefact:
     directory = store.artefact_directory(workdir, STAGE, fingerprint)
     directory.mkdir(parents=True, exist_ok=True)
     try:
-        written = export_vectors(
-            load_vectors(vectors), list(config.publish.formats), directory, on_unwritable=config.publish.on_unwritable
-        )
+        written = export_vectors(load_vectors(vectors), list(config.publish.formats), directory, wanted_of(config))
     except ValueError as error:
         raise DataError(f"publish: {error}") from error
     except OSError as error:
@@ -43,6 +41,12 @@ def build(work: Work, vectors: store.Artefact) -> store.Artefact:
             fields=fields, inputs=inputs,
         ),
     )  # fmt: skip
+
+
+def wanted_of(config: RunConfig) -> Wanted:
+    """What this configuration exports."""
+    wanted = config.publish
+    return Wanted(wanted.words, wanted.dtype, wanted.header, wanted.counts, wanted.on_unwritable)
 
 
 def describe(done: Done) -> Told:

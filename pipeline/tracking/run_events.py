@@ -147,4 +147,6 @@ def single_values(summary: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     evaluation = summary.get("evaluation", {})
     scores = {f"eval.{key}": evaluation.get(key) for key in ("analogy", "semantic", "syntactic", "coverage")}
     scores |= {f"eval.similarity.{name}": value for name, value in evaluation.get("similarity", {}).items()}
+    analogies = evaluation.get("sets", {}).get("analogy", {})
+    scores |= {f"eval.analogy.{name}": found["analogy"] for name, found in analogies.items()}
     yield from ((name, value) for name, value in scores.items() if value is not None)

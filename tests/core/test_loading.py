@@ -98,7 +98,7 @@ def test_a_file_without_a_header_is_found_out_or_asked_for(tmp_path: Path) -> No
 
 
 def test_a_word_with_a_space_keeps_it_and_is_named(tmp_path: Path) -> None:
-    with pytest.warns(VectorFileNote, match="2 words hold white space, first 'New York', 'at name@domain.com'"):
+    with pytest.warns(VectorFileNote, match="2 words hold white space: 'New York', 'at name@domain.com'"):
         found = load(tmp_path, b"3 2\nNew York 1 2\nb 3 4\nat name@domain.com 5 6\n")
     assert found == (["New York", "b", "at name@domain.com"], [[1, 2], [3, 4], [5, 6]])
     with pytest.raises(ValueError, match=r"line 2: expected 2 numbers after the word, found 3 fields .*may hold a space: 'a 7'"):
@@ -133,7 +133,13 @@ def test_a_limit_reads_the_first_words_and_no_more(tmp_path: Path, content: byte
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", VectorFileNote)
         assert load(tmp_path, content, limit=1) == (["a"], [[1, 2, 3]])
+        assert load(tmp_path, content, limit=2) == EXPECTED
         assert load(tmp_path, content, limit=9) == EXPECTED
+        if content.startswith(b"2 3"):
+            more = content + content.partition(b"\n")[2]
+            assert load(tmp_path, more, limit=2) == EXPECTED
+            with pytest.raises(ValueError, match=r"more (lines|bytes) follow"):
+                load(tmp_path, more, limit=9)
     with pytest.raises(ValueError, match="limit: expected at least 1, found 0"):
         load(tmp_path, content, limit=0)
 

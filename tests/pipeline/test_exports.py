@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from safetensors.numpy import load_file
 
 from pipeline.config import Publish
 from pipeline.errors import StorageError
-from pipeline.formats.exports import FORMATS, export_vectors
+from pipeline.formats.exports import FORMATS, Wanted, export_vectors
 from pipeline.formats.word2vec import read_word2vec
 from w2v_core.vectors import WordVectors
 
@@ -62,7 +63,10 @@ def read_safetensors(path: Path) -> tuple[list[str], Any]:
 
 def read_tensorboard(path: Path) -> tuple[list[str], Any]:
     numbers = [[float(field) for field in line.split("\t")] for line in path.read_text().split("\n")[:-1]]
-    return (path.parent / "metadata.tsv").read_bytes().decode().split("\n")[:-1], np.array(numbers, np.float32)
+    labels = (path.parent / "metadata.tsv").read_bytes().decode().split("\n")[:-1]
+    if labels[0] == "word\tcount":
+        labels = [line.rpartition("\t")[0] for line in labels[1:]]
+    return labels, np.array(numbers, np.float32)
 
 
 def read_npy(path: Path) -> tuple[list[str], Any]:
@@ -126,7 +130,7 @@ def test_every_format_holds_every_word_or_refuses_it_by_name(tmp_path_factory: p
 
 def attempt(vectors: WordVectors, name: str, folder: Path) -> tuple[list[Path], str]:
     try:
-        return export_vectors(vectors, [name], folder, on_unwritable="refuse")[name], ""
+        return export_vectors(vectors, [name], folder, Wanted(on_unwritable="refuse"))[name], ""
     except ValueError as error:
         return [], str(error)
 
@@ -139,7 +143,7 @@ def test_escaped_words_stay_apart_and_the_list_beside_them_leads_back(
     vectors = WordVectors(words, np.ones((len(words), 2), np.float32))
     for name, read in READERS:
         folder = tmp_path_factory.mktemp(name)
-        written = export_vectors(vectors, [name], folder, on_unwritable="escape")[name]
+        written = export_vectors(vectors, [name], folder, Wanted(on_unwritable="escape"))[name]
         lists = [path for path in written if path.name.endswith(".escaped.json")]
         original = {row["written"]: row["word"] for path in lists for row in json.loads(path.read_text())}
         assert [original.get(word, word) for word in read(written[0])[0]] == words
@@ -160,7 +164,7 @@ def test_refused_words_are_counted_and_the_first_ones_named_in_full_safety(tmp_p
 def test_an_escape_that_would_make_two_words_one_is_refused(tmp_path: Path) -> None:
     vectors = WordVectors(["a b", "a\\u0020b", "c"], np.ones((3, 2), np.float32))
     with pytest.raises(ValueError, match="word2vec-text: 1 words would, escaped, be another word: 'a b'; export npy"):
-        export_vectors(vectors, ["word2vec-text"], tmp_path, on_unwritable="escape")
+        export_vectors(vectors, ["word2vec-text"], tmp_path, Wanted(on_unwritable="escape"))
 
 
 def test_an_unknown_format_is_refused_with_the_known_ones(tmp_path: Path, vectors: WordVectors) -> None:
@@ -202,15 +206,20 @@ def test_parquet_has_counts_a_list_type_of_fixed_size_and_page_checksums(tmp_pat
     assert pq.read_table(export_vectors(uncounted, ["parquet"], tmp_path)["parquet"][0])["count"].null_count == len(WORDS)
 
 
-def test_tensorboard_gets_the_most_frequent_words_and_no_header(tmp_path: Path, vectors: WordVectors) -> None:
-    tensors, metadata = export_vectors(vectors, ["tensorboard"], tmp_path, tensorboard_words=3)["tensorboard"]
-    assert metadata.read_text() == "the\nof\nnaïve\n"
+def test_tensorboard_gets_the_most_frequent_words_with_their_counts_and_a_folder_to_open(
+    tmp_path: Path, vectors: WordVectors
+) -> None:
+    tensors, config, metadata = export_vectors(vectors, ["tensorboard"], tmp_path, Wanted(tensorboard_words=3))["tensorboard"]
+    assert metadata.read_text() == "word\tcount\nthe\t90\nof\t80\nnaïve\t70\n"
+    assert config.name == "projector_config.pbtxt"
+    named = dict(re.findall(r'(\w+): "([^"]+)"', config.read_text()))
+    assert (named["tensor_path"], named["metadata_path"]) == (tensors.name, metadata.name)
     assert [len(line.split("\t")) for line in tensors.read_text().splitlines()] == [5, 5, 5]
 
 
 def test_tensorboard_labels_are_escaped_without_asking(tmp_path: Path) -> None:
     vectors = WordVectors(["New York", "a\tb", "", " x", "line\nbreak"], np.ones((5, 2), np.float32))
-    _, metadata, escaped = export_vectors(vectors, ["tensorboard"], tmp_path)["tensorboard"]
+    _, _, metadata, escaped = export_vectors(vectors, ["tensorboard"], tmp_path)["tensorboard"]
     assert metadata.read_text().split("\n") == ["New York", "a\\u0009b", "\\empty", "\\u0020x", "line\\u000abreak", ""]
     assert json.loads(escaped.read_text())[0] == {"word": "a\tb", "written": "a\\u0009b"}
 
@@ -220,9 +229,82 @@ def test_padded_vectors_of_several_blocks_are_exported_without_their_padding(tmp
     padded = np.random.default_rng(0).standard_normal((rows, 8)).astype(np.float32)
     vectors = WordVectors([f"w{i}" for i in range(rows)], padded[:, :3])
     for name, read in READERS:
-        words, matrix = read(export_vectors(vectors, [name], tmp_path, tensorboard_words=rows)[name][0])
+        words, matrix = read(export_vectors(vectors, [name], tmp_path, Wanted(tensorboard_words=rows))[name][0])
         assert words == list(vectors.words)
         np.testing.assert_array_equal(matrix, padded[:, :3])
+
+
+# ── parts of the vectors, other widths, counts ───────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("name", "read"), READERS)
+def test_the_first_words_alone_are_exported(tmp_path: Path, vectors: WordVectors, name: str, read: Any) -> None:
+    words, matrix = read(export_vectors(vectors, [name], tmp_path, Wanted(words=4))[name][0])
+    assert (words, bits(matrix)) == (WORDS[:4], bits(vectors.matrix[:4]))
+
+
+@pytest.mark.parametrize(("name", "read"), [row for row in READERS if row[0] != "word2vec-bin"])
+def test_float16_is_written_in_every_format_that_can_hold_it(tmp_path: Path, name: str, read: Any) -> None:
+    matrix = np.random.default_rng(2).standard_normal((9, 5)).astype(np.float32)
+    matrix[0] = [65504, -65504, 6e-8, -0.0, 0.1]
+    written = export_vectors(WordVectors(WORDS, matrix), [name], tmp_path, Wanted(dtype="float16"))[name]
+    words, found = read(written[0])
+    # Text has the shortest digits that mean this float16: 0.1, not 0.0999755859375.
+    assert (words, bits(found.astype(np.float16))) == (WORDS, bits(matrix.astype(np.float16)))
+    wide = export_vectors(WordVectors(WORDS, matrix), [name], tmp_path / "wide")[name]
+    if name not in ("parquet", "tensorboard", "npy"):
+        assert written[0].stat().st_size < wide[0].stat().st_size
+
+
+def test_vectors_are_loaded_from_what_was_exported(tmp_path: Path, vectors: WordVectors) -> None:
+    for dtype in ("float32", "float16"):
+        ordinary = WordVectors(vectors.words, vectors.matrix[:, :2], vectors.counts)
+        written = export_vectors(
+            ordinary,
+            ["safetensors", "parquet", "npy"],
+            tmp_path / dtype,
+            Wanted(dtype=dtype, counts=True),  # type: ignore[arg-type]
+        )
+        for path in (written["safetensors"][0], written["parquet"][0], tmp_path / dtype):
+            found = WordVectors.load(path)
+            assert (found.words, found.matrix.dtype) == (vectors.words, dtype)
+            np.testing.assert_array_equal(found.matrix, ordinary.matrix.astype(dtype))
+            assert list(found.counts) == list(vectors.counts)  # type: ignore[arg-type]
+
+
+@pytest.mark.filterwarnings("ignore:Exception ignored in")  # gensim opens the file twice and closes one
+def test_text_without_a_header_is_gloves_format(tmp_path: Path, vectors: WordVectors) -> None:
+    [path] = export_vectors(vectors, ["word2vec-text"], tmp_path, Wanted(header=False))["word2vec-text"]
+    keyed = KeyedVectors.load_word2vec_format(str(path), no_header=True)
+    assert (keyed.index_to_key, bits(keyed.vectors)) == (WORDS, bits(vectors.matrix))
+
+
+@pytest.mark.parametrize("name", ["word2vec-text", "word2vec-bin"])
+def test_counts_are_written_as_word2vec_writes_them(tmp_path: Path, vectors: WordVectors, name: str) -> None:
+    path, counts = export_vectors(vectors, [name], tmp_path, Wanted(counts=True))[name]
+    keyed = KeyedVectors.load_word2vec_format(str(path), fvocab=str(counts), binary=name == "word2vec-bin")
+    assert [keyed.get_vecattr(word, "count") for word in WORDS] == list(range(90, 0, -10))
+
+
+@pytest.mark.parametrize(
+    ("formats", "wanted", "message"),
+    [
+        (["word2vec-bin"], Wanted(dtype="float16"), "word2vec-bin holds float32 only; export npy, safetensors or parquet"),
+        (["npy"], Wanted(dtype="float16"), "float16: the vector of 'of' holds a number beyond 65,5"),
+        (["npy"], Wanted(header=False), "only word2vec-text can do without .* add -f word2vec-text"),
+        (["word2vec-text", "word2vec-bin"], Wanted(header=False), "word2vec-bin cannot be read without"),
+        (["npy"], Wanted(words=0), "words: expected at least 1, found 0"),
+    ],
+)
+def test_what_a_format_cannot_do_is_refused_before_anything_is_written(
+    tmp_path: Path, formats: list[str], wanted: Wanted, message: str
+) -> None:
+    vectors = WordVectors(["the", "of"], np.array([[1, 2], [3, 70000]], np.float32))
+    with pytest.raises(ValueError, match=message):
+        export_vectors(vectors, formats, tmp_path, wanted)
+    with pytest.raises(ValueError, match="counts: these vectors came without counts"):
+        export_vectors(vectors, ["npy"], tmp_path, Wanted(counts=True))
+    assert not list(tmp_path.iterdir())
 
 
 # ── foreign files ────────────────────────────────────────────────────────────────────────────────────────────────────

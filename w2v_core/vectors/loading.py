@@ -186,13 +186,14 @@ def _finish(found: word_files.Found, name: str, options: Options) -> Parts:
         _note(f"{name}: the last line has no end; if the file was cut, the last number of '{printable(words[-1])}' is wrong")
     if found.spaced:
         spaced = [word.decode(options.encoding, "replace") for word in found.spaced]
-        _note(f"{name}: {len(spaced):,} words hold white space, first {_named(spaced)}")
+        _note(f"{name}: {_count(spaced, 'word holds', 'words hold')} white space: {_named(spaced)}")
     first: dict[str, int] = {}
     for row, word in enumerate(words):
         first.setdefault(word, row)
     if len(first) < len(words):
         twice = [word for row, word in enumerate(words) if first[word] != row]
-        _note(f"{name}: {len(twice):,} words come again and were passed over, the first of each is kept: {_named(twice)}")
+        said = _count(twice, "word comes again and was", "words come again and were")
+        _note(f"{name}: {said} passed over, the first of each is kept: {_named(twice)}")
         words, matrix = list(first), matrix[np.fromiter(first.values(), np.int64, len(first))]
     counts = None if options.fvocab is None else _read_counts(Path(options.fvocab), words, options)
     return Parts(words, matrix, counts, None)
@@ -247,6 +248,10 @@ def _dtype(datatype: npt.DTypeLike | None) -> np.dtype[Any] | None:
     if dtype.name not in DTYPES:
         raise ValueError(f"datatype: expected {', '.join(DTYPES)}, found {dtype.name}")
     return dtype
+
+
+def _count(found: list[str], one: str, more: str) -> str:
+    return f"{len(found):,} {one if len(found) == 1 else more}"
 
 
 def _named(words: list[str]) -> str:

@@ -164,7 +164,7 @@ def read_binary(stream: BinaryIO, header: Header, found: Found, limit: int | Non
             raise ValueError(
                 f"{name}: expected {promised:,} words, ends inside word {len(found.words) + 1:,} (read as binary); {CUT}"
             )
-    rest = (buffer + stream.read(64)).lstrip(b"\n") if wanted == promised else b""
+    rest = (buffer + stream.read(64)).lstrip(b"\n") if limit is None or limit > promised else b""
     if rest:
         raise ValueError(f"{name}: more bytes follow the last of {promised:,} words (read as binary); {CUT}")
 
@@ -192,13 +192,13 @@ def read_text(stream: BinaryIO, header: Header, found: Found, limit: int | None,
                     )
                 found.unfinished = True
             _add_lines(lines, len(found.words) + first_line, found, name)
-        if any(line.strip() for line in spare) and wanted == promised:
+        if len(found.words) == limit:
+            return
+        if any(line.strip() for line in spare):
             raise ValueError(
                 f"{name}: expected {promised:,} words, more lines follow; the file or its first line is wrong: "
                 f"limit={promised} loads the words that it promises"
             )
-        if limit is not None and len(found.words) == wanted:
-            return
     if promised is not None and len(found.words) < (wanted or 0):
         raise ValueError(f"{name}: expected {promised:,} words, ends after {len(found.words):,}; {CUT}")
 

@@ -1,0 +1,150 @@
+"""The commands that use vectors of any program: what help promises, notes and exit codes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from pipeline import cli
+from pipeline.commands.arguments import say
+from pipeline.errors import PipelineError
+from pipeline.progress import Progress
+from w2v_core.vectors import WordVectors
+
+VECTORS = "6 2\nking 3 1\nqueen 3 -1\nman 1 1\nwoman 1 -1\nboy .5 1\ngirl .5 -1\n"
+PAIRS = "king\tqueen\t8\nman\tgirl\t2\nboy\tgirl\t5\n"
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> str:
+    (tmp_path / "v.txt").write_text(VECTORS)
+    return str(tmp_path / "v.txt")
+
+
+def w2v(*arguments: str) -> Result:
+    """The command in this process; its errors are raised, as `cli.main` catches them around it."""
+    return CliRunner().invoke(cli.commands, arguments, standalone_mode=False)
+
+
+def error_of(*arguments: str) -> tuple[int, str]:
+    """(exit code, message) of a command that fails."""
+    error = w2v(*arguments).exception
+    assert error is not None
+    if isinstance(error, PipelineError):
+        return error.exit_code, str(error)
+    return 64, getattr(error, "message", str(error))  # click's usage errors; main exits with 64
+
+
+def test_words_with_a_hyphen_count_against(source: str) -> None:
+    together = w2v("query", "similar", source, "-n", "2", "--", "king", "woman", "-man")
+    assert together.output.splitlines()[0] == "king woman −man"
+    expected = WordVectors.load(source).most_similar(["king", "woman"], ["man"], topn=2)
+    assert together.output.splitlines()[1:] == [f"  {score:6.3f}  {word}" for word, score in expected]
+    apart = w2v("query", "similar", source, "king", "woman", "-n", "1").output.splitlines()
+    assert [line for line in apart if not line.startswith(" ")] == ["king", "woman"]
+    assert w2v("query", "similar", source, "--", "-man").output.startswith("−man\n")
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "x"])
+@pytest.mark.parametrize("question", [("similar", "king"), ("analogy", "king", "queen", "man"), ("predict", "king")])
+def test_how_many_answers_has_to_be_a_number_of_at_least_one(source: str, question: tuple[str, ...], count: str) -> None:
+    code, message = error_of("query", question[0], source, *question[1:], "-n", count)
+    assert code == 64
+    assert count in message
+
+
+def test_vectors_with_numbers_that_are_not_finite_are_an_error_of_the_data(source: str, tmp_path: Path) -> None:
+    Path(source).write_text("2 2\na nan 1\nb 1 1\n")
+    (tmp_path / "pairs").write_text("a\tb\t1\nb\ta\t2\n")
+    for command in (
+        ("query", "similar", source, "b"), ("query", "analogy", source, "a", "b", "a"), ("export", source, str(tmp_path / "x")),
+        ("evaluate", source, str(tmp_path / "pairs")),
+    ):  # fmt: skip
+        code, message = error_of(*command)
+        assert (code, "not finite, first that of 'a'" in message) == (65, True)
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_file_is_read_with_the_options_that_its_error_names(source: str) -> None:
+    Path(source).write_text(VECTORS[:-1])
+    code, message = error_of("query", "similar", source, "king")
+    assert (code, "or load it as it is with --allow-unfinished" in message) == (65, True)
+    found = w2v("query", "similar", source, "king", "--allow-unfinished")
+    assert found.exit_code == 0
+    assert "note: " in found.stderr
+    assert "the last number of 'girl'" in found.stderr
+    Path(source).write_text(VECTORS.replace("6 2", "3 2"))
+    assert "--limit 3 loads the words" in error_of("query", "similar", source, "king")[1]
+    assert len(w2v("query", "similar", source, "king", "--limit", "3").stdout.splitlines()) == 3
+    Path(source).write_bytes(VECTORS.replace("queen", "qu\xe9en").encode("latin-1"))
+    assert "read it with --unicode-errors backslashreplace" in error_of("query", "similar", source, "king")[1]
+    assert "qu\\xe9en" in w2v("query", "similar", source, "king", "--unicode-errors", "backslashreplace").stdout
+    assert error_of("query", "similar", source, "king", "--unicode-errors", "sometimes")[0] == 64
+    Path(source).write_text(VECTORS[4:])
+    assert "note: " in w2v("query", "similar", source, "king").stderr
+    assert w2v("query", "similar", source, "king", "--no-header").stderr == ""
+    assert error_of("query", "similar", source.replace("v.txt", "none.txt"), "king")[0] == 66
+
+
+def test_any_vectors_are_scored_on_any_sets(source: str, tmp_path: Path) -> None:
+    sets = {"pairs.tsv": PAIRS + "king\tman\t1,5\n", "q.txt": ": family\nking queen man woman\n: gram\nman woman boy girl\n"}
+    for name, text in sets.items():
+        (tmp_path / name).write_text(text)
+    paths = [str(tmp_path / name) for name in sets]
+    found = w2v("evaluate", source, *paths)
+    assert found.exit_code == 0, found.exception
+    assert [line.split("  ")[0] for line in found.stdout.splitlines()] == [
+        "q, all", "q, semantic", "q, syntactic", "", "", "pairs",
+    ]  # fmt: skip
+    assert "note: pairs: 1 of 4 lines (25.0%) could not be used" in found.stderr
+    scores = json.loads(w2v("evaluate", source, *paths, "--json", "--method", "3cosmul", "--restrict-vocab", "4").stdout)
+    assert (scores["analogy"]["q"]["method"], scores["analogy"]["q"]["asked"]) == ("3cosmul", 1)
+    assert scores["similarity"]["pairs"]["coverage"] == 0.75
+    exact = json.loads(w2v("evaluate", source, paths[0], "--json", "--case-sensitive").stdout)
+    assert exact["similarity"]["pairs"]["case"] == "exact"
+    assert error_of("evaluate", source)[0] == 64
+    assert error_of("evaluate", source, paths[1], "--syntactic", "(")[0] == 64
+    assert error_of("evaluate", source, str(tmp_path / "none.tsv"))[0] == 66
+    assert error_of("evaluate", "config.yaml", "--method", "3cosmul")[0] == 64
+
+
+def test_exports_are_narrowed_by_options(source: str, tmp_path: Path) -> None:
+    done = w2v(
+        "export",
+        source,
+        str(tmp_path / "out"),
+        "-f",
+        "npy",
+        "-f",
+        "word2vec-text",
+        "--words",
+        "2",
+        "--float16",
+        "--without-header",
+    )
+    assert done.exit_code == 0, done.exception
+    found = WordVectors.load(tmp_path / "out")
+    assert (found.words, found.matrix.dtype) == (("king", "queen"), np.float16)
+    assert (tmp_path / "out" / "vectors.txt").read_text() == "king 3.0 1.0\nqueen 3.0 -1.0\n"
+    assert error_of("export", source, str(tmp_path / "out"), "--counts")[0] == 64
+
+
+def test_nothing_that_comes_from_data_reaches_the_terminal_as_a_command(
+    source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path(source).write_text("3 1\nking 1\n\x1b[2Jqueen 1\nb\u202eoy 1\n")
+    found = w2v("query", "similar", source, "king").output
+    assert "\\x1b[2Jqueen" in found
+    assert "b\\u202eoy" in found
+    strange = tmp_path / "pa\x1b[31mirs.tsv"
+    strange.write_text("king\tqueen\t1\nking\t\x1b[2J\t2\n\x1b\n")
+    shown = w2v("evaluate", source, str(strange)).output
+    assert "\x1b" not in shown
+    say("two\nlines \x07")
+    Progress().line("a \x1b[2J word\nand a line")
+    told = capsys.readouterr()
+    assert (told.out, told.err) == ("two\nlines \\x07\n", "a \\x1b[2J word\nand a line\n")
