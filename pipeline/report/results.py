@@ -101,7 +101,7 @@ def evaluation_rows(summary: Summary, *, by_section: bool = False) -> list[tuple
     part = coverage if isinstance(coverage, Mapping) else {"analogy": coverage}
     rows: list[tuple[str, str, Any, Any]] = []
     for name, found in mapping(summary, "evaluation.sets.analogy").items():
-        rows += _analogy_rows(str(name), found, by_section)
+        rows += _analogy_rows(str(name), found, by_section) if is_number(get(found, "total")) else []
     labels = {"analogy": "analogies, all", "semantic": "analogies, semantic", "syntactic": "analogies, syntactic"}
     if not rows:
         rows = [
