@@ -38,7 +38,7 @@ its short Dask wiring.
     safety/    start scratch (what keeps other users' code out) files locks yaml_values values (what is read)
     tracking/  tracker spool shipper delivery registry (what MLflow is told, and how it gets there) ui door metrics
                run_events (what a run tells, and when) card (its description)
-               addresses (where they go) aliases moves registry_database
+               addresses (where they go) aliases moves registry_database empty_database
                registry_server (who is champion, moved at once)
     serving/   served_model (what mlflow models serve runs)
     report/    report sections recipes page (what people read) charts results layout (the map of words)

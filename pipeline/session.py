@@ -72,6 +72,8 @@ class Session:
         """(the stage's artefact for these inputs, whether it was there)"""
         found = self._find(stage, stage.identity(self.config, *inputs)[0])
         if found is None:
+            if self.tracker:
+                self.tracker.make_ready()
             self.progress.start(stage.name, self._pieces(stage))
         reach("stage", stage.name if found is None else f"{stage.name} cached")
         return found or stage.build(self._work(), *inputs), found is not None

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.safety.locks import held
+from pipeline.tracking.empty_database import create_database
 from pipeline.tracking.registry import CannotBeTaken, register_vectors, resolve
 from pipeline.tracking.spool import Event, Spool, Target, without_credentials
 
@@ -131,6 +130,14 @@ def ship_artifact(client: MlflowClient, run_id: str, path: Path, folder: str) ->
 # ── the run ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def make_ready(target: Target) -> None:
+    """Imports MLflow and makes a local database, so that `connect` is quick; errors wait for `connect`, which names them."""
+    with contextlib.suppress(Exception):
+        client = connect(target)
+        if target.uri.startswith("sqlite:///"):
+            client.search_experiments(max_results=1)
+
+
 def connect(target: Target) -> MlflowClient:
     """A client of the target; a new SQLite file is made first, by one process, complete or not at all."""
     from mlflow import MlflowClient
@@ -138,27 +145,6 @@ def connect(target: Target) -> MlflowClient:
     if target.uri.startswith("sqlite:///"):
         create_database(Path(target.uri.removeprefix("sqlite:///").partition("?")[0]))
     return MlflowClient(tracking_uri=target.uri, registry_uri=target.uri)
-
-
-def create_database(path: Path) -> None:
-    """Makes an empty MLflow database at `path` unless there is one.
-
-    Two processes that migrate one new file at a time fail ("duplicate column name", "database is locked"), and one
-    that is killed in the middle leaves a file no version can open. So it is built under another name, by the one
-    holder of a lock, and renamed.
-    """
-    if path.exists():
-        return
-    from mlflow import MlflowClient
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with held(path.with_name(path.name + ".lock"), wait=True):
-        if path.exists():
-            return
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-            new = Path(folder) / path.name
-            MlflowClient(tracking_uri=f"sqlite:///{new}").search_experiments(max_results=1)
-            os.replace(new, path)
 
 
 def open_experiment(client: MlflowClient, target: Target) -> str:

@@ -35,6 +35,7 @@ from pipeline.tracking.delivery import (
     connect,
     explain,
     find_or_create_run,
+    make_ready,
     open_experiment,
     reopen,
     run_is_missing,
@@ -49,6 +50,7 @@ logger = logging.getLogger(__name__)
 
 REQUEST_TIMEOUT_S = 5
 POLL_S = 0.25
+FIRST_EVENT_POLL_S = 0.05
 FOLLOW_S = 1.0
 """Between two batches of a running training: the curve in the UI is about this old."""
 FIRST_BACKOFF_S = 0.5
@@ -63,6 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("directory", type=Path)
     parser.add_argument("--driver-pid", type=int, required=True, help="the process whose run this is")
     parser.add_argument("--linger-s", type=float, default=60.0, help="give up after so long without success once the run is over")
+    parser.add_argument("--await-events", action="store_true", help="get ready, and open no MLflow run before the first event")
     options = parser.parse_args(arguments)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
     os.umask(0o077)
@@ -78,6 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not _acquire(lock, owner, options.linger_s):
             return EXIT_LEFT_OVER
         os.environ.update(client_environment(os.environ))
+        if options.await_events and not _is_needed(spool, target, owner):
+            return EXIT_DRAINED
         return Shipper(spool, target, owner, options.linger_s, replace(spool.progress(), pid=os.getpid(), message=None)).work()
 
 
@@ -131,6 +136,17 @@ def _acquire(lock: IO[bytes], owner: Owner, linger_s: float) -> bool:
                 if time.monotonic() > deadline:
                     return False
             owner.wait(POLL_S)
+
+
+def _is_needed(spool: Spool, target: Target, owner: Owner) -> bool:
+    """Makes ready what can be without a word to the server, then waits: True with the first event, False when the run is over
+    without one."""
+    make_ready(target)
+    while spool.size() <= spool.progress().offset:
+        if owner.released:
+            return False
+        owner.wait(FIRST_EVENT_POLL_S)
+    return True
 
 
 @dataclass

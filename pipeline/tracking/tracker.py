@@ -209,6 +209,9 @@ class Tracker:
             self._append({"type": "finish", "status": status})
         elif self.spool.size() > self.spool.progress().offset:
             self.launch_shipper()
+        else:
+            # It was made ready for what never came.
+            self._kill_shipper()
         self._replace_dead_shipper()
         self._finished = True
         self.writer.close()
@@ -234,10 +237,15 @@ class Tracker:
         fresh = replace(target, token=uuid.uuid4().hex, created_ms=_now_ms())
         self.spool, self.writer, self.known = _open_spool(Spool(directory), fresh)
 
-    def launch_shipper(self) -> None:
+    def make_ready(self) -> None:
+        """Starts the shipper before there is anything to tell: to import MLflow and to make a database takes it seconds, in
+        which a run has other things to do. Until the first event it opens no MLflow run."""
+        self.launch_shipper(await_events=True)
+
+    def launch_shipper(self, *, await_events: bool = False) -> None:
         """Starts the shipper unless it was started before."""
         if self.process is None and not self._finished:
-            self.process = _start_shipper(self.spool, self.credentials, subprocess.PIPE)
+            self.process = _start_shipper(self.spool, self.credentials, subprocess.PIPE, await_events=await_events)
 
     def wait_until_reached(self, timeout_s: float) -> None:
         """Returns when the MLflow run is open; raises ServiceError or PermissionDeniedError when it cannot be opened."""
@@ -352,10 +360,13 @@ def sync(workdir: Path, tracking: Tracking | None = None, timeout_s: float = 60.
     return states
 
 
-def _start_shipper(spool: Spool, credentials: Mapping[str, str], stdin: int, linger_s: float = 60.0) -> subprocess.Popen[bytes]:
+def _start_shipper(
+    spool: Spool, credentials: Mapping[str, str], stdin: int, linger_s: float = 60.0, *, await_events: bool = False
+) -> subprocess.Popen[bytes]:
     """The shipper of a spool, in a session of its own: a Ctrl-C in the terminal reaches the driver alone."""
     command = [sys.executable, "-P", "-m", "pipeline.tracking.shipper", str(spool.directory)]
     command += ["--driver-pid", str(os.getpid()), "--linger-s", str(linger_s)]
+    command += ["--await-events"] if await_events else []
     environment = os.environ | dict(credentials)
     with open(open_inside(spool.directory, spool.log.name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK), "wb") as log:
         return subprocess.Popen(  # noqa: S603 - this Python, this package

@@ -32,7 +32,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     return Bench(tmp_path_factory.mktemp("bench"))
 
 
-_CREATE = "import sys, pathlib; from pipeline.tracking.delivery import create_database as c; c(pathlib.Path(sys.argv[1]))"
+_CREATE = "import sys, pathlib; from pipeline.tracking.empty_database import create_database as c; c(pathlib.Path(sys.argv[1]))"
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.tracking.delivery import Refused, connect, create_database, explain, open_experiment
+from pipeline.tracking.delivery import Refused, connect, explain, open_experiment
+from pipeline.tracking.empty_database import create_database
 from pipeline.tracking.shipper import EXIT_DRAINED
 from pipeline.tracking.spool import Spool
 from pipeline.tracking.tracker import Dataset, Tracker, sync
@@ -85,6 +86,22 @@ def test_a_finished_run_shows_its_curve_params_dataset_and_files_in_mlflow(workd
     again.register("word2vec", workdir / "vectors")
     assert again.finish("FINISHED") == state
     assert again.process is None, "a run that repeats what is known must not even start a shipper"
+
+
+def test_a_shipper_made_ready_ships_what_comes_and_leaves_no_run_if_nothing_does(workdir: Path) -> None:
+    idle = tracker_of(workdir)
+    idle.make_ready()
+    assert idle.finish("FAILED").run_id is None
+    assert idle.process is not None
+    assert idle.process.poll() is not None
+    assert all_runs(client_of(workdir)) == []
+
+    busy = tracker_of(workdir)
+    busy.make_ready()
+    busy.start({"train.alpha": 0.05}, {}, Dataset("corpus", DIGEST, "corpus.txt"))
+    busy.log(1, {"train/loss": 2.0})
+    assert busy.finish("FINISHED", timeout_s=60).complete
+    assert [run.info.status for run in all_runs(client_of(workdir))] == ["FINISHED"]
 
 
 def test_another_corpus_is_another_run_and_a_run_that_never_started_is_none(workdir: Path, told: Spool) -> None:
