@@ -11,11 +11,10 @@ import re
 import shlex
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from pipeline.safety.values import number_of, plain_types, refuse_unwritable
+from pipeline.safety.values import has_host, number_of, plain_types, refuse_unwritable
 
 Positive = Annotated[int, Field(ge=1, lt=2**63)]
 DEFAULT_PATTERN = r"[\pL\pM\pN_\x{200C}\x{200D}]+"
@@ -185,7 +184,7 @@ class Train(Section):
     backend: Literal["auto", "numba", "numpy", "cupy"] = "auto"
     vector_size: int = Field(100, ge=1, le=4096)
     negative: int = Field(5, ge=1, le=64)
-    epochs: Positive = 5
+    epochs: int = Field(5, ge=1, le=100_000)
     alpha: Rate = 0.05
     """At the start. From 4 lanes on it loses up to three tenths more than the way to min_alpha, as training gets older
     (infra/decisions/0015-age.md)."""
@@ -213,7 +212,7 @@ class Train(Section):
     """How many of the most frequent words are merged more often; null = chosen from lanes and vocabulary."""
     hot_merge_every: Positive | None = None
     """Kept tokens a lane between two merges of the hot rows; null = chosen, and grows as training gets older."""
-    checkpoint_every: Positive | None = None
+    checkpoint_every: Annotated[int, Field(ge=1000, lt=2**63)] | None = None
     """Kept tokens a lane between two checkpoints; null = chosen from the vocabulary's size, at least one at the end."""
     start_from: str | None = None
     """A folder of vectors that training goes on from: words that it knows begin with their rows there, new ones with random
@@ -301,17 +300,9 @@ class Tracking(Section):
     def uri_is_supported(cls, value: str | None) -> str | None:
         if value is not None and not value.startswith(("http://", "https://", "sqlite:///")):
             raise ValueError("expected http://…, https://… or sqlite:///…")
-        if value is not None and not value.startswith("sqlite") and not _has_host(value):
+        if value is not None and not value.startswith("sqlite") and not has_host(value):
             raise ValueError("expected the name of a host, and perhaps a port, behind ://")
         return value
-
-
-def _has_host(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        return bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:
-        return False
 
 
 class Tls(Section):

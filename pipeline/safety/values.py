@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Any, get_args
+from urllib.parse import urlsplit
 
 from pipeline.safety.yaml_values import number
 
@@ -40,3 +41,12 @@ def refuse_unwritable(value: Any) -> None:
     elif isinstance(value, list):
         for inner in value:
             refuse_unwritable(inner)
+
+
+def has_host(url: str) -> bool:
+    """Whether an address names a host, a port that can be if any, and nothing that no address holds."""
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and (parts.port is None or parts.port > 0) and url.isprintable() and " " not in url
+    except ValueError:  # brackets or a port that cannot be
+        return False

@@ -26,6 +26,7 @@ from typing import IO, Any, Protocol, cast
 from urllib.parse import urlsplit
 
 from pipeline.errors import BusyError, DataError, ServiceError, TemporaryError, UsageError, printable, without_credentials
+from pipeline.safety.values import has_host
 from pipeline.store import explain_os_error, write_file
 
 BLOCK_BYTES = 1 << 18
@@ -200,8 +201,8 @@ def download(known: KnownCorpus, urls: tuple[str, ...], part: PartFile, progress
     """Brings the file at the first address that has it; goes on with what `part` holds already."""
     problems = []
     for url in urls:
-        if urlsplit(url).scheme not in ("http", "https"):
-            raise UsageError(f"{shown(url)}: expected an address of http:// or https://")
+        if not url.startswith(("http://", "https://")) or not has_host(url):
+            raise UsageError(f"{shown(url)}: expected an address of http:// or https:// with the name of a host")
         try:
             return _download_from(known, url, part, progress)
         except ServiceError as error:

@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import Tokenize
-from pipeline.errors import ConfigError, DataError, printable
+from pipeline.errors import ConfigError, DataError, PipelineError, printable
 from pipeline.text.characters import IGNORABLE, INVISIBLE, JOINERS, WHITESPACE, ZERO_WIDTH_SPACE, character_classes
 from pipeline.text.folding import Fold, folding
 from pipeline.text.segmenters import korean as korean  # its name in configurations
@@ -273,9 +273,10 @@ def _factory(name: str) -> Callable[..., Any]:
         found: Any = importlib.import_module(module)
         for step in attribute.split("."):
             found = getattr(found, step)
-    except (ImportError, AttributeError) as error:
+    except (Exception, SystemExit) as error:  # a module may do anything when it is imported
+        reason = str(error) if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: {error}"
         raise ConfigError(
-            f"tokenize.tokenizer: {name} cannot be imported ({printable(str(error), 200)}); "
+            f"tokenize.tokenizer: {name} cannot be imported ({printable(reason, 200)}); "
             "expected package.module:factory, installed for this Python on every worker"
         ) from None
     if not callable(found):
@@ -291,12 +292,22 @@ def _plugin_encoder(config: Tokenize, fold: Fold) -> Callable[[bytes, WordTable]
         tokenize = _factory(name)(**config.options)
     except TypeError as error:
         raise ConfigError(f"tokenize.options: {name} does not take them ({printable(str(error), 200)})") from None
+    except PipelineError:
+        raise
+    except Exception as error:
+        problem = printable(f"{type(error).__name__}: {error}", 200)
+        raise ConfigError(f"tokenize.tokenizer: {name}() failed ({problem}); correct it or its tokenize.options") from None
     if not callable(tokenize):
         raise ConfigError(f"tokenize.tokenizer: {name}() must return a function, found {type(tokenize).__name__}")
 
     def encode(text: bytes, table: WordTable) -> Encoded:
         lines = _lines(text, fold)
-        sentences = tokenize(lines)
+        try:
+            sentences = tokenize(lines)
+        except PipelineError:
+            raise
+        except Exception as error:
+            raise DataError(f"{name}: failed on a text ({printable(f'{type(error).__name__}: {error}', 200)})") from error
         _check_sentences(name, sentences, len(lines))
         words = [word for sentence in sentences for word in sentence]
         try:

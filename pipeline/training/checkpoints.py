@@ -48,7 +48,7 @@ class Checkpoints:
 
     def latest(self) -> tuple[store.Artefact | None, list[RoundRecord]]:
         """The newest intact checkpoint and the history up to it; a damaged one is discarded for the one before."""
-        for number in reversed(range(START, self.rounds - 1)):
+        for number in self._there():
             try:
                 found = store.open_artefact(self.workdir, CHECKPOINTS, self.fingerprint(number))
                 if found is None:
@@ -62,11 +62,21 @@ class Checkpoints:
 
     def bytes_in_use(self) -> int:
         """Of the disk, by what is there already."""
-        directories = (self.directory(number) for number in range(START, self.rounds))
+        directories = (self.directory(number) for number in self._there())
         return sum(file.stat().st_size for directory in directories for file in directory.glob("*.npy"))
 
     def discard_all(self) -> None:
         """Removes what led to committed vectors; it can be computed again and is large."""
-        for number in range(START, self.rounds):
-            if (directory := self.directory(number)).exists():
-                store.discard(directory)
+        for number in self._there():
+            store.discard(self.directory(number))
+
+    def _there(self) -> list[int]:
+        """The rounds whose checkpoint has a folder, the last one first. A training may have more rounds than are quickly looked
+        for one by one."""
+        folder = self.workdir / CHECKPOINTS
+        present = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+        return (
+            [number for number in reversed(range(START, self.rounds)) if self.directory(number).name in present]
+            if present
+            else []
+        )

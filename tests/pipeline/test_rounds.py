@@ -22,7 +22,7 @@ trains = st.builds(
     merge_every=st.none() | st.integers(500, 100_000),
     hot_rows=st.none() | st.integers(0, 3000),
     hot_merge_every=st.none() | st.integers(200, 50_000),
-    checkpoint_every=st.none() | st.integers(300, 1_000_000),
+    checkpoint_every=st.none() | st.integers(1000, 1_000_000),
 )
 
 

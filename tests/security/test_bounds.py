@@ -1,0 +1,69 @@
+"""What is read has a bound and is a regular file; what cannot be known before it is tried has an end."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline import store
+from pipeline.cluster.workers import InProcess
+from pipeline.config import load_config
+from pipeline.errors import ConfigError, InputError
+from pipeline.progress import Progress
+from pipeline.run import run
+from tests.security.conftest import w2v
+
+
+def test_an_evaluation_set_that_is_a_fifo_or_a_device_is_refused_at_once(config: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pairs.tsv")
+    with pytest.raises(InputError, match=r"cannot read .*not a regular file but a FIFO"):
+        loaded = load_config(config, [f"evaluate.similarity=[{tmp_path / 'pairs.tsv'}]", "train.epochs=1", "train.lanes=1"])
+        run(loaded, workers=InProcess(), progress=Progress(quiet=True))
+    with pytest.raises(OSError, match="not a regular file but a device"):
+        store.file_sha256(Path("/dev/zero"))
+
+
+def test_a_hundred_thousand_epochs_start_and_more_are_refused(config: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"train\.epochs: .*less than or equal to 100000"):
+        load_config(config, ["train.epochs=10000000"])
+    begun = time.monotonic()
+
+    class Enough(Exception):
+        pass
+
+    class Watching(Progress):
+        def line(self, text: str) -> None:
+            if "round 1" in text:
+                raise Enough
+
+    with pytest.raises(Enough):
+        run(load_config(config, ["train.epochs=100000"]), workers=InProcess(), progress=Watching(quiet=False))
+    assert time.monotonic() - begun < 60
+
+
+def test_checkpoints_so_close_that_training_does_nothing_else_are_refused(config: Path) -> None:
+    with pytest.raises(ConfigError, match=r"train\.checkpoint_every: .*greater than or equal to 1000"):
+        load_config(config, ["train.checkpoint_every=1"])
+
+
+@pytest.mark.parametrize(
+    "text", ["raise RuntimeError('boo')", "import sys; sys.exit(3)", "1 +", "def f(): raise RuntimeError('boo')", "f = 3"]
+)
+def test_a_tokenizer_that_cannot_be_had_is_an_error_of_its_key(config: Path, tmp_path: Path, text: str) -> None:
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "bad_plugin.py").write_text(text)
+    ended = w2v("run", config, "tokenize.tokenizer=bad_plugin:f", cwd=tmp_path, PYTHONPATH=str(tmp_path / "plugins"))
+    assert ended.code == 78, ended.err
+    assert "tokenize.tokenizer: bad_plugin:f" in ended.err
+
+
+@pytest.mark.parametrize(
+    "url", ["http://[", "http://", "http://a\x01b/", "http://h:99999/", "https://h:x/", "x", "file:///etc/passwd"]
+)
+def test_an_address_that_is_none_is_an_error_of_the_command_line(url: str, tmp_path: Path) -> None:
+    ended = w2v("fetch", "ptb", tmp_path / "data", "--url", url, cwd=tmp_path)
+    assert ended.code == 64, ended.err
+    assert "expected an address of http:// or https://" in ended.err
