@@ -36,7 +36,7 @@ its short Dask wiring.
     refresh/   refresh (one decision) delta (files, pure) challenge (the new vectors beside the old) gates (pure)
                stability (neighbourhoods, frame) align (into the old frame) rollback hook
     safety/    start scratch (what keeps other users' code out) files locks yaml_values values (what is read)
-    tracking/  tracker spool shipper delivery registry (what MLflow is told, and how it gets there) ui door metrics
+    tracking/  tracker spool shipper delivery registry (what MLflow is told, and how it gets there) ui start_page door metrics
                run_events (what a run tells, and when) card (its description)
                addresses (where they go) aliases moves registry_database empty_database
                registry_server (who is champion, moved at once)

@@ -38,9 +38,15 @@ def verify(config: Path, overrides: tuple[str, ...]) -> int:
 @config_arguments
 @click.option("--port", default=0, help="0 = any free port.")
 def ui(config: Path, overrides: tuple[str, ...], port: int) -> None:
-    """Open the tracked runs in MLflow's own pages, on this machine only."""
+    """Open the tracked runs in MLflow's own pages, on this machine only: the table of runs with their scores."""
     loaded = load(config, overrides)
+    from pipeline.tracking.start_page import start_page
     from pipeline.tracking.tracker import tracking_uri
     from pipeline.tracking.ui import serve_ui
 
-    serve_ui(tracking_uri(loaded.tracking, loaded.workdir), port)
+    uri = tracking_uri(loaded.tracking, loaded.workdir)
+    database = Path(uri.removeprefix("sqlite:///").partition("?")[0])
+    start = start_page(database, loaded.tracking.experiment) if uri.startswith("sqlite:///") else "/"
+    if dashboard := loaded.cluster.options.get("dashboard_address"):
+        click.echo(f"Dask's pages of a run that works now: http://{dashboard} (cluster.options.dashboard_address)")
+    serve_ui(uri, port, start)
