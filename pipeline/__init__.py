@@ -14,7 +14,8 @@ its short Dask wiring.
     workdir.py progress.py         looking at a workdir; the terminal
     store.py failpoints.py         artefacts: manifests, checksums; where tests make processes die
 
-    commands/  arguments (CONFIG and its overrides) running refreshing corpora vectors workdir tracking
+    commands/  arguments (CONFIG and its overrides) running refreshing corpora vectors workdir
+               tracking comparing
     stages/    ladder (the one list of stages) work (what each is handed, and tells)
                tokenize vocab shards train evaluate sets (of questions, by name) publish
     text/      corpus (which files, cut into which parts) inputs reading decompress pydocs fetch
@@ -35,6 +36,7 @@ its short Dask wiring.
     history/   snapshot (a complete result, kept) latest (which one answers, what was decided) gc (what nobody needs)
     refresh/   refresh (one decision) delta (files, pure) challenge (the new vectors beside the old) gates (pure)
                stability (neighbourhoods, frame) align (into the old frame) rollback hook
+    compare/   sides (what is compared) compare (what differs) shown (terminal and page)
     safety/    start scratch (what keeps other users' code out) files locks yaml_values values (what is read)
     tracking/  tracker spool shipper delivery registry (what MLflow is told, and how it gets there) ui start_page door metrics
                run_events (what a run tells, and when) card (its description)

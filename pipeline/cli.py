@@ -19,6 +19,7 @@ from types import FrameType
 import click
 
 from pipeline.commands.arguments import InOrder, say
+from pipeline.commands.comparing import compare
 from pipeline.commands.corpora import fetch
 from pipeline.commands.refreshing import gc, history, refresh, rollback
 from pipeline.commands.running import STAGE_COMMANDS, run
@@ -57,7 +58,7 @@ def commands() -> None:
 
 
 _STAGES = [STAGE_COMMANDS.get(name, evaluate) for name in ("tokenize", "vocab", "shards", "train", "evaluate", "publish")]
-for _command in (run, *_STAGES, refresh, history, rollback, promote, gc, query, export, fetch, status, verify, sync, ui):
+for _command in (run, *_STAGES, refresh, history, rollback, promote, compare, gc, query, export, fetch, status, verify, sync, ui):
     commands.add_command(_command)
 
 

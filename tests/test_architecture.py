@@ -33,6 +33,7 @@ FLOORS = (
     ("summary", "session"),
     ("run",),
     ("refresh",),
+    ("compare",),
     ("workdir",),
     ("commands",),
     ("cli",),

@@ -1,0 +1,109 @@
+"""What differs between results, as plain data: the first is what the others are compared with.
+
+settings    {key: [value of each side]} of those that differ
+scores      [{test, measure, score: […], coverage: […]}]
+seconds     {stage: [seconds of each side, None where it was reused or is not known]}
+words       for each later side: how many words both have, the mean overlap of neighbourhoods, and the words that moved most
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from pipeline.compare.sides import Side
+from pipeline.refresh.stability import NEIGHBOURS, common_words, neighbour_shares, words_moved
+from pipeline.report.results import STAGES, Summary, evaluation_rows, flatten, get, is_number, mapping
+
+FORMAT_VERSION = 1
+MOST_MOVED = 15
+NOT_SETTINGS = ("run.workdir", "run.name", "tracking.", "cluster.", "publish.")
+"""Where a run lay, who watched it and what was made of its vectors."""
+
+
+def compare(sides: Sequence[Side]) -> dict[str, Any]:
+    """All of it, for JSON, the terminal and the page."""
+    first, *others = sides
+    return {
+        "format_version": FORMAT_VERSION,
+        "sides": [_about(side) for side in sides],
+        "settings": differing_settings([side.summary for side in sides]),
+        "scores": scores([side.summary for side in sides]),
+        "seconds": seconds([side.summary for side in sides]),
+        "words": [neighbourhoods(first, other) for other in others],
+    }
+
+
+def _about(side: Side) -> dict[str, Any]:
+    return {
+        "name": side.name, "source": side.source, "words": len(side.vectors), "vector_size": side.vectors.vector_size,
+        "run_id": get(side.summary, "run_id"), "made": get(side.summary, "made.at"), "tokens": get(side.summary, "corpus.tokens"),
+        "final_loss": get(side.summary, "train.final_loss"), "tokens_per_s": get(side.summary, "train.raw_tokens_per_s"),
+    }  # fmt: skip
+
+
+def differing_settings(summaries: Sequence[Summary]) -> dict[str, list[object]]:
+    """The settings whose values differ; None where a side does not say: another program or version made it."""
+    settings = [dict(flatten(mapping(summary, "config"))) for summary in summaries]
+    keys = {key: None for each in settings for key in each if not key.startswith(NOT_SETTINGS)}
+    rows = {key: [each.get(key) for each in settings] for key in keys}
+    said = {key: {repr(each[key]) for each in settings if key in each} for key in keys}
+    return {key: row for key, row in rows.items() if len(said[key]) > 1}
+
+
+def scores(summaries: Sequence[Summary]) -> list[dict[str, Any]]:
+    """Every score that any side has."""
+    found = [{(test, measure): (score, known) for test, measure, score, known in evaluation_rows(each)} for each in summaries]
+    tests = {test: None for each in found for test in each}
+    return [
+        {
+            "test": test, "measure": measure, "score": [each.get((test, measure), (None, None))[0] for each in found],
+            "coverage": [each.get((test, measure), (None, None))[1] for each in found],
+        }
+        for test, measure in tests
+    ]  # fmt: skip
+
+
+def seconds(summaries: Sequence[Summary]) -> dict[str, list[float | None]]:
+    """What each stage took; the whole training where its rounds were continued or reused."""
+    rows: dict[str, list[float | None]] = {}
+    for stage in STAGES:
+        row = []
+        for summary in summaries:
+            took = None if get(summary, f"stages.{stage}.cached") else get(summary, f"stages.{stage}.seconds")
+            took = get(summary, "train.seconds", took) if stage == "train" else took
+            row.append(round(float(took), 3) if is_number(took) else None)
+        if any(value is not None for value in row):
+            rows[stage] = row
+    return rows
+
+
+def neighbourhoods(first: Side, other: Side) -> dict[str, Any]:
+    """How the other side's neighbourhoods differ from the first's, over the words that both have."""
+    common = common_words(first.vectors, other.vectors)
+    found: dict[str, Any] = {"first": first.name, "other": other.name, "common": len(common.words), "overlap": None, "moved": []}
+    found |= dict(words_moved(first.vectors, other.vectors))
+    shares = neighbour_shares(first.vectors, other.vectors, common)
+    if len(shares) == 0:
+        return found
+    found |= {"asked": len(shares), "overlap": float(shares.mean()), "neighbours": NEIGHBOURS}
+    # The most frequent of those that moved as far.
+    for place in np.argsort(shares, kind="stable")[:MOST_MOVED]:
+        word = common.words[int(place)]
+        found["moved"].append({
+            "word": word, "kept": float(shares[place]),
+            "before": _near(first, word), "now": _near(other, word),
+        })  # fmt: skip
+    return found
+
+
+def _near(side: Side, word: str, most: int = 5) -> list[str]:
+    return [found for found, _ in side.vectors.most_similar(word, topn=most)]
+
+
+def is_same(found: Mapping[str, Any]) -> bool:
+    """True where nothing differs: not the settings, not a score, not a neighbour."""
+    same_scores = all(len({repr(score) for score in row["score"]}) == 1 for row in found["scores"])
+    return not found["settings"] and same_scores and all(words["overlap"] in (None, 1.0) for words in found["words"])

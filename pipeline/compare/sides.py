@@ -1,0 +1,65 @@
+"""What can be compared: finished runs, snapshots, folders and files of vectors; each is vectors with what is known of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import load_config
+from pipeline.errors import InputError, UsageError
+from pipeline.history.latest import find_answer
+from w2v_core.vectors import WordVectors
+
+SUMMARY = "summary.json"
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of those that are compared."""
+
+    name: str
+    """Different from the others'."""
+    source: str
+    vectors: WordVectors
+    summary: Mapping[str, Any]
+    """Of the run that made them; empty for vectors that somebody else made."""
+
+
+def open_sides(sources: Sequence[str]) -> list[Side]:
+    """The sides in the order given. Raises UsageError for fewer than two, InputError for what is no vectors."""
+    if len(sources) < 2:
+        raise UsageError(f"compare: expected two or more of CONFIG, workdir, folder or file of vectors, found {len(sources)}")
+    found = [_open(source) for source in sources]
+    return [Side(name, *side) for name, side in zip(_names(found), found, strict=True)]
+
+
+def _open(source: str) -> tuple[str, WordVectors, Mapping[str, Any]]:
+    path = Path(source)
+    workdir = load_config(path).workdir if path.suffix in (".yaml", ".yml") else path
+    try:
+        if answer := find_answer(workdir) if workdir.is_dir() else None:
+            return source, WordVectors.load(answer.vectors), answer.summary
+        if workdir != path:
+            raise InputError(f"{source}: no finished run in {workdir}; run: w2v run {source}")
+        if (path / SUMMARY).is_file() and (path / "vectors").is_dir():
+            return source, WordVectors.load(path / "vectors"), json.loads((path / SUMMARY).read_bytes())
+        return source, WordVectors.load(source), {}
+    except FileNotFoundError as error:
+        raise InputError(f"{error.filename or error}: does not exist; give a CONFIG, a workdir or vectors") from None
+    except (ValueError, OSError) as error:
+        raise InputError(f"{source}: cannot be read as vectors ({error})") from None
+
+
+def _names(found: Sequence[tuple[str, WordVectors, Mapping[str, Any]]]) -> Iterator[str]:
+    """The runs' names, or the files' with as many folders as make them differ."""
+    short = [str(summary.get("config", {}).get("run", {}).get("name") or Path(source).name) for source, _, summary in found]
+    for place, (source, _, _) in enumerate(found):
+        if short.count(short[place]) == 1:
+            yield short[place]
+        elif [other for other, *_ in found].count(source) == 1:
+            yield source
+        else:
+            yield f"{source} ({place + 1})"

@@ -1,0 +1,121 @@
+"""`w2v compare`: what differs between results, on the terminal, as JSON and as a page; hostile words stay text in all three."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from pipeline.cli import commands
+from pipeline.compare.compare import compare
+from pipeline.compare.shown import as_page, as_text
+from pipeline.compare.sides import Side, open_sides
+from pipeline.errors import InputError, UsageError
+from tests.pipeline.test_report import HOSTILE, Page, sample_summary
+from w2v_core.vectors import WordVectors
+
+GROUPS, SIZE = 12, 6
+
+
+def vectors_of(seed: int = 1, moved: dict[str, int] | None = None, words: list[str] | None = None) -> WordVectors:
+    """Words in groups whose vectors lie close together; `moved` puts a word into another group."""
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(GROUPS, 16))
+    names = words or [f"word{number}" for number in range(GROUPS * SIZE)]
+    groups = [(moved or {}).get(name, number % GROUPS) for number, name in enumerate(names)]
+    noise = np.random.default_rng(9).normal(size=(len(names), 16))
+    return WordVectors(names, (centres[groups] + 0.05 * noise).astype(np.float32))
+
+
+def sides(*vectors: WordVectors, **summaries: Any) -> list[Side]:
+    names = "abcdef"
+    return [
+        Side(names[place], f"/runs/{names[place]}", found, summaries.get(names[place], {})) for place, found in enumerate(vectors)
+    ]
+
+
+def test_the_words_that_moved_are_named_first_with_their_neighbours() -> None:
+    found = compare(sides(vectors_of(), vectors_of(moved={"word7": 3, "word20": 0})))
+    (words,) = found["words"]
+    assert words["common"] == GROUPS * SIZE
+    assert {row["word"] for row in words["moved"][:2]} == {"word7", "word20"}
+    first = next(row for row in words["moved"] if row["word"] == "word7")
+    assert {int(word[4:]) % GROUPS for word in first["before"]} == {7}
+    assert {int(word[4:]) % GROUPS for word in first["now"]} <= {3, 7}
+    assert words["overlap"] > 0.7
+
+
+def test_a_turned_copy_has_the_same_neighbourhoods() -> None:
+    one = vectors_of()
+    turn, _ = np.linalg.qr(np.random.default_rng(2).normal(size=(16, 16)))
+    found = compare(sides(one, WordVectors(one.words, (one.matrix @ turn).astype(np.float32))))
+    assert found["words"][0]["overlap"] == 1.0
+    assert "No setting, no score and no neighbourhood differs." in as_text(found)
+
+
+def test_settings_scores_and_seconds_stand_beside_each_other() -> None:
+    one, other = sample_summary(), sample_summary()
+    other["config"] = {"run": {"name": "demo", "seed": 1}, "train": {"vector_size": 100, "epochs": 9, "model": "cbow"}}
+    other["evaluation"]["similarity"]["wordsim353"] = 0.7
+    found = compare(sides(vectors_of(), vectors_of(), vectors_of(2), a=one, b=other))
+    assert found["settings"] == {"train.epochs": [3, 9, None]}
+    (row,) = [row for row in found["scores"] if row["test"] == "wordsim353"]
+    assert row["score"] == [0.6218, 0.7, None]
+    assert found["seconds"]["train"] == [2.15, 2.15, None]
+    assert found["seconds"].get("tokenize") is None, "reused: it took no time worth comparing"
+    text = as_text(found, 120)
+    for said in (
+        "train.epochs  3  9  –",
+        "0.622 (93.4% covered)",
+        "a and c have 72 words in common",
+        "Neighbourhoods that moved most: a → c",
+    ):
+        assert said in text, text
+    json.dumps(found, allow_nan=False)
+
+
+@pytest.mark.parametrize("word", HOSTILE)
+def test_hostile_words_stay_text_on_the_terminal_and_on_the_page(word: str) -> None:
+    words = [word, *(f"word{number}" for number in range(1, 40))]
+    summary = sample_summary() | {"config": {"run": {"name": word}, "train": {word: word}}}
+    found = compare(sides(vectors_of(words=words), vectors_of(3, words=words), a=summary))
+    shown = as_text(found)
+    assert not [c for c in shown if not c.isprintable() and c != "\n"]
+    hostile = Page(as_page(found))
+    harmless = Page(
+        as_page(compare(sides(vectors_of(words=["w", *words[1:]]), vectors_of(3, words=["w", *words[1:]]), a=summary)))
+    )
+    assert hostile.elements == harmless.elements
+    assert "script" not in hostile.elements
+
+
+def test_folders_and_files_of_vectors_can_be_compared_from_the_command_line(tmp_path: Path) -> None:
+    vectors_of().save(tmp_path / "one")
+    vectors_of(moved={"word7": 3}).save(tmp_path / "two")
+    page = tmp_path / "page.html"
+    arguments = ["compare", str(tmp_path / "one"), str(tmp_path / "two"), "--page", str(page)]
+    done = CliRunner().invoke(commands, arguments)
+    assert done.exit_code == 0, done.output
+    assert "one and two have 72 words in common" in done.output
+    assert "word7" in page.read_text()
+    done = CliRunner().invoke(commands, [*arguments, "--json"])
+    assert json.loads(done.output)["words"][0]["moved"][0]["word"] == "word7"
+
+
+def test_what_cannot_be_compared_is_said(tmp_path: Path) -> None:
+    vectors_of().save(tmp_path / "one")
+    with pytest.raises(UsageError, match="expected two or more of CONFIG, workdir, folder or file of vectors, found 1"):
+        open_sides([str(tmp_path / "one")])
+    with pytest.raises(InputError, match="absent: does not exist; give a CONFIG, a workdir or vectors"):
+        open_sides([str(tmp_path / "one"), str(tmp_path / "absent")])
+    (tmp_path / "text.txt").write_text("no vectors here\n")
+    with pytest.raises(InputError, match=r"text\.txt: cannot be read as vectors"):
+        open_sides([str(tmp_path / "one"), str(tmp_path / "text.txt")])
+    assert [side.name for side in open_sides([str(tmp_path / "one")] * 2)] == [
+        f"{tmp_path / 'one'} (1)",
+        f"{tmp_path / 'one'} (2)",
+    ]
