@@ -18,7 +18,7 @@ its short Dask wiring.
                tracking comparing
     stages/    ladder (the one list of stages) work (what each is handed, and tells)
                tokenize vocab shards train evaluate sets (of questions, by name) publish
-    text/      corpus (which files, cut into which parts) inputs reading decompress pydocs fetch
+    text/      corpus (which files) cutting (into which parts) inputs reading decompress pydocs fetch
                tokenizers (text as words) characters folding (what is a letter, and the same) segmenters (scripts without spaces)
     stream/    sampling (a part's stream of an epoch, drawn) epoch_stream (any range of an epoch's stream)
                part_files (what the files of tokens/ and shards/ are called) mapped_files sizes (how much is held at a time, pure)

@@ -52,7 +52,8 @@ class Run(Section):
 
 class Corpus(Section):
     inputs: list[str] = Field(min_length=1)
-    """Files, globs, folders, or `pydocs:` (docstrings of the installed Python); read in the order given."""
+    """Files, globs, folders, or `pydocs:` (docstrings of the installed Python). Files larger than `block_bytes` are read in the
+    order given, the smaller ones between two of them in an order that their content decides: names do not matter."""
     include: list[str] = Field(default_factory=list)
     """Inside folders, globs and archives: only files whose name, or whose end of the path, matches one of these patterns."""
     exclude: list[str] = Field(default_factory=list)

@@ -26,7 +26,8 @@ from pipeline.history.latest import mend
 from pipeline.progress import Progress
 from pipeline.stages.ladder import CORPUS, Stage, up_to
 from pipeline.stages.work import Done, Watch, Work
-from pipeline.text.corpus import CorpusPlan, cut_parts
+from pipeline.text.corpus import CorpusPlan
+from pipeline.text.cutting import cut_parts
 from pipeline.tracking.run_events import tell_live, tell_round, tell_start
 from pipeline.tracking.tracker import Tracker, open_tracker
 from pipeline.training import arithmetic

@@ -33,7 +33,8 @@ from pipeline.config import RunConfig, Tokenize, canonical_json
 from pipeline.errors import DataError, InputError, printable
 from pipeline.stages.work import Done, Identity, Told, Work
 from pipeline.stream.part_files import TokenFiles, column
-from pipeline.text.corpus import SHOWN, CorpusPlan, TextPart, cut_parts
+from pipeline.text.corpus import SHOWN, CorpusPlan, TextPart
+from pipeline.text.cutting import cut_parts, group_tasks
 from pipeline.text.reading import ReadCounts, Reading, read_part
 from pipeline.text.tokenizers import Tokenizer, identify, load_tokenizer, word_array
 
@@ -128,8 +129,14 @@ def build(work: Work, plan: CorpusPlan) -> store.Artefact:
             records[task.key] = record
             on_part(record)
     missing = {task.key: task for task in tasks if task.key not in records}
-    made = work.workers.map(tokenize_part, list(missing.values()), label="tokenize", on_done=on_part)
-    records |= {record.key: record for record in made}
+    groups = group_tasks(list(missing.values()), config.corpus.block_bytes)
+
+    def tell(found: list[PartRecord]) -> None:
+        for record in found:
+            on_part(record)
+
+    made = work.workers.map(tokenize_parts, groups, label="tokenize", on_done=tell)
+    records |= {record.key: record for found in made for record in found}
     ordered = [records[task.key] for task in tasks]
     totals = _totals(plan, tasks, ordered)
     if totals["tokens"] == 0:
@@ -196,6 +203,10 @@ def _record_of(body: dict[str, Any]) -> PartRecord:
 
 
 # ── one part ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def tokenize_parts(tasks: tuple[TokenizeTask, ...]) -> list[PartRecord]:
+    return [tokenize_part(task) for task in tasks]
 
 
 def tokenize_part(task: TokenizeTask) -> PartRecord:

@@ -1,7 +1,7 @@
 """Where text comes from: which files a corpus is, and how it is cut into parts. No file's text is interpreted here.
 
 `plan_corpus` expands the inputs (inputs.py says what they name) in the order given, sorted by name within one input, and takes
-the size and SHA-256 of every file's stored bytes. `cut_parts` is arithmetic on that plan. A file reached twice (two inputs,
+the size and SHA-256 of every file's stored bytes; `cutting` makes parts of it. A file reached twice (two inputs,
 hard links) counts once; different files with equal content all count; both are noted.
 """
 
@@ -12,7 +12,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,10 +28,6 @@ Kind = Literal["plain", "gzip", "zstd", "bz2", "xz", "parquet", "python"]
 COMPRESSED: dict[str, Kind] = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".xz": "xz"}
 _ARCHIVES = (".zip", ".tar", ".tgz", ".7z", ".rar", ".lz4", ".br", ".Z", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _HASH_BATCH_FILES = 256
-_OPEN_COST_BYTES = 4096
-"""Opening a file costs about as much time as tokenizing this many bytes; it keeps parts of tiny files even."""
-_COMPRESSED_WEIGHT = 4
-"""How many times larger than its file a compressed text is taken to be when parts are made even."""
 _RACY_NS = 2_000_000_000
 
 
@@ -245,59 +241,3 @@ def _equal_content(files: Sequence[SourceFile]) -> list[str]:
         return []
     example = next(file.path for file in files if counts[file.sha256] > 1)
     return [f"{copies:,} files have the same content as another and count again, for example {printable(example, 200)}"]
-
-
-# ── cutting ──────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def cut_parts(plan: CorpusPlan, block_bytes: int) -> list[TextPart]:
-    """The parts of a corpus in order, each about `block_bytes` of stored text; pure arithmetic.
-
-    A plain file larger than a block is cut at multiples of block_bytes, a Parquet file between row groups; a compressed
-    file is one part however large. Smaller files share a part. Where such a part ends depends on the files around that
-    place alone, so that a file added or removed in the middle of a corpus leaves the parts further on as they were.
-    """
-    parts: list[TextPart] = []
-    shared: list[Piece] = []
-    weight = 0
-    for file in plan.files:
-        if file.kind == "plain" and file.size > block_bytes:
-            pieces = [Piece(file, start, min(start + block_bytes, file.size)) for start in range(0, file.size, block_bytes)]
-        elif file.kind == "parquet" and sum(file.row_groups) > block_bytes:
-            pieces = list(_cut_row_groups(file, block_bytes))
-        else:
-            cost = file.size * (1 if file.kind in ("plain", "parquet", "python") else _COMPRESSED_WEIGHT) + _OPEN_COST_BYTES
-            if shared and weight + cost > block_bytes + _OPEN_COST_BYTES:
-                parts.append(_part(shared))
-                shared, weight = [], 0
-            shared.append(Piece(file, 0, len(file.row_groups) if file.kind == "parquet" else file.size))
-            weight += cost
-            if weight >= block_bytes // 2 and _ends_here(file, cost, block_bytes):
-                parts.append(_part(shared))
-                shared, weight = [], 0
-            continue
-        if shared:
-            parts.append(_part(shared))
-            shared, weight = [], 0
-        parts.extend(_part([piece]) for piece in pieces)
-    return [*parts, _part(shared)] if shared else parts
-
-
-def _ends_here(file: SourceFile, cost: int, block_bytes: int) -> bool:
-    """True for files drawn by their digest, on average one in half a block."""
-    return int(file.sha256[:8], 16) * (block_bytes // 2) < cost << 32
-
-
-def _cut_row_groups(file: SourceFile, block_bytes: int) -> Iterator[Piece]:
-    start, size = 0, 0
-    for group, group_bytes in enumerate(file.row_groups):
-        if group > start and size + group_bytes > block_bytes:
-            yield Piece(file, start, group)
-            start, size = group, 0
-        size += group_bytes
-    yield Piece(file, start, len(file.row_groups))
-
-
-def _part(pieces: Sequence[Piece]) -> TextPart:
-    content = [[piece.file.sha256, piece.file.kind, piece.start, piece.stop] for piece in pieces]
-    return TextPart(tuple(pieces), hashlib.sha256(canonical_json(["text", 1, content])).hexdigest())

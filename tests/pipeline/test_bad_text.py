@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 
 from pipeline.config import Corpus
 from pipeline.errors import DataError, InputError, PipelineError
-from pipeline.text.corpus import cut_parts, plan_corpus
+from pipeline.text.corpus import plan_corpus
+from pipeline.text.cutting import cut_parts
 from pipeline.text.reading import WHITESPACE, ReadCounts, Reading, cut_lines, read_part, skip_run
 
 
@@ -97,8 +98,7 @@ def test_a_byte_order_mark_is_dropped_at_the_start_only(tmp_path: Path) -> None:
     text, _ = read(
         write(tmp_path / "x.txt", "\ufeffa\n\ufeffb\n"), write(tmp_path / "y.txt.gz", gzip.compress("\ufeffc".encode()))
     )
-    assert text.decode().split("\n")[:2] == ["a", "\ufeffb"]
-    assert b"\nc" in text
+    assert sorted(text.decode().split()) == ["a", "c", "\ufeffb"]
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "utf-16-le", "utf-16-be", "utf-32-be"])

@@ -9,7 +9,8 @@ import pytest
 
 from pipeline.config import Corpus
 from pipeline.text import pydocs
-from pipeline.text.corpus import CorpusPlan, cut_parts, plan_corpus
+from pipeline.text.corpus import CorpusPlan, plan_corpus
+from pipeline.text.cutting import cut_parts
 from pipeline.text.reading import ReadCounts, Reading, read_part
 
 SOURCE = b'''
@@ -84,7 +85,7 @@ def test_the_installed_python_gives_millions_of_words_the_same_way_twice() -> No
     assert {file.kind for file in plan.files} == {"python"}
     assert len({file.sha256 for file in plan.files}) == len(plan.files), "copies are read once"
     assert not any("/tests/" in file.path or "/test/" in file.path for file in plan.files)
-    part = cut_parts(plan, 1 << 20)[10]
+    part = cut_parts(plan, 1 << 24)[10]
     counts = ReadCounts()
     text = b"\n".join(read_part(part, Reading(), counts)).decode()
     assert counts.stored_bytes == sum(file.size for file in (piece.file for piece in part.pieces))

@@ -120,6 +120,28 @@ def test_nothing_new_takes_no_decision_and_leaves_everything_as_it_was(tmp_path:
     assert len(entries(corpus.directory / "work")) == 1
 
 
+def test_renamed_files_cost_nothing(tmp_path: Path) -> None:
+    corpus = ChangingCorpus(tmp_path, seed=1)
+    corpus.refresh()
+    for number, path in enumerate(corpus.files()):
+        path.rename(path.with_name(f"{99 - number}-renamed.txt"))
+    told = corpus.refresh()
+    assert told["status"] == "nothing new"
+    assert told["delta"]["renamed"]["files"] == len(corpus.files())
+
+
+def test_an_edit_tokenizes_only_the_parts_around_it(tmp_path: Path) -> None:
+    corpus = ChangingCorpus(tmp_path, seed=1, files=60)
+    corpus.refresh()
+    parts = tmp_path / "work" / "tokens" / "parts"
+    before = {path.name: path.stat().st_mtime_ns for path in parts.glob("*.json")}
+    corpus.append()
+    corpus.refresh()
+    again = [path for path in parts.glob("*.json") if before.get(path.name) != path.stat().st_mtime_ns]
+    assert len(before) > 20
+    assert 1 <= len(again) <= 4
+
+
 @pytest.mark.slow
 def test_ten_thousand_unchanged_files_are_known_in_two_seconds(tmp_path: Path) -> None:
     corpus = ChangingCorpus(tmp_path, seed=1, files=2)

@@ -118,7 +118,7 @@ def test_every_word_is_counted_once_however_the_corpus_is_cut(
             build(config, folder.parent / f"{folder.name}-work")
         return
     tokens = build(config, folder.parent / f"{folder.name}-work")
-    assert sentences(tokens) == expected
+    assert sorted(sentences(tokens)) == sorted(expected), "small files come in the order of their digests"
     assert counts(tokens) == Counter(word for words in expected for word in words)
     assert tokens.manifest.totals["dropped_long_tokens"] == sum(len(word) == 70 for line in lines for word in line.split())
 

@@ -1,0 +1,115 @@
+"""How a corpus is cut into parts: arithmetic on its plan, by content and never by names.
+
+What a part is must not depend on what is far from it: a refresh tokenizes again only parts that changed. So files smaller than a
+block share parts much smaller than a block, in the order of their digests, and a part ends behind files that their digests draw:
+a file that is added, edited or deleted changes the part it is in and hardly ever another, and one that is renamed changes none
+(content-defined cutting, as backup programs cut streams). Larger files keep the order in which they were named.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import Protocol, TypeVar
+
+from pipeline.config import canonical_json
+from pipeline.text.corpus import CorpusPlan, Piece, SourceFile, TextPart
+
+SHARED_PARTS_A_BLOCK = 16
+"""How much smaller than a block a part of several files is, on average: what an edit of one of them costs. A part costs its files
+on the disk, about 5 ms of work (infra/decisions/0017-refresh.md)."""
+TASKS_A_BLOCK = 4
+"""Small parts are tokenized several a task, about a quarter of a block together."""
+_OPEN_COST_BYTES = 4096
+"""Opening a file costs about as much time as tokenizing this many bytes; it keeps parts of tiny files even."""
+_COMPRESSED_WEIGHT = 4
+"""How many times larger than its file a compressed text is taken to be when parts are made even."""
+
+Task = TypeVar("Task", bound="HasPart")
+
+
+class HasPart(Protocol):
+    @property
+    def part(self) -> TextPart: ...
+
+
+def cut_parts(plan: CorpusPlan, block_bytes: int) -> list[TextPart]:
+    """The parts of a corpus, none larger than about `block_bytes` of stored text.
+
+    A plain file larger than a block is cut at multiples of block_bytes, a Parquet file between row groups; a compressed
+    file is one part however large. The smaller files between two of these share parts.
+    """
+    parts: list[TextPart] = []
+    for large, files in groupby(plan.files, key=lambda file: _is_cut(file, block_bytes)):
+        if large:
+            parts += [_part([piece]) for file in files for piece in _cut(file, block_bytes)]
+        else:
+            parts += _share_parts(files, block_bytes)
+    return parts
+
+
+def _is_cut(file: SourceFile, block_bytes: int) -> bool:
+    return (file.kind == "plain" and file.size > block_bytes) or sum(file.row_groups) > block_bytes
+
+
+def _share_parts(files: Iterable[SourceFile], block_bytes: int) -> Iterator[TextPart]:
+    """Parts of whole files: none is larger than twice the average unless a file is, and none but the last smaller than half."""
+    average = max(1, block_bytes // SHARED_PARTS_A_BLOCK)
+    shared: list[Piece] = []
+    weight = 0
+    for file in sorted(files, key=lambda file: file.sha256):
+        cost = _cost(file)
+        if shared and weight + cost > 2 * average + _OPEN_COST_BYTES:
+            yield _part(shared)
+            shared, weight = [], 0
+        shared.append(Piece(file, 0, len(file.row_groups) if file.kind == "parquet" else file.size))
+        weight += cost
+        if weight >= average // 2 and _ends_here(file, cost, average):
+            yield _part(shared)
+            shared, weight = [], 0
+    if shared:
+        yield _part(shared)
+
+
+def _cost(file: SourceFile) -> int:
+    return file.size * (1 if file.kind in ("plain", "parquet", "python") else _COMPRESSED_WEIGHT) + _OPEN_COST_BYTES
+
+
+def _ends_here(file: SourceFile, cost: int, average: int) -> bool:
+    """True for files drawn by their digest, on average one in half an average part. The digest's beginning orders the files, so
+    its end draws."""
+    return int(file.sha256[-8:], 16) * (average // 2) < cost << 32
+
+
+def _cut(file: SourceFile, block_bytes: int) -> Iterator[Piece]:
+    if file.kind == "plain":
+        yield from (Piece(file, start, min(start + block_bytes, file.size)) for start in range(0, file.size, block_bytes))
+        return
+    start, size = 0, 0
+    for group, group_bytes in enumerate(file.row_groups):
+        if group > start and size + group_bytes > block_bytes:
+            yield Piece(file, start, group)
+            start, size = group, 0
+        size += group_bytes
+    yield Piece(file, start, len(file.row_groups))
+
+
+def _part(pieces: Sequence[Piece]) -> TextPart:
+    content = [[piece.file.sha256, piece.file.kind, piece.start, piece.stop] for piece in pieces]
+    return TextPart(tuple(pieces), hashlib.sha256(canonical_json(["text", 1, content])).hexdigest())
+
+
+def group_tasks(tasks: Sequence[Task], block_bytes: int) -> list[tuple[Task, ...]]:
+    """The tasks in order, neighbours together as long as they are small: a task of the cluster costs more than a small part."""
+    groups: list[tuple[Task, ...]] = []
+    weight = 0
+    for task in tasks:
+        cost = sum(_cost(piece.file) if piece.whole else block_bytes for piece in task.part.pieces)
+        if groups and weight + cost <= block_bytes // TASKS_A_BLOCK:
+            groups[-1] += (task,)
+            weight += cost
+        else:
+            groups.append((task,))
+            weight = cost
+    return groups
