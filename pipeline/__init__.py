@@ -37,6 +37,7 @@ its short Dask wiring.
     refresh/   refresh (one decision) delta (files, pure) challenge (the new vectors beside the old) gates (pure)
                stability (neighbourhoods, frame) align (into the old frame) rollback hook
     compare/   sides (what is compared) compare (what differs) shown (terminal and page)
+    options/   paths (relative to the file) other_names (what gensim and others call a setting)
     safety/    start scratch (what keeps other users' code out) files locks yaml_values values (what is read)
     tracking/  tracker spool shipper delivery registry (what MLflow is told, and how it gets there) ui start_page door metrics
                run_events (what a run tells, and when) card (its description)

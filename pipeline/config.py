@@ -7,17 +7,19 @@ misspelt `negatve: 20` that is silently ignored costs a night of training.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
+import os
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, PrivateAttr, ValidationError
 
 from pipeline.errors import ConfigError, InputError, printable
+from pipeline.options.other_names import suggest
+from pipeline.options.paths import anchored, explain_moved, portable
 from pipeline.safety.files import read_bounded
 from pipeline.safety.yaml_values import MAX_BYTES, BadYamlError, parse_yaml
 from pipeline.sections import (
@@ -79,10 +81,13 @@ class RunConfig(Section):
     refresh: Refresh = Refresh()
     tracking: Tracking = Tracking()
     cluster: Cluster = Cluster()
+    _folder: Path | None = PrivateAttr(None)
+    """Of the file it was read from."""
 
     @property
     def workdir(self) -> Path:
-        return Path(self.run.workdir or Path("runs") / self.run.name).absolute()
+        default = (self._folder or Path()) / "runs" / self.run.name
+        return Path(os.path.abspath(self.run.workdir or default))
 
     @property
     def digest(self) -> str:
@@ -90,6 +95,8 @@ class RunConfig(Section):
         left_out: dict[str, Any] = {"tracking": True, "cluster": True, "refresh": True, "train": {"deterministic"}}
         fields = self.model_dump(mode="json", by_alias=True, exclude=left_out)
         fields["run"] = {"seed": self.run.seed}
+        if self._folder is not None:
+            fields = portable(fields, self._folder)
         if self.train.start_from is None:
             del fields["train"]["start_from"]
         return hashlib.sha256(canonical_json(fields)).hexdigest()
@@ -102,7 +109,11 @@ def canonical_json(value: object) -> bytes:
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """The checked configuration of YAML file `path` with `section.key=value` overrides; raises ConfigError or InputError."""
-    return parse_config(read_yaml(Path(path)), overrides, source=str(path))
+    tree, folder = read_yaml(Path(path)), Path(path).parent
+    config = parse_config(anchored(tree, folder), overrides, source=str(path))
+    config._folder = Path(os.path.abspath(folder))
+    explain_moved(tree, folder, config.workdir, config.run.name)
+    return config
 
 
 def parse_config(tree: Mapping[str, Any], overrides: Sequence[str] = (), source: str = "configuration") -> RunConfig:
@@ -161,8 +172,9 @@ def _explain(problem: Mapping[str, Any]) -> str:
     """One wrong key as one line: where, what is wrong, what was found."""
     key = printable(".".join(str(part) for part in problem["loc"]))
     if problem["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(key, list(known_keys()), n=1, cutoff=0.5)
-        return f"{key}: unknown key" + (f"; did you mean {near[0]}?" if near else "")
+        near = suggest(key, list(known_keys())) or ""
+        hint = f"; here it is {near}" if " " in near else f"; did you mean {near}?"
+        return f"{key}: unknown key" + (hint if near else "")
     if problem["type"] == "missing":
         return f"{key}: missing; this key has no default"
     found = problem.get("input")

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from pipeline.options.paths import Folder
 from pipeline.safety.values import has_host, number_of, plain_types, refuse_unwritable
 
 Positive = Annotated[int, Field(ge=1, lt=2**63)]
@@ -45,8 +46,8 @@ def _refuse_unread(section: Section, keys: Sequence[str], why: str) -> None:
 class Run(Section):
     name: str = Field("word2vec", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     """Label of the run; also the default workdir's name."""
-    workdir: str | None = None
-    """Folder of every artefact, relative to the current directory; null = `runs/<name>`."""
+    workdir: Folder | None = None
+    """Folder of every artefact; null = `runs/<name>` beside the configuration file."""
     seed: int = Field(1, ge=0, lt=2**63)
 
 

@@ -21,7 +21,7 @@ KNOWN = modules("pipeline", "w2v_core")
 
 FLOORS = (
     ("errors", "failpoints", "progress"),
-    ("safety",),
+    ("safety", "options"),
     ("sections",),
     ("config",),
     ("store",),

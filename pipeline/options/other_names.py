@@ -1,0 +1,47 @@
+"""What gensim, fastText and word2vec.c call a setting, and what it is called here; for keys that are not known."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+
+SKIPGRAM = "train.model=skipgram (cbow is the default)"
+NO_SUBWORDS = "nothing here: words have no subword vectors"
+LANES = "train.lanes (copies that train in parallel; part of the result) or cluster.n_workers (processes; not part of it)"
+
+OTHER_NAMES = {
+    # gensim
+    "sentences": "corpus.inputs", "corpus_file": "corpus.inputs", "size": "train.vector_size", "iter": "train.epochs",
+    "sg": SKIPGRAM, "hs": "nothing here: training is by negative sampling only (train.negative)",
+    "cbow_mean": "nothing here: cbow takes the mean; its step is train.gradient", "max_vocab_size": "vocab.max_size",
+    "max_final_vocab": "vocab.max_size", "workers": LANES, "batch_words": "nothing here: batches decide no result",
+    "trim_rule": "vocab.min_count and vocab.max_size", "compute_loss": "nothing here: the loss is always computed",
+    "hashfxn": "nothing here: initial vectors come from run.seed", "sorted_vocab": "nothing here: words are sorted by count",
+    "random_state": "run.seed", "null_word": "nothing here",
+    # fastText
+    "input": "corpus.inputs", "output": "publish.formats, or `w2v export`", "dim": "train.vector_size", "ws": "shards.window",
+    "epoch": "train.epochs", "lr": "train.alpha", "neg": "train.negative", "t": "shards.sample", "minCount": "vocab.min_count",
+    "thread": LANES, "loss": "nothing here: training is by negative sampling only (train.negative)", "minn": NO_SUBWORDS,
+    "maxn": NO_SUBWORDS, "bucket": NO_SUBWORDS, "wordNgrams": NO_SUBWORDS, "pretrainedVectors": "train.start_from",
+    "skipgram": SKIPGRAM, "cbow": "train.model=cbow (the default)",
+    # word2vec.c
+    "threads": LANES, "min-count": "vocab.min_count", "read-vocab": "vocab.min_count and vocab.max_size",
+    "binary": "publish.formats: word2vec-bin or word2vec-text", "classes": "nothing here",
+    # others
+    "dimensions": "train.vector_size", "learning_rate": "train.alpha", "subsample": "shards.sample",
+    "negative_samples": "train.negative", "num_workers": LANES, "n_jobs": LANES,
+}  # fmt: skip
+
+
+def suggest(key: str, known: Sequence[str]) -> str | None:
+    """What was probably meant by an unknown key: the same name in another section, another program's name for it, or the
+    nearest known key; None when nothing is near. `known`: every `section` and `section.key`."""
+    name = key.rpartition(".")[2]
+    elsewhere = [found for found in known if found.rpartition(".")[2] == name.replace("-", "_") and "." in found]
+    if elsewhere:
+        return " or ".join(elsewhere)
+    if name in OTHER_NAMES:
+        return OTHER_NAMES[name]
+    alike = [found for found in known if ("." in found) == ("." in key)]
+    near = difflib.get_close_matches(key, alike, n=1, cutoff=0.5)
+    return near[0] if near else None

@@ -1,0 +1,115 @@
+"""Paths of a configuration are relative to its file, so that a run is the same from every folder: from a shell, from cron.
+
+What is typed on a command line is relative to the current folder, as there everywhere.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator
+
+from pipeline.errors import ConfigError, printable
+
+PATHS = {
+    "run": ("workdir",),
+    "corpus": ("inputs",),
+    "train": ("start_from",),
+    "evaluate": ("analogies", "similarity"),
+    "tracking": ("uri",),
+    "cluster": ("tls",),
+}
+"""The keys that hold paths, by section; a list or a mapping holds one in each place."""
+INPUTS = (("corpus", "inputs"), ("evaluate", "analogies"), ("evaluate", "similarity"))
+"""Those of files that must be there."""
+_SQLITE = "sqlite:///"
+
+
+def a_folder(path: str) -> str:
+    """The path itself; raises ValueError for an address such as s3://bucket/run, which would become a folder of that name."""
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", path):
+        raise ValueError(
+            "expected a folder that every machine of the run can write to, found an address; train in a local or shared folder "
+            "and copy latest/vectors where they are wanted"
+        )
+    return path
+
+
+Folder = Annotated[str, AfterValidator(a_folder)]
+
+
+def anchored(tree: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The sections of a configuration file in `folder` with its relative paths as they look from the current folder."""
+    return _mapped(tree, lambda path: _join(folder, path))
+
+
+def portable(fields: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The sections with paths as they look from the configuration's folder: the same from wherever it is run."""
+    return _mapped(fields, lambda path: path if _is_address(path) else os.path.relpath(os.path.abspath(path), folder))
+
+
+def _mapped(tree: Mapping[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
+    found = dict(tree)
+    for section, keys in PATHS.items():
+        if isinstance(values := found.get(section), Mapping):
+            changed = {key: _each(values[key], change) for key in keys if key in values}
+            found[section] = dict(values) | changed
+    return found
+
+
+def _each(value: Any, change: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return change(value) if value else value
+    if isinstance(value, list):
+        return [_each(item, change) for item in value]
+    return {key: _each(item, change) for key, item in value.items()} if isinstance(value, Mapping) else value
+
+
+def _join(folder: Path, path: str) -> str:
+    if path.startswith(_SQLITE) and not path.startswith(f"{_SQLITE}/"):
+        file, question, rest = path.removeprefix(_SQLITE).partition("?")
+        return f"{_SQLITE}{os.path.abspath(folder / file)}{question}{rest}"
+    if _is_address(path) or os.path.isabs(path):
+        return path
+    before = glob.escape(str(folder)) if glob.has_magic(path) else str(folder)
+    return os.path.normpath(os.path.join(before, path))
+
+
+def _is_address(path: str) -> bool:
+    """Not a path of this machine: `pydocs:`, `s3://…`, `models:/…`, standard input."""
+    return path == "-" or bool(re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", path))
+
+
+def explain_moved(tree: Mapping[str, Any], folder: Path, workdir: Path, name: str) -> None:
+    """Raises ConfigError for a file that was written when paths were relative to the current folder: where an input is not
+    beside the file but is there as seen from here, or an earlier run's results are.
+
+    `tree`: as the file has it; `workdir`: what it means now.
+    """
+    if os.path.realpath(folder) == os.path.realpath("."):
+        return
+    for section, key in INPUTS:
+        values = tree.get(section)
+        given = values.get(key) if isinstance(values, Mapping) else None
+        for path in [given] if isinstance(given, str) else given if isinstance(given, list) else []:
+            if isinstance(path, str) and path and _is_there(path) and not _is_there(_join(folder, path)):
+                raise ConfigError(
+                    f"{section}.{key}: {printable(path, 200)} is not in {folder}, but in the current folder. Paths in a "
+                    f"configuration are relative to its file: write {os.path.relpath(path, folder)}"
+                )
+    run = tree.get("run")
+    before = Path(run.get("workdir") or f"runs/{name}") if isinstance(run, Mapping) else Path("runs") / name
+    if not before.is_absolute() and (before / "tokens").is_dir() and not workdir.exists():
+        raise ConfigError(
+            f"run.workdir: an earlier run lies in {before.absolute()}, and paths in a configuration are now relative to its "
+            f"file: {workdir}. Write run.workdir: {os.path.relpath(before, folder)}, or move the folder there"
+        )
+
+
+def _is_there(path: str) -> bool:
+    return not _is_address(path) and (os.path.exists(path) or bool(glob.glob(path)))

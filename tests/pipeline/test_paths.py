@@ -1,0 +1,118 @@
+"""Paths of a configuration are relative to its file, from wherever it is run; what was written for the old rule is explained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import known_keys, load_config, parse_config
+from pipeline.errors import ConfigError
+from pipeline.options.other_names import OTHER_NAMES, suggest
+from tests.tiny import write_corpus
+
+TEXT = """
+run: {name: here}
+corpus: {inputs: [texts/*.txt, /absolute/x.txt, "pydocs:"]}
+evaluate: {analogies: [sets/questions.txt]}
+tracking: {uri: "sqlite:///track.db"}
+cluster: {kind: address, address: "tls://x:1", tls: {ca_file: tls/ca.pem, cert: tls/c.pem, key: /etc/k.pem}}
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A configuration in a folder of its own, and a current folder elsewhere."""
+    (tmp_path / "project").mkdir()
+    (tmp_path / "home").mkdir()
+    (tmp_path / "project" / "run.yaml").write_text(TEXT)
+    monkeypatch.chdir(tmp_path / "home")
+    return tmp_path / "project"
+
+
+def test_paths_are_relative_to_the_file_and_addresses_stay(project: Path) -> None:
+    config = load_config(project / "run.yaml")
+    assert config.corpus.inputs == [str(project / "texts/*.txt"), "/absolute/x.txt", "pydocs:"]
+    assert config.evaluate.analogies == [str(project / "sets/questions.txt")]
+    assert config.workdir == project / "runs" / "here"
+    assert config.tracking.uri == f"sqlite:///{project / 'track.db'}"
+    assert config.cluster.tls is not None
+    assert (config.cluster.tls.ca_file, config.cluster.tls.key) == (str(project / "tls/ca.pem"), "/etc/k.pem")
+
+
+def test_overrides_are_relative_to_the_current_folder(project: Path) -> None:
+    config = load_config("../project/run.yaml", ["run.workdir=out", "corpus.inputs=[mine.txt]"])
+    assert config.workdir == project.parent / "home" / "out"
+    assert config.corpus.inputs == ["mine.txt"]
+    assert load_config("../project/run.yaml", ["run.name=other"]).workdir == project / "runs" / "other"
+
+
+def test_a_run_is_the_same_from_every_folder(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from_home = load_config("../project/run.yaml").digest
+    monkeypatch.chdir(project)
+    assert load_config("run.yaml").digest == from_home == load_config(project / "run.yaml").digest
+    moved = project.rename(project.with_name("moved"))
+    assert load_config(moved / "run.yaml").digest == from_home
+
+
+def test_a_folder_whose_name_looks_like_a_pattern_is_none(tmp_path: Path) -> None:
+    write_corpus(tmp_path / "odd[1]", 10)
+    (tmp_path / "odd[1]" / "run.yaml").write_text("corpus: {inputs: ['*.txt']}")
+    from pipeline.text.corpus import plan_corpus
+
+    plan = plan_corpus(load_config(tmp_path / "odd[1]" / "run.yaml").corpus)
+    assert [Path(file.path).name for file in plan.files] == ["a.txt", "c.txt"]
+
+
+def test_an_input_that_was_relative_to_the_current_folder_is_refused_with_what_to_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "x.txt").write_text("a b c\n")
+    (tmp_path / "configs" / "run.yaml").write_text("corpus: {inputs: data/x.txt}")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"corpus\.inputs: data/x\.txt is not in configs.* write \.\./data/x\.txt"):
+        load_config("configs/run.yaml")
+
+
+def test_results_of_an_earlier_run_at_the_old_place_are_not_made_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "runs" / "mine" / "tokens").mkdir(parents=True)
+    (tmp_path / "configs" / "run.yaml").write_text("{run: {name: mine}, corpus: {inputs: 'pydocs:'}}")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"an earlier run lies in .*runs/mine.* Write run\.workdir: \.\./runs/mine"):
+        load_config("configs/run.yaml")
+
+
+@pytest.mark.parametrize("workdir", ["s3://bucket/run", "gs://bucket", "s3:/bucket", "file:///tmp/x"])
+def test_a_workdir_is_a_folder_and_no_address(workdir: str) -> None:
+    with pytest.raises(ConfigError, match=r"run\.workdir: expected a folder .* found an address"):
+        parse_config({"corpus": {"inputs": ["x"]}, "run": {"workdir": workdir}})
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("train.sg", "train.model=skipgram"),
+        ("train.window", "shards.window"),
+        ("vocab.minCount", "vocab.min_count"),
+        ("train.size", "train.vector_size"),
+        ("train.workers", "train.lanes"),
+        ("train.negatve", "train.negative"),
+        ("train.hs", "negative sampling only"),
+    ],
+)
+def test_an_unknown_key_is_explained_by_other_programs_names(key: str, meant: str) -> None:
+    with pytest.raises(ConfigError, match=f"{key}: unknown key.*{meant}"):
+        parse_config({"corpus": {"inputs": ["x"]}}, [f"{key}=1"])
+
+
+def test_what_another_name_is_explained_by_exists_here() -> None:
+    known = set(known_keys())
+    for name, meant in OTHER_NAMES.items():
+        keys = [word.strip("(,:;)").partition("=")[0].rstrip(":") for word in meant.split() if "." in word.strip("(,:;)")]
+        assert all(key in known for key in keys), (name, meant)
+        assert keys or meant.startswith("nothing here"), name
+        assert name not in {key.rpartition(".")[2] for key in known}, f"{name} is a key here: it needs no explanation"
+    assert suggest("zzz.qqqqqqqq", sorted(known)) is None
