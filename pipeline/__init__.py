@@ -41,6 +41,7 @@ its short Dask wiring.
     safety/    start scratch (what keeps other users' code out) files locks yaml_values values (what is read)
     tracking/  tracker spool shipper delivery registry (what MLflow is told, and how it gets there) ui start_page door metrics
                run_events (what a run tells, and when) card (its description)
+               textfile (for Prometheus)
                addresses (where they go) aliases moves registry_database empty_database
                registry_server (who is champion, moved at once)
     serving/   served_model (what mlflow models serve runs)

@@ -28,6 +28,7 @@ from pipeline.stages.ladder import NAMES, up_to
 from pipeline.summary import SUMMARY, summarise, write_summary
 from pipeline.text.corpus import plan_corpus
 from pipeline.tracking.run_events import tell_results
+from pipeline.tracking.textfile import note_summary
 from pipeline.tracking.tracker import TrackingState
 
 REPAIRS = 3
@@ -90,6 +91,8 @@ def report_and_track(session: Session, place: Path, facts: Mapping[str, Any], *,
             config = config.model_copy(update={"publish": config.publish.model_copy(update={"register_as": None})})
         tell_results(session.tracker, config, summary)
         state = session.tracker.finish("FINISHED")
+    if session.textfile and "train" in summary:
+        note_summary(session.textfile, summary)
     summary["mlflow"] = {"uri": state.uri, "run_id": state.run_id, "complete": state.complete, "message": state.message}
     return summary
 

@@ -296,6 +296,9 @@ class Tracking(Section):
     experiment: str = Field("word2vec", min_length=1)
     required: bool = False
     """true: a tracking server that cannot be reached stops the run at its start."""
+    textfile: str | None = None
+    """File of the run's state in Prometheus's text format, for node_exporter's textfile collector; null = metrics.prom in the
+    workdir."""
 
     @field_validator("uri")
     @classmethod

@@ -29,9 +29,10 @@ from pipeline.stages.work import Done, Watch, Work
 from pipeline.text.corpus import CorpusPlan
 from pipeline.text.cutting import cut_parts
 from pipeline.tracking.run_events import tell_live, tell_round, tell_start
+from pipeline.tracking.textfile import TextFile, note_live, note_round, open_textfile
 from pipeline.tracking.tracker import Tracker, open_tracker
 from pipeline.training import arithmetic
-from pipeline.training.history import RoundRecord
+from pipeline.training.history import RoundRecord, kept_tokens
 from pipeline.training.live import Live, Load
 
 
@@ -43,6 +44,8 @@ class Session:
     workers: Workers
     progress: Progress
     tracker: Tracker | None = None
+    textfile: TextFile | None = None
+    """For Prometheus."""
     plan: CorpusPlan | None = None
     done: dict[str, Done] = field(default_factory=dict)
     """The stages that are there, by name."""
@@ -64,6 +67,9 @@ class Session:
         artefact, cached = self.obtain(stage, inputs)
         done = Done(self.config, artefact, inputs, time.monotonic() - started, cached=cached)
         self.done[stage.name] = done
+        if self.textfile:
+            self.textfile.set("w2v_stage_seconds", done.seconds, stage=stage.name)
+            self.textfile.write_if_due()
         line = f"{stage.describe(done).line} ({'cached' if done.cached else f'{done.seconds:.1f} s'})"
         self.progress.line(f"{stage.name}: {line}") if done.cached else self.progress.finish(line)
         if stage.name == "vocab" and self.tracker:
@@ -107,6 +113,8 @@ class Session:
 
     def _live(self, live: Live) -> None:
         self.loads |= {load.worker: load for load in live.loads}
+        if self.textfile:
+            note_live(self.textfile, live)
         if self.tracker:
             tell_live(self.tracker, live, self.rounds)
 
@@ -121,6 +129,9 @@ class Session:
         else:
             self.progress.line(f"train: {note}")
         self.rounds.append(record)
+        if self.textfile:
+            merged = sum(earlier.merge_seconds for earlier in self.rounds)
+            note_round(self.textfile, record, kept_tokens(self.rounds), merged)
         if self.tracker:
             tell_round(self.tracker, record, self.rounds)
 
@@ -146,9 +157,12 @@ def open_session(config: RunConfig, until: str, workers: Workers | None, progres
         session = Session(config, workers, progress or Progress())
         if config.tracking.enabled and any(stage.tracked for stage in up_to(until)):
             session.tracker = open_tracker(config.tracking, config.workdir, run_name=config.run.name, config_digest=config.digest)
+        session.textfile = open_textfile(config)
+        session.textfile.state("running")
         try:
             yield session
         except BaseException as error:
+            session.textfile.state("failed")
             if session.tracker:
                 session.tracker.finish("FAILED" if isinstance(error, Exception) else "KILLED")
             raise

@@ -1,0 +1,161 @@
+"""The state of a run in Prometheus's text format, for those who watch with Grafana: a file that is replaced every two seconds.
+
+node_exporter's textfile collector reads such files (`--collector.textfile.directory`); `tracking.textfile` says where, and by
+default the file is `<workdir>/metrics.prom`. `infra/grafana/w2v.json` is a dashboard over these names. A file that cannot be
+written is left alone: watching never stops a run.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.report.results import evaluation_rows, get, is_number, mapping
+
+if TYPE_CHECKING:
+    from pipeline.config import RunConfig
+    from pipeline.training.history import RoundRecord
+    from pipeline.training.live import Live
+
+EVERY_S = 2.0
+NAME = "metrics.prom"
+FAMILIES: dict[str, tuple[str, str]] = {
+    "w2v_run_state": ("gauge", "1 for the state the run is in: running, complete, failed."),
+    "w2v_run_started_seconds": ("gauge", "When the run began, seconds since 1970."),
+    "w2v_last_success_seconds": ("gauge", "When a run of this workdir was last complete, seconds since 1970."),
+    "w2v_updated_seconds": ("gauge", "When this file was written, seconds since 1970."),
+    "w2v_stage_seconds": ("gauge", "Seconds a stage took; about 0 where its artefact was reused."),
+    "w2v_corpus_tokens": ("gauge", "Tokens of the corpus."),
+    "w2v_vocabulary_words": ("gauge", "Words in the vocabulary."),
+    "w2v_epoch": ("gauge", "Epoch that is trained, from 1."),
+    "w2v_kept_tokens_total": ("counter", "Tokens kept by subsampling and trained so far."),
+    "w2v_loss": ("gauge", "Mean loss a target over the last stretch, nats."),
+    "w2v_alpha": ("gauge", "Learning rate."),
+    "w2v_lane_spread": ("gauge", "Standard deviation of the lanes' losses, nats."),
+    "w2v_raw_tokens_per_second": ("gauge", "Raw tokens trained a second, all lanes."),
+    "w2v_merge_seconds_total": ("counter", "Seconds spent merging so far."),
+    "w2v_score": ("gauge", "Scores of the vectors: fractions from 0 to 1, correlations from -1 to 1."),
+    "w2v_score_coverage": ("gauge", "Share of a test that could be asked."),
+    "w2v_worker_cpu_percent": ("gauge", "Processor time of a worker, per cent of one core."),
+    "w2v_worker_memory_bytes": ("gauge", "Resident memory of a worker."),
+    "w2v_worker_tokens_per_second": ("gauge", "Kept tokens a second of a worker's lanes."),
+    "w2v_worker_waiting_ratio": ("gauge", "Share of the round that a worker merged and waited for others."),
+    "w2v_worker_gpu_memory_bytes": ("gauge", "Memory in use on a worker's GPU."),
+}
+"""Every name with its type and meaning; every sample has the label run besides its own."""
+
+Labels = tuple[tuple[str, str], ...]
+
+
+@dataclass
+class TextFile:
+    """What is known of a run; written when `EVERY_S` have passed since the last time."""
+
+    path: Path
+    run: str
+    samples: dict[str, dict[Labels, float]] = field(default_factory=dict)
+    _written: float = -math.inf
+
+    def set(self, name: str, value: object, **labels: object) -> None:
+        """Sets a sample; what is no finite number is left out."""
+        if name not in FAMILIES:
+            raise ValueError(f"expected a name of textfile.FAMILIES, found {name!r}; add it there with its meaning")
+        if is_number(value):
+            self.samples.setdefault(name, {})[tuple((key, str(label)) for key, label in labels.items())] = float(value)
+
+    def state(self, state: str) -> None:
+        self.samples.pop("w2v_run_state", None)
+        self.set("w2v_run_state", 1, state=state)
+        self.write()
+
+    def write_if_due(self) -> None:
+        if time.monotonic() - self._written >= EVERY_S:
+            self.write()
+
+    def write(self) -> None:
+        self._written = time.monotonic()
+        self.set("w2v_updated_seconds", time.time())
+        with suppress(OSError):
+            temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+            temporary.write_text("".join(self._lines()), encoding="utf-8")
+            os.replace(temporary, self.path)
+
+    def _lines(self) -> Iterator[str]:
+        for name, (kind, meaning) in FAMILIES.items():
+            if name not in self.samples:
+                continue
+            yield f"# HELP {name} {meaning}\n# TYPE {name} {kind}\n"
+            for labels, value in self.samples[name].items():
+                shown = ",".join(f'{key}="{_label(label)}"' for key, label in (("run", self.run), *labels))
+                yield f"{name}{{{shown}}} {value!r}\n"
+
+
+def open_textfile(config: RunConfig) -> TextFile:
+    """The file of a run that begins; what it says of the last success stays true while this one runs."""
+    path = Path(config.tracking.textfile) if config.tracking.textfile else config.workdir / NAME
+    found = TextFile(path, config.run.name)
+    found.set("w2v_last_success_seconds", _last_success(path))
+    found.set("w2v_run_started_seconds", time.time())
+    return found
+
+
+def _last_success(path: Path) -> float | None:
+    with suppress(OSError, ValueError):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            if line.startswith("w2v_last_success_seconds{"):
+                return float(line.rpartition(" ")[2])
+    return None
+
+
+def note_live(file: TextFile, live: Live) -> None:
+    """What became known of a round that runs."""
+    file.set("w2v_epoch", live.epoch + 1)
+    file.set("w2v_kept_tokens_total", live.kept_tokens)
+    file.set("w2v_raw_tokens_per_second", live.raw_tokens_per_s)
+    for point in live.points[-1:]:
+        for name, value in (("w2v_loss", point.loss), ("w2v_alpha", point.alpha), ("w2v_lane_spread", point.spread)):
+            file.set(name, value)
+    for load in live.loads:
+        for name, value in (
+            ("cpu_percent", load.cpu_percent), ("memory_bytes", load.memory_bytes), ("tokens_per_second", load.tokens_per_s),
+            ("waiting_ratio", load.waiting_share), ("gpu_memory_bytes", load.gpu_memory_bytes),
+        ):  # fmt: skip
+            file.set(f"w2v_worker_{name}", value, worker=load.worker)
+    file.write_if_due()
+
+
+def note_round(file: TextFile, record: RoundRecord, kept_tokens: int, merge_seconds: float) -> None:
+    """A round is over; `kept_tokens` and `merge_seconds` are of the whole training so far."""
+    file.set("w2v_epoch", record.epoch + 1)
+    file.set("w2v_kept_tokens_total", kept_tokens)
+    file.set("w2v_loss", record.loss)
+    file.set("w2v_alpha", record.alpha)
+    file.set("w2v_raw_tokens_per_second", record.raw_tokens / max(record.seconds, 1e-9))
+    file.set("w2v_merge_seconds_total", merge_seconds)
+    file.write_if_due()
+
+
+def note_summary(file: TextFile, summary: Mapping[str, Any]) -> None:
+    """The run is complete."""
+    for stage, row in mapping(summary, "stages").items():
+        file.set("w2v_stage_seconds", get(row, "seconds"), stage=stage)
+    file.set("w2v_corpus_tokens", get(summary, "corpus.tokens"))
+    file.set("w2v_vocabulary_words", get(summary, "vocab.size"))
+    file.set("w2v_kept_tokens_total", get(summary, "train.kept_tokens"))
+    file.set("w2v_merge_seconds_total", get(summary, "train.merge_seconds"))
+    for test, measure, score, coverage in evaluation_rows(summary):
+        file.set("w2v_score", score, test=test, measure=measure)
+        file.set("w2v_score_coverage", coverage, test=test, measure=measure)
+    file.set("w2v_last_success_seconds", time.time())
+    file.state("complete")
+
+
+def _label(value: str) -> str:
+    whole = value.encode("utf-8", "backslashreplace").decode()
+    return whole.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

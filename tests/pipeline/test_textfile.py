@@ -1,0 +1,86 @@
+"""The state of a run for Prometheus: valid text whatever names contain, replaced whole, and a dashboard over the same names."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.cluster.workers import InProcess
+from pipeline.config import parse_config
+from pipeline.errors import InputError
+from pipeline.progress import Progress
+from pipeline.run import run
+from pipeline.tracking.textfile import FAMILIES, TextFile, note_summary
+from tests.pipeline.test_report import HOSTILE, sample_summary
+from tests.tiny import tiny_config, write_corpus
+
+DASHBOARD = Path(__file__).parents[2] / "infra" / "grafana" / "w2v.json"
+LINE = re.compile(r'(w2v_\w+)\{run="((?:[^"\\\n]|\\["\\n])*)"((?:,[a-z]+="(?:[^"\\\n]|\\["\\n])*")*)\} (\S+)')
+
+
+def samples(text: str) -> dict[str, list[tuple[str, float]]]:
+    """{name: [(other labels, value)]} of a file, every line of which must be one that Prometheus reads."""
+    found: dict[str, list[tuple[str, float]]] = {}
+    for line in text.rstrip("\n").split("\n"):
+        if line.startswith("#"):
+            assert re.fullmatch(r"# (HELP w2v_\w+ .+|TYPE w2v_\w+ (gauge|counter))", line), line
+            continue
+        match = LINE.fullmatch(line)
+        assert match, line
+        found.setdefault(match[1], []).append((match[3], float(match[4])))
+    return found
+
+
+def test_a_run_leaves_what_it_did_and_a_failed_one_says_so_and_keeps_the_last_success(tmp_path: Path) -> None:
+    inputs = write_corpus(tmp_path / "corpus", 1500)
+    path = tmp_path / "node" / "w2v.prom"
+    path.parent.mkdir()
+    tree = tiny_config(tmp_path / "work", inputs, tracking={"enabled": False, "textfile": str(path)})
+    run(parse_config(tree), workers=InProcess(), progress=Progress(quiet=True))
+    found = samples(path.read_text())
+    assert found["w2v_run_state"] == [(',state="complete"', 1.0)]
+    assert found["w2v_corpus_tokens"] == [("", 18_000.0)]
+    assert found["w2v_epoch"] == [("", 2.0)]
+    assert 0 < found["w2v_loss"][0][1] < 10
+    assert found["w2v_worker_memory_bytes"][0][1] > 1e7
+    assert {labels for labels, _ in found["w2v_stage_seconds"]} >= {',stage="train"', ',stage="tokenize"'}
+    success = found["w2v_last_success_seconds"]
+    broken = tiny_config(tmp_path / "work", [str(tmp_path / "absent.txt")], tracking={"enabled": False, "textfile": str(path)})
+    with pytest.raises(InputError):
+        run(parse_config(broken), workers=InProcess(), progress=Progress(quiet=True))
+    found = samples(path.read_text())
+    assert found["w2v_run_state"] == [(',state="failed"', 1.0)]
+    assert found["w2v_last_success_seconds"] == success
+    assert [file.name for file in path.parent.iterdir()] == ["w2v.prom"]
+
+
+@pytest.mark.parametrize("word", HOSTILE)
+def test_names_from_data_stay_inside_their_label(tmp_path: Path, word: str) -> None:
+    summary: dict[str, Any] = sample_summary() | {"stages": {word: {"seconds": 1.0}}}
+    summary["evaluation"] = {"similarity": {word: 0.5}}
+    file = TextFile(tmp_path / "w2v.prom", word)
+    note_summary(file, summary)
+    found = samples(file.path.read_text(encoding="utf-8"))
+    assert [value for _, value in found["w2v_stage_seconds"]] == [1.0]
+    assert 0.5 in [value for _, value in found["w2v_score"]]
+
+
+def test_a_place_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
+    file = TextFile(tmp_path / "absent" / "w2v.prom", "run")
+    file.state("running")
+    with pytest.raises(ValueError, match=r"expected a name of textfile\.FAMILIES, found 'w2v_new'"):
+        file.set("w2v_new", 1)
+
+
+def test_the_dashboard_asks_for_names_that_are_written_and_for_all_that_matter() -> None:
+    dashboard = json.loads(DASHBOARD.read_text())
+    asked = {
+        name for panel in dashboard["panels"] for target in panel["targets"] for name in re.findall(r"w2v_\w+", target["expr"])
+    }
+    assert asked <= FAMILIES.keys()
+    assert FAMILIES.keys() - asked <= {"w2v_updated_seconds", "w2v_run_started_seconds"}
+    assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
