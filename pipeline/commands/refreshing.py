@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from pipeline.commands.arguments import config_arguments, load
+from pipeline.commands.arguments import config_arguments, load, say
 
 
 @click.command()
@@ -29,11 +29,11 @@ def refresh(config: Path, overrides: tuple[str, ...], cold: bool, quiet: bool) -
     from pipeline.refresh.refresh import refresh as refresh_workdir
 
     told = refresh_workdir(loaded, cold=cold, progress=Progress(quiet=quiet))
-    click.echo(json.dumps(told))
+    say(json.dumps(told))
     if told["status"] == "kept":
-        click.echo(f"w2v: {told['decision']}; to use it all the same: w2v rollback {config} {told['snapshot']}", err=True)
+        say(f"w2v: {told['decision']}; to use it all the same: w2v rollback {config} {told['snapshot']}", err=True)
     if problem := told.get("on_finish", {}).get("problem"):
-        click.echo(f"w2v: refresh.on_finish: {problem}", err=True)
+        say(f"w2v: refresh.on_finish: {problem}", err=True)
     return EXIT_CODES[told["status"]]
 
 
@@ -48,7 +48,7 @@ def history(config: Path, overrides: tuple[str, ...], as_json: bool) -> None:
 
     champion, kept = champion_of(loaded.workdir), {snapshot.id for snapshot in snapshots(loaded.workdir)}
     for entry in entries(loaded.workdir):
-        click.echo(json.dumps(entry) if as_json else _line(entry, champion.id if champion else "", kept))
+        say(json.dumps(entry) if as_json else _line(entry, champion.id if champion else "", kept))
 
 
 def _line(entry: dict[str, Any], champion: str, kept: set[str]) -> str:
@@ -90,9 +90,9 @@ def rollback(config: Path, arguments: tuple[str, ...]) -> None:
     from pipeline.refresh.rollback import rollback as roll_back
 
     entry = roll_back(loaded, chosen[0] if chosen else None)
-    click.echo(f"{entry['champion']} answers now; it was {entry['before']}")
+    say(f"{entry['champion']} answers now; it was {entry['before']}")
     if entry.get("registry"):
-        click.echo(entry["registry"])
+        say(entry["registry"])
 
 
 @click.command()
@@ -107,13 +107,13 @@ def gc(config: Path, overrides: tuple[str, ...], yes: bool) -> None:
     def found() -> int:
         garbage = find_garbage(loaded.workdir, loaded.refresh.keep)
         for piece in garbage:
-            click.echo(f"{piece.bytes:>15,}  {piece.path.relative_to(loaded.workdir)}  ({piece.why})")
+            say(f"{piece.bytes:>15,}  {piece.path.relative_to(loaded.workdir)}  ({piece.why})")
         if yes:
             remove(garbage)
         return sum(piece.bytes for piece in garbage)
 
     if yes:
         with holding(loaded.workdir):
-            click.echo(f"{found():>15,}  bytes removed")
+            say(f"{found():>15,}  bytes removed")
     else:
-        click.echo(f"{found():>15,}  bytes could go; w2v gc {config} --yes removes them")
+        say(f"{found():>15,}  bytes could go; w2v gc {config} --yes removes them")

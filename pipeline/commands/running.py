@@ -34,7 +34,7 @@ def run_until(path: Path, overrides: tuple[str, ...], until: str, as_json: bool,
 
     summary = run_pipeline(loaded, until=until, progress=Progress(quiet=quiet))
     if as_json:
-        click.echo(json.dumps(summary, indent=1))
+        say(json.dumps(summary, indent=1))
     else:
         from pipeline.report.report import format_summary
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.commands.arguments import config_arguments, load
+from pipeline.commands.arguments import config_arguments, load, say
 
 
 @click.command()
@@ -18,7 +18,7 @@ def promote(config: Path, overrides: tuple[str, ...], version: str | None, why: 
     loaded = load(config, overrides)
     from pipeline.tracking.aliases import promote as make_champion
 
-    click.echo(f"{loaded.publish.register_as}: {make_champion(loaded, version, why or 'w2v promote')}")
+    say(f"{loaded.publish.register_as}: {make_champion(loaded, version, why or 'w2v promote')}")
 
 
 @click.command()
@@ -31,7 +31,7 @@ def sync(config: Path, overrides: tuple[str, ...]) -> int:
     states = deliver(loaded.workdir, loaded.tracking)
     for state in states:
         rest = "everything is there" if state.complete else state.message or "not complete"
-        click.echo(f"{state.uri} run {state.run_id or '(none yet)'}: {rest}")
+        say(f"{state.uri} run {state.run_id or '(none yet)'}: {rest}")
     if not states:
-        click.echo(f"{loaded.workdir}: nothing was tracked here yet")
+        say(f"{loaded.workdir}: nothing was tracked here yet")
     return 0 if all(state.complete for state in states) else 75

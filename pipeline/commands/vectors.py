@@ -68,7 +68,7 @@ def similar(source: Path, words: tuple[str, ...], topn: int, **reading: Any) -> 
     if not words:
         raise UsageError("query similar: give at least one word")
     for question in [(plus, minus)] if minus else [([word], []) for word in plus]:
-        with _asking():
+        with _asking(source):
             answers = vectors.most_similar(*question, topn=topn)
         say(" ".join([*question[0], *(f"−{word}" for word in question[1])]))
         _show(answers)
@@ -85,7 +85,7 @@ def analogy(source: Path, words: tuple[str, ...], topn: int, method: Literal["3c
     if len(words) != 3:
         raise UsageError(f"query analogy: expected three words, A B C, found {len(words)}")
     vectors = find_vectors(source, overrides, **reading)
-    with _asking():
+    with _asking(source):
         _show(vectors.analogy(*words, topn=topn, method=method))
 
 
@@ -100,7 +100,7 @@ def predict(source: Path, words: tuple[str, ...], topn: int, **reading: Any) -> 
     """
     overrides, words = _split(source, words)
     vectors = find_vectors(source, overrides, **reading)
-    with _asking():
+    with _asking(source):
         _show(vectors.predict_output_word(words, topn))
 
 
@@ -141,10 +141,10 @@ def _score(vectors: WordVectors, source: Path, paths: Sequence[str], wanted: dic
         re.compile(given.get("syntactic", ""))
     except re.error as error:
         raise UsageError(f"--syntactic: not a regular expression ({error})") from None
-    with _asking():
+    with _asking(source):
         scores = score_sets(vectors, paths, Rules(case_insensitive=not wanted["case_sensitive"], **given))
     if as_json:
-        click.echo(json.dumps({"vectors": str(source), **scores}, indent=1))
+        say(json.dumps({"vectors": str(source), **scores}, indent=1))
         return
     for line in evaluation_lines({"evaluation": headline(scores)}):
         say(line)
@@ -178,7 +178,7 @@ def export(
     wanted = Wanted(
         how["words"], "float16" if how["float16"] else "float32", not how["without_header"], how["counts"], how["on_unwritable"]
     )
-    with _asking():
+    with _asking(source):
         _ = vectors.norms  # numbers that are not finite are found here, and not by whoever reads the files
     try:
         written = place(directory, lambda folder: export_vectors(vectors, list(formats), folder, wanted), force=force)
@@ -258,7 +258,7 @@ def _as_options(message: str) -> str:
 
 
 @contextmanager
-def _asking() -> Iterator[None]:
+def _asking(source: Path) -> Iterator[None]:
     """Vectors that cannot answer are an error of the data, a word that is not known one of the input."""
     try:
         yield
@@ -267,7 +267,7 @@ def _asking() -> Iterator[None]:
     except KeyError as error:
         raise InputError(str(error.args[0])) from None
     except ValueError as error:
-        raise DataError(str(error)) from None
+        raise DataError(f"{source}: {error}") from None
 
 
 def _show(answers: Answers) -> None:

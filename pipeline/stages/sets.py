@@ -89,6 +89,8 @@ def notes(scores: Mapping[str, Any]) -> list[str]:
                 f"{shown}: {found['malformed']:,} of {found['total']:,} lines ({share:.1%}) could not be used and count "
                 f"against the coverage, first {found['malformed_lines'][0]}"
             )
-        if not found.get("asked", found.get("used")):
-            told.append(f"{shown}: no question could be asked; none has all its words in the vocabulary")
+        if found.get("reason"):
+            told.append(f"{shown}: no score: {found['reason']}")
+        elif not found.get("asked", True):
+            told.append(f"{shown}: no score: no question has all its words in the vocabulary")
     return told

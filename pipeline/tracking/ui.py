@@ -14,7 +14,7 @@ from types import FrameType
 
 import click
 
-from pipeline.errors import ServiceError
+from pipeline.errors import ServiceError, printable
 from pipeline.tracking.door import ENTRANCE, PASSWORD_VARIABLE, USER
 from pipeline.tracking.shipper import client_environment
 from pipeline.tracking.spool import without_credentials
@@ -31,7 +31,7 @@ def serve_ui(uri: str, port: int = 0, start: str = "/") -> int:
     MLflow does not start.
     """
     if not uri.startswith("sqlite:///"):
-        click.echo(f"The tracking server has its own interface: {without_credentials(uri)}")
+        click.echo(f"The tracking server has its own interface: {printable(without_credentials(uri), 1000)}")
         return 0
     database = Path(uri.removeprefix("sqlite:///").partition("?")[0])
     if not database.exists():

@@ -229,6 +229,7 @@ def test_folding_case_never_prefers_another_word_to_the_exact_one() -> None:
         (b": s\n", "found no such line"),
         (b"a b c d e\ne\n", r"first of 2 other lines: line 1: a b c d e"),
         (b": s\na b \xff d\n", r"q\.txt: line 2 is not UTF-8; convert the file"),
+        (b"\x1f\x8b\x08\x00", r"q\.txt: it is compressed; decompress it first"),
     ],
 )
 def test_a_file_without_questions_is_refused(tmp_path: Path, content: bytes, message: str) -> None:

@@ -84,6 +84,8 @@ def test_spaces_at_line_ends_tabs_and_odd_numbers_are_read(tmp_path: Path) -> No
     assert load(tmp_path, TEXT.replace(b" ", b"\t").replace(b"2\t3\n", b"2 3\n", 1)) == EXPECTED
     assert load(tmp_path, b"1 2\nNew York\t.5\t-1\n") == (["New York"], [[0.5, -1.0]])
     assert np.isnan(load(tmp_path, b"1 2\na nan 1\n")[1][0][0])
+    assert load(tmp_path, b"\xef\xbb\xbf" + TEXT) == EXPECTED
+    assert load(tmp_path, b"\xef\xbb\xbf" + TEXT[4:], no_header=True) == EXPECTED
 
 
 def test_a_file_without_a_header_is_found_out_or_asked_for(tmp_path: Path) -> None:
@@ -173,9 +175,12 @@ def test_memory_follows_what_is_read_and_not_what_is_promised(tmp_path: Path) ->
         (b"the quick brown fox\n", "found 'the quick brown fox'"),
         (b"0 3\n", r"its first line promises no vectors \(0 3\)"),
         (b"\x28\xb5\x2f\xfd....", r"it is compressed \(zstd\); decompress it first"),
+        (b"PK\x03\x04....", "it is a ZIP; unpack it first"),
+        (b"\xba\x16\x4f\x2f\x0c\0\0\0", "it is a fastText model; load the .vec file"),
+        (b"\x80\x04\x95....", "it is a pickle, as gensim's save.. writes; write it with gensim's save_word2vec_format"),
         (b"\x1f\x8b\x08\x00", "damaged compressed data .*; fetch the file again"),
         (gzip.compress(TEXT * 50, mtime=0)[:-20], "damaged compressed data"),
-        (b"\x93NUMPY\x01\x00v", "a NumPy matrix without its words; give the folder that holds it"),
+        (b"\x93NUMPY\x01\x00v", "it is a NumPy matrix without its words; give the folder that holds it"),
         (
             b"1000000000000 300\nthe 0.1 0.2",
             r"promises 1,000,000,000,000 words of 300 numbers, at least .* but 11 follow; the file is cut",

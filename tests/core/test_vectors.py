@@ -218,7 +218,7 @@ def test_vectors_that_do_not_fit_together_are_refused(words: Any, matrix: Any, c
 
 def test_numbers_that_are_not_finite_are_named_by_their_word() -> None:
     broken = WordVectors(["a", "b", "c"], np.array([[1, 2], [np.nan, 0], [np.inf, 0]], np.float32))
-    with pytest.raises(ValueError, match=r"2 vectors hold numbers that are not finite, first that of 'b'.*lower alpha"):
+    with pytest.raises(ValueError, match=r"2 of 3 vectors hold numbers that are not finite, first that of 'b'.*lower alpha"):
         broken.most_similar("a")
 
 

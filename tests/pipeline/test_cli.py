@@ -111,6 +111,13 @@ def test_query_answers_from_a_configuration_a_folder_and_an_exported_file(finish
     assert exported.returncode == 0, exported.stderr
     path = exported.stdout.strip()
     assert w2v("query", "similar", path, "topic1word1", "-n", "3").stdout == from_config.stdout
+    elsewhere = tmp_path / "elsewhere.yaml"
+    elsewhere.write_text(yaml.safe_dump(yaml.safe_load(finished.read_text()) | {"run": {"workdir": str(tmp_path / "none")}}))
+    setting = f"run.workdir={finished.parent / 'work'}"
+    assert w2v("query", "similar", str(elsewhere), "topic1word1", setting, "-n", "3").stdout == from_config.stdout
+    assert w2v("query", "similar", str(elsewhere), "topic1word1").returncode == 66
+    predicted = w2v("query", "predict", str(finished), "topic1word1", "topic1word2", "-n", "3")
+    assert len(predicted.stdout.splitlines()) == 3, predicted.stderr
     analogy = w2v("query", "analogy", str(finished), "topic1word1", "topic1word2", "topic2word1")
     assert len(analogy.stdout.splitlines()) == 5
 

@@ -93,9 +93,11 @@ def test_lines_that_could_not_be_used_and_sets_without_an_answer_are_notes(tmp_p
     assert scores["notes"] == [
         "q: 1 of 4 lines (25.0%) could not be used and count against the coverage, first line 6: king queen",
         "half: 2 of 5 lines (40.0%) could not be used and count against the coverage, first line 4: cat\\t7,35",
-        "nothing: no question could be asked; none has all its words in the vocabulary",
+        "nothing: no score: a rank correlation needs at least 2 pairs, 0 have both words in the vocabulary",
     ]
     assert scores["similarity"]["half"]["coverage"] == 0.6
+    [unknown] = write(tmp_path, {"u.txt": "a b c d\n"})
+    assert score_sets(VECTORS, [unknown], Rules())["notes"] == ["u: no score: no question has all its words in the vocabulary"]
     assert evaluated(tmp_path, similarity=paths[:1])["notes"] == scores["notes"][1:2]
 
 

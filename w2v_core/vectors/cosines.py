@@ -52,7 +52,7 @@ class Cosines:
         if len(broken):
             word = printable(self.name_of(int(broken[0])))
             raise ValueError(
-                f"matrix: {len(broken):,} vectors hold numbers that are not finite, first that of '{word}'; "
+                f"{len(broken):,} of {len(norms_V):,} vectors hold numbers that are not finite, first that of '{word}'; "
                 "training diverged or the file is damaged: train again with a lower alpha, or fetch the file again"
             )
         norms_V.flags.writeable = False

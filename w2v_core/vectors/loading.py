@@ -114,7 +114,6 @@ def load_word2vec(path: Path, options: Options = Options()) -> Parts:  # noqa: B
     try:
         with _open(path) as stream:
             sample = stream.read(_SAMPLE_BYTES)
-            _refuse_npy(sample, name)
             header = word_files.read_header(sample, name, options.no_header)
             following = sample[header.offset :]
             binary = _is_binary(following, header, len(sample) < _SAMPLE_BYTES, options.binary, name)
@@ -156,11 +155,6 @@ def _open(path: Path) -> BinaryIO:
         magic = file.read(6)
     opener = next((opener for start, opener in _OPENERS.items() if magic.startswith(start)), None)
     return cast(BinaryIO, opener(path) if opener else open(path, "rb"))
-
-
-def _refuse_npy(sample: bytes, name: str) -> None:
-    if sample.startswith(b"\x93NUMPY"):
-        raise ValueError(f"{name}: a NumPy matrix without its words; give the folder that holds it, with {files.META} beside it")
 
 
 def _check_size(path: Path, header: word_files.Header, limit: int | None, *, binary: bool) -> None:

@@ -188,7 +188,10 @@ def _columns_hint(path: str | os.PathLike[str]) -> str:
 
 def _lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
     """(line number from 1, line) of a UTF-8 file, its byte order mark removed; raises ValueError naming a line that is not."""
-    for number, line in enumerate(Path(path).read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
+    content = Path(path).read_bytes()
+    if content.startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ", b"PK\x03\x04")):
+        raise ValueError(f"{path}: it is compressed; decompress it first")
+    for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
         try:
             yield number, line.decode("utf-8").rstrip("\r")
         except UnicodeDecodeError:

@@ -29,7 +29,17 @@ _HEADER_BYTES = 64
 _NUMBER = re.compile(rb"[+-]?(?:\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?|nan|inf(?:inity)?)", re.IGNORECASE)
 _TRIES_TO_BE_A_NUMBER = re.compile(rb"[0-9eE+\-.,:;'/_]+|nan|inf(?:inity)?", re.IGNORECASE)
 _NEVER_IN_TEXT = re.compile(rb"[\0-\x08\x0e-\x1f]")
-_COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"PK\x03\x04": "ZIP"}
+_BOM = b"\xef\xbb\xbf"
+_OTHERS = {
+    b"\x28\xb5\x2f\xfd": "it is compressed (zstd); decompress it first",
+    b"PK\x03\x04": "it is a ZIP; unpack it first",
+    b"\x93NUMPY": "it is a NumPy matrix without its words; give the folder that holds it, with meta.json beside it",
+    b"\xba\x16\x4f\x2f": "it is a fastText model; load the .vec file that fastText wrote beside it",
+    b"\x80": "it is a pickle, as gensim's save() writes; write it with gensim's save_word2vec_format",
+    b"\x89HDF": "it is HDF5; write the vectors in word2vec's format",
+    b"PAR1": "it is Parquet; name it .parquet",
+}
+"""What people take for files of vectors, by their first bytes."""
 CUT = "the file is cut or its first line is wrong: fetch or export it again"
 
 
@@ -75,20 +85,20 @@ class Found:
 
 def read_header(sample: bytes, name: str, no_header: bool | None) -> Header:
     """The header of a file that begins with `sample`. no_header None: found out. Raises ValueError."""
-    line = sample[:_HEADER_BYTES].partition(b"\n")
+    begin = len(_BOM) if sample.startswith(_BOM) else 0
+    line = sample[begin : begin + _HEADER_BYTES].partition(b"\n")
     found = _HEADER.fullmatch(line[0] + line[1])
     if found and not no_header:
         if not int(found[1]) or not int(found[2]):
             raise ValueError(f"{name}: its first line promises no vectors ({printable(line[0].decode('latin-1'))}); {CUT}")
-        return Header(int(found[1]), int(found[2]), found.end())
-    counts = _numbers_a_line(sample) if no_header is not False else []
+        return Header(int(found[1]), int(found[2]), begin + found.end())
+    counts = _numbers_a_line(sample[begin:]) if no_header is not False else []
     if not counts:
         shown = printable(sample[:_HEADER_BYTES].partition(b"\n")[0].decode("latin-1"))
-        compressed = next((kind for magic, kind in _COMPRESSED.items() if sample.startswith(magic)), None)
-        hint = f"it is compressed ({compressed}); decompress it first" if compressed else "is this a word2vec or GloVe file?"
+        hint = next((hint for magic, hint in _OTHERS.items() if sample.startswith(magic)), "is this a word2vec or GloVe file?")
         expected = "lines of a word and numbers" if no_header else "a first line of two numbers, words and vector size"
         raise ValueError(f"{name}: expected {expected}, found '{shown}'; {hint}")
-    return Header(None, max(set(counts), key=lambda size: (counts.count(size), -size)), 0)
+    return Header(None, max(set(counts), key=lambda size: (counts.count(size), -size)), begin)
 
 
 def _numbers_a_line(sample: bytes) -> list[int]:
