@@ -141,6 +141,12 @@ def test_what_the_map_calls_pure_does_no_input_or_output() -> None:
         assert not called & {"open", "print", "input"}, module
 
 
+def test_all_that_commands_print_goes_through_the_one_function_that_makes_it_harmless() -> None:
+    for path in (ROOT / "pipeline" / "commands").glob("*.py"):
+        printing = re.findall(r"click\.(?:echo|secho)\(|\bprint\(", path.read_text())
+        assert printing == (["click.echo("] if path.stem == "arguments" else []), f"{path.name}: use arguments.say"
+
+
 def test_importing_the_core_imports_nothing_but_numpy() -> None:
     code = "import sys, w2v_core, w2v_core.vectors, w2v_core.vectors.evaluation, w2v_core.textbook.layers; print(*sys.modules)"
     loaded = {name.split(".")[0] for name in subprocess.check_output([sys.executable, "-c", code], text=True).split()}

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from pipeline.commands.arguments import say
+
 
 @click.command()
 @click.argument("sources", nargs=-1, metavar="RUN RUN…")
@@ -26,13 +28,11 @@ def compare(sources: tuple[str, ...], as_json: bool, page: Path | None) -> None:
     from pipeline.store import explain_os_error, write_bytes
 
     found = lay_beside(open_sides(sources))
-    click.echo(
-        json.dumps(finite(found), indent=1) if as_json else as_text(found, max(60, shutil.get_terminal_size((100, 24)).columns))
-    )
+    say(json.dumps(finite(found), indent=1) if as_json else as_text(found, max(60, shutil.get_terminal_size((100, 24)).columns)))
     if page:
         try:
             write_bytes(page, as_page(found).encode())
         except OSError as error:
             raise explain_os_error(error, page) from error
         if not as_json:
-            click.echo(f"\npage  {page}")
+            say(f"\npage  {page}")

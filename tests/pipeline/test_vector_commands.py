@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 import numpy as np
@@ -132,12 +131,6 @@ def test_exports_are_narrowed_by_options(source: str, tmp_path: Path) -> None:
     assert (found.words, found.matrix.dtype) == (("king", "queen"), np.float16)
     assert (tmp_path / "out" / "vectors.txt").read_text() == "king 3.0 1.0\nqueen 3.0 -1.0\n"
     assert error_of("export", source, str(tmp_path / "out"), "--counts")[0] == 64
-
-
-def test_all_that_commands_print_goes_through_the_one_function_that_makes_it_harmless() -> None:
-    for path in Path(cli.__file__).parent.joinpath("commands").glob("*.py"):
-        printing = re.findall(r"click\.(?:echo|secho)\(|\bprint\(", path.read_text())
-        assert printing == (["click.echo("] if path.stem == "arguments" else []), path.name
 
 
 def test_nothing_that_comes_from_data_reaches_the_terminal_as_a_command(
