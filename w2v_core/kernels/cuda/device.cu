@@ -1,7 +1,8 @@
 // What every kernel uses: sizes, memory, rows of four floats, random draws, sums over a warp.
 //
-// The files of this folder are one source: `cuda_slices.SOURCES` joins them in this order: device, groups, cbow, skipgram,
-// stream, merge. Compiled for one row length and one number of noise words: -DROW_FLOATS=128 -DNEGATIVE=5. Needs no header.
+// The files of this folder are one source, because none includes another: `slices.SOURCES` joins them in this order: device,
+// groups, cbow, skipgram, stream, merge. In all of them a lane is a thread's place in its warp, as in CUDA's own manual, and
+// never one of the lanes that a run is divided into; those are `copies` of the parameters (merge.cu). Compiled for one row length and one number of noise words: -DROW_FLOATS=128 -DNEGATIVE=5. Needs no header.
 // What is not CUDA C++ but PTX stands in the functions under `__CUDACC__`; tests replace them and run the rest on a CPU.
 
 #if !defined(ROW_FLOATS) || !defined(NEGATIVE)
@@ -151,3 +152,6 @@ __device__ __forceinline__ double sum_over_warp(double value)
 {
 #pragma unroll
     for (int half = WARP / 2; half > 0; half /= 2)
+        value += __shfl_xor_sync(ALL_LANES, value, half);
+    return value;
+}

@@ -9,10 +9,6 @@
 // atomic additions in the L2 cache, nobody waits. Then a read misses what was in flight: at most 128 targets a thread
 // block. What that costs is measured in infra/decisions/0010-gpu-kernel.md.
 
-        value += __shfl_xor_sync(ALL_LANES, value, half);
-    return value;
-}
-
 struct Slice {
     float* w_in;
     float* w_out;

@@ -1,20 +1,20 @@
-// The merge of lanes that trained apart, row by row.
+// The merge of copies of the parameters that trained apart, row by row.
 
-// Folds the changes of `count` lanes since `base`, one warp a row: (0,1), (2,3) …, then (01,23) …, an odd one passes on.
-// The lanes' own rows hold the partial results; at the end base and all lanes hold base + merged change.
-extern "C" __global__ void merge_rows(float* base, float* const* lanes, int count, i64 rows, int row_floats, int adasum)
+// Folds the changes of `count` copies since `base`, one warp a row: (0,1), (2,3) …, then (01,23) …, an odd one passes on.
+// The copies' own rows hold the partial results; at the end base and all copies hold base + merged change.
+extern "C" __global__ void merge_rows(float* base, float* const* copies, int count, i64 rows, int row_floats, int adasum)
 {
     const int lane = threadIdx.x % WARP;
     const i64 warps = (i64)gridDim.x * (blockDim.x / WARP);
     for (i64 row = (blockIdx.x * (i64)blockDim.x + threadIdx.x) / WARP; row < rows; row += warps) {
         const i64 at = row * row_floats;
-        for (int other = 0; count > 1 && other < count; other++)
+        for (int copy = 0; count > 1 && copy < count; copy++)
             for (int d = lane; d < row_floats; d += WARP)
-                lanes[other][at + d] -= base[at + d];
+                copies[copy][at + d] -= base[at + d];
         for (int stride = 1; stride < count; stride *= 2) {
-            for (int index = 0; index + stride < count; index += 2 * stride) {
-                float* left = lanes[index] + at;
-                const float* right = lanes[index + stride] + at;
+            for (int copy = 0; copy + stride < count; copy += 2 * stride) {
+                float* left = copies[copy] + at;
+                const float* right = copies[copy + stride] + at;
                 double both = 0.0, left_norm = 0.0, right_norm = 0.0;
                 for (int d = lane; adasum && d < row_floats; d += WARP) {
                     const double l = left[d], r = right[d];
@@ -34,12 +34,12 @@ extern "C" __global__ void merge_rows(float* base, float* const* lanes, int coun
             }
         }
         for (int d = lane; d < row_floats; d += WARP) {
-            const float change = adasum ? lanes[0][at + d] : lanes[0][at + d] / (float)count;
-            // With one lane nothing is added or scaled: base + (lane − base) need not be the lane's bits.
-            const float merged = count > 1 ? base[at + d] + change : lanes[0][at + d];
+            const float change = adasum ? copies[0][at + d] : copies[0][at + d] / (float)count;
+            // With one copy nothing is added or scaled: base + (copy − base) need not be the copy's bits.
+            const float merged = count > 1 ? base[at + d] + change : copies[0][at + d];
             base[at + d] = merged;
-            for (int other = 0; other < count; other++)
-                lanes[other][at + d] = merged;
+            for (int copy = 0; copy < count; copy++)
+                copies[copy][at + d] = merged;
         }
     }
 }
