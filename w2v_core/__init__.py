@@ -2,8 +2,15 @@
 
 Shapes are written with one letter a dimension, everywhere the same, and appended to names (`hidden_BD`):
 
-    B targets of a batch    C context rows    D vector size    K noise words    N rows of a stream    V vocabulary
-    R rows merged           S sentences       M tokens before subsampling       T cells of the noise table
+    B targets of a batch, or of a block            N rows of a stream
+    C context rows                                 O outputs scored for a target: its own word and its noise, 1 + K
+    D vector size                                  Q questions
+    E examples of a group                          R rows merged, or moved at once
+    G groups of a block                            S sentences
+    J steps that a row is behind                   T cells of the noise table
+    K noise words                                  U distinct ids
+    L lanes                                        V vocabulary
+    M tokens before subsampling                    W words that are looked up    Y bytes of text
 
     contract.py      the arguments of training, and what every backend of the kernels offers
     reference.py     what is computed: plain loops in float64; every kernel is tested against it
@@ -17,6 +24,5 @@ Shapes are written with one letter a dimension, everywhere the same, and appende
     text/            bytes of text as words, compiled
 
 NumPy and the standard library only; numba and cupy inside the kernel modules that need them, pyarrow inside the one file that
-reads Parquet; nothing of files in the
-cloud, clusters or tracking: that is `pipeline`.
+reads Parquet; nothing of files in the cloud, clusters or tracking: that is `pipeline`.
 """

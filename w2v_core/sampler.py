@@ -2,11 +2,14 @@
 
 A draw never depends on how many draws were made before it, on a process or on a clock, so a lane's slice can be trained
 again anywhere and gives the same words. The formula is SplitMix64 (Steele, Lea and Flood 2014, "Fast splittable
-pseudorandom number generators", section 5): draw number c of stream s is the finaliser of s + (c + 1)·γ. It is written
-out once more, with the same constants, in the Numba and CUDA kernels; tests compare them.
+pseudorandom number generators", section 5): draw number c of stream s is the finaliser of s + (c + 1)·γ. It stands
+here twice, for one counter and for arrays, and once for each kind of machine code (kernels/cpu/random_numbers.py,
+kernels/cuda/device.cu), because none can call another; a test compares all four.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,18 +53,19 @@ def stream_seed(seed: int, *path: int) -> int:
     return state
 
 
-def noise_distribution(counts_V: NDArray[np.int64], exponent: float) -> NDArray[np.float64]:
+def noise_distribution(counts_V: NDArray[Any], exponent: float) -> NDArray[np.float64]:
     """Noise probability of each word, float64 (V,), proportional to counts**exponent (Mikolov et al. 2013, §2.2: 3/4).
 
-    A word with count 0 has probability 0. Raises ValueError for negative counts or if no count is above 0.
+    A word with count 0 has probability 0. Raises ValueError for counts that are negative or not finite, or if none is above 0.
     """
-    counts_V = np.asarray(counts_V, np.int64)
-    if counts_V.ndim != 1 or not np.any(counts_V > 0) or np.any(counts_V < 0):
+    counts_V = np.asarray(counts_V, np.float64)
+    if counts_V.ndim != 1 or not np.any(counts_V > 0) or np.any(counts_V < 0) or not np.all(np.isfinite(counts_V)):
         raise ValueError(
-            f"expected one count >= 0 for each word with at least one above 0, found shape {counts_V.shape}, "
+            f"expected one finite count >= 0 for each word id, at least one above 0, found shape {counts_V.shape}, "
             f"smallest {counts_V.min() if counts_V.size else 'none'}, largest {counts_V.max() if counts_V.size else 'none'}"
         )
-    weights_V = np.where(counts_V > 0, np.maximum(counts_V, 1).astype(np.float64) ** exponent, 0.0)
+    drawable_V = counts_V > 0
+    weights_V = np.where(drawable_V, np.where(drawable_V, counts_V, 1.0) ** exponent, 0.0)
     probabilities_V: NDArray[np.float64] = weights_V / weights_V.sum()
     return probabilities_V
 

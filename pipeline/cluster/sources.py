@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from distributed import Client
 
 ANSWER_S = 20.0
-"""How long workers have to answer. Who does not, because it dies or is busy, is not judged."""
+"""How long workers have to answer. One that does not, because it dies or is busy, is not judged."""
 
 
 def check_sources(client: Client) -> None:
     """Raises ServiceError when a worker has other source files than this process, or none."""
-    digest_of_sources = _digest()
+    digest_of_sources = source_digest()
     ours = digest_of_sources()
     addresses = client.scheduler_info(n_workers=-1)["workers"]
     asked = {client.submit(digest_of_sources, workers=[address], pure=False, priority=1): address for address in addresses}
@@ -42,9 +42,11 @@ def check_sources(client: Client) -> None:
         )
 
 
-def _digest() -> Callable[[], str]:
-    def digest_of_sources() -> str:
-        """Twelve digits of the SHA-256 of all source files; empty where the program is not installed."""
+def source_digest() -> Callable[..., str]:
+    """A function that gives twelve digits of the SHA-256 of the program's source files where it is called, empty where the
+    program is not installed. `folders`: of other copies, by package."""
+
+    def digest_of_sources(folders: dict[str, str] | None = None) -> str:
         import hashlib
         import importlib.util
         from pathlib import Path
@@ -52,10 +54,10 @@ def _digest() -> Callable[[], str]:
         digest = hashlib.sha256()
         for package in ("pipeline", "w2v_core"):
             found = importlib.util.find_spec(package)
-            if found is None or found.origin is None:
+            if folders is None and (found is None or found.origin is None):
                 return ""
-            folder = Path(found.origin).parent
-            for path in sorted(folder.rglob("*.py")):
+            folder = Path(folders[package]) if folders else Path(found.origin).parent  # type: ignore[union-attr, arg-type]
+            for path in sorted(path for path in folder.rglob("*") if path.suffix in (".py", ".cu", ".css", ".js", ".j2")):
                 digest.update(f"{path.relative_to(folder)}\n".encode() + path.read_bytes())
         return digest.hexdigest()[:12]
 

@@ -45,6 +45,7 @@ int run(
 }
 
 extern "C" int sizeof_group() { return sizeof(Group); }
+extern "C" u64 random_bits_of(u64 seed, u64 counter) { return random_bits(seed, counter); }
 extern "C" float sigmoid_of(float x) { return sigmoid(x); }
 """
 RUN = (
@@ -134,6 +135,8 @@ def _library(directory: Path, row_floats: int, negative: int, source: str) -> ct
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     library = ctypes.CDLL(str(own / "kernels.so"))
+    library.random_bits_of.restype = ctypes.c_uint64
+    library.random_bits_of.argtypes = [ctypes.c_uint64, ctypes.c_uint64]
     library.sigmoid_of.restype = ctypes.c_float
     library.sigmoid_of.argtypes = [ctypes.c_float]
     return library

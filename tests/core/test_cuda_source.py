@@ -128,6 +128,16 @@ def test_a_broken_source_is_reported_with_its_file_and_line(nvrtc: Nvrtc, name: 
     assert f"{name}({broken}): error" in log
 
 
+@pytest.mark.parametrize("name", slices.SOURCES)
+def test_a_file_ends_where_its_last_function_ends(name: str) -> None:
+    text = re.sub(r"//.*|'.'|\"[^\"]*\"", "", (resources.files("w2v_core.kernels.cuda") / name).read_text(encoding="utf-8"))
+    depth = 0
+    for line in text.splitlines():
+        depth += line.count("{") - line.count("}")
+        assert depth >= 0, f"{name} closes what another file opened: {line}"
+    assert depth == 0, f"{name} leaves something open for the next file"
+
+
 def test_constants_are_those_of_the_python_side() -> None:
     found = dict(re.findall(r"^constexpr (?:int|u64) (\w+) = (\w+?)(?:ull)?;", slices.source(), re.MULTILINE))
     expected = {
@@ -247,6 +257,12 @@ def test_the_check_of_barriers_stops_where_threads_part(directory: Path) -> None
     done = subprocess.run(command, check=False, input=source, capture_output=True, text=True)
     assert done.returncode != 0
     assert "simt: threads meet at different barriers" in done.stderr or "simt: no thread can go on" in done.stderr
+
+
+def test_draws_are_those_of_the_python_side(directory: Path) -> None:
+    random_bits_of = CpuDevice(directory).library(24, 5).random_bits_of
+    for seed, counter in ((0, 0), (1234567, 4), (2**64 - 1, 2**63), (7, 2**64 - 1)):
+        assert random_bits_of(seed, counter) == sampler.random_bits(seed, counter)
 
 
 def test_sigmoid_is_within_its_stated_error_and_keeps_nan(directory: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import shutil
 import subprocess
@@ -62,3 +63,83 @@ def test_one_machine_code_serves_streams_that_can_and_that_cannot_be_written(mod
         np.testing.assert_array_equal(of_writable[matrix], of_read_only[matrix])
     kernel = wave_kernels._run_thread if model == "cbow" else numba_kernels._train_skipgram
     assert len(kernel.signatures) == 1
+
+
+def cached_alone(function: ast.FunctionDef) -> bool:
+    """Whether Numba keeps the function's machine code and looks at its own file only."""
+    return any(
+        isinstance(found, ast.Call) and any(key.arg == "cache" for key in found.keywords) for found in function.decorator_list
+    )
+
+
+@pytest.mark.parametrize("path", sorted(Path(w2v_core.__file__).parent.rglob("*.py")), ids=lambda path: path.stem)
+def test_code_that_numba_keeps_by_itself_is_made_from_one_file(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("w2v_core")]
+    foreign = {alias.asname or alias.name for node in imports for alias in node.names}
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and cached_alone(node)]
+    used = {function.name: foreign & {n for statement in function.body for n in names_in(statement)} for function in functions}
+    assert {name: names for name, names in used.items() if names} == {}, "use machine_code.compiled"
+
+
+# ── arrays live as long as their addresses are used ──────────────────────────────────────────────────────────────────
+
+ALLOCATIONS = {"empty", "zeros", "ones", "copy", "scratch_of"}
+KERNELS = sorted((Path(w2v_core.__file__).parent / "kernels" / "cpu").glob("*.py"))
+
+
+def called(node: ast.AST) -> str:
+    function = node.func if isinstance(node, ast.Call) else None
+    return function.attr if isinstance(function, ast.Attribute) else function.id if isinstance(function, ast.Name) else ""
+
+
+def names_in(node: ast.AST) -> set[str]:
+    return {found.id for found in ast.walk(node) if isinstance(found, ast.Name)}
+
+
+def addressed_in(node: ast.AST) -> set[str]:
+    """Arrays whose addresses are taken: `address_of(array)` and `array.ctypes`."""
+    calls = [found for found in ast.walk(node) if isinstance(found, ast.Call) and called(found) in ("address_of", "_address")]
+    members = [found for found in ast.walk(node) if isinstance(found, ast.Attribute) and found.attr == "ctypes"]
+    return {name for call in calls for name in names_in(call.args[0])} | {name for found in members for name in names_in(found)}
+
+
+def let_go_early(function: ast.FunctionDef) -> set[str]:
+    """Arrays that the function makes, whose address is kept, and which it does not name again in its last statement.
+
+    Numba frees an array after the last statement that names it, and an integer names nothing. Inside a loop the next turn
+    names it again.
+    """
+    made = {
+        target.id
+        for node in ast.walk(function) if isinstance(node, ast.Assign) and called(node.value) in ALLOCATIONS
+        for target in node.targets if isinstance(target, ast.Name)
+    }  # fmt: skip
+    kept = {
+        name for statement in function.body if not isinstance(statement, (ast.For, ast.While)) for name in addressed_in(statement)
+    }
+    named = names_in(function.body[-1])
+    views = [node for node in ast.walk(function) if isinstance(node, ast.Assign) and isinstance(node.value, ast.Subscript)]
+    # A view keeps the array that it shows.
+    named |= {name for view in views if names_in(view.targets[0]) & named for name in names_in(view.value.value)}
+    return (made & kept) - named
+
+
+def is_compiled(function: ast.FunctionDef) -> bool:
+    return any("compiled" in names_in(found) or "njit" in names_in(found) for found in function.decorator_list)
+
+
+@pytest.mark.parametrize("path", KERNELS, ids=lambda path: path.stem)
+def test_compiled_code_names_every_array_after_the_last_use_of_its_address(path: Path) -> None:
+    functions = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]
+    assert {found.name: let_go_early(found) for found in functions if is_compiled(found) and let_go_early(found)} == {}
+
+
+def test_the_look_for_arrays_that_are_let_go_early_finds_one() -> None:
+    text = "def f():\n    a = np.empty(3)\n    at = address_of(a)\n    use(at)\n    return 1"
+    (function,) = ast.parse(text).body
+    assert isinstance(function, ast.FunctionDef)
+    assert let_go_early(function) == {"a"}
+    (function,) = ast.parse(text.replace("return 1", "return a[0]")).body
+    assert isinstance(function, ast.FunctionDef)
+    assert let_go_early(function) == set()

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from w2v_core.kernels.cpu.random_numbers import random_bits as numba_random_bits
 from w2v_core.kernels.numpy_kernels import draw_noise
 from w2v_core.sampler import MOST_RATE, mix64, noise_distribution, noise_table, noise_word, random_bits, stream_seed, word_rates
 
@@ -21,6 +22,12 @@ def test_draws_are_splitmix64() -> None:
 @settings(derandomize=True, max_examples=50, deadline=None)
 def test_array_draws_equal_single_draws(seed: int, counter: int) -> None:
     assert int(mix64(seed, np.array([counter], np.uint64))[0]) == random_bits(seed, counter)
+
+
+@given(seed=st.integers(0, 2**64 - 1), counter=st.integers(0, 2**64 - 1))
+@settings(derandomize=True, max_examples=50, deadline=None)
+def test_compiled_draws_equal_single_draws(seed: int, counter: int) -> None:
+    assert int(numba_random_bits(np.uint64(seed), np.uint64(counter))) == random_bits(seed, counter)
 
 
 def test_stream_seeds_differ_by_seed_value_order_and_length_of_path() -> None:
@@ -142,7 +149,7 @@ def test_the_low_bits_choose_between_the_words_of_the_cell_that_the_high_bits_ch
     assert drawn == [[0, 0, 2, 2], [0, 0, 0, 0], [2, 2, 2, 1]]
 
 
-@pytest.mark.parametrize("counts", [[], [0, 0], [3, -1]])
-def test_counts_that_give_no_distribution_are_refused(counts: list[int]) -> None:
-    with pytest.raises(ValueError, match="expected one count >= 0 for each word with at least one above 0, found shape"):
-        noise_distribution(np.array(counts, np.int64), 0.75)
+@pytest.mark.parametrize("counts", [[], [0, 0], [3, -1], [1.0, np.inf]])
+def test_counts_that_give_no_distribution_are_refused(counts: list[float]) -> None:
+    with pytest.raises(ValueError, match="expected one finite count >= 0 for each word id, at least one above 0, found shape"):
+        noise_distribution(np.array(counts), 0.75)

@@ -93,13 +93,13 @@ def test_a_corpus_stands_for_its_counts() -> None:
     np.testing.assert_array_equal(made.probabilities, sampler([2, 3, 1]).probabilities)
 
 
-@pytest.mark.parametrize("counts", [[], [5], [5, 0, 0]])
+@pytest.mark.parametrize("counts", [[5], [5, 0, 0]])
 def test_fewer_than_two_words_is_an_error_not_an_endless_loop(counts: list[int]) -> None:
-    with pytest.raises(ValueError, match=r"at least 2 words with a count above 0, found [01]: use a larger corpus"):
+    with pytest.raises(ValueError, match=r"at least 2 words with a count above 0, found 1: use a larger corpus"):
         sampler(counts)
 
 
-@pytest.mark.parametrize("counts", [[1, -1], [1.0, np.nan], [[1, 2]]])
+@pytest.mark.parametrize("counts", [[], [0, 0], [1, -1], [1.0, np.nan], [[1, 2]]])
 def test_counts_that_are_not_counts_are_refused(counts: object) -> None:
     with pytest.raises(ValueError, match="expected one finite count >= 0 for each word id"):
         sampler(counts)

@@ -102,8 +102,8 @@ def _train_skipgram_block(
             context = tokens_N[present - before + slot + (slot >= before)]
             draw = ((block * GROUPS + group) * SLOTS + slot) * negative
             noise_K = draw_noise(noise.table_T, update.seed, draw + np.arange(negative), len(w_in.rows_VD))
-            slot_loss, step_UD = _train_group(w_out, tokens_N[present], w_in.rows_VD[context], noise_K, alpha, rates_V)
-            w_in.move(context, rates_V[context, None] * step_UD)
+            slot_loss, step_ED = _train_group(w_out, tokens_N[present], w_in.rows_VD[context], noise_K, alpha, rates_V)
+            w_in.move(context, rates_V[context, None] * step_ED)
             loss, examples = loss + slot_loss, examples + len(present)
     return loss, examples
 
@@ -148,21 +148,21 @@ def _train_cbow_block(
 
 
 def _train_group(
-    w_out: _Matrix, words_U: NDArray[np.int32], hidden_UD: FloatRows, noise_K: NDArray[np.int32], alpha: np.float32,
+    w_out: _Matrix, words_E: NDArray[np.int32], hidden_ED: FloatRows, noise_K: NDArray[np.int32], alpha: np.float32,
     rates_V: NDArray[np.float32],
 ) -> tuple[float, FloatRows]:  # fmt: skip
     """(loss, −α·gradient by each hidden row) of one group; moves W_out after all of it was read."""
-    target_UD, noise_KD = w_out.rows_VD[words_U], w_out.rows_VD[noise_K]
-    target_U = np.einsum("ud,ud->u", hidden_UD, target_UD)
-    noise_UK = hidden_UD @ noise_KD.T
-    counted_UK = noise_K[None, :] != words_U[:, None]
-    loss = float(softplus(-target_U).sum()) + float(np.where(counted_UK, softplus(noise_UK), 0.0).sum())
-    target_step_U = alpha * sigmoid(-target_U)
-    noise_step_UK = np.where(counted_UK, -alpha * sigmoid(noise_UK), np.float32(0))
-    step_UD = (target_step_U[:, None] * target_UD + noise_step_UK @ noise_KD).astype(np.float32, copy=False)
-    w_out.move(words_U, (rates_V[words_U] * target_step_U)[:, None] * hidden_UD)
-    w_out.move(noise_K, rates_V[noise_K, None] * (noise_step_UK.T @ hidden_UD))
-    return loss, step_UD
+    target_ED, noise_KD = w_out.rows_VD[words_E], w_out.rows_VD[noise_K]
+    target_E = np.einsum("ed,ed->e", hidden_ED, target_ED)
+    noise_EK = hidden_ED @ noise_KD.T
+    counted_EK = noise_K[None, :] != words_E[:, None]
+    loss = float(softplus(-target_E).sum()) + float(np.where(counted_EK, softplus(noise_EK), 0.0).sum())
+    target_step_E = alpha * sigmoid(-target_E)
+    noise_step_EK = np.where(counted_EK, -alpha * sigmoid(noise_EK), np.float32(0))
+    step_ED = (target_step_E[:, None] * target_ED + noise_step_EK @ noise_KD).astype(np.float32, copy=False)
+    w_out.move(words_E, (rates_V[words_E] * target_step_E)[:, None] * hidden_ED)
+    w_out.move(noise_K, rates_V[noise_K, None] * (noise_step_EK.T @ hidden_ED))
+    return loss, step_ED
 
 
 def add_rows(matrix: NDArray[Any], ids: NDArray[Any], rows: NDArray[Any]) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from w2v_core.kernels.cpu.machine_code import compiled
 from w2v_core.text.character_classes import IGNORED, INNER, JOINER, MARK, REGIONAL, SOLO, SYMBOL, WORD
 
 SHOWN_BYTES = 120
@@ -49,19 +50,19 @@ class WordTable:
         return self._arena[: ends[-1] if len(ends) else 0], ends, self._counts[: self._words]
 
     def encode(
-        self, text_M: NDArray[np.uint8], byte_table: NDArray[np.uint8], character_classes: NDArray[np.uint8]
+        self, text_Y: NDArray[np.uint8], byte_table: NDArray[np.uint8], character_classes: NDArray[np.uint8]
     ) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]:
         """(ids, exclusive end of each sentence, its line) of valid UTF-8 text, a sentence a line, empty lines left out.
 
         `byte_table[256]` gives each ASCII byte's class or the byte it becomes; `character_classes[0x110000]` the class of
         every other character (it may be empty when the text is ASCII). The last line needs no newline.
         """
-        if len(text_M) > len(self._scratch[0]):
-            self._scratch = _scratch(2 * len(text_M))
+        if len(text_Y) > len(self._scratch[0]):
+            self._scratch = _scratch(2 * len(text_Y))
         folded, keys_N, offsets, ends_S, lines_S = self._scratch
         samples = np.zeros((_SAMPLES, SHOWN_BYTES), np.uint8)
         tokens, sentences, dropped, dropped_bytes = _scan(
-            text_M, byte_table, character_classes, self.max_token_bytes, folded, keys_N, offsets, ends_S, lines_S, samples
+            text_Y, byte_table, character_classes, self.max_token_bytes, folded, keys_N, offsets, ends_S, lines_S, samples
         )  # fmt: skip
         self._drop(dropped, int(dropped_bytes), [bytes(sample).rstrip(b"\0") for sample in samples[: min(dropped, _SAMPLES)]])
         return self._look_up(folded, offsets, keys_N[:tokens]), ends_S[:sentences].copy(), lines_S[:sentences].copy()
@@ -179,7 +180,7 @@ def _character(text, position):  # type: ignore[no-untyped-def]
     return code, width
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _solo(text, classes, position, folded, used):  # type: ignore[no-untyped-def]
     """(position behind it, length) of the word that begins with a character which is a word by itself."""
     size, length = np.uint64(len(text)), np.uint64(0)
@@ -223,7 +224,7 @@ def _only_underscores(folded, used, length):  # type: ignore[no-untyped-def]
     return True
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _scan(  # type: ignore[no-untyped-def]  # noqa: C901 - one loop over bytes, one over words
     text, byte_table, classes, max_bytes, folded, keys, offsets, sentence_ends, sentence_lines, samples
 ):

@@ -31,14 +31,14 @@ def create_contexts_target(corpus: npt.ArrayLike, window_size: int = 1) -> Batch
 
     `corpus`: word ids (T,) in text order, sentence ends being words of their own. Raises ValueError if no window is full.
     """
-    corpus_T = np.asarray(corpus, dtype=np.int32)
+    corpus_N = np.asarray(corpus, dtype=np.int32)
     width = 2 * window_size + 1
-    if window_size < 1 or corpus_T.ndim != 1 or len(corpus_T) < width:
+    if window_size < 1 or corpus_N.ndim != 1 or len(corpus_N) < width:
         raise ValueError(
             f"window_size {window_size} needs a corpus of at least {width} word ids in one dimension (and a window of "
-            f"at least 1), found shape {corpus_T.shape}"
+            f"at least 1), found shape {corpus_N.shape}"
         )
-    windows = np.lib.stride_tricks.sliding_window_view(corpus_T, width)
+    windows = np.lib.stride_tricks.sliding_window_view(corpus_N, width)
     contexts_NC = np.concatenate([windows[:, :window_size], windows[:, window_size + 1 :]], axis=1)
     return contexts_NC, windows[:, window_size].copy()
 
@@ -55,9 +55,9 @@ def expand_shard(
 
     Targets without any context word (a sentence of one token) teach nothing and are left out.
     """
-    tokens_T, left_T, right_T = check_spans(tokens, left, right, window)
-    positions = usable_positions(left_T, right_T, window, full_windows_only=full_windows_only)
-    return expand_rows(tokens_T, left_T, right_T, positions, window)
+    tokens_N, left_N, right_N = check_spans(tokens, left, right, window)
+    positions = usable_positions(left_N, right_N, window, full_windows_only=full_windows_only)
+    return expand_rows(tokens_N, left_N, right_N, positions, window)
 
 
 def expand_rows(tokens: Ids, left: Any, right: Any, positions: Any, window: int) -> Batch:
@@ -81,22 +81,22 @@ def check_spans(
     tokens: npt.ArrayLike, left: npt.ArrayLike, right: npt.ArrayLike, window: int
 ) -> tuple[Ids, npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     """The three columns as arrays; raises ValueError naming the first row whose span leaves the shard or the window."""
-    tokens_T = np.asarray(tokens, dtype=np.int32)
-    left_T, right_T = np.asarray(left, dtype=np.uint8), np.asarray(right, dtype=np.uint8)
-    if not tokens_T.shape == left_T.shape == right_T.shape or tokens_T.ndim != 1:
+    tokens_N = np.asarray(tokens, dtype=np.int32)
+    left_N, right_N = np.asarray(left, dtype=np.uint8), np.asarray(right, dtype=np.uint8)
+    if not tokens_N.shape == left_N.shape == right_N.shape or tokens_N.ndim != 1:
         raise ValueError(
             "token, left and right: expected three columns of one length, "
-            f"found shapes {tokens_T.shape}, {left_T.shape}, {right_T.shape}"
+            f"found shapes {tokens_N.shape}, {left_N.shape}, {right_N.shape}"
         )
-    row_T = np.arange(len(tokens_T))
-    bad = (left_T > np.minimum(row_T, window)) | (right_T > np.minimum(len(tokens_T) - 1 - row_T, window))
+    row_N = np.arange(len(tokens_N))
+    bad = (left_N > np.minimum(row_N, window)) | (right_N > np.minimum(len(tokens_N) - 1 - row_N, window))
     if bad.any():
         row = int(np.argmax(bad))
         raise ValueError(
-            f"shard row {row}: expected a span inside window {window} and inside the {len(tokens_T)} rows, found "
-            f"left {left_T[row]}, right {right_T[row]}; the shard was made with another window or is cut: make it again"
+            f"shard row {row}: expected a span inside window {window} and inside the {len(tokens_N)} rows, found "
+            f"left {left_N[row]}, right {right_N[row]}; the shard was made with another window or is cut: make it again"
         )
-    return tokens_T, left_T, right_T
+    return tokens_N, left_N, right_N
 
 
 def matrix_batches(contexts: Ids, target: Ids, batch_size: int, generator: np.random.Generator) -> Iterator[Batch]:
@@ -116,10 +116,10 @@ def shard_batches(
     full_windows_only: bool = False,
 ) -> Iterator[Batch]:
     """As `matrix_batches`, straight from a shard's columns; only one batch is ever expanded."""
-    tokens_T, left_T, right_T = check_spans(tokens, left, right, window)
-    positions = usable_positions(left_T, right_T, window, full_windows_only=full_windows_only)
+    tokens_N, left_N, right_N = check_spans(tokens, left, right, window)
+    positions = usable_positions(left_N, right_N, window, full_windows_only=full_windows_only)
     for rows in _shuffled(len(positions), batch_size, generator):
-        yield expand_rows(tokens_T, left_T, right_T, positions[rows], window)
+        yield expand_rows(tokens_N, left_N, right_N, positions[rows], window)
 
 
 def _shuffled(length: int, batch_size: int, generator: np.random.Generator) -> Iterator[npt.NDArray[np.int64]]:

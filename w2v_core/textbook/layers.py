@@ -218,16 +218,16 @@ class EmbeddingDot:
         self._cache: Any = None
 
     def forward(self, h_BD: Array, ids: Array) -> Array:
-        rows_BSD = self.embedding.forward(ids.reshape(len(h_BD), -1))
-        self._cache = (h_BD, rows_BSD)
-        return (rows_BSD @ h_BD[:, :, None]).reshape(ids.shape)
+        rows_BOD = self.embedding.forward(ids.reshape(len(h_BD), -1))
+        self._cache = (h_BD, rows_BOD)
+        return (rows_BOD @ h_BD[:, :, None]).reshape(ids.shape)
 
     def backward(self, dscore: Array) -> Array:
         """d/dh (B, D); the row gradient of W in `grads`. dscore has the shape of ids."""
-        h_BD, rows_BSD = self._cache
-        dscore_BS = dscore.reshape(len(h_BD), -1)
-        self.embedding.backward(dscore_BS[:, :, None] * h_BD[:, None, :])
-        return (dscore_BS[:, None, :] @ rows_BSD)[:, 0]
+        h_BD, rows_BOD = self._cache
+        dscore_BO = dscore.reshape(len(h_BD), -1)
+        self.embedding.backward(dscore_BO[:, :, None] * h_BD[:, None, :])
+        return (dscore_BO[:, None, :] @ rows_BOD)[:, 0]
 
 
 class SigmoidWithLoss:
@@ -280,8 +280,8 @@ class NegativeSamplingLoss:
         labels[..., 0] = 1
         if weights is not None:
             weights = xp.broadcast_to(weights[..., None], words.shape).reshape(len(h_BD), -1).astype(h_BD.dtype)
-        scores_BS = self.dot.forward(h_BD, words.reshape(len(h_BD), -1))
-        return self.loss.forward(scores_BS, labels.reshape(len(h_BD), -1), weights)
+        scores_BO = self.dot.forward(h_BD, words.reshape(len(h_BD), -1))
+        return self.loss.forward(scores_BO, labels.reshape(len(h_BD), -1), weights)
 
     def backward(self, dout: float = 1.0) -> Array:
         """d/dh, (B, D)."""

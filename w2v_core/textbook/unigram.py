@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from w2v_core.sampler import noise_distribution
+
 Array = Any
 """An array of NumPy or of a module with the same names (CuPy)."""
 
@@ -29,22 +31,15 @@ def noise_masses(counts: Array, power: float = 0.75) -> np.ndarray:
     A word with a count above 0 keeps at least mass 1; a word with count 0 is never drawn. Raises ValueError for a negative
     or non-finite count, and when fewer than 2 words can be drawn: then nothing is left once the target is excluded.
     """
-    counts_V = np.asarray(counts, dtype=np.float64)
-    if counts_V.ndim != 1 or not np.all(np.isfinite(counts_V)) or np.any(counts_V < 0):
-        raise ValueError(
-            "expected one finite count >= 0 for each word id, "
-            f"found shape {counts_V.shape} with smallest value {counts_V.min() if counts_V.size else 'none'}"
-        )
-    drawable = counts_V > 0
-    if np.count_nonzero(drawable) < 2:
+    probabilities_V = noise_distribution(np.asarray(counts), power)
+    drawable_V = np.asarray(counts) > 0
+    if np.count_nonzero(drawable_V) < 2:
         raise ValueError(
             "negative sampling needs at least 2 words with a count above 0, "
-            f"found {np.count_nonzero(drawable)}: use a larger corpus or a lower vocab.min_count"
+            f"found {np.count_nonzero(drawable_V)}: use a larger corpus or a lower vocab.min_count"
         )
-    weights_V = np.zeros_like(counts_V)
-    weights_V[drawable] = counts_V[drawable] ** power
-    masses_V = np.rint(weights_V / weights_V.sum() * _TOTAL_MASS).astype(np.int64)
-    return np.where(drawable, np.maximum(masses_V, 1), 0)
+    masses_V = np.rint(probabilities_V * _TOTAL_MASS).astype(np.int64)
+    return np.where(drawable_V, np.maximum(masses_V, 1), 0)
 
 
 class UnigramSampler:

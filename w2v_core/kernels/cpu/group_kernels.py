@@ -12,12 +12,12 @@ import numpy as np
 from numba import njit
 
 from w2v_core.kernels.cpu import row_operations as op
+from w2v_core.kernels.cpu.random_numbers import random_bits
 from w2v_core.kernels.cpu.vector_ir import set_int
 from w2v_core.reference import GROUP
 
 _LINE_FLOATS = 16
 _LOW = np.uint64((1 << 32) - 1)
-_SPLITMIX = tuple(np.uint64(constant) for constant in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 
 # ── noise ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -25,21 +25,12 @@ NO_BAD_NOISE = 1 << 40
 """No int32, so no word of a noise table."""
 
 
-@njit(nogil=True, inline="always")
-def _random_bits(seed: Any, draw: int) -> Any:
-    """A draw of a stream, SplitMix64 (`w2v_core.sampler`)."""
-    z = seed + (np.uint64(draw) + np.uint64(1)) * _SPLITMIX[0]
-    z = (z ^ (z >> np.uint64(30))) * _SPLITMIX[1]
-    z = (z ^ (z >> np.uint64(27))) * _SPLITMIX[2]
-    return z ^ (z >> np.uint64(31))
-
-
 @njit(nogil=True)
 def pick_cells(picks: Any, noise_table: Any, seed: Any, first_draw: int) -> None:
     """Writes cell << 32 | low bits of the draws first_draw, first_draw + 1 … and asks for the cells' cache lines."""
     table, cells = address_of(noise_table), np.uint64(noise_table.shape[0])
     for j in range(picks.shape[0]):
-        bits = _random_bits(seed, first_draw + j)
+        bits = random_bits(seed, np.uint64(first_draw + j))
         cell = (bits >> np.uint64(32)) * cells >> np.uint64(32)
         picks[j] = cell << np.uint64(32) | bits & _LOW
         op.prefetch_far(table + 8 * np.int64(cell), 8)

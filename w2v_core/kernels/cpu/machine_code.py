@@ -12,15 +12,24 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numba
 from numba import njit
 
 
 def compiled(function: Callable[..., Any], **options: Any) -> Any:
-    """`njit(nogil=True, cache=True, …)`, compiled anew whenever a source file of the kernels differs."""
+    """`njit(nogil=True, cache=True, …)`, compiled anew whenever a source file of the kernels differs.
+
+    Raises ImportError for a Numba that keeps machine code in a way this does not know."""
     dispatcher: Any = njit(nogil=True, cache=True, **options)(function)
-    # Not part of Numba's documented interface, which has no word for this; a test sees to it that it works.
-    index = dispatcher._cache._cache_file
-    index._source_stamp = (index._source_stamp, _digest_of_sources())
+    # Not part of Numba's documented interface: that has locators, which would be those of every function of the process.
+    try:
+        index = dispatcher._cache._cache_file
+        index._source_stamp = (index._source_stamp, _digest_of_sources())
+    except AttributeError as error:
+        raise ImportError(
+            f"Numba {numba.__version__} keeps machine code differently from the versions this was written for ({error}); "
+            "install one that the package's metadata allows, or set train.backend to numpy"
+        ) from error
     return dispatcher
 
 
@@ -28,6 +37,7 @@ def compiled(function: Callable[..., Any], **options: Any) -> Any:
 def _digest_of_sources() -> str:
     core = Path(__file__).resolve().parents[2]
     digest = hashlib.sha256()
-    for path in [*sorted((core / "kernels").rglob("*.py")), *sorted((core / "text").glob("*.py")), core / "reference.py"]:
+    definition = [core / "reference.py", core / "sampler.py", core / "windows.py"]
+    for path in [*sorted((core / "kernels").rglob("*.py")), *sorted((core / "text").glob("*.py")), *definition]:
         digest.update(path.read_bytes())
     return digest.hexdigest()

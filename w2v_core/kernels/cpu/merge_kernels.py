@@ -18,11 +18,13 @@ def merge_rows(base_RD: FloatRows, lanes: Sequence[FloatRows], method: Merge) ->
     """See `Kernels.merge_rows`. Releases the GIL."""
     check_merge(base_RD, lanes, method)
     addresses_L = np.array([lane.ctypes.data for lane in lanes], np.int64)
-    _merge(base_RD, addresses_L, method == "adasum")
+    changes_LD = np.zeros((len(lanes) + 1, base_RD.shape[1]), np.float32)
+    _merge(base_RD, addresses_L, changes_LD, method == "adasum")
 
 
 @compiled
-def _merge(base_RD: Any, addresses_L: Any, adasum: bool) -> None:
+def _merge(base_RD: Any, addresses_L: Any, changes_LD: Any, adasum: bool) -> None:
+    """`changes_LD` holds a row of every lane's changes, zero, and one row more."""
     lanes, row_floats = len(addresses_L), base_RD.shape[1]
     row_bytes = row_floats * 4
     base = np.int64(base_RD.ctypes.data)
@@ -31,7 +33,6 @@ def _merge(base_RD: Any, addresses_L: Any, adasum: bool) -> None:
             at = r * row_bytes
             change.merge_two_rows(base + at, addresses_L[0] + at, addresses_L[1] + at, row_bytes)
         return
-    changes_LD = np.zeros((lanes + 1, row_floats), np.float32)
     changes_LD[lanes, 0] = 1.0 if adasum else np.float32(1.0) / np.float32(lanes)
     changes = np.int64(changes_LD.ctypes.data)
     for r in range(base_RD.shape[0]):
@@ -57,5 +58,3 @@ def _merge(base_RD: Any, addresses_L: Any, adasum: bool) -> None:
         op.copy_row(row, changes, row_bytes)
         for lane in range(lanes):
             op.copy_row(addresses_L[lane] + r * row_bytes, changes, row_bytes)
-    # Named once more, so that Numba keeps it to the end.
-    changes_LD[lanes, 0] = 0.0

@@ -109,7 +109,7 @@ def _read_only(array: NDArray[Any]) -> NDArray[Any]:
 # ── the stream: which rows a slice reads ─────────────────────────────────────────────────────────────────────────────
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _span_of(tokens_N: Any, left_N: Any, right_N: Any, start: int, stop: int) -> Any:
     """The `Span` of a slice; its rows are not checked yet."""
     rows = np.int64(tokens_N.shape[0])

@@ -5,25 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from w2v_core.kernels.cpu.machine_code import compiled
+from w2v_core.kernels.cpu.random_numbers import random_bits
 from w2v_core.windows import Stream, epoch_shift
-
-
-@njit(nogil=True, cache=True, inline="always")
-def _mix(seed: Any, counter: Any) -> Any:
-    z = seed + (counter + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
-
 
 _SENTENCE, _POSITION, _ROW, _FIRST = range(4)
 """Places of a drawing's state: the sentence and the token to go on with, rows written, and rows before the sentence."""
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _draw(
     local_ids_M: Any, sentence_ends_S: Any, words: Any, window: Any, shrink: Any, seed: Any, shift: Any, number: Any,
     tokens_N: Any, left_N: Any, right_N: Any, state: Any, stop: Any,
@@ -41,7 +33,7 @@ def _draw(
         while position < until:
             word = words[np.uint64(local_ids_M[position])]
             word_id = np.int32(np.int64(word) >> np.int64(32))
-            draw = _mix(seed, number + position) + shift
+            draw = random_bits(seed, number + position) + shift
             width = one + ((draw >> np.uint64(32)) * wide >> np.uint64(32)) if shrink else wide
             # Written whether kept or not, and counted if kept: half of all tokens are dropped, in no order that a
             # processor could predict, and a wrong guess costs more than the three stores.

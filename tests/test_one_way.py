@@ -1,0 +1,70 @@
+"""What is done in one place only, or in several for a reason that stands here: a new one has to be argued."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+from tests.import_graph import ROOT
+
+PUT_IN_PLACE = {
+    "pipeline/store.py": "the way that files of this package appear: written under another name, flushed, renamed",
+    "w2v_core/vectors/files.py": "the same for the core, which knows nothing of `pipeline` and its errors and failpoints",
+    "pipeline/exchange/shared_memory.py": "a folder in memory that is locked before anyone can find it",
+    "pipeline/formats/placing.py": "several exports put beside a person's files, each written by its format's own writer",
+    "pipeline/history/latest.py": "a link, not a file",
+    "pipeline/history/snapshot.py": "a folder of links and files that appears as a whole",
+    "pipeline/tracking/delivery.py": "a database that MLflow writes",
+}
+"""Files of the program that rename something into its place, and why they do not leave that to `store.write_file`."""
+
+SPLITMIX64 = {
+    "w2v_core/sampler.py": "the definition, for one counter and for arrays",
+    "w2v_core/kernels/cpu/random_numbers.py": "takes the constants from the definition, compiled",
+    "w2v_core/kernels/cuda/device.cu": "CUDA C++ imports nothing; test_cuda_source compares the constants and the draws",
+    "w2v_core/text/words.py": "no draw: the golden ratio in the hash of a long word",
+}
+"""Files where the constants of SplitMix64 stand or are used."""
+
+
+def program() -> list[Path]:
+    folders = (ROOT / "pipeline", ROOT / "w2v_core")
+    return sorted(path for folder in folders for path in folder.rglob("*") if path.suffix in (".py", ".cu"))
+
+
+def renames(path: Path) -> bool:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            owner = node.func.value.id if isinstance(node.func.value, ast.Name) else ""
+            if (owner == "os" and node.func.attr in ("replace", "rename", "link")) or (
+                node.func.attr == "rename" and not node.keywords
+            ):
+                return True
+            if owner == "shutil" and node.func.attr == "move":
+                return True
+    return False
+
+
+def test_files_appear_complete_or_not_at_all_in_one_way() -> None:
+    found = {str(path.relative_to(ROOT)) for path in program() if path.suffix == ".py" and renames(path)}
+    assert found == set(PUT_IN_PLACE)
+
+
+def test_random_numbers_have_one_formula_a_language() -> None:
+    constants = re.compile(r"9E3779B97F4A7C15|BF58476D1CE4E5B9|94D049BB133111EB|\bMIX_[12]\b", re.IGNORECASE)
+    assert {str(path.relative_to(ROOT)) for path in program() if constants.search(path.read_text())} == set(SPLITMIX64)
+
+
+def test_the_noise_distribution_and_printable_text_are_defined_once() -> None:
+    definitions: dict[str, list[str]] = {"noise_distribution": [], "printable": [], "printable_lines": []}
+    for path in program():
+        if path.suffix == ".py":
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.FunctionDef) and node.name in definitions:
+                    definitions[node.name].append(str(path.relative_to(ROOT)))
+    assert definitions == {
+        "noise_distribution": ["w2v_core/sampler.py"],
+        "printable": ["w2v_core/text/printable.py"],
+        "printable_lines": ["w2v_core/text/printable.py"],
+    }
