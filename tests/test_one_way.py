@@ -15,7 +15,7 @@ PUT_IN_PLACE = {
     "pipeline/formats/placing.py": "several exports put beside a person's files, each written by its format's own writer",
     "pipeline/history/latest.py": "a link, not a file",
     "pipeline/history/snapshot.py": "a folder of links and files that appears as a whole",
-    "pipeline/tracking/delivery.py": "a database that MLflow writes",
+    "pipeline/tracking/empty_database.py": "a database that MLflow writes",
 }
 """Files of the program that rename something into its place, and why they do not leave that to `store.write_file`."""
 

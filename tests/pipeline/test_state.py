@@ -18,6 +18,7 @@ WRITES = {"append", "add", "update", "extend", "insert", "pop", "popitem", "clea
 CACHES = {"cache", "lru_cache"}
 ALLOWED = {
     "cluster/messages.py: _channel": "who listens to the task of this thread: set around the task and set back after it",
+    "formats/word2vec.py: _float16_texts": "a constant table, computed when it is first needed",
     "report/page.py: _environment": "the templates of this package, compiled when the first page is made",
     "report/page.py: _own_file": "files of this package, which do not change while it runs",
     "text/tokenizers.py: _load": "the tokenizer of a configuration: loading one takes seconds",
