@@ -16,6 +16,7 @@ PUT_IN_PLACE = {
     "pipeline/history/latest.py": "a link, not a file",
     "pipeline/history/snapshot.py": "a folder of links and files that appears as a whole",
     "pipeline/tracking/empty_database.py": "a database that MLflow writes",
+    "pipeline/tracking/textfile.py": "replaced every two seconds: watching neither waits for a disk nor stops a run",
 }
 """Files of the program that rename something into its place, and why they do not leave that to `store.write_file`."""
 
