@@ -359,9 +359,10 @@ class Refresh(Section):
     warm: bool = True
     """true: the challenger goes on from the champion; false: it is trained anew, by the settings of `train`."""
     epochs: Positive = 2
-    alpha: Rate = 0.025
-    min_alpha: float = Field(0.005, ge=0, le=10)
-    """Of a challenger that goes on from the champion (infra/decisions/0017-refresh.md)."""
+    alpha: Rate = 0.03
+    min_alpha: float = Field(0.0125, ge=0, le=10)
+    alpha_exponent: float = Field(0.5, ge=0, le=1)
+    """As those of `train`, for a challenger that goes on from the champion; measured in infra/decisions/0017-refresh.md."""
     forget: bool = False
     """true: after text was changed or deleted the challenger is trained anew, because one that goes on from vectors that had
     learnt from the text carries traces of it."""

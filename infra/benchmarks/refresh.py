@@ -4,7 +4,7 @@
                                        [--lanes 2] [--workers 2] [--workdir DIR] [section.key=value …]
 
 For every seed: the vectors of the first 80 % (the champion), a cold build of everything, and warm builds of everything from the
-champion, one for each number of epochs and α at the start (0 = what `w2v refresh` does by default). Every row is the pipeline
+champion: as `w2v refresh` does by default, or, for choosing that default, one for each of the given epochs and α. Every row is the pipeline
 itself. Prints scores, seconds of the training stage, and both beside the cold build's, as means over the seeds; last one JSON
 line. DIR holds questions-words.txt, wordsim353.tsv, simlex999.txt.
 """
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.cluster.workers import InProcess
-from pipeline.config import parse_config
+from pipeline.config import Refresh, parse_config
 from pipeline.progress import Progress
 from pipeline.run import run
 
@@ -83,9 +83,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--corpus", type=Path, required=True, help="plain text, a sentence a line")
     parser.add_argument("--eval", type=Path, required=True, help="folder with the question sets")
     parser.add_argument("--seeds", type=lambda text: [int(number) for number in text.split(",")], default=[1, 2, 3])
-    parser.add_argument("--epochs", type=lambda text: [int(number) for number in text.split(",")], default=[0])
-    parser.add_argument("--alphas", type=lambda text: [float(number) for number in text.split(",")], default=[0.0])
-    parser.add_argument("--min-alphas", type=lambda text: [float(number) for number in text.split(",")], default=[0.005])
+    parser.add_argument("--epochs", type=lambda text: [int(number) for number in text.split(",")], default=[])
+    parser.add_argument("--alphas", type=lambda text: [float(number) for number in text.split(",")], default=[0.03])
+    parser.add_argument("--min-alphas", type=lambda text: [float(number) for number in text.split(",")], default=[0.0125])
     parser.add_argument("--warm", type=setting, action="append", default=[], help="KEY=VALUE of train, for warm builds only")
     parser.add_argument("--size", type=int, default=100)
     parser.add_argument("--lanes", type=int, default=2)
@@ -93,6 +93,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--workdir", type=Path, help="kept and reused; without it a temporary folder")
     parser.add_argument("overrides", nargs="*", help="section.key=value for all runs")
     return parser.parse_args()
+
+
+def settings_of_refresh() -> tuple[str, dict[str, Any]]:
+    """What `w2v refresh` does by default."""
+    found = Refresh()
+    keys = ("epochs", "alpha", "min_alpha", "alpha_exponent")
+    return "warm, as w2v refresh", {key: getattr(found, key) for key in keys}
 
 
 def warm_settings(epochs: int, alpha: float, min_alpha: float) -> tuple[str, dict[str, Any]]:
@@ -111,13 +118,12 @@ def main() -> None:
             cold = row_of(build(given, place / "work", [old, new], seed, {}))
             found.setdefault("champion (80 %)", []).append(row_of(champion))
             found.setdefault("cold", []).append(cold)
-            for epochs in given.epochs:
-                for alpha, min_alpha in itertools.product(given.alphas, given.min_alphas):
-                    name, train = warm_settings(epochs, alpha, min_alpha)
-                    start = {"start_from": champion["vectors"]["path"]} | dict(given.warm)
-                    warm = row_of(build(given, place / "work", [old, new], seed, train | start))
-                    found.setdefault(name, []).append(warm)
-                    show(f"seed {seed} {name}", warm, cold)
+            grid = itertools.product(given.epochs, given.alphas, given.min_alphas)
+            for name, train in [warm_settings(*point) for point in grid] if given.epochs else [settings_of_refresh()]:
+                start = {"start_from": champion["vectors"]["path"]} | dict(given.warm)
+                warm = row_of(build(given, place / "work", [old, new], seed, train | start))
+                found.setdefault(name, []).append(warm)
+                show(f"seed {seed} {name}", warm, cold)
     means = {name: {key: statistics.fmean(row[key] for row in rows) for key in rows[0]} for name, rows in found.items()}
     print(
         f"\n{'means':<28} {'analogy':>8} {'WS-353':>8} {'SimLex':>8} {'train s':>8}  ratios to cold: scores, seconds, kept tokens"

@@ -62,7 +62,7 @@ def challenger_config(config: RunConfig, champion: Snapshot | None, start: Start
         return config
     changed = {
         "start_from": str(champion.vectors), "epochs": config.refresh.epochs, "alpha": config.refresh.alpha,
-        "min_alpha": config.refresh.min_alpha,
+        "min_alpha": config.refresh.min_alpha, "alpha_exponent": config.refresh.alpha_exponent,
     }  # fmt: skip
     return config.model_copy(update={"train": config.train.model_copy(update=changed)})
 
