@@ -4,7 +4,7 @@
                                        [--lanes 2] [--workers 2] [--workdir DIR] [section.key=value …]
 
 For every seed: the vectors of the first 80 % (the champion), a cold build of everything, and warm builds of everything from the
-champion: as `w2v refresh` does by default, or, for choosing that default, one for each of the given epochs and α. Every row is the
+champion: as `w2v refresh` does by default, or, to choose that default, one for each of the given epochs and α. Every row is the
 pipeline itself. Prints scores, seconds of the training stage, and both beside the cold build's, as means over the seeds; last one
 JSON line. DIR holds questions-words.txt, wordsim353.tsv, simlex999.txt.
 """
