@@ -18,7 +18,10 @@ its short Dask wiring.
                tracking comparing
     stages/    ladder (the one list of stages) work (what each is handed, and tells)
                tokenize vocab shards train evaluate sets (of questions, by name) publish
-    text/      corpus (which files) cutting (into which parts) inputs reading decompress pydocs fetch
+    text/      corpus (which files) inputs (what names mean) pieces (files and parts as data) cutting (into parts)
+               recognise signatures (what a file is, by its bytes) reading lines (bytes as chunks of lines)
+               archives decompress encodings formats/: records blocks json_values json_stream tables columns
+               losses (what became of every byte) whole (the corpus's totals and notes) pydocs fetch
                tokenizers (text as words) characters folding (what is a letter, and the same) segmenters (scripts without spaces)
     stream/    sampling (a part's stream of an epoch, drawn) epoch_stream (any range of an epoch's stream)
                part_files (what the files of tokens/ and shards/ are called) mapped_files sizes (how much is held at a time, pure)

@@ -72,6 +72,8 @@ class Session:
             self.textfile.write_if_due()
         line = f"{stage.describe(done).line} ({'cached' if done.cached else f'{done.seconds:.1f} s'})"
         self.progress.line(f"{stage.name}: {line}") if done.cached else self.progress.finish(line)
+        for note in () if done.cached else done.totals.get("notes", ()):
+            self.progress.line(f"{stage.name}: note: {note}")
         if stage.name == "vocab" and self.tracker:
             tell_start(self.tracker, self.config, self.done["tokenize"].artefact, artefact)
 

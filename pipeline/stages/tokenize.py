@@ -23,23 +23,30 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import store
 from pipeline.config import RunConfig, Tokenize, canonical_json
-from pipeline.errors import DataError, InputError, printable
+from pipeline.errors import InputError, printable
 from pipeline.stages.work import Done, Identity, Told, Work
 from pipeline.stream.part_files import TokenFiles, column
-from pipeline.text.corpus import SHOWN, CorpusPlan, TextPart
+from pipeline.text.characters import unspaced_scripts
+from pipeline.text.corpus import CorpusPlan, TextPart
 from pipeline.text.cutting import cut_parts, group_tasks
-from pipeline.text.reading import ReadCounts, Reading, read_part
+from pipeline.text.inputs import Filter
+from pipeline.text.losses import ReadCounts, book_chunk
+from pipeline.text.reading import Chunk, Reading, read_part
 from pipeline.text.tokenizers import Tokenizer, identify, load_tokenizer, word_array
+from pipeline.text.whole import whole_corpus
+
+if TYPE_CHECKING:
+    from w2v_core.text.words import WordTable
 
 STAGE = "tokens"
-STAGE_VERSION = 2
+STAGE_VERSION = 3
 PARTS = store.SHARED
 _GROUP_TOKENS = 4 << 20
 _DROPPED_SHOWN = 3
@@ -78,13 +85,17 @@ class PartRecord:
     key: str
     outputs: tuple[Output, ...]
     stored_bytes: int
-    text_bytes: int
     tokens: int
     sentences: int
-    dropped_long_tokens: int
     dropped_samples: tuple[str, ...]
-    invalid_utf8: Mapping[str, int]
-    """Bad byte sequences of each piece that has any; the key is the piece's place in the part."""
+    sizes: Mapping[str, Mapping[str, int]]
+    """What became of the bytes of each piece (losses.py); the key is the piece's place in the part."""
+    things: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    examples: Mapping[str, str] = field(default_factory=dict)
+    text_sha256: Mapping[str, str] = field(default_factory=dict)
+    """Of what compressed files hold."""
+    scripts: Mapping[str, int] = field(default_factory=dict)
+    """Words of scripts written without spaces, each a letter."""
     remarks: Mapping[str, int] = field(default_factory=dict)
     version: int = STAGE_VERSION
 
@@ -106,7 +117,10 @@ def _fields(config: RunConfig) -> dict[str, Any]:
         "end_of_line": config.tokenize.end_of_line,
         "format": corpus.format,
         "text_field": corpus.text_field if corpus.format != "lines" else None,
+        "encoding": corpus.encoding,
         "encoding_errors": corpus.encoding_errors,
+        "bad_records": corpus.bad_records if corpus.format != "lines" else None,
+        "members": [sorted(corpus.include), sorted(corpus.exclude)],
         "block_bytes": corpus.block_bytes,
         "pydocs": EXTRACTOR_VERSION if "pydocs:" in corpus.inputs else None,
     }
@@ -138,12 +152,7 @@ def build(work: Work, plan: CorpusPlan) -> store.Artefact:
     made = work.workers.map(tokenize_parts, groups, label="tokenize", on_done=tell)
     records |= {record.key: record for found in made for record in found}
     ordered = [records[task.key] for task in tasks]
-    totals = _totals(plan, tasks, ordered)
-    if totals["tokens"] == 0:
-        raise DataError(
-            f"corpus: not one token in {len(plan.files):,} files ({plan.bytes:,} bytes); first: "
-            f"{printable(plan.files[0].path, 200)}. Check corpus.format, corpus.text_field and tokenize.tokenizer"
-        )
+    totals = whole_corpus(config, plan, [(task.part, record) for task, record in zip(tasks, ordered, strict=True)])
     parts = tuple(_named(part) for record in ordered for output in record.outputs for part in output.files)
     return store.commit(
         workdir,
@@ -155,7 +164,8 @@ def describe(done: Done) -> Told:
     totals = done.totals
     return Told(
         f"{totals['tokens']:,} tokens in {totals['sentences']:,} sentences",
-        tokens=totals["tokens"], row={"bytes": totals["bytes_read"]}, sections={"corpus": dict(totals)},
+        tokens=totals["tokens"], row={"bytes": totals["bytes_read"]},
+        sections={"corpus": dict(totals)},
     )  # fmt: skip
 
 
@@ -166,7 +176,17 @@ def _named(part: store.Part) -> store.Part:
 def plan_tasks(config: RunConfig, plan: CorpusPlan, workdir: Path, fields: Mapping[str, Any]) -> list[TokenizeTask]:
     """One task a part, in part order; parts with equal content have equal keys and write the same files."""
     corpus = config.corpus
-    reading = Reading(corpus.format, corpus.text_field, corpus.encoding_errors == "strict", corpus.max_ratio)
+    reading = Reading(
+        format=corpus.format,
+        text_field=corpus.text_field,
+        strict=corpus.encoding_errors == "strict",
+        max_ratio=corpus.max_ratio,
+        encoding=corpus.encoding,
+        stop_at_bad_records=corpus.bad_records == "stop",
+        chosen=Filter(tuple(corpus.include), tuple(corpus.exclude)),
+        sniff=corpus.sniff,
+        unspaced=config.tokenize.tokenizer == "simple",
+    )
     return [
         TokenizeTask(
             part=part,
@@ -216,24 +236,27 @@ def tokenize_part(task: TokenizeTask) -> PartRecord:
     chunks = read_part(task.part, task.reading, counts)
     outputs: list[Output] = []
     dropped: list[bytes] = []
-    dropped_count = 0
+    scripts: Counter[str] = Counter()
     while (first := next(chunks, None)) is not None:
         output, table = _write_output(task, len(outputs), itertools.chain([first], chunks), counts, tokenizer)
         outputs.append(output)
-        dropped_count += table.dropped
         dropped += table.dropped_samples
+        if task.config.tokenizer == "simple":
+            scripts.update(unspaced_scripts(*table.words()))
     # Runs too long to be held as one token never reached the table.
     dropped = [*dropped, *counts.overlong_samples][:_DROPPED_SHOWN]
     record = PartRecord(
         key=task.key,
         outputs=tuple(outputs),
         stored_bytes=counts.stored_bytes,
-        text_bytes=counts.text_bytes,
         tokens=sum(output.tokens.tokens for output in outputs),
         sentences=sum(output.sentences.rows for output in outputs),
-        dropped_long_tokens=dropped_count + counts.overlong_runs,
         dropped_samples=tuple(printable(sample.decode("utf-8", "replace"), 60) for sample in dropped),
-        invalid_utf8={str(place): count for place, count in sorted(counts.invalid_utf8.items()) if count},
+        sizes={str(place): dict(sorted(counter.items())) for place, counter in sorted(counts.sizes.items())},
+        things={str(place): dict(sorted(counter.items())) for place, counter in sorted(counts.things.items())},
+        examples={str(place): example for place, example in sorted(counts.examples.items())},
+        text_sha256={str(place): digest for place, digest in sorted(counts.text_sha256.items())},
+        scripts=dict(sorted(scripts.items())),
         remarks=dict(sorted(counts.remarks.items())),
     )
     body = asdict(record)
@@ -243,8 +266,8 @@ def tokenize_part(task: TokenizeTask) -> PartRecord:
 
 
 def _write_output(
-    task: TokenizeTask, number: int, chunks: Iterator[bytes], counts: ReadCounts, tokenizer: Tokenizer
-) -> tuple[Output, Any]:
+    task: TokenizeTask, number: int, chunks: Iterator[Chunk], counts: ReadCounts, tokenizer: Tokenizer
+) -> tuple[Output, WordTable]:
     """One triple of files from as many chunks as fit it, and the table of its words."""
     import pyarrow as pa
 
@@ -252,19 +275,22 @@ def _write_output(
 
     table = WordTable(task.config.max_token_bytes)
     files = TokenFiles(Path(task.directory) / f"{task.key}-{number:03d}")
-    first_byte = counts.text_bytes
     lengths: list[NDArray[np.int32]] = []
 
     def write(file: Any) -> None:
         with store.parquet_writer(file, pa.schema([("token", pa.int32())]), **_IDS_LAYOUT) as writer:
             group: list[NDArray[np.int32]] = []
+            text_bytes = held = 0
             for chunk in chunks:
-                ids_N, ends_S, _ = tokenizer.encode(_marked(chunk, task.config.end_of_line), table)
+                ids_N, ends_S = _encode(chunk, task.config.end_of_line, tokenizer, table, counts)
                 group.append(ids_N)
+                held += len(ids_N)
                 lengths.append(np.diff(ends_S, prepend=0).astype(np.int32))
-                if sum(map(len, group)) >= _GROUP_TOKENS:
+                if held >= _GROUP_TOKENS:
                     _write_group(writer, group)
-                if counts.text_bytes - first_byte >= task.output_bytes:
+                    held = 0
+                text_bytes += len(chunk.text)
+                if text_bytes >= task.output_bytes:
                     break
             _write_group(writer, group)
 
@@ -284,6 +310,20 @@ def _write_output(
     return Output(tokens, sentences, words), table
 
 
+def _encode(
+    chunk: Chunk, end_of_line: str | None, tokenizer: Tokenizer, table: WordTable, counts: ReadCounts
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """(ids, sentence ends) of a chunk's words; what became of its bytes is booked."""
+    dropped, dropped_bytes = table.dropped, table.dropped_bytes
+    # With line ends as words windows run over them, and every line is part of a sentence.
+    text = chunk.text if end_of_line is None else chunk.text.replace(b"\n", f" {end_of_line} ".encode())
+    ids_N, ends_S, lines_S = tokenizer.encode(text, table)
+    if end_of_line is not None:
+        lines_S = np.arange(chunk.text.count(b"\n") + (not chunk.text.endswith(b"\n")))
+    book_chunk(counts, chunk.place, chunk.text, lines_S, table.dropped - dropped, table.dropped_bytes - dropped_bytes)
+    return ids_N, ends_S
+
+
 def _write_group(writer: Any, group: list[NDArray[np.int32]]) -> None:
     """Writes what is in `group` as one row group and empties it."""
     import pyarrow as pa
@@ -293,38 +333,5 @@ def _write_group(writer: Any, group: list[NDArray[np.int32]]) -> None:
         group.clear()
 
 
-def _marked(chunk: bytes, end_of_line: str | None) -> bytes:
-    """The text with its line ends as words, so that windows run over them; unchanged where a line is a sentence."""
-    return chunk if end_of_line is None else chunk.replace(b"\n", f" {end_of_line} ".encode())
-
-
 _IDS_LAYOUT: dict[str, Any] = {"compression": "none", "use_dictionary": False, "write_statistics": False}
 _WORDS_LAYOUT: dict[str, Any] = {"use_dictionary": False}
-
-
-# ── the whole corpus ─────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _totals(plan: CorpusPlan, tasks: list[TokenizeTask], records: list[PartRecord]) -> dict[str, Any]:
-    """What the manifest says about the corpus: sums over its parts, and names where names help."""
-    invalid: Counter[str] = Counter()
-    remarks: Counter[str] = Counter()
-    samples: list[str] = []
-    for task, record in zip(tasks, records, strict=True):
-        for place, count in record.invalid_utf8.items():
-            invalid[task.part.pieces[int(place)].file.path] += count
-        remarks.update(record.remarks)
-        samples += record.dropped_samples
-    return {
-        "tokens": sum(record.tokens for record in records),
-        "sentences": sum(record.sentences for record in records),
-        "files": len(plan.files),
-        "bytes_read": sum(record.stored_bytes for record in records),
-        "text_bytes": sum(record.text_bytes for record in records),
-        "empty_files": sum(file.size == 0 for file in plan.files),
-        "invalid_utf8": sum(invalid.values()),
-        "invalid_utf8_files": {printable(path, 200): count for path, count in invalid.most_common(SHOWN)},
-        "dropped_long_tokens": sum(record.dropped_long_tokens for record in records),
-        "dropped_samples": samples[:_DROPPED_SHOWN],
-        "notes": [*plan.notes, *(f"{count:,} {remark}" for remark, count in sorted(remarks.items()))],
-    }

@@ -117,13 +117,30 @@ def _set(classes: NDArray[np.uint8], ranges: Ranges, kind: int) -> None:
         classes[first : last + 1] = kind
 
 
-def unspaced_scripts(first_codes: NDArray[np.uint32], counts: NDArray[np.int64]) -> dict[str, int]:
-    """How often words occurred that begin with a character of each script written without spaces; scripts met only."""
+def unspaced_scripts(data: NDArray[np.uint8], ends: NDArray[np.int64], counts: NDArray[np.int64]) -> dict[str, int]:
+    """How often words occurred that begin with a letter of each script written without spaces; scripts met only.
+
+    Word i is data[ends[i−1]:ends[i]] and occurred counts[i] times, as a `WordTable` tells them.
+    """
+    if not len(ends) or not (data >= 0x80).any():
+        return {}
+    codes = _first_codes(data, np.append(0, ends[:-1]))
     found = {}
     for name, ranges in UNSPACED.items():
-        inside = np.zeros(len(first_codes), np.bool_)
+        inside = np.zeros(len(codes), np.bool_)
         for first, last in ranges:
-            inside |= (first_codes >= first) & (first_codes <= last)
+            inside |= (codes >= first) & (codes <= last)
         if total := int(counts[inside].sum()):
             found[name] = total
     return found
+
+
+def _first_codes(data: NDArray[np.uint8], starts: NDArray[np.int64]) -> NDArray[np.uint32]:
+    padded = np.append(data, np.zeros(4, np.uint8))
+    first, second, third, fourth = (padded[starts + at].astype(np.uint32) for at in range(4))
+    tail = (second & 0x3F, third & 0x3F, fourth & 0x3F)
+    return np.select(
+        [first < 0x80, first < 0xE0, first < 0xF0],
+        [first, (first & 0x1F) << 6 | tail[0], (first & 0xF) << 12 | tail[0] << 6 | tail[1]],
+        (first & 7) << 18 | tail[0] << 12 | tail[1] << 6 | tail[2],
+    ).astype(np.uint32)

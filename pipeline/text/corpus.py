@@ -1,8 +1,9 @@
-"""Where text comes from: which files a corpus is, and how it is cut into parts. No file's text is interpreted here.
+"""Where text comes from: which files a corpus is, what each of them is, and how it is cut into parts.
 
 `plan_corpus` expands the inputs (inputs.py says what they name) in the order given, sorted by name within one input, and takes
-the size and SHA-256 of every file's stored bytes; `cutting` makes parts of it. A file reached twice (two inputs,
-hard links) counts once; different files with equal content all count; both are noted.
+the size and SHA-256 of every file's stored bytes. `cutting` makes parts of it. A file reached twice (two inputs,
+hard links) counts once; different files with equal content all count; both are noted. What a file is follows from its name
+and must be true of its first bytes (`recognise`), so that what cannot be read is refused before any work.
 """
 
 from __future__ import annotations
@@ -14,69 +15,22 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pipeline import store
 from pipeline.config import Corpus, canonical_json
-from pipeline.errors import ConfigError, DataError, InputError, PermissionDeniedError, PipelineError, printable
-from pipeline.text.inputs import PYDOCS, Search, find_files, refuse_inside
+from pipeline.errors import DataError, InputError, PermissionDeniedError, PipelineError, printable
+from pipeline.text.inputs import PYDOCS, Filter, Search, find_files, refuse_inside
+from pipeline.text.pieces import CorpusPlan as CorpusPlan
+from pipeline.text.pieces import Piece as Piece
+from pipeline.text.pieces import SourceFile as SourceFile
+from pipeline.text.pieces import TextPart as TextPart
+from pipeline.text.recognise import Look, kind_of, look_at, refuse_foreign, remarks_of
 
 SHOWN = 20
-Kind = Literal["plain", "gzip", "zstd", "bz2", "xz", "parquet", "python"]
-COMPRESSED: dict[str, Kind] = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".xz": "xz"}
-_ARCHIVES = (".zip", ".tar", ".tgz", ".7z", ".rar", ".lz4", ".br", ".Z", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _HASH_BATCH_FILES = 256
 _RACY_NS = 2_000_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class SourceFile:
-    """One file of a corpus as it was when it was planned."""
-
-    path: str
-    kind: Kind
-    size: int
-    """Stored bytes."""
-    sha256: str
-    mtime_ns: int
-    ctime_ns: int
-    inode: int = 0
-    row_groups: tuple[int, ...] = ()
-    """Bytes of each row group (Parquet only)."""
-
-
-@dataclass(frozen=True)
-class CorpusPlan:
-    files: tuple[SourceFile, ...]
-    notes: tuple[str, ...] = ()
-    """What was left out and why, as sentences for the report."""
-
-    @property
-    def bytes(self) -> int:
-        return sum(file.size for file in self.files)
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """The lines (row groups, for Parquet) of one file that start in [start, stop)."""
-
-    file: SourceFile
-    start: int
-    stop: int
-
-    @property
-    def whole(self) -> bool:
-        return self.file.kind != "parquet" and self.start == 0 and self.stop == self.file.size
-
-
-@dataclass(frozen=True)
-class TextPart:
-    """What one task reads. `key` hashes content and ranges, never a path: a moved or renamed corpus keeps its parts."""
-
-    pieces: tuple[Piece, ...]
-    key: str
 
 
 def plan_corpus(corpus: Corpus, *, forbidden: Path | None = None, known: Path | None = None) -> CorpusPlan:
@@ -87,7 +41,7 @@ def plan_corpus(corpus: Corpus, *, forbidden: Path | None = None, known: Path | 
     the file was already two seconds old when it was hashed. Raises InputError when an input matches nothing,
     PermissionDeniedError when files cannot be read and `skip_unreadable` is off.
     """
-    search = Search(corpus.follow_symlinks)
+    search = Search(corpus.follow_symlinks, Filter(tuple(corpus.include), tuple(corpus.exclude)))
     found: list[str] = []
     python_files: list[str] = []
     for pattern in corpus.inputs:
@@ -101,56 +55,41 @@ def plan_corpus(corpus: Corpus, *, forbidden: Path | None = None, known: Path | 
     if forbidden:
         refuse_inside(found, forbidden)
     python_paths = set(python_files)
-    kinds: list[Kind] = ["python" if path in python_paths else _kind(path, corpus) for path in found]
-    files = _digest(found, kinds, _read_known(known), search)
+    kinds = ["python" if path in python_paths else kind_of(path, corpus) for path in found]
+    examined = _examine(found, kinds, corpus, _read_known(known), search)
     _refuse_unreadable(search, corpus.skip_unreadable)
+    files = [file for file, _ in examined]
+    refuse_foreign([(file, looked) for file, looked in examined if looked], corpus)
     if known:
         _write_known(known, files)
+    remarks = remarks_of([(file.path, looked) for file, looked in examined if looked])
     files, notes = _once_each_python_file(files)
-    return CorpusPlan(tuple(files), (*search.notes(), *notes, *_equal_content(files)))
-
-
-def _kind(path: str, corpus: Corpus) -> Kind:
-    name = os.path.basename(path)
-    if name.endswith(_ARCHIVES):
-        raise InputError(
-            f"{printable(path, 300)}: an archive or a compression that is not supported; "
-            "unpack it, or compress each file as .zst or .gz"
-        )
-    kind = COMPRESSED.get(os.path.splitext(name)[1], "plain")
-    if corpus.format != "parquet":
-        if name.endswith(".parquet"):
-            raise ConfigError(
-                f"{printable(path, 300)}: a Parquet file, but corpus.format is {corpus.format}; set corpus.format: parquet"
-            )
-        return kind
-    if kind != "plain":
-        raise InputError(
-            f"{printable(path, 300)}: expected a Parquet file (they are compressed inside), found {kind}; decompress it"
-        )
-    return "parquet"
+    return CorpusPlan(tuple(files), (*search.notes(), *notes, *remarks, *_equal_content(files)))
 
 
 # ── digests ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _digest(found: Sequence[str], kinds: Sequence[Kind], known: dict[str, list[Any]], search: Search) -> list[SourceFile]:
-    """The readable files with their digests, in order; unreadable ones go to `search.unreadable`."""
+def _examine(
+    found: Sequence[str], kinds: Sequence[str], corpus: Corpus, known: dict[str, list[Any]], search: Search
+) -> list[tuple[SourceFile, Look | None]]:
+    """The readable files with their digests and what their first bytes say, in order; unreadable ones go to
+    `search.unreadable`."""
 
-    def digest_batch(first: int) -> list[SourceFile | str]:
+    def examine_batch(first: int) -> list[tuple[SourceFile, Look | None] | str]:
         batch = slice(first, first + _HASH_BATCH_FILES)
-        return [_digest_file(path, kind, known.get(path)) for path, kind in zip(found[batch], kinds[batch], strict=True)]
+        return [_examine_file(path, kind, corpus, known.get(path)) for path, kind in zip(found[batch], kinds[batch], strict=True)]
 
-    files: list[SourceFile] = []
+    files: list[tuple[SourceFile, Look | None]] = []
     with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
-        for batch in pool.map(digest_batch, range(0, len(found), _HASH_BATCH_FILES)):
-            files.extend(file for file in batch if isinstance(file, SourceFile))
+        for batch in pool.map(examine_batch, range(0, len(found), _HASH_BATCH_FILES)):
+            files.extend(file for file in batch if not isinstance(file, str))
             search.unreadable.extend(problem for problem in batch if isinstance(problem, str))
     return files
 
 
-def _digest_file(path: str, kind: Kind, known: list[Any] | None) -> SourceFile | str:
-    """The file with its digest, or what is wrong with it."""
+def _examine_file(path: str, kind: str, corpus: Corpus, known: list[Any] | None) -> tuple[SourceFile, Look | None] | str:
+    """The file with its digest and a look at it, or why it cannot be read."""
     try:
         # O_NONBLOCK: should a FIFO have taken the file's place, opening it must not wait for a writer.
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as file:
@@ -159,13 +98,18 @@ def _digest_file(path: str, kind: Kind, known: list[Any] | None) -> SourceFile |
                 digest = known[4]
             else:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
+            look = None if kind == "python" else look_at(file, path, kind, before.st_size, corpus)
             after = os.fstat(file.fileno())
     except OSError as error:
         return f"{path} ({error.strerror})"
     if (before.st_size, before.st_mtime_ns, before.st_ctime_ns) != (after.st_size, after.st_mtime_ns, after.st_ctime_ns):
         raise DataError(f"{printable(path, 300)}: changed while it was being hashed; run again when nothing writes to it")
-    groups = _row_groups(path) if kind == "parquet" else ()
-    return SourceFile(path, kind, before.st_size, digest, before.st_mtime_ns, before.st_ctime_ns, before.st_ino, groups)
+    groups = _row_groups(path) if kind == "parquet" and look and not look.problem else ()
+    planned = SourceFile(
+        path, kind, before.st_size, digest, before.st_mtime_ns, before.st_ctime_ns, before.st_ino, groups,
+        uncut=bool(look and look.whole), carriage_returns=bool(look and look.carriage_returns),
+    )  # fmt: skip
+    return planned, look
 
 
 def _row_groups(path: str) -> tuple[int, ...]:

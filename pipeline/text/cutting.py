@@ -14,7 +14,7 @@ from itertools import groupby
 from typing import Protocol, TypeVar
 
 from pipeline.config import canonical_json
-from pipeline.text.corpus import CorpusPlan, Piece, SourceFile, TextPart
+from pipeline.text.pieces import CorpusPlan, Piece, SourceFile, TextPart
 
 SHARED_PARTS_A_BLOCK = 16
 """How much smaller than a block a part of several files is, on average: what an edit of one of them costs. A part costs its files
@@ -23,6 +23,7 @@ TASKS_A_BLOCK = 4
 """Small parts are tokenized several a task, about a quarter of a block together."""
 _OPEN_COST_BYTES = 4096
 """Opening a file costs about as much time as tokenizing this many bytes; it keeps parts of tiny files even."""
+_UNCOMPRESSED = ("plain", "parquet", "arrow", "python", "tar")
 _COMPRESSED_WEIGHT = 4
 """How many times larger than its file a compressed text is taken to be when parts are made even."""
 
@@ -50,7 +51,7 @@ def cut_parts(plan: CorpusPlan, block_bytes: int) -> list[TextPart]:
 
 
 def _is_cut(file: SourceFile, block_bytes: int) -> bool:
-    return (file.kind == "plain" and file.size > block_bytes) or sum(file.row_groups) > block_bytes
+    return (file.kind == "plain" and file.size > block_bytes and not file.uncut) or sum(file.row_groups) > block_bytes
 
 
 def _share_parts(files: Iterable[SourceFile], block_bytes: int) -> Iterator[TextPart]:
@@ -73,7 +74,7 @@ def _share_parts(files: Iterable[SourceFile], block_bytes: int) -> Iterator[Text
 
 
 def _cost(file: SourceFile) -> int:
-    return file.size * (1 if file.kind in ("plain", "parquet", "python") else _COMPRESSED_WEIGHT) + _OPEN_COST_BYTES
+    return file.size * (1 if file.kind in _UNCOMPRESSED else _COMPRESSED_WEIGHT) + _OPEN_COST_BYTES
 
 
 def _ends_here(file: SourceFile, cost: int, average: int) -> bool:
@@ -97,7 +98,7 @@ def _cut(file: SourceFile, block_bytes: int) -> Iterator[Piece]:
 
 def _part(pieces: Sequence[Piece]) -> TextPart:
     content = [[piece.file.sha256, piece.file.kind, piece.start, piece.stop] for piece in pieces]
-    return TextPart(tuple(pieces), hashlib.sha256(canonical_json(["text", 1, content])).hexdigest())
+    return TextPart(tuple(pieces), hashlib.sha256(canonical_json(["text", 2, content])).hexdigest())
 
 
 def group_tasks(tasks: Sequence[Task], block_bytes: int) -> list[tuple[Task, ...]]:

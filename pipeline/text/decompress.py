@@ -23,7 +23,12 @@ _BOMB_FLOOR_BYTES = 16 << 20
 
 def decompress(file: BinaryIO, kind: str, *, path: str, size: int, max_ratio: int) -> Iterator[bytes]:
     """Blocks of a compressed file's content; raises DataError naming the file and the offset of its stored bytes."""
-    blocks = _zstd_blocks(file, path) if kind == "zstd" else _member_blocks(file, kind, path)
+    blocks = _arrow_blocks(file, kind, path) if kind in ("zstd", "lz4") else _member_blocks(file, kind, path)
+    return bounded(blocks, path=path, size=size, max_ratio=max_ratio)
+
+
+def bounded(blocks: Iterator[bytes], *, path: str, size: int, max_ratio: int) -> Iterator[bytes]:
+    """The blocks; raises DataError when they are more than `max_ratio` times `size` bytes."""
     limit = max(max_ratio * size, _BOMB_FLOOR_BYTES)
     total = 0
     for block in blocks:
@@ -55,6 +60,7 @@ _MEMBERS: dict[str, Callable[[], Any]] = {
     "gzip": _GzipMember,
     "bz2": bz2.BZ2Decompressor,
     "xz": lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ),
+    "lzma": lambda: lzma.LZMADecompressor(lzma.FORMAT_ALONE),
 }
 
 
@@ -80,15 +86,20 @@ def _member_blocks(file: BinaryIO, kind: str, path: str) -> Iterator[bytes]:
         raise _damaged(path, kind, offset, "it ends in the middle: truncated")
 
 
-def _zstd_blocks(file: BinaryIO, path: str) -> Iterator[bytes]:
+def _arrow_blocks(file: BinaryIO, kind: str, path: str) -> Iterator[bytes]:
     import pyarrow as pa
 
     try:
-        with pa.CompressedInputStream(pa.PythonFile(file, "r"), "zstd") as stream:
+        with pa.CompressedInputStream(pa.PythonFile(file, "r"), kind) as stream:
             while block := stream.read(BLOCK_BYTES):
                 yield block
     except (OSError, pa.ArrowException) as error:
-        raise _damaged(path, "zstd", file.tell(), f"{error}") from None
+        if "too much memory" in str(error) or "Frame requires" in str(error):
+            raise DataError(
+                f"{printable(path, 300)}: its zstd window is too large (made with zstd --long=28 or more; up to 27, 128 MB, "
+                "is read); decompress it with zstd --long=31 -d, or compress it again without --long"
+            ) from None
+        raise _damaged(path, kind, file.tell(), f"{error}") from None
 
 
 def zstd_frame_has_checksum(head: bytes) -> bool:

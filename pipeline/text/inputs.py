@@ -2,8 +2,10 @@
 
 Everything that is left out is noted, because a corpus that silently lacks a file trains without complaint:
 
-- Inside folders and globs, names that start with `.`, end in `~`, `.tmp`, `.swp` or `.bak`, or look like `#name#` are hidden
-  files, editors' backups or files somebody is still writing. They are left out; a file named directly is always read.
+- Inside folders, globs and archives, names that start with `.` or `_`, end in `~`, `.tmp`, `.swp`, `.bak`, `.part` and the like,
+  or look like `#name#` are hidden files, markers (`_SUCCESS`), backups or files somebody is still writing; README, LICENSE,
+  checksums and descriptions of data sets are about a corpus and no part of it. They are left out; a file named directly, or
+  matched by one of `corpus.include`, is read.
 - Symbolic links inside folders and globs are not followed unless asked for, and then each real file counts once.
 - FIFOs, sockets and devices are never opened.
 """
@@ -23,6 +25,48 @@ from pipeline.errors import ConfigError, InputError, printable
 
 PYDOCS = "pydocs:"
 _MAGIC = re.compile(r"[*?[]")
+_UNFINISHED = ("~", ".tmp", ".swp", ".bak", ".part", ".partial", ".crdownload", ".crc")
+_ABOUT = re.compile(
+    r"(?:readme|licen[cs]e|copying|notice|authors|changelog|citation)(?:[._-].*)?|thumbs\.db|desktop\.ini|(?:md5|sha\d+)sums?(?:\.txt)?"
+    r"|.*\.(?:md5|sha1|sha256|sha512|sfv|torrent)|dataset_infos?\.json|dataset_dict\.json|state\.json",
+    re.IGNORECASE,
+)
+HIDDEN = "hidden, marker, backup or unfinished files (.x, _x, x~, #x#, .tmp, .swp, .bak, .part) were left out"
+ABOUT = "files about the corpus (README, LICENSE, checksums …) were left out; corpus.include reads them"
+NOT_CHOSEN = "files were left out by corpus.include and corpus.exclude"
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which files inside folders, globs and archives are read, by their names."""
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+    def takes(self, path: str) -> bool:
+        return self.problem(path) is None
+
+    def problem(self, path: str) -> str | None:
+        """Why the file is left out; None when it is read."""
+        name = os.path.basename(path)
+        if any(_matches_end(path, pattern) for pattern in self.exclude):
+            return NOT_CHOSEN
+        if self.include:
+            return None if any(_matches_end(path, pattern) for pattern in self.include) else NOT_CHOSEN
+        if hidden(name):
+            return HIDDEN
+        return ABOUT if _ABOUT.fullmatch(name) else None
+
+
+def hidden(name: str) -> bool:
+    return name.startswith((".", "_")) or name.endswith(_UNFINISHED) or (name[:1] == name[-1:] == "#")
+
+
+def _matches_end(path: str, pattern: str) -> bool:
+    """Whether the file's name, or for a pattern with / the end of its path, matches."""
+    return fnmatch.fnmatchcase(path, f"*/{pattern}") or fnmatch.fnmatchcase(
+        path if "/" in pattern else os.path.basename(path), pattern
+    )
 
 
 @dataclass
@@ -30,6 +74,7 @@ class Search:
     """What expanding the inputs of one corpus has met so far."""
 
     follow_symlinks: bool
+    chosen: Filter = field(default_factory=Filter)
     seen: set[tuple[int, int]] = field(default_factory=set)
     """Device and inode of every file taken."""
     entered: set[tuple[int, int, int]] = field(default_factory=set)
@@ -63,7 +108,11 @@ def find_files(pattern: str, search: Search, forbidden: Path | None) -> list[str
     """
     search.entered.clear()
     found = sorted(_expand(pattern, search, forbidden), key=lambda path: os.fsencode(path).split(b"/"))
-    if not found and not search.unreadable and not any(True for _ in _expand(pattern, Search(search.follow_symlinks), None)):
+    if (
+        not found
+        and not search.unreadable
+        and not any(True for _ in _expand(pattern, Search(search.follow_symlinks, search.chosen), None))
+    ):
         raise _nothing_found(pattern, search)
     return found
 
@@ -176,11 +225,10 @@ def _entries(directory: str, search: Search) -> list[os.DirEntry[str]]:
 
 def _visible(entry: os.DirEntry[str], search: Search) -> os.stat_result | None:
     """What the entry is, or None when it is to be left out (then that is noted)."""
-    name = entry.name
-    if name.startswith(".") or name.endswith(("~", ".tmp", ".swp", ".bak")) or (name[0] == name[-1] == "#"):
-        search.leave_out("hidden, backup or unfinished files (.x, x~, #x#, .tmp, .swp, .bak) were left out", entry.path)
-        return None
     try:
+        if problem := _left_out(entry, search):
+            search.leave_out(problem, entry.path)
+            return None
         if entry.is_symlink() and not search.follow_symlinks:
             search.leave_out("symbolic links were not followed (corpus.follow_symlinks is false)", entry.path)
             return None
@@ -188,6 +236,13 @@ def _visible(entry: os.DirEntry[str], search: Search) -> os.stat_result | None:
     except OSError as error:
         search.unreadable.append(f"{entry.path} ({error.strerror})")
         return None
+
+
+def _left_out(entry: os.DirEntry[str], search: Search) -> str | None:
+    """Why this name is no input; a folder is judged by what marks it as hidden alone."""
+    if entry.is_dir(follow_symlinks=search.follow_symlinks):
+        return HIDDEN if hidden(entry.name) else None
+    return search.chosen.problem(entry.path)
 
 
 def _nothing_found(pattern: str, search: Search) -> InputError:

@@ -102,8 +102,11 @@ def test_urls_are_refused_with_what_to_do(url: str) -> None:
 
 
 def test_archives_are_refused_with_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"x\.tar\.gz: an archive .* unpack it"):
-        planned(write(tmp_path / "x.tar.gz"))
+    for name in ("x.7z", "X.RAR", "x.txt.br"):
+        with pytest.raises(InputError, match=rf"{name}: an archive or a compression .* unpack it"):
+            planned(write(tmp_path / name))
+    with pytest.raises(DataError, match=r"x\.tar\.gz: holds text, although its name says gzip; rename it"):
+        planned(write(tmp_path / "x.tar.gz", "some text, not an archive\n"))
 
 
 def test_a_parquet_file_among_lines_is_a_configuration_error(tmp_path: Path) -> None:
@@ -116,7 +119,7 @@ def test_hidden_backup_and_unfinished_files_are_left_out_and_noted_unless_named(
         write(tmp_path / name, name)
     plan = plan_corpus(Corpus(inputs=[str(tmp_path)]))
     assert [file.path for file in plan.files] == [str(tmp_path / "kept.txt")]
-    assert any(note.startswith("6 hidden, backup or unfinished files") for note in plan.notes)
+    assert any(note.startswith("6 hidden, marker, backup or unfinished files") for note in plan.notes)
     assert planned(tmp_path / ".hidden") == [str(tmp_path / ".hidden")]
 
 
@@ -176,8 +179,8 @@ def test_hostile_file_names_are_read_and_shown_escaped(tmp_path: Path) -> None:
         (tmp_path / os.fsdecode(name)).write_bytes(name)
     plan = plan_corpus(Corpus(inputs=[str(tmp_path)]), known=tmp_path / "../known.json")
     assert sorted(os.fsencode(os.path.basename(file.path)) for file in plan.files) == sorted(names)
-    write(tmp_path / "esc\x1b[31m.txt.zip")
-    with pytest.raises(InputError, match=r"esc\\x1b\[31m\.txt\.zip"):
+    write(tmp_path / "esc\x1b[31m.txt.7z")
+    with pytest.raises(InputError, match=r"esc\\x1b\[31m\.txt\.7z"):
         planned(tmp_path)
 
 

@@ -11,7 +11,8 @@ from pipeline.config import Corpus
 from pipeline.text import pydocs
 from pipeline.text.corpus import CorpusPlan, plan_corpus
 from pipeline.text.cutting import cut_parts
-from pipeline.text.reading import ReadCounts, Reading, read_part
+from pipeline.text.losses import ReadCounts
+from pipeline.text.reading import Reading, read_part
 
 SOURCE = b'''
 """Module text.
@@ -87,7 +88,7 @@ def test_the_installed_python_gives_millions_of_words_the_same_way_twice() -> No
     assert not any("/tests/" in file.path or "/test/" in file.path for file in plan.files)
     part = cut_parts(plan, 1 << 24)[10]
     counts = ReadCounts()
-    text = b"\n".join(read_part(part, Reading(), counts)).decode()
+    text = b"\n".join(chunk.text for chunk in read_part(part, Reading(), counts)).decode()
     assert counts.stored_bytes == sum(file.size for file in (piece.file for piece in part.pieces))
     assert len(text.split()) > 2000
 
@@ -101,5 +102,5 @@ def test_only_files_that_do_not_parse_are_remarked(tmp_path: Path) -> None:
         files.append(replace(planned, kind="python"))
     (part,) = cut_parts(CorpusPlan(tuple(files)), 1 << 20)
     counts = ReadCounts()
-    assert b"".join(read_part(part, Reading(), counts)).strip() == b"Some text."
+    assert b"".join(chunk.text for chunk in read_part(part, Reading(), counts)).strip() == b"Some text."
     assert counts.remarks == {"Python files do not parse with this Python and were left out": 1}

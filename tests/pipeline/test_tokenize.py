@@ -77,7 +77,7 @@ def test_sentences_counts_and_totals_are_those_of_the_text(tmp_path: Path) -> No
     (folder / "a.txt").write_text("One two, two!\n\n...\nThree — three\n")
     (folder / "b.txt").write_text("")
     (folder / "c.txt").write_bytes(b"bad \xff\xfe one " + b"x" * 300 + b"\n")
-    tokens = build(configured(folder), tmp_path / "work")
+    tokens = build(configured(folder, max_lost=1), tmp_path / "work")
     assert sentences(tokens) == [["one", "two", "two"], ["three", "three"], ["bad", "one"]]
     assert counts(tokens) == Counter({"one": 2, "two": 2, "three": 2, "bad": 1})
     totals = tokens.manifest.totals
@@ -87,7 +87,11 @@ def test_sentences_counts_and_totals_are_those_of_the_text(tmp_path: Path) -> No
     assert totals["invalid_utf8"] == 2
     assert totals["dropped_long_tokens"] == 1
     assert totals["bytes_read"] == sum(path.stat().st_size for path in folder.iterdir())
-    assert totals["invalid_utf8_files"] == {str(folder / "c.txt"): 2}
+    sizes = totals["bytes"]
+    assert (sizes["not_text"], sizes["long_tokens"]) == (2, 300)
+    assert any("is not utf-8 and became 2 U+FFFD, in 1 file" in note and "c.txt (2)" in note for note in totals["notes"])
+    assert any(note.startswith("1 tokens longer than tokenize.max_token_bytes") for note in totals["notes"])
+    assert any(note.startswith("1 of 3 files are empty") for note in totals["notes"])
     assert totals["dropped_samples"] == ["x" * 59 + "…"]
     assert store.find_damage(tokens) == []
 
@@ -112,7 +116,7 @@ def test_every_word_is_counted_once_however_the_corpus_is_cut(
         name, raw = (f"{index}.gz", gzip.compress(data.encode())) if compressed else (f"{index}.txt", data.encode())
         (folder / name).write_bytes(raw)
     expected = [words for line in lines if (words := [word for word in line.lower().split() if len(word.encode()) <= 64])]
-    config = configured(folder, tokenize={"tokenizer": "whitespace", "max_token_bytes": 64}, block_bytes=block)
+    config = configured(folder, tokenize={"tokenizer": "whitespace", "max_token_bytes": 64}, block_bytes=block, max_lost=1)
     if not expected:
         with pytest.raises(DataError, match="not one token"):
             build(config, folder.parent / f"{folder.name}-work")
@@ -281,6 +285,7 @@ def test_local_ids_are_in_order_of_first_occurrence(tmp_path: Path) -> None:
 def test_a_run_of_megabytes_is_one_dropped_token_however_many_parts_it_spans(tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_bytes(b"before " + b"x" * 3_500_000 + b" after\n")
     for block_bytes in (1 << 20, 1 << 25):
-        totals = build(configured(tmp_path / "x.txt", block_bytes=block_bytes), tmp_path / f"{block_bytes}").manifest.totals
+        config = configured(tmp_path / "x.txt", block_bytes=block_bytes, max_lost=1)
+        totals = build(config, tmp_path / f"{block_bytes}").manifest.totals
         assert (totals["tokens"], totals["dropped_long_tokens"]) == (2, 1)
         assert totals["dropped_samples"] == ["x" * 59 + "…"]

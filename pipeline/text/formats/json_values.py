@@ -1,0 +1,150 @@
+"""The records of JSON text, one after the other: JSON lines, values that span lines or share one, the elements of an array.
+
+Memory is bounded by bytes: a value of more than HELD_BYTES is not held. It is walked through, and only the text in it is taken,
+piece by piece (json_stream).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+HELD_BYTES = 4 << 20
+_BETWEEN = re.compile(rb"[ \t\r\n,\[\]]*")
+_STRUCTURE = re.compile(rb'["{}\[\]]')
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_SCALAR = re.compile(rb'[^\s,\[\]{}"]+')
+_MARK = b"\xef\xbb\xbf"
+LONG = object()
+
+
+class NotJson(Exception):
+    """(line from 1, why)"""
+
+
+@dataclass
+class Source:
+    """Bytes that arrive in blocks; `data[at:]` is what is there and not yet taken."""
+
+    blocks: Iterator[bytes]
+    data: bytes = b""
+    at: int = 0
+    lines: int = 0
+    """Newlines before `at`."""
+    ended: bool = False
+
+    def more(self) -> bool:
+        """Appends a block, dropping what was taken; False at the end."""
+        block = next(self.blocks, None)
+        if block is None:
+            self.ended = True
+            return False
+        self.data, self.at = self.data[self.at :] + block, 0
+        return True
+
+    def take(self, stop: int) -> bytes:
+        taken = self.data[self.at : stop]
+        self.lines += taken.count(b"\n")
+        self.at = stop
+        return taken
+
+
+def read_values(source: Source) -> Iterator[tuple[Any, int, int]]:
+    """(value, line from 1, bytes) of every record; raises NotJson.
+
+    For a value that is too long to be held it is LONG, and whoever gets it takes the value from the source.
+    """
+    source.more()
+    if source.data.startswith(_MARK):
+        source.at = len(_MARK)
+    while True:
+        if found := _a_line(source):
+            yield found
+            continue
+        _skip_between(source)
+        if source.at == len(source.data) and source.ended:
+            return
+        line = source.lines + 1
+        stop = _end_of_value(source)
+        if stop is None:
+            yield LONG, line, 0
+            continue
+        raw = source.take(stop)
+        yield _parse(raw, line), line, len(raw)
+
+
+def _a_line(source: Source) -> tuple[Any, int, int] | None:
+    """The value of the next line when it is one object, as in JSON lines; the fast way."""
+    newline = source.data.find(b"\n", source.at)
+    if newline < 0:
+        return None
+    raw = source.data[source.at : newline].strip()
+    if raw[:1] != b"{" or raw[-1:] != b"}":
+        return None
+    try:
+        value = json.loads(lenient(raw))
+    except (ValueError, RecursionError):
+        return None  # several values share the line, or it is no JSON: the slow way tells
+    line = source.lines + 1
+    source.lines += 1
+    source.at = newline + 1
+    return value, line, len(raw)
+
+
+def _skip_between(source: Source) -> None:
+    while True:
+        found = _BETWEEN.match(source.data, source.at)
+        source.take(found.end() if found else source.at)
+        if source.at < len(source.data) or not source.more():
+            return
+
+
+def _end_of_value(source: Source) -> int | None:
+    """Where the value at the source's place ends; None when it is too long to be held."""
+    depth, at = 0, source.at
+    while True:
+        step = _next_structure(source.data, at, depth)
+        if step is not None:
+            depth, at = step
+            if depth == 0:
+                return at
+            continue
+        if len(source.data) - source.at > HELD_BYTES:
+            return None
+        at -= source.at
+        if not source.more():
+            return len(source.data)  # incomplete: parsing says so
+        at += source.at
+
+
+def _next_structure(data: bytes, at: int, depth: int) -> tuple[int, int] | None:
+    """(depth, offset) behind the next bracket or string; None when the data ends before."""
+    if depth == 0 and data[at : at + 1] not in (b"{", b'"'):
+        found = _SCALAR.match(data, at)
+        if found and found.end() < len(data):
+            return 0, found.end()
+        return None if found or at >= len(data) else (0, at + 1)
+    found = _STRUCTURE.search(data, at)
+    if found is None:
+        return None
+    if found[0] == b'"':
+        string = _STRING.match(data, found.start())
+        return None if string is None else (depth, string.end())
+    return depth + (1 if found[0] in b"{[" else -1), found.end()
+
+
+def _parse(raw: bytes, line: int) -> Any:
+    try:
+        return json.loads(lenient(raw))
+    except RecursionError:
+        raise NotJson(line, "nested too deeply") from None
+    except ValueError as error:
+        raise NotJson(line, str(error)) from None
+
+
+def lenient(raw: bytes) -> str:
+    """The bytes as str; those that are not UTF-8 pass as lone surrogates, and `records.encoded` gives them back."""
+    return raw.decode("utf-8", "surrogateescape")

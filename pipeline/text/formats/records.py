@@ -1,0 +1,108 @@
+"""What a record's text is, by the same rules in every format.
+
+`text_field` names a field, or by `a.b` a field inside a field. Its value is a string, UTF-8 bytes, a list of strings (a sentence
+that is words already) or a list of such lists. Null, missing and any other type are a record without a text: skipped and
+counted, or the run stops (`corpus.bad_records`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.errors import DataError, printable
+from pipeline.text.losses import BAD_RECORDS, PUT_IN, ReadCounts
+
+ABSENT = object()
+
+
+class NoText(Exception):
+    """A record without a text; says why."""
+
+
+def text_of(record: Any, field: str) -> tuple[str | bytes, int]:
+    """(the record's text, bytes put in between words of a list); raises NoText."""
+    value = _at(record, field)
+    if isinstance(value, str | bytes):
+        return value, 0
+    if isinstance(value, list | tuple):
+        return _joined(value, field)
+    if not isinstance(record, Mapping):
+        raise NoText(f"expected an object, found {_kind(record)}")
+    if value is ABSENT:
+        raise NoText(
+            f"no field {printable(field)!r}; it has {printable(', '.join(map(str, record)), 100)}; set corpus.text_field"
+        )
+    raise NoText(f"expected a string in {printable(field)!r}, found {_kind(value)}")
+
+
+def _at(record: Any, field: str) -> Any:
+    """The value of a field; a name with dots that exists as it is comes before the path."""
+    if not isinstance(record, Mapping):
+        return ABSENT
+    if field in record:
+        return record[field]
+    head, dot, rest = field.partition(".")
+    while dot:
+        if head in record:
+            return _at(record[head], rest)
+        step, dot, rest = rest.partition(".")
+        head = f"{head}.{step}"
+    return ABSENT
+
+
+def _joined(value: list[Any] | tuple[Any, ...], field: str) -> tuple[str, int]:
+    sentences = value if value and all(isinstance(item, list | tuple) for item in value) else [value]
+    for sentence in sentences:
+        for word in sentence:
+            if not isinstance(word, str):
+                raise NoText(f"expected a list of strings in {printable(field)!r}, found one of {_kind(word)}")
+    # A line end inside a word would end the sentence.
+    text = "\n".join(" ".join(word.replace("\n", " ") for word in sentence) for sentence in sentences)
+    return text, sum(max(0, len(sentence) - 1) for sentence in sentences) + max(0, len(sentences) - 1)
+
+
+def _kind(value: Any) -> str:
+    return "null" if value is None else type(value).__name__
+
+
+def encoded(text: str | bytes) -> bytes:
+    """The text's bytes. A lone surrogate, which JSON can spell, becomes the bytes of no character; they are repaired and
+    counted where all text is."""
+    if isinstance(text, bytes):
+        return text
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogatepass")
+
+
+class RecordBook:
+    """Books the records of one file: their texts, what was put in between, and those without a text."""
+
+    def __init__(self, path: str, place: int, counts: ReadCounts, stop: bool) -> None:
+        self.path = path
+        self.place = place
+        self.counts = counts
+        self.stop = stop
+        self.text_bytes = 0
+        """Of the records so far, without what was put in."""
+        self.bad_bytes = 0
+
+    def good(self, text_bytes: int, put_in: int) -> None:
+        """A record whose text has so many bytes, of which so many were put in; behind it goes a newline."""
+        self.counts.record(self.place)
+        self.counts.add(self.place, PUT_IN, put_in + 1)
+        self.text_bytes += text_bytes - put_in
+
+    def bad(self, where: str, problem: str, size: int) -> None:
+        """A record without a text, `size` bytes of it; raises DataError when such a record stops the run."""
+        told = f"{where}: {problem}"
+        if self.stop:
+            raise DataError(
+                f"{printable(self.path, 300)}: {told}; nothing of this part was kept: correct the file, or set "
+                "corpus.bad_records: skip"
+            )
+        self.counts.record(self.place, told)
+        self.counts.drop(self.place, BAD_RECORDS, size)
+        self.bad_bytes += size

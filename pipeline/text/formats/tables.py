@@ -1,0 +1,103 @@
+"""The texts of a column of CSV or TSV.
+
+CSV is what Python's csv reads: cells may be quoted and then hold delimiters and line ends. TSV has no quoting: a quotation mark
+is text, so that an unclosed one loses nothing. The first row names the columns; `text_field` may also be a column's number
+from 1, and then the first row is data.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+
+from pipeline.errors import DataError, printable
+from pipeline.text.formats.records import ABSENT, NoText, text_of
+
+CELL_BYTES = 64 << 20
+_DELIMITERS = ",;|"
+
+
+def read_rows(blocks: Iterator[bytes], format: str, field: str, path: str) -> Iterator[tuple[bytes | NoText, int]]:
+    """(text or why there is none, line from 1) of every row; raises DataError when there is no such column."""
+    csv.field_size_limit(CELL_BYTES)
+    lines = _Lines(blocks)
+    first = next(lines, None)
+    if first is None:
+        return
+    delimiter = "\t" if format == "tsv" else max(_DELIMITERS, key=first.count)
+    rows = csv.reader(_chain(first, lines), delimiter=delimiter, quoting=csv.QUOTE_NONE if format == "tsv" else csv.QUOTE_MINIMAL)
+    column: int | None = None
+    try:
+        for row in rows:
+            if column is None:
+                column, is_data = _column(row, field, path)
+                if not is_data:
+                    continue
+            if not row:
+                continue
+            yield _cell(row, column, field), rows.line_num
+    except csv.Error as error:
+        raise DataError(
+            f"{printable(path, 300)}: line {rows.line_num:,}: not {format.upper()} ({printable(str(error), 100)}); "
+            f"a cell may hold {CELL_BYTES >> 20} MB, so a quotation mark is probably not closed; correct the "
+            "file, or read it as tsv or lines"
+        ) from None
+
+
+def _cell(row: list[str], column: int, field: str) -> bytes | NoText:
+    value = row[column] if column < len(row) else ABSENT
+    try:
+        return str(text_of({field: value}, field)[0]).encode("utf-8", "surrogateescape")
+    except NoText:
+        return NoText(f"{len(row)} cells, expected at least {column + 1}")
+
+
+def _column(header: list[str], field: str, path: str) -> tuple[int, bool]:
+    """(index of the column, whether the first row is data)."""
+    header = [name.removeprefix("\ufeff").strip() for name in header]
+    if field in header:
+        return header.index(field), False
+    if field.isdecimal() and int(field):
+        return int(field) - 1, True
+    raise DataError(
+        f"{printable(path, 300)}: no column {printable(field)!r}; it has {printable(', '.join(header), 200)}; "
+        "set corpus.text_field to one of them, or to a column's number from 1"
+    )
+
+
+def _chain(first: str, rest: Iterator[str]) -> Iterator[str]:
+    yield first
+    yield from rest
+
+
+class _Lines(Iterator[str]):
+    """The lines of the blocks as str with their ends, lone surrogates for bytes that are not UTF-8."""
+
+    def __init__(self, blocks: Iterator[bytes]) -> None:
+        self._blocks = blocks
+        self._ready: list[bytes] = []
+        self._rest: list[bytes] = []
+        self._held = 0
+
+    def __next__(self) -> str:
+        while not self._ready:
+            block = next(self._blocks, None)
+            if block is None:
+                rest, self._rest = b"".join(self._rest), []
+                if not rest:
+                    raise StopIteration
+                return _decoded(rest)
+            *lines, rest = block.split(b"\n")
+            if lines:
+                self._ready = [b"".join([*self._rest, lines[0]]), *lines[1:]][::-1]
+                self._rest, self._held = [], 0
+            self._rest.append(rest)
+            self._held += len(rest)
+            if self._held > CELL_BYTES:
+                raise csv.Error("a line without end")
+        return _decoded(self._ready.pop() + b"\n")
+
+
+def _decoded(line: bytes) -> str:
+    # NUL separates words and ends nothing, as in every format.
+    return line.replace(b"\0", b" ").decode("utf-8", "surrogateescape")

@@ -1,0 +1,215 @@
+"""What becomes of every byte of a corpus, and when too much of it is lost.
+
+Every byte that was read is in exactly one of these, by file:
+
+    read + put in  =  sentences + wordless + outside + marks + not text + long tokens + bad records
+
+`read` is text after decompression (of a column of Parquet or Arrow: the values), in UTF-8. `put in` is what reading adds: a
+newline behind every record's text, U+FFFD for bytes that are no text. `outside` are JSON's keys and punctuation, other columns
+of a table. The last three of the right side are lost; their share of the text decides whether the run may go on
+(`corpus.max_lost`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import DataError, printable
+
+READ, PUT_IN = "read", "put_in"
+SENTENCES, WORDLESS, OUTSIDE, MARKS = "sentences", "wordless", "outside", "marks"
+NOT_TEXT, LONG_TOKENS, BAD_RECORDS = "not_text", "long_tokens", "bad_records"
+KEPT_OR_DROPPED = (SENTENCES, WORDLESS, OUTSIDE, MARKS, NOT_TEXT, LONG_TOKENS, BAD_RECORDS)
+LOST = (NOT_TEXT, LONG_TOKENS, BAD_RECORDS)
+RECORDS = "records"
+"""How many there were; in `things`, where the reasons of LOST count what they lost."""
+WORST_SHOWN = 5
+A_FEW_BYTES = 3
+"""So little may be lost of any corpus: a share of a tiny one says nothing."""
+
+
+@dataclass
+class ReadCounts:
+    """What reading met; filled while the chunks go by. Keys are a piece's place in its part."""
+
+    stored_bytes: int = 0
+    sizes: dict[int, Counter[str]] = field(default_factory=dict)
+    """In bytes."""
+    things: dict[int, Counter[str]] = field(default_factory=dict)
+    overlong_samples: list[bytes] = field(default_factory=list)
+    remarks: Counter[str] = field(default_factory=Counter)
+    examples: dict[int, str] = field(default_factory=dict)
+    """The first bad record of a piece, in words."""
+    text_sha256: dict[int, str] = field(default_factory=dict)
+    """Of what a compressed file holds."""
+
+    def add(self, place: int, name: str, size: int) -> None:
+        self.sizes.setdefault(place, Counter())[name] += size
+
+    def drop(self, place: int, reason: str, size: int, things: int = 1) -> None:
+        self.add(place, reason, size)
+        self.things.setdefault(place, Counter())[reason] += things
+
+    def record(self, place: int, problem: str | None = None) -> None:
+        self.things.setdefault(place, Counter())[RECORDS] += 1
+        if problem is not None:
+            self.examples.setdefault(place, problem)
+
+    def total(self, name: str) -> int:
+        return sum(counter[name] for counter in self.sizes.values())
+
+    def count(self, name: str) -> int:
+        return sum(counter[name] for counter in self.things.values())
+
+
+def book_chunk(counts: ReadCounts, place: int, text: bytes, lines_S: NDArray[np.int64], dropped: int, dropped_bytes: int) -> None:
+    """Books a chunk whose lines `lines_S` became sentences and of which over-long tokens were dropped.
+
+    A dropped token is measured as the tokenizer saw it (lower-cased, normalised), and never more than the chunk.
+    """
+    inside = _bytes_of_lines(text, lines_S)
+    wordless = len(text) - inside
+    lost = min(dropped_bytes, len(text))
+    counts.add(place, WORDLESS, wordless - min(lost, wordless))
+    counts.add(place, SENTENCES, inside - (lost - min(lost, wordless)))
+    if dropped:
+        counts.drop(place, LONG_TOKENS, lost, dropped)
+
+
+def _bytes_of_lines(text: bytes, lines_S: NDArray[np.int64]) -> int:
+    lines = text.count(b"\n") + (not text.endswith(b"\n"))
+    if len(lines_S) == lines or not text:
+        return len(text)
+    if not len(lines_S):
+        return 0
+    ends = np.append(np.flatnonzero(np.frombuffer(text, np.uint8) == 0x0A) + 1, len(text))
+    return int(np.diff(ends, prepend=0)[lines_S].sum())
+
+
+# ── the whole corpus ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass
+class FileLosses:
+    """What became of one file, or of all."""
+
+    bytes: Counter[str] = field(default_factory=Counter)
+    things: Counter[str] = field(default_factory=Counter)
+    example: str = ""
+
+    def add(self, sizes: Mapping[str, int], things: Mapping[str, int], example: str = "") -> None:
+        self.bytes.update(sizes)
+        self.things.update(things)
+        self.example = self.example or example
+
+    @property
+    def text(self) -> int:
+        return self.bytes[READ] - self.bytes[OUTSIDE]
+
+    @property
+    def lost(self) -> int:
+        return sum(self.bytes[reason] for reason in LOST)
+
+    @property
+    def share(self) -> float:
+        """Of the bytes, or of the records if that is more: a record without a text has no bytes to lose."""
+        records = self.things[BAD_RECORDS] / max(1, self.things[RECORDS])
+        # A token of U+FFFD that is too long was counted as bytes that are no text before.
+        return min(1.0, max(self.lost / max(1, self.text), records))
+
+    def exceeds(self, max_lost: float) -> bool:
+        return self.share > max_lost and (self.lost > A_FEW_BYTES or self.things[BAD_RECORDS] > 0)
+
+
+def refuse(files: Mapping[str, FileLosses], max_lost: float, encoding: str, fitting: Mapping[str, str]) -> None:
+    """Raises DataError when more than `max_lost` of the corpus is lost, naming the worst files and what would help.
+
+    `fitting`: the encoding that fits a file's bytes, by path.
+    """
+    whole = FileLosses()
+    for found in files.values():
+        whole.add(found.bytes, found.things)
+    if not whole.exceeds(max_lost):
+        return
+    worst = sorted((path for path in files if files[path].share > 0), key=lambda path: -files[path].lost or -files[path].share)
+    shown = "".join(
+        f"\n  {printable(path, 300)}: {_reasons(files[path], encoding)}{_remedy(files[path], fitting.get(path))}"
+        for path in worst[:WORST_SHOWN]
+    )
+    more = f"\n  … and {len(worst) - WORST_SHOWN:,} more files" if len(worst) > WORST_SHOWN else ""
+    raise DataError(
+        f"corpus: {percent(whole.share)} of it would be lost, corpus.max_lost allows {percent(max_lost)}. Worst:{shown}{more}\n"
+        "Mend the files or the settings, leave files out with corpus.exclude, or raise corpus.max_lost"
+    )
+
+
+def _reasons(found: FileLosses, encoding: str) -> str:
+    parts = []
+    if size := found.bytes[NOT_TEXT]:
+        parts.append(f"{percent(size / max(1, found.text))} is not {encoding} ({size:,} of {found.text:,} bytes)")
+    if size := found.bytes[LONG_TOKENS]:
+        parts.append(f"{percent(size / max(1, found.text))} is tokens longer than tokenize.max_token_bytes ({size:,} bytes)")
+    if count := found.things[BAD_RECORDS]:
+        parts.append(f"{count:,} of {found.things[RECORDS]:,} records have no text ({found.example})")
+    return ", ".join(parts)
+
+
+def _remedy(found: FileLosses, fitting: str | None) -> str:
+    return f"; its bytes read well as {fitting}: set corpus.encoding: {fitting}" if fitting and found.bytes[NOT_TEXT] else ""
+
+
+def notes(files: Mapping[str, FileLosses], encoding: str, samples: Sequence[str]) -> Iterator[str]:
+    """What a person should know of losses that were tolerated, each with count, share and the worst files."""
+    whole = FileLosses()
+    for found in files.values():
+        whole.add(found.bytes, found.things)
+    text = max(1, whole.text)
+    if size := whole.bytes[NOT_TEXT]:
+        yield (
+            f"{percent(size / text)} of the text ({size:,} of {whole.text:,} bytes) is not {encoding} and became "
+            f"{whole.things[NOT_TEXT]:,} U+FFFD, in {_where(files, NOT_TEXT)}"
+        )
+    if count := whole.things[LONG_TOKENS]:
+        size = whole.bytes[LONG_TOKENS]
+        shown = f", for example {samples[0]}" if samples else ""
+        yield (
+            f"{count:,} tokens longer than tokenize.max_token_bytes were dropped ({percent(size / text)} of the text, "
+            f"{size:,} bytes), in {_where(files, LONG_TOKENS)}{shown}"
+        )
+    if count := whole.things[BAD_RECORDS]:
+        records = whole.things[RECORDS]
+        yield f"{count:,} of {records:,} records ({percent(count / records)}) had no text and were skipped, in " + _where(
+            files, BAD_RECORDS
+        )
+    empty = [path for path, found in files.items() if not found.bytes[READ]]
+    if empty:
+        yield f"{len(empty):,} of {len(files):,} files are empty, for example {printable(empty[0], 200)}"
+    wordless = [path for path, found in files.items() if found.bytes[READ] and not found.bytes[SENTENCES]]
+    if wordless:
+        size = sum(files[path].bytes[READ] for path in wordless)
+        example = printable(wordless[0], 200)
+        yield f"{len(wordless):,} of {len(files):,} files ({size:,} bytes) gave no word, for example {example}"
+
+
+def _where(files: Mapping[str, FileLosses], reason: str) -> str:
+    hit = sorted((path for path in files if files[path].things[reason]), key=lambda path: -files[path].things[reason])
+    shown = ", ".join(f"{printable(path, 200)} ({files[path].things[reason]:,})" for path in hit[:3])
+    return f"{len(hit):,} file{'s' if len(hit) > 1 else ''}: {shown}" + (" …" if len(hit) > 3 else "")
+
+
+def percent(share: float) -> str:
+    """A share as people read it: two figures, and never 0 for something."""
+    if 0 < share < 1e-4:
+        return "less than 0.01 %"
+    return f"{100 * share:.2g} %" if share < 0.0995 else f"{100 * share:.0f} %"
+
+
+def as_json(whole: FileLosses) -> dict[str, Any]:
+    """For summary.json: every name with its bytes, and the share lost."""
+    return {name: whole.bytes[name] for name in (READ, PUT_IN, *KEPT_OR_DROPPED)} | {"lost_share": whole.share}

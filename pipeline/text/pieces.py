@@ -1,0 +1,83 @@
+"""What a corpus is as plain data: its files, the pieces and parts they are cut into, and how their bytes become text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pipeline.text.encodings import UTF8
+from pipeline.text.inputs import Filter
+from pipeline.text.lines import LETTERS, LOOK_BYTES, SPACES, Breaks
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """One file of a corpus as it was when it was planned."""
+
+    path: str
+    kind: str
+    """plain, python, parquet, arrow, zip, tar, a compression (gzip …), or tar+compression."""
+    size: int
+    """Stored bytes."""
+    sha256: str
+    mtime_ns: int
+    ctime_ns: int
+    inode: int = 0
+    row_groups: tuple[int, ...] = ()
+    """Bytes of each row group (Parquet only)."""
+    uncut: bool = False
+    """Not even a plain file of several blocks is cut: its records span lines, or its encoding has no bytes that end lines."""
+    carriage_returns: bool = False
+    """Lines end with CR alone."""
+
+
+@dataclass(frozen=True)
+class CorpusPlan:
+    files: tuple[SourceFile, ...]
+    notes: tuple[str, ...] = ()
+    """What was left out and why, as sentences for the report."""
+
+    @property
+    def bytes(self) -> int:
+        return sum(file.size for file in self.files)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """The lines (row groups, for Parquet) of one file that start in [start, stop)."""
+
+    file: SourceFile
+    start: int
+    stop: int
+
+    @property
+    def whole(self) -> bool:
+        return self.file.kind != "parquet" and self.start == 0 and self.stop == self.file.size
+
+
+@dataclass(frozen=True)
+class TextPart:
+    """What one task reads. `key` hashes content and ranges, never a path: a moved or renamed corpus keeps its parts."""
+
+    pieces: tuple[Piece, ...]
+    key: str
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How stored bytes become text: the fields of `corpus:` that matter once the files are known."""
+
+    format: str = "lines"
+    text_field: str = "text"
+    strict: bool = False
+    max_ratio: int = 2000
+    look_bytes: int = LOOK_BYTES
+    encoding: str = UTF8
+    stop_at_bad_records: bool = False
+    chosen: Filter = field(default_factory=Filter)
+    sniff: bool = True
+    unspaced: bool = False
+    """The tokenizer does not split at spaces alone: long lines may be cut before letters that are words."""
+
+    @property
+    def breaks(self) -> Breaks:
+        return LETTERS if self.unspaced else SPACES

@@ -1,0 +1,166 @@
+"""What a file is, judged by its first bytes and not by its name: so that no archive, table or page is read as sentences.
+
+Which formats there are is puremagic's table; here is only what this program reads itself, what text in UTF-16 looks like,
+and the kinds of text that are no sentences (JSON, tables, HTML, a pointer of Git LFS). `corpus.sniff: false` reads them
+all the same.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.text.encodings import UTF8, invalid_share
+from pipeline.text.folding import ENTITY
+
+HEAD_BYTES = 1 << 16
+CONTAINERS = {
+    b"\x1f\x8b\x08": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ\0": "xz", b"\x04\x22\x4d\x18": "lz4", b"PK\x03\x04": "zip",
+    b"PK\x05\x06": "zip", b"PAR1": "parquet", b"ARROW1\0\0": "arrow", b"\xff\xff\xff\xff": "arrow",
+}  # fmt: skip
+"""Formats this program reads, by the bytes they begin with; bzip2 and tar have rules of their own."""
+SUFFIX = {"gzip": ".gz", "zstd": ".zst", "xz": ".xz", "lz4": ".lz4", "bz2": ".bz2", "zip": ".zip", "tar": ".tar"}
+_MARKS = (b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff")
+_CONTROL = bytes(set(range(0x20)) - set(b"\t\n\v\f\r\x1b\x1c\x1d\x1e\x1f\0"))
+_JSON = re.compile(rb'\s*(?:\[\s*)*\{\s*"[^"\n]{0,200}"\s*:')
+_MARKUP = re.compile(rb"\s*(?:<!doctype\s|<html\b|<\?xml\b|<head\b|<svg\b)", re.IGNORECASE)
+_COLUMN_NAME = re.compile(r"[^\W\d][\w.-]{0,39}")
+_BINARY_SHARE, _FOREIGN_SHARE = 0.02, 0.3
+_ROWS = 20
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the head of a file says."""
+
+    problem: str | None = None
+    """Why it cannot be read as the format, with the way out."""
+    remarks: tuple[str, ...] = ()
+    """What a person should know although it can be read."""
+    carriage_returns: bool = False
+    """Lines end with CR alone."""
+    whole: bool = False
+    """It cannot be cut between lines."""
+
+
+def container(head: bytes) -> str | None:
+    """The compression, archive or table of this program's that the bytes begin."""
+    if re.match(rb"BZh[1-9](?:1AY&SY|\x17\x72\x45\x38\x50\x90)", head):
+        return "bz2"
+    if head[257:262] == b"ustar":
+        return "tar"
+    return next((kind for magic, kind in CONTAINERS.items() if head.startswith(magic)), None)
+
+
+def examine(head: bytes, format: str, encoding: str) -> Finding:
+    """The finding about a text's first bytes, decompressed."""
+    if encoding != UTF8:
+        return Finding(whole=True)
+    if head.startswith(_MARKS):
+        return Finding(
+            "starts with a UTF-16 or UTF-32 byte order mark, expected UTF-8; set corpus.encoding: "
+            + ("utf-32" if head.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff")) else "utf-16")
+        )
+    problem = _wide(head) or _binary(head) or _no_sentences(head, format)
+    if problem:
+        return Finding(problem)
+    remarks = []
+    if format == "lines" and len(ENTITY.findall(head[:HEAD_BYTES].decode("utf-8", "replace"))) > max(2, len(head) // 4000):
+        remarks.append("hold entities of HTML (&amp;), whose names are words unless tokenize.entities is true")
+    carriage_returns = head.count(b"\r") > 1 and b"\n" not in head
+    if carriage_returns:
+        remarks.append("end their lines with CR alone, as old Macs did, and are read so")
+    return Finding(None, tuple(remarks), carriage_returns, carriage_returns or not _a_line_a_record(head, format))
+
+
+def _wide(head: bytes) -> str | None:
+    """UTF-16 or UTF-32 without a mark: most bytes at every second or fourth place are NUL."""
+    if head.count(b"\0") < len(head) // 5 or len(head) < 4 or not head.strip(b"\0"):
+        return None
+    share = [head[at::4].count(b"\0") / len(head[at::4]) for at in range(4)]
+    for name, zero, letters in (
+        ("utf-32-le", (1, 2, 3), (0,)), ("utf-32-be", (0, 1, 2), (3,)),
+        ("utf-16-le", (1, 3), (0, 2)), ("utf-16-be", (0, 2), (1, 3)),
+    ):  # fmt: skip
+        if all(share[at] > 0.6 for at in zero) and all(share[at] < 0.3 for at in letters):
+            return f"looks like {name.upper()} (every second byte or more is NUL), expected UTF-8; set corpus.encoding: {name}"
+    return None
+
+
+def _binary(head: bytes) -> str | None:
+    """A format of bytes that are no text."""
+    control = len(head) - len(head.translate(None, _CONTROL))
+    foreign = invalid_share(head)
+    if control == 0 and b"\0" not in head and foreign == 0 and not head.startswith((b"%", b"{\\")):
+        return None
+    found = _named(head)
+    if found is None and control <= _BINARY_SHARE * len(head) and foreign <= _FOREIGN_SHARE:
+        return None
+    what = f"looks like {found}" if found else "holds binary data"
+    return f"{what} and would be read as text; extract its text first, or leave it out with corpus.exclude"
+
+
+def _named(head: bytes) -> str | None:
+    """The name of the format by puremagic's signatures of at least three bytes."""
+    import puremagic
+
+    try:
+        matches = puremagic.magic_string(head)
+    except (puremagic.PureError, ValueError):
+        return None
+    # NUL alone says nothing: files with holes are full of it.
+    strong: list[Any] = [match for match in matches if len((match.byte_match or b"").strip(b"\0")) >= 3]
+    return f"a {strong[0].extension or 'binary'} file ({strong[0].name})" if strong else None
+
+
+def _no_sentences(head: bytes, format: str) -> str | None:
+    """Text, but of a kind that the format does not read."""
+    head = head.removeprefix(b"\xef\xbb\xbf")
+    if head.startswith(b"version https://git-lfs.github.com/spec/"):
+        return "is a pointer of Git LFS, not the file itself; fetch it with git lfs pull"
+    if _MARKUP.match(head):
+        return "looks like HTML or XML, whose tags would become words; extract its text first"
+    if format == "jsonl":
+        return None if head.lstrip()[:1] in (b"", b"{", b"[") else f"holds no JSON; set corpus.format: {_table(head) or 'lines'}"
+    if _JSON.match(head):
+        return "looks like JSON, whose keys would become words; set corpus.format: jsonl and corpus.text_field"
+    table = _table(head)
+    if format == "lines" and table:
+        return (
+            f"looks like a table ({table.upper()}), whose columns would become words; set corpus.format: {table} and "
+            "corpus.text_field"
+        )
+    return None
+
+
+def _table(head: bytes) -> str | None:
+    """csv or tsv when the first lines are rows of one width under a header of names."""
+    lines = head.decode("utf-8", "replace").splitlines()[: _ROWS + 1]
+    lines = [line for line in lines[: len(lines) - (len(head) >= HEAD_BYTES)] if line.strip()]
+    if len(lines) < 3:
+        return None
+    for delimiter, name in (("\t", "tsv"), (",", "csv"), (";", "csv"), ("|", "csv")):
+        if delimiter not in lines[0]:
+            continue
+        try:
+            rows = list(csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE if name == "tsv" else csv.QUOTE_MINIMAL))
+        except csv.Error:
+            continue
+        header = rows[0]
+        names = len(set(header)) == len(header) and all(_COLUMN_NAME.fullmatch(cell) for cell in header)
+        # A quoted cell may hold line ends, so that the last rows can be cut.
+        if names and all(len(row) == len(header) for row in rows[1:-1]) and len(rows) > 2:
+            return name
+    return None
+
+
+def _a_line_a_record(head: bytes, format: str) -> bool:
+    """Whether every line is complete in itself."""
+    if format in ("csv", "tsv"):
+        return format == "tsv"
+    if format != "jsonl":
+        return True
+    first = head.removeprefix(b"\xef\xbb\xbf").lstrip().split(b"\n", 1)[0].strip()
+    return first.startswith(b"{") and (first.endswith(b"}") or len(first) > HEAD_BYTES // 2)

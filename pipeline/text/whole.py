@@ -1,0 +1,122 @@
+"""A tokenized corpus as a whole: its totals, and what people should know of it, from the records of its parts.
+
+Losses that `corpus.max_lost` does not allow stop the run here, before the tokens are committed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from pipeline.config import RunConfig
+from pipeline.errors import DataError, printable
+from pipeline.text import losses
+from pipeline.text.encodings import UTF8, fitting_encoding
+from pipeline.text.losses import FileLosses
+from pipeline.text.pieces import CorpusPlan, TextPart
+from pipeline.text.signatures import HEAD_BYTES
+
+_SAMPLES_SHOWN = 3
+_MUCH = 0.001
+_UNSPACED_SHARE = 0.05
+"""A script that this share of the words is in gets a note."""
+
+
+def whole_corpus(config: RunConfig, plan: CorpusPlan, parts: Sequence[tuple[TextPart, Any]]) -> dict[str, Any]:
+    """What the manifest says about the corpus; raises DataError when it has no token, or when too much of it is lost.
+
+    `parts`: every part with its record (`stages.tokenize.PartRecord`).
+    """
+    files = {file.path: FileLosses() for file in plan.files}
+    for part, record in parts:
+        for place, piece in enumerate(part.pieces):
+            key = str(place)
+            found = files[piece.file.path]
+            found.add(record.sizes.get(key, {}), record.things.get(key, {}), record.examples.get(key, ""))
+    corpus = config.corpus
+    losses.refuse(files, corpus.max_lost, corpus.encoding, _fitting(plan, files, corpus.encoding))
+    records = [record for _, record in parts]
+    tokens = sum(record.tokens for record in records)
+    if not tokens:
+        raise DataError(
+            f"corpus: not one token in {len(plan.files):,} files ({plan.bytes:,} bytes); first: "
+            f"{printable(plan.files[0].path, 200)}. Check corpus.format, corpus.text_field and tokenize.tokenizer"
+        )
+    whole = FileLosses()
+    for found in files.values():
+        whole.add(found.bytes, found.things)
+    samples = [sample for record in records for sample in record.dropped_samples][:_SAMPLES_SHOWN]
+    notes = [
+        *losses.notes(files, corpus.encoding, samples),
+        *_equal_texts(parts),
+        *_unspaced(records, tokens),
+        *_remarks(records),
+    ]
+    return {
+        "tokens": tokens,
+        "sentences": sum(record.sentences for record in records),
+        "files": len(plan.files),
+        "bytes_read": sum(record.stored_bytes for record in records),
+        "text_bytes": whole.text,
+        "empty_files": sum(not found.bytes[losses.READ] for found in files.values()),
+        "invalid_utf8": whole.things[losses.NOT_TEXT],
+        "dropped_long_tokens": whole.things[losses.LONG_TOKENS],
+        "dropped_samples": samples,
+        "bytes": losses.as_json(whole),
+        "records": whole.things[losses.RECORDS],
+        "bad_records": whole.things[losses.BAD_RECORDS],
+        "notes": [*plan.notes, *notes],
+    }
+
+
+def _fitting(plan: CorpusPlan, files: Mapping[str, FileLosses], encoding: str) -> dict[str, str]:
+    """The encoding that fits each of the worst files' first bytes, when many are not what they were read as."""
+    plain = [file.path for file in plan.files if file.kind == "plain" and files[file.path].share > _MUCH]
+    worst = sorted(plain, key=lambda path: -files[path].bytes[losses.NOT_TEXT])[: losses.WORST_SHOWN]
+    found = {}
+    for path in worst if encoding == UTF8 else ():
+        # It was read a moment ago; should it be gone, the hint is.
+        with contextlib.suppress(OSError), open(path, "rb") as file:
+            if guess := fitting_encoding(file.read(HEAD_BYTES)):
+                found[path] = guess
+    return found
+
+
+def _equal_texts(parts: Sequence[tuple[TextPart, Any]]) -> Iterator[str]:
+    """A note when a compressed file holds the text of another file."""
+    paths: dict[str, dict[str, None]] = defaultdict(dict)
+    for part, record in parts:
+        for place, piece in enumerate(part.pieces):
+            digest = record.text_sha256.get(str(place)) or (piece.file.sha256 if piece.file.kind == "plain" else None)
+            if digest and piece.file.size:
+                paths[digest][piece.file.path] = None
+    copies = [list(equal) for equal in paths.values() if len(equal) > 1]
+    # Files whose stored bytes are equal were noted when the corpus was planned.
+    copies = [equal for equal in copies if len({path.rsplit(".", 1)[-1] for path in equal}) > 1]
+    if copies:
+        yield (
+            f"{len(copies):,} texts are there twice, plain or compressed, and count again: {printable(copies[0][0], 200)} and "
+            f"{printable(copies[0][1], 200)}"
+        )
+
+
+def _unspaced(records: Sequence[Any], tokens: int) -> Iterator[str]:
+    scripts: Counter[str] = Counter()
+    for record in records:
+        scripts.update(record.scripts)
+    for script, count in scripts.most_common():
+        if count >= _UNSPACED_SHARE * tokens:
+            yield (
+                f"{losses.percent(count / tokens)} of the words ({count:,}) are single letters of {script} text, which is "
+                "written without spaces: a segmenter finds its words (pip install 'dask-word2vec[icu]', tokenize.tokenizer: "
+                "pipeline.text.segmenters:icu)"
+            )
+
+
+def _remarks(records: Sequence[Any]) -> Iterator[str]:
+    remarks: Counter[str] = Counter()
+    for record in records:
+        remarks.update(record.remarks)
+    yield from (f"{count:,} {remark}" for remark, count in sorted(remarks.items()))

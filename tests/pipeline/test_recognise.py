@@ -1,0 +1,210 @@
+"""What is read is what the file is: content decides, inside compressed data too, whatever the name."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import json
+import lzma
+import pickle
+import sqlite3
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.config import Corpus
+from pipeline.errors import ConfigError, DataError, InputError
+from pipeline.text.corpus import CorpusPlan, plan_corpus
+
+LINES = b"the river runs to the sea\n" * 40
+
+
+def plan(path: Path, **corpus: object) -> CorpusPlan:
+    return plan_corpus(Corpus(inputs=[str(path)], **corpus))  # type: ignore[arg-type]
+
+
+def zipped() -> bytes:
+    sink = io.BytesIO()
+    with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("doc.txt", LINES)
+    return sink.getvalue()
+
+
+def tarred() -> bytes:
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w") as archive:
+        member = tarfile.TarInfo("doc.txt")
+        member.size = len(LINES)
+        archive.addfile(member, io.BytesIO(LINES))
+    return sink.getvalue()
+
+
+def array() -> bytes:
+    sink = io.BytesIO()
+    np.save(sink, np.random.default_rng(1).normal(size=100))
+    return sink.getvalue()
+
+
+def database(folder: Path) -> bytes:
+    connection = sqlite3.connect(folder / "x.db")
+    connection.execute("create table t (a text)")
+    connection.commit()
+    connection.close()
+    return (folder / "x.db").read_bytes()
+
+
+FOREIGN: dict[str, tuple[Callable[[], bytes], str]] = {
+    "zip": (zipped, r"looks like a \.zip file .*rename it to end in \.zip"),
+    "tar": (tarred, r"looks like a \.tar file .*rename it to end in \.tar"),
+    "gzip": (lambda: gzip.compress(LINES), r"looks like a \.gz file .*rename it"),
+    "bz2": (lambda: bz2.compress(LINES), r"looks like a \.bz2 file .*rename it"),
+    "pdf": (lambda: b"%PDF-1.4\n1 0 obj <</Type /Catalog>>\n" * 9, r"looks like a \.pdf file .*extract its text"),
+    "png": (lambda: b"\x89PNG\r\n\x1a\n" + bytes(50), r"looks like a \.png file"),
+    "7z": (lambda: b"7z\xbc\xaf\x27\x1c\0\4" + bytes(range(200)), r"looks like a \.7z file"),
+    "elf": (lambda: b"\x7fELF\x02\x01\x01" + bytes(200), r"looks like a .* file \(ELF"),
+    "pickle": (lambda: pickle.dumps(["the river"] * 9 + [1.5, 2.5], 4), r"looks like a \.pickle file"),
+    "numpy": (array, "holds binary data"),
+    "lfs": (lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n", "pointer of Git LFS.*git lfs pull"),
+    "html": (lambda: b"\n<!doctype HTML><p>the river</p>\n", "looks like HTML or XML"),
+    "json": (lambda: b'{"text": "the river"}\n{"text": "the sea"}\n', r"looks like JSON.*set corpus\.format: jsonl"),
+    "array": (lambda: json.dumps([{"text": "a"}] * 3, indent=1).encode(), r"looks like JSON.*set corpus\.format: jsonl"),
+    "csv": (lambda: b'id,text\n1,"a river, a sea"\n2,"x"\n3,y\n', r"looks like a table \(CSV\).*set corpus\.format: csv"),
+    "tsv": (lambda: b"id\ttext\n1\ta river\n2\tx y\n3\ty\n", r"looks like a table \(TSV\).*set corpus\.format: tsv"),
+    "utf-16": (lambda: LINES.decode().encode("utf-16-le"), r"looks like UTF-16-LE .*set corpus\.encoding: utf-16-le"),
+    "utf-32": (lambda: LINES.decode().encode("utf-32-be"), r"looks like UTF-32-BE .*set corpus\.encoding: utf-32-be"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_what_is_no_text_is_refused_by_content_inside_compressed_data_too(tmp_path: Path, kind: str, compressed: bool) -> None:
+    make, message = FOREIGN[kind]
+    path = tmp_path / ("x.txt.gz" if compressed else "x.txt")
+    path.write_bytes(gzip.compress(make()) if compressed else make())
+    if compressed and kind in ("zip", "gzip", "bz2"):
+        message = "is compressed twice: inside is a"
+    if compressed and kind == "tar":
+        message = r"holds a tar archive; rename it to end in \.tar\.gz"
+    with pytest.raises(DataError, match=rf"(?s)x\.txt.*{message}"):
+        plan(path)
+    assert plan(path, sniff=False, max_lost=1).files, "the way out: read it all the same"
+
+
+def test_a_database_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_bytes(database(tmp_path))
+    with pytest.raises(DataError, match=r"looks like a \.db file \(SQLite"):
+        plan(tmp_path / "x.txt")
+
+
+@pytest.mark.parametrize("text", [
+    "the river, the sea\nthe sea, the river\na, b\n", "{curly} words\n", "a\tb\nc\n", "x < y and <b>bold</b>\n",
+    "BM is a thing\nMZ too\n", "한국어, 문장\n" * 5, "“quotes” — and ‘more’\n", "[1] a footnote\n", "a,b\n1,2\n",
+])  # fmt: skip
+def test_text_that_only_resembles_something_is_read(tmp_path: Path, text: str) -> None:
+    (tmp_path / "x.txt").write_text(text)
+    assert plan(tmp_path / "x.txt").files
+
+
+@pytest.mark.parametrize(("name", "data", "kind"), [
+    ("X.TXT.GZ", gzip.compress(LINES), "gzip"), ("x.Zip", zipped(), "zip"), ("x.tar", tarred(), "tar"),
+    ("x.tbz2", bz2.compress(tarred()), "tar+bz2"), ("x.tar.xz", lzma.compress(tarred()), "tar+xz"),
+    ("x.lzma", lzma.compress(LINES, lzma.FORMAT_ALONE), "lzma"),
+])  # fmt: skip
+def test_names_are_read_in_any_case_and_archives_are_known(tmp_path: Path, name: str, data: bytes, kind: str) -> None:
+    (tmp_path / name).write_bytes(data)
+    assert [file.kind for file in plan(tmp_path / name).files] == [kind]
+
+
+@pytest.mark.parametrize(("name", "data", "message"), [
+    ("x.txt.gz", LINES, "holds text, although its name says gzip"),
+    ("x.gz", bz2.compress(LINES), r"looks like a \.bz2 file, although its name says gzip"),
+    ("x.tbz2", bz2.compress(LINES), r"holds no tar archive, .*rename it to end in \.bz2"),
+    ("x.tar", LINES, "holds no tar archive"),
+    ("x.zip", LINES, "holds text, although its name says zip"),
+])  # fmt: skip
+def test_a_name_that_is_not_true_is_an_error(tmp_path: Path, name: str, data: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(DataError, match=rf"{name}: {message}"):
+        plan(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "format"), [("x.jsonl", "jsonl"), ("x.CSV", "csv"), ("x.tsv.gz", "tsv"), ("x.parquet", "parquet")]
+)
+def test_a_format_that_the_name_contradicts_is_a_configuration_error(tmp_path: Path, name: str, format: str) -> None:
+    (tmp_path / name).write_bytes(gzip.compress(LINES) if name.endswith("gz") else LINES)
+    with pytest.raises(ConfigError, match=rf"set corpus\.format: {format}"):
+        plan(tmp_path / name)
+
+
+@pytest.mark.parametrize(("format", "data", "message"), [
+    ("jsonl", LINES, r"holds no JSON; set corpus\.format: lines"),
+    ("jsonl", b"id,text\n1,a\n2,b\n3,c\n", r"holds no JSON; set corpus\.format: csv"),
+    ("csv", b'{"text": "a"}\n', r"looks like JSON.*set corpus\.format: jsonl"),
+    ("parquet", LINES, "expected a Parquet file, but it is none"),
+    ("parquet", b'{"text": "a"}\n', r"expected a Parquet file, .*set corpus\.format: jsonl"),
+    ("arrow", LINES, "expected a Arrow file, but it is none"),
+])  # fmt: skip
+def test_a_wrong_format_is_found_for_every_format(tmp_path: Path, format: str, data: bytes, message: str) -> None:
+    (tmp_path / "x").write_bytes(data)
+    with pytest.raises(DataError, match=message):
+        plan(tmp_path / "x", format=format)
+
+
+def test_compressed_tables_are_refused_because_they_are_compressed_inside(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["a"]}), tmp_path / "x.parquet")
+    (tmp_path / "x.gz").write_bytes(gzip.compress((tmp_path / "x.parquet").read_bytes()))
+    with pytest.raises(InputError, match="compressed inside"):
+        plan(tmp_path / "x.gz", format="parquet")
+
+
+def test_settings_that_the_format_does_not_read_are_refused() -> None:
+    for wrong in ({"text_field": "content"}, {"bad_records": "stop"}, {"format": "parquet", "encoding": "cp1252"}):
+        with pytest.raises(ValueError, match=r"is not read: corpus\.format is"):
+            Corpus(inputs=["x"], **wrong)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="expected the name of an encoding"):
+        Corpus(inputs=["x"], encoding="utf-9")
+    assert Corpus(inputs=["x"], encoding="UTF8").encoding == "utf-8"
+
+
+def test_files_about_a_corpus_are_left_out_and_told(tmp_path: Path) -> None:
+    for name in (
+        "a.txt",
+        "README.md",
+        "LICENSE",
+        "SHA256SUMS",
+        "x.txt.part",
+        "_SUCCESS",
+        ".hidden",
+        "Thumbs.db",
+        "sub/b.txt",
+        "c.log",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"text of {name}\n")
+    found = plan(tmp_path, exclude=["*.log"])
+    assert [Path(file.path).name for file in found.files] == ["a.txt", "b.txt"]
+    notes = "\n".join(found.notes)
+    assert "4 files about the corpus (README, LICENSE, checksums …) were left out" in notes
+    assert "3 hidden, marker, backup or unfinished files" in notes
+    assert "1 files were left out by corpus.include and corpus.exclude" in notes
+    assert [Path(file.path).name for file in plan(tmp_path, include=["README*", "sub/*.txt"]).files] == ["README.md", "b.txt"]
+
+
+def test_lines_that_end_with_cr_alone_are_lines_and_told(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_bytes(b"the river\rthe sea\r" * 3000)
+    found = plan(tmp_path / "x.txt", block_bytes=1024)
+    assert found.files[0].carriage_returns
+    assert any("end their lines with CR alone" in note for note in found.notes)
+
+
+def test_entities_of_html_are_told(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_text("Tom &amp; Jerry&nbsp;say &#8217;hi&#8217;\n" * 5)
+    assert any("hold entities of HTML" in note for note in plan(tmp_path / "x.txt").notes)
