@@ -34,10 +34,10 @@ from pipeline.errors import InputError, printable
 from pipeline.stages.work import Done, Identity, Told, Work
 from pipeline.stream.part_files import TokenFiles, column
 from pipeline.text.characters import unspaced_scripts
-from pipeline.text.corpus import CorpusPlan, TextPart
 from pipeline.text.cutting import cut_parts, group_tasks
 from pipeline.text.inputs import Filter
 from pipeline.text.losses import ReadCounts, book_chunk
+from pipeline.text.pieces import CorpusPlan, TextPart
 from pipeline.text.reading import Chunk, Reading, read_part
 from pipeline.text.tokenizers import Tokenizer, identify, load_tokenizer, word_array
 from pipeline.text.whole import whole_corpus
