@@ -48,7 +48,8 @@ its short Dask wiring.
                addresses (where they go) aliases moves registry_database empty_database
                registry_server (who is champion, moved at once)
     serving/   served_model (what mlflow models serve runs)
-    report/    report sections recipes page (what people read) charts results layout (the map of words)
+    report/    report sections refreshed recipes page (what people read) charts figures (PNGs) results
+               layout (the map of words)
     formats/   exports word2vec placing (exports beside a person's own files)
 
 Imports go pipeline → w2v_core, never back.

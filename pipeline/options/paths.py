@@ -21,7 +21,7 @@ PATHS = {
     "corpus": ("inputs",),
     "train": ("start_from",),
     "evaluate": ("analogies", "similarity"),
-    "tracking": ("uri",),
+    "tracking": ("uri", "textfile"),
     "cluster": ("tls",),
 }
 """The keys that hold paths, by section; a list or a mapping holds one in each place."""

@@ -16,8 +16,10 @@ from typing import Any
 from pipeline.errors import printable
 from pipeline.report import sections
 from pipeline.report.charts import Curve, short
+from pipeline.report.figures import FOLDER, write_figures
 from pipeline.report.page import Table, map_data, render
 from pipeline.report.recipes import recipes
+from pipeline.report.refreshed import refreshed
 from pipeline.report.results import (
     Summary,
     decimal,
@@ -42,7 +44,8 @@ KEPT_OF_BEFORE = ("name", "run_id", "config_digest", "config", "corpus", "vocab"
 
 
 def write_report(directory: Path, summary: Summary, curves: Sequence[Curve] | None = None, tables: Sequence[Table] = ()) -> Path:
-    """The path of `index.html`, written with `report.json` into `directory`; what lay there before is shown as the run before.
+    """The path of `index.html`, written with `report.json` and `figures/*.png` into `directory`; what lay there before is shown
+    as the run before.
 
     `summary` has the shape of summary.json plus `neighbours: {word: [[word, cosine], …]}`, `analogies: [{question,
     answers: [[word, score], …]}]`, `notes: [text]`, `map: path` (of `layout.map_of_words`) and `train.rounds: [{epoch, loss,
@@ -62,6 +65,7 @@ def write_report(directory: Path, summary: Summary, curves: Sequence[Curve] | No
     words = _read_json(Path(str(get(summary, "map", ""))))
     page = report_page(summary, drawn, tables, before, words, sections.counts_of(summary))
     write_bytes(directory / PAGE, page.encode())
+    write_figures(directory / FOLDER, drawn, words)
     return directory / PAGE
 
 
@@ -77,7 +81,8 @@ def report_page(
         **sections.scores(summary, before), "before": before and {"name": _name(before)},
         "notes": get(summary, "notes", []), "map": map_data(shown), "tables": tables,
         "neighbours": list(mapping(summary, "neighbours").items()), "analogies": get(summary, "analogies", []),
-        "changes": _changes(summary, before), "corpus": sections.corpus(summary), "zipf": sections.zipf(counts),
+        "changes": refreshed(summary) or _changes(summary, before),
+        "corpus": sections.corpus(summary), "zipf": sections.zipf(counts),
         "use": recipes(summary), "provenance": facts, "settings": folded,
     }  # fmt: skip
     there = {**context, "training": context["curves"]}
@@ -91,7 +96,7 @@ def _changes(summary: Summary, before: Summary | None) -> dict[str, Any] | None:
     settings = sections.differing_settings(summary, before)
     tables = [Table("Settings that differ", ("key", "before", "now"), settings)] if settings else []
     return {"title": f"Since the run before ({_name(before)})", "lead": "" if settings else "The settings are the same.",
-            "tables": tables}  # fmt: skip
+            "tables": tables, "chart": ""}  # fmt: skip
 
 
 def _name(summary: Summary) -> str:

@@ -128,7 +128,10 @@ def tell_results(tracker: Tracker, config: RunConfig, summary: Mapping[str, Any]
     tracker.set_tags({"vectors.sha256": summary["vectors"]["sha256"], "mlflow.note.content": card})
     if refreshed := summary.get("refresh"):
         tracker.set_tags({f"refresh.{key}": str(refreshed[key]) for key in REFRESH_TAGS if refreshed.get(key)})
-    tracker.artifact(Path(summary["report"]), "report")
+    report = Path(summary["report"])
+    tracker.artifact(report, "report")
+    if (figures := report.with_name("figures")).is_dir():
+        tracker.artifact(figures, "figures")
     if config.publish.register_as and "publish" in summary["stages"]:
         tracker.register(config.publish.register_as, vectors, card)
     else:

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.report.charts import MAX_POINTS, Curve, line_chart, short, thin, ticks
+from pipeline.report.figures import write_figures
 from pipeline.report.page import Table
 from pipeline.report.report import columns, format_summary, report_page, write_report
 from pipeline.report.results import duration, finite, round_curves
@@ -85,6 +86,35 @@ def sample_summary() -> dict[str, Any]:
         "mlflow": {"uri": "sqlite:////data/runs/mlflow.db", "run_id": "9075d7af399f497c", "complete": True, "message": None},
         "report": "/data/runs/demo/report/index.html",
     }  # fmt: skip
+
+
+REFRESH = {
+    "status": "promoted", "decision": "replaces 0123: every gate held",
+    "gates": [{"gate": "overlap", "found": 0.71, "asked": 0.3, "held": True, "text": "71 % of the neighbourhoods stayed"}],
+    "delta": {"added": {"files": 2}, "deleted": {"files": 0}},
+    "words": {"before": 30_000, "now": 31_204, "gained": {"words": 1300, "names": ["vaccine"]},
+              "lost": {"words": 96, "names": []}},
+    "scores": {"before": {"analogy": 0.25, "similarity": {"wordsim353": 0.6}},
+               "now": {"analogy": 0.2871, "similarity": {"wordsim353": 0.6218}}},
+    "stability": {"overlap": 0.71, "drift": 0.04, "drift_histogram": {"edges": [0.0, 0.5, 1.0, 2.0], "words": [900, 90, 10]},
+                  "most_moved": [["corona", 0.93]]},
+}  # fmt: skip
+
+
+def test_a_refresh_is_shown_against_the_champion() -> None:
+    summary = sample_summary() | {"refresh": REFRESH}
+    page = Page(report_page(summary, round_curves(summary)))
+    for fact in (
+        "Against the champion promoted: replaces 0123: every gate held",
+        "overlap held 0.71 0.3 71 % of the neighbourhoods stayed",
+        "words 30,000 31,204",
+        "files added – 2",
+        "wordsim353 0.6 0.6218 0.0218",
+        "gained vaccine",
+        "corona 0.93",
+        "Drift: words 900 → 10",
+    ):
+        assert fact in page.shown, fact
 
 
 class Page(HTMLParser):
@@ -234,7 +264,20 @@ def test_the_files_are_complete_and_the_json_is_strict(tmp_path: Path) -> None:
     assert body["summary"]["vocab"]["size"] == 31_204
     assert body["tables"][0]["rows"] == [[None]]
     assert [curve["title"] for curve in body["curves"]] == ["Loss", "Learning rate", "Speed"]
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["index.html", "report.json"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["figures", "index.html", "report.json"]
+
+
+def test_the_figures_are_pictures_whatever_the_words_are(tmp_path: Path) -> None:
+    from PIL import Image
+
+    words = {"words": HOSTILE, "xy": [[place * 900, place * 700] for place in range(len(HOSTILE))]}
+    drawn = write_figures(tmp_path, round_curves(sample_summary()), words)
+    assert [path.name for path in drawn] == ["loss.png", "map.png"]
+    for path in drawn:
+        with Image.open(path) as image:
+            darkest, brightest = image.convert("L").getextrema()
+            assert darkest < 100 < 255 == brightest, "something dark on white paper"
+    assert write_figures(tmp_path / "none", [], None) == []
 
 
 def test_the_loss_curve_is_the_points_of_the_rounds_and_epochs_are_marked() -> None:
