@@ -33,8 +33,8 @@ its short Dask wiring.
                assembly (the files of vectors/) layered (with the textbook's layers)
     exchange/  attempts shared_memory and huge_pages (lanes of one host) network (lanes of several)
     cluster/   choosing (threads or processes, pure) workers (what stages know of them, and this process) dask_workers
-               state (what a worker keeps) opening (the configured cluster) lazy (opened when first needed)
-               room (memory and disk) messages (from tasks to the driver) presence (who answers)
+               state (what a worker keeps) opening (the configured cluster) vendors (SSH, SLURM, Kubernetes)
+               lazy (opened when first needed) room (memory and disk) messages (from tasks to the driver) presence (who answers)
                sources (the same program everywhere)
     history/   snapshot (a complete result, kept) latest (which one answers, what was decided) gc (what nobody needs)
     refresh/   refresh (one decision) delta (files, pure) challenge (the new vectors beside the old) gates (pure)

@@ -179,7 +179,9 @@ def _open_workers(session: Session, until: str) -> contextlib.AbstractContextMan
         if trains:
             arithmetic.warm_up(config.train, state.of(arithmetic.KnownNumbers))
         return contextlib.nullcontext(InProcess(usable_cores(), state))
-    return open_workers(config.cluster, plugins=lambda: [arithmetic.warm_up_plugin(config.train)] if trains else [])
+    return open_workers(
+        config.cluster, plugins=lambda: [arithmetic.warm_up_plugin(config.train)] if trains else [], shared=config.workdir
+    )
 
 
 def _is_small(config: RunConfig, plan: CorpusPlan) -> bool:

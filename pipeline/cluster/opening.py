@@ -6,10 +6,12 @@ import contextlib
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import resource_tracker
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.cluster.dask_workers import DaskWorkers
 from pipeline.cluster.room import WORKING_BYTES
+from pipeline.cluster.vendors import vendor_cluster
 from pipeline.errors import ServiceError, TemporaryError
 from pipeline.exchange import shared_memory
 from pipeline.safety.scratch import private_scratch
@@ -56,10 +58,13 @@ START_ATTEMPTS = 5
 
 
 @contextlib.contextmanager
-def open_workers(cluster: Cluster, plugins: Callable[[], Sequence[WorkerPlugin]] = tuple) -> Iterator[DaskWorkers]:
+def open_workers(
+    cluster: Cluster, plugins: Callable[[], Sequence[WorkerPlugin]] = tuple, shared: Path | None = None
+) -> Iterator[DaskWorkers]:
     """The workers of the configured cluster; closed on leaving. Raises ServiceError when it cannot be reached.
 
-    `plugins()`: what workers are to be given, those that come later too; called when Dask is loaded.
+    `plugins()`: what workers are to be given, those that come later too; called when Dask is loaded. `shared`: a folder that
+    all hosts see, for the certificates of a cluster that is started here.
     """
     import dask
     from distributed import Client
@@ -69,7 +74,7 @@ def open_workers(cluster: Cluster, plugins: Callable[[], Sequence[WorkerPlugin]]
 
     with dask.config.set(_settings(cluster)), contextlib.ExitStack() as stack:
         try:
-            target = _open_cluster(cluster, stack)
+            target = _open_cluster(cluster, shared or Path.cwd(), stack)
             client = Client(target, security=_security(cluster), timeout=cluster.wait_s, set_as_default=False)
             stack.callback(_close, client)
         except (OSError, TimeoutError, TypeError, ValueError) as error:  # TypeError: tls:// without certificates
@@ -90,7 +95,7 @@ def _close(client: Client) -> None:
         client.close(timeout=CLOSE_S)
 
 
-def _open_cluster(cluster: Cluster, stack: contextlib.ExitStack) -> Any:
+def _open_cluster(cluster: Cluster, shared: Path, stack: contextlib.ExitStack) -> Any:
     if cluster.kind == "address":
         return cluster.address
     if cluster.kind == "local":
@@ -115,11 +120,7 @@ def _open_cluster(cluster: Cluster, stack: contextlib.ExitStack) -> Any:
         scheduler = {"dashboard": "dashboard_address" in cluster.options} | cluster.options.get("scheduler_kwargs", {})
         chosen = {key: value for key, value in cluster.options.items() if key != "local_directory"}
         return stack.enter_context(_start_local(LocalCluster, options | chosen | {"scheduler_kwargs": scheduler}))
-    made = _vendor_cluster(cluster)
-    stack.enter_context(made)
-    if cluster.n_workers and hasattr(made, "scale") and cluster.kind != "ssh":
-        made.scale(cluster.n_workers)
-    return made
+    return stack.enter_context(vendor_cluster(cluster, shared))
 
 
 def _settings(cluster: Cluster) -> dict[str, Any]:
@@ -180,29 +181,6 @@ def _deaf_to_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _vendor_cluster(cluster: Cluster) -> Any:
-    """The cluster object of ssh, slurm or kubernetes; the vendor's own keywords pass through `cluster.options`."""
-    try:
-        if cluster.kind == "ssh":
-            from distributed import SSHCluster
-
-            return SSHCluster(**cluster.options)
-        if cluster.kind == "slurm":
-            from dask_jobqueue.slurm import SLURMCluster
-
-            return SLURMCluster(**cluster.options)
-        from dask_kubernetes.operator import KubeCluster
-
-        return KubeCluster(**cluster.options)
-    except ImportError as error:
-        extra = {"ssh": "asyncssh", "slurm": "dask-word2vec[slurm]", "kubernetes": "dask-word2vec[k8s]"}[cluster.kind]
-        raise ServiceError(
-            f"cluster.kind: {cluster.kind} needs a package that is missing ({error.name}); pip install '{extra}'"
-        ) from error
-    except TypeError as error:
-        raise ServiceError(f"cluster.options: {cluster.kind} does not take these ({error})") from error
 
 
 def _security(cluster: Cluster) -> Any:

@@ -31,9 +31,10 @@ class SlurmSite:
     directory: Path
     environment: dict[str, str]
 
-    def call(self, *command: str) -> str:
+    def call(self, *command: str, timeout_s: float = 30) -> str:
         """What one of SLURM's commands prints; raises CalledProcessError when it fails."""
-        return subprocess.run(command, env=self.environment, capture_output=True, text=True, check=True, timeout=30).stdout
+        environment = os.environ | self.environment | {"PATH": os.environ["PATH"]}
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=timeout_s).stdout
 
     def jobs(self) -> dict[str, str]:
         """States by number of the jobs that wait or run; those that are ending are over."""

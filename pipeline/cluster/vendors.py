@@ -1,0 +1,148 @@
+"""Clusters that others start for us: SSH, SLURM and Kubernetes, by the packages that know how.
+
+`cluster.options` are the vendor's own keywords. What they do not name is set for a run that nobody watches: connections
+carry throw-away certificates, no page is served, and workers whose driver is gone end by themselves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import inspect
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import ServiceError, UsageError, printable
+
+if TYPE_CHECKING:
+    from distributed.security import Security
+
+    from pipeline.config import Cluster
+
+ORPHAN_S = 30
+"""A worker that has not reached its scheduler for so long ends, and with it its job: what a driver that was killed leaves."""
+ANSWER_S = 30
+"""How long SLURM has to say whether it would take a job."""
+_CERTIFICATES = ".cluster-"
+EXTRAS = {"ssh": "asyncssh", "slurm": "dask-word2vec[slurm]", "kubernetes": "dask-word2vec[k8s]"}
+
+
+@contextlib.contextmanager
+def vendor_cluster(cluster: Cluster, shared: Path) -> Iterator[Any]:
+    """The cluster object, its workers asked for; closed at the end. `shared`: a folder that all hosts see.
+
+    Raises ServiceError for a package that is missing or a vendor that refuses, UsageError for a keyword it does not know.
+    """
+    open_now = {"ssh": _ssh, "slurm": _slurm, "kubernetes": _kubernetes}[cluster.kind]
+    with contextlib.ExitStack() as stack:
+        try:
+            made = stack.enter_context(open_now(cluster, shared))
+        except ImportError as error:
+            raise ServiceError(
+                f"cluster.kind: {cluster.kind} needs a package that is missing ({error.name}); "
+                f"pip install '{EXTRAS[cluster.kind]}'"
+            ) from error
+        yield made
+
+
+def refuse_unknown(options: Mapping[str, Any], *takers: Callable[..., Any]) -> None:
+    """Raises UsageError for a key of `cluster.options` that none of the vendor's functions takes."""
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    known = {name for taker in takers for name, found in inspect.signature(taker).parameters.items() if found.kind in kinds}
+    for key in options.keys() - known:
+        near = difflib.get_close_matches(key, known, 1)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(known))}"
+        raise UsageError(f"cluster.options.{key}: {takers[0].__name__} does not take it; {hint}")
+
+
+@contextlib.contextmanager
+def _slurm(cluster: Cluster, shared: Path) -> Iterator[Any]:
+    from dask_jobqueue.core import Job, JobQueueCluster
+    from dask_jobqueue.slurm import SLURMCluster, SLURMJob
+
+    refuse_unknown(cluster.options, SLURMCluster, SLURMJob, JobQueueCluster, Job)
+    for left in shared.glob(f"{_CERTIFICATES}*"):  # of a driver that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    certificates = Path(tempfile.mkdtemp(prefix=_CERTIFICATES, dir=shared))  # mode 0700
+    options: dict[str, Any] = {
+        "security": throw_away_certificates(certificates),
+        "death_timeout": ORPHAN_S,
+        "scheduler_options": {"dashboard": False, "dashboard_address": "127.0.0.1:0"},
+        "log_directory": str(shared / "slurm-logs"),
+    } | cluster.options
+    try:
+        with _explained(cluster, SLURMCluster, options) as made:
+            _refuse_refused(SLURMJob.submit_command, made.job_script())
+            if cluster.n_workers:
+                # Not `scale`: jobs whose time is over are submitted again.
+                made.adapt(minimum=cluster.n_workers, maximum=cluster.n_workers, interval="1s")
+            yield made
+    finally:
+        shutil.rmtree(certificates, ignore_errors=True)
+
+
+def throw_away_certificates(folder: Path) -> Security:
+    """A certificate for everybody of this cluster and the authority that signed it, as files of `folder`; throw-away."""
+    from distributed.security import Security
+
+    made = Security.temporary()
+    files = {}
+    for name, text in (("ca", made.tls_ca_file), ("cert", made.tls_client_cert), ("key", made.tls_client_key)):
+        files[name] = str(folder / f"{name}.pem")
+        Path(files[name]).touch(mode=0o600)
+        Path(files[name]).write_text(text, encoding="ascii")
+    roles = {f"tls_{role}_{name}": files[name] for role in ("scheduler", "worker", "client") for name in ("cert", "key")}
+    return Security(tls_ca_file=files["ca"], require_encryption=True, **roles)
+
+
+def _refuse_refused(submit: str, script: str) -> None:
+    """Raises ServiceError when SLURM would not take this job: dask_jobqueue would go on asking until nobody waits any more."""
+    with tempfile.NamedTemporaryFile("w", suffix=".sh", prefix="w2v-job.") as file:
+        file.write(script)
+        file.flush()
+        command = [submit, "--test-only", file.name]
+        try:
+            tried = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_S, check=False)  # noqa: S603
+        except (FileNotFoundError, subprocess.TimeoutExpired) as error:
+            raise ServiceError(
+                f"cluster.kind: slurm: {submit} cannot be called ({error}); run this where jobs are submitted"
+            ) from None
+    said = printable(tried.stderr.strip().rpartition("\n")[2], 300)
+    # Nodes that are down or in use now are no refusal: a job waits for them.
+    if tried.returncode and "not available" not in said:
+        raise ServiceError(f"cluster.kind: slurm: {said}; see cluster.options (queue, account, walltime, memory, cores)")
+
+
+@contextlib.contextmanager
+def _ssh(cluster: Cluster, shared: Path) -> Iterator[Any]:
+    from distributed import SSHCluster
+
+    refuse_unknown(cluster.options, SSHCluster)
+    with _explained(cluster, SSHCluster, cluster.options) as made:
+        yield made
+
+
+@contextlib.contextmanager
+def _kubernetes(cluster: Cluster, shared: Path) -> Iterator[Any]:
+    from dask_kubernetes.operator import KubeCluster
+
+    refuse_unknown(cluster.options, KubeCluster)
+    with _explained(cluster, KubeCluster, cluster.options) as made:
+        if cluster.n_workers:
+            made.scale(cluster.n_workers)
+        yield made
+
+
+@contextlib.contextmanager
+def _explained(cluster: Cluster, start: Callable[..., Any], options: dict[str, Any]) -> Iterator[Any]:
+    """The vendor's cluster; what goes wrong while it starts is said in our words."""
+    try:
+        made = start(**options)
+    except (OSError, RuntimeError, TypeError, ValueError) as error:
+        raise ServiceError(f"cluster.options: {cluster.kind} does not take these ({error})") from error
+    with made:
+        yield made

@@ -1,0 +1,99 @@
+"""`cluster.kind: slurm` on a real SLURM: jobs that come late, are cancelled or orphaned change nothing and leave nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.cluster.opening import open_workers
+from pipeline.cluster.vendors import ORPHAN_S
+from pipeline.config import Cluster
+from pipeline.errors import PipelineError
+from tests.cluster.disturbed import Bench, end_of, wait_for
+from tests.cluster.slurm_site import SlurmSite, slurm_site
+
+pytestmark = pytest.mark.slow
+JOB = {"queue": "main", "cores": 1, "processes": 1, "memory": "1GiB", "walltime": "00:10:00", "interface": "lo"}
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[SlurmSite]:
+    with slurm_site() as found:
+        yield found
+
+
+@pytest.fixture(autouse=True)
+def found_by_all(site: SlurmSite, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{site.environment['PATH']}"  # the jobs' `w2v` is this one
+    for name, value in (site.environment | {"PATH": path}).items():
+        monkeypatch.setenv(name, value)
+    site.set_cores(4)
+
+
+def section(**options: object) -> dict[str, object]:
+    return {"kind": "slurm", "n_workers": 2, "wait_s": 60, "options": JOB | options}
+
+
+def test_jobs_that_come_late_one_of_them_cancelled_in_training_give_the_same_bits(
+    bench: Bench, site: SlurmSite, tmp_path: Path
+) -> None:
+    config = bench.config_file("slurm", before="shards", cluster=section())
+    site.set_cores(1)  # the second job waits for the first one's place
+    token = tmp_path / "frozen"
+    with bench.w2v(config, failpoint=f"step:1.2.0=stop,{token}") as driver:
+        wait_for(token, driver)
+        # The frozen worker's job is the one that runs; its place goes to a job submitted anew.
+        site.call("scancel", "--signal=KILL", "--full", *(job for job, state in site.jobs().items() if state == "RUNNING"))
+        site.set_cores(4)
+        ended = end_of(driver)
+    assert ended.summary["vectors"]["sha256"] == bench.digest
+    site.wait_until_empty(20)
+    assert not list((bench.directory / "slurm").glob(".cluster-*")), "no certificate is left"
+
+
+def test_a_driver_that_is_killed_leaves_no_job_and_its_rerun_gives_the_same_bits(
+    bench: Bench, site: SlurmSite, tmp_path: Path
+) -> None:
+    config = bench.config_file("orphans", before="shards", cluster=section())
+    token = tmp_path / "killed"
+    with bench.w2v(config, failpoint=f"round:1.0=kill,{token}") as driver:
+        driver.communicate()
+    assert driver.returncode == -signal.SIGKILL
+    site.wait_until_empty(ORPHAN_S + 30)
+    bench.assert_same(config)
+
+
+def test_a_driver_may_be_a_job_itself(bench: Bench, site: SlurmSite, tmp_path: Path) -> None:
+    config = bench.config_file("job", before="shards", cluster=section())
+    driver = Path(__file__).parents[2] / "infra" / "slurm" / "driver.sh"
+    out = tmp_path / "out"
+    site.call("sbatch", "--wait", f"--output={out}", str(driver), str(config), "--json", "--quiet", timeout_s=90)
+    assert f'"sha256": "{bench.digest}"' in out.read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "path", "code", "message"),
+    [
+        ({"queue": "nowhere"}, None, 69, r"cluster\.kind: slurm: .*[Ii]nvalid partition.*; see cluster\.options"),
+        ({}, "", 69, r"cluster\.kind: slurm: sbatch cannot be called .*; run this where jobs are submitted"),
+        ({"wall_time": "1"}, None, 64, r"cluster\.options\.wall_time: SLURMCluster does not take it; did you mean walltime\?"),
+    ],
+    ids=["a queue that is not there", "no sbatch", "a misspelt key"],
+)
+def test_what_slurm_would_refuse_is_said_at_once(
+    options: dict[str, object], path: str | None, code: int, message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if path is not None:
+        monkeypatch.setenv("PATH", path)
+    began = time.monotonic()
+    cluster = Cluster(kind="slurm", n_workers=2, options=JOB | options)
+    with pytest.raises(PipelineError, match=message) as refused, open_workers(cluster, shared=tmp_path):
+        pass
+    assert refused.value.exit_code == code
+    assert time.monotonic() - began < 15
