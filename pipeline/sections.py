@@ -188,7 +188,7 @@ class Train(Section):
     negative: int = Field(5, ge=1, le=64)
     epochs: int = Field(5, ge=1, le=100_000)
     alpha: Rate = 0.05
-    """At the start. From 4 lanes on it loses up to three tenths more than the way to min_alpha, as training gets older
+    """At the start. From 4 copies on it loses up to three tenths more than the way to min_alpha, as training gets older
     (infra/decisions/0015-age.md)."""
     min_alpha: float = Field(default_factory=lambda read: read.get("alpha", 0.05) / 10, ge=0, le=10)
     """A tenth of alpha if not given: better in few epochs than falling to zero (infra/decisions/0007-learning-rate.md)."""
@@ -203,8 +203,12 @@ class Train(Section):
     deterministic: bool = True
     """true: workers that compute other bits than the run's (another processor or version) are left out, and the run is
     refused if none is left. false: they train too, and the run says so."""
-    lanes: int = Field(1, ge=1, le=1024)
-    """How many parallel copies train; part of the result, unlike the number of workers."""
+    lanes: int = Field(0, ge=0, le=1024)
+    """How many stretches of an epoch are trained side by side: as many cores can be busy. Part of the result, unlike the number
+    of workers and threads. 0 or null = follows from the corpus (`training.policy.LanePolicy`)."""
+    copies: int = Field(0, ge=0, le=1024)
+    """Copies of the parameters, each trained by an equal share of the lanes, and merged: one a host is needed at least, so more
+    than one only to train on several hosts. 0 or null = one for four lanes and more (skip-gram: one a lane)."""
     merge: Literal["adasum", "mean"] = "adasum"
     """adasum: row by row, what lanes agree on is averaged, the rest added, and changes that oppose each other are freed from
     each other first (infra/decisions/0011-opposing-changes.md). mean: the average, which loses most of what was learnt."""
@@ -220,14 +224,23 @@ class Train(Section):
     """A folder of vectors that training goes on from: words that it knows begin with their rows there, new ones with random
     numbers of their own. `w2v refresh` sets it to the last good vectors."""
 
+    @field_validator("lanes", "copies", mode="before")
+    @classmethod
+    def null_is_chosen(cls, value: Any) -> Any:
+        return 0 if value is None else value
+
     @model_validator(mode="after")
     def settings_fit_together(self) -> Train:
         if self.min_alpha > self.alpha:
             raise ValueError(f"min_alpha ({self.min_alpha:g}) is above alpha ({self.alpha:g})")
         if self.engine == "kernels" and self.optimizer != "sgd":
             raise ValueError("optimizer: adam needs engine: layers; the kernels are plain SGD")
-        if self.engine == "layers" and self.lanes != 1:
+        if self.engine == "layers" and (self.lanes > 1 or self.copies > 1):
             raise ValueError("engine: layers trains in one lane; set lanes: 1 or engine: kernels")
+        if self.lanes and self.copies > self.lanes:
+            raise ValueError(f"copies ({self.copies}) is above lanes ({self.lanes}): each copy needs a lane that trains it")
+        if self.model == "skipgram" and self.copies and self.copies != self.lanes:
+            raise ValueError("model: skipgram trains every lane on a copy of its own; leave copies out")
         if self.engine == "layers" and self.start_from is not None:
             raise ValueError("engine: layers always starts anew; start_from needs engine: kernels")
         return self

@@ -31,18 +31,21 @@ def write_corpus(directory: Path, sentences: int = 6000, seed: int = 5) -> list[
 
 
 def tiny_config(directory: Path, inputs: list[str], **sections: dict[str, object]) -> dict[str, object]:
-    """A configuration over such a corpus: 4 lanes, 2 epochs of 3 rounds, merges of hot and of all rows."""
+    """A configuration over such a corpus: two lanes on each of four copies, 2 epochs of 3 rounds, merges of hot and of all rows.
+    With other lanes the copies follow from them."""
     tree: dict[str, dict[str, object]] = {
         "run": {"name": "tiny", "workdir": str(directory), "seed": 3},
         "corpus": {"inputs": inputs, "block_bytes": 40_000},
         "vocab": {"min_count": 2},
         "shards": {"sample": 1e-2},
         "train": {
-            "vector_size": 16, "epochs": 2, "lanes": 4, "merge_every": 2000, "hot_rows": 32, "hot_merge_every": 500,
+            "vector_size": 16, "epochs": 2, "lanes": 8, "copies": 4, "merge_every": 2000, "hot_rows": 32, "hot_merge_every": 500,
             "checkpoint_every": 4000,
         },
         "evaluate": {"queries": ["topic1word1"], "analogy_queries": ["topic1word1:topic1word2=topic2word1"]},
         # The scheduler's dashboard takes half a second to import, in every run.
         "cluster": {"n_workers": 2, "options": {"scheduler_kwargs": {"dashboard": False}}},
     }  # fmt: skip
+    if "lanes" in sections.get("train", {}):
+        del tree["train"]["copies"]
     return {name: tree.get(name, {}) | sections.get(name, {}) for name in tree.keys() | sections.keys()}

@@ -36,7 +36,7 @@ from pipeline.exchange.attempts import Attempts
 from pipeline.exchange.network import LinkPlugin
 from pipeline.training.lane_group import merge, open_group
 from pipeline.training.placement import Place, errands_of
-from pipeline.training.plan import assign_lanes
+from pipeline.training.plan import assign_copies
 from w2v_core.kernels import load_kernels, padded_size
 
 VECTOR_SIZE = 100
@@ -69,7 +69,7 @@ def ways_for(participants: int) -> list[Way]:
 def places_of(way: Way, addresses: list[str], lanes: int) -> tuple[Place, ...]:
     return tuple(
         Place(address=address, host=host, threads=way.threads, first_lane=run.start, last_lane=run.stop)
-        for address, host, run in zip(addresses, way.hosts, assign_lanes(lanes, len(way.hosts)), strict=False)
+        for address, host, run in zip(addresses, way.hosts, assign_copies(lanes, len(way.hosts)), strict=False)
     )
 
 

@@ -33,7 +33,7 @@ from pipeline.training.checkpoints import START, Checkpoints
 from pipeline.training.history import RoundRecord, history_of, kept_tokens, record_round, training_sections
 from pipeline.training.live import hear_round
 from pipeline.training.placement import seat
-from pipeline.training.plan import EpochPlan, Round, Schedule, choose_schedule, plan_epoch
+from pipeline.training.plan import EpochPlan, Round, Schedule, choose_lanes, choose_schedule, copies_of, plan_epoch
 from pipeline.training.policy import POLICIES, as_data
 from pipeline.training.start import Parent, open_parent, write_start
 from w2v_core.kernels import padded_size
@@ -51,6 +51,8 @@ class Training:
     """Everything a round needs to know besides its number."""
 
     config: RunConfig
+    train: Train
+    """With the number of lanes and copies, whoever chose them."""
     tokens: store.Artefact
     vocab: store.Artefact
     shards: store.Artefact
@@ -66,10 +68,6 @@ class Training:
         return Checkpoints(self.workdir, self.fingerprint, self.train.epochs * self.schedule.rounds)
 
     @property
-    def train(self) -> Train:
-        return self.config.train
-
-    @property
     def vocab_size(self) -> int:
         return int(self.vocab.manifest.totals["size"])
 
@@ -77,7 +75,8 @@ class Training:
 def identity(config: RunConfig, tokens: store.Artefact, vocab: store.Artefact, shards: store.Artefact) -> Identity:
     """(fingerprint, fields read, inputs) of the vectors that these shards and settings give."""
     # Who may take part decides nothing that is the same whoever does; other vectors count by their content.
-    fields = config.train.model_dump(exclude={"deterministic", "start_from"}) | {"seed": config.run.seed}
+    train = choose_lanes(config.train, shards.manifest.totals["kept_tokens"])
+    fields = train.model_dump(exclude={"deterministic", "start_from"}) | {"seed": config.run.seed}
     if parent := open_parent(config.train):
         fields |= {"start_from": parent.digest, "trained_before": parent.trained_tokens}
     if config.train.engine == "kernels":
@@ -92,9 +91,10 @@ def build(work: Work, tokens: store.Artefact, vocab: store.Artefact, shards: sto
     config, workers, watch = work.config, work.workers, work.watch
     fingerprint, fields, inputs = identity(config, tokens, vocab, shards)
     expected = expected_tokens(vocab)
-    schedule = choose_schedule(config.train, int(vocab.manifest.totals["size"]), expected)
+    train = choose_lanes(config.train, shards.manifest.totals["kept_tokens"])
+    schedule = choose_schedule(train, int(vocab.manifest.totals["size"]), expected)
     parent = open_parent(config.train)
-    training = Training(config, tokens, vocab, shards, fingerprint, schedule, work.workdir, parent)
+    training = Training(config, train, tokens, vocab, shards, fingerprint, schedule, work.workdir, parent)
     checkpoint, history = training.checkpoints.latest()
     if checkpoint is None and parent:
         checkpoint = _commit_start(training, parent, workers)
@@ -109,7 +109,7 @@ def build(work: Work, tokens: store.Artefact, vocab: store.Artefact, shards: sto
     while len(history) < config.train.epochs * schedule.rounds:
         epoch = len(history) // schedule.rounds
         kept_tokens, before = sum(epochs.of(epoch).rows()), parent.trained_tokens if parent else 0
-        plan = plan_epoch(config.train, schedule, training.vocab_size, epoch, kept_tokens, before)
+        plan = plan_epoch(train, schedule, training.vocab_size, epoch, kept_tokens, before)
         round_plan = plan.rounds[len(history) % schedule.rounds]
         if attempts.crew is None:
             attempts.crew = roster.muster(workers)
@@ -194,7 +194,8 @@ def open_roster(
     sentence_bytes = 4 * totals["tokens"] + 8 * totals["sentences"] + 8 * part_words
     sizes = capacity.Sizes(
         vocab_size=training.vocab_size, vector_size=train.vector_size, row_floats=padded_size(train.vector_size),
-        lanes=train.lanes, lane_tokens=-(-epoch_tokens // (train.lanes * rounds)), epoch_tokens=epoch_tokens,
+        lanes=train.lanes, copies=copies_of(train), lane_tokens=-(-epoch_tokens // (train.lanes * rounds)),
+        epoch_tokens=epoch_tokens,
         epochs=train.epochs, window=training.config.shards.window,
         noise_bytes=training.vocab.part(vocabulary.NOISE_TABLE).bytes, sentence_bytes=sentence_bytes,
         layers=train.engine == "layers",
@@ -288,11 +289,11 @@ def _round_tasks(
     # The key names who works together: the same crew keeps its memory from round to round.
     crew = attempts.crew or ()
     key = f"{training.fingerprint[:16]}/{attempts.session}/{attempts.number}/{[member.address for member in crew]}"
-    places = seat(crew, training.train.lanes)
+    places = seat(crew, copies_of(training.train))
     ahead: list[tuple[sampling.Share, ...]] = [()] * len(crew)
     if round_plan is plan.rounds[-1] and not round_plan.vectors:
         rows = epochs.of(plan.epoch).rows_of_parts()
-        ahead = sampling.share_out(epochs.tasks(plan.epoch + 1), rows, [place.lanes for place in places])
+        ahead = sampling.share_out(epochs.tasks(plan.epoch + 1), rows, [place.copies for place in places])
     return [
         lanes.RoundTask(
             group_key=key,

@@ -24,12 +24,13 @@ def model_card(config: RunConfig, summary: Mapping[str, Any]) -> str:
 
 def _what(config: RunConfig, summary: Mapping[str, Any]) -> str:
     train, shape = config.train, summary.get("vectors", {}).get("shape")
+    lanes = summary.get("train", {}).get("lanes", train.lanes)
     size = f"{shape[0]:,} words × {shape[1]:,} dimensions. " if shape else ""
     model = {"cbow": "CBOW", "skipgram": "Skip-gram"}[train.model]
     return (
         f"**Word vectors `{_code(config.run.name)}`.** {size}{model} with {train.negative} negative samples, window "
         f"{config.shards.window}, {train.vector_size} dimensions, {train.epochs} epochs, "
-        f"α {train.alpha:g} → {train.min_alpha:g}, {train.lanes} lane{'s' if train.lanes > 1 else ''}, seed {config.run.seed}."
+        f"α {train.alpha:g} → {train.min_alpha:g}, {lanes} lane{'s' if lanes > 1 else ''}, seed {config.run.seed}."
     )
 
 

@@ -19,6 +19,7 @@ from pipeline.config import Train
 from pipeline.errors import CapacityError, TemporaryError
 from pipeline.training import arithmetic, capacity
 from pipeline.training.placement import choose_crew, seat
+from pipeline.training.plan import copies_of
 
 INTRODUCTIONS = 20
 
@@ -61,7 +62,7 @@ class Roster:
     def muster(self, workers: Workers) -> list[Member]:
         """The crew of the next round. Raises CapacityError, ServiceError when no worker computes as the run does, and
         TemporaryError when there is none in time or those that are left have too little memory."""
-        crew = choose_crew(self._fit(self._meet(workers)), self.train.lanes)
+        crew = choose_crew(self._fit(self._meet(workers)), copies_of(self.train))
         if crew != self._crew:
             self._check_room(crew)
             self._crew = crew
@@ -103,7 +104,7 @@ class Roster:
         return [member for member, found in zip(members, numbers, strict=True) if found.digest in verdict.accepted]
 
     def _check_room(self, crew: Sequence[Member]) -> None:
-        plan = capacity.plan_memory(self.sizes, seat(crew, self.train.lanes))
+        plan = capacity.plan_memory(self.sizes, seat(crew, copies_of(self.train)))
         rooms = {member.address: self._met[member.address].room for member in crew}
         try:
             capacity.check_room(plan, rooms, driver_room(self.workdir, self.disk_in_use))

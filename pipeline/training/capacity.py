@@ -4,10 +4,11 @@
     room    = cluster.room.measure_room()               on every worker, once its kernels are loaded
     explain_shortfalls(plan, rooms, driver)             one line for each limit that is too low, with the numbers
 
-A lane needs its own copy of both matrices; a host needs one more, the base that the lanes last agreed on. Where a host has
-several workers the copies lie in shared memory, and a worker's resident size counts the shared pages that it touches: the
-base, its own lanes, and of the other lanes' rows those that it folds. That size is what Dask's limits are compared with.
-The rest is small beside it, and stated too. Sizes are upper bounds, and close (tests/pipeline/test_memory.py compares).
+All lanes of a copy share its two matrices. With several copies a host needs one more, the base that they last agreed on. Where
+a host has several workers the copies lie in shared memory, and a worker's resident size counts the shared pages that it
+touches: the base, its own copies, and of the other copies' rows those that it folds. That size is what Dask's limits are
+compared with. The rest is small beside it, and stated too. Sizes are upper bounds, and close (tests/pipeline/test_memory.py
+compares).
 """
 
 from __future__ import annotations
@@ -31,6 +32,11 @@ CHECKPOINTS_AT_ONCE = 3
 STATES_OF_LAYERS = 3
 """The layered engine's state at its end: its own, the copy it hands out, and the one it started from."""
 
+MOST_CHANGES_OF_A_BLOCK = 128 + 128 + 2 * 255 + 16 * 64
+"""Rows that a block of a wave can touch, with the widest windows and the most noise words."""
+MARK_BYTES = 8
+"""A word: two numbers of 16 bits for each matrix."""
+
 Contributors = tuple[tuple[str, int], ...]
 """((what, bytes), …)"""
 
@@ -44,6 +50,7 @@ class Sizes:
     row_floats: int
     """vector_size padded to whole vectors."""
     lanes: int
+    copies: int
     lane_tokens: int
     """Kept tokens that a lane trains from one checkpoint to the next."""
     epoch_tokens: int
@@ -133,7 +140,8 @@ def _worker_need(sizes: Sizes, places: Sequence[Place], participant: int) -> Wor
     if sizes.layers:
         return WorkerNeed(place.address, place.host, _layers_need(sizes), ())
     errands = errands_of(places, participant)
-    own = len(place.lanes)
+    own, lanes_a_copy = len(place.copies), -(-sizes.lanes // sizes.copies)
+    own_lanes = own * lanes_a_copy
     # A lane's slice begins and ends within a piece, of which at most all tokens are kept.
     slice_tokens = min(HELD_TOKENS, sizes.lane_tokens) + 2 * sizes.window
     slice_bytes = min(slice_tokens + 2 * PIECE_TOKENS, sizes.epoch_tokens) * STREAM_BYTES
@@ -144,23 +152,27 @@ def _worker_need(sizes: Sizes, places: Sequence[Place], participant: int) -> Wor
         ("the corpus, kept for the next epoch", min(KEPT_BYTES, kept)),
     ]
     if sizes.epochs > 1:
-        private.append((f"a later epoch's stream for {_count(own, 'lane')}", own * slice_bytes))
+        private.append((f"a later epoch's stream for {_count(own_lanes, 'lane')}", own_lanes * slice_bytes))
+    if lanes_a_copy > 1:
+        # A lane leaves at most a change for every row that its block touches; marks say who touched what.
+        changes = own_lanes * MOST_CHANGES_OF_A_BLOCK * 4 * sizes.row_floats
+        private.append((f"changes of {_count(own_lanes, 'lane')} in a wave", changes + own * MARK_BYTES * sizes.vocab_size))
     if errands.agents:
         block_bytes = -(-sizes.pair_bytes // len(places))
-        foreign = sizes.lanes - len(errands.lanes)
-        private.append((f"rows of {_count(foreign, 'lane')} on other hosts in a merge", foreign * block_bytes))
+        foreign = sizes.copies - len(errands.copies)
+        private.append((f"rows of {_count(foreign, 'copy')} on other hosts in a merge", foreign * block_bytes))
         private.append(("merged rows from other hosts", len(errands.owners) * block_bytes))
     # The first epoch's shards are used where they are mapped: pages of the file cache, which the host takes back when it
     # needs them.
-    mapped = (f"mapped shards of {_count(own, 'lane')}", own * slice_bytes)
+    mapped = (f"mapped shards of {_count(own_lanes, 'lane')}", own_lanes * slice_bytes)
     copies = [("the base", sizes.pair_bytes)]
-    if sizes.lanes > 1:
-        copies.append((f"parameters of {_count(own, 'lane')}", own * sizes.pair_bytes))
+    if sizes.copies > 1:
+        copies.append((f"parameters of {_count(own, 'copy')}", own * sizes.pair_bytes))
     if len(errands.host) == 1:
         return WorkerNeed(place.address, place.host, _largest_first([*private, *copies]), (mapped,))
     # A worker folds one block of rows; a merge of fewer rows has other blocks, so over all of them at most twice as many.
-    folded = min(1.0, 2 / len(places)) * (len(errands.lanes) - own) * sizes.pair_bytes
-    touched = [mapped, *copies, ("other lanes' rows that it folds", round(folded))]
+    folded = min(1.0, 2 / len(places)) * (len(errands.copies) - own) * sizes.pair_bytes
+    touched = [mapped, *copies, ("other copies' rows that it folds", round(folded))]
     return WorkerNeed(place.address, place.host, _largest_first(private), _largest_first(touched))
 
 
@@ -177,8 +189,8 @@ def _layers_need(sizes: Sizes) -> Contributors:
 
 
 def _host_need(sizes: Sizes, places: Sequence[Place], workers: Sequence[WorkerNeed], host: range) -> HostNeed:
-    lanes = sum(len(places[participant].lanes) for participant in host)
-    shared = (1 + lanes) * sizes.pair_bytes if len(host) > 1 else 0
+    copies = sum(len(places[participant].copies) for participant in host)
+    shared = (1 + copies) * sizes.pair_bytes if len(host) > 1 else 0
     private = sum(workers[participant].private_bytes for participant in host)
     return HostNeed(places[host.start].host, len(host), private, shared)
 
@@ -271,7 +283,7 @@ def _named(needs: Contributors, most: int = 3) -> str:
 
 
 def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+    return f"{number} {what}" if number == 1 else f"{number} {what[:-1]}ies" if what.endswith("y") else f"{number} {what}s"
 
 
 # ── in words and numbers ─────────────────────────────────────────────────────────────────────────────────────────────

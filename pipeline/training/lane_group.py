@@ -70,8 +70,9 @@ class LaneGroup:
     """The round whose end state the parameters are; −1 = initial, None = unknown (a round broke off)."""
 
     @property
-    def lanes(self) -> range:
-        return self.places[self.participant].lanes
+    def own(self) -> range:
+        """The copies that this worker trains."""
+        return self.places[self.participant].copies
 
     @property
     def threads(self) -> int:
@@ -94,12 +95,12 @@ def open_group(
 ) -> LaneGroup:
     """This worker's lanes with memory for parameters of this shape (rows, padded floats), after all workers have met."""
     errands = errands_of(places, participant)
-    has_one_lane = places[-1].last_lane == 1
+    has_one_copy = places[-1].last_copy == 1
     makers = {"base.w_in": errands.host[0], "base.w_out": errands.host[-1]}
-    if not has_one_lane:
+    if not has_one_copy:
         makers |= {
             f"lane-{lane}.{matrix}": index
-            for index in errands.host for lane in places[index].lanes for matrix in ("w_in", "w_out")
+            for index in errands.host for lane in places[index].copies for matrix in ("w_in", "w_out")
         }  # fmt: skip
     arrays, barrier = _open_memory(f"{key}/{errands.host.start}", makers, errands.host, participant, shape, patience_s, attempts)
     pairs = list(zip(arrays[::2], arrays[1::2], strict=True))
@@ -121,7 +122,7 @@ def open_group(
         participant=participant,
         errands=errands,
         base=pairs[0],
-        copies=dict(zip(errands.lanes, pairs[1:] or pairs, strict=True)),
+        copies=dict(zip(errands.copies, pairs[1:] or pairs, strict=True)),
         barrier=barrier,
         links=links,
         pool=ThreadPoolExecutor(max_workers=max(1, places[participant].threads), thread_name_prefix="lane"),

@@ -24,7 +24,7 @@ from pipeline.cluster.state import WorkerState
 from pipeline.config import Train
 from pipeline.errors import DamagedError, DivergedError
 from pipeline.exchange.attempts import Attempts, PeerLostError
-from pipeline.exchange.shared_memory import nothing_to_do
+from pipeline.exchange.shared_memory import nothing_to_do, usable_cores
 from pipeline.failpoints import reach
 from pipeline.stream import epoch_stream, sampling
 from pipeline.stream.sizes import HELD_TOKENS
@@ -32,7 +32,7 @@ from pipeline.training import assembly
 from pipeline.training.lane_group import MATRICES, LaneGroup, Matrices, open_group
 from pipeline.training.live import Teller
 from pipeline.training.placement import Place, block_of
-from pipeline.training.plan import EpochPlan, Round, Stint
+from pipeline.training.plan import EpochPlan, Round, Stint, lanes_of_copy
 from pipeline.training.residency import Residency
 from pipeline.training.stretches import StretchLoss
 from w2v_core.kernels import Kernels, Noise, Slice, Update, fill_initial, load_kernels, padded_size
@@ -175,7 +175,7 @@ def load_state(group: LaneGroup, task: RoundTask) -> None:
                 raise DamagedError(damage, str(checkpoint.directory))
             group.base[matrix][first:last] = np.load(checkpoint.path(name), allow_pickle=False)
     group.barrier.wait()
-    for lane in group.lanes:
+    for lane in group.own:
         if group.copies[lane] is not group.base:
             for matrix in (0, 1):
                 group.copies[lane][matrix][:] = group.base[matrix]
@@ -226,12 +226,14 @@ def _train_stints(
     rows, held = epoch_stream.Rows(task.stream, task.window, state), task.round.first
     # The same steps in every worker, so that all lanes load at the same time.
     steps = max(1, HELD_TOKENS * task.train.lanes * task.plan.schedule.steps // max(1, task.plan.kept_tokens))
-    teller = Teller(task.group_key, task.plan, task.round, task.participant, len(group.lanes))
+    own_lanes = [lane for copy in group.own for lane in lanes_of_copy(task.train, copy)]
+    teller = Teller(task.group_key, task.plan, task.round, task.participant, len(own_lanes))
+    threads = max(1, min(group.threads, usable_cores()) // len(group.own))
     train_seconds = merge_seconds = 0.0
     for stint in task.plan.stints(task.round):
         if stint.last > held:
             held = min(task.round.last, max(stint.last, stint.first + steps))
-            rows.hold([task.plan.slice(lane, stint.first, held) for lane in group.lanes])
+            rows.hold([task.plan.slice(lane, stint.first, held) for lane in own_lanes])
             if task.ahead and held == task.round.last:
                 # All that was drawn of this epoch is in the lanes' hands.
                 state.of(sampling.KeptStreams).forget_drawn()
@@ -240,12 +242,13 @@ def _train_stints(
         if task.plan.alpha_exponent(stint.first) != exponent:
             exponent = task.plan.alpha_exponent(stint.first)
             noise = Noise(table_T, kernels.to_device(words.rates(exponent)))
-        losses = group.spread(
-            lambda lane, stint=stint, noise=noise: _train_lane(  # type: ignore[misc]
-                resident.lanes[lane], task, kernels, noise, rows, lane, stint
+        of_copies = group.spread(
+            lambda copy, stint=stint, noise=noise: _train_copy(  # type: ignore[misc]
+                resident.copies[copy], task, kernels, noise, rows, copy, stint, threads
             ),
-            group.lanes,
+            group.own,
         )
+        losses = [loss for of_copy in of_copies for loss in of_copy]
         trained = time.perf_counter()
         if stint.merged_rows:
             resident.merge(stint.merged_rows, task.train.merge)
@@ -279,21 +282,27 @@ def read_words(noise_table: str, words: str) -> Words:
     return Words(np.load(noise_table, allow_pickle=False), *columns)
 
 
-def _train_lane(
-    parameters: Matrices, task: RoundTask, kernels: Kernels, noise: Noise, rows: epoch_stream.Rows, lane: int, stint: Stint
-) -> tuple[int, float, int]:
-    """(lane, sum of losses, examples)."""
-    reach("step", f"{task.plan.epoch}.{stint.first}.{lane}")
-    stream, start, stop = rows.between(*task.plan.slice(lane, stint.first, stint.last))
-    targets = Slice(stream.tokens_N, stream.left_N, stream.right_N, start, stop)
-    seed = stream_seed(task.seed, _SEED_PATH, 1, task.plan.epoch, stint.first, lane)
-    train = task.train
+def _train_copy(
+    parameters: Matrices, task: RoundTask, kernels: Kernels, noise: Noise, rows: epoch_stream.Rows, copy: int, stint: Stint,
+    threads: int,
+) -> list[tuple[int, float, int]]:  # fmt: skip
+    """(lane, sum of losses, examples) of each lane of a copy."""
+    train, lanes, slices = task.train, lanes_of_copy(task.train, copy), []
+    for lane in lanes:
+        reach("step", f"{task.plan.epoch}.{stint.first}.{lane}")
+        stream, start, stop = rows.between(*task.plan.slice(lane, stint.first, stint.last))
+        slices.append(Slice(stream.tokens_N, stream.left_N, stream.right_N, start, stop))
+    seed = stream_seed(task.seed, _SEED_PATH, 1, task.plan.epoch, stint.first, copy)
     update = Update(train.model, train.gradient, train.negative, (stint.alpha_start, stint.alpha_end), seed)
-    result = kernels.train_slice(*parameters, targets, noise, update)
-    if not np.isfinite(result.loss_sum):
-        raise DivergedError(
-            f"training diverged in round {task.round.round}, epoch {task.plan.epoch}, step {stint.first}, lane {lane} "
-            f"at α = {stint.alpha_start:.6g}: the loss is not finite. The last checkpoint is kept; "
-            "run again with a lower train.alpha"
-        )
-    return lane, result.loss_sum, result.examples
+    if len(slices) == 1:
+        results = [kernels.train_slice(*parameters, slices[0], noise, update)]
+    else:
+        results = kernels.train_lanes(*parameters, slices, noise, update, threads)
+    for lane, result in zip(lanes, results, strict=True):
+        if not np.isfinite(result.loss_sum):
+            raise DivergedError(
+                f"training diverged in round {task.round.round}, epoch {task.plan.epoch}, step {stint.first}, lane {lane} "
+                f"at α = {stint.alpha_start:.6g}: the loss is not finite. The last checkpoint is kept; "
+                "run again with a lower train.alpha"
+            )
+    return [(lane, result.loss_sum, result.examples) for lane, result in zip(lanes, results, strict=True)]

@@ -1,9 +1,9 @@
-"""Who trains which lanes: the workers of a round, and who speaks for a host when lanes of several hosts merge.
+"""Who trains which copies of the parameters: the workers of a round, and who speaks for a host when copies are merged.
 
 Plain functions of plain data; the cluster code obeys them.
 
-    crew        the workers that train, host by host, at most one a lane
-    place       one worker's part of the crew: its lanes and its host. Its number in the crew is the *participant*
+    crew        the workers that train, host by host, at most one a copy, with the threads of all workers of their host
+    place       one worker's part of the crew: its copies and its host. Its number in the crew is the *participant*
     block       the rows of a merge are cut into one block a participant; the participant owns and folds its block
     agent       for a block of another host: the participant of this host that sends this host's rows of the block to
                 its owner, takes the merged rows back, and writes them for the whole host
@@ -12,12 +12,12 @@ Plain functions of plain data; the cluster code obeys them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 from pipeline.errors import TemporaryError
-from pipeline.training.plan import assign_lanes
+from pipeline.training.plan import assign_copies
 
 if TYPE_CHECKING:
     from pipeline.cluster.workers import Member
@@ -31,20 +31,20 @@ class Place:
     host: str
     """Equal for workers that share memory; the places of one host are neighbours."""
     threads: int
-    first_lane: int
-    last_lane: int
+    first_copy: int
+    last_copy: int
     """Exclusive."""
 
     @property
-    def lanes(self) -> range:
-        return range(self.first_lane, self.last_lane)
+    def copies(self) -> range:
+        return range(self.first_copy, self.last_copy)
 
 
-def choose_crew(members: Sequence[Member], lanes: int) -> list[Member]:
-    """The workers that train: one a lane at most, from as few hosts as that takes, neighbours in lane order on one host.
+def choose_crew(members: Sequence[Member], copies: int) -> list[Member]:
+    """The workers that train: one a copy at most, from as few hosts as that takes, neighbours in the order of copies on one host.
 
-    Hosts with more workers are filled first, because shared memory is faster than any network. Raises TemporaryError
-    when there is no worker.
+    Hosts with more workers are filled first, because shared memory is faster than any network. A host's workers that have no
+    copy leave their threads to those that have: a copy's lanes are threads. Raises TemporaryError when there is no worker.
     """
     if not members:
         raise TemporaryError("no worker is left; start workers and run the same command again, it continues")
@@ -52,14 +52,20 @@ def choose_crew(members: Sequence[Member], lanes: int) -> list[Member]:
     for member in members:
         workers_of[member.host] = workers_of.get(member.host, 0) + 1
     preferred = sorted(members, key=lambda member: (-workers_of[member.host], member.host, member.address))
-    return sorted(preferred[:lanes], key=lambda member: (member.host, member.address))
+    chosen = sorted(preferred[:copies], key=lambda member: (member.host, member.address))
+    crew: list[Member] = []
+    for host, group in groupby(chosen, key=lambda member: member.host):
+        threads, there = sum(member.threads for member in members if member.host == host), list(group)
+        shares = assign_copies(threads, len(there)) if threads >= len(there) else [range(1)] * len(there)
+        crew += [replace(member, threads=len(share)) for member, share in zip(there, shares, strict=True)]
+    return crew
 
 
-def seat(crew: Sequence[Member], lanes: int) -> tuple[Place, ...]:
-    """The lanes of every member of the crew: contiguous, so that every host has a contiguous run of lanes too."""
+def seat(crew: Sequence[Member], copies: int) -> tuple[Place, ...]:
+    """The copies of every member of the crew: contiguous, so that every host has a contiguous run of copies too."""
     return tuple(
-        Place(address=member.address, host=member.host, threads=member.threads, first_lane=run.start, last_lane=run.stop)
-        for member, run in zip(crew, assign_lanes(lanes, len(crew)), strict=True)
+        Place(address=member.address, host=member.host, threads=member.threads, first_copy=run.start, last_copy=run.stop)
+        for member, run in zip(crew, assign_copies(copies, len(crew)), strict=True)
     )
 
 
@@ -81,10 +87,10 @@ class Errands:
 
     host: range
     """The participants on its host."""
-    lanes: range
-    """All lanes on its host."""
+    copies: range
+    """All copies on its host."""
     agents: tuple[tuple[int, range], ...]
-    """(participant, lanes of its host) for every other host, in lane order: who speaks for that host about the block
+    """(participant, copies of its host) for every other host, in order of copies: who speaks for that host about the block
     that this participant owns."""
     owners: tuple[int, ...]
     """The participants of other hosts for whose blocks this participant speaks for its own host."""
@@ -94,14 +100,14 @@ def errands_of(places: Sequence[Place], participant: int) -> Errands:
     """A participant's errands. The n-th owner of a host meets the n-th participant of another host, so that the work is
     shared evenly and two hosts of equal size need one connection a participant."""
     hosts = participants_by_host(places)
-    lanes = {host: range(places[host.start].first_lane, places[host.stop - 1].last_lane) for host in hosts}
+    copies = {host: range(places[host.start].first_copy, places[host.stop - 1].last_copy) for host in hosts}
     own = next(host for host in hosts if participant in host)
     others = [host for host in hosts if host != own]
     rank = participant - own.start
     return Errands(
         host=own,
-        lanes=lanes[own],
-        agents=tuple((host[rank % len(host)], lanes[host]) for host in others),
+        copies=copies[own],
+        agents=tuple((host[rank % len(host)], copies[host]) for host in others),
         owners=tuple(owner for host in others for owner in host if own[(owner - host.start) % len(own)] == participant),
     )
 

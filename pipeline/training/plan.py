@@ -4,8 +4,9 @@ Plain functions of plain numbers: no clock, no socket, no worker. The plan depen
 size and the planned token counts, so one worker or forty execute the same plan and reach the same bits.
 
     epoch   one pass over one epoch's shards; lane l owns the l-th contiguous share of the stream
-    step    what every lane trains before it may meet the others again
-    stint   the steps from one merge to the next, which a lane trains in one go
+    copy    of the parameters: trained by an equal share of the lanes, in waves (`Kernels.train_lanes`)
+    step    what every copy is trained on before it may be merged with the others again
+    stint   the steps from one merge to the next, which a copy is trained on in one go; with one copy, a step
     merge   after a step, or after every 2nd, 4th, 8th as training gets older: rows 0 … R−1 of both matrices. R
             is the hot rows (the most frequent words), twice as many at every second merge, four times as many at every
             fourth …: a row is merged at an interval in proportion to its rank, and so, by Zipf's law, every row after
@@ -25,7 +26,15 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from pipeline.training.policy import ALPHA_POLICY, MERGE_POLICY, AlphaPolicy, MergePolicy, by_lanes
+from pipeline.training.policy import (
+    ALPHA_POLICY,
+    LANE_POLICY,
+    MERGE_POLICY,
+    AlphaPolicy,
+    LanePolicy,
+    MergePolicy,
+    by_number,
+)
 
 if TYPE_CHECKING:
     from pipeline.config import Train
@@ -62,7 +71,7 @@ class Stint:
     alpha_start: float
     alpha_end: float
     merged_rows: int
-    """Rows of each matrix merged after it; 0 = none (one lane)."""
+    """Rows of each matrix merged after it; 0 = none (one copy)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,12 +110,16 @@ class EpochPlan:
         length = end - begin
         return begin + length * first // steps, begin + length * last // steps
 
+    @property
+    def copies(self) -> int:
+        return copies_of(self.train)
+
     def stints(self, a_round: Round) -> Iterator[Stint]:
-        """A round's steps from merge to merge; with one lane, which never merges, one by one."""
+        """A round's steps from merge to merge; with one copy, which is never merged, one by one."""
         first = a_round.first
         while first < a_round.last:
             last = first + 1
-            while self.train.lanes > 1 and last < a_round.last and not self.merged_rows(last - 1):
+            while self.copies > 1 and last < a_round.last and not self.merged_rows(last - 1):
                 last += 1
             yield Stint(
                 first=first, last=last, alpha_start=self.alpha(first), alpha_end=self.alpha(last),
@@ -116,7 +129,7 @@ class EpochPlan:
 
     def alpha(self, step: float) -> float:
         """α at the start of a step, or within one."""
-        slowdown = by_lanes(self.policy.slowdown, self.train.lanes)
+        slowdown = by_number(self.policy.slowdown, self.copies)
         return alpha_at(self.train, self.epoch, step / self.schedule.steps) * (1.0 - slowdown * self.age(step))
 
     def age(self, step: float) -> float:
@@ -134,7 +147,7 @@ class EpochPlan:
         return self.train.alpha_exponent * int(levels * self.age(step) + 0.5) / levels
 
     def merged_rows(self, step: int) -> int:
-        if self.train.lanes == 1:
+        if self.copies == 1:
             return 0
         since_full = (step + 1) % self.schedule.full_every_steps
         if since_full == 0:
@@ -160,16 +173,36 @@ class EpochPlan:
         )
 
     def merged_bytes(self, a_round: Round) -> int:
-        """Bytes of parameters that the lanes hand over in a round's merges: both matrices, each lane's rows once."""
+        """Bytes of parameters that the copies hand over in a round's merges: both matrices, each copy's rows once."""
         rows = sum(self.merged_rows(step) for step in range(a_round.first, a_round.last))
-        return rows * self.train.lanes * 2 * self.train.vector_size * 4
+        return rows * self.copies * 2 * self.train.vector_size * 4
+
+
+def choose_lanes(train: Train, kept_tokens: int, policy: LanePolicy = LANE_POLICY) -> Train:
+    """The training with its lanes and copies, chosen for an epoch of so many kept tokens where the configuration leaves them
+    open."""
+    fits_lanes = train.engine == "kernels" and not train.lanes
+    lanes = max(train.copies, int(by_number(policy.lanes_by_tokens, kept_tokens))) if fits_lanes else train.lanes or 1
+    chosen = train.model_copy(update={"lanes": lanes})
+    return chosen.model_copy(update={"copies": copies_of(chosen, policy)})
+
+
+def copies_of(train: Train, policy: LanePolicy = LANE_POLICY) -> int:
+    """Copies of the parameters that a training with these lanes has."""
+    return train.copies or (train.lanes if train.lanes < policy.lanes_of_a_wave or train.model == "skipgram" else 1)
+
+
+def lanes_of_copy(train: Train, copy: int) -> range:
+    """The lanes that train a copy: neighbours, as many for every copy, give or take one."""
+    copies = copies_of(train)
+    return range(train.lanes * copy // copies, train.lanes * (copy + 1) // copies)
 
 
 def choose_schedule(train: Train, vocab_size: int, expected_tokens: float, policy: MergePolicy = MERGE_POLICY) -> Schedule:
     """The cuts that the configuration asks for, and the policy's for what it leaves open.
 
     `expected_tokens` is the mean number of kept tokens of an epoch, from the vocabulary alone, so that every epoch is
-    cut alike although each draws its own tokens. Intervals count tokens a lane, not merges an epoch: what hurts is how
+    cut alike although each draws its own tokens. Intervals count tokens a copy, not merges an epoch: what hurts is how
     far two copies drift apart, so a larger corpus merges more often.
     """
     if train.engine == "layers":
@@ -178,16 +211,20 @@ def choose_schedule(train: Train, vocab_size: int, expected_tokens: float, polic
     checkpoint_tokens = train.checkpoint_every or policy.checkpoint_tokens_per_row * vocab_size
     rounds = max(1, round(lane_tokens / checkpoint_tokens))
     checkpoints = min(train.epochs * rounds, max(1, round(train.epochs * lane_tokens / checkpoint_tokens)))
-    if train.lanes == 1:
-        steps = rounds * max(1, round(policy.reports_per_epoch / rounds))
+    copies = copies_of(train)
+    if copies == 1:
+        # One lane alone is cut as ever, several besides into what may be trained at once.
+        at_once = expected_tokens / (LANE_POLICY.most_tokens_at_once if train.lanes > 1 else max(1.0, expected_tokens))
+        steps = rounds * max(1, round(policy.reports_per_epoch / rounds), -int(-at_once // rounds))
         return Schedule(steps=steps, rounds=rounds, checkpoints=checkpoints, full_every_steps=1, hot_rows=0)
-    hot_rows = default_hot_rows(train.lanes, policy) if train.hot_rows is None else train.hot_rows
-    hot_every = train.hot_merge_every or default_hot_merge_every(train.lanes, hot_rows or vocab_size, lane_tokens, policy)
-    full_every = train.merge_every or (lane_tokens / rounds if hot_rows else hot_every)
+    copy_tokens = max(1.0, expected_tokens / copies)
+    hot_rows = default_hot_rows(copies, policy) if train.hot_rows is None else train.hot_rows
+    hot_every = train.hot_merge_every or default_hot_merge_every(copies, hot_rows or vocab_size, copy_tokens, policy)
+    full_every = train.merge_every or (copy_tokens / rounds if hot_rows else hot_every)
     steps_a_full = max(1, round(full_every / hot_every)) if hot_rows else 1
-    steps = max(rounds, round(lane_tokens / full_every)) * steps_a_full
+    steps = max(rounds, round(copy_tokens / full_every)) * steps_a_full
     grows = train.hot_merge_every is None and steps_a_full > 1
-    first_doubling = by_lanes(policy.first_doubling_tokens, train.lanes) * steps / max(1.0, expected_tokens)
+    first_doubling = by_number(policy.first_doubling_tokens, copies) * steps / max(1.0, expected_tokens)
     return Schedule(
         steps=steps,
         rounds=rounds,
@@ -195,26 +232,26 @@ def choose_schedule(train: Train, vocab_size: int, expected_tokens: float, polic
         full_every_steps=steps_a_full,
         hot_rows=min(vocab_size, hot_rows),
         first_doubling=max(1, round(first_doubling)) if grows else 0,
-        doublings=doublings(train.lanes, policy),
+        doublings=doublings(copies, policy),
     )
 
 
-def doublings(lanes: int, policy: MergePolicy) -> int:
+def doublings(copies: int, policy: MergePolicy) -> int:
     """How often the interval between merges doubles on its way from the first tokens a rank to the most."""
-    first, most = by_lanes(policy.tokens_per_rank, lanes), by_lanes(policy.most_tokens_per_rank, lanes)
+    first, most = by_number(policy.tokens_per_rank, copies), by_number(policy.most_tokens_per_rank, copies)
     return int(most // first).bit_length() - 1
 
 
-def default_hot_rows(lanes: int, policy: MergePolicy = MERGE_POLICY) -> int:
+def default_hot_rows(copies: int, policy: MergePolicy = MERGE_POLICY) -> int:
     """Rows of the smallest tier: more than usual only where a step would be shorter than the shortest."""
-    return max(policy.hot_rows, int(policy.shortest_step * lanes // by_lanes(policy.tokens_per_rank, lanes)))
+    return max(policy.hot_rows, int(policy.shortest_step * copies // by_number(policy.tokens_per_rank, copies)))
 
 
-def default_hot_merge_every(lanes: int, hot_rows: int, lane_tokens: float, policy: MergePolicy = MERGE_POLICY) -> float:
-    """Kept tokens a lane between the first merges: the policy's tokens a rank for every hot row, over all lanes together, but
-    no fewer merges in an epoch of `lane_tokens` than it asks for."""
-    of_ranks = by_lanes(policy.tokens_per_rank, lanes) * max(hot_rows, policy.hot_rows) / lanes
-    return max(1.0, min(of_ranks, lane_tokens / policy.merges_per_epoch))
+def default_hot_merge_every(copies: int, hot_rows: int, copy_tokens: float, policy: MergePolicy = MERGE_POLICY) -> float:
+    """Kept tokens a copy between the first merges: the policy's tokens a rank for every hot row, over all copies together, but
+    no fewer merges in an epoch of `copy_tokens` than it asks for."""
+    of_ranks = by_number(policy.tokens_per_rank, copies) * max(hot_rows, policy.hot_rows) / copies
+    return max(1.0, min(of_ranks, copy_tokens / policy.merges_per_epoch))
 
 
 def plan_epoch(
@@ -247,7 +284,7 @@ def alpha_at(train: Train, epoch: int, share: float) -> float:
     return train.alpha - (train.alpha - train.min_alpha) * (epoch + share) / train.epochs
 
 
-def assign_lanes(lanes: int, workers: int) -> list[range]:
-    """Contiguous runs of lanes, one a worker, sizes differing by at most one; workers beyond the lanes get none."""
-    used = min(lanes, workers)
-    return [range(lanes * index // used, lanes * (index + 1) // used) for index in range(used)]
+def assign_copies(copies: int, workers: int) -> list[range]:
+    """Contiguous runs of copies, one a worker, sizes differing by at most one; workers beyond the copies get none."""
+    used = min(copies, workers)
+    return [range(copies * index // used, copies * (index + 1) // used) for index in range(used)]

@@ -28,8 +28,8 @@ class Residency:
         self._is_alone = len(group.places) == 1
         # Where other processes merge too, the base stays in the host's memory, which they share.
         self._base: Pair = self._on_device(group.base) if self._is_alone else group.base
-        self.lanes: dict[int, Pair] = {
-            lane: self._base if group.copies[lane] is group.base else self._on_device(group.copies[lane]) for lane in group.lanes
+        self.copies: dict[int, Pair] = {
+            lane: self._base if group.copies[lane] is group.base else self._on_device(group.copies[lane]) for lane in group.own
         }
 
     def _on_device(self, pair: Pair) -> Pair:
@@ -40,13 +40,13 @@ class Residency:
         group, kernels = self._group, self._kernels
         if self._is_apart and self._is_alone:
             for matrix in (0, 1):
-                kernels.merge_rows(self._base[matrix][:rows], [pair[matrix][:rows] for pair in self.lanes.values()], method)
+                kernels.merge_rows(self._base[matrix][:rows], [pair[matrix][:rows] for pair in self.copies.values()], method)
             return
         if self._is_apart:
             self._copy_to_host(rows)
         merge(group, kernels, rows, method)
         if self._is_apart:
-            for lane, pair in self.lanes.items():
+            for lane, pair in self.copies.items():
                 for matrix in (0, 1):
                     pair[matrix][:rows] = kernels.to_device(group.copies[lane][matrix][:rows])
 
@@ -63,6 +63,6 @@ class Residency:
                     copy[matrix][:] = group.base[matrix]
 
     def _copy_to_host(self, rows: int) -> None:
-        for lane, pair in self.lanes.items():
+        for lane, pair in self.copies.items():
             for matrix in (0, 1):
                 self._group.copies[lane][matrix][:rows] = self._kernels.to_host(pair[matrix][:rows])

@@ -30,7 +30,7 @@ def test_unknown_section_is_an_error_that_names_the_nearest() -> None:
 
 
 def test_all_problems_are_reported_at_once() -> None:
-    tree = CORPUS | {"train": {"epochs": "many", "lanes": 0}, "shards": {"window": 256}, "run": {"name": "../../x"}}
+    tree = CORPUS | {"train": {"epochs": "many", "lanes": -1}, "shards": {"window": 256}, "run": {"name": "../../x"}}
     with pytest.raises(ConfigError) as caught:
         parse_config(tree, source="x.yaml")
     text = str(caught.value)

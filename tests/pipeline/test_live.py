@@ -14,13 +14,13 @@ from pipeline.config import Train
 from pipeline.training.history import record_round
 from pipeline.training.lanes import RoundResult
 from pipeline.training.live import Live, RoundSoFar, Teller
-from pipeline.training.plan import EpochPlan, Round, assign_lanes, choose_schedule, plan_epoch
+from pipeline.training.plan import EpochPlan, Round, assign_copies, choose_schedule, plan_epoch
 
 
 def run_round(plan: EpochPlan, a_round: Round, workers: int, told_every_stint: bool) -> tuple[list[RoundResult], list[Any]]:
     """What the workers of a round hand over in the end, and the messages they sent meanwhile."""
     results, messages = [], []
-    for participant, lanes in enumerate(assign_lanes(plan.train.lanes, workers)):
+    for participant, lanes in enumerate(assign_copies(plan.train.lanes, workers)):
         teller = Teller("group", plan, a_round, participant, len(lanes))
         with heard_by(messages.append):
             for stint in plan.stints(a_round):

@@ -32,7 +32,8 @@ from tests.tiny import tiny_config, write_corpus
 
 GB = 10**9
 MILLION = Sizes(
-    vocab_size=1_000_000, vector_size=300, row_floats=304, lanes=8, lane_tokens=50_000_000, epoch_tokens=400_000_000, epochs=5,
+    vocab_size=1_000_000, vector_size=300, row_floats=304, lanes=8, copies=8, lane_tokens=50_000_000,
+    epoch_tokens=400_000_000, epochs=5,
     window=5, noise_bytes=1 << 26,
 )  # fmt: skip
 PAIR = 2 * 1_000_000 * 304 * 4
@@ -45,7 +46,7 @@ def places_on(*hosts: str, lanes: int = 8) -> tuple[Place, ...]:
     return tuple(
         Place(
             address=f"tcp://{index}", host=host, threads=1,
-            first_lane=lanes * index // count, last_lane=lanes * (index + 1) // count,
+            first_copy=lanes * index // count, last_copy=lanes * (index + 1) // count,
         )
         for index, host in enumerate(hosts)
     )  # fmt: skip
@@ -62,16 +63,24 @@ def test_a_host_holds_one_copy_a_lane_and_the_base_whether_its_workers_are_one_o
     together = plan_memory(MILLION, places_on(*"aaaa"))
     assert together.hosts[0].shared_bytes == 9 * PAIR
     assert together.hosts[0].private_bytes < 5 * GB
-    assert plan_memory(replace(MILLION, lanes=1), places_on("a", lanes=1)).hosts[0].private_bytes < PAIR + 1 * GB
+    assert plan_memory(replace(MILLION, lanes=1, copies=1), places_on("a", lanes=1)).hosts[0].private_bytes < PAIR + 1 * GB
+
+
+def test_lanes_that_share_a_copy_need_little_more_than_one_copy() -> None:
+    """Two copies of the parameters and 64 MB a lane are what 32 lanes on one host may take."""
+    sizes = replace(MILLION, vocab_size=500_000, vector_size=100, row_floats=104, lanes=32, copies=1, noise_bytes=4_000_000)
+    (host,) = plan_memory(sizes, places_on("a", lanes=1)).hosts
+    assert host.shared_bytes == 0
+    assert host.private_bytes < 2 * sizes.pair_bytes + 32 * (64 << 20)
 
 
 def test_the_needs_of_several_hosts_are_their_own_lanes_and_the_blocks_they_fold() -> None:
     two_hosts = plan_memory(MILLION, places_on(*"aabb"))
     assert [host.shared_bytes for host in two_hosts.hosts] == [5 * PAIR, 5 * PAIR]
     needs = dict(two_hosts.workers[0].private)
-    assert needs["rows of 4 lanes on other hosts in a merge"] == PAIR
+    assert needs["rows of 4 copies on other hosts in a merge"] == PAIR
     assert needs["merged rows from other hosts"] == PAIR // 4
-    assert "rows of 4 lanes on other hosts in a merge" not in dict(plan_memory(MILLION, places_on(*"aaaa")).workers[0].private)
+    assert "rows of 4 copies on other hosts in a merge" not in dict(plan_memory(MILLION, places_on(*"aaaa")).workers[0].private)
 
 
 def test_a_worker_is_resident_with_its_lanes_the_base_and_the_rows_it_folds_at_most_the_whole_host() -> None:
@@ -79,7 +88,7 @@ def test_a_worker_is_resident_with_its_lanes_the_base_and_the_rows_it_folds_at_m
         plan = plan_memory(MILLION, places_on(*"a" * workers))
         for worker, place in zip(plan.workers, places_on(*"a" * workers), strict=True):
             shared = sum(size for what, size in worker.touched if not what.startswith("mapped shards"))
-            assert (1 + len(place.lanes)) * PAIR < shared <= 9 * PAIR
+            assert (1 + len(place.copies)) * PAIR < shared <= 9 * PAIR
 
 
 @pytest.mark.parametrize(
@@ -119,7 +128,7 @@ def test_a_worker_limit_below_the_need_is_refused_with_both_numbers_the_largest_
     assert refused.value.exit_code == 71
     lines = str(refused.value).splitlines()
     assert len(lines) == 2
-    assert f"worker tcp://0 needs {amount(need)} (parameters of 2 lanes 4.9 GB, " in lines[1]
+    assert f"worker tcp://0 needs {amount(need)} (parameters of 2 copies 4.9 GB, " in lines[1]
     assert f"but the size at which Dask pauses it is {amount(need - 1)}: raise its memory limit" in lines[1]
     assert "lower train.lanes, train.vector_size or vocab.max_size" in lines[1]
 
@@ -157,7 +166,7 @@ def test_the_driver_holds_the_vocabulary_and_the_words_that_analogies_are_looked
 
 
 def test_the_layered_engine_is_planned_with_its_optimizer() -> None:
-    sizes = replace(MILLION, layers=True, lanes=1)
+    sizes = replace(MILLION, layers=True, lanes=1, copies=1)
     sgd, adam = (plan_memory(replace(sizes, moments=moments), places_on("a", lanes=1)) for moments in (0, 2))
     state = 2 * 1_000_000 * 300 * 4
     assert adam.workers[0].private_bytes - sgd.workers[0].private_bytes == 3 * 2 * state

@@ -26,7 +26,7 @@ from pipeline.exchange.network import PLUGIN, LinkPlugin, Links, join_group
 from pipeline.exchange.shared_memory import open_meeting_place
 from pipeline.training.lane_group import LaneGroup, merge, open_group
 from pipeline.training.placement import Place
-from pipeline.training.plan import assign_lanes
+from pipeline.training.plan import assign_copies
 from w2v_core.kernels import Merge, load_kernels
 
 WORKERS = 4
@@ -292,8 +292,8 @@ def changed(group: LaneGroup, lane: int, number: int) -> None:
 
 def places_for(layout: str, addresses: list[str], lanes: int) -> tuple[Place, ...]:
     return tuple(
-        Place(address=address, host=host, threads=1 + index % 2, first_lane=run.start, last_lane=run.stop)
-        for index, (host, address, run) in enumerate(zip(layout, addresses, assign_lanes(lanes, len(layout)), strict=True))
+        Place(address=address, host=host, threads=1 + index % 2, first_copy=run.start, last_copy=run.stop)
+        for index, (host, address, run) in enumerate(zip(layout, addresses, assign_copies(lanes, len(layout)), strict=True))
     )
 
 
@@ -305,7 +305,7 @@ def merge_often(
     group = open_group(key, places, participant, (VOCAB, ROW_FLOATS), 20, Attempts())
     kernels = load_kernels("numpy")
     for number, count in enumerate(cuts):
-        for lane in group.lanes:
+        for lane in group.own:
             changed(group, lane, number)
         merge(group, kernels, count, method)
         for pair in group.copies.values():

@@ -14,14 +14,14 @@ from pipeline.progress import Progress
 from pipeline.run import run
 from pipeline.training import policy
 from pipeline.training.plan import choose_schedule, doublings, plan_epoch
-from pipeline.training.policy import ALPHA_POLICY, MERGE_POLICY, AlphaPolicy, MergePolicy, as_data, by_lanes, sources
+from pipeline.training.policy import ALPHA_POLICY, LANE_POLICY, MERGE_POLICY, Policy, as_data, by_number, sources
 from tests.tiny import tiny_config, write_corpus
 
 INFRA = Path(__file__).parents[2] / "infra"
 
 
-@pytest.mark.parametrize("chosen", [MERGE_POLICY, ALPHA_POLICY], ids=lambda chosen: type(chosen).__name__)
-def test_every_constant_names_a_row_that_stands_in_its_record(chosen: MergePolicy | AlphaPolicy) -> None:
+@pytest.mark.parametrize("chosen", [MERGE_POLICY, ALPHA_POLICY, LANE_POLICY], ids=lambda chosen: type(chosen).__name__)
+def test_every_constant_names_a_row_that_stands_in_its_record(chosen: Policy) -> None:
     for name, (source, row) in sources(chosen).items():
         assert row, name
         if source != policy.REASONED:
@@ -33,18 +33,18 @@ def test_a_policy_cannot_be_changed() -> None:
         MERGE_POLICY.hot_rows = 1  # type: ignore[misc]
 
 
-def test_a_value_by_lanes_holds_from_its_number_of_lanes_on() -> None:
-    found = [by_lanes(((2, 512), (4, 32), (64, 16)), lanes) for lanes in (1, 2, 3, 4, 63, 64, 1000)]
+def test_a_value_by_number_holds_from_its_number_of_lanes_on() -> None:
+    found = [by_number(((2, 512), (4, 32), (64, 16)), lanes) for lanes in (1, 2, 3, 4, 63, 64, 1000)]
     assert found == [512, 512, 512, 32, 32, 16, 16]
-    assert as_data(MERGE_POLICY)["most_tokens_per_rank"] == {"2": 512, "4": 32, "64": 16}
+    assert as_data(MERGE_POLICY)["most_tokens_per_rank"] == {"2": 1 << 20, "16": 32, "64": 16}
 
 
 def test_the_interval_of_merges_doubles_as_often_as_lies_between_its_first_and_its_last() -> None:
-    assert [doublings(lanes, MERGE_POLICY) for lanes in (2, 3, 4, 63, 64)] == [4, 5, 1, 1, 0]
+    assert [doublings(copies, MERGE_POLICY) for copies in (2, 3, 8, 16, 63, 64)] == [15, 16, 16, 1, 1, 0]
 
 
 def test_another_policy_gives_another_plan() -> None:
-    train = Train(lanes=8)
+    train = Train(lanes=8, copies=8)
     before = choose_schedule(train, 70_000, 9_000_000)
     rarely = dataclasses.replace(MERGE_POLICY, tokens_per_rank=((2, 64),))
     assert choose_schedule(train, 70_000, 9_000_000, rarely).steps * 4 == pytest.approx(before.steps, rel=0.01)

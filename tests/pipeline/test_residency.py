@@ -87,7 +87,7 @@ def test_a_run_moves_its_parameters_once_a_round_and_gives_the_bits_of_a_run_in_
 def test_lanes_of_other_processes_get_the_merged_rows_and_only_those_move() -> None:
     rng = np.random.default_rng(7)
     rows, floats, merged = 40, 8, 12
-    places = tuple(Place(address=str(n), host="here", threads=1, first_lane=n, last_lane=n + 1) for n in range(2))
+    places = tuple(Place(address=str(n), host="here", threads=1, first_copy=n, last_copy=n + 1) for n in range(2))
     initial = rng.standard_normal((2, rows, floats)).astype(np.float32)
     changes = rng.standard_normal((2, 2, rows, floats)).astype(np.float32)
 
@@ -103,10 +103,10 @@ def test_lanes_of_other_processes_get_the_merged_rows_and_only_those_move() -> N
             resident = Residency(device, group)
             sent, fetched = device.sent, device.fetched
             for matrix in (0, 1):
-                resident.lanes[participant][matrix][:] += changes[participant, matrix]
+                resident.copies[participant][matrix][:] += changes[participant, matrix]
             resident.merge(merged, "adasum")
             moved = (device.sent - sent, device.fetched - fetched)
-            return [device.to_host(array) for array in resident.lanes[participant]], moved
+            return [device.to_host(array) for array in resident.copies[participant]], moved
         finally:
             group.close()
 

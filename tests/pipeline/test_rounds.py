@@ -9,15 +9,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.config import Train
-from pipeline.training.plan import alpha_at, assign_lanes, choose_schedule, default_hot_rows, plan_epoch
-from pipeline.training.policy import ALPHA_POLICY, MERGE_POLICY, by_lanes
+from pipeline.training.plan import (
+    alpha_at,
+    assign_copies,
+    choose_lanes,
+    choose_schedule,
+    copies_of,
+    default_hot_rows,
+    lanes_of_copy,
+    plan_epoch,
+)
+from pipeline.training.policy import ALPHA_POLICY, LANE_POLICY, MERGE_POLICY, by_number
 
 HOT_ROWS, MIDDLE_AGE_TOKENS, RATE_LEVELS = MERGE_POLICY.hot_rows, ALPHA_POLICY.middle_age_tokens, ALPHA_POLICY.rate_levels
-DOUBLING_TOKENS = int(by_lanes(MERGE_POLICY.first_doubling_tokens, 32))
+DOUBLING_TOKENS = int(by_number(MERGE_POLICY.first_doubling_tokens, 32))
 
 trains = st.builds(
-    Train,
+    lambda lanes, copies, **settings: Train(lanes=lanes, copies=min(lanes, copies), **settings),
     lanes=st.integers(1, 40),
+    copies=st.integers(0, 40),
     epochs=st.integers(1, 4),
     merge_every=st.none() | st.integers(500, 100_000),
     hot_rows=st.none() | st.integers(0, 3000),
@@ -50,7 +60,7 @@ def test_rounds_cover_the_steps_in_order_and_end_with_a_merge_of_all_rows(
         assert [a_round.round for a_round in plan.rounds] == list(range(epoch * schedule.rounds, (epoch + 1) * schedule.rounds))
         for a_round in plan.rounds:
             assert a_round.first < a_round.last
-            assert plan.merged_rows(a_round.last - 1) == (vocab_size if train.lanes > 1 else 0)
+            assert plan.merged_rows(a_round.last - 1) == (vocab_size if copies_of(train) > 1 else 0)
 
 
 def test_alpha_falls_linearly_from_alpha_to_min_alpha() -> None:
@@ -62,7 +72,7 @@ def test_alpha_falls_linearly_from_alpha_to_min_alpha() -> None:
 
 @pytest.mark.parametrize("lanes", [3, 4])
 def test_stints_hand_alpha_over_without_a_gap_and_end_with_a_merge(lanes: int) -> None:
-    train = Train(epochs=3, lanes=lanes, merge_every=100)
+    train = Train(epochs=3, lanes=lanes, copies=lanes, merge_every=100)
     plans = [plan_epoch(train, choose_schedule(train, 50, 4000), 50, epoch, 4000) for epoch in range(3)]
     stints = [stint for plan in plans for a_round in plan.rounds for stint in plan.stints(a_round)]
     assert stints[0].alpha_start == train.alpha
@@ -77,7 +87,7 @@ def test_late_in_training_a_stint_is_as_many_steps_as_pass_between_merges() -> N
     schedule = choose_schedule(train, 70_000, 8_000_000)
     plan = plan_epoch(train, schedule, 70_000, 7, 8_000_000)
     lengths = [stint.last - stint.first for stint in plan.stints(plan.rounds[0])]
-    assert set(lengths[:-1]) == {16}
+    assert set(lengths[:-1]) == {32}
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -109,19 +119,19 @@ def test_between_full_merges_every_second_step_merges_twice_the_rows() -> None:
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(
-    lanes=st.integers(2, 256),
+    lanes=st.integers(16, 256),
     vocab_size=st.integers(2, 2_000_000),
     kept_tokens=st.integers(0, 2_000_000_000),
     epoch=st.integers(0, 3),
 )
 def test_by_default_a_row_waits_in_proportion_to_its_rank(lanes: int, vocab_size: int, kept_tokens: int, epoch: int) -> None:
-    train = Train(lanes=lanes)
+    train = Train(lanes=lanes, copies=lanes)
     plan = plan_epoch(train, choose_schedule(train, vocab_size, kept_tokens), vocab_size, epoch, kept_tokens)
     steps = plan.schedule.steps
     for rank in (0, 1000, 5000, vocab_size - 1):
         if rank < vocab_size:
             waited = longest_wait([plan.merged_rows(step) > rank for step in range(min(steps, 4096))])
-            allowed = 2.2 * by_lanes(MERGE_POLICY.most_tokens_per_rank, 2) * max(rank + 1, default_hot_rows(lanes))
+            allowed = 2.2 * by_number(MERGE_POLICY.most_tokens_per_rank, lanes) * max(rank + 1, default_hot_rows(lanes))
             assert waited * kept_tokens / steps <= allowed or waited == steps
 
 
@@ -136,31 +146,32 @@ def longest_wait(merged: list[bool]) -> int:
 
 @pytest.mark.parametrize(("lanes", "tokens"), [(2, 32), (4, 16), (8, 16), (32, 16)])
 def test_two_lanes_may_train_longer_between_merges(lanes: int, tokens: int) -> None:
-    schedule = choose_schedule(Train(lanes=lanes), 70_000, 9_000_000)
+    schedule = choose_schedule(Train(lanes=lanes, copies=lanes), 70_000, 9_000_000)
     assert 9_000_000 / schedule.steps == pytest.approx(tokens * HOT_ROWS, rel=0.02)
 
 
-def test_the_interval_doubles_with_the_tokens_trained_and_then_stays() -> None:
+def test_the_interval_doubles_with_the_tokens_trained_without_end() -> None:
     train = Train(lanes=2, epochs=2)
-    tokens = 16 * int(by_lanes(MERGE_POLICY.first_doubling_tokens, 2))
+    tokens = 16 * int(by_number(MERGE_POLICY.first_doubling_tokens, 2))
     schedule = choose_schedule(train, 70_000, tokens)
     first, second = (plan_epoch(train, schedule, 70_000, epoch, tokens) for epoch in (0, 1))
     doubling = schedule.steps // 16
     assert [first.interval(doubling * share + 5) for share in (0, 1, 2, 3, 4, 8, 15)] == [1, 2, 4, 4, 8, 16, 16]
-    assert {second.interval(step) for step in range(schedule.steps)} == {16}
-    merged = [HOT_ROWS if step == 15 else 2 * HOT_ROWS if step == 31 else 0 for step in range(32)]
-    assert [second.merged_rows(step) for step in range(32)] == merged
+    assert {second.interval(step) for step in range(schedule.steps)} == {32}
+    merged = [HOT_ROWS if step == 31 else 2 * HOT_ROWS if step == 63 else 0 for step in range(64)]
+    assert [second.merged_rows(step) for step in range(64)] == merged
 
 
-def test_the_interval_of_many_lanes_doubles_later() -> None:
-    train = Train(lanes=8)
+@pytest.mark.parametrize(("copies", "intervals"), [(8, [1, 2, 4, 16]), (16, [1, 2, 2, 2])])
+def test_the_interval_of_many_copies_doubles_later_and_that_of_very_many_ends(copies: int, intervals: list[int]) -> None:
+    train = Train(lanes=copies, copies=copies)
     plan = plan_epoch(train, choose_schedule(train, 70_000, 16 * DOUBLING_TOKENS), 70_000, 0, 16 * DOUBLING_TOKENS)
     doubling = plan.schedule.steps // 16
-    assert [plan.interval(doubling * share + 5) for share in (0, 1, 2, 15)] == [1, 2, 2, 2]
+    assert [plan.interval(doubling * share + 5) for share in (0, 1, 2, 15)] == intervals
 
 
 def test_words_rates_begin_equal_and_part_as_tokens_are_trained() -> None:
-    train = Train(epochs=20, alpha_exponent=0.5)
+    train = Train(lanes=1, epochs=20, alpha_exponent=0.5)
     schedule = choose_schedule(train, 70_000, MIDDLE_AGE_TOKENS)
     first, second, last = (plan_epoch(train, schedule, 70_000, epoch, MIDDLE_AGE_TOKENS) for epoch in (0, 1, 19))
     assert first.alpha_exponent(0) == 0.0
@@ -171,9 +182,9 @@ def test_words_rates_begin_equal_and_part_as_tokens_are_trained() -> None:
     assert len(set(every)) <= RATE_LEVELS + 1
 
 
-@pytest.mark.parametrize(("lanes", "left"), [(1, 1.0), (3, 1.0), (4, 0.7), (32, 0.7)])
-def test_the_rate_of_many_lanes_loses_three_tenths_with_age(lanes: int, left: float) -> None:
-    train = Train(lanes=lanes, epochs=1000)
+@pytest.mark.parametrize(("copies", "left"), [(1, 1.0), (3, 1.0), (4, 0.7), (32, 0.7)])
+def test_the_rate_of_many_copies_loses_three_tenths_with_age(copies: int, left: float) -> None:
+    train = Train(lanes=32, copies=copies, epochs=1000)
     plans = [plan_epoch(train, choose_schedule(train, 70_000, 10**7), 70_000, epoch, 10**7) for epoch in (0, 500)]
     alone = [alpha_at(train, epoch, 0.0) for epoch in (0, 500)]
     assert [plan.alpha(0) for plan in plans] == pytest.approx([alone[0], left * alone[1]], rel=2e-3)
@@ -181,15 +192,15 @@ def test_the_rate_of_many_lanes_loses_three_tenths_with_age(lanes: int, left: fl
 
 @pytest.mark.parametrize("epochs", [1, 5])
 def test_words_rates_part_by_tokens_trained_however_they_are_cut_into_epochs(epochs: int) -> None:
-    train = Train(epochs=epochs)
+    train = Train(lanes=1, epochs=epochs)
     tokens = 4 * MIDDLE_AGE_TOKENS // epochs
     last = plan_epoch(train, choose_schedule(train, 70_000, tokens), 70_000, epochs - 1, tokens)
     assert last.alpha_exponent(last.schedule.steps) == pytest.approx(0.8 * train.alpha_exponent, abs=0.5 / RATE_LEVELS)
 
 
-@pytest.mark.parametrize(("lanes", "tokens"), [(2, 512), (4, 32), (8, 32), (32, 32), (63, 32), (64, 16), (256, 16)])
-def test_the_more_lanes_the_earlier_the_interval_ends_to_double(lanes: int, tokens: int) -> None:
-    train = Train(lanes=lanes, epochs=2)
+@pytest.mark.parametrize(("lanes", "tokens"), [(16, 32), (32, 32), (63, 32), (64, 16), (256, 16)])
+def test_the_more_copies_the_earlier_the_interval_ends_to_double(lanes: int, tokens: int) -> None:
+    train = Train(lanes=lanes, copies=lanes, epochs=2)
     schedule = choose_schedule(train, 70_000, 16 * DOUBLING_TOKENS)
     last = plan_epoch(train, schedule, 70_000, 1, 16 * DOUBLING_TOKENS)
     between = last.interval(schedule.steps - 1) * 16 * DOUBLING_TOKENS / schedule.steps
@@ -204,18 +215,18 @@ def test_an_interval_that_is_asked_for_does_not_grow() -> None:
 
 
 def test_a_tiny_corpus_is_merged_several_times_an_epoch() -> None:
-    schedule = choose_schedule(Train(lanes=8), 300, 4000)
+    schedule = choose_schedule(Train(lanes=8, copies=8), 300, 4000)
     assert schedule.steps == MERGE_POLICY.merges_per_epoch
 
 
 def test_very_many_lanes_get_more_hot_rows_instead_of_shorter_steps() -> None:
-    schedule = choose_schedule(Train(lanes=1024), 1_000_000, 10**9)
+    schedule = choose_schedule(Train(lanes=1024, copies=1024), 1_000_000, 10**9)
     assert schedule.hot_rows > HOT_ROWS
     assert 10**9 / 1024 / schedule.steps >= 0.99 * MERGE_POLICY.shortest_step
 
 
 def test_without_hot_rows_every_merge_is_of_all_rows() -> None:
-    train = Train(lanes=4, hot_rows=0)
+    train = Train(lanes=4, copies=4, hot_rows=0)
     plan = plan_epoch(train, choose_schedule(train, 5000, 1_000_000), 5000, 0, 1_000_000)
     assert plan.schedule.steps == MERGE_POLICY.merges_per_epoch
     assert {plan.merged_rows(step) for step in range(plan.schedule.steps)} == {5000}
@@ -232,10 +243,49 @@ def test_more_hot_rows_than_words_means_all_words() -> None:
     assert choose_schedule(train, 100, 8000).hot_rows == 100
 
 
+def test_lanes_follow_from_the_corpus_and_no_machine() -> None:
+    chosen = [choose_lanes(Train(), tokens) for tokens in (0, 1_100_000, 3_000_000, 9_300_000, 140_000_000, 10**9, 10**10)]
+    assert [(train.lanes, train.copies) for train in chosen] == [(1, 1), (1, 1), (4, 1), (8, 1), (16, 1), (32, 1), (64, 1)]
+
+
+def test_what_is_asked_for_is_trained() -> None:
+    asked = [
+        Train(lanes=2),
+        Train(lanes=3, copies=1),
+        Train(lanes=8),
+        Train(lanes=64, copies=4),
+        Train(copies=16),
+        Train(model="skipgram"),
+    ]
+    chosen = [choose_lanes(train, 10**7) for train in asked]
+    assert [(train.lanes, train.copies) for train in chosen] == [(2, 2), (3, 1), (8, 1), (64, 4), (16, 16), (8, 8)]
+    assert choose_lanes(Train(engine="layers"), 10**9).lanes == 1
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(lanes=st.integers(1, 100), copies=st.integers(1, 100))
+def test_every_lane_trains_one_copy_and_copies_have_about_as_many(lanes: int, copies: int) -> None:
+    copies = min(lanes, copies)
+    runs = [lanes_of_copy(Train(lanes=lanes, copies=copies), copy) for copy in range(copies)]
+    assert [lane for run in runs for lane in run] == list(range(lanes))
+    assert min(map(len, runs)) >= 1
+    assert max(map(len, runs)) - min(map(len, runs)) <= 1
+
+
+@pytest.mark.parametrize("lanes", [4, 64])
+def test_lanes_of_one_copy_never_merge_and_train_so_much_at_once_as_ends_soon(lanes: int) -> None:
+    train = Train(lanes=lanes, epochs=2)
+    plan = plan_epoch(train, choose_schedule(train, 1_000_000, 10**9), 1_000_000, 0, 10**9)
+    stints = [stint for a_round in plan.rounds for stint in plan.stints(a_round)]
+    assert {stint.merged_rows for stint in stints} == {0}
+    assert max(stint.last - stint.first for stint in stints) == 1
+    assert 10**9 / plan.schedule.steps <= LANE_POLICY.most_tokens_at_once
+
+
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(lanes=st.integers(1, 100), workers=st.integers(1, 100))
-def test_lanes_are_shared_out_evenly_and_in_order(lanes: int, workers: int) -> None:
-    runs = assign_lanes(lanes, workers)
+def test_copies_are_shared_out_evenly_and_in_order(lanes: int, workers: int) -> None:
+    runs = assign_copies(lanes, workers)
     assert [lane for run in runs for lane in run] == list(range(lanes))
     sizes = [len(run) for run in runs]
     assert min(sizes) >= 1

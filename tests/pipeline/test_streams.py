@@ -186,7 +186,7 @@ def test_every_piece_is_drawn_by_the_worker_whose_lanes_train_its_middle(
     tasks = [part_of(index, size) for index, size in enumerate(tokens)]
     rows = [int(kept * size) for size in tokens]
     places = seat([Member(f"tcp://{worker}", "host", 1) for worker in range(min(lanes, workers))], lanes)
-    shares = sampling.share_out(tasks, rows, [place.lanes for place in places])
+    shares = sampling.share_out(tasks, rows, [place.copies for place in places])
     drawn = []
     for place, found in zip(places, shares, strict=True):
         for share in found:
@@ -195,7 +195,7 @@ def test_every_piece_is_drawn_by_the_worker_whose_lanes_train_its_middle(
                 drawn.append((share.task.part.index, piece))
                 before, size = sum(rows[: share.task.part.index]), rows[share.task.part.index]
                 middle = (before + size * (piece + 0.5) / share.task.pieces) / max(1, sum(rows))
-                assert place.first_lane - 1e-6 <= middle * lanes <= place.last_lane + 1e-6
+                assert place.first_copy - 1e-6 <= middle * lanes <= place.last_copy + 1e-6
     assert drawn == [(task.part.index, piece) for task in tasks for piece in range(task.pieces)]
     # With long sentences there are fewer pieces, never more; whoever has the last draws to the end.
     ends = {share.task.part.index: share.stop for found in shares for share in found}
@@ -212,7 +212,7 @@ def test_the_shares_of_several_workers_are_the_stream_and_only_what_others_drew_
 ) -> None:
     expected, tasks = drawn(made, 1), tasks_of(made, 1)
     places = seat([Member(f"tcp://{worker}", "host", 1) for worker in range(5)], 5)
-    shares = sampling.share_out(tasks, drawn(made, 0).rows_of_parts(), [place.lanes for place in places])
+    shares = sampling.share_out(tasks, drawn(made, 0).rows_of_parts(), [place.copies for place in places])
     assert any(share.first > 0 for found in shares for share in found), "a part that two workers share"
     rows: dict[int, tuple[int, ...]] = {task.part.index: () for task in tasks}
     states = [WorkerState() for _ in shares]
