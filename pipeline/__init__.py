@@ -25,13 +25,17 @@ its short Dask wiring.
                tokenizers (text as words) characters folding (what is a letter, and the same) segmenters (scripts without spaces)
     stream/    sampling (a part's stream of an epoch, drawn) epoch_stream (any range of an epoch's stream)
                part_files (what the files of tokens/ and shards/ are called) mapped_files sizes (how much is held at a time, pure)
-    training/  plan (pure) policy (its constants, pure) placement (who trains which lanes, pure)
+    training/  plan (pure) policy (its constants, pure) placement (who trains which copies, pure)
                admission and arithmetic (do workers compute alike)
-               capacity (does it fit, pure) lanes (one worker's share of a round) lane_group (parameters, merging)
+               capacity (does it fit, pure) lanes (one worker's share of a round) lane_group (copies of the parameters, merging)
                history and stretches (the loss curve) live (what is known while a round runs)
                checkpoints start (from other vectors) residency (on a GPU)
                assembly (the files of vectors/) layered (with the textbook's layers)
+<<<<<<< HEAD
     exchange/  attempts shared_memory and huge_pages (lanes of one host) network (lanes of several)
+=======
+    exchange/  shared_memory and huge_pages (copies on one host) network (on several)
+>>>>>>> 651de37 (Lanes that share one copy: same bits on any workers, in threads and after kills; changelog)
     cluster/   choosing (threads or processes, pure) workers (what stages know of them, and this process) dask_workers
                state (what a worker keeps) opening (the configured cluster) vendors (SSH, SLURM, Kubernetes)
                lazy (opened when first needed) room (memory and disk) messages (from tasks to the driver) presence (who answers)

@@ -83,7 +83,7 @@ def time_merges(key: str, places: tuple[Place, ...], participant: int, rows: int
     seconds = []
     try:
         for repeat in range(repeats + 2):
-            for lane in group.lanes:
+            for lane in group.own:
                 for matrix in group.copies[lane]:
                     matrix[:, :VECTOR_SIZE] += np.roll(noise, 7 * lane + repeat, axis=0)
             merge(group, kernels, 1, "adasum")

@@ -61,7 +61,7 @@ _WORKER_POINTS = {
     "tokenize": ("task:tokenize.0", "task:tokenize.6"),
     "vocab": ("task:count.0",),
     "shards": (f"{SHARDS_0}.3", "write:part-00001.arrow", "written:part-00007.arrow"),
-    "train": ("ahead:1.2", "meet:0", "meet:1", "step:0.0.0", "step:0.7.1", "step:0.9.3", "step:1.5.1", "step:1.12.2",
+    "train": ("ahead:1.2", "meet:0", "meet:1", "step:0.0.0", "step:0.7.2", "step:0.9.6", "step:1.5.3", "step:1.12.5",
               "merge:1.0", "merge:3.1", "merged:3.0", "merged:5.1", "write:w_in-00000.npy", "written:w_in-00000.npy",
               "write:w_out-00000.npy", "written:w_out-00000.npy", "write:vectors.npy", "written:context.npy"),
 }  # fmt: skip

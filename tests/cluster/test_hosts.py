@@ -37,7 +37,7 @@ def test_three_hosts_that_become_two_in_the_middle_of_a_round_give_the_same_bits
     cluster: TlsCluster, bench: Bench, tmp_path: Path
 ) -> None:
     token = tmp_path / "token"
-    started = [cluster.start_worker(host, f"step:0.9.3=kill,{token}") for host in ("a", "b", "b", "c")]
+    started = [cluster.start_worker(host, f"step:0.9.6=kill,{token}") for host in ("a", "b", "b", "c")]
     with cluster.connect(workers=4) as workers:
         assert bench.train("killed", workers) == bench.digest
         assert token.exists(), "the failpoint was never reached"

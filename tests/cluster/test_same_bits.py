@@ -45,6 +45,21 @@ def test_threads_of_the_driver_instead_of_workers_change_nothing(bench: Bench) -
     bench.assert_same(bench.config_file("threads", cluster={"n_workers": None, "options": {}}))
 
 
+def test_lanes_that_share_one_copy_give_the_same_bits_in_threads_on_workers_and_after_kills(bench: Bench) -> None:
+    shared: dict[str, object] = {"lanes": 8}
+    here = run(bench.config("shared", train=shared), until="train", workers=InProcess(), progress=Progress(quiet=True))
+    assert (here["train"]["copies"], here["train"]["merged_bytes"]) == (1, 0)
+    expected, token = here["vectors"]["sha256"], bench.directory / "shared.token"
+    threads = bench.config("shared-threads", train=shared)
+    summary = run(threads, until="train", workers=InProcess(threads=3), progress=Progress(quiet=True))
+    assert summary["vectors"]["sha256"] == expected
+    config = bench.config_file("shared-workers", before="train", train=shared, cluster={"n_workers": 3})
+    # One worker trains, with the threads of all three; when it is killed another one does.
+    killed = bench.finish(config, failpoint=f"step:1.5.6=kill,{token}")
+    assert token.exists(), "the failpoint was never reached"
+    assert killed.summary["vectors"]["sha256"] == expected
+
+
 @pytest.mark.parametrize("kill", SAMPLE, ids=str)
 def test_a_killed_process_changes_nothing(bench: Bench, kill: Kill) -> None:
     print(f"sampled with W2V_SEED={SEED}")

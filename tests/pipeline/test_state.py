@@ -23,7 +23,7 @@ ALLOWED = {
     "report/page.py: _own_file": "files of this package, which do not change while it runs",
     "text/tokenizers.py: _load": "the tokenizer of a configuration: loading one takes seconds",
     "text/characters.py: character_classes": "a constant table, computed when it is first needed",
-    "training/policy.py: by_lanes": "a pure function of numbers, asked for at every step",
+    "training/policy.py: by_number": "a pure function of numbers, asked for at every step",
 }
 """What is kept for the life of a process all the same, and why that is no state: only pure functions remember their results."""
 
