@@ -31,11 +31,7 @@ its short Dask wiring.
                history and stretches (the loss curve) live (what is known while a round runs)
                checkpoints start (from other vectors) residency (on a GPU)
                assembly (the files of vectors/) layered (with the textbook's layers)
-<<<<<<< HEAD
-    exchange/  attempts shared_memory and huge_pages (lanes of one host) network (lanes of several)
-=======
-    exchange/  shared_memory and huge_pages (copies on one host) network (on several)
->>>>>>> 651de37 (Lanes that share one copy: same bits on any workers, in threads and after kills; changelog)
+    exchange/  attempts shared_memory and huge_pages (copies on one host) network (on several)
     cluster/   choosing (threads or processes, pure) workers (what stages know of them, and this process) dask_workers
                state (what a worker keeps) opening (the configured cluster) vendors (SSH, SLURM, Kubernetes)
                lazy (opened when first needed) room (memory and disk) messages (from tasks to the driver) presence (who answers)

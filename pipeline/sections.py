@@ -204,20 +204,19 @@ class Train(Section):
     """true: workers that compute other bits than the run's (another processor or version) are left out, and the run is
     refused if none is left. false: they train too, and the run says so."""
     lanes: int = Field(0, ge=0, le=1024)
-    """How many stretches of an epoch are trained side by side: as many cores can be busy. Part of the result, unlike the number
-    of workers and threads. 0 or null = follows from the corpus (`training.policy.LanePolicy`)."""
+    """How many stretches of an epoch are trained side by side, so that as many cores can be busy; part of the result, unlike
+    workers and threads. 0 or null = follows from the corpus (`training.policy.LanePolicy`)."""
     copies: int = Field(0, ge=0, le=1024)
-    """Copies of the parameters, each trained by an equal share of the lanes, and merged: one a host is needed at least, so more
-    than one only to train on several hosts. 0 or null = one for four lanes and more (skip-gram: one a lane)."""
+    """Copies of the parameters, one a host at least, each trained by its lanes; null = one from 4 lanes on, skip-gram one a lane."""
     merge: Literal["adasum", "mean"] = "adasum"
     """adasum: row by row, what lanes agree on is averaged, the rest added, and changes that oppose each other are freed from
     each other first (infra/decisions/0011-opposing-changes.md). mean: the average, which loses most of what was learnt."""
     merge_every: Positive | None = None
-    """Kept tokens a lane between two merges of all rows; null = chosen from lanes and corpus size."""
+    """Kept tokens a copy between two merges of all rows; null = chosen from copies and corpus size."""
     hot_rows: Annotated[int, Field(ge=0)] | None = None
-    """How many of the most frequent words are merged more often; null = chosen from lanes and vocabulary."""
+    """How many of the most frequent words are merged more often; null = chosen from copies and vocabulary."""
     hot_merge_every: Positive | None = None
-    """Kept tokens a lane between two merges of the hot rows; null = chosen, and grows as training gets older."""
+    """Kept tokens a copy between two merges of the hot rows; null = chosen, and grows as training gets older."""
     checkpoint_every: Annotated[int, Field(ge=1000, lt=2**63)] | None = None
     """Kept tokens a lane between two checkpoints; null = chosen from the vocabulary's size, at least one at the end."""
     start_from: str | None = None
@@ -237,9 +236,9 @@ class Train(Section):
             raise ValueError("optimizer: adam needs engine: layers; the kernels are plain SGD")
         if self.engine == "layers" and (self.lanes > 1 or self.copies > 1):
             raise ValueError("engine: layers trains in one lane; set lanes: 1 or engine: kernels")
-        if self.lanes and self.copies > self.lanes:
+        if 0 < self.lanes < self.copies:
             raise ValueError(f"copies ({self.copies}) is above lanes ({self.lanes}): each copy needs a lane that trains it")
-        if self.model == "skipgram" and self.copies and self.copies != self.lanes:
+        if self.model == "skipgram" and self.copies not in (0, self.lanes):
             raise ValueError("model: skipgram trains every lane on a copy of its own; leave copies out")
         if self.engine == "layers" and self.start_from is not None:
             raise ValueError("engine: layers always starts anew; start_from needs engine: kernels")
