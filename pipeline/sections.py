@@ -12,12 +12,13 @@ import shlex
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from pipeline.options.paths import Folder
 from pipeline.safety.values import has_host, number_of, plain_types, refuse_unwritable
 
 Positive = Annotated[int, Field(ge=1, lt=2**63)]
+Chosen = Annotated[int, BeforeValidator(lambda value: 0 if value is None else value), Field(ge=0, le=1024)]
 DEFAULT_PATTERN = r"[\pL\pM\pN_\x{200C}\x{200D}]+"
 _DOTTED = r"[^\W\d]\w*(?:\.[^\W\d]\w*)*"
 Rate = Annotated[float, Field(gt=0, le=10)]
@@ -203,11 +204,11 @@ class Train(Section):
     deterministic: bool = True
     """true: workers that compute other bits than the run's (another processor or version) are left out, and the run is
     refused if none is left. false: they train too, and the run says so."""
-    lanes: int = Field(0, ge=0, le=1024)
-    """How many stretches of an epoch are trained side by side, so that as many cores can be busy; part of the result, unlike
-    workers and threads. 0 or null = follows from the corpus (`training.policy.LanePolicy`)."""
-    copies: int = Field(0, ge=0, le=1024)
-    """Copies of the parameters, one a host at least, each trained by its lanes; null = one from 4 lanes on, skip-gram one a lane."""
+    lanes: Chosen = 0
+    """Stretches of an epoch that are trained side by side, so that as many cores can be busy; part of the result. null = follows
+    from the corpus, never from the machine."""
+    copies: Chosen = 0
+    """Of the parameters, one a host at least, each trained by its lanes; null = one from 4 lanes on, skip-gram one a lane."""
     merge: Literal["adasum", "mean"] = "adasum"
     """adasum: row by row, what lanes agree on is averaged, the rest added, and changes that oppose each other are freed from
     each other first (infra/decisions/0011-opposing-changes.md). mean: the average, which loses most of what was learnt."""
@@ -223,11 +224,6 @@ class Train(Section):
     """A folder of vectors that training goes on from: words that it knows begin with their rows there, new ones with random
     numbers of their own. `w2v refresh` sets it to the last good vectors."""
 
-    @field_validator("lanes", "copies", mode="before")
-    @classmethod
-    def null_is_chosen(cls, value: Any) -> Any:
-        return 0 if value is None else value
-
     @model_validator(mode="after")
     def settings_fit_together(self) -> Train:
         if self.min_alpha > self.alpha:
@@ -236,10 +232,8 @@ class Train(Section):
             raise ValueError("optimizer: adam needs engine: layers; the kernels are plain SGD")
         if self.engine == "layers" and (self.lanes > 1 or self.copies > 1):
             raise ValueError("engine: layers trains in one lane; set lanes: 1 or engine: kernels")
-        if 0 < self.lanes < self.copies:
-            raise ValueError(f"copies ({self.copies}) is above lanes ({self.lanes}): each copy needs a lane that trains it")
-        if self.model == "skipgram" and self.copies not in (0, self.lanes):
-            raise ValueError("model: skipgram trains every lane on a copy of its own; leave copies out")
+        if 0 < self.lanes < self.copies or (self.model == "skipgram" and self.copies not in (0, self.lanes)):
+            raise ValueError(f"copies ({self.copies}), lanes ({self.lanes}): each copy needs a lane; skip-gram has one for each")
         if self.engine == "layers" and self.start_from is not None:
             raise ValueError("engine: layers always starts anew; start_from needs engine: kernels")
         return self

@@ -102,6 +102,8 @@ def test_a_missing_file_is_an_input_error(tmp_path: Path) -> None:
     [
         ({"train": {"optimizer": "adam"}}, "adam needs engine: layers"),
         ({"train": {"engine": "layers", "lanes": 2}}, "one lane"),
+        ({"train": {"lanes": 4, "copies": 8}}, r"copies \(8\), lanes \(4\): each copy needs a lane"),
+        ({"train": {"model": "skipgram", "lanes": 4, "copies": 2}}, "skip-gram has one for each"),
         ({"train": {"alpha": 0.01, "min_alpha": 0.02}}, r"min_alpha \(0.02\) is above alpha \(0.01\)"),
         ({"cluster": {"kind": "address"}}, "needs cluster.address"),
         ({"cluster": {"address": "tcp://h:1"}}, "only read with kind: address"),
