@@ -205,8 +205,7 @@ class Train(Section):
     """true: workers that compute other bits than the run's (another processor or version) are left out, and the run is
     refused if none is left. false: they train too, and the run says so."""
     lanes: Chosen = 0
-    """Stretches of an epoch that are trained side by side, so that as many cores can be busy; part of the result. null = follows
-    from the corpus, never from the machine."""
+    """Stretches of an epoch trained side by side, by as many cores; part of the result. null = follows from the corpus."""
     copies: Chosen = 0
     """Of the parameters, one a host at least, each trained by its lanes; null = one from 4 lanes on, skip-gram one a lane."""
     merge: Literal["adasum", "mean"] = "adasum"
