@@ -40,6 +40,7 @@ its short Dask wiring.
     refresh/   refresh (one decision) delta (files, pure) challenge (the new vectors beside the old) gates (pure)
                stability (neighbourhoods, frame) align (into the old frame) rollback hook
     compare/   sides (what is compared) compare (what differs) shown (terminal and page)
+    library/   training (train) model (load) settings sentences notebook: the pipeline from Python
     options/   paths (relative to the file) other_names (what gensim and others call a setting)
     safety/    start scratch (what keeps other users' code out) files locks yaml_values values (what is read)
     tracking/  tracker spool shipper delivery registry (what MLflow is told, and how it gets there) ui start_page door metrics
@@ -55,7 +56,24 @@ its short Dask wiring.
 Imports go pipeline → w2v_core, never back.
 """
 
+from typing import TYPE_CHECKING
+
 from pipeline.safety.start import ignore_numba_file
+
+if TYPE_CHECKING:
+    from pipeline.library.model import Model as Model
+    from pipeline.library.model import load as load
+    from pipeline.library.training import train as train
 
 # Here, because every process that runs code of ours imports this first, wherever it was started and by whom.
 ignore_numba_file()
+
+
+def __getattr__(name: str) -> object:
+    """`train` and `load`, the pipeline from Python, imported when they are first asked for."""
+    homes = {"train": "pipeline.library.training", "load": "pipeline.library.model", "Model": "pipeline.library.model"}
+    if name in homes:
+        from importlib import import_module
+
+        return getattr(import_module(homes[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

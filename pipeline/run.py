@@ -9,7 +9,7 @@ Kill it at any moment and run it again: it continues from the last complete stag
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -30,20 +30,24 @@ from pipeline.text.corpus import plan_corpus
 from pipeline.tracking.run_events import tell_results
 from pipeline.tracking.textfile import note_summary
 from pipeline.tracking.tracker import TrackingState
+from pipeline.training.history import RoundRecord
 
 REPAIRS = 3
 """How often one run rebuilds an artefact that it found damaged before it gives up: more points to a failing disk."""
 
 
 def run(
-    config: RunConfig, *, until: str = NAMES[-1], workers: Workers | None = None, progress: Progress | None = None
-) -> dict[str, Any]:
+    config: RunConfig, *, until: str = NAMES[-1], workers: Workers | None = None, progress: Progress | None = None,
+    on_round: Sequence[Callable[[RoundRecord], None]] = (),
+) -> dict[str, Any]:  # fmt: skip
     """The summary of a run up to stage `until`; every artefact is committed, and `summary.json` written.
 
-    `workers` lets a program bring its own; else the configured cluster is opened when first needed. Raises the kinds of
+    `workers` lets a program bring its own; else the configured cluster is opened when first needed. Each of `on_round` is
+    called after every round of training, in the thread that called. Raises the kinds of
     PipelineError; artefacts that were complete stay.
     """
     with holding(config.workdir), open_session(config, until, workers, progress) as session:
+        session.on_round = on_round
         unlink_inside(config.workdir, SUMMARY)
         go_through_stages(session, until)
         return conclude(session)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,8 @@ class Session:
     """The stages that are there, by name."""
     notes: list[str] = field(default_factory=list)
     rounds: list[RoundRecord] = field(default_factory=list)
+    on_round: Sequence[Callable[[RoundRecord], None]] = ()
+    """Whom a program wants to be told of every round."""
     loads: dict[int, Load] = field(default_factory=dict)
     """What each worker said last of how busy it is, by its number."""
 
@@ -134,6 +136,8 @@ class Session:
         if self.textfile:
             merged = sum(earlier.merge_seconds for earlier in self.rounds)
             note_round(self.textfile, record, kept_tokens(self.rounds), merged)
+        for told in self.on_round:
+            told(record)
         if self.tracker:
             tell_round(self.tracker, record, self.rounds)
 

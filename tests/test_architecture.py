@@ -36,7 +36,7 @@ FLOORS = (
     ("compare",),
     ("workdir",),
     ("commands",),
-    ("cli",),
+    ("cli", "library"),
 )
 """The rooms of pipeline/, ground floor first: a room imports from floors below its own. A new room gets its place here."""
 

@@ -89,6 +89,18 @@ def open_workers(
         yield DaskWorkers(client, cluster.wait_s, cluster.silent_s)
 
 
+@contextlib.contextmanager
+def use_client(client: Client, cluster: Cluster, plugins: Callable[[], Sequence[WorkerPlugin]] = tuple) -> Iterator[DaskWorkers]:
+    """The workers of a client that a program has; it stays open. Raises ServiceError when they run another program."""
+    from pipeline.cluster.sources import check_sources
+    from pipeline.exchange import network
+
+    check_sources(client)
+    for plugin in (network.LinkPlugin(), *plugins()):
+        _register(client, plugin)
+    yield DaskWorkers(client, cluster.wait_s, cluster.silent_s)
+
+
 def _close(client: Client) -> None:
     """Ends the connection; a client whose scheduler is gone would wait for twice `wait_s`."""
     with contextlib.suppress(TimeoutError, OSError):

@@ -1,0 +1,1 @@
+"""The pipeline as a library: `from pipeline import train, load`."""

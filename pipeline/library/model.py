@@ -1,0 +1,110 @@
+"""A trained or loaded model: its vectors, with gensim's names, and what is known of the run that made them."""
+
+from __future__ import annotations
+
+import html
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import load_config
+from pipeline.errors import InputError
+from pipeline.stages.evaluate import load_vectors
+from pipeline.summary import finished_vectors
+from w2v_core.vectors import WordVectors
+
+SHOWN_WORDS, SHOWN_NEIGHBOURS = 6, 5
+
+
+class Model:
+    """Word vectors and their run. All that `WordVectors` can do is done by the model too: `model.most_similar("river")`,
+    `model["river"]`, `"river" in model`, `model.similarity(…)`, `model.wv` for programs written for gensim."""
+
+    def __init__(self, vectors: WordVectors, summary: Mapping[str, Any], directory: Path) -> None:
+        self.wv = vectors
+        self.summary = summary
+        """As in summary.json; empty for vectors of another program."""
+        self.directory = directory
+        """Where the vectors lie."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.wv, name)
+
+    def __getitem__(self, words: Any) -> Any:
+        return self.wv[words]
+
+    def __contains__(self, word: object) -> bool:
+        return word in self.wv
+
+    def __len__(self) -> int:
+        return len(self.wv)
+
+    def __repr__(self) -> str:
+        return f"<Model: {len(self):,} words × {self.wv.vector_size}, {self.directory}>"
+
+    @property
+    def losses(self) -> list[float]:
+        """The mean loss of every round."""
+        return [float(record["loss"]) for record in self.summary.get("train", {}).get("rounds", ())]
+
+    def to_gensim(self) -> Any:
+        """The same vectors as gensim's KeyedVectors, with counts; needs gensim installed."""
+        try:
+            from gensim.models import KeyedVectors
+        except ImportError:
+            raise InputError("to_gensim needs gensim: pip install gensim") from None
+        words = self.wv.index_to_key
+        keyed = KeyedVectors(self.wv.vector_size, count=len(words))
+        keyed.index_to_key = list(words)
+        keyed.key_to_index = {word: index for index, word in enumerate(words)}
+        keyed.vectors = self.wv.vectors.copy()
+        for word in words if self.wv.counts is not None else ():
+            keyed.set_vecattr(word, "count", self.wv.get_vecattr(word, "count"))
+        return keyed
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: size, loss, and neighbours of the most frequent words that carry meaning."""
+        rows = "".join(
+            f"<tr><th style='text-align:left'>{html.escape(word)}</th><td style='text-align:left'>"
+            f"{html.escape(', '.join(found for found, _ in self.wv.most_similar(word, topn=SHOWN_NEIGHBOURS)))}</td></tr>"
+            for word in self._shown_words()
+        )
+        loss = f", loss {self.losses[0]:.3f} → {self.losses[-1]:.3f}" if self.losses else ""
+        return (
+            f"<div><b>{len(self):,} words × {self.wv.vector_size}</b>{loss}<table>{rows}</table>"
+            f"<small>{html.escape(str(self.directory))}</small></div>"
+        )
+
+    def _shown_words(self) -> list[str]:
+        """Long words first among the most frequent: short ones are mostly grammar."""
+        frequent = [word for word in self.wv.index_to_key[:500] if len(word) >= 5] or self.wv.index_to_key
+        return list(frequent[:SHOWN_WORDS])
+
+
+def load(source: str | os.PathLike[str], **reading: Any) -> Model:
+    """The model at `source`: a configuration file or a workdir whose run is finished, a folder of vectors, a file of vectors of
+    any program, or `models:/NAME@ALIAS`; `reading` are options of `WordVectors.load`.
+
+    Raises the kinds of PipelineError for runs, FileNotFoundError and ValueError for files of vectors.
+    """
+    path = Path(source)
+    if path.suffix in (".yaml", ".yml"):
+        return _of_workdir(load_config(path).workdir)
+    if (path / "summary.json").is_file() or (path / "latest").exists():
+        return _of_workdir(path)
+    return Model(WordVectors.load(source, **reading), {}, path)
+
+
+def _of_workdir(workdir: Path) -> Model:
+    found = finished_vectors(workdir)
+    return Model(load_vectors(found), _summary_of(workdir), found.directory)
+
+
+def _summary_of(workdir: Path) -> Mapping[str, Any]:
+    from pipeline.history.latest import find_answer
+
+    answer = find_answer(workdir)
+    return answer.summary if answer else {}

@@ -1,0 +1,63 @@
+"""How far a run is, in a notebook: a bar that moves in its cell."""
+
+from __future__ import annotations
+
+import html
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.progress import Progress
+
+REDRAW_S = 0.2
+
+
+def progress_for(wanted: bool) -> Progress:
+    """What shows a run where this program runs: a bar in a notebook, a line on a terminal, nothing in a file."""
+    if wanted and is_notebook():
+        return NotebookProgress()
+    return Progress(quiet=not (wanted and sys.stderr.isatty()))
+
+
+def is_notebook() -> bool:
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return type(shell).__name__ == "ZMQInteractiveShell"
+
+
+@dataclass
+class NotebookProgress(Progress):
+    """One bar, redrawn in place; lines that stay are shown below it."""
+
+    _display: Any = None
+    _lines: str = ""
+
+    @property
+    def live(self) -> bool:
+        return True
+
+    def line(self, text: str) -> None:
+        self._lines += html.escape(text) + "<br>"
+        self._show(bar=False)
+
+    def _draw(self) -> None:
+        self._show(bar=True)
+
+    def _clear(self) -> None:
+        pass
+
+    def _show(self, bar: bool) -> None:
+        from IPython.display import HTML, display
+
+        shown = self._lines
+        if bar:
+            share = min(1.0, self._done / self._total) if self._total else 0.0
+            passed = time.monotonic() - self._started
+            shown += (
+                f"<progress max='1' value='{share:.3f}'></progress> {html.escape(self._stage)} {share:.0%}, {passed:.0f} s "
+                f"{html.escape(self._note)}"
+            )
+        if self._display is None:
+            self._display = display(HTML(shown), display_id=True)
+        else:
+            self._display.update(HTML(shown))

@@ -1,0 +1,38 @@
+"""Settings as keyword arguments: `vector_size=100` for `train.vector_size`, whole sections as mappings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipeline.config import RunConfig, known_keys, parse_config
+from pipeline.errors import ConfigError
+from pipeline.options.other_names import suggest
+
+
+def configuration(inputs: Sequence[str], settings: Mapping[str, Any]) -> RunConfig:
+    """The checked configuration of these inputs and settings. Nothing is told to MLflow unless a setting of `tracking` is
+    given. Raises ConfigError."""
+    tree: dict[str, dict[str, Any]] = {"corpus": {"inputs": list(inputs)}, "tracking": {"enabled": False}}
+    # `refresh` repeats names of `train`, and is for `w2v refresh` alone.
+    known = [key for key in known_keys() if not key.startswith("refresh")]
+    for name, value in settings.items():
+        if name in known and isinstance(value, Mapping):
+            tree[name] = tree.get(name, {}) | ({"enabled": True} if name == "tracking" else {}) | dict(value)
+            continue
+        section, _, key = _key_of(name, known).partition(".")
+        tree.setdefault(section, {})[key] = value
+    return parse_config(tree, source="train(…)")
+
+
+def _key_of(name: str, known: Sequence[str]) -> str:
+    """`section.key` of a setting given by its last name."""
+    found = [key for key in known if key == name or key.rpartition(".")[2] == name]
+    found = [key for key in found if "." in key]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        sections = " or ".join(f"{key.partition('.')[0]}={{{name!r}: …}}" for key in found)
+        raise ConfigError(f"{name}: several sections have a setting of this name; write {sections}")
+    near = suggest(name, known)
+    raise ConfigError(f"{name}: unknown setting" + (f"; here it is {near}" if near else ""))

@@ -1,0 +1,136 @@
+"""Training from Python.
+
+    from pipeline import train
+
+    model = train("texts/*.txt", vector_size=200, epochs=10)
+    model.most_similar("river")
+
+It is the run of `w2v run`, with its workdir: the same call again finds what is done, a call that was broken off is continued.
+Work is done in threads, or by the Dask client that the program has; a script needs no `if __name__ == "__main__":`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.config import RunConfig, load_config
+from pipeline.library.model import Model
+from pipeline.library.notebook import progress_for
+from pipeline.library.sentences import AS_THEY_ARE, sentences_of, write_sentences
+from pipeline.library.settings import configuration
+from pipeline.run import run
+from pipeline.training import arithmetic
+from w2v_core.vectors import WordVectors
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+    from pipeline.cluster.workers import Workers
+    from pipeline.training.history import RoundRecord
+
+
+def train(
+    source: Any,
+    *,
+    start_from: Model | str | os.PathLike[str] | None = None,
+    client: Client | None = None,
+    callbacks: Sequence[Callable[[RoundRecord], None]] = (),
+    progress: bool = True,
+    **settings: Any,
+) -> Model:
+    """The model trained on `source`: a path, a glob or a list of them, a configuration file (.yaml), an iterable of sentences
+    (lists of words or lines of text), an Arrow table, or a Dask bag.
+
+    settings      keys of the configuration by their last name (`vector_size`, `window`, `min_count`, `lanes`, `workdir`, …),
+                  or sections as mappings; `tracking={…}` tells MLflow of the run
+    start_from    a model or a folder of vectors that training goes on from
+    client        the Dask client whose workers do the work; the program's default client if it has one
+    callbacks     each is called after every round with its record (loss, alpha, kept_tokens, seconds, …)
+    progress      whether a terminal or a notebook shows how far the run is
+
+    Raises the kinds of PipelineError.
+    """
+    if start_from is not None:
+        settings["start_from"] = os.fspath(start_from.directory if isinstance(start_from, Model) else start_from)
+    config = _configuration(source, settings)
+    with _workers(client, config) as workers:
+        summary = run(config, workers=workers, progress=progress_for(progress), on_round=callbacks)
+    directory = Path(summary["vectors"]["path"])
+    return Model(WordVectors.load(directory), summary, directory)
+
+
+def _configuration(source: Any, settings: dict[str, Any]) -> RunConfig:
+    if isinstance(source, (str, os.PathLike)) and os.fspath(source).endswith((".yaml", ".yml")):
+        given = {key: value for key, value in settings.items() if not isinstance(value, dict)}
+        fields = configuration(["-"], given).model_dump(mode="json", by_alias=True, exclude_unset=True)
+        return load_config(os.fspath(source), [*_overrides(fields)])
+    paths = [source] if isinstance(source, (str, os.PathLike)) else source
+    if isinstance(paths, (list, tuple)) and paths and all(isinstance(path, os.PathLike) or _is_path(path) for path in paths):
+        return configuration([os.fspath(path) for path in paths], settings)
+    config = configuration(["-"], settings)
+    folder = config.workdir.with_name(f"{config.workdir.name}.sentences")
+    as_words = write_sentences(sentences_of(source, config.corpus.text_field), folder)
+    return configuration([str(folder)], settings | ({"tokenize": AS_THEY_ARE} if as_words else {}))
+
+
+def _is_path(found: Any) -> bool:
+    """A list of texts is told from a list of paths by what is there: a path, a pattern, `pydocs:` or an address."""
+    if not isinstance(found, str):
+        return False
+    return found.startswith("pydocs:") or "://" in found or os.path.exists(found) or (" " not in found and "/" in found)
+
+
+def _overrides(fields: dict[str, dict[str, Any]]) -> Iterator[str]:
+    import json
+
+    for section, values in fields.items():
+        for key, value in values.items():
+            if (section, key) not in {("corpus", "inputs"), ("tracking", "enabled")}:
+                yield f"{section}.{key}={json.dumps(value)}"
+
+
+@contextlib.contextmanager
+def _workers(client: Client | None, config: RunConfig) -> Iterator[Workers | None]:
+    """The workers of a client, or None for those that the configuration names."""
+    client = client or _default_client()
+    if client is None:
+        with _main_is_not_run_again():
+            yield None
+        return
+    from pipeline.cluster.opening import use_client
+
+    with use_client(client, config.cluster, lambda: [arithmetic.warm_up_plugin(config.train)]) as workers:
+        yield workers
+
+
+def _default_client() -> Client | None:
+    if "distributed" not in sys.modules:
+        return None
+    from distributed import default_client
+
+    try:
+        found: Client = default_client()
+        return found
+    except ValueError:
+        return None
+
+
+@contextlib.contextmanager
+def _main_is_not_run_again() -> Iterator[None]:
+    """Processes that are started inside do not run the program's main file once more to find its functions, as `spawn` would
+    have them do: what they are sent holds none."""
+    main = sys.modules["__main__"]
+    kept = {name: getattr(main, name) for name in ("__file__", "__spec__") if hasattr(main, name)}
+    try:
+        if "__file__" in kept:
+            del main.__file__
+        main.__spec__ = None
+        yield
+    finally:
+        for name, value in kept.items():
+            setattr(main, name, value)

@@ -1,0 +1,169 @@
+"""From Python: whatever the sentences come in, the vectors are those of `w2v run`; a script needs no guard."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+import pipeline
+from pipeline.errors import ConfigError, DataError, InputError
+from tests.tiny import write_corpus
+
+SETTINGS: dict[str, Any] = {"vector_size": 16, "epochs": 2, "min_count": 2, "sample": 1e-2, "seed": 3}
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def lines(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The sentences of a small corpus as text."""
+    paths = write_corpus(tmp_path_factory.mktemp("corpus"), 600)
+    texts = [gzip.decompress(data) if path.endswith(".gz") else data for path in paths for data in [Path(path).read_bytes()]]
+    return b"".join(texts).decode().splitlines()
+
+
+@pytest.fixture(scope="module")
+def digest(lines: list[str], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Of the vectors trained on a file of these sentences."""
+    folder = tmp_path_factory.mktemp("file")
+    (folder / "corpus.txt").write_text("\n".join(lines) + "\n")
+    model = pipeline.train(folder / "corpus.txt", workdir=str(folder / "run"), tokenizer="whitespace", **SETTINGS)
+    return str(model.summary["vectors"]["sha256"])
+
+
+def sources(lines: list[str]) -> dict[str, Any]:
+    return {
+        "lists of words": [line.split() for line in lines],
+        "a generator": (tuple(line.split()) for line in lines),
+        "lines of text": iter(lines),
+        "an Arrow table": pa.table({"text": pa.chunked_array([lines[:200], lines[200:]])}),
+    }
+
+
+@pytest.mark.parametrize("kind", list(sources([])))
+def test_sentences_in_memory_give_the_vectors_of_a_file(kind: str, lines: list[str], digest: str, tmp_path: Path) -> None:
+    model = pipeline.train(sources(lines)[kind], workdir=str(tmp_path / "run"), **SETTINGS)
+    assert model.summary["vectors"]["sha256"] == digest
+
+
+def test_a_dask_bag_is_read_a_partition_at_a_time(lines: list[str], digest: str, tmp_path: Path) -> None:
+    import dask
+    from dask import bag
+
+    with dask.config.set(scheduler="synchronous"):
+        found = bag.from_sequence(lines, npartitions=5).map(str.split)
+        model = pipeline.train(found, workdir=str(tmp_path / "run"), **SETTINGS)
+    assert model.summary["vectors"]["sha256"] == digest
+
+
+def test_the_same_call_again_finds_what_is_done_and_callbacks_see_every_round(lines: list[str], tmp_path: Path) -> None:
+    rounds: list[int] = []
+    for expected in ([False] * 6, [True] * 6):
+        model = pipeline.train(
+            lines, workdir=str(tmp_path / "run"), callbacks=[lambda done: rounds.append(done.round)], **SETTINGS
+        )
+        assert [row["cached"] for row in model.summary["stages"].values()] == expected
+    assert rounds == [0, 1]
+    assert len(model.losses) == 2
+
+
+def test_a_model_is_found_by_its_workdir_its_folder_and_its_files_and_goes_to_gensim(lines: list[str], tmp_path: Path) -> None:
+    from gensim.models import KeyedVectors
+
+    model = pipeline.train(lines, workdir=str(tmp_path / "run"), publish={"formats": ["word2vec-bin"]}, **SETTINGS)
+    for place in (tmp_path / "run", model.directory, model.summary["exports"]["word2vec-bin"][0]):
+        found = pipeline.load(place)
+        np.testing.assert_array_equal(found.wv.vectors, model.wv.vectors)
+        assert "topic1word1" in found
+        assert found.most_similar("topic1word1", topn=3) == model.most_similar("topic1word1", topn=3)
+    keyed = model.to_gensim()
+    assert isinstance(keyed, KeyedVectors)
+    np.testing.assert_array_equal(keyed["topic1word1"], model["topic1word1"])
+    assert keyed.get_vecattr("topic1word1", "count") == model.get_vecattr("topic1word1", "count")
+    assert f"{len(model):,} words × 16" in model._repr_html_()
+
+
+def test_training_goes_on_from_a_model(lines: list[str], tmp_path: Path) -> None:
+    first = pipeline.train(lines, workdir=str(tmp_path / "first"), **SETTINGS)
+    second = pipeline.train(lines, workdir=str(tmp_path / "second"), start_from=first, **SETTINGS)
+    assert second.losses[0] < first.losses[0]
+
+
+def test_a_programs_own_client_does_the_work_and_stays_open(lines: list[str], digest: str, tmp_path: Path) -> None:
+    from distributed import Client, LocalCluster
+
+    # Threads of this process are this program's own workers: their tasks show in the scheduler's record.
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        model = pipeline.train(lines, workdir=str(tmp_path / "run"), **SETTINGS)
+        assert model.summary["vectors"]["sha256"] == digest
+        assert client.status == "running"
+        assert client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.task_prefixes)) > 0
+
+
+def test_a_script_without_a_guard_trains_in_processes_too(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(
+        "from pipeline import train\n"
+        "print('once')\n"
+        f"model = train([['a', 'b', 'c'], ['b', 'c', 'a']] * 200, workdir={str(tmp_path / 'run')!r}, cluster={{'n_workers': 1}})\n"
+        "print(len(model))\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    done = subprocess.run([sys.executable, tmp_path / "script.py"], capture_output=True, text=True, timeout=100, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["once", "3"]
+
+
+@pytest.mark.parametrize(
+    ("source", "settings", "error", "message"),
+    [
+        (["a b"], {"sg": 1}, ConfigError, r"sg: unknown setting; here it is train\.model=skipgram"),
+        (["a b"], {"options": {}}, ConfigError, r"options: several sections .* tokenize=\{'options': …\} or cluster="),
+        ([], {}, InputError, "not one sentence"),
+        ([["a", "b c"]], {}, DataError, r"sentence 0: expected words without white space, found 'b c'"),
+        ([["a"], "b c"], {}, DataError, r"sentence 1: expected a sequence of words like the first, found str"),
+        (7, {}, InputError, "found int"),
+    ],
+)
+def test_what_cannot_be_trained_on_is_said(
+    source: Any, settings: dict[str, Any], error: type[Exception], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(error, match=message):
+        pipeline.train(source, workdir=str(tmp_path / "run"), **settings)
+
+
+def test_the_front_is_imported_when_it_is_asked_for() -> None:
+    code = "import sys, pipeline; print([name for name in ('numpy', 'pydantic', 'pyarrow') if name in sys.modules])"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        _ = pipeline.trian  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments", "shown"),
+    [("train_from_python.py", [], "string →"), ("own_tokenizer.py", ["own_tokenizer.py", "load_and_query.py"], "<Model:")],
+)
+def test_examples_run(program: str, arguments: list[str], shown: str) -> None:
+    done = subprocess.run(
+        [sys.executable, program, *arguments], cwd=ROOT / "examples", capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 0, done.stderr
+    assert shown in done.stdout
+
+
+def test_the_example_of_loading_answers_from_a_workdir(lines: list[str], tmp_path: Path) -> None:
+    pipeline.train(lines, workdir=str(tmp_path / "run"), **SETTINGS)
+    command = [sys.executable, ROOT / "examples" / "load_and_query.py", tmp_path / "run", "topic1word1", "nowhere"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert "topic1word1 →" in done.stdout
+    assert "nowhere: not in the vocabulary" in done.stdout
