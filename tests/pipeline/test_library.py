@@ -66,9 +66,7 @@ def test_a_dask_bag_is_read_a_partition_at_a_time(lines: list[str], digest: str,
 def test_the_same_call_again_finds_what_is_done_and_callbacks_see_every_round(lines: list[str], tmp_path: Path) -> None:
     rounds: list[int] = []
     for expected in ([False] * 6, [True] * 6):
-        model = pipeline.train(
-            lines, workdir=str(tmp_path / "run"), callbacks=[lambda done: rounds.append(done.round)], **SETTINGS
-        )
+        model = pipeline.train(lines, workdir=str(tmp_path / "run"), callbacks=[lambda at: rounds.append(at.round)], **SETTINGS)
         assert [row["cached"] for row in model.summary["stages"].values()] == expected
     assert rounds == [0, 1]
     assert len(model.losses) == 2
@@ -114,7 +112,7 @@ def test_a_script_without_a_guard_trains_in_processes_too(tmp_path: Path) -> Non
     (tmp_path / "script.py").write_text(
         "from pipeline import train\n"
         "print('once')\n"
-        f"model = train([['a', 'b', 'c'], ['b', 'c', 'a']] * 200, workdir={str(tmp_path / 'run')!r}, cluster={{'n_workers': 1}})\n"
+        f"model = train([['a', 'b', 'c']] * 400, workdir={str(tmp_path / 'run')!r}, cluster={{'n_workers': 1}})\n"
         "print(len(model))\n"
     )
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
