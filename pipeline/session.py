@@ -65,9 +65,9 @@ class Session:
     def go_through(self, stage: Stage) -> None:
         """The stage's artefact is there afterwards: found with every byte checked, or made."""
         inputs = tuple(self.plan if need == CORPUS else self.done[need].artefact for need in stage.needs)
-        started = time.monotonic()
+        started, clock = time.monotonic(), time.time()
         artefact, cached = self.obtain(stage, inputs)
-        done = Done(self.config, artefact, inputs, time.monotonic() - started, cached=cached)
+        done = Done(self.config, artefact, inputs, time.monotonic() - started, cached, clock)
         self.done[stage.name] = done
         if self.textfile:
             self.textfile.set("w2v_stage_seconds", done.seconds, stage=stage.name)

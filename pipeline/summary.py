@@ -49,6 +49,7 @@ def made() -> dict[str, str]:
 
 def _stage_row(done: Done, told: Told) -> dict[str, Any]:
     row: dict[str, Any] = {
+        "started": round(done.started, 3),
         "seconds": round(done.seconds, 4),
         "cached": done.cached,
         "fingerprint": done.artefact.fingerprint,

@@ -22,8 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.cluster.workers import InProcess
-from pipeline.config import Refresh, parse_config
+from pipeline.config import RunConfig, parse_config
+from pipeline.history.latest import champion_of
 from pipeline.progress import Progress
+from pipeline.refresh.refresh import refresh
 from pipeline.run import run
 
 SCORES = {"analogy": "analogy", "ws353": "wordsim353", "simlex": "simlex999"}
@@ -43,8 +45,7 @@ def split(corpus: Path, place: Path) -> tuple[Path, Path]:
     return old, new
 
 
-def build(given: argparse.Namespace, workdir: Path, inputs: list[Path], seed: int, train: dict[str, Any]) -> dict[str, Any]:
-    """The summary of one run up to its scores."""
+def configure(given: argparse.Namespace, workdir: Path, inputs: list[Path], seed: int, train: dict[str, Any]) -> RunConfig:
     sets = {"analogies": ["questions-words.txt"], "similarity": ["wordsim353.tsv", "simlex999.txt"]}
     tree: dict[str, Any] = {
         "run": {"name": "refresh", "workdir": str(workdir), "seed": seed},
@@ -56,9 +57,28 @@ def build(given: argparse.Namespace, workdir: Path, inputs: list[Path], seed: in
         "tracking": {"enabled": False},
         "cluster": {"n_workers": given.workers or 1},
     }
+    return parse_config(tree, given.overrides)
+
+
+def build(given: argparse.Namespace, workdir: Path, inputs: list[Path], seed: int, train: dict[str, Any]) -> dict[str, Any]:
+    """The summary of one run up to its scores."""
     workers = None if given.workers else InProcess()
-    config = parse_config(tree, given.overrides)
-    return run(config, until="evaluate", workers=workers, progress=Progress(quiet=True))
+    return run(configure(given, workdir, inputs, seed, train), until="evaluate", workers=workers, progress=Progress(quiet=True))
+
+
+def refresh_twice(given: argparse.Namespace, workdir: Path, files: tuple[Path, Path], seed: int) -> tuple[dict[str, Any], ...]:
+    """The summaries of two refreshes in a new workdir, over a folder with the first file, then with both."""
+    folder, summaries = workdir / "corpus", []
+    folder.mkdir(parents=True)
+    for file in files:
+        os.link(file, folder / file.name)
+        config = configure(given, workdir / "work", [folder], seed, {})
+        told = refresh(config, workers=None if given.workers else InProcess(), progress=Progress(quiet=True))
+        assert told["status"] == "promoted", told["decision"]
+        champion = champion_of(config.workdir)
+        assert champion is not None
+        summaries.append(champion.summary())
+    return tuple(summaries)
 
 
 def row_of(summary: dict[str, Any]) -> Row:
@@ -95,16 +115,27 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def settings_of_refresh() -> tuple[str, dict[str, Any]]:
-    """What `w2v refresh` does by default."""
-    found = Refresh()
-    keys = ("epochs", "alpha", "min_alpha", "alpha_exponent")
-    return "warm, as w2v refresh", {key: getattr(found, key) for key in keys}
-
-
 def warm_settings(epochs: int, alpha: float, min_alpha: float) -> tuple[str, dict[str, Any]]:
     name = f"warm, {epochs} epochs, α {alpha:g} → {min_alpha:g}"
     return name, {"epochs": epochs, "alpha": alpha, "min_alpha": min(alpha, min_alpha)}
+
+
+def as_refreshed(given: argparse.Namespace, place: Path, files: tuple[Path, Path], seed: int) -> dict[str, Row]:
+    """Two refreshes, and a cold build in a workdir of its own: every stage works in each of them, as it would at night."""
+    first, second = refresh_twice(given, place / f"refreshed-{seed}", files, seed)
+    cold = build(given, place / f"cold-{seed}", list(files), seed, {})
+    return {"champion (80 %)": row_of(first), "cold": row_of(cold), "warm, by w2v refresh": row_of(second)}
+
+
+def grid(given: argparse.Namespace, place: Path, files: tuple[Path, Path], seed: int) -> dict[str, Row]:
+    """Warm builds by every one of the given settings; stages before training are shared, so seconds tell little."""
+    champion = build(given, place / "work", [files[0]], seed, {})
+    rows = {"champion (80 %)": row_of(champion), "cold": row_of(build(given, place / "work", list(files), seed, {}))}
+    for point in itertools.product(given.epochs, given.alphas, given.min_alphas):
+        name, train = warm_settings(*point)
+        start = {"start_from": champion["vectors"]["path"]} | dict(given.warm)
+        rows[name] = row_of(build(given, place / "work", list(files), seed, train | start))
+    return rows
 
 
 def main() -> None:
@@ -112,18 +143,12 @@ def main() -> None:
     found: dict[str, list[Row]] = {}
     with tempfile.TemporaryDirectory() as scratch:
         place = given.workdir or Path(scratch)
-        old, new = split(given.corpus, place)
+        files = split(given.corpus, place)
         for seed in given.seeds:
-            champion = build(given, place / "work", [old], seed, {})
-            cold = row_of(build(given, place / "work", [old, new], seed, {}))
-            found.setdefault("champion (80 %)", []).append(row_of(champion))
-            found.setdefault("cold", []).append(cold)
-            grid = itertools.product(given.epochs, given.alphas, given.min_alphas)
-            for name, train in [warm_settings(*point) for point in grid] if given.epochs else [settings_of_refresh()]:
-                start = {"start_from": champion["vectors"]["path"]} | dict(given.warm)
-                warm = row_of(build(given, place / "work", [old, new], seed, train | start))
-                found.setdefault(name, []).append(warm)
-                show(f"seed {seed} {name}", warm, cold)
+            rows = grid(given, place, files, seed) if given.epochs else as_refreshed(given, place, files, seed)
+            for name, row in rows.items():
+                found.setdefault(name, []).append(row)
+                show(f"seed {seed} {name}", row, rows["cold"])
     means = {name: {key: statistics.fmean(row[key] for row in rows) for key in rows[0]} for name, rows in found.items()}
     print(
         f"\n{'means':<28} {'analogy':>8} {'WS-353':>8} {'SimLex':>8} {'train s':>8}  ratios to cold: scores, seconds, kept tokens"

@@ -18,7 +18,7 @@ from typing import Any
 from pipeline import store
 from pipeline.cluster.workers import Workers
 from pipeline.config import RunConfig
-from pipeline.errors import printable
+from pipeline.errors import StorageError, printable
 from pipeline.history.gc import find_outdated, remove
 from pipeline.history.latest import champion_of, decide, input_key, last_input
 from pipeline.history.snapshot import Snapshot
@@ -32,7 +32,7 @@ from pipeline.run import go_through_stages, report_and_track, take_snapshot
 from pipeline.session import Session, holding, open_session
 from pipeline.stages import tokenize
 from pipeline.stages.ladder import NAMES, STAGES, up_to
-from pipeline.summary import write_summary
+from pipeline.summary import read_summary, write_summary
 from pipeline.text.corpus import CorpusPlan, plan_corpus
 from pipeline.tracking.aliases import move_alias
 
@@ -62,6 +62,7 @@ def _refresh(config: RunConfig, cold: bool, workers: Workers | None, progress: P
     key = input_key(config.digest, tokenize.identity(config, plan)[0])
     delta = compare(champion.corpus() if champion else [], files_of(plan))
     if champion and last_input(workdir) == key and is_whole(champion):
+        _settle(config, champion)
         return _nothing_new(champion, plan, delta)
     start = choose_start(config, champion, delta, cold=cold)
     progress.line(f"refresh: {start.name} ({start.why})")
@@ -79,6 +80,18 @@ def _refresh(config: RunConfig, cold: bool, workers: Workers | None, progress: P
 
 def files_of(plan: CorpusPlan) -> list[tuple[str, int, str]]:
     return [(file.path, file.size, file.sha256) for file in plan.files]
+
+
+def _settle(config: RunConfig, champion: Snapshot) -> None:
+    """Does what a refresh that was killed behind its decision left undone."""
+    try:
+        found = read_summary(config.workdir)
+    except StorageError:
+        found = None
+    if found is None or found.get("vectors", {}).get("sha256") != champion.body["vectors_sha256"]:
+        write_summary(config.workdir, champion.summary())
+        remove(find_outdated(config.workdir, config.refresh.keep))
+        move_alias(config, champion.vectors, why="w2v refresh: the champion, after a refresh that was broken off")
 
 
 def _nothing_new(champion: Snapshot, plan: CorpusPlan, delta: Delta) -> dict[str, Any]:

@@ -57,6 +57,8 @@ class Done:
     """What it was made from, in the order of `Stage.needs`."""
     seconds: float
     cached: bool
+    started: float = 0.0
+    """In seconds since 1970."""
 
     @property
     def totals(self) -> Mapping[str, Any]:

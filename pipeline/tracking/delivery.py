@@ -24,6 +24,7 @@ PARAM_CHARACTERS = 6000
 TAG_CHARACTERS = 5000
 """Limits of MLflow 3 (mlflow/utils/validation.py); a tag may be 8000, old servers took 5000."""
 RUN_TAG = "w2v.spool"
+STAGE_TAG = "w2v.stage"
 
 
 class Refused(Exception):
@@ -80,6 +81,8 @@ def ship(client: MlflowClient, run_id: str, batch: Sequence[Event], spool: Spool
             from pipeline.tracking.registry import move_alias
 
             move_alias(client, event)
+        case "stage":
+            ship_stage(client, run_id, event)
         case "finish":
             client.set_terminated(run_id, status=event["status"], end_time=event["time"])
         case other:
@@ -125,6 +128,21 @@ def ship_artifact(client: MlflowClient, run_id: str, path: Path, folder: str) ->
         client.log_artifact(run_id, str(path), folder or None)
     else:
         raise CannotBeTaken(f"{path}: gone before it was uploaded")
+
+
+def ship_stage(client: MlflowClient, run_id: str, event: Event) -> None:
+    """A finished run below the run; the one that a lost reply or a killed shipper left behind is taken up again."""
+    from mlflow.entities import Metric, RunTag
+
+    experiment = client.get_run(run_id).info.experiment_id
+    tags = {"mlflow.parentRunId": run_id, STAGE_TAG: f"{event['name']} {event['start']}"}
+    wanted = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+    found = client.search_runs([experiment], wanted, max_results=1)
+    child = found[0] if found else client.create_run(experiment, event["start"], tags=tags, run_name=event["name"])
+    metrics = [Metric(key, value, event["end"], 0) for key, value in event["values"].items()]
+    said = [RunTag(key, value[:TAG_CHARACTERS]) for key, value in event["tags"].items()]
+    client.log_batch(child.info.run_id, metrics=metrics, tags=said, synchronous=True)
+    client.set_terminated(child.info.run_id, status="FINISHED", end_time=event["end"])
 
 
 # ── the run ──────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -128,6 +128,7 @@ def tell_results(tracker: Tracker, config: RunConfig, summary: Mapping[str, Any]
     tracker.set_tags({"vectors.sha256": summary["vectors"]["sha256"], "mlflow.note.content": card})
     if refreshed := summary.get("refresh"):
         tracker.set_tags({f"refresh.{key}": str(refreshed[key]) for key in REFRESH_TAGS if refreshed.get(key)})
+        tell_stages(tracker, summary)
     report = Path(summary["report"])
     tracker.artifact(report, "report")
     if (figures := report.with_name("figures")).is_dir():
@@ -136,6 +137,17 @@ def tell_results(tracker: Tracker, config: RunConfig, summary: Mapping[str, Any]
         tracker.register(config.publish.register_as, vectors, card)
     else:
         tracker.artifact(vectors, "vectors")
+
+
+def tell_stages(tracker: Tracker, summary: Mapping[str, Any]) -> None:
+    """The stages that worked, each as a run below the refresh's."""
+    for name, row in summary["stages"].items():
+        if row["cached"]:
+            continue
+        started = round(row["started"] * 1000)
+        figures = {key: float(row[key]) for key in ("seconds", "tokens", "tokens_per_s", "bytes") if row.get(key) is not None}
+        tags = {"fingerprint": row["fingerprint"], "stage": name}
+        tracker.stage(name, started, started + round(row["seconds"] * 1000), figures, tags)
 
 
 def single_values(summary: Mapping[str, Any]) -> Iterator[tuple[str, float]]:

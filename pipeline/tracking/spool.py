@@ -227,7 +227,7 @@ class Known:
                 self.dataset = event["dataset"]
             case "tags":
                 self.tags |= event["tags"]
-            case "artifact" | "register" | "alias":
+            case "artifact" | "register" | "alias" | "stage":
                 self.other.add(identity(event))
 
 

@@ -181,6 +181,12 @@ class Tracker:
         """Has a file, or a folder's files, uploaded under `folder` of the run's artefacts; read later, so leave it in place."""
         self._append_once({"type": "artifact", "path": self.spool.relative(path), "folder": folder, "stamp": _stamp(path)})
 
+    def stage(self, name: str, started_ms: int, ended_ms: int, metrics: Mapping[str, float], tags: Mapping[str, Scalar]) -> None:
+        """Has a stage shown as a run of its own below this one, with its times, figures and tags."""
+        times = {"start": started_ms, "end": ended_ms}
+        said = {key: _text(value) for key, value in tags.items()}
+        self._append_once({"type": "stage", "name": name, **times, "values": dict(metrics), "tags": said})
+
     def register(self, name: str, directory: Path, description: str = "") -> None:
         """Has saved vectors entered into MLflow's model registry: a new version of `name` with the alias `challenger`.
 

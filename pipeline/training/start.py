@@ -118,7 +118,8 @@ def write_block(task: StartTask, state: WorkerState) -> store.Part:
         rows_RD[known_R, : task.vector_size] = source[found_R[known_R]]
     if matrix == 0:
         fill_by_word(rows_RD, words, np.flatnonzero(found_R < 0), task.vector_size, task.seed)
-    return store.write_array(Path(task.directory) / name, rows_RD, rows=last - first)
+    # It is read at once, checked, and soon deleted: the disk need not have it before training begins.
+    return store.write_array(Path(task.directory) / name, rows_RD, rows=last - first, durable=False)
 
 
 def fill_by_word(

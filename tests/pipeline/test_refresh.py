@@ -294,6 +294,9 @@ def test_a_refresh_killed_anywhere_comes_to_the_same_snapshot_when_run_again(
     assert len(snapshots(tmp_path / "work")) == 2
     assert not list((tmp_path / "work" / "snapshots").glob(".*"))
     assert corpus.refresh()["status"] == "nothing new"
+    found = read_summary(tmp_path / "work")
+    assert found is not None
+    assert found["vectors"]["sha256"] == champion(corpus).body["vectors_sha256"]
 
 
 def test_five_refreshes_at_once_make_one_snapshot(tmp_path: Path, undisturbed: str) -> None:
