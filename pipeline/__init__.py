@@ -33,6 +33,7 @@ its short Dask wiring.
                assembly (the files of vectors/) layered (with the textbook's layers)
     exchange/  attempts shared_memory and huge_pages (copies on one host) network (on several)
     cluster/   choosing (threads or processes, pure) workers (what stages know of them, and this process) dask_workers
+               before_start (what cannot run is refused)
                state (what a worker keeps) opening (the configured cluster) vendors (SSH, SLURM, Kubernetes)
                lazy (opened when first needed) room (memory and disk) messages (from tasks to the driver) presence (who answers)
                sources (the same program everywhere)

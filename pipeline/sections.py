@@ -177,8 +177,9 @@ class Shards(Section):
     window: int = Field(5, ge=1, le=255)
     shrink_windows: bool = True
     """true: each target draws its width from 1..window, as word2vec does; false: always `window`."""
-    sample: float = Field(1e-4, ge=0, le=1)
-    """Subsampling threshold of frequent words; 0 = keep every token."""
+    sample: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Subsampling threshold of frequent words; 0 = keep every token; null = by the corpus's size: 1e-4 from a million tokens on,
+    more for smaller ones, which have none to spare (w2v_core/windows.py)."""
 
 
 class Train(Section):
@@ -233,6 +234,10 @@ class Train(Section):
             raise ValueError("engine: layers trains in one lane; set lanes: 1 or engine: kernels")
         if 0 < self.lanes < self.copies or (self.model == "skipgram" and self.copies not in (0, self.lanes)):
             raise ValueError(f"copies ({self.copies}), lanes ({self.lanes}): each copy needs a lane; skip-gram has one for each")
+        if self.engine == "layers" and self.backend not in ("auto", "numpy"):
+            raise ValueError(f"backend: {self.backend} is not read: train.engine is layers, which computes with NumPy; remove it")
+        if self.engine == "kernels":
+            _refuse_unread(self, ("batch_size",), "train.engine is kernels")
         if self.engine == "layers" and self.start_from is not None:
             raise ValueError("engine: layers always starts anew; start_from needs engine: kernels")
         return self

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import store
+from pipeline.cluster.before_start import refuse_hopeless, refuse_silent
 from pipeline.cluster.choosing import processes_pay
 from pipeline.cluster.lazy import LazyWorkers
 from pipeline.cluster.opening import open_workers
@@ -159,6 +160,8 @@ def open_session(config: RunConfig, until: str, workers: Workers | None, progres
     `workers`: a program's own; else the configured cluster is opened when first needed.
     """
     with contextlib.ExitStack() as stack:
+        if workers is None:
+            refuse_hopeless(config, any(stage.name == "train" for stage in up_to(until)))
         workers = workers or stack.enter_context(LazyWorkers(lambda: _open_workers(session, until)))
         session = Session(config, workers, progress or Progress())
         if config.tracking.enabled and any(stage.tracked for stage in up_to(until)):
@@ -183,6 +186,7 @@ def _open_workers(session: Session, until: str) -> contextlib.AbstractContextMan
         if trains:
             arithmetic.warm_up(config.train, state.of(arithmetic.KnownNumbers))
         return contextlib.nullcontext(InProcess(usable_cores(), state))
+    refuse_silent(config.cluster)
     return open_workers(
         config.cluster, plugins=lambda: [arithmetic.warm_up_plugin(config.train)] if trains else [], shared=config.workdir
     )

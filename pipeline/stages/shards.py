@@ -13,10 +13,11 @@ Shards are Arrow files, not Parquet, which has no byte type and took several tim
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,7 @@ from pipeline.stream import sampling
 from pipeline.stream.mapped_files import HashedFiles, write_arrow
 from pipeline.stream.part_files import COLUMNS, ShardFiles, TokenFiles, column, token_parts
 from pipeline.stream.sampling import DrawTask, PartDraw, PartTokens
+from pipeline.text.losses import percent
 from w2v_core.sampler import stream_seed
 from w2v_core.windows import keep_thresholds
 
@@ -38,7 +40,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 STAGE = "shards"
-STAGE_VERSION = 5
+STAGE_VERSION = 6
+_LITTLE = 0.2
+"""Share of the tokens below which what subsampling keeps gets a note."""
+_FEW_EXAMPLES = 1000
 _SEED_PATH = 1
 """First step of every seed path here, so that no other use of the run's seed draws the same numbers."""
 
@@ -52,6 +57,15 @@ class ShardTask:
     vocab_fingerprint: str
     directory: str
     """Where its files are written."""
+
+
+class MadeShard(NamedTuple):
+    """What became of a part."""
+
+    shard: store.Part
+    words: store.Part
+    examples: int
+    """Rows that have a context."""
 
 
 def identity(config: RunConfig, tokens: store.Artefact, vocab: store.Artefact) -> Identity:
@@ -71,28 +85,72 @@ def build(work: Work, tokens: store.Artefact, vocab: store.Artefact) -> store.Ar
         for part in plan_parts(config, tokens, epoch=0)
     ]
     made = work.workers.map(WithState(make_shard), tasks, label="shards of epoch 0")
-    kept_tokens = sum(shard.rows for shard, _ in made)
+    kept_tokens, examples = sum(found.shard.rows for found in made), sum(found.examples for found in made)
     refuse_empty(config, kept_tokens, tokens)
+    sample = vocabulary.chosen_sample(config, tokens)
+    _refuse_without_context(sample, kept_tokens, examples, tokens)
+    all_tokens = vocab.manifest.totals["tokens"]
+    parts = tuple(chain.from_iterable((found.shard, found.words) for found in made))
     return store.commit(
         workdir,
         store.Manifest(
-            stage=STAGE, fingerprint=fingerprint, parts=tuple(chain(*made)), fields=fields, inputs=inputs,
-            totals={"kept_tokens": kept_tokens, "tokens": vocab.manifest.totals["tokens"], "epoch": 0},
+            stage=STAGE, fingerprint=fingerprint, parts=parts, fields=fields, inputs=inputs,
+            totals={
+                "kept_tokens": kept_tokens, "tokens": all_tokens, "examples": examples, "sample": sample, "epoch": 0,
+                "notes": list(_notes(sample, kept_tokens, all_tokens, examples)),
+            },
         ),
     )  # fmt: skip
 
 
 def describe(done: Done) -> Told:
     totals = done.totals
-    return Told(f"{totals['kept_tokens']:,} tokens kept", tokens=totals["tokens"], sections={"shards": dict(totals)})
+    kept, whole = totals["kept_tokens"], totals["tokens"]
+    return Told(
+        f"{kept:,} of {whole:,} tokens kept ({percent(kept / max(1, whole))})",
+        tokens=totals["tokens"],
+        sections={"shards": dict(totals)},
+    )
 
 
 def refuse_empty(config: RunConfig, kept_tokens: int, tokens: store.Artefact) -> None:
     """Raises DataError when subsampling leaves no token of an epoch."""
     if kept_tokens == 0:
         raise DataError(
-            f"shards: subsampling with shards.sample={config.shards.sample:g} left none of {tokens.manifest.totals['tokens']:,} "
-            "tokens; raise shards.sample or set it to 0 to keep all"
+            f"shards: subsampling with shards.sample={vocabulary.chosen_sample(config, tokens):g} left none of "
+            f"{tokens.manifest.totals['tokens']:,} tokens; raise shards.sample or set it to 0 to keep all"
+        )
+
+
+def _refuse_without_context(sample: float, kept_tokens: int, examples: int, tokens: store.Artefact) -> None:
+    """Raises DataError when no token has another beside it: there is nothing to learn from."""
+    if examples:
+        return
+    totals = tokens.manifest.totals
+    if totals["tokens"] == totals["sentences"]:
+        raise DataError(
+            f"shards: no word has a context: each of the {totals['sentences']:,} lines holds one word, and windows stop where a "
+            "line ends; give a corpus with a sentence or a paragraph a line, or let windows run over lines with "
+            "tokenize.tokenizer: whitespace and tokenize.end_of_line"
+        )
+    raise DataError(
+        f"shards: no word has a context: of {totals['tokens']:,} tokens {kept_tokens:,} are left by vocab.min_count and "
+        f"shards.sample={sample:g}, each alone in its line; lower vocab.min_count, or set shards.sample to 0 to keep every token"
+    )
+
+
+def _notes(sample: float, kept_tokens: int, tokens: int, examples: int) -> Iterator[str]:
+    """What people should know when little is left to train on."""
+    if kept_tokens < _LITTLE * tokens:
+        yield (
+            f"only {kept_tokens:,} of {tokens:,} tokens ({percent(kept_tokens / tokens)}) are trained on in an epoch: "
+            f"shards.sample={sample:g} leaves out the rest; leave the key out to have it chosen by the corpus's size, or "
+            "set it to 0 to keep all"
+        )
+    if examples < _FEW_EXAMPLES:
+        yield (
+            f"only {examples:,} tokens of an epoch have a context to learn from: such vectors are hardly more than random; give "
+            "more text, lower vocab.min_count, or raise train.epochs"
         )
 
 
@@ -125,7 +183,7 @@ def plan_parts(config: RunConfig, tokens: store.Artefact, epoch: int) -> list[Pa
 # ── one part ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def make_shard(task: ShardTask, state: WorkerState) -> tuple[store.Part, store.Part]:
+def make_shard(task: ShardTask, state: WorkerState) -> MadeShard:
     """Writes one part's shard and what later epochs are drawn with; the same bytes wherever and however often it runs."""
     import pyarrow as pa
 
@@ -142,7 +200,8 @@ def make_shard(task: ShardTask, state: WorkerState) -> tuple[store.Part, store.P
     table = pa.table({name: column(found_N) for name, found_N in zip(COLUMNS, rows, strict=True)})
     made = ShardFiles(Path(task.directory), part.index)
     shard = write_arrow(made.shard, table, state.of(HashedFiles), durable=False)
-    return shard, store.write_array(made.words, words, durable=False)
+    examples = int(np.count_nonzero(stream.left_N | stream.right_N))
+    return MadeShard(shard, store.write_array(made.words, words, durable=False), examples)
 
 
 class KeptVocabulary:

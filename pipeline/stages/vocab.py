@@ -19,7 +19,7 @@ from pipeline.errors import DataError, printable
 from pipeline.stages.work import Done, Identity, Told, Work
 from pipeline.stream.part_files import column, word_parts
 from w2v_core.sampler import noise_distribution, noise_table
-from w2v_core.windows import keep_probability
+from w2v_core.windows import default_sample, keep_probability
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -34,9 +34,15 @@ NOISE_TABLE = "noise_table.npy"
 
 def identity(config: RunConfig, tokens: store.Artefact) -> Identity:
     """(fingerprint, fields read, inputs) of the vocabulary that these tokens and settings give."""
-    fields = config.vocab.model_dump() | {"sample": config.shards.sample}
+    fields = config.vocab.model_dump() | {"sample": chosen_sample(config, tokens)}
     inputs = (tokens.fingerprint,)
     return store.fingerprint(STAGE, STAGE_VERSION, fields, inputs), fields, inputs
+
+
+def chosen_sample(config: RunConfig, tokens: store.Artefact) -> float:
+    """The subsampling threshold: what the configuration says, or by the corpus's size."""
+    given = config.shards.sample
+    return default_sample(int(tokens.manifest.totals["tokens"])) if given is None else given
 
 
 def build(work: Work, tokens: store.Artefact) -> store.Artefact:
@@ -49,7 +55,7 @@ def build(work: Work, tokens: store.Artefact) -> store.Artefact:
     kept = select_words(counted, config.vocab.min_count, config.vocab.max_size)
     counts_V = store.numbers(kept["count"]).astype(np.int64)
     parts = (
-        store.write_table(directory / WORDS, _with_probabilities(kept, counts_V, config)),
+        store.write_table(directory / WORDS, _with_probabilities(kept, counts_V, config, chosen_sample(config, tokens))),
         store.write_array(directory / NOISE_TABLE, noise_table(counts_V, config.vocab.ns_exponent)),
     )
     totals = {
@@ -137,7 +143,7 @@ def _too_few_words(counted: pa.Table, found: int, min_count: int) -> DataError:
     )
 
 
-def _with_probabilities(kept: pa.Table, counts_V: np.ndarray, config: RunConfig) -> pa.Table:
+def _with_probabilities(kept: pa.Table, counts_V: np.ndarray, config: RunConfig, sample: float) -> pa.Table:
     import pyarrow as pa
 
     if len(counts_V) >= 2**31:
@@ -147,7 +153,7 @@ def _with_probabilities(kept: pa.Table, counts_V: np.ndarray, config: RunConfig)
             "word_id": column(np.arange(len(counts_V), dtype=np.int32)),
             "word": kept["word"],
             "count": column(counts_V),
-            "keep_probability": column(keep_probability(counts_V, config.shards.sample)),
+            "keep_probability": column(keep_probability(counts_V, sample)),
             "noise_probability": column(noise_distribution(counts_V, config.vocab.ns_exponent)),
         }
     )

@@ -1,4 +1,5 @@
-"""The texts of a column of Parquet or Arrow IPC, as bytes, in memory that is bounded by bytes and not by rows.
+"""The texts of a column of Parquet or Arrow IPC, as bytes, in memory that is bounded by bytes and not by rows: a few megabytes
+and the largest page, which is the least of a Parquet file that can be read (pyarrow writes 1,024 rows to one, however long).
 
 Read is what pyarrow reads: strings and binary of every width (binary is UTF-8), views, dictionaries, null columns, fields of
 structs by a dotted path, and lists of strings. Bytes that are not UTF-8 are no damage: they are repaired and counted as in
@@ -36,7 +37,7 @@ def parquet_texts(file: BinaryIO, groups: range, field: str, path: str, book: Re
             column, steps = _find(parquet.schema_arrow, field, path)
             prefix = ".".join([column, *steps])
             plain = not steps and _is_text(parquet.schema_arrow.field(column).type)
-            repeats = plain and any(_repeats(parquet.metadata.row_group(group), prefix) for group in groups)
+            repeats = plain and all(_repeats(parquet.metadata.row_group(group), prefix) for group in groups)
         # Values that repeat lie in a dictionary; decoded, a megabyte would become a megabyte for every row.
         with pq.ParquetFile(
             pa.PythonFile(file, "r"), page_checksum_verification=True, buffer_size=_BUFFER_BYTES, pre_buffer=False,
@@ -144,7 +145,10 @@ def _inside(array: pa.Array, steps: list[str]) -> pa.Array:
 
 
 def _repeats(group: Any, prefix: str) -> bool:
-    return any("DICTIONARY" in encoding for column in _columns(group, prefix) for encoding in column.encodings)
+    """Whether the values lie in one small dictionary. (Writers give up a dictionary that grows, and the rest is plain.)"""
+    columns = _columns(group, prefix)
+    size = sum(column.total_uncompressed_size for column in columns)
+    return size <= SLICE_BYTES and any("DICTIONARY" in encoding for column in columns for encoding in column.encodings)
 
 
 def _columns(group: Any, prefix: str) -> list[Any]:

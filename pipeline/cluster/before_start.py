@@ -1,0 +1,106 @@
+"""What cannot run is refused before anything starts: packages, devices, folders and settings that the run would need later.
+
+Nothing here opens a cluster or reads a corpus; it takes a moment, and a night is not lost to a missing package.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import inspect
+import os
+import re
+import socket
+import time
+from typing import Any
+
+from pipeline.config import Cluster, RunConfig
+from pipeline.errors import ConfigError, InputError, ServiceError, printable
+
+EXTRAS = {
+    "ssh": ("asyncssh", "asyncssh"), "slurm": ("dask_jobqueue", "dask-word2vec[slurm]"),
+    "kubernetes": ("dask_kubernetes", "dask-word2vec[k8s]"),
+}  # fmt: skip
+"""Of each kind of cluster: the module it needs, and what brings it."""
+ANSWER_S = 10.0
+
+
+def refuse_hopeless(config: RunConfig, trains: bool) -> None:
+    """Raises what the run would end with hours later. `trains`: it goes as far as training."""
+    cluster = config.cluster
+    if trains and config.train.backend == "cupy" and cluster.kind == "local":
+        refuse_without_gpu()
+    if cluster.kind in EXTRAS:
+        module, extra = EXTRAS[cluster.kind]
+        if importlib.util.find_spec(module) is None:
+            raise ServiceError(
+                f"cluster.kind: {cluster.kind} needs a package that is missing ({module}); pip install '{extra}', or set "
+                "cluster.kind: local to run on this machine"
+            )
+    if cluster.kind == "local" and cluster.options:
+        _refuse_scratch(cluster)
+        _refuse_unknown_options(cluster)
+
+
+def refuse_without_gpu() -> None:
+    """Raises ServiceError when this machine cannot train on a GPU."""
+    way_out = "set train.backend: auto to train on the CPU"
+    if importlib.util.find_spec("cupy") is None:
+        raise ServiceError(
+            "train.backend: cupy needs CuPy, which is not installed; pip install 'dask-word2vec[gpu13]' (CUDA 13) or "
+            f"'dask-word2vec[gpu12]' on a machine with an NVIDIA GPU, or {way_out}"
+        )
+    try:
+        import cupy
+
+        devices = cupy.cuda.runtime.getDeviceCount()
+    except Exception as error:  # CuPy raises its own kinds for a missing driver, a wrong one, a device in use
+        raise ServiceError(f"train.backend: cupy finds no usable GPU ({printable(str(error), 200)}); {way_out}") from None
+    if not devices:
+        raise ServiceError(f"train.backend: cupy finds no GPU on this machine; {way_out}")
+
+
+def _refuse_scratch(cluster: Cluster) -> None:
+    folder = cluster.options.get("local_directory")
+    if folder is not None and not (os.path.isdir(folder) and os.access(folder, os.W_OK)):
+        raise InputError(
+            f"cluster.options.local_directory: {printable(str(folder), 300)}: no folder that can be written; make it, or leave "
+            "the key out to use the system's folder for temporary files"
+        )
+
+
+def _refuse_unknown_options(cluster: Cluster) -> None:
+    """Raises ConfigError for options that neither Dask's LocalCluster nor its workers take."""
+    from distributed import LocalCluster, Nanny, SpecCluster, Worker
+    from distributed.core import Server
+    from distributed.node import ServerNode
+
+    takers: tuple[Any, ...] = (LocalCluster, SpecCluster, Nanny, Worker, ServerNode, Server)
+    known = {name for taker in takers for name in inspect.signature(taker.__init__).parameters} - {"self", "kwargs"}
+    wrong = sorted(set(cluster.options) - known)
+    if wrong:
+        import difflib
+
+        near = difflib.get_close_matches(wrong[0], sorted(known), n=1)
+        hint = f"; did you mean {near[0]}?" if near else "; see dask.distributed.LocalCluster"
+        raise ConfigError(f"cluster.options: a local cluster does not take {printable(', '.join(wrong), 200)}{hint}")
+
+
+def refuse_silent(cluster: Cluster) -> None:
+    """Raises ServiceError when nobody answers at the cluster's address, within ANSWER_S or the patience that is configured."""
+    found = re.fullmatch(r"(?:tcp|tls)://(\[[^\]]+\]|[^:/]+):(\d+)/?", cluster.address or "")
+    if not found:
+        return
+    host, port = found[1].strip("[]"), int(found[2])
+    until = time.monotonic() + min(ANSWER_S, cluster.wait_s)
+    while True:
+        try:
+            with contextlib.closing(socket.create_connection((host, port), timeout=max(0.1, until - time.monotonic()))):
+                return
+        except OSError as error:
+            if time.monotonic() >= until:
+                raise ServiceError(
+                    f"{cluster.address}: no Dask scheduler answers ({error.strerror or error}); start one there, check "
+                    "cluster.address, or set cluster.kind: local"
+                ) from None
+            time.sleep(0.2)

@@ -1,0 +1,85 @@
+"""What cannot run is refused before anything starts: with the code of what is missing, and how to go on without."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline.cluster.before_start import refuse_hopeless, refuse_silent
+from pipeline.config import Cluster, RunConfig, Train, parse_config
+from pipeline.errors import ConfigError, InputError, ServiceError
+
+
+def configured(**sections: dict[str, object]) -> RunConfig:
+    return parse_config({"corpus": {"inputs": ["nothing"]}, **sections})
+
+
+needs_no_gpu = pytest.mark.skipif(importlib.util.find_spec("cupy") is not None, reason="CuPy is installed here")
+
+
+@needs_no_gpu
+def test_a_gpu_that_is_not_there_is_known_within_two_seconds_and_named_with_the_way_out(tmp_path: Path) -> None:
+    """Timed as processor time, which other tests on the machine do not stretch."""
+    before = os.times()
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.cli", "run", str(Path(__file__).parents[2] / "configs/gpu.yaml"),
+         f"run.workdir={tmp_path / 'work'}"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    after = os.times()
+    assert done.returncode == 69
+    assert "train.backend: cupy needs CuPy" in done.stderr
+    assert "set train.backend: auto" in done.stderr
+    assert after.children_user + after.children_system - before.children_user - before.children_system < 2
+    assert not (tmp_path / "work" / "tokens").exists()
+
+
+@needs_no_gpu
+def test_runs_that_do_not_train_or_train_elsewhere_need_no_gpu_here() -> None:
+    refuse_hopeless(configured(train={"backend": "cupy"}), trains=False)
+    refuse_hopeless(configured(train={"backend": "cupy"}, cluster={"kind": "address", "address": "tcp://host:8786"}), trains=True)
+    with pytest.raises(ServiceError, match="cupy"):
+        refuse_hopeless(configured(train={"backend": "cupy"}), trains=True)
+
+
+def test_a_backend_that_the_layers_do_not_read_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"backend: cupy is not read: train\.engine is layers"):
+        Train(engine="layers", backend="cupy")
+
+
+def test_an_extra_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    for kind, extra in (("ssh", "asyncssh"), ("slurm", r"dask-word2vec\[slurm\]"), ("kubernetes", r"dask-word2vec\[k8s\]")):
+        with pytest.raises(ServiceError, match=rf"cluster\.kind: {kind} needs a package .*pip install '{extra}'"):
+            refuse_hopeless(configured(cluster={"kind": kind}), trains=True)
+
+
+def test_a_scratch_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"local_directory: .*/missing: no folder that can be written"):
+        refuse_hopeless(configured(cluster={"options": {"local_directory": str(tmp_path / "missing")}}), trains=True)
+
+
+def test_a_misspelt_option_of_a_local_cluster_is_named_with_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"cluster\.options: .* does not take memory_limits; did you mean memory_limit\?"):
+        refuse_hopeless(configured(cluster={"options": {"memory_limits": "1GB"}}), trains=True)
+    known = {"memory_limit": "1GB", "threads_per_worker": 1, "scheduler_kwargs": {"dashboard": False}, "silence_logs": 30}
+    refuse_hopeless(configured(cluster={"options": known}), trains=True)
+
+
+def test_an_address_that_nobody_answers_is_known_before_the_first_task() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+        began = time.monotonic()
+        with pytest.raises(ServiceError, match=rf"{address}: no Dask scheduler answers .*Connection refused.*cluster\.address"):
+            refuse_silent(Cluster(kind="address", address=address, wait_s=0.5))
+        assert time.monotonic() - began < 5
+        free.listen()
+        refuse_silent(Cluster(kind="address", address=address, wait_s=0.5))

@@ -1,0 +1,195 @@
+"""Records in every format: what is read, where the text is found, and that memory is bounded by bytes."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.config import Corpus
+from pipeline.errors import DataError
+from pipeline.text.corpus import plan_corpus
+from pipeline.text.cutting import cut_parts
+from pipeline.text.formats import json_values
+from pipeline.text.formats.json_stream import text_pieces
+from pipeline.text.formats.json_values import LONG, Source, read_values
+from pipeline.text.losses import ReadCounts
+from pipeline.text.reading import Reading, read_part
+
+
+def words(path: Path, block_bytes: int = 1 << 20, **options: object) -> list[list[str]]:
+    """The words of each line of the texts."""
+    corpus = Corpus(inputs=[str(path)], **options)  # type: ignore[arg-type]
+    reading = Reading(corpus.format, corpus.text_field, encoding=corpus.encoding, stop_at_bad_records=True)
+    parts = cut_parts(plan_corpus(corpus), block_bytes)
+    text = b"".join(chunk.text for part in parts for chunk in read_part(part, reading, ReadCounts()))
+    return [line.split() for line in text.decode().split("\n") if line.strip()]
+
+
+RUNS, SEA = ["the", "river", "runs"], ["to", "the", "sea"]
+RECORDS = [{"id": 1, "text": "the river runs", "meta": {"body": "x"}}, {"text": "to the sea", "meta": {"body": "y"}}]
+
+
+@pytest.mark.parametrize("data", [
+    "\n".join(map(json.dumps, RECORDS)), "".join(map(json.dumps, RECORDS)), json.dumps(RECORDS), json.dumps(RECORDS, indent=2),
+    "\ufeff" + json.dumps(RECORDS[0], indent=1) + "\n\n" + json.dumps(RECORDS[1]) + "\r\n",
+], ids=["lines", "one after the other", "array", "pretty array", "pretty"])  # fmt: skip
+def test_any_sequence_of_json_values_is_read(tmp_path: Path, data: str) -> None:
+    (tmp_path / "x.json").write_text(data)
+    assert words(tmp_path / "x.json", format="jsonl") == [RUNS, SEA]
+    assert words(tmp_path / "x.json", format="jsonl", text_field="meta.body") == [["x"], ["y"]]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(
+    records=st.lists(st.tuples(JSON, st.text(max_size=40), JSON), max_size=5), block=st.integers(1, 40),
+    indent=st.sampled_from([None, 1]), ascii_only=st.booleans(),
+)  # fmt: skip
+@settings(max_examples=150, derandomize=True, deadline=None)
+def test_a_value_too_long_to_be_held_gives_the_text_that_json_gives(
+    records: list[tuple[Any, str, Any]], block: int, indent: int | None, ascii_only: bool
+) -> None:
+    values = [{"before": before, "text": text, "behind": {"text": behind}} for before, text, behind in records]
+    data = "\n".join(json.dumps(value, indent=indent, ensure_ascii=ascii_only) for value in values).encode()
+    held = json_values.HELD_BYTES
+    json_values.HELD_BYTES = 24
+    try:
+        source = Source(iter([data[at : at + block] for at in range(0, len(data), block)]))
+        found = []
+        for value, line, _ in read_values(source):
+            text = b"".join(text_pieces(source, line, "text")).decode() if value is LONG else value["text"]
+            found.append(text)
+    finally:
+        json_values.HELD_BYTES = held
+    assert found == [text for _, text, _ in records]
+
+
+def test_lists_of_words_are_sentences(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text('{"text": ["the", "river", "runs"]}\n{"text": [["to", "the"], ["sea"]]}\n')
+    expected = [RUNS, ["to", "the"], ["sea"]]
+    assert words(tmp_path / "x.jsonl", format="jsonl") == expected
+    pq.write_table(pa.table({"text": [RUNS, SEA]}), tmp_path / "x.parquet")
+    assert words(tmp_path / "x.parquet", format="parquet") == [RUNS, SEA]
+    pq.write_table(pa.table({"text": [[RUNS], [["to", "the"], ["sea"]]]}), tmp_path / "y.parquet")
+    assert words(tmp_path / "y.parquet", format="parquet") == expected
+
+
+TEXTS = ["the river runs", "to the sea"]
+KINDS = [
+    pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary(), pa.binary_view(),
+    pa.dictionary(pa.int32(), pa.string()), pa.dictionary(pa.int8(), pa.large_string()),
+]  # fmt: skip
+
+
+def column_of(kind: pa.DataType) -> pa.Array:
+    plain = pa.array(TEXTS * 40)
+    return plain.cast(pa.binary()).cast(kind) if "binary" in str(kind) else plain.cast(kind)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_every_type_of_text_that_arrow_has_is_read(tmp_path: Path, kind: pa.DataType) -> None:
+    table = pa.table({"n": range(80), "text": column_of(kind)})
+    with pa.OSFile(str(tmp_path / "x.arrow"), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table, max_chunksize=7)
+    assert words(tmp_path / "x.arrow", format="arrow") == [RUNS, SEA] * 40
+    pq.write_table(table, tmp_path / "x.parquet", row_group_size=11)
+    assert words(tmp_path / "x.parquet", block_bytes=300, format="parquet") == [RUNS, SEA] * 40
+
+
+def test_fields_of_structs_are_found_by_a_dotted_path(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"meta": [{"body": {"text": text}, "n": 1} for text in TEXTS]}), tmp_path / "x.parquet")
+    assert words(tmp_path / "x.parquet", format="parquet", text_field="meta.body.text") == [RUNS, SEA]
+    with pytest.raises(DataError, match=r"column 'meta\.body' has no field 'txt', it is struct|column 'meta' has no field"):
+        words(tmp_path / "x.parquet", format="parquet", text_field="meta.body.txt")
+
+
+def test_a_folder_saved_by_datasets_and_one_of_spark_are_read(tmp_path: Path) -> None:
+    saved = tmp_path / "saved"
+    saved.mkdir()
+    table = pa.table({"text": TEXTS})
+    with pa.OSFile(str(saved / "data-00000-of-00001.arrow"), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    (saved / "dataset_info.json").write_text("{}")
+    (saved / "state.json").write_text("{}")
+    assert words(saved, format="arrow") == [RUNS, SEA]
+    spark = tmp_path / "spark" / "day=1"
+    spark.mkdir(parents=True)
+    pq.write_table(table, spark / "part-0000.snappy.parquet")
+    for marker in ("_SUCCESS", "_metadata", "._SUCCESS.crc"):
+        (spark.parent / marker).write_bytes(b"")
+    assert words(tmp_path / "spark", format="parquet") == [RUNS, SEA]
+
+
+def test_cells_of_tables_may_be_quoted_in_csv_and_never_are_in_tsv(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text('\ufeffid;text\n1;"the river\nruns; ""fast"""\n\n2;to the sea\n')
+    assert words(tmp_path / "x.csv", format="csv") == [["the", "river"], ["runs;", '"fast"'], SEA]
+    (tmp_path / "x.tsv").write_text('id\ttext\n1\t"the river runs\n2\tto the sea\n')
+    assert words(tmp_path / "x.tsv", format="tsv") == [['"the', "river", "runs"], SEA]
+    assert words(tmp_path / "x.tsv", format="tsv", text_field="1") == [["id"], ["1"], ["2"]]
+    with pytest.raises(DataError, match=r"no column 'body'; it has id, text; set corpus\.text_field"):
+        words(tmp_path / "x.tsv", format="tsv", text_field="body")
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "gbk", "utf-16", "utf-16-le", "utf-32", "shift_jis"])
+def test_text_in_another_encoding_is_read_wherever_blocks_end(tmp_path: Path, encoding: str) -> None:
+    line = "l'été à la forêt" if encoding == "cp1252" else "天気 大学 river"
+    text = "\n".join(f"{line} {index}" for index in range(30_000))
+    (tmp_path / "x.txt").write_bytes(text.encode(encoding))
+    assert words(tmp_path / "x.txt", block_bytes=4096, encoding=encoding) == [row.split() for row in text.split("\n")]
+
+
+_MEASURED = """
+import re, sys
+from pathlib import Path
+from pipeline.cluster.workers import InProcess
+from pipeline.config import parse_config
+from pipeline.stages.tokenize import build
+from pipeline.stages.work import Work
+from pipeline.text.corpus import plan_corpus
+config = parse_config({"corpus": {"inputs": [sys.argv[1]], "format": sys.argv[3], "max_ratio": 100000}})
+totals = build(Work(config, Path(sys.argv[2]), InProcess()), plan_corpus(config.corpus)).manifest.totals
+peak_mb = int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) // 1024
+print(totals["tokens"], peak_mb)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["parquet", "jsonl"])
+def test_memory_is_bounded_by_bytes_and_not_by_rows_or_lines(tmp_path: Path, format: str) -> None:
+    if not Path("/proc/self/status").exists():
+        pytest.skip("the peak memory of one process is read from /proc, which is not here")
+    path = tmp_path / f"x.{format}"
+    row = " ".join(f"w{index % 5000}" for index in range(170_000))
+    if format == "parquet":
+        pq.write_table(pa.table({"text": [f"{index} {row}" for index in range(100)]}), path)
+        tokens = 100 * 170_001
+    else:
+        with open(path, "w") as file:
+            file.write('{"id": 1, "text": "')
+            for _ in range(100):
+                file.write(row + " \\n")
+            file.write('"}\n')
+        tokens = 100 * 170_000
+    assert path.stat().st_size > 5_000_000
+    done = subprocess.run(
+        [sys.executable, "-c", _MEASURED, str(path), str(tmp_path / "work"), format], capture_output=True, text=True, check=True
+    )
+    found = [int(number) for number in re.findall(r"\d+", done.stdout)]
+    assert found[0] == tokens
+    # Text of 100 MB in rows of a megabyte, which pyarrow writes as one page, the least that can be read; or in one line.
+    assert found[1] < (700 if format == "parquet" else 500)
