@@ -42,7 +42,8 @@ its short Dask wiring.
                stability (neighbourhoods, frame) align (into the old frame) rollback hook
     compare/   sides (what is compared) compare (what differs) shown (terminal and page)
     library/   training (train) model (load) settings sentences notebook: the pipeline from Python
-    options/   paths (relative to the file) other_names (what gensim and others call a setting)
+    options/   section (what each is) text (of corpus and tokenize) paths (relative to the file)
+               other_names (what gensim and others call a setting)
     safety/    start scratch (what keeps other users' code out) files locks yaml_values values (what is read)
     tracking/  tracker spool shipper delivery registry (what MLflow is told, and how it gets there) ui start_page door metrics
                run_events (what a run tells, and when) card (its description)

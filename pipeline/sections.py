@@ -6,42 +6,22 @@ way out; config.py puts the sections together and reads them from files.
 
 from __future__ import annotations
 
-import codecs
 import re
 import shlex
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from pipeline.options.paths import Folder
-from pipeline.safety.values import has_host, number_of, plain_types, refuse_unwritable
+from pipeline.options.section import Section as Section
+from pipeline.options.section import refuse_unread
+from pipeline.options.text import Corpus as Corpus
+from pipeline.options.text import Tokenize as Tokenize
+from pipeline.safety.values import has_host
 
 Positive = Annotated[int, Field(ge=1, lt=2**63)]
 Chosen = Annotated[int, BeforeValidator(lambda value: 0 if value is None else value), Field(ge=0, le=1024)]
-DEFAULT_PATTERN = r"[\pL\pM\pN_\x{200C}\x{200D}]+"
-_DOTTED = r"[^\W\d]\w*(?:\.[^\W\d]\w*)*"
 Rate = Annotated[float, Field(gt=0, le=10)]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def values_are_what_they_look_like(cls, value: Any, info: ValidationInfo) -> Any:
-        """Numbers are numbers in every spelling, truths and odd spellings are none; no text holds what no path or word can."""
-        kinds = plain_types(cls.model_fields[str(info.field_name)].annotation)
-        if not any(isinstance(kind, type) and issubclass(kind, Section) for kind in kinds):
-            refuse_unwritable(value)
-        return number_of(value) if kinds & {int, float} and not kinds & {bool, dict} else value
-
-
-def _refuse_unread(section: Section, keys: Sequence[str], why: str) -> None:
-    """Raises ValueError for keys that were set to something although nothing reads them."""
-    for key in keys:
-        if getattr(section, key) != type(section).model_fields[key].get_default(call_default_factory=True):
-            raise ValueError(f"{key} is not read: {why}; remove it")
 
 
 class Run(Section):
@@ -50,121 +30,6 @@ class Run(Section):
     workdir: Folder | None = None
     """Folder of every artefact; null = `runs/<name>` beside the configuration file."""
     seed: int = Field(1, ge=0, lt=2**63)
-
-
-class Corpus(Section):
-    inputs: list[str] = Field(min_length=1)
-    """Files, globs, folders, or `pydocs:` (docstrings of the installed Python). Files larger than `block_bytes` are read in the
-    order given, the smaller ones between two of them in an order that their content decides: names do not matter."""
-    include: list[str] = Field(default_factory=list)
-    """Inside folders, globs and archives: only files whose name, or whose end of the path, matches one of these patterns."""
-    exclude: list[str] = Field(default_factory=list)
-    """Inside folders, globs and archives: no files that match one of these patterns."""
-    format: Literal["lines", "jsonl", "csv", "tsv", "parquet", "arrow"] = "lines"
-    """jsonl is any sequence of JSON values, an array's elements included; arrow is Arrow IPC, `save_to_disk` folders included."""
-    text_field: str = Field("text", min_length=1)
-    """The field that holds the text (every format but lines); `a.b` is the field b inside a. Strings, UTF-8 bytes, or lists of
-    strings, which are sentences that are already words."""
-    bad_records: Literal["skip", "stop"] = "skip"
-    """What becomes of a record without a text in `text_field` (null, missing, another type): skipped and counted, or an error."""
-    encoding: str = "utf-8"
-    """Of lines, jsonl, csv and tsv; any name that Python knows."""
-    encoding_errors: Literal["replace", "strict"] = "replace"
-    max_lost: float = Field(0.01, ge=0, le=1)
-    """Share of the corpus's bytes, or of its records, that may be lost (not text in `encoding`, over-long tokens, bad records)
-    before the run stops and names the worst files."""
-    sniff: bool = True
-    """true: a file that looks like something else than `format` stops the run; false: it is read as `format` all the same."""
-    follow_symlinks: bool = False
-    skip_unreadable: bool = False
-    """false: an unreadable input stops the run before work starts; true: it is listed and left out."""
-    block_bytes: int = Field(16 << 20, ge=1 << 10, le=1 << 30)
-    """Target size of one part in bytes of text as stored; decides how a corpus is cut, never what is in it."""
-    max_ratio: int = Field(2000, ge=2)
-    """A compressed file that grows more than this many times is refused (a bomb)."""
-
-    @field_validator("inputs", "include", "exclude", mode="before")
-    @classmethod
-    def one_is_a_list_of_one(cls, value: Any) -> Any:
-        return [value] if isinstance(value, str) else value
-
-    @field_validator("encoding")
-    @classmethod
-    def encoding_is_known(cls, value: str) -> str:
-        try:
-            found = codecs.lookup(value)
-        except LookupError:
-            raise ValueError("expected the name of an encoding, such as utf-8, cp1252, gbk or utf-16") from None
-        if not getattr(found, "_is_text_encoding", True):
-            raise ValueError("expected an encoding of text")
-        return found.name
-
-    @model_validator(mode="after")
-    def keys_are_read(self) -> Corpus:
-        if self.format == "lines":
-            _refuse_unread(self, ("text_field", "bad_records"), "corpus.format is lines, which has no records")
-        if self.format in ("parquet", "arrow"):
-            _refuse_unread(self, ("encoding",), f"corpus.format is {self.format}, whose text is UTF-8")
-        return self
-
-
-class Tokenize(Section):
-    tokenizer: str = "simple"
-    """`simple` (Unicode words), `whitespace`, `regex`, or `package.module:factory`."""
-    lowercase: bool = True
-    language: Literal["tr", "az", "lt"] | None = None
-    """Whose rules of lower case, where they differ from Unicode's: the i of Turkish and Azeri, the dots of Lithuanian."""
-    normalize: Literal["NFC", "NFKC"] | None = "NFC"
-    strip: list[Literal["accents", "arabic", "hebrew", "tatweel"]] = Field(default_factory=list)
-    """What is left out of words: accents (é → e), vowel marks of Arabic or Hebrew, the line that stretches Arabic words."""
-    entities: bool = False
-    """true: `&amp;`, `&#8217;` and the other entities of HTML are the characters they stand for."""
-    inner: str = ""
-    """Of `simple`: characters that belong to a word between two of its characters, such as `'’-·`."""
-    emoji: bool = False
-    """Of `simple`: every emoji, with what is joined to it, is a word."""
-    pattern: str = DEFAULT_PATTERN
-    """The tokens of `tokenizer: regex` (RE2 syntax: linear time, no look-around; its \\w is ASCII only)."""
-    options: dict[str, Any] = Field(default_factory=dict)
-    """Keyword arguments of a `package.module:factory`."""
-    max_token_bytes: int = Field(256, ge=1, le=1 << 16)
-    """Longer tokens are dropped and counted."""
-    end_of_line: str | None = Field(None, min_length=1, pattern=r"^\S+$")
-    """null: a line is a sentence, and windows stop at its end. A token such as `<eos>`: the line's end becomes this token
-    and windows run over it, as the textbooks read Penn Treebank."""
-
-    @model_validator(mode="after")
-    def line_ends_pass_the_tokenizer(self) -> Tokenize:
-        if self.end_of_line is not None and self.tokenizer != "whitespace":
-            raise ValueError(f"end_of_line needs tokenizer: whitespace, found {self.tokenizer}, which may change the token")
-        return self
-
-    @model_validator(mode="after")
-    def keys_are_read(self) -> Tokenize:
-        chosen = f"tokenize.tokenizer is {self.tokenizer}"
-        if self.tokenizer != "simple":
-            _refuse_unread(self, ("inner", "emoji"), chosen)
-        if self.tokenizer != "regex":
-            _refuse_unread(self, ("pattern",), chosen)
-        if ":" not in self.tokenizer:
-            _refuse_unread(self, ("options",), chosen)
-        if not self.lowercase:
-            _refuse_unread(self, ("language",), "tokenize.lowercase is false")
-        return self
-
-    @field_validator("inner")
-    @classmethod
-    def inner_characters_are_no_words_by_themselves(cls, value: str) -> str:
-        if wrong := [c for c in value if c.isalnum() or c.isspace() or not c.isprintable() or c == "_"]:
-            raise ValueError(f"expected punctuation such as '’-, found {wrong[0]!r}")
-        return value
-
-    @field_validator("tokenizer")
-    @classmethod
-    def tokenizer_is_known(cls, value: str) -> str:
-        if value in ("simple", "whitespace", "regex") or re.fullmatch(rf"{_DOTTED}:{_DOTTED}", value):
-            return value
-        raise ValueError("expected simple, whitespace, regex or package.module:factory")
 
 
 class Vocab(Section):
@@ -237,7 +102,7 @@ class Train(Section):
         if self.engine == "layers" and self.backend not in ("auto", "numpy"):
             raise ValueError(f"backend: {self.backend} is not read: train.engine is layers, which computes with NumPy; remove it")
         if self.engine == "kernels":
-            _refuse_unread(self, ("batch_size",), "train.engine is kernels")
+            refuse_unread(self, ("batch_size",), "train.engine is kernels")
         if self.engine == "layers" and self.start_from is not None:
             raise ValueError("engine: layers always starts anew; start_from needs engine: kernels")
         return self
@@ -281,7 +146,7 @@ Format = Literal["word2vec-text", "word2vec-bin", "npy", "parquet", "safetensors
 
 
 class Publish(Section):
-    formats: list[Format] = ["word2vec-bin"]
+    formats: list[Format] = Field(default_factory=lambda: ["word2vec-bin"])
     on_unwritable: Literal["refuse", "escape"] | None = None
     """A word that a format cannot hold (a space in word2vec formats): refuse the export, or write it escaped and list what
     stands for what; null = each format's own way (all refuse, TensorBoard escapes)."""

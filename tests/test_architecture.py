@@ -21,7 +21,8 @@ KNOWN = modules("pipeline", "w2v_core")
 
 FLOORS = (
     ("errors", "failpoints", "progress"),
-    ("safety", "options"),
+    ("safety",),
+    ("options",),
     ("sections",),
     ("config",),
     ("store",),

@@ -1,0 +1,30 @@
+"""What every section of a configuration is: frozen, without unknown keys, and with values that are what they look like."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+
+from pipeline.safety.values import number_of, plain_types, refuse_unwritable
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def values_are_what_they_look_like(cls, value: Any, info: ValidationInfo) -> Any:
+        """Numbers are numbers in every spelling, truths and odd spellings are none; no text holds what no path or word can."""
+        kinds = plain_types(cls.model_fields[str(info.field_name)].annotation)
+        if not any(isinstance(kind, type) and issubclass(kind, Section) for kind in kinds):
+            refuse_unwritable(value)
+        return number_of(value) if kinds & {int, float} and not kinds & {bool, dict} else value
+
+
+def refuse_unread(section: Section, keys: Sequence[str], why: str) -> None:
+    """Raises ValueError for keys that were set to something although nothing reads them."""
+    for key in keys:
+        if getattr(section, key) != type(section).model_fields[key].get_default(call_default_factory=True):
+            raise ValueError(f"{key} is not read: {why}; remove it")
