@@ -146,7 +146,7 @@ Format = Literal["word2vec-text", "word2vec-bin", "npy", "parquet", "safetensors
 
 
 class Publish(Section):
-    formats: list[Format] = Field(default_factory=lambda: ["word2vec-bin"])
+    formats: list[Format] = Field(["word2vec-bin"])
     on_unwritable: Literal["refuse", "escape"] | None = None
     """A word that a format cannot hold (a space in word2vec formats): refuse the export, or write it escaped and list what
     stands for what; null = each format's own way (all refuse, TensorBoard escapes)."""
