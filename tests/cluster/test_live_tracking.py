@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -15,13 +16,17 @@ from typing import Any
 import pytest
 import yaml
 
+from pipeline.config import RunConfig, parse_config
+from pipeline.errors import InputError
+from pipeline.tracking.aliases import promote, roll_back
+from pipeline.tracking.moves import parse_moves
 from tests.cluster.test_tracking_servers import free_port, kill_server, start_server
 from tests.cluster.tracked import wait_for
 from tests.tiny import tiny_config, write_corpus
 
 pytestmark = pytest.mark.filterwarnings("default")
 
-TRAIN = {"vector_size": 100, "epochs": 40, "lanes": 2, "checkpoint_every": 20_000}
+TRAIN = {"vector_size": 16, "epochs": 4, "lanes": 2, "checkpoint_every": 6_000}
 
 
 class Server:
@@ -57,7 +62,7 @@ class Server:
 @pytest.mark.slow
 def test_a_server_shows_the_loss_while_a_run_trains_and_one_whole_curve_after_the_driver_was_killed(workdir: Path) -> None:
     port = free_port()
-    config = tiny_config(workdir, write_corpus(workdir.parent / "corpus", 12_000), train=TRAIN)
+    config = tiny_config(workdir, write_corpus(workdir.parent / "corpus"), train=TRAIN, publish={"register": "words"})
     config["tracking"] = {"uri": f"http://127.0.0.1:{port}"}
     file = workdir.parent / "run.yaml"
     file.write_text(yaml.safe_dump(config))
@@ -66,17 +71,14 @@ def test_a_server_shows_the_loss_while_a_run_trains_and_one_whole_curve_after_th
     server = Server(port)
     try:
         wait_for(lambda: server_answers(server), 60)
-        driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
-        seen = [0]
-
-        def grew_three_times() -> bool:
-            assert driver.poll() is None, "the run ended before three growing states of its curve were seen"
-            count = len(server.curve("train/loss"))
-            if count > seen[-1]:
-                seen.append(count)
-            return len(seen) > 3
-
-        wait_for(grew_three_times, 60)
+        # The driver stops itself before its eighth round, so that there is time to look however fast the machine is.
+        token = workdir.parent / "stopped"
+        frozen = os.environ | {"W2V_FAILPOINT": f"round:7.0=stop,{token}"}
+        driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True, env=frozen)
+        wait_for(lambda: token.exists() and len(server.curve("train/loss")) >= 3, 90)
+        assert driver.poll() is None
+        seen = server.curve("train/loss")
+        assert [step for step, _ in seen] == sorted({step for step, _ in seen})
         os.kill(driver.pid, signal.SIGKILL)
         driver.wait()
         done = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=90)
@@ -90,7 +92,9 @@ def test_a_server_shows_the_loss_while_a_run_trains_and_one_whole_curve_after_th
         found = server.curve("train/loss")
         assert len({step for step, _ in found}) == len(found), "a point came twice"
         assert dict(found) == points
+        assert found[: len(seen)] == seen, "what was shown while it trained is what is there in the end"
         check_what_people_see(run, config)
+        move_champion(server, parse_config(config))
     finally:
         kill_server(process_server)
 
@@ -103,6 +107,23 @@ def server_answers(server: Server) -> bool:
     return True
 
 
+def move_champion(server: Server, config: RunConfig) -> None:
+    """The server's registry has the run's model, and `champion` moves over its REST API."""
+    (version,) = server.ask("model-versions/search?filter=name%3D'words'")["model_versions"]
+    assert version["aliases"] == ["challenger"]
+    begun = time.monotonic()
+    move = promote(config, None, "the only one")
+    assert time.monotonic() - begun < 1
+    assert str(move) == "champion is version 1"
+    model = server.ask("registered-models/get?name=words")["registered_model"]
+    assert {alias["alias"] for alias in model["aliases"]} == {"challenger", "champion"}
+    assert [move.why for move in parse_moves(model["tags"][0]["value"])] == ["the only one"]
+    with pytest.raises(InputError, match="version 1 had no champion before it"):
+        roll_back(config, "")
+    with pytest.raises(InputError, match="words has no version 2; there are 1"):
+        promote(config, "2", "")
+
+
 def check_what_people_see(run: Any, config: Any) -> None:
     """A readable source, corpus and description; single values without a slash, so that curves come first."""
     tags = {tag["key"]: tag["value"] for tag in run["data"]["tags"]}
@@ -112,7 +133,7 @@ def check_what_people_see(run: Any, config: Any) -> None:
     assert "WordVectors.load" in tags["mlflow.note.content"]
     (dataset,) = run["inputs"]["dataset_inputs"]
     assert dataset["dataset"]["name"] == "a.txt, b.txt.gz and 1 more"
-    assert json.loads(dataset["dataset"]["profile"])["tokens"] == 144_000
+    assert json.loads(dataset["dataset"]["profile"])["tokens"] == 72_000
     names = {metric["key"] for metric in run["data"]["metrics"]}
     assert {"train/loss", "train/alpha", "train/lane_spread", "train/tokens_per_s", "train/merge_seconds"} <= names
     assert {"system/worker 0/cpu_percent", "system/worker 1/memory_bytes", "system/worker 0/waiting_share"} <= names

@@ -1,5 +1,7 @@
-"""The registry: versions are entered once, `champion` moves at once and back, over a database and over a real server, and the
-champion answers over HTTP."""
+"""The registry: versions are entered once, `champion` moves at once and back, and answers over HTTP.
+
+Over a real server `champion` is moved in `test_live_tracking`.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,6 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from pipeline.tracking import aliases
 from pipeline.tracking.moves import parse_moves
 from pipeline.tracking.spool import Spool, spools
 from pipeline.tracking.tracker import Tracker, open_tracker
-from tests.cluster.test_tracking_servers import free_port, kill_server, start_server
+from tests.cluster.test_tracking_servers import free_port, kill_server
 from tests.cluster.tracked import DIGEST, client_of, ship_here, wait_for
 from w2v_core.vectors import WordVectors
 
@@ -65,40 +66,17 @@ def registered(workdir: Path) -> RunConfig:
     return config
 
 
-@pytest.fixture(params=["database", "server"])
-def reached(request: pytest.FixtureRequest, registered: RunConfig) -> Iterator[RunConfig]:
-    """The same model, reached through its database or through a real server over it."""
-    if request.param == "database":
-        yield registered
-        return
-    port = free_port()
-    server = start_server(registered.workdir.parent, port)
-    try:
-        config = config_of(registered.workdir, uri=f"http://127.0.0.1:{port}")
-        wait_for(lambda: _answers(config), 60)
-        yield config
-    finally:
-        kill_server(server)
-
-
-def _answers(config: RunConfig) -> bool:
-    try:
-        return aliases.open_registry(config).model("words") is not None
-    except ServiceError:
-        return False
-
-
-def test_champion_moves_at_once_and_back_with_who_when_and_why(reached: RunConfig) -> None:
-    client = client_of(reached.workdir)
+def test_champion_moves_at_once_and_back_with_who_when_and_why(registered: RunConfig) -> None:
+    client = client_of(registered.workdir)
     begun = time.monotonic()
-    first = aliases.promote(reached, None, "better analogies")
+    first = aliases.promote(registered, None, "better analogies")
     assert time.monotonic() - begun < 1
     assert (first.version, first.before, first.why) == ("2", None, "better analogies")
     assert str(client.get_model_version_by_alias("words", "champion").version) == "2"
     with pytest.raises(InputError, match="version 2 had no champion before it"):
-        aliases.roll_back(reached, "")
-    aliases.promote(reached, "1", "second thoughts")
-    back = aliases.roll_back(reached, "third thoughts")
+        aliases.roll_back(registered, "")
+    aliases.promote(registered, "1", "second thoughts")
+    back = aliases.roll_back(registered, "third thoughts")
     assert (back.version, back.before) == ("2", "1")
     version = client.get_model_version_by_alias("words", "champion")
     assert str(version.version) == "2"
@@ -110,8 +88,8 @@ def test_champion_moves_at_once_and_back_with_who_when_and_why(reached: RunConfi
         ("2", "better analogies"), ("1", "second thoughts"), ("2", "third thoughts"),
     ]  # fmt: skip
     with pytest.raises(InputError, match="words has no version 7; there are 2, 1"):
-        aliases.promote(reached, "7", "")
-    unknown = reached.model_copy(update={"publish": reached.publish.model_copy(update={"register_as": "other"})})
+        aliases.promote(registered, "7", "")
+    unknown = registered.model_copy(update={"publish": registered.publish.model_copy(update={"register_as": "other"})})
     with pytest.raises(InputError, match=r"no registered model other; a run with publish\.register: other makes one"):
         aliases.promote(unknown, None, "")
 
