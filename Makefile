@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 COMPILED := numba llvmlite numpy dask distributed pyarrow tornado msgpack cloudpickle fsspec pydantic yaml click jinja2 packaging toolz zict
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo test test-fast test-core coverage chaos crashes refreshes lint format lock clean
+.PHONY: help configuration demo test test-fast test-core coverage chaos crashes refreshes lint format lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -20,6 +20,7 @@ help:
 	@echo "make crashes    kill a writer at every system call (needs strace)"
 	@echo "make refreshes  change a corpus at random and compare every refresh with a rebuild"
 	@echo "make lint       ruff and mypy"
+	@echo "make configuration  write infra/configuration.md anew"
 	@echo "make lock       resolve requirements.lock again"
 
 # The lock carries hashes and no addresses; pip refuses anything that differs.
@@ -30,6 +31,11 @@ $(READY): requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --quiet --no-compile --disable-pip-version-check --no-input --require-hashes --no-deps -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --quiet --no-compile --disable-pip-version-check --no-input --no-build-isolation --no-deps -e .
 	@cd $(VENV)/lib/python3*/site-packages && ../../../bin/python -m compileall -q -j 0 -x '[/\\]tests?[/\\]' $(COMPILED) || true
+# A first run of a few words compiles what a run imports and its kernels, so that the next ones begin at once.
+	@mkdir -p $(VENV)/first && printf 'one two three four five six\n%.0s' $$(seq 500) > $(VENV)/first/words.txt
+	@printf 'corpus: {inputs: [words.txt]}\nshards: {sample: 0}\n' > $(VENV)/first/run.yaml
+	@for lanes in 1 2; do $(BIN)/w2v run --quiet $(VENV)/first/run.yaml train.lanes=$$lanes > /dev/null 2>&1 || true; done
+	@rm -rf $(VENV)/first
 	@touch $@
 
 demo: $(READY)
@@ -73,6 +79,9 @@ lint: $(READY)
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+configuration: $(READY)
+	$(BIN)/python infra/configuration.py
 
 # Needs uv (https://docs.astral.sh/uv): the only tool here that resolves for all platforms at once.
 lock:

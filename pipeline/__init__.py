@@ -15,7 +15,7 @@ its short Dask wiring.
     store.py failpoints.py         artefacts: manifests, checksums; where tests make processes die
 
     commands/  arguments (CONFIG and its overrides) running refreshing corpora vectors workdir
-               tracking comparing
+               tracking comparing sweeping
     stages/    ladder (the one list of stages) work (what each is handed, and tells)
                tokenize vocab shards train evaluate sets (of questions, by name) publish
     text/      corpus (which files) inputs (what names mean) pieces (files and parts as data) cutting (into parts)
@@ -41,6 +41,7 @@ its short Dask wiring.
     refresh/   refresh (one decision) delta (files, pure) challenge (the new vectors beside the old) gates (pure)
                stability (neighbourhoods, frame) align (into the old frame) rollback hook
     compare/   sides (what is compared) compare (what differs) shown (terminal and page)
+    sweep/     sweep (every combination of settings, one table)
     library/   training (train) model (load) settings sentences notebook: the pipeline from Python
     options/   section (what each is) text (of corpus and tokenize) paths (relative to the file)
                other_names (what gensim and others call a setting)

@@ -23,6 +23,7 @@ from pipeline.commands.comparing import compare
 from pipeline.commands.corpora import fetch
 from pipeline.commands.refreshing import gc, history, refresh, rollback
 from pipeline.commands.running import STAGE_COMMANDS, run
+from pipeline.commands.sweeping import prune, sweep
 from pipeline.commands.tracking import promote, sync
 from pipeline.commands.vectors import evaluate, export, query
 from pipeline.commands.workdir import status, ui, verify
@@ -58,7 +59,25 @@ def commands() -> None:
 
 
 _STAGES = [STAGE_COMMANDS.get(name, evaluate) for name in ("tokenize", "vocab", "shards", "train", "evaluate", "publish")]
-for _command in (run, *_STAGES, refresh, history, rollback, promote, compare, gc, query, export, fetch, status, verify, sync, ui):
+for _command in (
+    run,
+    *_STAGES,
+    refresh,
+    history,
+    rollback,
+    promote,
+    compare,
+    gc,
+    prune,
+    sweep,
+    query,
+    export,
+    fetch,
+    status,
+    verify,
+    sync,
+    ui,
+):
     commands.add_command(_command)
 
 

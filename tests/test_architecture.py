@@ -33,6 +33,7 @@ FLOORS = (
     ("stages", "tracking"),
     ("summary", "session"),
     ("run",),
+    ("sweep",),
     ("refresh",),
     ("compare",),
     ("workdir",),
@@ -158,3 +159,15 @@ def test_a_file_is_one_story(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= LONG.get(str(path.relative_to(ROOT)), MAXIMUM_LINES)
     assert path.stem not in {"utils", "util", "helpers", "common", "misc"}
     assert ast.get_docstring(ast.parse(path.read_text())), "a file begins with what it gives and why it is this way"
+
+
+def test_the_two_paths_of_the_architecture_exist_and_pass_every_room_once() -> None:
+    paths = (ROOT / "infra" / "architecture.md").read_text().split("\n## ")[1:]
+    assert len(paths) == 2
+    for path in paths:
+        files = re.findall(r"^\|[ \d]*\| `([\w/.]+)`", path, flags=re.MULTILINE)
+        assert len(files) > 8
+        assert [file for file in files if not (ROOT / file).is_file()] == []
+        rooms = [tuple(Path(file).parts[:2]) for file in files]
+        entered = [room for number, room in enumerate(rooms) if number == 0 or rooms[number - 1] != room]
+        assert len(entered) == len(set(entered)), "a room is passed once"

@@ -1,0 +1,55 @@
+"""Commands over several results: trying settings, and keeping what is worth it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from pipeline.commands.arguments import config_arguments, load, say
+
+
+@click.command()
+@click.argument("config", type=click.Path(path_type=Path), metavar="CONFIG")
+@click.argument("settings", nargs=-1, required=True, metavar="KEY=VALUE,VALUE…")
+@click.option("--json", "as_json", is_flag=True, help="Print the rows as JSON.")
+@click.option("--quiet", is_flag=True, help="No progress on standard error.")
+def sweep(config: Path, settings: tuple[str, ...], as_json: bool, quiet: bool) -> None:
+    """Train and score every combination of values, over the same text: one table, MLflow runs below one run.
+
+    For example: w2v sweep mine.yaml train.alpha=.025,.05 train.lanes=1,4. A setting with one value is an override as everywhere.
+    """
+    from pipeline.progress import Progress
+    from pipeline.sweep.sweep import sweep as try_all
+    from pipeline.sweep.sweep import table
+
+    tried = try_all(config, settings, Progress(quiet=quiet))
+    if as_json:
+        say(json.dumps([one.row() for one in tried], indent=1))
+    else:
+        for line in table(tried):
+            say(line)
+
+
+@click.command()
+@config_arguments
+@click.option("--keep", type=click.IntRange(min=1), default=3, show_default=True, help="How many complete results stay.")
+@click.option("--yes", is_flag=True, help="Remove it; without this, only say what would go.")
+def prune(config: Path, overrides: tuple[str, ...], keep: int, yes: bool) -> None:
+    """Keep the last complete results, the one that answers among them, and nothing else: a dry run unless --yes."""
+    workdir = load(config, overrides).workdir
+    from contextlib import nullcontext
+
+    from pipeline.errors import amount
+    from pipeline.history.gc import find_garbage, remove
+    from pipeline.session import holding
+
+    with holding(workdir) if yes else nullcontext():
+        garbage = find_garbage(workdir, keep)
+        for piece in garbage:
+            say(f"{amount(piece.bytes):>8}  {piece.path.relative_to(workdir)}  ({piece.why})")
+        if yes:
+            remove(garbage)
+    total = amount(sum(piece.bytes for piece in garbage))
+    say(f"{total} removed" if yes else f"{total} would go; w2v prune {config} --keep {keep} --yes removes it")

@@ -1,0 +1,1 @@
+"""Several settings over the same text, in one table."""

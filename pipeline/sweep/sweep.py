@@ -1,0 +1,132 @@
+"""`w2v sweep`: a run for every combination of settings, in one workdir, so that what they have in common is made once.
+
+    train.alpha=.025,.05 train.lanes=1,4      four combinations; text is tokenized once, shards are drawn once
+
+Vectors and scores of all of them stay in the workdir (`w2v gc` and `w2v prune` remove them); the champion does not change: to
+have one of them answer, run it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import RunConfig, canonical_json, load_config
+from pipeline.errors import UsageError
+from pipeline.progress import Progress
+from pipeline.run import go_through_stages, report_and_track
+from pipeline.session import holding, open_session
+from pipeline.tracking.tracker import open_tracker
+
+SWEEPS = "sweeps"
+MOST = 1000
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One combination and what it came to."""
+
+    settings: dict[str, str]
+    """As they were given."""
+    summary: dict[str, Any]
+
+    def row(self) -> dict[str, Any]:
+        """Settings, loss, seconds and every score."""
+        evaluation = self.summary.get("evaluation") or {}
+        scores = {name: evaluation[name] for name in ("analogy",) if evaluation.get(name) is not None}
+        train = self.summary["train"]
+        return (
+            self.settings | {"loss": train["final_loss"], "seconds": train["seconds"]} | scores | evaluation.get("similarity", {})
+        )
+
+
+def sweep(path: Path, arguments: Sequence[str], progress: Progress) -> list[Tried]:
+    """Every combination, trained and scored, in order. Raises ConfigError for a wrong one before the first begins, UsageError
+    when there is nothing to vary."""
+    combinations = combine(arguments)
+    configs = [_named(load_config(path, overrides), number) for number, overrides in enumerate(combinations, start=1)]
+    varied = [argument.partition("=")[0] for argument in arguments if len(choices(argument)) > 1]
+    tried = []
+    with holding(configs[0].workdir):
+        parent = _parent(configs, varied)
+        for config, overrides in zip(configs, combinations, strict=True):
+            settings = {key: value for key, _, value in (override.partition("=") for override in overrides) if key in varied}
+            progress.line("sweep: " + ", ".join(f"{key} = {value}" for key, value in settings.items()))
+            with open_session(config, "evaluate", None, progress) as session:
+                go_through_stages(session, "evaluate")
+                if session.tracker and parent:
+                    session.tracker.set_tags({"mlflow.parentRunId": parent})
+                place = config.workdir / SWEEPS / config.digest[:12]
+                tried.append(Tried(settings, report_and_track(session, place, {"sweep": settings}, register=False)))
+    return tried
+
+
+def combine(arguments: Sequence[str]) -> list[tuple[str, ...]]:
+    """The overrides of every combination, the last argument varying fastest."""
+    found = list(itertools.product(*map(choices, arguments)))
+    if len(found) < 2:
+        raise UsageError("sweep: nothing varies; give values with commas, for example train.alpha=.025,.05")
+    if len(found) > MOST:
+        raise UsageError(f"sweep: {len(found):,} combinations, at most {MOST:,} are tried; vary less")
+    return found
+
+
+def choices(argument: str) -> list[str]:
+    """The overrides that an argument stands for: one for each value between commas that are in no bracket and no quotes."""
+    key, equals, text = argument.partition("=")
+    values, depth, quote = [""], 0, ""
+    for character in text:
+        if character == "," and not depth and not quote:
+            values.append("")
+            continue
+        values[-1] += character
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "'\"":
+            quote = character
+        depth += (character in "[{") - (character in "]}")
+    return [f"{key}{equals}{value.strip()}" for value in values]
+
+
+def _named(config: RunConfig, number: int) -> RunConfig:
+    """The same configuration under a name of its own, in the workdir that all have in common."""
+    update = {"name": f"{config.run.name[:56]}.{number}", "workdir": str(config.workdir)}
+    return config.model_copy(update={"run": config.run.model_copy(update=update)})
+
+
+def _parent(configs: Sequence[RunConfig], varied: Sequence[str]) -> str | None:
+    """The id of the MLflow run below which those of the combinations are shown; None if nothing is tracked or MLflow is not
+    there now."""
+    first = configs[0]
+    if not first.tracking.enabled:
+        return None
+    digest = hashlib.sha256(canonical_json([config.digest for config in configs])).hexdigest()
+    name = f"{first.run.name.rpartition('.')[0]} sweep"
+    tracker = open_tracker(first.tracking, first.workdir, run_name=name, config_digest=digest)
+    tracker.start({"sweep": " ".join(varied), "sweep.combinations": len(configs)}, {})
+    return tracker.finish("FINISHED").run_id
+
+
+def table(tried: Sequence[Tried]) -> list[str]:
+    """The rows as lines of a table, the best score of each column marked."""
+    rows = [one.row() for one in tried]
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    settings = set(tried[0].settings)
+    best = {column: _best(column, rows) for column in columns if column not in settings and column != "seconds"}
+    shown = [[_shown(row.get(column), row.get(column) == best.get(column, row)) for column in columns] for row in rows]
+    widths = [max(len(line[index]) for line in [columns, *shown]) for index in range(len(columns))]
+    return ["  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True)) for line in [columns, *shown]]
+
+
+def _best(column: str, rows: Sequence[dict[str, Any]]) -> Any:
+    found = [row[column] for row in rows if row.get(column) is not None]
+    return min(found, default=None) if column == "loss" else max(found, default=None)
+
+
+def _shown(value: Any, is_best: bool) -> str:
+    text = "–" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+    return f"{text} *" if is_best and value is not None else f"{text}  "

@@ -1,0 +1,88 @@
+"""A sweep tries every combination over one text; what it leaves, and what old runs leave, can be pruned."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from pipeline.cli import commands
+from pipeline.config import load_config
+from pipeline.errors import ConfigError, UsageError
+from pipeline.history.latest import champion_of
+from pipeline.progress import Progress
+from pipeline.run import run
+from pipeline.sweep.sweep import choices, combine, sweep, table
+from tests.tiny import tiny_config, write_corpus
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    tree = tiny_config(tmp_path / "work", write_corpus(tmp_path / "corpus", 400), tracking={"enabled": False})
+    tree["cluster"] = {}
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tree))
+    return tmp_path / "tiny.yaml"
+
+
+def test_values_are_parted_at_commas_outside_of_brackets_and_quotes() -> None:
+    assert choices("train.alpha=.025,.05") == ["train.alpha=.025", "train.alpha=.05"]
+    assert choices("evaluate.queries=[a, b],[c]") == ["evaluate.queries=[a, b]", "evaluate.queries=[c]"]
+    assert choices("run.name='a,b'") == ["run.name='a,b'"]
+    assert combine(["a.b=1,2", "c.d=3", "e.f=4,5"]) == [
+        ("a.b=1", "c.d=3", "e.f=4"), ("a.b=1", "c.d=3", "e.f=5"), ("a.b=2", "c.d=3", "e.f=4"), ("a.b=2", "c.d=3", "e.f=5"),
+    ]  # fmt: skip
+    with pytest.raises(UsageError, match="nothing varies"):
+        combine(["a.b=1"])
+
+
+def test_every_combination_is_trained_once_over_the_same_shards_and_the_champion_stays(config: Path) -> None:
+    quiet = Progress(quiet=True)
+    run(load_config(config), progress=quiet)
+    champion = champion_of(load_config(config).workdir)
+    tried = sweep(config, ["train.alpha=.02,.05", "train.epochs=1,2"], quiet)
+    assert [one.settings for one in tried] == [
+        {"train.alpha": alpha, "train.epochs": epochs} for alpha in (".02", ".05") for epochs in ("1", "2")
+    ]
+    assert len({one.summary["vectors"]["sha256"] for one in tried}) == 4
+    for one in tried:
+        assert all(one.summary["stages"][name]["cached"] for name in ("tokenize", "vocab", "shards"))
+    after = champion_of(load_config(config).workdir)
+    assert after is not None
+    assert champion is not None
+    assert after.id == champion.id
+    head, *lines = table(tried)
+    assert head.split() == ["train.alpha", "train.epochs", "loss", "seconds"]
+    assert sum(line.count("*") for line in lines) == 1
+
+    again = sweep(config, ["train.alpha=.02,.05", "train.epochs=1,2"], quiet)
+    assert all(one.summary["stages"]["train"]["cached"] for one in again)
+
+
+def test_a_wrong_value_is_said_before_anything_is_trained(config: Path) -> None:
+    with pytest.raises(ConfigError, match=r"train\.alpha"):
+        sweep(config, ["train.alpha=.02,fast"], Progress(quiet=True))
+    assert not (config.parent / "work").exists()
+
+
+def test_prune_says_what_would_go_and_removes_it_when_told(config: Path) -> None:
+    def w2v(*arguments: str) -> str:
+        ended = CliRunner().invoke(commands, [arguments[0], str(config), *arguments[1:]])
+        assert ended.exit_code == 0, ended.output
+        return ended.stdout
+
+    for alpha in (".02", ".03", ".05"):
+        w2v("run", "--quiet", f"train.alpha={alpha}")
+    work = config.parent / "work"
+    before = sorted(path.name for path in (work / "vectors").iterdir())
+    rows = json.loads(w2v("sweep", "train.alpha=.02,.06", "--json", "--quiet"))
+    assert [row["train.alpha"] for row in rows] == [".02", ".06"]
+    assert "would go" in w2v("prune", "--keep", "2")
+    assert len(list((work / "vectors").iterdir())) == 4
+    assert "removed" in w2v("prune", "--keep", "2", "--yes")
+    kept = sorted(path.name for path in (work / "vectors").iterdir())
+    assert len(kept) == 2
+    assert set(kept) < set(before)
+    assert all(row["cached"] for row in json.loads(w2v("run", "--quiet", "--json", "train.alpha=.05"))["stages"].values())
