@@ -39,9 +39,8 @@ class Tried:
         evaluation = self.summary.get("evaluation") or {}
         scores = {name: evaluation[name] for name in ("analogy",) if evaluation.get(name) is not None}
         train = self.summary["train"]
-        return (
-            self.settings | {"loss": train["final_loss"], "seconds": train["seconds"]} | scores | evaluation.get("similarity", {})
-        )
+        similarity: dict[str, Any] = evaluation.get("similarity", {})
+        return self.settings | {"loss": train["final_loss"], "seconds": train["seconds"]} | scores | similarity
 
 
 def sweep(path: Path, arguments: Sequence[str], progress: Progress) -> list[Tried]:
