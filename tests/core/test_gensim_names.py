@@ -141,6 +141,15 @@ def test_every_name_gives_gensims_numbers(both: tuple[WordVectors, Any], name: s
     assert_same(CALLS[name](ours), CALLS[name](keyed))
 
 
+def test_every_public_name_of_gensim_is_here_or_says_what_to_use() -> None:
+    wv = WordVectors(["a"], np.ones((1, 2), np.float32))
+    names = {name for name in dir(KeyedVectors) if not name.startswith("_")}
+    assert len(names) > 40
+    for name in names - set(dir(WordVectors)):
+        with pytest.raises(AttributeError, match=f"no attribute '{name}'; .{{15}}"):
+            getattr(wv, name)
+
+
 def test_answers_can_be_restricted_to_a_list_of_words(both: tuple[WordVectors, Any]) -> None:
     ours, keyed = both
     among = ["w90", "w3", "w12", "w45", "w12"]

@@ -117,8 +117,7 @@ def load_word2vec(path: Path, options: Options = Options()) -> Parts:  # noqa: B
             header = word_files.read_header(sample, name, options.no_header)
             following = sample[header.offset :]
             binary = _is_binary(following, header, len(sample) < _SAMPLE_BYTES, options.binary, name)
-            _check_size(path, header, limit, binary=binary)
-            found = word_files.Found(header.vector_size, dtype)
+            found = word_files.Found(header.vector_size, dtype, _certain_words(path, header, limit, binary=binary))
             rest = _Rejoined(following, stream)
             if binary:
                 word_files.read_binary(cast(BinaryIO, rest), header, found, limit, name)
@@ -157,11 +156,14 @@ def _open(path: Path) -> BinaryIO:
     return cast(BinaryIO, opener(path) if opener else open(path, "rb"))
 
 
-def _check_size(path: Path, header: word_files.Header, limit: int | None, *, binary: bool) -> None:
-    """Raises ValueError if a file of that size cannot hold the words it promises; a compressed one is only read and seen."""
+def _certain_words(path: Path, header: word_files.Header, limit: int | None, *, binary: bool) -> int:
+    """How many words will be read, as far as the file's size bears out what its header says; 0 where only reading will tell.
+
+    Raises ValueError if a file of that size cannot hold the words it promises.
+    """
     with open(path, "rb") as file:
         if header.words is None or any(file.read(6).startswith(start) for start in _OPENERS):
-            return
+            return 0
     words = header.words if limit is None else min(limit, header.words)
     size = path.stat().st_size - header.offset
     least = words * (1 + (4 if binary else 2) * header.vector_size)
@@ -171,6 +173,7 @@ def _check_size(path: Path, header: word_files.Header, limit: int | None, *, bin
             f"{path}: its first line promises {header.words:,} words of {header.vector_size:,} numbers, at least {least:,} bytes "
             f"as {kind}, but {size:,} follow; {word_files.CUT}"
         )
+    return words
 
 
 def _finish(found: word_files.Found, name: str, options: Options) -> Parts:

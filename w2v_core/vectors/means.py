@@ -68,5 +68,7 @@ def centrality(cosines: Cosines, rows: Sequence[int], *, use_norm: bool) -> tupl
     vectors_ND = cosines.unit_rows(ids) if use_norm else cosines.matrix[ids].astype(np.float64)
     mean_D = unit(vectors_ND.mean(axis=0))
     found_N = (vectors_ND * mean_D).sum(axis=1)
+    if use_norm:
+        np.clip(found_N, -1.0, 1.0, out=found_N)
     order = np.lexsort((-np.arange(len(ids)), -found_N))
     return ids[order], found_N[order]

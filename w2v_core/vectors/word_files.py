@@ -53,10 +53,11 @@ class Header(NamedTuple):
 
 @dataclass
 class Found:
-    """Words as bytes, and their vectors in the rows of a matrix that grows as they come."""
+    """Words as bytes, and their vectors in the rows of a matrix that grows as they come, from room for `certain` words."""
 
     vector_size: int
     dtype: np.dtype[Any]
+    certain: int = 0
     words: list[bytes] = field(default_factory=list)
     spaced: list[bytes] = field(default_factory=list)
     """Words with white space in them, for a note."""
@@ -65,7 +66,7 @@ class Found:
     _matrix: npt.NDArray[Any] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._matrix = np.empty((0, self.vector_size), self.dtype)
+        self._matrix = np.empty((self.certain, self.vector_size), self.dtype)
 
     def add(self, words: list[bytes], rows_ND: npt.NDArray[Any]) -> None:
         before = len(self.words)
