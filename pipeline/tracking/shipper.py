@@ -109,14 +109,14 @@ class Owner:
     released: bool = False
     """True once the run is over: the pipe was closed, or the driver died."""
 
-    def wait(self, seconds: float) -> None:
-        """Sleeps, but wakes at once when the owner lets go."""
+    def wait(self, seconds: float, *, rest: bool = True) -> None:
+        """Sleeps, but wakes at once when the owner lets go. `rest`: also sleeps on when it has, as after an error."""
         deadline = time.monotonic() + seconds
         while not self.released and (left := deadline - time.monotonic()) > 0:
             # The parent changes when the driver dies, also where a forked child of it still holds the pipe open.
             ready, _, _ = select.select([0], [], [], min(left, POLL_S))
             self.released = bool(ready and not os.read(0, 1)) or self.is_gone()
-        if self.released and (left := deadline - time.monotonic()) > 0:
+        if rest and self.released and (left := deadline - time.monotonic()) > 0:
             time.sleep(min(left, LAST_BACKOFF_DRAINING_S))
 
     def is_gone(self) -> bool:
@@ -191,7 +191,7 @@ class Shipper:
             else:
                 self.backoff_s, self.success_at = FIRST_BACKOFF_S, time.monotonic()
                 if drained:
-                    self.owner.wait(FOLLOW_S)
+                    self.owner.wait(FOLLOW_S, rest=False)
         return EXIT_LEFT_OVER
 
     def give_up_or_wait(self, error: Exception) -> int | None:
