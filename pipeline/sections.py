@@ -237,7 +237,7 @@ class Refresh(Section):
     alpha: Rate = 0.03
     min_alpha: float = Field(0.0125, ge=0, le=10)
     alpha_exponent: float = Field(0.5, ge=0, le=1)
-    """As those of `train`, for a challenger that goes on from the champion; measured in infra/decisions/0017-refresh.md."""
+    """As those of `train`, for a challenger that goes on from the champion; measured in infra/decisions/0022-refresh.md."""
     forget: bool = False
     """true: after text was changed or deleted the challenger is trained anew, because one that goes on from vectors that had
     learnt from the text carries traces of it."""

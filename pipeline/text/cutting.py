@@ -18,7 +18,7 @@ from pipeline.text.pieces import CorpusPlan, Piece, SourceFile, TextPart
 
 SHARED_PARTS_A_BLOCK = 16
 """How much smaller than a block a part of several files is, on average: what an edit of one of them costs. A part costs its files
-on the disk, about 5 ms of work (infra/decisions/0017-refresh.md)."""
+on the disk, about 5 ms of work (infra/decisions/0022-refresh.md)."""
 TASKS_A_BLOCK = 4
 """Small parts are tokenized several a task, about a quarter of a block together."""
 _OPEN_COST_BYTES = 4096

@@ -23,7 +23,7 @@ from pipeline.errors import DamagedError, DataError, InputError
 from pipeline.training.assembly import CONTEXT
 from pipeline.training.history import history_of
 from pipeline.training.lanes import blocks_of
-from w2v_core.kernels.initial import fill_initial, padded_size
+from w2v_core.kernels.initial import initial_rows, padded_size
 from w2v_core.sampler import stream_seed
 from w2v_core.vectors import WordVectors, files
 
@@ -126,11 +126,13 @@ def fill_by_word(
     rows_RD: NDArray[np.float32], words: Sequence[str], chosen: NDArray[np.intp], vector_size: int, seed: int
 ) -> None:
     """Writes the beginning of the chosen words' rows of W_in: a function of (seed, word) alone, spread as `fill_initial`'s."""
-    own_seed = stream_seed(seed, _SEED_PATH, 0)
-    for row in chosen:
-        digest = hashlib.sha256(words[row].encode("utf-8", "surrogatepass")).digest()
-        place = int.from_bytes(digest[:8], "little") >> (64 - _HASH_BITS)
-        fill_initial(rows_RD[row : row + 1], place, vector_size, own_seed)
+    rows_R = np.array([_hash_of(words[row]) for row in chosen], np.uint64)
+    rows_RD[chosen, :vector_size] = initial_rows(rows_R, vector_size, stream_seed(seed, _SEED_PATH, 0))
+
+
+def _hash_of(word: str) -> int:
+    digest = hashlib.sha256(word.encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:8], "little") >> (64 - _HASH_BITS)
 
 
 class ParentWords:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from w2v_core.contract import FloatRows
 from w2v_core.sampler import mix64
@@ -39,10 +40,16 @@ def fill_initial(w_in_RD: FloatRows, first_row: int, vector_size: int, seed: int
     rows_at_once = max(1, (1 << 13) // vector_size)
     for first in range(0, len(w_in_RD), rows_at_once):
         rows_RD = w_in_RD[first : first + rows_at_once, :vector_size]
-        begin = (first_row + first) * vector_size
-        counters = np.arange(begin, begin + rows_RD.size, dtype=np.uint64).reshape(rows_RD.shape)
-        uniform = (mix64(seed, counters) >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-24)
-        rows_RD[:] = (uniform - np.float32(0.5)) / np.float32(vector_size)
+        rows_RD[:] = initial_rows(
+            np.arange(first_row + first, first_row + first + len(rows_RD), dtype=np.uint64), vector_size, seed
+        )
+
+
+def initial_rows(rows_R: NDArray[np.uint64], vector_size: int, seed: int) -> FloatRows:
+    """The initial values (R, vector_size) of these rows of W_in; rows · vector_size must stay below 2⁶⁴."""
+    counters_RD = np.asarray(rows_R[:, None] * np.uint64(vector_size) + np.arange(vector_size, dtype=np.uint64), np.uint64)
+    uniform = (mix64(seed, counters_RD) >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-24)
+    return np.asarray((uniform - np.float32(0.5)) / np.float32(vector_size), np.float32)
 
 
 def _aligned_zeros(rows: int, row_floats: int) -> FloatRows:
