@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 COMPILED := numba llvmlite numpy dask distributed pyarrow tornado msgpack cloudpickle fsspec pydantic yaml click jinja2 packaging toolz zict
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help configuration demo test test-fast test-core coverage chaos crashes refreshes lint format lock clean
+.PHONY: help configuration demo test test-fast test-core coverage chaos crashes refreshes fuzz audit lint format lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -18,6 +18,8 @@ help:
 	@echo "make coverage   how much of w2v_core its own tests run"
 	@echo "make chaos      kill everything everywhere and compare the bits"
 	@echo "make crashes    kill a writer at every system call (needs strace)"
+	@echo "make fuzz       seeded mutations of everything that is read, for FUZZ_SECONDS"
+	@echo "make audit      known vulnerabilities of what requirements.lock installs"
 	@echo "make refreshes  change a corpus at random and compare every refresh with a rebuild"
 	@echo "make lint       ruff and mypy"
 	@echo "make configuration  write infra/configuration.md anew"
@@ -70,6 +72,23 @@ crashes: $(READY)
 # Fifty sequences of changes to a corpus, each refresh compared with a clean build, and every place where a refresh can be killed.
 refreshes: $(READY)
 	W2V_ALL=1 $(BIN)/python -m pytest -q -n 2 tests/pipeline/test_refresh.py tests/pipeline/test_latest.py
+
+# One of every kind of file in a workdir, damaged in every way; then seeded mutations of all that is read, of which `make test`
+# takes a sample with another seed. A failure is named by kind, seed and case; --only runs one again.
+FUZZ_SECONDS ?= 300
+FUZZ_SEED ?= 19
+fuzz: $(READY)
+	$(BIN)/python -W ignore -m tests.security.tampering
+	$(BIN)/python -W ignore -m tests.security.fuzz --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED)
+
+# pip-audit has an environment of its own: its packages are no part of what it audits.
+audit: $(VENV)/audit/.ready
+	$(VENV)/audit/bin/pip-audit --requirement requirements.lock --disable-pip --strict --progress-spinner off
+
+$(VENV)/audit/.ready:
+	$(PYTHON) -m venv $(VENV)/audit
+	$(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check --no-input 'pip-audit>=2.9,<3'
+	@touch $@
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -118,6 +118,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
 
 def parse_config(tree: Mapping[str, Any], overrides: Sequence[str] = (), source: str = "configuration") -> RunConfig:
     """As load_config, from a mapping that is already read."""
+    if not isinstance(tree, Mapping):
+        raise ConfigError(f"{source}: expected sections such as `corpus:`, found {type(tree).__name__}")
     merged = {key: dict(value) if isinstance(value, Mapping) else value for key, value in tree.items()}
     for override in overrides:
         _apply_override(merged, override)

@@ -17,7 +17,7 @@ from typing import Any
 from pipeline import store
 from pipeline.cluster.workers import Workers
 from pipeline.config import RunConfig
-from pipeline.errors import DamagedError
+from pipeline.errors import DamagedError, StorageError, printable
 from pipeline.history.latest import champion_of, decide, input_key
 from pipeline.history.snapshot import REPORT, Snapshot, make_snapshot
 from pipeline.progress import Progress
@@ -49,8 +49,22 @@ def run(
     with holding(config.workdir), open_session(config, until, workers, progress) as session:
         session.on_round = on_round
         unlink_inside(config.workdir, SUMMARY)
-        go_through_stages(session, until)
-        return conclude(session)
+        try:
+            go_through_stages(session, until)
+            return conclude(session)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            # Whoever can write into a workdir can write an artefact with any numbers in it, and the right checksum.
+            if reused := [str(done.artefact.directory) for done in session.done.values() if done.cached]:
+                raise StorageError(_unusable(reused, error)) from error
+            raise
+
+
+def _unusable(reused: list[str], error: Exception) -> str:
+    problem = printable(f"{type(error).__name__}: {error}", 200)
+    return (
+        f"what was reused from earlier runs cannot be used ({problem}); choose another run.workdir, or remove {', '.join(reused)}"
+        " and run the same command again (if that does not help, it is a bug: W2V_TRACEBACK=1 shows where)"
+    )
 
 
 def go_through_stages(session: Session, until: str) -> None:

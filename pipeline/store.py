@@ -25,8 +25,11 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
+
+from pydantic import TypeAdapter
 
 from pipeline.config import canonical_json
 from pipeline.errors import DamagedError, printable
@@ -273,16 +276,20 @@ def _read_manifest(directory: Path) -> Manifest:
     try:
         text = read_inside(directory, MANIFEST)
         body = unsealed(text)
-        body["parts"] = tuple(Part(**part) for part in body["parts"])
-        if strays := [part.name for part in body["parts"] if not is_confined(_inside(directory, part.name)[1])]:
-            raise ValueError(f"it names a file outside its folder: {printable(str(strays[0]))}")
-        body["inputs"] = tuple(body["inputs"])
-        return Manifest(**body)
+        manifest = _checked_manifest().validate_python(body)
+        if strays := [part.name for part in manifest.parts if not is_confined(_inside(directory, part.name)[1])]:
+            raise ValueError(f"it names a file outside its folder: {printable(strays[0])}")
+        return manifest
     except FileNotFoundError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         message = f"{directory / MANIFEST}: damaged ({_reason(error)}); run again to rebuild it"
         raise DamagedError(message, str(directory)) from None
+
+
+@cache
+def _checked_manifest() -> TypeAdapter[Manifest]:
+    return TypeAdapter(Manifest)
 
 
 def _inside(directory: Path, name: str) -> tuple[Path, str]:

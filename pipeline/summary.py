@@ -14,8 +14,9 @@ from pipeline import store
 from pipeline.config import RunConfig
 from pipeline.errors import InputError, StorageError
 from pipeline.history.latest import find_answer
+from pipeline.history.snapshot import unsealed_summary
 from pipeline.safety.files import read_inside
-from pipeline.stages.ladder import STAGES
+from pipeline.stages.ladder import KINDS, STAGES
 from pipeline.stages.work import Done, Told
 from pipeline.tracking.run_events import command_line
 
@@ -76,7 +77,10 @@ def write_summary(workdir: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
 def read_summary(workdir: Path) -> dict[str, Any] | None:
     """The summary of the last complete run, None where there is none; raises StorageError when it is not what was written."""
     try:
-        return store.unsealed(read_inside(workdir, SUMMARY))
+        summary = unsealed_summary(read_inside(workdir, SUMMARY))
+        if not summary["stages"].keys() <= KINDS.keys():
+            raise ValueError("its stages are not those of a run")
+        return summary
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:

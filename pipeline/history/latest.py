@@ -25,7 +25,7 @@ from pipeline import store
 from pipeline.config import canonical_json
 from pipeline.errors import DamagedError, InputError
 from pipeline.failpoints import reach
-from pipeline.history.snapshot import SNAPSHOTS, SUMMARY, Snapshot, open_snapshot, remove_unfinished
+from pipeline.history.snapshot import SNAPSHOTS, SUMMARY, Snapshot, open_snapshot, remove_unfinished, unsealed_summary
 from pipeline.safety.files import read_inside
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def find_answer(workdir: Path) -> Answer | None:
             with contextlib.suppress(DamagedError, InputError):
                 return Answer(snapshot.directory, snapshot.vectors, snapshot.summary(), snapshot.made)
     try:
-        summary = store.unsealed(read_inside(workdir, SUMMARY))
+        summary = unsealed_summary(read_inside(workdir, SUMMARY))
         vectors = store.artefact_directory(workdir, VECTORS, summary["stages"]["train"]["fingerprint"])
         return Answer(workdir, vectors, summary, (workdir / SUMMARY).stat().st_mtime)
     except (OSError, ValueError, KeyError, TypeError):

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 import time
 import uuid
@@ -153,11 +154,26 @@ def remove_unfinished(workdir: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
+def unsealed_summary(text: bytes) -> dict[str, Any]:
+    """The summary in a file, with all that is read of it by name; raises ValueError for anything else. A checksum says that
+    nobody was careless, not that nobody made it up."""
+    summary = store.unsealed(text)
+    stages, settings = summary.get("stages"), summary.get("config")
+    rows = list(stages.values()) if isinstance(stages, dict) else [None]
+    digests = [row.get("fingerprint") if isinstance(row, dict) else None for row in rows]
+    whole = all(isinstance(summary.get(key), str) for key in ("status", "run_id", "config_digest"))
+    whole = whole and isinstance(settings, dict) and all(isinstance(section, dict) for section in settings.values())
+    if not whole or not all(isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest) for digest in digests):
+        raise ValueError("it lacks what a summary says")
+    return summary
+
+
 def _read(directory: Path, name: str) -> dict[str, Any]:
     """What was written there; raises InputError when it is missing, DamagedError when it is anything else."""
     path = directory / name
     try:
-        return store.unsealed(read_inside(directory, name))
+        text = read_inside(directory, name)
+        return unsealed_summary(text) if name == SUMMARY else store.unsealed(text)
     except FileNotFoundError:
         raise InputError(f"{path}: missing; choose another snapshot, or run again") from None
     except (OSError, ValueError) as error:

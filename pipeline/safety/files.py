@@ -22,7 +22,13 @@ _FOLDER = _READ | os.O_DIRECTORY
 
 def is_confined(name: object) -> bool:
     """Whether `name` can only mean something inside a folder: relative, without `..`, `.` and empty steps."""
-    return isinstance(name, str) and "\0" not in name and all(step not in ("", ".", "..") for step in name.split("/"))
+    if not isinstance(name, str) or "\0" in name or not all(step not in ("", ".", "..") for step in name.split("/")):
+        return False
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def open_inside(folder: Path | int, name: str, flags: int = _READ) -> int:

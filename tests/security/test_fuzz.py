@@ -1,0 +1,26 @@
+"""A sample of `make fuzz`: seeded mutations of all that is read end as "read" or as an error that says so."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.security.fuzz import Bench, Tally, kinds, make_bench, try_case
+
+SLOW = {"workdirs": 4, "resealed workdirs": 4}
+CASES = 25
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    return make_bench(tmp_path_factory.mktemp("fuzz"))
+
+
+def test_no_mutation_of_any_kind_of_input_is_a_bug_of_this_program(bench: Bench) -> None:
+    tallies = {}
+    for name, case in kinds(bench).items():
+        tallies[name] = Tally()
+        for number in range(SLOW.get(name, CASES)):
+            try_case(case, name, 7, number, tallies[name])
+    failures = [failure for tally in tallies.values() for failure in tally.failures]
+    assert failures == []
+    assert {name for name, tally in tallies.items() if len(tally.endings) > 1} >= {"overrides", "yaml files", "vector files"}
