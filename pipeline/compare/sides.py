@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import Any
 from pipeline.config import load_config
 from pipeline.errors import InputError, UsageError
 from pipeline.history.latest import find_answer
+from pipeline.history.snapshot import unsealed_summary
+from pipeline.safety.files import read_inside
 from w2v_core.vectors import WordVectors
 
 SUMMARY = "summary.json"
@@ -41,12 +42,12 @@ def _open(source: str) -> tuple[str, WordVectors, Mapping[str, Any]]:
     workdir = load_config(path).workdir if path.suffix in (".yaml", ".yml") else path
     try:
         if answer := find_answer(workdir) if workdir.is_dir() else None:
-            return source, WordVectors.load(answer.vectors), answer.summary
+            return source, WordVectors.load(answer.vectors, verify=True), answer.summary
         if workdir != path:
             raise InputError(f"{source}: no finished run in {workdir}; run: w2v run {source}")
         if (path / SUMMARY).is_file() and (path / "vectors").is_dir():
-            return source, WordVectors.load(path / "vectors"), json.loads((path / SUMMARY).read_bytes())
-        return source, WordVectors.load(source), {}
+            return source, WordVectors.load(path / "vectors", verify=True), unsealed_summary(read_inside(path, SUMMARY))
+        return source, WordVectors.load(source, verify=path.is_dir()), {}
     except FileNotFoundError as error:
         raise InputError(f"{error.filename or error}: does not exist; give a CONFIG, a workdir or vectors") from None
     except (ValueError, OSError) as error:

@@ -15,6 +15,8 @@ from pipeline.errors import ConfigError, InputError
 from pipeline.progress import Progress
 from pipeline.run import run
 from tests.security.conftest import w2v
+from w2v_core.vectors import WordVectors
+from w2v_core.vectors.questions import read_analogies, read_similarity
 
 
 def test_an_evaluation_set_that_is_a_fifo_or_a_device_is_refused_at_once(config: Path, tmp_path: Path) -> None:
@@ -67,3 +69,17 @@ def test_an_address_that_is_none_is_an_error_of_the_command_line(url: str, tmp_p
     ended = w2v("fetch", "ptb", tmp_path / "data", "--url", url, cwd=tmp_path)
     assert ended.code == 64, ended.err
     assert "expected an address of http:// or https://" in ended.err
+
+
+def test_vectors_and_questions_that_are_fifos_are_refused_at_once(tmp_path: Path) -> None:
+    for name in ("v.txt", "v.bin", "v.safetensors", "v.parquet", "pairs.tsv", "questions.txt"):
+        os.mkfifo(tmp_path / name)
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "folder" / "meta.json")
+    for name in ("v.txt", "v.bin", "v.safetensors", "v.parquet", "folder"):
+        with pytest.raises(ValueError, match="not a regular file"):
+            WordVectors.load(tmp_path / name)
+    with pytest.raises(ValueError, match="not a regular file"):
+        read_similarity(tmp_path / "pairs.tsv")
+    with pytest.raises(ValueError, match="not a regular file"):
+        read_analogies(tmp_path / "questions.txt")

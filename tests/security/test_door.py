@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import http.client
 
+import psutil
 import pytest
 
+from pipeline.cluster.opening import open_workers
+from pipeline.config import Cluster
 from pipeline.tracking.door import refusal
 
 PASSWORD = "correct horse"
@@ -55,3 +60,26 @@ def test_pages_from_elsewhere_make_no_request_with_this_login(method: str) -> No
 def test_a_link_to_the_pages_from_elsewhere_opens_them() -> None:
     assert request(sec_fetch_site="cross-site", sec_fetch_mode="navigate") == 0
     assert request("POST", sec_fetch_site="cross-site", sec_fetch_mode="navigate") == 403
+
+
+def _listening(pids: set[int]) -> set[int]:
+    """The TCP ports that processes listen on."""
+    found = (connection for pid in pids for connection in psutil.Process(pid).net_connections("tcp"))
+    return {connection.laddr.port for connection in found if connection.status == psutil.CONN_LISTEN}
+
+
+@pytest.mark.slow
+def test_no_port_of_the_local_cluster_shows_anything_over_http() -> None:
+    pages = ("/", "/status", "/health", "/metrics", "/info/main/workers.html", "/json/counts.json", "/sitemap.json")
+    with open_workers(Cluster(n_workers=1)) as workers:
+        assert workers.members()
+        here = psutil.Process()
+        ports = _listening({here.pid, *(child.pid for child in here.children(recursive=True))})
+        assert ports
+        for port in ports:
+            for page in pages:
+                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+                with contextlib.suppress(OSError, http.client.HTTPException):  # Dask's own connections speak TLS
+                    connection.request("GET", page)
+                    assert connection.getresponse().status == 404, f"port {port}: {page}"
+                connection.close()

@@ -15,11 +15,13 @@ Reading trusts nothing: sizes, dtypes and shapes are compared before anything is
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import io
 import json
 import os
+import stat
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -180,13 +182,21 @@ def _sync_directory(folder: Path) -> None:
         os.close(descriptor)
 
 
+def require_regular(path: Path) -> None:
+    """Raises ValueError for a FIFO, a device or a socket, whose reading would have no end; nothing if there is no file."""
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise ValueError(f"{path}: not a regular file; give a file or a folder of vectors")
+
+
 def _read_meta(folder: Path) -> tuple[tuple[int, int], str, dict[str, dict[str, Any]]]:
     path = folder / META
+    require_regular(path)
     try:
         meta = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise FileNotFoundError(errno.ENOENT, f"no word vectors here ({META} is missing)", str(path)) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not the JSON that was written ({error}); {_AGAIN}") from None
     if not isinstance(meta, dict) or meta.get("format_version") != FORMAT_VERSION:
         found = meta.get("format_version") if isinstance(meta, dict) else meta

@@ -84,6 +84,7 @@ def load(path: str | os.PathLike[str], options: Options = Options(), *, verify: 
     place = _local(os.fspath(path))
     if place.is_dir():
         return _limited(Parts(*files.load(place, verify=verify)), options)
+    files.require_regular(place)
     if place.suffix == ".parquet":
         return _limited(parquet.read(place, _limit(options)), options)
     if place.suffix == ".safetensors":
@@ -110,6 +111,7 @@ def _local(address: str) -> Path:
 def load_word2vec(path: Path, options: Options = Options()) -> Parts:  # noqa: B008
     """The vectors of a word2vec or GloVe file, text or binary, compressed or not. Raises and warns as `load`."""
     limit, name = _limit(options), str(path)
+    files.require_regular(path)
     dtype = _dtype(options.datatype) or np.dtype(np.float32)
     try:
         with _open(path) as stream:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from w2v_core.text.printable import printable
+from w2v_core.vectors.files import require_regular
 
 Words4 = tuple[str, str, str, str]
 
@@ -188,6 +189,7 @@ def _columns_hint(path: str | os.PathLike[str]) -> str:
 
 def _lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
     """(line number from 1, line) of a UTF-8 file, its byte order mark removed; raises ValueError naming a line that is not."""
+    require_regular(Path(path))
     content = Path(path).read_bytes()
     if content.startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ", b"PK\x03\x04")):
         raise ValueError(f"{path}: it is compressed; decompress it first")

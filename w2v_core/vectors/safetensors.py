@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from w2v_core.vectors import files
 from w2v_core.vectors.parts import Parts
 from w2v_core.vectors.vocabulary import shown
 
@@ -48,7 +49,7 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
             raise ValueError(f"{path}: not a safetensors file, or cut (a header of {length:,} bytes in {size:,})")
         try:
             header = json.loads(file.read(length))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path}: its header is not JSON ({error}); fetch or export it again") from None
     header.pop("__metadata__", None)
     for name, tensor in header.items():
@@ -77,11 +78,12 @@ def _tensor(path: Path, name: str, tensor: dict[str, Any], offset: int) -> npt.N
 
 def _read_words(path: Path, expected: int) -> list[str]:
     """The words in the order of their rows, from {word: row}."""
+    files.require_regular(path)
     try:
         rows = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise FileNotFoundError(2, f"the words of the vectors beside it ({WORDS}: word → row) are missing", str(path)) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not JSON ({error}); fetch or export it again") from None
     if not isinstance(rows, dict) or sorted(map(repr, rows.values())) != sorted(map(repr, range(expected))):
         raise ValueError(f"{path}: expected {expected:,} words with the rows 0 to {expected - 1:,}, each once")
