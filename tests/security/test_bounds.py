@@ -21,7 +21,7 @@ from w2v_core.vectors.questions import read_analogies, read_similarity
 
 def test_an_evaluation_set_that_is_a_fifo_or_a_device_is_refused_at_once(config: Path, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pairs.tsv")
-    loaded = load_config(config, [f"evaluate.similarity=[{tmp_path / 'pairs.tsv'}]", "train.epochs=1", "train.lanes=1"])
+    loaded = load_config(config, [f"evaluate.similarity=[{tmp_path / 'pairs.tsv'}]", "train.epochs=1"])
     with pytest.raises(InputError, match=r"cannot read .*not a regular file but a FIFO"):
         run(loaded, workers=InProcess(), progress=Progress(quiet=True))
     with pytest.raises(OSError, match="not a regular file but a device"):
