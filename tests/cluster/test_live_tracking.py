@@ -109,8 +109,8 @@ def server_answers(server: Server) -> bool:
 
 def move_champion(server: Server, config: RunConfig) -> None:
     """The server's registry has the run's model, and `champion` moves over its REST API."""
-    (version,) = server.ask("model-versions/search?filter=name%3D'words'")["model_versions"]
-    assert version["aliases"] == ["challenger"]
+    model = server.ask("registered-models/get?name=words")["registered_model"]
+    assert [(alias["alias"], alias["version"]) for alias in model["aliases"]] == [("challenger", "1")]
     begun = time.monotonic()
     move = promote(config, None, "the only one")
     assert time.monotonic() - begun < 1
