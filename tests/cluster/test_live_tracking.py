@@ -68,7 +68,7 @@ def test_a_server_shows_the_loss_while_a_run_trains_and_one_whole_curve_after_th
     file.write_text(yaml.safe_dump(config))
     command = [sys.executable, "-m", "pipeline.cli", "run", str(file), "--quiet"]
     process_server = start_server(workdir.parent, port)
-    server = Server(port)
+    server, driver = Server(port), None
     try:
         wait_for(lambda: server_answers(server), 60)
         # The driver stops itself before its eighth round, so that there is time to look however fast the machine is.
@@ -96,6 +96,9 @@ def test_a_server_shows_the_loss_while_a_run_trains_and_one_whole_curve_after_th
         check_what_people_see(run, config)
         move_champion(server, parse_config(config))
     finally:
+        if driver is not None:
+            driver.kill()
+            driver.wait()
         kill_server(process_server)
 
 
