@@ -27,7 +27,8 @@ its short Dask wiring.
                part_files (what the files of tokens/ and shards/ are called) mapped_files sizes (how much is held at a time, pure)
     training/  plan (pure) policy (its constants, pure) placement (who trains which copies, pure)
                admission and arithmetic (do workers compute alike)
-               capacity (does it fit, pure) lanes (one worker's share of a round) lane_group (copies of the parameters, merging)
+               capacity (does it fit, pure) lanes (one worker's share of a round) busy_cores
+               lane_group (copies of the parameters, merging)
                history and stretches (the loss curve) live (what is known while a round runs)
                checkpoints start (from other vectors) residency (on a GPU)
                assembly (the files of vectors/) layered (with the textbook's layers)

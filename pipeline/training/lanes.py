@@ -29,6 +29,7 @@ from pipeline.failpoints import reach
 from pipeline.stream import epoch_stream, sampling
 from pipeline.stream.sizes import HELD_TOKENS
 from pipeline.training import assembly
+from pipeline.training.busy_cores import BusyCores
 from pipeline.training.lane_group import MATRICES, LaneGroup, Matrices, open_group
 from pipeline.training.live import Teller
 from pipeline.training.placement import Place, block_of
@@ -228,7 +229,7 @@ def _train_stints(
     steps = max(1, HELD_TOKENS * task.train.lanes * task.plan.schedule.steps // max(1, task.plan.kept_tokens))
     own_lanes = [lane for copy in group.own for lane in lanes_of_copy(task.train, copy)]
     teller = Teller(task.group_key, task.plan, task.round, task.participant, len(own_lanes))
-    threads = max(1, min(group.threads, usable_cores()) // len(group.own))
+    cores = BusyCores(max(1, min(group.threads, usable_cores()) // len(group.own)))
     train_seconds = merge_seconds = 0.0
     for stint in task.plan.stints(task.round):
         if stint.last > held:
@@ -242,12 +243,14 @@ def _train_stints(
         if task.plan.alpha_exponent(stint.first) != exponent:
             exponent = task.plan.alpha_exponent(stint.first)
             noise = Noise(table_T, kernels.to_device(words.rates(exponent)))
+        cores.begin()
         of_copies = group.spread(
             lambda copy, stint=stint, noise=noise: _train_copy(  # type: ignore[misc]
-                resident.copies[copy], task, kernels, noise, rows, copy, stint, threads
+                resident.copies[copy], task, kernels, noise, rows, copy, stint, cores.threads
             ),
             group.own,
         )
+        cores.end(len(group.own))
         losses = [loss for of_copy in of_copies for loss in of_copy]
         trained = time.perf_counter()
         if stint.merged_rows:
