@@ -101,7 +101,7 @@ def report_and_track(session: Session, place: Path, facts: Mapping[str, Any], *,
     summary = summarise(config, session.done, session.notes) | dict(facts)
     if session.loads:
         summary["workers"] = [asdict(load) for _, load in sorted(session.loads.items())]
-    state = TrackingState(uri="", run_id=None, complete=False, message="not tracked")
+    state = TrackingState(uri="", run_id=None, complete=False, message="no")
     if "train" in summary:
         summary["report"] = str(write_report(place / REPORT, summary))
     if session.tracker:

@@ -210,6 +210,10 @@ class Cluster(Section):
             raise ValueError("kind: address needs cluster.address (tcp://host:port or tls://host:port)")
         if self.kind != "address" and self.address:
             raise ValueError(f"cluster.address is only read with kind: address, found kind: {self.kind}")
+        if self.kind == "local" and self.tls:
+            raise ValueError("cluster.tls is for clusters of several machines, found kind: local; remove it or set kind")
+        if self.kind == "ssh" and not self.options.get("hosts"):
+            raise ValueError("kind: ssh needs cluster.options: {hosts: [scheduler, worker, …]}")
         return self
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.cluster.dask_workers import DaskWorkers
 from pipeline.cluster.room import WORKING_BYTES
 from pipeline.cluster.vendors import vendor_cluster
-from pipeline.errors import ServiceError, TemporaryError
+from pipeline.errors import InputError, ServiceError, TemporaryError
 from pipeline.exchange import shared_memory
 from pipeline.safety.scratch import private_scratch
 
@@ -201,4 +201,7 @@ def _security(cluster: Cluster) -> Any:
     from distributed.security import Security
 
     tls = cluster.tls
+    for key, path in (("ca_file", tls.ca_file), ("cert", tls.cert), ("key", tls.key)):
+        if not Path(path).is_file():
+            raise InputError(f"cluster.tls.{key}: {path} does not exist or is no file; give the path of a PEM file")
     return Security(tls_ca_file=tls.ca_file, tls_client_cert=tls.cert, tls_client_key=tls.key, require_encryption=True)

@@ -67,11 +67,20 @@ def similar(source: Path, words: tuple[str, ...], topn: int, **reading: Any) -> 
     plus = [word for word in words if not (len(word) > 1 and word.startswith("-"))]
     if not words:
         raise UsageError("query similar: give at least one word")
-    for question in [(plus, minus)] if minus else [([word], []) for word in plus]:
-        with _asking(source):
-            answers = vectors.most_similar(*question, topn=topn)
+    questions = [(plus, minus)] if minus else [([word], []) for word in plus]
+    unknown: list[InputError] = []
+    for question in questions:
+        try:
+            with _asking(source):
+                answers = vectors.most_similar(*question, topn=topn)
+        except InputError as error:
+            # The other words are answered all the same.
+            unknown.append(error)
+            continue
         say(" ".join([*question[0], *(f"−{word}" for word in question[1])]))
         _show(answers)
+    if unknown:
+        raise InputError("\n".join(map(str, unknown)))
 
 
 @query.command()
@@ -224,10 +233,9 @@ def find_vectors(source: Path, overrides: Sequence[str] = (), **reading: Any) ->
     try:
         with _told():
             return WordVectors.load(source, verify=source.is_dir(), **options)
-    except FileNotFoundError as error:
-        raise InputError(
-            f"{error.filename or source}: does not exist; give a CONFIG, a folder with vectors or a file of vectors"
-        ) from None
+    except FileNotFoundError:
+        found = "there are no vectors in this folder" if source.is_dir() else "does not exist"
+        raise InputError(f"{source}: {found}; give a CONFIG, a folder with vectors or a file of vectors") from None
     except OSError as error:
         raise InputError(f"{error.filename or source}: cannot be read ({error.strerror})") from None
     except LookupError as error:

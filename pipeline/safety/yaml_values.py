@@ -48,9 +48,18 @@ def parse_yaml(text: str) -> Any:
         _Measure().of(node, 0)
         return loader.construct_document(node)
     except yaml.YAMLError as error:
-        raise BadYamlError(f"not valid YAML: {' '.join(str(error).split())[:300]}") from None
+        raise BadYamlError(_in_words(error)) from None
     except RecursionError:
         raise BadYamlError(f"nested more than {MAX_DEPTH} deep") from None
+
+
+def _in_words(error: yaml.YAMLError) -> str:
+    """Where and what, without the name that the reader of YAML gives a text."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    if mark is None or not problem:
+        return f"not valid YAML: {' '.join(str(error).split())[:300]}"
+    story = " ".join(f"{getattr(error, 'context', None) or ''} {problem}".split())
+    return f"not valid YAML: line {mark.line + 1}, column {mark.column + 1}: {story[:300]}"
 
 
 def number(text: str) -> int | float | None:

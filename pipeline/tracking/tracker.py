@@ -341,7 +341,9 @@ def spool_state(spool: Spool) -> TrackingState:
     if left <= 0:
         message = f"{progress.skipped} events were refused by MLflow; see {spool.log}" if progress.skipped else None
     elif message is None:
-        message = f"{left:,} bytes of {spool.events} are still to be delivered to {uri}; the next run or `w2v status` sends them"
+        message = (
+            f"not all of the run has reached {uri} yet; the next run or `w2v sync` delivers the rest, kept in {spool.directory}"
+        )
     return TrackingState(uri, spool.run_id(), left <= 0 and spool.run_id() is not None and not progress.skipped, message)
 
 

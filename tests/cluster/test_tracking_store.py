@@ -195,7 +195,7 @@ def test_sync_delivers_what_was_left_over_but_leaves_a_spool_alone_that_is_being
         (state,) = sync(workdir)
         assert time.monotonic() - begun < 1
     assert not state.complete
-    assert "are still to be delivered" in str(state.message)
+    assert "not all of the run has reached" in str(state.message)
     (state,) = sync(workdir)
     assert state.complete, state.message
     assert_each_once(steps_of(client_of(workdir), str(state.run_id)), range(1, 31))
