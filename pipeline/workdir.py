@@ -10,6 +10,7 @@ from pipeline import store
 from pipeline.config import RunConfig
 from pipeline.errors import DamagedError, StorageError
 from pipeline.history.latest import champion_of, find_answer, introduce
+from pipeline.history.snapshot import PASSING
 from pipeline.safety import locks
 from pipeline.stages.ladder import KINDS
 from pipeline.summary import read_summary
@@ -46,7 +47,9 @@ def _promised(workdir: Path) -> Iterator[Path]:
         yield from champion.lasting()
     with contextlib.suppress(StorageError):
         for name, row in (read_summary(workdir) or {"stages": {}})["stages"].items():
-            yield store.artefact_directory(workdir, KINDS[name], row["fingerprint"])
+            directory = store.artefact_directory(workdir, KINDS[name], row["fingerprint"])
+            if directory.exists() or KINDS[name] not in PASSING:
+                yield directory
 
 
 def status_lines(config: RunConfig) -> Iterator[str]:

@@ -101,13 +101,16 @@ def rollback(config: Path, arguments: tuple[str, ...]) -> None:
 def gc(config: Path, overrides: tuple[str, ...], yes: bool) -> None:
     """What no kept snapshot needs (the last refresh.keep stay, and the champion): listed, and with --yes removed."""
     loaded = load(config, overrides)
-    from pipeline.history.gc import find_garbage, remove
+    from pipeline.history.gc import PARTS, find_garbage, remove
     from pipeline.session import holding
 
     def found() -> int:
         garbage = find_garbage(loaded.workdir, loaded.refresh.keep)
         for piece in garbage:
-            say(f"{piece.bytes:>15,}  {piece.path.relative_to(loaded.workdir)}  ({piece.why})")
+            if piece.path.parent.name != PARTS:
+                say(f"{piece.bytes:>15,}  {piece.path.relative_to(loaded.workdir)}  ({piece.why})")
+        if parts := [piece for piece in garbage if piece.path.parent.name == PARTS]:
+            say(f"{sum(piece.bytes for piece in parts):>15,}  tokens/{PARTS}: {len(parts):,} files  ({parts[0].why})")
         if yes:
             remove(garbage)
         return sum(piece.bytes for piece in garbage)

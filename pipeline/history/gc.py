@@ -7,6 +7,7 @@ parts of tokens/ that no kept corpus has. Decisions stay: they are small, and te
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from pipeline.safety.files import read_inside
 KINDS = ("tokens", "vocab", "shards", "checkpoints", "vectors", "report", "exports")
 """Folders of artefacts, in the order in which they are made."""
 PARTS = "parts"
+_ARTEFACT = re.compile(r"[0-9a-f]{16}")
+"""Name of an artefact's folder: what else lies there was not made as one."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ def find_garbage(workdir: Path, keep: int) -> list[Garbage]:
     parts = {path for directory in needed if directory.parent.name == "tokens" for path in _part_keys(directory)}
     found = [_measure(snapshot.directory, "an older snapshot") for snapshot in snapshots(workdir) if snapshot.id not in ids]
     for kind in KINDS:
-        for directory in sorted(path for path in (workdir / kind).glob("*") if path.is_dir() and path.name != PARTS):
+        for directory in sorted(path for path in (workdir / kind).glob("*") if path.is_dir() and _ARTEFACT.fullmatch(path.name)):
             if directory not in needed:
                 why = "of no kept snapshot" if (directory / store.MANIFEST).exists() else "broken off"
                 found.append(_measure(directory, why))

@@ -26,6 +26,7 @@ from pipeline.history.latest import champion_of, entries, find_answer
 from pipeline.history.snapshot import Snapshot, snapshots
 from pipeline.refresh.rollback import rollback
 from pipeline.summary import read_summary
+from pipeline.workdir import verify_workdir
 from tests.pipeline.changing_corpus import ChangingCorpus, sentence, snapshot_digests, words_of
 
 ALL = os.environ.get("W2V_ALL") == "1"
@@ -388,6 +389,8 @@ def test_gc_finds_what_nobody_needs_and_never_the_champion(tmp_path: Path) -> No
     assert find_answer(work) == before
     assert before is not None
     assert not store.find_damage(store.load_artefact(before.vectors))
+    assert verify_workdir(work)[1] == [], "shards that were cleared away are no damage"
+    assert (work / "report" / "index.html").exists()
     assert corpus.refresh()["status"] == "nothing new"
 
 
