@@ -27,14 +27,14 @@ class Corpus(Section):
     text_field: str = Field("text", min_length=1)
     """The field that holds the text (every format but lines); `a.b` is the field b inside a. Strings, UTF-8 bytes, or lists of
     strings, which are sentences that are already words."""
-    bad_records: Literal["skip", "stop"] = "skip"
-    """What becomes of a record without a text in `text_field` (null, missing, another type): skipped and counted, or an error."""
+    bad_records: Literal["stop", "skip"] = "stop"
+    """What becomes of a record without a text in `text_field` (null, missing, another type): an error, or skipped and counted."""
     encoding: str = "utf-8"
     """Of lines, jsonl, csv and tsv; any name that Python knows."""
     encoding_errors: Literal["replace", "strict"] = "replace"
     max_lost: float = Field(0.01, ge=0, le=1)
-    """Share of the corpus's bytes, or of its records, that may be lost (not text in `encoding`, over-long tokens, bad records)
-    before the run stops and names the worst files."""
+    """Share of the text's bytes that may be lost (not text in `encoding`, over-long tokens) before the run stops and names the
+    worst files."""
     sniff: bool = True
     """true: a file that looks like something else than `format` stops the run; false: it is read as `format` all the same."""
     follow_symlinks: bool = False

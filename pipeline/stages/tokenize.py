@@ -119,7 +119,6 @@ def _fields(config: RunConfig) -> dict[str, Any]:
         "text_field": corpus.text_field if corpus.format != "lines" else None,
         "encoding": corpus.encoding,
         "encoding_errors": corpus.encoding_errors,
-        "bad_records": corpus.bad_records if corpus.format != "lines" else None,
         "members": [sorted(corpus.include), sorted(corpus.exclude)],
         "block_bytes": corpus.block_bytes,
         "pydocs": EXTRACTOR_VERSION if "pydocs:" in corpus.inputs else None,

@@ -6,8 +6,8 @@ Every byte that was read is in exactly one of these, by file:
 
 `read` is text after decompression (of a column of Parquet or Arrow: the values), in UTF-8. `put in` is what reading adds: a
 newline behind every record's text, U+FFFD for bytes that are no text. `outside` are JSON's keys and punctuation, other columns
-of a table. The last three of the right side are lost; their share of the text decides whether the run may go on
-(`corpus.max_lost`).
+of a table. Not text and long tokens are lost; their share of the text decides whether the run may go on (`corpus.max_lost`).
+Bad records are those that `corpus.bad_records: skip` passes over.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ READ, PUT_IN = "read", "put_in"
 SENTENCES, WORDLESS, OUTSIDE, MARKS = "sentences", "wordless", "outside", "marks"
 NOT_TEXT, LONG_TOKENS, BAD_RECORDS = "not_text", "long_tokens", "bad_records"
 KEPT_OR_DROPPED = (SENTENCES, WORDLESS, OUTSIDE, MARKS, NOT_TEXT, LONG_TOKENS, BAD_RECORDS)
-LOST = (NOT_TEXT, LONG_TOKENS, BAD_RECORDS)
+LOST = (NOT_TEXT, LONG_TOKENS)
 RECORDS = "records"
 """How many there were; in `things`, where the reasons of LOST count what they lost."""
 WORST_SHOWN = 5
@@ -110,7 +110,7 @@ class FileLosses:
 
     @property
     def text(self) -> int:
-        return self.bytes[READ] - self.bytes[OUTSIDE]
+        return self.bytes[READ] - self.bytes[OUTSIDE] - self.bytes[BAD_RECORDS]
 
     @property
     def lost(self) -> int:
@@ -118,13 +118,11 @@ class FileLosses:
 
     @property
     def share(self) -> float:
-        """Of the bytes, or of the records if that is more: a record without a text has no bytes to lose."""
-        records = self.things[BAD_RECORDS] / max(1, self.things[RECORDS])
         # A token of U+FFFD that is too long was counted as bytes that are no text before.
-        return min(1.0, max(self.lost / max(1, self.text), records))
+        return min(1.0, self.lost / max(1, self.text))
 
     def exceeds(self, max_lost: float) -> bool:
-        return self.share > max_lost and (self.lost > A_FEW_BYTES or self.things[BAD_RECORDS] > 0)
+        return self.share > max_lost and self.lost > A_FEW_BYTES
 
 
 def refuse(files: Mapping[str, FileLosses], max_lost: float, encoding: str, fitting: Mapping[str, str]) -> None:
@@ -155,8 +153,6 @@ def _reasons(found: FileLosses, encoding: str) -> str:
         parts.append(f"{percent(size / max(1, found.text))} is not {encoding} ({size:,} of {found.text:,} bytes)")
     if size := found.bytes[LONG_TOKENS]:
         parts.append(f"{percent(size / max(1, found.text))} is tokens longer than tokenize.max_token_bytes ({size:,} bytes)")
-    if count := found.things[BAD_RECORDS]:
-        parts.append(f"{count:,} of {found.things[RECORDS]:,} records have no text ({found.example})")
     return ", ".join(parts)
 
 

@@ -36,13 +36,15 @@ def whole_corpus(config: RunConfig, plan: CorpusPlan, parts: Sequence[tuple[Text
             found = files[piece.file.path]
             found.add(record.sizes.get(key, {}), record.things.get(key, {}), record.examples.get(key, ""))
     corpus = config.corpus
+    _refuse_bad_records(files, corpus.bad_records)
     losses.refuse(files, corpus.max_lost, corpus.encoding, _fitting(plan, files, corpus.encoding))
     records = [record for _, record in parts]
     tokens = sum(record.tokens for record in records)
     if not tokens:
+        skipped = next((f" ({found.example})" for found in files.values() if found.example), "")
         raise DataError(
             f"corpus: not one token in {len(plan.files):,} files ({plan.bytes:,} bytes); first: "
-            f"{printable(plan.files[0].path, 200)}. Check corpus.format, corpus.text_field and tokenize.tokenizer"
+            f"{printable(plan.files[0].path, 200)}{skipped}. Check corpus.format, corpus.text_field and tokenize.tokenizer"
         )
     whole = FileLosses()
     for found in files.values():
@@ -69,6 +71,13 @@ def whole_corpus(config: RunConfig, plan: CorpusPlan, parts: Sequence[tuple[Text
         "bad_records": whole.things[losses.BAD_RECORDS],
         "notes": [*plan.notes, *notes],
     }
+
+
+def _refuse_bad_records(files: Mapping[str, FileLosses], bad_records: str) -> None:
+    """Raises DataError for records without a text that were skipped in an earlier run, which allowed that."""
+    path = next((path for path in files if files[path].things[losses.BAD_RECORDS]), None)
+    if path and bad_records == "stop":
+        raise DataError(f"{printable(path, 300)}: {files[path].example}; correct the file, or set corpus.bad_records: skip")
 
 
 def _fitting(plan: CorpusPlan, files: Mapping[str, FileLosses], encoding: str) -> dict[str, str]:

@@ -166,7 +166,7 @@ def test_compressed_tables_are_refused_because_they_are_compressed_inside(tmp_pa
 
 
 def test_settings_that_the_format_does_not_read_are_refused() -> None:
-    for wrong in ({"text_field": "content"}, {"bad_records": "stop"}, {"format": "parquet", "encoding": "cp1252"}):
+    for wrong in ({"text_field": "content"}, {"bad_records": "skip"}, {"format": "parquet", "encoding": "cp1252"}):
         with pytest.raises(ValueError, match=r"is not read: corpus\.format is"):
             Corpus(inputs=["x"], **wrong)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="expected the name of an encoding"):
