@@ -27,7 +27,7 @@ from pipeline import store
 from pipeline.config import canonical_json
 from pipeline.errors import DamagedError, InputError
 from pipeline.failpoints import reach
-from pipeline.safety.files import read_inside
+from pipeline.safety.files import is_confined, read_inside
 
 SNAPSHOTS = "snapshots"
 BODY, SUMMARY, CORPUS = "snapshot.json", "summary.json", "corpus.json"
@@ -138,8 +138,24 @@ def _pages(report: Path | None) -> Iterator[Path]:
 def open_snapshot(directory: Path) -> Snapshot | None:
     """The snapshot in a folder, or None where there is none that is whole."""
     with contextlib.suppress(DamagedError, InputError):
-        return Snapshot(directory, _read(directory, BODY))
+        body = _read(directory, BODY)
+        # Another snapshot's file under this name is whole by itself, and says what is not here.
+        if _has_artefacts(body) and snapshot_id(body["artefacts"]) == body.get("id") == directory.name:
+            return Snapshot(directory, body)
     return None
+
+
+def _has_artefacts(body: Mapping[str, Any]) -> bool:
+    """Whether every stage has a kind, which is a folder of the workdir, and a fingerprint."""
+    found = body.get("artefacts")
+    rows = list(found.values()) if isinstance(found, dict) and "train" in found else [()]
+    return isinstance(body.get("made"), int | float) and all(
+        isinstance(row, list) and len(row) == 2 and is_confined(row[0]) and is_fingerprint(row[1]) for row in rows
+    )
+
+
+def is_fingerprint(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
 
 
 def snapshots(workdir: Path) -> list[Snapshot]:
@@ -163,7 +179,7 @@ def unsealed_summary(text: bytes) -> dict[str, Any]:
     digests = [row.get("fingerprint") if isinstance(row, dict) else None for row in rows]
     whole = all(isinstance(summary.get(key), str) for key in ("status", "run_id", "config_digest"))
     whole = whole and isinstance(settings, dict) and all(isinstance(section, dict) for section in settings.values())
-    if not whole or not all(isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest) for digest in digests):
+    if not whole or not all(map(is_fingerprint, digests)):
         raise ValueError("it lacks what a summary says")
     return summary
 

@@ -21,6 +21,7 @@ from typing import Any
 from pipeline import store
 from pipeline.config import Corpus, canonical_json
 from pipeline.errors import DataError, InputError, PermissionDeniedError, PipelineError, printable
+from pipeline.safety.files import read_json_object
 from pipeline.text.inputs import PYDOCS, Filter, Search, find_files, refuse_inside
 from pipeline.text.pieces import CorpusPlan as CorpusPlan
 from pipeline.text.pieces import Piece as Piece
@@ -142,12 +143,13 @@ def _refuse_unreadable(search: Search, skip_unreadable: bool) -> None:
 def _read_known(path: Path | None) -> dict[str, list[Any]]:
     """Remembered path → [size, mtime_ns, ctime_ns, inode, sha256]; a missing or damaged memory is an empty one."""
     try:
-        body = json.loads(path.read_bytes()) if path else {}
+        body = read_json_object(path.parent, path.name) if path else {}
         remembered = body["files"] if path else {}
         intact = not path or body["sha256"] == hashlib.sha256(canonical_json(remembered)).hexdigest()
-    except (OSError, ValueError, KeyError, TypeError):
+        usable = all(isinstance(entry, list) and len(entry) == 5 for entry in remembered.values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
-    return remembered if intact else {}
+    return remembered if intact and usable else {}
 
 
 def _write_known(path: Path, files: Sequence[SourceFile]) -> None:
