@@ -58,18 +58,18 @@ GROUPS = BLOCK // GROUP
 SLOTS = 510
 """Context words a target can have: two spans of at most 255 rows."""
 
-Rows = NDArray[np.float64]
+DoubleRows = NDArray[np.float64]
 
 
 class Matrix:
     """Rows that move at once, except those that are `shared`: their changes wait until `settle`."""
 
-    def __init__(self, rows_VD: Rows, shared: frozenset[int] = frozenset()) -> None:
+    def __init__(self, rows_VD: DoubleRows, shared: frozenset[int] = frozenset()) -> None:
         self.rows_VD = rows_VD
         self._shared = shared
-        self._waiting: list[tuple[int, Rows]] = []
+        self._waiting: list[tuple[int, DoubleRows]] = []
 
-    def move(self, word: int, change_D: Rows) -> None:
+    def move(self, word: int, change_D: DoubleRows) -> None:
         if word in self._shared:
             self._waiting.append((word, change_D))
         else:
@@ -85,10 +85,10 @@ class Example:
     """One training example: the row of hidden values `hidden_D` predicts the word `target`."""
 
     target: int
-    hidden_D: Rows
+    hidden_D: DoubleRows
 
 
-def train_slice(w_in_VD: Rows, w_out_VD: Rows, targets: Slice, noise: Noise, update: Update) -> tuple[float, int]:
+def train_slice(w_in_VD: DoubleRows, w_out_VD: DoubleRows, targets: Slice, noise: Noise, update: Update) -> tuple[float, int]:
     """(sum of the losses, number of examples) after training the targets in place; both matrices float64."""
     loss, examples = 0.0, 0
     train_block = train_cbow_block if update.model == "cbow" else train_skipgram_block
@@ -98,7 +98,9 @@ def train_slice(w_in_VD: Rows, w_out_VD: Rows, targets: Slice, noise: Noise, upd
     return loss, examples
 
 
-def train_lanes(w_in_VD: Rows, w_out_VD: Rows, lanes: Sequence[Slice], noise: Noise, update: Update) -> list[tuple[float, int]]:
+def train_lanes(
+    w_in_VD: DoubleRows, w_out_VD: DoubleRows, lanes: Sequence[Slice], noise: Noise, update: Update
+) -> list[tuple[float, int]]:
     """(sum of the losses, number of examples) of every lane after training all their targets in place, in waves."""
     updates = [dataclasses.replace(update, seed=stream_seed(update.seed, lane)) for lane in range(len(lanes))]
     results = [(0.0, 0)] * len(lanes)
@@ -144,7 +146,7 @@ def train_cbow_block(w_in: Matrix, w_out: Matrix, targets: Slice, noise: Noise, 
     """(loss, examples) of a block; W_in moves when all its groups are trained."""
     loss, examples = 0.0, 0
     tokens_N, rates_V, negative = targets.tokens_N, noise.rates_V, update.negative
-    change_in: dict[int, Rows] = {}
+    change_in: dict[int, DoubleRows] = {}
     alpha, groups = groups_of_block(targets, update, block)
     for group, contexts in enumerate(groups):
         noise_K = noise_words(noise.table_T, update.seed, (block * GROUPS + group) * negative, negative)
@@ -196,11 +198,11 @@ def groups_of_block(targets: Slice, update: Update, block: int) -> tuple[float, 
 
 def train_group(
     w_out: Matrix, examples: list[Example], noise_K: list[int], alpha: float, rates_V: NDArray[np.float32]
-) -> tuple[float, list[Rows]]:
+) -> tuple[float, list[DoubleRows]]:
     """(loss, gradient by the hidden row of each example) of one group; W_out moves, after all of it was read."""
     loss = 0.0
-    gradients: list[Rows] = []
-    changes: list[tuple[int, Rows]] = []
+    gradients: list[DoubleRows] = []
+    changes: list[tuple[int, DoubleRows]] = []
     noise_changes = [np.zeros(w_out.rows_VD.shape[1]) for _ in noise_K]
     for example in examples:
         logit = float(example.hidden_D @ w_out.rows_VD[example.target])

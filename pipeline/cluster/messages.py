@@ -20,7 +20,7 @@ Listener = Callable[[Any], None]
 
 
 def ignore(message: Any) -> None:
-    """For whoever does not listen."""
+    """A listener that drops every message."""
 
 
 class _Channel(threading.local):

@@ -1,6 +1,6 @@
 """The same program on every machine: workers whose source files differ from the driver's are refused at the start.
 
-Another version of this program may store, draw or round something differently, and nothing later would tell.
+Another version of this program may store, draw or round something differently, and nothing later on would reveal it.
 """
 
 from __future__ import annotations

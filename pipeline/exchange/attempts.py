@@ -1,7 +1,7 @@
-"""Attempts at a round that are lost: who still waits for a worker that will not come is told, and stops.
+"""Attempts at a round that are lost, so that no worker goes on waiting for one that will not come.
 
-A worker that dies closes its connections, so those who have met it learn of it at once. Who waits for one that never came
-learns of it from the driver, which tells every worker the names of the tasks of the lost attempt.
+A worker that dies closes its connections, and the workers that have met it notice at once. A worker that waits for one it has
+never met cannot notice; the driver tells every worker the names of the lost attempt's tasks instead.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from pipeline.errors import TemporaryError
 
 ATTENTION_S = 0.2
-"""How often someone who waits looks whether the attempt was abandoned."""
+"""How often a waiting worker checks whether its attempt was abandoned."""
 
 
 class PeerLostError(TemporaryError):

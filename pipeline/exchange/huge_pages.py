@@ -1,14 +1,14 @@
-"""Parameters in pages of 2 MiB: a lane reads and writes rows all over its matrices, and the processor keeps the addresses of
-far fewer small pages than they fill. Two lanes train a token in an eighth less time
+"""Parameters in pages of 2 MiB. A lane reads and writes rows all over its matrices, and the processor's table of page addresses
+is far too short for all the small pages they fill. With huge pages two lanes need an eighth less time for a token
 (infra/benchmarks/records/kernel-steps-2026-11-21.md).
 
-Memory of one process gets such pages because NumPy asks for them. Shared memory does not: Linux leaves them off there
-(`shmem_enabled` is `never`), and `mmap` gives it addresses that no such page can begin at. Since Linux 6.1 a process can ask
-for them by name (MADV_COLLAPSE), whatever is set. All of this is only speed: where it is refused, small pages stay.
+Private memory gets such pages because NumPy asks for them. Shared memory does not: Linux has them off there
+(`shmem_enabled` is `never`), and `mmap` returns addresses at which no such page can begin. Since Linux 6.1 a process can ask
+for them explicitly (MADV_COLLAPSE), whatever the setting. This only affects speed: where it is refused, the small pages stay.
 
-They have a price on a virtual machine whose host takes free memory back: 2 MiB that lie together are mostly such memory, 2.5 ms
-a MiB until it is there again, while small pages are found among what was in use before, 0.3 ms a MiB. So what is only read from
-one end to the other has small ones.
+They have a price on a virtual machine whose host reclaims free memory: 2 MiB in one piece are mostly memory that was reclaimed,
+which takes 2.5 ms a MiB to get back, while small pages come from what was in use before, at 0.3 ms a MiB. So what is only read
+from one end to the other gets small ones.
 """
 
 from __future__ import annotations

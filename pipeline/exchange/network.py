@@ -6,9 +6,10 @@ answers the call on the other side. Arrays travel as raw frames: the sender writ
 receiver reads into a fresh buffer, and nothing is pickled on one side or unpickled on the other (distributed's own array
 frames carry a pickled type).
 
-A link belongs to one group (one attempt of one set of workers). Whoever is done says so and leaves, and only those who
-need more of it mind. A link that ends without a word, as all links of a process that dies do, ends the group at once.
-Messages of a group that no longer exists find no one: their connection is closed when its sender gives up. At most
+A link belongs to one group (one attempt by one set of workers). A participant that has finished says goodbye and leaves, which
+is an error only for a peer that still needs something from it. A link that breaks without a goodbye, as all links of a dying
+process do, ends the group at once. Nobody receives messages for a group that no longer exists: their connection is closed when
+its sender gives up. At most
 `_AHEAD` messages wait on a link, and a link whose group is not open yet is not read from at all.
 
 Tasks run in threads, connections live on the worker's event loop. `Links` is the border: `send` hands over to the loop,
@@ -49,7 +50,7 @@ _CLOSE_S = 5.0
 
 Tag = tuple[int, str]
 """(number of the merge in the group, phase): what the next message of a link must be."""
-Rows = list[NDArray[np.float32]]
+Arrays = list[NDArray[np.float32]]
 
 
 class LinkPlugin(WorkerPlugin):
@@ -101,7 +102,7 @@ class Links:
         self._participant = participant
         self._patience_s = patience_s
         self._changed = threading.Condition()
-        self._arrived: dict[int, deque[tuple[Tag, Rows]]] = {}
+        self._arrived: dict[int, deque[tuple[Tag, Arrays]]] = {}
         self._lost: str | None = None
         self._left: set[int] = set()
         self._comms: dict[int, Comm] = {}
@@ -117,11 +118,11 @@ class Links:
         self._wait(lambda: self._comms.keys() >= peers.keys(), lambda: _names(peers.keys() - self._comms.keys(), peers))
 
     def send(self, peer: int, tag: Tag, arrays: Iterable[NDArray[np.float32]]) -> None:
-        """Starts to send; comes back at once. The arrays must keep their content until the peer has answered to it:
-        large ones are written from where they are, and no one but the peer can say when they are through."""
+        """Starts sending and returns at once. The arrays must not change until the peer has answered: large ones are written
+        from where they lie, and only the peer knows when it has them."""
         self._on_loop(self._write(peer, {"tag": list(tag), "rows": [_frame(array) for array in arrays]}))
 
-    def receive(self, peer: int, tag: Tag) -> Rows:
+    def receive(self, peer: int, tag: Tag) -> Arrays:
         """The arrays that the peer sent under this tag; waits for them. Raises PeerLostError if any peer is lost."""
         box = self._arrived[peer]
 
@@ -200,7 +201,7 @@ class Links:
                 self._lose(reason)
             comm.abort()
 
-    def _deliver(self, peer: int, tag: Tag, arrays: Rows) -> None:
+    def _deliver(self, peer: int, tag: Tag, arrays: Arrays) -> None:
         box = self._arrived[peer]
         if len(box) >= _AHEAD:
             raise ValueError(f"it sent {tag} while {_AHEAD} messages before it wait here")
@@ -230,7 +231,7 @@ class Links:
         was_lost = self._lost is not None
         for peer, comm in self._comms.items():
             if not was_lost and peer not in self._left:
-                with contextlib.suppress(OSError, TimeoutError):  # who is not there any more needs no good-bye
+                with contextlib.suppress(OSError, TimeoutError):  # a peer that is gone needs no goodbye
                     async with self._turns[peer]:
                         await comm.write({"bye": True})
                         await asyncio.wait_for(comm.close(), _CLOSE_S)

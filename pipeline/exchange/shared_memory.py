@@ -3,8 +3,8 @@
 Hot merges come every few milliseconds, far below a Dask round trip (10 ms), so the exchange has a path of its own inside
 long round tasks. On one host the parameters of all lanes lie in shared memory, where any process can read and write any
 lane's rows, and what is left to exchange is "I am here": one byte to a hub over a Unix socket and one byte back. A
-process that dies closes its socket, so its peers learn of it at once instead of waiting. Who waits for a process that
-never came is told by the driver (`attempts`).
+process that dies closes its socket, so its peers notice at once instead of waiting. Of a process that never came at all
+they learn from the driver (`attempts`).
 
 The memory and the socket live in a folder only this user can enter, which is removed as soon as everyone has opened
 them. If the process that made it is killed before that, the next group that meets on this host removes it.
@@ -35,7 +35,7 @@ from pipeline.exchange.huge_pages import map_shared, reserve
 
 _CONNECT_PAUSE_S = 0.005
 SPIN_S = 0.0005
-"""How long a participant asks for the others before it sleeps: longer than the usual difference between two lanes."""
+"""How long a participant polls before it goes to sleep: longer than one lane is usually behind another."""
 
 
 def host_key() -> str:
@@ -68,8 +68,8 @@ def nothing_to_do() -> bool:
 
 
 class Barrier(Protocol):
-    """`wait()` returns when every participant has called it; raises PeerLostError when one cannot any more. Until then
-    `meanwhile` is called again and again, as long as it says that it has done something: a little, or the others wait."""
+    """`wait()` returns once every participant has called it, and raises PeerLostError if one no longer can. While it waits it
+    calls `meanwhile` for as long as that returns True, meaning that it did some work: a little, or the others have to wait."""
 
     def wait(self, meanwhile: Callable[[], bool] = nothing_to_do) -> None: ...
 
@@ -200,7 +200,7 @@ def _connect(address: str, deadline: float, attempts: Attempts) -> socket.socket
             peer.close()
             attempts.raise_if_lost()
             if time.monotonic() > deadline:
-                raise PeerLostError("the first worker of the round did not come to it") from None
+                raise PeerLostError("the first worker of the round did not show up") from None
             time.sleep(_CONNECT_PAUSE_S)
 
 
@@ -213,10 +213,10 @@ class MeetingPlace:
 
     path: Path
     lock: int | None
-    """For who made it, the descriptor whose lock says that its maker lives; None for the others."""
+    """In the process that made it, the descriptor whose lock shows that its maker is alive; None in the others."""
 
     def close(self) -> None:
-        """Removes the folder, if this process made it; who has opened what lies there keeps it."""
+        """Removes the folder if this process made it; processes that have opened its files keep them."""
         if self.lock is not None:
             shutil.rmtree(self.path, ignore_errors=True)
             os.close(self.lock)
@@ -246,7 +246,7 @@ def open_meeting_place(group_key: str, bytes_needed: int, first: bool, patience_
             if (place / name).is_dir():
                 return MeetingPlace(_checked(place / name), None)
         time.sleep(_CONNECT_PAUSE_S)
-    raise PeerLostError("the first worker of the round did not come to it")
+    raise PeerLostError("the first worker of the round did not show up")
 
 
 def remove_deserted_places() -> None:
@@ -318,7 +318,7 @@ def _opened(path: Path, flags: int) -> Iterator[int]:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | flags, 0o600)
     except FileNotFoundError:
-        # Whoever opened the meeting place gave up, or something cleaned it away: nothing that another attempt would not mend.
+        # Its maker gave up, or something cleaned it away: nothing that another attempt would not mend.
         raise PeerLostError(f"{path.parent} went away before all workers of the round had met there") from None
     try:
         yield descriptor

@@ -1,9 +1,9 @@
 """A part's stream of an epoch, drawn: which tokens subsampling keeps, and how wide their windows are.
 
-Both are drawn from (seed, epoch, position of the token in its part), so a stream is a pure function that anyone can compute
-again. The workers do it for the epoch after the one that they train on, while they wait for each other and at its end: a
-piece costs less to draw than a file to write, to check and to map, and nothing has to reach the others' disk or be cleaned
-away (infra/decisions/0012-later-epochs.md).
+Both are drawn from (seed, epoch, position of the token in its part), so a stream is a pure function that any worker can compute
+again. Workers draw the next epoch while they wait for each other and when they are done with the current one: drawing a piece
+costs less than writing, checking and mapping a file, and nothing has to reach another worker's disk or be cleaned up
+(infra/decisions/0012-later-epochs.md).
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def draw_pieces(task: DrawTask, pieces: Sequence[int], kept: KeptStreams, *, kee
     if missing:
         tokens = _tokens_of(task, kept, keep=keep)
         cuts = dict(enumerate(cut_sentences(tokens.sentence_ends_S)))
-        # A piece that the part does not have is empty: whoever asked for it sees that it is not what was counted.
+        # A piece that the part does not have comes back empty, so its length tells the caller that something changed.
         drawn = _draw(part, tokens, [cuts.get(piece, slice(0, 0)) for piece in missing])
         found |= {piece: _copy(stream) for piece, stream in zip(missing, drawn, strict=True)}
     return [found[piece] for piece in pieces]

@@ -86,8 +86,8 @@ KNOWN: dict[str, KnownCorpus] = {
 }
 
 
-class Progress(Protocol):
-    """What `pipeline.progress.Progress` offers."""
+class DownloadProgress(Protocol):
+    """What `pipeline.progress.DownloadProgress` offers."""
 
     def start(self, stage: str, total: int = 0, note: str = "") -> None: ...
     def advance(self, pieces: int = 1, note: str = "") -> None: ...
@@ -95,7 +95,7 @@ class Progress(Protocol):
     def line(self, text: str) -> None: ...
 
 
-def fetch(name: str, destination: Path, url: str | None = None, progress: Progress | None = None) -> Path:
+def fetch(name: str, destination: Path, url: str | None = None, progress: DownloadProgress | None = None) -> Path:
     """The path of the corpus `name` in the folder `destination`, downloaded unless it is there already.
 
     `url` replaces the public addresses; what it gives is checked in the same way. Raises UsageError, ServiceError (no
@@ -106,7 +106,7 @@ def fetch(name: str, destination: Path, url: str | None = None, progress: Progre
     return fetch_known(KNOWN[name], destination, url, progress)
 
 
-def fetch_known(known: KnownCorpus, destination: Path, url: str | None = None, progress: Progress | None = None) -> Path:
+def fetch_known(known: KnownCorpus, destination: Path, url: str | None = None, progress: DownloadProgress | None = None) -> Path:
     """As `fetch`, for any corpus that is described as the known ones are."""
     target = destination / known.file_name
     if target.exists():
@@ -197,7 +197,7 @@ def _refused_redirect(url: str, target: str) -> ServiceError:
     )
 
 
-def download(known: KnownCorpus, urls: tuple[str, ...], part: PartFile, progress: Progress | None) -> None:
+def download(known: KnownCorpus, urls: tuple[str, ...], part: PartFile, progress: DownloadProgress | None) -> None:
     """Brings the file at the first address that has it; goes on with what `part` holds already."""
     problems = []
     for url in urls:
@@ -212,7 +212,7 @@ def download(known: KnownCorpus, urls: tuple[str, ...], part: PartFile, progress
     raise ServiceError("; ".join(problems) + "; check the network, or give the address of a copy with --url")
 
 
-def _download_from(known: KnownCorpus, url: str, part: PartFile, progress: Progress | None) -> None:
+def _download_from(known: KnownCorpus, url: str, part: PartFile, progress: DownloadProgress | None) -> None:
     fruitless = 0
     while True:
         before = part.size()
@@ -243,7 +243,7 @@ def _download_from(known: KnownCorpus, url: str, part: PartFile, progress: Progr
         time.sleep(PAUSE_S * 2**fruitless)
 
 
-def _transfer(known: KnownCorpus, url: str, part: PartFile, progress: Progress | None) -> None:
+def _transfer(known: KnownCorpus, url: str, part: PartFile, progress: DownloadProgress | None) -> None:
     """One request; returns when the server said that this is all, raises when the connection broke before."""
     version = part.version(url)
     request = urllib.request.Request(url, headers={"User-Agent": "w2v-fetch", "Accept-Encoding": "identity"})  # noqa: S310

@@ -41,7 +41,7 @@ from pipeline.tracking.delivery import (
     run_is_missing,
     ship,
 )
-from pipeline.tracking.spool import Event, Progress, Spool, State, Target, read_events, without_credentials
+from pipeline.tracking.spool import Delivered, Event, Spool, State, Target, read_events, without_credentials
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -157,7 +157,7 @@ class Shipper:
     target: Target
     owner: Owner
     linger_s: float
-    progress: Progress
+    progress: Delivered
     backoff_s: float = FIRST_BACKOFF_S
     success_at: float = field(default_factory=time.monotonic)
     reopened: bool = False

@@ -66,7 +66,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Progress:
+class Delivered:
     """How far the shipper got: `offset` bytes of the spool are at the server."""
 
     offset: int = 0
@@ -79,7 +79,7 @@ class Progress:
     pid: int = 0
 
 
-_TARGET, _PROGRESS = TypeAdapter(Target), TypeAdapter(Progress)
+_TARGET, _PROGRESS = TypeAdapter(Target), TypeAdapter(Delivered)
 
 
 @dataclass(frozen=True)
@@ -117,11 +117,11 @@ class Spool:
     def write_target(self, target: Target) -> None:
         write_json(self.directory / "target.json", asdict(target))
 
-    def progress(self) -> Progress:
+    def progress(self) -> Delivered:
         found = _load(self.directory / "progress.json", _PROGRESS)
-        return found if found and found.offset >= 0 else Progress()
+        return found if found and found.offset >= 0 else Delivered()
 
-    def write_progress(self, progress: Progress) -> None:
+    def write_progress(self, progress: Delivered) -> None:
         write_json(self.directory / "progress.json", asdict(progress))
 
     def run_id(self) -> str | None:

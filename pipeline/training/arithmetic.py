@@ -1,10 +1,10 @@
 """A sample of a worker's arithmetic: a tiny training whose bits tell whether it computes as the others do.
 
-Every lane's work is a pure function, so a run's bits do not depend on who does it, provided that everyone computes alike.
-Another processor, another version of Numba or its compiler, another backend may round differently. Such a worker is found
-when it joins: it trains a few hundred tokens with the run's own model, sizes and merge, and the digest of the result must
-be that of the others and of the checkpoint. The sample loads the kernels, which takes far longer than to run them and has
-to be done anyway; `warm_up` does that in the background, while the first stages still run.
+Every lane's work is a pure function, so a run's bits do not depend on which worker does it, provided that all workers round
+alike. Another processor, another version of Numba or its compiler, or another backend may not. Such a worker is found out when
+it joins: it trains a few hundred tokens with the run's own model, sizes and merge, and the digest of the result must equal the
+others' and the checkpoint's. Computing the sample loads the kernels, which takes far longer than running them and has to be
+done anyway; `warm_up` does it in the background while the first stages still run.
 
 A GPU sums in another order every time (`cupy_kernels`), so of that backend only the device and the versions are compared.
 """
@@ -97,7 +97,7 @@ def judge(workers: Sequence[Numbers], run: Numbers | None, *, deterministic: boo
 
 
 class KnownNumbers:
-    """How a worker computes, found once for the same settings, whoever asks first."""
+    """How a worker computes; found once for each combination of settings that matters."""
 
     def __init__(self) -> None:
         self._one_at_a_time = threading.Lock()
@@ -116,8 +116,8 @@ class KnownNumbers:
 
 
 def warm_up(train: Train, known: KnownNumbers) -> threading.Thread:
-    """Loads the kernels in the background by computing the sample, and all else that a round needs; errors wait for the first
-    round, which names them."""
+    """Loads the kernels, and all else that a round needs, in the background by computing the sample. Errors are left to the first
+    round, which reports them."""
 
     def load() -> None:
         with contextlib.suppress(Exception):

@@ -25,7 +25,7 @@ FILES = (files.MATRIX, CONTEXT)
 
 
 class FiniteRows:
-    """The first `vector_size` columns of a matrix, read by slices of rows; satisfies `vector_files.Rows`. A slice with
+    """The first `vector_size` columns of a matrix, read by slices of rows; satisfies `files.RowSource`. A slice with
     numbers that are not finite is a DataError."""
 
     dtype = np.dtype(np.float32)

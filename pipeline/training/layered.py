@@ -24,7 +24,7 @@ from pipeline.training.lane_group import MATRICES
 from pipeline.training.lanes import RoundResult
 from pipeline.training.stretches import StretchLoss
 from w2v_core.textbook.contexts import Batch, shard_batches, usable_positions
-from w2v_core.textbook.trainer import Progress, State, epoch_rate, train_layers
+from w2v_core.textbook.trainer import LossReport, State, epoch_rate, train_layers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,7 @@ def run_epoch(task: EpochTask, state: WorkerState) -> RoundResult:
             full_windows_only=task.full_windows_only,
         )  # fmt: skip
 
-    def report(progress: Progress) -> None:
+    def report(progress: LossReport) -> None:
         points.append((progress.iteration, progress.loss, progress.examples))
 
     examples = len(usable_positions(stream.left_N, stream.right_N, task.window, full_windows_only=task.full_windows_only))

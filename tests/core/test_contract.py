@@ -69,7 +69,7 @@ def test_every_backend_has_the_signatures_of_the_contract(backend: str) -> None:
 
 def test_the_definition_takes_the_same_arguments_in_float64() -> None:
     definition = signature_of(functions_of(Path(reference.__file__))["train_slice"])[0]
-    expected = [text.replace("FloatRows", "Rows") for text in signature_of(CONTRACT["train_slice"])[0]]
+    expected = [text.replace("FloatRows", "DoubleRows") for text in signature_of(CONTRACT["train_slice"])[0]]
     assert definition == expected
 
 

@@ -375,7 +375,7 @@ def test_shared_memory_is_laid_out_for_the_group_the_source_declares(directory: 
     assert shared_layout(1 << 20, row_floats, negative, 138).group_bytes == THREADS // WARP * size
 
 
-def test_the_source_is_in_the_wheel(tmp_path: Path) -> None:
+def test_the_source_and_the_word_that_types_are_checked_are_in_the_wheel(tmp_path: Path) -> None:
     pytest.importorskip("hatchling.build", reason="hatchling, the build backend, is not installed")
     root = Path(__file__).parents[2]
     program = "import sys; from hatchling.build import build_wheel; print(build_wheel(sys.argv[1]))"
@@ -384,6 +384,7 @@ def test_the_source_is_in_the_wheel(tmp_path: Path) -> None:
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         for name in slices.SOURCES:
             assert wheel.read(f"w2v_core/kernels/cuda/{name}").decode() in slices.source()
+        assert {"pipeline/py.typed", "w2v_core/py.typed"} <= set(wheel.namelist())
 
 
 def test_without_cupy_the_error_names_what_to_install() -> None:

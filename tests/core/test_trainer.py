@@ -15,7 +15,7 @@ from tests.core.device_arrays import device_module
 from w2v_core.textbook.contexts import Batch, create_contexts_target, matrix_batches
 from w2v_core.textbook.models import CBOW, SimpleCBOW
 from w2v_core.textbook.optimizers import SGD, Adam, RowAdam
-from w2v_core.textbook.trainer import Progress, Purpose, Trained, Trainer, epoch_rate, generator_for, train_layers
+from w2v_core.textbook.trainer import LossReport, Purpose, Trained, Trainer, epoch_rate, generator_for, train_layers
 from w2v_core.textbook.unigram import UnigramSampler
 
 VOCAB = 12
@@ -112,7 +112,7 @@ def test_an_epochs_loss_is_the_mean_over_its_examples() -> None:
 
 
 def test_progress_counts_iterations_over_epochs_and_over_a_restart() -> None:
-    seen: list[Progress] = []
+    seen: list[LossReport] = []
     states: list[dict[str, Any]] = []
     trained = train(every=10, on_progress=seen.append, after_epoch=states.append)
     per_epoch = -(-len(TARGET) // 20)
@@ -120,7 +120,7 @@ def test_progress_counts_iterations_over_epochs_and_over_a_restart() -> None:
     assert [p.epoch for p in seen] == [(p.iteration - 1) // per_epoch for p in seen]
     assert all(earlier.seconds <= later.seconds for earlier, later in pairwise(seen))
     assert min(trained.epoch_losses) - 0.5 < seen[-1].loss < max(trained.epoch_losses)
-    resumed: list[Progress] = []
+    resumed: list[LossReport] = []
     train(every=10, on_progress=resumed.append, state=states[1])
     assert [p.iteration for p in resumed] == [p.iteration for p in seen if p.iteration > 2 * per_epoch]
 
@@ -128,7 +128,7 @@ def test_progress_counts_iterations_over_epochs_and_over_a_restart() -> None:
 def test_a_report_after_a_restart_covers_the_examples_since_the_restart() -> None:
     states: list[dict[str, Any]] = []
     whole = train(after_epoch=states.append)
-    resumed: list[Progress] = []
+    resumed: list[LossReport] = []
     train(every=2 * -(-len(TARGET) // 20), epochs=2, on_progress=resumed.append, state=states[0])
     assert [(p.examples, p.loss) for p in resumed] == [(len(TARGET), whole.epoch_losses[1])]
 

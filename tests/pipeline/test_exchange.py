@@ -150,9 +150,9 @@ def test_a_killed_process_is_noticed_at_once_by_the_others(victim: int) -> None:
 def test_who_comes_alone_does_not_wait_for_ever(tmp_path: Path) -> None:
     with pytest.raises(PeerLostError, match="only 1 of 2 workers came"):
         meet(tmp_path, 0, 2, 0.2, Attempts())
-    with pytest.raises(PeerLostError, match="the first worker of the round did not come"):
+    with pytest.raises(PeerLostError, match="the first worker of the round did not show up"):
         meet(tmp_path, 1, 2, 0.2, Attempts())
-    with pytest.raises(PeerLostError, match="the first worker of the round did not come"):
+    with pytest.raises(PeerLostError, match="the first worker of the round did not show up"):
         open_meeting_place("nobody", 1, False, 0.1, Attempts())
 
 

@@ -45,7 +45,7 @@ def generator_for(seed: int, epoch: int, purpose: Purpose) -> np.random.Generato
 
 
 @dataclass(frozen=True)
-class Progress:
+class LossReport:
     """Where a run stands; `loss` is the mean over the examples since the previous report (or since a restart)."""
 
     epoch: int
@@ -64,7 +64,7 @@ class Trainer:
     model: Model
     optimizer: Optimizer
     xp: Any = np
-    records: list[Progress] = field(default_factory=list)
+    records: list[LossReport] = field(default_factory=list)
     _meter: _Meter | None = None
 
     def fit(
@@ -139,7 +139,7 @@ def train_layers(
     final_learning_rate: float | None = None,
     xp: Any = np,
     every: int = 1000,
-    on_progress: Callable[[Progress], None] | None = None,
+    on_progress: Callable[[LossReport], None] | None = None,
     after_epoch: Callable[[State], None] | None = None,
     state: Mapping[str, npt.NDArray[Any]] | None = None,
 ) -> Trained:
@@ -237,7 +237,7 @@ def _run_epoch(model: Model, optimizer: Optimizer, batches: Iterable[Batch], met
 class _Meter:
     """Counts iterations and epochs, and reports the mean loss of an example every `interval` iterations."""
 
-    def __init__(self, report: Callable[[Progress], None] | None, interval: int = 1000) -> None:
+    def __init__(self, report: Callable[[LossReport], None] | None, interval: int = 1000) -> None:
         self.report, self.interval = report, interval
         self.epoch, self.iteration = 0, 0
         self._started_s = time.perf_counter()
@@ -250,7 +250,7 @@ class _Meter:
             if self.report is not None:
                 seconds = time.perf_counter() - self._started_s
                 loss = self._total / self._examples
-                self.report(Progress(self.epoch, self.iteration, seconds, loss, self._examples))
+                self.report(LossReport(self.epoch, self.iteration, seconds, loss, self._examples))
             self._total, self._examples = 0.0, 0
 
 

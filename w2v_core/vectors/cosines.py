@@ -23,7 +23,7 @@ from w2v_core.vectors.vocabulary import Ids
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
-Rows = slice | Ids
+Candidates = slice | Ids
 """Rows that may be answers: a run of them, or these."""
 
 COSMUL_EPSILON = 1e-6
@@ -71,7 +71,7 @@ class Cosines:
         cosine = (a_D * b_D).sum() / np.sqrt((a_D * a_D).sum() * (b_D * b_D).sum())
         return min(1.0, max(-1.0, float(cosine)))
 
-    def exact(self, rows: Rows, unit_D: Doubles) -> Doubles:
+    def exact(self, rows: Candidates, unit_D: Doubles) -> Doubles:
         """Cosines in float64, each row summed in the same order wherever it lies: equal vectors give equal numbers."""
         ids = ids_of(rows)
         found = np.empty(len(ids), np.float64)
@@ -79,14 +79,14 @@ class Cosines:
             found[block] = (self.unit_rows(ids[block]) * unit_D).sum(axis=1)
         return np.clip(found, -1.0, 1.0, out=found)
 
-    def nearest(self, unit_D: Doubles, topn: int, rows: Rows, excluded: Sequence[int]) -> tuple[Ids, Doubles]:
+    def nearest(self, unit_D: Doubles, topn: int, rows: Candidates, excluded: Sequence[int]) -> tuple[Ids, Doubles]:
         """(ids, cosines), best first, of the `topn` rows nearest to a direction, without the excluded ones."""
         rough = self._rough(unit_D, rows)
         ids = _shortlist(ids_of(rows), rough - self._error_bound, rough + self._error_bound, topn, excluded)
         return _ranked(ids, self.exact(ids, unit_D), topn)
 
     def nearest_by_product(
-        self, plus: Sequence[Doubles], minus: Sequence[Doubles], *, topn: int | None, rows: Rows, excluded: Sequence[int]
+        self, plus: Sequence[Doubles], minus: Sequence[Doubles], *, topn: int | None, rows: Candidates, excluded: Sequence[int]
     ) -> tuple[Ids, Doubles]:
         """The same by 3CosMul (Levy and Goldberg 2014, equation 4): the product of the similarities to the directions in
         `plus` over that of the similarities to those in `minus`, cosines shifted to 0 … 1. topn None: all, in order."""
@@ -114,7 +114,7 @@ class Cosines:
         matrix that had to be rounded to float32, rounded up."""
         return float((self.matrix.shape[1] + 8) * 2.0**-24)
 
-    def _rough(self, unit_D: Doubles, rows: Rows) -> Doubles:
+    def _rough(self, unit_D: Doubles, rows: Candidates) -> Doubles:
         taken, unit = self.matrix[rows], unit_D.astype(np.float32)
         if taken.dtype == np.float32:
             dots = taken @ unit
@@ -125,7 +125,7 @@ class Cosines:
         cosines: Doubles = dots / _nonzero(self.norms[rows])
         return cosines
 
-    def _rough_product(self, rows: Rows, units: Sequence[Doubles]) -> Doubles:
+    def _rough_product(self, rows: Candidates, units: Sequence[Doubles]) -> Doubles:
         product = np.ones(len(ids_of(rows)))
         for unit_D in units:
             product *= np.clip((1 + self._rough(unit_D, rows)) / 2, 0, 1)
@@ -149,7 +149,7 @@ def unit(vector_D: npt.ArrayLike) -> Doubles:
     return scaled
 
 
-def ids_of(rows: Rows) -> Ids:
+def ids_of(rows: Candidates) -> Ids:
     return np.arange(rows.start, rows.stop, dtype=np.int64) if isinstance(rows, slice) else rows
 
 

@@ -40,7 +40,7 @@ _BLOCK_ROWS = 1024
 _AGAIN = "the folder is damaged: copy or train it again"
 
 
-class Rows(Protocol):
+class RowSource(Protocol):
     """An array, or what reads like one, slice of rows by slice of rows, when it is too large to hold."""
 
     @property
@@ -63,7 +63,7 @@ class Written(NamedTuple):
 
 
 def save(
-    folder: Path, words: Sequence[str], matrix: Rows, counts: npt.NDArray[Any] | None, context: Rows | None = None
+    folder: Path, words: Sequence[str], matrix: RowSource, counts: npt.NDArray[Any] | None, context: RowSource | None = None
 ) -> list[Written]:
     """The files written, each complete or not there, `meta.json` last. The same vectors give the same bytes.
 
@@ -124,7 +124,7 @@ def row_blocks(rows: int, at_once: int) -> Iterator[slice]:
     return (slice(first, min(first + at_once, rows)) for first in range(0, rows, at_once))
 
 
-def npy_chunks(array: Rows) -> Iterator[bytes]:
+def npy_chunks(array: RowSource) -> Iterator[bytes]:
     """The bytes of a .npy file, a block of rows at a time."""
     header = io.BytesIO()
     dtype = array.dtype.newbyteorder("<")

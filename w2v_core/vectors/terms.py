@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from w2v_core.vectors.cosines import Cosines, Doubles, Rows, unit
+from w2v_core.vectors.cosines import Candidates, Cosines, Doubles, unit
 from w2v_core.vectors.vocabulary import Key, Vocabulary, is_key, shown
 
 Item = Key | npt.NDArray[Any] | tuple[Key | npt.NDArray[Any], float]
@@ -78,7 +78,7 @@ def _vector_of(cosines: Cosines, term: Term) -> Doubles:
     return unit_D
 
 
-def read_candidates(vocabulary: Vocabulary, restrict: Any, clip_start: int = 0, clip_end: int | None = None) -> Rows:
+def read_candidates(vocabulary: Vocabulary, restrict: Any, clip_start: int = 0, clip_end: int | None = None) -> Candidates:
     """The rows that may be answers: the first `restrict` ones, those of the words it lists, or a run of rows."""
     if restrict is None:
         start, stop, _ = slice(clip_start or 0, clip_end or None).indices(len(vocabulary.words))
