@@ -1,0 +1,72 @@
+"""Every command of the README runs as it stands there, on a corpus as a reader has one."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.tiny import write_corpus
+
+ROOT = Path(__file__).parents[1]
+SERVERS = {"w2v ui mine.yaml": "w2v ui --help"}
+"""Commands that serve until they are stopped, and what is run instead."""
+
+
+def blocks() -> list[list[str]]:
+    """The indented blocks of the README, a list of lines each, comments removed."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    found = re.findall(r"(?:^    .*\n)+", text, flags=re.MULTILINE)
+    return [[line.strip().partition("  #")[0].rstrip() for line in block.splitlines()] for block in found]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with texts/, in which one word is `river`."""
+    for path in map(Path, write_corpus(tmp_path / "texts", 300)):
+        if path.suffix == ".txt":
+            path.write_text(path.read_text().replace("topic1word1 ", "river "))
+    return tmp_path
+
+
+def test_every_command_runs(folder: Path) -> None:
+    commands = [line for block in blocks() for line in block if line.startswith(("w2v ", "echo "))]
+    assert len(commands) > 10
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    for command in commands:
+        # In one run of all, MLflow's part would take most of the time; `w2v ui` and tracking have tests of their own.
+        quick = SERVERS.get(command, command)
+        quick += " tracking.enabled=false" if re.match(r"w2v (run|sweep|refresh)", quick) else ""
+        done = subprocess.run(["bash", "-c", quick], cwd=folder, env=environment, capture_output=True, text=True, timeout=100)
+        assert done.returncode == 0, (command, done.stdout, done.stderr)
+
+
+def test_the_lines_of_python_run(folder: Path) -> None:
+    (program,) = [block for block in blocks() if block[0].startswith("from pipeline")]
+    assert len(program) == 3
+    done = subprocess.run([sys.executable, "-c", "\n".join(program)], cwd=folder, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert re.match(r"\[\('\w+', 0\.\d+\), ", done.stdout)
+
+
+def test_targets_and_files_that_the_readme_names_exist() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    assert set(re.findall(r"(?:`|^    )make ([a-z-]+)", text, flags=re.MULTILINE)) <= targets
+    assert [path for path in re.findall(r"\]\(([\w/.-]+)\)", text) if not (ROOT / path).exists()] == []
+    tests = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?", text)
+    assert [path for path, name in tests if not (ROOT / path).exists() or name not in (ROOT / path).read_text()] == []
+
+
+def test_the_page_of_settings_is_current() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "from infra.configuration import page; print(page(), end='')"],
+        cwd=ROOT, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == (ROOT / "infra" / "configuration.md").read_text(encoding="utf-8"), "run: make configuration"
