@@ -80,9 +80,9 @@ def input_key(config_digest: str, tokens: str) -> str:
     return hashlib.sha256(canonical_json([config_digest, tokens])).hexdigest()
 
 
-def last_input(workdir: Path) -> str | None:
-    """The key of what was last decided upon; going back to an older snapshot does not change it."""
-    return next((str(entry["input"]) for entry in reversed(entries(workdir)) if "input" in entry), None)
+def last_decision(workdir: Path) -> dict[str, Any]:
+    """The last entry that says what it was made from; going back to an older snapshot is none. Empty if there is none."""
+    return next((entry for entry in reversed(entries(workdir)) if "input" in entry), {})
 
 
 def champion_of(workdir: Path) -> Snapshot | None:

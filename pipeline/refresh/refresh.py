@@ -20,7 +20,7 @@ from pipeline.cluster.workers import Workers
 from pipeline.config import RunConfig
 from pipeline.errors import StorageError, printable
 from pipeline.history.gc import find_outdated, remove
-from pipeline.history.latest import champion_of, decide, input_key, last_input
+from pipeline.history.latest import champion_of, decide, input_key, last_decision
 from pipeline.history.snapshot import Snapshot
 from pipeline.progress import Progress
 from pipeline.refresh.align import aligned
@@ -61,7 +61,10 @@ def _refresh(config: RunConfig, cold: bool, workers: Workers | None, progress: P
     plan = plan_corpus(config.corpus, forbidden=workdir, known=workdir / "known_files.json")
     key = input_key(config.digest, tokenize.identity(config, plan)[0])
     delta = compare(champion.corpus() if champion else [], files_of(plan))
-    if champion and last_input(workdir) == key and is_whole(champion):
+    last = last_decision(workdir)
+    # Asked to train anew, it does so unless that is how the last challenger was trained.
+    known = last.get("input") == key and (not cold or last.get("start", "cold") == "cold")
+    if champion and known and is_whole(champion):
         _settle(config, champion)
         return _nothing_new(champion, plan, delta)
     start = choose_start(config, champion, delta, cold=cold)

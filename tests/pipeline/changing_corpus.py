@@ -7,9 +7,11 @@ import random
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from pipeline import store
 from pipeline.cluster.workers import InProcess
-from pipeline.config import RunConfig, parse_config
+from pipeline.config import RunConfig, load_config
 from pipeline.history.snapshot import Snapshot
 from pipeline.progress import Progress
 from pipeline.refresh.refresh import refresh
@@ -87,7 +89,9 @@ class ChangingCorpus:
             "refresh": {"gates": OPEN_GATES, "epochs": 1},
             "tracking": {"enabled": False},
         }
-        return parse_config({name: tree.get(name, {}) | sections.get(name, {}) for name in tree.keys() | sections.keys()})
+        path = self.directory / "config.yaml"
+        path.write_text(yaml.safe_dump({key: tree.get(key, {}) | sections.get(key, {}) for key in tree.keys() | sections.keys()}))
+        return load_config(path)
 
     def refresh(self, *, cold: bool = False, **sections: dict[str, Any]) -> dict[str, Any]:
         return refresh(self.config(**sections), cold=cold, workers=InProcess(), progress=Progress(quiet=True))

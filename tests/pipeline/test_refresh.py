@@ -131,6 +131,18 @@ def test_renamed_files_cost_nothing(tmp_path: Path) -> None:
     assert told["delta"]["renamed"]["files"] == len(corpus.files())
 
 
+def test_asked_to_train_anew_a_refresh_does_so_once(tmp_path: Path) -> None:
+    corpus = ChangingCorpus(tmp_path, seed=1)
+    corpus.refresh()
+    corpus.add()
+    assert corpus.refresh()["start"] == "warm"
+    told = corpus.refresh(cold=True)
+    assert told["start"] == "cold"
+    assert snapshot_digests(champion(corpus), ("train",)) == {"train": corpus.clean_build(until="train")["train"]}
+    assert corpus.refresh(cold=True)["status"] == "nothing new"
+    assert corpus.refresh()["status"] == "nothing new"
+
+
 def test_an_edit_tokenizes_only_the_parts_around_it(tmp_path: Path) -> None:
     corpus = ChangingCorpus(tmp_path, seed=1, files=60)
     corpus.refresh()
