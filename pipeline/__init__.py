@@ -35,8 +35,9 @@ its short Dask wiring.
     exchange/  attempts shared_memory and huge_pages (copies on one host) network (on several)
     cluster/   choosing (threads or processes, pure) workers (what stages know of them, and this process) dask_workers
                before_start (what cannot run is refused)
-               state (what a worker keeps) opening (the configured cluster) vendors (SSH, SLURM, Kubernetes)
-               lazy (opened when first needed) room (memory and disk) messages (from tasks to the driver) presence (who answers)
+               endings (of its tasks) guest (a run among others) turn (who trains) state (what a worker keeps)
+               opening (the configured cluster) vendors (SSH, SLURM, Kubernetes) lazy (opened when first needed)
+               room (memory and disk) messages (from tasks to the driver) presence (who answers)
                sources (the same program everywhere)
     history/   snapshot (a complete result, kept) latest (which one answers, what was decided) gc (what nobody needs)
     refresh/   refresh (one decision) delta (files, pure) challenge (the new vectors beside the old) gates (pure)

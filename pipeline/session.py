@@ -188,7 +188,10 @@ def _open_workers(session: Session, until: str) -> contextlib.AbstractContextMan
         return contextlib.nullcontext(InProcess(usable_cores(), state))
     refuse_silent(config.cluster)
     return open_workers(
-        config.cluster, plugins=lambda: [arithmetic.warm_up_plugin(config.train)] if trains else [], shared=config.workdir
+        config.cluster,
+        hooks=[(arithmetic.warm_up_worker, config.train)] if trains else [],
+        shared=config.workdir,
+        on_note=session.note,
     )
 
 

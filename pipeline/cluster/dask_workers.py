@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
-import concurrent.futures
 import contextlib
 import functools
-import queue
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any
 
-from pipeline.cluster.messages import TOPIC, Listener, Mailbox, heard_by, ignore
+from pipeline.cluster.endings import Ending, Endings, Pieces, cancel
+from pipeline.cluster.guest import Guest, refusal_function
+from pipeline.cluster.messages import Listener, Mailbox, heard_by, ignore
 from pipeline.cluster.presence import Presence
 from pipeline.cluster.state import Item, Result, Task, run_task, state_of
+from pipeline.cluster.turn import Turn
 from pipeline.cluster.workers import Member, WorkerLostError
-from pipeline.errors import TemporaryError
+from pipeline.errors import ServiceError, TemporaryError
 from pipeline.exchange import shared_memory
 from pipeline.exchange.attempts import Attempts
 from pipeline.failpoints import reach
 
 if TYPE_CHECKING:
     from distributed import Client, Future
-    from tornado.platform.asyncio import AsyncIOLoop
-
-Ending: TypeAlias = "concurrent.futures.Future[Any]"
 
 PRESENCE_CHECK_S = 0.5
 _PAUSE_S = 0.1
@@ -35,12 +32,22 @@ _PAUSE_S = 0.1
 class DaskWorkers:
     """The workers of a Dask cluster, through one client."""
 
-    def __init__(self, client: Client, wait_s: float, silent_s: float = 30.0) -> None:
+    def __init__(
+        self, client: Client, guest: Guest, wait_s: float, silent_s: float = 30.0, *,
+        own: bool = True, on_note: Callable[[str], None] = lambda text: None,
+    ) -> None:  # fmt: skip
+        """`own`: the cluster was started for this run; workers of another are never restarted."""
         self.client = client
-        self._wait_s = wait_s
+        self.guest = guest
+        self.turn = Turn(client, on_note)
+        self._own = own
+        self._on_note = on_note
+        self.wait_s = wait_s
         self._presence = Presence(silent_s)
+        self._silent: set[str] = set()
         self._dropped: set[str] = set()
-        self._mailbox = Mailbox(client)
+        self._left_out: set[str] = set()
+        self._mailbox = Mailbox(client, guest.topic)
 
     def map(
         self,
@@ -50,49 +57,74 @@ class DaskWorkers:
         label: str,
         on_done: Callable[[Result], None] | None = None,
     ) -> list[Result]:
-        # Unique keys: a key derived from the arguments would return an earlier result without doing the work.
-        prefix = f"{label.replace(' ', '-')}-{uuid.uuid4().hex[:8]}"
-        futures = [
-            self.client.submit(_run_named, task, item, f"{label}.{index}", key=f"{prefix}-{index}", pure=False)
-            for index, item in enumerate(items)
-        ]
-        order = {future: index for index, future in enumerate(futures)}
-        results: list[Any] = [None] * len(items)
+        pieces = Pieces(self.client, self.guest.ticket, task, items, label)
         alive = time.monotonic()
         try:
             with _dask_errors(label):
-                endings = Endings(self.client, futures)
-                for _ in items:
-                    while not (ended := endings.next(PRESENCE_CHECK_S)):
-                        # A scheduler that is not ours may wait for a worker for ever.
-                        if self._answering():
-                            alive = time.monotonic()
-                        elif time.monotonic() - alive > self._wait_s:
-                            raise TemporaryError(_no_worker(label, self._wait_s))
-                    alive = time.monotonic()
-                    future, ending = ended
-                    results[order[future]] = ending.result()
-                    if on_done:
-                        on_done(results[order[future]])
+                while not pieces.done:
+                    if ended := pieces.next(PRESENCE_CHECK_S):
+                        alive = time.monotonic()
+                        if on_done:
+                            on_done(ended[0])
+                        continue
+                    # A scheduler that is not ours may wait for a worker for ever.
+                    there = self._answering()
+                    if self._able(there):
+                        alive = time.monotonic()
+                    elif time.monotonic() - alive > self.wait_s:
+                        raise TemporaryError(_no_worker(label, self.wait_s, there))
+                    if not self._own:
+                        pieces.give_to_others(self._silent, list(self._able(there)))
         except BaseException:
-            _cancel(self.client, futures)
+            pieces.cancel()
             raise
-        return results
+        return pieces.results
+
+    def _able(self, there: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+        """Of the workers that answer, those that may work for this run and are not paused."""
+        return {
+            address: worker
+            for address, worker in there.items()
+            if worker["status"] in ("running", "init") and worker["resources"].get(self.guest.ticket)
+        }
+
+    def refuse_unfit(self) -> None:
+        """Raises ServiceError when a worker that is there now cannot take part, naming one and why."""
+        if unfit := self._unfit(self._answering()):
+            address, why = min(unfit.items())
+            raise ServiceError(
+                f"{len(unfit)} of the workers cannot take part: {address} {why}; corpus and workdir must lie where every worker "
+                "sees them under the same path, and the program must be the same"
+            )
+
+    def _unfit(self, there: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+        """Why each worker without the run's pass has none."""
+        strangers = [
+            address for address, worker in there.items()
+            if not worker["resources"].get(self.guest.ticket) and address not in self._left_out
+        ]  # fmt: skip
+        refusal = refusal_function(self.guest)
+        asked = {self.client.submit(refusal, workers=[address], pure=False): address for address in strangers}
+        answers = {asked[future]: ending.result() for future, ending in self._pinned_endings(asked) if ending}
+        return {address: why for address, why in answers.items() if why}
 
     def members(self) -> list[Member]:
-        deadline = time.monotonic() + self._wait_s
+        self.turn.take()
+        deadline = time.monotonic() + self.wait_s
         while True:
             with _dask_errors("looking for workers"):
-                there = {
-                    address: worker for address, worker in self._answering().items() if worker["status"] in ("running", "init")
-                }
-                hosts = self._hosts(there)
+                there = self._answering()
+                able = self._able(there)
+                for address, why in self._unfit({name: there[name] for name in there.keys() - able.keys()}).items():
+                    self._left_out.add(address)
+                    self._on_note(f"left out 1 worker that cannot take part: {address} {why}")
+                hosts = self._hosts(able)
             if hosts:
                 # Sorted by host first, so that neighbours in lane order share memory where they can.
-                found = [Member(address, host, there[address]["nthreads"]) for address, host in hosts.items()]
+                found = [Member(address, host, able[address]["nthreads"]) for address, host in hosts.items()]
                 return sorted(found, key=lambda member: (member.host, member.address))
             if time.monotonic() > deadline:
-                raise TemporaryError(_no_worker("looking for workers", self._wait_s))
+                raise TemporaryError(_no_worker("looking for workers", self.wait_s, there))
             time.sleep(_PAUSE_S)
 
     def _hosts(self, addresses: Iterable[str]) -> dict[str, str]:
@@ -116,10 +148,10 @@ class DaskWorkers:
         on_message: Listener | None = None,
     ) -> list[Result]:
         hand_over = self._mailbox.hand_over_to(on_message) if on_message else None
-        key, heard = "round-{}".format, on_message is not None
+        key, topic = "round-{}".format, self.guest.topic if on_message else None
         futures = {
             self.client.submit(
-                _take_part, task, item, heard, key=key(uuid.uuid4().hex[:12]), pure=False, workers=[member.address]
+                _take_part, task, item, topic, key=key(uuid.uuid4().hex[:12]), pure=False, workers=[member.address]
             ): member.address
             for item, member in zip(items, members, strict=True)
         }
@@ -143,7 +175,7 @@ class DaskWorkers:
                 raise lost
             return [results[future] for future in futures]
         except BaseException:
-            _cancel(self.client, list(futures))
+            cancel(self.client, list(futures))
             raise
 
     def _abandon(self, attempt: Iterable[Future[Any]]) -> None:
@@ -189,7 +221,9 @@ class DaskWorkers:
         workers = self._ask_scheduler()["workers"]
         self._expect_scheduler()
         answering = self._presence.answering(workers, time.monotonic())
-        if silent := workers.keys() - answering.keys() - self._dropped:
+        self._silent = workers.keys() - answering.keys()
+        # A worker of somebody else's cluster may be busy with somebody else's task.
+        if self._own and (silent := self._silent - self._dropped):
             self._dropped |= silent
             self._drop(sorted(silent))
         return answering
@@ -199,10 +233,10 @@ class DaskWorkers:
         is sent."""
         scheduler: Any = self.client.scheduler
         try:
-            answer: dict[str, Any] = self.client.sync(scheduler.identity, n_workers=-1, callback_timeout=self._wait_s)
+            answer: dict[str, Any] = self.client.sync(scheduler.identity, n_workers=-1, callback_timeout=self.wait_s)
             return answer
         except OSError as error:  # a TimeoutError is one too
-            why = str(error) or f"nothing came within {self._wait_s:g} s (cluster.wait_s)"
+            why = str(error) or f"nothing came within {self.wait_s:g} s (cluster.wait_s)"
             raise WorkerLostError(
                 f"the scheduler does not answer ({why}); see that it runs and can be reached, and run the same command again, "
                 "it continues"
@@ -230,45 +264,19 @@ class DaskWorkers:
             )
 
 
-class Endings:
-    """The ends of tasks, results fetched, as they come.
-
-    Fetching is part of the waiting: the worker that has a result may go away before it is fetched, the task is then to be
-    done again, and whoever asks Dask for that result waits for a worker without anyone looking whether there is one.
-    """
-
-    def __init__(self, client: Client, futures: Iterable[Future[Any]]) -> None:
-        self._ended: queue.SimpleQueue[tuple[Future[Any], Ending]] = queue.SimpleQueue()
-        loop = cast("AsyncIOLoop", client.loop).asyncio_loop
-        for future in futures:
-            ending = asyncio.run_coroutine_threadsafe(client.gather(future, asynchronous=True), loop)
-            ending.add_done_callback(functools.partial(self._put, future))
-
-    def _put(self, future: Future[Any], ending: Ending) -> None:
-        self._ended.put((future, ending))
-
-    def next(self, timeout_s: float) -> tuple[Future[Any], Ending] | None:
-        """The next task and its ending, whose `result()` is there or raises at once; None when none comes in time."""
-        try:
-            return self._ended.get(timeout=timeout_s)
-        except queue.Empty:
-            return None
-
-
-def _no_worker(what: str, wait_s: float) -> str:
+def _no_worker(what: str, wait_s: float, there: Mapping[str, Mapping[str, Any]]) -> str:
+    paused = sorted(address for address, worker in there.items() if worker["status"] == "paused")
+    if paused:
+        return (
+            f"{what}: the {len(paused)} workers that are there are paused, because their memory is full ({paused[0]} …); free "
+            "some or start others, and run the same command again, it continues"
+        )
     return (
         f"{what}: no worker came within {wait_s:g} s (cluster.wait_s); start workers and run the same command again, it continues"
     )
 
 
-def _run_named(task: Task[Item, Result], item: Item, name: str) -> Result:
-    from distributed import get_worker
-
-    reach("task", name)
-    return run_task(task, item, state_of(get_worker()))
-
-
-def _take_part(task: Task[Item, Result], item: Item, heard: bool) -> Result:
+def _take_part(task: Task[Item, Result], item: Item, topic: str | None) -> Result:
     from distributed import get_worker
 
     reach("part", "begins")
@@ -276,7 +284,7 @@ def _take_part(task: Task[Item, Result], item: Item, heard: bool) -> Result:
     state = state_of(worker)
     with (
         state.of(Attempts).part_of(str(worker.get_current_task())),
-        heard_by(functools.partial(worker.log_event, TOPIC) if heard else ignore),
+        heard_by(functools.partial(worker.log_event, topic) if topic else ignore),
     ):
         return run_task(task, item, state)
 
@@ -287,12 +295,6 @@ def _abandon_here(names: Sequence[str], dask_worker: Any) -> None:
 
 def _host_of_worker() -> str:
     return shared_memory.host_key()
-
-
-def _cancel(client: Client, futures: Sequence[Future[Any]]) -> None:
-    if client.status == "running":  # else it would try for half a minute to find its scheduler
-        with contextlib.suppress(Exception):  # the cluster may be gone; what matters is the error on its way up
-            client.cancel(futures, force=True)
 
 
 @contextlib.contextmanager

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from distributed import Client
 
-TOPIC = "w2v"
 Listener = Callable[[Any], None]
 
 
@@ -50,8 +49,9 @@ def heard_by(listener: Listener) -> Iterator[None]:
 class Mailbox:
     """The driver's end, on a cluster: messages come in the client's own thread and are handed over in the one that asks."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, topic: str) -> None:
         self._client = client
+        self._topic = topic
         self._messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._subscribed = False
 
@@ -59,7 +59,7 @@ class Mailbox:
         """A function that gives `listener` what has come since it was last called."""
         if not self._subscribed:
             self._subscribed = True
-            self._client.subscribe_topic(TOPIC, lambda event: self._messages.put(event[1]))
+            self._client.subscribe_topic(self._topic, lambda event: self._messages.put(event[1]))
 
         def hand_over() -> None:
             with contextlib.suppress(queue.Empty):

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.cluster.dask_workers import DaskWorkers
+from pipeline.cluster.guest import Guest, Hook, arrival_plugin, departure_plugin, sign_of_life
 from pipeline.cluster.room import WORKING_BYTES
+from pipeline.cluster.sources import check_sources, source_digest
 from pipeline.cluster.vendors import vendor_cluster
 from pipeline.errors import InputError, ServiceError, TemporaryError
 from pipeline.exchange import shared_memory
 from pipeline.safety.scratch import private_scratch
 
 if TYPE_CHECKING:
-    from distributed import Client, WorkerPlugin
+    from distributed import Client, SchedulerPlugin, WorkerPlugin
 
     from pipeline.config import Cluster
 
@@ -59,18 +62,19 @@ START_ATTEMPTS = 5
 
 @contextlib.contextmanager
 def open_workers(
-    cluster: Cluster, plugins: Callable[[], Sequence[WorkerPlugin]] = tuple, shared: Path | None = None
+    cluster: Cluster,
+    hooks: Sequence[Hook] = (),
+    shared: Path | None = None,
+    on_note: Callable[[str], None] = lambda text: None,
 ) -> Iterator[DaskWorkers]:
-    """The workers of the configured cluster; closed on leaving. Raises ServiceError when it cannot be reached.
+    """The workers of the configured cluster; closed on leaving. Raises ServiceError when it cannot be reached, or has workers
+    that cannot take part.
 
-    `plugins()`: what workers are to be given, those that come later too; called when Dask is loaded. `shared`: a folder that
-    all hosts see, for the certificates of a cluster that is started here.
+    `hooks`: what every worker calls, those that come later too, before it gets work. `shared`: a folder that all hosts see,
+    which the run holds. `on_note` is told who is left out and whom the run waits for.
     """
     import dask
     from distributed import Client
-
-    from pipeline.cluster.sources import check_sources
-    from pipeline.exchange import network
 
     with dask.config.set(_settings(cluster)), contextlib.ExitStack() as stack:
         try:
@@ -80,13 +84,24 @@ def open_workers(
         except (OSError, TimeoutError, TypeError, ValueError) as error:  # TypeError: tls:// without certificates
             where = cluster.address or f"cluster.kind: {cluster.kind}"
             raise ServiceError(f"{where}: no Dask scheduler answers ({error}); check cluster.address and cluster.tls") from error
-        if cluster.kind != "local":
+        local, run = cluster.kind == "local", uuid.uuid4().hex[:12]
+        if not local:
             check_sources(client)
-        # Lanes on several hosts exchange rows over links; workers that come later get the plugin too.
-        _register(client, network.LinkPlugin())
-        for plugin in plugins():
-            _register(client, plugin)
-        yield DaskWorkers(client, cluster.wait_s, cluster.silent_s)
+        seen = None if local else stack.enter_context(sign_of_life(shared, run))
+        guest = Guest(run, "" if local else source_digest()(), seen)
+        _register(client, departure_plugin(guest, client.id))
+        _register(client, arrival_plugin(guest, hooks))
+        workers = DaskWorkers(client, guest, cluster.wait_s, cluster.silent_s, own=cluster.kind != "address", on_note=on_note)
+        stack.callback(_leave, workers)
+        workers.refuse_unfit()
+        yield workers
+
+
+def _leave(workers: DaskWorkers) -> None:
+    """Workers forget the run before the next one may train. What fails here, the scheduler does when the connection ends."""
+    with contextlib.suppress(Exception):
+        workers.client.unregister_worker_plugin(workers.guest.plugin)
+    workers.turn.give_back()
 
 
 @contextlib.contextmanager
@@ -164,7 +179,7 @@ def _start_local(local_cluster: Callable[..., Any], options: dict[str, Any]) -> 
     )
 
 
-def _register(client: Client, plugin: WorkerPlugin) -> None:
+def _register(client: Client, plugin: WorkerPlugin | SchedulerPlugin) -> None:
     """Gives the plugin to all workers, also those that come later; tells them again when one dies while it is told."""
     for _ in range(START_ATTEMPTS):
         try:
@@ -172,8 +187,6 @@ def _register(client: Client, plugin: WorkerPlugin) -> None:
             return
         except OSError as error:
             lost = error
-            # The scheduler has noted the plugin before it tells the workers, and would not tell them twice.
-            plugin.idempotent = False
     raise TemporaryError(
         f"workers were lost {START_ATTEMPTS} times while they were prepared ({lost}); run the same command again"
     )

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from pipeline.cluster.dask_workers import Endings
+from pipeline.cluster.endings import Endings
 from pipeline.errors import ServiceError
 
 if TYPE_CHECKING:

@@ -64,6 +64,8 @@ class LinkPlugin(WorkerPlugin):
         self.worker = worker
         self.loop = asyncio.get_running_loop()
         self.groups: dict[str, Links] = {}
+        self.guests: set[str] = set()
+        """The runs that may open links here."""
         worker.handlers[_OPERATION] = self.answer
 
     async def answer(self, comm: Comm, group: str, sender: int, patience_s: float) -> None:
@@ -75,6 +77,31 @@ class LinkPlugin(WorkerPlugin):
                 return
             await asyncio.sleep(_POLL_S)
         await self.groups[group].serve(sender, comm)
+
+
+def arrive(worker: Worker, run: str) -> None:
+    """Lets a run's tasks on this worker be reached; runs on one worker share the way in."""
+    plugin = cast("LinkPlugin | None", worker.plugins.get(PLUGIN))
+    if plugin is None:
+        plugin = LinkPlugin()
+        plugin.setup(worker)
+        worker.plugins[PLUGIN] = plugin
+    plugin.guests.add(run)
+
+
+def leave(worker: Worker, run: str) -> None:
+    """A run is over; the last one closes the way in."""
+    plugin = cast("LinkPlugin | None", worker.plugins.get(PLUGIN))
+    if plugin is not None:
+        plugin.guests.discard(run)
+        if not plugin.guests:
+            del worker.plugins[PLUGIN]
+            worker.handlers.pop(_OPERATION, None)
+
+
+def has_guests(worker: Worker) -> bool:
+    """Whether a run may open links on this worker."""
+    return PLUGIN in worker.plugins
 
 
 def join_group(key: str, participant: int, peers: dict[int, str], patience_s: float, attempts: Attempts) -> Links:

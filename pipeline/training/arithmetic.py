@@ -129,17 +129,9 @@ def warm_up(train: Train, known: KnownNumbers) -> threading.Thread:
     return thread
 
 
-def warm_up_plugin(train: Train) -> Any:
-    """A plugin of Dask workers, those that come later too, that warms each of them up."""
-    from distributed.diagnostics.plugin import WorkerPlugin
-
-    class WarmUpPlugin(WorkerPlugin):
-        name = WARM_UP
-
-        def setup(self, worker: Any) -> None:
-            warm_up(train, state_of(worker).of(KnownNumbers))
-
-    return WarmUpPlugin()
+def warm_up_worker(worker: Any, train: Train) -> None:
+    """Warms up a Dask worker."""
+    warm_up(train, state_of(worker).of(KnownNumbers))
 
 
 def numbers_of(train: Train) -> Numbers:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cluster.dask_workers import DaskWorkers
+from pipeline.cluster.opening import open_workers
 from pipeline.cluster.presence import Presence
 from pipeline.cluster.workers import WorkerLostError
+from pipeline.config import Cluster, Tls
 from pipeline.errors import TemporaryError
 from pipeline.workdir import verify_workdir
 from tests.cluster.disturbed import Bench, assert_no_process_is_left, end_of, files_of, stopped_at, wait_for, wait_until
@@ -136,9 +137,10 @@ def last_breath(_: int) -> LastBreath:
 
 
 def test_a_result_whose_worker_dies_before_it_was_fetched_is_not_waited_for_without_end(cluster: TlsCluster) -> None:
-    with cluster.client() as client:
-        workers = DaskWorkers(client, wait_s=2)
-        cluster.start_worker("")
+    section = Cluster(kind="address", address=cluster.address, tls=Tls(**cluster.tls), wait_s=2)
+    cluster.start_worker("")
+    cluster.wait_for_workers(1)
+    with open_workers(section) as workers:
         with pytest.raises(WorkerLostError, match="went away or fell silent before its part of the round was done"):
             workers.together(last_breath, [1], workers.members())
         cluster.start_worker("")

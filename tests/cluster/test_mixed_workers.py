@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cluster.dask_workers import DaskWorkers
 from pipeline.errors import ServiceError, TemporaryError
 from tests.cluster.disturbed import Bench
 from tests.cluster.tls_cluster import TlsCluster
@@ -43,8 +42,10 @@ def test_only_odd_workers_are_refused_after_a_restart_and_train_on_if_told_that_
     # The worker dies in the second epoch and nobody takes over: the checkpoint of the first is left.
     ours = cluster.start_worker("a", f"step:1.0.3=kill,{tmp_path / 'token'}")
     bench.prepare("restarted")
-    with cluster.connect(workers=1) as workers, pytest.raises(TemporaryError, match=r"no worker came within 1 s"):
-        bench.resume("restarted", DaskWorkers(workers.client, wait_s=1))
+    with cluster.connect(workers=1) as workers:
+        workers.wait_s = 1
+        with pytest.raises(TemporaryError, match=r"no worker came within 1 s"):
+            bench.resume("restarted", workers)
     assert (tmp_path / "token").exists(), "the failpoint was never reached"
     odd = cluster.start_worker("b", **ODD)
     with cluster.connect(workers=1) as workers:

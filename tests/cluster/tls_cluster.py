@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from distributed import Client, Worker
@@ -47,24 +47,33 @@ class TlsCluster:
         return {"kind": "address", "address": self.address, "tls": self.tls}
 
     def start_worker(
-        self, host: str, failpoint: str = "", *, detour: Detour | None = None, **environment: str
+        self,
+        host: str,
+        failpoint: str = "",
+        *,
+        detour: Detour | None = None,
+        threads: int = 1,
+        through: Sequence[str] = (),
+        **environment: str,
     ) -> subprocess.Popen[bytes]:
         """A worker on a host of this name; with a detour, all its connections to others go over that."""
-        options = ["--nthreads", "1", "--no-nanny", "--no-dashboard", "--local-directory", str(self._directory)]
+        options = ["--nthreads", str(threads), "--no-nanny", "--no-dashboard", "--local-directory", str(self._directory)]
         if detour:
             options += ["--listen-address", detour.worker_address, "--contact-address", detour.to_worker.address]
             options += [detour.to_scheduler.address]
         else:
             options += ["--protocol", "tls", "--host", "127.0.0.1", "--scheduler-file", str(self._file)]
         environment |= {"W2V_HOST_KEY": host, "W2V_FAILPOINT": failpoint}
-        self._processes.append(self._start("worker", *options, environment=environment))
+        self._processes.append(self._start("worker", *options, environment=environment, through=through))
         return self._processes[-1]
 
-    def _start(self, what: str, *options: str, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    def _start(
+        self, what: str, *options: str, environment: dict[str, str], through: Sequence[str] = ()
+    ) -> subprocess.Popen[bytes]:
         tls = ("--tls-ca-file", self.tls["ca_file"], "--tls-cert", self.tls["cert"], "--tls-key", self.tls["key"])
         with (self._directory / "log").open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "dask", what, *tls, *options],
+                [*through, sys.executable, "-m", "dask", what, *tls, *options],
                 env=environment_with() | environment,
                 stdout=log,
                 stderr=log,

@@ -16,9 +16,10 @@ import pytest
 from distributed import Client, LocalCluster
 from numpy.typing import NDArray
 
-from pipeline.cluster.dask_workers import DaskWorkers
+from pipeline.cluster.opening import open_workers
 from pipeline.cluster.state import WithState, WorkerState
 from pipeline.cluster.workers import WorkerLostError
+from pipeline.config import Cluster
 from pipeline.errors import TemporaryError
 from pipeline.exchange import network
 from pipeline.exchange.attempts import Attempts, PeerLostError
@@ -271,11 +272,12 @@ def call_or_be_lost(item: tuple[str, int], state: WorkerState) -> None:
 def test_when_a_worker_is_lost_before_the_round_the_driver_ends_the_waiting_of_the_others(
     client: Client, waiting: Callable[[tuple[str, int], WorkerState], None]
 ) -> None:
-    workers = DaskWorkers(client, 10)
-    started = time.monotonic()
-    with pytest.raises(TemporaryError, match=r"went away before the round|another worker of the round was lost"):
-        workers.together(WithState(waiting), [(uuid.uuid4().hex, 0), ("", 1)], workers.members()[:2])
-    assert time.monotonic() - started < 10
+    with open_workers(Cluster(kind="address", address=client.scheduler.address, wait_s=10)) as workers:
+        members = workers.members()[:2]
+        started = time.monotonic()
+        with pytest.raises(TemporaryError, match=r"went away before the round|another worker of the round was lost"):
+            workers.together(WithState(waiting), [(uuid.uuid4().hex, 0), ("", 1)], members)
+        assert time.monotonic() - started < 10
 
 
 # ── merges over them ─────────────────────────────────────────────────────────────────────────────────────────────────

@@ -1,0 +1,172 @@
+"""A run as a guest of its workers: each proves that it can take part before it gets work, and forgets the run when it is over.
+
+A worker gets one plugin a run. It looks whether the worker has the driver's source files and sees its folders; only then are
+the run's hooks called and the worker is given the run's *pass*, a Dask resource that every task of the run asks for. So a
+worker that comes in the middle and does not fit gets no work of this run, and goes on with that of others.
+
+The plugin travels by value: a worker without this program can load it, and say so. When the driver's connection ends, in
+order or by SIGKILL, the scheduler takes the plugin away from all workers, which give back what they kept for the run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.cluster.sources import source_digest
+from pipeline.cluster.state import state_of
+from pipeline.exchange import network
+
+if TYPE_CHECKING:
+    from distributed import SchedulerPlugin, Worker, WorkerPlugin
+
+Hook = tuple[Callable[["Worker", Any], None], Any]
+"""A function of a module, and what it is given besides the worker."""
+TASKS_AT_ONCE = 1 << 20
+RELEASE_S = 60.0
+"""How long a worker that is to forget a run waits for its last task of it; what it keeps is then left to the next run."""
+
+
+@dataclass(frozen=True)
+class Guest:
+    """The run, as workers and scheduler know it."""
+
+    run: str
+    sources: str
+    """Digest that a worker's source files must have; empty where they are this machine's own."""
+    seen: Path | None
+    """A file of the workdir that only this run has written; null where no folder is shared."""
+
+    @property
+    def plugin(self) -> str:
+        return f"w2v-{self.run}"
+
+    @property
+    def ticket(self) -> str:
+        """The resource that workers have which may work for this run."""
+        return f"w2v-{self.run}"
+
+    @property
+    def topic(self) -> str:
+        """Where this run's tasks say something to this run's driver."""
+        return f"w2v-{self.run}"
+
+
+def arrival_plugin(guest: Guest, hooks: Sequence[Hook]) -> WorkerPlugin:
+    """What every worker gets, those that come later too. Its `refusal` says why a worker gets no work, or is None."""
+    from distributed import WorkerPlugin
+
+    # Loaded only where the program is the same: hooks travel by reference.
+    calls = pickle.dumps([(network.arrive, guest.run), *hooks])
+    leave = pickle.dumps((forget, guest.run))
+    digest_of_sources, ours = source_digest(), guest.sources
+    seen, run = (str(guest.seen) if guest.seen else None), guest.run
+    ticket, tasks_at_once = guest.ticket, TASKS_AT_ONCE
+
+    class Arrival(WorkerPlugin):
+        name = guest.plugin
+
+        def __init__(self) -> None:
+            self.refusal: str | None = "has not looked yet"
+
+        async def setup(self, worker: Any) -> None:
+            import pickle
+
+            self.refusal = self.why_not()
+            if self.refusal is None:
+                for function, argument in pickle.loads(calls):  # noqa: S301 - from the driver, as every task is
+                    function(worker, argument)
+                await worker.set_resources(**{ticket: tasks_at_once})
+
+        def why_not(self) -> str | None:
+            found = digest_of_sources() if ours else ours
+            if found != ours:
+                return f"has other source files of this program ({found or 'none'}) than the driver ({ours})"
+            if seen is None:
+                return None
+            try:
+                with open(seen, encoding="ascii") as file:
+                    return None if file.read() == run else f"sees another {seen} than the driver"
+            except OSError as error:
+                return f"does not see what the driver wrote to {seen} ({error.strerror})"
+
+        async def teardown(self, worker: Any) -> None:
+            import pickle
+
+            if self.refusal is None:
+                self.refusal = "the run is over"
+                await worker.set_resources(**{ticket: 0})
+                function, argument = pickle.loads(leave)  # noqa: S301
+                await function(worker, argument)
+
+    return Arrival()
+
+
+async def forget(worker: Worker, run: str) -> None:
+    """The worker gives back what it kept, if no other run is its guest, once its last task has ended."""
+    import asyncio
+    import time
+
+    network.leave(worker, run)
+    deadline = time.monotonic() + RELEASE_S
+    while worker.state.executing and time.monotonic() < deadline:
+        await asyncio.sleep(0.1)
+    if not worker.state.executing and not network.has_guests(worker):
+        state_of(worker).release()
+
+
+def departure_plugin(guest: Guest, client_id: str) -> SchedulerPlugin:
+    """What the scheduler gets: it takes the run's plugin away from all workers when the driver's connection ends."""
+    from distributed import SchedulerPlugin
+
+    plugin, own = guest.plugin, f"{guest.plugin}-departure"
+
+    class Departure(SchedulerPlugin):
+        name = own
+
+        def remove_client(self, scheduler: Any, client: str) -> None:
+            import asyncio
+
+            async def clean() -> None:
+                if plugin in scheduler.worker_plugins:
+                    await scheduler.unregister_worker_plugin(None, name=plugin)
+                if own in scheduler.plugins:
+                    await scheduler.unregister_scheduler_plugin(name=own)
+
+            if client == client_id:
+                self.cleaning = asyncio.ensure_future(clean())
+
+    return Departure()
+
+
+def refusal_function(guest: Guest) -> Callable[[], str | None]:
+    """Asks the worker it runs on why it may not work for this run; travels by value."""
+    plugin = guest.plugin
+
+    def refusal() -> str | None:
+        from distributed import get_worker
+
+        found = get_worker().plugins.get(plugin)
+        return getattr(found, "refusal", "has not been asked yet")
+
+    return refusal
+
+
+@contextlib.contextmanager
+def sign_of_life(workdir: Path | None, run: str) -> Any:
+    """A file in the workdir by which workers show that they see it; gone at the end."""
+    if workdir is None:
+        yield None
+        return
+    path = workdir / f".run-{run}"
+    for left in workdir.glob(".run-*"):  # of a driver that was killed; the workdir is ours alone
+        left.unlink(missing_ok=True)
+    path.write_text(run, encoding="ascii")
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,154 @@
+"""A run is a guest on a scheduler that others use too: it shares, leaves others alone, and is forgotten when it is over."""
+
+from __future__ import annotations
+
+import ctypes
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.cluster.guest import Guest, arrival_plugin
+from pipeline.cluster.opening import open_workers
+from pipeline.cluster.state import state_of
+from pipeline.config import Cluster, Tls
+from pipeline.errors import ServiceError
+from pipeline.training.lanes import HeldLanes
+from tests.cluster.disturbed import Bench, end_of, wait_until
+from tests.cluster.tls_cluster import TlsCluster
+
+pytestmark = pytest.mark.slow
+FORGOTTEN_S = 15
+"""A worker has forgotten a run whose driver was killed so long after it at the latest, if it is idle."""
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_two_runs_and_somebody_elses_work_on_one_scheduler_end_as_if_alone(
+    cluster: TlsCluster, bench: Bench, threads: int
+) -> None:
+    started = [cluster.start_worker("", threads=threads) for _ in range(2)]
+    cluster.wait_for_workers(2)
+    configs = [bench.config_file(f"guest-{threads}-{name}", before="shards", cluster=cluster.section) for name in "ab"]
+    with cluster.client() as stranger:
+        kept = stranger.scatter(b"data of somebody else", hash=False)
+        drivers = [bench.w2v(config) for config in configs]
+        busy = [stranger.submit(time.sleep, 0.5, pure=False) for _ in range(8)]
+        ended = [end_of(driver) for driver in drivers]
+        assert [one.summary["vectors"]["sha256"] for one in ended] == [bench.digest] * 2
+        assert stranger.gather(busy, errors="raise") == [None] * 8
+        assert kept.result() == b"data of somebody else"
+        assert _guests(stranger) == [], "nothing of the runs is left on the scheduler"
+    cluster.stop(started)
+
+
+def _guests(client: Any) -> list[str]:
+    names: list[str] = client.run_on_scheduler(
+        lambda dask_scheduler: [
+            name for name in (*dask_scheduler.worker_plugins, *dask_scheduler.plugins) if name.startswith("w2v")
+        ]
+    )
+    return names
+
+
+def hold_the_interpreter(seconds: int) -> int:
+    """Busy as no heartbeat gets through: the worker looks frozen."""
+    import os
+
+    ctypes.PyDLL(None).sleep(seconds)
+    return os.getpid()
+
+
+def test_a_worker_that_is_silent_over_somebody_elses_task_is_left_alone_and_its_share_done_by_others(
+    cluster: TlsCluster, bench: Bench
+) -> None:
+    started = [cluster.start_worker("a"), cluster.start_worker("b")]
+    cluster.wait_for_workers(2)
+    config = bench.config_file("silent", before="tokenize", cluster=cluster.section | {"silent_s": 1})
+    with cluster.client() as stranger:
+        (busy, *_) = sorted(stranger.scheduler_info(n_workers=-1)["workers"])
+        kept = stranger.submit(str.upper, "kept", workers=[busy])
+        assert kept.result() == "KEPT"
+        task = stranger.submit(hold_the_interpreter, 12, workers=[busy], pure=False)
+        ended = bench.finish(config)
+        assert ended.summary["vectors"]["sha256"] == bench.digest
+        assert task.result(timeout=60) in [process.pid for process in started], "it was not restarted"
+        assert kept.result() == "KEPT"
+    assert all(process.poll() is None for process in started)
+    cluster.stop(started)
+
+
+def test_workers_forget_a_run_whose_driver_was_killed(cluster: TlsCluster, bench: Bench, tmp_path: Path) -> None:
+    started = [cluster.start_worker("", threads=2) for _ in range(2)]
+    cluster.wait_for_workers(2)
+    config = bench.config_file("orphaned", before="train", cluster=cluster.section)
+    with bench.w2v(config, failpoint=f"round:1.0=kill,{tmp_path / 'token'}") as driver:
+        driver.communicate()
+    assert driver.returncode == -signal.SIGKILL
+    began = time.monotonic()
+    with cluster.client() as client:
+        wait_until(lambda: _guests(client) == [] and not any(client.run(_holds_lanes).values()), "the run to be forgotten")
+    assert time.monotonic() - began < FORGOTTEN_S
+    bench.assert_same(config)
+    cluster.stop(started)
+
+
+def _holds_lanes(dask_worker: Any) -> bool:
+    return state_of(dask_worker).of(HeldLanes).group is not None
+
+
+def test_a_late_worker_of_another_version_gets_no_work_and_is_named(cluster: TlsCluster, bench: Bench, tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    for package in ("pipeline", "w2v_core"):
+        shutil.copytree(root / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    with (tmp_path / "pipeline" / "errors.py").open("a") as file:
+        file.write("# another version\n")
+    notes: list[str] = []
+    section = Cluster(kind="address", address=cluster.address, tls=Tls(**cluster.tls), wait_s=60)
+    with open_workers(section, on_note=notes.append) as workers:
+        started = [cluster.start_worker("", PYTHONPATH=str(tmp_path), PYTHONSAFEPATH="1"), cluster.start_worker("")]
+        cluster.wait_for_workers(2)
+        assert bench.train("late", workers) == bench.digest
+        assert len(workers.members()) == 1
+    (note,) = notes
+    assert note.startswith("left out 1 worker that cannot take part: tls://127.0.0.1:")
+    assert "has other source files of this program" in note
+    cluster.stop(started)
+
+
+def test_a_worker_that_does_not_see_the_workdir_is_refused_by_name(cluster: TlsCluster, bench: Bench, tmp_path: Path) -> None:
+    if subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
+        pytest.skip("no mount namespace may be made here (unshare -m)")
+    blind = ["unshare", "-m", "sh", "-c", f'mount -t tmpfs none "{tmp_path}" && exec "$@"', "sh"]
+    started = [cluster.start_worker("", through=blind)]
+    cluster.wait_for_workers(1)
+    section = Cluster(kind="address", address=cluster.address, tls=Tls(**cluster.tls), wait_s=20)
+    with (
+        pytest.raises(
+            ServiceError, match=r"1 of the workers cannot take part: tls://\S+ does not see what the driver wrote to .*workdir"
+        ),
+        open_workers(section, shared=tmp_path),
+    ):
+        pass
+    cluster.stop(started)
+
+
+def test_a_worker_without_this_program_can_load_what_runs_give_to_workers() -> None:
+    plugin = arrival_plugin(Guest("run", "0123456789ab", None), [])
+    import cloudpickle
+
+    code = (
+        "import sys, pickle; sys.modules['pipeline'] = sys.modules['w2v_core'] = None\n"
+        "import importlib.util as u; find = u.find_spec\n"
+        "u.find_spec = lambda name, *a: None if name in ('pipeline', 'w2v_core') else find(name, *a)\n"
+        "print(pickle.load(sys.stdin.buffer).why_not())"
+    )
+    data = cloudpickle.dumps(plugin)
+    done = subprocess.run([sys.executable, "-c", code], input=data, capture_output=True, check=True)
+    assert done.stdout.decode().strip() == "has other source files of this program (none) than the driver (0123456789ab)"
+    assert pickle.loads(data).name == "w2v-run"
