@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, Worker
 from numpy.typing import NDArray
 
 from pipeline.cluster.opening import open_workers
@@ -23,7 +23,7 @@ from pipeline.config import Cluster
 from pipeline.errors import TemporaryError
 from pipeline.exchange import network
 from pipeline.exchange.attempts import Attempts, PeerLostError
-from pipeline.exchange.network import PLUGIN, LinkPlugin, Links, join_group
+from pipeline.exchange.network import PLUGIN, Links, arrive, join_group
 from pipeline.exchange.shared_memory import open_meeting_place
 from pipeline.training.lane_group import LaneGroup, merge, open_group
 from pipeline.training.placement import Place
@@ -43,8 +43,12 @@ def client() -> Iterator[Client]:
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):  # fmt: skip
-        client.register_plugin(LinkPlugin())
+        client.run(_invite)
         yield client
+
+
+def _invite(dask_worker: Worker) -> None:
+    arrive(dask_worker, "test")
 
 
 def together(client: Client, function: Callable[..., Any], *arguments: Any, count: int = 2) -> list[Any]:
