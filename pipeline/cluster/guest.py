@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -157,14 +157,13 @@ def refusal_function(guest: Guest) -> Callable[[], str | None]:
 
 
 @contextlib.contextmanager
-def sign_of_life(workdir: Path | None, run: str) -> Any:
+def sign_of_life(workdir: Path | None, run: str) -> Iterator[Path | None]:
     """A file in the workdir by which workers show that they see it; gone at the end."""
     if workdir is None:
         yield None
         return
-    path = workdir / f".run-{run}"
-    for left in workdir.glob(".run-*"):  # of a driver that was killed; the workdir is ours alone
-        left.unlink(missing_ok=True)
+    workdir.mkdir(parents=True, exist_ok=True)
+    path = workdir / f".seen-by-{run}"
     path.write_text(run, encoding="ascii")
     try:
         yield path

@@ -84,17 +84,46 @@ def open_workers(
         except (OSError, TimeoutError, TypeError, ValueError) as error:  # TypeError: tls:// without certificates
             where = cluster.address or f"cluster.kind: {cluster.kind}"
             raise ServiceError(f"{where}: no Dask scheduler answers ({error}); check cluster.address and cluster.tls") from error
-        local, run = cluster.kind == "local", uuid.uuid4().hex[:12]
-        if not local:
-            check_sources(client)
-        seen = None if local else stack.enter_context(sign_of_life(shared, run))
-        guest = Guest(run, "" if local else source_digest()(), seen)
-        _register(client, departure_plugin(guest, client.id))
-        _register(client, arrival_plugin(guest, hooks))
-        workers = DaskWorkers(client, guest, cluster.wait_s, cluster.silent_s, own=cluster.kind != "address", on_note=on_note)
-        stack.callback(_leave, workers)
-        workers.refuse_unfit()
+        on_this_machine = cluster.kind == "local"
+        yield stack.enter_context(
+            _be_guest(client, cluster, hooks, None if on_this_machine else shared, on_note, trusted=on_this_machine)
+        )
+
+
+@contextlib.contextmanager
+def use_client(
+    client: Client,
+    cluster: Cluster,
+    hooks: Sequence[Hook] = (),
+    shared: Path | None = None,
+    on_note: Callable[[str], None] = lambda text: None,
+) -> Iterator[DaskWorkers]:
+    """The workers of a client that a program has; it stays open, and its workers are touched no more than strangers' are.
+    Raises ServiceError when they run another program or do not see `shared`."""
+    with _be_guest(client, cluster, hooks, shared, on_note, own=False) as workers:
         yield workers
+
+
+@contextlib.contextmanager
+def _be_guest(
+    client: Client, cluster: Cluster, hooks: Sequence[Hook], shared: Path | None, on_note: Callable[[str], None], *,
+    own: bool | None = None, trusted: bool = False,
+) -> Iterator[DaskWorkers]:  # fmt: skip
+    """`own`: the workers were started for this run; null: as the configuration says. `trusted`: from these very files."""
+    run = uuid.uuid4().hex[:12]
+    if not trusted:
+        check_sources(client)
+    with sign_of_life(shared, run) as seen:
+        guest = Guest(run, "" if trusted else source_digest()(), seen)
+        own = cluster.kind != "address" if own is None else own
+        workers = DaskWorkers(client, guest, cluster.wait_s, cluster.silent_s, own=own, on_note=on_note)
+        try:
+            _register(client, departure_plugin(guest, client.id))
+            _register(client, arrival_plugin(guest, hooks))
+            workers.refuse_unfit()
+            yield workers
+        finally:
+            _leave(workers)
 
 
 def _leave(workers: DaskWorkers) -> None:
@@ -102,18 +131,6 @@ def _leave(workers: DaskWorkers) -> None:
     with contextlib.suppress(Exception):
         workers.client.unregister_worker_plugin(workers.guest.plugin)
     workers.turn.give_back()
-
-
-@contextlib.contextmanager
-def use_client(client: Client, cluster: Cluster, plugins: Callable[[], Sequence[WorkerPlugin]] = tuple) -> Iterator[DaskWorkers]:
-    """The workers of a client that a program has; it stays open. Raises ServiceError when they run another program."""
-    from pipeline.cluster.sources import check_sources
-    from pipeline.exchange import network
-
-    check_sources(client)
-    for plugin in (network.LinkPlugin(), *plugins()):
-        _register(client, plugin)
-    yield DaskWorkers(client, cluster.wait_s, cluster.silent_s)
 
 
 def _close(client: Client) -> None:

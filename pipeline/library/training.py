@@ -104,7 +104,8 @@ def _workers(client: Client | None, config: RunConfig) -> Iterator[Workers | Non
         return
     from pipeline.cluster.opening import use_client
 
-    with use_client(client, config.cluster, lambda: [arithmetic.warm_up_plugin(config.train)]) as workers:
+    hooks = [(arithmetic.warm_up_worker, config.train)]
+    with use_client(client, config.cluster, hooks, config.workdir) as workers:
         yield workers
 
 
