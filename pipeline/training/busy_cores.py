@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 ENOUGH = 0.85
 """Of the time that threads wanted to run: with less of it, some wait for a core."""
 PATIENCE = 8
-"""Stretches that must go well before one thread more is tried."""
+"""Stretches that must go well before one thread more is tried; twice as many after every time that it was one too many."""
 
 
 @dataclass
@@ -23,6 +23,7 @@ class BusyCores:
     most: int
     threads: int = field(init=False)
     _well: int = 0
+    _patience: int = PATIENCE
     _began: tuple[float, float] = (0.0, 0.0)
 
     def __post_init__(self) -> None:
@@ -39,7 +40,8 @@ class BusyCores:
         """The threads of a copy got so many cores on average."""
         if cores >= ENOUGH * self.threads:
             self._well += 1
-            if self._well >= PATIENCE and self.threads < self.most:
+            if self._well >= self._patience and self.threads < self.most:
                 self.threads, self._well = self.threads + 1, 0
         else:
             self.threads, self._well = max(1, min(self.threads - 1, round(cores))), 0
+            self._patience *= 2

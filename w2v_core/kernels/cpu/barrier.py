@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from w2v_core.kernels.cpu.vector_ir import I32, I64, Emitter, Value, operation
 
-SPINS = 1000
-"""How often a thread asks before it lets others have its core. With more threads than cores the one that all wait for may need
-it."""
+SPINS = 20_000
+"""How often a thread asks before it lets others have its core: some ten microseconds, longer than blocks differ. On a machine
+that others use too, who lets go of a core may wait milliseconds for it; with more threads than cores the one that all wait
+for needs it."""
 _TURN, _GIVEN_UP, _WORDS = 8, 16, 24
 """int64 words, each on a cache line of its own beside the count of arrivals."""
 
