@@ -13,8 +13,8 @@ from pathlib import Path
 
 VIEW = "w2v"
 TAG = f"mlflow.sharedViewState.{VIEW}"
-ATTRIBUTES = ("Created", "Dataset", "Duration", "Source", "Models")
-SETTINGS = ("train.model", "train.vector_size", "train.epochs", "train.lanes")
+ATTRIBUTES = ("Created", "Dataset", "Source", "Models")
+"""Few, because MLflow puts them before the scores."""
 MOST_SCORES = 12
 
 
@@ -27,7 +27,7 @@ def start_page(database: Path, experiment: str) -> str:
             ).fetchone()
             if found is None:
                 return "/"
-            columns = [f"attributes.`{name}`" for name in ATTRIBUTES] + [f"params.`{name}`" for name in SETTINGS]
+            columns = [f"attributes.`{name}`" for name in ATTRIBUTES]
             columns += [f"metrics.`{name}`" for name in _scores(opened, found[0])]
             state = {
                 "selectedColumns": columns, "runsExpanded": {}, "runsPinned": [], "runsHidden": [], "runListHidden": False,
