@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -85,7 +86,7 @@ def _check_update(update: Update) -> None:
         )
     if update.negative < 1:
         raise ValueError(f"expected negative >= 1 noise words, found {update.negative}")
-    if not all(map(np.isfinite, update.alphas)):
+    if not (math.isfinite(update.alphas[0]) and math.isfinite(update.alphas[1])):
         raise ValueError(f"expected finite learning rates, found alphas {update.alphas[0]} … {update.alphas[1]}")
 
 
