@@ -65,12 +65,25 @@ def arrow_texts(path: str, field: str, book: RecordBook) -> Iterator[bytes]:
             row = 0
             for batch in _batches(file):
                 column, steps = _find(batch.schema, field, path)
+                _require_sound(batch.column(column))
                 yield from _texts(_inside(batch.column(column), steps), field, "row ", row, book)
                 row += batch.num_rows
     except (OSError, pa.ArrowException) as error:
         raise DataError(
             f"{printable(path, 300)}: damaged Arrow data ({printable(str(error), 200)}); nothing of its part was kept"
         ) from None
+
+
+def _require_sound(column: Any) -> None:
+    """Raises ArrowInvalid for offsets that lead out of the file: Arrow trusts them, and reading there ends the process. Bytes
+    that are no UTF-8, which are looked at last, are left to `encoding_errors`."""
+    import pyarrow as pa
+
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid as error:
+        if "UTF8" not in str(error):
+            raise
 
 
 def _batches(file: Any) -> Iterator[pa.RecordBatch]:
