@@ -8,7 +8,6 @@ misspelt `negatve: 20` that is silently ignored costs a night of training.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from pipeline.errors import ConfigError, InputError, printable
 from pipeline.options.other_names import suggest
 from pipeline.options.paths import anchored, explain_moved, portable
 from pipeline.safety.files import read_bounded
+from pipeline.safety.seals import canonical_json
 from pipeline.safety.yaml_values import MAX_BYTES, BadYamlError, parse_yaml
 from pipeline.sections import (
     Cluster as Cluster,
@@ -100,11 +100,6 @@ class RunConfig(Section):
         if self.train.start_from is None:
             del fields["train"]["start_from"]
         return hashlib.sha256(canonical_json(fields)).hexdigest()
-
-
-def canonical_json(value: object) -> bytes:
-    """The same bytes for equal values, whatever the order of their keys."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:

@@ -18,7 +18,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import json
 import os
 import shutil
 import uuid
@@ -31,19 +30,21 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pydantic import TypeAdapter
 
-from pipeline.config import canonical_json
 from pipeline.errors import DamagedError, printable
 from pipeline.errors import explain_os_error as explain_os_error
 from pipeline.failpoints import reach
-from pipeline.safety.files import is_confined, open_inside, open_regular, read_inside, unlink_inside
+from pipeline.safety.files import is_confined, open_inside, read_inside, unlink_inside
 from pipeline.safety.locks import lock as lock
+from pipeline.safety.seals import canonical_json, json_bytes
+from pipeline.safety.seals import file_sha256 as file_sha256
+from pipeline.safety.seals import sealed as sealed
+from pipeline.safety.seals import unsealed as unsealed
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 FORMAT_VERSION = 1
 MANIFEST, SHARED = "manifest.json", "parts"
-_HASH_BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,11 +176,7 @@ def write_bytes(path: Path, data: bytes) -> Part:
 
 
 def write_json(path: Path, value: object) -> Part:
-    return write_bytes(path, _json_bytes(value))
-
-
-def _json_bytes(value: object) -> bytes:
-    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n"
+    return write_bytes(path, json_bytes(value))
 
 
 def write_array(path: Path, array: Any, *, rows: int = 0, tokens: int = 0, durable: bool = True) -> Part:
@@ -298,39 +295,8 @@ def _inside(directory: Path, name: str) -> tuple[Path, str]:
     return (directory.parent / SHARED, name.removeprefix(shared)) if str(name).startswith(shared) else (directory, name)
 
 
-def sealed(body: Mapping[str, Any]) -> dict[str, Any]:
-    """The object with the checksum of all it says, under `sha256`."""
-    return {**body, "sha256": hashlib.sha256(canonical_json(body)).hexdigest()}
-
-
-def unsealed(text: bytes) -> dict[str, Any]:
-    """The object that was sealed and written, without its checksum; raises ValueError for any other bytes."""
-    try:
-        body: dict[str, Any] = json.loads(text)
-        found = body.pop("sha256")
-        if sealed(body)["sha256"] != found:
-            raise ValueError("its checksum does not match")
-        # A flip can leave the meaning as it was (1e-05 and 1E-05, the last digit of a float): still not what was written.
-        if _json_bytes(body | {"sha256": found}) != text:
-            raise ValueError("its bytes are not those that were written")
-        return body
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(printable(str(error), 200)) from None
-
-
 def _reason(error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or printable(str(error), 200)
-
-
-def file_sha256(path: Path | int) -> str:
-    """Of a regular file, or of what an open descriptor holds, which is closed. Raises OSError."""
-    digest = hashlib.sha256()
-    with open(path if isinstance(path, int) else open_regular(path), "rb", buffering=0) as file:
-        buffer = bytearray(_HASH_BLOCK_BYTES)
-        view = memoryview(buffer)
-        while count := file.readinto(buffer):
-            digest.update(view[:count])
-    return digest.hexdigest()
 
 
 def check_part(directory: Path, part: Part) -> str | None:

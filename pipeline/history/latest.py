@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import store
-from pipeline.config import canonical_json
 from pipeline.errors import DamagedError, InputError
 from pipeline.failpoints import reach
 from pipeline.history.snapshot import SNAPSHOTS, SUMMARY, Snapshot, open_snapshot, remove_unfinished, unsealed_summary
 from pipeline.safety.files import read_inside
+from pipeline.safety.seals import canonical_json
 
 if TYPE_CHECKING:
     from pipeline.config import RunConfig

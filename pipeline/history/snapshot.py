@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import store
-from pipeline.config import canonical_json
 from pipeline.errors import DamagedError, InputError
 from pipeline.failpoints import reach
 from pipeline.safety.files import is_confined, read_inside
+from pipeline.safety.seals import canonical_json
 
 SNAPSHOTS = "snapshots"
 BODY, SUMMARY, CORPUS = "snapshot.json", "summary.json", "corpus.json"

@@ -29,8 +29,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import store
-from pipeline.config import RunConfig, Tokenize, canonical_json
+from pipeline.config import RunConfig, Tokenize
 from pipeline.errors import InputError, printable
+from pipeline.safety.seals import canonical_json
 from pipeline.stages.work import Done, Identity, Told, Work
 from pipeline.stream.part_files import TokenFiles, column
 from pipeline.text.characters import unspaced_scripts

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import RunConfig, canonical_json, load_config
+from pipeline.config import RunConfig, load_config
 from pipeline.errors import UsageError
 from pipeline.progress import Progress
 from pipeline.run import go_through_stages, report_and_track
+from pipeline.safety.seals import canonical_json
 from pipeline.session import holding, open_session
 from pipeline.tracking.tracker import open_tracker
 

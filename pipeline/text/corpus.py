@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import store
-from pipeline.config import Corpus, canonical_json
+from pipeline.config import Corpus
 from pipeline.errors import DataError, InputError, PermissionDeniedError, PipelineError, printable
 from pipeline.safety.files import read_json_object
+from pipeline.safety.seals import canonical_json
 from pipeline.text.inputs import PYDOCS, Filter, Search, find_files, refuse_inside
 from pipeline.text.pieces import CorpusPlan as CorpusPlan
 from pipeline.text.pieces import Piece as Piece

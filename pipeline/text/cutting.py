@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Protocol, TypeVar
 
-from pipeline.config import canonical_json
+from pipeline.safety.seals import canonical_json
 from pipeline.text.pieces import CorpusPlan, Piece, SourceFile, TextPart
 
 SHARED_PARTS_A_BLOCK = 16

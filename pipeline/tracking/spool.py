@@ -25,10 +25,10 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from pipeline.config import canonical_json
 from pipeline.errors import without_credentials as without_credentials
 from pipeline.safety.files import is_confined, open_inside, plain_tree, read_json_object, regular
 from pipeline.safety.locks import holder
+from pipeline.safety.seals import canonical_json
 from pipeline.store import write_json
 
 Event = dict[str, Any]

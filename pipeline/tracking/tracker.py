@@ -27,9 +27,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from pipeline.config import Tracking, canonical_json
+from pipeline.config import Tracking
 from pipeline.errors import PermissionDeniedError, ServiceError
 from pipeline.safety.files import open_inside
+from pipeline.safety.seals import canonical_json
 from pipeline.store import explain_os_error, file_sha256
 from pipeline.tracking.addresses import credentials_of, new_target, tracking_uri
 from pipeline.tracking.metrics import METRICS, allowed_name, is_known_metric

@@ -19,8 +19,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.config import Corpus, canonical_json
+from pipeline.config import Corpus
 from pipeline.errors import ConfigError, DataError, InputError, PermissionDeniedError
+from pipeline.safety.seals import canonical_json
 from pipeline.text import corpus as corpora
 from pipeline.text.corpus import SourceFile, TextPart, plan_corpus
 from pipeline.text.cutting import SHARED_PARTS_A_BLOCK, cut_parts, group_tasks

@@ -22,7 +22,6 @@ ALLOWED = {
     "report/page.py: _environment": "the templates of this package, compiled when the first page is made",
     "report/page.py: _own_file": "files of this package, which do not change while it runs",
     "store.py: _checked_manifest": "the validator of a class, made when the first manifest is read",
-    "text/encodings.py: _tally": "what this thread's call of a codec replaced: error handlers get no argument of ours",
     "text/tokenizers.py: _load": "the tokenizer of a configuration: loading one takes seconds",
     "text/characters.py: character_classes": "a constant table, computed when it is first needed",
     "training/policy.py: by_number": "a pure function of numbers, asked for at every step",

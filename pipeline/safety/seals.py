@@ -1,0 +1,55 @@
+"""Checksums: of a file, and of an object as JSON that carries its own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.safety.files import open_regular
+from w2v_core.text.printable import printable
+
+_BLOCK_BYTES = 1 << 20
+
+
+def canonical_json(value: object) -> bytes:
+    """The same bytes for equal values, whatever the order of their keys."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
+
+
+def json_bytes(value: object) -> bytes:
+    """As it is written to files: for people too, one form for equal values."""
+    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n"
+
+
+def sealed(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The object with the checksum of all it says, under `sha256`."""
+    return {**body, "sha256": hashlib.sha256(canonical_json(body)).hexdigest()}
+
+
+def unsealed(text: bytes) -> dict[str, Any]:
+    """The object that was sealed and written, without its checksum; raises ValueError for any other bytes."""
+    try:
+        body: dict[str, Any] = json.loads(text)
+        found = body.pop("sha256")
+        if sealed(body)["sha256"] != found:
+            raise ValueError("its checksum does not match")
+        # A flip can leave the meaning as it was (1e-05 and 1E-05, the last digit of a float): still not what was written.
+        if json_bytes(body | {"sha256": found}) != text:
+            raise ValueError("its bytes are not those that were written")
+        return body
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(printable(str(error), 200)) from None
+
+
+def file_sha256(path: Path | int) -> str:
+    """Of a regular file, or of what an open descriptor holds, which is closed. Raises OSError."""
+    digest = hashlib.sha256()
+    with open(path if isinstance(path, int) else open_regular(path), "rb", buffering=0) as file:
+        buffer = bytearray(_BLOCK_BYTES)
+        view = memoryview(buffer)
+        while count := file.readinto(buffer):
+            digest.update(view[:count])
+    return digest.hexdigest()
