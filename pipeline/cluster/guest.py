@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.cluster.sources import source_digest
 from pipeline.cluster.state import state_of
-from pipeline.exchange import network
 
 if TYPE_CHECKING:
     from distributed import SchedulerPlugin, Worker, WorkerPlugin
@@ -59,6 +58,8 @@ class Guest:
 def arrival_plugin(guest: Guest, hooks: Sequence[Hook]) -> WorkerPlugin:
     """What every worker gets, those that come later too. Its `refusal` says why a worker gets no work, or is None."""
     from distributed import WorkerPlugin
+
+    from pipeline.exchange import network
 
     # Loaded only where the program is the same: hooks travel by reference.
     calls = pickle.dumps([(network.arrive, guest.run), *hooks])
@@ -110,6 +111,8 @@ async def forget(worker: Worker, run: str) -> None:
     """The worker gives back what it kept, if no other run is its guest, once its last task has ended."""
     import asyncio
     import time
+
+    from pipeline.exchange import network
 
     network.leave(worker, run)
     deadline = time.monotonic() + RELEASE_S

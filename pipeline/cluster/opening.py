@@ -128,9 +128,11 @@ def _be_guest(
 
 def _leave(workers: DaskWorkers) -> None:
     """Workers forget the run before the next one may train. What fails here, the scheduler does when the connection ends."""
+    client: Any = workers.client
     with contextlib.suppress(Exception):
-        workers.client.unregister_worker_plugin(workers.guest.plugin)
-    workers.turn.give_back()
+        if client.status == "running":
+            client.sync(client._unregister_worker_plugin, name=workers.guest.plugin, nanny=False, callback_timeout=CLOSE_S)
+            workers.turn.give_back()
 
 
 def _close(client: Client) -> None:

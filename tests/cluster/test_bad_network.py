@@ -47,7 +47,7 @@ def test_a_worker_cut_off_in_the_middle_of_a_round_is_given_up_and_changes_nothi
     """Deaf: what it sends arrives. Mute: what is sent to it arrives."""
     config = bench.config_file(how, before="train", cluster=cluster.section | {"silent_s": 2})
     cluster.start_worker("a")
-    cut_off = cluster.start_worker("b", f"step:1.3.3=stop,{tmp_path / 'token'}", detour=detour)
+    cut_off = cluster.start_worker("b", f"step:1.3.6=stop,{tmp_path / 'token'}", detour=detour)
     cluster.wait_for_workers(2)
     with bench.w2v(config) as process:
         there = stopped_at(tmp_path / "token", process)
