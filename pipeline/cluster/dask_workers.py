@@ -69,8 +69,9 @@ class DaskWorkers:
                         continue
                     # A scheduler that is not ours may wait for a worker for ever.
                     there = self._answering()
-                    if self._able(there):
+                    if able := self._able(there):
                         alive = time.monotonic()
+                        pieces.offer_to(able)
                     elif time.monotonic() - alive > self.wait_s:
                         raise TemporaryError(_no_worker(label, self.wait_s, there))
                     if not self._own:

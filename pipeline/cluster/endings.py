@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from distributed import Client, Future
     from tornado.platform.asyncio import AsyncIOLoop
 
+ANSWER_S = 20.0
+"""How long the scheduler has for a short question."""
 Ending: TypeAlias = "concurrent.futures.Future[Any]"
 
 
@@ -65,6 +67,7 @@ class Pieces:
         self._endings = Endings(client, self._futures)
         self._open = set(self._futures.values())
         self._given: set[Any] = set()
+        self._offered: set[str] = set()
         self.results: list[Any] = [None] * len(items)
 
     @property
@@ -85,6 +88,21 @@ class Pieces:
         self.results[index] = ended[1].result()
         self._open.remove(index)
         return (self.results[index],)
+
+    def offer_to(self, able: Iterable[str]) -> None:
+        """Has the scheduler look again at tasks that no worker could take, when workers have got the ticket since: it looks by
+        itself when a worker joins, which is before that has its ticket."""
+        if fresh := sorted(set(able) - self._offered):
+            self._offered.update(fresh)
+
+            def look_again(dask_scheduler: Any) -> None:
+                for address in fresh:
+                    if (worker := dask_scheduler.workers.get(address)) in dask_scheduler.running:
+                        runnable = dask_scheduler.bulk_schedule_unrunnable_after_adding_worker(worker)
+                        dask_scheduler.transitions(runnable, "w2v-ticket")
+
+            client: Any = self._client
+            client.sync(client._run_on_scheduler, look_again, callback_timeout=ANSWER_S)
 
     def give_to_others(self, silent: Collection[str], answering: Sequence[str]) -> None:
         """Has workers that answer do what lies with silent ones; the first result counts, and both are equal."""
