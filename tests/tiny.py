@@ -40,7 +40,7 @@ def tiny_config(directory: Path, inputs: list[str], **sections: dict[str, object
         "shards": {"sample": 1e-2},
         "train": {
             "vector_size": 16, "epochs": 2, "lanes": 8, "copies": 4, "merge_every": 2000, "hot_rows": 32, "hot_merge_every": 500,
-            "checkpoint_every": 4000,
+            "checkpoint_every": 2000,
         },
         "evaluate": {"queries": ["topic1word1"], "analogy_queries": ["topic1word1:topic1word2=topic2word1"]},
         # The scheduler's dashboard takes half a second to import, in every run.
