@@ -56,9 +56,12 @@ def test_a_backend_that_the_layers_do_not_read_is_refused() -> None:
 
 def test_an_extra_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    for kind, extra in (("ssh", "asyncssh"), ("slurm", r"dask-word2vec\[slurm\]"), ("kubernetes", r"dask-word2vec\[k8s\]")):
+    hosts = {"hosts": ["a", "b"]}
+    for kind, extra, options in (
+        ("ssh", "asyncssh", hosts), ("slurm", r"dask-word2vec\[slurm\]", {}), ("kubernetes", r"dask-word2vec\[k8s\]", {}),
+    ):  # fmt: skip
         with pytest.raises(ServiceError, match=rf"cluster\.kind: {kind} needs a package .*pip install '{extra}'"):
-            refuse_hopeless(configured(cluster={"kind": kind}), trains=True)
+            refuse_hopeless(configured(cluster={"kind": kind, "options": options}), trains=True)
 
 
 def test_a_scratch_folder_that_is_not_there_is_named(tmp_path: Path) -> None:

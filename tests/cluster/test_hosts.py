@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 
 from pipeline.cluster.opening import open_workers
+from pipeline.cluster.state import WorkerState
+from pipeline.cluster.workers import InProcess
 from pipeline.config import Cluster
 from pipeline.errors import ServiceError
 from pipeline.progress import Progress
 from pipeline.run import run
-from pipeline.training import lanes
+from pipeline.training.lanes import HeldLanes
 from pipeline.training.placement import choose_crew
 from tests.cluster.disturbed import Bench
 from tests.cluster.tls_cluster import TlsCluster
@@ -45,9 +47,10 @@ def test_three_hosts_that_become_two_in_the_middle_of_a_round_give_the_same_bits
     cluster.stop(started)
 
 
-def test_after_training_no_process_holds_lanes_any_more(bench: Bench) -> None:
-    assert bench.digest
-    assert lanes._held is None
+def test_after_training_a_process_holds_no_lanes_any_more(bench: Bench) -> None:
+    state = WorkerState()
+    assert bench.train("alone", InProcess(state=state)) == bench.digest
+    assert state.of(HeldLanes).group is None
 
 
 def test_a_driver_without_certificates_is_turned_away(cluster: TlsCluster) -> None:

@@ -99,7 +99,7 @@ def test_a_programs_own_client_does_the_work_and_stays_open(lines: list[str], di
 
     # Threads of this process are this program's own workers: their tasks show in the scheduler's record.
     with (
-        LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0") as cluster,
         Client(cluster) as client,
     ):
         model = pipeline.train(lines, workdir=str(tmp_path / "run"), **SETTINGS)

@@ -79,7 +79,7 @@ def test_a_sample_runs_what_is_configured(changed: dict[str, object]) -> None:
 def test_settings_that_change_no_kernel_share_one_sample() -> None:
     known = KnownNumbers()
     found = known.of(Train(backend="numpy"))
-    assert known.of(Train(backend="numpy", lanes=7, epochs=9, alpha=0.01, checkpoint_every=5)) is found
+    assert known.of(Train(backend="numpy", lanes=7, epochs=9, alpha=0.01, checkpoint_every=5000)) is found
     assert len(known) == 1
 
 

@@ -22,7 +22,7 @@ from pipeline.safety.yaml_values import MAX_BYTES, BadYamlError, parse_yaml
 from tests.security.conftest import w2v
 
 BASE: dict[str, Any] = {"corpus": {"inputs": ["a.txt"]}}
-TOGETHER = {"train.min_alpha": "train.alpha=10", "shards.sample": "shards.window=5"}
+TOGETHER = {"train.min_alpha": "train.alpha=10", "shards.sample": "shards.window=5", "train.batch_size": "train.engine=layers"}
 """What else must be set for a key to take any value of its range."""
 
 
