@@ -1,0 +1,218 @@
+"""Seconds and bytes of a merge between hosts, beside what the model says: network namespaces on this machine as hosts.
+
+    python infra/benchmarks/hosts.py [--hosts 2 4] [--gbit 10 1] [--rows 1024 8192 67873] [--repeats 30] [--tls] [--json FILE]
+
+Every host is a network namespace with an address of its own and one Dask worker, the scheduler and this program live in another;
+a copy of the parameters a host, as `train.copies` = hosts. `tc` limits every cable to the rate, with netem also a delay where the
+kernel has it (else the line above the table says what the round trip is). `lane_group.merge` runs as in training.
+
+The hosts share this machine's cores, real ones do not. So processor time is counted apart from the network's: *wire* is bytes
+over the rate; *processor* what all hosts together used for a merge, over the cores that they share (at most one a host). The rest
+is waiting for each other. Before each merge every copy changes all its rows, and a merge of one row lines the hosts up; neither
+is timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import socket
+import statistics
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from distributed import Client
+from distributed.security import Security
+
+from pipeline.exchange.attempts import Attempts
+from pipeline.exchange.network import LinkPlugin
+from pipeline.training.lane_group import merge, open_group
+from pipeline.training.placement import Place
+from tests.cluster.namespaces import Switch, enter, switch
+from w2v_core.kernels import load_kernels, padded_size
+
+PATIENCE_S = 60.0
+VECTOR_SIZE = 100
+PORT = 8786
+Measured = list[tuple[float, float]]
+"""(seconds, processor seconds of the process) of each merge."""
+
+
+def time_merges(key: str, places: tuple[Place, ...], participant: int, rows: int, repeats: int) -> Measured:
+    """What each merge took at this participant. Runs as a task on its worker."""
+    kernels = load_kernels("auto")
+    group = open_group(key, places, participant, (rows, padded_size(VECTOR_SIZE)), PATIENCE_S, Attempts())
+    noise = np.random.default_rng(participant).normal(0, 1e-3, (rows, VECTOR_SIZE)).astype(np.float32)
+    measured = []
+    try:
+        for repeat in range(repeats + 3):
+            for matrix in group.copies[group.own.start]:
+                matrix[:, :VECTOR_SIZE] += np.roll(noise, repeat, axis=0)
+            merge(group, kernels, 1, "adasum")
+            started, worked = time.perf_counter(), time.process_time()
+            merge(group, kernels, rows, "adasum")
+            measured.append((time.perf_counter() - started, time.process_time() - worked))
+    finally:
+        group.close()
+    return measured[3:]
+
+
+def answer_bytes(address: str, count: int) -> None:
+    """The far end of `round_trip_s`."""
+    with socket.create_server((address, PORT + 1)) as server:
+        connection, _ = server.accept()
+        with connection:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for _ in range(count):
+                connection.sendall(connection.recv(1))
+
+
+def round_trip_s(address: str, count: int) -> float:
+    """Median seconds of a byte there and back, with the waking of both processes."""
+    deadline = time.monotonic() + 10
+    while True:
+        with contextlib.suppress(ConnectionRefusedError):
+            connection = socket.create_connection((address, PORT + 1))
+            break
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"nothing answers at {address}")
+        time.sleep(0.01)
+    with connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        taken = []
+        for _ in range(count):
+            started = time.perf_counter()
+            connection.sendall(b".")
+            connection.recv(1)
+            taken.append(time.perf_counter() - started)
+    return statistics.median(taken)
+
+
+@contextlib.contextmanager
+def open_cluster(cables: Switch, security: Security | None) -> Iterator[tuple[Client, list[str]]]:
+    """A client in the last namespace, where the scheduler is, and the address of the worker in each other one."""
+    *workers, driver = cables.hosts
+    scheme = "tls" if security else "tcp"
+    with contextlib.ExitStack() as stack:
+        files = stack.enter_context(_certificates(security))
+        options = [*files, "--protocol", scheme, "--no-dashboard"]
+
+        def start(host: int, *command: str) -> None:
+            given = [*cables.on(host), sys.executable, "-m", "dask", *command, "--host", cables.address(host), *options]
+            process = subprocess.Popen(given, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+
+        scheduler = f"{scheme}://{cables.address(driver)}:{PORT}"
+        start(driver, "scheduler", "--port", str(PORT))
+        for host in workers:
+            start(host, "worker", scheduler, "--nthreads", "1", "--no-nanny", "--name", str(host))
+        enter(cables.namespace(driver))
+        client = stack.enter_context(Client(scheduler, security=security, timeout=60))
+        client.wait_for_workers(len(workers), timeout=60)
+        client.register_plugin(LinkPlugin())
+        there = client.scheduler_info(n_workers=-1)["workers"]
+        yield client, [address for _, address in sorted((int(worker["name"]), address) for address, worker in there.items())]
+
+
+@contextlib.contextmanager
+def _certificates(security: Security | None) -> Iterator[list[str]]:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        options = []
+        if security:
+            made = {"ca-file": security.tls_ca_file, "cert": security.tls_client_cert, "key": security.tls_client_key}
+            for name, text in made.items():
+                path = Path(folder, name)
+                path.write_text(text)
+                options += [f"--tls-{name}", str(path)]
+        yield options
+
+
+def measure(client: Client, addresses: list[str], rows: int, repeats: int) -> list[Measured]:
+    """What every host measured of the same merges."""
+    key = uuid.uuid4().hex
+    places = tuple(
+        Place(address=address, host=f"host-{index}", threads=1, first_copy=index, last_copy=index + 1)
+        for index, address in enumerate(addresses)
+    )
+    futures = [
+        client.submit(time_merges, key, places, index, rows, repeats, workers=[place.address], pure=False)
+        for index, place in enumerate(places)
+    ]
+    return client.gather(futures)  # type: ignore[no-any-return]
+
+
+def measure_round_trip(client: Client, cables: Switch, addresses: list[str]) -> float:
+    there = client.submit(answer_bytes, cables.address(1), 200, workers=[addresses[1]], pure=False)
+    taken = client.submit(round_trip_s, cables.address(1), 200, workers=[addresses[0]], pure=False).result()
+    there.result()
+    return float(taken)
+
+
+def summarise(measured: list[Measured], rows: int, gbit: float, round_trip: float) -> dict[str, Any]:
+    """Of one number of hosts, rate and number of rows."""
+    hosts = len(measured)
+    walls = [max(seconds for seconds, _ in merges) for merges in zip(*measured, strict=True)]
+    worked = sum(statistics.median(processor for _, processor in merges) for merges in measured)
+    sent = 2 * (hosts - 1) * rows // hosts * 2 * padded_size(VECTOR_SIZE) * 4
+    low, median, high = statistics.quantiles(walls, n=4)
+    return {
+        "hosts": hosts, "gbit": gbit, "rows": rows, "sent_bytes": sent, "least_s": min(walls), "median_s": median,
+        "quartiles_s": [low, high], "wire_s": sent * 8 / (gbit * 1e9), "round_trip_s": round_trip,
+        "processor_s": worked / min(hosts, len(os.sched_getaffinity(0))),
+    }  # fmt: skip
+
+
+def print_row(row: dict[str, Any]) -> None:
+    low, high = (f"{1e3 * value:.2f}" for value in row["quartiles_s"])
+    numbers = "".join(f"{1e3 * row[name]:>10.2f}" for name in ("least_s", "median_s"))
+    parts = "".join(f"{1e3 * row[name]:>11.2f}" for name in ("wire_s", "processor_s"))
+    sent = f"{row['sent_bytes'] / 1e6:>10.2f}"
+    print(f"{row['hosts']:>5} {row['gbit']:>5g} {row['rows']:>8}{numbers} {low + ' – ' + high:>18}{parts}{sent}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--hosts", type=int, nargs="+", default=[2, 4])
+    parser.add_argument("--gbit", type=float, nargs="+", default=[10, 1])
+    parser.add_argument("--delay-ms", type=float, default=0.1)
+    parser.add_argument("--rows", type=int, nargs="+", default=[1024, 8192, 67_873])
+    parser.add_argument("--repeats", type=int, default=30)
+    parser.add_argument("--tls", action="store_true")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    results: list[dict[str, Any]] = []
+    security = Security.temporary() if options.tls else None
+    with switch(max(options.hosts) + 1) as cables, open_cluster(cables, security) as (client, addresses):
+        for gbit in options.gbit:
+            how = cables.shape(gbit, options.delay_ms)
+            round_trip = measure_round_trip(client, cables, addresses)
+            print(f"{gbit:g} Gbit/s by {how}; a byte there and back takes {1e6 * round_trip:.0f} µs")
+            print("hosts  Gbit     rows  least ms median ms       quartiles ms    wire ms  proc. ms   sent MB")
+            for hosts in options.hosts:
+                for rows in options.rows:
+                    measured = measure(client, addresses[:hosts], rows, options.repeats)
+                    results.append(summarise(measured, rows, gbit, round_trip))
+                    print_row(results[-1])
+    document = {
+        "tls": options.tls, "vector_size": VECTOR_SIZE, "merge": "adasum", "cores": len(os.sched_getaffinity(0)),
+        "kernel": platform.release(), "python": platform.python_version(), "results": results,
+    }  # fmt: skip
+    print(json.dumps(document))
+    if options.json:
+        options.json.write_text(json.dumps(document, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""Hosts on one machine: network namespaces with addresses of their own, on one switch whose ports can be slow or cut.
+
+Processes of two hosts share processors and disk, but no network interface, and, as `ip netns exec` gives each its own mounts, no
+shared memory as `host_key` sees it. Nothing outside the namespaces is reached or changed. Takes root.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import shutil
+import subprocess
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+CLONE_NEWNET = 0x40000000
+BURST_BYTES = 128 << 10
+"""What a port lets pass at once: two of the largest segments, a tenth of a millisecond at 10 Gbit/s."""
+
+
+class NoNamespacesError(Exception):
+    """This machine does not let this process make network namespaces; the text says what it answered."""
+
+
+class Switch:
+    """Hosts with the addresses 10.77.0.1, 10.77.0.2 …, each by a cable to one switch."""
+
+    def __init__(self, hosts: int) -> None:
+        self._tag = f"w2v-{uuid.uuid4().hex[:6]}"
+        self.hosts = range(hosts)
+        self._switch = f"{self._tag}-s"
+        try:
+            for namespace in (self._switch, *map(self.namespace, self.hosts)):
+                _ip("netns", "add", namespace)
+                _ip("-n", namespace, "link", "set", "lo", "up")
+            _ip("-n", self._switch, "link", "add", "bridge", "type", "bridge")
+            _ip("-n", self._switch, "link", "set", "bridge", "up")
+            for host in self.hosts:
+                self._plug_in(host)
+        except BaseException:
+            self.close()
+            raise
+
+    def _plug_in(self, host: int) -> None:
+        there, port = self.namespace(host), _port(host)
+        _ip("-n", self._switch, "link", "add", port, "type", "veth", "peer", "name", "eth", "netns", there)
+        _ip("-n", self._switch, "link", "set", port, "master", "bridge", "up")
+        _ip("-n", there, "address", "add", f"{self.address(host)}/24", "dev", "eth")
+        _ip("-n", there, "link", "set", "eth", "up")
+
+    def namespace(self, host: int) -> str:
+        return f"{self._tag}-{host}"
+
+    def address(self, host: int) -> str:
+        return f"10.77.0.{host + 1}"
+
+    def on(self, host: int) -> Sequence[str]:
+        """What a command begins with that is to run on this host."""
+        return ("ip", "netns", "exec", self.namespace(host))
+
+    def cut_off(self, host: int) -> None:
+        """The cable is pulled out at the switch: what is sent is lost, and nobody is told."""
+        _ip("-n", self._switch, "link", "set", _port(host), "down")
+
+    def bring_back(self, host: int) -> None:
+        _ip("-n", self._switch, "link", "set", _port(host), "up")
+
+    def shape(self, gbit_s: float | None, delay_ms: float) -> str:
+        """Gives every cable this rate in each direction, and a delay from end to end where the kernel can; what was done."""
+        for host in self.hosts:
+            ends = ((self.namespace(host), "eth", delay_ms), (self._switch, _port(host), 0.0))
+            done = {_shape(namespace, device, gbit_s, delay) for namespace, device, delay in ends}
+        return ", ".join(sorted(done))
+
+    def close(self) -> None:
+        for namespace in (*map(self.namespace, self.hosts), self._switch):
+            subprocess.run(["ip", "netns", "delete", namespace], capture_output=True, check=False)
+
+
+@contextlib.contextmanager
+def switch(hosts: int) -> Iterator[Switch]:
+    """So many hosts on a switch; all gone at the end. Raises NoNamespacesError where that is not allowed."""
+    if os.geteuid() != 0:
+        raise NoNamespacesError("network namespaces take root")
+    if not shutil.which("ip"):
+        raise NoNamespacesError("ip is not here: the package iproute2 brings it")
+    made = Switch(hosts)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def enter(namespace: str) -> None:
+    """This thread, and those it starts from now on, live in the network namespace."""
+    with Path("/var/run/netns", namespace).open() as file:
+        if ctypes.CDLL(None, use_errno=True).setns(file.fileno(), CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), f"cannot enter the network namespace {namespace}")
+
+
+def _port(host: int) -> str:
+    return f"port{host}"
+
+
+def _shape(namespace: str, device: str, gbit_s: float | None, delay_ms: float) -> str:
+    """What the kernel has: netem delays and limits, a token bucket only limits."""
+    subprocess.run(["tc", "-n", namespace, "qdisc", "del", "dev", device, "root"], capture_output=True, check=False)
+    if gbit_s is None:
+        return "no limit"
+    netem = ["netem", "limit", "100000", "delay", f"{delay_ms}ms", "rate", f"{gbit_s}gbit"]
+    bucket = ["tbf", "rate", f"{gbit_s}gbit", "burst", str(BURST_BYTES), "latency", "50ms"]
+    for how in (netem, bucket):
+        added = ["tc", "-n", namespace, "qdisc", "add", "dev", device, "root", *how]
+        done = subprocess.run(added, capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            return how[0]
+    raise NoNamespacesError(f"tc cannot limit a cable here: {done.stderr.strip()}")
+
+
+def _ip(*arguments: str) -> None:
+    done = subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise NoNamespacesError(f"ip {' '.join(arguments)}: {done.stderr.strip()}")
