@@ -15,7 +15,7 @@ its short Dask wiring.
     store.py failpoints.py         artefacts: manifests, checksums; where tests make processes die
 
     commands/  arguments (CONFIG and its overrides) running refreshing corpora vectors workdir
-               tracking comparing sweeping
+               tracking comparing sweeping clusters
     stages/    ladder (the one list of stages) work (what each is handed, and tells)
                tokenize vocab shards train evaluate sets (of questions, by name) publish
     text/      corpus (which files) inputs (what names mean) pieces (files and parts as data) cutting (into parts)
@@ -36,7 +36,7 @@ its short Dask wiring.
     cluster/   choosing (threads or processes, pure) workers (what stages know of them, and this process) dask_workers
                before_start (what cannot run is refused)
                endings (of its tasks) guest (a run among others) turn (who trains) state (what a worker keeps)
-               opening (the configured cluster) vendors (SSH, SLURM, Kubernetes) lazy (opened when first needed)
+               opening (the configured cluster) vendors (SSH, SLURM, Kubernetes) certificates lazy (opened when first needed)
                room (memory and disk) messages (from tasks to the driver) presence (who answers)
                sources (the same program everywhere)
     history/   snapshot (a complete result, kept) latest (which one answers, what was decided) gc (what nobody needs)

@@ -19,6 +19,7 @@ from types import FrameType
 import click
 
 from pipeline.commands.arguments import InOrder, say
+from pipeline.commands.clusters import cluster
 from pipeline.commands.comparing import compare
 from pipeline.commands.corpora import fetch
 from pipeline.commands.refreshing import gc, history, refresh, rollback
@@ -77,6 +78,7 @@ for _command in (
     verify,
     sync,
     ui,
+    cluster,
 ):
     commands.add_command(_command)
 

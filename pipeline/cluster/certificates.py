@@ -1,0 +1,226 @@
+"""A small authority and the certificates of one cluster, for a scheduler and workers that are started by hand.
+
+Dask asks both ends of a connection for a certificate of the cluster's authority and compares no names, so the authority is
+the wall: whoever has a certificate of it may run code on the workers. A client's certificate can only connect; it cannot be
+shown by anything that calls itself a scheduler or a worker.
+"""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import os
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.errors import InputError, UsageError, explain_os_error, printable
+
+if TYPE_CHECKING:
+    from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+
+AUTHORITY = "ca"
+SERVERS = ("scheduler", "worker")
+EARLIER = datetime.timedelta(hours=1)
+"""Valid from so long ago on: clocks of hosts differ."""
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_HOST = re.compile(r"(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9-]{0,62})(\.[A-Za-z0-9]([A-Za-z0-9-]{0,62}))*\.?")
+
+
+def make_certificates(
+    folder: Path, scheduler: str, workers: Sequence[str], clients: Sequence[str] = ("client",), days: int = 365
+) -> list[Path]:
+    """The files of a new authority in `folder`: NAME.pem and NAME.key, mode 0600, of `ca`, `scheduler`, `worker` and each client.
+
+    `scheduler` and `workers` are names or addresses of hosts. Raises UsageError, with nothing written, if one of the files is
+    there or a name cannot be one.
+    """
+    hosts = {"scheduler": [scheduler], "worker": list(workers)}
+    for host in (*hosts["scheduler"], *hosts["worker"]):
+        _refuse_no_host(host)
+    _refuse_no_names(clients)
+    until = _now() + datetime.timedelta(days=days)
+    key, authority = _authority(until)
+    files = {AUTHORITY: (authority, key)}
+    for name in (*SERVERS, *clients):
+        files[name] = _signed(name, hosts.get(name, []), key, authority, until)
+    return _write(folder, files)
+
+
+def add_clients(folder: Path, clients: Sequence[str]) -> list[Path]:
+    """The files of further clients of the authority in `folder`, valid as long as it is. Raises InputError without one."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import serialization
+
+    _refuse_no_names(clients)
+    try:
+        authority = x509.load_pem_x509_certificate((folder / f"{AUTHORITY}.pem").read_bytes())
+        key = serialization.load_pem_private_key((folder / f"{AUTHORITY}.key").read_bytes(), None)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder}: no authority to sign with ({error}); make one: w2v cluster certs {folder}") from None
+    until = authority.not_valid_after_utc
+    return _write(folder, {name: _signed(name, [], key, authority, until) for name in clients})  # type: ignore[arg-type]
+
+
+def instructions(folder: Path, scheduler: str, port: int, client: str = "client") -> str:
+    """How a cluster with these certificates is started, command by command, and the configuration that uses it."""
+    address = f"tls://{f'[{scheduler}]' if ':' in scheduler else scheduler}:{port}"
+
+    def tls(role: str) -> str:
+        files = [(option, f"{folder / name}") for option, name in (("--tls-ca-file", f"{AUTHORITY}.pem"),
+                 ("--tls-cert", f"{role}.pem"), ("--tls-key", f"{role}.key"))]  # fmt: skip
+        return " ".join(f"{option} {shlex.quote(path)}" for option, path in files)
+
+    return f"""\
+On {scheduler}, with ca.pem, scheduler.pem and scheduler.key:
+
+    dask scheduler --protocol tls --host {scheduler} --port {port} --dashboard-address 127.0.0.1:8787 {tls("scheduler")}
+
+On each host of workers, with ca.pem, worker.pem and worker.key; as many workers and threads as it has cores for:
+
+    dask worker {address} --nworkers 2 --nthreads 2 --dashboard-address 127.0.0.1:0 {tls("worker")}
+
+Where w2v runs, with ca.pem, {client}.pem and {client}.key, in the configuration:
+
+    cluster:
+      kind: address
+      address: {address}
+      tls: {{ca_file: {folder / "ca.pem"}, cert: {folder / f"{client}.pem"}, key: {folder / f"{client}.key"}}}
+
+Keep ca.key where nobody else reads it, or delete it: who has it can make more certificates.
+Dask's pages are on loopback and ask nobody for anything: reach them by ssh -L 8787:127.0.0.1:8787 {scheduler}."""
+
+
+def _refuse_no_host(host: str) -> None:
+    if _address(host) is None and not _HOST.fullmatch(host):
+        raise UsageError(f"{printable(host, 100)}: expected the name or the address of a host, without port")
+
+
+def _refuse_no_names(clients: Sequence[str]) -> None:
+    for name in clients:
+        if not _NAME.fullmatch(name) or name in (AUTHORITY, *SERVERS):
+            raise UsageError(
+                f"--client {printable(name, 100)}: expected letters, digits, dots and dashes, and none of "
+                f"{', '.join((AUTHORITY, *SERVERS))}"
+            )
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(tz=datetime.UTC)
+
+
+def _authority(until: datetime.datetime) -> tuple[EllipticCurvePrivateKey, x509.Certificate]:
+    """A new key, and the certificate by which the cluster knows it."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    named = _subject("authority")
+    made = (
+        _builder(named, named, key, until)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(sign_certificates=True), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    return key, made
+
+
+def _signed(
+    name: str, hosts: Sequence[str], authority_key: EllipticCurvePrivateKey, authority: x509.Certificate, until: datetime.datetime
+) -> tuple[x509.Certificate, EllipticCurvePrivateKey]:
+    """A certificate and its key: of a server where `name` is one, of a client else."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509.oid import ExtendedKeyUsageOID
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    # Every server of Dask's connects, too.
+    uses = [ExtendedKeyUsageOID.CLIENT_AUTH, *([ExtendedKeyUsageOID.SERVER_AUTH] if name in SERVERS else [])]
+    addresses = {host: _address(host) for host in hosts}
+    names = [x509.DNSName(host) if found is None else x509.IPAddress(found) for host, found in addresses.items()]
+    made = (
+        _builder(_subject(name), authority.subject, key, until)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(sign_certificates=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage(uses), critical=False)
+        .add_extension(x509.SubjectAlternativeName(names or [x509.DNSName(name)]), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()), critical=False)
+        .sign(authority_key, hashes.SHA256())
+    )
+    return made, key
+
+
+def _subject(name: str) -> x509.Name:
+    from cryptography import x509
+    from cryptography.x509.oid import NameOID
+
+    return x509.Name(
+        [x509.NameAttribute(NameOID.ORGANIZATION_NAME, "w2v cluster"), x509.NameAttribute(NameOID.COMMON_NAME, name)]
+    )
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: EllipticCurvePrivateKey, until: datetime.datetime
+) -> x509.CertificateBuilder:
+    from cryptography import x509
+
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(_now() - EARLIER)
+        .not_valid_after(until)
+    )
+
+
+def _usage(*, sign_certificates: bool) -> x509.KeyUsage:
+    from cryptography import x509
+
+    return x509.KeyUsage(
+        digital_signature=not sign_certificates, key_cert_sign=sign_certificates, crl_sign=sign_certificates,
+        content_commitment=False, key_encipherment=False, data_encipherment=False, key_agreement=False, encipher_only=False,
+        decipher_only=False,
+    )  # fmt: skip
+
+
+def _write(folder: Path, files: Mapping[str, tuple[x509.Certificate, EllipticCurvePrivateKey]]) -> list[Path]:
+    """All the files, or none of them and an error; never over one that is there."""
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+    contents = {}
+    for name, (certificate, key) in files.items():
+        contents[folder / f"{name}.pem"] = certificate.public_bytes(Encoding.PEM)
+        contents[folder / f"{name}.key"] = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    written: list[Path] = []
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for path, content in contents.items():
+            file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            written.append(path)
+            with open(file, "wb") as out:
+                out.write(content)
+    except OSError as error:
+        for path in written:
+            path.unlink(missing_ok=True)
+        if isinstance(error, FileExistsError | NotADirectoryError):
+            raise UsageError(
+                f"{error.filename}: is there already, and nothing is written over it; choose another folder"
+            ) from None
+        raise explain_os_error(error, folder) from error
+    return written

@@ -1,0 +1,171 @@
+"""`w2v cluster certs`: a cluster started by hand with exactly the commands it prints, and who is let into it."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shlex
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+from click.testing import CliRunner
+from distributed import Client
+from distributed.security import Security
+
+from pipeline.cli import commands
+from pipeline.cluster.certificates import add_clients, make_certificates
+from pipeline.errors import InputError, UsageError
+from tests.cluster.disturbed import Bench, environment_with
+
+HOST = "127.0.0.2"
+"""Of the scheduler: not the address that is everybody's default."""
+REFUSED = r"Timed out|Connection reset|closed|certificate"
+
+
+@dataclass(frozen=True)
+class ByHand:
+    """A scheduler and two workers, started as `w2v cluster certs` says."""
+
+    folder: Path
+    section: dict[str, Any]
+    processes: list[subprocess.Popen[bytes]]
+
+    def client(self, folder: Path, name: str = "client") -> Client:
+        """A client with the certificate of that name in a folder."""
+        files = {"tls_client_cert": folder / f"{name}.pem", "tls_client_key": folder / f"{name}.key"}
+        paths = {option: str(path) for option, path in (files | {"tls_ca_file": folder / "ca.pem"}).items()}
+        security = Security(require_encryption=True, **paths)
+        return Client(self.section["address"], security=security, set_as_default=False, timeout=10)
+
+    def listening(self) -> list[tuple[str, int]]:
+        every = [found for process in self.processes for found in
+                 (psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True))]  # fmt: skip
+        connections = [connection for process in every for connection in process.net_connections("tcp")]
+        return [tuple(found.laddr) for found in connections if found.status == psutil.CONN_LISTEN]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def by_hand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ByHand]:
+    folder = tmp_path_factory.mktemp("certs") / "mine"
+    asked = ["cluster", "certs", str(folder), "--scheduler", HOST, "--worker", "127.0.0.3", "--port", str(free_port())]
+    said = CliRunner().invoke(commands, asked, catch_exceptions=False).output
+    started = re.findall(r"^    (dask .*)$", said, flags=re.MULTILINE)
+    assert [command.split()[1] for command in started] == ["scheduler", "worker"]
+    (configuration,) = re.findall(r"^    cluster:\n(?:      .*\n)+", said, flags=re.MULTILINE)
+    processes = []
+    with (folder.parent / "log").open("wb") as log:
+        for command in started:
+            words = [str(Path(sys.executable).with_name("dask")), *shlex.split(command)[1:]]
+            processes.append(subprocess.Popen(words, env=environment_with(), stdout=log, stderr=log, cwd=folder.parent))
+    cluster = ByHand(folder, yaml.safe_load(configuration)["cluster"], processes)
+    try:
+        with cluster.client(folder) as client:
+            client.wait_for_workers(2, timeout=60)
+        yield cluster
+    finally:
+        for process in reversed(processes):
+            process.terminate()
+        for process in processes:
+            process.wait(20)
+
+
+@pytest.mark.slow
+def test_a_run_on_a_cluster_started_with_the_printed_commands_gives_the_bits_of_one_process(
+    by_hand: ByHand, bench: Bench
+) -> None:
+    bench.assert_same(bench.config_file("by-hand", before="shards", cluster=by_hand.section))
+
+
+@pytest.mark.slow
+def test_who_has_no_certificate_of_the_authority_is_refused(by_hand: ByHand, tmp_path: Path) -> None:
+    plain = by_hand.section["address"].replace("tls://", "tcp://")
+    with pytest.raises(OSError, match=REFUSED):
+        Client(plain, timeout=3, set_as_default=False)
+    make_certificates(tmp_path, HOST, [])
+    with pytest.raises(OSError, match=REFUSED):
+        by_hand.client(tmp_path)
+    add_clients(by_hand.folder, ["ann"])
+    with by_hand.client(by_hand.folder, "ann") as client:
+        assert len(client.scheduler_info(n_workers=-1)["workers"]) == 2, "a client that was added is let in"
+
+
+@pytest.mark.slow
+def test_what_listens_beyond_loopback_speaks_tls_only(by_hand: ByHand) -> None:
+    found = by_hand.listening()
+    assert len(found) >= 3
+    for host, port in found:
+        if host == "127.0.0.1":  # Dask's pages
+            continue
+        answer = b""
+        with contextlib.suppress(ConnectionResetError), socket.create_connection((HOST, port), timeout=10) as plain:
+            plain.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            answer = plain.recv(100)
+        assert not answer or answer[0] == 21, f"port {port} answers without TLS: {answer!r}"  # an alert of TLS
+
+
+def handshake(folder: Path, server: str, client: str) -> None:
+    """A connection in memory between two who have these certificates of a folder, as Dask's ends make it. Raises SSLError."""
+
+    def security(role: str, name: str) -> Security:
+        files = {f"tls_{role}_cert": str(folder / f"{name}.pem"), f"tls_{role}_key": str(folder / f"{name}.key")}
+        return Security(tls_ca_file=str(folder / "ca.pem"), require_encryption=True, **files)
+
+    listening = security("scheduler", server).get_listen_args("scheduler")["ssl_context"]
+    connecting = security("client", client).get_connection_args("client")["ssl_context"]
+    up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = [listening.wrap_bio(up, down, server_side=True), connecting.wrap_bio(down, up)]
+    for _ in range(3):
+        for end in reversed(ends):
+            with contextlib.suppress(ssl.SSLWantReadError):
+                end.do_handshake()
+
+
+def test_a_clients_certificate_opens_no_door_of_its_own(tmp_path: Path) -> None:
+    make_certificates(tmp_path, "scheduler.example", ["10.0.0.7", "::1"])
+    handshake(tmp_path, server="scheduler", client="client")
+    handshake(tmp_path, server="worker", client="worker")
+    with pytest.raises(ssl.SSLCertVerificationError, match="purpose"):
+        handshake(tmp_path, server="client", client="worker")
+
+
+def test_files_are_their_owners_only_and_nothing_is_written_over(tmp_path: Path) -> None:
+    folder = tmp_path / "new"
+    written = make_certificates(folder, "here", ["there"])
+    assert {path.stat().st_mode & 0o777 for path in written} == {0o600}
+    assert folder.stat().st_mode & 0o777 == 0o700
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(UsageError, match=r"new/ca\.pem: is there already, and nothing is written over it"):
+        make_certificates(folder, "here", [])
+    with pytest.raises(UsageError, match=r"new/client\.pem: is there already"):
+        add_clients(folder, ["ann", "client"])
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before, "all of them or none"
+
+
+@pytest.mark.parametrize("host", ["", "a b", "tls://here", "here:8786", "-here", "x" * 300, "..", "a;b"])
+def test_what_is_no_host_is_refused(host: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="expected the name or the address of a host"):
+        make_certificates(tmp_path / "new", host, [])
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("name", ["ca", "worker", "../x", "", "a/b", ".hidden"])
+def test_what_cannot_be_a_clients_name_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"--client .*expected letters, digits"):
+        make_certificates(tmp_path / "new", "here", [], [name])
+    with pytest.raises(InputError, match="no authority to sign with"):
+        add_clients(tmp_path, ["ann"])
