@@ -18,7 +18,7 @@ its short Dask wiring.
                tracking comparing sweeping clusters
     stages/    ladder (the one list of stages) work (what each is handed, and tells)
                tokenize vocab shards train evaluate sets (of questions, by name) publish
-    text/      corpus (which files) inputs (what names mean) pieces (files and parts as data) cutting (into parts)
+    text/      corpus (which files) inputs (what names mean) pieces (files and parts as data) cutting and cut_places (into parts)
                recognise signatures (what a file is, by its bytes) reading lines (bytes as chunks of lines)
                archives decompress encodings formats/: records blocks json_values json_stream tables columns
                losses (what became of every byte) whole (the corpus's totals and notes) pydocs fetch

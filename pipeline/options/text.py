@@ -16,8 +16,8 @@ _DOTTED = r"[^\W\d]\w*(?:\.[^\W\d]\w*)*"
 
 class Corpus(Section):
     inputs: list[str] = Field(min_length=1)
-    """Files, globs, folders, or `pydocs:` (docstrings of the installed Python). Files larger than `block_bytes` are read in the
-    order given, the smaller ones between two of them in an order that their content decides: names do not matter."""
+    """Files, globs, folders, or `pydocs:` (docstrings of the installed Python). The order in which they are read is decided by
+    their content: names do not matter."""
     include: list[str] = Field(default_factory=list)
     """Inside folders, globs and archives: only files whose name, or whose end of the path, matches one of these patterns."""
     exclude: list[str] = Field(default_factory=list)
@@ -41,7 +41,8 @@ class Corpus(Section):
     skip_unreadable: bool = False
     """false: an unreadable input stops the run before work starts; true: it is listed and left out."""
     block_bytes: int = Field(16 << 20, ge=1 << 10, le=1 << 30)
-    """Target size of one part in bytes of text as stored; decides how a corpus is cut, never what is in it."""
+    """Target size of one part in bytes of text as stored; decides how a corpus is cut, never what is in it. An edit of a larger
+    file tokenizes the part anew that it is in."""
     max_ratio: int = Field(2000, ge=2)
     """A compressed file that grows more than this many times is refused (a bomb)."""
 

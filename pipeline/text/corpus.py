@@ -1,9 +1,9 @@
 """Where text comes from: which files a corpus is, what each of them is, and how it is cut into parts.
 
 `plan_corpus` expands the inputs (inputs.py says what they name) in the order given, sorted by name within one input, and takes
-the size and SHA-256 of every file's stored bytes. `cutting` makes parts of it. A file reached twice (two inputs,
-hard links) counts once; different files with equal content all count; both are noted. What a file is follows from its name
-and must be true of its first bytes (`recognise`), so that what cannot be read is refused before any work.
+the size and SHA-256 of every file's stored bytes, and the places where large ones are cut. `cutting` makes parts of it. A file
+reached twice (two inputs, hard links) counts once; different files with equal content all count; both are noted. What a file is
+follows from its name and must be true of its first bytes (`recognise`), so that what cannot be read is refused before any work.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ from pipeline.config import Corpus
 from pipeline.errors import DataError, InputError, PermissionDeniedError, PipelineError, printable
 from pipeline.safety.files import read_json_object
 from pipeline.safety.seals import canonical_json
+from pipeline.text.cut_places import cut_file, is_cut
 from pipeline.text.inputs import PYDOCS, Filter, Search, find_files, refuse_inside
 from pipeline.text.pieces import CorpusPlan as CorpusPlan
+from pipeline.text.pieces import Cut
 from pipeline.text.pieces import Piece as Piece
 from pipeline.text.pieces import SourceFile as SourceFile
 from pipeline.text.pieces import TextPart as TextPart
@@ -33,6 +35,8 @@ from pipeline.text.recognise import Look, kind_of, look_at, refuse_foreign, rema
 SHOWN = 20
 _HASH_BATCH_FILES = 256
 _RACY_NS = 2_000_000_000
+_KNOWN = 8
+"""What is remembered of a file."""
 
 
 def plan_corpus(corpus: Corpus, *, forbidden: Path | None = None, known: Path | None = None) -> CorpusPlan:
@@ -63,7 +67,7 @@ def plan_corpus(corpus: Corpus, *, forbidden: Path | None = None, known: Path | 
     files = [file for file, _ in examined]
     refuse_foreign([(file, looked) for file, looked in examined if looked], corpus)
     if known:
-        _write_known(known, files)
+        _write_known(known, files, corpus)
     remarks = remarks_of([(file.path, looked) for file, looked in examined if looked])
     files, notes = _once_each_python_file(files)
     return CorpusPlan(tuple(files), (*search.notes(), *notes, *remarks, *_equal_content(files)))
@@ -96,11 +100,16 @@ def _examine_file(path: str, kind: str, corpus: Corpus, known: list[Any] | None)
         # O_NONBLOCK: should a FIFO have taken the file's place, opening it must not wait for a writer.
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as file:
             before = os.fstat(file.fileno())
-            if known and known[:4] == [before.st_size, before.st_mtime_ns, before.st_ctime_ns, before.st_ino]:
-                digest = known[4]
-            else:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
             look = None if kind == "python" else look_at(file, path, kind, before.st_size, corpus)
+            by = _cut_by(corpus, kind, before.st_size, look)
+            stamp = [before.st_size, before.st_mtime_ns, before.st_ctime_ns, before.st_ino]
+            if known and known[:4] == stamp and known[5:7] == [*by]:
+                digest, cuts = known[4], tuple(Cut(*cut) for cut in known[7])
+            elif by[0]:
+                digest, cuts = cut_file(file, before.st_size, by[0], records=by[1])
+            else:
+                file.seek(0)
+                digest, cuts = hashlib.file_digest(file, "sha256").hexdigest(), ()
             after = os.fstat(file.fileno())
     except OSError as error:
         return f"{path} ({error.strerror})"
@@ -108,10 +117,18 @@ def _examine_file(path: str, kind: str, corpus: Corpus, known: list[Any] | None)
         raise DataError(f"{printable(path, 300)}: changed while it was being hashed; run again when nothing writes to it")
     groups = _row_groups(path) if kind == "parquet" and look and not look.problem else ()
     planned = SourceFile(
-        path, kind, before.st_size, digest, before.st_mtime_ns, before.st_ctime_ns, before.st_ino, groups,
+        path, kind, before.st_size, digest, before.st_mtime_ns, before.st_ctime_ns, before.st_ino, groups, cuts,
         uncut=bool(look and look.whole), carriage_returns=bool(look and look.carriage_returns),
     )  # fmt: skip
     return planned, look
+
+
+def _cut_by(corpus: Corpus, kind: str, size: int, look: Look | None) -> tuple[int, bool]:
+    """(block, records): how the file is cut, block 0 where it is not: its records span lines, its encoding has no bytes that end
+    lines, or it is small."""
+    if kind == "plain" and look and not look.whole and not look.problem and is_cut(size, corpus.block_bytes):
+        return corpus.block_bytes, corpus.format != "lines"
+    return 0, False
 
 
 def _row_groups(path: str) -> tuple[int, ...]:
@@ -142,25 +159,30 @@ def _refuse_unreadable(search: Search, skip_unreadable: bool) -> None:
 
 
 def _read_known(path: Path | None) -> dict[str, list[Any]]:
-    """Remembered path → [size, mtime_ns, ctime_ns, inode, sha256]; a missing or damaged memory is an empty one."""
+    """Remembered path → [size, mtime_ns, ctime_ns, inode, sha256, block and records it was cut by, cuts]; a missing or damaged
+    memory is an empty one."""
     try:
         body = read_json_object(path.parent, path.name) if path else {}
         remembered = body["files"] if path else {}
         intact = not path or body["sha256"] == hashlib.sha256(canonical_json(remembered)).hexdigest()
-        usable = all(isinstance(entry, list) and len(entry) == 5 for entry in remembered.values())
+        usable = all(isinstance(entry, list) and len(entry) == _KNOWN for entry in remembered.values())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
     return remembered if intact and usable else {}
 
 
-def _write_known(path: Path, files: Sequence[SourceFile]) -> None:
+def _write_known(path: Path, files: Sequence[SourceFile], corpus: Corpus) -> None:
     """Remembers the digests of files that were already quiet for two seconds: a younger one could change unseen."""
     quiet_ns = time.time_ns() - _RACY_NS
+    by = (corpus.block_bytes, corpus.format != "lines")
     remembered = {
-        file.path: [file.size, file.mtime_ns, file.ctime_ns, file.inode, file.sha256]
+        file.path: [
+            file.size, file.mtime_ns, file.ctime_ns, file.inode, file.sha256, *(by if file.cuts else (0, False)),
+            [[cut.stop, cut.sha256, cut.exact] for cut in file.cuts],
+        ]
         for file in files
         if max(file.mtime_ns, file.ctime_ns) < quiet_ns
-    }
+    }  # fmt: skip
     # ASCII JSON, because file names need not be valid Unicode.
     body = {"files": remembered, "sha256": hashlib.sha256(canonical_json(remembered)).hexdigest()}
     store.write_bytes(path, json.dumps(body).encode("ascii"))

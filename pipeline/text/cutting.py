@@ -3,15 +3,16 @@
 What a part is must not depend on what is far from it: a refresh tokenizes again only parts that changed. So files smaller than a
 block share parts much smaller than a block, in the order of their digests, and a part ends behind files that their digests draw:
 a file that is added, edited or deleted changes the part it is in and hardly ever another, and one that is renamed changes none
-(content-defined cutting, as backup programs cut streams). Larger files keep the order in which they were named.
+(content-defined cutting, as backup programs cut streams). Larger files are cut by what is in them (cut_places.py), and come
+first, in the order of their digests.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
-from typing import Protocol, TypeVar
+from dataclasses import replace
+from typing import Any, Protocol, TypeVar
 
 from pipeline.safety.seals import canonical_json
 from pipeline.text.pieces import CorpusPlan, Piece, SourceFile, TextPart
@@ -36,22 +37,18 @@ class HasPart(Protocol):
 
 
 def cut_parts(plan: CorpusPlan, block_bytes: int) -> list[TextPart]:
-    """The parts of a corpus, none larger than about `block_bytes` of stored text.
+    """The parts of a corpus, none much larger than `block_bytes` of stored text.
 
-    A plain file larger than a block is cut at multiples of block_bytes, a Parquet file between row groups; a compressed
-    file is one part however large. The smaller files between two of these share parts.
+    A plain file larger than a block ends its parts at its cuts, a Parquet file between row groups; a compressed file is one
+    part however large. All other files share parts.
     """
-    parts: list[TextPart] = []
-    for large, files in groupby(plan.files, key=lambda file: _is_cut(file, block_bytes)):
-        if large:
-            parts += [_part([piece]) for file in files for piece in _cut(file, block_bytes)]
-        else:
-            parts += _share_parts(files, block_bytes)
-    return parts
+    large = [file for file in plan.files if _is_cut(file, block_bytes)]
+    parts = [_part([piece]) for file in sorted(large, key=lambda file: file.sha256) for piece in _cut(file, block_bytes)]
+    return [*parts, *_share_parts((file for file in plan.files if not _is_cut(file, block_bytes)), block_bytes)]
 
 
 def _is_cut(file: SourceFile, block_bytes: int) -> bool:
-    return (file.kind == "plain" and file.size > block_bytes and not file.uncut) or sum(file.row_groups) > block_bytes
+    return len(file.cuts) > 1 or sum(file.row_groups) > block_bytes
 
 
 def _share_parts(files: Iterable[SourceFile], block_bytes: int) -> Iterator[TextPart]:
@@ -85,7 +82,9 @@ def _ends_here(file: SourceFile, cost: int, average: int) -> bool:
 
 def _cut(file: SourceFile, block_bytes: int) -> Iterator[Piece]:
     if file.kind == "plain":
-        yield from (Piece(file, start, min(start + block_bytes, file.size)) for start in range(0, file.size, block_bytes))
+        # A task carries its own cut, not those of all others.
+        starts, alone = [0, *(cut.stop for cut in file.cuts)], replace(file, cuts=())
+        yield from (Piece(alone, start, cut.stop, cut) for start, cut in zip(starts, file.cuts, strict=False))
         return
     start, size = 0, 0
     for group, group_bytes in enumerate(file.row_groups):
@@ -97,8 +96,15 @@ def _cut(file: SourceFile, block_bytes: int) -> Iterator[Piece]:
 
 
 def _part(pieces: Sequence[Piece]) -> TextPart:
-    content = [[piece.file.sha256, piece.file.kind, piece.start, piece.stop] for piece in pieces]
+    content = [_content(piece) for piece in pieces]
     return TextPart(tuple(pieces), hashlib.sha256(canonical_json(["text", 2, content])).hexdigest())
+
+
+def _content(piece: Piece) -> list[Any]:
+    """What decides the text of a piece; of a piece of a plain file that is its own bytes, and whether it begins the file."""
+    if piece.cut:
+        return [piece.cut.sha256, "piece", piece.start == 0, piece.file.carriage_returns]
+    return [piece.file.sha256, piece.file.kind, piece.start, piece.stop]
 
 
 def group_tasks(tasks: Sequence[Task], block_bytes: int) -> list[tuple[Task, ...]]:

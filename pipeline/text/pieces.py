@@ -10,6 +10,17 @@ from pipeline.text.lines import LETTERS, LOOK_BYTES, SPACES, Breaks
 
 
 @dataclass(frozen=True, slots=True)
+class Cut:
+    """Where one part of a large file ends (cut_places.py)."""
+
+    stop: int
+    sha256: str
+    """Of all bytes that decide what the part reads."""
+    exact: bool
+    """Those are the bytes between this cut and the one before, and no others."""
+
+
+@dataclass(frozen=True, slots=True)
 class SourceFile:
     """One file of a corpus as it was when it was planned."""
 
@@ -24,6 +35,8 @@ class SourceFile:
     inode: int = 0
     row_groups: tuple[int, ...] = ()
     """Bytes of each row group (Parquet only)."""
+    cuts: tuple[Cut, ...] = ()
+    """Where a plain file of more than a block is cut; empty where it is one piece."""
     uncut: bool = False
     """Not even a plain file of several blocks is cut: its records span lines, or its encoding has no bytes that end lines."""
     carriage_returns: bool = False
@@ -48,6 +61,8 @@ class Piece:
     file: SourceFile
     start: int
     stop: int
+    cut: Cut | None = None
+    """At its end, where it is a piece of a plain file."""
 
     @property
     def whole(self) -> bool:

@@ -83,7 +83,7 @@ def _open_planned(planned: SourceFile) -> Iterator[BinaryIO]:
 
 
 class _Watched(io.RawIOBase):
-    """A file that hashes what is read from it in order, so that a whole file is compared with its planned digest."""
+    """A file that hashes what is read from it in order, so that it is compared with what was planned."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file = file
@@ -105,8 +105,9 @@ class _Watched(io.RawIOBase):
     def check(self, piece: Piece) -> None:
         """Raises DataError when the file is not what was planned."""
         planned = piece.file
-        if piece.whole and self.read_bytes == planned.size:
-            if self.digest.hexdigest() != planned.sha256:
+        digest = piece.cut.sha256 if piece.cut and piece.cut.exact else planned.sha256 if piece.whole else None
+        if digest and self.read_bytes == piece.stop - piece.start:
+            if self.digest.hexdigest() != digest:
                 raise _changed(planned, "the same size, other bytes")
             return
         found = os.fstat(self.file.fileno())

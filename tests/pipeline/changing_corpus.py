@@ -50,6 +50,20 @@ class ChangingCorpus:
         lines = [sentence(self.rng) for _ in range(self.sentences)]
         path.write_text("\n".join([*lines, f"marker{self.made} " * 3]) + "\n")
 
+    def add_large(self) -> None:
+        """A file of several blocks."""
+        before, self.sentences = self.sentences, 800
+        self.add()
+        self.sentences = before
+
+    def edit_inside(self) -> None:
+        """Lines put in and taken out in the middle of the largest file."""
+        path = max(self.files(), key=lambda path: path.stat().st_size)
+        lines = path.read_text().splitlines()
+        at = self.rng.randrange(len(lines))
+        lines[at : at + self.rng.randrange(3)] = [sentence(self.rng) for _ in range(self.rng.randrange(1, 3))]
+        path.write_text("\n".join(lines) + "\n")
+
     def append(self) -> None:
         with open(self.rng.choice(self.files()), "a") as file:
             file.write("\n".join(sentence(self.rng) for _ in range(5)) + "\n")
@@ -73,7 +87,7 @@ class ChangingCorpus:
 
     def happen(self) -> str:
         """One thing happens, or several."""
-        ways = [self.add, self.append, self.edit_unseen, self.rename, self.delete]
+        ways = [self.add, self.append, self.edit_unseen, self.edit_inside, self.rename, self.delete]
         chosen = [self.rng.choice(ways) for _ in range(self.rng.randint(1, 3))]
         for way in chosen:
             way()

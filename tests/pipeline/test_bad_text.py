@@ -35,7 +35,8 @@ def write(path: Path, data: bytes | str) -> Path:
 
 def read(*paths: Path, block_bytes: int = 1 << 20, look_bytes: int = 1 << 20, **options: object) -> tuple[bytes, ReadCounts]:
     """The text of a corpus and what was counted on the way."""
-    corpus = Corpus(inputs=[str(path) for path in paths], block_bytes=max(1024, block_bytes), **options)  # type: ignore[arg-type]
+    corpus = Corpus(inputs=[str(path) for path in paths], **options)  # type: ignore[arg-type]
+    corpus = corpus.model_copy(update={"block_bytes": block_bytes})  # smaller than anyone may choose
     strict, stop = corpus.encoding_errors == "strict", corpus.bad_records == "stop"
     reading = Reading(
         corpus.format, corpus.text_field, strict, corpus.max_ratio, look_bytes, corpus.encoding, stop, sniff=corpus.sniff
@@ -284,7 +285,7 @@ def test_a_parquet_column_that_is_missing_or_no_string_is_named(tmp_path: Path) 
 
 
 def read_after(path: Path, change: object, block_bytes: int = 1 << 20) -> None:
-    parts = cut_parts(plan_corpus(Corpus(inputs=[str(path)])), block_bytes)
+    parts = cut_parts(plan_corpus(Corpus(inputs=[str(path)], block_bytes=max(block_bytes, 1 << 10))), block_bytes)
     change()  # type: ignore[operator]
     for part in parts:
         list(read_part(part, Reading(), ReadCounts()))

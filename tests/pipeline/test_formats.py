@@ -28,7 +28,7 @@ from pipeline.text.reading import Reading, read_part
 
 def words(path: Path, block_bytes: int = 1 << 20, **options: object) -> list[list[str]]:
     """The words of each line of the texts."""
-    corpus = Corpus(inputs=[str(path)], **options)  # type: ignore[arg-type]
+    corpus = Corpus(inputs=[str(path)], **options).model_copy(update={"block_bytes": block_bytes})  # type: ignore[arg-type]
     reading = Reading(corpus.format, corpus.text_field, encoding=corpus.encoding, stop_at_bad_records=True)
     parts = cut_parts(plan_corpus(corpus), block_bytes)
     text = b"".join(chunk.text for part in parts for chunk in read_part(part, reading, ReadCounts()))

@@ -62,6 +62,7 @@ def champion(corpus: ChangingCorpus) -> Snapshot:
 def test_after_any_sequence_of_changes_a_refresh_equals_a_clean_build(tmp_path: Path, number: int) -> None:
     print(f"W2V_SEED={SEED}")
     corpus = ChangingCorpus(tmp_path, SEED + number)
+    corpus.add_large()
     corpus.refresh()
     for step in range(STEPS):
         what = corpus.happen()
@@ -153,6 +154,22 @@ def test_an_edit_tokenizes_only_the_parts_around_it(tmp_path: Path) -> None:
     again = [path for path in parts.glob("*.json") if before.get(path.name) != path.stat().st_mtime_ns]
     assert len(before) > 20
     assert 1 <= len(again) <= 4
+
+
+def test_an_edit_of_a_large_file_tokenizes_the_part_around_it_and_a_rename_nothing(tmp_path: Path) -> None:
+    corpus = ChangingCorpus(tmp_path, seed=1, files=2)
+    corpus.add_large()
+    corpus.refresh()
+    parts = tmp_path / "work" / "tokens" / "parts"
+    before = {path.name for path in parts.glob("*.json")}
+    assert len(before) > 4
+    corpus.edit_inside()
+    corpus.refresh()
+    assert 1 <= len({path.name for path in parts.glob("*.json")} - before) <= 2
+    large = max(corpus.files(), key=lambda path: path.stat().st_size)
+    large.rename(large.with_name("0-renamed.txt"))
+    told = corpus.refresh()
+    assert (told["status"], told["delta"]["renamed"]["files"]) == ("nothing new", 1)
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ def record_blocks(
 ) -> Iterator[bytes]:
     """The texts of the piece's records. `source`: blocks of text for JSON and tables, the file itself for the others."""
     path = path or piece.file.path
-    book = RecordBook(path, place, counts, reading.stop_at_bad_records)
+    book = RecordBook(path, place, counts, reading.stop_at_bad_records, whole=piece.cut is None)
     if format == "parquet":
         groups = range(piece.start, piece.stop)
         yield from parquet_texts(cast(BinaryIO, source.file), groups, reading.text_field, path, book)

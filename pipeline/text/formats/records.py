@@ -80,8 +80,10 @@ def encoded(text: str | bytes) -> bytes:
 class RecordBook:
     """Books the records of one file: their texts, what was put in between, and those without a text."""
 
-    def __init__(self, path: str, place: int, counts: ReadCounts, stop: bool) -> None:
+    def __init__(self, path: str, place: int, counts: ReadCounts, stop: bool, *, whole: bool = True) -> None:
         self.path = path
+        self.whole = whole
+        """Whether the file is one piece: what is remembered of a piece must hold wherever it comes to lie in its file."""
         self.place = place
         self.counts = counts
         self.stop = stop
@@ -103,6 +105,6 @@ class RecordBook:
                 f"{printable(self.path, 300)}: {told}; nothing of this part was kept: correct the file, or set "
                 "corpus.bad_records: skip"
             )
-        self.counts.record(self.place, told)
+        self.counts.record(self.place, told if self.whole else f"a record: {problem}")
         self.counts.drop(self.place, BAD_RECORDS, size)
         self.bad_bytes += size
