@@ -32,7 +32,7 @@ its short Dask wiring.
                history and stretches (the loss curve) live (what is known while a round runs)
                checkpoints start (from other vectors) residency (on a GPU)
                assembly (the files of vectors/) layered (with the textbook's layers)
-    exchange/  attempts shared_memory and huge_pages (copies on one host) network (on several)
+    exchange/  attempts shared_memory and huge_pages (copies on one host) links and network (on several)
     cluster/   choosing (threads or processes, pure) workers (what stages know of them, and this process) dask_workers
                before_start (what cannot run is refused)
                endings (of its tasks) guest (a run among others) turn (who trains) state (what a worker keeps)

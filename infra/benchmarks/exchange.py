@@ -68,7 +68,7 @@ def ways_for(participants: int) -> list[Way]:
 
 def places_of(way: Way, addresses: list[str], lanes: int) -> tuple[Place, ...]:
     return tuple(
-        Place(address=address, host=host, threads=way.threads, first_lane=run.start, last_lane=run.stop)
+        Place(address=address, host=host, threads=way.threads, first_copy=run.start, last_copy=run.stop)
         for address, host, run in zip(addresses, way.hosts, assign_copies(lanes, len(way.hosts)), strict=False)
     )
 
@@ -101,7 +101,7 @@ def bytes_sent_by_a_host(places: tuple[Place, ...], rows: int) -> int:
     errands = errands_of(places, 0)
     row_bytes = 2 * padded_size(VECTOR_SIZE) * 4
     owned = rows * len(errands.host) // len(places)
-    return row_bytes * ((rows - owned) * len(errands.lanes) + owned * len(errands.agents))
+    return row_bytes * ((rows - owned) * len(errands.copies) + owned * len(errands.agents))
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from typing import Any
 from pipeline.cluster.room import WORKING_BYTES, DriverRoom, Room
 from pipeline.errors import CapacityError, amount
 from pipeline.stream.sizes import HELD_TOKENS, KEPT_BYTES, PIECE_TOKENS, STREAM_BYTES
-from pipeline.training.placement import Place, errands_of, participants_by_host
+from pipeline.training.placement import AHEAD, PIECE_BYTES, Place, errands_of, participants_by_host
 
 WORD_BYTES = 330
 """Of the driver, a word of the vocabulary: text, two tables of the same, its place in a dictionary, count and norm."""
@@ -158,10 +158,9 @@ def _worker_need(sizes: Sizes, places: Sequence[Place], participant: int) -> Wor
         changes = own_lanes * MOST_CHANGES_OF_A_BLOCK * 4 * sizes.row_floats
         private.append((f"changes of {_count(own_lanes, 'lane')} in a wave", changes + own * MARK_BYTES * sizes.vocab_size))
     if errands.agents:
-        block_bytes = -(-sizes.pair_bytes // len(places))
         foreign = sizes.copies - len(errands.copies)
-        private.append((f"rows of {_count(foreign, 'copy')} on other hosts in a merge", foreign * block_bytes))
-        private.append(("merged rows from other hosts", len(errands.owners) * block_bytes))
+        pieces = foreign * AHEAD * min(PIECE_BYTES, sizes.pair_bytes)
+        private.append((f"rows of {_count(foreign, 'copy')} on other hosts in a merge", pieces))
     # The first epoch's shards are used where they are mapped: pages of the file cache, which the host takes back when it
     # needs them.
     mapped = (f"mapped shards of {_count(own_lanes, 'lane')}", own_lanes * slice_bytes)

@@ -1,13 +1,14 @@
 """The lanes of a round as one worker sees them: parameters in memory, the way to the other lanes, and the merge.
 
 Lanes on one host lie in shared memory (`exchange`): every participant of the host sees all of them. Lanes of other hosts
-are not held; in a merge their rows come over links (`network`), one block of rows at a time:
+are not held; in a merge their rows come over links (`exchange.links`), one block of rows at a time:
 
     every host   sends its lanes' rows of block q to q's owner           (the host's agent for q sends)
     q's owner    folds the rows of all lanes over the fixed tree         (`kernels.merge_rows`)
     q's owner    sends the merged rows back to every host                (the agent writes them for its whole host)
 
-The fold sees the same numbers in the same lane order wherever the lanes are, so the bits do not depend on the hosts.
+The fold sees the same numbers in the same lane order wherever the lanes are, so the bits do not depend on the hosts. A block
+goes in pieces: while one is folded, the network brings the next, and no more than two of them are held.
 """
 
 from __future__ import annotations
@@ -32,17 +33,22 @@ from pipeline.exchange.shared_memory import (
     remove_deserted_places,
 )
 from pipeline.failpoints import reach
-from pipeline.training.placement import Errands, Place, block_of, errands_of
+from pipeline.training.placement import AHEAD, Errands, Place, block_of, errands_of, pieces_of
 from w2v_core.kernels import Kernels, Merge
 
 if TYPE_CHECKING:
-    from pipeline.exchange.network import Links
+    from pipeline.exchange.links import Links
+    from pipeline.exchange.network import Group
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Matrices = tuple[NDArray[np.float32], NDArray[np.float32]]
+Foreign = dict[int, Matrices]
+"""By copy."""
 MATRICES = ("w_in", "w_out")
 _ROWS, _MERGED = "rows", "merged"
+_SHARE_BYTES = 1 << 20
+"""Of rows that a thread folds: with less, handing them over takes longer."""
 
 
 @dataclass
@@ -59,8 +65,10 @@ class LaneGroup:
     """The own copy of every lane of this host; with one lane the base itself."""
     barrier: Barrier
     """Of the participants of this host."""
-    links: Links | None
-    """To other hosts; None where all lanes are on one host."""
+    others: Group | None
+    """The way to other hosts; None where all lanes are on one host."""
+    foreign: tuple[Foreign, ...]
+    """Memory for pieces of this participant's block with the rows of other hosts' copies, taken in turns."""
     pool: ThreadPoolExecutor
     meanwhile: Callable[[], bool] = nothing_to_do
     """What this worker does at a merge while it waits for others of its host (`exchange.Barrier`)."""
@@ -85,8 +93,8 @@ class LaneGroup:
 
     def close(self) -> None:
         self.barrier.close()
-        if self.links:
-            self.links.close()
+        if self.others:
+            self.others.close()
         self.pool.shutdown()
 
 
@@ -104,7 +112,7 @@ def open_group(
         }  # fmt: skip
     arrays, barrier = _open_memory(f"{key}/{errands.host.start}", makers, errands.host, participant, shape, patience_s, attempts)
     pairs = list(zip(arrays[::2], arrays[1::2], strict=True))
-    links = None
+    others = None
     if errands.agents:
         # Only rounds that span hosts need distributed here.
         from pipeline.exchange.network import join_group
@@ -112,7 +120,7 @@ def open_group(
         peers = {agent for agent, _ in errands.agents} | set(errands.owners)
         addresses = {peer: places[peer].address for peer in peers}
         try:
-            links = join_group(key, participant, addresses, patience_s, attempts)
+            others = join_group(key, participant, addresses, patience_s, attempts)
         except BaseException:
             barrier.close()
             raise
@@ -124,9 +132,15 @@ def open_group(
         base=pairs[0],
         copies=dict(zip(errands.copies, pairs[1:] or pairs, strict=True)),
         barrier=barrier,
-        links=links,
+        others=others,
+        foreign=tuple(_memory_for_others(errands, shape) for _ in range(AHEAD)),
         pool=ThreadPoolExecutor(max_workers=max(1, places[participant].threads), thread_name_prefix="lane"),
     )
+
+
+def _memory_for_others(errands: Errands, shape: tuple[int, int]) -> Foreign:
+    piece = (pieces_of(0, shape[0], shape[1])[0].stop, shape[1])
+    return {copy: (aligned_zeros(piece), aligned_zeros(piece)) for _, copies in errands.agents for copy in copies}
 
 
 def _open_memory(
@@ -180,36 +194,61 @@ def merge(group: LaneGroup, kernels: Kernels, rows: int, method: Merge) -> None:
     group.merges += 1
     reach("merge", f"{group.merges}.{group.participant}")
     group.barrier.wait(group.meanwhile)
-    if group.links is None:
+    if group.others is None:
         _fold(group, kernels, group.base, list(group.copies.values()), _cut(group, rows, group.participant), method)
     else:
-        _merge_between_hosts(group, group.links, kernels, rows, method)
+        _merge_between_hosts(group, group.others.links, kernels, rows, method)
     reach("merged", f"{group.merges}.{group.participant}")
     group.barrier.wait()
 
 
 def _merge_between_hosts(group: LaneGroup, links: Links, kernels: Kernels, rows: int, method: Merge) -> None:
     # What is sent is sent from the parameters themselves. That is safe because nobody writes these rows before the
-    # receiver has them all: a lane's rows change when the owner of their block answers with the merged ones, and merged
-    # rows change in the next merge, which needs an answer from every host.
-    block = _cut(group, rows, group.participant)
-    owners = [(owner, _cut(group, rows, owner)) for owner in group.errands.owners]
-    for owner, theirs in owners:
-        links.send(owner, (group.merges, _ROWS), [matrix[theirs] for pair in group.copies.values() for matrix in pair])
-    foreign: dict[int, Matrices] = {}
-    for agent, lanes in group.errands.agents:
-        arrays = iter(links.receive(agent, (group.merges, _ROWS)))
-        foreign |= {lane: (next(arrays), next(arrays)) for lane in lanes}
-    ours = {lane: (w_in[block], w_out[block]) for lane, (w_in, w_out) in group.copies.items()}
-    in_lane_order = [pair for _, pair in sorted((ours | foreign).items(), key=lambda item: item[0])]
-    base = (group.base[0][block], group.base[1][block])
-    _fold(group, kernels, base, in_lane_order, slice(0, len(base[0])), method)
+    # receiver has them all: a copy's rows change when the owner of their block answers with the merged ones, and merged
+    # rows change in the next merge, after all of them were sent.
+    ours = _pieces(group, rows, group.participant)
+    answers = [(owner, piece) for owner in group.errands.owners for piece in _pieces(group, rows, owner)]
+    for owner, piece in answers:
+        links.send(owner, (group.merges, _ROWS), [matrix[piece] for pair in group.copies.values() for matrix in pair])
+    for number in range(len(ours) + AHEAD):
+        # What a peer sends comes in this order: its rows of our block, then its own block merged.
+        if number == len(ours):
+            for owner, piece in answers:
+                links.expect(owner, (group.merges, _MERGED), [matrix[piece] for matrix in group.base])
+        if number >= AHEAD:
+            _fold_piece(group, links, kernels, number - AHEAD, ours[number - AHEAD], method)
+        if number < len(ours):
+            arrays = _foreign(group, number, ours[number])
+            for agent, copies in group.errands.agents:
+                links.expect(agent, (group.merges, _ROWS), [matrix for copy in copies for matrix in arrays[copy]])
+    links.receive_all()
+    for _, piece in answers:
+        for pair in group.copies.values():
+            for matrix in (0, 1):
+                pair[matrix][piece] = group.base[matrix][piece]
+    links.flush()
+
+
+def _fold_piece(group: LaneGroup, links: Links, kernels: Kernels, number: int, piece: slice, method: Merge) -> None:
+    """Folds a piece of this participant's block, once all hosts' rows of it are there, and sends it back to them."""
+    for agent, _ in group.errands.agents:
+        links.receive(agent)
+    ours = {copy: (w_in[piece], w_out[piece]) for copy, (w_in, w_out) in group.copies.items()}
+    in_order = [pair for _, pair in sorted((ours | _foreign(group, number, piece)).items(), key=lambda item: item[0])]
+    base = (group.base[0][piece], group.base[1][piece])
+    _fold(group, kernels, base, in_order, slice(0, len(base[0])), method)
     for agent, _ in group.errands.agents:
         links.send(agent, (group.merges, _MERGED), base)
-    for owner, theirs in owners:
-        for matrix, merged in enumerate(links.receive(owner, (group.merges, _MERGED))):
-            for pair in (group.base, *group.copies.values()):
-                pair[matrix][theirs] = merged
+
+
+def _foreign(group: LaneGroup, number: int, piece: slice) -> Foreign:
+    """Where the rows of other hosts' copies of a piece lie."""
+    held = group.foreign[number % AHEAD]
+    return {copy: (w_in[: piece.stop - piece.start], w_out[: piece.stop - piece.start]) for copy, (w_in, w_out) in held.items()}
+
+
+def _pieces(group: LaneGroup, rows: int, participant: int) -> list[slice]:
+    return pieces_of(*block_of(rows, participant, len(group.places)), group.base[0].shape[1])
 
 
 def _cut(group: LaneGroup, rows: int, participant: int) -> slice:
@@ -220,10 +259,13 @@ def _fold(group: LaneGroup, kernels: Kernels, base: Matrices, lanes: Sequence[Ma
     """Folds these rows of all lanes into the base and every lane. Rows are independent of each other, so the threads'
     shares do not matter to the bits; the order of the lanes does."""
 
+    row_bytes = 2 * 4 * base[0].shape[1] * len(lanes)
+    shares = max(1, min(group.threads, (rows.stop - rows.start) * row_bytes // _SHARE_BYTES))
+
     def fold(share: int) -> None:
-        first, last = block_of(rows.stop - rows.start, share, group.threads)
+        first, last = block_of(rows.stop - rows.start, share, shares)
         part = slice(rows.start + first, rows.start + last)
         for matrix in (0, 1):
             kernels.merge_rows(base[matrix][part], [pair[matrix][part] for pair in lanes], method)
 
-    group.spread(fold, range(group.threads))
+    group.spread(fold, range(shares))

@@ -5,6 +5,7 @@ Plain functions of plain data; the cluster code obeys them.
     crew        the workers that train, host by host, at most one a copy, with the threads of all workers of their host
     place       one worker's part of the crew: its copies and its host. Its number in the crew is the *participant*
     block       the rows of a merge are cut into one block a participant; the participant owns and folds its block
+    piece       of a block: what is sent between hosts at a time
     agent       for a block of another host: the participant of this host that sends this host's rows of the block to
                 its owner, takes the merged rows back, and writes them for the whole host
 """
@@ -115,3 +116,15 @@ def errands_of(places: Sequence[Place], participant: int) -> Errands:
 def block_of(rows: int, participant: int, participants: int) -> tuple[int, int]:
     """Half-open range of rows that a participant owns in a merge of rows 0 … rows−1; may be empty."""
     return rows * participant // participants, rows * (participant + 1) // participants
+
+
+PIECE_BYTES = 1 << 20
+"""Of both matrices of a copy: large beside what a message costs, small beside the caches."""
+AHEAD = 2
+"""Pieces of a block that may be on their way from other hosts while none of them has been folded yet."""
+
+
+def pieces_of(first: int, last: int, row_floats: int) -> list[slice]:
+    """The rows first … last − 1 in the pieces in which they travel: at least one, which may be empty."""
+    rows = max(1, PIECE_BYTES // (2 * 4 * row_floats))
+    return [slice(begin, min(begin + rows, last)) for begin in range(first, max(last, first + 1), rows)]

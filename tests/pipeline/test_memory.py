@@ -27,7 +27,7 @@ from pipeline.training.capacity import (
     explain_shortfalls,
     plan_memory,
 )
-from pipeline.training.placement import Place
+from pipeline.training.placement import AHEAD, PIECE_BYTES, Place
 from tests.tiny import tiny_config, write_corpus
 
 GB = 10**9
@@ -78,8 +78,7 @@ def test_the_needs_of_several_hosts_are_their_own_lanes_and_the_blocks_they_fold
     two_hosts = plan_memory(MILLION, places_on(*"aabb"))
     assert [host.shared_bytes for host in two_hosts.hosts] == [5 * PAIR, 5 * PAIR]
     needs = dict(two_hosts.workers[0].private)
-    assert needs["rows of 4 copies on other hosts in a merge"] == PAIR
-    assert needs["merged rows from other hosts"] == PAIR // 4
+    assert needs["rows of 4 copies on other hosts in a merge"] == 4 * AHEAD * PIECE_BYTES
     assert "rows of 4 copies on other hosts in a merge" not in dict(plan_memory(MILLION, places_on(*"aaaa")).workers[0].private)
 
 

@@ -6,9 +6,12 @@ processes of their own, TLS and SIGKILL are in tests/cluster/test_hosts.py.
 
 from __future__ import annotations
 
+import re
+import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -20,18 +23,19 @@ from pipeline.cluster.opening import open_workers
 from pipeline.cluster.state import WithState, WorkerState
 from pipeline.cluster.workers import WorkerLostError
 from pipeline.config import Cluster
-from pipeline.errors import TemporaryError
-from pipeline.exchange import network
+from pipeline.errors import ServiceError, TemporaryError
 from pipeline.exchange.attempts import Attempts, PeerLostError
-from pipeline.exchange.network import PLUGIN, Links, arrive, join_group
+from pipeline.exchange.links import Link, Links, _message
+from pipeline.exchange.network import PLUGIN, Group, _take_socket, arrive, join_group
 from pipeline.exchange.shared_memory import open_meeting_place
 from pipeline.training.lane_group import LaneGroup, merge, open_group
-from pipeline.training.placement import Place
+from pipeline.training.placement import Place, pieces_of
 from pipeline.training.plan import assign_copies
 from w2v_core.kernels import Merge, load_kernels
 
 WORKERS = 4
 ROW_FLOATS = 8
+PATIENCE_S = 1.0
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +74,7 @@ def _guarded(function: Callable[..., Any], *arguments: Any) -> Any:
         return str(error)
 
 
-def open_pair(key: str, addresses: list[str], participant: int, patience_s: float = 20) -> tuple[Links, int]:
+def open_pair(key: str, addresses: list[str], participant: int, patience_s: float = 20) -> tuple[Group, int]:
     other = 1 - participant
     return join_group(key, participant, {other: addresses[other]}, patience_s, Attempts()), other
 
@@ -79,22 +83,23 @@ def rows(count: int, value: float) -> NDArray[np.float32]:
     return np.full((count, ROW_FLOATS), value, np.float32)
 
 
-# ── links ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── links between two workers ────────────────────────────────────────────────────────────────────────────────────────
 
 
 def swap(key: str, addresses: list[str], participant: int, sizes: list[int]) -> bool:
-    links, other = open_pair(key, addresses, participant)
+    group, other = open_pair(key, addresses, participant)
+    links = group.links
     for number, size in enumerate(sizes):
-        links.send(other, (number, "a"), [rows(size, participant + number), rows(1, number)])
-        links.send(other, (number, "b"), [])
-        first, second = links.receive(other, (number, "a"))
-        assert links.receive(other, (number, "b")) == []
+        first, second = rows(size, 0), rows(1, 0)
+        links.send(other, (number, "rows"), [rows(size, participant + number), rows(1, number)])
+        links.send(other, (number, "merged"), [])
+        links.expect(other, (number, "rows"), [first, second])
+        links.expect(other, (number, "merged"), [])
+        links.receive_all()
+        links.flush()
         np.testing.assert_array_equal(first, rows(size, other + number))
         np.testing.assert_array_equal(second, rows(1, number))
-        first += 1  # what arrives is the receiver's own memory
-        assert first.flags.aligned
-        assert first.flags.writeable
-    links.close()
+    group.close()
     return True
 
 
@@ -105,17 +110,21 @@ def test_arrays_of_all_sizes_arrive_in_the_order_sent(client: Client) -> None:
 
 
 def leave_or_wait(key: str, addresses: list[str], participant: int) -> float:
-    links, other = open_pair(key, addresses, participant)
-    started = time.monotonic()
+    group, other = open_pair(key, addresses, participant)
+    links, started = group.links, time.monotonic()
     if participant == 0:
-        links.send(other, (1, "last"), [rows(1_000_000, 7)])
-        links.close()
+        links.send(other, (1, "rows"), [rows(1_000_000, 7)])
+        group.close()
         return 0.0
-    np.testing.assert_array_equal(links.receive(other, (1, "last"))[0], rows(1_000_000, 7))
+    last = rows(1_000_000, 0)
+    links.expect(other, (1, "rows"), [last])
+    links.receive(other)
+    np.testing.assert_array_equal(last, rows(1_000_000, 7))
     try:
-        links.receive(other, (2, "never"))
+        links.expect(other, (2, "rows"), [last])
+        links.receive(other)
     finally:
-        links.close()
+        group.close()
         assert time.monotonic() - started < 5
     return 0.0
 
@@ -123,18 +132,21 @@ def leave_or_wait(key: str, addresses: list[str], participant: int) -> float:
 def test_what_was_sent_before_leaving_arrives_and_then_waiting_ends_at_once(client: Client) -> None:
     left, waited = together(client, leave_or_wait)
     assert left == 0.0
-    assert waited == "participant 0 left the round before it sent merge 2, never"
+    assert re.fullmatch(r"participant 0 at tcp://\S+ left the round before it sent merge 2, rows", waited)
 
 
 def leave_one_waiting_for_another(key: str, addresses: list[str], participant: int) -> float:
     peers = {peer: address for peer, address in enumerate(addresses) if peer != participant}
-    links = join_group(key, participant, peers, 20, Attempts())
+    group = join_group(key, participant, peers, 20, Attempts())
+    received = rows(1, 0)
     if participant == 2:
         time.sleep(0.3)
-        links.send(1, (1, "rows"), [rows(1, 5)])
-    received = float(links.receive(2, (1, "rows"))[0][0, 0]) if participant == 1 else 0.0
-    links.close()
-    return received
+        group.links.send(1, (1, "rows"), [rows(1, 5)])
+    if participant == 1:
+        group.links.expect(2, (1, "rows"), [received])
+        group.links.receive(2)
+    group.close()
+    return float(received[0, 0])
 
 
 def test_a_peer_that_is_done_and_leaves_disturbs_nobody_who_waits_for_another(client: Client) -> None:
@@ -142,15 +154,16 @@ def test_a_peer_that_is_done_and_leaves_disturbs_nobody_who_waits_for_another(cl
 
 
 def break_off_or_wait(key: str, addresses: list[str], participant: int) -> float:
-    links, other = open_pair(key, addresses, participant)
+    group, other = open_pair(key, addresses, participant)
     started = time.monotonic()
     try:
         if participant == 0:
             # What the kernel does to the connections of a process that is killed.
-            links._plugin.loop.call_soon_threadsafe(links._comms[other].abort)
-        links.receive(other, (1, "rows"))
+            group._plugin.loop.call_soon_threadsafe(group._comms[other].abort)
+        group.links.expect(other, (1, "rows"), [rows(1, 0)])
+        group.links.receive(other)
     finally:
-        links.close()
+        group.close()
         assert time.monotonic() - started < 5
     return 0.0
 
@@ -162,7 +175,7 @@ def test_a_link_that_breaks_ends_the_waiting_at_both_ends_at_once(client: Client
 
 def stay_away(key: str, addresses: list[str], participant: int) -> str:
     if participant == 0:
-        open_pair(key, addresses, participant, patience_s=2)[0].receive(1, (1, "rows"))
+        open_pair(key, addresses, participant, patience_s=1)
     return "not there"
 
 
@@ -174,14 +187,13 @@ def wait_for_caller(key: str, addresses: list[str], participant: int) -> str:
 
 def test_who_waits_for_a_worker_that_never_comes_names_it_after_its_patience(client: Client) -> None:
     waited, _ = together(client, stay_away)
-    assert waited == "waited 2 s for participant 1 (merge 1, rows), which did not come; its worker is taken for lost"
+    assert re.match(r"(waited 1 s for|the link to) participant 1 at tcp://", waited)
     _, waited = together(client, wait_for_caller)
     assert waited.startswith("waited 1 s for participant 0 at tcp://")
 
 
 def call_nobody(key: str, addresses: list[str], participant: int) -> str:
-    links = join_group(key, 0, {1: "tcp://127.0.0.1:1"}, 0.5, Attempts())
-    links.close()
+    join_group(key, 0, {1: "tcp://127.0.0.1:1"}, 0.5, Attempts()).close()
     return "reached it"
 
 
@@ -190,72 +202,116 @@ def test_a_peer_that_cannot_be_reached_is_named_with_its_address(client: Client)
     assert "participant 1 at tcp://127.0.0.1:1" in said
 
 
-def flood(key: str, addresses: list[str], participant: int) -> str:
-    links, other = open_pair(key, addresses, participant)
-    try:
-        if participant == 0:
-            for number in range(9):
-                links.send(other, (number, "rows"), [rows(1, 0)])
-            links.receive(other, (0, "rows"))
-        else:
-            links._wait(lambda: False, lambda: "the flood")
-    finally:
-        links.close()
-    return "unharmed"
+def test_workers_whose_connections_have_no_socket_are_refused_with_the_way_out() -> None:
+    class Spoken:
+        peer_address = "ws://10.0.0.1:1"
+
+    with pytest.raises(ServiceError, match=r"^ws://10.0.0.1:1: copies .* tcp:// or tls:// .*, or set train.copies=1"):
+        _take_socket(Spoken(), 1.0)  # type: ignore[arg-type]
 
 
-def test_a_peer_that_runs_far_ahead_is_cut_off_so_that_memory_stays_bounded(client: Client) -> None:
-    _, flooded = together(client, flood)
-    assert "while 4 messages before it wait here" in flooded
+# ── links over a pair of sockets ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def out_of_step(key: str, addresses: list[str], participant: int) -> str:
-    links, other = open_pair(key, addresses, participant)
-    try:
-        links.send(other, (participant, "rows"), [rows(1, 0)])
-        links.receive(other, (participant, "rows"))
-    finally:
-        links.close()
-    return "in step"
+@pytest.fixture
+def pair() -> Iterator[tuple[Links, Links]]:
+    """Two participants, 0 and 1, and the links to each other."""
+    ends = socket.socketpair()
+    yield (
+        Links({1: Link(ends[0], "participant 1")}, PATIENCE_S, Attempts()),
+        Links({0: Link(ends[1], "participant 0")}, PATIENCE_S, Attempts()),
+    )
+    for end in ends:
+        end.close()
 
 
-def test_workers_out_of_step_stop_instead_of_merging_the_wrong_rows(client: Client) -> None:
-    said = together(client, out_of_step)
-    assert any("expected (0, 'rows') from participant 1, found (1, 'rows')" in text for text in said)
+def test_both_ends_can_send_more_than_the_network_holds_at_the_same_time(pair: tuple[Links, Links]) -> None:
+    received = {}
+
+    def at(links: Links, peer: int) -> None:
+        received[peer] = rows(1_000_000, 7)
+        links.send(peer, (1, "rows"), [rows(1_000_000, peer)])
+        links.expect(peer, (1, "rows"), [received[peer]])
+        links.receive_all()
+        links.flush()
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(at, pair, (1, 0)))
+    assert np.all(received[1] == 0)
+    assert np.all(received[0] == 1)
 
 
-def call_with_pickle(key: str, addresses: list[str], participant: int) -> str:
-    links, other = open_pair(key, addresses, participant)
-    try:
-        if participant == 0:
-            links._on_loop(links._write(other, {"tag": [1, "rows"], "rows": [slice(1)]})).result(5)
-        links.receive(other, (1, "rows"))
-    finally:
-        links.close()
-    return "took it"
+def test_a_peer_that_reads_nothing_is_not_written_to_without_end(pair: tuple[Links, Links]) -> None:
+    fast, _ = pair
+    fast.send(1, (1, "rows"), [rows(1_000_000, 1)])
+    with pytest.raises(PeerLostError, match=r"^waited 1 s for participant 1, which reads nothing"):
+        fast.flush()
 
 
-def send_damaged(key: str, addresses: list[str], participant: int) -> str:
-    links, other = open_pair(key, addresses, participant)
-    try:
-        if participant == 0:
-            frame = network._frame(rows(1000, 1))
-            frame.frames[0] = frame.frames[0].tobytes()[:-1] + b"\x01"
-            links._on_loop(links._write(other, {"tag": [1, "rows"], "rows": [frame]})).result(5)
-        links.receive(other, (1, "rows"))
-    finally:
-        links.close()
-    return "took it"
+def test_what_is_not_expected_yet_stays_in_the_network(pair: tuple[Links, Links]) -> None:
+    fast, slow = pair
+    found = rows(1000, 0)
+    for number in (1, 2):
+        fast.send(1, (number, "rows"), [rows(1000, number)])
+    fast.flush()
+    for number in (1, 2):
+        slow.expect(0, (number, "rows"), [found])
+        slow.receive(0)
+        assert np.all(found == number)
 
 
-def test_rows_that_arrive_damaged_are_not_merged(client: Client) -> None:
-    _, said = together(client, send_damaged)
-    assert "broke (32,000 bytes of rows arrived damaged)" in said
+def test_workers_out_of_step_stop_instead_of_merging_the_wrong_rows(pair: tuple[Links, Links]) -> None:
+    ahead, behind = pair
+    ahead.send(1, (1, "rows"), [rows(1, 0)])
+    ahead.flush()
+    behind.expect(0, (0, "rows"), [rows(1, 0)])
+    with pytest.raises(PeerLostError, match=r"expected \(0, 'rows'\) with 32 bytes from participant 0, found \(1, 'rows'\)"):
+        behind.receive(0)
 
 
-def test_a_link_takes_nothing_but_frames_of_rows(client: Client) -> None:
-    _, said = together(client, call_with_pickle)
-    assert "expected a frame of rows, found" in said
+def test_a_message_of_another_size_is_not_read(pair: tuple[Links, Links]) -> None:
+    ahead, behind = pair
+    ahead.send(1, (1, "rows"), [rows(2, 9)])
+    ahead.flush()
+    held = rows(3, 0)
+    behind.expect(0, (1, "rows"), [held])
+    with pytest.raises(PeerLostError, match=r"with 96 bytes from participant 0, found .* with 64"):
+        behind.receive(0)
+    assert not held.any()
+
+
+def test_rows_that_arrive_damaged_are_not_merged(pair: tuple[Links, Links]) -> None:
+    _, receiver = pair
+    message = bytearray(b"".join([_message((1, "rows"), [rows(1000, 1)]).header(True), rows(1000, 1).tobytes()]))
+    message[-1] ^= 1
+    pair[0]._links[1].socket.sendall(message)
+    receiver.expect(0, (1, "rows"), [rows(1000, 0)])
+    with pytest.raises(PeerLostError, match=r"^the link to participant 0 broke \(32,000 bytes of rows arrived damaged\)"):
+        receiver.receive(0)
+
+
+def test_a_link_takes_nothing_but_rows(pair: tuple[Links, Links]) -> None:
+    _, receiver = pair
+    pair[0]._links[1].socket.sendall(b"GET / HTTP/1.1\r\nHost: worker\r\n\r\n")
+    receiver.expect(0, (1, "rows"), [rows(1000, 0)])
+    with pytest.raises(PeerLostError, match=r"what arrived is no header of rows"):
+        receiver.receive(0)
+
+
+def test_who_dies_behind_the_back_of_a_worker_that_waits_for_another_ends_its_waiting_at_once() -> None:
+    silent, dying = socket.socketpair(), socket.socketpair()
+    links = Links({1: Link(silent[0], "participant 1"), 2: Link(dying[0], "participant 2")}, 20, Attempts())
+    links.expect(1, (1, "rows"), [rows(1, 0)])
+    dying[1].close()
+    started = time.monotonic()
+    with pytest.raises(PeerLostError, match=r"^the link to participant 2 broke \(it was closed at the other end\)"):
+        links.receive(1)
+    assert time.monotonic() - started < 5
+    for end in (*silent, dying[0]):
+        end.close()
+
+
+# ── who never comes ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def come_or_be_lost(item: tuple[str, int], state: WorkerState) -> None:
@@ -304,11 +360,11 @@ def places_for(layout: str, addresses: list[str], lanes: int) -> tuple[Place, ..
 
 
 def merge_often(
-    key: str, addresses: list[str], participant: int, layout: str, lanes: int, method: Merge, cuts: list[int]
+    key: str, addresses: list[str], participant: int, layout: str, lanes: int, method: Merge, cuts: list[int], vocab: int = VOCAB
 ) -> bytes:
     """The base after some merges, as bytes; all copies on this host must equal it in the rows merged last."""
     places = places_for(layout, addresses, lanes)
-    group = open_group(key, places, participant, (VOCAB, ROW_FLOATS), 20, Attempts())
+    group = open_group(key, places, participant, (vocab, ROW_FLOATS), 20, Attempts())
     kernels = load_kernels("numpy")
     for number, count in enumerate(cuts):
         for lane in group.own:
@@ -329,6 +385,15 @@ def test_merges_between_hosts_give_the_bits_of_one_process(client: Client, layou
     lanes, cuts = 5, [VOCAB, 7, 2, 1, 20, VOCAB]
     alone = merge_often(uuid.uuid4().hex, ["here"], 0, "a", lanes, method, cuts)
     found = together(client, merge_often, layout, lanes, method, cuts, count=len(layout))
+    assert all(bits == alone for bits in found)
+
+
+def test_blocks_of_many_pieces_give_the_bits_of_one_process(client: Client) -> None:
+    vocab, lanes = 100_000, 4
+    cuts = [vocab, 60_001, vocab]
+    assert len(pieces_of(0, vocab // 3, ROW_FLOATS)) == 3
+    alone = merge_often(uuid.uuid4().hex, ["here"], 0, "a", lanes, "adasum", cuts, vocab)
+    found = together(client, merge_often, "aabc", lanes, "adasum", cuts, vocab, count=4)
     assert all(bits == alone for bits in found)
 
 

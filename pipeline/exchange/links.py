@@ -1,0 +1,286 @@
+"""Messages of rows between the workers of a round, written from and read into memory that is there.
+
+A link is one connection between two workers. What goes over it follows from the plan of a merge, so both ends know what comes
+next: the sender gives the parameters themselves, the receiver says into which memory the next message of a peer goes, and
+nothing is allocated, copied or decoded between the socket and the rows. All links of a worker are worked by the one thread that
+merges, which writes and reads whatever is ready and sleeps when nothing is: no event loop, no second thread, no waking of either.
+
+    header    what follows: phase, number of the merge, bytes, checksum
+    rows      raw float32
+
+Rows carry a checksum where the connection has none worth the name: under TLS damage is found anyway, without it TCP's sixteen
+bits are little for parameters that would just train on. It is the sum of all 64-bit words, which finds all damage within one
+word, and more of it but for one time in 2⁶⁴; a CRC-32 finds no more of what happens on a network and was half of the processor
+time of a merge.
+
+A peer that reads nothing is not written to, and what nobody expects is not read, so that memory stays bounded without counting
+messages.
+
+A participant that has finished says goodbye and leaves, which is an error only for a peer that still needs something from it. A
+connection that breaks without a goodbye, as those of a dying process do, ends the group at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import ssl
+import struct
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.exchange.attempts import ATTENTION_S, Attempts, PeerLostError
+
+Tag = tuple[int, str]
+"""(number of the merge in the group, phase): what the next message of a link must be."""
+PHASES = ("goodbye", "hello", "rows", "merged")
+_HEADER = struct.Struct("<BQQQ")
+_TURN_BYTES = 1 << 20
+"""Written to or read from one peer before the next has its turn."""
+_CLOSE_S = 5.0
+_NOT_READY = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+
+@dataclass
+class _Message:
+    """Rows on their way, out or in."""
+
+    tag: Tag
+    arrays: Sequence[memoryview]
+
+    @property
+    def bytes(self) -> int:
+        return sum(array.nbytes for array in self.arrays)
+
+    def checksum(self) -> int:
+        words = (np.frombuffer(array, np.uint64) for array in self.arrays)
+        return sum(int(np.add.reduce(array)) for array in words) % (1 << 64)
+
+    def header(self, is_checked: bool) -> memoryview:
+        number, phase = self.tag
+        return memoryview(_HEADER.pack(PHASES.index(phase), number, self.bytes, self.checksum() if is_checked else 0))
+
+
+def _message(tag: Tag, arrays: Iterable[NDArray[np.float32]]) -> _Message:
+    # Rows are padded to whole vectors, so they are whole words too.
+    return _Message(tag, [array.data.cast("B") for array in arrays if array.nbytes])
+
+
+@dataclass
+class Link:
+    """One connection; reads and writes without ever waiting."""
+
+    socket: socket.socket
+    name: str
+    """Of the participant at its other end, for people."""
+    outgoing: deque[_Message] = field(default_factory=deque)
+    expected: deque[_Message] = field(default_factory=deque)
+    received: deque[Tag] = field(default_factory=deque)
+    """Messages that were expected and are there; nobody has asked for them yet."""
+    has_left: bool = False
+    _writing: deque[memoryview] = field(default_factory=deque)
+    """What is left of the first outgoing message."""
+    _reading: deque[memoryview] = field(default_factory=deque)
+    """What is missing of the header or of the first expected message."""
+    _header: bytearray = field(default_factory=lambda: bytearray(_HEADER.size))
+    _next: tuple[Tag, int, int] | None = None
+    """Tag, bytes and checksum of the message whose header has been read."""
+
+    def __post_init__(self) -> None:
+        self.socket.setblocking(False)
+        self._is_checked = not isinstance(self.socket, ssl.SSLSocket)
+        self._reading.append(memoryview(self._header))
+
+    @property
+    def events(self) -> int:
+        """What `poll` should look for: the header of the next message always, so that a peer that goes is noticed."""
+        reads = not self.has_left and (self._next is None or bool(self.expected))
+        return (select.POLLIN if reads else 0) | (select.POLLOUT if self.outgoing else 0)
+
+    def work(self) -> bool:
+        """Writes and reads what is ready; whether there was anything. Raises PeerLostError when the peer is gone."""
+        try:
+            wrote = bool(self.outgoing) and self._write()
+            return (not self.has_left and self._read()) or wrote
+        except _NOT_READY:
+            return False
+        except (OSError, ValueError) as error:
+            raise self._broken(error) from None
+
+    def _write(self) -> bool:
+        left = _TURN_BYTES
+        while self.outgoing and left > 0:
+            if not self._writing:
+                message = self.outgoing[0]
+                self._writing.extend([message.header(self._is_checked), *message.arrays])
+            try:
+                sent = self._send()
+            except _NOT_READY:
+                break
+            left -= sent
+            _advance(self._writing, sent)
+            if not self._writing:
+                self.outgoing.popleft()
+        return left < _TURN_BYTES
+
+    def _send(self) -> int:
+        # A TLS record at a time: it takes one piece of memory, and of that 16 KiB.
+        return self.socket.sendmsg(list(self._writing)) if self._is_checked else self.socket.send(self._writing[0])
+
+    def _read(self) -> bool:
+        left = _TURN_BYTES
+        while left > 0 and not self.has_left:
+            if not self._reading and not self._begin():
+                break
+            if self._reading:
+                try:
+                    got = self.socket.recv_into(self._reading[0])
+                except _NOT_READY:
+                    break
+                if not got:
+                    raise ConnectionError("it was closed at the other end")
+                left -= got
+                _advance(self._reading, got)
+            if not self._reading:
+                self._finish()
+        return left < _TURN_BYTES
+
+    def _begin(self) -> bool:
+        """Whether the message whose header is there is expected: then it is read into the memory meant for it."""
+        if not self.expected or self._next is None:
+            return False
+        tag, size, _ = self._next
+        wanted = self.expected[0]
+        if (tag, size) != (wanted.tag, wanted.bytes):
+            raise PeerLostError(
+                f"expected {wanted.tag} with {wanted.bytes:,} bytes from {self.name}, found {tag} with {size:,}; "
+                "the workers are out of step"
+            )
+        self._reading.extend(wanted.arrays)
+        return True
+
+    def _finish(self) -> None:
+        if self._next is None:
+            phase, number, size, checksum = _HEADER.unpack(self._header)
+            if phase >= len(PHASES):
+                raise ValueError("what arrived is no header of rows")
+            self._next = (number, PHASES[phase]), size, checksum
+            self.has_left = phase == 0
+            return
+        message = self.expected.popleft()
+        if self._is_checked and message.checksum() != self._next[2]:
+            raise ValueError(f"{message.bytes:,} bytes of rows arrived damaged")
+        self.received.append(message.tag)
+        self._next = None
+        self._reading.append(memoryview(self._header))
+
+    def _broken(self, error: Exception) -> PeerLostError:
+        return PeerLostError(f"the link to {self.name} broke ({error})")
+
+    def say_goodbye(self) -> None:
+        """The peer will not take the end of the connection for a loss. What it has sent meanwhile is taken off the socket: a
+        connection that is closed with something unread is broken off, for what was sent last too."""
+        with contextlib.suppress(OSError, ValueError, PeerLostError):
+            self.socket.send(_Message((0, "goodbye"), ()).header(False))
+            self.work()
+
+
+def _advance(pieces: deque[memoryview], done: int) -> None:
+    while pieces and done >= pieces[0].nbytes:
+        done -= pieces.popleft().nbytes
+    if done:
+        pieces[0] = pieces[0][done:]
+
+
+class Links:
+    """One participant's links within a group, by the other participant."""
+
+    def __init__(self, links: Mapping[int, Link], patience_s: float, attempts: Attempts) -> None:
+        self._links = dict(links)
+        self._patience_s = patience_s
+        self._attempts = attempts
+        self._is_lost = False
+
+    def send(self, peer: int, tag: Tag, arrays: Iterable[NDArray[np.float32]]) -> None:
+        """Starts sending. The arrays must not change before `flush`, or before the peer has answered: they are written from where
+        they lie, when there is time for it."""
+        self._links[peer].outgoing.append(_message(tag, arrays))
+
+    def expect(self, peer: int, tag: Tag, arrays: Iterable[NDArray[np.float32]]) -> None:
+        """The peer's next message but those expected already goes into these arrays, and must be this one."""
+        self._links[peer].expected.append(_message(tag, arrays))
+
+    def receive(self, peer: int) -> None:
+        """Waits for the first message of a peer that nobody has waited for yet. Raises PeerLostError if any peer is lost."""
+        link = self._links[peer]
+
+        def wanted() -> str:
+            return "merge {}, {}".format(*link.expected[0].tag)
+
+        def is_there() -> bool:
+            if link.has_left and not link.received:
+                raise PeerLostError(f"{link.name} left the round before it sent {wanted()}")
+            return bool(link.received)
+
+        self._wait(is_there, lambda: f"{link.name} ({wanted()})")
+        link.received.popleft()
+
+    def receive_all(self) -> None:
+        """Waits for everything that is expected."""
+        for peer, link in self._links.items():
+            while link.expected or link.received:
+                self.receive(peer)
+
+    def flush(self) -> None:
+        """Waits until all that was sent is on its way: its memory may change."""
+
+        def slow() -> list[Link]:
+            return [link for link in self._links.values() if link.outgoing]
+
+        def is_sent() -> bool:
+            for link in slow():
+                if link.has_left:
+                    raise PeerLostError(f"{link.name} left the round before it was sent all of a merge")
+            return not slow()
+
+        self._wait(is_sent, lambda: ", ".join(f"{link.name}, which reads nothing" for link in slow()))
+
+    def close(self) -> None:
+        """Leaves the group; what was sent before still arrives. After a loss the peers are cut off instead."""
+        if not self._is_lost:
+            self._patience_s = min(self._patience_s, _CLOSE_S)
+            with contextlib.suppress(PeerLostError):
+                self.flush()
+                for link in self._links.values():
+                    link.say_goodbye()
+
+    def _wait(self, is_done: Callable[[], bool], what: Callable[[], str]) -> None:
+        try:
+            moved = time.monotonic()
+            while not is_done():
+                if any([link.work() for link in self._links.values()]):  # a list: all of them
+                    moved = time.monotonic()
+                    continue
+                self._attempts.raise_if_lost()
+                if time.monotonic() - moved > self._patience_s:
+                    raise PeerLostError(
+                        f"waited {self._patience_s:g} s for {what()}, which did not come; its worker is taken for lost"
+                    )
+                self._sleep()
+        except BaseException:
+            self._is_lost = True
+            raise
+
+    def _sleep(self) -> None:
+        """Until something can be read or written, or it is time to look around."""
+        poll = select.poll()
+        for link in self._links.values():
+            if (events := link.events) and (descriptor := link.socket.fileno()) >= 0:
+                poll.register(descriptor, events)
+        poll.poll(min(ATTENTION_S, self._patience_s) * 1000)
