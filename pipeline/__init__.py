@@ -37,17 +37,20 @@ its short Dask wiring.
                before_start (what cannot run is refused)
                endings (of its tasks) guest (a run among others) turn (who trains) state (what a worker keeps)
                opening (the configured cluster) vendors (SSH, SLURM, Kubernetes) certificates lazy (opened when first needed)
+               pages (Dask's own, behind a password)
                room (memory and disk) messages (from tasks to the driver) presence (who answers)
                sources (the same program everywhere)
     history/   snapshot (a complete result, kept) latest (which one answers, what was decided) gc (what nobody needs)
     refresh/   refresh (one decision) delta (files, pure) challenge (the new vectors beside the old) gates (pure)
-               stability (neighbourhoods, frame) align (into the old frame) rollback hook
+               probe (which word stands in a window?) stability (neighbourhoods, frame) align (into the old frame) rollback
+               hook
     compare/   sides (what is compared) compare (what differs) shown (terminal and page)
     sweep/     sweep (every combination of settings, one table)
     library/   training (train) model (load) settings sentences notebook: the pipeline from Python
     options/   section (what each is) text (of corpus and tokenize) paths (relative to the file)
                other_names (what gensim and others call a setting)
     safety/    start scratch (what keeps other users' code out) files locks seals yaml_values values (what is read)
+               login (who sees pages)
     tracking/  tracker spool shipper delivery registry (what MLflow is told, and how it gets there) ui start_page door metrics
                run_events (what a run tells, and when) card (its description)
                textfile (for Prometheus)

@@ -200,6 +200,9 @@ class Cluster(Section):
     """How long to wait for workers, and for any answer of the scheduler, before giving up."""
     silent_s: float = Field(30, gt=0)
     """A worker without a heartbeat for so long is taken for lost: frozen, cut off or dead."""
+    dashboard: bool = True
+    """true: Dask's own pages of the run are there for who has the password, which `w2v run` and `w2v ui` print; they are made
+    when they are first asked for. false: there are none."""
     options: dict[str, Any] = Field(default_factory=dict)
     """The vendor's own keyword arguments, passed through untouched."""
     tls: Tls | None = None
@@ -217,8 +220,12 @@ class Cluster(Section):
         return self
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
 class Gates(Section):
-    """What a challenger must hold before it replaces the champion."""
+    """What a challenger must hold before it replaces the champion; measured in infra/decisions/0022-refresh.md. Where it says so,
+    null leaves a gate open."""
 
     score_tolerance: float = Field(0.05, ge=0, le=1)
     """The part of each of the champion's scores that may be lost."""
@@ -230,6 +237,16 @@ class Gates(Section):
     """Share of the ten nearest words of frequent words that must stay."""
     drift: Annotated[float, Field(ge=0, le=2)] | None = 0.5
     """How far the most frequent words may turn (median of 1 − cosine) where the frame is kept; null = as far as they like."""
+    memory: Share | None = 0.95
+    """Which word stands in a window of the champion's text? Of the champion's right answers beyond chance, the share that must
+    stay; null = any. Needs no set of questions."""
+    sense: Share | None = 0.7
+    """The same question about the challenger's own text, beside the champion and its own: what was learnt from noise is near 0;
+    null = any."""
+    loss: Annotated[float, Field(ge=1)] | None = 1.25
+    """How many times the champion's final loss may be the challenger's; null = any."""
+    norm: Annotated[float, Field(ge=1)] | None = 3
+    """How many times longer or shorter the vectors of frequent words may be (median); null = any."""
 
 
 class Refresh(Section):

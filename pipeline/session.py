@@ -192,6 +192,7 @@ def _open_workers(session: Session, until: str) -> contextlib.AbstractContextMan
         hooks=[(arithmetic.warm_up_worker, config.train)] if trains else [],
         shared=config.workdir,
         on_note=session.note,
+        on_pages=session.progress.line,
     )
 
 

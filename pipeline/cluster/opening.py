@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.cluster.dask_workers import DaskWorkers
 from pipeline.cluster.guest import Guest, Hook, arrival_plugin, departure_plugin, sign_of_life
+from pipeline.cluster.pages import dask_pages
 from pipeline.cluster.room import WORKING_BYTES
 from pipeline.cluster.sources import check_sources, source_digest
 from pipeline.cluster.vendors import vendor_cluster
-from pipeline.errors import InputError, ServiceError, TemporaryError
+from pipeline.errors import InputError, ServiceError, TemporaryError, printable
 from pipeline.exchange import shared_memory
 from pipeline.safety.scratch import private_scratch
 
@@ -41,7 +42,8 @@ DASK_SETTINGS: dict[str, Any] = {
     "distributed.worker.memory.monitor-interval": "500ms",
     # A worker that lost its scheduler must not linger for long after the driver is gone.
     "distributed.worker.lifetime.restart": False,
-    # Pages for everybody on the machine, with addresses and logs. `cluster.options.dashboard_address` brings them back.
+    # Pages for everybody on the machine, with addresses and logs. pages.py shows them to who has the password;
+    # `cluster.options.dashboard_address` brings Dask's own way back.
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
     # A worker that is started with `python -c` or `-m` imports nothing from the folder it is started in.
@@ -66,12 +68,13 @@ def open_workers(
     hooks: Sequence[Hook] = (),
     shared: Path | None = None,
     on_note: Callable[[str], None] = lambda text: None,
+    on_pages: Callable[[str], None] = lambda text: None,
 ) -> Iterator[DaskWorkers]:
     """The workers of the configured cluster; closed on leaving. Raises ServiceError when it cannot be reached, or has workers
     that cannot take part.
 
     `hooks`: what every worker calls, those that come later too, before it gets work. `shared`: a folder that all hosts see,
-    which the run holds. `on_note` is told who is left out and whom the run waits for.
+    which the run holds. `on_note` is told who is left out and whom the run waits for, `on_pages` where Dask's own pages are.
     """
     import dask
     from distributed import Client
@@ -81,6 +84,7 @@ def open_workers(
             target = _open_cluster(cluster, shared or Path.cwd(), stack)
             client = Client(target, security=_security(cluster), timeout=cluster.wait_s, set_as_default=False)
             stack.callback(_close, client)
+            _show_pages(cluster, target, client, shared, on_pages, stack)
         except (OSError, TimeoutError, TypeError, ValueError) as error:  # TypeError: tls:// without certificates
             where = cluster.address or f"cluster.kind: {cluster.kind}"
             raise ServiceError(f"{where}: no Dask scheduler answers ({error}); check cluster.address and cluster.tls") from error
@@ -167,6 +171,21 @@ def _open_cluster(cluster: Cluster, shared: Path, stack: contextlib.ExitStack) -
         chosen = {key: value for key, value in cluster.options.items() if key != "local_directory"}
         return stack.enter_context(_start_local(LocalCluster, options | chosen | {"scheduler_kwargs": scheduler}))
     return stack.enter_context(vendor_cluster(cluster, shared))
+
+
+def _show_pages(
+    cluster: Cluster, target: Any, client: Client, shared: Path | None, on_pages: Callable[[str], None],
+    stack: contextlib.ExitStack,
+) -> None:  # fmt: skip
+    """Dask's pages of a scheduler in this process, behind a password; of any other as it shows them itself."""
+    if not cluster.dashboard or not shared:
+        return
+    scheduler, as_it_is = getattr(target, "scheduler", None), "dashboard_address" in cluster.options
+    here = getattr(getattr(scheduler, "http_server", None), "address", "").startswith("127.")
+    if here and not as_it_is:
+        stack.enter_context(dask_pages(scheduler, shared, on_pages))
+    elif (cluster.kind != "local" or as_it_is) and (link := client.dashboard_link):
+        on_pages(f"Dask: {printable(link, 200)} (as its scheduler shows it)")
 
 
 def _settings(cluster: Cluster) -> dict[str, Any]:

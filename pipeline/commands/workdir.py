@@ -40,6 +40,7 @@ def verify(config: Path, overrides: tuple[str, ...]) -> int:
 def ui(config: Path, overrides: tuple[str, ...], port: int) -> None:
     """Open the tracked runs in MLflow's own pages, on this machine only: the table of runs with their scores."""
     loaded = load(config, overrides)
+    from pipeline.cluster.pages import find_pages
     from pipeline.tracking.start_page import start_page
     from pipeline.tracking.tracker import tracking_uri
     from pipeline.tracking.ui import serve_ui
@@ -47,6 +48,10 @@ def ui(config: Path, overrides: tuple[str, ...], port: int) -> None:
     uri = tracking_uri(loaded.tracking, loaded.workdir)
     database = Path(uri.removeprefix("sqlite:///").partition("?")[0])
     start = start_page(database, loaded.tracking.experiment) if uri.startswith("sqlite:///") else "/"
-    if dashboard := loaded.cluster.options.get("dashboard_address"):
+    if pages := find_pages(loaded.workdir):
+        say(pages)
+    elif dashboard := loaded.cluster.options.get("dashboard_address"):
         say(f"Dask's pages of a run that works now: http://{dashboard} (cluster.options.dashboard_address)")
+    else:
+        say("Dask: no run with a cluster of its own works in this workdir now; `w2v run` prints the link when one does")
     serve_ui(uri, port, start)

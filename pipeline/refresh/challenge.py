@@ -16,13 +16,17 @@ from pipeline.history.snapshot import Snapshot
 from pipeline.refresh import stability
 from pipeline.refresh.delta import Delta
 from pipeline.refresh.gates import Measured, Verdict, judge
+from pipeline.refresh.probe import beyond_chance, probe
 from pipeline.stages.evaluate import headline, load_vectors
+from pipeline.training.history import epoch_loss, history_of
 from w2v_core.vectors import WordVectors
 
 _ROWS_AT_ONCE = 1 << 16
 DRIFT_BINS = 20
 SAME_SHAPE = ("model", "engine", "vector_size")
 """Settings of `train` that vectors must share to be gone on from."""
+SAME_TASK = ("model", "engine", "negative", "gradient")
+"""Settings of `train` without which two losses are not of one kind."""
 
 
 @dataclass(frozen=True)
@@ -97,18 +101,37 @@ class Comparison:
     facts: Mapping[str, Any]
 
 
-def compare_with_champion(
-    config: RunConfig, champion: store.Artefact, challenger: store.Artefact,
-    before: Mapping[str, Any], now: Mapping[str, Any], *, same_frame: bool,
-) -> Comparison:  # fmt: skip
-    """`before` and `now` are the scores of both on the same sets."""
-    old, new = load_vectors(champion), load_vectors(challenger)
+@dataclass(frozen=True)
+class Side:
+    """One of both."""
+
+    vectors: store.Artefact
+    tokens: Path
+    """The folder of the text that it has learnt from."""
+    scores: Mapping[str, Any]
+    """On the same sets."""
+
+    def loss(self) -> float | None:
+        """Of its last epoch; None for vectors without a history of training."""
+        history = history_of(self.vectors)
+        return epoch_loss(history, history[-1].epoch) if history else None
+
+
+def compare_with_champion(config: RunConfig, champion: Side, challenger: Side, *, same_frame: bool) -> Comparison:
+    """What the challenger is beside the champion; `same_frame` as in `Measured`."""
+    old, new = load_vectors(champion.vectors), load_vectors(challenger.vectors)
     common = stability.common_words(old, new)
     turned = _turned(old, new, common, same_frame)
+    about_old, about_new = (probe(side.tokens, old, new, config.run.seed) for side in (champion, challenger))
     measured = Measured(
         finite=is_finite(new), vocabulary=known_share(old, new), overlap=stability.overlap(old, new, common),
         drift=float(np.median(turned)) if len(turned) else 0.0, same_frame=same_frame,
+        memory=beyond_chance(about_old.now, about_old.before) if about_old else None,
+        sense=beyond_chance(about_new.now, about_old.before) if about_old and about_new else None,
+        loss=_loss_ratio(champion, challenger),
+        norm=stability.norm_ratio(old, new, common),
     )  # fmt: skip
+    before, now = champion.scores, challenger.scores
     counts, edges = np.histogram(np.clip(turned, 0, 2), bins=DRIFT_BINS, range=(0.0, 2.0))
     facts = {
         "words": {"before": len(old.words), "now": len(new.words)} | dict(stability.words_moved(old, new)),
@@ -118,6 +141,13 @@ def compare_with_champion(
            "most_moved": _most_moved(common, turned)},
     }  # fmt: skip
     return Comparison(tuple(judge(config.refresh.gates, before, now, measured)), facts)
+
+
+def _loss_ratio(champion: Side, challenger: Side) -> float | None:
+    """The challenger's final loss to the champion's; None where they are losses of another task."""
+    tasks = [{key: side.vectors.manifest.fields.get(key) for key in SAME_TASK} for side in (champion, challenger)]
+    before, now = champion.loss(), challenger.loss()
+    return now / before if tasks[0] == tasks[1] and before and now is not None else None
 
 
 def _turned(old: WordVectors, new: WordVectors, common: stability.Common, same_frame: bool) -> np.ndarray:

@@ -36,6 +36,14 @@ class Measured:
     """Median of 1 − cosine of the most frequent words."""
     same_frame: bool
     """Whether the challenger's vectors lie in the champion's frame: went on from them, or were turned onto them."""
+    memory: float | None = None
+    """Right answers of the probe about the champion's text, beyond chance, challenger to champion; None = not known."""
+    sense: float | None = None
+    """The same of each about its own text."""
+    loss: float | None = None
+    """Final losses, challenger to champion."""
+    norm: float | None = None
+    """Median lengths of frequent words' vectors, challenger to champion."""
 
 
 def judge(gates: Gates, before: Mapping[str, Any], now: Mapping[str, Any], measured: Measured) -> list[Verdict]:
@@ -51,7 +59,25 @@ def judge(gates: Gates, before: Mapping[str, Any], now: Mapping[str, Any], measu
         held = measured.drift <= gates.drift
         text = f"frequent words turned by {measured.drift:.3f} (1 − cosine, median), at most {gates.drift:g} is allowed"
         verdicts.append(Verdict("drift", measured.drift, gates.drift, held, text))
-    return verdicts
+    return [*verdicts, *_without_sets(gates, measured)]
+
+
+def _without_sets(gates: Gates, measured: Measured) -> Iterator[Verdict]:
+    """What tells a bad model where there are no question sets."""
+    for gate, found, asked, what in (
+        ("memory", measured.memory, gates.memory, "of what the champion knows of its text is still known"),
+        ("sense", measured.sense, gates.sense, "of what the champion knows of its text, the challenger knows of its own"),
+    ):
+        if found is not None and asked is not None:
+            yield _at_least(gate, found, asked, what)
+    for gate, found, asked, what in (
+        ("loss", measured.loss, gates.loss, "the final loss is {:.3f} times the champion's, at most {:g} times is allowed"),
+        ("norm", measured.norm, gates.norm, "frequent words' vectors are {:.2f} times as long as the champion's, "
+         "{:g} times longer or shorter is allowed"),
+    ):  # fmt: skip
+        if found is not None and asked is not None:
+            held = found <= asked and (gate == "loss" or found * asked >= 1)
+            yield Verdict(gate, found, asked, held, what.format(found, asked))
 
 
 def _at_least(gate: str, found: float, asked: float, what: str) -> Verdict:

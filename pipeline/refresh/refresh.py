@@ -24,7 +24,7 @@ from pipeline.history.latest import champion_of, decide, input_key, last_decisio
 from pipeline.history.snapshot import Snapshot
 from pipeline.progress import Progress
 from pipeline.refresh.align import aligned
-from pipeline.refresh.challenge import Comparison, Start, challenger_config, choose_start, compare_with_champion, is_whole
+from pipeline.refresh.challenge import Comparison, Side, Start, challenger_config, choose_start, compare_with_champion, is_whole
 from pipeline.refresh.delta import Delta, compare
 from pipeline.refresh.gates import Verdict, stopped_by
 from pipeline.refresh.hook import run_hook
@@ -122,12 +122,14 @@ def _make_challenger(
         session.go_through(stage)
     if old is None:
         return Comparison((), {}), leftover
+    assert champion is not None
     evaluate = next(stage for stage in STAGES if stage.name == "evaluate")
-    before, _ = session.obtain(evaluate, (old,))
-    return compare_with_champion(
-        config, old, session.done["train"].artefact, before.manifest.totals, session.done["evaluate"].totals,
-        same_frame=start.warm or leftover is not None,
-    ), leftover  # fmt: skip
+    scores, _ = session.obtain(evaluate, (old,))
+    tokens = store.artefact_directory(config.workdir, *champion.body["artefacts"]["tokenize"])
+    done = session.done
+    before = Side(old, tokens, scores.manifest.totals)
+    now = Side(done["train"].artefact, done["tokenize"].artefact.directory, done["evaluate"].totals)
+    return compare_with_champion(config, before, now, same_frame=start.warm or leftover is not None), leftover
 
 
 def _decide(

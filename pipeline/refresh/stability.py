@@ -77,6 +77,15 @@ def drift(before: WordVectors, now: WordVectors, common: Common) -> NDArray[np.f
     return turned
 
 
+def norm_ratio(before: WordVectors, now: WordVectors, common: Common) -> float | None:
+    """How many times as long the vectors of the first PROBES common words are now, by their medians; None without any."""
+    lengths = [
+        float(np.median(np.linalg.norm(vectors.matrix[rows[:PROBES]], axis=1))) if len(rows) else 0.0
+        for vectors, rows in ((before, common.before), (now, common.now))
+    ]
+    return lengths[1] / lengths[0] if lengths[0] and np.isfinite(lengths[1]) else None
+
+
 def words_moved(before: WordVectors, now: WordVectors) -> Mapping[str, Any]:
     """Words gained and lost, with the most frequent of each."""
     old, new = set(before.words), set(now.words)

@@ -5,10 +5,7 @@ package and a database of users and permissions. What is needed here is one pers
 the server's application that nothing passes by: pages, API, artefacts, sockets.
 
 - The password is drawn for each start and known to this process and its parent, over the environment, and to the terminal.
-- HTTP's Basic scheme, because browsers keep such a login to host *and port*; a cookie goes to every server of the host, so also
-  to another user's on the next port.
-- Host must be this server's address: a page of another name that resolves to 127.0.0.1 is refused. Origin and Sec-Fetch-Site must
-  be this server's own: pages from elsewhere make no requests with this login.
+- Who is let in is decided by `safety/login.py`.
 - The socket is bound before anybody is told its port, so nobody else can have taken it.
 
 `python -m pipeline.tracking.door URI` prints the port on standard output and ends when its standard input does.
@@ -17,55 +14,23 @@ the server's application that nothing passes by: pages, API, artefacts, sockets.
 from __future__ import annotations
 
 import argparse
-import base64
-import binascii
-import hmac
 import os
 import socket
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Collection, Iterable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any
+
+from pipeline.safety.login import LOGIN, refusal
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-USER = "w2v"
 PASSWORD_VARIABLE = "W2V_UI_PASSWORD"  # noqa: S105 - the name of a variable
 ENTRANCE = "/enter"
 """Where a link with the password leads: it is answered with the way to the pages, whose address does not hold it."""
-_LOGIN = (b"www-authenticate", b'Basic realm="w2v ui", charset="UTF-8"')
-
-
-def refusal(method: str, headers: Iterable[tuple[bytes, bytes]], password: str, hosts: Collection[str]) -> tuple[int, str] | None:
-    """(status, reason) for a request that is not answered, else None. `hosts` are this server's names with its port."""
-    found: dict[str, list[str]] = {}
-    for name, value in headers:
-        found.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
-    host, origin = found.get("host", []), found.get("origin", [])
-    if len(host) != 1 or host[0].lower() not in hosts:
-        return 403, "this server answers under its own address only"
-    if any(value.lower() not in {f"http://{name}" for name in hosts} for value in origin):
-        return 403, "asked from another page"
-    elsewhere = any(value not in ("same-origin", "none") for value in found.get("sec-fetch-site", []))
-    if elsewhere and not (method == "GET" and found.get("sec-fetch-mode") == ["navigate"]):
-        return 403, "asked from another page"
-    if not _knows(found.get("authorization", []), password):
-        return 401, f"log in as {USER} with the password that `w2v ui` printed"
-    return None
-
-
-def _knows(authorization: Sequence[str], password: str) -> bool:
-    if len(authorization) != 1:
-        return False
-    scheme, _, encoded = authorization[0].partition(" ")
-    try:
-        given = base64.b64decode(encoded.strip(), validate=True)
-    except (binascii.Error, ValueError):
-        return False
-    return scheme.lower() == "basic" and hmac.compare_digest(given, f"{USER}:{password}".encode())
 
 
 class Door:
@@ -84,7 +49,9 @@ class Door:
         if refused and scope["type"] == "websocket":
             return await send({"type": "websocket.close", "code": 1008})
         if refused:
-            return await _answer(send, refused[0], refused[1], [_LOGIN] if refused[0] == 401 else [])
+            return await _answer(
+                send, refused[0], refused[1], [(b"www-authenticate", LOGIN.encode())] if refused[0] == 401 else []
+            )
         if scope["path"] == ENTRANCE:
             host = next(value for name, value in scope["headers"] if name.lower() == b"host")
             return await _answer(send, 303, "", [(b"location", b"http://" + host + self._start.encode())])

@@ -15,7 +15,8 @@ from types import FrameType
 import click
 
 from pipeline.errors import ServiceError, printable
-from pipeline.tracking.door import ENTRANCE, PASSWORD_VARIABLE, USER
+from pipeline.safety.login import USER
+from pipeline.tracking.door import ENTRANCE, PASSWORD_VARIABLE
 from pipeline.tracking.shipper import client_environment
 from pipeline.tracking.spool import without_credentials
 

@@ -17,7 +17,10 @@ from pipeline.progress import Progress
 from pipeline.refresh.refresh import refresh
 from pipeline.run import run
 
-OPEN_GATES: dict[str, object] = {"score_tolerance": 1, "coverage_tolerance": 1, "vocabulary": 0, "overlap": 0, "drift": None}
+OPEN_GATES: dict[str, object] = {
+    "score_tolerance": 1, "coverage_tolerance": 1, "vocabulary": 0, "overlap": 0, "drift": None, "memory": None, "sense": None,
+    "loss": None, "norm": None,
+}  # fmt: skip
 TOPICS, WORDS = 8, 12
 
 

@@ -1,17 +1,25 @@
-"""Who is let in by `w2v ui`: nobody without the password, nobody under another name, no other page with the login of this one."""
+"""Who is let in by `w2v ui` and by Dask's pages: nobody without the password, nobody under another name, no other page with the
+login of this one."""
 
 from __future__ import annotations
 
 import base64
 import contextlib
 import http.client
+import itertools
+import json
+import stat
+import sys
+from pathlib import Path
 
 import psutil
 import pytest
 
 from pipeline.cluster.opening import open_workers
+from pipeline.cluster.pages import find_pages
 from pipeline.config import Cluster
-from pipeline.tracking.door import refusal
+from pipeline.safety.login import refusal
+from tests.cluster.tracked import wait_for
 
 PASSWORD = "correct horse"
 HOSTS = ("127.0.0.1:4711", "localhost:4711")
@@ -68,21 +76,55 @@ def _listening(pids: set[int]) -> set[int]:
     return {connection.laddr.port for connection in found if connection.status == psutil.CONN_LISTEN}
 
 
+def get(port: int, page: str, **headers: str) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("GET", page, headers=headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()
+
+
+PAGES = ("/", "/status", "/status/ws", "/health", "/metrics", "/info/main/workers.html", "/json/counts.json", "/sitemap.json",
+         "/statics/css/base.css", "/individual-workers")  # fmt: skip
+
+
 @pytest.mark.slow
-def test_no_port_of_the_local_cluster_shows_anything_over_http() -> None:
-    pages = ("/", "/status", "/health", "/metrics", "/info/main/workers.html", "/json/counts.json", "/sitemap.json")
-    with open_workers(Cluster(n_workers=1)) as workers:
+def test_no_port_of_the_local_cluster_shows_anything_without_the_password(tmp_path: Path) -> None:
+    with open_workers(Cluster(n_workers=1), shared=tmp_path) as workers:
         assert workers.members()
         here = psutil.Process()
         ports = _listening({here.pid, *(child.pid for child in here.children(recursive=True))})
         assert ports
-        for port in ports:
-            for page in pages:
-                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-                with contextlib.suppress(OSError, http.client.HTTPException):  # Dask's own connections speak TLS
-                    connection.request("GET", page)
-                    answer = connection.getresponse()
-                    # The list of pages is itself the only one.
-                    empty = page == "/sitemap.json" and answer.read() == b'{"paths": ["/sitemap.json"]}'
-                    assert answer.status == 404 or empty, f"port {port}: {page}"
-                connection.close()
+        for port, page in itertools.product(ports, PAGES):
+            with contextlib.suppress(OSError, http.client.HTTPException):  # Dask's own connections speak TLS
+                status, body = get(port, page)
+                # Workers have the list of their pages, which has nothing but itself.
+                empty = page == "/sitemap.json" and body == b'{"paths": ["/sitemap.json"]}'
+                assert status in (401, 404) or empty, f"port {port}: {page} {status} {body!r}"
+
+
+@pytest.mark.slow
+def test_dasks_pages_are_there_for_who_has_the_password_while_the_cluster_is(tmp_path: Path) -> None:
+    links: list[str] = []
+    with open_workers(Cluster(n_workers=1), shared=tmp_path, on_pages=links.append) as workers:
+        assert workers.members()
+        assert find_pages(tmp_path) == links[0]
+        file = tmp_path / "dask_pages.json"
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        found = json.loads(file.read_text())
+        assert f"password {found['password']}" in links[0]
+        port = int(found["address"].partition("/")[0].rpartition(":")[2])
+        login = {"Authorization": "Basic " + base64.b64encode(f"w2v:{found['password']}".encode()).decode()}
+        assert "bokeh.server" not in sys.modules, "nothing of it is imported before somebody asks"
+        assert get(port, "/status", **login)[0] == 200
+        wait_for(lambda: b"bokeh" in get(port, "/status", **login)[1], 60)
+        for page, says in (("/status", b"Task Stream"), ("/info/main/workers.html", b"tls://127.0.0.1"), ("/graph", b"bokeh")):
+            status, body = get(port, page, **login)
+            assert (status, says in body) == (200, True), page
+        assert get(port, "/status")[0] == 401
+        assert get(port, "/status", **login | {"Origin": "http://127.0.0.1:1"})[0] == 403
+        assert get(port, "/json/counts.json", **login)[0] == 404, "no more than the pages need"
+    assert find_pages(tmp_path) is None
+    assert not file.exists()

@@ -1,0 +1,136 @@
+"""Dask's own pages of a run (bokeh), for who has the password: on loopback, made when somebody first asks for them.
+
+The scheduler of a cluster that the driver starts lives in the driver's process and listens for HTTP anyway; unguarded it would
+show every local user addresses, logs and code. So what answers there is a guard with a password drawn for this run, by the
+rules of `w2v ui` (safety/login.py). Bokeh takes half a second to import and its plugins watch every task, so nothing of it is
+there until the first page is asked for. `<workdir>/dask_pages.json`, which only the owner may read, tells `w2v ui` of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import socket
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from pipeline.safety.files import read_json_object, unlink_inside
+from pipeline.safety.login import LOGIN, USER, refusal
+
+NAME = "dask_pages.json"
+ROUTES = ("distributed.http.scheduler.info", "distributed.http.statics")
+"""What the pages themselves link to; none of it changes anything."""
+_WAIT = (
+    b"<!doctype html><meta http-equiv=refresh content=1><title>Dask</title><p>Dask's pages are being made ready \xe2\x80\xa6</p>"
+)
+
+
+@contextlib.contextmanager
+def dask_pages(scheduler: Any, folder: Path, on_link: Callable[[str], None]) -> Iterator[None]:
+    """Guards the scheduler's HTTP port, and answers there with Dask's pages as long as the context lasts."""
+    port, password = scheduler.http_server.port, secrets.token_urlsafe(24)
+    scheduler.http_server.request_callback = _guard(scheduler, password, (f"127.0.0.1:{port}", f"localhost:{port}"))
+    address = f"127.0.0.1:{port}/status"
+    _write_private(folder / NAME, {"address": address, "password": password, "pid": os.getpid()})
+    on_link(link_of(address, password))
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            unlink_inside(folder, NAME)
+
+
+def link_of(address: str, password: str) -> str:
+    return f"Dask: http://{address} (user {USER}, password {password})\n  or open http://{USER}:{password}@{address}"
+
+
+def find_pages(folder: Path) -> str | None:
+    """How to open the pages of the run that works in `folder` now; None where none does, or it has no pages."""
+    try:
+        found = read_json_object(folder, NAME)
+        address, password = str(found["address"]), str(found["password"])
+        host, _, port = address.partition("/")[0].partition(":")
+        socket.create_connection((host, int(port)), timeout=1).close()
+    except (OSError, ValueError, KeyError):
+        return None
+    return link_of(address, password)
+
+
+def _write_private(path: Path, body: dict[str, Any]) -> None:
+    """A new file that nobody else may read, from its first byte on."""
+    path.unlink(missing_ok=True)
+    path.touch(mode=0o600, exist_ok=False)
+    path.write_text(json.dumps(body), encoding="ascii")
+
+
+def _guard(scheduler: Any, password: str, hosts: tuple[str, str]) -> Any:
+    """What answers the scheduler's HTTP port."""
+    from tornado.httputil import HTTPHeaders, HTTPServerRequest, ResponseStartLine
+    from tornado.routing import Router
+
+    class Answer:
+        """The same short answer to whatever the request holds."""
+
+        def __init__(self, request: HTTPServerRequest, status: int, text: bytes, kind: str, extra: dict[str, str]) -> None:
+            self.request, self.status, self.text = request, status, text
+            self.headers = HTTPHeaders({"Content-Type": kind, "Content-Length": str(len(text)), **extra})
+
+        def headers_received(self, *_: object) -> None:
+            pass
+
+        def data_received(self, _chunk: bytes) -> None:
+            pass
+
+        def finish(self) -> None:
+            connection: Any = self.request.connection
+            connection.write_headers(ResponseStartLine("HTTP/1.1", self.status, ""), self.headers, self.text)
+            connection.finish()
+
+        def on_connection_close(self) -> None:
+            pass
+
+    class Guard(Router):
+        def __init__(self) -> None:
+            self.code: Any = None
+            self.connected = False
+
+        def find_handler(self, request: HTTPServerRequest, **options: Any) -> Any:
+            headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in request.headers.get_all()]
+            if refused := refusal(request.method or "", headers, password, hosts):
+                extra = {"WWW-Authenticate": LOGIN} if refused[0] == 401 else {}
+                return Answer(request, refused[0], refused[1].encode() + b"\n", "text/plain; charset=utf-8", extra)
+            self.code = self.code or _import_pages()
+            if not self.code.done():
+                return Answer(request, 200, _WAIT, "text/html; charset=utf-8", {})
+            if not self.connected:
+                self.code.result()
+                _connect(scheduler)
+                self.connected = True
+            return scheduler.http_application.find_handler(request, **options)
+
+    return Guard()
+
+
+def _import_pages() -> Future[None]:
+    """Dask's pages' code, imported while the scheduler goes on."""
+
+    def load() -> None:
+        import distributed.dashboard.scheduler  # noqa: F401
+
+    pool = ThreadPoolExecutor(1)
+    found = pool.submit(load)
+    pool.shutdown(wait=False)
+    return found
+
+
+def _connect(scheduler: Any) -> None:
+    from distributed.dashboard.scheduler import connect
+    from distributed.http.utils import get_handlers
+
+    application = scheduler.http_application
+    application.add_handlers(r".*$", get_handlers(scheduler, list(ROUTES)))
+    connect(application, scheduler.http_server, scheduler)
