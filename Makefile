@@ -43,9 +43,9 @@ $(READY): requirements.lock pyproject.toml
 demo: $(READY)
 	$(BIN)/w2v run configs/demo.yaml
 
-# Two at a time: half of the tests wait for processes of their own (infra/decisions/0008-two-tests-at-a-time.md).
+# Four at a time: most of the tests wait for processes of their own (infra/decisions/0008-two-tests-at-a-time.md).
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 4 --dist worksteal
 
 test-fast: $(READY)
 	$(BIN)/python -m pytest -m "not slow" tests/core tests/pipeline

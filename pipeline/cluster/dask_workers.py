@@ -39,7 +39,7 @@ class DaskWorkers:
         """`own`: the cluster was started for this run; workers of another are never restarted."""
         self.client = client
         self.guest = guest
-        self.turn = Turn(client, on_note)
+        self.turn = Turn(client, guest, on_note)
         self._own = own
         self._on_note = on_note
         self.wait_s = wait_s

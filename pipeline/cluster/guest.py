@@ -23,6 +23,8 @@ from pipeline.cluster.state import state_of
 if TYPE_CHECKING:
     from distributed import SchedulerPlugin, Worker, WorkerPlugin
 
+TRAINING = "w2v-training"
+"""The semaphore of which one run at a time holds the lease (`turn`)."""
 Hook = tuple[Callable[["Worker", Any], None], Any]
 """A function of a module, and what it is given besides the worker."""
 TASKS_AT_ONCE = 1 << 20
@@ -43,6 +45,11 @@ class Guest:
     @property
     def plugin(self) -> str:
         return f"w2v-{self.run}"
+
+    @property
+    def departure(self) -> str:
+        """The plugin that the scheduler gets."""
+        return f"w2v-{self.run}-departure"
 
     @property
     def ticket(self) -> str:
@@ -123,13 +130,15 @@ async def forget(worker: Worker, run: str) -> None:
 
 
 def departure_plugin(guest: Guest, client_id: str) -> SchedulerPlugin:
-    """What the scheduler gets: it takes the run's plugin away from all workers when the driver's connection ends."""
+    """What the scheduler gets. When the driver's connection ends, it takes the run's plugin away from all workers, and then the
+    lease, if the run trained, so that the next run may."""
     from distributed import SchedulerPlugin
 
-    plugin, own = guest.plugin, f"{guest.plugin}-departure"
+    plugin, own, training = guest.plugin, guest.departure, TRAINING
 
     class Departure(SchedulerPlugin):
         name = own
+        lease: str | None = None
 
         def remove_client(self, scheduler: Any, client: str) -> None:
             import asyncio
@@ -137,6 +146,9 @@ def departure_plugin(guest: Guest, client_id: str) -> SchedulerPlugin:
             async def clean() -> None:
                 if plugin in scheduler.worker_plugins:
                     await scheduler.unregister_worker_plugin(None, name=plugin)
+                semaphores = scheduler.extensions["semaphores"]
+                if self.lease in semaphores.leases.get(training, ()):
+                    semaphores.release(name=training, lease_id=self.lease)
                 if own in scheduler.plugins:
                     await scheduler.unregister_scheduler_plugin(name=own)
 

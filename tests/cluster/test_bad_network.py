@@ -96,8 +96,10 @@ def test_a_network_that_comes_and_goes_changes_nothing(bench: Bench, cluster: Tl
 
 @pytest.mark.parametrize("how", ["held", "cut"])
 def test_a_driver_cut_off_from_its_cluster_ends_with_75_and_the_same_command_continues(
-    bench: Bench, cluster: TlsCluster, tmp_path: Path, how: str
+    bench: Bench, cluster: TlsCluster, tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # A scheduler that hears nothing of the driver's end lends the right to train to the next one when the lease has run out.
+    monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__LOCKS__LEASE_TIMEOUT", "6s")
     between = Proxy(cluster.address)
     section = cluster.section | {"address": between.address, "silent_s": 2, "wait_s": WAIT_S}
     config = bench.config_file(f"driver-{how}", before="train", cluster=section)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.cluster.guest import Guest, arrival_plugin
+from pipeline.cluster.guest import TRAINING, Guest, arrival_plugin
 from pipeline.cluster.opening import open_workers
 from pipeline.cluster.state import state_of
 from pipeline.config import Cluster, Tls
@@ -83,7 +83,9 @@ def test_a_worker_that_is_silent_over_somebody_elses_task_is_left_alone_and_its_
     cluster.stop(started)
 
 
-def test_workers_forget_a_run_whose_driver_was_killed(cluster: TlsCluster, bench: Bench, tmp_path: Path) -> None:
+def test_workers_forget_a_run_whose_driver_was_killed_and_the_next_may_train_at_once(
+    cluster: TlsCluster, bench: Bench, tmp_path: Path
+) -> None:
     started = [cluster.start_worker("", threads=2) for _ in range(2)]
     cluster.wait_for_workers(2)
     config = bench.config_file("orphaned", before="train", cluster=cluster.section)
@@ -93,9 +95,14 @@ def test_workers_forget_a_run_whose_driver_was_killed(cluster: TlsCluster, bench
     began = time.monotonic()
     with cluster.client() as client:
         wait_until(lambda: _guests(client) == [] and not any(client.run(_holds_lanes).values()), "the run to be forgotten")
+        wait_until(lambda: client.run_on_scheduler(_trainings) == 0, "its lease to be taken back")
     assert time.monotonic() - began < FORGOTTEN_S
     bench.assert_same(config)
     cluster.stop(started)
+
+
+def _trainings(dask_scheduler: Any) -> int:
+    return int(dask_scheduler.extensions["semaphores"].get_value(TRAINING))
 
 
 def _holds_lanes(dask_worker: Any) -> bool:

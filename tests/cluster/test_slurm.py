@@ -12,14 +12,18 @@ from pathlib import Path
 import pytest
 
 from pipeline.cluster.opening import open_workers
-from pipeline.cluster.vendors import ORPHAN_S
+from pipeline.cluster.vendors import vendor_cluster
 from pipeline.config import Cluster
 from pipeline.errors import PipelineError
 from tests.cluster.disturbed import Bench, end_of, wait_for
 from tests.cluster.slurm_site import SlurmSite, slurm_site
 
 pytestmark = pytest.mark.slow
-JOB = {"queue": "main", "cores": 1, "processes": 1, "memory": "1GiB", "walltime": "00:10:00", "interface": "lo"}
+ORPHAN_S = 10
+JOB = {
+    "queue": "main", "cores": 1, "processes": 1, "memory": "1GiB", "walltime": "00:10:00", "interface": "lo",
+    "death_timeout": ORPHAN_S,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +79,13 @@ def test_a_driver_may_be_a_job_itself(bench: Bench, site: SlurmSite, tmp_path: P
     out = tmp_path / "out"
     site.call("sbatch", "--wait", f"--output={out}", str(driver), str(config), "--json", "--quiet", timeout_s=90)
     assert f'"sha256": "{bench.digest}"' in out.read_text()
+
+
+def test_a_job_whose_driver_is_gone_ends_after_half_a_minute_unless_told_otherwise(tmp_path: Path) -> None:
+    options = {key: value for key, value in JOB.items() if key != "death_timeout"}
+    for told, seconds in ((options, 30), (JOB, ORPHAN_S)):
+        with vendor_cluster(Cluster(kind="slurm", options=told), tmp_path) as made:
+            assert f"--death-timeout {seconds} " in made.job_script()
 
 
 @pytest.mark.parametrize(

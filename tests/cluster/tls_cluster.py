@@ -19,6 +19,9 @@ from pipeline.config import Cluster, Tls
 from tests.cluster.bad_network import Detour
 from tests.cluster.disturbed import PATIENCE_S, environment_with, wait_until
 
+SITE = {"DASK_DISTRIBUTED__SCHEDULER__LOCKS__LEASE_VALIDATION_INTERVAL": "1s"}
+"""How this site configured its scheduler: leases that ran out are found after a second, not after ten."""
+
 
 class TlsCluster:
     """A `dask scheduler` and `dask worker`s that speak TLS only, in processes of their own, as a site would run them."""
@@ -74,7 +77,7 @@ class TlsCluster:
         with (self._directory / "log").open("ab") as log:
             return subprocess.Popen(
                 [*through, sys.executable, "-m", "dask", what, *tls, *options],
-                env=environment_with() | environment,
+                env=environment_with() | SITE | environment,
                 stdout=log,
                 stderr=log,
             )
