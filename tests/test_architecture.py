@@ -47,6 +47,14 @@ PURE = re.findall(r"(\w+) \((?:[^()]*, )?pure\)", pipeline.__doc__ or "")
 
 MAXIMUM_LINES = 400
 
+PROTOCOLS = {
+    "_exit": "of os: the way to die without a goodbye",
+    "_asdict": "of named tuples",
+    "_replace": "of named tuples",
+    "_repr_html_": "what notebooks call",
+}
+"""Names with an underscore that are no secrets, and whose they are."""
+
 
 def imports(path: Path) -> set[str]:
     """Top-level packages that a file imports anywhere."""
@@ -157,6 +165,35 @@ def test_a_file_is_one_story(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= MAXIMUM_LINES
     assert path.stem not in {"utils", "util", "helpers", "common", "misc"}
     assert ast.get_docstring(ast.parse(path.read_text())), "a file begins with what it gives and why it is this way"
+
+
+def private_names(source: str) -> set[str]:
+    """Names with an underscore that a file takes from others: attributes, imports, and texts given to setattr and the like."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Attribute) and not (isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")):
+            found.add(node.attr)
+        elif isinstance(node, ast.ImportFrom):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.Call) and "attr" in ast.unparse(node.func).rpartition(".")[2]:
+            texts = (part.value for part in node.args if isinstance(part, ast.Constant) and isinstance(part.value, str))
+            found |= {text.rpartition(".")[2] for text in texts}
+    return {name for name in found if name.startswith("_") and not name.startswith("__")}
+
+
+def test_tests_and_benchmarks_use_what_is_public() -> None:
+    paths = [path for folder in ("tests", "infra", "examples") for path in sorted((ROOT / folder).rglob("*.py"))]
+    found = {str(path.relative_to(ROOT)): private_names(path.read_text()) - PROTOCOLS.keys() for path in paths}
+    assert {path: names for path, names in found.items() if names} == {}
+
+
+@pytest.mark.parametrize(
+    "source", ["x._held", "f()._held = 1", "from pipeline.store import _held", 'monkeypatch.setattr(store, "_held", 1)',
+               'getattr(x, "_held")', 'monkeypatch.delattr("pipeline.store._held")'],
+)  # fmt: skip
+def test_the_look_for_private_names_finds_them(source: str) -> None:
+    assert private_names(source) == {"_held"}
+    assert private_names("self._held; x.held; from a import held; setattr(x, 'held', 1); x.__dict__") == set()
 
 
 def test_the_two_paths_of_the_architecture_exist_and_pass_every_room_once() -> None:

@@ -25,19 +25,19 @@ _MADV_COLLAPSE = 25  # linux/mman.h; the mmap module does not name it
 def reserve(descriptor: int, size: int, *, huge: bool = True) -> None:
     """Makes a file of zeros of this size, in huge pages where they are wanted and granted. All of it is there before anyone
     uses it: a full disk is an OSError here, not a SIGBUS in a kernel later."""
-    if huge and _can_be_huge(size):
+    if huge and can_be_huge(size):
         # One small page of each huge one is enough for it to be asked for, and then the others are never made.
         os.ftruncate(descriptor, size)
         for begin in range(0, size, HUGE_PAGE):
             os.pwrite(descriptor, b"\0", begin)
-        _collapse(map_shared(descriptor, size))
+        collapse(map_shared(descriptor, size))
     os.posix_fallocate(descriptor, 0, size)
 
 
 def map_shared(descriptor: int, size: int) -> memoryview:
     """The file's first `size` bytes, shared with every process that maps it; unmapped when nothing refers to it any more.
     A page counts as memory of this process from when it is first touched."""
-    if not _can_be_huge(size):
+    if not can_be_huge(size):
         return memoryview(mmap.mmap(descriptor, size))
     # Addresses for more than is needed, then the file at the first boundary among them. The object that holds the addresses
     # gives all of them back when it goes.
@@ -48,7 +48,7 @@ def map_shared(descriptor: int, size: int) -> memoryview:
     return memoryview(addresses)[skipped : skipped + size]
 
 
-def _can_be_huge(size: int) -> bool:
+def can_be_huge(size: int) -> bool:
     return sys.platform == "linux" and size >= HUGE_PAGE
 
 
@@ -63,7 +63,7 @@ def _map_at(address: int, size: int, descriptor: int) -> None:
         raise OSError(error, f"cannot map {size:,} bytes of shared memory")
 
 
-def _collapse(memory: memoryview) -> None:
+def collapse(memory: memoryview) -> None:
     """Puts huge pages in the place of the small ones, as far as that is granted; the end, less than one, stays."""
     madvise = ctypes.CDLL(None).madvise
     madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]

@@ -67,7 +67,7 @@ class _Message:
         return memoryview(_HEADER.pack(PHASES.index(phase), number, self.bytes, self.checksum() if is_checked else 0))
 
 
-def _message(tag: Tag, arrays: Iterable[NDArray[np.float32]]) -> _Message:
+def message_of(tag: Tag, arrays: Iterable[NDArray[np.float32]]) -> _Message:
     # Rows are padded to whole vectors, so they are whole words too.
     return _Message(tag, [array.data.cast("B") for array in arrays if array.nbytes])
 
@@ -210,11 +210,11 @@ class Links:
     def send(self, peer: int, tag: Tag, arrays: Iterable[NDArray[np.float32]]) -> None:
         """Starts sending. The arrays must not change before `flush`, or before the peer has answered: they are written from where
         they lie, when there is time for it."""
-        self._links[peer].outgoing.append(_message(tag, arrays))
+        self._links[peer].outgoing.append(message_of(tag, arrays))
 
     def expect(self, peer: int, tag: Tag, arrays: Iterable[NDArray[np.float32]]) -> None:
         """The peer's next message but those expected already goes into these arrays, and must be this one."""
-        self._links[peer].expected.append(_message(tag, arrays))
+        self._links[peer].expected.append(message_of(tag, arrays))
 
     def receive(self, peer: int) -> None:
         """Waits for the first message of a peer that nobody has waited for yet. Raises PeerLostError if any peer is lost."""

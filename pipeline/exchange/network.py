@@ -36,11 +36,9 @@ _POLL_S = 0.01
 
 
 class LinkPlugin(WorkerPlugin):
-    """Lets the other workers of a round reach the tasks on this worker. Registered once a cluster; a worker that its
-    nanny restarts gets it again."""
+    """Lets the other workers of a round reach the tasks on this worker; `arrive` puts it there with the first run."""
 
     name = PLUGIN
-    idempotent = True
 
     def setup(self, worker: Worker) -> None:
         self.worker = worker
@@ -143,6 +141,10 @@ class Group:
         links.flush()
         self.links = links
 
+    def cut(self, peer: int) -> None:
+        """Breaks a link without a goodbye, as the kernel does with the links of a process that is killed."""
+        self._plugin.loop.call_soon_threadsafe(self._comms[peer].abort)
+
     def close(self) -> None:
         """Leaves the group; what was sent before still arrives. After a loss the peers are cut off instead."""
         if self._plugin.groups.get(self._key) is self:
@@ -186,7 +188,7 @@ class Group:
             comm.abort()
             return
         try:
-            taken = _take_socket(comm, self._patience_s)
+            taken = take_socket(comm, self._patience_s)
         except (OSError, ServiceError) as error:
             self._fail(error if isinstance(error, ServiceError) else PeerLostError(f"lost participant {peer} ({error})"))
             comm.abort()
@@ -206,7 +208,7 @@ class Group:
         self.is_over.set()
 
 
-def _take_socket(comm: Comm, patience_s: float) -> socket.socket:
+def take_socket(comm: Comm, patience_s: float) -> socket.socket:
     """The socket under a connection of distributed's, of which the event loop takes no notice any more."""
     stream = getattr(comm, "stream", None)
     if not isinstance(stream, IOStream):

@@ -34,7 +34,7 @@ from pipeline.text.recognise import Look, kind_of, look_at, refuse_foreign, rema
 
 SHOWN = 20
 _HASH_BATCH_FILES = 256
-_RACY_NS = 2_000_000_000
+RACY_NS = 2_000_000_000
 _KNOWN = 8
 """What is remembered of a file."""
 
@@ -173,7 +173,7 @@ def _read_known(path: Path | None) -> dict[str, list[Any]]:
 
 def _write_known(path: Path, files: Sequence[SourceFile], corpus: Corpus) -> None:
     """Remembers the digests of files that were already quiet for two seconds: a younger one could change unseen."""
-    quiet_ns = time.time_ns() - _RACY_NS
+    quiet_ns = time.time_ns() - RACY_NS
     by = (corpus.block_bytes, corpus.format != "lines")
     remembered = {
         file.path: [

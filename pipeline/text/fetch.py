@@ -181,7 +181,7 @@ def open_part(path: Path) -> Iterator[PartFile]:
 # ── the transfer ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class _WebOnly(urllib.request.HTTPRedirectHandler):
+class WebOnly(urllib.request.HTTPRedirectHandler):
     """Follows redirects to http and https, and never from https back to http."""
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
@@ -296,7 +296,7 @@ def _opener() -> urllib.request.OpenerDirector:
         urllib.request.HTTPSHandler(),
         urllib.request.HTTPDefaultErrorHandler(),
         urllib.request.HTTPErrorProcessor(),
-        _WebOnly(),
+        WebOnly(),
     ):
         opener.add_handler(handler)
     return opener

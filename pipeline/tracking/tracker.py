@@ -123,6 +123,9 @@ class Tracker:
     known: Known
     credentials: dict[str, str] = field(default_factory=dict, repr=False)
     process: subprocess.Popen[bytes] | None = None
+    ships: bool = True
+    """False: it only writes its spool, which `sync` delivers."""
+    watch_every_s: float = WATCH_INTERVAL_S
     _respawned: int = 0
     _watched_at: float = 0.0
     _warned: bool = False
@@ -251,7 +254,7 @@ class Tracker:
 
     def launch_shipper(self, *, await_events: bool = False) -> None:
         """Starts the shipper unless it was started before."""
-        if self.process is None and not self._finished:
+        if self.process is None and self.ships and not self._finished:
             self.process = _start_shipper(self.spool, self.credentials, subprocess.PIPE, await_events=await_events)
 
     def wait_until_reached(self, timeout_s: float) -> None:
@@ -288,9 +291,9 @@ class Tracker:
             self._append(event)
 
     def _watch(self) -> None:
-        """Once a second at most: warns the first time MLflow is in trouble, and sees that the shipper is alive."""
+        """Once in `watch_every_s` at most: warns the first time MLflow is in trouble, and sees that the shipper is alive."""
         now = time.monotonic()
-        if now - self._watched_at < WATCH_INTERVAL_S or self.process is None:
+        if now - self._watched_at < self.watch_every_s or self.process is None:
             return
         self._watched_at = now
         progress = self.spool.progress()

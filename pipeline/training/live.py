@@ -35,6 +35,7 @@ class Teller:
     participant: int
     lanes: int
     """Of this worker."""
+    tell_every_s: float = TELL_S
     stretches: Stretches = field(init=False)
     _told_at: float = field(default_factory=time.perf_counter)
     _load: _Meter = field(init=False)
@@ -47,7 +48,7 @@ class Teller:
         """A stint is over; `train_s` and `merge_s` are of the round so far."""
         self.stretches.add(stint, losses)
         now = time.perf_counter()
-        if now - self._told_at >= TELL_S or stint.last == self.round.last:
+        if now - self._told_at >= self.tell_every_s or stint.last == self.round.last:
             self._told_at = now
             self._tell(stint, train_s, merge_s, now)
 

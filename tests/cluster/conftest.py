@@ -67,7 +67,7 @@ def workdir(tmp_path: Path, migrated_database: Path, monkeypatch: pytest.MonkeyP
 def told(workdir: Path, migrated_database: Path) -> Spool:
     """A spool with 30 points that no shipper has touched."""
     tracker = tracker_of(workdir)
-    tracker._finished = True  # keeps the shipper from being started: these tests ship by hand
+    tracker.ships = False  # these tests ship by hand
     tracker.start({"train.epochs": 5}, {"kind": "test"}, Dataset("corpus", DIGEST, "corpus.txt"))
     for step in range(1, 31):
         tracker.log(step, {"train/loss": 1 / step})

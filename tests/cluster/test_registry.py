@@ -48,7 +48,7 @@ def save_version(directory: Path, seed: int) -> Path:
 
 def tracker_without_shipper(config: RunConfig) -> Tracker:
     tracker = open_tracker(config.tracking, config.workdir, run_name="test", config_digest=DIGEST)
-    tracker._finished = True
+    tracker.ships = False
     return tracker
 
 

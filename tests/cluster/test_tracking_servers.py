@@ -77,7 +77,7 @@ def test_no_point_is_missing_or_doubled_after_a_server_that_came_late_and_was_ki
     server = start_server(workdir.parent, port)
     try:
         wait_for(lambda: tracker.spool.progress().state == "retrying" or tracker.spool.progress().offset > 0, 40)
-        tracker._watched_at = 0.0
+        tracker.watch_every_s = 0.0
         log(range(101, 201))
         wait_for(lambda: tracker.spool.progress().offset > 0, 60)
         log(range(201, 301))
@@ -215,7 +215,7 @@ def test_wrong_credentials_are_told_once_and_the_run_goes_on(
     tracker.start({"train.epochs": 5}, {})
     wait_for(lambda: tracker.spool.progress().state == "refused", 40)
     for step in range(1, 4):
-        tracker._watched_at = 0.0
+        tracker.watch_every_s = 0.0
         tracker.log(step, {"train/loss": 1 / step})
     state = tracker.finish("FINISHED")
     assert not state.complete
@@ -241,7 +241,7 @@ def test_required_tracking_that_cannot_be_reached_stops_before_any_work(workdir:
 @pytest.mark.parametrize("answering", [404, 429, 500, 503, 507], indirect=True)
 def test_errors_a_server_recovers_from_are_tried_again(workdir: Path, answering: str) -> None:
     tracker = tracker_of(workdir, answering)
-    tracker._finished = True
+    tracker.ships = False
     tracker.start({"train.epochs": 5}, {})
     tracker.writer.close()
     assert ship_here(tracker.spool, linger_s=-1) == EXIT_LEFT_OVER
@@ -257,7 +257,7 @@ def test_a_server_whose_certificate_is_not_trusted_is_refused_with_what_to_do(wo
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
         tracker = tracker_of(workdir, f"https://127.0.0.1:{server.server_port}")
-        tracker._finished = True
+        tracker.ships = False
         tracker.start({"train.epochs": 5}, {})
         tracker.writer.close()
         try:

@@ -107,7 +107,7 @@ def test_a_shipper_made_ready_ships_what_comes_and_leaves_no_run_if_nothing_does
 def test_another_corpus_is_another_run_and_a_run_that_never_started_is_none(workdir: Path, told: Spool) -> None:
     def open_without_shipper() -> Tracker:
         tracker = tracker_of(workdir)
-        tracker._finished = True
+        tracker.ships = False
         return tracker
 
     tracker = open_without_shipper()

@@ -146,14 +146,14 @@ def test_arguments_that_break_the_contract_are_refused_and_no_thread_is_left(ker
 def test_a_thread_that_cannot_go_on_ends_the_others_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     from w2v_core.kernels.cpu import wave_kernels
 
-    run_thread = wave_kernels._run_thread
+    run_thread = wave_kernels.run_thread
 
     def fail_in_thread_1(thread: int, *arguments: Any) -> None:
         if thread == 1:
             raise MemoryError("no room")
         run_thread(thread, *arguments)
 
-    monkeypatch.setattr(wave_kernels, "_run_thread", fail_in_thread_1)
+    monkeypatch.setattr(wave_kernels, "run_thread", fail_in_thread_1)
     case = random_case(1, rows=900)
     with pytest.raises(MemoryError, match="no room"):
         train_lanes(load_kernels("numba"), case, lanes_of(case, [0, 300, 600, 900]), 3)

@@ -61,7 +61,7 @@ def test_one_machine_code_serves_streams_that_can_and_that_cannot_be_written(mod
     of_read_only = train(numba_kernels, case)
     for matrix in (0, 1):
         np.testing.assert_array_equal(of_writable[matrix], of_read_only[matrix])
-    kernel = wave_kernels._run_thread if model == "cbow" else numba_kernels._train_skipgram
+    kernel = wave_kernels.run_thread if model == "cbow" else numba_kernels.train_skipgram
     assert len(kernel.signatures) == 1
 
 

@@ -24,7 +24,7 @@ from w2v_core.text.character_classes import (
     SYMBOL,
     WORD,
 )
-from w2v_core.text.words import SHOWN_BYTES, WordTable, _absorb, _key, _mix
+from w2v_core.text.words import SHOWN_BYTES, WordTable, absorb, key_of, mix
 
 Bytes = NDArray[np.uint8]
 
@@ -35,7 +35,7 @@ CLASSES_OF = {
 }  # fmt: skip
 FOLDED = {letter: letter.lower() for letter in "ABCXYZ"}
 MASK64 = (1 << 64) - 1
-FIRST_SLOTS = len(WordTable(8)._slots) // 2
+FIRST_SLOTS = WordTable(8).slots
 
 
 def _tables() -> tuple[Bytes, Bytes]:
@@ -286,7 +286,7 @@ def test_split_words_and_text_share_their_ids() -> None:
 
 
 def _unmix(mixed: int) -> int:
-    """The key that `_mix` turns into `mixed`: its steps backwards (x ^= x >> 33 undoes itself)."""
+    """The key that `mix` turns into `mixed`: its steps backwards (x ^= x >> 33 undoes itself)."""
     mixed ^= mixed >> 33
     mixed = mixed * pow(0xC4CEB9FE1A85EC53, -1, 1 << 64) & MASK64
     mixed ^= mixed >> 33
@@ -295,14 +295,14 @@ def _unmix(mixed: int) -> int:
 
 
 def _key_of(word: bytes) -> int:
-    return int(_key(np.frombuffer(word, np.uint8), 0, len(word)))
+    return int(key_of(np.frombuffer(word, np.uint8), 0, len(word)))
 
 
 def _with_key(head: bytes, key: int) -> bytes:
     """`head` (8 or 16 bytes) and the eight bytes after which the hash is `key`."""
     state = np.uint64(0)
     for packed in np.frombuffer(head, np.uint64):
-        state = _absorb(state, packed)
+        state = absorb(state, packed)
     last = _unmix((key - 0x9E3779B97F4A7C15) & MASK64) ^ int(state)
     return head + last.to_bytes(8, "little")
 
@@ -330,7 +330,7 @@ def test_words_that_meet_on_the_last_slot_go_on_from_the_first() -> None:
     keys = (_unmix((high << 32) | (FIRST_SLOTS - 1)) for high in range(1, 200))
     words = [word for key in keys if 0 not in (word := key.to_bytes(8, "little"))]
     assert len(words) > 100
-    assert {int(_mix(np.uint64(_key_of(word)))) % FIRST_SLOTS for word in words} == {FIRST_SLOTS - 1}
+    assert {int(mix(np.uint64(_key_of(word)))) % FIRST_SLOTS for word in words} == {FIRST_SLOTS - 1}
     table = WordTable(8)
     assert _intern(table, words) == list(range(len(words)))
     assert _intern(table, words[::-1]) == list(range(len(words)))[::-1]

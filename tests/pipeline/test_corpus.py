@@ -248,7 +248,7 @@ def test_a_remembered_digest_is_believed_only_while_the_file_is_untouched(
     file = aged(write(tmp_path / "data/a.txt", "one\n"))
     known = tmp_path / "known.json"
     options = {"known": known}
-    monkeypatch.setattr(corpora, "_RACY_NS", -60 * 10**9)  # the file's ctime is now, and the test does not sleep
+    monkeypatch.setattr(corpora, "RACY_NS", -60 * 10**9)  # the file's ctime is now, and the test does not sleep
     first = plan_corpus(Corpus(inputs=[str(file)]), **options).files[0]
     files = json.loads(known.read_text())["files"]
     files[str(file)][4] = "f" * 64

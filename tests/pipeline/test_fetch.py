@@ -255,7 +255,7 @@ def test_a_redirect_is_followed_on_the_web_and_nowhere_else(tmp_path: Path, serv
 def test_a_redirect_from_https_to_http_is_refused() -> None:
     request = urllib.request.Request("https://host/corpus")
     with pytest.raises(ServiceError, match=r"https://host/corpus: redirects to http://host/corpus, which is refused"):
-        fetching._WebOnly().redirect_request(request, None, 302, "", {}, "http://host/corpus")
+        fetching.WebOnly().redirect_request(request, None, 302, "", {}, "http://host/corpus")
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://host/x", "/etc/passwd", "data:text/plain,x"])

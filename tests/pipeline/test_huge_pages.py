@@ -74,9 +74,9 @@ def test_huge_pages_are_asked_for_where_they_are_wanted_and_only_there(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, huge: bool
 ) -> None:
     asked: list[int] = []
-    monkeypatch.setattr(huge_pages, "_can_be_huge", lambda size: True)
+    monkeypatch.setattr(huge_pages, "can_be_huge", lambda size: True)
     monkeypatch.setattr(huge_pages, "map_shared", lambda descriptor, size: memoryview(mmap.mmap(descriptor, size)))
-    monkeypatch.setattr(huge_pages, "_collapse", lambda memory: asked.append(len(memory)))
+    monkeypatch.setattr(huge_pages, "collapse", lambda memory: asked.append(len(memory)))
     array = make_shared_array(tmp_path / "x", ROWS, huge=huge)
     assert asked == [array.nbytes] * huge
     assert not array.any()

@@ -22,10 +22,9 @@ def run_round(plan: EpochPlan, a_round: Round, workers: int, told_every_stint: b
     results, messages = [], []
     for participant, lanes in enumerate(assign_copies(plan.train.lanes, workers)):
         teller = Teller("group", plan, a_round, participant, len(lanes))
+        teller.tell_every_s = 0.0 if told_every_stint else teller.tell_every_s
         with heard_by(messages.append):
             for stint in plan.stints(a_round):
-                if told_every_stint:
-                    teller._told_at = 0.0
                 losses = [(lane, float(np.sin(stint.first + lane) + 5), 100 + lane) for lane in lanes]
                 teller.trained(stint, losses, 1.0, 0.5)
         results.append(RoundResult(participant, tuple(teller.stretches.sums.values()), 1.0, 0.5, (), ()))

@@ -25,8 +25,8 @@ from pipeline.cluster.workers import WorkerLostError
 from pipeline.config import Cluster
 from pipeline.errors import ServiceError, TemporaryError
 from pipeline.exchange.attempts import Attempts, PeerLostError
-from pipeline.exchange.links import Link, Links, _message
-from pipeline.exchange.network import PLUGIN, Group, _take_socket, arrive, join_group
+from pipeline.exchange.links import Link, Links, message_of
+from pipeline.exchange.network import PLUGIN, Group, arrive, join_group, take_socket
 from pipeline.exchange.shared_memory import open_meeting_place
 from pipeline.training.lane_group import LaneGroup, merge, open_group
 from pipeline.training.placement import Place, pieces_of
@@ -158,8 +158,7 @@ def break_off_or_wait(key: str, addresses: list[str], participant: int) -> float
     started = time.monotonic()
     try:
         if participant == 0:
-            # What the kernel does to the connections of a process that is killed.
-            group._plugin.loop.call_soon_threadsafe(group._comms[other].abort)
+            group.cut(other)
         group.links.expect(other, (1, "rows"), [rows(1, 0)])
         group.links.receive(other)
     finally:
@@ -207,7 +206,7 @@ def test_workers_whose_connections_have_no_socket_are_refused_with_the_way_out()
         peer_address = "ws://10.0.0.1:1"
 
     with pytest.raises(ServiceError, match=r"^ws://10.0.0.1:1: copies .* tcp:// or tls:// .*, or set train.copies=1"):
-        _take_socket(Spoken(), 1.0)  # type: ignore[arg-type]
+        take_socket(Spoken(), 1.0)  # type: ignore[arg-type]
 
 
 # ── links over a pair of sockets ─────────────────────────────────────────────────────────────────────────────────────
@@ -282,7 +281,7 @@ def test_a_message_of_another_size_is_not_read(pair: tuple[Links, Links]) -> Non
 
 def test_rows_that_arrive_damaged_are_not_merged(pair: tuple[Links, Links]) -> None:
     _, receiver = pair
-    message = bytearray(b"".join([_message((1, "rows"), [rows(1000, 1)]).header(True), rows(1000, 1).tobytes()]))
+    message = bytearray(b"".join([message_of((1, "rows"), [rows(1000, 1)]).header(True), rows(1000, 1).tobytes()]))
     message[-1] ^= 1
     pair[0]._links[1].socket.sendall(message)
     receiver.expect(0, (1, "rows"), [rows(1000, 0)])

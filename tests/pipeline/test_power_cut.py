@@ -91,9 +91,10 @@ def spoiled(data: bytes, rng: random.Random) -> bytes:
 @pytest.fixture
 def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
     disk = Disk(tmp_path / "workdir")
-    monkeypatch.setattr(store.os, "fsync", disk.fsync)
-    monkeypatch.setattr(store.os, "replace", disk.replace)
-    monkeypatch.setattr(store.shutil, "rmtree", disk.rmtree)
+    # The operating system's calls, which whoever writes files has to make.
+    monkeypatch.setattr(os, "fsync", disk.fsync)
+    monkeypatch.setattr(os, "replace", disk.replace)
+    monkeypatch.setattr(shutil, "rmtree", disk.rmtree)
     yield disk
     monkeypatch.undo()
 

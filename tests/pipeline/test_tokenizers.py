@@ -22,7 +22,7 @@ from pipeline.text.characters import INVISIBLE, character_classes
 from pipeline.text.segmenters import icu
 from pipeline.text.tokenizers import Tokenizer, identify, korean, load_tokenizer, word_array
 from w2v_core.text.character_classes import JOINER, MARK, SEPARATOR, SOLO, WORD
-from w2v_core.text.words import WordTable, _absorb, _key
+from w2v_core.text.words import WordTable, absorb, key_of
 
 
 def tokenizer(name: str = "simple", **options: object) -> Tokenizer:
@@ -201,16 +201,16 @@ def test_a_hundred_thousand_words_keep_their_identity() -> None:
 def test_two_long_words_with_the_same_hash_stay_two_words() -> None:
     rng = np.random.default_rng(3)
     first = np.frombuffer(b"abcdefghijklmnop", np.uint64)
-    hashed = _absorb(np.uint64(0), first[0])
+    hashed = absorb(np.uint64(0), first[0])
     while True:
         head = rng.integers(0x61, 0x7B, 8, np.uint8)
-        tail = np.array([first[1] ^ hashed ^ _absorb(np.uint64(0), head.view(np.uint64)[0])]).view(np.uint8)
+        tail = np.array([first[1] ^ hashed ^ absorb(np.uint64(0), head.view(np.uint64)[0])]).view(np.uint8)
         if ((tail > 0x20) & (tail < 0x7F)).all():
             break
     other = bytes(head) + bytes(tail)
     table = WordTable(64)
     ids, _, _ = tokenizer("whitespace", lowercase=False).encode(b"abcdefghijklmnop " + other + b" abcdefghijklmnop", table)
-    keys = [_key(np.frombuffer(word, np.uint8), 0, 16) for word in (b"abcdefghijklmnop", other)]
+    keys = [key_of(np.frombuffer(word, np.uint8), 0, 16) for word in (b"abcdefghijklmnop", other)]
     assert keys[0] == keys[1], "the words were made to collide"
     assert ids.tolist() == [0, 1, 0]
 

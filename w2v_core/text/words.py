@@ -44,6 +44,11 @@ class WordTable:
     def __len__(self) -> int:
         return self._words
 
+    @property
+    def slots(self) -> int:
+        """How many words and gaps there is room for before the table grows."""
+        return len(self._slots) // 2
+
     def words(self) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
         """(data, ends, counts): word i is the bytes data[ends[i−1]:ends[i]] and occurred counts[i] times."""
         ends = self._ends[: self._words]
@@ -135,7 +140,7 @@ def _scratch(text_bytes: int) -> _Scratch:
 
 
 @njit(nogil=True, cache=True, inline="always")
-def _mix(key):  # type: ignore[no-untyped-def]
+def mix(key):  # type: ignore[no-untyped-def]
     """The finaliser of MurmurHash3 (Appleby), so that keys that differ in one byte fall on unrelated slots."""
     key ^= key >> np.uint64(33)
     key *= np.uint64(0xFF51AFD7ED558CCD)
@@ -145,28 +150,28 @@ def _mix(key):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True, inline="always")
-def _absorb(h, packed):  # type: ignore[no-untyped-def]
+def absorb(h, packed):  # type: ignore[no-untyped-def]
     """The hash of a long word after eight more bytes."""
-    return _mix(h ^ packed) + np.uint64(0x9E3779B97F4A7C15)
+    return mix(h ^ packed) + np.uint64(0x9E3779B97F4A7C15)
 
 
 @njit(nogil=True, cache=True)
-def _key(data, start, length):  # type: ignore[no-untyped-def]
+def key_of(data, start, length):  # type: ignore[no-untyped-def]
     """The key of the word data[start:start+length]: its bytes packed, or the hash of eight bytes after the other."""
     h = np.uint64(0)
     packed = np.uint64(0)
     for at in range(length):
         if at > 0 and at & 7 == 0:
-            h = _absorb(h, packed)
+            h = absorb(h, packed)
             packed = np.uint64(0)
         packed |= np.uint64(data[start + at]) << np.uint64(8 * (at & 7))
-    return packed if length <= 8 else _absorb(h, packed)
+    return packed if length <= 8 else absorb(h, packed)
 
 
 @njit(nogil=True, cache=True)
 def _key_words(data, offsets, keys):  # type: ignore[no-untyped-def]
     for i in range(len(keys)):
-        keys[i] = _key(data, offsets[i], offsets[i + 1] - offsets[i])
+        keys[i] = key_of(data, offsets[i], offsets[i + 1] - offsets[i])
 
 
 @njit(nogil=True, cache=True, inline="always")
@@ -271,7 +276,7 @@ def _scan(  # type: ignore[no-untyped-def]  # noqa: C901 - one loop over bytes, 
             if kind >= SOLO:
                 if length == 0:
                     position, length = _solo(text, classes, position, folded, used)
-                    packed, letters = _key(folded, used, min(length, eight)), True
+                    packed, letters = key_of(folded, used, min(length, eight)), True
                 break
             if kind == WORD or (kind >= MARK and length > 0):
                 if kind >= JOINER:
@@ -291,7 +296,7 @@ def _scan(  # type: ignore[no-untyped-def]  # noqa: C901 - one loop over bytes, 
                 break
         if length > 0 and joined_to == length:
             length = joined_from
-            packed = _key(folded, used, min(length, eight))
+            packed = key_of(folded, used, min(length, eight))
         if length > 0 and folded[used] == 95 and not letters and _only_underscores(folded, used, length):
             length = np.uint64(0)
         if length > limit:
@@ -301,7 +306,7 @@ def _scan(  # type: ignore[no-untyped-def]  # noqa: C901 - one loop over bytes, 
             dropped += 1
             dropped_bytes += length
         elif length > 0:
-            keys[tokens] = packed if length <= eight else _key(folded, used, length)
+            keys[tokens] = packed if length <= eight else key_of(folded, used, length)
             used += length
             tokens += 1
             offsets[tokens] = used
@@ -328,7 +333,7 @@ def _look_up(data, offsets, keys, position, words, slots, ends, counts, arena, i
     while at < stop:
         key = keys[at]
         long = np.uint64(offsets[at + one] - offsets[at] > 8) << np.uint64(63)
-        slot = _mix(key) & mask
+        slot = mix(key) & mask
         while True:
             found, entry = slots[slot + slot], slots[slot + slot + one]
             if entry == 0:
@@ -383,9 +388,9 @@ def _rehash(words, ends, arena, slots):  # type: ignore[no-untyped-def]
     start = 0
     for word_id in range(words):
         length = ends[word_id] - start
-        key = _key(arena, start, length)
+        key = key_of(arena, start, length)
         start = ends[word_id]
-        slot = _mix(key) & mask
+        slot = mix(key) & mask
         while slots[slot + slot + np.uint64(1)] != 0:
             slot = (slot + np.uint64(1)) & mask
         slots[slot + slot] = key

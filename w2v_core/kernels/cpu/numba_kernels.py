@@ -58,7 +58,7 @@ def train_slice(w_in_VD: FloatRows, w_out_VD: FloatRows, targets: Slice, noise: 
         return result
     stream = _read_only(targets.tokens_N), _read_only(targets.left_N), _read_only(targets.right_N)
     seed = np.uint64(update.seed & (1 << 64) - 1)
-    loss_sum, examples, bad_noise = _train_skipgram(
+    loss_sum, examples, bad_noise = train_skipgram(
         w_in_VD,
         w_out_VD,
         *stream,
@@ -146,7 +146,7 @@ def _first_bad(tokens_N: Any, first: int, last: int, vocab_size: int) -> int:
 
 
 @compiled
-def _train_skipgram(
+def train_skipgram(
     w_in_VD: Any, w_out_VD: Any, tokens_N: Any, left_N: Any, right_N: Any, noise_table: Any, rates_V: Any,
     start: int, stop: int, negative: int, alphas: Any, seed: Any,
 ) -> Any:  # fmt: skip

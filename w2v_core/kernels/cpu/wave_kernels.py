@@ -64,7 +64,7 @@ class Outcome(NamedTuple):
 
 
 @compiled
-def _run_thread(
+def run_thread(
     thread: int, meeting: Any, row_floats: int, noise_table: Any, rates_V: Any, seeds_L: Any, settings_L: Any, words: Words,
     lanes: Lanes, sizes: Sizes, marks: Marks, changes: Changes, outcome: Outcome,
 ) -> None:  # fmt: skip
@@ -173,7 +173,7 @@ def train(
 
     def run(thread: int) -> None:
         try:
-            _run_thread(
+            run_thread(
                 thread, meeting, row_floats, noise.table_T, noise.rates_V,
                 np.array([seed & (1 << 64) - 1 for seed in seeds], np.uint64), settings,
                 Words(_address(w_in_VD), _address(w_out_VD), _address(noise.rates_V)),
