@@ -207,6 +207,10 @@ class Links:
         self._attempts = attempts
         self._is_lost = False
 
+    def to(self, peer: int) -> Link:
+        """The link to a peer."""
+        return self._links[peer]
+
     def send(self, peer: int, tag: Tag, arrays: Iterable[NDArray[np.float32]]) -> None:
         """Starts sending. The arrays must not change before `flush`, or before the peer has answered: they are written from where
         they lie, when there is time for it."""

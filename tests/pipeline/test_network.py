@@ -283,7 +283,7 @@ def test_rows_that_arrive_damaged_are_not_merged(pair: tuple[Links, Links]) -> N
     _, receiver = pair
     message = bytearray(b"".join([message_of((1, "rows"), [rows(1000, 1)]).header(True), rows(1000, 1).tobytes()]))
     message[-1] ^= 1
-    pair[0]._links[1].socket.sendall(message)
+    pair[0].to(1).socket.sendall(message)
     receiver.expect(0, (1, "rows"), [rows(1000, 0)])
     with pytest.raises(PeerLostError, match=r"^the link to participant 0 broke \(32,000 bytes of rows arrived damaged\)"):
         receiver.receive(0)
@@ -291,7 +291,7 @@ def test_rows_that_arrive_damaged_are_not_merged(pair: tuple[Links, Links]) -> N
 
 def test_a_link_takes_nothing_but_rows(pair: tuple[Links, Links]) -> None:
     _, receiver = pair
-    pair[0]._links[1].socket.sendall(b"GET / HTTP/1.1\r\nHost: worker\r\n\r\n")
+    pair[0].to(1).socket.sendall(b"GET / HTTP/1.1\r\nHost: worker\r\n\r\n")
     receiver.expect(0, (1, "rows"), [rows(1000, 0)])
     with pytest.raises(PeerLostError, match=r"what arrived is no header of rows"):
         receiver.receive(0)
