@@ -389,7 +389,7 @@ def test_cuts_are_remembered_with_the_digest_for_the_block_they_were_made_by(
 ) -> None:
     path, known = tmp_path / "x.txt", tmp_path / "known.json"
     path.write_text("\n".join(text_of(6_000)))
-    monkeypatch.setattr(corpora, "_RACY_NS", -60 * 10**9)  # the file's ctime is now, and the test does not sleep
+    monkeypatch.setattr(corpora, "RACY_NS", -60 * 10**9)  # the file's ctime is now, and the test does not sleep
     corpora_of = [Corpus(inputs=[str(path)], block_bytes=block) for block in (LARGE, LARGE, LARGE // 2, 1 << 24)]
     plans = [plan_corpus(corpus, known=known) for corpus in corpora_of]
     monkeypatch.setattr(corpora, "cut_file", None)
