@@ -19,11 +19,8 @@ from tests.cluster.disturbed import Bench, end_of, wait_for
 from tests.cluster.slurm_site import SlurmSite, slurm_site
 
 pytestmark = pytest.mark.slow
-ORPHAN_S = 10
-JOB = {
-    "queue": "main", "cores": 1, "processes": 1, "memory": "1GiB", "walltime": "00:10:00", "interface": "lo",
-    "death_timeout": ORPHAN_S,
-}  # fmt: skip
+JOB = {"queue": "main", "cores": 1, "processes": 1, "memory": "1GiB", "walltime": "00:10:00", "interface": "lo"}
+ALONE_S = 20
 
 
 @pytest.fixture(scope="module")
@@ -64,12 +61,12 @@ def test_jobs_that_come_late_one_of_them_cancelled_in_training_give_the_same_bit
 def test_a_driver_that_is_killed_leaves_no_job_and_its_rerun_gives_the_same_bits(
     bench: Bench, site: SlurmSite, tmp_path: Path
 ) -> None:
-    config = bench.config_file("orphans", before="shards", cluster=section())
+    config = bench.config_file("orphans", before="shards", cluster=section(death_timeout=ALONE_S))
     token = tmp_path / "killed"
     with bench.w2v(config, failpoint=f"round:1.0=kill,{token}") as driver:
         driver.communicate()
     assert driver.returncode == -signal.SIGKILL
-    site.wait_until_empty(ORPHAN_S + 30)
+    site.wait_until_empty(ALONE_S + 30)
     bench.assert_same(config)
 
 
@@ -82,8 +79,7 @@ def test_a_driver_may_be_a_job_itself(bench: Bench, site: SlurmSite, tmp_path: P
 
 
 def test_a_job_whose_driver_is_gone_ends_after_half_a_minute_unless_told_otherwise(tmp_path: Path) -> None:
-    options = {key: value for key, value in JOB.items() if key != "death_timeout"}
-    for told, seconds in ((options, 30), (JOB, ORPHAN_S)):
+    for told, seconds in ((JOB, 30), (JOB | {"death_timeout": ALONE_S}, ALONE_S)):
         with vendor_cluster(Cluster(kind="slurm", options=told), tmp_path) as made:
             assert f"--death-timeout {seconds} " in made.job_script()
 

@@ -234,7 +234,7 @@ def wide_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def wide_config(directory: Path, corpus: Path, lanes: int = 2) -> dict[str, object]:
     return tiny_config(
         directory, [str(corpus)], tracking={"enabled": False}, shards={"sample": 0},
-        train={"vector_size": 600, "lanes": lanes, "epochs": 1},
+        train={"vector_size": 600, "lanes": lanes, "epochs": 1, "checkpoint_every": 12_000},
     )  # fmt: skip
 
 
