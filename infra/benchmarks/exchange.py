@@ -35,7 +35,7 @@ from distributed import Client, LocalCluster, get_worker
 from pipeline.exchange.attempts import Attempts
 from pipeline.exchange.network import LinkPlugin
 from pipeline.training.lane_group import merge, open_group
-from pipeline.training.placement import Place, errands_of
+from pipeline.training.placement import Place, merge_role
 from pipeline.training.plan import assign_copies
 from w2v_core.kernels import load_kernels, padded_size
 
@@ -98,10 +98,10 @@ def time_merges(key: str, places: tuple[Place, ...], participant: int, rows: int
 def bytes_sent_by_a_host(places: tuple[Place, ...], rows: int) -> int:
     """Of participant 0's host in one merge, without headers: its lanes' rows of the others' blocks, and its own blocks
     merged, once to every other host."""
-    errands = errands_of(places, 0)
+    role = merge_role(places, 0)
     row_bytes = 2 * padded_size(VECTOR_SIZE) * 4
-    owned = rows * len(errands.host) // len(places)
-    return row_bytes * ((rows - owned) * len(errands.copies) + owned * len(errands.agents))
+    owned = rows * len(role.host) // len(places)
+    return row_bytes * ((rows - owned) * len(role.copies) + owned * len(role.agents))
 
 
 @contextlib.contextmanager

@@ -28,11 +28,11 @@ from pipeline.stages.work import Done, Identity, Told, Work
 from pipeline.stream import epoch_stream, sampling
 from pipeline.stream.part_files import word_parts
 from pipeline.training import arithmetic, assembly, capacity, lanes, layered
-from pipeline.training.admission import Roster
+from pipeline.training.admission import Admission
 from pipeline.training.checkpoints import START, Checkpoints
 from pipeline.training.history import RoundRecord, history_of, kept_tokens, record_round, training_sections
 from pipeline.training.live import hear_round
-from pipeline.training.placement import seat
+from pipeline.training.placement import place_copies
 from pipeline.training.plan import EpochPlan, Round, Schedule, choose_lanes, choose_schedule, copies_of, plan_epoch
 from pipeline.training.policy import POLICIES, as_data
 from pipeline.training.start import Parent, open_parent, write_start
@@ -98,7 +98,7 @@ def build(work: Work, tokens: store.Artefact, vocab: store.Artefact, shards: sto
     checkpoint, history = training.checkpoints.latest()
     if checkpoint is None and parent:
         checkpoint = _commit_start(training, parent, workers)
-    roster = open_roster(training, expected, checkpoint, watch.on_plan, watch.on_note)
+    admission = open_admission(training, expected, checkpoint, watch.on_plan, watch.on_note)
     for record in history:
         watch.on_round(record)
     told = len(history)
@@ -111,8 +111,8 @@ def build(work: Work, tokens: store.Artefact, vocab: store.Artefact, shards: sto
         kept_tokens, before = sum(epochs.of(epoch).rows()), parent.trained_tokens if parent else 0
         plan = plan_epoch(train, schedule, training.vocab_size, epoch, kept_tokens, before)
         round_plan = plan.rounds[len(history) % schedule.rounds]
-        if attempts.crew is None:
-            attempts.crew = roster.muster(workers)
+        if attempts.chosen is None:
+            attempts.chosen = admission.admit(workers)
         try:
             done = _run_round(training, plan, round_plan, epochs, checkpoint, history, work, attempts)
         except TemporaryError as error:
@@ -129,10 +129,10 @@ def build(work: Work, tokens: store.Artefact, vocab: store.Artefact, shards: sto
             # Two are kept, because the newest may be found damaged.
             if before_last:
                 store.discard(before_last.directory)
-            made = training.checkpoints.commit(round_plan.round, files, history, roster.round_done())
+            made = training.checkpoints.commit(round_plan.round, files, history, admission.round_done())
             before_last, checkpoint = checkpoint, made
-            attempts.crew = None
-    return _commit_vectors(training, fields, inputs, files, history, roster)
+            attempts.chosen = None
+    return _commit_vectors(training, fields, inputs, files, history, admission)
 
 
 def _commit_start(training: Training, parent: Parent, workers: Workers) -> store.Artefact:
@@ -153,9 +153,9 @@ def describe(done: Done) -> Told:
 @dataclass
 class _Attempts:
     """Who trains, and how often workers were lost. Between two checkpoints the parameters exist in the workers' memory only,
-    so the crew changes at a checkpoint or not at all, and a loss means going on from the last one."""
+    so other workers are chosen at a checkpoint or not at all, and a loss means going on from the last one."""
 
-    crew: Sequence[Member] | None = None
+    chosen: Sequence[Member] | None = None
     session: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
     """Tells this driver's groups of workers from those of a driver that was killed; names nothing that is kept."""
     number: int = 0
@@ -169,7 +169,7 @@ class _Attempts:
         self.losses = self.losses + 1 if round_plan.round <= self.furthest else 1
         self.furthest = max(self.furthest, round_plan.round)
         self.number += 1
-        self.crew = None
+        self.chosen = None
         if self.losses >= ATTEMPTS_A_ROUND:
             raise TemporaryError(f"round {round_plan.round}: workers were lost {self.losses} times in a row; last: {error}")
 
@@ -180,10 +180,10 @@ def expected_tokens(vocab: store.Artefact) -> float:
     return float(np.dot(store.numbers(table["count"]).astype(np.float64), store.numbers(table["keep_probability"])))
 
 
-def open_roster(
+def open_admission(
     training: Training, expected_tokens: float, state: store.Artefact | None,
     on_plan: Callable[[str], None], on_note: Callable[[str], None],
-) -> Roster:  # fmt: skip
+) -> Admission:  # fmt: skip
     """The workers of this training, none met yet; what was computed before is known from the checkpoint."""
     train, rounds = training.train, training.schedule.rounds
     # An epoch draws its own tokens; their number differs by far less than this allows for.
@@ -203,7 +203,7 @@ def open_roster(
         moments=2 if train.optimizer == "adam" else 0,
     )  # fmt: skip
     kinds = [arithmetic.Numbers(**kind) for kind in state.manifest.totals.get("kinds", ())] if state else []
-    return Roster(train, sizes, training.workdir, training.checkpoints.bytes_in_use(), kinds, on_plan, on_note)
+    return Admission(train, sizes, training.workdir, training.checkpoints.bytes_in_use(), kinds, on_plan, on_note)
 
 
 class _Epochs:
@@ -252,16 +252,16 @@ def _run_round(
 ) -> _Done:  # fmt: skip
     """Raises TemporaryError when a worker is lost."""
     reach("round", f"{round_plan.round}.{attempts.number}")
-    assert attempts.crew is not None
+    assert attempts.chosen is not None
     started, corpus_tokens = time.monotonic(), training.tokens.manifest.totals["tokens"]
     ahead: list[tuple[int, ...]] = []
     if training.train.engine == "layers":
         task = _epoch_task(training, plan, round_plan, epochs.of(plan.epoch), checkpoint)
-        results = work.workers.together(WithState(layered.run_epoch), [task], attempts.crew)
+        results = work.workers.together(WithState(layered.run_epoch), [task], attempts.chosen)
     else:
         tasks = _round_tasks(training, plan, round_plan, epochs, checkpoint, attempts)
         hear = hear_round(tasks[0].group_key, plan, round_plan, kept_tokens(history), corpus_tokens, work.watch.on_live)
-        results = work.workers.together(WithState(lanes.run_round), tasks, attempts.crew, hear)
+        results = work.workers.together(WithState(lanes.run_round), tasks, attempts.chosen, hear)
         ahead = _rows_ahead(tasks, results)
     return _Done(
         record=record_round(
@@ -286,11 +286,11 @@ def _round_tasks(
     training: Training, plan: EpochPlan, round_plan: Round, epochs: _Epochs,
     checkpoint: store.Artefact | None, attempts: _Attempts,
 ) -> list[lanes.RoundTask]:  # fmt: skip
-    # The key names who works together: the same crew keeps its memory from round to round.
-    crew = attempts.crew or ()
-    key = f"{training.fingerprint[:16]}/{attempts.session}/{attempts.number}/{[member.address for member in crew]}"
-    places = seat(crew, copies_of(training.train))
-    ahead: list[tuple[sampling.Share, ...]] = [()] * len(crew)
+    # The key names who works together: the same workers keep their memory from round to round.
+    chosen = attempts.chosen or ()
+    key = f"{training.fingerprint[:16]}/{attempts.session}/{attempts.number}/{[member.address for member in chosen]}"
+    places = place_copies(chosen, copies_of(training.train))
+    ahead: list[tuple[sampling.Share, ...]] = [()] * len(chosen)
     if round_plan is plan.rounds[-1] and not round_plan.vectors:
         rows = epochs.of(plan.epoch).rows_of_parts()
         ahead = sampling.share_out(epochs.tasks(plan.epoch + 1), rows, [place.copies for place in places])
@@ -315,7 +315,7 @@ def _round_tasks(
             patience_s=PATIENCE_S,
             ahead=ahead[index],
         )
-        for index in range(len(crew))
+        for index in range(len(chosen))
     ]
 
 
@@ -347,7 +347,7 @@ def _vectors_directory(training: Training) -> Path:
 
 def _commit_vectors(
     training: Training, fields: dict[str, Any], inputs: tuple[str, ...],
-    matrices: Sequence[store.Part], history: Sequence[RoundRecord], roster: Roster,
+    matrices: Sequence[store.Part], history: Sequence[RoundRecord], admission: Admission,
 ) -> store.Artefact:  # fmt: skip
     """The vectors as an artefact: the words beside the matrices that the workers wrote."""
     table = vocabulary.read_words(training.vocab)
@@ -365,8 +365,8 @@ def _commit_vectors(
             totals={
                 "shape": [training.vocab_size, training.train.vector_size],
                 "history": [asdict(record) for record in history],
-                "kinds": roster.round_done(),
-                "memory": roster.plan,
+                "kinds": admission.round_done(),
+                "memory": admission.plan,
             }
             | ({"trained_before": training.parent.trained_tokens} if training.parent else {}),
         ),

@@ -205,12 +205,12 @@ def read_part(task: DrawTask) -> PartTokens:
 # ── the next epoch ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def share_out(tasks: Sequence[DrawTask], rows: Sequence[int], seats: Sequence[range]) -> list[tuple[Share, ...]]:
+def share_out(tasks: Sequence[DrawTask], rows: Sequence[int], copies: Sequence[range]) -> list[tuple[Share, ...]]:
     """The pieces of all parts for every participant to draw: those that its own lanes will train on most. `rows` are the
     parts' in the epoch before: the middle of a piece will stand about where it stands there."""
-    lanes, kept_tokens = seats[-1].stop, sum(rows)
-    participants = [index for index, seat in enumerate(seats) for _ in seat]
-    shares: list[list[Share]] = [[] for _ in seats]
+    lanes, kept_tokens = copies[-1].stop, sum(rows)
+    participants = [index for index, own in enumerate(copies) for _ in own]
+    shares: list[list[Share]] = [[] for _ in copies]
     for task, size, end in zip(tasks, rows, accumulate(rows), strict=True):
         middles = [end - size + size * (2 * piece + 1) / (2 * task.pieces) for piece in range(task.pieces)]
         owners = [participants[min(lanes - 1, int(middle * lanes / max(1, kept_tokens)))] for middle in middles]

@@ -1,8 +1,8 @@
 """Who may train: every worker that a run meets computes a sample and says what room it has, before it gets a lane.
 
-The driver asks `muster` for the crew before every round. Workers it has not seen yet introduce themselves (`introduce`);
-whoever computes other bits than the run's is left out and named, and when the crew is another than before, the memory
-that this crew will need is compared with the room it has.
+Before every round the driver asks `admit` who trains. Workers it has not seen yet introduce themselves (`introduce`); whoever
+computes other bits than the run's is left out and named. When other workers are chosen than before, the memory that they will
+need is compared with the room they have.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pipeline.cluster.workers import Member, WorkerLostError, Workers
 from pipeline.config import Train
 from pipeline.errors import CapacityError, TemporaryError
 from pipeline.training import arithmetic, capacity
-from pipeline.training.placement import choose_crew, seat
+from pipeline.training.placement import choose_workers, place_copies
 from pipeline.training.plan import copies_of
 
 INTRODUCTIONS = 20
@@ -40,7 +40,7 @@ def introduce(train: Train, state: WorkerState) -> Greeting:
 
 
 @dataclass
-class Roster:
+class Admission:
     """The workers that a training has met, and the kinds of arithmetic that took part in it."""
 
     train: Train
@@ -56,21 +56,21 @@ class Roster:
     """Told what is done about odd workers."""
     plan: dict[str, Any] | None = None
     _met: dict[str, Greeting] = field(default_factory=dict)
-    _crew: list[Member] = field(default_factory=list)
+    _chosen: list[Member] = field(default_factory=list)
     _named: set[str] = field(default_factory=set)
 
-    def muster(self, workers: Workers) -> list[Member]:
-        """The crew of the next round. Raises CapacityError, ServiceError when no worker computes as the run does, and
+    def admit(self, workers: Workers) -> list[Member]:
+        """The workers of the next round. Raises CapacityError, ServiceError when no worker computes as the run does, and
         TemporaryError when there is none in time or those that are left have too little memory."""
-        crew = choose_crew(self._fit(self._meet(workers)), copies_of(self.train))
-        if crew != self._crew:
-            self._check_room(crew)
-            self._crew = crew
-        return crew
+        chosen = choose_workers(self._fit(self._meet(workers)), copies_of(self.train))
+        if chosen != self._chosen:
+            self._check_room(chosen)
+            self._chosen = chosen
+        return chosen
 
     def round_done(self) -> list[dict[str, Any]]:
         """The kinds of arithmetic of all rounds up to now, as plain data for the checkpoint."""
-        for member in self._crew:
+        for member in self._chosen:
             found = self._met[member.address].numbers
             if found.digest not in {kind.digest for kind in self.kinds}:
                 self.kinds.append(found)
@@ -103,13 +103,13 @@ class Roster:
                 self.on_note(note)
         return [member for member, found in zip(members, numbers, strict=True) if found.digest in verdict.accepted]
 
-    def _check_room(self, crew: Sequence[Member]) -> None:
-        plan = capacity.plan_memory(self.sizes, seat(crew, copies_of(self.train)))
-        rooms = {member.address: self._met[member.address].room for member in crew}
+    def _check_room(self, chosen: Sequence[Member]) -> None:
+        plan = capacity.plan_memory(self.sizes, place_copies(chosen, copies_of(self.train)))
+        rooms = {member.address: self._met[member.address].room for member in chosen}
         try:
             capacity.check_room(plan, rooms, driver_room(self.workdir, self.disk_in_use))
         except CapacityError as error:
-            if len(crew) < len(self._crew):
+            if len(chosen) < len(self._chosen):
                 lost = f"workers were lost, and for those left {str(error).partition(':')[0]}"
                 raise TemporaryError(
                     f"{lost}; start workers and run the same command again, it continues:{str(error).partition(':')[2]}"

@@ -1,6 +1,6 @@
 """What a training needs of its workers' memory, their hosts' shared memory and the disk, said before it starts.
 
-    plan    = plan_memory(sizes, seat(crew, lanes))     from sizes alone: no worker is asked
+    plan    = plan_memory(sizes, place_copies(chosen, lanes))     from sizes alone: no worker is asked
     room    = cluster.room.measure_room()               on every worker, once its kernels are loaded
     explain_shortfalls(plan, rooms, driver)             one line for each limit that is too low, with the numbers
 
@@ -20,7 +20,7 @@ from typing import Any
 from pipeline.cluster.room import WORKING_BYTES, DriverRoom, Room
 from pipeline.errors import CapacityError, amount
 from pipeline.stream.sizes import HELD_TOKENS, KEPT_BYTES, PIECE_TOKENS, STREAM_BYTES
-from pipeline.training.placement import AHEAD, PIECE_BYTES, Place, errands_of, participants_by_host
+from pipeline.training.placement import AHEAD, PIECE_BYTES, Place, merge_role, participants_by_host
 
 WORD_BYTES = 330
 """Of the driver, a word of the vocabulary: text, two tables of the same, its place in a dictionary, count and norm."""
@@ -129,7 +129,7 @@ class MemoryPlan:
 
 
 def plan_memory(sizes: Sizes, places: Sequence[Place]) -> MemoryPlan:
-    """The needs of the workers seated so, of their hosts, of the driver and of the workdir's disk."""
+    """The needs of the workers in their places, of their hosts, of the driver and of the workdir's disk."""
     workers = tuple(_worker_need(sizes, places, participant) for participant in range(len(places)))
     hosts = tuple(_host_need(sizes, places, workers, host) for host in participants_by_host(places))
     return MemoryPlan(workers, hosts, _driver_need(sizes), _disk_need(sizes))
@@ -139,7 +139,7 @@ def _worker_need(sizes: Sizes, places: Sequence[Place], participant: int) -> Wor
     place = places[participant]
     if sizes.layers:
         return WorkerNeed(place.address, place.host, _layers_need(sizes), ())
-    errands = errands_of(places, participant)
+    role = merge_role(places, participant)
     own, lanes_a_copy = len(place.copies), -(-sizes.lanes // sizes.copies)
     own_lanes = own * lanes_a_copy
     # A lane's slice begins and ends within a piece, of which at most all tokens are kept.
@@ -157,8 +157,8 @@ def _worker_need(sizes: Sizes, places: Sequence[Place], participant: int) -> Wor
         # A lane leaves at most a change for every row that its block touches; marks say who touched what.
         changes = own_lanes * MOST_CHANGES_OF_A_BLOCK * 4 * sizes.row_floats
         private.append((f"changes of {_count(own_lanes, 'lane')} in a wave", changes + own * MARK_BYTES * sizes.vocab_size))
-    if errands.agents:
-        foreign = sizes.copies - len(errands.copies)
+    if role.agents:
+        foreign = sizes.copies - len(role.copies)
         pieces = foreign * AHEAD * min(PIECE_BYTES, sizes.pair_bytes)
         private.append((f"rows of {_count(foreign, 'copy')} on other hosts in a merge", pieces))
     # The first epoch's shards are used where they are mapped: pages of the file cache, which the host takes back when it
@@ -167,10 +167,10 @@ def _worker_need(sizes: Sizes, places: Sequence[Place], participant: int) -> Wor
     copies = [("the base", sizes.pair_bytes)]
     if sizes.copies > 1:
         copies.append((f"parameters of {_count(own, 'copy')}", own * sizes.pair_bytes))
-    if len(errands.host) == 1:
+    if len(role.host) == 1:
         return WorkerNeed(place.address, place.host, _largest_first([*private, *copies]), (mapped,))
     # A worker folds one block of rows; a merge of fewer rows has other blocks, so over all of them at most twice as many.
-    folded = min(1.0, 2 / len(places)) * (len(errands.copies) - own) * sizes.pair_bytes
+    folded = min(1.0, 2 / len(places)) * (len(role.copies) - own) * sizes.pair_bytes
     touched = [mapped, *copies, ("other copies' rows that it folds", round(folded))]
     return WorkerNeed(place.address, place.host, _largest_first(private), _largest_first(touched))
 

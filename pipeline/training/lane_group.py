@@ -33,7 +33,7 @@ from pipeline.exchange.shared_memory import (
     remove_deserted_places,
 )
 from pipeline.failpoints import reach
-from pipeline.training.placement import AHEAD, Errands, Place, block_of, errands_of, pieces_of
+from pipeline.training.placement import AHEAD, MergeRole, Place, block_of, merge_role, pieces_of
 from w2v_core.kernels import Kernels, Merge
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class LaneGroup:
     key: str
     places: tuple[Place, ...]
     participant: int
-    errands: Errands
+    role: MergeRole
     base: Matrices
     """Both matrices as all lanes last agreed on them; one a host."""
     copies: dict[int, Matrices]
@@ -102,22 +102,22 @@ def open_group(
     key: str, places: tuple[Place, ...], participant: int, shape: tuple[int, int], patience_s: float, attempts: Attempts
 ) -> LaneGroup:
     """This worker's lanes with memory for parameters of this shape (rows, padded floats), after all workers have met."""
-    errands = errands_of(places, participant)
+    role = merge_role(places, participant)
     has_one_copy = places[-1].last_copy == 1
-    makers = {"base.w_in": errands.host[0], "base.w_out": errands.host[-1]}
+    makers = {"base.w_in": role.host[0], "base.w_out": role.host[-1]}
     if not has_one_copy:
         makers |= {
             f"lane-{lane}.{matrix}": index
-            for index in errands.host for lane in places[index].copies for matrix in ("w_in", "w_out")
+            for index in role.host for lane in places[index].copies for matrix in ("w_in", "w_out")
         }  # fmt: skip
-    arrays, barrier = _open_memory(f"{key}/{errands.host.start}", makers, errands.host, participant, shape, patience_s, attempts)
+    arrays, barrier = _open_memory(f"{key}/{role.host.start}", makers, role.host, participant, shape, patience_s, attempts)
     pairs = list(zip(arrays[::2], arrays[1::2], strict=True))
     others = None
-    if errands.agents:
+    if role.agents:
         # Only rounds that span hosts need distributed here.
         from pipeline.exchange.network import join_group
 
-        peers = {agent for agent, _ in errands.agents} | set(errands.owners)
+        peers = {agent for agent, _ in role.agents} | set(role.owners)
         addresses = {peer: places[peer].address for peer in peers}
         try:
             others = join_group(key, participant, addresses, patience_s, attempts)
@@ -128,19 +128,19 @@ def open_group(
         key=key,
         places=places,
         participant=participant,
-        errands=errands,
+        role=role,
         base=pairs[0],
-        copies=dict(zip(errands.copies, pairs[1:] or pairs, strict=True)),
+        copies=dict(zip(role.copies, pairs[1:] or pairs, strict=True)),
         barrier=barrier,
         others=others,
-        foreign=tuple(_memory_for_others(errands, shape) for _ in range(AHEAD)),
+        foreign=tuple(_memory_for_others(role, shape) for _ in range(AHEAD)),
         pool=ThreadPoolExecutor(max_workers=max(1, places[participant].threads), thread_name_prefix="lane"),
     )
 
 
-def _memory_for_others(errands: Errands, shape: tuple[int, int]) -> Foreign:
+def _memory_for_others(role: MergeRole, shape: tuple[int, int]) -> Foreign:
     piece = (pieces_of(0, shape[0], shape[1])[0].stop, shape[1])
-    return {copy: (aligned_zeros(piece), aligned_zeros(piece)) for _, copies in errands.agents for copy in copies}
+    return {copy: (aligned_zeros(piece), aligned_zeros(piece)) for _, copies in role.agents for copy in copies}
 
 
 def _open_memory(
@@ -207,7 +207,7 @@ def _merge_between_hosts(group: LaneGroup, links: Links, kernels: Kernels, rows:
     # receiver has them all: a copy's rows change when the owner of their block answers with the merged ones, and merged
     # rows change in the next merge, after all of them were sent.
     ours = _pieces(group, rows, group.participant)
-    answers = [(owner, piece) for owner in group.errands.owners for piece in _pieces(group, rows, owner)]
+    answers = [(owner, piece) for owner in group.role.owners for piece in _pieces(group, rows, owner)]
     for owner, piece in answers:
         links.send(owner, (group.merges, _ROWS), [matrix[piece] for pair in group.copies.values() for matrix in pair])
     for number in range(len(ours) + AHEAD):
@@ -219,7 +219,7 @@ def _merge_between_hosts(group: LaneGroup, links: Links, kernels: Kernels, rows:
             _fold_piece(group, links, kernels, number - AHEAD, ours[number - AHEAD], method)
         if number < len(ours):
             arrays = _foreign(group, number, ours[number])
-            for agent, copies in group.errands.agents:
+            for agent, copies in group.role.agents:
                 links.expect(agent, (group.merges, _ROWS), [matrix for copy in copies for matrix in arrays[copy]])
     links.receive_all()
     for _, piece in answers:
@@ -231,13 +231,13 @@ def _merge_between_hosts(group: LaneGroup, links: Links, kernels: Kernels, rows:
 
 def _fold_piece(group: LaneGroup, links: Links, kernels: Kernels, number: int, piece: slice, method: Merge) -> None:
     """Folds a piece of this participant's block, once all hosts' rows of it are there, and sends it back to them."""
-    for agent, _ in group.errands.agents:
+    for agent, _ in group.role.agents:
         links.receive(agent)
     ours = {copy: (w_in[piece], w_out[piece]) for copy, (w_in, w_out) in group.copies.items()}
     in_order = [pair for _, pair in sorted((ours | _foreign(group, number, piece)).items(), key=lambda item: item[0])]
     base = (group.base[0][piece], group.base[1][piece])
     _fold(group, kernels, base, in_order, slice(0, len(base[0])), method)
-    for agent, _ in group.errands.agents:
+    for agent, _ in group.role.agents:
         links.send(agent, (group.merges, _MERGED), base)
 
 

@@ -160,7 +160,7 @@ def blocks_of(vocab_size: int, row_floats: int) -> list[tuple[str, int, int, int
 def load_state(group: LaneGroup, task: RoundTask) -> None:
     """Sets base and every lane to the state before the round. Every host needs all of it; the participants of a host
     share the work and wait for each other."""
-    host = group.errands.host
+    host = group.role.host
     if task.checkpoint_before is None:
         first, last = block_of(task.vocab_size, group.participant - host.start, len(host))
         for matrix in (0, 1):

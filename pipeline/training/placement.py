@@ -2,8 +2,8 @@
 
 Plain functions of plain data; the cluster code obeys them.
 
-    crew        the workers that train, host by host, at most one a copy, with the threads of all workers of their host
-    place       one worker's part of the crew: its copies and its host. Its number in the crew is the *participant*
+    chosen      the workers that train, host by host, at most one a copy, with the threads of all workers of their host
+    place       one of them: its copies and its host. Its number among them is the *participant*
     block       the rows of a merge are cut into one block a participant; the participant owns and folds its block
     piece       of a block: what is sent between hosts at a time
     agent       for a block of another host: the participant of this host that sends this host's rows of the block to
@@ -41,7 +41,7 @@ class Place:
         return range(self.first_copy, self.last_copy)
 
 
-def choose_crew(members: Sequence[Member], copies: int) -> list[Member]:
+def choose_workers(members: Sequence[Member], copies: int) -> list[Member]:
     """The workers that train: one a copy at most, from as few hosts as that takes, neighbours in the order of copies on one host.
 
     Hosts with more workers are filled first, because shared memory is faster than any network. A host's workers that have no
@@ -53,37 +53,37 @@ def choose_crew(members: Sequence[Member], copies: int) -> list[Member]:
     for member in members:
         workers_of[member.host] = workers_of.get(member.host, 0) + 1
     preferred = sorted(members, key=lambda member: (-workers_of[member.host], member.host, member.address))
-    chosen = sorted(preferred[:copies], key=lambda member: (member.host, member.address))
-    crew: list[Member] = []
-    for host, group in groupby(chosen, key=lambda member: member.host):
+    trainers = sorted(preferred[:copies], key=lambda member: (member.host, member.address))
+    chosen: list[Member] = []
+    for host, group in groupby(trainers, key=lambda member: member.host):
         threads, there = sum(member.threads for member in members if member.host == host), list(group)
         shares = assign_copies(threads, len(there)) if threads >= len(there) else [range(1)] * len(there)
-        crew += [replace(member, threads=len(share)) for member, share in zip(there, shares, strict=True)]
-    return crew
+        chosen += [replace(member, threads=len(share)) for member, share in zip(there, shares, strict=True)]
+    return chosen
 
 
-def seat(crew: Sequence[Member], copies: int) -> tuple[Place, ...]:
-    """The copies of every member of the crew: contiguous, so that every host has a contiguous run of copies too."""
+def place_copies(chosen: Sequence[Member], copies: int) -> tuple[Place, ...]:
+    """The copies of every chosen worker: contiguous, so that every host has a contiguous run of copies too."""
     return tuple(
         Place(address=member.address, host=member.host, threads=member.threads, first_copy=run.start, last_copy=run.stop)
-        for member, run in zip(crew, assign_copies(copies, len(crew)), strict=True)
+        for member, run in zip(chosen, assign_copies(copies, len(chosen)), strict=True)
     )
 
 
 def participants_by_host(places: Sequence[Place]) -> list[range]:
-    """The participants of each host, as contiguous ranges in crew order. Raises ValueError if a host comes twice."""
+    """The participants of each host, as contiguous ranges. Raises ValueError if a host comes twice."""
     hosts, first = [], 0
     for _, group in groupby(places, key=lambda place: place.host):
         count = len(list(group))
         hosts.append(range(first, first + count))
         first += count
     if len(hosts) != len({place.host for place in places}):
-        raise ValueError("expected the places of each host side by side, found a host in two runs; sort the crew by host")
+        raise ValueError("expected the places of each host side by side, found a host in two runs; sort the workers by host")
     return hosts
 
 
 @dataclass(frozen=True)
-class Errands:
+class MergeRole:
     """What one participant has to do with whom in a merge."""
 
     host: range
@@ -97,15 +97,15 @@ class Errands:
     """The participants of other hosts for whose blocks this participant speaks for its own host."""
 
 
-def errands_of(places: Sequence[Place], participant: int) -> Errands:
-    """A participant's errands. The n-th owner of a host meets the n-th participant of another host, so that the work is
+def merge_role(places: Sequence[Place], participant: int) -> MergeRole:
+    """A participant's part in a merge. The n-th owner of a host meets the n-th participant of another host, so that the work is
     shared evenly and two hosts of equal size need one connection a participant."""
     hosts = participants_by_host(places)
     copies = {host: range(places[host.start].first_copy, places[host.stop - 1].last_copy) for host in hosts}
     own = next(host for host in hosts if participant in host)
     others = [host for host in hosts if host != own]
     rank = participant - own.start
-    return Errands(
+    return MergeRole(
         host=own,
         copies=copies[own],
         agents=tuple((host[rank % len(host)], copies[host]) for host in others),

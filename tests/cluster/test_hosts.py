@@ -18,7 +18,7 @@ from pipeline.errors import ServiceError
 from pipeline.progress import Progress
 from pipeline.run import run
 from pipeline.training.lanes import HeldLanes
-from pipeline.training.placement import choose_crew
+from pipeline.training.placement import choose_workers
 from tests.cluster.disturbed import Bench
 from tests.cluster.tls_cluster import TlsCluster
 
@@ -28,7 +28,7 @@ def test_a_run_on_an_existing_tls_scheduler_with_two_hosts_gives_the_bits_of_one
 ) -> None:
     started = [cluster.start_worker(host) for host in ("a", "b", "b")]
     with cluster.connect(workers=3) as workers:
-        assert [member.host for member in choose_crew(workers.members(), 4)] == ["a", "b", "b"]
+        assert [member.host for member in choose_workers(workers.members(), 4)] == ["a", "b", "b"]
     address: dict[str, object] = {"kind": "address", "address": cluster.address, "tls": cluster.tls}
     summary = run(bench.config("whole", cluster=address), progress=Progress(quiet=True))
     assert summary["vectors"]["sha256"] == bench.digest

@@ -21,7 +21,7 @@ from pipeline.run import run
 from pipeline.stages import shards
 from pipeline.stream import epoch_stream, sampling
 from pipeline.stream.part_files import TokenFiles
-from pipeline.training.placement import seat
+from pipeline.training.placement import place_copies
 from tests.tiny import tiny_config, write_corpus
 from w2v_core.windows import Stream
 
@@ -185,7 +185,7 @@ def test_every_piece_is_drawn_by_the_worker_whose_lanes_train_its_middle(
 ) -> None:
     tasks = [part_of(index, size) for index, size in enumerate(tokens)]
     rows = [int(kept * size) for size in tokens]
-    places = seat([Member(f"tcp://{worker}", "host", 1) for worker in range(min(lanes, workers))], lanes)
+    places = place_copies([Member(f"tcp://{worker}", "host", 1) for worker in range(min(lanes, workers))], lanes)
     shares = sampling.share_out(tasks, rows, [place.copies for place in places])
     drawn = []
     for place, found in zip(places, shares, strict=True):
@@ -211,7 +211,7 @@ def test_the_shares_of_several_workers_are_the_stream_and_only_what_others_drew_
     made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected, tasks = drawn(made, 1), tasks_of(made, 1)
-    places = seat([Member(f"tcp://{worker}", "host", 1) for worker in range(5)], 5)
+    places = place_copies([Member(f"tcp://{worker}", "host", 1) for worker in range(5)], 5)
     shares = sampling.share_out(tasks, drawn(made, 0).rows_of_parts(), [place.copies for place in places])
     assert any(share.first > 0 for found in shares for share in found), "a part that two workers share"
     rows: dict[int, tuple[int, ...]] = {task.part.index: () for task in tasks}
