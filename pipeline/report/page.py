@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import printable
-from pipeline.report.results import decimal, is_number, percent
+from pipeline.report.results import is_number, percent
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -76,7 +76,8 @@ def _environment() -> Environment:
         loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {
-        "plain": plain, "cell": cell, "decimal": decimal, "number": number, "percent": lambda value: percent(value) or "–",
+        "plain": plain, "cell": cell, "cosine": cosine, "question": question, "number": number,
+        "percent": lambda value: percent(value) or "–",
     }  # fmt: skip
     return environment
 
@@ -93,6 +94,19 @@ def _hash(text: str) -> str:
 def plain(value: object, limit: int = _TEXT_LIMIT) -> str:
     """A value without control and bidirectional characters; the template escapes what HTML would read."""
     return printable(str(value), limit)
+
+
+def cosine(value: object) -> str:
+    """Two decimals, which leave room for the word."""
+    return f"{value:.2f}" if is_number(value) else "–"
+
+
+def question(value: object) -> str:
+    """An analogy as one reads it; what is not written A:B=C stays as it is."""
+    first, equals, asked = plain(value, 120).partition("=")
+    one, colon, other = first.partition(":")
+    whole = all((equals, colon, one, other, asked)) and ":" not in other + asked and "=" not in asked
+    return f"{one} is to {other} as {asked} is to …" if whole else plain(value, 120)
 
 
 def number(value: object) -> str:

@@ -14,10 +14,12 @@
     const style = getComputedStyle(document.documentElement);
     for (const name of ["paper", "card", "ink", "soft", "line", "accent", "warn"]) colours[name] = style.getPropertyValue("--" + name).trim();
   }
+  const ends = [0, 1].map((axis) => xy.reduce(([low, high], spot) => [Math.min(low, spot[axis]), Math.max(high, spot[axis])], [10000, 0]));
+  const fit = () => Math.min((width - 56) / Math.max(1, ends[0][1] - ends[0][0]), (height - 40) / Math.max(1, ends[1][1] - ends[1][0]));
   function showAll() {
-    scale = Math.min(width, height) / 10800;
-    left = (width - 10000 * scale) / 2;
-    top = (height - 10000 * scale) / 2;
+    scale = Math.max(1e-6, fit());
+    left = width / 2 - (ends[0][0] + ends[0][1]) / 2 * scale - 8;
+    top = height / 2 - (ends[1][0] + ends[1][1]) / 2 * scale;
     draw();
   }
   function resize() {
@@ -36,12 +38,13 @@
     const size = Math.max(1.2, Math.min(4, scale * 40)), centre = chosen >= 0 ? chosen : pointed;
     const close = new Set(centre >= 0 ? near[centre] : []);
     pen.fillStyle = colours.accent;
-    pen.globalAlpha = 0.55;
-    for (let i = 0; i < words.length; i++) {
-      const [x, y] = at(i);
+    for (let i = words.length - 1; i >= 0; i--) {
+      // Frequent words are larger and darker.
+      const [x, y] = at(i), rare = i / words.length;
       if (x < -9 || y < -9 || x > width + 9 || y > height + 9) continue;
+      pen.globalAlpha = 0.75 - 0.4 * rare;
       pen.beginPath();
-      pen.arc(x, y, size, 0, 7);
+      pen.arc(x, y, size * (1.5 - 0.6 * Math.sqrt(rare)), 0, 7);
       pen.fill();
     }
     pen.globalAlpha = 1;
@@ -76,14 +79,16 @@
     for (const i of [...special, ...words.keys()]) {
       const [x, y] = at(i), is = special.includes(i);
       if (x < 0 || y < 0 || x > width || y > height || (is && shown >= special.length)) continue;
-      const font = (i === centre ? "600 14px " : is ? "500 13px " : "12px ") + "system-ui, sans-serif";
+      const common = i < 200;
+      const font = (i === centre ? "600 14px " : is ? "500 13px " : common ? "500 12.5px " : "11.5px ") + "system-ui, sans-serif";
       pen.font = font;
-      const wide = pen.measureText(words[i]).width, x0 = x + size + 3, cells = [];
+      const wide = pen.measureText(words[i]).width, cells = [];
+      const x0 = x + size + 3 + wide > width - 4 ? x - size - 4 - wide : x + size + 3;
       for (let c = Math.floor(x0 / cell); c <= Math.floor((x0 + wide) / cell); c++)
         for (let r = Math.floor((y - 7) / cell); r <= Math.floor((y + 7) / cell); r++) cells.push(c + "," + r);
       if (!is && cells.some((key) => taken.has(key))) continue;
       for (const key of cells) taken.add(key);
-      const label = [i, x0, y, font, i === centre ? colours.warn : is ? colours.ink : colours.soft];
+      const label = [i, x0, y, font, i === centre ? colours.warn : is || common ? colours.ink : colours.soft];
       if (is) last.unshift(label);
       else write(label);
       if (++shown > 400) break;
@@ -116,7 +121,7 @@
   function choose(i, centred) {
     chosen = i;
     if (i >= 0 && centred) {
-      scale = Math.max(scale, (Math.min(width, height) / 10800) * 4);
+      scale = Math.max(scale, fit() * 4);
       left = width / 2 - xy[i][0] * scale;
       top = height / 2 - xy[i][1] * scale;
     }
@@ -124,7 +129,7 @@
     draw();
   }
   function zoom(factor, x = width / 2, y = height / 2) {
-    const least = Math.min(width, height) / 16000;
+    const least = Math.max(1e-6, fit() * 0.7);
     factor = Math.max(least, Math.min(least * 120, scale * factor)) / scale;
     left = x - (x - left) * factor;
     top = y - (y - top) * factor;

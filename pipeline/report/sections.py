@@ -95,15 +95,17 @@ def training(summary: Summary, curves: Sequence[Curve]) -> dict[str, Any]:
     """The charts that have something to show, the first across the page; the workers' load where it was told."""
     drawn = [(curve, line_chart(curve, WIDE if place == 0 else NARROW)) for place, curve in enumerate(curves)]
     loads = get(summary, "workers", [])
-    header = ("worker", "processor", "memory", "kept tokens/s", "waiting and merging", "GPU memory")
-    rows = [
+    header: tuple[str, ...] = ("worker", "processor", "memory", "kept tokens/s", "waiting and merging")
+    rows: list[tuple[object, ...]] = [
         (
-            load.get("worker"), f"{load['cpu_percent']:.0f} % of a core", f"{load['memory_bytes'] / 2**20:,.0f} MiB",
+            f"worker {load.get('worker')}", f"{load['cpu_percent']:.0f} % of a core", f"{load['memory_bytes'] / 2**20:,.0f} MiB",
             round(load["tokens_per_s"]), percent(load["waiting_share"]),
-            f"{load['gpu_memory_bytes'] / 2**20:,.0f} MiB" if load.get("gpu_memory_bytes") else None,
         )
         for load in loads
     ]  # fmt: skip
+    if any(load.get("gpu_memory_bytes") for load in loads):
+        header = (*header, "GPU memory")
+        rows = [(*row, f"{(load.get('gpu_memory_bytes') or 0) / 2**20:,.0f} MiB") for row, load in zip(rows, loads, strict=True)]
     return {"curves": [pair for pair in drawn if pair[1]], "workers": Table("Workers", header, rows) if rows else None}
 
 
@@ -140,6 +142,16 @@ CORPUS_FACTS = (
 )  # fmt: skip
 
 
+BYTES = {
+    "bytes.sentences": "bytes in sentences", "bytes.wordless": "bytes of lines without a word", "bytes.put_in": "bytes put in",
+    "bytes.long_tokens": "bytes of tokens too long", "bytes.not_text": "bytes that were no text", "bytes.marks": "bytes of marks",
+    "bytes.bad_records": "bytes of records without a text", "bytes.outside": "bytes outside of the texts",
+}  # fmt: skip
+"""What became of every byte of the text; `losses` has their meanings."""
+TOLD = ("bytes.read",)
+"""Which is told above, or says nothing more."""
+
+
 def corpus(summary: Summary) -> list[tuple[str, object]]:
     """What there was, what was kept of it, and what was dropped and why."""
     found, vocab = mapping(summary, "corpus"), mapping(summary, "vocab")
@@ -149,9 +161,9 @@ def corpus(summary: Summary) -> list[tuple[str, object]]:
     facts += [(label, found[key]) for key, label in CORPUS_FACTS if found.get(key)]
     known = {key for key, _ in CORPUS_FACTS}
     facts += [
-        (key.replace("_", " ").replace(".", ": "), value)
+        (BYTES.get(key, key.replace("_", " ").replace(".", ": ")), value)
         for key, value in flatten({key: value for key, value in found.items() if key not in known and key != "notes"})
-        if value not in (0, "", None, False)
+        if value not in (0, "", None, False) and key not in TOLD
     ]
     tokens, kept = get(vocab, "corpus_tokens"), get(vocab, "tokens")
     if is_number(tokens) and is_number(kept) and tokens:
