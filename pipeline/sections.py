@@ -73,7 +73,8 @@ class Train(Section):
     lanes: Chosen = 0
     """Stretches of an epoch trained side by side, by as many cores; part of the result. null = follows from the corpus."""
     copies: Chosen = 0
-    """Of the parameters, one a host at least, each trained by its lanes; null = one from 4 lanes on, skip-gram one a lane."""
+    """Of the parameters, one a host at least, each trained by its lanes; null = two from 4 lanes on, one if both matrices have
+    more than 256 MB, skip-gram one a lane."""
     merge: Literal["adasum", "mean"] = "adasum"
     """adasum: row by row, what lanes agree on is averaged, the rest added, and changes that oppose each other are freed from
     each other first (infra/decisions/0011-opposing-changes.md). mean: the average, which loses most of what was learnt."""

@@ -75,7 +75,7 @@ class Training:
 def identity(config: RunConfig, tokens: store.Artefact, vocab: store.Artefact, shards: store.Artefact) -> Identity:
     """(fingerprint, fields read, inputs) of the vectors that these shards and settings give."""
     # Who may take part decides nothing that is the same whoever does; other vectors count by their content.
-    train = choose_lanes(config.train, shards.manifest.totals["kept_tokens"])
+    train = choose_lanes(config.train, shards.manifest.totals["kept_tokens"], vocab.manifest.totals["size"])
     fields = train.model_dump(exclude={"deterministic", "start_from"}) | {"seed": config.run.seed}
     if parent := open_parent(config.train):
         fields |= {"start_from": parent.digest, "trained_before": parent.trained_tokens}
@@ -91,7 +91,7 @@ def build(work: Work, tokens: store.Artefact, vocab: store.Artefact, shards: sto
     config, workers, watch = work.config, work.workers, work.watch
     fingerprint, fields, inputs = identity(config, tokens, vocab, shards)
     expected = expected_tokens(vocab)
-    train = choose_lanes(config.train, shards.manifest.totals["kept_tokens"])
+    train = choose_lanes(config.train, shards.manifest.totals["kept_tokens"], vocab.manifest.totals["size"])
     schedule = choose_schedule(train, int(vocab.manifest.totals["size"]), expected)
     parent = open_parent(config.train)
     training = Training(config, train, tokens, vocab, shards, fingerprint, schedule, work.workdir, parent)
@@ -194,7 +194,7 @@ def open_admission(
     sentence_bytes = 4 * totals["tokens"] + 8 * totals["sentences"] + 8 * part_words
     sizes = capacity.Sizes(
         vocab_size=training.vocab_size, vector_size=train.vector_size, row_floats=padded_size(train.vector_size),
-        lanes=train.lanes, copies=copies_of(train), lane_tokens=-(-epoch_tokens // (train.lanes * rounds)),
+        lanes=train.lanes, copies=copies_of(train, training.vocab_size), lane_tokens=-(-epoch_tokens // (train.lanes * rounds)),
         epoch_tokens=epoch_tokens,
         epochs=train.epochs, window=training.config.shards.window,
         noise_bytes=training.vocab.part(vocabulary.NOISE_TABLE).bytes, sentence_bytes=sentence_bytes,
@@ -289,7 +289,7 @@ def _round_tasks(
     # The key names who works together: the same workers keep their memory from round to round.
     chosen = attempts.chosen or ()
     key = f"{training.fingerprint[:16]}/{attempts.session}/{attempts.number}/{[member.address for member in chosen]}"
-    places = place_copies(chosen, copies_of(training.train))
+    places = place_copies(chosen, copies_of(training.train, training.vocab_size))
     ahead: list[tuple[sampling.Share, ...]] = [()] * len(chosen)
     if round_plan is plan.rounds[-1] and not round_plan.vectors:
         rows = epochs.of(plan.epoch).rows_of_parts()

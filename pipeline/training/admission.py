@@ -62,7 +62,7 @@ class Admission:
     def admit(self, workers: Workers) -> list[Member]:
         """The workers of the next round. Raises CapacityError, ServiceError when no worker computes as the run does, and
         TemporaryError when there is none in time or those that are left have too little memory."""
-        chosen = choose_workers(self._fit(self._meet(workers)), copies_of(self.train))
+        chosen = choose_workers(self._fit(self._meet(workers)), copies_of(self.train, self.sizes.vocab_size))
         if chosen != self._chosen:
             self._check_room(chosen)
             self._chosen = chosen
@@ -104,7 +104,7 @@ class Admission:
         return [member for member, found in zip(members, numbers, strict=True) if found.digest in verdict.accepted]
 
     def _check_room(self, chosen: Sequence[Member]) -> None:
-        plan = capacity.plan_memory(self.sizes, place_copies(chosen, copies_of(self.train)))
+        plan = capacity.plan_memory(self.sizes, place_copies(chosen, copies_of(self.train, self.sizes.vocab_size)))
         rooms = {member.address: self._met[member.address].room for member in chosen}
         try:
             capacity.check_room(plan, rooms, driver_room(self.workdir, self.disk_in_use))

@@ -14,7 +14,7 @@ goes in pieces: while one is folded, the network brings the next, and no more th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -87,9 +87,23 @@ class LaneGroup:
         return max(1, self.places[self.participant].threads)
 
     def spread(self, work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-        """`[work(item) for item in items]` over this worker's threads. With one thread or one item it is done in the thread
-        that asks: handing it over and waiting takes 0.3 ms, as long as a thousand tokens."""
-        return [work(item) for item in items] if min(self.threads, len(items)) == 1 else list(self.pool.map(work, items))
+        """`[work(item) for item in items]` over this worker's threads, of which the one that asks is the first: handing work
+        over and waiting for it takes 0.1 to 0.3 ms, as long as a thousand tokens."""
+        results: dict[int, Result] = {}
+        left = iter(range(len(items)))
+
+        def take_some() -> None:
+            for index in left:
+                results[index] = work(items[index])
+
+        helpers = [self.pool.submit(take_some) for _ in range(min(self.threads, len(items)) - 1)]
+        try:
+            take_some()
+        finally:
+            wait(helpers)
+        for helper in helpers:
+            helper.result()
+        return [results[index] for index in range(len(items))]
 
     def close(self) -> None:
         self.barrier.close()
@@ -134,7 +148,7 @@ def open_group(
         barrier=barrier,
         others=others,
         foreign=tuple(_memory_for_others(role, shape) for _ in range(AHEAD)),
-        pool=ThreadPoolExecutor(max_workers=max(1, places[participant].threads), thread_name_prefix="lane"),
+        pool=ThreadPoolExecutor(max_workers=max(1, places[participant].threads - 1), thread_name_prefix="lane"),
     )
 
 

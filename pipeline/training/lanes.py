@@ -227,7 +227,7 @@ def _train_stints(
     rows, held = epoch_stream.Rows(task.stream, task.window, state), task.round.first
     # The same steps in every worker, so that all lanes load at the same time.
     steps = max(1, HELD_TOKENS * task.train.lanes * task.plan.schedule.steps // max(1, task.plan.kept_tokens))
-    own_lanes = [lane for copy in group.own for lane in lanes_of_copy(task.train, copy)]
+    own_lanes = [lane for copy in group.own for lane in lanes_of_copy(task.train.lanes, task.plan.copies, copy)]
     teller = Teller(task.group_key, task.plan, task.round, task.participant, len(own_lanes))
     cores = BusyCores(max(1, min(group.threads, usable_cores()) // len(group.own)))
     train_seconds = merge_seconds = 0.0
@@ -290,7 +290,7 @@ def _train_copy(
     threads: int,
 ) -> list[tuple[int, float, int]]:  # fmt: skip
     """(lane, sum of losses, examples) of each lane of a copy."""
-    train, lanes, slices = task.train, lanes_of_copy(task.train, copy), []
+    train, lanes, slices = task.train, lanes_of_copy(task.train.lanes, task.plan.copies, copy), []
     for lane in lanes:
         reach("step", f"{task.plan.epoch}.{stint.first}.{lane}")
         stream, start, stop = rows.between(*task.plan.slice(lane, stint.first, stint.last))

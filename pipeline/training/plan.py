@@ -112,7 +112,7 @@ class EpochPlan:
 
     @property
     def copies(self) -> int:
-        return copies_of(self.train)
+        return copies_of(self.train, self.vocab_size)
 
     def stints(self, a_round: Round) -> Iterator[Stint]:
         """A round's steps from merge to merge; with one copy, which is never merged, one by one."""
@@ -178,24 +178,25 @@ class EpochPlan:
         return rows * self.copies * 2 * self.train.vector_size * 4
 
 
-def choose_lanes(train: Train, kept_tokens: int, policy: LanePolicy = LANE_POLICY) -> Train:
-    """The training with its lanes and copies, chosen for an epoch of so many kept tokens where the configuration leaves them
-    open."""
+def choose_lanes(train: Train, kept_tokens: int, vocab_size: int, policy: LanePolicy = LANE_POLICY) -> Train:
+    """The training with its lanes and copies, chosen for an epoch of so many kept tokens over so many words where the
+    configuration leaves them open."""
     fits_lanes = train.engine == "kernels" and not train.lanes
     lanes = max(train.copies, int(by_number(policy.lanes_by_tokens, kept_tokens))) if fits_lanes else train.lanes or 1
     chosen = train.model_copy(update={"lanes": lanes})
-    return chosen.model_copy(update={"copies": copies_of(chosen, policy)})
+    return chosen.model_copy(update={"copies": copies_of(chosen, vocab_size, policy)})
 
 
-def copies_of(train: Train, policy: LanePolicy = LANE_POLICY) -> int:
+def copies_of(train: Train, vocab_size: int, policy: LanePolicy = LANE_POLICY) -> int:
     """Copies of the parameters that a training with these lanes has."""
-    return train.copies or (train.lanes if train.lanes < policy.lanes_of_a_wave or train.model == "skipgram" else 1)
+    if train.copies or train.lanes < policy.lanes_of_a_wave or train.model == "skipgram":
+        return train.copies or train.lanes
+    return policy.copies if 2 * 4 * vocab_size * train.vector_size <= policy.most_bytes_copied else 1
 
 
-def lanes_of_copy(train: Train, copy: int) -> range:
+def lanes_of_copy(lanes: int, copies: int, copy: int) -> range:
     """The lanes that train a copy: neighbours, as many for every copy, give or take one."""
-    copies = copies_of(train)
-    return range(train.lanes * copy // copies, train.lanes * (copy + 1) // copies)
+    return range(lanes * copy // copies, lanes * (copy + 1) // copies)
 
 
 def choose_schedule(train: Train, vocab_size: int, expected_tokens: float, policy: MergePolicy = MERGE_POLICY) -> Schedule:
@@ -211,7 +212,7 @@ def choose_schedule(train: Train, vocab_size: int, expected_tokens: float, polic
     checkpoint_tokens = train.checkpoint_every or policy.checkpoint_tokens_per_row * vocab_size
     rounds = max(1, round(lane_tokens / checkpoint_tokens))
     checkpoints = min(train.epochs * rounds, max(1, round(train.epochs * lane_tokens / checkpoint_tokens)))
-    copies = copies_of(train)
+    copies = copies_of(train, vocab_size)
     if copies == 1:
         # One lane alone is cut as ever, several besides into what may be trained at once.
         at_once = expected_tokens / (LANE_POLICY.most_tokens_at_once if train.lanes > 1 else max(1.0, expected_tokens))

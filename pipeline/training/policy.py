@@ -50,8 +50,8 @@ class MergePolicy:
     """At first the row of rank r is merged about every so many · r tokens. Two copies drift apart less than more of them do; two
     that wait twice as long from the start lose 8 % of the analogies in two epochs, and 16 % of a small corpus's."""
     first_doubling_tokens: ByNumber = field(
-        default=((2, 1 << 21), (4, 1 << 22)),
-        metadata=_from("benchmarks/records/lanes-2026-11-21.md", "7. The first doubling at 2 M tokens instead of 4 M"),
+        default=((2, 1 << 22),),
+        metadata=_from("benchmarks/records/lanes-2026-11-29.md", "| the first doubling at 4 M tokens (**now**)"),
     )
     """Tokens after which that interval doubles for the first time; again at twice as many, and so on. Early on the vectors grow
     from nothing and each update builds on the one before, so what copies learn apart does not add up; later they only turn a
@@ -104,8 +104,12 @@ class LanePolicy:
     )
     """Lanes by the kept tokens of an epoch: eight cores are busy with a corpus of 20 M tokens, and who has more to train
     usually has more of them. A lane more than there are cores costs a little, a lane less leaves a core idle."""
-    lanes_of_a_wave: int = field(default=4, metadata=_from("decisions/0017-waves.md", "Two and three lanes keep copies"))
-    """From so many lanes on they share one copy of the parameters; fewer train faster on copies of their own."""
+    lanes_of_a_wave: int = field(default=4, metadata=_from("decisions/0017-waves.md", "Two and three lanes have a copy each"))
+    """From so many lanes on they share copies of the parameters; fewer have one each."""
+    copies: int = field(default=2, metadata=_from("decisions/0017-waves.md", "| 8 on two copies, a thread each"))
+    """That lanes share: cores that share a copy must share a cache, and two copies part the work among two caches."""
+    most_bytes_copied: int = field(default=1 << 28, metadata=_from(REASONED, "larger ones outgrow every cache, and a host"))
+    """Bytes of both matrices up to which there are so many copies, and the base that they last agreed on; else one."""
 
 
 Policy = MergePolicy | AlphaPolicy | LanePolicy

@@ -46,7 +46,7 @@ def test_threads_of_the_driver_instead_of_workers_change_nothing(bench: Bench) -
 
 
 def test_lanes_that_share_one_copy_give_the_same_bits_in_threads_on_workers_and_after_kills(bench: Bench) -> None:
-    shared: dict[str, object] = {"lanes": 8}
+    shared: dict[str, object] = {"lanes": 8, "copies": 1}
     here = run(bench.config("shared", train=shared), until="train", workers=InProcess(), progress=Progress(quiet=True))
     assert (here["train"]["copies"], here["train"]["merged_bytes"]) == (1, 0)
     expected, token = here["vectors"]["sha256"], bench.directory / "shared.token"

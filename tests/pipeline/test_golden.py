@@ -31,6 +31,7 @@ KERNELS: dict[str, dict[str, Any]] = {
     "cbow, one lane": {"lanes": 1},
     "cbow, one lane, exact gradient": {"lanes": 1, "gradient": "exact"},
     "cbow, four lanes": {"lanes": 4},
+    "cbow, four lanes on one copy": {"lanes": 4, "copies": 1},
     "skipgram, one lane": {"lanes": 1, "model": "skipgram"},
     "skipgram, four lanes": {"lanes": 4, "model": "skipgram"},
 }

@@ -173,8 +173,8 @@ def block_of(free: int, sizes: Sizes) -> Any:
 
 @njit(nogil=True)
 def moves_of(free: int, sizes: Sizes) -> Any:
-    """(where moves stand, free memory behind it)."""
-    reach, draws = reach_of(sizes), draws_of(sizes)
+    """(where moves stand, free memory behind it); copies of addresses may take three more than there are (`sharing.divide`)."""
+    reach, draws = reach_of(sizes) + 3, draws_of(sizes)
     noise, rows = free + 16 * BLOCK, free + 16 * (BLOCK + draws)
     return Moves(free, free + 8 * BLOCK, noise, noise + 8 * draws, rows, rows + 8 * reach), rows + 16 * reach
 
@@ -184,7 +184,7 @@ def thread_bytes(sizes: Sizes) -> int:
     """Of two blocks, moves and a workspace, without the rows of the last."""
     reach, draws = reach_of(sizes), draws_of(sizes)
     blocks = 2 * (GROUP + 6 * BLOCK + 2 * reach + 3 * draws)
-    return 8 * (blocks + 2 * (BLOCK + draws + reach) + 4 * (reach + 1) + 2 * BLOCK + GROUP)
+    return 8 * (blocks + 2 * (BLOCK + draws + reach + 3) + 4 * (reach + 1) + 2 * BLOCK + GROUP)
 
 
 @njit(nogil=True, inline="always")

@@ -23,9 +23,9 @@ def add_changes(e: Emitter, rows: Value, changes: Value, count: Value, row_bytes
 
         def body(offset: Value, wide: int, row: Value = row, change: Value = change, asked: Sequence[Value] = asked) -> None:
             at = [column(e, offset, vector) for vector in range(wide)]
-            for address in asked:
-                for place in at[::2]:
-                    e.prefetch(address, place, 3)
+            for place in at[::2]:
+                e.prefetch_to_write(asked[0], place)
+                e.prefetch_to_write(asked[1], place)
             for place in at:
                 e.store(e.builder.fadd(e.load(row, place), e.load(change, place)), row, place)
 

@@ -82,9 +82,9 @@ prefetch_near, prefetch_far = _prefetch(3), _prefetch(2)
 
 
 def ask_for_tile(e: Emitter, row: Value, at: Sequence[Value]) -> None:
-    """Asks for the lines of a row's columns, those of a tile of vectors, into the second-level cache."""
+    """Asks for the lines of a row's columns, those of a tile of vectors, to write them."""
     for offset in at[::2]:
-        e.prefetch(row, offset, 2)
+        e.prefetch_to_write(row, offset)
 
 
 def _products(count: int, with_targets: bool) -> Any:

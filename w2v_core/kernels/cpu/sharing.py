@@ -7,6 +7,8 @@
 
 Two lanes that stamp a row race, and exactly one of them wins: the other finds that out. So who wins does not matter, and
 the lists are the same however many threads there are.
+
+Whether a row is shared is anyone's guess, and a wrong guess costs more than what it saves: nothing here branches on it.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
+from w2v_core.kernels.cpu import row_operations as op
 from w2v_core.kernels.cpu.block_kernels import (
     COUNT,
     FIRST,
@@ -30,15 +33,19 @@ from w2v_core.kernels.cpu.block_kernels import (
     draws_of,
     first_target,
     noise_of,
+    reach_of,
 )
 from w2v_core.kernels.cpu.change_operations import add_changes
-from w2v_core.kernels.cpu.vector_ir import int_at, long_at, set_long, set_short, short_at
+from w2v_core.kernels.cpu.vector_ir import VECTOR_BYTES, int_at, long_at, set_long, set_short, short_at
 from w2v_core.reference import BLOCK, GROUPS
+
+MARKED = 2
+"""Marks of a word: of its row of W_in, and of W_out's. They stand side by side, because a target's neighbours are targets."""
 
 
 class Marks(NamedTuple):
-    """Addresses of int32 (V, 2) for each matrix: the last stamp of a row, and the wave, counted from 1, in which several lanes
-    last touched it."""
+    """Addresses of the first word's mark for each matrix; the next word's is `MARKED` marks further on. A mark is two uint16:
+    the lane that was the last to stamp the row, and the wave, counted from 1, in which several lanes last touched it."""
 
     w_in: int
     w_out: int
@@ -58,8 +65,10 @@ class Changes(NamedTuple):
 
 
 class Listed(NamedTuple):
-    """Addresses of a block's changes of shared rows as they come: words, addresses of rows and of changes, all int64."""
+    """Addresses of what is known of a block's shared rows, in order of their changes, all int64: where they stand in the block,
+    and the words."""
 
+    places: int
     words: int
     rows: int
     sources: int
@@ -74,13 +83,22 @@ def entries_of(sizes: Sizes) -> int:
 @njit(nogil=True)
 def listed_bytes(sizes: Sizes) -> int:
     # One more than there can be: an entry is written before it is known whether it counts.
-    return 24 * (entries_of(sizes) + 1)
+    return 32 * (entries_of(sizes) + 1)
 
 
 @njit(nogil=True)
 def listed_of(free: int, sizes: Sizes) -> Listed:
-    entries = entries_of(sizes) + 1
-    return Listed(free, free + 8 * entries, free + 16 * entries)
+    room = 8 * (entries_of(sizes) + 1)
+    return Listed(free, free + room, free + 2 * room, free + 3 * room)
+
+
+@njit(nogil=True)
+def nowhere_in(listed: Listed, sizes: Sizes) -> int:
+    """Memory for a mark of no row."""
+    return listed.sources + 8 * entries_of(sizes)
+
+
+# ── who touches what ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @njit(nogil=True)
@@ -92,33 +110,36 @@ def mark(lanes: Lanes, lane: int, wave: int, marks: Marks, sizes: Sizes) -> None
     place, noise = lanes.places + 8 * PLACES * lane, noise_of(lanes, lane, wave, sizes)
     tokens = long_at(place, TOKENS)
     for i in range(max(long_at(place, LOW), first - sizes.left), min(long_at(place, HIGH), last + sizes.right)):
-        set_short(marks.w_in, 2 * int_at(tokens, i), lane)
+        set_short(marks.w_in, 2 * MARKED * int_at(tokens, i), lane)
     for i in range(first, last):
-        set_short(marks.w_out, 2 * int_at(tokens, i), lane)
+        set_short(marks.w_out, 2 * MARKED * int_at(tokens, i), lane)
     for k in range(draws_of(sizes)):
-        set_short(marks.w_out, 2 * int_at(noise, k), lane)
+        set_short(marks.w_out, 2 * MARKED * int_at(noise, k), lane)
 
 
 @njit(nogil=True)
-def find_shared(lanes: Lanes, lane: int, wave: int, marks: Marks, sizes: Sizes) -> None:
-    """Says of every row of a lane's block that has another's stamp that it is shared in this wave."""
+def find_shared(lanes: Lanes, lane: int, wave: int, marks: Marks, none: int, sizes: Sizes) -> None:
+    """Says of every row of a lane's block that has another's stamp that it is shared in this wave. `none`: a mark of no row."""
     first, last = first_target(lanes, lane, wave), first_target(lanes, lane, wave + 1)
     if first == last:
         return
     place, noise = lanes.places + 8 * PLACES * lane, noise_of(lanes, lane, wave, sizes)
     tokens = long_at(place, TOKENS)
     for i in range(max(long_at(place, LOW), first - sizes.left), min(long_at(place, HIGH), last + sizes.right)):
-        _compare(marks.w_in, 2 * int_at(tokens, i), lane, wave)
+        _compare(marks.w_in + 4 * MARKED * int_at(tokens, i), lane, wave, none)
     for i in range(first, last):
-        _compare(marks.w_out, 2 * int_at(tokens, i), lane, wave)
+        _compare(marks.w_out + 4 * MARKED * int_at(tokens, i), lane, wave, none)
     for k in range(draws_of(sizes)):
-        _compare(marks.w_out, 2 * int_at(noise, k), lane, wave)
+        _compare(marks.w_out + 4 * MARKED * int_at(noise, k), lane, wave, none)
 
 
 @njit(nogil=True, inline="always")
-def _compare(marks: int, cell: int, lane: int, wave: int) -> None:
-    if short_at(marks, cell) != lane:
-        set_short(marks, cell + 1, wave + 1)
+def _compare(mark_: int, lane: int, wave: int, none: int) -> None:
+    own = -np.int64(short_at(mark_, 0) == lane)
+    set_short(mark_ & ~own | none & own, 1, wave + 1)
+
+
+# ── where changes go ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @njit(nogil=True)
@@ -131,47 +152,56 @@ def divide(
     if long_at(block.numbers, COUNT) == 0:
         return count  # type: ignore[no-any-return]
     memory = changes.memory + lane * entries_of(sizes) * sizes.row_bytes
+    _copy_longs(moves.targets_from, moves.targets_to, block.targets, BLOCK)
     for at in range(BLOCK):
         word = int_at(block.words, at)
-        shared = np.int64(word >= 0) & np.int64(short_at(marks.w_out, 2 * max(word, 0) + 1) == wave + 1)
-        free = memory + count * sizes.row_bytes
-        _direct(at, long_at(block.targets, at), shared, moves.targets_from, moves.targets_to, zero, free)
-        count = _list(listed, count, word, long_at(block.targets, at), free, shared)
+        shared = np.int64(word >= 0) & np.int64(short_at(marks.w_out, 2 * MARKED * max(word, 0) + 1) == wave + 1)
+        count = _list(listed, count, at, word, shared)
+    targets: Any = count
+    _take_in(listed, 0, targets, moves.targets_from, moves.targets_to, zero, memory, sizes)
+    _copy_longs(moves.noise_from, moves.noise_to, block.noise, draws_of(sizes))
     # A short last block has fewer groups, and leaves the noise of the others alone.
     for k in range(min(GROUPS, long_at(block.numbers, COUNT)) * sizes.negative):
-        word, free = int_at(block.noise_words, k), memory + count * sizes.row_bytes
-        shared = np.int64(short_at(marks.w_out, 2 * word + 1) == wave + 1)
-        _direct(k, long_at(block.noise, k), shared, moves.noise_from, moves.noise_to, zero, free)
-        count = _list(listed, count, word, long_at(block.noise, k), free, shared)
+        word = int_at(block.noise_words, k)
+        count = _list(listed, count, k, word, np.int64(short_at(marks.w_out, 2 * MARKED * word + 1) == wave + 1))
+    noise: Any = count
+    _take_in(listed, targets, noise, moves.noise_from, moves.noise_to, zero, memory, sizes)
     place, lead = lanes.places + 8 * PLACES * lane, long_at(block.numbers, FIRST) - sizes.left
     tokens, begin = long_at(place, TOKENS), max(long_at(place, LOW) - lead, 0)
     end = min(long_at(place, HIGH) - lead, long_at(block.numbers, COUNT) + sizes.left + sizes.right)
-    for j in range(begin):
-        _direct(j, zero, 0, moves.rows_from, moves.rows_to, zero, zero)
+    _copy_longs(moves.rows_from, moves.rows_to, block.rows, reach_of(sizes))
     for j in range(begin, end):
-        word, free = int_at(tokens, lead + j), memory + count * sizes.row_bytes
-        shared = np.int64(short_at(marks.w_in, 2 * word + 1) == wave + 1)
-        _direct(j, long_at(block.rows, j), shared, moves.rows_from, moves.rows_to, zero, free)
-        count = _list(listed, count, word, long_at(block.rows, j), free, shared)
+        word = int_at(tokens, lead + j)
+        count = _list(listed, count, j, word, np.int64(short_at(marks.w_in, 2 * MARKED * word + 1) == wave + 1))
+    _take_in(listed, noise, count, moves.rows_from, moves.rows_to, zero, memory, sizes)
     return count  # type: ignore[no-any-return]
 
 
 @njit(nogil=True, inline="always")
-def _direct(at: int, row: int, shared: Any, from_: int, to: int, zero: int, free: int) -> None:
-    """From and to the row itself, or if it is shared from zero to free memory. Whether it is shared is anyone's guess, so
-    there is no branch."""
-    own = shared - 1
-    set_long(from_, at, row & own | zero & ~own)
-    set_long(to, at, row & own | free & ~own)
+def _copy_longs(a: int, b: int, source: int, count: int) -> None:
+    """a = b = source; up to three numbers more than `count` are written, where there is room for them."""
+    copied = (8 * count + VECTOR_BYTES - 1) // VECTOR_BYTES * VECTOR_BYTES
+    op.copy_row(a, source, copied)
+    op.copy_row(b, source, copied)
 
 
 @njit(nogil=True, inline="always")
-def _list(listed: Listed, count: int, word: int, row: int, source: int, shared: Any) -> Any:
+def _list(listed: Listed, count: int, at: int, word: int, shared: Any) -> Any:
     """Lists a change; it counts if the row is shared."""
+    set_long(listed.places, count, at)
     set_long(listed.words, count, word)
-    set_long(listed.rows, count, row)
-    set_long(listed.sources, count, source)
     return count + shared
+
+
+@njit(nogil=True, inline="always")
+def _take_in(listed: Listed, begin: int, end: int, from_: int, to: int, zero: int, memory: int, sizes: Sizes) -> None:
+    """Turns listed changes from their rows to memory, where they are added to zero."""
+    for n in range(begin, end):
+        at, free = long_at(listed.places, n), memory + n * sizes.row_bytes
+        set_long(listed.rows, n, long_at(to, at))
+        set_long(listed.sources, n, free)
+        set_long(from_, at, zero)
+        set_long(to, at, free)
 
 
 @njit(nogil=True, inline="always")
@@ -186,6 +216,12 @@ def sort_by_owner(listed: Listed, count: int, changes: Changes, lane: int, sizes
     """Puts the listed changes in order of the threads that own their rows, else as they came."""
     threads, at_lane = sizes.threads, 8 * lane * entries_of(sizes)
     rows, sources, ends = changes.rows + at_lane, changes.sources + at_lane, changes.ends + 8 * lane * (threads + 1)
+    if threads == 1:
+        for n in range(count):
+            set_long(rows, n, long_at(listed.rows, n))
+            set_long(sources, n, long_at(listed.sources, n))
+        set_long(ends, 1, count)
+        return
     for owner in range(threads + 1):
         set_long(ends, owner, 0)
     for n in range(count):

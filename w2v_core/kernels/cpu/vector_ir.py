@@ -94,13 +94,17 @@ class Emitter:
         return found or ir.Function(self.builder.module, ir.FunctionType(result, arguments), name)
 
     def prefetch(self, address: Value, offset: Value, level: int) -> None:
-        """Asks for a cache line; level 3 = all caches, 2 = second level and up.
+        """Asks for a cache line; level 3 = all caches, 2 = second level and up."""
+        self._ask_for(address, offset, 0, level)
 
-        For reading even if it will be written: x86 has no prefetch for writing into the second level only, and a line
-        no other core holds comes writeable anyway.
-        """
+    def prefetch_to_write(self, address: Value, offset: Value) -> None:
+        """Asks for a cache line that will be written, in all caches: x86 has nothing for the second level only. A line that
+        another core has read must be taken from it before it can be written, which costs more than bringing it."""
+        self._ask_for(address, offset, 1, 3)
+
+    def _ask_for(self, address: Value, offset: Value, writes: int, level: int) -> None:
         function = self.declare("llvm.prefetch.p0", ir.VoidType(), [ir.PointerType(), I32, I32, I32])
-        constants = [ir.Constant(I32, number) for number in (0, level, 1)]
+        constants = [ir.Constant(I32, number) for number in (writes, level, 1)]
         self.builder.call(function, [self.pointer(address, offset), *constants])
 
     @contextmanager

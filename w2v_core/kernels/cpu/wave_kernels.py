@@ -101,7 +101,7 @@ def run_thread(
             if wave >= 0:
                 sharing.hand_over(changes, thread, sizes)
             for lane in range(first_lane, last_lane):
-                sharing.find_shared(lanes, lane, wave + 1, marks, sizes)
+                sharing.find_shared(lanes, lane, wave + 1, marks, sharing.nowhere_in(listed, sizes), sizes)
             if not barrier.wait(here, sizes.threads):
                 return
     for lane in range(first_lane, last_lane):
@@ -166,7 +166,7 @@ def train(
     noise_words, examples = np.zeros((2, count, GROUPS * sizes.negative), np.int32), np.zeros(count, np.int64)
     # With one lane nothing is shared.
     shared_words, entries = (len(w_in_VD), sharing.entries_of(sizes)) if count > 1 else (0, 0)
-    marks, listed = np.zeros((2, shared_words, 2), np.uint16), np.empty((2, count, entries), np.int64)
+    marks, listed = np.zeros((shared_words, sharing.MARKED, 2), np.uint16), np.empty((2, count, entries), np.int64)
     ends, changes = np.zeros((count, sizes.threads + 1), np.int64), np.empty((count, entries, row_floats), np.float32)
     outcome = Outcome(np.zeros(count), np.full(count, NO_BAD_NOISE, np.int64))
     meeting = barrier.new_barrier()
@@ -178,7 +178,7 @@ def train(
                 np.array([seed & (1 << 64) - 1 for seed in seeds], np.uint64), settings,
                 Words(_address(w_in_VD), _address(w_out_VD), _address(noise.rates_V)),
                 Lanes(_address(places), _address(noise_words), _address(settings), _address(examples)), sizes,
-                Marks(_address(marks[0]), _address(marks[1])),
+                Marks(_address(marks), _address(marks) + 4),
                 Changes(_address(listed[0]), _address(listed[1]), _address(ends), _address(changes)), outcome,
             )  # fmt: skip
         except BaseException:
