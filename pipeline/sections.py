@@ -221,7 +221,7 @@ class Cluster(Section):
         return self
 
 
-Share = Annotated[float, Field(ge=0, le=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class Gates(Section):
@@ -238,10 +238,10 @@ class Gates(Section):
     """Share of the ten nearest words of frequent words that must stay."""
     drift: Annotated[float, Field(ge=0, le=2)] | None = 0.5
     """How far the most frequent words may turn (median of 1 − cosine) where the frame is kept; null = as far as they like."""
-    memory: Share | None = 0.95
+    memory: Fraction | None = 0.95
     """Which word stands in a window of the champion's text? Of the champion's right answers beyond chance, the share that must
     stay; null = any. Needs no set of questions."""
-    sense: Share | None = 0.7
+    sense: Fraction | None = 0.7
     """The same question about the challenger's own text, beside the champion and its own: what was learnt from noise is near 0;
     null = any."""
     loss: Annotated[float, Field(ge=1)] | None = 1.25

@@ -69,3 +69,32 @@ def test_the_noise_distribution_and_printable_text_are_defined_once() -> None:
         "printable": ["w2v_core/text/printable.py"],
         "printable_lines": ["w2v_core/text/printable.py"],
     }
+
+
+SHARED_NAMES = {
+    "Array": "an array of any kind, where the shape letters say the rest",
+    "Floats": "the same, of floats",
+    "Ids": "the same, of word ids",
+}
+"""Names of types that stand in several files because they mean the same everywhere."""
+
+
+def names_of_types(path: Path) -> set[str]:
+    """Public classes and aliases of types that a file defines at its top; type variables are no types."""
+    found = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value and "TypeVar(" not in ast.unparse(node.value):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            found |= {target.id for target in targets if isinstance(target, ast.Name) and not target.id.isupper()}
+    return {name for name in found if name[0].isupper()}
+
+
+def test_a_name_of_a_type_means_one_thing() -> None:
+    homes: dict[str, list[str]] = {}
+    for path in program():
+        if path.suffix == ".py":
+            for name in names_of_types(path):
+                homes.setdefault(name, []).append(str(path.relative_to(ROOT)))
+    assert {name: files for name, files in homes.items() if len(files) > 1 and name not in SHARED_NAMES} == {}

@@ -18,7 +18,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-Model = Literal["cbow", "skipgram"]
+ModelName = Literal["cbow", "skipgram"]
 Gradient = Literal["word2vec", "exact"]
 Merge = Literal["adasum", "mean"]
 FloatRows = NDArray[np.float32]
@@ -54,7 +54,7 @@ class Noise:
 class Update:
     """How the targets of a slice move the parameters."""
 
-    model: Model
+    model: ModelName
     gradient: Gradient
     negative: int
     """Noise words of a target."""

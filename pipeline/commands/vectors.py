@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _CONFIGS = (".yaml", ".yml")
 _OVERRIDE = re.compile(r"[a-z_]+(\.[A-Za-z0-9_-]+)+=")
 """What an override looks like; a word with `=` in it is hardly ever written so."""
-Answers = list[tuple[str, float]]
+Neighbours = list[tuple[str, float]]
 
 
 def source_arguments(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -278,6 +278,6 @@ def _asking(source: Path) -> Iterator[None]:
         raise DataError(f"{source}: {error}") from None
 
 
-def _show(answers: Answers) -> None:
+def _show(answers: Neighbours) -> None:
     for found, score in answers:
         say(f"  {score:6.3f}  {printable(found, None)}")

@@ -10,11 +10,11 @@ from pipeline.errors import printable
 from pipeline.report.page import Table, render
 from pipeline.report.results import decimal, duration, is_number, percent
 
-Comparison = Mapping[str, Any]
+Compared = Mapping[str, Any]
 _NAME = 24
 
 
-def tables(found: Comparison) -> list[Table]:
+def tables(found: Compared) -> list[Table]:
     """The comparison as tables, with the sides as columns."""
     names = [side["name"] for side in found["sides"]]
     about = [
@@ -47,7 +47,7 @@ def _moved(words: Mapping[str, Any]) -> Table:
     return Table(title, ("word", "kept", f"near it in {words['first']}", f"near it in {words['other']}"), rows)
 
 
-def sentences(found: Comparison) -> Iterator[str]:
+def sentences(found: Compared) -> Iterator[str]:
     """What it comes to, in words."""
     if is_same(found):
         yield "No setting, no score and no neighbourhood differs."
@@ -60,7 +60,7 @@ def sentences(found: Comparison) -> Iterator[str]:
         yield f"{text}. {words['gained']['words']:,} words came, {words['lost']['words']:,} went."
 
 
-def as_text(found: Comparison, width: int = 100) -> str:
+def as_text(found: Compared, width: int = 100) -> str:
     """For a terminal of `width` columns; text from data is made harmless."""
     blocks = ["\n".join(sentences(found))]
     for table in tables(found):
@@ -79,7 +79,7 @@ def _cell(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else printable(str(value), 200)
 
 
-def as_page(found: Comparison) -> str:
+def as_page(found: Compared) -> str:
     """The page; self-contained, with the report's style and its security policy."""
     names: Sequence[str] = [side["name"] for side in found["sides"]]
     return render("compare.html.j2", title=" beside ".join(names), sentences=list(sentences(found)), tables=tables(found))

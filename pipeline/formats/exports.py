@@ -35,7 +35,7 @@ from w2v_core.vectors.word_vectors import WordVectors
 
 __all__ = ["FORMATS", "TENSORBOARD_WORDS", "export_vectors"]
 
-Policy = Literal["refuse", "escape"]
+OnUnwritable = Literal["refuse", "escape"]
 
 TENSORBOARD_WORDS = 10_000
 """The projector runs in a browser; more points than this make it crawl."""
@@ -55,7 +55,7 @@ class Wanted:
     """false: word2vec-text without its first line, as GloVe's files."""
     counts: bool = False
     """true: with the words' counts in the formats that else have none."""
-    on_unwritable: Policy | None = None
+    on_unwritable: OnUnwritable | None = None
     """None: each format's own way, see this file's docstring."""
     tensorboard_words: int = TENSORBOARD_WORDS
 
@@ -67,7 +67,7 @@ class _Format:
     write: Callable[[WordVectors, Sequence[str], Path, Wanted], list[Path]]
     unwritable: re.Pattern[str]
     lacks: str
-    policy: Policy = "refuse"
+    policy: OnUnwritable = "refuse"
 
 
 def export_vectors(
@@ -133,7 +133,7 @@ def _narrowed(vectors: WordVectors, wanted: Wanted) -> WordVectors:
 # ── words that a format cannot hold ──────────────────────────────────────────────────────────────────────────────────
 
 
-def _writable(words: Sequence[str], name: str, policy: Policy | None) -> Sequence[str]:
+def _writable(words: Sequence[str], name: str, policy: OnUnwritable | None) -> Sequence[str]:
     """The words as the format will hold them; raises ValueError if it cannot, or if two words would become one."""
     form = FORMATS[name]
     bad = [word_id for word_id, word in enumerate(words) if form.unwritable.search(word)]

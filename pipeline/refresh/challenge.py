@@ -94,7 +94,7 @@ def _damage_of(directory: Path) -> str:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Challenge:
     """What is known of both, as the gates and people read it."""
 
     verdicts: tuple[Verdict, ...]
@@ -102,7 +102,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Side:
+class Scored:
     """One of both."""
 
     vectors: store.Artefact
@@ -117,7 +117,7 @@ class Side:
         return epoch_loss(history, history[-1].epoch) if history else None
 
 
-def compare_with_champion(config: RunConfig, champion: Side, challenger: Side, *, same_frame: bool) -> Comparison:
+def compare_with_champion(config: RunConfig, champion: Scored, challenger: Scored, *, same_frame: bool) -> Challenge:
     """What the challenger is beside the champion; `same_frame` as in `Measured`."""
     old, new = load_vectors(champion.vectors), load_vectors(challenger.vectors)
     common = stability.common_words(old, new)
@@ -140,10 +140,10 @@ def compare_with_champion(config: RunConfig, champion: Side, challenger: Side, *
         | {"drift_histogram": {"edges": [round(float(edge), 3) for edge in edges], "words": counts.tolist()},
            "most_moved": _most_moved(common, turned)},
     }  # fmt: skip
-    return Comparison(tuple(judge(config.refresh.gates, before, now, measured)), facts)
+    return Challenge(tuple(judge(config.refresh.gates, before, now, measured)), facts)
 
 
-def _loss_ratio(champion: Side, challenger: Side) -> float | None:
+def _loss_ratio(champion: Scored, challenger: Scored) -> float | None:
     """The challenger's final loss to the champion's; None where they are losses of another task."""
     tasks = [{key: side.vectors.manifest.fields.get(key) for key in SAME_TASK} for side in (champion, challenger)]
     before, now = champion.loss(), challenger.loss()

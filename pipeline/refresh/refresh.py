@@ -24,7 +24,7 @@ from pipeline.history.latest import champion_of, decide, input_key, last_decisio
 from pipeline.history.snapshot import Snapshot
 from pipeline.progress import Progress
 from pipeline.refresh.align import aligned
-from pipeline.refresh.challenge import Comparison, Side, Start, challenger_config, choose_start, compare_with_champion, is_whole
+from pipeline.refresh.challenge import Challenge, Scored, Start, challenger_config, choose_start, compare_with_champion, is_whole
 from pipeline.refresh.delta import Delta, compare
 from pipeline.refresh.gates import Verdict, stopped_by
 from pipeline.refresh.hook import run_hook
@@ -107,7 +107,7 @@ def _nothing_new(champion: Snapshot, plan: CorpusPlan, delta: Delta) -> dict[str
 
 def _make_challenger(
     session: Session, config: RunConfig, champion: Snapshot | None, start: Start
-) -> tuple[Comparison, store.Artefact | None]:
+) -> tuple[Challenge, store.Artefact | None]:
     """What the challenger is beside the champion; and vectors that are left over because they were turned."""
     leftover = None
     go_through_stages(session, "train")
@@ -121,19 +121,19 @@ def _make_challenger(
     for stage in STAGES[len(up_to("train")) :]:
         session.go_through(stage)
     if old is None:
-        return Comparison((), {}), leftover
+        return Challenge((), {}), leftover
     assert champion is not None
     evaluate = next(stage for stage in STAGES if stage.name == "evaluate")
     scores, _ = session.obtain(evaluate, (old,))
     tokens = store.artefact_directory(config.workdir, *champion.body["artefacts"]["tokenize"])
     done = session.done
-    before = Side(old, tokens, scores.manifest.totals)
-    now = Side(done["train"].artefact, done["tokenize"].artefact.directory, done["evaluate"].totals)
+    before = Scored(old, tokens, scores.manifest.totals)
+    now = Scored(done["train"].artefact, done["tokenize"].artefact.directory, done["evaluate"].totals)
     return compare_with_champion(config, before, now, same_frame=start.warm or leftover is not None), leftover
 
 
 def _decide(
-    session: Session, config: RunConfig, champion: Snapshot | None, comparison: Comparison, facts: Mapping[str, Any]
+    session: Session, config: RunConfig, champion: Snapshot | None, comparison: Challenge, facts: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The entry of the decision, in force."""
     stopped = stopped_by(comparison.verdicts)

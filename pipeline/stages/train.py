@@ -192,7 +192,7 @@ def open_admission(
     totals = training.tokens.manifest.totals
     part_words = sum(part.rows for part in word_parts(training.tokens))
     sentence_bytes = 4 * totals["tokens"] + 8 * totals["sentences"] + 8 * part_words
-    sizes = capacity.Sizes(
+    sizes = capacity.TrainingSizes(
         vocab_size=training.vocab_size, vector_size=train.vector_size, row_floats=padded_size(train.vector_size),
         lanes=train.lanes, copies=copies_of(train, training.vocab_size), lane_tokens=-(-epoch_tokens // (train.lanes * rounds)),
         epoch_tokens=epoch_tokens,

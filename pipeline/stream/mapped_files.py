@@ -17,7 +17,7 @@ from pipeline.errors import DamagedError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Identity = tuple[str, str, int, int, int]
+FileIdentity = tuple[str, str, int, int, int]
 
 
 class HashedFiles:
@@ -25,18 +25,18 @@ class HashedFiles:
 
     def __init__(self, most: int = 4096) -> None:
         self._most = most
-        self._identities: OrderedDict[Identity, None] = OrderedDict()
+        self._identities: OrderedDict[FileIdentity, None] = OrderedDict()
 
-    def __contains__(self, identity: Identity) -> bool:
+    def __contains__(self, identity: FileIdentity) -> bool:
         return identity in self._identities
 
-    def add(self, identity: Identity) -> None:
+    def add(self, identity: FileIdentity) -> None:
         while len(self._identities) >= self._most:
             self._identities.popitem(last=False)
         self._identities[identity] = None
 
 
-def identity_of(path: Path, sha256: str, found: os.stat_result) -> Identity:
+def identity_of(path: Path, sha256: str, found: os.stat_result) -> FileIdentity:
     """Another one as soon as somebody writes to the file or puts another in its place."""
     return str(path), sha256, found.st_size, found.st_mtime_ns, found.st_ino
 

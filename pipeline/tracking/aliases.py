@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from pipeline.errors import InputError, ServiceError, UsageError
 from pipeline.store import file_sha256
 from pipeline.tracking.addresses import tracking_uri
-from pipeline.tracking.moves import CHALLENGER, CHAMPION, Model, Move, Registry, new_move, next_moves
+from pipeline.tracking.moves import CHALLENGER, CHAMPION, Move, RegisteredModel, Registry, new_move, next_moves
 from pipeline.tracking.spool import all_events, open_writer, spools, without_credentials
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def registered_name(config: RunConfig) -> str:
     return config.publish.register_as
 
 
-def _make(registry: Registry, name: str, model: Model, number: str, why: str, alias: str = CHAMPION) -> Move:
+def _make(registry: Registry, name: str, model: RegisteredModel, number: str, why: str, alias: str = CHAMPION) -> Move:
     if number not in {version.number for version in model.versions}:
         raise InputError(f"{name} has no version {number}; there are {_numbers(model)}")
     move = new_move(alias, number, model.aliases.get(alias), why)
@@ -112,7 +112,7 @@ def _make(registry: Registry, name: str, model: Model, number: str, why: str, al
     return move
 
 
-def _known(registry: Registry, config: RunConfig, name: str) -> Model:
+def _known(registry: Registry, config: RunConfig, name: str) -> RegisteredModel:
     model = registry.model(name)
     if model is None:
         where = without_credentials(tracking_uri(config.tracking, config.workdir))
@@ -120,6 +120,6 @@ def _known(registry: Registry, config: RunConfig, name: str) -> Model:
     return model
 
 
-def _numbers(model: Model, most: int = 10) -> str:
+def _numbers(model: RegisteredModel, most: int = 10) -> str:
     numbers: Sequence[str] = [version.number for version in model.versions]
     return ", ".join(numbers[:most]) + (" …" if len(numbers) > most else "") if numbers else "none"

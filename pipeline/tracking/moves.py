@@ -45,7 +45,7 @@ class Version:
 
 
 @dataclass(frozen=True)
-class Model:
+class RegisteredModel:
     """A registered model as it is now."""
 
     aliases: dict[str, str]
@@ -57,7 +57,7 @@ class Model:
 class Registry(Protocol):
     """A model registry; raises ServiceError when it does not answer."""
 
-    def model(self, name: str) -> Model | None: ...
+    def model(self, name: str) -> RegisteredModel | None: ...
 
     def move(self, name: str, move: Move, moves: str) -> None:
         """Gives the alias to the version, and notes the move; `moves` is the tag's new value."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import ServiceError
-from pipeline.tracking.moves import DIGEST_TAG, MOVES_TAG, Model, Move, Version, parse_moves, version_tags
+from pipeline.tracking.moves import DIGEST_TAG, MOVES_TAG, Move, RegisteredModel, Version, parse_moves, version_tags
 
 WAIT_S = 5.0
 WORKSPACE = "default"
@@ -31,7 +31,7 @@ TABLES = {
 class DatabaseRegistry:
     path: Path
 
-    def model(self, name: str) -> Model | None:
+    def model(self, name: str) -> RegisteredModel | None:
         with self._open() as database:
             here = (name, WORKSPACE)
             if not database.execute("SELECT 1 FROM registered_models WHERE name = ? AND workspace = ?", here).fetchone():
@@ -48,7 +48,7 @@ class DatabaseRegistry:
             moves = database.execute(
                 "SELECT value FROM registered_model_tags WHERE name = ? AND workspace = ? AND key = ?", (*here, MOVES_TAG)
             ).fetchone()
-            return Model(
+            return RegisteredModel(
                 aliases={alias: str(version) for alias, version in aliases},
                 versions=tuple(Version(str(number), digest) for number, digest in versions),
                 moves=parse_moves(moves[0] if moves else None),

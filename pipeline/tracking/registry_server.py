@@ -17,7 +17,7 @@ from typing import Any
 
 from pipeline.errors import PermissionDeniedError, ServiceError
 from pipeline.tracking.addresses import credentials_of
-from pipeline.tracking.moves import DIGEST_TAG, MOVES_TAG, Model, Move, Version, parse_moves, version_tags
+from pipeline.tracking.moves import DIGEST_TAG, MOVES_TAG, Move, RegisteredModel, Version, parse_moves, version_tags
 from pipeline.tracking.spool import without_credentials
 
 TIMEOUT_S = 5.0
@@ -32,7 +32,7 @@ class ServerRegistry:
     def __post_init__(self) -> None:
         object.__setattr__(self, "_names", dict(os.environ) | credentials_of(self.uri))
 
-    def model(self, name: str) -> Model | None:
+    def model(self, name: str) -> RegisteredModel | None:
         found = self._ask("registered-models/get", {"name": name}, missing_is_none=True)
         if found is None:
             return None
@@ -45,7 +45,7 @@ class ServerRegistry:
             if not page:
                 break
         tags = {tag["key"]: tag.get("value") for tag in body.get("tags", [])}
-        return Model(
+        return RegisteredModel(
             aliases={found["alias"]: str(found["version"]) for found in body.get("aliases", [])},
             versions=tuple(Version(str(version["version"]), _digest(version)) for version in versions),
             moves=parse_moves(tags.get(MOVES_TAG)),

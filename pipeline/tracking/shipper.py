@@ -41,7 +41,7 @@ from pipeline.tracking.delivery import (
     run_is_missing,
     ship,
 )
-from pipeline.tracking.spool import Delivered, Event, Spool, State, Target, read_events, without_credentials
+from pipeline.tracking.spool import Delivered, Event, ShipperState, Spool, Target, read_events, without_credentials
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -218,7 +218,7 @@ class Shipper:
         if self.owner.is_gone() and self.last_type not in (None, "finish"):
             client.set_terminated(run_id, status="KILLED")
 
-    def note(self, state: State, message: str | None, **changes: Any) -> None:
+    def note(self, state: ShipperState, message: str | None, **changes: Any) -> None:
         self.progress = replace(self.progress, state=state, message=message, **changes)
         self.spool.write_progress(self.progress)
 

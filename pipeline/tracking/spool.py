@@ -32,7 +32,7 @@ from pipeline.safety.seals import canonical_json
 from pipeline.store import write_json
 
 Event = dict[str, Any]
-State = Literal["connecting", "shipping", "retrying", "refused"]
+ShipperState = Literal["connecting", "shipping", "retrying", "refused"]
 
 T = TypeVar("T")
 LONGEST_EVENT_BYTES = 8 << 20
@@ -70,7 +70,7 @@ class Delivered:
     """How far the shipper got: `offset` bytes of the spool are at the server."""
 
     offset: int = 0
-    state: State = "connecting"
+    state: ShipperState = "connecting"
     message: str | None = None
     denied: bool = False
     """With state refused: the server wants other credentials, or its certificate is not trusted."""

@@ -44,7 +44,7 @@ class Admission:
     """The workers that a training has met, and the kinds of arithmetic that took part in it."""
 
     train: Train
-    sizes: capacity.Sizes
+    sizes: capacity.TrainingSizes
     workdir: Path
     disk_in_use: int
     """Bytes of this training's checkpoints that are there already."""

@@ -56,20 +56,20 @@ class Numbers:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Judgement:
     accepted: frozenset[str]
     """Digests of the workers that may train."""
     notes: tuple[str, ...]
 
 
-def judge(workers: Sequence[Numbers], run: Numbers | None, *, deterministic: bool) -> Verdict:
+def judge(workers: Sequence[Numbers], run: Numbers | None, *, deterministic: bool) -> Judgement:
     """Who may train: those who compute as the run did before (`run`), else the largest group, of equals the first.
 
     Not deterministic: everyone, and the differences are named. Raises ServiceError when no worker computes as the run did.
     """
     counts = Counter(worker.digest for worker in workers)
     if run is None and not workers:
-        return Verdict(frozenset(), ())
+        return Judgement(frozenset(), ())
     wanted = run or next(worker for worker in workers if counts[worker.digest] == max(counts.values()))
     odd = {worker.digest: worker for worker in workers if worker.digest != wanted.digest}
     if not deterministic:
@@ -78,7 +78,7 @@ def judge(workers: Sequence[Numbers], run: Numbers | None, *, deterministic: boo
             f"{wanted}; another run may give other bits"
             for digest, worker in odd.items()
         ]
-        return Verdict(frozenset([*counts, wanted.digest]), tuple(notes))
+        return Judgement(frozenset([*counts, wanted.digest]), tuple(notes))
     if odd and counts[wanted.digest] == 0:
         kinds = "; ".join(f"{counts[digest]} with {worker}" for digest, worker in odd.items())
         raise ServiceError(
@@ -90,7 +90,7 @@ def judge(workers: Sequence[Numbers], run: Numbers | None, *, deterministic: boo
         f"differently from the others: {worker} instead of {wanted} (train.deterministic: false would let them train)"
         for digest, worker in odd.items()
     ]
-    return Verdict(frozenset([wanted.digest]), tuple(notes))
+    return Judgement(frozenset([wanted.digest]), tuple(notes))
 
 
 # ── the sample ───────────────────────────────────────────────────────────────────────────────────────────────────────

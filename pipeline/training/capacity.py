@@ -42,7 +42,7 @@ Contributors = tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sizes:
+class TrainingSizes:
     """What decides how much a training needs."""
 
     vocab_size: int
@@ -128,14 +128,14 @@ class MemoryPlan:
         return sum(size for _, size in self.driver)
 
 
-def plan_memory(sizes: Sizes, places: Sequence[Place]) -> MemoryPlan:
+def plan_memory(sizes: TrainingSizes, places: Sequence[Place]) -> MemoryPlan:
     """The needs of the workers in their places, of their hosts, of the driver and of the workdir's disk."""
     workers = tuple(_worker_need(sizes, places, participant) for participant in range(len(places)))
     hosts = tuple(_host_need(sizes, places, workers, host) for host in participants_by_host(places))
     return MemoryPlan(workers, hosts, _driver_need(sizes), _disk_need(sizes))
 
 
-def _worker_need(sizes: Sizes, places: Sequence[Place], participant: int) -> WorkerNeed:
+def _worker_need(sizes: TrainingSizes, places: Sequence[Place], participant: int) -> WorkerNeed:
     place = places[participant]
     if sizes.layers:
         return WorkerNeed(place.address, place.host, _layers_need(sizes), ())
@@ -175,7 +175,7 @@ def _worker_need(sizes: Sizes, places: Sequence[Place], participant: int) -> Wor
     return WorkerNeed(place.address, place.host, _largest_first(private), _largest_first(touched))
 
 
-def _layers_need(sizes: Sizes) -> Contributors:
+def _layers_need(sizes: TrainingSizes) -> Contributors:
     state_bytes = 2 * sizes.vocab_size * sizes.vector_size * 4 * (1 + sizes.moments)
     return _largest_first(
         [
@@ -187,14 +187,14 @@ def _layers_need(sizes: Sizes) -> Contributors:
     )
 
 
-def _host_need(sizes: Sizes, places: Sequence[Place], workers: Sequence[WorkerNeed], host: range) -> HostNeed:
+def _host_need(sizes: TrainingSizes, places: Sequence[Place], workers: Sequence[WorkerNeed], host: range) -> HostNeed:
     copies = sum(len(places[participant].copies) for participant in host)
     shared = (1 + copies) * sizes.pair_bytes if len(host) > 1 else 0
     private = sum(workers[participant].private_bytes for participant in host)
     return HostNeed(places[host.start].host, len(host), private, shared)
 
 
-def _driver_need(sizes: Sizes) -> Contributors:
+def _driver_need(sizes: TrainingSizes) -> Contributors:
     # Matrices never are in the driver's memory: they go from the checkpoint to the vectors block by block, and are mapped.
     # Only the evaluation copies rows: unit vectors of the words that can be answers, and their cosines with a block of words.
     analogies = min(sizes.analogy_words, sizes.vocab_size) * (sizes.vector_size + 2 * ANALOGY_BLOCK) * 4
@@ -203,7 +203,7 @@ def _driver_need(sizes: Sizes) -> Contributors:
     )
 
 
-def _disk_need(sizes: Sizes) -> Contributors:
+def _disk_need(sizes: TrainingSizes) -> Contributors:
     """At its fullest: while a checkpoint is written, or while the vectors are. The first epoch's shards are there already."""
     states = 1 + sizes.moments if sizes.layers else 1
     checkpoint = sizes.pair_bytes * states

@@ -95,9 +95,9 @@ class HeldLanes:
 
     def __init__(self) -> None:
         self.group: LaneGroup | None = None
-        self._words: tuple[tuple[str, str], Words] | None = None
+        self._words: tuple[tuple[str, str], HeldWords] | None = None
 
-    def words(self, noise_table: str, words: str) -> Words:
+    def words(self, noise_table: str, words: str) -> HeldWords:
         """The words of a vocabulary; paths of artefacts name their content."""
         if self._words is None or self._words[0] != (noise_table, words):
             self._words = (noise_table, words), read_words(noise_table, words)
@@ -263,7 +263,7 @@ def _train_stints(
 
 
 @dataclass
-class Words:
+class HeldWords:
     """What training needs to know of the vocabulary."""
 
     noise_table: NDArray[np.uint64]
@@ -278,11 +278,11 @@ class Words:
         return self.last[1]
 
 
-def read_words(noise_table: str, words: str) -> Words:
+def read_words(noise_table: str, words: str) -> HeldWords:
     """The words of a vocabulary, from its noise table and its table of words."""
     table = store.read_table(Path(words), columns=("count", "keep_probability"))
     columns = (store.numbers(table[column]) for column in ("count", "keep_probability"))
-    return Words(np.load(noise_table, allow_pickle=False), *columns)
+    return HeldWords(np.load(noise_table, allow_pickle=False), *columns)
 
 
 def _train_copy(

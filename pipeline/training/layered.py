@@ -24,7 +24,7 @@ from pipeline.training.lane_group import MATRICES
 from pipeline.training.lanes import RoundResult
 from pipeline.training.stretches import StretchLoss
 from w2v_core.textbook.contexts import Batch, shard_batches, usable_positions
-from w2v_core.textbook.trainer import LossReport, State, epoch_rate, train_layers
+from w2v_core.textbook.trainer import LossReport, TrainerState, epoch_rate, train_layers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ def run_epoch(task: EpochTask, state: WorkerState) -> RoundResult:
     stream, _, _ = epoch_stream.Rows(task.stream, 0, state).between(0, sum(task.stream.rows()))
     counts_V = store.numbers(store.read_table(Path(task.vocab), columns=["count"])["count"])
     points: list[tuple[int, float, int]] = []
-    after: list[State] = []
+    after: list[TrainerState] = []
 
     def batches(epoch: int, order: np.random.Generator) -> Iterator[Batch]:
         return shard_batches(
@@ -91,7 +91,7 @@ def _stretches(points: Sequence[tuple[int, float, int]], examples: int, epoch_lo
         yield StretchLoss(len(points), 0, epoch_loss * examples - loss_sum, examples - covered, 1.0)
 
 
-def write_state(task: EpochTask, state: State) -> tuple[store.Part, ...]:
+def write_state(task: EpochTask, state: TrainerState) -> tuple[store.Part, ...]:
     """The files of the checkpoint; of the vectors after the last epoch, which need no optimizer's state."""
     if task.vectors_after:
         return tuple(

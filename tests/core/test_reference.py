@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from w2v_core import reference
-from w2v_core.contract import Gradient, Model, Noise, Slice, Update
+from w2v_core.contract import Gradient, ModelName, Noise, Slice, Update
 
 V, D = 5, 3
 ALPHA = 1e-3
@@ -39,7 +39,9 @@ BRANCHES = {
 
 @pytest.mark.parametrize("model", ["cbow", "skipgram"])
 @pytest.mark.parametrize("branch", BRANCHES)
-def test_exact_updates_are_minus_the_rate_times_the_two_sided_finite_difference_of_the_loss(branch: str, model: Model) -> None:
+def test_exact_updates_are_minus_the_rate_times_the_two_sided_finite_difference_of_the_loss(
+    branch: str, model: ModelName
+) -> None:
     tokens, left, right, noise = BRANCHES[branch]
     tokens_N, left_N, right_N = _stream(tokens, left, right)
     if model == "skipgram":
@@ -89,7 +91,7 @@ def test_word2vec_gradient_moves_each_context_row_by_n_times_the_exact_one() -> 
 
 
 @pytest.mark.parametrize("model", ["cbow", "skipgram"])
-def test_targets_without_context_and_empty_slices_train_nothing(model: Model) -> None:
+def test_targets_without_context_and_empty_slices_train_nothing(model: ModelName) -> None:
     tokens_N, left_N, right_N = _stream([0, 1, 2], [0, 0, 0], [0, 0, 0])
     matrices = np.random.default_rng(0).normal(size=(2, V, D))
     before = matrices.copy()
@@ -120,7 +122,7 @@ def test_one_cbow_target_by_hand() -> None:
 
 
 @pytest.mark.parametrize("model", ["cbow", "skipgram"])
-def test_noise_equal_to_the_target_is_skipped_in_loss_and_updates(model: Model) -> None:
+def test_noise_equal_to_the_target_is_skipped_in_loss_and_updates(model: ModelName) -> None:
     tokens_N, left_N, right_N = _stream([1, 2], [0, 1], [0, 0])
     w_in, w_out = np.random.default_rng(2).normal(size=(2, V, D))
     logit = float(w_in[1] @ w_out[2])

@@ -21,7 +21,7 @@ from pipeline.stream.sizes import HELD_TOKENS, KEPT_BYTES, PIECE_TOKENS, STREAM_
 from pipeline.training.capacity import (
     CHECKPOINTS_AT_ONCE,
     MemoryPlan,
-    Sizes,
+    TrainingSizes,
     check_room,
     describe,
     explain_shortfalls,
@@ -31,7 +31,7 @@ from pipeline.training.placement import AHEAD, PIECE_BYTES, Place
 from tests.tiny import tiny_config, write_corpus
 
 GB = 10**9
-MILLION = Sizes(
+MILLION = TrainingSizes(
     vocab_size=1_000_000, vector_size=300, row_floats=304, lanes=8, copies=8, lane_tokens=50_000_000,
     epoch_tokens=400_000_000, epochs=5,
     window=5, noise_bytes=1 << 26,

@@ -11,14 +11,14 @@ import pytest
 from pipeline.config import Train
 from pipeline.errors import ServiceError
 from pipeline.training import arithmetic
-from pipeline.training.arithmetic import KnownNumbers, Numbers, Verdict, judge, numbers_of
+from pipeline.training.arithmetic import Judgement, KnownNumbers, Numbers, judge, numbers_of
 
 OURS, THEIRS, THIRD = (Numbers(digest * 64, "numba", f"processor {digest}", "numba 1, numpy 2") for digest in "abc")
 
 
 def test_workers_that_compute_alike_all_train_and_nothing_is_said() -> None:
-    assert judge([OURS] * 3, None, deterministic=True) == Verdict(frozenset([OURS.digest]), ())
-    assert judge([OURS] * 3, OURS, deterministic=False) == Verdict(frozenset([OURS.digest]), ())
+    assert judge([OURS] * 3, None, deterministic=True) == Judgement(frozenset([OURS.digest]), ())
+    assert judge([OURS] * 3, OURS, deterministic=False) == Judgement(frozenset([OURS.digest]), ())
 
 
 def test_before_the_first_checkpoint_the_largest_group_trains_and_of_equals_the_first() -> None:

@@ -28,7 +28,7 @@ from w2v_core.textbook.unigram import UnigramSampler
 INITIAL_SCALE = 0.01
 
 
-class Model(Protocol):
+class LayeredModel(Protocol):
     params: list[Array]
     grads: list[Any]
 
@@ -36,7 +36,7 @@ class Model(Protocol):
     def backward(self) -> None: ...
 
 
-class SamplingModel(Model, Protocol):
+class SamplingModel(LayeredModel, Protocol):
     """A model of lookups only: its matrices, in the order of `params`, and where its noise words come from."""
 
     embeddings: list[Embedding]

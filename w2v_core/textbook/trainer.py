@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from w2v_core.textbook.contexts import PADDING, Batch, matrix_batches
 from w2v_core.textbook.layers import Array
-from w2v_core.textbook.models import MODELS, Model, SamplingModel
+from w2v_core.textbook.models import MODELS, LayeredModel, SamplingModel
 from w2v_core.textbook.optimizers import SGD, Optimizer, RowAdam
 from w2v_core.textbook.unigram import UnigramSampler
 
@@ -61,7 +61,7 @@ class LossReport:
 class Trainer:
     """Trains any model of `models` on matrices in memory and remembers the loss; `records` holds what `plot` draws."""
 
-    model: Model
+    model: LayeredModel
     optimizer: Optimizer
     xp: Any = np
     records: list[LossReport] = field(default_factory=list)
@@ -120,7 +120,7 @@ class Trained:
     """Mean loss of an example in each epoch, float64, from epoch 0 (those before a restart included)."""
 
 
-State = dict[str, npt.NDArray[Any]]
+TrainerState = dict[str, npt.NDArray[Any]]
 """Everything a restart needs, as plain NumPy arrays: parameters, moments, steps, losses of the finished epochs."""
 
 
@@ -140,7 +140,7 @@ def train_layers(
     xp: Any = np,
     every: int = 1000,
     on_progress: Callable[[LossReport], None] | None = None,
-    after_epoch: Callable[[State], None] | None = None,
+    after_epoch: Callable[[TrainerState], None] | None = None,
     state: Mapping[str, npt.NDArray[Any]] | None = None,
 ) -> Trained:
     """Word vectors trained by the layered engine.
@@ -213,7 +213,7 @@ def _checked(batches: Iterable[Batch], vocab_size: int, epoch: int) -> Iterable[
         yield contexts, target
 
 
-def _run_epoch(model: Model, optimizer: Optimizer, batches: Iterable[Batch], meter: _Meter, xp: Any) -> float:
+def _run_epoch(model: LayeredModel, optimizer: Optimizer, batches: Iterable[Batch], meter: _Meter, xp: Any) -> float:
     """One pass, parameters changed in place and left up to date; returns the mean loss of an example (float64)."""
     total, examples = 0.0, 0
     for contexts, target in batches:
@@ -263,7 +263,7 @@ def _checked_interval(name: str, iterations: int) -> int:
 # --- state between epochs ---------------------------------------------------------------------------------------------
 
 
-def _snapshot(model: SamplingModel, optimizer: Optimizer, losses: Sequence[float], iterations: int) -> State:
+def _snapshot(model: SamplingModel, optimizer: Optimizer, losses: Sequence[float], iterations: int) -> TrainerState:
     arrays = {"w_in": model.params[0], "w_out": model.params[1], **optimizer.state()}
     state = {name: _to_host(array).copy() for name, array in arrays.items()}
     return state | {

@@ -9,7 +9,7 @@ from pipeline.errors import DataError, printable
 from pipeline.text.decompress import BLOCK_BYTES
 from pipeline.text.formats.columns import arrow_texts, parquet_texts
 from pipeline.text.formats.json_stream import text_pieces
-from pipeline.text.formats.json_values import LONG, NotJson, Source, read_values
+from pipeline.text.formats.json_values import LONG, ByteSource, NotJson, read_values
 from pipeline.text.formats.records import NoText, RecordBook, encoded, text_of
 from pipeline.text.formats.tables import read_rows
 from pipeline.text.lines import line_start
@@ -63,7 +63,7 @@ def _joined(texts: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _json_texts(piece: Piece, blocks: Iterator[bytes], reading: Reading, book: RecordBook) -> Iterator[bytes]:
-    source = Source(blocks)
+    source = ByteSource(blocks)
     try:
         for value, line, size in read_values(source):
             if value is LONG:
@@ -85,7 +85,7 @@ def _json_texts(piece: Piece, blocks: Iterator[bytes], reading: Reading, book: R
         ) from None
 
 
-def _long_text(source: Source, line: int, piece: Piece, reading: Reading, book: RecordBook) -> Iterator[bytes]:
+def _long_text(source: ByteSource, line: int, piece: Piece, reading: Reading, book: RecordBook) -> Iterator[bytes]:
     """The text of one value that is too long to be held."""
     walk = yield from text_pieces(source, line, reading.text_field)
     if not walk.texts:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Generator
 from dataclasses import dataclass, field
 
-from pipeline.text.formats.json_values import NotJson, Source, lenient
+from pipeline.text.formats.json_values import ByteSource, NotJson, lenient
 from pipeline.text.formats.records import encoded
 
 _BLANK = re.compile(rb"[ \t\r\n,:]*")
@@ -23,7 +23,7 @@ _KEY_BYTES = 1 << 16
 class Walk:
     """A way through one value."""
 
-    source: Source
+    source: ByteSource
     line: int
     wanted: str
     containers: list[bytes] = field(default_factory=list)
@@ -49,7 +49,7 @@ class Walk:
         return b"[" not in self.containers[:depth] and ".".join(key or "" for key in self.keys[:depth]) == self.wanted
 
 
-def text_pieces(source: Source, line: int, wanted: str) -> Generator[bytes, None, Walk]:
+def text_pieces(source: ByteSource, line: int, wanted: str) -> Generator[bytes, None, Walk]:
     """The text in the field `wanted` of the value that begins at the source's place; words of a list with spaces between."""
     walk = Walk(source, line, wanted)
     while True:

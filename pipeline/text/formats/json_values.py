@@ -26,7 +26,7 @@ class NotJson(Exception):
 
 
 @dataclass
-class Source:
+class ByteSource:
     """Bytes that arrive in blocks; `data[at:]` is what is there and not yet taken."""
 
     blocks: Iterator[bytes]
@@ -52,7 +52,7 @@ class Source:
         return taken
 
 
-def read_values(source: Source) -> Iterator[tuple[Any, int, int]]:
+def read_values(source: ByteSource) -> Iterator[tuple[Any, int, int]]:
     """(value, line from 1, bytes) of every record; raises NotJson.
 
     For a value that is too long to be held it is LONG, and whoever gets it takes the value from the source.
@@ -76,7 +76,7 @@ def read_values(source: Source) -> Iterator[tuple[Any, int, int]]:
         yield _parse(raw, line), line, len(raw)
 
 
-def _a_line(source: Source) -> tuple[Any, int, int] | None:
+def _a_line(source: ByteSource) -> tuple[Any, int, int] | None:
     """The value of the next line when it is one object, as in JSON lines; the fast way."""
     newline = source.data.find(b"\n", source.at)
     if newline < 0:
@@ -94,7 +94,7 @@ def _a_line(source: Source) -> tuple[Any, int, int] | None:
     return value, line, len(raw)
 
 
-def _skip_between(source: Source) -> None:
+def _skip_between(source: ByteSource) -> None:
     while True:
         found = _BETWEEN.match(source.data, source.at)
         source.take(found.end() if found else source.at)
@@ -102,7 +102,7 @@ def _skip_between(source: Source) -> None:
             return
 
 
-def _end_of_value(source: Source) -> int | None:
+def _end_of_value(source: ByteSource) -> int | None:
     """Where the value at the source's place ends; None when it is too long to be held."""
     depth, at = 0, source.at
     while True:
