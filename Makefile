@@ -102,9 +102,14 @@ format: $(READY)
 configuration: $(READY)
 	$(BIN)/python infra/configuration.py
 
-# Needs uv (https://docs.astral.sh/uv): the only tool here that resolves for all platforms at once.
+# Needs uv (https://docs.astral.sh/uv): the only tool here that resolves for all platforms at once. The image's two locks have
+# the same versions as the project's.
+RESOLVE := uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
 lock:
-	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-annotate --no-header -o requirements.lock
+	$(RESOLVE) pyproject.toml --extra dev -o requirements.lock
+	sed -n 's/^requires = \[\(.*\)\]/\1/p' pyproject.toml | tr -d '"' > $(VENV)/build.in
+	$(RESOLVE) pyproject.toml $(VENV)/build.in --extra server -c requirements.lock -o infra/image/requirements.lock
+	$(RESOLVE) pyproject.toml $(VENV)/build.in --extra server --extra gpu13 -c requirements.lock -o infra/image/requirements-gpu.lock
 
 clean:
 	rm -rf $(VENV) runs

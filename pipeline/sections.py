@@ -218,6 +218,11 @@ class Cluster(Section):
             raise ValueError("cluster.tls is for clusters of several machines, found kind: local; remove it or set kind")
         if self.kind == "ssh" and not self.options.get("hosts"):
             raise ValueError("kind: ssh needs cluster.options: {hosts: [scheduler, worker, …]}")
+        if self.kind == "kubernetes" and not self.options.keys() & {"image", "name", "custom_cluster_spec"}:
+            raise ValueError(
+                "kind: kubernetes needs cluster.options: {image: …} with this program in it, {name: …} of a cluster that is "
+                "there, or {custom_cluster_spec: …}"
+            )
         return self
 
 

@@ -6,6 +6,7 @@ Installing takes root and `W2V_INSTALL=1`, which `.ci/run` sets: a developer's m
 from __future__ import annotations
 
 import fcntl
+import glob
 import os
 import shutil
 import subprocess
@@ -18,16 +19,23 @@ import pytest
 INSTALL_S = 240
 
 
-def program(name: str, package: str) -> str:
-    """The path of a program; skips the test, saying why, where it is missing and may not or cannot be installed."""
-    path = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
-    found = shutil.which(name, path=path)
+def program(name: str, package: str, folders: str = "") -> str:
+    """The path of a program; skips the test, saying why, where it is missing and may not or cannot be installed.
+
+    `folders`: a pattern of further places where the package puts it.
+    """
+    found = _found(name, folders)
     if found is None:
         refusal = _install(package)
-        found = shutil.which(name, path=path)
+        found = _found(name, folders)
         if found is None:
             pytest.skip(f"{name} is not here: {refusal or f'the package {package} does not bring it'}")
     return found
+
+
+def _found(name: str, folders: str) -> str | None:
+    places = (os.environ.get("PATH", ""), "/usr/sbin", "/sbin", *sorted(glob.glob(folders), reverse=True))
+    return shutil.which(name, path=os.pathsep.join(places))
 
 
 @cache

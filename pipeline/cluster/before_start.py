@@ -14,6 +14,7 @@ import socket
 import time
 from typing import Any
 
+from pipeline.cluster.vendors import refuse_misspelt
 from pipeline.config import Cluster, RunConfig
 from pipeline.errors import ConfigError, InputError, ServiceError, printable
 
@@ -37,6 +38,8 @@ def refuse_hopeless(config: RunConfig, trains: bool) -> None:
                 f"cluster.kind: {cluster.kind} needs a package that is missing ({module}); pip install '{extra}', or set "
                 "cluster.kind: local to run on this machine"
             )
+        if cluster.options:
+            refuse_misspelt(cluster)
     if cluster.kind == "local" and cluster.options:
         _refuse_scratch(cluster)
         _refuse_unknown_options(cluster)

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import functools
 import inspect
+import queue
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+import threading
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +32,14 @@ ORPHAN_S = 30
 ANSWER_S = 30
 """How long SLURM has to say whether it would take a job."""
 _CERTIFICATES = ".cluster-"
+IDLE_S = 3600
+"""A Kubernetes cluster that had nothing to do for so long is removed by the operator: what a driver that was killed leaves."""
+WAYS_OUT = {
+    "ssh": "see that `ssh HOST true` needs no password and that the hosts have this environment",
+    "slurm": "see cluster.options (queue, account, walltime, memory, cores)",
+    "kubernetes": "see that `kubectl get daskclusters` answers (KUBECONFIG), that the Dask operator runs, and that the image can "
+    "be pulled; `kubectl delete daskcluster NAME` removes what is left",
+}
 EXTRAS = {"ssh": "asyncssh", "slurm": "dask-word2vec[slurm]", "kubernetes": "dask-word2vec[k8s]"}
 
 
@@ -40,6 +52,7 @@ def vendor_cluster(cluster: Cluster, shared: Path) -> Iterator[Any]:
     open_now = {"ssh": _ssh, "slurm": _slurm, "kubernetes": _kubernetes}[cluster.kind]
     with contextlib.ExitStack() as stack:
         try:
+            refuse_misspelt(cluster)
             made = stack.enter_context(open_now(cluster, shared))
         except ImportError as error:
             raise ServiceError(
@@ -49,22 +62,40 @@ def vendor_cluster(cluster: Cluster, shared: Path) -> Iterator[Any]:
         yield made
 
 
-def refuse_unknown(options: Mapping[str, Any], *takers: Callable[..., Any]) -> None:
-    """Raises UsageError for a key of `cluster.options` that none of the vendor's functions takes."""
+def refuse_misspelt(cluster: Cluster) -> None:
+    """Raises UsageError for a key of `cluster.options` that none of the vendor's functions takes, ImportError without them."""
+    takers = {"ssh": _ssh_takers, "slurm": _slurm_takers, "kubernetes": _kubernetes_takers}[cluster.kind]()
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     known = {name for taker in takers for name, found in inspect.signature(taker).parameters.items() if found.kind in kinds}
-    for key in options.keys() - known:
+    for key in cluster.options.keys() - known:
         near = difflib.get_close_matches(key, known, 1)
         hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(known))}"
-        raise UsageError(f"cluster.options.{key}: {takers[0].__name__} does not take it; {hint}")
+        raise UsageError(f"cluster.options.{printable(key, 100)}: {takers[0].__name__} does not take it; {hint}")
+
+
+def _ssh_takers() -> tuple[Callable[..., Any], ...]:
+    from distributed import SSHCluster
+
+    return (SSHCluster,)
+
+
+def _slurm_takers() -> tuple[Callable[..., Any], ...]:
+    from dask_jobqueue.core import Job, JobQueueCluster
+    from dask_jobqueue.slurm import SLURMCluster, SLURMJob
+
+    return SLURMCluster, SLURMJob, JobQueueCluster, Job
+
+
+def _kubernetes_takers() -> tuple[Callable[..., Any], ...]:
+    from dask_kubernetes.operator import KubeCluster
+
+    return (KubeCluster,)
 
 
 @contextlib.contextmanager
 def _slurm(cluster: Cluster, shared: Path) -> Iterator[Any]:
-    from dask_jobqueue.core import Job, JobQueueCluster
     from dask_jobqueue.slurm import SLURMCluster, SLURMJob
 
-    refuse_unknown(cluster.options, SLURMCluster, SLURMJob, JobQueueCluster, Job)
     for left in shared.glob(f"{_CERTIFICATES}*"):  # of a driver that was killed
         shutil.rmtree(left, ignore_errors=True)
     certificates = Path(tempfile.mkdtemp(prefix=_CERTIFICATES, dir=shared))  # mode 0700
@@ -121,7 +152,6 @@ def _refuse_refused(submit: str, script: str) -> None:
 def _ssh(cluster: Cluster, shared: Path) -> Iterator[Any]:
     from distributed import SSHCluster
 
-    refuse_unknown(cluster.options, SSHCluster)
     with _explained(cluster, SSHCluster, cluster.options) as made:
         yield made
 
@@ -129,12 +159,44 @@ def _ssh(cluster: Cluster, shared: Path) -> Iterator[Any]:
 @contextlib.contextmanager
 def _kubernetes(cluster: Cluster, shared: Path) -> Iterator[Any]:
     from dask_kubernetes.operator import KubeCluster
+    from dask_kubernetes.operator.kubecluster.kubecluster import CreateMode
 
-    refuse_unknown(cluster.options, KubeCluster)
-    with _explained(cluster, KubeCluster, cluster.options) as made:
+    name = f"w2v-{uuid.uuid4().hex[:8]}"
+    options: dict[str, Any] = {
+        "name": name, "n_workers": cluster.n_workers or 1, "quiet": True, "idle_timeout": IDLE_S,
+        "resource_timeout": int(cluster.wait_s),
+    } | cluster.options  # fmt: skip
+    if isinstance(mode := options.get("create_mode"), str):
+        if mode not in CreateMode.__members__:
+            raise UsageError(
+                f"cluster.options.create_mode: expected {', '.join(CreateMode.__members__)}, found {printable(mode)}"
+            )
+        options["create_mode"] = CreateMode[mode]
+    with _explained(cluster, functools.partial(_within, cluster.wait_s, KubeCluster), options) as made:
         if cluster.n_workers:
             made.scale(cluster.n_workers)
         yield made
+
+
+def _within(seconds: float, start: Callable[..., Any], **options: Any) -> Any:
+    """What `start` makes; raises TimeoutError if that takes longer. It asks services that may be silent, each with a patience
+    of its own, so it is waited for from outside and left behind."""
+    ended: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
+
+    def work() -> None:
+        try:
+            ended.put((start(**options), None))
+        except BaseException as error:
+            ended.put((None, error))
+
+    threading.Thread(target=work, daemon=True, name="w2v-vendor").start()
+    try:
+        made, error = ended.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError(f"nothing came of it within {seconds:g} s (cluster.wait_s)") from None
+    if error is not None:
+        raise error
+    return made
 
 
 @contextlib.contextmanager
@@ -142,7 +204,10 @@ def _explained(cluster: Cluster, start: Callable[..., Any], options: dict[str, A
     """The vendor's cluster; what goes wrong while it starts is said in our words."""
     try:
         made = start(**options)
-    except (OSError, RuntimeError, TypeError, ValueError) as error:
-        raise ServiceError(f"cluster.options: {cluster.kind} does not take these ({error})") from error
+    except (TypeError, ValueError) as error:
+        raise ServiceError(f"cluster.options: {cluster.kind} does not take these ({printable(str(error), 300)})") from error
+    except Exception as error:  # the packages below raise what their own packages do
+        said = printable(f"{type(error).__name__}: {error}".rstrip(": "), 300)
+        raise ServiceError(f"cluster.kind: {cluster.kind}: {said}; {WAYS_OUT[cluster.kind]}") from error
     with made:
         yield made

@@ -58,7 +58,8 @@ def test_an_extra_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     hosts = {"hosts": ["a", "b"]}
     for kind, extra, options in (
-        ("ssh", "asyncssh", hosts), ("slurm", r"dask-word2vec\[slurm\]", {}), ("kubernetes", r"dask-word2vec\[k8s\]", {}),
+        ("ssh", "asyncssh", hosts), ("slurm", r"dask-word2vec\[slurm\]", {}),
+        ("kubernetes", r"dask-word2vec\[k8s\]", {"image": "w2v"}),
     ):  # fmt: skip
         with pytest.raises(ServiceError, match=rf"cluster\.kind: {kind} needs a package .*pip install '{extra}'"):
             refuse_hopeless(configured(cluster={"kind": kind, "options": options}), trains=True)

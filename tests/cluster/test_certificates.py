@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shlex
+import signal
 import socket
 import ssl
 import subprocess
@@ -14,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import yaml
 from click.testing import CliRunner
@@ -24,7 +25,8 @@ from distributed.security import Security
 from pipeline.cli import commands
 from pipeline.cluster.certificates import add_clients, make_certificates
 from pipeline.errors import InputError, UsageError
-from tests.cluster.disturbed import Bench, environment_with
+from tests.cluster.disturbed import Bench, end_of, environment_with, stopped_at
+from tests.exposure import files_with, listening, shown_by_ps
 
 HOST = "127.0.0.2"
 """Of the scheduler: not the address that is everybody's default."""
@@ -47,10 +49,7 @@ class ByHand:
         return Client(self.section["address"], security=security, set_as_default=False, timeout=10)
 
     def listening(self) -> list[tuple[str, int]]:
-        every = [found for process in self.processes for found in
-                 (psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True))]  # fmt: skip
-        connections = [connection for process in every for connection in process.net_connections("tcp")]
-        return [tuple(found.laddr) for found in connections if found.status == psutil.CONN_LISTEN]
+        return [door for process in self.processes for door in listening(process.pid)]
 
 
 def free_port() -> int:
@@ -71,24 +70,35 @@ def by_hand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ByHand]:
     with (folder.parent / "log").open("wb") as log:
         for command in started:
             words = [str(Path(sys.executable).with_name("dask")), *shlex.split(command)[1:]]
-            processes.append(subprocess.Popen(words, env=environment_with(), stdout=log, stderr=log, cwd=folder.parent))
+            processes.append(
+                subprocess.Popen(words, env=environment_with(), stdout=log, stderr=log, cwd=folder.parent, start_new_session=True)
+            )
     cluster = ByHand(folder, yaml.safe_load(configuration)["cluster"], processes)
     try:
         with cluster.client(folder) as client:
             client.wait_for_workers(2, timeout=60)
         yield cluster
     finally:
-        for process in reversed(processes):
-            process.terminate()
         for process in processes:
+            os.killpg(process.pid, signal.SIGKILL)
             process.wait(20)
 
 
 @pytest.mark.slow
 def test_a_run_on_a_cluster_started_with_the_printed_commands_gives_the_bits_of_one_process(
-    by_hand: ByHand, bench: Bench
+    by_hand: ByHand, bench: Bench, tmp_path: Path
 ) -> None:
-    bench.assert_same(bench.config_file("by-hand", before="shards", cluster=by_hand.section))
+    config = bench.config_file("by-hand", before="shards", cluster=by_hand.section)
+    token = tmp_path / "stopped"
+    with bench.w2v(config, failpoint=f"round:1.0=stop,{token}") as driver:
+        stopped_at(token, driver)
+        keys = [path.read_text().splitlines()[1] for path in by_hand.folder.glob("*.key")]
+        assert [key for key in keys if shown_by_ps(key)] == []
+        assert listening(driver.pid) == [], "the driver of somebody else's scheduler"
+        driver.send_signal(signal.SIGCONT)
+        ended = end_of(driver)
+    assert ended.summary["vectors"]["sha256"] == bench.digest
+    assert [key for key in keys if key in ended.out + ended.err or files_with(key, bench.directory / "by-hand")] == []
 
 
 @pytest.mark.slow

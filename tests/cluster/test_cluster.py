@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -85,6 +86,8 @@ def test_an_address_where_nobody_answers_is_a_service_error() -> None:
         pass
 
 
-def test_a_missing_package_is_named_with_what_installs_it() -> None:
-    with pytest.raises(ServiceError, match=r"pip install 'dask-word2vec\[k8s\]'"), open_workers(Cluster(kind="kubernetes")):
+def test_a_missing_package_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "dask_kubernetes.operator", None)
+    cluster = Cluster(kind="kubernetes", options={"image": "w2v"})
+    with pytest.raises(ServiceError, match=r"pip install 'dask-word2vec\[k8s\]'"), open_workers(cluster):
         pass

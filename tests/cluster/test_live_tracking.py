@@ -22,10 +22,12 @@ from pipeline.tracking.aliases import promote, roll_back
 from pipeline.tracking.moves import parse_moves
 from tests.cluster.test_tracking_servers import free_port, kill_server, start_server
 from tests.cluster.tracked import wait_for
+from tests.exposure import beyond_loopback, files_with, listening, shown_by_ps
 from tests.tiny import tiny_config, write_corpus
 
 pytestmark = pytest.mark.filterwarnings("default")
 
+PASSWORD = "correct-horse-battery"
 TRAIN = {"vector_size": 16, "epochs": 4, "lanes": 2, "checkpoint_every": 6_000}
 
 
@@ -63,7 +65,7 @@ class Server:
 def test_a_server_shows_the_loss_while_a_run_trains_and_one_whole_curve_after_the_driver_was_killed(workdir: Path) -> None:
     port = free_port()
     config = tiny_config(workdir, write_corpus(workdir.parent / "corpus"), train=TRAIN, publish={"register": "words"})
-    config["tracking"] = {"uri": f"http://127.0.0.1:{port}"}
+    config["tracking"] = {"uri": f"http://ann:{PASSWORD}@127.0.0.1:{port}"}
     file = workdir.parent / "run.yaml"
     file.write_text(yaml.safe_dump(config))
     command = [sys.executable, "-m", "pipeline.cli", "run", str(file), "--quiet"]
@@ -77,6 +79,9 @@ def test_a_server_shows_the_loss_while_a_run_trains_and_one_whole_curve_after_th
         driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True, env=frozen)
         wait_for(lambda: token.exists() and len(server.curve("train/loss")) >= 3, 90)
         assert driver.poll() is None
+        assert len(listening(driver.pid)) >= 3, "the scheduler and two workers"
+        assert beyond_loopback(driver.pid) == []
+        assert shown_by_ps(PASSWORD) == []
         seen = server.curve("train/loss")
         assert [step for step, _ in seen] == sorted({step for step, _ in seen})
         os.kill(driver.pid, signal.SIGKILL)
@@ -95,6 +100,9 @@ def test_a_server_shows_the_loss_while_a_run_trains_and_one_whole_curve_after_th
         assert found[: len(seen)] == seen, "what was shown while it trained is what is there in the end"
         check_what_people_see(run, config)
         move_champion(server, parse_config(config))
+        assert files_with(PASSWORD, workdir.parent) == [file], "neither workdir nor report nor what MLflow keeps"
+        assert files_with("PRIVATE KEY", workdir.parent) == []
+        assert PASSWORD not in done.stdout + done.stderr
     finally:
         if driver is not None:
             driver.kill()

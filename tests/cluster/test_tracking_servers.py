@@ -31,6 +31,7 @@ from pipeline.errors import PermissionDeniedError, ServiceError
 from pipeline.tracking.shipper import EXIT_LEFT_OVER, EXIT_REFUSED
 from pipeline.tracking.tracker import FLUSH_TIMEOUT_S, Dataset, serve_ui
 from tests.cluster.tracked import DIGEST, all_runs, assert_each_once, client_of, ship_here, tracker_of, wait_for
+from tests.exposure import beyond_loopback, listening, shown_by_ps
 
 pytestmark = pytest.mark.filterwarnings("default")  # MLflow and SQLAlchemy warn about themselves at import
 
@@ -151,6 +152,9 @@ def test_the_ui_answers_who_has_the_password_and_ctrl_c_leaves_no_process(workdi
         line = process.stdout.readline()
         address, password = line.split()[1], line.partition("password ")[2].partition(";")[0]
         assert address.startswith("http://127.0.0.1:")
+        assert ("127.0.0.1", int(address.rpartition(":")[2])) in listening(process.pid)
+        assert beyond_loopback(process.pid) == []
+        assert shown_by_ps(password) == []
         login = "Basic " + base64.b64encode(f"w2v:{password}".encode()).decode()
         search = "/ajax-api/2.0/mlflow/experiments/search?max_results=1"
         for path in (

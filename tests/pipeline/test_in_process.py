@@ -65,26 +65,28 @@ def test_after_an_error_what_has_not_begun_is_not_begun() -> None:
     assert len(begun) < 10
 
 
-def test_a_small_run_starts_no_process_and_loads_neither_dask_nor_pandas(tmp_path: Path) -> None:
+def test_a_small_run_starts_no_process_opens_no_port_and_loads_neither_dask_nor_pandas(tmp_path: Path) -> None:
     inputs = write_corpus(tmp_path / "corpus", 300)
     tree = tiny_config(tmp_path / "work", inputs, tracking={"enabled": False}, publish={"formats": ["word2vec-bin"]})
     tree["cluster"] = {}
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(tree))
     code = """
 import json, psutil, sys
+ports = []
+sys.addaudithook(lambda event, arguments: ports.append(event) if event in ("socket.bind", "socket.connect") else None)
 from pipeline.config import load_config
 from pipeline.progress import Progress
 from pipeline.run import run
 run(load_config(sys.argv[1]), progress=Progress(quiet=True))
 heavy = ["bokeh", "dask", "distributed", "mlflow", "pandas", "tornado"]
 print(json.dumps({"loaded": [name for name in heavy if name in sys.modules],
-                  "children": len(psutil.Process().children(recursive=True))}))
+                  "children": len(psutil.Process().children(recursive=True)), "ports": ports}))
 """
     found = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "small.yaml")], capture_output=True, text=True, timeout=100
     )
     assert found.returncode == 0, found.stderr
-    assert json.loads(found.stdout) == {"loaded": [], "children": 0}
+    assert json.loads(found.stdout) == {"loaded": [], "children": 0, "ports": []}
 
 
 @pytest.mark.parametrize(

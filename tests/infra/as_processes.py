@@ -1,0 +1,51 @@
+"""The commands of containers, run as processes of this machine: their paths and names of hosts replaced, and nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from tests.cluster.disturbed import environment_with
+
+
+def localized(words: Sequence[str], places: Mapping[str, str]) -> list[str]:
+    """A command with each place of the image or its network as it is here."""
+    found = list(words)
+    for there, here in places.items():
+        found = [word.replace(there, here) for word in found]
+    return found
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """The tests' own, with this environment's programs in front."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return environment_with() | {"PATH": path} | variables
+
+
+def run_to_end(words: Sequence[str], folder: Path) -> str:
+    """What the command prints; raises when it fails."""
+    done = subprocess.run(words, env=environment(), cwd=folder, capture_output=True, text=True, timeout=110)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@contextlib.contextmanager
+def serving(*commands: Sequence[str], folder: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """The processes of commands that serve until they are killed."""
+    running: list[subprocess.Popen[bytes]] = []
+    try:
+        with (folder / "log").open("ab") as log:
+            for words in commands:
+                running.append(
+                    subprocess.Popen(words, env=environment(), stdout=log, stderr=log, cwd=folder, start_new_session=True)
+                )
+        yield running
+    finally:
+        for process in running:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(20)

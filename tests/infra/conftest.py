@@ -1,0 +1,3 @@
+"""The undisturbed run that a cluster's run is compared with."""
+
+from tests.cluster.conftest import bench as bench

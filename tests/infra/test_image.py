@@ -1,0 +1,164 @@
+"""The Dockerfile: what it copies is there, what it installs is the project's lock, and its user may write nothing.
+
+`W2V_ALL=1` (`make image`) also runs its steps, in an empty environment and as another user; the whole build takes a daemon.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.tiny import tiny_config, write_corpus
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "infra" / "image"
+
+
+@dataclass
+class Stage:
+    """The part of a Dockerfile behind one FROM."""
+
+    base: str
+    steps: list[tuple[str, str]] = field(default_factory=list)
+
+    def all(self, instruction: str) -> list[str]:
+        return [text for found, text in self.steps if found == instruction]
+
+
+def stages(arguments: dict[str, str]) -> list[Stage]:
+    """The stages of the Dockerfile, its arguments filled in."""
+    text = re.sub(r"^\s*#.*\n", "", (FOLDER / "Dockerfile").read_text(), flags=re.MULTILINE).replace("\\\n", " ")
+    found: list[Stage] = []
+    for line in filter(None, map(str.strip, text.splitlines())):
+        instruction, _, rest = line.partition(" ")
+        if instruction == "ARG":
+            name, _, default = rest.partition("=")
+            arguments.setdefault(name, default)
+            continue
+        rest = re.sub(r"\$\{(\w+)\}", lambda match: arguments[match[1]], rest)
+        if instruction == "FROM":
+            found.append(Stage(rest))
+        else:
+            found[-1].steps.append((instruction, rest))
+    return found
+
+
+def pins(lock: Path) -> dict[str, str]:
+    return dict(re.findall(r"^([a-z0-9_.-]+)==([^\s;]+)", lock.read_text(), flags=re.MULTILINE))
+
+
+@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-gpu.lock"])
+def test_what_the_image_copies_is_there_and_goes_to_the_builder(lock: str) -> None:
+    build, final = stages({"LOCK": lock})
+    sent = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    copied = [path for text in build.all("COPY") for path in shlex.split(text)[:-1]]
+    assert len(copied) >= 6
+    for path in copied:
+        assert (ROOT / path).exists(), path
+        assert any(path == pattern or Path(path).match(pattern) for pattern in sent), (
+            f".dockerignore keeps {path} from the builder"
+        )
+    assert final.all("COPY") == ["--from=build /opt/w2v /opt/w2v"]
+
+
+def test_the_image_installs_the_projects_own_pins_with_hashes_and_nothing_that_only_tests_need() -> None:
+    project, image, gpu = (
+        pins(path) for path in (ROOT / "requirements.lock", FOLDER / "requirements.lock", FOLDER / "requirements-gpu.lock")
+    )
+    assert {name: version for name, version in image.items() if project.get(name) != version} == {}
+    assert image.items() <= gpu.items()
+    assert {"cupy-cuda13x"} <= gpu.keys() - image.keys()
+    assert not image.keys() & {"pytest", "mypy", "ruff", "gensim", "hypothesis"}
+    needed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    assert {re.split(r"[^\w-]", name)[0].lower() for name in needed} <= image.keys()
+    assert "psycopg2-binary" in image
+    for lock in FOLDER.glob("*.lock"):
+        assert lock.read_text().count("==") <= lock.read_text().count("--hash=")
+        assert "://" not in lock.read_text()
+    assert all("--require-hashes --no-deps" in text for text in stages({})[0].all("RUN") if "requirements.lock" in text)
+
+
+def test_the_image_runs_as_nobody_in_particular_and_holds_no_secret() -> None:
+    build, final = stages({})
+    assert final.all("USER") == ["10001:10001"]
+    after = final.steps[[name for name, _ in final.steps].index("USER") :]
+    assert {name for name, _ in after} == {"USER", "WORKDIR", "CMD"}
+    assert build.base.partition(" AS ")[0] == final.base, "the same Python"
+    assert re.fullmatch(r"python:3\.\d+-slim-\w+", final.base)
+    assert not re.search(
+        r"password|secret|token", " ".join(text for _, text in build.steps + final.steps).replace("/password", ""), re.I
+    )
+
+
+@pytest.mark.skipif(os.environ.get("W2V_ALL") != "1", reason="minutes: make image")
+@pytest.mark.timeout(1500)
+def test_the_steps_of_the_image_make_a_program_that_another_user_runs(tmp_path: Path, stranger: int) -> None:
+    """As far as it goes without a daemon: FROM is this machine's Python, COPY copies, RUN runs, with / moved into a folder."""
+    place = tmp_path / "image"
+    build, final = stages({})
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)} | _variables(build, place)
+    environment |= {name: value for name, value in os.environ.items() if name.startswith(("PIP_", "SSL_"))}
+    for instruction, text in build.steps:
+        if instruction == "COPY":
+            *sources, target = shlex.split(text)
+            for source in sources:
+                _copy(ROOT / source, target, place)
+        elif instruction == "RUN":
+            moved = text.replace("python -m venv", f"{sys.executable} -m venv").replace("/opt/w2v", f"{place}/opt/w2v")
+            subprocess.run(
+                ["sh", "-euc", moved.replace("/build", f"{place}/build")], env=environment, check=True, timeout=900, cwd="/"
+            )
+    shutil.rmtree(place / "build")
+    (place / "tmp").mkdir(mode=0o777)
+    (place / "data").mkdir()
+    for path in (place / "tmp", place / "data"):
+        os.chown(path, stranger, stranger)
+    inputs = write_corpus(place / "corpus", 1000)
+    import yaml
+
+    (place / "c.yaml").write_text(yaml.safe_dump(tiny_config(Path("/data/work"), inputs, tracking={"enabled": False})))
+    moved = {
+        name: value.replace("/opt/w2v", f"{place}/opt/w2v").replace("/tmp", f"{place}/tmp")
+        for name, value in _variables(final, place).items()
+    }
+    for folder in (place, *place.parents):
+        if folder.stat().st_uid == os.geteuid():
+            folder.chmod(folder.stat().st_mode | 0o055)
+    from tests.security.conftest import as_stranger
+
+    command = [place / "opt/w2v/bin/w2v", "run", place / "c.yaml", f"run.workdir={place}/data/work", "--json", "--quiet"]
+    done = subprocess.run(
+        as_stranger(*command),
+        env=moved | {"HOME": f"{place}/tmp"},
+        cwd=place / "data",
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert '"sha256"' in done.stdout
+    written = [path for path in (place / "opt").rglob("*") if path.lstat().st_uid == stranger]
+    assert written == [], "the program writes nothing beside itself"
+
+
+def _variables(stage: Stage, place: Path) -> dict[str, str]:
+    return dict(word.split("=", 1) for text in stage.all("ENV") for word in shlex.split(text))
+
+
+def _copy(source: Path, target: str, place: Path) -> None:
+    where = place / target.lstrip("/")
+    if source.is_dir():
+        shutil.copytree(source, where, ignore=shutil.ignore_patterns("__pycache__"))
+    else:
+        into = where / source.name if target.endswith("/") else where
+        into.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, into)
