@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 COMPILED := numba llvmlite numpy dask distributed pyarrow tornado msgpack cloudpickle fsspec pydantic yaml click jinja2 packaging toolz zict
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help configuration demo test test-fast test-core coverage chaos crashes refreshes fuzz audit lint format lock clean
+.PHONY: help configuration demo test test-fast test-core coverage chaos crashes refreshes shared deployment image fuzz audit lint format lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -21,6 +21,9 @@ help:
 	@echo "make fuzz       seeded mutations of everything that is read, for FUZZ_SECONDS"
 	@echo "make audit      known vulnerabilities of what requirements.lock installs"
 	@echo "make refreshes  change a corpus at random and compare every refresh with a rebuild"
+	@echo "make shared     two runs at once on one scheduler, twenty times"
+	@echo "make deployment image, compose, Kubernetes and SLURM files, as far as they go here"
+	@echo "make image      the container image (Docker), or its steps without"
 	@echo "make lint       ruff and mypy"
 	@echo "make configuration  write infra/configuration.md anew"
 	@echo "make lock       resolve requirements.lock again"
@@ -72,6 +75,22 @@ crashes: $(READY)
 # Fifty sequences of changes to a corpus, each refresh compared with a clean build, and every place where a refresh can be killed.
 refreshes: $(READY)
 	W2V_ALL=1 $(BIN)/python -m pytest -q -n 2 tests/pipeline/test_refresh.py tests/pipeline/test_latest.py
+
+# Two runs and a stranger on one scheduler, ten times with one thread a worker and ten times with four: forty digests. SHARED_SEED
+# says which corpora; each line names its seeds.
+SHARED_SEED ?= 1
+shared: $(READY)
+	$(BIN)/python -W ignore -m tests.cluster.shared --times 10 --seed $(SHARED_SEED)
+
+# The deployment files whole: the image's steps in an empty environment, all containers' commands, docker-compose, jobs of SLURM
+# that all reach the end of their time. A quarter of an hour.
+deployment: $(READY)
+	W2V_ALL=1 W2V_INSTALL=1 $(BIN)/python -m pytest -q tests/infra tests/cluster/test_slurm.py tests/cluster/test_postgres.py
+
+# Where a daemon answers the real thing, else its steps.
+image: $(READY)
+	@if docker info > /dev/null 2>&1; then docker build -f infra/image/Dockerfile -t w2v .; \
+	else W2V_ALL=1 $(BIN)/python -m pytest -q tests/infra/test_image.py; fi
 
 # One of every kind of file in a workdir, damaged in every way; then seeded mutations of all that is read, of which `make test`
 # takes a sample with another seed. A failure is named by kind, seed and case; --only runs one again.
