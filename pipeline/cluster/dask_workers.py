@@ -34,13 +34,14 @@ class DaskWorkers:
 
     def __init__(
         self, client: Client, guest: Guest, wait_s: float, silent_s: float = 30.0, *,
-        own: bool = True, on_note: Callable[[str], None] = lambda text: None,
+        own: bool = True, asked_for: int = 0, on_note: Callable[[str], None] = lambda text: None,
     ) -> None:  # fmt: skip
-        """`own`: the cluster was started for this run; workers of another are never restarted."""
+        """`own`: the cluster was started for this run; workers of another are never restarted. `asked_for`: how many were."""
         self.client = client
         self.guest = guest
         self.turn = Turn(client, guest, on_note)
         self._own = own
+        self._asked_for = asked_for
         self._on_note = on_note
         self.wait_s = wait_s
         self._presence = Presence(silent_s)
@@ -73,7 +74,7 @@ class DaskWorkers:
                         alive = time.monotonic()
                         pieces.offer_to(able)
                     elif time.monotonic() - alive > self.wait_s:
-                        raise TemporaryError(_no_worker(label, self.wait_s, there))
+                        raise TemporaryError(self._no_worker(label, there))
                     if not self._own:
                         pieces.give_to_others(self._silent, list(self._able(there)))
         except BaseException:
@@ -123,10 +124,28 @@ class DaskWorkers:
             if hosts:
                 # Sorted by host first, so that neighbours in lane order share memory where they can.
                 found = [Member(address, host, able[address]["nthreads"]) for address, host in hosts.items()]
+                self._tell_who_is_missing(len(found))
                 return sorted(found, key=lambda member: (member.host, member.address))
             if time.monotonic() > deadline:
-                raise TemporaryError(_no_worker("looking for workers", self.wait_s, there))
+                raise TemporaryError(self._no_worker("looking for workers", there))
             time.sleep(_PAUSE_S)
+
+    def _tell_who_is_missing(self, came: int) -> None:
+        """Says once, at the first training, when fewer workers have come than were asked for."""
+        if came < self._asked_for:
+            self._on_note(f"{came} of {self._asked_for} workers have come; training begins, and those that come later join it")
+        self._asked_for = 0
+
+    def _no_worker(self, what: str, there: Mapping[str, Mapping[str, Any]]) -> str:
+        again = "run the same command again, it continues"
+        paused = sorted(address for address, worker in there.items() if worker["status"] == "paused")
+        if paused:
+            return (
+                f"{what}: the {len(paused)} workers that are there are paused, because their memory is full ({paused[0]} …); "
+                f"free some or start others, and {again}"
+            )
+        none = f"none of {self._asked_for} workers" if self._asked_for else "no worker"
+        return f"{what}: {none} came within {self.wait_s:g} s (cluster.wait_s); start workers and {again}"
 
     def _hosts(self, addresses: Iterable[str]) -> dict[str, str]:
         """Host keys by address, of those workers that live to tell."""
@@ -263,18 +282,6 @@ class DaskWorkers:
             raise WorkerLostError(
                 "the connection to the scheduler was lost; see that it runs and run the same command again, it continues"
             )
-
-
-def _no_worker(what: str, wait_s: float, there: Mapping[str, Mapping[str, Any]]) -> str:
-    paused = sorted(address for address, worker in there.items() if worker["status"] == "paused")
-    if paused:
-        return (
-            f"{what}: the {len(paused)} workers that are there are paused, because their memory is full ({paused[0]} …); free "
-            "some or start others, and run the same command again, it continues"
-        )
-    return (
-        f"{what}: no worker came within {wait_s:g} s (cluster.wait_s); start workers and run the same command again, it continues"
-    )
 
 
 def _take_part(task: Task[Item, Result], item: Item, topic: str | None) -> Result:

@@ -120,7 +120,8 @@ def _be_guest(
     with sign_of_life(shared, run) as seen:
         guest = Guest(run, "" if trusted else source_digest()(), seen)
         own = cluster.kind != "address" if own is None else own
-        workers = DaskWorkers(client, guest, cluster.wait_s, cluster.silent_s, own=own, on_note=on_note)
+        asked_for = (cluster.n_workers or 0) if own and not trusted else 0
+        workers = DaskWorkers(client, guest, cluster.wait_s, cluster.silent_s, own=own, asked_for=asked_for, on_note=on_note)
         try:
             _register(client, departure_plugin(guest, client.id))
             _register(client, arrival_plugin(guest, hooks))

@@ -173,7 +173,7 @@ def _kubernetes(cluster: Cluster, shared: Path) -> Iterator[Any]:
             )
         options["create_mode"] = CreateMode[mode]
     with _explained(cluster, functools.partial(_within, cluster.wait_s, KubeCluster), options) as made:
-        if cluster.n_workers:
+        if cluster.n_workers and made.n_workers != cluster.n_workers:  # one that was there
             made.scale(cluster.n_workers)
         yield made
 

@@ -53,11 +53,16 @@ class Bench:
         self.directory = directory
         self.inputs = write_corpus(directory / "corpus", sentences=3000)
         self.undisturbed = directory / "undisturbed"
+        self.seed: int = self.config("undisturbed").run.seed
         summary = run(self.config("undisturbed"), workers=InProcess(), progress=Progress(quiet=True))
         self.digest: str = summary["vectors"]["sha256"]
 
     def tree(self, name: str, **sections: dict[str, object]) -> dict[str, object]:
         return tiny_config(self.directory / name, self.inputs, **({"tracking": UNTRACKED} | sections))
+
+    def run_section(self, name: str, seed: int) -> dict[str, object]:
+        """The `run` of a tree of this name, with another seed."""
+        return {"name": "tiny", "workdir": str(self.directory / name), "seed": seed}
 
     def config(self, name: str, **sections: dict[str, object]) -> RunConfig:
         return parse_config(self.tree(name, **sections))

@@ -38,6 +38,12 @@ class Api:
         for kind, make in (("services", self._service), ("pods", self._pod)):
             if f"/{kind}" in path:
                 return self._found([make(name) for name in self.clusters], path.partition(f"/{kind}")[2].strip("/"))
+        if "/daskworkergroups/" in path:
+            return 200, {
+                "kind": "DaskWorkerGroup",
+                "apiVersion": "kubernetes.dask.org/v1",
+                "metadata": {"name": path.split("/")[-1]},
+            }
         if path == "/version":
             return 200, {"major": "1", "minor": "34", "gitVersion": "v1.34.0"}
         return NOT_FOUND

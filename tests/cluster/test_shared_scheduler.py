@@ -18,9 +18,10 @@ from pipeline.cluster.guest import TRAINING, Guest, arrival_plugin
 from pipeline.cluster.opening import open_workers
 from pipeline.cluster.state import state_of
 from pipeline.config import Cluster, Tls
-from pipeline.errors import ServiceError
+from pipeline.errors import ServiceError, TemporaryError
 from pipeline.training.lanes import HeldLanes
-from tests.cluster.disturbed import Bench, end_of, wait_until
+from tests.cluster.disturbed import Bench, wait_until
+from tests.cluster.shared import guests, share
 from tests.cluster.tls_cluster import TlsCluster
 
 pytestmark = pytest.mark.slow
@@ -34,26 +35,11 @@ def test_two_runs_and_somebody_elses_work_on_one_scheduler_end_as_if_alone(
 ) -> None:
     started = [cluster.start_worker("", threads=threads) for _ in range(2)]
     cluster.wait_for_workers(2)
-    configs = [bench.config_file(f"guest-{threads}-{name}", before="shards", cluster=cluster.section) for name in "ab"]
-    with cluster.client() as stranger:
-        kept = stranger.scatter(b"data of somebody else", hash=False)
-        drivers = [bench.w2v(config) for config in configs]
-        busy = [stranger.submit(time.sleep, 0.5, pure=False) for _ in range(8)]
-        ended = [end_of(driver) for driver in drivers]
-        assert [one.summary["vectors"]["sha256"] for one in ended] == [bench.digest] * 2
-        assert stranger.gather(busy, errors="raise") == [None] * 8
-        assert kept.result() == b"data of somebody else"
-        assert _guests(stranger) == [], "nothing of the runs is left on the scheduler"
+    found = share(cluster, bench, [f"guest-{threads}-{name}" for name in "ab"], [bench.seed] * 2)
+    assert found.digests == [bench.digest] * 2
+    assert found.lost == []
+    assert found.left == [], "nothing of the runs is left on the scheduler"
     cluster.stop(started)
-
-
-def _guests(client: Any) -> list[str]:
-    names: list[str] = client.run_on_scheduler(
-        lambda dask_scheduler: [
-            name for name in (*dask_scheduler.worker_plugins, *dask_scheduler.plugins) if name.startswith("w2v")
-        ]
-    )
-    return names
 
 
 def hold_the_interpreter(seconds: int) -> int:
@@ -94,7 +80,7 @@ def test_workers_forget_a_run_whose_driver_was_killed_and_the_next_may_train_at_
     assert driver.returncode == -signal.SIGKILL
     began = time.monotonic()
     with cluster.client() as client:
-        wait_until(lambda: _guests(client) == [] and not any(client.run(_holds_lanes).values()), "the run to be forgotten")
+        wait_until(lambda: guests(client) == [] and not any(client.run(_holds_lanes).values()), "the run to be forgotten")
         wait_until(lambda: client.run_on_scheduler(_trainings) == 0, "its lease to be taken back")
     assert time.monotonic() - began < FORGOTTEN_S
     bench.assert_same(config)
@@ -159,3 +145,29 @@ def test_a_worker_without_this_program_can_load_what_runs_give_to_workers() -> N
     done = subprocess.run([sys.executable, "-c", code], input=data, capture_output=True, check=True)
     assert done.stdout.decode().strip() == "has other source files of this program (none) than the driver (0123456789ab)"
     assert pickle.loads(data).name == "w2v-run"
+
+
+def test_paused_workers_are_waited_for_as_long_as_for_none_and_a_run_goes_on_without_them(
+    cluster: TlsCluster, bench: Bench
+) -> None:
+    # The share of its memory that a worker may use before it pauses: less than an idle one has.
+    full = cluster.start_worker("a", DASK_DISTRIBUTED__WORKER__MEMORY__PAUSE="0.0001")
+    cluster.wait_for_workers(1)
+    with cluster.client() as client:
+        wait_until(lambda: _states(client) == ["paused"], "the worker to pause")
+    section = Cluster(kind="address", address=cluster.address, tls=Tls(**cluster.tls), wait_s=2)
+    with open_workers(section) as workers:
+        with pytest.raises(
+            TemporaryError, match=r"the 1 workers that are there are paused, because their memory is full \(tls://"
+        ):
+            workers.map(str.upper, ["words"], label="upper")
+        with pytest.raises(TemporaryError, match=r"looking for workers: the 1 workers that are there are paused"):
+            workers.members()
+    able = cluster.start_worker("b")
+    cluster.wait_for_workers(2)
+    bench.assert_same(bench.config_file("paused", before="shards", cluster=cluster.section))
+    cluster.stop([full, able])
+
+
+def _states(client: Any) -> list[str]:
+    return [worker["status"] for worker in client.scheduler_info(n_workers=-1)["workers"].values()]

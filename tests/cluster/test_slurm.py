@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -13,14 +14,18 @@ import pytest
 
 from pipeline.cluster.opening import open_workers
 from pipeline.cluster.vendors import vendor_cluster
+from pipeline.cluster.workers import InProcess
 from pipeline.config import Cluster
 from pipeline.errors import PipelineError
+from pipeline.progress import Progress
+from pipeline.run import run
 from tests.cluster.disturbed import Bench, end_of, wait_for
 from tests.cluster.slurm_site import SlurmSite, slurm_site
 
 pytestmark = pytest.mark.slow
 JOB = {"queue": "main", "cores": 1, "processes": 1, "memory": "1GiB", "walltime": "00:10:00", "interface": "lo"}
 ALONE_S = 20
+EPOCHS_OF_MINUTES = 400
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +59,31 @@ def test_jobs_that_come_late_one_of_them_cancelled_in_training_give_the_same_bit
         site.set_cores(4)
         ended = end_of(driver)
     assert ended.summary["vectors"]["sha256"] == bench.digest
+    assert "1 of 2 workers have come; training begins" in ended.err
     site.wait_until_empty(20)
     assert not list((bench.directory / "slurm").glob(".cluster-*")), "no certificate is left"
+
+
+@pytest.mark.skipif(os.environ.get("W2V_ALL") != "1", reason="SLURM counts in minutes: make deployment")
+@pytest.mark.timeout(900)
+def test_walltime_that_ends_every_job_of_a_run_changes_no_bit(bench: Bench, site: SlurmSite) -> None:
+    long: dict[str, object] = {"epochs": EPOCHS_OF_MINUTES}
+    alone = run(bench.config("long", train=long), workers=InProcess(), progress=Progress(quiet=True))
+    config = bench.config_file("walltime", before="shards", train=long, cluster=section(walltime="00:01:00"))
+    states: dict[str, set[str]] = {}
+    with bench.w2v(config) as driver:
+        while driver.poll() is None:
+            for line in site.call("squeue", "--noheader", "--states=all", "--format=%i %T").splitlines():
+                job, state = line.split()
+                states.setdefault(job, set()).add(state)
+            time.sleep(2)
+        out, err = driver.communicate()
+    assert driver.returncode == 0, err
+    assert json.loads(out)["vectors"]["sha256"] == alone["vectors"]["sha256"]
+    timed_out = [job for job, found in states.items() if "TIMEOUT" in found]
+    assert len(timed_out) >= 2, f"both of the first jobs reached the end of their time: {states}"
+    assert len(states) >= 4, "and were submitted again"
+    site.wait_until_empty(20)
 
 
 def test_a_driver_that_is_killed_leaves_no_job_and_its_rerun_gives_the_same_bits(

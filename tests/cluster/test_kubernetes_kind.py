@@ -1,0 +1,95 @@
+"""`cluster.kind: kubernetes`: the real KubeCluster, against an API server that answers as Kubernetes and the operator would."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from dask_kubernetes.operator import KubeCluster
+
+from pipeline.cluster.before_start import refuse_hopeless
+from pipeline.cluster.opening import open_workers
+from pipeline.config import Cluster, parse_config
+from pipeline.errors import PipelineError, ServiceError, UsageError
+from tests.cluster.disturbed import Bench
+from tests.cluster.kubernetes_api import Api, kubernetes_api
+from tests.cluster.test_tracking_servers import free_port
+from tests.infra.as_processes import serving
+
+pytestmark = pytest.mark.filterwarnings("default")  # of the packages below, about themselves
+OPTIONS = {"image": "w2v", "scheduler_service_type": "LoadBalancer"}
+
+
+@pytest.fixture(autouse=True)
+def nothing_at_exit() -> Iterator[None]:
+    """KubeCluster would ask the API for clusters that it did not get, when Python ends and the API is gone."""
+    yield
+    KubeCluster._instances.clear()
+
+
+def kubernetes(wait_s: float = 60, **options: object) -> Cluster:
+    return Cluster(kind="kubernetes", n_workers=2, wait_s=wait_s, options=OPTIONS | options)
+
+
+@pytest.mark.slow
+def test_a_run_on_the_cluster_that_the_operator_made_gives_the_same_bits_and_takes_it_down(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = free_port()
+    scheduler = ["dask", "scheduler", "--host", "127.0.0.1", "--port", str(port), "--dashboard-address", "127.0.0.1:0"]
+    worker = ["dask", "worker", f"tcp://127.0.0.1:{port}", "--nthreads", "1", "--dashboard-address", "127.0.0.1:0"]
+    api = Api(("127.0.0.1", port))
+    config = bench.config_file("operator", before="shards", cluster=kubernetes().model_dump(exclude_defaults=True))
+    with kubernetes_api(api, tmp_path) as kubeconfig, serving(scheduler, worker, worker, folder=tmp_path):
+        monkeypatch.setenv("KUBECONFIG", kubeconfig)
+        bench.assert_same(config)
+    (made,) = api.made
+    assert made["spec"]["worker"]["replicas"] == 2
+    assert {pod["image"] for part in ("scheduler", "worker") for pod in made["spec"][part]["spec"]["containers"]} == {"w2v"}
+    assert made["spec"]["idleTimeout"] == 3600, "what a driver that was killed leaves is removed"
+    assert api.clusters == {}, "it is taken down"
+
+
+@pytest.mark.parametrize("kind", ["an operator that does not run", "an API that does not answer", "no API"])
+def test_what_does_not_come_is_told_within_the_deadline(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    api = Api(("127.0.0.1", 9), acts=kind == "no API", silent=kind.startswith("an API"))
+    with kubernetes_api(api, tmp_path) as kubeconfig:
+        if kind == "no API":
+            text = Path(kubeconfig).read_text()
+            Path(kubeconfig).write_text(text.replace("http://127.0.0.1:", "http://127.0.0.1:9?"))
+        monkeypatch.setenv("KUBECONFIG", kubeconfig)
+        refuse_hopeless(parse_config({"corpus": {"inputs": ["x"]}, "cluster": kubernetes().model_dump()}), trains=True)
+        began = time.monotonic()
+        said = r"cluster\.kind: kubernetes: .*; see that `kubectl get daskclusters` answers"
+        with pytest.raises(ServiceError, match=said), open_workers(kubernetes(wait_s=4), shared=tmp_path):
+            pass
+        assert time.monotonic() - began < 12
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "message"),
+    [
+        ({"imagee": "w2v"}, UsageError, r"cluster\.options\.imagee: KubeCluster does not take it; did you mean image\?"),
+        ({"create_mode": "SOMETIMES"}, UsageError, r"create_mode: expected CREATE_ONLY, CREATE_OR_CONNECT, CONNECT_ONLY, found"),
+        ({"resources": {"limit": {}}}, ServiceError, r"kubernetes does not take these \(resources has unknown field 'limit'\)"),
+    ],
+    ids=["a misspelt key", "a mode that there is not", "a value that it does not take"],
+)
+def test_what_cannot_be_taken_is_named_before_anything_is_asked(
+    options: dict[str, object], kind: type[PipelineError], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(kind, match=message), open_workers(kubernetes(**options), shared=tmp_path):
+        pass
+
+
+def test_a_misspelt_option_is_named_before_the_first_stage() -> None:
+    config = parse_config({"corpus": {"inputs": ["x"]}, "cluster": kubernetes(n_worker=3).model_dump()})
+    with pytest.raises(UsageError, match=r"cluster\.options\.n_worker: .*did you mean n_workers\?"):
+        refuse_hopeless(config, trains=True)
+
+
+def test_a_cluster_needs_an_image_with_this_program() -> None:
+    with pytest.raises(ValueError, match=r"kind: kubernetes needs cluster\.options: \{image: …\}"):
+        Cluster(kind="kubernetes")
