@@ -172,7 +172,14 @@ def _kubernetes(cluster: Cluster, shared: Path) -> Iterator[Any]:
                 f"cluster.options.create_mode: expected {', '.join(CreateMode.__members__)}, found {printable(mode)}"
             )
         options["create_mode"] = CreateMode[mode]
-    with _explained(cluster, functools.partial(_within, cluster.wait_s, KubeCluster), options) as made:
+    with contextlib.ExitStack() as stack:
+        try:
+            made = stack.enter_context(_explained(cluster, functools.partial(_within, cluster.wait_s, KubeCluster), options))
+        except ServiceError:
+            # It would ask again for what did not come, when Python ends.
+            for left in [one for one in KubeCluster._instances if getattr(one, "name", None) == options["name"]]:
+                KubeCluster._instances.discard(left)
+            raise
         if cluster.n_workers and made.n_workers != cluster.n_workers:  # one that was there
             made.scale(cluster.n_workers)
         yield made

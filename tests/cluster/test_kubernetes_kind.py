@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from dask_kubernetes.operator import KubeCluster
 
 from pipeline.cluster.before_start import refuse_hopeless
 from pipeline.cluster.opening import open_workers
@@ -20,13 +18,6 @@ from tests.infra.as_processes import serving
 
 pytestmark = pytest.mark.filterwarnings("default")  # of the packages below, about themselves
 OPTIONS = {"image": "w2v", "scheduler_service_type": "LoadBalancer"}
-
-
-@pytest.fixture(autouse=True)
-def nothing_at_exit() -> Iterator[None]:
-    """KubeCluster would ask the API for clusters that it did not get, when Python ends and the API is gone."""
-    yield
-    KubeCluster._instances.clear()
 
 
 def kubernetes(wait_s: float = 60, **options: object) -> Cluster:
@@ -52,20 +43,21 @@ def test_a_run_on_the_cluster_that_the_operator_made_gives_the_same_bits_and_tak
     assert api.clusters == {}, "it is taken down"
 
 
-@pytest.mark.parametrize("kind", ["an operator that does not run", "an API that does not answer", "no API"])
-def test_what_does_not_come_is_told_within_the_deadline(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    api = Api(("127.0.0.1", 9), acts=kind == "no API", silent=kind.startswith("an API"))
-    with kubernetes_api(api, tmp_path) as kubeconfig:
-        if kind == "no API":
-            text = Path(kubeconfig).read_text()
-            Path(kubeconfig).write_text(text.replace("http://127.0.0.1:", "http://127.0.0.1:9?"))
+@pytest.mark.slow
+@pytest.mark.parametrize(("acts", "silent"), [(False, False), (True, True)], ids=["no operator", "an API that does not answer"])
+def test_what_does_not_come_is_told_within_the_deadline(
+    acts: bool, silent: bool, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    section = kubernetes(wait_s=5).model_dump(exclude_defaults=True)
+    config = bench.config_file(f"deadline-{acts}", before="shards", cluster=section)
+    with kubernetes_api(Api(("127.0.0.1", 9), acts=acts, silent=silent), tmp_path) as kubeconfig:
         monkeypatch.setenv("KUBECONFIG", kubeconfig)
-        refuse_hopeless(parse_config({"corpus": {"inputs": ["x"]}, "cluster": kubernetes().model_dump()}), trains=True)
         began = time.monotonic()
-        said = r"cluster\.kind: kubernetes: .*; see that `kubectl get daskclusters` answers"
-        with pytest.raises(ServiceError, match=said), open_workers(kubernetes(wait_s=4), shared=tmp_path):
-            pass
-        assert time.monotonic() - began < 12
+        ended = bench.finish(config)
+    assert time.monotonic() - began < 25
+    assert ended.code == 69, ended.err
+    assert "cluster.kind: kubernetes: TimeoutError: " in ended.err
+    assert "see that `kubectl get daskclusters` answers (KUBECONFIG), that the Dask operator runs" in ended.err
 
 
 @pytest.mark.parametrize(
