@@ -18,8 +18,10 @@ its short Dask wiring.
                tracking comparing sweeping clusters
     stages/    ladder (the one list of stages) work (what each is handed, and tells)
                tokenize vocab shards train evaluate sets (of questions, by name) publish
-    text/      corpus (which files) inputs (what names mean) pieces (files and parts as data) cutting and cut_places (into parts)
-               recognise signatures (what a file is, by its bytes) reading lines (bytes as chunks of lines)
+    storage/   addresses (in buckets) filesystems (pyarrow's, opened) failures (what is tried again) objects (read, put)
+    text/      corpus (which files) inputs object_inputs (what names mean) sources (opened) pieces (files and parts as data)
+               cutting and cut_places (into parts) recognise signatures (what a file is, by its bytes)
+               reading lines (bytes as chunks of lines)
                archives decompress encodings formats/: records blocks json_values json_stream tables columns
                losses (what became of every byte) whole (the corpus's totals and notes) pydocs fetch
                tokenizers (text as words) characters folding (what is a letter, and the same) segmenters (scripts without spaces)
@@ -47,7 +49,7 @@ its short Dask wiring.
     compare/   sides (what is compared) compare (what differs) shown (terminal and page)
     sweep/     sweep (every combination of settings, one table)
     library/   training (train) model (load) settings sentences notebook: the pipeline from Python
-    options/   section (what each is) text (of corpus and tokenize) paths (relative to the file)
+    options/   section (what each is) text (of corpus and tokenize) storage paths (relative to the file)
                other_names (what gensim and others call a setting)
     safety/    start scratch (what keeps other users' code out) files locks seals yaml_values values (what is read)
                login (who sees pages)

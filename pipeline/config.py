@@ -50,6 +50,9 @@ from pipeline.sections import (
     Shards as Shards,
 )
 from pipeline.sections import (
+    Storage as Storage,
+)
+from pipeline.sections import (
     Tls as Tls,
 )
 from pipeline.sections import (
@@ -81,6 +84,7 @@ class RunConfig(Section):
     refresh: Refresh = Refresh()
     tracking: Tracking = Tracking()
     cluster: Cluster = Cluster()
+    storage: Storage = Storage()
     _folder: Path | None = PrivateAttr(None)
     """Of the file it was read from."""
 
@@ -92,7 +96,13 @@ class RunConfig(Section):
     @property
     def digest(self) -> str:
         """Hash of everything that decides the results; where it runs and who watches are left out."""
-        left_out: dict[str, Any] = {"tracking": True, "cluster": True, "refresh": True, "train": {"deterministic"}}
+        left_out: dict[str, Any] = {
+            "tracking": True,
+            "cluster": True,
+            "storage": True,
+            "refresh": True,
+            "train": {"deterministic"},
+        }
         fields = self.model_dump(mode="json", by_alias=True, exclude=left_out)
         fields["run"] = {"seed": self.run.seed}
         if self._folder is not None:

@@ -72,7 +72,9 @@ def go_through_stages(session: Session, until: str) -> None:
     config = session.config
     for attempt in range(REPAIRS + 1):
         try:
-            session.begin(plan_corpus(config.corpus, forbidden=config.workdir, known=config.workdir / "known_files.json"))
+            session.begin(
+                plan_corpus(config.corpus, config.storage, forbidden=config.workdir, known=config.workdir / "known_files.json")
+            )
             for stage in up_to(until):
                 session.go_through(stage)
             return

@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_
 from pipeline.options.paths import Folder
 from pipeline.options.section import Section as Section
 from pipeline.options.section import refuse_unread
+from pipeline.options.storage import Storage as Storage
 from pipeline.options.text import Corpus as Corpus
 from pipeline.options.text import Tokenize as Tokenize
 from pipeline.safety.values import has_host

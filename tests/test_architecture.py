@@ -25,6 +25,7 @@ FLOORS = (
     ("options",),
     ("sections",),
     ("config",),
+    ("storage",),
     ("store",),
     ("exchange", "formats", "history", "report", "serving"),
     ("text", "cluster"),

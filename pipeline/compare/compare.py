@@ -19,7 +19,7 @@ from pipeline.report.results import STAGES, Summary, evaluation_rows, flatten, g
 
 FORMAT_VERSION = 1
 MOST_MOVED = 15
-NOT_SETTINGS = ("run.workdir", "run.name", "tracking.", "cluster.", "publish.")
+NOT_SETTINGS = ("run.workdir", "run.name", "tracking.", "cluster.", "storage.", "publish.")
 """Where a run lay, who watched it and what was made of its vectors."""
 
 

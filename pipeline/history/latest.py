@@ -152,7 +152,7 @@ def introduce(answer: Answer, config: RunConfig) -> str:
     return f"from {answer.run_id} of {made}{shown}"
 
 
-_DECIDE_NOTHING = ("run.name", "run.workdir", "tracking", "cluster", "refresh", "train.deterministic")
+_DECIDE_NOTHING = ("run.name", "run.workdir", "tracking", "cluster", "storage", "refresh", "train.deterministic")
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any], section: str = "") -> Iterator[str]:

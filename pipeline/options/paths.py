@@ -23,6 +23,7 @@ PATHS = {
     "evaluate": ("analogies", "similarity"),
     "tracking": ("uri", "textfile"),
     "cluster": ("tls",),
+    "storage": ("ca_file", "cache"),
 }
 """The keys that hold paths, by section; a list or a mapping holds one in each place."""
 INPUTS = (("corpus", "inputs"), ("evaluate", "analogies"), ("evaluate", "similarity"))

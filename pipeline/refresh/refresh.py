@@ -58,7 +58,7 @@ def refresh(
 
 def _refresh(config: RunConfig, cold: bool, workers: Workers | None, progress: Progress) -> dict[str, Any]:
     workdir, champion = config.workdir, champion_of(config.workdir)
-    plan = plan_corpus(config.corpus, forbidden=workdir, known=workdir / "known_files.json")
+    plan = plan_corpus(config.corpus, config.storage, forbidden=workdir, known=workdir / "known_files.json")
     key = input_key(config.digest, tokenize.identity(config, plan)[0])
     delta = compare(champion.corpus() if champion else [], files_of(plan))
     last = last_decision(workdir)

@@ -212,7 +212,7 @@ def provenance(summary: Summary) -> tuple[list[tuple[str, object]], list[tuple[s
 def differing_settings(summary: Summary, before: Summary) -> list[tuple[str, object, object]]:
     """(key, before, now) of the settings that differ; where a run lay and who watched it are no settings."""
     then, now = (dict(flatten(mapping(one, "config"))) for one in (before, summary))
-    skipped = ("run.workdir", "tracking.", "cluster.")
+    skipped = ("run.workdir", "tracking.", "cluster.", "storage.")
     keys = [key for key in {**then, **now} if not key.startswith(skipped) and then.get(key) != now.get(key)]
     return [(key, then.get(key), now.get(key)) for key in keys]
 

@@ -185,6 +185,7 @@ def plan_tasks(config: RunConfig, plan: CorpusPlan, workdir: Path, fields: Mappi
         stop_at_bad_records=corpus.bad_records == "stop",
         chosen=Filter(tuple(corpus.include), tuple(corpus.exclude)),
         sniff=corpus.sniff,
+        storage=config.storage,
         unspaced=config.tokenize.tokenizer == "simple",
     )
     return [

@@ -16,21 +16,24 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from pipeline import store
-from pipeline.config import Corpus
+from pipeline.config import Corpus, Storage
 from pipeline.errors import DataError, InputError, PermissionDeniedError, PipelineError, printable
 from pipeline.safety.files import read_json_object
 from pipeline.safety.seals import canonical_json
+from pipeline.storage.addresses import is_address
 from pipeline.text.cut_places import cut_file, is_cut
 from pipeline.text.inputs import PYDOCS, Filter, Search, find_files, refuse_inside
+from pipeline.text.object_inputs import find_objects
 from pipeline.text.pieces import CorpusPlan as CorpusPlan
 from pipeline.text.pieces import Cut
 from pipeline.text.pieces import Piece as Piece
 from pipeline.text.pieces import SourceFile as SourceFile
 from pipeline.text.pieces import TextPart as TextPart
 from pipeline.text.recognise import Look, kind_of, look_at, refuse_foreign, remarks_of
+from pipeline.text.sources import Stand, open_source, stand_of
 
 SHOWN = 20
 _HASH_BATCH_FILES = 256
@@ -39,14 +42,18 @@ _KNOWN = 8
 """What is remembered of a file."""
 
 
-def plan_corpus(corpus: Corpus, *, forbidden: Path | None = None, known: Path | None = None) -> CorpusPlan:
+def plan_corpus(
+    corpus: Corpus, storage: Storage | None = None, *, forbidden: Path | None = None, known: Path | None = None
+) -> CorpusPlan:
     """Every file of the corpus with its size and digest, in the order it is read.
 
     `forbidden` is the workdir: an input that holds it, or lies in it, would read its own output (ConfigError). `known` is a
     JSON file of earlier digests, read and rewritten: a digest is believed when size, mtime, ctime and inode agree and
-    the file was already two seconds old when it was hashed. Raises InputError when an input matches nothing,
+    the file was already two seconds old when it was hashed; of an object in a bucket, when size and etag do. `storage`: how
+    buckets are reached. Raises InputError when an input matches nothing,
     PermissionDeniedError when files cannot be read and `skip_unreadable` is off.
     """
+    storage = storage or Storage()
     search = Search(corpus.follow_symlinks, Filter(tuple(corpus.include), tuple(corpus.exclude)))
     found: list[str] = []
     python_files: list[str] = []
@@ -57,12 +64,15 @@ def plan_corpus(corpus: Corpus, *, forbidden: Path | None = None, known: Path | 
             python_files = source_files()
             found.extend(python_files)
             continue
+        if is_address(pattern):
+            found.extend(find_objects(pattern, search, storage, None))
+            continue
         found.extend(find_files(pattern, search, forbidden))
     if forbidden:
-        refuse_inside(found, forbidden)
+        refuse_inside([path for path in found if not is_address(path)], forbidden)
     python_paths = set(python_files)
     kinds = ["python" if path in python_paths else kind_of(path, corpus) for path in found]
-    examined = _examine(found, kinds, corpus, _read_known(known), search)
+    examined = _examine(found, kinds, corpus, storage, _read_known(known), search)
     _refuse_unreadable(search, corpus.skip_unreadable)
     files = [file for file, _ in examined]
     refuse_foreign([(file, looked) for file, looked in examined if looked], corpus)
@@ -77,14 +87,15 @@ def plan_corpus(corpus: Corpus, *, forbidden: Path | None = None, known: Path | 
 
 
 def _examine(
-    found: Sequence[str], kinds: Sequence[str], corpus: Corpus, known: dict[str, list[Any]], search: Search
+    found: Sequence[str], kinds: Sequence[str], corpus: Corpus, storage: Storage, known: dict[str, list[Any]], search: Search
 ) -> list[tuple[SourceFile, Look | None]]:
     """The readable files with their digests and what their first bytes say, in order; unreadable ones go to
     `search.unreadable`."""
 
     def examine_batch(first: int) -> list[tuple[SourceFile, Look | None] | str]:
         batch = slice(first, first + _HASH_BATCH_FILES)
-        return [_examine_file(path, kind, corpus, known.get(path)) for path, kind in zip(found[batch], kinds[batch], strict=True)]
+        pairs = zip(found[batch], kinds[batch], strict=True)
+        return [_examine_file(path, kind, corpus, storage, known.get(path)) for path, kind in pairs]
 
     files: list[tuple[SourceFile, Look | None]] = []
     with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
@@ -94,33 +105,47 @@ def _examine(
     return files
 
 
-def _examine_file(path: str, kind: str, corpus: Corpus, known: list[Any] | None) -> tuple[SourceFile, Look | None] | str:
+def _examine_file(
+    path: str, kind: str, corpus: Corpus, storage: Storage, known: list[Any] | None
+) -> tuple[SourceFile, Look | None] | str:
     """The file with its digest and a look at it, or why it cannot be read."""
     try:
-        # O_NONBLOCK: should a FIFO have taken the file's place, opening it must not wait for a writer.
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as file:
-            before = os.fstat(file.fileno())
-            look = None if kind == "python" else look_at(file, path, kind, before.st_size, corpus)
-            by = _cut_by(corpus, kind, before.st_size, look)
-            stamp = [before.st_size, before.st_mtime_ns, before.st_ctime_ns, before.st_ino]
-            if known and known[:4] == stamp and known[5:7] == [*by]:
-                digest, cuts = known[4], tuple(Cut(*cut) for cut in known[7])
-            elif by[0]:
-                digest, cuts = cut_file(file, before.st_size, by[0], records=by[1])
-            else:
-                file.seek(0)
-                digest, cuts = hashlib.file_digest(file, "sha256").hexdigest(), ()
-            after = os.fstat(file.fileno())
+        with open_source(path, storage) as file:
+            before = stand_of(file)
+            look = None if kind == "python" else look_at(file, path, kind, before.size, corpus)
+            by = _cut_by(corpus, kind, before.size, look)
+            remembered = known if known and _is_still(before, known) and known[5:7] == [*by] else None
+            digest, cuts = _remembered(remembered) if remembered else _hashed(file, before.size, by)
+            groups = _row_groups(file, path) if kind == "parquet" and look and not look.problem else ()
+            after = stand_of(file, now=remembered is None)
     except OSError as error:
         return f"{path} ({error.strerror})"
-    if (before.st_size, before.st_mtime_ns, before.st_ctime_ns) != (after.st_size, after.st_mtime_ns, after.st_ctime_ns):
+    except PermissionDeniedError as error:
+        return f"{error} (Permission denied)"
+    if before != after:
         raise DataError(f"{printable(path, 300)}: changed while it was being hashed; run again when nothing writes to it")
-    groups = _row_groups(path) if kind == "parquet" and look and not look.problem else ()
     planned = SourceFile(
-        path, kind, before.st_size, digest, before.st_mtime_ns, before.st_ctime_ns, before.st_ino, groups, cuts,
+        path, kind, before.size, digest, before.mtime_ns, before.ctime_ns, before.mark, groups, cuts,
         uncut=bool(look and look.whole), carriage_returns=bool(look and look.carriage_returns),
     )  # fmt: skip
     return planned, look
+
+
+def _is_still(stand: Stand, known: list[Any]) -> bool:
+    """Whether a remembered digest is that of the file as it stands; an object that its server does not mark is read again."""
+    return known[:4] == list(stand) and stand.mark != ""
+
+
+def _remembered(known: list[Any]) -> tuple[str, tuple[Cut, ...]]:
+    return known[4], tuple(Cut(*cut) for cut in known[7])
+
+
+def _hashed(file: BinaryIO, size: int, by: tuple[int, bool]) -> tuple[str, tuple[Cut, ...]]:
+    block_bytes, records = by
+    if block_bytes:
+        return cut_file(file, size, block_bytes, records=records)
+    file.seek(0)
+    return hashlib.file_digest(cast(Any, file), "sha256").hexdigest(), ()
 
 
 def _cut_by(corpus: Corpus, kind: str, size: int, look: Look | None) -> tuple[int, bool]:
@@ -131,12 +156,13 @@ def _cut_by(corpus: Corpus, kind: str, size: int, look: Look | None) -> tuple[in
     return 0, False
 
 
-def _row_groups(path: str) -> tuple[int, ...]:
+def _row_groups(file: BinaryIO, path: str) -> tuple[int, ...]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        metadata = pq.read_metadata(path)
+        file.seek(0)
+        metadata = pq.read_metadata(pa.PythonFile(file, "r"))
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{printable(path, 300)}: not an intact Parquet file ({printable(str(error), 200)})") from None
     return tuple(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
@@ -159,7 +185,7 @@ def _refuse_unreadable(search: Search, skip_unreadable: bool) -> None:
 
 
 def _read_known(path: Path | None) -> dict[str, list[Any]]:
-    """Remembered path → [size, mtime_ns, ctime_ns, inode, sha256, block and records it was cut by, cuts]; a missing or damaged
+    """Remembered path → [size, mtime_ns, ctime_ns, inode or etag, sha256, block and records it was cut by, cuts]; a missing or damaged
     memory is an empty one."""
     try:
         body = read_json_object(path.parent, path.name) if path else {}
@@ -172,7 +198,8 @@ def _read_known(path: Path | None) -> dict[str, list[Any]]:
 
 
 def _write_known(path: Path, files: Sequence[SourceFile], corpus: Corpus) -> None:
-    """Remembers the digests of files that were already quiet for two seconds: a younger one could change unseen."""
+    """Remembers the digests of files that were already quiet for two seconds: a younger one could change unseen. An object's
+    etag changes with it, however young it is."""
     quiet_ns = time.time_ns() - RACY_NS
     by = (corpus.block_bytes, corpus.format != "lines")
     remembered = {
@@ -181,7 +208,7 @@ def _write_known(path: Path, files: Sequence[SourceFile], corpus: Corpus) -> Non
             [[cut.stop, cut.sha256, cut.exact] for cut in file.cuts],
         ]
         for file in files
-        if max(file.mtime_ns, file.ctime_ns) < quiet_ns
+        if isinstance(file.inode, str) or max(file.mtime_ns, file.ctime_ns) < quiet_ns
     }  # fmt: skip
     # ASCII JSON, because file names need not be valid Unicode.
     body = {"files": remembered, "sha256": hashlib.sha256(canonical_json(remembered)).hexdigest()}

@@ -24,7 +24,7 @@ from pathlib import Path
 from pipeline.errors import ConfigError, InputError, printable
 
 PYDOCS = "pydocs:"
-_MAGIC = re.compile(r"[*?[]")
+MAGIC = re.compile(r"[*?[]")
 _UNFINISHED = ("~", ".tmp", ".swp", ".bak", ".part", ".partial", ".crdownload", ".crc")
 _ABOUT = re.compile(
     r"(?:readme|licen[cs]e|copying|notice|authors|changelog|citation)(?:[._-].*)?|thumbs\.db|desktop\.ini|(?:md5|sha\d+)sums?(?:\.txt)?"
@@ -77,6 +77,8 @@ class Search:
     chosen: Filter = field(default_factory=Filter)
     seen: set[tuple[int, int]] = field(default_factory=set)
     """Device and inode of every file taken."""
+    seen_objects: set[str] = field(default_factory=set)
+    """Addresses of all objects taken."""
     entered: set[tuple[int, int, int]] = field(default_factory=set)
     """Device and inode of the folders that the present input entered, and how much of a glob was left to match there."""
     left_out: Counter[str] = field(default_factory=Counter)
@@ -118,10 +120,6 @@ def find_files(pattern: str, search: Search, forbidden: Path | None) -> list[str
 
 
 def _expand(pattern: str, search: Search, forbidden: Path | None) -> Iterator[str]:
-    if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", pattern):
-        raise InputError(
-            f"corpus.inputs: {printable(pattern)}: reading from a URL is not supported: copy it to a local folder first"
-        )
     if pattern.startswith("pydocs"):
         raise ConfigError(
             f"corpus.inputs: {printable(pattern)}: the docstrings of this Python are written `{PYDOCS}`, without a path"
@@ -130,11 +128,11 @@ def _expand(pattern: str, search: Search, forbidden: Path | None) -> Iterator[st
     try:
         named = os.stat(path)
     except OSError:
-        if not _MAGIC.search(path):
+        if not MAGIC.search(path):
             if os.path.lexists(path):
                 search.unreadable.append(f"{path} (a link to nothing, or a folder on its way is closed)")
             return
-        head = _fixed_head(path)
+        head = fixed_head(path)
         if "**" in path.split("/") and forbidden:
             _refuse_around(pattern, head, forbidden)
         yield from _glob(head, path[len(head) :].lstrip("/").split("/"), search)
@@ -157,11 +155,11 @@ def _take(path: str, found: os.stat_result, search: Search) -> Iterator[str]:
         yield path
 
 
-def _fixed_head(pattern: str) -> str:
+def fixed_head(pattern: str) -> str:
     """The folders before the first wildcard: `data` of data/*/x.txt, `/` or `.` when there are none."""
     fixed = []
     for component in pattern.split("/")[:-1]:
-        if _MAGIC.search(component):
+        if MAGIC.search(component):
             break
         fixed.append(component)
     return "/".join(fixed) or ("/" if pattern.startswith("/") else ".")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from pipeline.options.storage import Storage
 from pipeline.text.encodings import UTF8
 from pipeline.text.inputs import Filter
 from pipeline.text.lines import LETTERS, LOOK_BYTES, SPACES, Breaks
@@ -32,7 +33,8 @@ class SourceFile:
     sha256: str
     mtime_ns: int
     ctime_ns: int
-    inode: int = 0
+    inode: int | str = 0
+    """Of an object in a bucket its etag."""
     row_groups: tuple[int, ...] = ()
     """Bytes of each row group (Parquet only)."""
     cuts: tuple[Cut, ...] = ()
@@ -90,6 +92,8 @@ class Reading:
     stop_at_bad_records: bool = False
     chosen: Filter = field(default_factory=Filter)
     sniff: bool = True
+    storage: Storage = field(default_factory=Storage)
+    """How buckets are reached."""
     unspaced: bool = False
     """The tokenizer does not split at spaces alone: long lines may be cut before letters that are words."""
 

@@ -17,12 +17,11 @@ import contextlib
 import hashlib
 import io
 import itertools
-import os
-import stat
 from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from pipeline.errors import DataError, InputError, printable
+from pipeline.options.storage import Storage
 from pipeline.text import archives, lines, signatures
 from pipeline.text.decompress import BLOCK_BYTES, bounded, decompress, zstd_frame_has_checksum
 from pipeline.text.encodings import UTF8, repair, transcode
@@ -30,6 +29,7 @@ from pipeline.text.formats.blocks import record_blocks
 from pipeline.text.losses import LONG_TOKENS, MARKS, READ, ReadCounts
 from pipeline.text.pieces import Piece, SourceFile, TextPart
 from pipeline.text.pieces import Reading as Reading
+from pipeline.text.sources import is_regular, open_source, stand_of
 
 _NUL_TO_SPACE = bytes([0x20, *range(1, 256)])
 _MARK = b"\xef\xbb\xbf"
@@ -44,7 +44,7 @@ class Chunk(NamedTuple):
 def read_part(part: TextPart, reading: Reading, counts: ReadCounts) -> Iterator[Chunk]:
     """The part's text in order, in chunks of whole lines; see the module's rules for what raises."""
     for place, piece in enumerate(part.pieces):
-        with _open_planned(piece.file) as file:
+        with _open_planned(piece.file, reading.storage) as file:
             watched = _Watched(file)
             for text in _texts(piece, place, watched, reading, counts):
                 for offset, chunk in lines.cut_lines(
@@ -63,23 +63,22 @@ def _group_bytes(piece: Piece) -> int:
 
 
 @contextlib.contextmanager
-def _open_planned(planned: SourceFile) -> Iterator[BinaryIO]:
-    try:
-        # O_NONBLOCK: should a FIFO have taken the file's place, opening it must not wait for a writer.
-        file = open(os.open(planned.path, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0)  # noqa: SIM115
-    except FileNotFoundError:
-        raise InputError(
-            f"{printable(planned.path, 300)}: it was there when the run was planned and is gone; put it back or run again"
-        ) from None
-    except OSError as error:
-        raise InputError(
-            f"{printable(planned.path, 300)}: cannot be read ({error.strerror}); every worker needs the corpus at this path"
-        ) from None
-    with file:
-        found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode) or found.st_size != planned.size:
-            raise _changed(planned, f"planned {planned.size:,} bytes, found {found.st_size:,}")
-        yield cast(BinaryIO, file)
+def _open_planned(planned: SourceFile, storage: Storage) -> Iterator[BinaryIO]:
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(open_source(planned.path, storage))
+        except FileNotFoundError:
+            raise InputError(
+                f"{printable(planned.path, 300)}: it was there when the run was planned and is gone; put it back or run again"
+            ) from None
+        except OSError as error:
+            raise InputError(
+                f"{printable(planned.path, 300)}: cannot be read ({error.strerror}); every worker needs the corpus at this path"
+            ) from None
+        found = stand_of(file)
+        if not is_regular(file) or found.size != planned.size:
+            raise _changed(planned, f"planned {planned.size:,} bytes, found {found.size:,}")
+        yield file
 
 
 class _Watched(io.RawIOBase):
@@ -110,13 +109,14 @@ class _Watched(io.RawIOBase):
             if self.digest.hexdigest() != digest:
                 raise _changed(planned, "the same size, other bytes")
             return
-        found = os.fstat(self.file.fileno())
-        if (found.st_size, found.st_mtime_ns, found.st_ctime_ns) == (planned.size, planned.mtime_ns, planned.ctime_ns):
+        found = stand_of(self.file, now=True)
+        mark = found.mark if isinstance(found.mark, str) else planned.inode
+        if (*found[:3], mark) == (planned.size, planned.mtime_ns, planned.ctime_ns, planned.inode):
             return
         # A new link or a copy on another host has other times; only the bytes can tell.
         self.file.seek(0)
         if hashlib.file_digest(cast(Any, self.file), "sha256").hexdigest() != planned.sha256:
-            raise _changed(planned, f"planned {planned.size:,} bytes, found {found.st_size:,}")
+            raise _changed(planned, f"planned {planned.size:,} bytes, found {found.size:,}")
 
 
 def _changed(planned: SourceFile, what: str) -> DataError:

@@ -15,6 +15,7 @@ from pipeline.text.formats.tables import read_rows
 from pipeline.text.lines import line_start
 from pipeline.text.losses import OUTSIDE, PUT_IN, READ, ReadCounts
 from pipeline.text.pieces import Piece, Reading
+from pipeline.text.sources import open_source
 
 
 def record_blocks(
@@ -27,7 +28,7 @@ def record_blocks(
         groups = range(piece.start, piece.stop)
         yield from parquet_texts(cast(BinaryIO, source.file), groups, reading.text_field, path, book)
     elif format == "arrow":
-        yield from arrow_texts(path, reading.text_field, book)
+        yield from arrow_texts(path, reading.storage, reading.text_field, book)
     elif format == "python":
         yield from _docstrings(source, place, counts)
     else:
@@ -72,7 +73,7 @@ def _json_texts(piece: Piece, blocks: Iterator[bytes], reading: Reading, book: R
             try:
                 text, put_in = text_of(value, reading.text_field)
             except NoText as problem:
-                book.bad(f"line {_before(piece, book) + line:,}", str(problem), size)
+                book.bad(f"line {_before(piece, reading) + line:,}", str(problem), size)
                 continue
             data = encoded(text)
             book.good(len(data), put_in)
@@ -80,7 +81,7 @@ def _json_texts(piece: Piece, blocks: Iterator[bytes], reading: Reading, book: R
     except NotJson as error:
         line, why = error.args
         raise DataError(
-            f"{printable(book.path, 300)}: line {_before(piece, book) + line:,}: not valid JSON ({printable(why, 100)}); "
+            f"{printable(book.path, 300)}: line {_before(piece, reading) + line:,}: not valid JSON ({printable(why, 100)}); "
             "nothing of this part was kept: correct the file"
         ) from None
 
@@ -89,7 +90,7 @@ def _long_text(source: ByteSource, line: int, piece: Piece, reading: Reading, bo
     """The text of one value that is too long to be held."""
     walk = yield from text_pieces(source, line, reading.text_field)
     if not walk.texts:
-        book.bad(f"line {_before(piece, book) + line:,}", f"no string in {printable(reading.text_field)!r}", walk.raw_bytes)
+        book.bad(f"line {_before(piece, reading) + line:,}", f"no string in {printable(reading.text_field)!r}", walk.raw_bytes)
         return
     book.good(walk.text_bytes + walk.texts - 1, walk.texts - 1)
     yield b"\n"
@@ -104,12 +105,12 @@ def _row_texts(piece: Piece, blocks: Iterator[bytes], reading: Reading, book: Re
             yield text + b"\n"
 
 
-def _before(piece: Piece, book: RecordBook) -> int:
+def _before(piece: Piece, reading: Reading) -> int:
     """Lines before the piece, counted when somebody has to be told."""
     if piece.file.kind != "plain" or not piece.start:
         return 0
     before = 0
-    with open(piece.file.path, "rb") as file:
+    with open_source(piece.file.path, reading.storage) as file:
         start, _ = line_start(file, piece.start, piece.file.size, piece.file.size, None)
         file.seek(0)
         while start > 0 and (block := file.read(min(BLOCK_BYTES, start))):

@@ -8,14 +8,18 @@ every other format.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from pipeline.errors import DataError, printable
+from pipeline.options.storage import Storage
+from pipeline.storage.addresses import is_address
 from pipeline.text.formats.records import RecordBook
 from pipeline.text.losses import READ
+from pipeline.text.sources import open_source
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -55,13 +59,12 @@ def parquet_texts(file: BinaryIO, groups: range, field: str, path: str, book: Re
         ) from None
 
 
-def arrow_texts(path: str, field: str, book: RecordBook) -> Iterator[bytes]:
+def arrow_texts(path: str, storage: Storage, field: str, book: RecordBook) -> Iterator[bytes]:
     """The texts of an Arrow IPC file or stream, a newline behind each."""
     import pyarrow as pa
 
     try:
-        # Mapped, so that a batch of hundreds of megabytes is read as it is used.
-        with pa.memory_map(path, "r") as file:
+        with _arrow_file(path, storage) as file:
             row = 0
             for batch in _batches(file):
                 column, steps = _find(batch.schema, field, path)
@@ -72,6 +75,19 @@ def arrow_texts(path: str, field: str, book: RecordBook) -> Iterator[bytes]:
         raise DataError(
             f"{printable(path, 300)}: damaged Arrow data ({printable(str(error), 200)}); nothing of its part was kept"
         ) from None
+
+
+@contextlib.contextmanager
+def _arrow_file(path: str, storage: Storage) -> Iterator[Any]:
+    """Mapped, so that a batch of hundreds of megabytes is read as it is used; of a bucket a batch at a time is fetched."""
+    import pyarrow as pa
+
+    if is_address(path):
+        with open_source(path, storage) as file:
+            yield pa.PythonFile(file, "r")
+        return
+    with pa.memory_map(path, "r") as mapped:
+        yield mapped
 
 
 def _require_sound(column: Any) -> None:

@@ -1,0 +1,231 @@
+"""Objects of a bucket: looked at, listed, read in ranges, put whole, removed; every request patiently, every error in words."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from pipeline.errors import DataError
+from pipeline.options.storage import Storage
+from pipeline.storage.addresses import Address
+from pipeline.storage.failures import no_bucket, patiently
+from pipeline.storage.filesystems import file_system
+
+FIRST_RANGE_BYTES, LONGEST_RANGE_BYTES = 1 << 18, 1 << 22
+"""Of one request when an object is read from somewhere, and when it is read on: a look at a few bytes costs little, reading all
+of it few requests."""
+_COPY_BYTES = 1 << 22
+ANSWER_S = 10.0
+"""How long a bucket that is asked for the first time may take to answer."""
+
+
+@dataclass(frozen=True)
+class Stand:
+    """What an object is at a moment."""
+
+    size: int
+    etag: str
+    """Changes with the content; empty where the server says nothing of the kind."""
+    modified_ns: int
+
+
+@dataclass(frozen=True)
+class Listed:
+    """An object in a listing."""
+
+    key: str
+    size: int
+    modified_ns: int
+
+
+def require_bucket(address: Address, storage: Storage) -> None:
+    """Raises InputError when there is no such bucket, and what else keeps it from being reached, within ANSWER_S."""
+    from pyarrow import fs
+
+    system = file_system(address, storage)
+    info = patiently(lambda: system.get_file_info(address.bucket), address, storage, patience_s=ANSWER_S)
+    if info.type == fs.FileType.NotFound:
+        raise no_bucket(address, storage)
+
+
+def exists(address: Address, storage: Storage) -> bool:
+    """Whether there is an object of exactly this key."""
+    return size_of(address, storage) is not None
+
+
+def size_of(address: Address, storage: Storage) -> int | None:
+    """Bytes of the object, None where there is none."""
+    from pyarrow import fs
+
+    system = file_system(address, storage)
+    info = patiently(lambda: system.get_file_info(address.path), address, storage)
+    return int(info.size) if info.type == fs.FileType.File else None
+
+
+def listing(address: Address, storage: Storage) -> Iterator[Listed]:
+    """Every object whose key begins with the address's, as with that of a folder, sorted by key; none is no error."""
+    from pyarrow import fs
+
+    system = file_system(address, storage)
+    selector = fs.FileSelector(address.path, recursive=True, allow_not_found=True)
+    found = patiently(lambda: system.get_file_info(selector), address, storage)
+    for info in sorted(found, key=lambda info: str(info.path)):
+        if info.type == fs.FileType.File:
+            yield Listed(str(info.path)[len(address.bucket) + 1 :], int(info.size), int(info.mtime_ns or 0))
+
+
+# ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class ObjectFile(io.RawIOBase):
+    """An object as a file to read, in ranges that grow while it is read on. What it was when it was opened is its `stand`;
+    a request that meets another one raises DataError. Missing, it raises FileNotFoundError."""
+
+    def __init__(self, address: Address, storage: Storage) -> None:
+        self.address, self._storage = address, storage
+        self._source, self.stand = patiently(self._open, address, storage)
+        self._place = 0
+        self._window, self._window_start = b"", 0
+        self._range_bytes = FIRST_RANGE_BYTES
+
+    def _open(self) -> tuple[Any, Stand]:
+        source = file_system(self.address, self._storage).open_input_file(self.address.path)
+        facts = {_text(name).lower(): _text(value) for name, value in (source.metadata() or {}).items()}
+        modified_ns = 0
+        with contextlib.suppress(ValueError, KeyError):
+            modified_ns = _nanoseconds(facts["last-modified"])
+        return source, Stand(source.size(), facts.get("etag", facts.get("generation", "")), modified_ns)
+
+    def stand_now(self) -> Stand:
+        """What the object is at this moment, which the server is asked for."""
+        return patiently(self._open, self.address, self._storage)[1]
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._place
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self.stand.size}[whence]
+        self._place = max(0, start + offset)
+        return self._place
+
+    def read(self, size: int | None = -1) -> bytes:
+        rest = max(0, self.stand.size - self._place)
+        missing = rest if size is None or size < 0 else min(size, rest)
+        pieces = []
+        while missing:
+            piece = self._piece(missing)
+            pieces.append(piece)
+            missing -= len(piece)
+            self._place += len(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        data = self.read(len(view))
+        view[: len(data)] = data
+        return len(data)
+
+    def readall(self) -> bytes:
+        return self.read()
+
+    def _piece(self, size: int) -> bytes:
+        """At least one byte from here on, `size` at most."""
+        inside = self._place - self._window_start
+        if not 0 <= inside < len(self._window):
+            read_on = self._window and inside == len(self._window)
+            self._range_bytes = min(2 * self._range_bytes, LONGEST_RANGE_BYTES) if read_on else FIRST_RANGE_BYTES
+            length = min(self._range_bytes, self.stand.size - self._place)
+            self._window = patiently(lambda: self._fetch(self._place, length), self.address, self._storage)
+            self._window_start, inside = self._place, 0
+        return self._window[inside : inside + size]
+
+    def _fetch(self, start: int, length: int) -> bytes:
+        try:
+            if self._source is None:
+                self._source, now = self._open()
+                if (now.size, now.etag) != (self.stand.size, self.stand.etag):
+                    raise self._changed(
+                        f"it had {self.stand.size:,} bytes when it was opened, now it has {now.size:,}, or others"
+                    )
+            data: bytes = self._source.read_at(length, start)
+        except FileNotFoundError:
+            raise self._changed("it is gone") from None
+        except OSError:
+            # The next attempt opens it anew.
+            self._source = None
+            raise
+        if len(data) != length:
+            raise self._changed(f"it ended at byte {start + len(data):,} of {self.stand.size:,}")
+        return data
+
+    def _changed(self, how: str) -> DataError:
+        return DataError(f"{self.address}: changed while it was read ({how}); run again when nothing writes to it")
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _nanoseconds(text: str) -> int:
+    """Of HTTP's date or an ISO one, since 1970."""
+    import datetime
+
+    if text[:3].isalpha():
+        return int(parsedate_to_datetime(text).timestamp()) * 10**9
+    return int(datetime.datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()) * 10**9
+
+
+def read_object(address: Address, storage: Storage) -> bytes:
+    """All bytes of a small object. Raises FileNotFoundError."""
+
+    def read() -> bytes:
+        with file_system(address, storage).open_input_stream(address.path, compression=None) as source:
+            return bytes(source.read())
+
+    return patiently(read, address, storage)
+
+
+# ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def put_object(address: Address, data: bytes, storage: Storage) -> None:
+    """The object holds these bytes: readers see what was there before, or all of them."""
+
+    def put() -> None:
+        with file_system(address, storage).open_output_stream(address.path, compression=None) as sink:
+            sink.write(data)
+
+    patiently(put, address, storage)
+
+
+def put_file(address: Address, path: str | os.PathLike[str], storage: Storage) -> None:
+    """The object holds the bytes of a file, which are sent in pieces."""
+
+    def put() -> None:
+        system = file_system(address, storage)
+        with open(path, "rb", buffering=0) as source, system.open_output_stream(address.path, compression=None) as sink:
+            while piece := source.read(_COPY_BYTES):
+                sink.write(piece)
+
+    patiently(put, address, storage)
+
+
+def remove_object(address: Address, storage: Storage) -> None:
+    """The object is gone; one that was not there is no error."""
+
+    def remove() -> None:
+        with contextlib.suppress(FileNotFoundError):
+            file_system(address, storage).delete_file(address.path)
+
+    patiently(remove, address, storage)

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from pipeline.options.storage import Storage
+from pipeline.storage.addresses import Address
+from tests.storage.server import ENVIRONMENT, Front, make_bucket, s3_server
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[str]:
+    with s3_server() as address:
+        yield address
+
+
+@pytest.fixture(autouse=True)
+def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    for name in ("AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def front(server: str) -> Iterator[Front]:
+    found = Front(server)
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def storage(server: str) -> Storage:
+    return Storage(endpoint=server, patience_s=20)
+
+
+@pytest.fixture
+def bucket(storage: Storage) -> Address:
+    return make_bucket(f"bucket-{uuid.uuid4().hex[:12]}", storage)
