@@ -19,6 +19,7 @@ its short Dask wiring.
     stages/    ladder (the one list of stages) work (what each is handed, and tells)
                tokenize vocab shards train evaluate sets (of questions, by name) publish
     storage/   addresses (in buckets) filesystems (pyarrow's, opened) failures (what is tried again) objects (read, put)
+               copies (of a workdir there) lease (who works there)
     text/      corpus (which files) inputs object_inputs (what names mean) sources (opened) pieces (files and parts as data)
                cutting and cut_places (into parts) recognise signatures (what a file is, by its bytes)
                reading lines (bytes as chunks of lines)
@@ -42,7 +43,8 @@ its short Dask wiring.
                pages (Dask's own, behind a password)
                room (memory and disk) messages (from tasks to the driver) presence (who answers)
                sources (the same program everywhere)
-    history/   snapshot (a complete result, kept) latest (which one answers, what was decided) gc (what nobody needs)
+    history/   arrival (where a workdir is worked on) snapshot (a complete result, kept)
+               latest (which one answers, what was decided) gc (what nobody needs)
     refresh/   refresh (one decision) delta (files, pure) challenge (the new vectors beside the old) gates (pure)
                probe (which word stands in a window?) stability (neighbourhoods, frame) align (into the old frame) rollback
                hook

@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel, PrivateAttr, ValidationError
 
-from pipeline.errors import ConfigError, InputError, printable
+from pipeline.errors import ConfigError, InputError, printable, without_credentials
 from pipeline.options.other_names import suggest
 from pipeline.options.paths import anchored, explain_moved, portable
 from pipeline.safety.files import read_bounded
@@ -67,6 +67,8 @@ from pipeline.sections import (
 from pipeline.sections import (
     Vocab as Vocab,
 )
+from pipeline.storage.addresses import Address, is_address, parse_address
+from pipeline.storage.copies import copy_folder
 
 _SHOWN, _PROBLEMS_SHOWN, _DEEPEST_KEY = 80, 20, 8
 """Characters of a wrong value in a message, problems listed in one, and steps of the longest key."""
@@ -89,7 +91,16 @@ class RunConfig(Section):
     """Of the file it was read from."""
 
     @property
+    def place(self) -> Address | None:
+        """Where in a bucket the workdir lies; None when it is a folder."""
+        workdir = self.run.workdir
+        return parse_address(workdir, "run.workdir") if workdir and is_address(workdir) else None
+
+    @property
     def workdir(self) -> Path:
+        """The workdir; of one in a bucket this machine's copy."""
+        if self.place:
+            return copy_folder(self.place, self.storage)
         default = (self._folder or Path()) / "runs" / self.run.name
         return Path(os.path.abspath(self.run.workdir or default))
 
@@ -116,6 +127,10 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """The checked configuration of YAML file `path` with `section.key=value` overrides; raises ConfigError or InputError."""
     tree, folder = read_yaml(Path(path)), Path(path).parent
     config = parse_config(anchored(tree, folder), overrides, source=str(path))
+    if config.place and config.tracking.uri is None:
+        # The copy of a bucket is no place that lasts.
+        uri = f"sqlite:///{os.path.abspath(folder)}/runs/mlflow.db"
+        config = config.model_copy(update={"tracking": config.tracking.model_copy(update={"uri": uri})})
     config._folder = Path(os.path.abspath(folder))
     explain_moved(tree, folder, config.workdir, config.run.name)
     return config
@@ -195,7 +210,7 @@ def _shown(value: object) -> str:
     """A value from outside, short and safe to print."""
     short = reprlib.Repr()
     short.maxstring = short.maxother = short.maxlong = _SHOWN
-    return printable(short.repr(value), _SHOWN + 20)
+    return printable(short.repr(without_credentials(value) if isinstance(value, str) else value), _SHOWN + 20)
 
 
 def known_keys() -> Iterator[str]:

@@ -22,7 +22,6 @@ from pipeline.history.latest import champion_of, decide, input_key
 from pipeline.history.snapshot import REPORT, Snapshot, make_snapshot
 from pipeline.progress import Progress
 from pipeline.report.report import write_report
-from pipeline.safety.files import unlink_inside
 from pipeline.session import Session, holding, open_session
 from pipeline.stages.ladder import NAMES, up_to
 from pipeline.summary import SUMMARY, summarise, write_summary
@@ -46,9 +45,9 @@ def run(
     called after every round of training, in the thread that called. Raises the kinds of
     PipelineError; artefacts that were complete stay.
     """
-    with holding(config.workdir), open_session(config, until, workers, progress) as session:
+    with holding(config), open_session(config, until, workers, progress) as session:
         session.on_round = on_round
-        unlink_inside(config.workdir, SUMMARY)
+        store.discard(config.workdir / SUMMARY)
         try:
             go_through_stages(session, until)
             return conclude(session)

@@ -12,13 +12,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from pipeline.options.paths import Folder
+from pipeline.errors import ConfigError
 from pipeline.options.section import Section as Section
 from pipeline.options.section import refuse_unread
 from pipeline.options.storage import Storage as Storage
 from pipeline.options.text import Corpus as Corpus
 from pipeline.options.text import Tokenize as Tokenize
 from pipeline.safety.values import has_host
+from pipeline.storage.addresses import is_address, parse_address
 
 Positive = Annotated[int, Field(ge=1, lt=2**63)]
 Chosen = Annotated[int, BeforeValidator(lambda value: 0 if value is None else value), Field(ge=0, le=1024)]
@@ -28,9 +29,20 @@ Rate = Annotated[float, Field(gt=0, le=10)]
 class Run(Section):
     name: str = Field("word2vec", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     """Label of the run; also the default workdir's name."""
-    workdir: Folder | None = None
-    """Folder of every artefact; null = `runs/<name>` beside the configuration file."""
+    workdir: str | None = None
+    """Folder of every artefact, or a place in a bucket (s3://…, gs://…, abfss://…); null = `runs/<name>` beside the configuration
+    file."""
     seed: int = Field(1, ge=0, lt=2**63)
+
+    @field_validator("workdir")
+    @classmethod
+    def workdir_is_a_folder_or_in_a_bucket(cls, value: str | None) -> str | None:
+        if value is not None and is_address(value):
+            try:
+                return str(parse_address(value, "run.workdir"))
+            except ConfigError as error:
+                raise ValueError(str(error).removeprefix("run.workdir: ")) from None
+        return value
 
 
 class Vocab(Section):

@@ -10,7 +10,6 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from pipeline import store
@@ -23,6 +22,7 @@ from pipeline.cluster.workers import InProcess, Workers
 from pipeline.config import RunConfig
 from pipeline.exchange.shared_memory import usable_cores
 from pipeline.failpoints import reach
+from pipeline.history.arrival import arrive
 from pipeline.history.latest import mend
 from pipeline.progress import Progress
 from pipeline.stages.ladder import CORPUS, Stage, up_to
@@ -35,6 +35,9 @@ from pipeline.tracking.tracker import Tracker, open_tracker
 from pipeline.training import arithmetic
 from pipeline.training.history import RoundRecord, kept_tokens
 from pipeline.training.live import Live, Load
+
+READ_HERE = ("vocab", "vectors", "report", "exports")
+"""Kinds of artefacts that the driver itself reads: of a workdir in a bucket their files must be here."""
 
 
 @dataclass
@@ -95,7 +98,7 @@ class Session:
         for damage in store.remove_damaged(found) if found else ():
             self.note(f"damaged, rebuilt: {damage}")
             found = None
-        return found
+        return store.bring(found) if found and stage.makes in READ_HERE else found
 
     def _pieces(self, stage: Stage) -> int:
         """How many pieces the progress of a stage that begins counts; 0 = not known."""
@@ -144,9 +147,10 @@ class Session:
 
 
 @contextlib.contextmanager
-def holding(workdir: Path) -> Iterator[None]:
+def holding(config: RunConfig) -> Iterator[None]:
     """The workdir belongs to this process, and what a killed one had begun is cleared away. Raises BusyError."""
-    with store.lock(workdir):
+    workdir = config.workdir
+    with arrive(config):
         store.remove_unfinished(workdir)
         mend(workdir)
         yield

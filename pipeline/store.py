@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import os
 import shutil
 import uuid
@@ -26,7 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
@@ -35,10 +34,11 @@ from pipeline.errors import explain_os_error as explain_os_error
 from pipeline.failpoints import reach
 from pipeline.safety.files import is_confined, open_inside, read_inside, unlink_inside
 from pipeline.safety.locks import lock as lock
-from pipeline.safety.seals import canonical_json, json_bytes
+from pipeline.safety.seals import HashingFile, canonical_json, json_bytes
 from pipeline.safety.seals import file_sha256 as file_sha256
 from pipeline.safety.seals import sealed as sealed
 from pipeline.safety.seals import unsealed as unsealed
+from pipeline.storage.copies import copy_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -107,34 +107,6 @@ def artefact_directory(workdir: Path, stage: str, fingerprint: str) -> Path:
 # ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class _HashingFile(io.RawIOBase):
-    """A write-only file that knows the SHA-256 and the size of what went through it."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.sha256 = hashlib.sha256()
-        self.bytes = 0
-        self.missing = 1
-        """What the last write still had to write when it last asked the disk."""
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        view = memoryview(data).cast("B")
-        written = 0
-        while written < len(view):
-            self.missing = len(view) - written
-            # A nearly full disk takes a part of the bytes without an error; the error comes with the rest.
-            written += self._file.write(view[written:])
-        self.sha256.update(view)
-        self.bytes += len(view)
-        return len(view)
-
-    def tell(self) -> int:
-        return self.bytes
-
-
 def write_file(
     path: Path, write: Callable[[Any], None], *, rows: int = 0, tokens: int = 0, durable: bool = True,
     on_written: Callable[[str, os.stat_result], None] | None = None,
@@ -147,16 +119,18 @@ def write_file(
     Raises StorageError (disk full, quota) or PermissionDeniedError.
     """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
-    hashing: _HashingFile | None = None
+    hashing: HashingFile | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "xb", buffering=0) as file:
-            hashing = _HashingFile(file)
+            hashing = HashingFile(file)
             write(hashing)
             reach("write", path.name)
             if durable:
                 os.fsync(file.fileno())
             written = os.fstat(file.fileno())
+        if kept := copy_of(path):
+            kept.put(path, temporary, hashing.sha256.hexdigest())
         os.replace(temporary, path)
         if on_written:
             on_written(hashing.sha256.hexdigest(), written)
@@ -227,9 +201,17 @@ def commit(workdir: Path, manifest: Manifest) -> Artefact:
     """The artefact, now visible: its manifest is written last. Writing the same manifest twice is harmless."""
     directory = artefact_directory(workdir, manifest.stage, manifest.fingerprint)
     reach("commit", manifest.stage)
+    if kept := copy_of(directory):
+        kept.require(directory, manifest.parts)
     write_json(directory / MANIFEST, sealed(asdict(manifest)))
     reach("committed", manifest.stage)
     return Artefact(directory, manifest)
+
+
+def put_folder(source: Path, directory: Path, last: str) -> None:
+    """Of a workdir in a bucket: what lies in `source` is there as what lies in `directory`, the file called `last` put last."""
+    if kept := copy_of(directory):
+        kept.put_folder(source, directory, last)
 
 
 def sync_directory(directory: Path) -> None:
@@ -242,6 +224,36 @@ def sync_directory(directory: Path) -> None:
 
 
 # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def fetched(path: Path, sha256: str | None = None) -> Path:
+    """The path; of a workdir in a bucket its file is here now. A file that neither has is left to who opens the path."""
+    if (kept := copy_of(path)) and not path.exists():
+        with contextlib.suppress(FileNotFoundError):
+            kept.fetch(path, sha256)
+    return path
+
+
+def all_there(directory: Path, parts: Sequence[Part]) -> bool:
+    """Whether all files are there in their sizes. Raises OSError."""
+    if kept := copy_of(directory):
+        return kept.has(directory, parts)
+    return all((directory / part.name).stat().st_size == part.bytes for part in parts)
+
+
+def bring_folder(directory: Path) -> Path:
+    """The folder of an artefact, in which all files are that its manifest names; any other folder as it is."""
+    if copy_of(directory):
+        bring(load_artefact(directory))
+    return directory
+
+
+def bring(artefact: Artefact) -> Artefact:
+    """The artefact, of a workdir in a bucket with all its files here: for code that is given its folder."""
+    if copy_of(artefact.directory):
+        with ThreadPoolExecutor(max_workers=8) as pool:
+            list(pool.map(lambda part: fetched(artefact.directory / part.name, part.sha256), artefact.manifest.parts))
+    return artefact
 
 
 def open_artefact(workdir: Path, stage: str, fingerprint: str) -> Artefact | None:
@@ -271,6 +283,7 @@ def load_artefact(directory: Path) -> Artefact:
 def _read_manifest(directory: Path) -> Manifest:
     """Raises FileNotFoundError where there is none, DamagedError for one that is not what was written."""
     try:
+        fetched(directory / MANIFEST)
         text = read_inside(directory, MANIFEST)
         body = unsealed(text)
         manifest = _checked_manifest().validate_python(body)
@@ -301,7 +314,7 @@ def _reason(error: Exception) -> str:
 
 def check_part(directory: Path, part: Part) -> str | None:
     """What is wrong with one file, or None: missing, another size, or other bytes than were written."""
-    path = directory / part.name
+    path = fetched(directory / part.name, part.sha256)
     try:
         descriptor = open_inside(*_inside(directory, part.name))
         size = os.fstat(descriptor).st_size
@@ -315,16 +328,24 @@ def check_part(directory: Path, part: Part) -> str | None:
         return f"{path}: cannot be read ({error.strerror})"
 
 
-def find_damage(artefact: Artefact) -> list[str]:
-    """Every file of the artefact that is not what was written; empty = intact. Reads every byte once."""
+def find_damage(artefact: Artefact, *, deep: bool = False) -> list[str]:
+    """Every file of the artefact that is not what was written; empty = intact. Reads every byte once; in a bucket it compares
+    sizes, because what is fetched from there is checked then, unless `deep`."""
+    return [damage for _, damage in _damaged(artefact, deep=deep)]
+
+
+def _damaged(artefact: Artefact, *, deep: bool = False) -> list[tuple[Part, str]]:
+    parts = artefact.manifest.parts
+    if kept := copy_of(artefact.directory):
+        return kept.damaged(artefact.directory, parts, deep=deep)
     with ThreadPoolExecutor(max_workers=4) as pool:
-        found = pool.map(lambda part: check_part(artefact.directory, part), artefact.manifest.parts)
-        return [damage for damage in found if damage]
+        found = pool.map(lambda part: check_part(artefact.directory, part), parts)
+        return [(part, damage) for part, damage in zip(parts, found, strict=True) if damage]
 
 
 def require_intact(artefact: Artefact) -> None:
-    """Raises DamagedError, naming the first file, unless every file is what was written."""
-    if damage := find_damage(artefact):
+    """Raises DamagedError, naming the first file, unless every file is what was written, and here."""
+    if damage := find_damage(bring(artefact)):
         more = f" and {len(damage) - 1:,} more files" if len(damage) > 1 else ""
         raise DamagedError(f"{damage[0]}{more}; run again to rebuild it", str(artefact.directory))
 
@@ -332,11 +353,12 @@ def require_intact(artefact: Artefact) -> None:
 def remove_damaged(artefact: Artefact) -> list[str]:
     """What `find_damage` finds; the damaged files are gone afterwards, so that a stage that keeps the files it finds (by
     their sizes, as tokenize does) makes them again."""
-    damage = find_damage(artefact)
-    for part in artefact.manifest.parts if damage else ():
-        if check_part(artefact.directory, part):
-            unlink_inside(*_inside(artefact.directory, part.name))
-    return damage
+    damaged, kept = _damaged(artefact), copy_of(artefact.directory)
+    for part, _ in damaged:
+        unlink_inside(*_inside(artefact.directory, part.name))
+        if kept:
+            kept.remove(artefact.directory / part.name)
+    return [damage for _, damage in damaged]
 
 
 @contextlib.contextmanager
@@ -346,7 +368,7 @@ def open_parquet(path: Path) -> Iterator[Any]:
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        with pq.ParquetFile(fetched(path), page_checksum_verification=True) as file:
             yield file
     except FileNotFoundError:
         raise DamagedError(f"{path}: missing; run again to rebuild it", str(path.parent)) from None
@@ -378,7 +400,9 @@ def iterate_artefacts(workdir: Path) -> Iterator[Path]:
 
 
 def discard(directory: Path) -> None:
-    """Removes an artefact: its manifest first, so that no reader meets half of it."""
+    """Removes an artefact: its manifest first, so that no reader meets half of it. Or one file of a workdir."""
+    if kept := copy_of(directory):
+        kept.remove(directory)
     if directory.is_dir():
         unlink_inside(directory, MANIFEST)
         shutil.rmtree(directory, ignore_errors=True)

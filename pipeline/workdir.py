@@ -38,7 +38,7 @@ def verify_artefact(directory: Path) -> tuple[int, list[str]]:
         artefact = store.load_artefact(directory)
     except DamagedError as error:
         return 0, [str(error)]
-    return len(artefact.manifest.parts) + 1, store.find_damage(artefact)
+    return len(artefact.manifest.parts) + 1, store.find_damage(artefact, deep=True)
 
 
 def _promised(workdir: Path) -> Iterator[Path]:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.cluster.sources import source_digest
 from pipeline.cluster.state import state_of
+from pipeline.storage.copies import copy_of
 
 if TYPE_CHECKING:
     from distributed import SchedulerPlugin, Worker, WorkerPlugin
@@ -41,6 +42,8 @@ class Guest:
     """Digest that a worker's source files must have; empty where they are this machine's own."""
     seen: Path | None
     """A file of the workdir that only this run has written; null where no folder is shared."""
+    bucket: tuple[str, bytes, str] | None = None
+    """Of a workdir in a bucket what `storage.copies.join` needs to know."""
 
     @property
     def plugin(self) -> str:
@@ -72,7 +75,7 @@ def arrival_plugin(guest: Guest, hooks: Sequence[Hook]) -> WorkerPlugin:
     calls = pickle.dumps([(network.arrive, guest.run), *hooks])
     leave = pickle.dumps((forget, guest.run))
     digest_of_sources, ours = source_digest(), guest.sources
-    seen, run = (str(guest.seen) if guest.seen else None), guest.run
+    seen, run, bucket = (str(guest.seen) if guest.seen else None), guest.run, guest.bucket
     ticket, tasks_at_once = guest.ticket, TASKS_AT_ONCE
 
     class Arrival(WorkerPlugin):
@@ -94,6 +97,10 @@ def arrival_plugin(guest: Guest, hooks: Sequence[Hook]) -> WorkerPlugin:
             found = digest_of_sources() if ours else ours
             if found != ours:
                 return f"has other source files of this program ({found or 'none'}) than the driver ({ours})"
+            if bucket is not None:
+                from pipeline.storage.copies import join
+
+                return join(*bucket)
             if seen is None:
                 return None
             try:
@@ -172,15 +179,21 @@ def refusal_function(guest: Guest) -> Callable[[], str | None]:
 
 
 @contextlib.contextmanager
-def sign_of_life(workdir: Path | None, run: str) -> Iterator[Path | None]:
-    """A file in the workdir by which workers show that they see it; gone at the end."""
+def sign_of_life(workdir: Path | None, run: str) -> Iterator[tuple[Path | None, tuple[str, bytes, str] | None]]:
+    """What workers show by that they see the workdir, gone at the end: a file in it (`Guest.seen`), or an object in the bucket
+    that it is a copy of (`Guest.bucket`)."""
     if workdir is None:
-        yield None
+        yield None, None
+        return
+    name = f".seen-by-{run}"
+    if copy := copy_of(workdir):
+        with copy.sign(name) as invitation:
+            yield None, invitation
         return
     workdir.mkdir(parents=True, exist_ok=True)
-    path = workdir / f".seen-by-{run}"
+    path = workdir / name
     path.write_text(run, encoding="ascii")
     try:
-        yield path
+        yield path, None
     finally:
         path.unlink(missing_ok=True)

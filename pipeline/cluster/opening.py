@@ -117,8 +117,8 @@ def _be_guest(
     run = uuid.uuid4().hex[:12]
     if not trusted:
         check_sources(client)
-    with sign_of_life(shared, run) as seen:
-        guest = Guest(run, "" if trusted else source_digest()(), seen)
+    with sign_of_life(shared, run) as (seen, bucket):
+        guest = Guest(run, "" if trusted else source_digest()(), seen, bucket)
         own = cluster.kind != "address" if own is None else own
         asked_for = (cluster.n_workers or 0) if own and not trusted else 0
         workers = DaskWorkers(client, guest, cluster.wait_s, cluster.silent_s, own=own, asked_for=asked_for, on_note=on_note)

@@ -33,5 +33,6 @@ def say(text: str, *, err: bool = False) -> None:
 
 def load(path: Path, overrides: tuple[str, ...]) -> RunConfig:
     from pipeline.config import load_config
+    from pipeline.history.arrival import look
 
-    return load_config(path, overrides)
+    return look(load_config(path, overrides))

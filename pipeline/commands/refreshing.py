@@ -116,7 +116,7 @@ def gc(config: Path, overrides: tuple[str, ...], yes: bool) -> None:
         return sum(piece.bytes for piece in garbage)
 
     if yes:
-        with holding(loaded.workdir):
+        with holding(loaded):
             say(f"{found():>15,}  bytes removed")
     else:
         say(f"{found():>15,}  bytes could go; w2v gc {config} --yes removes them")

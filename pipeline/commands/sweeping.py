@@ -38,14 +38,15 @@ def sweep(config: Path, settings: tuple[str, ...], as_json: bool, quiet: bool) -
 @click.option("--yes", is_flag=True, help="Remove it; without this, only say what would go.")
 def prune(config: Path, overrides: tuple[str, ...], keep: int, yes: bool) -> None:
     """Keep the last complete results, the one that answers among them, and nothing else: a dry run unless --yes."""
-    workdir = load(config, overrides).workdir
+    loaded = load(config, overrides)
+    workdir = loaded.workdir
     from contextlib import nullcontext
 
     from pipeline.errors import amount
     from pipeline.history.gc import find_garbage, remove
     from pipeline.session import holding
 
-    with holding(workdir) if yes else nullcontext():
+    with holding(loaded) if yes else nullcontext():
         garbage = find_garbage(workdir, keep)
         for piece in garbage:
             say(f"{amount(piece.bytes):>8}  {piece.path.relative_to(workdir)}  ({piece.why})")

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline import store
 from pipeline.config import load_config
 from pipeline.errors import InputError, UsageError
+from pipeline.history.arrival import look
 from pipeline.history.latest import find_answer
 from pipeline.history.snapshot import unsealed_summary
 from pipeline.safety.files import read_inside
@@ -39,10 +41,10 @@ def open_sides(sources: Sequence[str]) -> list[Side]:
 
 def _open(source: str) -> tuple[str, WordVectors, Mapping[str, Any]]:
     path = Path(source)
-    workdir = load_config(path).workdir if path.suffix in (".yaml", ".yml") else path
+    workdir = look(load_config(path)).workdir if path.suffix in (".yaml", ".yml") else path
     try:
         if answer := find_answer(workdir) if workdir.is_dir() else None:
-            return source, WordVectors.load(answer.vectors, verify=True), answer.summary
+            return source, WordVectors.load(store.bring_folder(answer.vectors), verify=True), answer.summary
         if workdir != path:
             raise InputError(f"{source}: no finished run in {workdir}; run: w2v run {source}")
         if (path / SUMMARY).is_file() and (path / "vectors").is_dir():

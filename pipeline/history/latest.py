@@ -26,7 +26,8 @@ from pipeline.errors import DamagedError, InputError
 from pipeline.failpoints import reach
 from pipeline.history.snapshot import SNAPSHOTS, SUMMARY, Snapshot, open_snapshot, remove_unfinished, unsealed_summary
 from pipeline.safety.files import read_inside
-from pipeline.safety.seals import canonical_json
+from pipeline.safety.seals import canonical_json, json_bytes
+from pipeline.storage.copies import copy_of
 
 if TYPE_CHECKING:
     from pipeline.config import RunConfig
@@ -103,6 +104,7 @@ def mend(workdir: Path) -> None:
 
 def point_at(workdir: Path, snapshot: str) -> None:
     """`latest` is this snapshot, from one moment to the next."""
+    _tell_readers(workdir, snapshot)
     link, target = workdir / LATEST, f"{SNAPSHOTS}/{snapshot}"
     try:
         if link.is_symlink() and os.readlink(link) == target:
@@ -114,6 +116,19 @@ def point_at(workdir: Path, snapshot: str) -> None:
         store.sync_directory(workdir)
     except OSError as error:
         raise store.explain_os_error(error, link) from error
+
+
+def _tell_readers(workdir: Path, snapshot: str) -> None:
+    """`latest.json` in a bucket, which has no links: the champion, and under which keys its vectors lie."""
+    found = open_snapshot(workdir / SNAPSHOTS / snapshot)
+    if found is None or (copy := copy_of(workdir)) is None:
+        return
+    vectors = store.load_artefact(found.vectors)
+    keys = {part.name: f"{copy.key_of(vectors.directory / part.name)}/{part.sha256}" for part in vectors.manifest.parts}
+    body = json_bytes(store.sealed({"snapshot": snapshot, "vectors": keys}))
+    path = workdir / f"{LATEST}.json"
+    if not path.is_file() or path.read_bytes() != body:
+        store.write_bytes(path, body)
 
 
 # ── for those who ask ────────────────────────────────────────────────────────────────────────────────────────────────

@@ -18,7 +18,7 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,9 +109,7 @@ def make_snapshot(
     temporary = directory.with_name(f"{UNFINISHED}{name}-{uuid.uuid4().hex[:12]}")
     try:
         temporary.mkdir(parents=True)
-        for kind, fingerprint in artefacts.values():
-            target = store.artefact_directory(Path("../.."), kind, fingerprint)
-            os.symlink(target, temporary / _LINK_NAMES.get(kind, kind))
+        link_artefacts(temporary, artefacts.values())
         (temporary / REPORT).mkdir()
         for page in _pages(report):
             shutil.copyfile(page, temporary / REPORT / page.name)
@@ -119,6 +117,7 @@ def make_snapshot(
         store.write_json(temporary / SUMMARY, store.sealed(summary))
         store.write_json(temporary / BODY, store.sealed(body))
         reach("snapshot", "written")
+        store.put_folder(temporary, directory, last=BODY)
         shutil.rmtree(directory, ignore_errors=True)  # what is there was not whole
         os.replace(temporary, directory)
         store.sync_directory(directory.parent)
@@ -127,6 +126,14 @@ def make_snapshot(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return Snapshot(directory, body)
+
+
+def link_artefacts(directory: Path, artefacts: Iterable[Sequence[str]]) -> None:
+    """Links to the artefacts, (kind, fingerprint) each, are in a snapshot's folder."""
+    for kind, fingerprint in artefacts:
+        link = directory / _LINK_NAMES.get(kind, kind)
+        if not link.is_symlink():
+            os.symlink(store.artefact_directory(Path("../.."), kind, fingerprint), link)
 
 
 def _pages(report: Path | None) -> Iterator[Path]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.config import load_config
 from pipeline.errors import InputError
+from pipeline.history.arrival import look
 from pipeline.stages.evaluate import load_vectors
 from pipeline.summary import finished_vectors
 from w2v_core.vectors import WordVectors
@@ -92,7 +93,7 @@ def load(source: str | os.PathLike[str], **reading: Any) -> Model:
     """
     path = Path(source)
     if path.suffix in (".yaml", ".yml"):
-        return _of_workdir(load_config(path).workdir)
+        return _of_workdir(look(load_config(path)).workdir)
     if (path / "summary.json").is_file() or (path / "latest").exists():
         return _of_workdir(path)
     return Model(WordVectors.load(source, **reading), {}, path)

@@ -10,9 +10,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
-
-from pydantic import AfterValidator
+from typing import Any
 
 from pipeline.errors import ConfigError, printable
 
@@ -29,19 +27,6 @@ PATHS = {
 INPUTS = (("corpus", "inputs"), ("evaluate", "analogies"), ("evaluate", "similarity"))
 """Those of files that must be there."""
 _SQLITE = "sqlite:///"
-
-
-def a_folder(path: str) -> str:
-    """The path itself; raises ValueError for an address such as s3://bucket/run, which would become a folder of that name."""
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", path):
-        raise ValueError(
-            "expected a folder that every machine of the run can write to, found an address; train in a local or shared folder "
-            "and copy latest/vectors where they are wanted"
-        )
-    return path
-
-
-Folder = Annotated[str, AfterValidator(a_folder)]
 
 
 def anchored(tree: Mapping[str, Any], folder: Path) -> dict[str, Any]:

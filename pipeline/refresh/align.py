@@ -28,7 +28,7 @@ def aligned(vectors: store.Artefact, champion: store.Artefact, workdir: Path) ->
     common = common_words(before, now)
     if before.matrix.shape[1] != size or len(common.words) < FEWEST_WORDS_A_NUMBER * size:
         return vectors
-    kind, inputs = vectors.manifest.stage, (vectors.fingerprint, champion.fingerprint)
+    kind, inputs = store.bring(vectors).manifest.stage, (vectors.fingerprint, champion.fingerprint)
     fingerprint = store.fingerprint(kind, STAGE_VERSION, {"aligned": True}, inputs)
     if (found := store.open_artefact(workdir, kind, fingerprint)) and not store.find_damage(found):
         return found

@@ -76,7 +76,7 @@ def is_whole(snapshot: Snapshot) -> bool:
     try:
         for directory in snapshot.lasting():
             artefact = store.load_artefact(directory)
-            if any((directory / part.name).stat().st_size != part.bytes for part in artefact.manifest.parts):
+            if not store.all_there(directory, artefact.manifest.parts):
                 return False
     except (DamagedError, OSError):
         return False

@@ -48,7 +48,7 @@ def refresh(
     `workers` lets a program bring its own. Raises the kinds of PipelineError; the champion then stays what it was.
     """
     started = time.monotonic()
-    with holding(config.workdir):
+    with holding(config):
         told = _refresh(config, cold, workers, progress or Progress())
     told["seconds"] = round(time.monotonic() - started, 3)
     if config.refresh.on_finish and told["status"] != NOTHING_NEW:

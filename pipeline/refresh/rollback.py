@@ -20,7 +20,7 @@ def rollback(config: RunConfig, wanted: str | None) -> dict[str, Any]:
     The registered model's alias `champion` follows, at once or when MLflow answers; `registry` says which. `wanted` is an id, the
     beginning of one, or the number of a decision; None is the champion before the present one.
     """
-    with holding(config.workdir):
+    with holding(config):
         champion = champion_of(config.workdir)
         if champion is None:
             raise InputError(f"{config.workdir}: no finished run here, so nothing to go back to")

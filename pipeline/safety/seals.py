@@ -1,17 +1,46 @@
-"""Checksums: of a file, and of an object as JSON that carries its own."""
+"""Checksums: of a file, as it is written or later, and of an object as JSON that carries its own."""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from pipeline.safety.files import open_regular
 from w2v_core.text.printable import printable
 
 _BLOCK_BYTES = 1 << 20
+
+
+class HashingFile(io.RawIOBase):
+    """A write-only file that knows the SHA-256 and the size of what went through it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.sha256 = hashlib.sha256()
+        self.bytes = 0
+        self.missing = 1
+        """What the last write still had to write when it last asked the disk."""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        written = 0
+        while written < len(view):
+            self.missing = len(view) - written
+            # A nearly full disk takes a part of the bytes without an error; the error comes with the rest.
+            written += self._file.write(view[written:])
+        self.sha256.update(view)
+        self.bytes += len(view)
+        return len(view)
+
+    def tell(self) -> int:
+        return self.bytes
 
 
 def canonical_json(value: object) -> bytes:

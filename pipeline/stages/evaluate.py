@@ -79,7 +79,7 @@ def headline(scores: Mapping[str, Any]) -> dict[str, Any]:
 def load_vectors(vectors: store.Artefact) -> WordVectors:
     """The vectors of an artefact, memory-mapped; raises DamagedError when the files do not fit together."""
     try:
-        return WordVectors.load(vectors.directory)
+        return WordVectors.load(store.bring(vectors).directory)
     except (ValueError, OSError) as error:
         raise DamagedError(f"{vectors.directory}: the vectors cannot be read ({error})", str(vectors.directory)) from error
 

@@ -20,7 +20,8 @@ import hashlib
 import itertools
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -138,10 +139,9 @@ def build(work: Work, plan: CorpusPlan) -> store.Artefact:
     fingerprint, fields, inputs = identity(config, plan)
     tasks = plan_tasks(config, plan, workdir, fields)
     records = {}
-    for task in tasks:
-        if task.key not in records and (record := finished(task)):
-            records[task.key] = record
-            on_part(record)
+    for record in _finished_of(tasks):
+        records[record.key] = record
+        on_part(record)
     missing = {task.key: task for task in tasks if task.key not in records}
     groups = group_tasks(list(missing.values()), config.corpus.block_bytes)
 
@@ -201,16 +201,22 @@ def plan_tasks(config: RunConfig, plan: CorpusPlan, workdir: Path, fields: Mappi
     ]
 
 
+def _finished_of(tasks: Sequence[TokenizeTask]) -> Iterator[PartRecord]:
+    """The records that are there, each once; several are asked for at a time, because a bucket takes its time to answer."""
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        yield from filter(None, pool.map(finished, {task.key: task for task in tasks}.values()))
+
+
 def finished(task: TokenizeTask) -> PartRecord | None:
     """The record of a part whose files are all there in their sizes, or None: then it is made again."""
     try:
-        body = json.loads((Path(task.directory) / f"{task.key}.json").read_bytes())
+        body = json.loads(store.fetched(Path(task.directory) / f"{task.key}.json").read_bytes())
         checksum = body.pop("sha256")
         if checksum != hashlib.sha256(canonical_json(body)).hexdigest() or body["version"] != STAGE_VERSION:
             return None
         record = _record_of(body)
         files = [part for output in record.outputs for part in output.files]
-        intact = all((Path(task.directory) / part.name).stat().st_size == part.bytes for part in files)
+        intact = store.all_there(Path(task.directory), files)
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return record if intact and record.key == task.key else None

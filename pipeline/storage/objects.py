@@ -84,7 +84,7 @@ def listing(address: Address, storage: Storage) -> Iterator[Listed]:
 
 class ObjectFile(io.RawIOBase):
     """An object as a file to read, in ranges that grow while it is read on. What it was when it was opened is its `stand`;
-    a request that meets another one raises DataError. Missing, it raises FileNotFoundError."""
+    whether it still is, `stand_now` tells. Raises FileNotFoundError, and DataError where it has become shorter or is gone."""
 
     def __init__(self, address: Address, storage: Storage) -> None:
         self.address, self._storage = address, storage
@@ -152,19 +152,9 @@ class ObjectFile(io.RawIOBase):
 
     def _fetch(self, start: int, length: int) -> bytes:
         try:
-            if self._source is None:
-                self._source, now = self._open()
-                if (now.size, now.etag) != (self.stand.size, self.stand.etag):
-                    raise self._changed(
-                        f"it had {self.stand.size:,} bytes when it was opened, now it has {now.size:,}, or others"
-                    )
             data: bytes = self._source.read_at(length, start)
         except FileNotFoundError:
             raise self._changed("it is gone") from None
-        except OSError:
-            # The next attempt opens it anew.
-            self._source = None
-            raise
         if len(data) != length:
             raise self._changed(f"it ended at byte {start + len(data):,} of {self.stand.size:,}")
         return data
@@ -227,5 +217,15 @@ def remove_object(address: Address, storage: Storage) -> None:
     def remove() -> None:
         with contextlib.suppress(FileNotFoundError):
             file_system(address, storage).delete_file(address.path)
+
+    patiently(remove, address, storage)
+
+
+def remove_folder(address: Address, storage: Storage) -> None:
+    """Every object below the address is gone."""
+
+    def remove() -> None:
+        with contextlib.suppress(FileNotFoundError):
+            file_system(address, storage).delete_dir(address.path)
 
     patiently(remove, address, storage)

@@ -62,7 +62,7 @@ def map_arrow(directory: Path, part: store.Part, hashed: HashedFiles) -> pa.Tabl
     """
     import pyarrow as pa
 
-    path = directory / part.name
+    path = store.fetched(directory / part.name, part.sha256)
     try:
         found = identity_of(path, part.sha256, path.stat())
         if found not in hashed:

@@ -51,7 +51,7 @@ def sweep(path: Path, arguments: Sequence[str], progress: Progress) -> list[Trie
     configs = [_named(load_config(path, overrides), number) for number, overrides in enumerate(combinations, start=1)]
     varied = [argument.partition("=")[0] for argument in arguments if len(choices(argument)) > 1]
     tried = []
-    with holding(configs[0].workdir):
+    with holding(configs[0]):
         parent = _parent(configs, varied)
         for config, overrides in zip(configs, combinations, strict=True):
             settings = {key: value for key, _, value in (override.partition("=") for override in overrides) if key in varied}
@@ -94,7 +94,7 @@ def choices(argument: str) -> list[str]:
 
 def _named(config: RunConfig, number: int) -> RunConfig:
     """The same configuration under a name of its own, in the workdir that all have in common."""
-    update = {"name": f"{config.run.name[:56]}.{number}", "workdir": str(config.workdir)}
+    update = {"name": f"{config.run.name[:56]}.{number}", "workdir": config.run.workdir or str(config.workdir)}
     return config.model_copy(update={"run": config.run.model_copy(update=update)})
 
 

@@ -282,7 +282,7 @@ def read_words(noise_table: str, words: str) -> HeldWords:
     """The words of a vocabulary, from its noise table and its table of words."""
     table = store.read_table(Path(words), columns=("count", "keep_probability"))
     columns = (store.numbers(table[column]) for column in ("count", "keep_probability"))
-    return HeldWords(np.load(noise_table, allow_pickle=False), *columns)
+    return HeldWords(np.load(store.fetched(Path(noise_table)), allow_pickle=False), *columns)
 
 
 def _train_copy(

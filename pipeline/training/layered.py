@@ -113,6 +113,6 @@ def read_state(task: EpochTask) -> dict[str, NDArray[np.generic]] | None:
     for damage in store.find_damage(checkpoint):
         raise DamagedError(damage, str(checkpoint.directory))
     return {
-        part.name.removesuffix(".npy"): np.load(checkpoint.directory / part.name, allow_pickle=False)
+        part.name.removesuffix(".npy"): np.load(store.fetched(checkpoint.directory / part.name), allow_pickle=False)
         for part in checkpoint.manifest.parts
     }

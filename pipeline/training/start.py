@@ -66,6 +66,7 @@ def open_parent(train: Train) -> Parent | None:
         return None
     directory = Path(train.start_from)
     try:
+        store.bring_folder(directory)
         vectors = WordVectors.load(directory)
         meta = store.file_sha256(directory / files.META)  # it holds the SHA-256 of every file but W_out
     except (OSError, ValueError) as error:
@@ -144,6 +145,7 @@ class ParentWords:
     def of(self, parent: Parent) -> dict[str, int]:
         """Row of each word; the parent's digest says whether they are those of the last time."""
         if self._last is None or self._last[0] != parent.digest:
+            store.bring_folder(Path(parent.directory))
             self._last = parent.digest, {word: row for row, word in enumerate(WordVectors.load(parent.directory).words)}
         return self._last[1]
 
@@ -153,6 +155,6 @@ class ParentWords:
 
 def _matrix_of(directory: str, matrix: int) -> NDArray[np.float32] | None:
     """W_in or W_out of the parent, mapped; None for vectors that came without W_out, whose rows then begin at zero."""
-    path = Path(directory) / (files.MATRIX, CONTEXT)[matrix]
+    path = store.fetched(Path(directory) / (files.MATRIX, CONTEXT)[matrix])
     found: NDArray[np.float32] | None = np.load(path, mmap_mode="r", allow_pickle=False) if path.exists() else None
     return found

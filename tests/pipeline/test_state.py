@@ -21,6 +21,7 @@ ALLOWED = {
     "formats/word2vec.py: _float16_texts": "a constant table, computed when it is first needed",
     "report/page.py: _environment": "the templates of this package, compiled when the first page is made",
     "report/page.py: _own_file": "files of this package, which do not change while it runs",
+    "storage/copies.py: _copy_at": "which place a folder is a copy of, which does not change while it is one",
     "storage/filesystems.py: _connected": "connections of a file system: to open them takes longer than a request",
     "store.py: _checked_manifest": "the validator of a class, made when the first manifest is read",
     "text/tokenizers.py: _load": "the tokenizer of a configuration: loading one takes seconds",

@@ -24,6 +24,7 @@ ENVIRONMENT = KEYS | {
     "AWS_CONFIG_FILE": os.devnull,
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
 }
+_HOPS = ("transfer-encoding", "content-length", "connection", "expect")
 _SERVE = """
 import threading
 from moto.server import ThreadedMotoServer
@@ -64,20 +65,30 @@ class Front:
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
-                front.on_headers(dict(self.headers.items()))
+                front.on_headers({name.lower(): value for name, value in self.headers.items()})
                 front.seen.append((self.command, self.path, self.headers.get("Range", "")))
-                length = int(self.headers.get("Content-Length") or 0)
-                body = self.rfile.read(length) if length else b""
+                body = self._body()
                 time.sleep(front.delay_s)
                 if own := front.answer(self.command, self.path):
                     self._reply(own[0], [("Content-Type", "application/xml")], own[1])
                     return
                 with contextlib.closing(http.client.HTTPConnection(target, timeout=60)) as connection:
-                    connection.request(self.command, self.path, body, dict(self.headers.items()))
+                    headers = {name: value for name, value in self.headers.items() if name.lower() not in _HOPS}
+                    connection.request(self.command, self.path, body, headers)
                     found = connection.getresponse()
                     self._reply(found.status, found.getheaders(), found.read())
 
             do_PUT = do_POST = do_DELETE = do_HEAD = do_GET
+
+            def _body(self) -> bytes:
+                if "chunked" not in self.headers.get("Transfer-Encoding", "").lower():
+                    return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                pieces = []
+                while size := int(self.rfile.readline().split(b";")[0], 16):
+                    pieces.append(self.rfile.read(size))
+                    self.rfile.readline()
+                self.rfile.readline()
+                return b"".join(pieces)
 
             def _reply(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
                 self.send_response_only(status)

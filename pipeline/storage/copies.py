@@ -1,0 +1,312 @@
+"""A workdir in a bucket, as every machine works on it: a folder here that is a copy of the place there.
+
+    <place>/<kind>/<fingerprint>/<file>/<sha256>      a file of an artefact, under the name of its content
+    <place>/<kind>/<fingerprint>/manifest.json, …     small files, as they are
+
+Stages and tasks are given paths in the copy, the same on every machine, and know nothing else. What is written is put into the
+bucket before it appears in the copy; what is missing in the copy is fetched, and compared with its name before it is believed.
+The bucket is the truth: `pull` takes from the copy what is not there any more (infra/decisions/0025-buckets.md).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import stat
+import tempfile
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol, TypeVar, cast
+
+from pipeline.errors import DamagedError, PermissionDeniedError, PipelineError
+from pipeline.failpoints import reach
+from pipeline.options.storage import Storage
+from pipeline.safety.files import read_inside
+from pipeline.safety.seals import canonical_json, file_sha256
+from pipeline.storage import lease
+from pipeline.storage.addresses import Address, parse_address
+from pipeline.storage.objects import (
+    ObjectFile,
+    listing,
+    put_file,
+    put_object,
+    read_object,
+    remove_folder,
+    remove_object,
+    require_bucket,
+    size_of,
+)
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+File = TypeVar("File", bound="NamedFile")
+FOLDER, MARKER, INDEX = "w2v-buckets", ".bucket.json", ".index.json"
+AT_ONCE = 8
+"""Requests for files of one artefact."""
+_COMMITS = ("manifest.json", "snapshot.json")
+_DATA = re.compile(r"(?!snapshots/)[a-z]+/(?:[0-9a-f]{16}/(?!manifest\.json$)|parts/(?!.*\.json$))")
+_OWN = re.compile(r"(?:.*/)?\.|tracking/|metrics\.prom$")
+"""What stays on this machine: hidden and unfinished files, and what is not yet delivered to MLflow."""
+_LAZY = re.compile(r"tokens/parts/")
+"""Small files of which there are many: fetched when they are asked for."""
+
+
+class NamedFile(Protocol):
+    """A file that a manifest names."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def sha256(self) -> str: ...
+
+
+def copy_folder(place: Address, storage: Storage) -> Path:
+    """Where this machine keeps its copy of a place: the same path for the same place and user on all machines."""
+    parent = Path(storage.cache) if storage.cache else Path(tempfile.gettempdir()) / f"w2v-{os.getuid()}"
+    digest = hashlib.sha256(canonical_json([str(place), storage.endpoint])).hexdigest()[:16]
+    return Path(os.path.abspath(parent)) / FOLDER / f"{digest}-{place.path.rpartition('/')[2]}"
+
+
+def begin(place: Address, storage: Storage) -> Copy:
+    """The copy of a place, begun if there is none yet. Raises PermissionDeniedError where others could change it."""
+    root = copy_folder(place, storage)
+    for folder in (root.parent.parent, root.parent, root):
+        folder.mkdir(mode=0o700, parents=folder == root.parent.parent, exist_ok=True)
+        found = os.lstat(folder)
+        mine = stat.S_ISDIR(found.st_mode) and found.st_uid in (os.getuid(), 0)
+        if not mine or (found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX):
+            raise PermissionDeniedError(
+                f"{folder}: copies of a bucket would lie in a folder that others can change; set storage.cache to one of your own"
+            )
+    marker = canonical_json({"place": str(place), "storage": storage.model_dump()})
+    if not (root / MARKER).exists() or (root / MARKER).read_bytes() != marker:
+        _write(root / MARKER, marker)
+        _copy_at.cache_clear()
+    return Copy(root, place, storage)
+
+
+def copy_of(path: str | Path) -> Copy | None:
+    """The copy that a path lies in; None for all other paths."""
+    head, found, rest = str(path).partition(f"/{FOLDER}/")
+    return _copy_at(f"{head}/{FOLDER}/{rest.partition('/')[0]}") if found and rest else None
+
+
+@cache
+def _copy_at(root: str) -> Copy | None:
+    try:
+        if os.lstat(root).st_uid != os.getuid():
+            return None
+        body = json.loads(read_inside(Path(root), MARKER))
+    except FileNotFoundError:
+        return None
+    return Copy(Path(root), parse_address(body["place"], "run.workdir"), Storage(**body["storage"]))
+
+
+@dataclass(frozen=True)
+class Copy:
+    root: Path
+    place: Address
+    storage: Storage
+
+    def key_of(self, path: Path) -> str:
+        """The path as the bucket has it, below the place."""
+        found = os.path.relpath(os.path.normpath(path), self.root)
+        return "" if found == "." else found
+
+    def at(self, path: Path) -> Address:
+        """Where in the bucket a path's object lies, or its objects."""
+        key = self.key_of(path)
+        return self.place / key if key else self.place
+
+    # ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def put(self, path: Path, source: Path, sha256: str) -> None:
+        """The bucket has the bytes of `source`, which are to appear under `path`."""
+        key = self.key_of(path)
+        if _OWN.match(key):
+            return
+        reach("put", path.name)
+        if _DATA.match(key):
+            put_file(self.place / key / sha256, source, self.storage)
+        else:
+            lease.require(self.root)
+            put_object(self.place / key, source.read_bytes(), self.storage)
+        reach("was put", path.name)
+
+    def require(self, directory: Path, parts: Iterable[NamedFile]) -> None:
+        """The bucket has every file that a manifest is going to name; raises DamagedError where neither it nor the copy has."""
+        parts = list(parts)
+        sizes = self.sizes(directory, parts)
+        missing = [part for part in parts if sizes.get(self._object(directory, part)) != part.bytes]
+
+        def put(part: NamedFile) -> None:
+            path = directory / part.name
+            if not path.is_file() or file_sha256(path) != part.sha256:
+                raise DamagedError(f"{self.at(path)}: missing; run again to rebuild it", str(directory))
+            put_file(self.place / self._object(directory, part), path, self.storage)
+
+        _together(put, missing)
+
+    def put_folder(self, source: Path, directory: Path, last: str) -> None:
+        """The files of `source` are in the bucket as those of `directory`, the one called `last` last."""
+        files = [path for path in source.rglob("*") if path.is_file() and not path.is_symlink()]
+        for path in sorted(files, key=lambda path: path.name == last):
+            self.put(directory / path.relative_to(source), path, "")
+
+    def remove(self, path: Path) -> None:
+        """What lies at a path is gone from the bucket, with all below it; what makes it whole goes first."""
+        for name in _COMMITS:
+            if (path / name).is_file():
+                remove_object(self.at(path / name), self.storage)
+        if path.suffix and not _DATA.match(self.key_of(path)):
+            remove_object(self.at(path), self.storage)
+        else:
+            remove_folder(self.at(path), self.storage)
+
+    # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def sizes(self, directory: Path, parts: Iterable[NamedFile] = ()) -> dict[str, int]:
+        """Bytes of every object below a folder, and below the folders that these of its files lie in, by key in the place."""
+        folders = {os.path.normpath((directory / part.name).parent) for part in parts} | {str(directory)}
+        found = (listed for folder in sorted(folders) for listed in listing(self.at(Path(folder)), self.storage))
+        skip = len(self.place.key) + 1 if self.place.key else 0
+        return {listed.key[skip:]: listed.size for listed in found}
+
+    def has(self, directory: Path, parts: Iterable[NamedFile]) -> bool:
+        """Whether the bucket has all these files in their sizes."""
+        parts = list(parts)
+        found = _together(lambda part: size_of(self.place / self._object(directory, part), self.storage), parts)
+        return found == [part.bytes for part in parts]
+
+    def damaged(self, directory: Path, parts: Iterable[File], *, deep: bool) -> list[tuple[File, str]]:
+        """(file, what is wrong with it in the bucket); `deep` reads every byte. What is wrong in the copy is only forgotten."""
+        parts = list(parts)
+        sizes = self.sizes(directory, parts)
+
+        def problem(part: File) -> str | None:
+            path, key = directory / part.name, self._object(directory, part)
+            if path.is_file() and (path.stat().st_size != part.bytes or file_sha256(path) != part.sha256):
+                path.unlink()
+            if key not in sizes:
+                return f"{self.place / key}: missing"
+            if sizes[key] != part.bytes:
+                return f"{self.place / key}: expected {part.bytes:,} bytes, found {sizes[key]:,}"
+            changed = deep and self._digest(self.place / key) != part.sha256
+            return f"{self.place / key}: its content changed (SHA-256 differs)" if changed else None
+
+        return [(part, why) for part, why in zip(parts, _together(problem, parts), strict=True) if why]
+
+    def fetch(self, path: Path, sha256: str | None = None) -> None:
+        """The file is in the copy. Raises FileNotFoundError where the bucket has none, DamagedError for one that is not what
+        its name says."""
+        key = self.key_of(path)
+        if not _DATA.match(key):
+            _write(path, read_object(self.place / key, self.storage))
+            return
+        if sha256 is None:
+            there = list(listing(self.place / key, self.storage))
+            if not there:
+                raise FileNotFoundError(2, "No such file in the bucket", str(self.place / key))
+            sha256 = max(there, key=lambda listed: listed.modified_ns).key.rpartition("/")[2]
+        source = self.place / key / sha256
+        temporary = _temporary(path)
+        try:
+            with ObjectFile(source, self.storage) as file, open(temporary, "xb", buffering=0) as target:
+                digest = hashlib.sha256()
+                while block := file.read(1 << 22):
+                    digest.update(block)
+                    target.write(block)
+            if digest.hexdigest() != sha256:
+                raise DamagedError(f"{source}: its content is not what its name says; run again to rebuild it", str(path.parent))
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def pull(self) -> None:
+        """Brings the copy's small files up to date with the bucket. For who holds the copy."""
+        require_bucket(self.place, self.storage)
+        skip = len(self.place.key) + 1 if self.place.key else 0
+        there = {listed.key[skip:]: [listed.size, listed.modified_ns] for listed in listing(self.place, self.storage)}
+        small = {key: facts for key, facts in there.items() if not _DATA.match(key) and not _OWN.match(key)}
+        known = self._known()
+        _together(
+            lambda key: _write(self.root / key, read_object(self.place / key, self.storage)),
+            [key for key in small if not _LAZY.match(key) and (known.get(key) != small[key] or not (self.root / key).is_file())],
+        )
+        for path in [path for path in self.root.rglob("*") if path.is_file() and not path.is_symlink()]:
+            key = self.key_of(path)
+            if not _DATA.match(key) and not _OWN.match(key) and key not in small:
+                path.unlink()
+        _write(self.root / INDEX, json.dumps(small).encode())
+
+    @contextlib.contextmanager
+    def sign(self, name: str) -> Iterator[tuple[str, bytes, str]]:
+        """What a worker is told so that it can `join`; an object of this name is in the bucket as long as the block lasts."""
+        put_object(self.place / name, b"", self.storage)
+        try:
+            yield str(self.root), (self.root / MARKER).read_bytes(), name
+        finally:
+            with contextlib.suppress(PipelineError):
+                remove_object(self.place / name, self.storage)
+
+    def _known(self) -> Mapping[str, object]:
+        try:
+            found = json.loads((self.root / INDEX).read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def _object(self, directory: Path, part: NamedFile) -> str:
+        return f"{self.key_of(directory / part.name)}/{part.sha256}"
+
+    def _digest(self, address: Address) -> str:
+        with ObjectFile(address, self.storage) as file:
+            return hashlib.file_digest(cast(Any, file), "sha256").hexdigest()
+
+
+def _together(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+    with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
+        return list(pool.map(work, items))
+
+
+def _temporary(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
+
+
+def _write(path: Path, data: bytes) -> None:
+    temporary = _temporary(path)
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+# ── workers of other machines ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def join(root: str, marker: bytes, sign: str) -> str | None:
+    """Why this machine cannot work on that copy; None when it can, and then it has one of its own. `sign`: the key of an object
+    that only the run has put."""
+    body = json.loads(marker)
+    storage = Storage(**body["storage"])
+    try:
+        copy = begin(parse_address(body["place"], "run.workdir"), storage)
+        if str(copy.root) != root:
+            return f"would keep the copy of {copy.place} in {copy.root}, the driver does in {root}; set storage.cache"
+        read_object(copy.place / sign, storage)
+    except FileNotFoundError:
+        return f"does not see what the driver put into {body['place']}"
+    except (PipelineError, OSError) as error:
+        return f"cannot reach {body['place']}: {error}"
+    return None
