@@ -113,6 +113,7 @@ class RunConfig(Section):
             "storage": True,
             "refresh": True,
             "train": {"deterministic"},
+            "publish": {"to"},
         }
         fields = self.model_dump(mode="json", by_alias=True, exclude=left_out)
         fields["run"] = {"seed": self.run.seed}

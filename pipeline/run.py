@@ -24,6 +24,7 @@ from pipeline.progress import Progress
 from pipeline.report.report import write_report
 from pipeline.session import Session, holding, open_session
 from pipeline.stages.ladder import NAMES, up_to
+from pipeline.stages.publish import send_exports
 from pipeline.summary import SUMMARY, summarise, write_summary
 from pipeline.text.corpus import plan_corpus
 from pipeline.tracking.run_events import tell_results
@@ -93,6 +94,7 @@ def conclude(session: Session) -> dict[str, Any]:
         if (champion := champion_of(workdir)) is None or champion.id != snapshot.id:
             key = input_key(session.config.digest, session.done["tokenize"].artefact.fingerprint)
             decide(workdir, "run", snapshot.id, {"snapshot": snapshot.id, "status": "promoted", "input": key})
+        send_exports(session.config, session.done[NAMES[-1]].artefact)
     return write_summary(workdir, summary)
 
 

@@ -37,12 +37,15 @@ class Run(Section):
     @field_validator("workdir")
     @classmethod
     def workdir_is_a_folder_or_in_a_bucket(cls, value: str | None) -> str | None:
-        if value is not None and is_address(value):
-            try:
-                return str(parse_address(value, "run.workdir"))
-            except ConfigError as error:
-                raise ValueError(str(error).removeprefix("run.workdir: ")) from None
-        return value
+        return _address(value, "run.workdir") if value is not None and is_address(value) else value
+
+
+def _address(value: str, key: str) -> str:
+    """The address as it is written here; raises ValueError for one that cannot be meant."""
+    try:
+        return str(parse_address(value, key))
+    except ConfigError as error:
+        raise ValueError(str(error).removeprefix(f"{key}: ")) from None
 
 
 class Vocab(Section):
@@ -172,9 +175,16 @@ class Publish(Section):
     """false: word2vec-text without its first line, as GloVe's files are."""
     counts: bool = False
     """true: words' counts beside word2vec's files (vocab.txt) and in safetensors; the other formats have them always."""
+    to: str | None = None
+    """A place in a bucket that gets the exports of every result that answers, `latest.json` last, which names them."""
     register_as: str | None = Field(None, alias="register", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
     """Name in MLflow's model registry; null = the vectors are logged, not registered."""
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, populate_by_name=True)
+
+    @field_validator("to")
+    @classmethod
+    def to_is_in_a_bucket(cls, value: str | None) -> str | None:
+        return None if value is None else _address(value, "publish.to")
 
 
 class Tracking(Section):

@@ -38,7 +38,10 @@ from pipeline.safety.seals import HashingFile, canonical_json, json_bytes
 from pipeline.safety.seals import file_sha256 as file_sha256
 from pipeline.safety.seals import sealed as sealed
 from pipeline.safety.seals import unsealed as unsealed
+from pipeline.storage.copies import all_there as all_there
 from pipeline.storage.copies import copy_of
+from pipeline.storage.copies import fetched as fetched
+from pipeline.storage.copies import put_folder as put_folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -208,12 +211,6 @@ def commit(workdir: Path, manifest: Manifest) -> Artefact:
     return Artefact(directory, manifest)
 
 
-def put_folder(source: Path, directory: Path, last: str) -> None:
-    """Of a workdir in a bucket: what lies in `source` is there as what lies in `directory`, the file called `last` put last."""
-    if kept := copy_of(directory):
-        kept.put_folder(source, directory, last)
-
-
 def sync_directory(directory: Path) -> None:
     """Makes a rename in `directory` survive a power loss."""
     descriptor = os.open(directory, os.O_RDONLY)
@@ -224,21 +221,6 @@ def sync_directory(directory: Path) -> None:
 
 
 # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def fetched(path: Path, sha256: str | None = None) -> Path:
-    """The path; of a workdir in a bucket its file is here now. A file that neither has is left to who opens the path."""
-    if (kept := copy_of(path)) and not path.exists():
-        with contextlib.suppress(FileNotFoundError):
-            kept.fetch(path, sha256)
-    return path
-
-
-def all_there(directory: Path, parts: Sequence[Part]) -> bool:
-    """Whether all files are there in their sizes. Raises OSError."""
-    if kept := copy_of(directory):
-        return kept.has(directory, parts)
-    return all((directory / part.name).stat().st_size == part.bytes for part in parts)
 
 
 def bring_folder(directory: Path) -> Path:

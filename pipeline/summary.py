@@ -39,7 +39,7 @@ def summarise(config: RunConfig, done: Mapping[str, Done], notes: Sequence[str])
     }
     for found in told.values():
         summary |= found.sections
-    return summary
+    return summary | ({"place": str(config.place)} if config.place else {})
 
 
 def made() -> dict[str, str]:

@@ -13,6 +13,7 @@ from pipeline.history.latest import champion_of, find_answer, introduce
 from pipeline.history.snapshot import PASSING
 from pipeline.safety import locks
 from pipeline.stages.ladder import KINDS
+from pipeline.storage import lease
 from pipeline.summary import read_summary
 from pipeline.tracking.tracker import sync
 
@@ -58,6 +59,8 @@ def status_lines(config: RunConfig) -> Iterator[str]:
     if not workdir.exists():
         yield f"{workdir}: nothing here yet"
         return
+    if config.place:
+        yield f"{config.place}: {_who_works_there(config)}; this machine's copy is {workdir}"
     yield _who_works(workdir)
     for directory in store.iterate_artefacts(workdir):
         try:
@@ -80,6 +83,12 @@ def status_lines(config: RunConfig) -> Iterator[str]:
     for state in sync(workdir, config.tracking) if config.tracking.enabled else ():
         rest = "" if state.complete else f", not complete: {state.message}"
         yield f"  tracked: {state.uri} run {state.run_id or '(none yet)'}{rest}"
+
+
+def _who_works_there(config: RunConfig) -> str:
+    assert config.place
+    holder = lease.holder(config.place, config.storage)
+    return "no run is working there" if holder is None else f"a run is working there ({holder})"
 
 
 def _who_works(workdir: Path) -> str:

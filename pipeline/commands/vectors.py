@@ -163,7 +163,7 @@ def _score(vectors: WordVectors, source: Path, paths: Sequence[str], wanted: dic
 
 @click.command()
 @source_arguments
-@click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("directory", metavar="DIRECTORY")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]…")
 @click.option("-f", "--format", "formats", multiple=True, default=("word2vec-bin",), show_default=True)
 @click.option(
@@ -175,14 +175,16 @@ def _score(vectors: WordVectors, source: Path, paths: Sequence[str], wanted: dic
 @click.option("--counts", is_flag=True, help="Words' counts too: vocab.txt beside word2vec's files, a tensor in safetensors.")
 @click.option("--force", is_flag=True, help="Replace files in DIRECTORY that no export has written.")
 def export(
-    source: Path, directory: Path, overrides: tuple[str, ...], formats: tuple[str, ...], force: bool, **options: Any
+    source: Path, directory: str, overrides: tuple[str, ...], formats: tuple[str, ...], force: bool, **options: Any
 ) -> None:
-    """Write the vectors of SOURCE into DIRECTORY: word2vec-text, word2vec-bin, npy, parquet, safetensors, tensorboard."""
+    """Write the vectors of SOURCE into DIRECTORY: word2vec-text, word2vec-bin, npy, parquet, safetensors, tensorboard.
+
+    DIRECTORY may be a place in a bucket, s3://bucket/vectors: each export has a folder of its own there, and latest.json, put
+    last, names the files of the last one. How the bucket is reached says `storage:` of CONFIG, or the environment.
+    """
     how = {key: options.pop(key) for key in ("on_unwritable", "words", "float16", "without_header", "counts")}
     vectors = find_vectors(source, overrides, **options)
-    from pipeline.errors import explain_os_error
     from pipeline.formats.exports import Wanted, export_vectors
-    from pipeline.formats.placing import place
 
     wanted = Wanted(
         how["words"], "float16" if how["float16"] else "float32", not how["without_header"], how["counts"], how["on_unwritable"]
@@ -190,14 +192,33 @@ def export(
     with _asking(source):
         _ = vectors.norms  # numbers that are not finite are found here, and not by whoever reads the files
     try:
-        written = place(directory, lambda folder: export_vectors(vectors, list(formats), folder, wanted), force=force)
+        placed = _place(source, overrides, directory, lambda to: export_vectors(vectors, list(formats), to, wanted), force)
     except ValueError as error:
         raise UsageError(str(error)) from None
+    for path in placed:
+        say(path)
+
+
+def _place(
+    source: Path, overrides: Sequence[str], directory: str, write: Callable[[Path], dict[str, list[Path]]], force: bool
+) -> list[str]:
+    """Where the files are that `write(folder)` makes: in a folder, or in a bucket."""
+    from pipeline.config import Storage
+    from pipeline.errors import explain_os_error
+    from pipeline.formats.placing import place, place_in_bucket
+    from pipeline.storage.addresses import is_address, parse_address
+
+    if is_address(directory):
+        storage = load(source, tuple(overrides)).storage if source.suffix in _CONFIGS else Storage()
+        found = place_in_bucket(parse_address(directory, "DIRECTORY"), storage, write)
+        return [address for addresses in found.values() for address in addresses]
+    folder = Path(directory)
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder}: expected a folder, found a file")
+    try:
+        return [str(path) for paths in place(folder, write, force=force).values() for path in paths]
     except OSError as error:
-        raise explain_os_error(error, directory) from error
-    for paths in written.values():
-        for path in paths:
-            say(str(path))
+        raise explain_os_error(error, folder) from error
 
 
 # ── the vectors ──────────────────────────────────────────────────────────────────────────────────────────────────────

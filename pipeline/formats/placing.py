@@ -1,19 +1,31 @@
-"""Exported files put where a person wants them: nothing is replaced there but what an earlier export put there."""
+"""Exported files put where a person wants them: nothing is replaced there but what an earlier export put there.
+
+In a bucket, where several files cannot appear at once, each export has a folder named by its content, and one object, put last,
+says which folder answers: a reader of it never meets half of an export.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pipeline import store
 from pipeline.errors import UsageError, printable
+from pipeline.failpoints import reach
+from pipeline.options.storage import Storage
 from pipeline.safety.files import read_json_object
+from pipeline.safety.seals import canonical_json
+from pipeline.storage.addresses import Address
+from pipeline.storage.objects import listing, put_file, put_object, read_object, require_bucket
 
 RECORD = ".w2v-export.json"
 """Beside the files: {name: SHA-256} of all that exports have put there."""
+LATEST = "latest.json"
+"""In a bucket: which export answers."""
 _NAMED = 5
 
 
@@ -43,6 +55,36 @@ def place(directory: Path, write: Callable[[Path], dict[str, list[Path]]], *, fo
         return {name: [directory / path.name for path in paths] for name, paths in written.items()}
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def place_in_bucket(place: Address, storage: Storage, write: Callable[[Path], dict[str, list[Path]]]) -> dict[str, list[str]]:
+    """{format: addresses} of the files that `write(folder)` made, as `send` puts them."""
+    with tempfile.TemporaryDirectory(prefix="w2v-export-") as folder:
+        return send(place, storage, write(Path(folder)))
+
+
+def send(place: Address, storage: Storage, written: Mapping[str, Sequence[Path]]) -> dict[str, list[str]]:
+    """{format: addresses} of files that are in the bucket now; `latest.json` there, put last, names them with sizes and SHA-256.
+    What was exported before stays. Raises what `storage.failures` says."""
+    paths = sorted({path for found in written.values() for path in found})
+    files = {path.name: {"bytes": path.stat().st_size, "sha256": store.file_sha256(path)} for path in paths}
+    folder = hashlib.sha256(canonical_json(files)).hexdigest()[:16]
+    require_bucket(place, storage)
+    skip = len((place / folder).key) + 1
+    there = {listed.key[skip:]: listed.size for listed in listing(place / folder, storage)}
+    for path in paths:
+        if there.get(path.name) != files[path.name]["bytes"]:
+            reach("send", path.name)
+            put_file(place / folder / path.name, path, storage)
+    body = store.json_bytes(store.sealed({"folder": folder, "files": files}))
+    try:
+        before = read_object(place / LATEST, storage)
+    except FileNotFoundError:
+        before = b""
+    if before != body:
+        reach("send", LATEST)
+        put_object(place / LATEST, body, storage)
+    return {name: [str(place / folder / path.name) for path in found] for name, found in written.items()}
 
 
 def _record(directory: Path) -> dict[str, str]:

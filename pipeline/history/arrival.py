@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from pipeline import store
 from pipeline.config import RunConfig
+from pipeline.history.latest import champion_of, link_latest
 from pipeline.history.snapshot import link_artefacts, snapshots
 from pipeline.safety.locks import WORKDIR_LOCK, HeldError, held
 from pipeline.storage import lease
@@ -42,3 +43,5 @@ def _pull(copy: Copy) -> None:
     copy.pull()
     for snapshot in snapshots(copy.root):
         link_artefacts(snapshot.directory, snapshot.body["artefacts"].values())
+    if champion := champion_of(copy.root):
+        link_latest(copy.root, champion.id)

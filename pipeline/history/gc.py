@@ -8,8 +8,7 @@ parts of tokens/ that no kept corpus has. Decisions stay: they are small, and te
 from __future__ import annotations
 
 import re
-import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from pipeline.errors import DamagedError
 from pipeline.history.latest import champion_of, entries
 from pipeline.history.snapshot import PASSING, SNAPSHOTS, SUMMARY, Snapshot, snapshots
 from pipeline.safety.files import read_inside
+from pipeline.storage.copies import copy_of
 
 KINDS = ("tokens", "vocab", "shards", "checkpoints", "vectors", "report", "exports")
 """Folders of artefacts, in the order in which they are made."""
@@ -66,27 +66,50 @@ def find_garbage(workdir: Path, keep: int) -> list[Garbage]:
     needed = {path for snapshot in kept for path in snapshot.lasting()} | set(_of_summary(workdir))
     needed |= set(champion.artefacts()) if champion else set()
     parts = {path for directory in needed if directory.parent.name == "tokens" for path in _part_keys(directory)}
-    found = [_measure(snapshot.directory, "an older snapshot") for snapshot in snapshots(workdir) if snapshot.id not in ids]
-    for kind in KINDS:
-        for directory in sorted(path for path in (workdir / kind).glob("*") if path.is_dir() and _ARTEFACT.fullmatch(path.name)):
-            if directory not in needed:
-                why = "of no kept snapshot" if (directory / store.MANIFEST).exists() else "broken off"
-                found.append(_measure(directory, why))
-    for path in sorted((workdir / "tokens" / PARTS).glob("[0-9a-f]*")):
+    sizes = _sizes_of(workdir)
+    found = [
+        _measure(snapshot.directory, "an older snapshot", sizes) for snapshot in snapshots(workdir) if snapshot.id not in ids
+    ]
+    for directory in _artefacts_there(workdir, sizes):
+        if directory not in needed:
+            why = "of no kept snapshot" if (directory / store.MANIFEST).exists() else "broken off"
+            found.append(_measure(directory, why, sizes))
+    for path in _parts_there(workdir, sizes):
         if _key_of(path.name) not in parts:
-            found.append(_measure(path, "text of no kept snapshot"))
+            found.append(_measure(path, "text of no kept snapshot", sizes))
     return found
 
 
 def remove(garbage: list[Garbage]) -> None:
     """Removes what was found; an artefact's manifest first. For the holder of the workdir's lock."""
     for found in garbage:
-        if not found.path.is_dir():
-            found.path.unlink(missing_ok=True)
-        elif (found.path / store.MANIFEST).exists():
-            store.discard(found.path)
+        store.discard(found.path)
+
+
+Sizes = Mapping[Path, int]
+"""Of a workdir in a bucket: every object, by the path that it would have in the copy, which holds few of them."""
+
+
+def _sizes_of(workdir: Path) -> Sizes | None:
+    copy = copy_of(workdir)
+    return {workdir / key: size for key, size in copy.sizes(workdir).items()} if copy else None
+
+
+def _artefacts_there(workdir: Path, sizes: Sizes | None) -> Iterator[Path]:
+    for kind in KINDS:
+        folder = workdir / kind
+        if sizes is None:
+            there = {path for path in folder.glob("*") if path.is_dir()}
         else:
-            shutil.rmtree(found.path, ignore_errors=True)
+            there = {folder / path.relative_to(folder).parts[0] for path in sizes if path.is_relative_to(folder)}
+        yield from sorted(path for path in there if _ARTEFACT.fullmatch(path.name))
+
+
+def _parts_there(workdir: Path, sizes: Sizes | None) -> list[Path]:
+    folder = workdir / "tokens" / PARTS
+    if sizes is None:
+        return sorted(folder.glob("[0-9a-f]*"))
+    return sorted({folder / path.relative_to(folder).parts[0] for path in sizes if path.is_relative_to(folder)})
 
 
 def _of_summary(workdir: Path) -> Iterator[Path]:
@@ -112,6 +135,8 @@ def _key_of(name: str) -> str:
     return name.partition(".")[0].partition("-")[0]
 
 
-def _measure(path: Path, why: str) -> Garbage:
+def _measure(path: Path, why: str, sizes: Sizes | None) -> Garbage:
+    if sizes is not None:
+        return Garbage(path, sum(size for there, size in sizes.items() if there.is_relative_to(path)), why)
     files = [path] if path.is_file() else [file for file in path.rglob("*") if not file.is_symlink() and file.is_file()]
     return Garbage(path, sum(file.stat().st_size for file in files), why)

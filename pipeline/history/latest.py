@@ -105,6 +105,11 @@ def mend(workdir: Path) -> None:
 def point_at(workdir: Path, snapshot: str) -> None:
     """`latest` is this snapshot, from one moment to the next."""
     _tell_readers(workdir, snapshot)
+    link_latest(workdir, snapshot)
+
+
+def link_latest(workdir: Path, snapshot: str) -> None:
+    """The link `latest` of a folder, or of the copy of a bucket, is this snapshot."""
     link, target = workdir / LATEST, f"{SNAPSHOTS}/{snapshot}"
     try:
         if link.is_symlink() and os.readlink(link) == target:
@@ -123,7 +128,10 @@ def _tell_readers(workdir: Path, snapshot: str) -> None:
     found = open_snapshot(workdir / SNAPSHOTS / snapshot)
     if found is None or (copy := copy_of(workdir)) is None:
         return
-    vectors = store.load_artefact(found.vectors)
+    try:
+        vectors = store.load_artefact(found.vectors)
+    except DamagedError:
+        return
     keys = {part.name: f"{copy.key_of(vectors.directory / part.name)}/{part.sha256}" for part in vectors.manifest.parts}
     body = json_bytes(store.sealed({"snapshot": snapshot, "vectors": keys}))
     path = workdir / f"{LATEST}.json"

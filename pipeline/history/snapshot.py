@@ -65,6 +65,11 @@ class Snapshot:
         """The folder of its vectors, wherever the workdir lies now."""
         return store.artefact_directory(self.workdir, *self.body["artefacts"]["train"])
 
+    @property
+    def exports(self) -> Path:
+        """The folder of its exports."""
+        return store.artefact_directory(self.workdir, *self.body["artefacts"]["publish"])
+
     def summary(self) -> dict[str, Any]:
         return _read(self.directory, SUMMARY)
 

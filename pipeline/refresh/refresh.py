@@ -32,6 +32,7 @@ from pipeline.run import go_through_stages, report_and_track, take_snapshot
 from pipeline.session import Session, holding, open_session
 from pipeline.stages import tokenize
 from pipeline.stages.ladder import NAMES, STAGES, up_to
+from pipeline.stages.publish import send_exports
 from pipeline.summary import read_summary, write_summary
 from pipeline.text.corpus import CorpusPlan, plan_corpus
 from pipeline.tracking.aliases import move_alias
@@ -66,6 +67,7 @@ def _refresh(config: RunConfig, cold: bool, workers: Workers | None, progress: P
     known = last.get("input") == key and (not cold or last.get("start", "cold") == "cold")
     if champion and known and is_whole(champion):
         _settle(config, champion)
+        send_exports(config, store.load_artefact(champion.exports))
         return _nothing_new(champion, plan, delta)
     start = choose_start(config, champion, delta, cold=cold)
     progress.line(f"refresh: {start.name} ({start.why})")
@@ -152,6 +154,7 @@ def _decide(
     entry = decide(config.workdir, "refresh", snapshot.id if promoted or champion is None else champion.id, body)
     if promoted:
         write_summary(config.workdir, summary)
+        send_exports(config, session.done[NAMES[-1]].artefact)
         entry = entry | {"registry": move_alias(config, snapshot.vectors, why=f"w2v refresh: {body['decision']}")}
     return entry
 

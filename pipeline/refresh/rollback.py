@@ -10,6 +10,7 @@ from pipeline.errors import DamagedError, InputError, StorageError
 from pipeline.history.latest import champion_of, decide, entries
 from pipeline.history.snapshot import Snapshot, snapshots
 from pipeline.session import holding
+from pipeline.stages.publish import send_exports
 from pipeline.summary import write_summary
 from pipeline.tracking.aliases import move_alias
 
@@ -30,6 +31,7 @@ def rollback(config: RunConfig, wanted: str | None) -> dict[str, Any]:
         facts = {"snapshot": chosen.id, "status": "rolled back", "before": champion.id, "run_id": chosen.body["run_id"]}
         entry = decide(config.workdir, "rollback", chosen.id, facts)
         write_summary(config.workdir, chosen.summary())
+        send_exports(config, store.load_artefact(chosen.exports))
         return entry | {"registry": move_alias(config, chosen.vectors, why=f"w2v rollback to snapshot {chosen.id}")}
 
 

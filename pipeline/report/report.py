@@ -200,6 +200,7 @@ def _place_lines(summary: Summary) -> list[str]:
     tracked = get(summary, "mlflow.uri")
     run = get(summary, "mlflow.run_id")
     places = (
+        ("bucket", get(summary, "place")),
         ("vectors", get(summary, "vectors.path")),
         ("report", get(summary, "report")),
         ("tracked", f"{tracked} run {run}" if tracked and run else get(summary, "mlflow.message")),

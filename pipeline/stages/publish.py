@@ -6,8 +6,10 @@ from pipeline import store
 from pipeline.config import RunConfig
 from pipeline.errors import DataError
 from pipeline.formats.exports import Wanted, export_vectors
+from pipeline.formats.placing import send
 from pipeline.stages.evaluate import load_vectors
 from pipeline.stages.work import Done, Identity, Told, Work
+from pipeline.storage.addresses import parse_address
 
 STAGE = "exports"
 STAGE_VERSION = 2
@@ -15,7 +17,7 @@ STAGE_VERSION = 2
 
 def identity(config: RunConfig, vectors: store.Artefact) -> Identity:
     """(fingerprint, fields read, inputs) of the exports."""
-    fields = config.publish.model_dump(exclude={"register_as"})
+    fields = config.publish.model_dump(exclude={"register_as", "to"})
     inputs = (vectors.fingerprint,)
     return store.fingerprint(STAGE, STAGE_VERSION, fields, inputs), fields, inputs
 
@@ -41,6 +43,15 @@ def build(work: Work, vectors: store.Artefact) -> store.Artefact:
             fields=fields, inputs=inputs,
         ),
     )  # fmt: skip
+
+
+def send_exports(config: RunConfig, exports: store.Artefact) -> None:
+    """The exports are in the bucket that `publish.to` names, if it names one, and answer there."""
+    if config.publish.to is None:
+        return
+    written = exports.manifest.totals["files"]
+    paths = {name: [store.bring(exports).directory / path for path in found] for name, found in written.items()}
+    send(parse_address(config.publish.to, "publish.to"), config.storage, paths)
 
 
 def wanted_of(config: RunConfig) -> Wanted:

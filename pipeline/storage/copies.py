@@ -292,6 +292,30 @@ def _write(path: Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
+# ── for paths of any workdir ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def fetched(path: Path, sha256: str | None = None) -> Path:
+    """The path; of a workdir in a bucket its file is here now. A file that neither has is left to who opens the path."""
+    if (kept := copy_of(path)) and not path.exists():
+        with contextlib.suppress(FileNotFoundError):
+            kept.fetch(path, sha256)
+    return path
+
+
+def all_there(directory: Path, parts: Iterable[NamedFile]) -> bool:
+    """Whether all files are there in their sizes. Raises OSError."""
+    if kept := copy_of(directory):
+        return kept.has(directory, parts)
+    return all((directory / part.name).stat().st_size == part.bytes for part in parts)
+
+
+def put_folder(source: Path, directory: Path, last: str) -> None:
+    """Of a workdir in a bucket: what lies in `source` is there as what lies in `directory`, the file called `last` put last."""
+    if kept := copy_of(directory):
+        kept.put_folder(source, directory, last)
+
+
 # ── workers of other machines ────────────────────────────────────────────────────────────────────────────────────────
 
 

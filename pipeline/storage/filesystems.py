@@ -76,7 +76,8 @@ def _open_gs(storage: Storage) -> Any:
     options = {key: value for key, value in storage.options.items() if key in GS_OPTIONS}
     if storage.endpoint:
         options["scheme"], _, options["endpoint_override"] = storage.endpoint.partition("://")
-    return fs.GcsFileSystem(anonymous=storage.anonymous, retry_time_limit=timedelta(seconds=REQUEST_S), **options)
+    limit = timedelta(seconds=max(1.0, min(REQUEST_S, storage.patience_s)))
+    return fs.GcsFileSystem(anonymous=storage.anonymous, retry_time_limit=limit, **options)
 
 
 def _open_abfss(account: str, storage: Storage) -> Any:

@@ -24,6 +24,7 @@ from pipeline.errors import DataError, InputError, PermissionDeniedError, Pipeli
 from pipeline.safety.files import read_json_object
 from pipeline.safety.seals import canonical_json
 from pipeline.storage.addresses import is_address
+from pipeline.storage.copies import copy_of
 from pipeline.text.cut_places import cut_file, is_cut
 from pipeline.text.inputs import PYDOCS, Filter, Search, find_files, refuse_inside
 from pipeline.text.object_inputs import find_objects
@@ -53,7 +54,7 @@ def plan_corpus(
     buckets are reached. Raises InputError when an input matches nothing,
     PermissionDeniedError when files cannot be read and `skip_unreadable` is off.
     """
-    storage = storage or Storage()
+    storage, place = storage or Storage(), copy_of(forbidden) if forbidden else None
     search = Search(corpus.follow_symlinks, Filter(tuple(corpus.include), tuple(corpus.exclude)))
     found: list[str] = []
     python_files: list[str] = []
@@ -65,7 +66,7 @@ def plan_corpus(
             found.extend(python_files)
             continue
         if is_address(pattern):
-            found.extend(find_objects(pattern, search, storage, None))
+            found.extend(find_objects(pattern, search, storage, place.place if place else None))
             continue
         found.extend(find_files(pattern, search, forbidden))
     if forbidden:

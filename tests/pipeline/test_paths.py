@@ -85,10 +85,26 @@ def test_results_of_an_earlier_run_at_the_old_place_are_not_made_twice(tmp_path:
         load_config("configs/run.yaml")
 
 
-@pytest.mark.parametrize("workdir", ["s3://bucket/run", "gs://bucket", "s3:/bucket", "file:///tmp/x"])
-def test_a_workdir_is_a_folder_and_no_address(workdir: str) -> None:
-    with pytest.raises(ConfigError, match=r"run\.workdir: expected a folder .* found an address"):
+@pytest.mark.parametrize(
+    ("workdir", "message"),
+    [
+        ("s3:/bucket", "an address has two slashes"),
+        ("s3://", "expected the name of a bucket"),
+        ("file:///tmp/x", "written as a path"),
+        ("hdfs://host/x", "expected s3://, gs://, abfss:// or a path"),
+    ],
+)
+def test_a_workdir_is_a_folder_or_lies_in_a_bucket(workdir: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=rf"run\.workdir: .*{message}"):
         parse_config({"corpus": {"inputs": ["x"]}, "run": {"workdir": workdir}})
+
+
+def test_a_workdir_in_a_bucket_is_worked_on_in_a_folder_that_is_not_called_like_it(tmp_path: Path) -> None:
+    tree = {"corpus": {"inputs": ["x"]}, "run": {"workdir": "s3://bucket/run/"}, "storage": {"cache": str(tmp_path)}}
+    found = parse_config(tree)
+    assert str(found.place) == "s3://bucket/run"
+    assert found.workdir.parent.parent == tmp_path
+    assert not list(tmp_path.iterdir()), "reading a configuration makes no folder"
 
 
 @pytest.mark.parametrize(

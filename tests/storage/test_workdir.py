@@ -1,0 +1,382 @@
+"""A workdir in a bucket: the bits of one on a disk, whoever works on it from where, whatever is killed or damaged on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from pipeline.cli import commands
+from pipeline.cluster.workers import InProcess
+from pipeline.config import RunConfig, Storage, load_config, parse_config
+from pipeline.errors import BusyError, ConfigError, TemporaryError
+from pipeline.history.arrival import look
+from pipeline.history.latest import champion_of, entries
+from pipeline.progress import Progress
+from pipeline.refresh.refresh import refresh
+from pipeline.refresh.rollback import rollback
+from pipeline.run import run
+from pipeline.storage import lease
+from pipeline.storage.addresses import Address
+from pipeline.storage.objects import listing, put_object, read_object, remove_object
+from pipeline.summary import finished_vectors
+from pipeline.workdir import verify_workdir
+from tests.cluster.disturbed import end_of, environment_with
+from tests.storage.server import ENVIRONMENT, make_bucket
+from tests.tiny import tiny_config, write_corpus
+from w2v_core.vectors import WordVectors
+
+SEED = int(os.environ.get("W2V_SEED", time.strftime("%Y%m%d")))
+ALL = bool(os.environ.get("W2V_ALL"))
+QUIET = Progress(quiet=True)
+
+
+class Site:
+    """A corpus, the digest of a run over it on a disk, and configurations with workdirs in a bucket."""
+
+    def __init__(self, directory: Path, endpoint: str) -> None:
+        self.directory, self.endpoint = directory, endpoint
+        self.bucket = make_bucket(f"workdirs-{uuid.uuid4().hex[:8]}", Storage(endpoint=endpoint))
+        self.inputs = write_corpus(directory / "corpus", sentences=2000)
+        self.digest = run(parse_config(self.tree("disk", place=None)), workers=InProcess(), progress=QUIET)["vectors"]["sha256"]
+
+    def tree(self, name: str, host: str = "one", *, place: Address | None, **sections: dict[str, Any]) -> dict[str, Any]:
+        """`host`: machines keep their copies apart."""
+        storage = {"endpoint": self.endpoint, "cache": str(self.directory / f"cache-{host}"), "patience_s": 20}
+        settings: dict[str, Any] = {"tracking": {"enabled": False}, "cluster": {"n_workers": None, "options": {}}} | sections
+        tree = tiny_config(self.directory / name, self.inputs, **settings) | {"storage": storage}
+        if place:
+            tree["run"] = {**tree["run"], "workdir": str(place)}  # type: ignore[dict-item]
+        return tree
+
+    def place(self, name: str) -> Address:
+        return self.bucket / "runs" / name
+
+    def config(self, name: str, host: str = "one", **sections: dict[str, Any]) -> RunConfig:
+        return parse_config(self.tree(name, host, place=self.place(name), **sections))
+
+    def file(self, name: str, host: str = "one", **sections: dict[str, Any]) -> Path:
+        path = self.directory / f"{name}-{host}.yaml"
+        path.write_text(yaml.safe_dump(self.tree(name, host, place=self.place(name), **sections)))
+        return path
+
+    def storage(self) -> Storage:
+        return Storage(endpoint=self.endpoint)
+
+    def keys(self, name: str) -> list[str]:
+        place = self.place(name)
+        return [found.key.removeprefix(f"{place.key}/") for found in listing(place, self.storage())]
+
+
+@pytest.fixture(scope="module")
+def site(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in ENVIRONMENT.items():
+            patch.setenv(name, value)
+        yield Site(tmp_path_factory.mktemp("site"), server)
+
+
+@pytest.fixture(scope="module")
+def finished(site: Site) -> Site:
+    summary = run(site.config("finished"), workers=InProcess(), progress=QUIET)
+    assert summary["vectors"]["sha256"] == site.digest
+    return site
+
+
+def cached(config: RunConfig) -> list[str]:
+    """The stages that a run found; its vectors are those of a disk."""
+    return [name for name, row in run(config, workers=InProcess(), progress=QUIET)["stages"].items() if row["cached"]]
+
+
+def test_the_bits_are_those_of_a_disk_and_nothing_is_called_like_the_scheme(finished: Site, tmp_path: Path) -> None:
+    assert not list(finished.directory.rglob("s3:*"))
+    assert not list(Path.cwd().glob("s3:*"))
+    keys = finished.keys("finished")
+    assert "summary.json" in keys
+    assert not [key for key in keys if key.startswith((".lease", ".seen")) or ".tmp" in key], "a run leaves no claim behind"
+    for key in keys:
+        if key.startswith("vectors/") and not key.endswith("manifest.json"):
+            import hashlib
+
+            data = read_object(finished.place("finished") / key, finished.storage())
+            assert hashlib.sha256(data).hexdigest() == key.rpartition("/")[2]
+
+
+def test_another_host_finds_every_stage_and_can_do_what_a_workdir_is_for(finished: Site, tmp_path: Path) -> None:
+    config = finished.config("finished", host="two")
+    assert cached(config) == ["tokenize", "vocab", "shards", "train", "evaluate", "publish"]
+    path = str(finished.file("finished", host="three"))
+
+    def w2v(*arguments: str) -> str:
+        result = CliRunner().invoke(commands, list(arguments))
+        assert result.exit_code == 0, f"{arguments}: {result.output} {result.exception}"
+        return result.output
+
+    assert "topic1word2" in w2v("query", "similar", path, "topic1word1")
+    assert "last complete run: tiny-" in w2v("status", path)
+    assert f"{finished.place('finished')}: no run is working there" in w2v("status", path)
+    assert "0 damaged" in w2v("verify", path)
+    assert champion_of(config.workdir).id in w2v("history", path)  # type: ignore[union-attr]
+    w2v("export", path, str(tmp_path / "out"), "-f", "word2vec-text")
+    assert (tmp_path / "out" / "vectors.txt").stat().st_size > 1000
+
+
+def test_latest_json_names_the_objects_that_answer(finished: Site) -> None:
+    place, storage = finished.place("finished"), finished.storage()
+    latest = json.loads(read_object(place / "latest.json", storage))
+    data = read_object(place / latest["vectors"]["vectors.npy"], storage)
+    vectors = finished_vectors(look(finished.config("finished")).workdir)
+    assert data == vectors.path("vectors.npy").read_bytes()
+
+
+def test_a_changed_object_is_named_by_verify_and_made_again(finished: Site) -> None:
+    name = "damaged"
+    config = finished.config(name)
+    run(config, workers=InProcess(), progress=QUIET)
+    place, storage = finished.place(name), finished.storage()
+    key = next(key for key in finished.keys(name) if key.startswith("vectors/") and "/vectors.npy/" in key)
+    data = read_object(place / key, storage)
+    put_object(place / key, data[:-1] + b"\x7f", storage)
+    other = look(finished.config(name, host="elsewhere"))
+    checked, damage = verify_workdir(other.workdir)
+    assert checked > 20
+    assert damage == [f"{place / key}: its content changed (SHA-256 differs)"]
+    summary = run(other, workers=InProcess(), progress=QUIET)
+    assert summary["vectors"]["sha256"] == finished.digest
+    assert any("its content is not what its name says" in note for note in summary["notes"])
+    assert read_object(place / key, storage) == data
+
+
+@pytest.mark.parametrize("kind", ["tokens/parts/", "vocab/", "shards/"])
+def test_an_object_that_is_gone_is_named_by_verify_and_made_again(kind: str, finished: Site) -> None:
+    name = f"gone-{kind.split('/')[0]}"
+    run(finished.config(name), workers=InProcess(), progress=QUIET)
+    place, storage = finished.place(name), finished.storage()
+    key = next(key for key in finished.keys(name) if key.startswith(kind) and not key.endswith(".json"))
+    remove_object(place / key, storage)
+    config = look(finished.config(name))
+    assert verify_workdir(config.workdir)[1] == [f"{place / key}: missing"]
+    summary = run(config, workers=InProcess(), progress=QUIET)
+    assert summary["vectors"]["sha256"] == finished.digest
+    assert key in finished.keys(name)
+    assert verify_workdir(config.workdir)[1] == []
+
+
+def test_a_manifest_that_is_gone_takes_the_artefact_from_every_copy(finished: Site) -> None:
+    name = "unmade"
+    config = finished.config(name)
+    run(config, workers=InProcess(), progress=QUIET)
+    key = next(key for key in finished.keys(name) if key.startswith("vectors/") and key.endswith("manifest.json"))
+    remove_object(finished.place(name) / key, finished.storage())
+    assert "train" not in cached(config)
+
+
+def test_what_a_workdir_in_a_bucket_holds_is_no_input(finished: Site) -> None:
+    inside = finished.place("finished")
+    config = finished.config("finished", corpus={"inputs": [f"{inside}/latest.json"], "sniff": False})
+    with pytest.raises(ConfigError, match=r"names objects inside run.workdir"):
+        run(config, workers=InProcess(), progress=QUIET)
+
+
+# ── refresh ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_refresh_goes_on_from_a_champion_in_the_bucket_on_any_host(site: Site) -> None:
+    corpus = site.bucket / "texts"
+    lines = Path(site.inputs[0]).read_bytes().splitlines(keepends=True)
+    put_object(corpus / "a.txt", b"".join(lines[: len(lines) // 2]), site.storage())
+    loose = {"gates": {"overlap": 0, "drift": None, "vocabulary": 0}, "keep": 1}
+
+    def config(host: str, place: str | None = "refreshed") -> RunConfig:
+        at = site.place(place) if place else None
+        return parse_config(site.tree("refreshed", host, place=at, corpus={"inputs": [f"{corpus}/*.txt"]}, refresh=loose))
+
+    first = refresh(config("one"), workers=InProcess(), progress=QUIET)
+    assert first["status"] == "promoted"
+    assert refresh(config("two"), workers=InProcess(), progress=QUIET)["status"] == "nothing new"
+    put_object(corpus / "b.txt", b"".join(lines[len(lines) // 2 :]), site.storage())
+    second = refresh(config("two"), workers=InProcess(), progress=QUIET)
+    assert (second["status"], second["start"]) == ("promoted", "warm")
+    assert "tokenize" in second["stages"]
+    assert refresh(config("three"), workers=InProcess(), progress=QUIET)["status"] == "nothing new"
+    seen = look(config("four")).workdir
+    assert [entry["champion"] for entry in entries(seen)] == [first["snapshot"], second["snapshot"]]
+    assert champion_of(seen).id == second["snapshot"]  # type: ignore[union-attr]
+    assert len([key for key in site.keys("refreshed") if key.endswith("snapshot.json")]) == 1, "refresh.keep is 1"
+    assert not [key for key in site.keys("refreshed") if first["snapshot"] in key]
+    assert verify_workdir(seen)[1] == []
+
+
+def test_a_rollback_holds_on_every_host(site: Site) -> None:
+    name = "rolled"
+    first = run(site.config(name), workers=InProcess(), progress=QUIET)
+    second = run(site.config(name, train={"alpha": 0.04}), workers=InProcess(), progress=QUIET)
+    assert first["vectors"]["sha256"] != second["vectors"]["sha256"]
+    entry = rollback(site.config(name, host="two"), None)
+    config = look(site.config(name, host="three"))
+    assert champion_of(config.workdir).id == entry["champion"]  # type: ignore[union-attr]
+    found = finished_vectors(config.workdir)
+    assert found.part("vectors.npy").sha256 == first["vectors"]["sha256"]
+    assert WordVectors.load(config.workdir / "latest" / "vectors").words
+
+
+def test_gc_on_a_fresh_copy_finds_what_only_the_bucket_has(site: Site) -> None:
+    name = "collected"
+    run(site.config(name), workers=InProcess(), progress=QUIET)
+    run(site.config(name, train={"alpha": 0.04}), workers=InProcess(), progress=QUIET)
+    stray = f"checkpoints/{'0' * 16}/w_in-00000.npy/{'0' * 64}"
+    put_object(site.place(name) / stray, b"broken off", site.storage())
+    path = str(site.file(name, host="fresh", train={"alpha": 0.04}))
+    before = site.keys(name)
+    told = CliRunner().invoke(commands, ["prune", path, "--keep", "1", "--yes"])
+    assert told.exit_code == 0, told.output
+    assert "broken off" in told.output
+    after = site.keys(name)
+    assert stray in before
+    assert stray not in after
+    assert len([key for key in after if key.startswith("vectors/") and key.endswith("manifest.json")]) == 1
+    assert verify_workdir(look(load_config(path)).workdir)[1] == []
+
+
+# ── who works ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """S3 tells the time in seconds, so a sign of life cannot be seen more often."""
+    monkeypatch.setattr(lease, "RENEW_S", 1.1)
+    monkeypatch.setattr(lease, "LEASE_S", 4.0)
+    monkeypatch.setattr(lease, "LOOK_S", 0.1)
+
+
+def test_a_run_on_another_host_is_told_who_works(site: Site, quick: None, tmp_path: Path) -> None:
+    place, storage = site.place("held"), site.storage()
+    with lease.held(place, storage, tmp_path):
+        (other := tmp_path / "other").mkdir()
+        with (
+            pytest.raises(BusyError, match=rf"another run is working here \(pid {os.getpid()} on "),
+            lease.held(place, storage, other),
+        ):
+            pytest.fail("both hold it")
+        assert "pid" in str(lease.holder(place, storage))
+    assert lease.holder(place, storage) is None
+
+
+def test_a_claim_without_signs_of_life_is_passed_over_when_its_time_is_up(site: Site, quick: None, tmp_path: Path) -> None:
+    place, storage = site.place("deserted"), site.storage()
+    put_object(place / ".lease/dead.json", b'{"who": "pid 1 on elsewhere", "here": "elsewhere"}', storage)
+    notes: list[str] = []
+    started = time.monotonic()
+    with lease.held(place, storage, tmp_path, notes.append):
+        assert 3.5 < time.monotonic() - started < 8
+        assert "pid 1 on elsewhere was working here" in notes[0]
+
+
+def test_of_many_that_begin_at_the_same_time_one_at_most_works(site: Site, quick: None, tmp_path: Path) -> None:
+    place, storage = site.place("contended"), site.storage()
+    working, most, ready = [], [], threading.Barrier(6)
+
+    def work(number: int) -> None:
+        (root := tmp_path / str(number)).mkdir()
+        ready.wait()
+        try:
+            with lease.held(place, storage, root):
+                working.append(number)
+                most.append(len(working))
+                time.sleep(0.3)
+                working.remove(number)
+        except BusyError:
+            pass
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert max(most, default=0) <= 1
+    assert lease.holder(place, storage) is None
+
+
+def test_a_holder_that_could_not_tell_for_too_long_commits_nothing(site: Site, quick: None, tmp_path: Path) -> None:
+    with lease.held(site.place("lost"), site.storage(), tmp_path):
+        lease.require(tmp_path)
+        (tmp_path / lease.UNTIL).write_text(f"{os.getpid()} 0.5")
+        with pytest.raises(TemporaryError, match=r"the bucket was not told for 4 s that this run lives"):
+            lease.require(tmp_path)
+
+
+# ── kills ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+POINTS = [
+    "stage:tokenize", "put:known_files.json", "commit:tokens", "put:manifest.json", "was put:manifest.json", "committed:tokens",
+    "put:vocab.parquet", "was put:vocab.parquet", "committed:vocab", "commit:shards", "committed:shards", "round:2.0",
+    "commit:checkpoints", "committed:checkpoints", "commit:vectors", "committed:vectors", "put:scores.json", "committed:report",
+    "committed:exports", "snapshot:written", "put:snapshot.json", "was put:snapshot.json", "decide:run", "decided:run",
+    "put:latest.json", "was put:latest.json", "latest:made", "put:summary.json", "was put:summary.json",
+]  # fmt: skip
+"""Where the driver is killed."""
+WORKER_POINTS = [
+    "task:tokenize.2", "task:count.0", "put:part-00001.arrow", "was put:part-00000.arrow", "put:w_in-00000.npy",
+    "was put:w_in-00000.npy", "put:vectors.npy", "was put:context.npy", "step:1.5.3", "merge:3.1",
+]  # fmt: skip
+"""Where a worker is."""
+CHOSEN = POINTS if ALL else random.Random(SEED).sample(POINTS, 3)
+CHOSEN_WORKERS = WORKER_POINTS if ALL else random.Random(SEED).sample(WORKER_POINTS, 2)
+
+
+def w2v_run(config: Path, failpoint: str = "") -> tuple[int, dict[str, Any], str]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipeline.cli", "run", str(config), "--json"], env=environment_with(failpoint),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    with process:
+        ended = end_of(process)
+    return ended.code, json.loads(ended.out) if ended.code == 0 else {}, ended.err
+
+
+@pytest.mark.parametrize("point", CHOSEN)
+def test_a_driver_that_is_killed_goes_on_to_the_same_bits(point: str, site: Site, tmp_path: Path) -> None:
+    print(f"sampled with W2V_SEED={SEED}")
+    name = f"killed-{POINTS.index(point)}"
+    config = site.file(name)
+    code, _, err = w2v_run(config, f"{point}=kill,{tmp_path / 'token'}")
+    assert code == -signal.SIGKILL, err
+    code, summary, err = w2v_run(config)
+    assert code == 0, err
+    assert summary["vectors"]["sha256"] == site.digest
+    assert verify_workdir(look(site.config(name, host="clean")).workdir)[1] == []
+
+
+@pytest.mark.parametrize("point", CHOSEN_WORKERS)
+def test_a_worker_that_is_killed_changes_nothing(point: str, site: Site, tmp_path: Path) -> None:
+    print(f"sampled with W2V_SEED={SEED}")
+    cluster = {"n_workers": 2, "options": {"scheduler_kwargs": {"dashboard": False}}}
+    config = site.file(f"worker-{WORKER_POINTS.index(point)}", cluster=cluster)
+    code, summary, err = w2v_run(config, f"{point}=kill,{tmp_path / 'token'}")
+    assert (tmp_path / "token").exists(), "the failpoint was never reached"
+    assert code == 0, err
+    assert summary["vectors"]["sha256"] == site.digest
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not ALL, reason="waits for a lease to end; `make buckets` runs it")
+def test_another_host_goes_on_from_the_checkpoint_of_a_killed_one(site: Site, tmp_path: Path) -> None:
+    code, _, err = w2v_run(site.file("moved"), f"committed:checkpoints=kill,{tmp_path / 'token'}")
+    assert code == -signal.SIGKILL, err
+    code, summary, err = w2v_run(site.file("moved", host="second"))
+    assert code == 0, err
+    assert summary["vectors"]["sha256"] == site.digest
+    assert summary["stages"]["shards"]["cached"]
