@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 COMPILED := numba llvmlite numpy dask distributed pyarrow tornado msgpack cloudpickle fsspec pydantic yaml click jinja2 packaging toolz zict
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help configuration demo test test-fast test-core coverage chaos crashes refreshes shared deployment image fuzz audit lint format lock clean
+.PHONY: help configuration demo test test-fast test-core coverage chaos crashes refreshes buckets shared deployment image fuzz audit lint format lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -24,6 +24,7 @@ help:
 	@echo "make shared     two runs at once on one scheduler, twenty times"
 	@echo "make deployment image, compose, Kubernetes and SLURM files, as far as they go here"
 	@echo "make image      the container image (Docker), or its steps without"
+	@echo "make buckets    kill a run whose workdir is in a bucket at every place"
 	@echo "make lint       ruff and mypy"
 	@echo "make configuration  write infra/configuration.md anew"
 	@echo "make lock       resolve requirements.lock again"
@@ -91,6 +92,10 @@ deployment: $(READY)
 image: $(READY)
 	@if docker info > /dev/null 2>&1; then docker build -f infra/image/Dockerfile -t w2v .; \
 	else W2V_ALL=1 $(BIN)/python -m pytest -q tests/infra/test_image.py; fi
+
+# A workdir in a bucket with its driver and its workers killed at every place, not at the few that `make test` takes: five minutes.
+buckets: $(READY)
+	W2V_ALL=1 $(BIN)/python -m pytest -q tests/storage
 
 # One of every kind of file in a workdir, damaged in every way; then seeded mutations of all that is read, of which `make test`
 # takes a sample with another seed. A failure is named by kind, seed and case; --only runs one again.

@@ -79,7 +79,7 @@ def default(field: FieldInfo) -> str:
     return cell(f"`{field.default}`".replace("'", "")) if field.default != "" else "empty"
 
 
-PLAIN = {"Positive": "int", "Rate": "float", "Folder": "text", "str": "text", "Format": "format", "Any": "anything"}
+PLAIN = {"Positive": "int", "Rate": "float", "str": "text", "Format": "format", "Any": "anything"}
 
 
 def values(annotation: ast.expr) -> str:

@@ -18,7 +18,7 @@ from pipeline.errors import UsageError, printable
 from pipeline.failpoints import reach
 from pipeline.options.storage import Storage
 from pipeline.safety.files import read_json_object
-from pipeline.safety.seals import canonical_json
+from pipeline.safety.seals import canonical_json, json_bytes
 from pipeline.storage.addresses import Address
 from pipeline.storage.objects import listing, put_file, put_object, read_object, require_bucket
 
@@ -76,7 +76,7 @@ def send(place: Address, storage: Storage, written: Mapping[str, Sequence[Path]]
         if there.get(path.name) != files[path.name]["bytes"]:
             reach("send", path.name)
             put_file(place / folder / path.name, path, storage)
-    body = store.json_bytes(store.sealed({"folder": folder, "files": files}))
+    body = json_bytes(store.sealed({"folder": folder, "files": files}))
     try:
         before = read_object(place / LATEST, storage)
     except FileNotFoundError:

@@ -186,8 +186,8 @@ def _refuse_unreadable(search: Search, skip_unreadable: bool) -> None:
 
 
 def _read_known(path: Path | None) -> dict[str, list[Any]]:
-    """Remembered path → [size, mtime_ns, ctime_ns, inode or etag, sha256, block and records it was cut by, cuts]; a missing or damaged
-    memory is an empty one."""
+    """Remembered path → [size, mtime_ns, ctime_ns, inode or etag, sha256, block and records it was cut by, cuts]; a missing or
+    damaged memory is an empty one."""
     try:
         body = read_json_object(path.parent, path.name) if path else {}
         remembered = body["files"] if path else {}

@@ -1,4 +1,4 @@
-"""Vectors that are put into a bucket for others: whole exports under names of their own, and one object that says which answers."""
+"""Vectors put into a bucket for others: whole exports under names of their own, and one object that says which answers."""
 
 from __future__ import annotations
 
