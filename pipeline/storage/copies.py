@@ -17,6 +17,7 @@ import os
 import re
 import stat
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -48,6 +49,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 File = TypeVar("File", bound="NamedFile")
 FOLDER, MARKER, INDEX = "w2v-buckets", ".bucket.json", ".index.json"
+FORGOTTEN_S = 600.0
+"""How old a file of the copy is that goes because the bucket does not have it: a worker here may serve a run elsewhere."""
 AT_ONCE = 8
 """Requests for files of one artefact."""
 _COMMITS = ("manifest.json", "snapshot.json")
@@ -90,7 +93,7 @@ def begin(place: Address, storage: Storage) -> Copy:
     marker = canonical_json({"place": str(place), "storage": storage.model_dump()})
     if not (root / MARKER).exists() or (root / MARKER).read_bytes() != marker:
         _write(root / MARKER, marker)
-        _copy_at.cache_clear()
+    _copy_at.cache_clear()
     return Copy(root, place, storage)
 
 
@@ -242,9 +245,11 @@ class Copy:
             lambda key: _write(self.root / key, read_object(self.place / key, self.storage)),
             [key for key in small if not _LAZY.match(key) and (known.get(key) != small[key] or not (self.root / key).is_file())],
         )
+        data, old = {key.rpartition("/")[0] for key in there if _DATA.match(key)}, time.time() - FORGOTTEN_S
         for path in [path for path in self.root.rglob("*") if path.is_file() and not path.is_symlink()]:
             key = self.key_of(path)
-            if not _DATA.match(key) and not _OWN.match(key) and key not in small:
+            gone = key not in data and path.stat().st_mtime < old if _DATA.match(key) else key not in small
+            if gone and not _OWN.match(key):
                 path.unlink()
         _write(self.root / INDEX, json.dumps(small).encode())
 

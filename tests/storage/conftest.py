@@ -8,6 +8,7 @@ import pytest
 from pipeline.options.storage import Storage
 from pipeline.storage.addresses import Address
 from tests.storage.server import ENVIRONMENT, Front, make_bucket, s3_server
+from tests.storage.site import Site
 
 
 @pytest.fixture(scope="session")
@@ -39,3 +40,11 @@ def storage(server: str) -> Storage:
 @pytest.fixture
 def bucket(storage: Storage) -> Address:
     return make_bucket(f"bucket-{uuid.uuid4().hex[:12]}", storage)
+
+
+@pytest.fixture(scope="session")
+def site(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in ENVIRONMENT.items():
+            patch.setenv(name, value)
+        yield Site(tmp_path_factory.mktemp("site"), server)

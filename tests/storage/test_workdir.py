@@ -6,22 +6,16 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 from click.testing import CliRunner
 
 from pipeline.cli import commands
 from pipeline.cluster.workers import InProcess
-from pipeline.config import RunConfig, Storage, load_config, parse_config
+from pipeline.config import RunConfig, load_config, parse_config
 from pipeline.errors import BusyError, ConfigError, TemporaryError
 from pipeline.history.arrival import look
 from pipeline.history.latest import champion_of, entries
@@ -30,13 +24,10 @@ from pipeline.refresh.refresh import refresh
 from pipeline.refresh.rollback import rollback
 from pipeline.run import run
 from pipeline.storage import lease
-from pipeline.storage.addresses import Address
-from pipeline.storage.objects import listing, put_object, read_object, remove_object
+from pipeline.storage.objects import put_object, read_object, remove_object
 from pipeline.summary import finished_vectors
 from pipeline.workdir import verify_workdir
-from tests.cluster.disturbed import end_of, environment_with
-from tests.storage.server import ENVIRONMENT, make_bucket
-from tests.tiny import tiny_config, write_corpus
+from tests.storage.site import Site, w2v_run
 from w2v_core.vectors import WordVectors
 
 SEED = int(os.environ.get("W2V_SEED", time.strftime("%Y%m%d")))
@@ -44,52 +35,7 @@ ALL = bool(os.environ.get("W2V_ALL"))
 QUIET = Progress(quiet=True)
 
 
-class Site:
-    """A corpus, the digest of a run over it on a disk, and configurations with workdirs in a bucket."""
-
-    def __init__(self, directory: Path, endpoint: str) -> None:
-        self.directory, self.endpoint = directory, endpoint
-        self.bucket = make_bucket(f"workdirs-{uuid.uuid4().hex[:8]}", Storage(endpoint=endpoint))
-        self.inputs = write_corpus(directory / "corpus", sentences=2000)
-        self.digest = run(parse_config(self.tree("disk", place=None)), workers=InProcess(), progress=QUIET)["vectors"]["sha256"]
-
-    def tree(self, name: str, host: str = "one", *, place: Address | None, **sections: dict[str, Any]) -> dict[str, Any]:
-        """`host`: machines keep their copies apart."""
-        storage = {"endpoint": self.endpoint, "cache": str(self.directory / f"cache-{host}"), "patience_s": 20}
-        settings: dict[str, Any] = {"tracking": {"enabled": False}, "cluster": {"n_workers": None, "options": {}}} | sections
-        tree = tiny_config(self.directory / name, self.inputs, **settings) | {"storage": storage}
-        if place:
-            tree["run"] = {**tree["run"], "workdir": str(place)}  # type: ignore[dict-item]
-        return tree
-
-    def place(self, name: str) -> Address:
-        return self.bucket / "runs" / name
-
-    def config(self, name: str, host: str = "one", **sections: dict[str, Any]) -> RunConfig:
-        return parse_config(self.tree(name, host, place=self.place(name), **sections))
-
-    def file(self, name: str, host: str = "one", **sections: dict[str, Any]) -> Path:
-        path = self.directory / f"{name}-{host}.yaml"
-        path.write_text(yaml.safe_dump(self.tree(name, host, place=self.place(name), **sections)))
-        return path
-
-    def storage(self) -> Storage:
-        return Storage(endpoint=self.endpoint)
-
-    def keys(self, name: str) -> list[str]:
-        place = self.place(name)
-        return [found.key.removeprefix(f"{place.key}/") for found in listing(place, self.storage())]
-
-
-@pytest.fixture(scope="module")
-def site(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in ENVIRONMENT.items():
-            patch.setenv(name, value)
-        yield Site(tmp_path_factory.mktemp("site"), server)
-
-
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def finished(site: Site) -> Site:
     summary = run(site.config("finished"), workers=InProcess(), progress=QUIET)
     assert summary["vectors"]["sha256"] == site.digest
@@ -198,7 +144,8 @@ def test_a_refresh_goes_on_from_a_champion_in_the_bucket_on_any_host(site: Site)
     corpus = site.bucket / "texts"
     lines = Path(site.inputs[0]).read_bytes().splitlines(keepends=True)
     put_object(corpus / "a.txt", b"".join(lines[: len(lines) // 2]), site.storage())
-    loose = {"gates": {"overlap": 0, "drift": None, "vocabulary": 0}, "keep": 1}
+    open_gates = {"overlap": 0, "drift": None, "vocabulary": 0, "memory": None, "sense": None, "loss": None, "norm": None}
+    loose = {"gates": open_gates, "keep": 1}
 
     def config(host: str, place: str | None = "refreshed") -> RunConfig:
         at = site.place(place) if place else None
@@ -335,16 +282,6 @@ WORKER_POINTS = [
 """Where a worker is."""
 CHOSEN = POINTS if ALL else random.Random(SEED).sample(POINTS, 3)
 CHOSEN_WORKERS = WORKER_POINTS if ALL else random.Random(SEED).sample(WORKER_POINTS, 2)
-
-
-def w2v_run(config: Path, failpoint: str = "") -> tuple[int, dict[str, Any], str]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pipeline.cli", "run", str(config), "--json"], env=environment_with(failpoint),
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
-    with process:
-        ended = end_of(process)
-    return ended.code, json.loads(ended.out) if ended.code == 0 else {}, ended.err
 
 
 @pytest.mark.parametrize("point", CHOSEN)
