@@ -350,9 +350,11 @@ def _commit_vectors(
     matrices: Sequence[store.Part], history: Sequence[RoundRecord], admission: Admission,
 ) -> store.Artefact:  # fmt: skip
     """The vectors as an artefact: the words beside the matrices that the workers wrote."""
-    table = vocabulary.read_words(training.vocab)
+    table, directory = vocabulary.read_words(training.vocab), _vectors_directory(training)
+    # Workers that wrote the matrices into a bucket share no folder with this process.
+    directory.mkdir(parents=True, exist_ok=True)
     parts = assembly.add_words(
-        _vectors_directory(training),
+        directory,
         matrices,
         training.train.vector_size,
         table["word"].to_pylist(),

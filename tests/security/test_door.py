@@ -92,10 +92,15 @@ PAGES = ("/", "/status", "/status/ws", "/health", "/metrics", "/info/main/worker
 
 @pytest.mark.slow
 def test_no_port_of_the_local_cluster_shows_anything_without_the_password(tmp_path: Path) -> None:
+    here = psutil.Process()
+
+    def listening() -> set[int]:
+        return _listening({here.pid, *(child.pid for child in here.children(recursive=True))})
+
+    of_other_tests = listening()
     with open_workers(Cluster(n_workers=1), shared=tmp_path) as workers:
         assert workers.members()
-        here = psutil.Process()
-        ports = _listening({here.pid, *(child.pid for child in here.children(recursive=True))})
+        ports = listening() - of_other_tests
         assert ports
         for port, page in itertools.product(ports, PAGES):
             with contextlib.suppress(OSError, http.client.HTTPException):  # Dask's own connections speak TLS

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.storage.addresses import Address
-from pipeline.storage.copies import begin, join
-from pipeline.storage.objects import put_object
+from pipeline.storage.copies import MARKER, begin, join
 from tests.cluster.disturbed import environment_with
 from tests.cluster.tls_cluster import TlsCluster
 from tests.storage.site import Site, w2v_run
@@ -62,6 +61,5 @@ def test_a_machine_that_cannot_work_on_the_bucket_says_why(site: Site, bucket: A
         assert join(root, marker, sign) is None
         assert "does not see what the driver put" in str(join(root, marker, ".seen-by-another"))
         assert "set storage.cache" in str(join("/elsewhere", marker, sign))
-        silent = marker.replace(str(storage.endpoint).encode(), b"http://127.0.0.1:9")
-        assert "gave no usable answer" in str(join(root, silent, sign))
-    put_object(bucket / "other", b"", storage)
+    silent = begin(bucket / "run", storage.model_copy(update={"endpoint": "http://127.0.0.1:9"}))
+    assert "gave no usable answer" in str(join(str(silent.root), (silent.root / MARKER).read_bytes(), ".seen-by-test"))
