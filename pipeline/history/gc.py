@@ -86,16 +86,16 @@ def remove(garbage: list[Garbage]) -> None:
         store.discard(found.path)
 
 
-Sizes = Mapping[Path, int]
+ObjectSizes = Mapping[Path, int]
 """Of a workdir in a bucket: every object, by the path that it would have in the copy, which holds few of them."""
 
 
-def _sizes_of(workdir: Path) -> Sizes | None:
+def _sizes_of(workdir: Path) -> ObjectSizes | None:
     copy = copy_of(workdir)
     return {workdir / key: size for key, size in copy.sizes(workdir).items()} if copy else None
 
 
-def _artefacts_there(workdir: Path, sizes: Sizes | None) -> Iterator[Path]:
+def _artefacts_there(workdir: Path, sizes: ObjectSizes | None) -> Iterator[Path]:
     for kind in KINDS:
         folder = workdir / kind
         if sizes is None:
@@ -105,7 +105,7 @@ def _artefacts_there(workdir: Path, sizes: Sizes | None) -> Iterator[Path]:
         yield from sorted(path for path in there if _ARTEFACT.fullmatch(path.name))
 
 
-def _parts_there(workdir: Path, sizes: Sizes | None) -> list[Path]:
+def _parts_there(workdir: Path, sizes: ObjectSizes | None) -> list[Path]:
     folder = workdir / "tokens" / PARTS
     if sizes is None:
         return sorted(folder.glob("[0-9a-f]*"))
@@ -135,7 +135,7 @@ def _key_of(name: str) -> str:
     return name.partition(".")[0].partition("-")[0]
 
 
-def _measure(path: Path, why: str, sizes: Sizes | None) -> Garbage:
+def _measure(path: Path, why: str, sizes: ObjectSizes | None) -> Garbage:
     if sizes is not None:
         return Garbage(path, sum(size for there, size in sizes.items() if there.is_relative_to(path)), why)
     files = [path] if path.is_file() else [file for file in path.rglob("*") if not file.is_symlink() and file.is_file()]

@@ -22,7 +22,7 @@ from pathlib import Path
 from pipeline.errors import BusyError, PipelineError, TemporaryError, printable
 from pipeline.options.storage import Storage
 from pipeline.storage.addresses import Address
-from pipeline.storage.objects import Listed, listing, put_object, read_object, remove_object
+from pipeline.storage.objects import ListedObject, listing, put_object, read_object, remove_object
 
 RENEW_S, LEASE_S, LOOK_S = 10.0, 45.0, 1.0
 CLAIMS, UNTIL = ".lease", ".lease-until"
@@ -91,11 +91,11 @@ def _wait_for_others(place: Address, storage: Storage, here: str, on_note: Calla
             time.sleep(LOOK_S)
 
 
-def _claims(place: Address, storage: Storage) -> list[Listed]:
+def _claims(place: Address, storage: Storage) -> list[ListedObject]:
     return list(listing(place / CLAIMS, storage))
 
 
-def _body(place: Address, storage: Storage, claim: Listed) -> dict[str, str]:
+def _body(place: Address, storage: Storage, claim: ListedObject) -> dict[str, str]:
     try:
         found = json.loads(read_object(place.at(claim.key), storage))
     except (FileNotFoundError, ValueError):
@@ -103,11 +103,11 @@ def _body(place: Address, storage: Storage, claim: Listed) -> dict[str, str]:
     return found if isinstance(found, dict) else {}
 
 
-def _who(place: Address, storage: Storage, claim: Listed) -> str:
+def _who(place: Address, storage: Storage, claim: ListedObject) -> str:
     return printable(str(_body(place, storage, claim).get("who", "somebody")), 120)
 
 
-def _busy(place: Address, storage: Storage, claim: Listed) -> BusyError:
+def _busy(place: Address, storage: Storage, claim: ListedObject) -> BusyError:
     who = _who(place, storage, claim)
     return BusyError(f"{place}: another run is working here ({who}); wait for it or choose another run.workdir")
 

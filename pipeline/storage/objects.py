@@ -25,7 +25,7 @@ ANSWER_S = 10.0
 
 
 @dataclass(frozen=True)
-class Stand:
+class ObjectStand:
     """What an object is at a moment."""
 
     size: int
@@ -35,7 +35,7 @@ class Stand:
 
 
 @dataclass(frozen=True)
-class Listed:
+class ListedObject:
     """An object in a listing."""
 
     key: str
@@ -67,7 +67,7 @@ def size_of(address: Address, storage: Storage) -> int | None:
     return int(info.size) if info.type == fs.FileType.File else None
 
 
-def listing(address: Address, storage: Storage) -> Iterator[Listed]:
+def listing(address: Address, storage: Storage) -> Iterator[ListedObject]:
     """Every object whose key begins with the address's, as with that of a folder, sorted by key; none is no error."""
     from pyarrow import fs
 
@@ -76,7 +76,7 @@ def listing(address: Address, storage: Storage) -> Iterator[Listed]:
     found = patiently(lambda: system.get_file_info(selector), address, storage)
     for info in sorted(found, key=lambda info: str(info.path)):
         if info.type == fs.FileType.File:
-            yield Listed(str(info.path)[len(address.bucket) + 1 :], int(info.size), int(info.mtime_ns or 0))
+            yield ListedObject(str(info.path)[len(address.bucket) + 1 :], int(info.size), int(info.mtime_ns or 0))
 
 
 # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -93,15 +93,15 @@ class ObjectFile(io.RawIOBase):
         self._window, self._window_start = b"", 0
         self._range_bytes = FIRST_RANGE_BYTES
 
-    def _open(self) -> tuple[Any, Stand]:
+    def _open(self) -> tuple[Any, ObjectStand]:
         source = file_system(self.address, self._storage).open_input_file(self.address.path)
         facts = {_text(name).lower(): _text(value) for name, value in (source.metadata() or {}).items()}
         modified_ns = 0
         with contextlib.suppress(ValueError, KeyError):
             modified_ns = _nanoseconds(facts["last-modified"])
-        return source, Stand(source.size(), facts.get("etag", facts.get("generation", "")), modified_ns)
+        return source, ObjectStand(source.size(), facts.get("etag", facts.get("generation", "")), modified_ns)
 
-    def stand_now(self) -> Stand:
+    def stand_now(self) -> ObjectStand:
         """What the object is at this moment, which the server is asked for."""
         return patiently(self._open, self.address, self._storage)[1]
 
