@@ -8,8 +8,10 @@ configuration errors answer at once. Errors are one message on standard error an
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
+import gc as garbage
 import io
 import os
 import signal
@@ -39,6 +41,9 @@ from pipeline.errors import (
 )
 from pipeline.safety.start import start_safely
 
+YOUNG_OBJECTS = 100_000
+"""Of Python's garbage collector: importing makes a million objects and no garbage, and by default it looks at all of them again
+and again, for a quarter of a second of a small run (infra/benchmarks/records/text-to-vectors-2026-11-29.md)."""
 EXIT_HELP = "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items()) + "."
 
 
@@ -86,11 +91,14 @@ for _command in (
 def main() -> None:
     """Runs the command line and exits with a documented code."""
     _install_signal_handlers()
+    garbage.set_threshold(YOUNG_OBJECTS)
     try:
         start_safely()
         code = commands.main(standalone_mode=False)
         sys.stdout.flush()
-        sys.exit(code if isinstance(code, int) else 0)
+        # What was imported need not be taken apart, object by object, for the fifth of a second before a process ends.
+        atexit._run_exitfuncs()
+        _exit(code if isinstance(code, int) else 0)
     except PipelineError as error:
         _show_traceback_if_asked()
         say(f"w2v: {error}", err=True)
