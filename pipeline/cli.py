@@ -44,6 +44,9 @@ from pipeline.safety.start import start_safely
 YOUNG_OBJECTS = 100_000
 """Of Python's garbage collector: importing makes a million objects and no garbage, and by default it looks at all of them again
 and again, for a quarter of a second of a small run (infra/benchmarks/records/text-to-vectors-2026-11-29.md)."""
+UNUSED = "scipy.linalg"
+"""Numba imports it for `np.dot` in compiled code, of which there is none here, and goes without where it is not to be had; it
+takes a tenth of a second."""
 EXIT_HELP = "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items()) + "."
 
 
@@ -92,6 +95,7 @@ def main() -> None:
     """Runs the command line and exits with a documented code."""
     _install_signal_handlers()
     garbage.set_threshold(YOUNG_OBJECTS)
+    sys.modules.setdefault(UNUSED, None)  # type: ignore[arg-type]
     try:
         start_safely()
         code = commands.main(standalone_mode=False)
