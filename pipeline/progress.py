@@ -1,21 +1,29 @@
 """What a person sees while a run works: a bar on a terminal, one line a step otherwise.
 
-On a terminal the current stage is one line that is redrawn at most ten times a second; in a log it is a line when a stage
-starts, one a round of training, and one when a stage ends. Nothing here decides anything.
+On a terminal the current step is one line, as wide as the terminal, that is redrawn a few times a second, whether there is
+anything new or not: seconds that move tell that the program does. In a log it is a line when a step starts, one every ten
+seconds with something new to tell, one a round of training, and one when a step ends. Nothing here decides anything.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
+import threading
 import time
 from dataclasses import dataclass, field
+from types import TracebackType
 from typing import TextIO
 
 from w2v_core.text.printable import printable, printable_lines
 
-REDRAW_S = 0.1
+REDRAW_S = 0.2
 LOG_EVERY_S = 10.0
-BAR = 24
+NARROW = 100
+"""A terminal of fewer columns has a shorter bar, so that the figures fit beside it."""
+FORESIGHT_S = 2.0
+"""A step tells no time left before it has worked for so long."""
 
 
 @dataclass
@@ -25,64 +33,139 @@ class Progress:
     stream: TextIO = field(default_factory=lambda: sys.stderr)
     quiet: bool = False
     _stage: str = ""
-    _total: int = 0
-    _done: int = 0
+    _total: float = 0
+    _done: float = 0
+    _unit: str = ""
     _note: str = ""
     _started: float = 0.0
     _drawn: float = 0.0
     _wide: int = 0
+    _lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
+    _clock: threading.Thread | None = field(default=None, repr=False)
+    _over: threading.Event = field(default_factory=threading.Event, repr=False)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self.close()
 
     @property
     def live(self) -> bool:
         return not self.quiet and self.stream.isatty()
 
-    def start(self, stage: str, total: int = 0, note: str = "") -> None:
-        """A stage of `total` pieces begins (0 = not known)."""
-        self._stage, self._total, self._done, self._note = stage, total, 0, note
-        self._started = self._drawn = time.monotonic()
-        if self.live:
-            self._draw()
-        else:
-            self.line(f"{stage}: started" + (f" ({note})" if note else ""))
+    def start(self, stage: str, total: float = 0, note: str = "", unit: str = "") -> None:
+        """A step of `total` pieces begins (0 = not known); `unit` is what they are when a rate means something ("B", "tokens").
 
-    def advance(self, pieces: int = 1, note: str = "") -> None:
-        self._done += pieces
-        self._note = note or self._note
-        now = time.monotonic()
-        if self.live and now - self._drawn >= REDRAW_S:
-            self._drawn = now
-            self._draw()
-        elif not self.live and now - self._drawn >= LOG_EVERY_S:
-            self._drawn = now
-            self.line(f"{self._stage}: {self._done}" + (f" of {self._total}" if self._total else "") + f" {self._note}".rstrip())
+        A step that starts again keeps its clock.
+        """
+        with self._lock:
+            again = stage == self._stage
+            self._stage, self._total, self._done, self._note, self._unit = stage, total, 0, note, unit
+            if not again:
+                self._started = self._drawn = time.monotonic()
+            if self.live:
+                self._tick()
+                self._draw()
+            elif not again:
+                self.line(f"{stage}: {note or 'started'}")
 
-    def reached(self, done: int, total: int, note: str = "") -> None:
+    def advance(self, pieces: float = 1, note: str = "") -> None:
+        with self._lock:
+            self._done += pieces
+            self._note = note or self._note
+            now = time.monotonic()
+            if self.live and now - self._drawn >= REDRAW_S:
+                self._draw()
+            elif not self.live and now - self._drawn >= LOG_EVERY_S:
+                self._drawn = now
+                self.line(f"{self._stage}: {'  '.join(self._figures(now))}")
+
+    def reached(self, done: float, total: float, note: str = "") -> None:
         """`done` of `total` pieces are behind us."""
         self._total = total
         self.advance(done - self._done, note)
 
+    def say(self, note: str) -> None:
+        """What the step is doing now: beside the bar, or as a line."""
+        with self._lock:
+            self._note = note
+            if note and not self.live:
+                self.line(f"{self._stage}: {note}")
+
     def finish(self, summary: str) -> None:
-        """The stage is over; `summary` stays on the screen."""
-        self._clear()
-        self.line(f"{self._stage}: {summary}")
+        """The step is over; `summary` stays on the screen."""
+        with self._lock:
+            stage, self._stage = self._stage, ""
+            self.line(f"{stage}: {summary}" if stage else summary)
 
     def line(self, text: str) -> None:
         """A line that stays."""
         if self.quiet:
             return
-        self._clear()
-        print(printable_lines(text), file=self.stream, flush=True)
+        with self._lock:
+            self._clear()
+            print(printable_lines(text), file=self.stream, flush=True)
+
+    def close(self) -> None:
+        """Nothing is drawn any more; what was begun and not finished leaves no half of a line."""
+        self._over.set()
+        with self._lock:
+            self._stage = ""
+            self._clear()
+
+    def _tick(self) -> None:
+        """From now on the line is redrawn by itself."""
+        if self._clock is None:
+            self._clock = threading.Thread(target=self._keep_moving, name="progress", daemon=True)
+            self._clock.start()
+
+    def _keep_moving(self) -> None:
+        while not self._over.wait(REDRAW_S):
+            with self._lock, contextlib.suppress(OSError, ValueError):  # the terminal may be gone; the run goes on
+                if self._stage and time.monotonic() - self._drawn >= REDRAW_S:
+                    self._draw()
 
     def _draw(self) -> None:
-        share = self._done / self._total if self._total else 0.0
-        bar = "━" * round(BAR * min(1.0, share))
-        passed = time.monotonic() - self._started
-        text = f"{self._stage:<9} {bar:<{BAR}} {share:4.0%} {passed:5.0f} s  {printable(self._note, None)}"[:110]
+        self._drawn = time.monotonic()
+        columns = self._columns()
+        share, width = min(1.0, self._done / self._total) if self._total else 0.0, 10 if columns < NARROW else 24
+        bar = f"{'━' * round(width * share):<{width}} {share:4.0%}  " if self._total else ""
+        text = f"{self._stage:<9} {bar}{'  '.join(self._figures(self._drawn))}"[:columns].rstrip()
         self.stream.write("\r" + text.ljust(self._wide))
         self.stream.flush()
         self._wide = len(text)
+
+    def _figures(self, now: float) -> list[str]:
+        """Time passed, time left, rate and note, as far as they are known."""
+        passed = now - self._started
+        found = [f"{passed:.1f} s" if passed < 100 else span(passed)]
+        if not self.live and self._total:
+            found.insert(0, f"{min(1.0, self._done / self._total):.0%}")
+        if self._total and self._done and passed >= FORESIGHT_S:
+            found.append(f"about {span(passed * max(0.0, self._total / self._done - 1))} left")
+        if self._unit and self._done:
+            found.append(f"{self._done / max(passed, 1e-9) / 1e6:.2f} M{'' if self._unit == 'B' else ' '}{self._unit}/s")
+        return found + ([printable(self._note, None)] if self._note else [])
+
+    def _columns(self) -> int:
+        """How long a line may be; a longer one would be broken, and redrawn below its own first half."""
+        try:
+            return max(20, os.get_terminal_size(self.stream.fileno()).columns - 1)
+        except (OSError, ValueError):
+            return 79
 
     def _clear(self) -> None:
         if self.live and self._wide:
             self.stream.write("\r" + " " * self._wide + "\r")
             self._wide = 0
+
+
+def span(seconds: float) -> str:
+    """A time in one or two units."""
+    whole = round(seconds)
+    if whole < 100:
+        return f"{whole} s"
+    if whole < 6000:
+        return f"{whole // 60} min {whole % 60:02} s"
+    return f"{whole // 3600} h {whole // 60 % 60:02} min"

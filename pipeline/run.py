@@ -26,7 +26,6 @@ from pipeline.session import Session, holding, open_session
 from pipeline.stages.ladder import NAMES, up_to
 from pipeline.stages.publish import send_exports
 from pipeline.summary import SUMMARY, summarise, write_summary
-from pipeline.text.corpus import plan_corpus
 from pipeline.tracking.run_events import tell_results
 from pipeline.tracking.textfile import note_summary
 from pipeline.tracking.tracker import TrackingState
@@ -69,12 +68,9 @@ def _unusable(reused: list[str], error: Exception) -> str:
 
 def go_through_stages(session: Session, until: str) -> None:
     """Every stage up to `until` is there afterwards; an artefact found damaged on the way is built again from its inputs."""
-    config = session.config
     for attempt in range(REPAIRS + 1):
         try:
-            session.begin(
-                plan_corpus(config.corpus, config.storage, forbidden=config.workdir, known=config.workdir / "known_files.json")
-            )
+            session.begin()
             for stage in up_to(until):
                 session.go_through(stage)
             return
@@ -101,7 +97,7 @@ def conclude(session: Session) -> dict[str, Any]:
 def report_and_track(session: Session, place: Path, facts: Mapping[str, Any], *, register: bool = True) -> dict[str, Any]:
     """The session's summary with `facts`, after the report was written into the folder `place` and MLflow was told."""
     config = session.config
-    summary = summarise(config, session.done, session.notes) | dict(facts)
+    summary = summarise(config, session.done, session.notes) | {"start_seconds": round(session.start_seconds, 4)} | dict(facts)
     if session.loads:
         summary["workers"] = [asdict(load) for _, load in sorted(session.loads.items())]
     state = TrackingState(uri="", run_id=None, complete=False, message="no")

@@ -19,7 +19,7 @@ from pipeline.cluster.lazy import LazyWorkers
 from pipeline.cluster.opening import open_workers
 from pipeline.cluster.state import WorkerState
 from pipeline.cluster.workers import InProcess, Workers
-from pipeline.config import RunConfig
+from pipeline.config import Cluster, RunConfig
 from pipeline.exchange.shared_memory import usable_cores
 from pipeline.failpoints import reach
 from pipeline.history.arrival import arrive
@@ -27,8 +27,7 @@ from pipeline.history.latest import mend
 from pipeline.progress import Progress
 from pipeline.stages.ladder import CORPUS, Stage, up_to
 from pipeline.stages.work import Done, Watch, Work
-from pipeline.text.corpus import CorpusPlan
-from pipeline.text.cutting import cut_parts
+from pipeline.text.corpus import CorpusPlan, plan_corpus
 from pipeline.tracking.run_events import tell_live, tell_round, tell_start
 from pipeline.tracking.textfile import TextFile, note_live, note_round, open_textfile
 from pipeline.tracking.tracker import Tracker, open_tracker
@@ -38,6 +37,8 @@ from pipeline.training.live import Live, Load
 
 READ_HERE = ("vocab", "vectors", "report", "exports")
 """Kinds of artefacts that the driver itself reads: of a workdir in a bucket their files must be here."""
+START = "start"
+"""What progress calls the time before the first stage."""
 
 
 @dataclass
@@ -59,19 +60,27 @@ class Session:
     """Whom a program wants to be told of every round."""
     loads: dict[int, Load] = field(default_factory=dict)
     """What each worker said last of how busy it is, by its number."""
+    start_seconds: float = 0.0
+    """What looking at the corpus and starting workers took; part of no stage's time."""
 
-    def begin(self, plan: CorpusPlan) -> None:
-        """Starts over with the first stage."""
-        self.plan = plan
+    def begin(self) -> None:
+        """Starts over with the first stage: looks at what there is to read."""
+        workdir, began = self.config.workdir, time.monotonic()
+        self.progress.start(START, note="looking at the corpus")
+        self.plan = plan_corpus(self.config.corpus, self.config.storage, forbidden=workdir, known=workdir / "known_files.json")
         self.done.clear()
         self.rounds.clear()
+        seconds, files = time.monotonic() - began, len(self.plan.files)
+        self.start_seconds += seconds
+        self.progress.finish(f"{files:,} file{'' if files == 1 else 's'}, {self.plan.bytes / 1e6:,.1f} MB ({seconds:.1f} s)")
 
     def go_through(self, stage: Stage) -> None:
         """The stage's artefact is there afterwards: found with every byte checked, or made."""
         inputs = tuple(self.plan if need == CORPUS else self.done[need].artefact for need in stage.needs)
-        started, clock = time.monotonic(), time.time()
+        started, clock, starting = time.monotonic(), time.time(), self.start_seconds
         artefact, cached = self.obtain(stage, inputs)
-        done = Done(self.config, artefact, inputs, time.monotonic() - started, cached, clock)
+        seconds = time.monotonic() - started - (self.start_seconds - starting)
+        done = Done(self.config, artefact, inputs, seconds, cached, clock)
         self.done[stage.name] = done
         if self.textfile:
             self.textfile.set("w2v_stage_seconds", done.seconds, stage=stage.name)
@@ -89,7 +98,7 @@ class Session:
         if found is None:
             if self.tracker:
                 self.tracker.make_ready()
-            self.progress.start(stage.name, self._pieces(stage))
+            self.progress.start(stage.name, *self._pieces(stage))
         reach("stage", stage.name if found is None else f"{stage.name} cached")
         return found or stage.build(self._work(), *inputs), found is not None
 
@@ -100,13 +109,19 @@ class Session:
             found = None
         return store.bring(found) if found and stage.makes in READ_HERE else found
 
-    def _pieces(self, stage: Stage) -> int:
-        """How many pieces the progress of a stage that begins counts; 0 = not known."""
-        return len(cut_parts(self.plan, self.config.corpus.block_bytes)) if self.plan and CORPUS in stage.needs else 0
+    def _pieces(self, stage: Stage) -> tuple[float, str, str]:
+        """What the progress of a stage that begins counts: how many (0 = not known), a note, and of what."""
+        if CORPUS in stage.needs and self.plan:
+            return self.plan.bytes, "", "B"
+        return (self._kept_tokens(), "", "tokens") if stage.name == "train" else (0, "", "")
+
+    def _kept_tokens(self) -> int:
+        """About how many tokens all epochs will train: chance keeps a few more or less of them in each."""
+        return int(self.config.train.epochs * self.done["shards"].totals["kept_tokens"])
 
     def _work(self) -> Work:
         watch = Watch(
-            on_part=lambda _: self.progress.advance(),
+            on_part=lambda record: self.progress.advance(record.stored_bytes),
             on_round=self._round_done,
             on_live=self._live,
             on_plan=lambda text: self.progress.line(f"train: {text}"),
@@ -120,6 +135,8 @@ class Session:
         self.progress.line(text)
 
     def _live(self, live: Live) -> None:
+        if self.progress.live:
+            self.progress.reached(live.kept_tokens, self._kept_tokens(), _epoch_note(live.epoch, self.config.train.epochs))
         self.loads |= {load.worker: load for load in live.loads}
         if self.textfile:
             note_live(self.textfile, live)
@@ -132,11 +149,12 @@ class Session:
             f"round {record.round + 1}, epoch {record.epoch + 1}/{epochs}: loss {record.loss:.4f}, "
             f"α {record.alpha:.5f}, {record.raw_tokens / max(record.seconds, 1e-9) / 1e6:.2f} M raw tokens/s"
         )
+        self.rounds.append(record)
         if self.progress.live:
-            self.progress.reached(record.round + 1, epochs * record.rounds_an_epoch, note)
+            shown = f"{_epoch_note(record.epoch, epochs)}, loss {record.loss:.4f}"
+            self.progress.reached(kept_tokens(self.rounds), self._kept_tokens(), shown)
         else:
             self.progress.line(f"train: {note}")
-        self.rounds.append(record)
         if self.textfile:
             merged = sum(earlier.merge_seconds for earlier in self.rounds)
             note_round(self.textfile, record, kept_tokens(self.rounds), merged)
@@ -144,6 +162,10 @@ class Session:
             told(record)
         if self.tracker:
             tell_round(self.tracker, record, self.rounds)
+
+
+def _epoch_note(epoch: int, epochs: int) -> str:
+    return f"epoch {epoch + 1} of {epochs}"
 
 
 @contextlib.contextmanager
@@ -181,7 +203,17 @@ def open_session(config: RunConfig, until: str, workers: Workers | None, progres
             raise
 
 
-def _open_workers(session: Session, until: str) -> contextlib.AbstractContextManager[Workers]:
+@contextlib.contextmanager
+def _open_workers(session: Session, until: str) -> Iterator[Workers]:
+    """The workers of a run, open; what starting them took is booked as that, not on the stage that needs them first."""
+    began = time.monotonic()
+    with _workers_for(session, until) as workers:
+        session.start_seconds += time.monotonic() - began
+        session.progress.say("")
+        yield workers
+
+
+def _workers_for(session: Session, until: str) -> contextlib.AbstractContextManager[Workers]:
     """Threads of this process for small work on this machine, else the configured cluster. Either loads the kernels in the
     background while it does other things."""
     config, trains = session.config, any(stage.name == "train" for stage in up_to(until))
@@ -190,6 +222,7 @@ def _open_workers(session: Session, until: str) -> contextlib.AbstractContextMan
         if trains:
             arithmetic.warm_up(config.train, state.of(arithmetic.KnownNumbers))
         return contextlib.nullcontext(InProcess(usable_cores(), state))
+    session.progress.say(f"starting workers ({_where(config.cluster)})")
     refuse_silent(config.cluster)
     return open_workers(
         config.cluster,
@@ -198,6 +231,10 @@ def _open_workers(session: Session, until: str) -> contextlib.AbstractContextMan
         on_note=session.note,
         on_pages=session.progress.line,
     )
+
+
+def _where(cluster: Cluster) -> str:
+    return f"waiting for the scheduler at {cluster.address}" if cluster.address else f"cluster.kind: {cluster.kind}"
 
 
 def _is_small(config: RunConfig, plan: CorpusPlan) -> bool:

@@ -18,5 +18,6 @@ def fetch(name: str, destination: Path, url: str | None) -> None:
     from pipeline.progress import Progress
     from pipeline.text.fetch import fetch as fetch_corpus
 
-    progress = Progress()
-    say(str(fetch_corpus(name, destination, url, progress)))
+    with Progress() as progress:
+        found = fetch_corpus(name, destination, url, progress)
+    say(str(found))

@@ -28,7 +28,8 @@ def refresh(config: Path, overrides: tuple[str, ...], cold: bool, quiet: bool) -
     from pipeline.refresh.refresh import EXIT_CODES
     from pipeline.refresh.refresh import refresh as refresh_workdir
 
-    told = refresh_workdir(loaded, cold=cold, progress=Progress(quiet=quiet))
+    with Progress(quiet=quiet) as progress:
+        told = refresh_workdir(loaded, cold=cold, progress=progress)
     say(json.dumps(told))
     if told["status"] == "kept":
         say(f"w2v: {told['decision']}; to use it all the same: w2v rollback {config} {told['snapshot']}", err=True)

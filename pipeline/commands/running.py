@@ -28,11 +28,14 @@ def run(config: Path, overrides: tuple[str, ...], as_json: bool, quiet: bool) ->
 
 
 def run_until(path: Path, overrides: tuple[str, ...], until: str, as_json: bool, quiet: bool) -> None:
-    loaded = load(path, overrides)
     from pipeline.progress import Progress
-    from pipeline.run import run as run_pipeline
 
-    summary = run_pipeline(loaded, until=until, progress=Progress(quiet=quiet))
+    loaded = load(path, overrides)
+    with Progress(quiet=quiet) as progress:
+        progress.start("start", note="looking at the corpus")
+        from pipeline.run import run as run_pipeline
+
+        summary = run_pipeline(loaded, until=until, progress=progress)
     if as_json:
         say(json.dumps(summary, indent=1))
     else:

@@ -24,7 +24,8 @@ def sweep(config: Path, settings: tuple[str, ...], as_json: bool, quiet: bool) -
     from pipeline.sweep.sweep import sweep as try_all
     from pipeline.sweep.sweep import table
 
-    tried = try_all(config, settings, Progress(quiet=quiet))
+    with Progress(quiet=quiet) as progress:
+        tried = try_all(config, settings, progress)
     if as_json:
         say(json.dumps([one.row() for one in tried], indent=1))
     else:

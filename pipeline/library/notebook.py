@@ -40,7 +40,11 @@ class NotebookProgress(Progress):
         self._lines += html.escape(text) + "<br>"
         self._show(bar=False)
 
+    def _tick(self) -> None:
+        """Not by itself: what another thread displays, a notebook may put below another cell."""
+
     def _draw(self) -> None:
+        self._drawn = time.monotonic()
         self._show(bar=True)
 
     def _clear(self) -> None:
@@ -52,11 +56,9 @@ class NotebookProgress(Progress):
         shown = self._lines
         if bar:
             share = min(1.0, self._done / self._total) if self._total else 0.0
-            passed = time.monotonic() - self._started
-            shown += (
-                f"<progress max='1' value='{share:.3f}'></progress> {html.escape(self._stage)} {share:.0%}, {passed:.0f} s "
-                f"{html.escape(self._note)}"
-            )
+            figures = html.escape("  ".join(self._figures(time.monotonic())))
+            value = f"value='{share:.3f}'" if self._total else ""
+            shown += f"<progress max='1' {value}></progress> {html.escape(self._stage)} {share:.0%} {figures}"
         if self._display is None:
             self._display = display(HTML(shown), display_id=True)
         else:

@@ -58,8 +58,8 @@ def train(
     if start_from is not None:
         settings["start_from"] = os.fspath(start_from.directory if isinstance(start_from, Model) else start_from)
     config = _configuration(source, settings)
-    with _workers(client, config) as workers:
-        summary = run(config, workers=workers, progress=progress_for(progress), on_round=callbacks)
+    with _workers(client, config) as workers, progress_for(progress) as shown:
+        summary = run(config, workers=workers, progress=shown, on_round=callbacks)
     directory = Path(summary["vectors"]["path"])
     return Model(WordVectors.load(directory), summary, directory)
 

@@ -94,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def give_way() -> None:
     """Training goes first: this process is as nice as its niceness says, also beside processes of other sessions.
 
-    Linux shares processors out between sessions before it looks at niceness (autogroups), and the shipper has a session of its own.
+    Linux shares processors out between sessions before it looks at niceness (autogroups), and this one has a session of its own.
     """
     with contextlib.suppress(OSError):
         os.nice(NICENESS)
