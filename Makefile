@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 COMPILED := numba llvmlite numpy dask distributed pyarrow tornado msgpack cloudpickle fsspec pydantic yaml click jinja2 packaging toolz zict
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help configuration demo test test-fast test-core coverage chaos crashes refreshes buckets shared deployment image fuzz audit lint format lock clean
+.PHONY: help configuration demo test test-fast test-core coverage chaos crashes refreshes answers buckets shared deployment image fuzz audit lint format lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -21,6 +21,7 @@ help:
 	@echo "make fuzz       seeded mutations of everything that is read, for FUZZ_SECONDS"
 	@echo "make audit      known vulnerabilities of what requirements.lock installs"
 	@echo "make refreshes  change a corpus at random and compare every refresh with a rebuild"
+	@echo "make answers    fail a run in every way and ask w2v query after each"
 	@echo "make shared     two runs at once on one scheduler, twenty times"
 	@echo "make deployment image, compose, Kubernetes and SLURM files, as far as they go here"
 	@echo "make image      the container image (Docker), or its steps without"
@@ -75,7 +76,11 @@ crashes: $(READY)
 
 # Fifty sequences of changes to a corpus, each refresh compared with a clean build, and every place where a refresh can be killed.
 refreshes: $(READY)
-	W2V_ALL=1 $(BIN)/python -m pytest -q -n 2 tests/pipeline/test_refresh.py tests/pipeline/test_latest.py
+	W2V_ALL=1 $(BIN)/python -m pytest -q -n 2 tests/pipeline/test_refresh.py
+
+# After each of thirty-three ways to fail, to stop early and to be killed, `w2v query` says what it said before, byte for byte.
+answers: $(READY)
+	W2V_ALL=1 $(BIN)/python -m pytest -q -n 2 tests/pipeline/test_latest.py
 
 # Two runs and a stranger on one scheduler, ten times with one thread a worker and ten times with four: forty digests. SHARED_SEED
 # says which corpora; each line names its seeds.

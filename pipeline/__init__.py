@@ -53,7 +53,7 @@ its short Dask wiring.
     library/   training (train) model (load) settings sentences notebook: the pipeline from Python
     options/   section (what each is) text (of corpus and tokenize) storage paths (relative to the file)
                other_names (what gensim and others call a setting)
-    safety/    start scratch (what keeps other users' code out) files locks seals yaml_values values (what is read)
+    safety/    start scratch (what keeps other users' code out) files second_names locks seals yaml_values values (what is read)
                login (who sees pages)
     tracking/  tracker spool shipper delivery registry (what MLflow is told, and how it gets there) ui start_page door metrics
                run_events (what a run tells, and when) card (its description)

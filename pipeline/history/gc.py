@@ -17,6 +17,7 @@ from pipeline.errors import DamagedError
 from pipeline.history.latest import champion_of, entries
 from pipeline.history.snapshot import PASSING, SNAPSHOTS, SUMMARY, Snapshot, snapshots
 from pipeline.safety.files import read_inside
+from pipeline.safety.second_names import own_bytes
 from pipeline.storage.copies import copy_of
 
 KINDS = ("tokens", "vocab", "shards", "checkpoints", "vectors", "report", "exports")
@@ -139,4 +140,4 @@ def _measure(path: Path, why: str, sizes: ObjectSizes | None) -> Garbage:
     if sizes is not None:
         return Garbage(path, sum(size for there, size in sizes.items() if there.is_relative_to(path)), why)
     files = [path] if path.is_file() else [file for file in path.rglob("*") if not file.is_symlink() and file.is_file()]
-    return Garbage(path, sum(file.stat().st_size for file in files), why)
+    return Garbage(path, sum(map(own_bytes, files)), why)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pipeline import store
 from pipeline.config import RunConfig
 from pipeline.errors import DataError
 from pipeline.formats.exports import Wanted, export_vectors
 from pipeline.formats.placing import send
+from pipeline.safety.second_names import share
 from pipeline.stages.evaluate import load_vectors
 from pipeline.stages.work import Done, Identity, Told, Work
 from pipeline.storage.addresses import parse_address
@@ -30,15 +33,17 @@ def build(work: Work, vectors: store.Artefact) -> store.Artefact:
     directory.mkdir(parents=True, exist_ok=True)
     try:
         written = export_vectors(load_vectors(vectors), list(config.publish.formats), directory, wanted_of(config))
+        parts = tuple(
+            _shared(vectors, directory, path) for path in sorted({path for paths in written.values() for path in paths})
+        )
     except ValueError as error:
         raise DataError(f"publish: {error}") from error
     except OSError as error:
         raise store.explain_os_error(error, directory) from error
-    paths = {path for paths in written.values() for path in paths}
     return store.commit(
         workdir,
         store.Manifest(
-            stage=STAGE, fingerprint=fingerprint, parts=tuple(store.existing_part(path, directory) for path in sorted(paths)),
+            stage=STAGE, fingerprint=fingerprint, parts=parts,
             totals={"files": {name: [str(path.relative_to(directory)) for path in found] for name, found in written.items()}},
             fields=fields, inputs=inputs,
         ),
@@ -52,6 +57,15 @@ def send_exports(config: RunConfig, exports: store.Artefact) -> None:
     written = exports.manifest.totals["files"]
     paths = {name: [store.bring(exports).directory / path for path in found] for name, found in written.items()}
     send(parse_address(config.publish.to, "publish.to"), config.storage, paths)
+
+
+def _shared(vectors: store.Artefact, directory: Path, path: Path) -> store.Part:
+    """An exported file; one that is byte for byte a file of vectors/ becomes another name of it."""
+    part = store.existing_part(path, directory)
+    twins = [twin for twin in vectors.manifest.parts if (twin.sha256, twin.bytes) == (part.sha256, part.bytes)]
+    if twins and share(vectors.directory / twins[0].name, path):
+        store.sync_directory(directory)
+    return part
 
 
 def wanted_of(config: RunConfig) -> Wanted:

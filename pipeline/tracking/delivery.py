@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import urllib.parse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.safety.second_names import share
 from pipeline.tracking.empty_database import create_database
 from pipeline.tracking.registry import CannotBeTaken, register_vectors, resolve
 from pipeline.tracking.spool import Event, Spool, Target, without_credentials
@@ -23,6 +25,7 @@ TAGS_PER_BATCH = 100
 PARAM_CHARACTERS = 6000
 TAG_CHARACTERS = 5000
 """Limits of MLflow 3 (mlflow/utils/validation.py); a tag may be 8000, old servers took 5000."""
+SHARED_BYTES = 1 << 20
 RUN_TAG = "w2v.spool"
 STAGE_TAG = "w2v.stage"
 
@@ -121,13 +124,39 @@ def ship_tags(client: MlflowClient, run_id: str, tags: dict[str, str]) -> None:
 
 
 def ship_artifact(client: MlflowClient, run_id: str, path: Path, folder: str) -> None:
-    """Uploads a file, or a folder's files; what was uploaded before is overwritten with the same bytes."""
+    """Uploads a file, or a folder's files; what was uploaded before is overwritten with the same bytes.
+
+    A large file whose place is a folder on the same file system is not copied there but gets a second name.
+    """
     if path.is_dir():
-        client.log_artifacts(run_id, str(path), folder or None)
+        place = local_folder(client.get_run(run_id).info.artifact_uri)
+        if place is None:
+            client.log_artifacts(run_id, str(path), folder or None)
+            return
+        for file in sorted(found for found in path.rglob("*") if found.is_file()):
+            below = Path(folder) / file.parent.relative_to(path)
+            if file.stat().st_size < SHARED_BYTES or not _share_below(file, place, below):
+                client.log_artifact(run_id, str(file), str(below) if below.parts else None)
     elif path.is_file():
         client.log_artifact(run_id, str(path), folder or None)
     else:
         raise CannotBeTaken(f"{path}: gone before it was uploaded")
+
+
+def local_folder(artifact_uri: str) -> Path | None:
+    """Where MLflow's client puts the files of a run, if that is a folder of this machine."""
+    found = urllib.parse.urlsplit(artifact_uri)
+    if found.scheme not in ("", "file") or found.netloc not in ("", "localhost"):
+        return None
+    return Path(urllib.parse.unquote(found.path))
+
+
+def _share_below(file: Path, place: Path, below: Path) -> bool:
+    try:
+        (place / below).mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return share(file, place / below / file.name)
 
 
 def ship_stage(client: MlflowClient, run_id: str, event: Event) -> None:
