@@ -12,9 +12,12 @@ import ipaddress
 import os
 import re
 import shlex
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import yaml
 
 from pipeline.errors import InputError, UsageError, explain_os_error, printable
 
@@ -27,7 +30,7 @@ SERVERS = ("scheduler", "worker")
 EARLIER = datetime.timedelta(hours=1)
 """Valid from so long ago on: clocks of hosts differ."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-_HOST = re.compile(r"(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9-]{0,62})(\.[A-Za-z0-9]([A-Za-z0-9-]{0,62}))*\.?")
+_HOST = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_][A-Za-z0-9_-]{0,62}(\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*\.?")
 
 
 def make_certificates(
@@ -74,6 +77,9 @@ def instructions(folder: Path, scheduler: str, port: int, client: str = "client"
                  ("--tls-cert", f"{role}.pem"), ("--tls-key", f"{role}.key"))]  # fmt: skip
         return " ".join(f"{option} {shlex.quote(path)}" for option, path in files)
 
+    files = {"ca_file": AUTHORITY + ".pem", "cert": f"{client}.pem", "key": f"{client}.key"}
+    section = {"kind": "address", "address": address, "tls": {key: str(folder / name) for key, name in files.items()}}
+    configuration = yaml.safe_dump({"cluster": section}, sort_keys=False, allow_unicode=True, width=1000)
     return f"""\
 On {scheduler}, with ca.pem, scheduler.pem and scheduler.key:
 
@@ -85,11 +91,7 @@ On each host of workers, with ca.pem, worker.pem and worker.key; as many workers
 
 Where w2v runs, with ca.pem, {client}.pem and {client}.key, in the configuration:
 
-    cluster:
-      kind: address
-      address: {address}
-      tls: {{ca_file: {folder / "ca.pem"}, cert: {folder / f"{client}.pem"}, key: {folder / f"{client}.key"}}}
-
+{textwrap.indent(configuration, '    ')}
 Keep ca.key where nobody else reads it, or delete it: who has it can make more certificates.
 Dask's pages are on loopback and ask nobody for anything: reach them by ssh -L 8787:127.0.0.1:8787 {scheduler}."""
 
