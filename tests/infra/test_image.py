@@ -11,12 +11,16 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import yaml
 
+from tests.security.conftest import as_stranger
 from tests.tiny import tiny_config, write_corpus
 
 ROOT = Path(__file__).parents[2]
@@ -99,59 +103,57 @@ def test_the_image_runs_as_nobody_in_particular_and_holds_no_secret() -> None:
     )
 
 
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """An empty folder that everybody may enter, which pytest's own are not."""
+    folder = Path(tempfile.mkdtemp(prefix="w2v-image."))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
 @pytest.mark.skipif(os.environ.get("W2V_ALL") != "1", reason="minutes: make image")
-@pytest.mark.timeout(1500)
-def test_the_steps_of_the_image_make_a_program_that_another_user_runs(tmp_path: Path, stranger: int) -> None:
+@pytest.mark.timeout(1800)
+def test_the_steps_of_the_image_make_a_program_that_another_user_runs(place: Path, stranger: int) -> None:
     """As far as it goes without a daemon: FROM is this machine's Python, COPY copies, RUN runs, with / moved into a folder."""
-    place = tmp_path / "image"
     build, final = stages({})
-    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)} | _variables(build, place)
-    environment |= {name: value for name, value in os.environ.items() if name.startswith(("PIP_", "SSL_"))}
-    for instruction, text in build.steps:
-        if instruction == "COPY":
-            *sources, target = shlex.split(text)
-            for source in sources:
-                _copy(ROOT / source, target, place)
-        elif instruction == "RUN":
-            moved = text.replace("python -m venv", f"{sys.executable} -m venv").replace("/opt/w2v", f"{place}/opt/w2v")
-            subprocess.run(
-                ["sh", "-euc", moved.replace("/build", f"{place}/build")], env=environment, check=True, timeout=900, cwd="/"
-            )
-    shutil.rmtree(place / "build")
-    (place / "tmp").mkdir(mode=0o777)
-    (place / "data").mkdir()
-    for path in (place / "tmp", place / "data"):
-        os.chown(path, stranger, stranger)
-    inputs = write_corpus(place / "corpus", 1000)
-    import yaml
-
-    (place / "c.yaml").write_text(yaml.safe_dump(tiny_config(Path("/data/work"), inputs, tracking={"enabled": False})))
-    moved = {
-        name: value.replace("/opt/w2v", f"{place}/opt/w2v").replace("/tmp", f"{place}/tmp")
-        for name, value in _variables(final, place).items()
-    }
-    for folder in (place, *place.parents):
-        if folder.stat().st_uid == os.geteuid():
-            folder.chmod(folder.stat().st_mode | 0o055)
-    from tests.security.conftest import as_stranger
-
-    command = [place / "opt/w2v/bin/w2v", "run", place / "c.yaml", f"run.workdir={place}/data/work", "--json", "--quiet"]
-    done = subprocess.run(
-        as_stranger(*command),
-        env=moved | {"HOME": f"{place}/tmp"},
-        cwd=place / "data",
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    build_in(place, build)
+    for name in ("tmp", "data"):
+        (place / name).mkdir()
+        os.chown(place / name, stranger, stranger)
+    config = tiny_config(place / "data" / "work", write_corpus(place / "corpus", 1000), tracking={"enabled": False})
+    (place / "c.yaml").write_text(yaml.safe_dump(config))
+    environment = {name: moved(value, place) for name, value in variables(final).items()} | {"HOME": str(place / "tmp")}
+    command = as_stranger(place / "opt/w2v/bin/w2v", "run", place / "c.yaml", "--json", "--quiet")
+    done = subprocess.run(command, env=environment, cwd=place / "data", capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert '"sha256"' in done.stdout
     written = [path for path in (place / "opt").rglob("*") if path.lstat().st_uid == stranger]
     assert written == [], "the program writes nothing beside itself"
 
 
-def _variables(stage: Stage, place: Path) -> dict[str, str]:
+def build_in(place: Path, stage: Stage) -> None:
+    """Takes the steps of the first stage."""
+    of_this_machine = {name: value for name, value in os.environ.items() if name.startswith(("PIP_", "SSL_"))}
+    environment = {"PATH": os.environ["PATH"], "HOME": str(place)} | variables(stage) | of_this_machine
+    for instruction, text in stage.steps:
+        if instruction == "COPY":
+            *sources, target = shlex.split(text)
+            for source in sources:
+                _copy(ROOT / source, target, place)
+        elif instruction == "RUN":
+            step = moved(text.replace("python -m venv", f"{sys.executable} -m venv"), place)
+            subprocess.run(["sh", "-euc", step], env=environment, check=True, timeout=1200, cwd="/")
+    shutil.rmtree(place / "build")
+
+
+def variables(stage: Stage) -> dict[str, str]:
     return dict(word.split("=", 1) for text in stage.all("ENV") for word in shlex.split(text))
+
+
+def moved(text: str, place: Path) -> str:
+    """The text with the image's folders where they are here."""
+    return re.sub(r"(?<![\w/.])/(opt/w2v|build|tmp)\b", lambda match: f"{place}/{match[1]}", text)
 
 
 def _copy(source: Path, target: str, place: Path) -> None:
