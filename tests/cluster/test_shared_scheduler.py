@@ -164,7 +164,8 @@ def test_paused_workers_are_waited_for_as_long_as_for_none_and_a_run_goes_on_wit
         with pytest.raises(TemporaryError, match=r"looking for workers: the 1 workers that are there are paused"):
             workers.members()
     able = cluster.start_worker("b")
-    cluster.wait_for_workers(2)
+    with cluster.client() as client:
+        wait_until(lambda: sorted(_states(client)) == ["paused", "running"], "another worker to come")
     bench.assert_same(bench.config_file("paused", before="shards", cluster=cluster.section))
     cluster.stop([full, able])
 
