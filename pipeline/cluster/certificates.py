@@ -91,7 +91,7 @@ On each host of workers, with ca.pem, worker.pem and worker.key; as many workers
 
 Where w2v runs, with ca.pem, {client}.pem and {client}.key, in the configuration:
 
-{textwrap.indent(configuration, '    ')}
+{textwrap.indent(configuration, "    ")}
 Keep ca.key where nobody else reads it, or delete it: who has it can make more certificates.
 Dask's pages are on loopback and ask nobody for anything: reach them by ssh -L 8787:127.0.0.1:8787 {scheduler}."""
 

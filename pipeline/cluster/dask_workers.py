@@ -100,10 +100,10 @@ class DaskWorkers:
             )
 
     def _unfit(self, there: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-        """Why each worker without the run's pass has none."""
+        """Why each worker without the run's pass has none; paused ones are not asked, for they would not answer."""
         strangers = [
             address for address, worker in there.items()
-            if not worker["resources"].get(self.guest.ticket) and address not in self._left_out
+            if not worker["resources"].get(self.guest.ticket) and worker["status"] != "paused" and address not in self._left_out
         ]  # fmt: skip
         refusal = refusal_function(self.guest)
         asked = {self.client.submit(refusal, workers=[address], pure=False): address for address in strangers}

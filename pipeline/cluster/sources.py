@@ -17,14 +17,16 @@ if TYPE_CHECKING:
     from distributed import Client
 
 ANSWER_S = 20.0
-"""How long workers have to answer. One that does not, because it dies or is busy, is not judged."""
+"""How long workers have to answer. One that does not, because it dies or is busy, is not judged, nor is a paused one, which takes
+no task; before it gets any it is asked again (`guest`)."""
 
 
 def check_sources(client: Client) -> None:
     """Raises ServiceError when a worker has other source files than this process, or none."""
     digest_of_sources = source_digest()
     ours = digest_of_sources()
-    addresses = client.scheduler_info(n_workers=-1)["workers"]
+    there = client.scheduler_info(n_workers=-1)["workers"]
+    addresses = [address for address, worker in there.items() if worker["status"] != "paused"]
     asked = {client.submit(digest_of_sources, workers=[address], pure=False, priority=1): address for address in addresses}
     answers: dict[str, str] = {}
     endings, deadline = Endings(client, asked), time.monotonic() + ANSWER_S
