@@ -8,7 +8,7 @@ import sys
 
 from pipeline import load
 
-source, *words = sys.argv[1:]
+source, *words = sys.argv[1:] or sys.exit(__doc__)
 model = load(source)
 print(f"{len(model):,} words × {model.vector_size}")
 for word in words:

@@ -35,6 +35,8 @@ def sentences(paths: list[str]) -> Iterator[list[str]]:
 
 
 if __name__ == "__main__":  # so that workers can import this file for its factory
+    if not sys.argv[1:]:
+        sys.exit(__doc__)
     with tempfile.TemporaryDirectory() as folder:
         model = train(sentences(sys.argv[1:]), workdir=f"{folder}/run", vector_size=50, epochs=20, min_count=2)
         print(model)

@@ -229,7 +229,7 @@ def _workers_for(session: Session, until: str) -> contextlib.AbstractContextMana
         hooks=[(arithmetic.warm_up_worker, config.train)] if trains else [],
         shared=config.workdir,
         on_note=session.note,
-        on_pages=session.progress.line,
+        on_pages=lambda pages: session.progress.line(pages.link if session.progress.live else pages.where),
     )
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.cluster.dask_workers import DaskWorkers
 from pipeline.cluster.guest import Guest, Hook, arrival_plugin, departure_plugin, sign_of_life
-from pipeline.cluster.pages import dask_pages
+from pipeline.cluster.pages import Pages, dask_pages
 from pipeline.cluster.room import WORKING_BYTES
 from pipeline.cluster.sources import check_sources, source_digest
 from pipeline.cluster.vendors import vendor_cluster
@@ -68,7 +68,7 @@ def open_workers(
     hooks: Sequence[Hook] = (),
     shared: Path | None = None,
     on_note: Callable[[str], None] = lambda text: None,
-    on_pages: Callable[[str], None] = lambda text: None,
+    on_pages: Callable[[Pages], None] = lambda pages: None,
 ) -> Iterator[DaskWorkers]:
     """The workers of the configured cluster; closed on leaving. Raises ServiceError when it cannot be reached, or has workers
     that cannot take part.
@@ -175,7 +175,7 @@ def _open_cluster(cluster: Cluster, shared: Path, stack: contextlib.ExitStack) -
 
 
 def _show_pages(
-    cluster: Cluster, target: Any, client: Client, shared: Path | None, on_pages: Callable[[str], None],
+    cluster: Cluster, target: Any, client: Client, shared: Path | None, on_pages: Callable[[Pages], None],
     stack: contextlib.ExitStack,
 ) -> None:  # fmt: skip
     """Dask's pages of a scheduler in this process, behind a password; of any other as it shows them itself."""
@@ -186,7 +186,7 @@ def _show_pages(
     if here and not as_it_is:
         stack.enter_context(dask_pages(scheduler, shared, on_pages))
     elif (cluster.kind != "local" or as_it_is) and (link := client.dashboard_link):
-        on_pages(f"Dask: {printable(link, 200)} (as its scheduler shows it)")
+        on_pages(Pages(printable(link, 200)))
 
 
 def _settings(cluster: Cluster) -> dict[str, Any]:

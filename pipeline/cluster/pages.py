@@ -15,6 +15,7 @@ import secrets
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +30,35 @@ _WAIT = (
 )
 
 
+@dataclass(frozen=True)
+class Pages:
+    """Where Dask's pages of a run are."""
+
+    address: str
+    password: str | None = None
+    """None where nobody asks for one."""
+
+    @property
+    def link(self) -> str:
+        """For the eyes of who started the run."""
+        if self.password is None:
+            return f"Dask: {self.address} (as its scheduler shows it)"
+        return f"Dask: http://{USER}:{self.password}@{self.address}"
+
+    @property
+    def where(self) -> str:
+        """For logs, which others may read."""
+        return f"Dask: http://{self.address} (`w2v ui` says the password)" if self.password else self.link
+
+
 @contextlib.contextmanager
-def dask_pages(scheduler: Any, folder: Path, on_link: Callable[[str], None]) -> Iterator[None]:
+def dask_pages(scheduler: Any, folder: Path, on_pages: Callable[[Pages], None]) -> Iterator[None]:
     """Guards the scheduler's HTTP port, and answers there with Dask's pages as long as the context lasts."""
     port, password = scheduler.http_server.port, secrets.token_urlsafe(24)
     scheduler.http_server.request_callback = _guard(scheduler, password, (f"127.0.0.1:{port}", f"localhost:{port}"))
     address = f"127.0.0.1:{port}/status"
     _write_private(folder / NAME, {"address": address, "password": password, "pid": os.getpid()})
-    on_link(link_of(address, password))
+    on_pages(Pages(address, password))
     try:
         yield
     finally:
@@ -44,12 +66,8 @@ def dask_pages(scheduler: Any, folder: Path, on_link: Callable[[str], None]) -> 
             unlink_inside(folder, NAME)
 
 
-def link_of(address: str, password: str) -> str:
-    return f"Dask: http://{address} (user {USER}, password {password})\n  or open http://{USER}:{password}@{address}"
-
-
-def find_pages(folder: Path) -> str | None:
-    """How to open the pages of the run that works in `folder` now; None where none does, or it has no pages."""
+def find_pages(folder: Path) -> Pages | None:
+    """The pages of the run that works in `folder` now; None where none does, or it has no pages."""
     try:
         found = read_json_object(folder, NAME)
         address, password = str(found["address"]), str(found["password"])
@@ -57,7 +75,7 @@ def find_pages(folder: Path) -> str | None:
         socket.create_connection((host, int(port)), timeout=1).close()
     except (OSError, ValueError, KeyError):
         return None
-    return link_of(address, password)
+    return Pages(address, password)
 
 
 def _write_private(path: Path, body: dict[str, Any]) -> None:

@@ -49,7 +49,7 @@ def ui(config: Path, overrides: tuple[str, ...], port: int) -> None:
     database = Path(uri.removeprefix("sqlite:///").partition("?")[0])
     start = start_page(database, loaded.tracking.experiment) if uri.startswith("sqlite:///") else "/"
     if pages := find_pages(loaded.workdir):
-        say(pages)
+        say(pages.link)
     elif dashboard := loaded.cluster.options.get("dashboard_address"):
         say(f"Dask's pages of a run that works now: http://{dashboard} (cluster.options.dashboard_address)")
     else:

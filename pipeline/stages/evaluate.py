@@ -60,7 +60,13 @@ def describe(done: Done) -> Told:
     scores = done.totals
     found = {"evaluation": headline(scores), "neighbours": scores["neighbours"], "analogies": scores["analogies"]}
     found["map"] = str(done.artefact.path(MAP))
-    return Told(f"{len(scores['analogy']) + len(scores['similarity'])} sets", sections=found)
+    asked = len(scores["analogy"]) + len(scores["similarity"])
+    told = (
+        f"{asked} set{'s' * (asked > 1)} of questions"
+        if asked
+        else "no sets of questions (evaluate.analogies, evaluate.similarity)"
+    )
+    return Told(told, sections=found)
 
 
 def headline(scores: Mapping[str, Any]) -> dict[str, Any]:

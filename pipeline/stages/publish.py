@@ -77,4 +77,4 @@ def wanted_of(config: RunConfig) -> Wanted:
 def describe(done: Done) -> Told:
     files, directory = done.totals["files"], done.artefact.directory
     exports = {name: [str(directory / path) for path in paths] for name, paths in files.items()}
-    return Told(f"{len(files)} formats", sections={"exports": exports})
+    return Told(f"{len(files)} format{'s' * (len(files) != 1)}", sections={"exports": exports})

@@ -34,8 +34,8 @@ TRAIN = {"vector_size": 16, "epochs": 4, "lanes": 2, "checkpoint_every": 6_000}
 class Server:
     """MLflow's REST API as any client sees it."""
 
-    def __init__(self, port: int) -> None:
-        self.address = f"http://127.0.0.1:{port}"
+    def __init__(self, port: int, experiment: str = "word2vec") -> None:
+        self.address, self.experiment = f"http://127.0.0.1:{port}", experiment
 
     def ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
@@ -46,8 +46,8 @@ class Server:
     def runs(self) -> list[Any]:
         try:
             found = self.ask("experiments/search?max_results=10")["experiments"]
-            ids = [experiment["experiment_id"] for experiment in found]
-            return list(self.ask("runs/search", {"experiment_ids": ids}).get("runs", []))
+            ids = [experiment["experiment_id"] for experiment in found if experiment["name"] == self.experiment]
+            return list(self.ask("runs/search", {"experiment_ids": ids}).get("runs", [])) if ids else []
         except urllib.error.URLError:
             return []
 
@@ -73,6 +73,7 @@ def test_a_server_shows_the_loss_while_a_run_trains_and_one_whole_curve_after_th
     server, driver = Server(port), None
     try:
         wait_for(lambda: server_answers(server), 60)
+        watch_a_run_that_nobody_stops(Server(port, "free"), config, workdir.parent / "free")
         # The driver stops itself before its eighth round, so that there is time to look however fast the machine is.
         token = workdir.parent / "stopped"
         frozen = os.environ | {"W2V_FAILPOINT": f"round:7.0=stop,{token}"}
@@ -108,6 +109,37 @@ def test_a_server_shows_the_loss_while_a_run_trains_and_one_whole_curve_after_th
             driver.kill()
             driver.wait()
         kill_server(process_server)
+
+
+def watch_a_run_that_nobody_stops(server: Server, config: dict[str, Any], workdir: Path) -> None:
+    """A driver that trains as fast as it can, for longer than anyone looks: its loss curve grows under the reader's eyes."""
+    train = TRAIN | {"epochs": 20_000, "vector_size": 100, "checkpoint_every": None}
+    tracking = config["tracking"] | {"experiment": "free"}
+    free = config | {"run": {"name": "free", "workdir": str(workdir)}, "train": train, "tracking": tracking, "publish": {}}
+    file = workdir.parent / "free.yaml"
+    file.write_text(yaml.safe_dump(free))
+    command = [sys.executable, "-m", "pipeline.cli", "run", str(file), "--quiet"]
+    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+    try:
+        seen: list[list[tuple[int, float]]] = [[]]
+
+        def has_grown() -> bool:
+            assert driver.poll() is None, "it trains all the while"
+            curve = server.curve("train/loss")
+            if len(curve) > len(seen[-1]):
+                assert curve[: len(seen[-1])] == seen[-1]
+                seen.append(curve)
+            return len(seen) > 3
+
+        wait_for(has_grown, 90)
+        steps = [step for step, _ in seen[-1]]
+        assert len(steps) >= 3
+        assert steps == sorted(set(steps))
+        driver.terminate()
+        assert driver.wait(60) == 143
+    finally:
+        driver.kill()
+        driver.wait()
 
 
 def server_answers(server: Server) -> bool:

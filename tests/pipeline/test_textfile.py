@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,16 @@ def test_a_run_leaves_what_it_did_and_a_failed_one_says_so_and_keeps_the_last_su
     assert found["w2v_run_state"] == [(',state="failed"', 1.0)]
     assert found["w2v_last_success_seconds"] == success
     assert [file.name for file in path.parent.iterdir()] == ["w2v.prom"]
+
+
+def test_prometheus_own_checker_finds_nothing_to_say(tmp_path: Path) -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not here; apt-get install prometheus brings it")
+    summary: dict[str, Any] = sample_summary() | {"stages": {word: {"seconds": 1.0} for word in HOSTILE}}
+    note_summary(file := TextFile(tmp_path / "w2v.prom", HOSTILE[0]), summary)
+    done = subprocess.run([promtool, "check", "metrics"], input=file.path.read_bytes(), capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
 @pytest.mark.parametrize("word", HOSTILE)

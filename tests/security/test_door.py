@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from pipeline.cluster.opening import open_workers
-from pipeline.cluster.pages import find_pages
+from pipeline.cluster.pages import Pages, find_pages
 from pipeline.config import Cluster
 from pipeline.safety.login import refusal
 from tests.cluster.tracked import wait_for
@@ -112,14 +112,15 @@ def test_no_port_of_the_local_cluster_shows_anything_without_the_password(tmp_pa
 
 @pytest.mark.slow
 def test_dasks_pages_are_there_for_who_has_the_password_while_the_cluster_is(tmp_path: Path) -> None:
-    links: list[str] = []
+    links: list[Pages] = []
     with open_workers(Cluster(n_workers=1), shared=tmp_path, on_pages=links.append) as workers:
         assert workers.members()
         assert find_pages(tmp_path) == links[0]
         file = tmp_path / "dask_pages.json"
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
         found = json.loads(file.read_text())
-        assert f"password {found['password']}" in links[0]
+        assert links[0].link == f"Dask: http://w2v:{found['password']}@{found['address']}"
+        assert found["password"] not in links[0].where, "logs may be read by others"
         port = int(found["address"].partition("/")[0].rpartition(":")[2])
         login = {"Authorization": "Basic " + base64.b64encode(f"w2v:{found['password']}".encode()).decode()}
         assert "bokeh.server" not in sys.modules, "nothing of it is imported before somebody asks"
