@@ -29,7 +29,7 @@ def decompress(file: BinaryIO, kind: str, *, path: str, size: int, max_ratio: in
 
 def bounded(blocks: Iterator[bytes], *, path: str, size: int, max_ratio: int) -> Iterator[bytes]:
     """The blocks; raises DataError when they are more than `max_ratio` times `size` bytes."""
-    limit = max(max_ratio * size, _BOMB_FLOOR_BYTES)
+    limit = most_bytes(size, max_ratio)
     total = 0
     for block in blocks:
         total += len(block)
@@ -39,6 +39,11 @@ def bounded(blocks: Iterator[bytes], *, path: str, size: int, max_ratio: int) ->
                 "a decompression bomb, or very repetitive text; raise corpus.max_ratio if you trust the file"
             )
         yield block
+
+
+def most_bytes(size: int, max_ratio: int) -> int:
+    """How much a file of `size` stored bytes may become."""
+    return max(max_ratio * size, _BOMB_FLOOR_BYTES)
 
 
 class _GzipMember:

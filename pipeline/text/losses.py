@@ -56,8 +56,8 @@ class ReadCounts:
         self.add(place, reason, size)
         self.things.setdefault(place, Counter())[reason] += things
 
-    def record(self, place: int, problem: str | None = None) -> None:
-        self.things.setdefault(place, Counter())[RECORDS] += 1
+    def record(self, place: int, problem: str | None = None, records: int = 1) -> None:
+        self.things.setdefault(place, Counter())[RECORDS] += records
         if problem is not None:
             self.examples.setdefault(place, problem)
 

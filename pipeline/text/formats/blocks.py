@@ -23,12 +23,12 @@ def record_blocks(
 ) -> Iterator[bytes]:
     """The texts of the piece's records. `source`: blocks of text for JSON and tables, the file itself for the others."""
     path = path or piece.file.path
-    book = RecordBook(path, place, counts, reading.stop_at_bad_records, whole=piece.cut is None)
+    book = RecordBook(path, place, counts, reading.stop_at_bad_records, reading.max_ratio, whole=piece.cut is None)
     if format == "parquet":
         groups = range(piece.start, piece.stop)
-        yield from parquet_texts(cast(BinaryIO, source.file), groups, reading.text_field, path, book)
+        yield from parquet_texts(cast(BinaryIO, source.file), groups, reading.text_field, path, piece.file.size, book)
     elif format == "arrow":
-        yield from arrow_texts(path, reading.storage, reading.text_field, book)
+        yield from arrow_texts(cast(BinaryIO, source.file), reading.text_field, path, piece.file.size, book)
     elif format == "python":
         yield from _docstrings(source, place, counts)
     else:

@@ -1,9 +1,12 @@
 """The texts of a column of Parquet or Arrow IPC, as bytes, in memory that is bounded by bytes and not by rows: a few megabytes
-and the largest page, which is the least of a Parquet file that can be read (pyarrow writes 1,024 rows to one, however long).
+and the largest page of a Parquet file, two or three times. (pyarrow writes 1,024 rows to a page, however long they are.)
 
 Read is what pyarrow reads: strings and binary of every width (binary is UTF-8), views, dictionaries, null columns, fields of
 structs by a dotted path, and lists of strings. Bytes that are not UTF-8 are no damage: they are repaired and counted as in
 every other format.
+
+A value that is stored once can stand in every row: what a file becomes is bounded as that of a compressed one
+(`corpus.max_ratio`), and rows are taken so few at a time that the largest value of a dictionary fits in each of them.
 """
 
 from __future__ import annotations
@@ -13,13 +16,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.errors import DataError, printable
-from pipeline.options.storage import Storage
-from pipeline.storage.addresses import is_address
+from pipeline.text.decompress import bounded, most_bytes
+from pipeline.text.formats import messages, pages
 from pipeline.text.formats.records import RecordBook
 from pipeline.text.losses import READ
-from pipeline.text.sources import open_source
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,67 +30,131 @@ if TYPE_CHECKING:
 SLICE_BYTES = 4 << 20
 _MOST_ROWS = 4096
 _BUFFER_BYTES = 1 << 20
+_DICTIONARY_SLICE_BYTES = 32 << 20
+_LONGEST_RECORD_BYTES = 256 << 20
+"""Of a list, whose words are joined at once."""
 
 
-def parquet_texts(file: BinaryIO, groups: range, field: str, path: str, book: RecordBook) -> Iterator[bytes]:
-    """The texts of the row groups `groups`, a newline behind each; raises DataError for damage and for a missing column."""
-    import pyarrow as pa
+def parquet_texts(file: BinaryIO, groups: range, field: str, path: str, size: int, book: RecordBook) -> Iterator[bytes]:
+    """The texts of the row groups `groups` of a file of `size` bytes, a newline behind each; raises DataError for damage, a
+    missing column, and more than may be held or made of it."""
+    with _damage_told(path, "Parquet"):
+        yield from bounded(_parquet_texts(file, groups, field, path, size, book), path=path, size=size, max_ratio=book.max_ratio)
+
+
+def _parquet_texts(file: BinaryIO, groups: range, field: str, path: str, size: int, book: RecordBook) -> Iterator[bytes]:
     import pyarrow.parquet as pq
 
-    try:
-        with pq.ParquetFile(
-            pa.PythonFile(file, "r"), page_checksum_verification=True, buffer_size=_BUFFER_BYTES, pre_buffer=False
-        ) as parquet:
-            column, steps = _find(parquet.schema_arrow, field, path)
-            prefix = ".".join([column, *steps])
-            plain = not steps and _is_text(parquet.schema_arrow.field(column).type)
-            repeats = plain and all(_repeats(parquet.metadata.row_group(group), prefix) for group in groups)
-        # Values that repeat lie in a dictionary; decoded, a megabyte would become a megabyte for every row.
-        with pq.ParquetFile(
-            pa.PythonFile(file, "r"), page_checksum_verification=True, buffer_size=_BUFFER_BYTES, pre_buffer=False,
-            read_dictionary=[prefix] if repeats else None,
-        ) as parquet:  # fmt: skip
-            for group in groups:
-                rows = _rows_at_a_time(parquet.metadata.row_group(group), prefix)
-                row = 0
-                for batch in parquet.iter_batches(batch_size=rows, row_groups=[group], columns=[prefix], use_threads=False):
-                    yield from _texts(_inside(batch.column(0), steps), field, f"row group {group}, row ", row, book)
-                    row += batch.num_rows
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(
-            f"{printable(path, 300)}: damaged Parquet data ({printable(str(error), 200)}); nothing of its part was kept"
-        ) from None
-
-
-def arrow_texts(path: str, storage: Storage, field: str, book: RecordBook) -> Iterator[bytes]:
-    """The texts of an Arrow IPC file or stream, a newline behind each."""
-    import pyarrow as pa
-
-    try:
-        with _arrow_file(path, storage) as file:
+    with _columns_of(file, None) as parquet:
+        column, steps = _find(parquet.schema_arrow, field, path)
+        prefix = ".".join([column, *steps])
+        lists = _has_lists(parquet.schema_arrow.field(column).type)
+        metadata: pq.FileMetaData = parquet.metadata
+        chunks = {group: _chunks(metadata.row_group(group), prefix) for group in groups}
+    needs = {group: [pages.chunk_pages(file, chunk) for chunk in chunks[group]] for group in groups}
+    _refuse_large_pages(needs, path)
+    # A list can hold a dictionary's value any number of times: its words stay numbers until they are joined.
+    dictionaries = {chunk.path_in_schema for group in groups for chunk in chunks[group]} if lists else None
+    with _columns_of(file, dictionaries) as parquet:
+        rows = 0
+        for group in groups:
+            at_once = _rows_at_a_time(metadata.row_group(group).num_rows, chunks[group], needs[group])
             row = 0
-            for batch in _batches(file):
-                column, steps = _find(batch.schema, field, path)
-                _require_sound(batch.column(column))
-                yield from _texts(_inside(batch.column(column), steps), field, "row ", row, book)
+            for batch in parquet.iter_batches(batch_size=at_once, row_groups=[group], columns=[prefix], use_threads=False):
+                yield from _texts(_inside(batch.column(0), steps), field, f"row group {group}, row ", row, book)
                 row += batch.num_rows
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(
-            f"{printable(path, 300)}: damaged Arrow data ({printable(str(error), 200)}); nothing of its part was kept"
-        ) from None
+                rows += batch.num_rows
+                _refuse_endless(rows, path, size, book)
 
 
 @contextlib.contextmanager
-def _arrow_file(path: str, storage: Storage) -> Iterator[Any]:
-    """Mapped, so that a batch of hundreds of megabytes is read as it is used; of a bucket a batch at a time is fetched."""
+def _columns_of(file: BinaryIO, dictionaries: set[str] | None) -> Iterator[Any]:
+    import pyarrow.parquet as pq
+
+    with (
+        _for_arrow(file, mapped=False) as source,
+        pq.ParquetFile(
+            source, page_checksum_verification=True, buffer_size=_BUFFER_BYTES, pre_buffer=False,
+            read_dictionary=sorted(dictionaries) if dictionaries else None,
+        ) as parquet,
+    ):  # fmt: skip
+        yield parquet
+
+
+@contextlib.contextmanager
+def _for_arrow(file: BinaryIO, *, mapped: bool) -> Iterator[Any]:
+    """The open file for Arrow, without a copy of what is read of it in Python; of a bucket a piece at a time is fetched."""
     import pyarrow as pa
 
-    if is_address(path):
-        with open_source(path, storage) as file:
-            yield pa.PythonFile(file, "r")
+    try:
+        path = f"/dev/fd/{file.fileno()}"
+    except (OSError, AttributeError):
+        yield pa.PythonFile(file, "r")
         return
-    with pa.memory_map(path, "r") as mapped:
-        yield mapped
+    with pa.memory_map(path, "r") if mapped else pa.OSFile(path) as opened:
+        yield opened
+
+
+def arrow_texts(file: BinaryIO, field: str, path: str, size: int, book: RecordBook) -> Iterator[bytes]:
+    """The texts of an Arrow IPC file or stream of `size` bytes, a newline behind each; raises DataError as `parquet_texts`."""
+    with _damage_told(path, "Arrow"):
+        yield from bounded(_arrow_texts(file, field, path, size, book), path=path, size=size, max_ratio=book.max_ratio)
+
+
+def _arrow_texts(file: BinaryIO, field: str, path: str, size: int, book: RecordBook) -> Iterator[bytes]:
+    import pyarrow as pa
+
+    # Mapped, so that a batch of hundreds of megabytes is read as it is used.
+    with _for_arrow(file, mapped=True) as mapped:
+        _refuse_large_messages(mapped, path)
+        row = 0
+        for batch in pa.ipc.open_stream(messages.stream_of(mapped)):
+            column, steps = _find(batch.schema, field, path)
+            _require_sound(batch.column(column))
+            yield from _texts(_inside(batch.column(column), steps), field, "row ", row, book)
+            row += batch.num_rows
+            _refuse_endless(row, path, size, book)
+
+
+@contextlib.contextmanager
+def _damage_told(path: str, what: str) -> Iterator[None]:
+    import pyarrow as pa
+
+    try:
+        yield
+    except (OSError, pa.ArrowException, pages.BadPage, ValueError) as error:
+        raise DataError(
+            f"{printable(path, 300)}: damaged {what} data ({printable(str(error), 200)}); nothing of its part was kept"
+        ) from None
+
+
+def _refuse_large_pages(needs: dict[int, list[pages.ChunkPages]], path: str) -> None:
+    for group, found in needs.items():
+        largest = max((chunk.largest_bytes for chunk in found), default=0)
+        if largest > pages.MAXIMUM_PAGE_BYTES:
+            raise DataError(
+                f"{printable(path, 300)}: a page of row group {group} takes {largest:,} bytes of memory, and "
+                f"{pages.MAXIMUM_PAGE_BYTES:,} are read at once; write it again with fewer rows a page (pyarrow: "
+                "write_batch_size=16, use_dictionary=False)"
+            )
+
+
+def _refuse_large_messages(mapped: Any, path: str) -> None:
+    for stored, needed in messages.message_bytes(mapped):
+        if needed > max(stored, messages.MAXIMUM_MESSAGE_BYTES):
+            raise DataError(
+                f"{printable(path, 300)}: a batch takes {needed:,} bytes of memory when it is decompressed, and "
+                f"{messages.MAXIMUM_MESSAGE_BYTES:,} are read at once; write it again in smaller batches, or not compressed"
+            )
+
+
+def _refuse_endless(rows: int, path: str, size: int, book: RecordBook) -> None:
+    """Raises DataError for more rows than a file of this size may become bytes: rows without a text take room, too."""
+    if rows > most_bytes(size, book.max_ratio):
+        raise DataError(
+            f"{printable(path, 300)}: {size:,} stored bytes hold more than {rows:,} rows (corpus.max_ratio={book.max_ratio}); "
+            "raise corpus.max_ratio if you trust the file"
+        )
 
 
 def _require_sound(column: Any) -> None:
@@ -100,18 +167,6 @@ def _require_sound(column: Any) -> None:
     except pa.ArrowInvalid as error:
         if "UTF8" not in str(error):
             raise
-
-
-def _batches(file: Any) -> Iterator[pa.RecordBatch]:
-    import pyarrow as pa
-
-    if file.read(8).startswith(b"ARROW1"):
-        reader = pa.ipc.open_file(file)
-        for index in range(reader.num_record_batches):
-            yield reader.get_batch(index)
-        return
-    file.seek(0)
-    yield from pa.ipc.open_stream(file)
 
 
 def _find(schema: pa.Schema, field: str, path: str) -> tuple[str, list[str]]:
@@ -173,21 +228,25 @@ def _inside(array: pa.Array, steps: list[str]) -> pa.Array:
     return pc.struct_field(array, steps) if steps else array
 
 
-def _repeats(group: Any, prefix: str) -> bool:
-    """Whether the values lie in one small dictionary. (Writers give up a dictionary that grows, and the rest is plain.)"""
-    columns = _columns(group, prefix)
-    size = sum(column.total_uncompressed_size for column in columns)
-    return size <= SLICE_BYTES and any("DICTIONARY" in encoding for column in columns for encoding in column.encodings)
-
-
-def _columns(group: Any, prefix: str) -> list[Any]:
+def _chunks(group: Any, prefix: str) -> list[Any]:
     columns = [group.column(index) for index in range(group.num_columns)]
     return [column for column in columns if f"{column.path_in_schema}.".startswith(f"{prefix}.")]
 
 
-def _rows_at_a_time(group: Any, prefix: str) -> int:
-    size = sum(column.total_uncompressed_size for column in _columns(group, prefix))
-    return int(max(1, min(_MOST_ROWS, SLICE_BYTES * group.num_rows // max(1, size))))
+def _rows_at_a_time(rows: int, chunks: list[Any], needs: list[pages.ChunkPages]) -> int:
+    """About SLICE_BYTES of rows of average length; and not too much if every row is all of its dictionary."""
+    size = sum(chunk.total_uncompressed_size for chunk in chunks)
+    dictionary = max((found.dictionary_bytes for found in needs), default=0)
+    by_length, by_dictionary = SLICE_BYTES * rows // max(1, size), _DICTIONARY_SLICE_BYTES // max(1, dictionary)
+    return int(max(1, min(_MOST_ROWS, by_length, by_dictionary)))
+
+
+def _has_lists(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    if pa.types.is_struct(kind):
+        return any(_has_lists(kind.field(index).type) for index in range(kind.num_fields))
+    return _is_list(kind)
 
 
 # ── arrays → bytes ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -195,37 +254,52 @@ def _rows_at_a_time(group: Any, prefix: str) -> int:
 
 def _texts(array: pa.Array, field: str, where: str, first_row: int, book: RecordBook) -> Iterator[bytes]:
     """The texts of an array in slices of about SLICE_BYTES."""
+    array = _with_nulls_of_its_dictionary(array)
+    rows = np.arange(first_row, first_row + len(array))
+    if array.null_count:
+        missing = array.is_null().to_numpy(zero_copy_only=False)
+        first = f"{where}{rows[missing][0]:,}"
+        book.bad(first, f"expected a string in {printable(field)!r}, found null", 0, records=int(missing.sum()))
+        array, rows = array.drop_null(), rows[~missing]
+    if not len(array):
+        return
+    if _is_list(array.type):
+        yield from _lists(array, field, where, rows.tolist(), book)
+        return
+    sizes = _lengths(array)
+    for start, stop in _slices(sizes):
+        size = int(sizes[start:stop].sum())
+        book.good(size, 0, records=stop - start)
+        book.counts.add(book.place, READ, size)
+        yield _with_newlines(_binary(array.slice(start, stop - start)))
+
+
+def _with_nulls_of_its_dictionary(array: pa.Array) -> pa.Array:
+    """The array; where a dictionary holds null, its rows are null."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    kind = array.type
-    if array.null_count:
-        for row in np.flatnonzero(array.is_null().to_numpy(zero_copy_only=False)).tolist():
-            book.bad(f"{where}{first_row + row:,}", f"expected a string in {printable(field)!r}, found null", 0)
-        array = array.drop_null()
-    if not len(array):
-        return
-    if _is_list(kind):
-        yield from _lists(array, field, where, first_row, book)
-        return
-    dictionary = None
-    if pa.types.is_dictionary(kind):
-        dictionary, array = array.dictionary, array.indices
-        lengths = pc.binary_length(_binary(dictionary)).take(array)
-    else:
-        array = _binary(array)
-        lengths = pc.binary_length(array)
-    sizes = lengths.to_numpy(zero_copy_only=False)
-    for start, stop in _slices(sizes):
-        part = array.slice(start, stop - start)
-        values = _binary(dictionary).take(part) if dictionary is not None else part
-        for size in sizes[start:stop].tolist():
-            book.good(size, 0)
-        book.counts.add(book.place, READ, int(sizes[start:stop].sum()))
-        yield _with_newlines(values)
+    if not pa.types.is_dictionary(array.type) or not array.dictionary.null_count:
+        return array
+    known = array.dictionary.is_valid().take(array.indices)
+    return pa.DictionaryArray.from_arrays(pc.if_else(known, array.indices, None), array.dictionary)
 
 
-def _slices(sizes: Any) -> Iterator[tuple[int, int]]:
+def _lengths(array: pa.Array) -> NDArray[np.int64]:
+    """The bytes of every value, without taking a value from where it is stored."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_dictionary(array.type):
+        return np.asarray(_lengths(array.dictionary)[array.indices.to_numpy()])
+    if "view" in str(array.type):
+        # A view is four numbers of 32 bits, the length first. Many can show the same bytes.
+        views = np.frombuffer(array.buffers()[1] or b"", np.int32).reshape(-1, 4)
+        return views[array.offset : array.offset + len(array), 0].astype(np.int64)
+    return np.asarray(pc.binary_length(_binary(array)).fill_null(0), np.int64)
+
+
+def _slices(sizes: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
     start, total = 0, 0
     for stop, size in enumerate(sizes.tolist()):
         if total and total + size > SLICE_BYTES:
@@ -239,6 +313,8 @@ def _binary(array: pa.Array) -> pa.Array:
     """Strings as bytes, whatever their width; nothing is checked, nothing copied where Arrow can help it."""
     import pyarrow as pa
 
+    if pa.types.is_dictionary(array.type):
+        return _binary(array.dictionary).take(array.indices)
     if pa.types.is_fixed_size_binary(array.type) or "view" in str(array.type):
         array = array.cast(pa.large_string() if "string" in str(array.type) else pa.large_binary())
     if pa.types.is_string(array.type):
@@ -261,28 +337,28 @@ def _with_newlines(values: pa.Array) -> bytes:
     return data.slice(first, last - first).to_pybytes()  # type: ignore[no-any-return]
 
 
-def _lists(array: pa.Array, field: str, where: str, first_row: int, book: RecordBook) -> Iterator[bytes]:
+def _lists(array: pa.Array, field: str, where: str, rows: list[int], book: RecordBook) -> Iterator[bytes]:
     """Lists of words, or of sentences that are lists of words, as lines."""
-    for row in range(len(array)):
-        sentences = array[row].values
+    for index, row in enumerate(rows):
+        sentences = array[index].values
         nested = _is_list(sentences.type)
         lines = [sentences[at].values for at in range(len(sentences))] if nested else [sentences]
-        words = [_words(line) for line in lines if line is not None]
-        if any(word is None for line in words for word in line):
-            book.bad(f"{where}{first_row + row:,}", f"expected a list of strings in {printable(field)!r}, found one of null", 0)
+        lines = [_with_nulls_of_its_dictionary(line) for line in lines if line is not None]
+        if any(line.null_count for line in lines):
+            book.bad(f"{where}{row:,}", f"expected a list of strings in {printable(field)!r}, found one of null", 0)
             continue
-        text = b"\n".join(b" ".join(word.replace(b"\n", b" ") for word in line) for line in words)  # type: ignore[union-attr]
+        _refuse_long(sum(int(_lengths(line).sum()) for line in lines if len(line)), f"{where}{row:,}", book)
+        words = [_binary(line).to_pylist() if len(line) else [] for line in lines]
+        text = b"\n".join(b" ".join(word.replace(b"\n", b" ") for word in line) for line in words)
         put_in = sum(max(0, len(line) - 1) for line in words) + max(0, len(words) - 1)
         book.good(len(text), put_in)
         book.counts.add(book.place, READ, len(text) - put_in)
         yield text + b"\n"
 
 
-def _words(line: pa.Array) -> list[bytes | None]:
-    import pyarrow as pa
-
-    if pa.types.is_null(line.type):
-        return [None] * len(line)
-    if pa.types.is_dictionary(line.type):
-        line = line.dictionary.take(line.indices)
-    return _binary(line).to_pylist()  # type: ignore[no-any-return]
+def _refuse_long(size: int, where: str, book: RecordBook) -> None:
+    if size > _LONGEST_RECORD_BYTES:
+        raise DataError(
+            f"{printable(book.path, 300)}: {where}: its words are {size:,} bytes together, and "
+            f"{_LONGEST_RECORD_BYTES:,} are read at once; part the record"
+        )

@@ -80,31 +80,34 @@ def encoded(text: str | bytes) -> bytes:
 class RecordBook:
     """Books the records of one file: their texts, what was put in between, and those without a text."""
 
-    def __init__(self, path: str, place: int, counts: ReadCounts, stop: bool, *, whole: bool = True) -> None:
+    def __init__(
+        self, path: str, place: int, counts: ReadCounts, stop: bool, max_ratio: int, *, whole: bool = True
+    ) -> None:  # fmt: skip
         self.path = path
         self.whole = whole
         """Whether the file is one piece: what is remembered of a piece must hold wherever it comes to lie in its file."""
         self.place = place
         self.counts = counts
         self.stop = stop
+        self.max_ratio = max_ratio
         self.text_bytes = 0
         """Of the records so far, without what was put in."""
         self.bad_bytes = 0
 
-    def good(self, text_bytes: int, put_in: int) -> None:
-        """A record whose text has so many bytes, of which so many were put in; behind it goes a newline."""
-        self.counts.record(self.place)
-        self.counts.add(self.place, PUT_IN, put_in + 1)
+    def good(self, text_bytes: int, put_in: int, records: int = 1) -> None:
+        """Records whose texts have so many bytes together, of which so many were put in; behind each goes a newline."""
+        self.counts.record(self.place, records=records)
+        self.counts.add(self.place, PUT_IN, put_in + records)
         self.text_bytes += text_bytes - put_in
 
-    def bad(self, where: str, problem: str, size: int) -> None:
-        """A record without a text, `size` bytes of it; raises DataError when such a record stops the run."""
+    def bad(self, where: str, problem: str, size: int, records: int = 1) -> None:
+        """Records without a text, `size` bytes of them; raises DataError when such a record stops the run."""
         told = f"{where}: {problem}"
         if self.stop:
             raise DataError(
                 f"{printable(self.path, 300)}: {told}; nothing of this part was kept: correct the file, or set "
                 "corpus.bad_records: skip"
             )
-        self.counts.record(self.place, told if self.whole else f"a record: {problem}")
-        self.counts.drop(self.place, BAD_RECORDS, size)
+        self.counts.record(self.place, told if self.whole else f"a record: {problem}", records)
+        self.counts.drop(self.place, BAD_RECORDS, size, records)
         self.bad_bytes += size

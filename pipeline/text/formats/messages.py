@@ -1,0 +1,78 @@
+"""How much memory the messages of an Arrow file ask for, before anything is decompressed.
+
+A compressed buffer begins with its length, which Arrow allocates and fills. Where the buffers are, a message's metadata says, a
+table of FlatBuffers (Message.fbs); of it only what leads to the buffers is read.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+MAXIMUM_MESSAGE_BYTES = 1 << 30
+_MAGIC = b"ARROW1"
+_HEADER, _BUFFERS, _COMPRESSION, _DATA = 2, 2, 3, 1
+"""Numbers of fields: Message.header; RecordBatch.buffers and .compression; DictionaryBatch.data."""
+
+
+def stream_of(file: Any) -> Any:
+    """The file at the place where its messages begin: a file of Arrow IPC is a stream between a mark and a footer, and the footer
+    of a false one names other places."""
+    file.seek(0)
+    file.seek(8 if file.read(8).startswith(_MAGIC) else 0)
+    return file
+
+
+def message_bytes(file: Any) -> Iterator[tuple[int, int]]:
+    """(stored bytes, bytes in memory) of every message; raises ArrowException, and ValueError for false metadata."""
+    import pyarrow as pa
+
+    reader = pa.ipc.MessageReader.open_stream(stream_of(file))
+    while True:
+        try:
+            message = reader.read_next_message()
+        except StopIteration:
+            return
+        body = message.body
+        stored = body.size if body is not None else 0
+        try:
+            yield stored, _uncompressed(message.type, bytes(message.metadata), body) if stored else 0
+        except (struct.error, IndexError) as error:
+            raise ValueError(f"metadata that leads out of the message ({error})") from None
+
+
+def _uncompressed(kind: str, metadata: bytes, body: Any) -> int:
+    header = _table(metadata, _number("<I", metadata, 0), _HEADER)
+    if header and "dictionary" in kind:
+        header = _table(metadata, header, _DATA)
+    if not header or not _field(metadata, header, _COMPRESSION):
+        return int(body.size)
+    vector = _table(metadata, header, _BUFFERS)
+    total = 0
+    for index in range(_number("<I", metadata, vector) if vector else 0):
+        start, length = struct.unpack_from("<qq", metadata, vector + 4 + 16 * index)
+        if length >= 8:
+            size = _number("<q", body, start)
+            total += length if size == -1 else max(0, size)
+    return total
+
+
+def _number(form: str, data: Any, at: int) -> int:
+    if at < 0:
+        raise IndexError(at)
+    return int(struct.unpack_from(form, data, at)[0])
+
+
+def _field(data: bytes, table: int, number: int) -> int:
+    """Where a field of a table is; 0 where it is left out."""
+    directory = table - _number("<i", data, table)
+    at = 4 + 2 * number
+    offset = _number("<H", data, directory + at) if at < _number("<H", data, directory) else 0
+    return table + offset if offset else 0
+
+
+def _table(data: bytes, table: int, number: int) -> int:
+    """Where the table or vector is that a field refers to; 0 where there is none."""
+    at = _field(data, table, number)
+    return at + _number("<I", data, at) if at else 0

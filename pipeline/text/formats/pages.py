@@ -1,0 +1,137 @@
+"""How much memory a column chunk of Parquet asks for: the sizes in its pages' headers, before anything is decompressed.
+
+Arrow holds a page whole, and a dictionary page twice. What the file's footer says of sizes is believed nowhere: a page of some
+kilobytes can say that it holds two gigabytes. The headers are Thrift structs in the compact protocol
+(parquet.thrift, `PageHeader`), of which only numbers are read here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+MAXIMUM_PAGE_BYTES = 512 << 20
+_DICTIONARY_PAGE = 2
+_DATA_PAGES = (5, 8)
+"""The fields of a header that describe a page of values, by Parquet's two versions; their first number counts the values."""
+_HEADER_BYTES, _LONGEST_HEADER_BYTES = 256, 16 << 20
+_DEEPEST = 16
+_TRUE, _FALSE, _BYTE, _I64, _DOUBLE, _BINARY, _LIST, _SET, _STRUCT = 1, 2, 3, 6, 7, 8, 9, 10, 12
+_VARINTS = range(4, _I64 + 1)
+
+
+class BadPage(ValueError):
+    """What is wrong with a page, and where."""
+
+
+@dataclass(frozen=True)
+class ChunkPages:
+    """The pages of a column chunk: bytes when decompressed."""
+
+    dictionary_bytes: int = 0
+    largest_bytes: int = 0
+
+
+def chunk_pages(file: BinaryIO, chunk: Any) -> ChunkPages:
+    """What the headers of a column chunk say (pyarrow's ColumnChunkMetaData); raises BadPage."""
+    found = ChunkPages()
+    for kind, size in _pages(file, chunk):
+        dictionary = size if kind == _DICTIONARY_PAGE else 0
+        found = ChunkPages(max(found.dictionary_bytes, dictionary), max(found.largest_bytes, size))
+    return found
+
+
+def _pages(file: BinaryIO, chunk: Any) -> Iterator[tuple[int, int]]:
+    """(kind, bytes when decompressed) of every page that Arrow would read: it stops after as many values as the footer says."""
+    at = chunk.data_page_offset
+    if chunk.has_dictionary_page and chunk.dictionary_page_offset:
+        at = min(at, chunk.dictionary_page_offset)
+    values, stop = 0, at + chunk.total_compressed_size
+    while at < stop and values < chunk.num_values:
+        header, length = _header(file, at)
+        kind, size, stored = (header.get(field, -1) for field in (1, 2, 3))
+        if not all(0 <= number < 1 << 31 for number in (kind, size, stored)):
+            raise BadPage(f"no header of a page at byte {at:,}")
+        yield kind, size
+        at += length + stored
+        values += max(0, *(header.get(field, {}).get(1, 0) for field in _DATA_PAGES))
+
+
+def _header(file: BinaryIO, at: int) -> tuple[dict[int, Any], int]:
+    """(the struct, its bytes) of the header at a place of the file."""
+    size = _HEADER_BYTES
+    while True:
+        file.seek(at)
+        data = file.read(size)
+        try:
+            return _struct(data, 0, 0)
+        except IndexError:
+            if len(data) < size or size >= _LONGEST_HEADER_BYTES:
+                raise BadPage(f"no header of a page at byte {at:,}") from None
+            size *= 16
+
+
+def _struct(data: bytes, at: int, depth: int) -> tuple[dict[int, Any], int]:
+    """(numbers and structs in it by field, where it ends) of a struct; raises IndexError when the data end before it does."""
+    if depth > _DEEPEST:
+        raise BadPage("a header of a page that is nested too deeply")
+    found: dict[int, Any] = {}
+    field = 0
+    while byte := data[at]:
+        at += 1
+        kind, step = byte & 0xF, byte >> 4
+        if step:
+            field += step
+        else:
+            value, at = _varint(data, at)
+            field = _signed(value)
+        if kind in _VARINTS:
+            value, at = _varint(data, at)
+            found[field] = _signed(value)
+        elif kind == _STRUCT:
+            found[field], at = _struct(data, at, depth + 1)
+        elif kind not in (_TRUE, _FALSE):
+            at = _skip(data, at, kind, depth)
+    return found, at + 1
+
+
+def _skip(data: bytes, at: int, kind: int, depth: int) -> int:
+    if kind == _STRUCT:
+        return _struct(data, at, depth + 1)[1]
+    if kind in _VARINTS:
+        return _varint(data, at)[1]
+    if kind == _BINARY:
+        size, at = _varint(data, at)
+        if at + size > len(data):
+            raise IndexError
+        return at + size
+    if kind in (_BYTE, _TRUE, _FALSE, _DOUBLE):
+        return at + (8 if kind == _DOUBLE else 1)
+    if kind in (_LIST, _SET):
+        count, inner = data[at] >> 4, data[at] & 0xF
+        at += 1
+        if count == 0xF:
+            count, at = _varint(data, at)
+        for _ in range(count):
+            data[at]
+            at = _skip(data, at, inner, depth)
+        return at
+    raise BadPage("a header of a page that is no Thrift struct")
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            return value, at
+        if shift > 63:
+            raise BadPage("a header of a page with a number too long")
+
+
+def _signed(value: int) -> int:
+    return (value >> 1) ^ -(value & 1)

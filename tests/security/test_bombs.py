@@ -1,0 +1,132 @@
+"""A few bytes that would become gigabytes: what a file may become, and what may be held at once, is bounded before it is held."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.config import Corpus
+from pipeline.errors import DataError
+from pipeline.text.corpus import plan_corpus
+from pipeline.text.cutting import cut_parts
+from pipeline.text.formats import columns, messages, pages
+from pipeline.text.losses import ReadCounts
+from pipeline.text.reading import Reading, read_part
+
+ROWS, LONG = 1_000_000, "word " * 1600
+
+
+def read(path: Path, format: str, max_ratio: int = 2000, **options: Any) -> int:
+    """Bytes of text in a file."""
+    corpus = Corpus(inputs=[str(path)], format=format, **options)
+    reading = Reading(corpus.format, corpus.text_field, stop_at_bad_records=corpus.bad_records == "stop", max_ratio=max_ratio)
+    chunks = (
+        chunk for part in cut_parts(plan_corpus(corpus), corpus.block_bytes) for chunk in read_part(part, reading, ReadCounts())
+    )
+    return sum(len(chunk.text) for chunk in chunks)
+
+
+def repeated(word: str, rows: int) -> pa.DictionaryArray:
+    return pa.DictionaryArray.from_arrays(pa.array([0], pa.int32()).take(pa.array([0] * rows)), pa.array([word]))
+
+
+def write(path: Path, column: pa.Array, **options: Any) -> int:
+    table = pa.table({"text": column})
+    if path.suffix == ".parquet":
+        pq.write_table(table, path, **options)
+    else:
+        with pa.ipc.new_file(path, table.schema, options=pa.ipc.IpcWriteOptions(**options)) as writer:
+            writer.write_table(table)
+    return path.stat().st_size
+
+
+def test_a_word_stored_once_and_repeated_without_end_is_refused_by_what_it_becomes(tmp_path: Path) -> None:
+    assert write(tmp_path / "a.parquet", repeated(LONG, ROWS)) < 4000
+    with pytest.raises(DataError, match=r"stored bytes grew beyond 16,777,216 \(corpus\.max_ratio=2000\)"):
+        read(tmp_path / "a.parquet", "parquet")
+    assert write(tmp_path / "a.arrow", repeated(LONG, ROWS), compression="zstd") < 20_000
+    with pytest.raises(DataError, match=r"stored bytes grew beyond .* \(corpus\.max_ratio=2000\)"):
+        read(tmp_path / "a.arrow", "arrow")
+
+
+def test_rows_that_take_no_bytes_end(tmp_path: Path) -> None:
+    rows = 1 << 24
+    write(tmp_path / "a.parquet", pa.nulls(rows + 5000, pa.string()), row_group_size=rows + 5000)
+    with pytest.raises(DataError, match=r"stored bytes hold more than [\d,]+ rows"):
+        read(tmp_path / "a.parquet", "parquet", max_ratio=2, bad_records="skip")
+
+
+@pytest.mark.parametrize("format", ["parquet", "arrow"])
+def test_a_list_of_one_word_repeated_is_not_held(tmp_path: Path, format: str) -> None:
+    words = repeated(LONG, ROWS)
+    write(tmp_path / f"a.{format}", pa.ListArray.from_arrays(pa.array([0, ROWS], pa.int32()), words))
+    with pytest.raises(DataError, match=r"row 0: its words are 8,000,000,000 bytes together"):
+        read(tmp_path / f"a.{format}", format)
+
+
+def test_views_of_the_same_bytes_are_taken_a_few_at_a_time(tmp_path: Path) -> None:
+    long = ("word " * 200_000).encode()
+    view = struct.pack("<i4sii", len(long), long[:4], 0, 0)
+    column = pa.Array.from_buffers(pa.string_view(), 30_000, [None, pa.py_buffer(view * 30_000), pa.py_buffer(long)])
+    write(tmp_path / "a.arrow", column)
+    with pytest.raises(DataError, match="stored bytes grew beyond"):
+        read(tmp_path / "a.arrow", "arrow")
+
+
+def test_a_page_or_batch_that_is_too_large_to_be_held_is_refused_with_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "MAXIMUM_PAGE_BYTES", 1 << 20)
+    monkeypatch.setattr(messages, "MAXIMUM_MESSAGE_BYTES", 1 << 20)
+    text = pa.array(["a river " * 100_000, "runs " * 200_000])
+    assert write(tmp_path / "a.parquet", text, compression="zstd") < 10_000
+    with pytest.raises(DataError, match=r"a page of row group 0 takes 1,800,\d+ bytes of memory.*write_batch_size=16"):
+        read(tmp_path / "a.parquet", "parquet")
+    write(tmp_path / "a.arrow", text, compression="zstd")
+    with pytest.raises(DataError, match=r"a batch takes 1,800,\d+ bytes of memory when it is decompressed.*smaller batches"):
+        read(tmp_path / "a.arrow", "arrow")
+
+
+def test_a_batch_that_says_it_is_larger_than_it_is_is_refused_before_room_is_made_for_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.arrow"
+    write(path, pa.array(["a river runs " * 10_000]), compression="zstd")
+    size = 130_000
+    false = path.read_bytes().replace(struct.pack("<q", size), struct.pack("<q", 1 << 50))
+    assert false != path.read_bytes()
+    path.write_bytes(false)
+    with pytest.raises(DataError, match=r"a batch takes 1,125,899,906,[\d,]+ bytes of memory"):
+        read(path, "arrow")
+
+
+@pytest.mark.parametrize("options", [
+    {}, {"compression": "zstd"}, {"compression": "none", "use_dictionary": False}, {"data_page_version": "2.0"},
+    {"column_encoding": {"text": "DELTA_BYTE_ARRAY"}, "use_dictionary": False},
+    {"write_page_checksum": True, "write_page_index": True},
+], ids=str)  # fmt: skip
+def test_headers_of_pages_say_what_the_footer_says(tmp_path: Path, options: dict[str, Any]) -> None:
+    texts = [f"{'word ' * (row % 40)}{row % 900}" for row in range(9000)]
+    pq.write_table(
+        pa.table({"text": texts}), tmp_path / "a", data_page_size=300, write_batch_size=200, row_group_size=4000, **options
+    )
+    metadata = pq.read_metadata(tmp_path / "a")
+    with open(tmp_path / "a", "rb") as stored:
+        for group in range(metadata.num_row_groups):
+            chunk = metadata.row_group(group).column(0)
+            found = list(pages._pages(stored, chunk))
+            size = sum(size for _, size in found)
+            assert len(found) > 5
+            assert 0 < chunk.total_uncompressed_size - size < 120 * len(found)
+            assert (pages.chunk_pages(stored, chunk).dictionary_bytes > 0) == chunk.has_dictionary_page
+
+
+def test_a_value_of_a_large_dictionary_fits_in_each_row_that_is_taken_at_once() -> None:
+    class Chunk:
+        total_uncompressed_size = 6 << 20
+
+    rows = columns._rows_at_a_time(1_000_000, [Chunk()], [pages.ChunkPages(5 << 20, 5 << 20)])
+    assert rows * (5 << 20) <= 32 << 20
