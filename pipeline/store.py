@@ -337,7 +337,8 @@ def remove_damaged(artefact: Artefact) -> list[str]:
     their sizes, as tokenize does) makes them again."""
     damaged, kept = _damaged(artefact), copy_of(artefact.directory)
     for part, _ in damaged:
-        unlink_inside(*_inside(artefact.directory, part.name))
+        with contextlib.suppress(OSError):  # what no name of ours can be (too long, below a file) is not there to be removed
+            unlink_inside(*_inside(artefact.directory, part.name))
         if kept:
             kept.remove(artefact.directory / part.name)
     return [damage for _, damage in damaged]

@@ -6,11 +6,14 @@ may be a FIFO nobody writes to, a device without end, or a link. Everything here
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import shutil
 import stat
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +83,45 @@ def plain_tree(folder: Path, name: str) -> Path:
         for below in at.rglob("*"):
             _require_plain(below)
     return at
+
+
+@contextlib.contextmanager
+def held_still(folder: Path, name: str) -> Iterator[Path]:
+    """A path as `plain_tree` gives it, under which nobody else can put anything while the block lasts: where others may write
+    on the way to it or in it, the path of a copy in a folder of this user's. Raises OSError."""
+    path = plain_tree(folder, name)
+    below = (place for place in path.rglob("*") if place.is_dir()) if path.is_dir() else ()
+    if all(_is_closed(place) for place in (path, *path.absolute().parents, *below)):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="w2v-still-") as private:
+        copy = Path(private) / path.name
+        _copy(open_inside(folder, name, _READ | os.O_DIRECTORY if path.is_dir() else _READ), copy)
+        yield copy
+
+
+def _is_closed(path: Path) -> bool:
+    """Whether nobody but this user and root can exchange what is in a folder; true of a file."""
+    found = os.stat(path)
+    others = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not found.st_mode & stat.S_ISVTX
+    return not stat.S_ISDIR(found.st_mode) or (found.st_uid in (os.getuid(), 0) and not others)
+
+
+def _copy(source: int, target: Path) -> None:
+    """Copies an open file, or an open folder with all that is in it; links and anything but files and folders raise OSError."""
+    if stat.S_ISREG(os.fstat(source).st_mode):
+        with open(source, "rb") as file, open(target, "xb") as copy:
+            shutil.copyfileobj(file, copy, 1 << 20)
+        return
+    try:
+        target.mkdir(mode=0o700)
+        for name in os.listdir(source):
+            below = os.open(name, _READ, dir_fd=source)
+            if not stat.S_ISDIR(os.fstat(below).st_mode):
+                regular(below, name)
+            _copy(below, target / name)
+    finally:
+        os.close(source)
 
 
 def _require_plain(path: Path) -> None:

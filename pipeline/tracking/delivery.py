@@ -77,7 +77,8 @@ def ship(client: MlflowClient, run_id: str, batch: Sequence[Event], spool: Spool
         case "tags":
             ship_tags(client, run_id, event["tags"])
         case "artifact":
-            ship_artifact(client, run_id, resolve(spool, event["path"]), event["folder"])
+            with resolve(spool, event["path"]) as path:
+                ship_artifact(client, run_id, path, event["folder"])
         case "register":
             register_vectors(client, run_id, event, spool)
         case "alias":

@@ -6,10 +6,11 @@ The shipper enters a version when a run says so (`register`), and moves an alias
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,14 +31,17 @@ class CannotBeTaken(Exception):
     """An event that will never ship; it is counted, named in the log and passed over."""
 
 
-def resolve(spool: Spool, name: str) -> Path:
+@contextlib.contextmanager
+def resolve(spool: Spool, name: str) -> Iterator[Path]:
     """The file or folder that an event names; raises CannotBeTaken for one outside the workdir, behind a link, or gone."""
-    try:
-        return spool.resolve(name)
-    except FileNotFoundError:
-        raise CannotBeTaken(f"{name}: gone before it was delivered") from None
-    except OSError as error:
-        raise CannotBeTaken(f"{name}: {error.strerror}") from None
+    with contextlib.ExitStack() as stack:
+        try:
+            path = stack.enter_context(spool.resolve(name))
+        except FileNotFoundError:
+            raise CannotBeTaken(f"{name}: gone before it was delivered") from None
+        except OSError as error:
+            raise CannotBeTaken(f"{name}: {error.strerror}") from None
+        yield path
 
 
 def register_vectors(client: MlflowClient, run_id: str, event: Event, spool: Spool) -> None:
@@ -45,22 +49,22 @@ def register_vectors(client: MlflowClient, run_id: str, event: Event, spool: Spo
     from mlflow.exceptions import MlflowException
 
     name, digest, description = event["name"], event["digest"], event.get("description") or None
-    vectors = resolve(spool, event["directory"])
-    if not (vectors / "meta.json").is_file():
-        raise CannotBeTaken(f"{vectors}: gone before it was registered")
-    try:
-        client.create_registered_model(name, description=ABOUT)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-    version = find_version(client, name, digest)
-    if version is None:
-        model_id, source = _log_model(client, run_id, vectors, name, digest)
-        created = client.create_model_version(
-            name, source, run_id=run_id, tags={DIGEST_TAG: digest}, description=description, model_id=model_id
-        )
-        version = str(created.version)
-    client.set_registered_model_alias(name, CHALLENGER, version)
+    with resolve(spool, event["directory"]) as vectors:
+        if not (vectors / "meta.json").is_file():
+            raise CannotBeTaken(f"{vectors}: gone before it was registered")
+        try:
+            client.create_registered_model(name, description=ABOUT)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        version = find_version(client, name, digest)
+        if version is None:
+            model_id, source = _log_model(client, run_id, vectors, name, digest)
+            created = client.create_model_version(
+                name, source, run_id=run_id, tags={DIGEST_TAG: digest}, description=description, model_id=model_id
+            )
+            version = str(created.version)
+        client.set_registered_model_alias(name, CHALLENGER, version)
 
 
 def move_alias(client: MlflowClient, event: Event) -> None:

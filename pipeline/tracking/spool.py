@@ -14,6 +14,7 @@ MLflow's SQL store ignores, so a lost reply costs nothing.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
@@ -26,7 +27,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from pipeline.errors import without_credentials as without_credentials
-from pipeline.safety.files import is_confined, open_inside, plain_tree, read_json_object, regular
+from pipeline.safety.files import held_still, is_confined, open_inside, read_json_object, regular
 from pipeline.safety.locks import holder
 from pipeline.safety.seals import canonical_json
 from pipeline.store import write_json
@@ -144,9 +145,10 @@ class Spool:
         workdir = Path(os.path.abspath(self.workdir))
         return str(absolute.relative_to(workdir)) if absolute.is_relative_to(workdir) else str(absolute)
 
-    def resolve(self, name: str) -> Path:
-        """The file or folder that an event names: in the workdir, with no link on the way or below. Raises OSError."""
-        return plain_tree(self.workdir, name)
+    def resolve(self, name: str) -> contextlib.AbstractContextManager[Path]:
+        """The file or folder that an event names: in the workdir, with no link on the way or below, and nobody else can exchange
+        it while it is used. Raises OSError."""
+        return held_still(self.workdir, name)
 
 
 def spools(workdir: Path) -> Iterator[Spool]:

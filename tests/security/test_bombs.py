@@ -110,17 +110,16 @@ def test_a_batch_that_says_it_is_larger_than_it_is_is_refused_before_room_is_mad
 ], ids=str)  # fmt: skip
 def test_headers_of_pages_say_what_the_footer_says(tmp_path: Path, options: dict[str, Any]) -> None:
     texts = [f"{'word ' * (row % 40)}{row % 900}" for row in range(9000)]
-    pq.write_table(
-        pa.table({"text": texts}), tmp_path / "a", data_page_size=300, write_batch_size=200, row_group_size=4000, **options
-    )
+    layout = {"data_page_size": 300, "write_batch_size": 200, "row_group_size": 4000, "write_statistics": False}
+    pq.write_table(pa.table({"text": texts}), tmp_path / "a", **layout, **options)
     metadata = pq.read_metadata(tmp_path / "a")
     with open(tmp_path / "a", "rb") as stored:
         for group in range(metadata.num_row_groups):
             chunk = metadata.row_group(group).column(0)
             found = list(pages._pages(stored, chunk))
             size = sum(size for _, size in found)
-            assert len(found) > 5
-            assert 0 < chunk.total_uncompressed_size - size < 120 * len(found)
+            assert len(found) > 4
+            assert 0 < chunk.total_uncompressed_size - size < 60 * len(found)
             assert (pages.chunk_pages(stored, chunk).dictionary_bytes > 0) == chunk.has_dictionary_page
 
 

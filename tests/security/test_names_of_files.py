@@ -114,15 +114,36 @@ def test_a_spool_uploads_nothing_from_outside_the_workdir_and_nothing_behind_a_l
     (workdir / "vectors" / "vectors.npy").touch()
     secret = tmp_path / "secret.txt"
     secret.write_text(PRECIOUS)
-    assert resolve(spool, "vectors") == workdir / "vectors"
+    with resolve(spool, "vectors") as path:
+        assert path == workdir / "vectors"
     (workdir / "linked.txt").symlink_to(secret)
     (workdir / "folder").symlink_to(tmp_path)
     for name in (str(secret), "../secret.txt", "linked.txt", "folder/secret.txt", "folder"):
-        with pytest.raises(CannotBeTaken, match=r"leads out|link"):
-            resolve(spool, name)
+        with pytest.raises(CannotBeTaken, match=r"leads out|link"), resolve(spool, name):
+            pass
     (workdir / "vectors" / "words.txt").symlink_to(secret)
-    with pytest.raises(CannotBeTaken, match="link"):
-        resolve(spool, "vectors")
+    with pytest.raises(CannotBeTaken, match="link"), resolve(spool, "vectors"):
+        pass
+
+
+@pytest.mark.parametrize("open_to_others", [".", "vectors", "vectors/deep"])
+def test_what_a_spool_uploads_cannot_be_exchanged_while_it_is_uploaded(tmp_path: Path, open_to_others: str) -> None:
+    workdir, secret = tmp_path / "work", tmp_path / "secret.txt"
+    secret.write_text(PRECIOUS)
+    spool = Spool(workdir / "tracking" / "key")
+    spool.directory.mkdir(parents=True)
+    words = workdir / "vectors" / "deep" / "words.txt"
+    words.parent.mkdir(parents=True)
+    words.write_text("the")
+    (workdir / open_to_others).chmod(0o777)
+    for name, inside in (("vectors", "deep/words.txt"), ("vectors/deep/words.txt", "")):
+        with resolve(spool, name) as path:
+            words.unlink()
+            words.symlink_to(secret)
+            assert (path / inside).read_text() == "the"
+        assert not path.exists()
+        words.unlink()
+        words.write_text("the")
 
 
 def test_events_without_the_fields_of_their_type_are_passed_over(tmp_path: Path) -> None:
