@@ -24,6 +24,7 @@ its short Dask wiring.
                cutting and cut_places (into parts) recognise signatures (what a file is, by its bytes)
                reading lines (bytes as chunks of lines)
                archives decompress encodings formats/: records blocks json_values json_stream tables columns
+               pages messages (how much memory a Parquet or Arrow file asks for)
                losses (what became of every byte) whole (the corpus's totals and notes) pydocs fetch
                tokenizers (text as words) characters folding (what is a letter, and the same) segmenters (scripts without spaces)
     stream/    sampling (a part's stream of an epoch, drawn) epoch_stream (any range of an epoch's stream)
