@@ -116,7 +116,7 @@ def test_headers_of_pages_say_what_the_footer_says(tmp_path: Path, options: dict
     with open(tmp_path / "a", "rb") as stored:
         for group in range(metadata.num_row_groups):
             chunk = metadata.row_group(group).column(0)
-            found = list(pages._pages(stored, chunk))
+            found = list(pages.page_sizes(stored, chunk))
             size = sum(size for _, size in found)
             assert len(found) > 4
             assert 0 < chunk.total_uncompressed_size - size < 60 * len(found)
@@ -127,5 +127,5 @@ def test_a_value_of_a_large_dictionary_fits_in_each_row_that_is_taken_at_once() 
     class Chunk:
         total_uncompressed_size = 6 << 20
 
-    rows = columns._rows_at_a_time(1_000_000, [Chunk()], [pages.ChunkPages(5 << 20, 5 << 20)])
+    rows = columns.rows_at_a_time(1_000_000, [Chunk()], [pages.ChunkPages(5 << 20, 5 << 20)])
     assert rows * (5 << 20) <= 32 << 20

@@ -58,7 +58,7 @@ def _parquet_texts(file: BinaryIO, groups: range, field: str, path: str, size: i
     with _columns_of(file, dictionaries) as parquet:
         rows = 0
         for group in groups:
-            at_once = _rows_at_a_time(metadata.row_group(group).num_rows, chunks[group], needs[group])
+            at_once = rows_at_a_time(metadata.row_group(group).num_rows, chunks[group], needs[group])
             row = 0
             for batch in parquet.iter_batches(batch_size=at_once, row_groups=[group], columns=[prefix], use_threads=False):
                 yield from _texts(_inside(batch.column(0), steps), field, f"row group {group}, row ", row, book)
@@ -233,7 +233,7 @@ def _chunks(group: Any, prefix: str) -> list[Any]:
     return [column for column in columns if f"{column.path_in_schema}.".startswith(f"{prefix}.")]
 
 
-def _rows_at_a_time(rows: int, chunks: list[Any], needs: list[pages.ChunkPages]) -> int:
+def rows_at_a_time(rows: int, chunks: list[Any], needs: list[pages.ChunkPages]) -> int:
     """About SLICE_BYTES of rows of average length; and not too much if every row is all of its dictionary."""
     size = sum(chunk.total_uncompressed_size for chunk in chunks)
     dictionary = max((found.dictionary_bytes for found in needs), default=0)

@@ -36,13 +36,13 @@ class ChunkPages:
 def chunk_pages(file: BinaryIO, chunk: Any) -> ChunkPages:
     """What the headers of a column chunk say (pyarrow's ColumnChunkMetaData); raises BadPage."""
     found = ChunkPages()
-    for kind, size in _pages(file, chunk):
+    for kind, size in page_sizes(file, chunk):
         dictionary = size if kind == _DICTIONARY_PAGE else 0
         found = ChunkPages(max(found.dictionary_bytes, dictionary), max(found.largest_bytes, size))
     return found
 
 
-def _pages(file: BinaryIO, chunk: Any) -> Iterator[tuple[int, int]]:
+def page_sizes(file: BinaryIO, chunk: Any) -> Iterator[tuple[int, int]]:
     """(kind, bytes when decompressed) of every page that Arrow would read: it stops after as many values as the footer says."""
     at = chunk.data_page_offset
     if chunk.has_dictionary_page and chunk.dictionary_page_offset:
