@@ -63,6 +63,10 @@ class Shards(Section):
     more for smaller ones, which have none to spare (w2v_core/windows.py)."""
 
 
+_OF_COPIES = ("merge", "merge_every", "hot_rows", "hot_merge_every")
+"""Keys of `train` that say how copies are merged."""
+
+
 class Train(Section):
     model: Literal["cbow", "skipgram"] = "cbow"
     engine: Literal["kernels", "layers"] = "kernels"
@@ -120,6 +124,10 @@ class Train(Section):
             raise ValueError(f"backend: {self.backend} is not read: train.engine is layers, which computes with NumPy; remove it")
         if self.engine == "kernels":
             refuse_unread(self, ("batch_size",), "train.engine is kernels")
+        else:
+            refuse_unread(self, ("alpha_exponent", "gradient", "checkpoint_every", *_OF_COPIES), "train.engine is layers")
+        if alone := next((key for key in ("lanes", "copies") if getattr(self, key) == 1), None):
+            refuse_unread(self, _OF_COPIES, f"train.{alone} is 1, and one copy is merged with no other")
         if self.engine == "layers" and self.start_from is not None:
             raise ValueError("engine: layers always starts anew; start_from needs engine: kernels")
         return self
@@ -239,6 +247,13 @@ class Cluster(Section):
             raise ValueError(f"cluster.address is only read with kind: address, found kind: {self.kind}")
         if self.kind == "local" and self.tls:
             raise ValueError("cluster.tls is for clusters of several machines, found kind: local; remove it or set kind")
+        if self.kind in ("address", "ssh"):
+            has_its_own = "cluster.kind is address, whose workers are there" if self.kind == "address" else (
+                "cluster.kind is ssh, which starts cluster.options: {hosts: […], n_workers: of each host}"
+            )  # fmt: skip
+            refuse_unread(self, ("n_workers",), has_its_own)
+        if self.kind == "address":
+            refuse_unread(self, ("options",), "cluster.kind is address, which starts nothing")
         if self.kind == "ssh" and not self.options.get("hosts"):
             raise ValueError("kind: ssh needs cluster.options: {hosts: [scheduler, worker, …]}")
         if self.kind == "kubernetes" and not self.options.keys() & {"image", "name", "custom_cluster_spec"}:

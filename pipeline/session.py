@@ -23,11 +23,12 @@ from pipeline.config import Cluster, RunConfig
 from pipeline.exchange.shared_memory import usable_cores
 from pipeline.failpoints import reach
 from pipeline.history.arrival import arrive
-from pipeline.history.latest import mend
+from pipeline.history.latest import champion_of, mend
 from pipeline.progress import Progress
 from pipeline.stages.ladder import CORPUS, Stage, up_to
+from pipeline.stages.sets import refuse_unusable
 from pipeline.stages.work import Done, Watch, Work
-from pipeline.text.corpus import CorpusPlan, plan_corpus
+from pipeline.text.corpus import KNOWN_FILES, CorpusPlan, plan_corpus
 from pipeline.tracking.run_events import tell_live, tell_round, tell_start
 from pipeline.tracking.textfile import TextFile, note_live, note_round, open_textfile
 from pipeline.tracking.tracker import Tracker, open_tracker
@@ -67,7 +68,7 @@ class Session:
         """Starts over with the first stage: looks at what there is to read."""
         workdir, began = self.config.workdir, time.monotonic()
         self.progress.start(START, note="looking at the corpus")
-        self.plan = plan_corpus(self.config.corpus, self.config.storage, forbidden=workdir, known=workdir / "known_files.json")
+        self.plan = plan_corpus(self.config.corpus, self.config.storage, forbidden=workdir, known=workdir / KNOWN_FILES)
         self.done.clear()
         self.rounds.clear()
         seconds, files = time.monotonic() - began, len(self.plan.files)
@@ -188,6 +189,10 @@ def open_session(config: RunConfig, until: str, workers: Workers | None, progres
     with contextlib.ExitStack() as stack:
         if workers is None:
             refuse_hopeless(config, any(stage.name == "train" for stage in up_to(until)))
+            if config.cluster.kind == "address" and not _is_made(config):
+                refuse_silent(config.cluster)
+        if any(stage.name == "evaluate" for stage in up_to(until)):
+            refuse_unusable(config.evaluate.analogies, config.evaluate.similarity, config.evaluate.syntactic)
         workers = workers or stack.enter_context(LazyWorkers(lambda: _open_workers(session, until)))
         session = Session(config, workers, progress or Progress())
         if config.tracking.enabled and any(stage.tracked for stage in up_to(until)):
@@ -201,6 +206,12 @@ def open_session(config: RunConfig, until: str, workers: Workers | None, progres
             if session.tracker:
                 session.tracker.finish("FAILED" if isinstance(error, Exception) else "KILLED")
             raise
+
+
+def _is_made(config: RunConfig) -> bool:
+    """Whether the last good result is what these settings gave: then it may be that no worker is needed."""
+    champion = champion_of(config.workdir)
+    return champion is not None and champion.body.get("config_digest") == config.digest
 
 
 @contextlib.contextmanager

@@ -9,28 +9,46 @@ from pathlib import Path
 from pipeline import store
 from pipeline.config import RunConfig
 from pipeline.errors import DamagedError, StorageError
-from pipeline.history.latest import champion_of, find_answer, introduce
-from pipeline.history.snapshot import PASSING
+from pipeline.history.latest import champion_of, find_answer, history_damage, introduce
+from pipeline.history.snapshot import PASSING, REPORT, SNAPSHOTS, snapshot_damage
 from pipeline.safety import locks
+from pipeline.safety.seals import SEAL, seal_damage
+from pipeline.stages import tokenize
 from pipeline.stages.ladder import KINDS
 from pipeline.storage import lease
 from pipeline.summary import read_summary
+from pipeline.text.corpus import KNOWN_FILES, known_damage
+from pipeline.tracking.textfile import NAME as TEXTFILE
+from pipeline.tracking.textfile import textfile_damage
 from pipeline.tracking.tracker import sync
 
 
 def verify_workdir(workdir: Path) -> tuple[int, list[str]]:
-    """(files checked, what is wrong with which): every file of every artefact, read to the last byte, and every artefact
-    that the last complete run left, and its summary."""
+    """(files checked, what is wrong with which): every file that a run wrote to be read again, to its last byte, and whether all
+    that the last complete run left is there. Of MLflow's events, what is whole is told by their shipper."""
     checked, damage = 0, []
-    try:
-        checked += read_summary(workdir) is not None
-    except StorageError as error:
-        damage.append(str(error))
-    for directory in sorted({*store.iterate_artefacts(workdir), *_promised(workdir)}):
-        files, found = verify_artefact(directory)
+    for files, found in _looks(workdir):
         checked += files
         damage += found
     return checked, damage
+
+
+def _looks(workdir: Path) -> Iterator[tuple[int, list[str]]]:
+    summary = None
+    try:
+        summary = read_summary(workdir)
+        yield int(summary is not None), []
+    except StorageError as error:
+        yield 0, [str(error)]
+    for directory in sorted({*store.iterate_artefacts(workdir), *_promised(workdir)}):
+        yield verify_artefact(directory)
+    if (summary and "report" in summary) or (workdir / REPORT / SEAL).exists():
+        yield seal_damage(workdir / REPORT)
+    for snapshot in sorted((workdir / SNAPSHOTS).glob("[0-9a-f]*")):
+        yield snapshot_damage(snapshot)
+    yield history_damage(workdir)
+    yield known_damage(workdir / KNOWN_FILES)
+    yield textfile_damage(workdir / TEXTFILE)
 
 
 def verify_artefact(directory: Path) -> tuple[int, list[str]]:
@@ -39,7 +57,8 @@ def verify_artefact(directory: Path) -> tuple[int, list[str]]:
         artefact = store.load_artefact(directory)
     except DamagedError as error:
         return 0, [str(error)]
-    return len(artefact.manifest.parts) + 1, store.find_damage(artefact, deep=True)
+    records, damage = tokenize.record_damage(artefact) if artefact.manifest.stage == tokenize.STAGE else (0, [])
+    return len(artefact.manifest.parts) + 1 + records, [*store.find_damage(artefact, deep=True), *damage]
 
 
 def _promised(workdir: Path) -> Iterator[Path]:

@@ -5,6 +5,7 @@ Nothing here opens a cluster or reads a corpus; it takes a moment, and a night i
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import importlib.util
 import inspect
@@ -12,6 +13,7 @@ import os
 import re
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from pipeline.cluster.vendors import refuse_misspelt
@@ -90,20 +92,41 @@ def _refuse_unknown_options(cluster: Cluster) -> None:
 
 
 def refuse_silent(cluster: Cluster) -> None:
-    """Raises ServiceError when nobody answers at the cluster's address, within ANSWER_S or the patience that is configured."""
+    """Raises ServiceError when no Dask scheduler answers at the cluster's address, within ANSWER_S or the patience that is
+    configured."""
     found = re.fullmatch(r"(?:tcp|tls)://(\[[^\]]+\]|[^:/]+):(\d+)/?", cluster.address or "")
     if not found:
         return
     host, port = found[1].strip("[]"), int(found[2])
     until = time.monotonic() + min(ANSWER_S, cluster.wait_s)
+    way_out = "start one there, check cluster.address, or set cluster.kind: local"
     while True:
         try:
             with contextlib.closing(socket.create_connection((host, port), timeout=max(0.1, until - time.monotonic()))):
-                return
+                break
         except OSError as error:
             if time.monotonic() >= until:
                 raise ServiceError(
-                    f"{cluster.address}: no Dask scheduler answers ({error.strerror or error}); start one there, check "
-                    "cluster.address, or set cluster.kind: local"
+                    f"{cluster.address}: no Dask scheduler answers ({error.strerror or error}); {way_out}"
                 ) from None
             time.sleep(0.2)
+    try:
+        with ThreadPoolExecutor(1) as pool:  # a notebook's thread has a loop of its own, which would not let this one run
+            pool.submit(lambda: asyncio.run(_shake_hands(cluster, max(2.0, until - time.monotonic())))).result()
+    except (OSError, TimeoutError, ValueError, TypeError) as error:  # TypeError: tls:// without certificates
+        raise ServiceError(
+            f"{cluster.address}: somebody listens, but does not answer as a Dask scheduler ({printable(str(error), 200)}); "
+            f"{way_out} (cluster.tls, if it asks for certificates)"
+        ) from None
+
+
+async def _shake_hands(cluster: Cluster, timeout_s: float) -> None:
+    """Says hello as every member of a cluster does, and hangs up."""
+    from distributed.comm.core import connect
+
+    from pipeline.cluster.opening import security
+
+    secure = security(cluster)
+    arguments = secure.get_connection_args("client") if secure else {}
+    comm = await asyncio.wait_for(connect(cluster.address, timeout=timeout_s, **arguments), timeout_s + 1)
+    await comm.close()

@@ -82,7 +82,7 @@ def open_workers(
     with dask.config.set(_settings(cluster)), contextlib.ExitStack() as stack:
         try:
             target = _open_cluster(cluster, shared or Path.cwd(), stack)
-            client = Client(target, security=_security(cluster), timeout=cluster.wait_s, set_as_default=False)
+            client = Client(target, security=security(cluster), timeout=cluster.wait_s, set_as_default=False)
             stack.callback(_close, client)
             _show_pages(cluster, target, client, shared, on_pages, stack)
         except (OSError, TimeoutError, TypeError, ValueError) as error:  # TypeError: tls:// without certificates
@@ -247,7 +247,8 @@ def _deaf_to_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _security(cluster: Cluster) -> Any:
+def security(cluster: Cluster) -> Any:
+    """Dask's settings for the certificates that are configured; None without. Raises InputError for files that are not there."""
     if cluster.tls is None:
         return None
     from distributed.security import Security

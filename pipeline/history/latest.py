@@ -65,6 +65,27 @@ def entries(workdir: Path) -> list[dict[str, Any]]:
     return found
 
 
+def history_damage(workdir: Path) -> tuple[int, list[str]]:
+    """(files checked, what is wrong with which): every decision, and whether `latest` is what the last one says."""
+    files = {int(path.stem): path for path in sorted((workdir / HISTORY).glob("[0-9]*.json"))}
+    damage = [
+        f"{workdir / HISTORY / f'{number:06d}.json'}: missing"
+        for number in range(1, max(files, default=0))
+        if number not in files
+    ]
+    for number, path in files.items():
+        try:
+            if store.unsealed(read_inside(path.parent, path.name)).get("number") != number:
+                damage.append(f"{path}: it is another decision's")
+        except (OSError, ValueError) as error:
+            damage.append(f"{path}: damaged ({error})")
+    champion, link = champion_of(workdir), workdir / LATEST
+    named = f"{SNAPSHOTS}/{champion.id}" if champion else None
+    if (os.readlink(link) if link.is_symlink() else None) != named:
+        damage.append(f"{link}: it is not what the last decision in {HISTORY} names ({named}); the next run mends it")
+    return len(files) + bool(champion), damage
+
+
 def decide(workdir: Path, kind: str, champion: str, facts: Mapping[str, Any]) -> dict[str, Any]:
     """The entry of a decision, now in force: from here on `champion` answers. For the holder of the workdir's lock."""
     number = max((int(path.stem) for path in (workdir / HISTORY).glob("[0-9]*.json")), default=0) + 1

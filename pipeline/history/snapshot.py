@@ -27,7 +27,7 @@ from pipeline import store
 from pipeline.errors import DamagedError, InputError
 from pipeline.failpoints import reach
 from pipeline.safety.files import is_confined, read_inside
-from pipeline.safety.seals import canonical_json
+from pipeline.safety.seals import SEAL, canonical_json, seal_damage, seal_of
 
 SNAPSHOTS = "snapshots"
 BODY, SUMMARY, CORPUS = "snapshot.json", "summary.json", "corpus.json"
@@ -118,6 +118,7 @@ def make_snapshot(
         (temporary / REPORT).mkdir()
         for page in _pages(report):
             shutil.copyfile(page, temporary / REPORT / page.name)
+        store.write_json(temporary / REPORT / SEAL, seal_of(temporary / REPORT, sorted((temporary / REPORT).iterdir())))
         store.write_json(temporary / CORPUS, store.sealed({"files": [list(file) for file in corpus]}))
         store.write_json(temporary / SUMMARY, store.sealed(summary))
         store.write_json(temporary / BODY, store.sealed(body))
@@ -168,6 +169,20 @@ def _has_artefacts(body: Mapping[str, Any]) -> bool:
 
 def is_fingerprint(value: object) -> bool:
     return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
+
+
+def snapshot_damage(directory: Path) -> tuple[int, list[str]]:
+    """(files checked, what is wrong with which) of a snapshot's own files."""
+    damage = []
+    for name in (BODY, SUMMARY, CORPUS):
+        try:
+            _read(directory, name)
+        except (DamagedError, InputError) as error:
+            damage.append(str(error).partition(";")[0])
+    if not damage and open_snapshot(directory) is None:
+        damage.append(f"{directory / BODY}: it is another snapshot's")
+    checked, pages = seal_damage(directory / REPORT)
+    return 3 + checked, damage + pages
 
 
 def snapshots(workdir: Path) -> list[Snapshot]:

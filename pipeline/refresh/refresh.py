@@ -34,7 +34,7 @@ from pipeline.stages import tokenize
 from pipeline.stages.ladder import NAMES, STAGES, up_to
 from pipeline.stages.publish import send_exports
 from pipeline.summary import read_summary, write_summary
-from pipeline.text.corpus import CorpusPlan, plan_corpus
+from pipeline.text.corpus import KNOWN_FILES, CorpusPlan, plan_corpus
 from pipeline.tracking.aliases import move_alias
 
 PROMOTED, KEPT, NOTHING_NEW = "promoted", "kept", "nothing new"
@@ -59,7 +59,7 @@ def refresh(
 
 def _refresh(config: RunConfig, cold: bool, workers: Workers | None, progress: Progress) -> dict[str, Any]:
     workdir, champion = config.workdir, champion_of(config.workdir)
-    plan = plan_corpus(config.corpus, config.storage, forbidden=workdir, known=workdir / "known_files.json")
+    plan = plan_corpus(config.corpus, config.storage, forbidden=workdir, known=workdir / KNOWN_FILES)
     key = input_key(config.digest, tokenize.identity(config, plan)[0])
     delta = compare(champion.corpus() if champion else [], files_of(plan))
     last = last_decision(workdir)

@@ -33,6 +33,8 @@ from pipeline.report.results import (
     stage_rows,
     title_of,
 )
+from pipeline.safety.files import MAX_JSON_BYTES, read_bounded
+from pipeline.safety.seals import SEAL, seal_of
 from pipeline.store import write_bytes, write_json
 
 FORMAT_VERSION = 2
@@ -52,6 +54,7 @@ def write_report(directory: Path, summary: Summary, curves: Sequence[Curve] | No
     alpha, kept_tokens, raw_tokens, seconds, points: [[kept tokens so far, loss], …]}]`; `config` and `versions` are shown as
     provenance. Without `curves`, those of the rounds are drawn. `tables` come after the stages.
     """
+    (directory / SEAL).unlink(missing_ok=True)
     before = run_before(directory / DATA, summary)
     drawn = round_curves(summary) if curves is None else list(curves)
     body = {
@@ -65,7 +68,8 @@ def write_report(directory: Path, summary: Summary, curves: Sequence[Curve] | No
     words = _read_json(Path(str(get(summary, "map", ""))))
     page = report_page(summary, drawn, tables, before, words, sections.counts_of(summary))
     write_bytes(directory / PAGE, page.encode())
-    write_figures(directory / FOLDER, drawn, words)
+    figures = write_figures(directory / FOLDER, drawn, words)
+    write_json(directory / SEAL, seal_of(directory, [directory / PAGE, directory / DATA, *figures]))
     return directory / PAGE
 
 
@@ -119,8 +123,8 @@ def run_before(path: Path, summary: Summary) -> dict[str, Any] | None:
 
 def _read_json(path: Path) -> dict[str, Any] | None:
     try:
-        body = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        body = json.loads(read_bounded(path, MAX_JSON_BYTES))
+    except (OSError, ValueError, RecursionError):
         return None
     return body if isinstance(body, dict) else None
 

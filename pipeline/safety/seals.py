@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pipeline.safety.files import open_regular
+from pipeline.safety.files import open_inside, open_regular, read_inside
 from w2v_core.text.printable import printable
 
+SEAL = "seal.json"
+"""Names the files of a folder that is no artefact, with their checksums; written last."""
 _BLOCK_BYTES = 1 << 20
 
 
@@ -82,3 +84,26 @@ def file_sha256(path: Path | int) -> str:
         while count := file.readinto(buffer):
             digest.update(view[:count])
     return digest.hexdigest()
+
+
+def seal_of(directory: Path, files: Iterable[Path]) -> dict[str, Any]:
+    """What the seal of a folder says of these files in it."""
+    return sealed({"files": {str(path.relative_to(directory)): file_sha256(path) for path in files}})
+
+
+def seal_damage(directory: Path) -> tuple[int, list[str]]:
+    """(files checked, what is wrong with which) of a folder that has a seal."""
+    try:
+        files: dict[str, str] = unsealed(read_inside(directory, SEAL))["files"]
+        damage = [_changed(directory, name, digest) for name, digest in files.items()]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        return 0, [f"{directory / SEAL}: damaged ({error})"]
+    return len(files) + 1, [found for found in damage if found]
+
+
+def _changed(directory: Path, name: str, digest: str) -> str | None:
+    try:
+        same = file_sha256(open_inside(directory, name)) == digest
+    except OSError as error:
+        return f"{directory / name}: cannot be read ({error.strerror})"
+    return None if same else f"{directory / name}: its content changed (SHA-256 differs)"

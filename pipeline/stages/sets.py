@@ -45,6 +45,23 @@ def _label(place: Path, length: int) -> str:
     return "/".join([*place.parts[-1 - depth : -1], place.name if length % 2 else place.stem])
 
 
+def refuse_unusable(analogies: Sequence[str], similarity: Sequence[str], syntactic: str | None) -> None:
+    """Raises InputError or DataError for the first set that could not be asked about, hours before somebody would ask."""
+    for key, paths in (("analogies", analogies), ("similarity", similarity)):
+        for path in paths:
+            try:
+                if key == "analogies":
+                    evaluation.read_analogies(path, syntactic or SYNTACTIC)
+                else:
+                    evaluation.read_similarity(path)
+            except OSError as error:
+                raise InputError(
+                    f"evaluate.{key}: cannot read {path} ({error.strerror}); correct the path or remove it"
+                ) from None
+            except ValueError as error:
+                raise DataError(f"evaluate.{key}: {error}") from None
+
+
 def score_analogies(vectors: WordVectors, path: str, rules: Rules) -> dict[str, Any]:
     """The scores of a file of analogies as plain data. Raises DataError, InputError."""
     return _score(vectors, lambda: evaluation.read_analogies(path, rules.syntactic), path, rules)

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +31,7 @@ from numpy.typing import NDArray
 from pipeline import store
 from pipeline.config import RunConfig, Tokenize
 from pipeline.errors import InputError, printable
+from pipeline.safety.files import read_json_object
 from pipeline.safety.seals import canonical_json
 from pipeline.stages.work import Done, Identity, Told, Work
 from pipeline.stream.part_files import TokenFiles, column
@@ -210,7 +210,7 @@ def _finished_of(tasks: Sequence[TokenizeTask]) -> Iterator[PartRecord]:
 def finished(task: TokenizeTask) -> PartRecord | None:
     """The record of a part whose files are all there in their sizes, or None: then it is made again."""
     try:
-        body = json.loads(store.fetched(Path(task.directory) / f"{task.key}.json").read_bytes())
+        body = read_json_object(store.fetched(Path(task.directory) / f"{task.key}.json").parent, f"{task.key}.json")
         checksum = body.pop("sha256")
         if checksum != hashlib.sha256(canonical_json(body)).hexdigest() or body["version"] != STAGE_VERSION:
             return None
@@ -220,6 +220,25 @@ def finished(task: TokenizeTask) -> PartRecord | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return record if intact and record.key == task.key else None
+
+
+def record_damage(tokens: store.Artefact) -> tuple[int, list[str]]:
+    """(files checked, what is wrong with which): the records of the parts that an artefact of tokens names. A run that finds
+    one damaged makes its part again."""
+    folder = tokens.directory.parent / PARTS
+    keys = sorted({Path(part.name).name.partition("-")[0] for part in tokens.manifest.parts})
+    damage = []
+    for key in keys:
+        try:
+            body = read_json_object(store.fetched(folder / f"{key}.json").parent, f"{key}.json")
+            checksum = body.pop("sha256")
+            if checksum != hashlib.sha256(canonical_json(body)).hexdigest() or body["key"] != key:
+                raise ValueError("its checksum does not match")
+        except FileNotFoundError:
+            damage.append(f"{folder / key}.json: missing")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            damage.append(f"{folder / key}.json: damaged ({error})")
+    return len(keys), damage
 
 
 def _record_of(body: dict[str, Any]) -> PartRecord:

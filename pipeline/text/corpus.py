@@ -36,6 +36,8 @@ from pipeline.text.pieces import TextPart as TextPart
 from pipeline.text.recognise import Look, kind_of, look_at, refuse_foreign, remarks_of
 from pipeline.text.sources import Stand, open_source, stand_of
 
+KNOWN_FILES = "known_files.json"
+"""In a workdir: the digests of the corpus's files."""
 SHOWN = 20
 _HASH_BATCH_FILES = 256
 RACY_NS = 2_000_000_000
@@ -189,13 +191,34 @@ def _read_known(path: Path | None) -> dict[str, list[Any]]:
     """Remembered path → [size, mtime_ns, ctime_ns, inode or etag, sha256, block and records it was cut by, cuts]; a missing or
     damaged memory is an empty one."""
     try:
-        body = read_json_object(path.parent, path.name) if path else {}
-        remembered = body["files"] if path else {}
-        intact = not path or body["sha256"] == hashlib.sha256(canonical_json(remembered)).hexdigest()
-        usable = all(isinstance(entry, list) and len(entry) == _KNOWN for entry in remembered.values())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return _remembered(path) if path else {}
+    except (OSError, ValueError):
         return {}
-    return remembered if intact and usable else {}
+
+
+def _remembered(path: Path) -> dict[str, list[Any]]:
+    """Raises FileNotFoundError where there is no memory, ValueError for a damaged one."""
+    try:
+        body = read_json_object(path.parent, path.name)
+        remembered: dict[str, list[Any]] = body["files"]
+        intact = body["sha256"] == hashlib.sha256(canonical_json(remembered)).hexdigest()
+        usable = all(isinstance(entry, list) and len(entry) == _KNOWN for entry in remembered.values())
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(str(error)) from None
+    if not (intact and usable):
+        raise ValueError("its checksum does not match")
+    return remembered
+
+
+def known_damage(path: Path) -> tuple[int, list[str]]:
+    """(files checked, what is wrong with which) of the memory that `plan_corpus` keeps."""
+    try:
+        _remembered(path)
+    except FileNotFoundError:
+        return 0, []
+    except (OSError, ValueError) as error:
+        return 1, [f"{path}: damaged ({error}); the next run hashes the corpus anew"]
+    return 1, []
 
 
 def _write_known(path: Path, files: Sequence[SourceFile], corpus: Corpus) -> None:

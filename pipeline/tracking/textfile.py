@@ -7,9 +7,11 @@ written is left alone: watching never stops a run.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.report.results import evaluation_rows, get, is_number, mapping
+from pipeline.safety.files import MAX_JSON_BYTES, read_bounded
 
 if TYPE_CHECKING:
     from pipeline.config import RunConfig
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 
 EVERY_S = 2.0
 NAME = "metrics.prom"
+_SEAL = "# sha256 of the lines above: "
 FAMILIES: dict[str, tuple[str, str]] = {
     "w2v_run_state": ("gauge", "1 for the state the run is in: running, complete, failed."),
     "w2v_run_started_seconds": ("gauge", "When the run began, seconds since 1970."),
@@ -81,9 +85,11 @@ class TextFile:
     def write(self) -> None:
         self._written = time.monotonic()
         self.set("w2v_updated_seconds", time.time())
+        text = "".join(self._lines())
+        temporary = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex[:12]}.tmp")
         with suppress(OSError):
-            temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
-            temporary.write_text("".join(self._lines()), encoding="utf-8")
+            with open(temporary, "x", encoding="utf-8") as file:
+                file.write(f"{text}{_sealing(text)}")
             os.replace(temporary, self.path)
 
     def _lines(self) -> Iterator[str]:
@@ -94,6 +100,22 @@ class TextFile:
             for labels, value in self.samples[name].items():
                 shown = ",".join(f'{key}="{_label(label)}"' for key, label in (("run", self.run), *labels))
                 yield f"{name}{{{shown}}} {value!r}\n"
+
+
+def _sealing(text: str) -> str:
+    return f"{_SEAL}{hashlib.sha256(text.encode()).hexdigest()}\n"
+
+
+def textfile_damage(path: Path) -> tuple[int, list[str]]:
+    """(files checked, what is wrong with which) of the file of the last run's state."""
+    try:
+        text, mark, digest = read_bounded(path, MAX_JSON_BYTES).decode().rpartition(_SEAL)
+    except FileNotFoundError:
+        return 0, []
+    except (OSError, ValueError) as error:
+        return 1, [f"{path}: damaged ({error}); the next run writes it anew"]
+    whole = f"{mark}{digest}" == _sealing(text) and not path.is_symlink()
+    return 1, [] if whole else [f"{path}: its content changed (SHA-256 differs); the next run writes it anew"]
 
 
 def open_textfile(config: RunConfig) -> TextFile:
@@ -107,7 +129,7 @@ def open_textfile(config: RunConfig) -> TextFile:
 
 def _last_success(path: Path) -> float | None:
     with suppress(OSError, ValueError):
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in read_bounded(path, MAX_JSON_BYTES).decode().splitlines():
             if line.startswith("w2v_last_success_seconds{"):
                 return float(line.rpartition(" ")[2])
     return None

@@ -14,7 +14,9 @@ import pytest
 
 from pipeline.cluster.before_start import refuse_hopeless, refuse_silent
 from pipeline.config import Cluster, RunConfig, Train, parse_config
-from pipeline.errors import ConfigError, InputError, ServiceError
+from pipeline.errors import ConfigError, DataError, InputError, ServiceError
+from pipeline.progress import Progress
+from pipeline.run import run
 
 
 def configured(**sections: dict[str, object]) -> RunConfig:
@@ -86,4 +88,36 @@ def test_an_address_that_nobody_answers_is_known_before_the_first_task() -> None
             refuse_silent(Cluster(kind="address", address=address, wait_s=0.5))
         assert time.monotonic() - began < 5
         free.listen()
-        refuse_silent(Cluster(kind="address", address=address, wait_s=0.5))
+        with pytest.raises(ServiceError, match=rf"{address}: somebody listens, but does not answer as a Dask scheduler"):
+            refuse_silent(Cluster(kind="address", address=address, wait_s=0.5))
+
+
+def test_a_scheduler_that_is_there_is_greeted() -> None:
+    from distributed import LocalCluster
+
+    with LocalCluster(n_workers=0, dashboard_address=None, processes=False, protocol="tcp", host="127.0.0.1") as cluster:
+        refuse_silent(Cluster(kind="address", address=cluster.scheduler_address, wait_s=5))
+
+
+def test_an_address_that_nobody_answers_is_known_before_the_corpus_is_read(tmp_path: Path) -> None:
+    config = parse_config({
+        "corpus": {"inputs": [str(tmp_path / "missing.txt")]}, "run": {"workdir": str(tmp_path / "work")},
+        "tracking": {"enabled": False}, "cluster": {"kind": "address", "address": "tcp://127.0.0.1:9", "wait_s": 0.3},
+    })  # fmt: skip
+    with pytest.raises(ServiceError, match="no Dask scheduler answers"):
+        run(config, progress=Progress(quiet=True))
+
+
+def test_a_set_that_could_not_be_asked_about_is_known_before_the_corpus_is_read(tmp_path: Path) -> None:
+    (tmp_path / "bad.txt").write_text("not a set\n")
+    os.mkfifo(tmp_path / "fifo.txt")
+    for key, name, message in (
+        ("similarity", "fifo.txt", "cannot read .*not a regular file but a FIFO"), ("analogies", "gone.txt", "No such file"),
+        ("similarity", "bad.txt", "expected"),
+    ):  # fmt: skip
+        config = parse_config({
+            "corpus": {"inputs": [str(tmp_path / "missing.txt")]}, "run": {"workdir": str(tmp_path / "work")},
+            "tracking": {"enabled": False}, "evaluate": {key: [str(tmp_path / name)]},
+        })  # fmt: skip
+        with pytest.raises((InputError, DataError), match=rf"evaluate\.{key}: .*{message}"):
+            run(config, progress=Progress(quiet=True))
