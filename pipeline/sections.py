@@ -122,14 +122,14 @@ class Train(Section):
             raise ValueError(f"copies ({self.copies}), lanes ({self.lanes}): each copy needs a lane; skip-gram has one for each")
         if self.engine == "layers" and self.backend not in ("auto", "numpy"):
             raise ValueError(f"backend: {self.backend} is not read: train.engine is layers, which computes with NumPy; remove it")
+        if self.engine == "layers" and self.start_from is not None:
+            raise ValueError("engine: layers always starts anew; start_from needs engine: kernels")
         if self.engine == "kernels":
             refuse_unread(self, ("batch_size",), "train.engine is kernels")
         else:
             refuse_unread(self, ("alpha_exponent", "gradient", "checkpoint_every", *_OF_COPIES), "train.engine is layers")
         if alone := next((key for key in ("lanes", "copies") if getattr(self, key) == 1), None):
             refuse_unread(self, _OF_COPIES, f"train.{alone} is 1, and one copy is merged with no other")
-        if self.engine == "layers" and self.start_from is not None:
-            raise ValueError("engine: layers always starts anew; start_from needs engine: kernels")
         return self
 
 

@@ -46,6 +46,14 @@ def tiny_config(directory: Path, inputs: list[str], **sections: dict[str, object
         # The scheduler's dashboard takes half a second to import, in every run.
         "cluster": {"n_workers": 2, "options": {"scheduler_kwargs": {"dashboard": False}}},
     }  # fmt: skip
-    if "lanes" in sections.get("train", {}):
+    chosen = sections.get("train", {})
+    if "lanes" in chosen:
         del tree["train"]["copies"]
+    # A key that nothing would read is an error.
+    if chosen.get("lanes") == 1:
+        tree["train"] = {key: value for key, value in tree["train"].items() if "merge" not in key and "hot" not in key}
+    if chosen.get("engine") == "layers":
+        del tree["train"]["checkpoint_every"]
+    if sections.get("cluster", {}).get("kind", "local") != "local":
+        tree["cluster"] = {}
     return {name: tree.get(name, {}) | sections.get(name, {}) for name in tree.keys() | sections.keys()}

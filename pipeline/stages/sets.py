@@ -7,12 +7,14 @@ A set is called by its file's name without ending, and by as much of its path as
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import DataError, InputError, printable
+from pipeline.safety.files import open_regular
 from w2v_core.vectors import WordVectors, evaluation
 from w2v_core.vectors.questions import SYNTACTIC, AnalogyQuestions, SimilarityPairs
 from w2v_core.vectors.word_vectors import Method
@@ -50,6 +52,7 @@ def refuse_unusable(analogies: Sequence[str], similarity: Sequence[str], syntact
     for key, paths in (("analogies", analogies), ("similarity", similarity)):
         for path in paths:
             try:
+                os.close(open_regular(path))
                 if key == "analogies":
                     evaluation.read_analogies(path, syntactic or SYNTACTIC)
                 else:
