@@ -179,10 +179,18 @@ def snapshot_damage(directory: Path) -> tuple[int, list[str]]:
             _read(directory, name)
         except (DamagedError, InputError) as error:
             damage.append(str(error).partition(";")[0])
-    if not damage and open_snapshot(directory) is None:
+    if not damage and (found := open_snapshot(directory)) is None:
         damage.append(f"{directory / BODY}: it is another snapshot's")
+    elif not damage and found and not _belongs(found.summary(), found.body):
+        damage.append(f"{directory / SUMMARY}: it is another snapshot's")
     checked, pages = seal_damage(directory / REPORT)
     return 3 + checked, damage + pages
+
+
+def _belongs(summary: Mapping[str, Any], body: Mapping[str, Any]) -> bool:
+    vectors = summary.get("vectors")
+    same = all(summary.get(key) == body.get(key) for key in ("run_id", "config_digest"))
+    return same and isinstance(vectors, dict) and vectors.get("sha256") == body.get("vectors_sha256")
 
 
 def snapshots(workdir: Path) -> list[Snapshot]:

@@ -83,7 +83,8 @@ class Tokenize(Section):
     entities: bool = False
     """true: `&amp;`, `&#8217;` and the other entities of HTML are the characters they stand for."""
     inner: str = ""
-    """Of `simple`: characters that belong to a word between two of its characters, such as `'’-·`."""
+    """Of `simple`: characters that belong to a word between two of its characters, such as `'-·`. An apostrophe is one however it
+    is typed (' ’ ʼ), and so is a hyphen: `don’t` and `don't` are one word."""
     emoji: bool = False
     """Of `simple`: every emoji, with what is joined to it, is a word."""
     pattern: str = DEFAULT_PATTERN

@@ -26,6 +26,7 @@ from pipeline.safety.seals import canonical_json
 from pipeline.storage.addresses import is_address
 from pipeline.storage.copies import copy_of
 from pipeline.text.cut_places import cut_file, is_cut
+from pipeline.text.encodings import UTF8
 from pipeline.text.inputs import PYDOCS, Filter, Search, find_files, refuse_inside
 from pipeline.text.object_inputs import find_objects
 from pipeline.text.pieces import CorpusPlan as CorpusPlan
@@ -155,7 +156,7 @@ def _cut_by(corpus: Corpus, kind: str, size: int, look: Look | None) -> tuple[in
     """(block, records): how the file is cut, block 0 where it is not: its records span lines, its encoding has no bytes that end
     lines, or it is small."""
     if kind == "plain" and look and not look.whole and not look.problem and is_cut(size, corpus.block_bytes):
-        return corpus.block_bytes, corpus.format != "lines"
+        return corpus.block_bytes, corpus.format != "lines" or corpus.encoding != UTF8
     return 0, False
 
 
@@ -225,7 +226,7 @@ def _write_known(path: Path, files: Sequence[SourceFile], corpus: Corpus) -> Non
     """Remembers the digests of files that were already quiet for two seconds: a younger one could change unseen. An object's
     etag changes with it, however young it is."""
     quiet_ns = time.time_ns() - RACY_NS
-    by = (corpus.block_bytes, corpus.format != "lines")
+    by = (corpus.block_bytes, corpus.format != "lines" or corpus.encoding != UTF8)
     remembered = {
         file.path: [
             file.size, file.mtime_ns, file.ctime_ns, file.inode, file.sha256, *(by if file.cuts else (0, False)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import importlib
 from collections.abc import Iterator
 
 from pipeline.errors import DataError, printable
@@ -11,6 +12,11 @@ from pipeline.text.losses import NOT_TEXT, PUT_IN, READ, ReadCounts
 UTF8 = "utf-8"
 _REPLACEMENT = "\ufffd".encode()
 _GUESS_BYTES = 1 << 15
+_WITH_LINE_ENDS = (
+    "utf-8", "ascii", "iso8859-1", "gb2312", "gbk", "gb18030", "big5", "big5hkscs", "cp932", "cp949", "cp950", "shift_jis",
+    "shift_jis_2004", "shift_jisx0213", "euc_jp", "euc_jis_2004", "euc_jisx0213", "euc_kr", "johab",
+)  # fmt: skip
+"""Besides those of one byte a character: the second byte of a character is 0x30 or more."""
 _LIKELY = ("cp1252", "cp1250", "cp1251", "gb18030", "big5", "cp932", "euc_jp", "cp949")
 """Asked first when several fit: of the encodings in use, those that most text that is not UTF-8 is in."""
 
@@ -58,6 +64,18 @@ def _with_end(blocks: Iterator[bytes]) -> Iterator[tuple[bool, bytes]]:
     for block in blocks:
         yield False, block
     yield True, b""
+
+
+def has_line_ends(encoding: str) -> bool:
+    """Whether the byte 0x0A is the end of a line wherever it stands, so that a file can be cut behind it: not in UTF-16 and -32,
+    where it is half a character, nor in encodings that remember what came before (ISO-2022, HZ, UTF-7)."""
+    if encoding in _WITH_LINE_ENDS:
+        return True
+    try:
+        table = importlib.import_module(f"encodings.{encoding.replace('-', '_')}")
+    except ImportError:
+        return False
+    return getattr(table, "decoding_table", "")[10:11] == "\n"
 
 
 def invalid_share(head: bytes) -> float:

@@ -16,6 +16,8 @@ from pipeline.config import Tokenize
 from pipeline.text.characters import STRIPPED, pattern_of
 
 ENTITY = re.compile(r"&(?:[a-zA-Z][a-zA-Z0-9]{1,31}|#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6});")
+SPELLINGS = {"'": "\u2019\u02bc\uff07", "-": "\u2010\u2011"}
+"""Inner characters that are typed in several ways, by the one that stands for all: `don’t` and `don't` are one word."""
 _LITHUANIAN = {"\u00cc": "i\u0307\u0300", "\u00cd": "i\u0307\u0301", "\u0128": "i\u0307\u0303"}
 _LITHUANIAN_DOT = re.compile("([IJ\u012e])(?=[\u0300\u0301\u0303])")
 """SpecialCasing.txt, section lt: an i keeps its dot under an accent."""
@@ -52,12 +54,20 @@ def folding(config: Tokenize) -> Fold:
         steps.append(lambda text: marks.sub("", text))
     if form:
         steps.append(lambda text: _normalized(form, text))
+    if spelt := str.maketrans({other: one for one, others in spellings(config).items() for other in others}):
+        steps.append(lambda text: text.translate(spelt))
     languages = config.lowercase and config.language in ("tr", "az")
 
     def changes_ascii(text: bytes) -> bool:
         return bool((config.entities and b"&" in text) or (languages and b"I" in text))
 
     return Fold(tuple(steps), changes_ascii)
+
+
+def spellings(config: Tokenize) -> dict[str, str]:
+    """What is written as what: of SPELLINGS, the rows of which a character belongs inside words."""
+    chosen = set(config.inner) if config.tokenizer == "simple" else set()
+    return {one: others for one, others in SPELLINGS.items() if chosen & {one, *others}}
 
 
 def decode_entities(text: str) -> str:

@@ -177,8 +177,8 @@ def _booked(blocks: Iterator[bytes], counts: ReadCounts, place: int) -> Iterator
 def _plain_blocks(piece: Piece, place: int, file: _Watched, reading: Reading, counts: ReadCounts) -> tuple[int, Iterator[bytes]]:
     if piece.file.uncut:
         return 0, _range_blocks(file, 0, piece.file.size, piece)
-    # A record is never cut; a line only when it is longer than what may be held.
-    records = reading.format != "lines"
+    # A record is never cut; a line only when it is longer than what may be held, and where white space is what it is in UTF-8.
+    records = reading.format != "lines" or reading.encoding != UTF8
     look, breaks = (piece.file.size, None) if records else (reading.look_bytes, reading.breaks)
     start, inside = lines.line_start(file.file, piece.start, piece.file.size, look, breaks)
     stop, _ = lines.line_start(file.file, piece.stop, piece.file.size, look, breaks)

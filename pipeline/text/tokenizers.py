@@ -3,7 +3,8 @@
 - `simple` (the default): a word is a longest run of letters, combining marks, digits and `_`, of any script. Everything
   else separates: `don't` gives don, t; `state-of-the-art` four words; `3.14` two; emoji and bad bytes none. In scripts
   written without spaces (Chinese, Japanese, Thai, Khmer …) every letter is a word, as UAX #29 has it without a dictionary;
-  segmenters.py has dictionaries. `inner: "'’-"` keeps these inside words, `emoji: true` makes every emoji a word.
+  segmenters.py has dictionaries. `inner: "'-"` keeps these inside words, however they are typed (’, ʼ, U+2010), `emoji: true`
+  makes every emoji a word.
 - `whitespace`: what stands between white space (the fixed list in characters.py), as it is. For text tokenized elsewhere.
 - `regex`: the matches of `tokenize.pattern` in RE2 syntax, linear in the text. RE2's `\\w` knows ASCII only; words of any
   script are `[\\pL\\pM\\pN_\\x{200C}\\x{200D}]+`.
@@ -33,7 +34,7 @@ from numpy.typing import NDArray
 from pipeline.config import Tokenize
 from pipeline.errors import ConfigError, DataError, PipelineError, printable
 from pipeline.text.characters import IGNORABLE, INVISIBLE, JOINERS, WHITESPACE, ZERO_WIDTH_SPACE, character_classes
-from pipeline.text.folding import Fold, folding
+from pipeline.text.folding import Fold, folding, spellings
 from pipeline.text.segmenters import korean as korean  # its name in configurations
 from w2v_core.text.character_classes import ASCII_INNER, NEWLINE
 
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
     from w2v_core.text.words import WordTable
 
-VERSION = 2
+VERSION = 3
 _INVISIBLE_RE2 = "".join(rf"\x{{{first:x}}}-\x{{{last:x}}}" for first, last in IGNORABLE)
 
 
@@ -125,20 +126,21 @@ def word_array(table: WordTable) -> pa.StringArray:
 
 
 def _character_classes_encoder(config: Tokenize, fold: Fold) -> Callable[[bytes, WordTable], Encoded]:
-    byte_table = _byte_table(config)
+    inner = config.inner + "".join(spellings(config))
+    byte_table = _byte_table(config, inner)
     no_classes = np.zeros(0, np.uint8)
 
     def encode(text: bytes, table: WordTable) -> Encoded:
         if text.isascii() and not fold.changes_ascii(text):
             return Encoded(*table.encode(np.frombuffer(text, np.uint8), byte_table, no_classes))
         folded = np.frombuffer(fold(text.decode()).encode(), np.uint8)
-        classes = character_classes(config.tokenizer, config.inner, config.emoji, tuple(sorted(config.strip)))
+        classes = character_classes(config.tokenizer, inner, config.emoji, tuple(sorted(config.strip)))
         return Encoded(*table.encode(folded, byte_table, classes))
 
     return encode
 
 
-def _byte_table(config: Tokenize) -> NDArray[np.uint8]:
+def _byte_table(config: Tokenize, inner: str) -> NDArray[np.uint8]:
     """What each ASCII byte does: 0 separates, 1 ends the line, 2 stays inside words, any other value is what a word receives."""
     table = np.zeros(256, np.uint8)
     for code in range(128):
@@ -147,7 +149,7 @@ def _byte_table(config: Tokenize) -> NDArray[np.uint8]:
         # Bytes 1 and 2 would be read as classes; as control characters they separate.
         if is_word and code > 2:
             table[code] = ord(character.lower() if config.lowercase else character)
-        elif character in config.inner:
+        elif character in inner:
             table[code] = ASCII_INNER
     table[ord("\n")] = NEWLINE
     return table

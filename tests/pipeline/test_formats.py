@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import json
 import re
 import subprocess
@@ -19,6 +21,7 @@ from pipeline.config import Corpus
 from pipeline.errors import DataError
 from pipeline.text.corpus import plan_corpus
 from pipeline.text.cutting import cut_parts
+from pipeline.text.encodings import has_line_ends
 from pipeline.text.formats import json_values
 from pipeline.text.formats.json_stream import text_pieces
 from pipeline.text.formats.json_values import LONG, Source, read_values
@@ -151,6 +154,25 @@ def test_text_in_another_encoding_is_read_wherever_blocks_end(tmp_path: Path, en
     text = "\n".join(f"{line} {index}" for index in range(30_000))
     (tmp_path / "x.txt").write_bytes(text.encode(encoding))
     assert words(tmp_path / "x.txt", block_bytes=4096, encoding=encoding) == [row.split() for row in text.split("\n")]
+    corpus = Corpus(inputs=[str(tmp_path / "x.txt")], encoding=encoding, block_bytes=4096)
+    assert (len(cut_parts(plan_corpus(corpus), 4096)) > 50) == (not encoding.startswith("utf-"))
+
+
+@pytest.mark.parametrize(
+    "encoding", ["cp1252", "koi8_r", "mac_roman", "cp437", "gb18030", "big5hkscs", "cp932", "euc_kr", "johab"]
+)
+def test_a_newline_ends_a_line_in_encodings_that_are_cut_and_is_no_part_of_a_character(encoding: str) -> None:
+    assert has_line_ends(codecs.lookup(encoding).name)
+    for first in range(0x80, 0x100):
+        for second in range(0x30, 0x100, 7):
+            with contextlib.suppress(UnicodeDecodeError):
+                assert len(bytes([first, second]).decode(encoding)) == len((bytes([first, second]) + b"\n").decode(encoding)) - 1
+            assert bytes([first, 0x0A]).decode(encoding, "replace").endswith("\n")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32", "utf-7", "iso2022_jp", "hz", "cp037", "cp500"])
+def test_an_encoding_in_which_a_newline_may_be_something_else_is_not_cut(encoding: str) -> None:
+    assert not has_line_ends(codecs.lookup(encoding).name)
 
 
 _MEASURED = """

@@ -97,6 +97,21 @@ def test_what_is_no_text_is_refused_by_content_inside_compressed_data_too(tmp_pa
     assert plan(path, sniff=False, max_lost=1).files, "the way out: read it all the same"
 
 
+@pytest.mark.parametrize(
+    "value", [["the river"], {"text": "runs"}, ("a", 1), [{"a": [1, "b"]}], ["long text " * 20_000] * 3, {1, 2}]
+)
+def test_a_pickle_in_ascii_is_refused_and_not_run(tmp_path: Path, value: object) -> None:
+    (tmp_path / "x.txt").write_bytes(pickle.dumps(value, protocol=0))
+    with pytest.raises(DataError, match=r"x\.txt: looks like a pickle of Python"):
+        plan_corpus(Corpus(inputs=[str(tmp_path / "x.txt")]))
+
+
+@pytest.mark.parametrize("text", ["(I am here)\n", "a.\n", "(lp that\n", "computer science\nis fun\n", "}.", "]p0 of it\n."])
+def test_text_that_begins_as_a_pickle_does_is_read(tmp_path: Path, text: str) -> None:
+    (tmp_path / "x.txt").write_text(text)
+    assert len(plan_corpus(Corpus(inputs=[str(tmp_path / "x.txt")])).files) == 1
+
+
 def test_a_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_bytes(database(tmp_path))
     with pytest.raises(DataError, match=r"looks like a \.db file \(SQLite"):
