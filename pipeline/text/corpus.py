@@ -192,12 +192,12 @@ def _read_known(path: Path | None) -> dict[str, list[Any]]:
     """Remembered path → [size, mtime_ns, ctime_ns, inode or etag, sha256, block and records it was cut by, cuts]; a missing or
     damaged memory is an empty one."""
     try:
-        return _remembered(path) if path else {}
+        return _read_memory(path) if path else {}
     except (OSError, ValueError):
         return {}
 
 
-def _remembered(path: Path) -> dict[str, list[Any]]:
+def _read_memory(path: Path) -> dict[str, list[Any]]:
     """Raises FileNotFoundError where there is no memory, ValueError for a damaged one."""
     try:
         body = read_json_object(path.parent, path.name)
@@ -214,7 +214,7 @@ def _remembered(path: Path) -> dict[str, list[Any]]:
 def known_damage(path: Path) -> tuple[int, list[str]]:
     """(files checked, what is wrong with which) of the memory that `plan_corpus` keeps."""
     try:
-        _remembered(path)
+        _read_memory(path)
     except FileNotFoundError:
         return 0, []
     except (OSError, ValueError) as error:
