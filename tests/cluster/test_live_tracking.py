@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ import yaml
 from pipeline.config import RunConfig, parse_config
 from pipeline.errors import InputError
 from pipeline.tracking.aliases import promote, roll_back
+from pipeline.tracking.metrics import METRICS
 from pipeline.tracking.moves import parse_moves
 from tests.cluster.test_tracking_servers import free_port, kill_server, start_server
 from tests.cluster.tracked import wait_for
@@ -181,4 +183,7 @@ def check_what_people_see(run: Any, config: Any) -> None:
     assert {"train/loss", "train/alpha", "train/lane_spread", "train/tokens_per_s", "train/merge_seconds"} <= names
     assert {"system/worker 0/cpu_percent", "system/worker 1/memory_bytes", "system/worker 0/waiting_share"} <= names
     assert {name.split("/")[0] for name in names if "/" in name} == {"train", "system"}
+    # No name is dead: what this run did not write takes a GPU, or sets of questions. A name that is not in the table is refused.
+    silent = {name for name in METRICS if not any(fnmatch.fnmatchcase(written, name) for written in names)}
+    assert silent == {"system/worker */gpu_memory_bytes", "eval.*"}
     assert {metric["step"] for metric in run["data"]["metrics"] if "/" not in metric["key"]} <= {0, "0"}

@@ -50,6 +50,8 @@ def test_a_run_leaves_what_it_did_and_a_failed_one_says_so_and_keeps_the_last_su
     assert 0 < found["w2v_loss"][0][1] < 10
     assert found["w2v_worker_memory_bytes"][0][1] > 1e7
     assert {labels for labels, _ in found["w2v_stage_seconds"]} >= {',stage="train"', ',stage="tokenize"'}
+    # No name is dead: what this run did not write takes a GPU, or sets of questions (below).
+    assert FAMILIES.keys() - found.keys() <= {"w2v_worker_gpu_memory_bytes", "w2v_score", "w2v_score_coverage"}
     success = found["w2v_last_success_seconds"]
     broken = tiny_config(tmp_path / "work", [str(tmp_path / "absent.txt")], tracking={"enabled": False, "textfile": str(path)})
     with pytest.raises(InputError):
@@ -79,6 +81,12 @@ def test_names_from_data_stay_inside_their_label(tmp_path: Path, word: str) -> N
     found = samples(file.path.read_text(encoding="utf-8"))
     assert [value for _, value in found["w2v_stage_seconds"]] == [1.0]
     assert 0.5 in [value for _, value in found["w2v_score"]]
+
+
+def test_scores_are_written_with_their_coverage(tmp_path: Path) -> None:
+    file = TextFile(tmp_path / "w2v.prom", "run")
+    note_summary(file, sample_summary())
+    assert samples(file.path.read_text(encoding="utf-8")).keys() >= {"w2v_score", "w2v_score_coverage"}
 
 
 def test_a_place_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
