@@ -48,7 +48,7 @@ $(READY): requirements.lock pyproject.toml
 demo: $(READY)
 	$(BIN)/w2v run configs/demo.yaml
 
-# Four at a time: most of the tests wait for processes of their own (infra/decisions/0008-two-tests-at-a-time.md).
+# Four at a time: most of the tests wait for processes of their own (infra/decisions/0008-tests-at-a-time.md).
 test: $(READY)
 	$(BIN)/python -m pytest -n 4 --dist worksteal
 
