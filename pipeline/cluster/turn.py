@@ -1,4 +1,4 @@
-"""Whose turn it is to train: lanes meet many times a second, so of the runs on one scheduler one trains at a time.
+"""Which run may train: lanes meet many times a second, so only one of the runs on a scheduler trains at a time.
 
 Two trainings whose workers wait for each other's would each hold the workers that the other needs. Tasks of other stages may
 run at any time. The lease belongs to the driver's process. When a driver's connection ends, the scheduler takes the lease back as

@@ -33,7 +33,11 @@ class Member:
 
 
 class Workers(Protocol):
-    """Runs tasks; results come back in the order of the items, whatever order they finish in."""
+    """Runs tasks; results come back in the order of the items, whatever order they finish in.
+
+    Whoever implements it writes these signatures out again: then the type checker compares every implementation with them, and a
+    reader of one sees what it takes.
+    """
 
     def map(
         self,

@@ -5,7 +5,7 @@ connection arguments: nothing else listens, TLS comes along, and strangers are t
 call at the other side. Then both ends take the socket out of the event loop's hands, and from there on the thread that merges
 works it. The connection object stays with its owner, for closing.
 
-Who calls says nothing more before it has read a hello, so that no byte of rows gets into a buffer of the event loop.
+The caller sends nothing more until it has read a hello, so that no byte of rows ends up in a buffer of the event loop.
 """
 
 from __future__ import annotations

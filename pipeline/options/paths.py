@@ -1,6 +1,6 @@
 """Paths of a configuration are relative to its file, so that a run is the same from every folder: from a shell, from cron.
 
-What is typed on a command line is relative to the current folder, as there everywhere.
+A path typed on a command line is relative to the current folder, as on every command line.
 """
 
 from __future__ import annotations

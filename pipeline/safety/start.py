@@ -2,7 +2,7 @@
 
 Python puts the current folder on the import path of `python -c` and `python -m`, which is how multiprocessing, MLflow's server
 and its workers are started; Numba reads `.numba_config.yaml` there, and with it the folder of its cache, which holds pickles.
-Whoever shares the folder a run is started in (`/tmp`, a group's data) would have code of theirs run by it.
+Without this module anyone who can write to the folder a run is started in (`/tmp`, a group's data) could have it run their code.
 """
 
 from __future__ import annotations

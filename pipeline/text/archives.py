@@ -1,6 +1,6 @@
 """The files inside a .zip or .tar (compressed or not), one after the other, as blocks of bytes in bounded memory.
 
-What a folder would leave out is left out here, by the same rules. Every member is read to its end, so that damage is found.
+The rules for leaving files out are those of folders. Every member is read to its end, so that damage is found.
 """
 
 from __future__ import annotations

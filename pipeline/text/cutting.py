@@ -1,6 +1,6 @@
 """How a corpus is cut into parts: arithmetic on its plan, by content and never by names.
 
-What a part is must not depend on what is far from it: a refresh tokenizes again only parts that changed. So files smaller than a
+A part must not depend on text far away from it: a refresh tokenizes again only parts that changed. So files smaller than a
 block share parts much smaller than a block, in the order of their digests, and a part ends behind files that their digests draw:
 a file that is added, edited or deleted changes the part it is in and hardly ever another, and one that is renamed changes none
 (content-defined cutting, as backup programs cut streams). Larger files are cut by what is in them (cut_places.py), and come

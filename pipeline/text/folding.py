@@ -65,7 +65,7 @@ def folding(config: Tokenize) -> Fold:
 
 
 def spellings(config: Tokenize) -> dict[str, str]:
-    """What is written as what: of SPELLINGS, the rows of which a character belongs inside words."""
+    """The rows of SPELLINGS whose characters occur inside words."""
     chosen = set(config.inner) if config.tokenizer == "simple" else set()
     return {one: others for one, others in SPELLINGS.items() if chosen & {one, *others}}
 

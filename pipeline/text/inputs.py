@@ -222,7 +222,7 @@ def _entries(directory: str, search: Search) -> list[os.DirEntry[str]]:
 
 
 def _visible(entry: os.DirEntry[str], search: Search) -> os.stat_result | None:
-    """What the entry is, or None when it is to be left out (then that is noted)."""
+    """The kind of the entry, or None when it is left out, which is noted."""
     try:
         if problem := _left_out(entry, search):
             search.leave_out(problem, entry.path)

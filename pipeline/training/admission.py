@@ -49,7 +49,7 @@ class Admission:
     disk_in_use: int
     """Bytes of this training's checkpoints that are there already."""
     kinds: list[arithmetic.Numbers]
-    """What the rounds behind us were computed with, the first first; empty before the first round's end."""
+    """The kinds that past rounds were computed with, in order; empty until the first round ends."""
     on_plan: Callable[[str], None]
     """Told in one line what training will need."""
     on_note: Callable[[str], None]

@@ -163,7 +163,7 @@ class RoundSoFar:
     _merge_s: dict[int, float] = field(default_factory=dict)
 
     def add(self, message: dict[str, Any], now: float) -> Live | None:
-        """What the message adds; None if nothing, or if it is not about this attempt at this round."""
+        """The news in the message; None if there is none, or if the message belongs to another round or attempt."""
         if message.get("group") != self.group_key or message.get("round") != self.round.round:
             return None
         who, seconds = message["participant"], max(now - self.started, 1e-9)
