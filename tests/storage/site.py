@@ -1,10 +1,12 @@
-"""A corpus, what a run over it on a disk gives, and configurations whose workdirs lie in a bucket."""
+"""A corpus, what a run over it on a disk gives, and configurations whose inputs and workdirs lie in a bucket."""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import time
 import uuid
 from pathlib import Path
 from typing import Any
@@ -18,26 +20,31 @@ from pipeline.run import run
 from pipeline.storage.addresses import Address
 from pipeline.storage.objects import listing
 from tests.cluster.disturbed import end_of, environment_with
-from tests.storage.server import make_bucket
+from tests.storage.server import make_bucket, put_all
 from tests.tiny import tiny_config, write_corpus
 
+SEED = int(os.environ.get("W2V_SEED", time.strftime("%Y%m%d")))
+"""What is sampled; every test that samples prints it."""
+ALL = bool(os.environ.get("W2V_ALL"))
 QUIET = Progress(quiet=True)
 
 
 class Site:
-    """A corpus, the digest of a run over it on a disk, and configurations with workdirs in a bucket."""
+    """A corpus, the digest of a run over it on a disk, and configurations with inputs and workdirs in a bucket."""
 
     def __init__(self, directory: Path, endpoint: str) -> None:
         self.directory, self.endpoint = directory, endpoint
         self.bucket = make_bucket(f"workdirs-{uuid.uuid4().hex[:8]}", Storage(endpoint=endpoint))
         self.inputs = write_corpus(directory / "corpus", sentences=2000)
+        put_all(self.bucket / "corpus", {Path(path).name: Path(path).read_bytes() for path in self.inputs}, self.storage())
         self.digest = run(parse_config(self.tree("disk", place=None)), workers=InProcess(), progress=QUIET)["vectors"]["sha256"]
 
     def tree(self, name: str, host: str = "one", *, place: Address | None, **sections: dict[str, Any]) -> dict[str, Any]:
         """`host`: machines keep their copies apart."""
         storage = {"endpoint": self.endpoint, "cache": str(self.directory / f"cache-{host}"), "patience_s": 20}
         settings: dict[str, Any] = {"tracking": {"enabled": False}, "cluster": {"n_workers": None, "options": {}}} | sections
-        tree = tiny_config(self.directory / name, self.inputs, **settings) | {"storage": storage}
+        inputs = [f"{self.bucket}/corpus/"] if place else self.inputs
+        tree = tiny_config(self.directory / name, inputs, **settings) | {"storage": storage}
         if place:
             tree["run"] = {**tree["run"], "workdir": str(place)}  # type: ignore[dict-item]
         return tree

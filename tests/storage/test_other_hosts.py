@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +13,9 @@ from pipeline.storage.addresses import Address
 from pipeline.storage.copies import MARKER, begin, join
 from tests.cluster.disturbed import environment_with
 from tests.cluster.tls_cluster import TlsCluster
-from tests.storage.site import Site, w2v_run
+from tests.storage.site import ALL, SEED, Site, w2v_run
 
+FAILPOINTS = ["", "put:part-00002.arrow", "was put:w_in-00000.npy"]
 OWN_FOLDER = 'mount -t tmpfs tmpfs "$0" && exec "$@"'
 
 
@@ -33,10 +35,11 @@ def cluster(tmp_path: Path) -> Iterator[TlsCluster]:
     found.stop()
 
 
-@pytest.mark.parametrize("failpoint", ["", "put:part-00002.arrow", "was put:w_in-00000.npy"])
+@pytest.mark.parametrize("failpoint", FAILPOINTS if ALL else random.Random(SEED).sample(FAILPOINTS, 1))
 def test_workers_that_share_no_folder_give_the_bits_of_a_disk(
     failpoint: str, site: Site, cluster: TlsCluster, tmp_path: Path
 ) -> None:  # fmt: skip
+    print(f"sampled with W2V_SEED={SEED}")
     name = f"far-{len(failpoint)}"
     (folder := site.directory / f"cache-{name}").mkdir()
     through = own_folder(folder)
