@@ -64,7 +64,7 @@ its short Dask wiring.
     serving/   served_model (what mlflow models serve runs)
     report/    report sections refreshed recipes page (what people read) charts figures (PNGs) results
                layout (the map of words)
-    formats/   exports word2vec placing (exports beside a person's own files)
+    formats/   exports word2vec placing (exports beside a person's own files, and in buckets) published (read from there)
 
 Imports go pipeline → w2v_core, never back.
 """

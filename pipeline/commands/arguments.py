@@ -21,6 +21,22 @@ class InOrder(click.Group):
         return list(self.commands)
 
 
+class Source(click.ParamType[Path]):
+    """A path; of an address in a bucket the path where its vectors were brought to. The environment says how it is reached."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        from pipeline.storage.addresses import is_address, parse_address
+
+        if not isinstance(value, str) or not is_address(value) or value.startswith(("models:", "runs:")):
+            return Path(value)
+        from pipeline.config import Storage
+        from pipeline.formats.published import bring_vectors
+
+        return bring_vectors(parse_address(value, "SOURCE"), Storage())
+
+
 def config_arguments(function: Callable[..., Any]) -> Callable[..., Any]:
     function = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]…")(function)
     return click.argument("config", type=click.Path(path_type=Path), metavar="CONFIG")(function)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from pipeline.commands.arguments import InOrder, load, say
+from pipeline.commands.arguments import InOrder, Source, load, say
 from pipeline.commands.running import run_until
 from pipeline.errors import DataError, InputError, PipelineError, UsageError, printable
 
@@ -39,14 +39,15 @@ def source_arguments(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--allow-unfinished", is_flag=True, default=None, help="Take a last line without its end as it is."),
     ):
         function = option(function)
-    return click.argument("source", type=click.Path(path_type=Path))(function)
+    return click.argument("source", type=Source())(function)
 
 
 @click.group(cls=InOrder)
 def query() -> None:
     """Ask finished vectors.
 
-    SOURCE is a CONFIG, a folder with vectors, or a file of vectors (word2vec, GloVe, Parquet, safetensors). Behind a CONFIG,
+    SOURCE is a CONFIG, a folder with vectors, a file of vectors (word2vec, GloVe, Parquet, safetensors), or the address of one of
+    them in a bucket (s3://…; AWS_ENDPOINT_URL and the like say how it is reached). Behind a CONFIG,
     key=value among the words overrides a setting, as everywhere.
     """
 

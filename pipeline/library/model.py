@@ -8,10 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import load_config
+from pipeline.config import Storage, load_config
 from pipeline.errors import InputError
+from pipeline.formats.published import bring_vectors
 from pipeline.history.arrival import look
 from pipeline.stages.evaluate import load_vectors
+from pipeline.storage.addresses import SCHEMES, parse_address
 from pipeline.summary import finished_vectors
 from w2v_core.vectors import WordVectors
 
@@ -87,10 +89,12 @@ class Model:
 
 def load(source: str | os.PathLike[str], **reading: Any) -> Model:
     """The model at `source`: a configuration file or a workdir whose run is finished, a folder of vectors, a file of vectors of
-    any program, or `models:/NAME@ALIAS`; `reading` are options of `WordVectors.load`.
+    any program, `models:/NAME@ALIAS`, or an address in a bucket (`s3://…`); `reading` are options of `WordVectors.load`.
 
     Raises the kinds of PipelineError for runs, FileNotFoundError and ValueError for files of vectors.
     """
+    if isinstance(source, str) and source.startswith(tuple(f"{scheme}://" for scheme in SCHEMES)):
+        source = bring_vectors(parse_address(source, "load"), Storage())
     path = Path(source)
     if path.suffix in (".yaml", ".yml"):
         return _of_workdir(look(load_config(path)).workdir)

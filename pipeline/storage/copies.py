@@ -79,17 +79,24 @@ def copy_folder(place: Address, storage: Storage) -> Path:
     return Path(os.path.abspath(parent)) / FOLDER / f"{digest}-{place.path.rpartition('/')[2]}"
 
 
-def begin(place: Address, storage: Storage) -> Copy:
-    """The copy of a place, begun if there is none yet. Raises PermissionDeniedError where others could change it."""
+def private_folder(place: Address, storage: Storage) -> Path:
+    """The folder for what is brought from a place, made if need be. Raises PermissionDeniedError where others could change it."""
     root = copy_folder(place, storage)
     for folder in (root.parent.parent, root.parent, root):
         folder.mkdir(mode=0o700, parents=folder == root.parent.parent, exist_ok=True)
-        found = os.lstat(folder)
+        # The first is one that a person may have named, by a link if they like.
+        found = os.stat(folder, follow_symlinks=folder == root.parent.parent)
         mine = stat.S_ISDIR(found.st_mode) and found.st_uid in (os.getuid(), 0)
         if not mine or (found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX):
             raise PermissionDeniedError(
                 f"{folder}: copies of a bucket would lie in a folder that others can change; set storage.cache to one of your own"
             )
+    return root
+
+
+def begin(place: Address, storage: Storage) -> Copy:
+    """The copy of a place, begun if there is none yet. Raises PermissionDeniedError where others could change it."""
+    root = private_folder(place, storage)
     marker = canonical_json({"place": str(place), "storage": storage.model_dump()})
     if not (root / MARKER).exists() or (root / MARKER).read_bytes() != marker:
         _write(root / MARKER, marker)

@@ -5,10 +5,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from pipeline.cluster.workers import InProcess
 from pipeline.options.storage import Storage
+from pipeline.run import run
 from pipeline.storage.addresses import Address
 from tests.storage.server import ENVIRONMENT, Front, make_bucket, s3_server
-from tests.storage.site import Site
+from tests.storage.site import QUIET, Site
 
 
 @pytest.fixture(scope="session")
@@ -48,3 +50,10 @@ def site(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site
         for name, value in ENVIRONMENT.items():
             patch.setenv(name, value)
         yield Site(tmp_path_factory.mktemp("site"), server)
+
+
+@pytest.fixture(scope="session")
+def finished(site: Site) -> Site:
+    summary = run(site.config("finished"), workers=InProcess(), progress=QUIET)
+    assert summary["vectors"]["sha256"] == site.digest
+    return site

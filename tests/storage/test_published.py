@@ -11,6 +11,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from click.testing import CliRunner
@@ -18,15 +19,18 @@ from click.testing import CliRunner
 from pipeline.cli import commands
 from pipeline.cluster.workers import InProcess
 from pipeline.config import Storage, load_config, parse_config
-from pipeline.errors import ConfigError, InputError
+from pipeline.errors import ConfigError, DamagedError, InputError
+from pipeline.library.model import load
 from pipeline.progress import Progress
 from pipeline.refresh.rollback import rollback
 from pipeline.run import run
 from pipeline.storage.addresses import Address
-from pipeline.storage.objects import listing, read_object, remove_object
+from pipeline.storage.objects import listing, put_object, read_object, remove_object
 from tests.cluster.disturbed import end_of, environment_with
 from tests.storage.server import make_bucket
+from tests.storage.site import Site
 from tests.tiny import tiny_config, write_corpus
+from w2v_core.vectors import WordVectors
 
 QUIET = Progress(quiet=True)
 
@@ -107,6 +111,41 @@ def test_export_to_a_bucket_prints_where_the_files_are(config: Path, storage: St
     assert set(latest(bucket / "deep/place", storage)) == {"vectors.txt", "vectors.parquet"}
     assert CliRunner().invoke(commands, command).output == told.output, "the same export has the same name"
     assert not list(Path.cwd().glob("s3:*"))
+
+
+def test_what_was_sent_is_read_by_its_address(
+    config: Path, storage: Storage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:  # fmt: skip
+    place = place_of(config)
+    summary = run(load_config(config), workers=InProcess(), progress=QUIET)
+    own = WordVectors.load(summary["vectors"]["path"])
+    monkeypatch.setenv("AWS_ENDPOINT_URL", str(storage.endpoint))
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    folder = json.loads(read_object(place / "latest.json", storage))["folder"]
+    for address in (place, place / "vectors.txt", place / folder / "vectors.bin"):
+        found = load(str(address))
+        assert found.wv.index_to_key == own.index_to_key
+        assert np.allclose(found.wv.vectors, own.vectors, atol=1e-5)
+    told = CliRunner().invoke(commands, ["query", "similar", str(place), own.index_to_key[5]])
+    assert told.exit_code == 0, told.output
+    put_object(
+        place / folder / "vectors.txt", read_object(place / folder / "vectors.txt", storage).replace(b"0", b"1", 1), storage
+    )
+    with pytest.raises(DamagedError, match=r"vectors.txt: its content changed"):
+        load(f"{place}/vectors.txt")
+    with pytest.raises(InputError, match=r"no vectors here; give a file, or a place that w2v export"):
+        load(f"{place}/nothing")
+
+
+def test_a_workdir_in_a_bucket_is_read_by_its_address(
+    finished: Site, storage: Storage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:  # fmt: skip
+    monkeypatch.setenv("AWS_ENDPOINT_URL", str(storage.endpoint))
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    found = load(str(finished.place("finished")))
+    assert len(found.predict_output_word(["topic1word1", "topic1word2"])) > 0, "with what training left beside the vectors"
 
 
 def test_a_bucket_that_is_missing_is_an_error_of_the_export(config: Path) -> None:

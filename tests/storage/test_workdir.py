@@ -33,13 +33,6 @@ from w2v_core.vectors import WordVectors
 QUIET = Progress(quiet=True)
 
 
-@pytest.fixture(scope="session")
-def finished(site: Site) -> Site:
-    summary = run(site.config("finished"), workers=InProcess(), progress=QUIET)
-    assert summary["vectors"]["sha256"] == site.digest
-    return site
-
-
 def cached(config: RunConfig) -> list[str]:
     """The stages that a run found; its vectors are those of a disk."""
     return [name for name, row in run(config, workers=InProcess(), progress=QUIET)["stages"].items() if row["cached"]]

@@ -1,0 +1,87 @@
+"""Vectors that lie in a bucket, brought here to be read: by the address of an export, of a workdir, or of one file.
+
+What `latest.json` names is compared with the digests that it gives; any other object is taken as it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import DamagedError, InputError
+from pipeline.formats.placing import LATEST
+from pipeline.options.storage import Storage
+from pipeline.safety.seals import unsealed
+from pipeline.storage.addresses import Address
+from pipeline.storage.copies import private_folder
+from pipeline.storage.objects import ObjectFile, exists, read_object, require_bucket
+from w2v_core.vectors import files
+
+_PREFERRED = (".safetensors", ".parquet", ".bin", ".txt")
+"""Of an export of several files that is named as a whole, the one that is read."""
+_BLOCK_BYTES = 1 << 22
+
+
+def bring_vectors(place: Address, storage: Storage) -> Path:
+    """A file or a folder of this machine with the vectors that lie at an address. Raises InputError where there are none,
+    DamagedError for a file that is not what was put, and what keeps the bucket from being reached."""
+    require_bucket(place, storage)
+    folder = private_folder(place, storage)
+    parent, _, name = place.key.rpartition("/")
+    if place.key and exists(place, storage):
+        return _brought(folder / name, place, storage, None)
+    for at, wanted in ((place, None), (place.at(parent), name)):
+        found = _named(at, storage)
+        if found and (wanted is None or wanted in found):
+            names = [wanted] if wanted else list(found)
+            for each in names:
+                key, digest = found[each]
+                _brought(folder / each, at / key, storage, digest)
+            return folder if files.META in names else folder / (wanted or _best(names))
+    raise InputError(f"{place}: no vectors here; give a file, or a place that w2v export, publish.to or run.workdir has written")
+
+
+def _named(at: Address, storage: Storage) -> dict[str, tuple[str, str]]:
+    """(key below the place, SHA-256) of every file that the place's `latest.json` names; none where there is none."""
+    try:
+        body = unsealed(read_object(at / LATEST, storage))
+    except (FileNotFoundError, ValueError):
+        return {}
+    if isinstance(vectors := body.get("vectors"), Mapping):  # of a workdir, where a file lies under its digest
+        return {str(name): (str(key), str(key).rpartition("/")[2]) for name, key in vectors.items() if _is_plain(name)}
+    exported: Any = body.get("files", {})
+    return {str(name): (f"{body['folder']}/{name}", str(facts["sha256"])) for name, facts in exported.items() if _is_plain(name)}
+
+
+def _is_plain(name: object) -> bool:
+    """Whether it is the name of a file and nothing more: whoever can write into the bucket chose it."""
+    return isinstance(name, str) and name not in ("", ".", "..") and "/" not in name and "\0" not in name
+
+
+def _best(names: list[str]) -> str:
+    return min(
+        names, key=lambda name: next((place for place, end in enumerate(_PREFERRED) if name.endswith(end)), len(_PREFERRED))
+    )
+
+
+def _brought(path: Path, source: Address, storage: Storage, sha256: str | None) -> Path:
+    """The path, where the object's bytes are now."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
+    digest = hashlib.sha256()
+    try:
+        with ObjectFile(source, storage) as file, open(temporary, "xb", buffering=0) as target:
+            while block := file.read(_BLOCK_BYTES):
+                digest.update(block)
+                target.write(block)
+        if sha256 not in (None, digest.hexdigest()):
+            raise DamagedError(f"{source}: its content changed (SHA-256 differs); export the vectors again", str(path.parent))
+        os.replace(temporary, path)
+    except FileNotFoundError:
+        raise InputError(f"{source}: {LATEST} names it, and it is gone; export the vectors again") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
