@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, without_credentials
 from pipeline.options.storage import ABFSS_OPTIONS, GS_OPTIONS, S3_OPTIONS, Storage
 from pipeline.safety.seals import canonical_json
 from pipeline.storage.addresses import Address
@@ -27,11 +27,11 @@ _ENVIRONMENT = threading.Lock()
 
 def file_system(address: Address, storage: Storage) -> Any:
     """The pyarrow.fs.FileSystem of an address, kept for the life of the process with its connections."""
-    return _connected(address.scheme, address.account, canonical_json(storage.model_dump()).decode())
+    return _connected(address.scheme, address.account, canonical_json(storage.model_dump()).decode(), _endpoint_of_environment())
 
 
 @cache
-def _connected(scheme: str, account: str, settings: str) -> Any:
+def _connected(scheme: str, account: str, settings: str, endpoint: str | None) -> Any:
     storage = Storage(**json.loads(settings))
     if scheme == "s3":
         return _open_s3(storage)
@@ -42,9 +42,11 @@ def _open_s3(storage: Storage) -> Any:
     from pyarrow import fs
 
     options = {key: value for key, value in storage.options.items() if key in S3_OPTIONS}
-    if storage.endpoint:
-        options["scheme"], _, options["endpoint_override"] = storage.endpoint.partition("://")
-    if storage.region or storage.endpoint:
+    # The SDK reads the variable too, but then puts the bucket's name before the host's, which only Amazon's servers answer to.
+    endpoint = storage.endpoint or _endpoint_of_environment()
+    if endpoint:
+        options["scheme"], _, options["endpoint_override"] = endpoint.rstrip("/").partition("://")
+    if storage.region or endpoint:
         # A server that is not Amazon's has no region to be asked for.
         options["region"] = storage.region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
     if storage.ca_file:
@@ -105,7 +107,11 @@ def endpoint_of(address: Address, storage: Storage) -> str:
         return address.host
     if address.scheme == "gs":
         return "Google's storage"
-    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "Amazon's S3"
+    return without_credentials(_endpoint_of_environment() or "Amazon's S3")
+
+
+def _endpoint_of_environment() -> str | None:
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
 
 
 def credentials_of(address: Address, storage: Storage) -> str:
