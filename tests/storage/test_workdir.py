@@ -263,7 +263,7 @@ def test_a_holder_that_could_not_tell_for_too_long_commits_nothing(site: Site, q
 
 POINTS = [
     "stage:tokenize", "put:known_files.json", "commit:tokens", "put:manifest.json", "was put:manifest.json", "committed:tokens",
-    "put:vocab.parquet", "was put:vocab.parquet", "committed:vocab", "commit:shards", "committed:shards", "round:2.0",
+    "put:vocab.parquet", "was put:vocab.parquet", "committed:vocab", "commit:shards", "committed:shards", "round:1.0",
     "commit:checkpoints", "committed:checkpoints", "commit:vectors", "committed:vectors", "put:scores.json", "committed:report",
     "committed:exports", "snapshot:written", "put:snapshot.json", "was put:snapshot.json", "decide:run", "decided:run",
     "put:latest.json", "was put:latest.json", "latest:made", "put:summary.json", "was put:summary.json",
