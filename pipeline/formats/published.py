@@ -6,12 +6,11 @@ What `latest.json` names is compared with the digests that it gives; any other o
 from __future__ import annotations
 
 import hashlib
-import os
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline import store
 from pipeline.errors import DamagedError, InputError
 from pipeline.formats.placing import LATEST
 from pipeline.options.storage import Storage
@@ -70,18 +69,19 @@ def _best(names: list[str]) -> str:
 
 def _brought(path: Path, source: Address, storage: Storage, sha256: str | None) -> Path:
     """The path, where the object's bytes are now."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
-    digest = hashlib.sha256()
     try:
-        with ObjectFile(source, storage) as file, open(temporary, "xb", buffering=0) as target:
-            while block := file.read(_BLOCK_BYTES):
-                digest.update(block)
-                target.write(block)
-        if sha256 not in (None, digest.hexdigest()):
-            raise DamagedError(f"{source}: its content changed (SHA-256 differs); export the vectors again", str(path.parent))
-        os.replace(temporary, path)
+        file = ObjectFile(source, storage)
     except FileNotFoundError:
         raise InputError(f"{source}: {LATEST} names it, and it is gone; export the vectors again") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+
+    def write(target: Any) -> None:
+        digest = hashlib.sha256()
+        while block := file.read(_BLOCK_BYTES):
+            digest.update(block)
+            target.write(block)
+        if sha256 not in (None, digest.hexdigest()):
+            raise DamagedError(f"{source}: its content changed (SHA-256 differs); export the vectors again", str(path.parent))
+
+    with file:
+        store.write_file(path, write, durable=False)
     return path
