@@ -21,7 +21,7 @@ class InOrder(click.Group):
         return list(self.commands)
 
 
-class Source(click.ParamType[Path]):
+class VectorSource(click.ParamType[Path]):
     """A path; of an address in a bucket the path where its vectors were brought to. The environment says how it is reached."""
 
     name = "path"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from pipeline.commands.arguments import InOrder, Source, load, say
+from pipeline.commands.arguments import InOrder, VectorSource, load, say
 from pipeline.commands.running import run_until
 from pipeline.errors import DataError, InputError, PipelineError, UsageError, printable
 
@@ -39,7 +39,7 @@ def source_arguments(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--allow-unfinished", is_flag=True, default=None, help="Take a last line without its end as it is."),
     ):
         function = option(function)
-    return click.argument("source", type=Source())(function)
+    return click.argument("source", type=VectorSource())(function)
 
 
 @click.group(cls=InOrder)
