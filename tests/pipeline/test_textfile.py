@@ -29,7 +29,9 @@ def samples(text: str) -> dict[str, list[tuple[str, float]]]:
     found: dict[str, list[tuple[str, float]]] = {}
     for line in text.rstrip("\n").split("\n"):
         if line.startswith("#"):
-            assert re.fullmatch(r"# (HELP w2v_\w+ .+|TYPE w2v_\w+ (gauge|counter))", line), line
+            assert re.fullmatch(
+                r"# (HELP w2v_\w+ .+|TYPE w2v_\w+ (gauge|counter)|sha256 of the lines above: [0-9a-f]{64})", line
+            ), line
             continue
         match = LINE.fullmatch(line)
         assert match, line
