@@ -14,7 +14,7 @@ its short Dask wiring.
     workdir.py progress.py         looking at a workdir; the terminal
     store.py failpoints.py         artefacts: manifests, checksums; where tests make processes die
 
-    commands/  arguments (CONFIG and its overrides) running refreshing corpora vectors workdir
+    commands/  arguments (CONFIG and its overrides) running planning refreshing corpora vectors workdir
                tracking comparing sweeping clusters
     stages/    ladder (the one list of stages) work (what each is handed, and tells)
                tokenize vocab shards train evaluate sets (of questions, by name) publish
@@ -49,6 +49,8 @@ its short Dask wiring.
     refresh/   refresh (one decision) delta (files, pure) challenge (the new vectors beside the old) gates (pure)
                probe (which word stands in a window?) stability (neighbourhoods, frame) align (into the old frame) rollback
                hook
+    planning/  estimate (what a run would take) sample growth (of the vocabulary) speeds (of this machine) forecast (the model,
+               pure) shown (as a table)
     compare/   sides (what is compared) compare (what differs) shown (terminal and page)
     sweep/     sweep (every combination of settings, one table)
     library/   training (train) model (load) settings sentences notebook: the pipeline from Python

@@ -24,6 +24,7 @@ from pipeline.commands.arguments import InOrder, say
 from pipeline.commands.clusters import cluster
 from pipeline.commands.comparing import compare
 from pipeline.commands.corpora import fetch
+from pipeline.commands.planning import plan
 from pipeline.commands.refreshing import gc, history, refresh, rollback
 from pipeline.commands.running import STAGE_COMMANDS, run
 from pipeline.commands.sweeping import prune, sweep
@@ -70,6 +71,7 @@ def commands() -> None:
 _STAGES = [STAGE_COMMANDS.get(name, evaluate) for name in ("tokenize", "vocab", "shards", "train", "evaluate", "publish")]
 for _command in (
     run,
+    plan,
     *_STAGES,
     refresh,
     history,

@@ -34,7 +34,7 @@ FLOORS = (
     ("stages", "tracking"),
     ("summary", "session"),
     ("run",),
-    ("sweep",),
+    ("sweep", "planning"),
     ("refresh",),
     ("compare",),
     ("workdir",),

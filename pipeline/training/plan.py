@@ -180,9 +180,10 @@ class EpochPlan:
 
 def choose_lanes(train: Train, kept_tokens: int, vocab_size: int, policy: LanePolicy = LANE_POLICY) -> Train:
     """The training with its lanes and copies, chosen for an epoch of so many kept tokens over so many words where the
-    configuration leaves them open."""
+    configuration leaves them open. Where copies are asked for, each has the lanes of its share of the tokens."""
+    copies = max(1, train.copies)
     fits_lanes = train.engine == "kernels" and not train.lanes
-    lanes = max(train.copies, int(by_number(policy.lanes_by_tokens, kept_tokens))) if fits_lanes else train.lanes or 1
+    lanes = copies * int(by_number(policy.lanes_by_tokens, kept_tokens // copies)) if fits_lanes else train.lanes or 1
     chosen = train.model_copy(update={"lanes": lanes})
     return chosen.model_copy(update={"copies": copies_of(chosen, vocab_size, policy)})
 

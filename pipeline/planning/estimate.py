@@ -1,0 +1,265 @@
+"""`w2v plan`: what a run of this configuration would take, from a sample of its corpus and the speeds of this machine.
+
+    sample      about 16 MB from all over the corpus, put through the run's own stages up to shards/ in a folder of its own
+    growth      how many words the whole corpus has
+    speeds      the constants of the model, measured here
+    forecast    time, memory, disk and traffic on one host and on several
+
+The workdir is only read: what the last run there took stands beside what the model says of this machine.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import store
+from pipeline.cluster.room import free_memory
+from pipeline.cluster.workers import InProcess
+from pipeline.config import RunConfig
+from pipeline.exchange.shared_memory import usable_cores
+from pipeline.planning import speeds as measured
+from pipeline.planning.forecast import Forecast, Machines, Speeds, Text, forecast
+from pipeline.planning.growth import Growth, vocabulary_counts
+from pipeline.planning.sample import Sample, take_sample
+from pipeline.progress import Progress
+from pipeline.run import run
+from pipeline.stages import vocab as vocabulary
+from pipeline.stream.epoch_stream import MappedShards
+from pipeline.training.capacity import TrainingSizes
+from pipeline.training.plan import choose_lanes
+from w2v_core.kernels import padded_size
+from w2v_core.windows import default_sample
+
+START_S = 1.0
+"""Of every run: imports, the report, the last files (infra/benchmarks/records/text-to-vectors-2026-11-29.md)."""
+HASH_S = 0.7e-9
+"""A byte of the corpus, read and hashed before any work."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What the user wants to know; null: as it is here."""
+
+    tokens: float | None = None
+    """Of the corpus, instead of the estimate."""
+    words: int | None = None
+    hosts: tuple[int, ...] = (1, 2, 4, 8, 16)
+    cores: int | None = None
+    """Of a host."""
+    memory_bytes: int | None = None
+    """Of a host."""
+    disk_bytes: int | None = None
+    gbit_s: float = 10.0
+    round_trip_s: float = 1e-4
+    price: float | None = None
+    """Of a host for an hour."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    config: RunConfig
+    sample: Sample
+    text: Text
+    speeds: Speeds
+    here: Forecast
+    """On this machine alone."""
+    there: tuple[Forecast, ...]
+    """On so many hosts as were asked for."""
+    asked: Asked
+    memory_bytes: int | None
+    """A host has."""
+    disk_bytes: int
+    """Free for the workdir."""
+
+
+def make_plan(config: RunConfig, asked: Asked, say: Callable[[str], None] = lambda text: None) -> Plan:
+    """The plan of a run; `say` hears what is being done. Takes some seconds. Raises what a run raises about its corpus."""
+    with tempfile.TemporaryDirectory(prefix="w2v-plan-") as folder:
+        say("taking a sample of the corpus")
+        sample = take_sample(config.corpus, _made(folder, "text"), config.workdir)
+        say(f"tokenizing and counting it ({sample.stored_bytes / 1e6:,.0f} of {sample.corpus_bytes / 1e6:,.0f} MB)")
+        whole = asked.tokens or 0.0
+        first, summary = _run_sample(config, sample, Path(folder), whole)
+        text, growth = _text(config, asked, sample, summary, Path(folder, "work"))
+        say("timing training and merges")
+        counts = vocabulary_counts(growth.counts, text.tokens, text.words)
+        speeds = _speeds(config, first, summary, text, counts, Path(folder))
+    cores = asked.cores or usable_cores()
+    sizes = _sizes(config, text)
+    row_floats = padded_size(config.train.vector_size)
+
+    def on(hosts: int, cores: int) -> Forecast:
+        machines = Machines(
+            hosts=hosts, cores=cores, gbit_s=asked.gbit_s, round_trip_s=asked.round_trip_s,
+            is_encrypted=config.cluster.tls is not None or config.cluster.kind != "address",
+        )  # fmt: skip
+        return forecast(text, config.train, row_floats, machines, speeds, sizes)
+
+    place = next(parent for parent in (config.workdir, *config.workdir.parents) if parent.exists())
+    return Plan(
+        config=config, sample=sample, text=text, speeds=speeds, here=on(1, usable_cores()),
+        there=tuple(on(hosts, cores) for hosts in asked.hosts), asked=asked,
+        memory_bytes=asked.memory_bytes or free_memory(), disk_bytes=asked.disk_bytes or shutil.disk_usage(place).free,
+    )  # fmt: skip
+
+
+def _made(*names: str) -> Path:
+    path = Path(*names)
+    path.mkdir()
+    return path
+
+
+def _run_sample(config: RunConfig, sample: Sample, folder: Path, tokens: float) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The summaries of two runs up to shards: of a few words, which pays for what is loaded and compiled, and of the sample."""
+    warm = _made(str(folder), "warm")
+    (warm / "few.txt").write_text("some words to begin with\nand some words more\n" * 50, encoding="utf-8")
+    threshold = config.shards.sample
+    if threshold is None:
+        # What the whole corpus will have; one that is smaller than the sample is not sampled.
+        threshold = default_sample(round(tokens or sample.corpus_bytes / 6))
+    changed = {
+        "vocab": config.vocab.model_copy(update={"min_count": 1, "max_size": None}),
+        "shards": config.shards.model_copy(update={"sample": threshold}),
+        "tracking": config.tracking.model_copy(update={"enabled": False}),
+    }
+    workers, summaries = InProcess(usable_cores()), []
+    for workdir, inputs, fields in (
+        ("warm-work", (str(warm),), {"format": "lines"}),
+        ("work", sample.inputs, {"bad_records": "skip", "max_lost": 1.0}),
+    ):
+        corpus = config.corpus.model_copy(update={"inputs": list(inputs), **fields})
+        running = config.run.model_copy(update={"workdir": str(folder / workdir)})
+        part = config.model_copy(update=changed | {"corpus": corpus, "run": running})
+        summaries.append(run(part, until="shards", workers=workers, progress=Progress(quiet=True)))
+    return summaries[0], summaries[1]
+
+
+def _text(config: RunConfig, asked: Asked, sample: Sample, summary: dict[str, Any], workdir: Path) -> tuple[Text, Growth]:
+    """The whole corpus."""
+    found = {stage: _artefact(workdir, kind, summary["stages"][stage]["fingerprint"])
+             for stage, kind in (("tokenize", "tokens"), ("vocab", "vocab"), ("shards", "shards"))}  # fmt: skip
+    sizes = {stage: sum(part.bytes for part in artefact.manifest.parts) for stage, artefact in found.items()}
+    tokens, kept = summary["corpus"]["tokens"], summary["shards"]["kept_tokens"]
+    counts = store.numbers(store.read_table(found["vocab"].path(vocabulary.WORDS), columns=["count"])["count"])
+    growth = Growth(np.asarray(counts, np.int64))
+    whole = asked.tokens or tokens * sample.times
+    least = config.vocab.min_count
+    words = asked.words or round(growth.frequent_words(whole, least))
+    if config.vocab.max_size and not asked.words:
+        words = min(words, config.vocab.max_size)
+    words_file = found["vocab"].part(vocabulary.WORDS).bytes
+    text = Text(
+        stored_bytes=sample.corpus_bytes,
+        tokens=round(whole),
+        sentences=round(summary["corpus"]["sentences"] * whole / tokens),
+        words=max(2, words),
+        distinct_words=round(max(words, growth.words(whole))),
+        kept_tokens=max(1, round(whole * kept / tokens - growth.rare_tokens(whole, least))),
+        token_bytes=sizes["tokenize"] / tokens,
+        shard_bytes=sizes["shards"] / kept,
+        word_bytes=words_file / growth.counts.size,
+    )
+    return text, growth
+
+
+def _artefact(workdir: Path, kind: str, fingerprint: str) -> store.Artefact:
+    found = store.open_artefact(workdir, kind, fingerprint)
+    assert found is not None
+    return found
+
+
+def _speeds(
+    config: RunConfig, first: dict[str, Any], summary: dict[str, Any], text: Text, counts: NDArray[np.int64], folder: Path
+) -> Speeds:
+    import psutil
+
+    process_bytes = int(psutil.Process().memory_info().rss)
+    stages, tokens = summary["stages"], summary["corpus"]["tokens"]
+    begun = {name: row["seconds"] for name, row in first["stages"].items()}
+    # Half of what a few words take is taken again for many: threads and files, not what is loaded once.
+    seconds = {name: max(0.1 * row["seconds"], row["seconds"] - begun[name] / 2) for name, row in stages.items()}
+    shards = _artefact(folder / "work", "shards", stages["shards"]["fingerprint"])
+    train = choose_lanes(config.train, text.kept_tokens, text.words)
+    ground = measured.training_ground(
+        config, train, measured.first_stream(MappedShards(shards)), counts, config.shards.sample or default_sample(text.tokens)
+    )
+    cores = usable_cores()
+    alone = measured.seconds_a_token(ground, 1)
+    together = measured.seconds_a_token(ground, cores) if min(cores, train.lanes) > 1 else alone / cores
+    send_s, message_s = measured.seconds_of_sending()
+    return Speeds(
+        cores=cores,
+        tokenize_s=seconds["tokenize"] / tokens,
+        count_s=seconds["vocab"] / summary["vocab"]["distinct_words"],
+        draw_s=seconds["shards"] / tokens,
+        train_s=alone,
+        # A busy machine holds threads up at every wave; training then uses fewer.
+        threads_kept=min(1.0, max(1 / cores, alone / (cores * together))),
+        fold_s=measured.seconds_a_folded_byte(train),
+        send_s=send_s,
+        message_s=message_s,
+        write_s=measured.seconds_a_written_byte(folder),
+        start_s=START_S + HASH_S * text.stored_bytes + sum(begun.values()),
+        process_bytes=process_bytes,
+    )
+
+
+def _sizes(config: RunConfig, text: Text) -> TrainingSizes:
+    train = config.train
+    return TrainingSizes(
+        vocab_size=text.words, vector_size=train.vector_size, row_floats=padded_size(train.vector_size), lanes=1, copies=1,
+        lane_tokens=text.kept_tokens, epoch_tokens=text.kept_tokens, epochs=train.epochs, window=config.shards.window,
+        noise_bytes=8 * text.words, sentence_bytes=4 * text.tokens + 8 * text.sentences,
+        analogy_words=config.evaluate.restrict_vocab if config.evaluate.analogies else 0,
+        layers=train.engine == "layers", moments=2 if train.optimizer == "adam" else 0,
+    )  # fmt: skip
+
+
+# ── what the last run took ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taken:
+    """Of the last complete run in the workdir."""
+
+    seconds: dict[str, float]
+    """By stage; not of those that were there already."""
+    disk_bytes: dict[str, int]
+    memory_bytes: int | None
+    tokens: int
+    words: int
+    kept_tokens: int
+    hosts: int
+
+
+def last_run(config: RunConfig) -> Taken | None:
+    """What the last run really took, where there was one."""
+    from pipeline.safety.files import read_json_object
+    from pipeline.summary import SUMMARY
+
+    try:
+        found = read_json_object(config.workdir, SUMMARY)
+        stages = found["stages"]
+        disk = {}
+        for stage, kind in (("tokenize", "tokens"), ("vocab", "vocab"), ("shards", "shards"), ("train", "vectors")):
+            artefact = store.open_artefact(config.workdir, kind, stages[stage]["fingerprint"])
+            disk[stage] = sum(part.bytes for part in artefact.manifest.parts) if artefact else 0
+        return Taken(
+            seconds={name: float(row["seconds"]) for name, row in stages.items() if not row["cached"]},
+            disk_bytes=disk,
+            memory_bytes=max((int(load["memory_bytes"]) for load in found.get("workers", ())), default=None),
+            tokens=int(found["corpus"]["tokens"]),
+            words=int(found["vocab"]["size"]),
+            kept_tokens=int(found["shards"]["kept_tokens"]),
+            hosts=int(found["train"]["memory"]["hosts"]),
+        )
+    except (OSError, LookupError, TypeError, ValueError):
+        return None

@@ -1,0 +1,106 @@
+"""A sample of a corpus, from all over it, as files that the pipeline reads as it reads the corpus.
+
+Of plain files it is stretches at even distances, from one line's beginning to another's; of compressed ones the beginnings of
+some; archives and tables are taken whole. Nothing is hashed and no file is read to its end, so a corpus of any size costs the
+same.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.config import Corpus
+from pipeline.errors import InputError
+from pipeline.text.decompress import decompress
+from pipeline.text.inputs import PYDOCS, Filter, Search, find_files
+from pipeline.text.recognise import kind_of
+
+SAMPLE_BYTES = 16 << 20
+STRETCHES = 256
+"""Many short ones, because words come in bursts: a long stretch knows less of the rest than its length says."""
+_BLOCK = 1 << 20
+_STREAMS = ("gzip", "zstd", "bz2", "xz", "lz4", "lzma")
+
+
+@dataclass(frozen=True)
+class Sample:
+    inputs: tuple[str, ...]
+    """What to read in place of the corpus's inputs."""
+    stored_bytes: int
+    """Of the corpus, what the sample stands for one by one."""
+    corpus_bytes: int
+    files: int
+
+    @property
+    def times(self) -> float:
+        """How many times the sample the corpus is."""
+        return self.corpus_bytes / max(1, self.stored_bytes)
+
+
+def take_sample(corpus: Corpus, folder: Path, forbidden: Path, budget: int = SAMPLE_BYTES) -> Sample:
+    """The sample, written into the folder. Raises InputError for a corpus without a byte."""
+    if PYDOCS in corpus.inputs:
+        from pipeline.text.pydocs import source_files
+
+        python = sum(os.path.getsize(path) for path in source_files())
+        return Sample(tuple(corpus.inputs), python, python, len(source_files()))
+    search = Search(corpus.follow_symlinks, Filter(tuple(corpus.include), tuple(corpus.exclude)))
+    paths = [path for pattern in corpus.inputs for path in find_files(pattern, search, forbidden)]
+    sizes = [os.path.getsize(path) for path in paths]
+    total = sum(sizes)
+    if not total:
+        raise InputError("corpus.inputs: no text to plan with; check the paths")
+    if total <= budget:
+        return Sample(tuple(paths), total, total, len(paths))
+    stretch, begin, taken = budget // STRETCHES, 0, 0
+    places = [total * (2 * number + 1) // (2 * STRETCHES) for number in range(STRETCHES)]
+    for number, (path, size) in enumerate(zip(paths, sizes, strict=True)):
+        here = [max(0, min(place - begin, size - stretch)) for place in places if begin <= place < begin + size]
+        begin += size
+        kind = kind_of(path, corpus)
+        if not here:
+            continue
+        target = folder / f"{number:07d}-{Path(path).name}"
+        if kind == "plain":
+            # A table's columns are named in its first line, and not in every encoding is a newline one byte.
+            whole = corpus.format in ("csv", "tsv") or "16" in corpus.encoding or "32" in corpus.encoding
+            taken += _take_stretches(path, target, [0] if whole else here, stretch * (len(here) if whole else 1))
+        elif kind in _STREAMS:
+            taken += _take_beginning(
+                path, kind, target.with_name(target.stem.split(".")[0] + ".txt"), stretch * len(here), corpus
+            )
+        elif not taken or size <= budget:
+            shutil.copyfile(path, target)
+            taken += size
+    return Sample((str(folder),), taken, total, len(paths))
+
+
+def _take_stretches(path: str, target: Path, places: list[int], stretch: int) -> int:
+    """Bytes written: about `stretch` from each place on, whole lines."""
+    written = read = 0
+    with open(path, "rb") as source, target.open("wb") as out:
+        for place in places:
+            if place < read:
+                place = read
+            source.seek(place)
+            piece = source.read(stretch)
+            begin = piece.find(b"\n") + 1 if place > read else 0
+            end = piece.rfind(b"\n") + 1 or len(piece)
+            written += out.write(piece[begin:end] if end > begin else piece)
+            read = place + len(piece)
+    return written
+
+
+def _take_beginning(path: str, kind: str, target: Path, wanted: int, corpus: Corpus) -> int:
+    """Stored bytes whose text was written: whole lines, about `wanted` bytes of text."""
+    written = 0
+    with open(path, "rb", buffering=0) as source, target.open("wb") as out:
+        for block in decompress(source, kind, path=path, size=os.path.getsize(path), max_ratio=corpus.max_ratio):
+            if written + len(block) >= wanted:
+                out.write(block[: block.rfind(b"\n") + 1])
+                break
+            written += out.write(block)
+        return min(source.tell(), os.path.getsize(path))

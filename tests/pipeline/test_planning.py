@@ -1,0 +1,222 @@
+"""`w2v plan`: its arithmetic against counting one by one, its estimates against real runs, and what it tells people."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from pipeline import store
+from pipeline.cluster.workers import InProcess
+from pipeline.config import Train, parse_config
+from pipeline.errors import InputError
+from pipeline.planning import growth
+from pipeline.planning.estimate import Asked, last_run, make_plan
+from pipeline.planning.forecast import Machines, Speeds, merge_seconds, merges_of, sent_bytes
+from pipeline.planning.growth import Growth, vocabulary_counts
+from pipeline.planning.sample import take_sample
+from pipeline.planning.shown import as_data, as_text, shortfalls
+from pipeline.progress import Progress
+from pipeline.run import run
+from pipeline.training.plan import choose_lanes, choose_schedule, plan_epoch
+
+SPEEDS = Speeds(
+    cores=2, tokenize_s=1e-7, count_s=1e-6, draw_s=2e-8, train_s=1e-7, threads_kept=0.9, fold_s=1e-10, send_s=5e-10,
+    message_s=5e-5, write_s=1e-9, start_s=1, process_bytes=300 << 20,
+)  # fmt: skip
+
+
+# ── merges ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("copies", [2, 3, 8, 16])
+@pytest.mark.parametrize(("vocab_size", "tokens"), [(5_000, 300_000), (70_000, 9_000_000)])
+def test_the_merges_of_an_epoch_are_those_of_training(copies: int, vocab_size: int, tokens: int) -> None:
+    train = Train(lanes=copies, copies=copies)
+    schedule = choose_schedule(train, vocab_size, tokens)
+    for epoch in range(3):
+        plan = plan_epoch(train, schedule, vocab_size, epoch, tokens)
+        one_by_one = [rows for step in range(schedule.steps) if (rows := plan.merged_rows(step))]
+        assert merges_of(plan) == Counter(one_by_one)
+
+
+def test_one_copy_merges_nothing_and_a_long_epoch_is_counted_in_no_time() -> None:
+    alone, many = Train(lanes=8, copies=1), Train(lanes=512, copies=16)
+    assert not merges_of(plan_epoch(alone, choose_schedule(alone, 10**6, 1e9), 10**6, 0, 10**9))
+    long = plan_epoch(many, choose_schedule(many, 10**7, 2e11), 10**7, 4, 2 * 10**11)
+    assert merges_of(long).total() > 1_000_000
+
+
+def test_every_copy_gets_the_lanes_of_its_share_of_the_tokens() -> None:
+    assert [choose_lanes(Train(copies=4), tokens, 10_000).lanes for tokens in (10**6, 10**7, 4 * 10**7, 2 * 10**9)] == [
+        4,
+        16,
+        32,
+        128,
+    ]
+
+
+def test_a_merge_takes_as_long_as_the_slower_of_network_and_work_and_a_host_alone_sends_nothing() -> None:
+    slow = Machines(hosts=2, cores=1, gbit_s=1, round_trip_s=1e-4)
+    fast = Machines(hosts=2, cores=1, gbit_s=1000, round_trip_s=1e-4)
+    rows, row_bytes = 67_873, 832
+    assert sent_bytes(rows, row_bytes, 2) == rows * row_bytes
+    assert sent_bytes(rows, row_bytes, 4) * 2 == 3 * rows * row_bytes
+    assert sent_bytes(rows, row_bytes, 1) == 0
+    assert merge_seconds(rows, row_bytes, slow, SPEEDS) > 0.45
+    assert merge_seconds(rows, row_bytes, fast, SPEEDS) < 0.1
+    assert merge_seconds(rows, row_bytes, fast, SPEEDS, cores_a_host=0.5) > 1.8 * merge_seconds(rows, row_bytes, fast, SPEEDS)
+
+
+# ── words ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def zipf_text(tokens: int, words: int = 200_000, seed: int = 1) -> np.ndarray[Any, Any]:
+    shares = 1 / np.arange(3, words + 3) ** 1.1
+    return np.random.default_rng(seed).choice(words, tokens, p=shares / shares.sum())
+
+
+@pytest.mark.parametrize("min_count", [1, 5, 20])
+def test_the_words_of_a_corpus_are_told_from_a_tenth_of_it(min_count: int) -> None:
+    text = zipf_text(2_000_000)
+    counts = np.bincount(text)
+    seen = Growth(np.sort(found := np.bincount(text[:200_000]))[::-1][: int((found > 0).sum())].astype(np.int64))
+    assert seen.frequent_words(len(text), min_count) == pytest.approx(int((counts >= min_count).sum()), rel=0.15)
+    rare = int(counts[(counts > 0) & (counts < min_count)].sum())
+    assert seen.rare_tokens(len(text), min_count) == pytest.approx(rare, rel=0.3, abs=1)
+
+
+def test_within_the_sample_words_are_counted_as_a_random_share_of_it_would_show_them() -> None:
+    text = zipf_text(100_000)
+    counts = np.bincount(text)
+    seen = Growth(counts[counts > 0].astype(np.int64))
+    assert seen.words(len(text)) == pytest.approx((counts > 0).sum(), rel=1e-6)
+    assert seen.words(10_000) == pytest.approx(len(set(np.random.default_rng(3).permutation(text)[:10_000])), rel=0.03)
+
+
+def test_the_counts_of_a_vocabulary_fall_and_have_its_length() -> None:
+    counts = np.bincount(zipf_text(50_000))
+    made = vocabulary_counts(counts[counts > 0].astype(np.int64), 5e6, 100_000)
+    assert len(made) == 100_000
+    assert made.min() >= 1
+    assert np.all(np.diff(made) <= 0)
+    assert growth.vocabulary_counts(counts[counts > 0].astype(np.int64), 5e6, 10)[0] == made[0]
+
+
+# ── samples ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def write_lines(path: Path, lines: int, seed: int = 1) -> str:
+    words = zipf_text(lines * 12, 5_000, seed)
+    text = "\n".join(" ".join(f"w{word}" for word in words[line * 12 : line * 12 + 12]) for line in range(lines)) + "\n"
+    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+    return text
+
+
+def corpus_of(*inputs: Path) -> Any:
+    return parse_config({"run": {"name": "p", "workdir": "unused"}, "corpus": {"inputs": [str(path) for path in inputs]}}).corpus
+
+
+def test_a_sample_is_whole_lines_from_all_over_the_corpus(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    lines = set()
+    for name in ("a", "b", "c"):
+        lines |= set(write_lines(tmp_path / f"{name}.txt", 20_000, ord(name)).splitlines())
+    sample = take_sample(corpus_of(tmp_path), tmp_path / "out", tmp_path / "none", budget=1 << 20)
+    files = sorted((tmp_path / "out").iterdir())
+    taken = [line for file in files for line in file.read_text().splitlines()]
+    assert len(files) == 3
+    assert set(taken) <= lines
+    assert sample.stored_bytes == sum(file.stat().st_size for file in files)
+    assert 0.7 < sample.stored_bytes / (1 << 20) < 1.1
+    assert sample.corpus_bytes == sum(path.stat().st_size for path in tmp_path.glob("*.txt"))
+
+
+def test_of_a_compressed_file_the_beginning_is_taken_and_counted_in_stored_bytes(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    text = write_lines(tmp_path / "a.txt.gz", 60_000)
+    sample = take_sample(corpus_of(tmp_path / "a.txt.gz"), tmp_path / "out", tmp_path / "none", budget=1 << 19)
+    (file,) = (tmp_path / "out").iterdir()
+    assert text.startswith(file.read_text())
+    assert sample.times == pytest.approx(len(text) / file.stat().st_size, rel=0.35)
+
+
+def test_a_corpus_without_a_byte_cannot_be_planned(tmp_path: Path) -> None:
+    (tmp_path / "empty.txt").touch()
+    with pytest.raises(InputError, match=r"^corpus.inputs: no text to plan with"):
+        take_sample(corpus_of(tmp_path / "empty.txt"), tmp_path, tmp_path / "none")
+
+
+# ── plans ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("planned")
+    write_lines(folder / "text.txt", 40_000)
+    tree = {
+        "run": {"name": "planned", "workdir": str(folder / "run")}, "corpus": {"inputs": [str(folder / "text.txt")]},
+        "tokenize": {"tokenizer": "whitespace"}, "train": {"vector_size": 32, "epochs": 3}, "tracking": {"enabled": False},
+        "publish": {"formats": []},
+    }  # fmt: skip
+    (folder / "planned.yaml").write_text(yaml.safe_dump(tree))
+    return parse_config(tree)
+
+
+def test_a_plan_of_a_corpus_that_is_all_sample_says_what_the_run_then_leaves(config: Any) -> None:
+    plan = make_plan(config, Asked(hosts=(1, 4), price=3.0))
+    assert not config.workdir.exists()
+    assert last_run(config) is None
+    summary = run(config, workers=InProcess(), progress=Progress(quiet=True))
+    taken = last_run(config)
+    assert taken is not None
+    assert (plan.text.tokens, plan.text.words) == (summary["corpus"]["tokens"], summary["vocab"]["size"])
+    assert plan.text.kept_tokens == pytest.approx(taken.kept_tokens, rel=0.05)
+    for stage in plan.here.stages[:4]:
+        assert stage.disk_bytes == pytest.approx(taken.disk_bytes[stage.name], rel=0.25), stage.name
+    text = as_text(plan, taken)
+    assert "all of it read" in text
+    assert "last run" in text
+    assert "it fits" in text or "network: 4 hosts reach" in text
+    data = json.loads(json.dumps(as_data(plan, taken)))
+    assert [row["machines"]["hosts"] for row in data["hosts"]] == [1, 4]
+    assert data["hosts"][0]["money"] == pytest.approx(3.0 * data["hosts"][0]["seconds"] / 3600)
+    assert not list(store.artefact_directory(config.workdir, "tokens", "x").parent.parent.glob("w2v-plan*"))
+
+
+def test_a_trillion_tokens_and_ten_million_words_get_a_plan_that_says_what_does_not_fit_and_what_to_change(config: Any) -> None:
+    asked = Asked(tokens=1e12, words=10**7, hosts=(1, 16), cores=32, memory_bytes=2 * 10**9, disk_bytes=10**12)
+    plan = make_plan(config, asked)
+    assert (plan.text.tokens, plan.text.words) == (10**12, 10**7)
+    found = "\n".join(shortfalls(plan))
+    assert "memory: a worker needs up to" in found
+    assert "set vocab.max_size=" in found
+    assert "disk: " in found
+    fitting = int(found.split("vocab.max_size=")[1].split(",")[0].replace("_", ""))
+    smaller = make_plan(
+        config, Asked(tokens=1e12, words=fitting, hosts=(1, 16), cores=32, memory_bytes=2 * 10**9, disk_bytes=10**14)
+    )
+    assert "memory:" not in "\n".join(shortfalls(smaller))
+
+
+def test_the_command_prints_a_table_and_refuses_hosts_that_are_no_numbers(config: Any) -> None:
+    path = config.workdir.parent / "planned.yaml"
+
+    def w2v(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "pipeline.cli", "plan", str(path), *arguments], capture_output=True, text=True, check=False
+        )
+
+    shown = w2v("--hosts", "1,2", "--cores", "32")
+    assert shown.returncode == 0, shown.stderr
+    assert "hosts of 32 cores, 10 Gbit/s between them" in shown.stdout
+    refused = w2v("--hosts", "two")
+    assert (refused.returncode, refused.stderr) == (64, "w2v: --hosts: expected numbers of hosts like 1,2,4, found 'two'\n")
