@@ -79,8 +79,8 @@ def test_a_merge_takes_as_long_as_the_slower_of_network_and_work_and_a_host_alon
 # ── words ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def zipf_text(tokens: int, words: int = 200_000, seed: int = 1) -> np.ndarray[Any, Any]:
-    shares = 1 / np.arange(3, words + 3) ** 1.1
+def zipf_text(tokens: int, words: int = 3_000_000, seed: int = 1) -> np.ndarray[Any, Any]:
+    shares = 1 / np.arange(3, words + 3) ** 1.6
     return np.random.default_rng(seed).choice(words, tokens, p=shares / shares.sum())
 
 
