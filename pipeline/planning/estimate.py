@@ -121,25 +121,27 @@ def _run_sample(config: RunConfig, sample: Sample, folder: Path, tokens: float) 
     """The summaries of two runs up to shards: of a few words, which pays for what is loaded and compiled, and of the sample."""
     warm = _made(str(folder), "warm")
     (warm / "few.txt").write_text("some words to begin with\nand some words more\n" * 50, encoding="utf-8")
-    threshold = config.shards.sample
-    if threshold is None:
-        # What the whole corpus will have; one that is smaller than the sample is not sampled.
-        threshold = default_sample(round(tokens or sample.corpus_bytes / 6))
-    changed = {
-        "vocab": config.vocab.model_copy(update={"min_count": 1, "max_size": None}),
-        "shards": config.shards.model_copy(update={"sample": threshold}),
-        "tracking": config.tracking.model_copy(update={"enabled": False}),
-    }
-    workers, summaries = InProcess(usable_cores()), []
-    for workdir, inputs, fields in (
-        ("warm-work", (str(warm),), {"format": "lines"}),
-        ("work", sample.inputs, {"bad_records": "skip", "max_lost": 1.0}),
-    ):
-        corpus = config.corpus.model_copy(update={"inputs": list(inputs), **fields})
-        running = config.run.model_copy(update={"workdir": str(folder / workdir)})
-        part = config.model_copy(update=changed | {"corpus": corpus, "run": running})
-        summaries.append(run(part, until="shards", workers=workers, progress=Progress(quiet=True)))
-    return summaries[0], summaries[1]
+    workers = InProcess(usable_cores())
+
+    def go(workdir: str, corpus: dict[str, Any], until: str, threshold: float) -> dict[str, Any]:
+        changed = {
+            "run": config.run.model_copy(update={"workdir": str(folder / workdir)}),
+            "corpus": config.corpus.model_copy(update=corpus),
+            # All words are counted: how many of them will be frequent enough depends on how much text there is.
+            "vocab": config.vocab.model_copy(update={"min_count": 1, "max_size": None}),
+            "shards": config.shards.model_copy(update={"sample": threshold}),
+            "tracking": config.tracking.model_copy(update={"enabled": False}),
+        }
+        return run(config.model_copy(update=changed), until=until, workers=workers, progress=Progress(quiet=True))
+
+    first = go("warm-work", {"inputs": [str(warm)], "format": "lines"}, "shards", 1.0)
+    inputs = {"inputs": list(sample.inputs), "bad_records": "skip", "max_lost": 1.0}
+    tokenized = go("work", inputs, "tokenize", 1.0)
+    whole = tokens or tokenized["corpus"]["tokens"] * sample.times
+    threshold = default_sample(round(whole)) if config.shards.sample is None else config.shards.sample
+    summary = go("work", inputs, "shards", threshold)
+    summary["stages"]["tokenize"] = tokenized["stages"]["tokenize"]
+    return first, summary
 
 
 def _text(config: RunConfig, asked: Asked, sample: Sample, summary: dict[str, Any], workdir: Path) -> tuple[Text, Growth]:
