@@ -112,9 +112,11 @@ def _memory_shortfall(plan: Plan) -> list[str]:
     copies = 1 if there.copies == 1 else 1 + -(-there.copies // there.machines.hosts)
     a_word = copies * _pair_bytes(plan) / plan.text.words + 28
     room = limit - (needed - copies * _pair_bytes(plan))
-    change = "add memory (--memory)"
+    change = (
+        "add memory (--memory)" if room > 0 else "lower train.lanes, whose streams take what is left, or add memory (--memory)"
+    )
     if room > 0:
-        words = int(room / a_word)
+        words = int(0.95 * room / a_word)
         size = int(plan.config.train.vector_size * room / (copies * _pair_bytes(plan))) // 8 * 8
         change = (
             f"set vocab.max_size={words:,}".replace(",", "_")

@@ -31,7 +31,7 @@ from w2v_core.windows import Stream, keep_probability
 
 ENOUGH_S = 0.5
 """Of work a measurement repeats for."""
-MOST_BYTES = 4 << 30
+MOST_BYTES = 512 << 20
 """Of parameters that are made to train on: far more than any cache holds."""
 LINK_BYTES = 8 << 20
 _WRITE_BYTES = 64 << 20

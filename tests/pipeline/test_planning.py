@@ -194,7 +194,7 @@ def test_a_plan_of_a_corpus_that_is_all_sample_says_what_the_run_then_leaves(con
 
 
 def test_a_trillion_tokens_and_ten_million_words_get_a_plan_that_says_what_does_not_fit_and_what_to_change(config: Any) -> None:
-    asked = Asked(tokens=1e12, words=10**7, hosts=(1, 16), cores=32, memory_bytes=2 * 10**9, disk_bytes=10**12)
+    asked = Asked(tokens=1e12, words=10**7, hosts=(1, 16), cores=32, memory_bytes=10**10, disk_bytes=10**12)
     plan = make_plan(config, asked)
     assert (plan.text.tokens, plan.text.words) == (10**12, 10**7)
     found = "\n".join(shortfalls(plan))
@@ -203,7 +203,7 @@ def test_a_trillion_tokens_and_ten_million_words_get_a_plan_that_says_what_does_
     assert "disk: " in found
     fitting = int(found.split("vocab.max_size=")[1].split(",")[0].replace("_", ""))
     smaller = make_plan(
-        config, Asked(tokens=1e12, words=fitting, hosts=(1, 16), cores=32, memory_bytes=2 * 10**9, disk_bytes=10**14)
+        config, Asked(tokens=1e12, words=fitting, hosts=(1, 16), cores=32, memory_bytes=10**10, disk_bytes=10**14)
     )
     assert "memory:" not in "\n".join(shortfalls(smaller))
 
