@@ -21,7 +21,8 @@ from pipeline.text.recognise import kind_of
 SAMPLE_BYTES = 16 << 20
 STRETCHES = 256
 """Many short ones, because words come in bursts: a long stretch knows less of the rest than its length says."""
-_BLOCK = 1 << 20
+RATIO_BYTES = 4 << 20
+"""Stored bytes that a compression's ratio is told from."""
 _STREAMS = ("gzip", "zstd", "bz2", "xz", "lz4", "lzma")
 
 
@@ -96,11 +97,17 @@ def _take_stretches(path: str, target: Path, places: list[int], stretch: int) ->
 
 def _take_beginning(path: str, kind: str, target: Path, wanted: int, corpus: Corpus) -> int:
     """Stored bytes whose text was written: whole lines, about `wanted` bytes of text."""
-    written = 0
+    written = unpacked = 0
+    size = os.path.getsize(path)
     with open(path, "rb", buffering=0) as source, target.open("wb") as out:
-        for block in decompress(source, kind, path=path, size=os.path.getsize(path), max_ratio=corpus.max_ratio):
-            if written + len(block) >= wanted:
-                out.write(block[: block.rfind(b"\n") + 1])
+        for block in decompress(source, kind, path=path, size=size, max_ratio=corpus.max_ratio):
+            unpacked += len(block)
+            if written < wanted:
+                piece = block[: wanted - written]
+                end = len(piece) if len(piece) == len(block) else piece.rfind(b"\n") + 1
+                written += out.write(piece[:end])
+                wanted = written if end < len(block) else wanted
+            # How far it shrinks is told from more than was taken: stored bytes are read in blocks.
+            elif source.tell() >= RATIO_BYTES:
                 break
-            written += out.write(block)
-        return min(source.tell(), os.path.getsize(path))
+        return round(written / max(1, unpacked) * min(source.tell(), size))
