@@ -106,7 +106,7 @@ class Traffic:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage:
+class StageForecast:
     name: str
     seconds: float
     disk_bytes: int
@@ -119,7 +119,7 @@ class Forecast:
     machines: Machines
     lanes: int
     copies: int
-    stages: tuple[Stage, ...]
+    stages: tuple[StageForecast, ...]
     train_s: float
     """Training alone, without merges."""
     traffic: Traffic
@@ -218,15 +218,17 @@ def forecast(text: Text, train: Train, row_floats: int, machines: Machines, spee
     token_bytes, shard_bytes = round(text.tokens * text.token_bytes), round(text.kept_tokens * text.shard_bytes)
     vector_bytes = round(text.words * (2 * train.vector_size * 4 + text.word_bytes))
     stages = (
-        Stage(name="tokenize", seconds=text.tokens * speeds.tokenize_s / share, disk_bytes=token_bytes),
-        Stage(name="vocab", seconds=text.distinct_words * speeds.count_s, disk_bytes=round(text.words * (8 + text.word_bytes))),
-        Stage(name="shards", seconds=text.tokens * speeds.draw_s / share, disk_bytes=shard_bytes),
-        Stage(
+        StageForecast(name="tokenize", seconds=text.tokens * speeds.tokenize_s / share, disk_bytes=token_bytes),
+        StageForecast(
+            name="vocab", seconds=text.distinct_words * speeds.count_s, disk_bytes=round(text.words * (8 + text.word_bytes))
+        ),
+        StageForecast(name="shards", seconds=text.tokens * speeds.draw_s / share, disk_bytes=shard_bytes),
+        StageForecast(
             name="train",
             seconds=train_s + traffic.seconds + drawing_s + states * speeds.write_s,
             disk_bytes=vector_bytes,
         ),
-        Stage(name="the rest", seconds=speeds.start_s, disk_bytes=0),
+        StageForecast(name="the rest", seconds=speeds.start_s, disk_bytes=0),
     )
     return Forecast(
         machines=used, lanes=chosen.lanes, copies=chosen.copies, stages=stages, train_s=train_s, traffic=traffic, memory=memory,
