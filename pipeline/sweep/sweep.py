@@ -25,6 +25,8 @@ from pipeline.tracking.tracker import open_tracker
 
 SWEEPS = "sweeps"
 MOST = 1000
+PARENT_S = 60.0
+"""How long MLflow may take to make the run that the others are shown below; without it they are shown side by side."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ def _parent(configs: Sequence[RunConfig], varied: Sequence[str]) -> str | None:
     name = f"{first.run.name.rpartition('.')[0]} sweep"
     tracker = open_tracker(first.tracking, first.workdir, run_name=name, config_digest=digest)
     tracker.start({"sweep": " ".join(varied), "sweep.combinations": len(configs)}, {})
-    return tracker.finish("FINISHED").run_id
+    return tracker.finish("FINISHED", timeout_s=PARENT_S).run_id
 
 
 def table(tried: Sequence[Tried]) -> list[str]:

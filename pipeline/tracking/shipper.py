@@ -49,7 +49,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-NICENESS = 10
 REQUEST_TIMEOUT_S = 5
 POLL_S = 0.25
 FIRST_EVENT_POLL_S = 0.05
@@ -73,7 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
     os.umask(0o077)
-    give_way()
+    with contextlib.suppress(OSError):
+        os.nice(10)
     spool = Spool(options.directory)
     target = spool.target()
     if target is None:
@@ -89,17 +89,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.await_events and not _is_needed(spool, owner):
             return EXIT_DRAINED
         return Shipper(spool, target, owner, options.linger_s, replace(spool.progress(), pid=os.getpid(), message=None)).work()
-
-
-def give_way() -> None:
-    """Training goes first: this process is as nice as its niceness says, also beside processes of other sessions.
-
-    Linux shares processors out between sessions before it looks at niceness (autogroups), and this one has a session of its own.
-    """
-    with contextlib.suppress(OSError):
-        os.nice(NICENESS)
-    with contextlib.suppress(OSError), open("/proc/self/autogroup", "w") as group:
-        group.write(str(NICENESS))
 
 
 def client_environment(environment: os._Environ[str] | dict[str, str]) -> dict[str, str]:
