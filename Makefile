@@ -20,6 +20,7 @@ help:
 	@echo "make crashes    kill a writer at every system call (needs strace)"
 	@echo "make fuzz       seeded mutations of everything that is read, for FUZZ_SECONDS"
 	@echo "make audit      known vulnerabilities of what requirements.lock installs"
+	@echo "make tracking   runs beside a tracking server that is absent, slow, full, refusing, gone: what they cost"
 	@echo "make refreshes  change a corpus at random and compare every refresh with a rebuild"
 	@echo "make answers    fail a run in every way and ask w2v query after each"
 	@echo "make shared     two runs at once on one scheduler, twenty times"
@@ -73,6 +74,10 @@ chaos: $(READY)
 # Every system call, not the sample that `make test` takes: a minute and a half.
 crashes: $(READY)
 	W2V_ALL=1 $(BIN)/python -m pytest -q tests/pipeline/test_crashing_writes.py
+
+# A whole run in each of five bad states of MLflow's server (one needs root), beside one without tracking.
+tracking: $(READY)
+	$(BIN)/python -m tests.cluster.bad_tracking
 
 # Fifty sequences of changes to a corpus, each refresh compared with a clean build, and every place where a refresh can be killed.
 refreshes: $(READY)

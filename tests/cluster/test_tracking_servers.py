@@ -102,7 +102,7 @@ def test_no_point_is_missing_or_doubled_after_a_server_that_came_late_and_was_ki
 
 
 def test_a_server_that_never_answers_delays_the_end_by_the_timeout_and_no_more(workdir: Path) -> None:
-    assert FLUSH_TIMEOUT_S == 15
+    assert FLUSH_TIMEOUT_S <= 12, "a run may be 15 s slower in all"
     with socket.socket() as hanging:
         hanging.bind(("127.0.0.1", 0))
         hanging.listen(64)
