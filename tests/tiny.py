@@ -50,7 +50,7 @@ def tiny_config(directory: Path, inputs: list[str], **sections: dict[str, object
     if "lanes" in chosen:
         del tree["train"]["copies"]
     # A key that nothing would read is an error.
-    if chosen.get("lanes") == 1:
+    if 1 in (chosen.get("lanes"), chosen.get("copies")):
         tree["train"] = {key: value for key, value in tree["train"].items() if "merge" not in key and "hot" not in key}
     if chosen.get("engine") == "layers":
         del tree["train"]["checkpoint_every"]
