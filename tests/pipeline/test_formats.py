@@ -24,7 +24,7 @@ from pipeline.text.cutting import cut_parts
 from pipeline.text.encodings import has_line_ends
 from pipeline.text.formats import json_values
 from pipeline.text.formats.json_stream import text_pieces
-from pipeline.text.formats.json_values import LONG, Source, read_values
+from pipeline.text.formats.json_values import LONG, ByteSource, read_values
 from pipeline.text.losses import ReadCounts
 from pipeline.text.reading import Reading, read_part
 
@@ -72,7 +72,7 @@ def test_a_value_too_long_to_be_held_gives_the_text_that_json_gives(
     held = json_values.HELD_BYTES
     json_values.HELD_BYTES = 24
     try:
-        source = Source(iter([data[at : at + block] for at in range(0, len(data), block)]))
+        source = ByteSource(iter([data[at : at + block] for at in range(0, len(data), block)]))
         found = []
         for value, line, _ in read_values(source):
             text = b"".join(text_pieces(source, line, "text")).decode() if value is LONG else value["text"]
