@@ -7,10 +7,7 @@ all the same.
 
 from __future__ import annotations
 
-import contextlib
 import csv
-import io
-import pickletools
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -32,10 +29,8 @@ _MARKUP = re.compile(rb"\s*(?:<!doctype\s|<html\b|<\?xml\b|<head\b|<svg\b)", re.
 _COLUMN_NAME = re.compile(r"[^\W\d][\w.-]{0,39}")
 _BINARY_SHARE, _FOREIGN_SHARE = 0.02, 0.3
 _ROWS = 20
-_LISTED = re.compile(rb"\([ld]p\d+\n[VSIFLcg(]")
-"""How a pickle of a list or a dict begins, even if its first text is longer than the head."""
-_INSTRUCTIONS = 30
-"""So many instructions of a pickle, one after the other, are no accident."""
+_PICKLE = re.compile(rb"\((?:[ld]p\d+\n|[VS][^\n]*\np\d+\n)|c[A-Za-z_][\w.]*\n[A-Za-z_]\w*\np\d+\n")
+"""How a pickle in ASCII begins: a list, a dict, a tuple of text, or a class, each with the number it is remembered by."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +120,7 @@ def _named(head: bytes) -> str | None:
 def _no_sentences(head: bytes, format: str) -> str | None:
     """Text, but of a kind that the format does not read."""
     head = head.removeprefix(b"\xef\xbb\xbf")
-    if _is_ascii_pickle(head):
+    if _PICKLE.match(head):
         return "looks like a pickle of Python (protocol 0) and would be read as text; write its texts to a file first"
     if head.startswith(b"version https://git-lfs.github.com/spec/"):
         return "is a pointer of Git LFS, not the file itself; fetch it with git lfs pull"
@@ -142,18 +137,6 @@ def _no_sentences(head: bytes, format: str) -> str | None:
             "corpus.text_field"
         )
     return None
-
-
-def _is_ascii_pickle(head: bytes) -> bool:
-    """Whether the bytes are instructions of a pickle that is written in ASCII; nothing of it is run."""
-    if head[:1] not in b"(c]}[lda" or not head[:1]:
-        return False
-    names: list[str] = []
-    # The head can end in the middle of an instruction; text is none after a few.
-    with contextlib.suppress(ValueError, IndexError, UnicodeDecodeError):
-        names.extend(operation.name for operation, _, _ in pickletools.genops(io.BytesIO(head)) if len(names) < _INSTRUCTIONS)
-    certain = names[-1:] == ["STOP"] or len(names) == _INSTRUCTIONS or _LISTED.match(head) is not None
-    return certain and any(name in ("PUT", "GLOBAL", "INST") for name in names)
 
 
 def _table(head: bytes) -> str | None:

@@ -98,7 +98,7 @@ def test_what_is_no_text_is_refused_by_content_inside_compressed_data_too(tmp_pa
 
 
 @pytest.mark.parametrize(
-    "value", [["the river"], {"text": "runs"}, ("a", 1), [{"a": [1, "b"]}], ["long text " * 20_000] * 3, {1, 2}]
+    "value", [["the river"], {"text": "runs"}, ("a", 1), [{"a": [1, "b"]}], ["long text\n" * 20_000] * 3, {1, 2}]
 )
 def test_a_pickle_in_ascii_is_refused_and_not_run(tmp_path: Path, value: object) -> None:
     (tmp_path / "x.txt").write_bytes(pickle.dumps(value, protocol=0))
@@ -106,7 +106,18 @@ def test_a_pickle_in_ascii_is_refused_and_not_run(tmp_path: Path, value: object)
         plan_corpus(Corpus(inputs=[str(tmp_path / "x.txt")]))
 
 
-@pytest.mark.parametrize("text", ["(I am here)\n", "a.\n", "(lp that\n", "computer science\nis fun\n", "}.", "]p0 of it\n."])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "(I am here)\n",
+        "a.\n",
+        "(lp that\n",
+        "computer science\nis fun\n",
+        "line 1 word\nline 2 word\n" * 50,
+        "}.",
+        "]p0 of it\n.",
+    ],
+)
 def test_text_that_begins_as_a_pickle_does_is_read(tmp_path: Path, text: str) -> None:
     (tmp_path / "x.txt").write_text(text)
     assert len(plan_corpus(Corpus(inputs=[str(tmp_path / "x.txt")])).files) == 1
