@@ -142,6 +142,7 @@ def watch_a_run_that_nobody_stops(server: Server, config: dict[str, Any], workdi
     finally:
         driver.kill()
         driver.wait()
+        file.unlink()
 
 
 def server_answers(server: Server) -> bool:
