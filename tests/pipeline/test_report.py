@@ -264,7 +264,7 @@ def test_the_files_are_complete_and_the_json_is_strict(tmp_path: Path) -> None:
     assert body["summary"]["vocab"]["size"] == 31_204
     assert body["tables"][0]["rows"] == [[None]]
     assert [curve["title"] for curve in body["curves"]] == ["Loss", "Learning rate", "Speed"]
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["figures", "index.html", "report.json"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["figures", "index.html", "report.json", "seal.json"]
 
 
 def test_the_figures_are_pictures_whatever_the_words_are(tmp_path: Path) -> None:
