@@ -128,8 +128,6 @@ class Train(Section):
             refuse_unread(self, ("batch_size",), "train.engine is kernels")
         else:
             refuse_unread(self, ("alpha_exponent", "gradient", "checkpoint_every", *_OF_COPIES), "train.engine is layers")
-        if alone := next((key for key in ("lanes", "copies") if getattr(self, key) == 1), None):
-            refuse_unread(self, _OF_COPIES, f"train.{alone} is 1, and one copy is merged with no other")
         return self
 
 

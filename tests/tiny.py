@@ -49,11 +49,8 @@ def tiny_config(directory: Path, inputs: list[str], **sections: dict[str, object
     chosen = sections.get("train", {})
     if "lanes" in chosen:
         del tree["train"]["copies"]
-    # A key that nothing would read is an error.
-    if 1 in (chosen.get("lanes"), chosen.get("copies")):
-        tree["train"] = {key: value for key, value in tree["train"].items() if "merge" not in key and "hot" not in key}
-    if chosen.get("engine") == "layers":
-        del tree["train"]["checkpoint_every"]
+    if chosen.get("engine") == "layers":  # which would read none of these, and says so
+        tree["train"] = {key: value for key, value in tree["train"].items() if not key.startswith(("merge", "hot", "checkpoint"))}
     if sections.get("cluster", {}).get("kind", "local") != "local":
         tree["cluster"] = {}
     return {name: tree.get(name, {}) | sections.get(name, {}) for name in tree.keys() | sections.keys()}

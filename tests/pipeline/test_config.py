@@ -39,6 +39,28 @@ def test_all_problems_are_reported_at_once() -> None:
         assert key in text
 
 
+@pytest.mark.parametrize(
+    ("section", "settings", "key"),
+    [
+        ("train", {"batch_size": 8}, "batch_size"),
+        ("train", {"engine": "layers", "checkpoint_every": 5000}, "checkpoint_every"),
+        ("train", {"engine": "layers", "gradient": "exact"}, "gradient"),
+        ("train", {"engine": "layers", "merge_every": 5000}, "merge_every"),
+        ("cluster", {"kind": "address", "address": "tls://host:8786", "n_workers": 2}, "n_workers"),
+        ("cluster", {"kind": "address", "address": "tls://host:8786", "options": {"processes": 2}}, "options"),
+        ("corpus", {"inputs": ["a.txt"], "format": "lines", "text_field": "body"}, "text_field"),
+        ("tokenize", {"tokenizer": "simple", "pattern": "x+"}, "pattern"),
+    ],
+)
+def test_a_key_that_nothing_would_read_is_an_error(section: str, settings: dict[str, Any], key: str) -> None:
+    with pytest.raises(ConfigError, match=f"{key} is not read"):
+        parse_config(CORPUS | {section: settings})
+
+
+def test_settings_of_merging_may_stay_where_one_lane_is_compared_with_others() -> None:
+    assert parse_config(CORPUS | {"train": {"lanes": 1, "merge_every": 5000}}).train.merge_every == 5000
+
+
 def test_missing_corpus_is_named() -> None:
     with pytest.raises(ConfigError, match="corpus: missing"):
         parse_config({})

@@ -39,7 +39,7 @@ def run_round(plan: EpochPlan, a_round: Round, workers: int, told_every_stint: b
 def test_the_points_told_live_are_those_of_the_rounds_record(
     lanes: int, workers: int, kept: int, every: int, seed: int, told_every_stint: bool
 ) -> None:
-    train = Train(lanes=lanes, hot_merge_every=every if lanes > 1 else None)
+    train = Train(lanes=lanes, hot_merge_every=every)
     plan = plan_epoch(train, choose_schedule(train, 400, kept), 400, 0, kept)
     a_round = plan.rounds[0]
     results, messages = run_round(plan, a_round, workers, told_every_stint)
