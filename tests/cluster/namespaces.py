@@ -10,11 +10,15 @@ import contextlib
 import ctypes
 import os
 import shutil
+import socket
 import subprocess
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
+Result = TypeVar("Result")
 CLONE_NEWNET = 0x40000000
 BURST_BYTES = 128 << 10
 """What a port lets pass at once: two of the largest segments, a tenth of a millisecond at 10 Gbit/s."""
@@ -39,6 +43,7 @@ class Switch:
             _ip("-n", self._switch, "link", "set", "bridge", "up")
             for host in self.hosts:
                 self._plug_in(host)
+            _ip(*self.on(0)[1:], "true")  # some machines let one make namespaces and run nothing there
         except BaseException:
             self.close()
             raise
@@ -59,6 +64,18 @@ class Switch:
     def on(self, host: int) -> Sequence[str]:
         """What a command begins with that is to run on this host."""
         return ("ip", "netns", "exec", self.namespace(host))
+
+    def ask(self, host: int, question: Callable[[], Result]) -> Result:
+        """What a thread of this process that is on this host answers."""
+        with ThreadPoolExecutor(1, initializer=enter, initargs=(self.namespace(host),)) as beside:
+            return beside.submit(question).result()
+
+    def connect(self, host: int, other: int) -> tuple[socket.socket, socket.socket]:
+        """Both ends, in this process, of a connection from one host to another."""
+        with self.ask(other, lambda: socket.create_server((self.address(other), 0))) as server:
+            ours = self.ask(host, lambda: socket.create_connection(server.getsockname()))
+            theirs, _ = server.accept()
+        return ours, theirs
 
     def cut_off(self, host: int) -> None:
         """The cable is pulled out at the switch: what is sent is lost, and nobody is told."""

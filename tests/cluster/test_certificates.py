@@ -58,14 +58,20 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.fixture(scope="module")
-def by_hand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ByHand]:
-    folder = tmp_path_factory.mktemp("certs") / "mine"
-    asked = ["cluster", "certs", str(folder), "--scheduler", HOST, "--worker", "127.0.0.3", "--port", str(free_port())]
+def by_command(folder: Path, scheduler: str, worker: str, port: int) -> tuple[list[str], dict[str, Any]]:
+    """The commands for a scheduler and for a host of workers that `w2v cluster certs` prints, and the section `cluster`."""
+    asked = ["cluster", "certs", str(folder), "--scheduler", scheduler, "--worker", worker, "--port", str(port)]
     said = CliRunner().invoke(commands, asked, catch_exceptions=False).output
     started = re.findall(r"^    (dask .*)$", said, flags=re.MULTILINE)
     assert [command.split()[1] for command in started] == ["scheduler", "worker"]
     (configuration,) = re.findall(r"^    cluster:\n(?:      .*\n)+", said, flags=re.MULTILINE)
+    return started, yaml.safe_load(configuration)["cluster"]
+
+
+@pytest.fixture(scope="module")
+def by_hand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ByHand]:
+    folder = tmp_path_factory.mktemp("certs") / "mine"
+    started, section = by_command(folder, HOST, "127.0.0.3", free_port())
     processes = []
     with (folder.parent / "log").open("wb") as log:
         for command in started:
@@ -73,7 +79,7 @@ def by_hand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ByHand]:
             processes.append(
                 subprocess.Popen(words, env=environment_with(), stdout=log, stderr=log, cwd=folder.parent, start_new_session=True)
             )
-    cluster = ByHand(folder, yaml.safe_load(configuration)["cluster"], processes)
+    cluster = ByHand(folder, section, processes)
     try:
         with cluster.client(folder) as client:
             client.wait_for_workers(2, timeout=60)

@@ -36,8 +36,8 @@ TRAIN = {"vector_size": 16, "epochs": 4, "lanes": 2, "checkpoint_every": 6_000}
 class Server:
     """MLflow's REST API as any client sees it."""
 
-    def __init__(self, port: int, experiment: str = "word2vec") -> None:
-        self.address, self.experiment = f"http://127.0.0.1:{port}", experiment
+    def __init__(self, port: int, experiment: str = "word2vec", host: str = "127.0.0.1") -> None:
+        self.address, self.experiment = f"http://{host}:{port}", experiment
 
     def ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
         data = None if body is None else json.dumps(body).encode()

@@ -19,7 +19,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -42,10 +42,10 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start_server(root: Path, port: int) -> subprocess.Popen[bytes]:
-    """A real MLflow server on loopback over the database in `root`, in a process group of its own."""
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{root / 'mlflow.db'}"]
-    command += ["--artifacts-destination", str(root / "served"), "--host", "127.0.0.1", "--port", str(port), "-w", "1"]
+def start_server(root: Path, port: int, host: str = "127.0.0.1", through: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+    """A real MLflow server over the database in `root`, in a process group of its own. `through` begins its command."""
+    command = [*through, sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{root / 'mlflow.db'}"]
+    command += ["--artifacts-destination", str(root / "served"), "--host", host, "--port", str(port), "-w", "1"]
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     log = open(root / f"server-{time.monotonic_ns()}.log", "wb")  # noqa: SIM115 - handed to the process
     with log:
