@@ -17,8 +17,12 @@ _WITH_LINE_ENDS = (
     "shift_jis_2004", "shift_jisx0213", "euc_jp", "euc_jis_2004", "euc_jisx0213", "euc_kr", "johab",
 )  # fmt: skip
 """Besides those of one byte a character: the second byte of a character is 0x30 or more."""
-_LIKELY = ("cp1252", "cp1250", "cp1251", "gb18030", "big5", "cp932", "euc_jp", "cp949")
-"""Asked first when several fit: of the encodings in use, those that most text that is not UTF-8 is in."""
+_LIKELY = (
+    "cp1252", "cp1250", "cp1251", "koi8_r", "cp1253", "cp1254", "cp1256", "gb18030", "big5", "cp932", "euc_jp", "cp949",
+)  # fmt: skip
+"""Asked first when several fit equally well: of the encodings in use, those that most text that is not UTF-8 is in."""
+_AS_CLEAN = 0.02
+"""Encodings whose text is as free of nonsense as the best one's (charset-normalizer's chaos, 0 … 1)."""
 
 
 def repair(chunk: bytes, counts: ReadCounts, place: int) -> bytes:
@@ -91,9 +95,11 @@ def fitting_encoding(head: bytes) -> str | None:
     """The encoding in which these bytes read best, by their statistics (charset-normalizer); None when none does."""
     from charset_normalizer import from_bytes
 
-    found = [match.encoding for match in from_bytes(head[:_GUESS_BYTES])]
-    fitting = [name for name in found if name not in ("utf_8", "ascii")]
-    if not fitting:
+    head = head[:_GUESS_BYTES]
+    head = head[: head.rfind(b"\n") + 1] or head  # half a character at the end fits nothing
+    found = [match for match in from_bytes(head) if match.encoding not in ("utf_8", "ascii")]
+    if not found:
         return None
-    likely = [name for name in _LIKELY if name in fitting]
-    return (likely or fitting)[0]
+    cleanest = min(match.chaos for match in found)
+    fitting = [name for match in found if match.chaos <= cleanest + _AS_CLEAN for name in match.could_be_from_charset]
+    return next((name for name in _LIKELY if name in fitting), fitting[0])

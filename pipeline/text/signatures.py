@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.text.encodings import UTF8, has_line_ends, invalid_share
+from pipeline.text.encodings import UTF8, fitting_encoding, has_line_ends, invalid_share
 from pipeline.text.folding import ENTITY
 
 HEAD_BYTES = 1 << 16
@@ -100,6 +100,8 @@ def _binary(head: bytes) -> str | None:
     found = _named(head)
     if found is None and control <= _BINARY_SHARE * len(head) and foreign <= _FOREIGN_SHARE:
         return None
+    if found is None and control <= _BINARY_SHARE * len(head) and (fitting := fitting_encoding(head)):
+        return f"is not UTF-8; its bytes read well as {fitting}: set corpus.encoding: {fitting}"
     what = f"looks like {found}" if found else "holds binary data"
     return f"{what} and would be read as text; extract its text first, or leave it out with corpus.exclude"
 

@@ -8,6 +8,7 @@ import io
 import json
 import lzma
 import pickle
+import re
 import sqlite3
 import tarfile
 import zipfile
@@ -95,6 +96,35 @@ def test_what_is_no_text_is_refused_by_content_inside_compressed_data_too(tmp_pa
     with pytest.raises(DataError, match=rf"(?s)x\.txt.*{message}"):
         plan(path)
     assert plan(path, sniff=False, max_lost=1).files, "the way out: read it all the same"
+
+
+RUSSIAN = "Съешь же ещё этих мягких французских булок, да выпей чаю.\n" * 300
+CHINESE = "今天天气很好，我们一起去公园散步吧。人工智能正在改变世界。\n" * 300
+JAPANESE = "今日は良い天気ですね。散歩に行きましょう。\n" * 300
+GREEK = "Η γρήγορη καφέ αλεπού πηδάει πάνω από το τεμπέλικο σκυλί.\n" * 300
+KOREAN = "오늘은 날씨가 좋아서 공원에 산책하러 갑니다.\n" * 300
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [(RUSSIAN, "cp1251"), (RUSSIAN, "koi8_r"), (GREEK, "cp1253"), (CHINESE, "gb18030"), (CHINESE, "gbk"),
+     (JAPANESE, "cp932"), (JAPANESE, "euc_jp"), (KOREAN, "cp949")],
+    ids=lambda value: value[:8].strip(),
+)  # fmt: skip
+def test_text_in_another_encoding_is_refused_with_the_one_that_reads_it(tmp_path: Path, text: str, encoding: str) -> None:
+    (tmp_path / "x.txt").write_bytes(text.encode(encoding))
+    with pytest.raises(DataError, match=r"x\.txt: is not UTF-8; its bytes read well as") as caught:
+        plan(tmp_path / "x.txt")
+    found = re.search(r"set corpus\.encoding: (\S+)", str(caught.value))
+    assert found is not None
+    assert text.encode(encoding).decode(found[1]) == text
+    assert len(plan(tmp_path / "x.txt", encoding=found[1]).files) == 1
+
+
+def test_bytes_that_no_encoding_fits_are_binary_data(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_bytes(np.random.default_rng(4).bytes(60_000))
+    with pytest.raises(DataError, match=r"x\.txt: holds binary data"):
+        plan(tmp_path / "x.txt")
 
 
 @pytest.mark.parametrize(
