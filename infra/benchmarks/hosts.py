@@ -9,7 +9,8 @@ kernel has it (else the line above the table says what the round trip is). `lane
 The hosts share this machine's cores, real ones do not. So processor time is counted apart from the network's: *wire* is bytes
 over the rate; *processor* what all hosts together used for a merge, over the cores that they share (at most one a host). The rest
 is waiting for each other. Before each merge every copy changes all its rows, and a merge of one row lines the hosts up; neither
-is timed.
+is timed. *Model* is what `w2v plan` makes of it (`forecast.merge_seconds`), with constants measured in the same run: what a byte
+and a message take over a connection between two of the namespaces, through their interfaces, and what a byte takes to fold.
 """
 
 from __future__ import annotations
@@ -33,8 +34,11 @@ import numpy as np
 from distributed import Client
 from distributed.security import Security
 
+from pipeline.config import Train
 from pipeline.exchange.attempts import Attempts
 from pipeline.exchange.network import LinkPlugin
+from pipeline.planning.forecast import Machines, Speeds, merge_seconds, sent_bytes
+from pipeline.planning.speeds import seconds_a_folded_byte, seconds_of_sending
 from pipeline.training.lane_group import merge, open_group
 from pipeline.training.placement import Place
 from tests.cluster.namespaces import Switch, enter, switch
@@ -42,7 +46,10 @@ from w2v_core.kernels import load_kernels, padded_size
 
 PATIENCE_S = 60.0
 VECTOR_SIZE = 100
+ROW_BYTES = 2 * padded_size(VECTOR_SIZE) * 4
 PORT = 8786
+CONSTANTS = ("send_s", "message_s", "fold_s")
+"""Of the model."""
 Measured = list[tuple[float, float]]
 """(seconds, processor seconds of the process) of each merge."""
 
@@ -160,24 +167,35 @@ def measure_round_trip(client: Client, cables: Switch, addresses: list[str]) -> 
     return float(taken)
 
 
-def summarise(measured: list[Measured], rows: int, gbit: float, round_trip: float) -> dict[str, Any]:
+def speeds_of(cables: Switch) -> Speeds:
+    """What the model knows of merges, measured here; the rest is nothing."""
+    send_s, message_s = seconds_of_sending(*cables.connect(0, 1))
+    return Speeds(
+        cores=1, tokenize_s=0, count_s=0, draw_s=0, train_s=0, threads_kept=1, write_s=0, start_s=0, process_bytes=0,
+        fold_s=seconds_a_folded_byte(Train(vector_size=VECTOR_SIZE, merge="adasum")), send_s=send_s, message_s=message_s,
+    )  # fmt: skip
+
+
+def summarise(measured: list[Measured], rows: int, machines: Machines, speeds: Speeds) -> dict[str, Any]:
     """Of one number of hosts, rate and number of rows."""
-    hosts = len(measured)
+    hosts, cores = machines.hosts, min(machines.hosts, len(os.sched_getaffinity(0)))
     walls = [max(seconds for seconds, _ in merges) for merges in zip(*measured, strict=True)]
     worked = sum(statistics.median(processor for _, processor in merges) for merges in measured)
-    sent = 2 * (hosts - 1) * rows // hosts * 2 * padded_size(VECTOR_SIZE) * 4
+    sent = sent_bytes(rows, ROW_BYTES, hosts)
+    model = merge_seconds(rows, ROW_BYTES, machines, speeds, cores / hosts)
     low, median, high = statistics.quantiles(walls, n=4)
     return {
-        "hosts": hosts, "gbit": gbit, "rows": rows, "sent_bytes": sent, "least_s": min(walls), "median_s": median,
-        "quartiles_s": [low, high], "wire_s": sent * 8 / (gbit * 1e9), "round_trip_s": round_trip,
-        "processor_s": worked / min(hosts, len(os.sched_getaffinity(0))),
+        "hosts": hosts, "gbit": machines.gbit_s, "rows": rows, "sent_bytes": sent, "least_s": min(walls), "median_s": median,
+        "quartiles_s": [low, high], "wire_s": sent * 8 / (machines.gbit_s * 1e9), "processor_s": worked / cores,
+        "model_s": model, "model_ratio": model / median,
     }  # fmt: skip
 
 
 def print_row(row: dict[str, Any]) -> None:
     low, high = (f"{1e3 * value:.2f}" for value in row["quartiles_s"])
     numbers = "".join(f"{1e3 * row[name]:>10.2f}" for name in ("least_s", "median_s"))
-    parts = "".join(f"{1e3 * row[name]:>11.2f}" for name in ("wire_s", "processor_s"))
+    parts = "".join(f"{1e3 * row[name]:>11.2f}" for name in ("wire_s", "processor_s", "model_s"))
+    parts += f"{row['model_ratio']:>7.2f}"
     sent = f"{row['sent_bytes'] / 1e6:>10.2f}"
     print(f"{row['hosts']:>5} {row['gbit']:>5g} {row['rows']:>8}{numbers} {low + ' – ' + high:>18}{parts}{sent}", flush=True)
 
@@ -193,21 +211,30 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     results: list[dict[str, Any]] = []
+    constants: dict[str, dict[str, float]] = {}
     security = Security.temporary() if options.tls else None
     with switch(max(options.hosts) + 1) as cables, open_cluster(cables, security) as (client, addresses):
         for gbit in options.gbit:
             how = cables.shape(gbit, options.delay_ms)
             round_trip = measure_round_trip(client, cables, addresses)
+            speeds = speeds_of(cables)
+            constants[f"{gbit:g}"] = {"round_trip_s": round_trip, **{name: getattr(speeds, name) for name in CONSTANTS}}
             print(f"{gbit:g} Gbit/s by {how}; a byte there and back takes {1e6 * round_trip:.0f} µs")
-            print("hosts  Gbit     rows  least ms median ms       quartiles ms    wire ms  proc. ms   sent MB")
+            print(
+                f"of processor time a byte takes {1e9 * speeds.send_s:.2f} ns to send and receive and {1e9 * speeds.fold_s:.2f} "
+                f"to fold; a message and its answer take {1e6 * speeds.message_s:.0f} µs"
+            )
+            print("hosts  Gbit     rows  least ms median ms       quartiles ms    wire ms  proc. ms   model ms  ratio   sent MB")
             for hosts in options.hosts:
                 for rows in options.rows:
                     measured = measure(client, addresses[:hosts], rows, options.repeats)
-                    results.append(summarise(measured, rows, gbit, round_trip))
+                    # The way there and back is in what a message took.
+                    machines = Machines(hosts=hosts, cores=1, gbit_s=gbit, round_trip_s=0, is_encrypted=options.tls)
+                    results.append(summarise(measured, rows, machines, speeds))
                     print_row(results[-1])
     document = {
         "tls": options.tls, "vector_size": VECTOR_SIZE, "merge": "adasum", "cores": len(os.sched_getaffinity(0)),
-        "kernel": platform.release(), "python": platform.python_version(), "results": results,
+        "kernel": platform.release(), "python": platform.python_version(), "constants": constants, "results": results,
     }  # fmt: skip
     print(json.dumps(document))
     if options.json:

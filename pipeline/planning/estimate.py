@@ -196,7 +196,7 @@ def _speeds(
     cores = usable_cores()
     alone = measured.seconds_a_token(ground, 1)
     together = measured.seconds_a_token(ground, cores) if min(cores, train.lanes) > 1 else alone / cores
-    send_s, message_s = measured.seconds_of_sending()
+    send_s, message_s = measured.seconds_of_sending(*measured.connection_with_itself())
     return Speeds(
         cores=cores,
         tokenize_s=seconds["tokenize"] / tokens,
@@ -206,7 +206,7 @@ def _speeds(
         # A busy machine holds threads up at every wave; training then uses fewer.
         threads_kept=min(1.0, max(1 / cores, alone / (cores * together))),
         fold_s=measured.seconds_a_folded_byte(train),
-        send_s=send_s,
+        send_s=send_s + measured.DEVICE_S,
         message_s=message_s,
         write_s=measured.seconds_a_written_byte(folder),
         start_s=START_S + HASH_S * text.stored_bytes + sum(begun.values()),

@@ -22,8 +22,6 @@ from pipeline.training.plan import EpochPlan, choose_lanes, choose_schedule, pla
 if TYPE_CHECKING:
     from pipeline.config import Train
 
-DEVICE_S = 0.3e-9
-"""Processor time of a byte sent and one received that a network interface takes and the loopback device does not (the same)."""
 FRAME_SHARE = 1514 / 1448
 """What Ethernet, IP and TCP add to what is sent."""
 OVERLAP_LOST = 0.25
@@ -72,7 +70,7 @@ class Speeds:
     fold_s: float
     """A byte of a copy's rows folded."""
     send_s: float
-    """Processor time of a byte that is sent and one that is received."""
+    """Processor time of a byte that is sent and one that is received, through a network interface."""
     message_s: float
     """A message there and an answer back, within this machine."""
     write_s: float
@@ -151,7 +149,7 @@ def merge_seconds(rows: int, row_bytes: int, machines: Machines, speeds: Speeds,
     hosts = machines.hosts
     sent = sent_bytes(rows, row_bytes, hosts)
     wire_s = sent * FRAME_SHARE * 8 / (machines.gbit_s * 1e9)
-    a_byte = speeds.send_s + DEVICE_S + (TLS_S_A_BYTE if machines.is_encrypted else 0.0)
+    a_byte = speeds.send_s + (TLS_S_A_BYTE if machines.is_encrypted else 0.0)
     work_s = (sent * a_byte + rows * row_bytes * speeds.fold_s + 2 * (hosts - 1) * speeds.message_s) / cores_a_host
     return max(wire_s, work_s) + OVERLAP_LOST * min(wire_s, work_s) + 2 * (machines.round_trip_s + speeds.message_s)
 

@@ -29,6 +29,9 @@ from w2v_core.kernels import Kernels, Noise, Slice, Update, allocate_parameters,
 from w2v_core.sampler import noise_table, word_rates
 from w2v_core.windows import Stream, keep_probability
 
+DEVICE_S = 0.3e-9
+"""Processor time of a byte sent and one received that a network interface takes and the loopback device does not
+(infra/benchmarks/records/hosts-2026-11-29.md)."""
 ENOUGH_S = 0.5
 """Of work a measurement repeats for."""
 MOST_BYTES = 512 << 20
@@ -109,7 +112,8 @@ def seconds_a_token(ground: Ground, threads: int) -> float:
 
 
 def seconds_a_folded_byte(train: Train) -> float:
-    """Of merging, a byte of a copy's rows: two copies, a thousand rows."""
+    """Of merging, a byte of a copy's rows: two copies, a thousand rows. Forty times as many rows took the same a byte
+    (infra/benchmarks/records/hosts-2026-11-29.md)."""
     kernels, rows = load_kernels(train.backend), 1024
     base = allocate_parameters(rows, train.vector_size)[0]
     copies = [allocate_parameters(rows, train.vector_size)[0] for _ in range(2)]
@@ -124,18 +128,24 @@ def seconds_a_folded_byte(train: Train) -> float:
     return _rate(fold, 0.1)
 
 
-def seconds_of_sending() -> tuple[float, float]:
-    """(processor seconds of a byte sent and a byte received, seconds of a message there and an answer back), over TCP."""
+def connection_with_itself() -> tuple[socket.socket, socket.socket]:
+    """Both ends of a connection over this machine's loopback device."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         ours = socket.create_connection(server.getsockname())
         theirs, _ = server.accept()
+    return ours, theirs
+
+
+def seconds_of_sending(ours: socket.socket, theirs: socket.socket) -> tuple[float, float]:
+    """(processor seconds of a byte sent and a byte received, seconds of a message there and an answer back) over the connection
+    with these ends, which is closed then."""
     with ours, theirs:
         for end in (ours, theirs):
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         ends = [Links({0: Link(end, "this machine")}, 10.0, Attempts()) for end in (ours, theirs)]
         sizes, arrays = {"small": 64, "large": LINK_BYTES}, {}
         for name, size in sizes.items():
-            arrays[name] = [(np.zeros(size // 4, np.float32), np.empty(size // 4, np.float32)) for _ in ends]
+            arrays[name] = [(np.ones(size // 4, np.float32), np.empty(size // 4, np.float32)) for _ in ends]
 
         def swap(name: str, times: int) -> None:
             def at(number: int) -> None:
@@ -145,6 +155,9 @@ def seconds_of_sending() -> tuple[float, float]:
                     ends[number].expect(0, (1, "rows"), [into])
                     ends[number].receive_all()
                     ends[number].flush()
+                    # Half of what arrives in a merge are merged rows, which go to the copy that is trained, too.
+                    half = len(into) // 2
+                    out[:half] = into[:half]
 
             other = threading.Thread(target=at, args=(1,))
             other.start()
