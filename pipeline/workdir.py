@@ -99,7 +99,7 @@ def status_lines(config: RunConfig) -> Iterator[str]:
         same = "this configuration" if answer.summary["config_digest"] == config.digest else "another configuration"
         yield f"  last complete run: {answer.run_id} ({same})"
         yield f"  queries are answered {introduce(answer, config)}"
-    for state in sync(workdir, config.tracking) if config.tracking.enabled else ():
+    for state in sync(workdir, config.tracking, timeout_s=5.0) if config.tracking.enabled else ():
         rest = "" if state.complete else f", not complete: {state.message}"
         yield f"  tracked: {state.uri} run {state.run_id or '(none yet)'}{rest}"
 

@@ -18,7 +18,7 @@ from pipeline.errors import InputError, ServiceError, UsageError
 from pipeline.store import file_sha256
 from pipeline.tracking.addresses import tracking_uri
 from pipeline.tracking.moves import CHALLENGER, CHAMPION, Move, RegisteredModel, Registry, new_move, next_moves
-from pipeline.tracking.spool import all_events, open_writer, spools, without_credentials
+from pipeline.tracking.spool import Event, Spool, all_events, open_writer, spools, without_credentials
 
 if TYPE_CHECKING:
     from pipeline.config import RunConfig
@@ -63,36 +63,48 @@ def move_alias(config: RunConfig, vectors: Path, *, alias: str = CHAMPION, why: 
     """One line about what became of it: the version of these vectors has the alias now, or will have it when MLflow answers.
 
     None where nothing is registered. Never waits long: a move that cannot be made now is left in the spool that registered the
-    vectors, behind their registration, and the next run or `w2v sync` makes it.
+    vectors, behind their registration, and the next run or `w2v sync` makes it. A server that their registration has not reached
+    yet is not asked.
     """
     name = config.publish.register_as
     if name is None or not config.tracking.enabled:
         return None
     digest = file_sha256(vectors / "meta.json")
+    spool = _spool_of(config, digest)
+    arrived = spool is None or not any(_registers(event, digest) for event in all_events(spool, spool.progress().offset))
     with suppress(ServiceError):
         registry = open_registry(config)
-        model = registry.model(name)
+        model = registry.model(name) if arrived else None
         found = [version for version in model.versions if version.digest == digest] if model else []
         if model and found:
             if model.aliases.get(alias) == found[0].number:
                 return f"{name}: {alias} is version {found[0].number} already"
             return f"{name}: {_make(registry, name, model, found[0].number, why, alias)}"
-    return _leave_in_spool(config, name, digest, new_move(alias, "", None, why))
+    if spool is None:
+        return None
+    _leave(spool, name, digest, new_move(alias, "", None, why))
+    where = without_credentials(tracking_uri(config.tracking, config.workdir))
+    return f"{name}: {alias} moves when MLflow at {where} answers (w2v sync)"
 
 
-def _leave_in_spool(config: RunConfig, name: str, digest: str, move: Move) -> str | None:
+def _spool_of(config: RunConfig, digest: str) -> Spool | None:
+    """The spool that registers these vectors at the configured address."""
     uri = without_credentials(tracking_uri(config.tracking, config.workdir))
     for spool in spools(config.workdir):
         target = spool.target()
-        if target is None or target.uri != uri:
-            continue
-        if any(event["type"] == "register" and event.get("digest") == digest for event in all_events(spool)):
-            writer = open_writer(spool, 0.0)
-            event = {"type": "alias", "time": 0, "name": name, "digest": digest, "move": asdict(move)}
-            writer.append(event, 1.0)
-            writer.close()
-            return f"{name}: {move.alias} moves when MLflow at {uri} answers (w2v sync)"
+        if target and target.uri == uri and any(_registers(event, digest) for event in all_events(spool)):
+            return spool
     return None
+
+
+def _registers(event: Event, digest: str) -> bool:
+    return bool(event["type"] == "register" and event["digest"] == digest)
+
+
+def _leave(spool: Spool, name: str, digest: str, move: Move) -> None:
+    writer = open_writer(spool, 0.0)
+    writer.append({"type": "alias", "time": 0, "name": name, "digest": digest, "move": asdict(move)}, 1.0)
+    writer.close()
 
 
 # ── what a move is ───────────────────────────────────────────────────────────────────────────────────────────────────

@@ -5,6 +5,9 @@ blocks (247 s on a closed port with its own settings): here neither is felt by t
 pipe as its standard input. While the pipe is open it follows the spool; when the pipe closes, because the run finished
 or the driver died, it ships what is left and ends. One shipper a spool: a second one waits for the first one's lock.
 
+Who waits for it waits for a server that is at work, not for one that is away: once the run is over, one more try is made, and
+when nothing has got through for `--linger-s` by then, it gives up. A server that was away all along delays a run by that try.
+
 Nothing is counted as shipped before the server said so, and everything may be sent twice: points carry the time at
 which they were spooled, parameters and tags are equal, files overwrite themselves, the run is looked up by the spool's
 token before one is created.
@@ -57,6 +60,8 @@ FOLLOW_S = 1.0
 FIRST_BACKOFF_S = 0.5
 LAST_BACKOFF_S = 30.0
 LAST_BACKOFF_DRAINING_S = 2.0
+ALONE_S = 60.0
+"""How long it goes on trying without success when its driver is gone: nobody waits for it any more."""
 WHOLE = "W2V_SHIPPER_WHOLE"
 """Set for a shipper that has MLflow with pandas."""
 EXIT_DRAINED, EXIT_LEFT_OVER, EXIT_REFUSED = 0, 75, 77
@@ -67,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m pipeline.tracking.shipper", description="Ship a tracking spool to MLflow.")
     parser.add_argument("directory", type=Path)
     parser.add_argument("--driver-pid", type=int, required=True, help="the process whose run this is")
-    parser.add_argument("--linger-s", type=float, default=60.0, help="give up after so long without success once the run is over")
+    parser.add_argument("--linger-s", type=float, default=60.0, help="end after so long without success when the run is over")
     parser.add_argument("--await-events", action="store_true", help="get ready, and open no MLflow run before the first event")
     options = parser.parse_args(arguments)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
@@ -127,18 +132,22 @@ class Owner:
     def is_gone(self) -> bool:
         return os.getppid() != self.pid
 
+    def patience_s(self, linger_s: float) -> float:
+        """How long to go on without success now that the run is over."""
+        return max(linger_s, ALONE_S) if self.is_gone() else linger_s
+
 
 def _acquire(lock: IO[bytes], owner: Owner, linger_s: float) -> bool:
     """Takes the spool's lock, waiting for an earlier shipper to finish; False when that takes too long."""
-    deadline: float | None = None
+    released_at: float | None = None
     while True:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
         except BlockingIOError:
             if owner.released:
-                deadline = deadline or time.monotonic() + linger_s
-                if time.monotonic() > deadline:
+                released_at = released_at or time.monotonic()
+                if time.monotonic() - released_at > owner.patience_s(linger_s):
                     return False
             owner.wait(POLL_S)
 
@@ -217,7 +226,7 @@ class Shipper:
             return EXIT_REFUSED
         logger.info("will try again: %s", problem)
         self.note("retrying", problem)
-        if self.owner.released and time.monotonic() - self.success_at > self.linger_s:
+        if self.owner.released and time.monotonic() - self.success_at > self.owner.patience_s(self.linger_s):
             return EXIT_LEFT_OVER
         self.wait_longer()
         return None

@@ -177,8 +177,7 @@ def read_events(spool: Spool, offset: int, limit_bytes: int = 1 << 20) -> list[t
     return found
 
 
-def all_events(spool: Spool) -> Iterator[Event]:
-    offset = 0
+def all_events(spool: Spool, offset: int = 0) -> Iterator[Event]:
     while found := read_events(spool, offset):
         yield from (event for event, _ in found if event is not None)
         offset = found[-1][1]

@@ -57,7 +57,8 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 FSYNC_INTERVAL_S = 0.5
 WATCH_INTERVAL_S = 1.0
-FLUSH_TIMEOUT_S = 12.0
+FLUSH_TIMEOUT_S = 10.0
+"""All that a run waits for MLflow, at its end: it may be 15 s slower than one without tracking."""
 REACH_TIMEOUT_S = 90.0
 RESPAWN_LIMIT = 3
 DIGEST_CHARACTERS = 36
@@ -126,6 +127,8 @@ class Tracker:
     ships: bool = True
     """False: it only writes its spool, which `sync` delivers."""
     watch_every_s: float = WATCH_INTERVAL_S
+    linger_s: float = FLUSH_TIMEOUT_S
+    """A server that nothing has got through to for so long when the run is over gets one more try."""
     _respawned: int = 0
     _watched_at: float = 0.0
     _warned: bool = False
@@ -255,7 +258,7 @@ class Tracker:
     def launch_shipper(self, *, await_events: bool = False) -> None:
         """Starts the shipper unless it was started before."""
         if self.process is None and self.ships and not self._finished:
-            self.process = _start_shipper(self.spool, self.credentials, subprocess.PIPE, await_events=await_events)
+            self.process = _start_shipper(self.spool, self.credentials, subprocess.PIPE, self.linger_s, await_events=await_events)
 
     def wait_until_reached(self, timeout_s: float) -> None:
         """Returns when the MLflow run is open; raises ServiceError or PermissionDeniedError when it cannot be opened."""
@@ -310,7 +313,7 @@ class Tracker:
         if progress.state != "refused" and progress.offset < self.spool.size():
             self._respawned += 1
             self._close_pipe()
-            self.process = _start_shipper(self.spool, self.credentials, subprocess.PIPE)
+            self.process = _start_shipper(self.spool, self.credentials, subprocess.PIPE, self.linger_s)
 
     def _let_shipper_drain(self, timeout_s: float) -> None:
         if self.process is None:
@@ -341,13 +344,10 @@ def spool_state(spool: Spool) -> TrackingState:
     target, progress = spool.target(), spool.progress()
     uri = target.uri if target else "unknown"
     left = spool.size() - progress.offset
-    message = progress.message
-    if left <= 0:
-        message = f"{progress.skipped} events were refused by MLflow; see {spool.log}" if progress.skipped else None
-    elif message is None:
-        message = (
-            f"not all of the run has reached {uri} yet; the next run or `w2v sync` delivers the rest, kept in {spool.directory}"
-        )
+    message = f"{progress.skipped} events were refused by MLflow; see {spool.log}" if progress.skipped else None
+    if left > 0:
+        problem = progress.message or f"not all of the run has reached {uri} yet"
+        message = f"{problem}; the next run or `w2v sync` delivers the rest, kept in {spool.directory}"
     return TrackingState(uri, spool.run_id(), left <= 0 and spool.run_id() is not None and not progress.skipped, message)
 
 
@@ -366,14 +366,13 @@ def sync(workdir: Path, tracking: Tracking | None = None, timeout_s: float = 60.
                 states.append(spool_state(spool))
                 continue
             credentials = credentials_of(uri) if without_credentials(uri) == target.uri else {}
-            process = _start_shipper(spool, credentials, subprocess.DEVNULL, linger_s=timeout_s)
-            process.wait()
+            _start_shipper(spool, credentials, subprocess.DEVNULL, timeout_s).wait()
         states.append(spool_state(spool))
     return states
 
 
 def _start_shipper(
-    spool: Spool, credentials: Mapping[str, str], stdin: int, linger_s: float = 60.0, *, await_events: bool = False
+    spool: Spool, credentials: Mapping[str, str], stdin: int, linger_s: float, *, await_events: bool = False
 ) -> subprocess.Popen[bytes]:
     """The shipper of a spool, in a session of its own: a Ctrl-C in the terminal reaches the driver alone."""
     command = [sys.executable, "-P", "-m", "pipeline.tracking.shipper", str(spool.directory)]

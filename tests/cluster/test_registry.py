@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -23,7 +24,7 @@ from pipeline.config import RunConfig, parse_config
 from pipeline.errors import InputError, ServiceError
 from pipeline.tracking import aliases
 from pipeline.tracking.moves import parse_moves
-from pipeline.tracking.spool import Spool, spools
+from pipeline.tracking.spool import Spool, all_events, spools
 from pipeline.tracking.tracker import Tracker, open_tracker
 from tests.cluster.test_tracking_servers import free_port, kill_server
 from tests.cluster.tracked import DIGEST, client_of, ship_here, wait_for
@@ -115,6 +116,22 @@ def test_a_move_that_cannot_be_made_now_is_made_when_mlflow_answers(registered: 
     assert len(parse_moves(client.get_registered_model("words").tags["w2v.moves"])) == 2
     assert len(client.search_model_versions("name = 'words'")) == 2
     assert aliases.move_alias(config_of(workdir, enabled=False), workdir / "a", why="") is None
+
+
+def test_a_server_that_the_vectors_have_not_reached_is_not_asked_for_their_version(workdir: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as hanging:
+        config = config_of(workdir, uri=f"http://127.0.0.1:{hanging.getsockname()[1]}")
+        tracker = tracker_without_shipper(config)
+        tracker.start({"train.epochs": 5}, {})
+        tracker.register("words", save_version(workdir / "a", 1), "")
+        tracker.writer.close()
+        said = aliases.move_alias(config, workdir / "a", why="refresh")
+        hanging.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            hanging.accept()
+    assert said is not None
+    assert "champion moves when MLflow at http://127.0.0.1" in said
+    assert [event["type"] for event in all_events(tracker.spool)][-2:] == ["register", "alias"]
 
 
 def ship_again(spool: Spool) -> int:
