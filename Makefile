@@ -8,12 +8,13 @@ READY := $(VENV)/.ready
 COMPILED := numba llvmlite numpy dask distributed pyarrow tornado msgpack cloudpickle fsspec pydantic yaml click jinja2 packaging toolz zict
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help configuration demo test test-fast test-core coverage chaos crashes refreshes answers buckets shared deployment image fuzz audit lint format lock clean
+.PHONY: help configuration demo test test-all test-fast test-core coverage chaos crashes refreshes answers buckets shared deployment image fuzz audit lint format lock clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo       train on the docstrings of the installed Python and show what was learned"
 	@echo "make test       all tests"
+	@echo "make test-all   all cases of the sweeps that make test samples; half an hour or more"
 	@echo "make test-fast  without the slow ones"
 	@echo "make coverage   how much of w2v_core its own tests run"
 	@echo "make chaos      kill everything everywhere and compare the bits"
@@ -52,6 +53,10 @@ demo: $(READY)
 # Four at a time: most of the tests wait for processes of their own (infra/decisions/0008-tests-at-a-time.md).
 test: $(READY)
 	$(BIN)/python -m pytest -n 4 --dist worksteal
+
+# Every case of every sweep that `make test` takes a sample of.
+test-all: $(READY)
+	W2V_ALL=1 $(BIN)/python -m pytest -n 4 --dist worksteal
 
 test-fast: $(READY)
 	$(BIN)/python -m pytest -m "not slow" tests/core tests/pipeline

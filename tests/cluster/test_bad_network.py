@@ -20,6 +20,7 @@ from pipeline.workdir import verify_workdir
 from tests.cluster.bad_network import Detour, Proxy
 from tests.cluster.disturbed import Bench, end_of, files_of, stopped_at
 from tests.cluster.tls_cluster import TlsCluster
+from tests.sampling import sample
 
 pytestmark = pytest.mark.slow
 SEED = int(os.environ.get("W2V_SEED", time.strftime("%Y%m%d")))
@@ -40,7 +41,7 @@ def detour(cluster: TlsCluster) -> Iterator[Detour]:
     detour.close()
 
 
-@pytest.mark.parametrize("how", ["cut-off", "deaf", "mute"])
+@pytest.mark.parametrize("how", sample(["cut-off", "deaf", "mute"]))
 def test_a_worker_cut_off_in_the_middle_of_a_round_is_given_up_and_changes_nothing_when_the_network_is_back(
     bench: Bench, cluster: TlsCluster, detour: Detour, tmp_path: Path, how: str
 ) -> None:
@@ -94,7 +95,7 @@ def test_a_network_that_comes_and_goes_changes_nothing(bench: Bench, cluster: Tl
     bench.assert_same(config)
 
 
-@pytest.mark.parametrize("how", ["held", "cut"])
+@pytest.mark.parametrize("how", sample(["held", "cut"]))
 def test_a_driver_cut_off_from_its_cluster_ends_with_75_and_the_same_command_continues(
     bench: Bench, cluster: TlsCluster, tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,7 @@ from pipeline.progress import Progress
 from pipeline.run import run
 from pipeline.workdir import verify_workdir
 from tests.cluster.disturbed import Bench
+from tests.sampling import sample
 
 FULL = (
     r"/[\w./-]+: (the disk is full \([\d,]+ bytes free there, at least [\d,]+ needed\); make space"
@@ -21,7 +22,7 @@ FULL = (
 """A file that found no room, or, where not even the checkpoints would have any, the plan of training."""
 
 
-@pytest.mark.parametrize("free_kb", [0, 8, 60, 200, 350, 450, 600])
+@pytest.mark.parametrize("free_kb", sample([0, 8, 60, 200, 350, 450, 600], 3))
 def test_a_full_disk_stops_the_run_with_a_message_and_with_more_space_it_continues_to_the_same_bits(
     bench: Bench, small_disk: Path, free_kb: int
 ) -> None:
@@ -36,7 +37,7 @@ def test_a_full_disk_stops_the_run_with_a_message_and_with_more_space_it_continu
 
 
 @pytest.mark.parametrize(
-    ("stage", "file"), [("shards", "part-00002.arrow"), ("train", "w_in-00000.npy"), ("publish", "vectors.bin")]
+    ("stage", "file"), sample([("shards", "part-00002.arrow"), ("train", "w_in-00000.npy"), ("publish", "vectors.bin")])
 )
 def test_a_disk_that_is_full_under_a_worker_or_the_driver_ends_the_command_with_74(bench: Bench, stage: str, file: str) -> None:
     config = bench.config_file(f"full-{stage}", before=stage)

@@ -16,6 +16,7 @@ from pipeline.errors import TemporaryError
 from pipeline.workdir import verify_workdir
 from tests.cluster.disturbed import Bench, assert_no_process_is_left, end_of, files_of, stopped_at, wait_for, wait_until
 from tests.cluster.tls_cluster import TlsCluster
+from tests.sampling import sample
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ def process_id() -> int:
     return os.getpid()
 
 
-@pytest.mark.parametrize("point", ["step:1.3.0", "write:w_out-00000.npy"])
+@pytest.mark.parametrize("point", sample(["step:1.3.0", "write:w_out-00000.npy"]))
 def test_a_run_ends_without_a_worker_that_is_frozen(bench: Bench, tmp_path: Path, point: str) -> None:
     name = f"frozen-{point.split(':')[0]}"
     config = bench.config_file(name, before="train", cluster={"n_workers": 2, "silent_s": 2})
@@ -74,7 +75,7 @@ def test_a_run_ends_without_a_worker_that_is_frozen(bench: Bench, tmp_path: Path
     assert_no_process_is_left(process.pid)
 
 
-@pytest.mark.parametrize("point", ["merge:4.1", "write:w_in-00000.npy"])
+@pytest.mark.parametrize("point", sample(["merge:4.1", "write:w_in-00000.npy"]))
 def test_a_worker_that_thaws_after_its_work_was_redone_changes_nothing(
     bench: Bench, cluster: TlsCluster, tmp_path: Path, point: str
 ) -> None:

@@ -9,11 +9,12 @@ import time
 import pytest
 
 from tests.cluster.disturbed import Bench, assert_no_process_is_left, end_of, stopped_at
+from tests.sampling import sample
 
 IN_A_ROUND = "step:0.9.3"
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(("number", "code"), sample([(15, 143), (1, 129)]))
 def test_a_terminated_run_ends_within_ten_seconds_even_with_a_frozen_worker_and_resumes(
     bench: Bench, number: int, code: int
 ) -> None:
@@ -31,7 +32,7 @@ def test_a_terminated_run_ends_within_ten_seconds_even_with_a_frozen_worker_and_
     bench.assert_continues(config)
 
 
-@pytest.mark.parametrize("stage", ["tokenize", "train"])
+@pytest.mark.parametrize("stage", sample(["tokenize", "train"]))
 def test_ctrl_c_prints_the_command_that_resumes_and_leaves_no_process(bench: Bench, stage: str) -> None:
     config = bench.config_file(f"interrupted-{stage}", before=stage)
     token = bench.directory / f"interrupted-{stage}.token"
