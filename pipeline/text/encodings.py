@@ -22,7 +22,8 @@ _LIKELY = (
 )  # fmt: skip
 """Asked first when several fit equally well: of the encodings in use, those that most text that is not UTF-8 is in."""
 _AS_CLEAN = 0.02
-"""Encodings whose text is as free of nonsense as the best one's (charset-normalizer's chaos, 0 … 1)."""
+"""How much more nonsense than the best one's the text of an encoding may hold to fit as well (charset-normalizer's chaos, 0 … 1).
+In text that is mostly ASCII too few letters are left to tell that, and any encoding fits that reads it at all."""
 
 
 def repair(chunk: bytes, counts: ReadCounts, place: int) -> bytes:
@@ -100,6 +101,8 @@ def fitting_encoding(head: bytes) -> str | None:
     found = [match for match in from_bytes(head) if match.encoding not in ("utf_8", "ascii")]
     if not found:
         return None
-    cleanest = min(match.chaos for match in found)
-    fitting = [name for match in found if match.chaos <= cleanest + _AS_CLEAN for name in match.could_be_from_charset]
+    if 2 * sum(byte < 0x80 for byte in head) < len(head):
+        cleanest = min(match.chaos for match in found)
+        found = [match for match in found if match.chaos <= cleanest + _AS_CLEAN]
+    fitting = [name for match in found for name in match.could_be_from_charset]
     return next((name for name in _LIKELY if name in fitting), fitting[0])

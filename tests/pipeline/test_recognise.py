@@ -121,6 +121,27 @@ def test_text_in_another_encoding_is_refused_with_the_one_that_reads_it(tmp_path
     assert len(plan(tmp_path / "x.txt", encoding=found[1]).files) == 1
 
 
+@pytest.mark.parametrize(
+    ("line", "encoding"),
+    [("L'hôtel où l'élève a dîné était fermé à Noël, ça brûle\n", "cp1252"),
+     ("Le garçon naïf déjà âgé préfère la forêt où l'été est très chaud\n", "latin-1"),
+     ("Høj bly gom vandt fræk sexquiz på wc å æ ø\n", "latin-1"),
+     ("Falsches Üben von Xylophonmusik quält jeden größeren Zwerg\n", "cp1252"),
+     ("Zażółć gęślą jaźń, pchnąć w tę łódź jeża lub ośm skrzyń fig.\n", "cp1250")],
+    ids=["French", "French again", "Danish", "German", "Polish"],
+)  # fmt: skip
+@pytest.mark.parametrize("lines", [20, 400])
+def test_text_that_is_mostly_ascii_is_refused_with_the_encoding_that_reads_the_rest(
+    tmp_path: Path, line: str, encoding: str, lines: int
+) -> None:
+    (tmp_path / "x.txt").write_bytes((line * lines).encode(encoding))
+    with pytest.raises(DataError, match=r"they read well as") as caught:
+        plan(tmp_path / "x.txt")
+    found = re.search(r"set corpus\.encoding: (\S+)", str(caught.value))
+    assert found is not None
+    assert line.encode(encoding).decode(found[1]) == line
+
+
 def test_bytes_that_no_encoding_fits_are_binary_data(tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_bytes(np.random.default_rng(4).bytes(60_000))
     with pytest.raises(DataError, match=r"x\.txt: holds binary data"):
