@@ -9,7 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.sampling import ALL, SEED
+
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+
+def pytest_report_header() -> str:
+    """What this run takes of the sweeps, and how to take the same again."""
+    return "all cases of every sweep" if ALL else f"sweeps are sampled with W2V_SEED={SEED}"
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Cases of a sweep with real processes: `make test` takes one, `make test-all` (W2V_ALL=1) every one."""
+"""Which cases of a sweep a run of the tests takes: `make test` a few by seed, `make test-all` (W2V_ALL=1) every one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import TypeVar
 
 Case = TypeVar("Case")
 ALL = os.environ.get("W2V_ALL") == "1"
-SEED = int(os.environ.get("W2V_SEED", time.strftime("%Y%m%d")))
+SEED = int(os.environ.setdefault("W2V_SEED", time.strftime("%Y%m%d")))
+"""What is sampled; every run of pytest tells it. Set for the processes that pytest starts, which so agree at midnight too."""
 
 
 def sample(cases: Sequence[Case], count: int = 1) -> list[Case]:

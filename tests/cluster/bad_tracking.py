@@ -101,11 +101,15 @@ def slow(bench: Bench, port: int, root: Path) -> tuple[float, dict[str, Any], Pa
         return bench.run(f"http://127.0.0.1:{port}")
 
 
+class NoSmallDiskError(Exception):
+    """This machine does not let this process mount one."""
+
+
 def full(bench: Bench, port: int, root: Path) -> tuple[float, dict[str, Any], Path]:
     """The server's disk has no room for what it is told; it gets some afterwards. Needs root."""
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={FULL_BYTES}", "tmpfs", str(root)], check=False)
     if mounted.returncode:
-        raise PermissionError("a small disk for the server takes root to mount")
+        raise NoSmallDiskError("a small disk for the server takes root to mount")
     with real(root, port):
         taken = root / "taken"
         with suppress(OSError):

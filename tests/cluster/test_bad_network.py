@@ -7,7 +7,6 @@ network does whose middle is gone.
 from __future__ import annotations
 
 import contextlib
-import os
 import random
 import subprocess
 import time
@@ -20,10 +19,9 @@ from pipeline.workdir import verify_workdir
 from tests.cluster.bad_network import Detour, Proxy
 from tests.cluster.disturbed import Bench, end_of, files_of, stopped_at
 from tests.cluster.tls_cluster import TlsCluster
-from tests.sampling import sample
+from tests.sampling import SEED, sample
 
 pytestmark = pytest.mark.slow
-SEED = int(os.environ.get("W2V_SEED", time.strftime("%Y%m%d")))
 WAIT_S = 5
 
 

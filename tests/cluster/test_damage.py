@@ -19,9 +19,9 @@ from pipeline.stages.ladder import KINDS
 from pipeline.summary import SUMMARY
 from pipeline.workdir import verify_artefact, verify_workdir
 from tests.cluster.disturbed import Bench
+from tests.sampling import SEED
 
 FLIPS = 300
-SEED = int(os.environ.get("W2V_SEED", "5"))
 
 
 def files_of(workdir: Path) -> list[tuple[str, Path, Path]]:

@@ -5,10 +5,8 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
-import time
 
 import pytest
 
@@ -18,9 +16,7 @@ from pipeline.progress import Progress
 from pipeline.run import run
 from tests.cluster.disturbed import Bench, wait_for
 from tests.cluster.kills import KILLS, Kill, disturb, disturb_at_random
-from tests.sampling import sample
-
-SEED = int(os.environ.get("W2V_SEED", time.strftime("%Y%m%d")))
+from tests.sampling import SEED, sample
 
 
 def sampled(victims: str, stages: str, count: int) -> list[Kill]:

@@ -21,6 +21,7 @@ from pipeline.progress import Progress
 from pipeline.run import run
 from tests.cluster.disturbed import Bench, end_of, wait_for
 from tests.cluster.slurm_site import SlurmSite, slurm_site
+from tests.sampling import ALL
 
 pytestmark = pytest.mark.slow
 JOB = {"queue": "main", "cores": 1, "processes": 1, "memory": "1GiB", "walltime": "00:10:00", "interface": "lo"}
@@ -64,7 +65,7 @@ def test_jobs_that_come_late_one_of_them_cancelled_in_training_give_the_same_bit
     assert not list((bench.directory / "slurm").glob(".cluster-*")), "no certificate is left"
 
 
-@pytest.mark.skipif(os.environ.get("W2V_ALL") != "1", reason="SLURM counts in minutes: make deployment")
+@pytest.mark.skipif(not ALL, reason="SLURM counts in minutes: make deployment")
 @pytest.mark.timeout(900)
 def test_walltime_that_ends_every_job_of_a_run_changes_no_bit(bench: Bench, site: SlurmSite) -> None:
     long: dict[str, object] = {"epochs": EPOCHS_OF_MINUTES}

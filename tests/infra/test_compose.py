@@ -5,7 +5,6 @@ Containers, networks and volumes are not made: that takes a daemon.
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import shutil
@@ -21,6 +20,7 @@ from tests.cluster.disturbed import Bench
 from tests.cluster.test_certificates import free_port
 from tests.debian import program
 from tests.infra.as_processes import localized, run_to_end, serving
+from tests.sampling import ALL
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "infra" / "compose"
@@ -43,8 +43,8 @@ def words(service: dict[str, Any], **variables: str) -> list[str]:
 
 def read_by_compose(folder: Path, *names: str) -> subprocess.CompletedProcess[str]:
     """What `docker-compose config` makes of the files: checked against compose's schema, variables filled in."""
-    if not shutil.which("docker-compose") and os.environ.get("W2V_ALL") != "1":
-        pytest.skip("docker-compose is not here; make deployment installs it")
+    if not shutil.which("docker-compose") and not ALL:
+        pytest.skip("docker-compose is not here; make deployment installs it, make test has ten minutes")
     compose = program("docker-compose", "docker-compose")
     options = [word for name in names for word in ("-f", str(folder / name))]
     return subprocess.run([compose, *options, "config"], capture_output=True, text=True, timeout=60)

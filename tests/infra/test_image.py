@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.sampling import ALL
 from tests.security.conftest import as_stranger
 from tests.tiny import tiny_config, write_corpus
 
@@ -112,7 +113,7 @@ def place() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-@pytest.mark.skipif(os.environ.get("W2V_ALL") != "1", reason="minutes: make image")
+@pytest.mark.skipif(not ALL, reason="minutes: make image")
 @pytest.mark.timeout(1800)
 def test_the_steps_of_the_image_make_a_program_that_another_user_runs(place: Path, stranger: int) -> None:
     """As far as it goes without a daemon: FROM is this machine's Python, COPY copies, RUN runs, with / moved into a folder."""

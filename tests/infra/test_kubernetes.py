@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.resources
 import json
-import os
 import re
 import subprocess
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from tests.cluster.disturbed import Bench
 from tests.cluster.test_certificates import free_port
 from tests.debian import program
 from tests.infra.as_processes import localized, run_to_end, serving
+from tests.sampling import ALL
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "infra" / "kubernetes"
@@ -53,7 +53,8 @@ def rendered(folder: Path) -> list[dict[str, Any]]:
     """What `kubectl apply -k` would send."""
     kubectl = program("kubectl", "kubernetes-client")
     done = subprocess.run([kubectl, "kustomize", str(folder)], capture_output=True, text=True, timeout=60)
-    if "unknown field" in done.stderr:
+    # Of Debian 12: it does not know fields that the files spell right. Any other unknown field is a fault of the files.
+    if re.search(r'unknown field "(options|patches)"', done.stderr):
         pytest.skip(f"this kubectl's kustomize is too old: {done.stderr.strip()[:200]}")
     assert done.returncode == 0, done.stderr
     return [found for found in yaml.safe_load_all(done.stdout) if found]
@@ -205,7 +206,7 @@ def test_the_configuration_beside_them_is_one() -> None:
 @pytest.mark.parametrize(
     "kind",
     [
-        pytest.param("DaskCluster", marks=pytest.mark.skipif(os.environ.get("W2V_ALL") != "1", reason="make deployment")),
+        pytest.param("DaskCluster", marks=pytest.mark.skipif(not ALL, reason="make deployment")),
         "DaskJob",
     ],
 )

@@ -12,14 +12,13 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from pipeline import store
+from tests.sampling import ALL, SEED
 
-SEED = int(os.environ.get("W2V_SEED", time.strftime("%Y%m%d")))
 SAMPLE = 6
 FINGERPRINT = "f" * 64
 CALLS = "mkdir,openat,write,ftruncate,fsync,fdatasync,close,rename,renameat,renameat2,unlink,unlinkat"
@@ -78,7 +77,7 @@ def test_a_writer_killed_at_any_system_call_leaves_an_artefact_whole_or_not_ther
     begin.mkdir(exist_ok=True)
     calls = calls_of_a_writer(shutil.copytree(begin, tmp_path / "counted"), tmp_path / "calls")
     assert {"openat", "write", "fsync", "rename"} <= {name for name, _ in calls}
-    if "W2V_ALL" not in os.environ:
+    if not ALL:
         print(f"sampled with W2V_SEED={SEED}")
         calls = random.Random(SEED).sample(calls, SAMPLE)
     for name, which in calls:

@@ -13,7 +13,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,16 +29,15 @@ from pipeline.history.snapshot import snapshots
 from pipeline.progress import Progress
 from pipeline.run import run
 from pipeline.workdir import status_lines
+from tests.sampling import ALL, SEED
 from tests.tiny import tiny_config, write_corpus
 
-SEED = int(os.environ.get("W2V_SEED", time.strftime("%Y%m%d")))
 KILLS = [
     "stage:tokenize", "commit:tokens", "stage:vocab", "committed:vocab", "stage:shards", "commit:shards", "round:1.0",
     "write:vectors.npy", "commit:vectors", "stage:evaluate", "commit:report", "stage:publish", "commit:exports",
     "write:index.html", "snapshot:written", "decide:run",
 ]  # fmt: skip
 EARLIER = ["tokenize", "vocab", "shards", "train", "evaluate"]
-ALL = os.environ.get("W2V_ALL") == "1"
 TAKEN = KILLS if ALL else random.Random(SEED).sample(KILLS, 3)
 RUN = """
 import sys, yaml

@@ -28,9 +28,8 @@ from pipeline.refresh.rollback import rollback
 from pipeline.summary import read_summary
 from pipeline.workdir import verify_workdir
 from tests.pipeline.changing_corpus import ChangingCorpus, sentence, snapshot_digests, words_of
+from tests.sampling import ALL, SEED
 
-ALL = os.environ.get("W2V_ALL") == "1"
-SEED = int(os.environ.get("W2V_SEED", time.strftime("%Y%m%d")))
 SEQUENCES = 50 if ALL else 1
 STEPS = 4
 KILLS = [

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-import time
 import uuid
 from pathlib import Path
 from typing import Any
@@ -23,9 +21,6 @@ from tests.cluster.disturbed import end_of, environment_with
 from tests.storage.server import make_bucket, put_all
 from tests.tiny import tiny_config, write_corpus
 
-SEED = int(os.environ.get("W2V_SEED", time.strftime("%Y%m%d")))
-"""What is sampled; every test that samples prints it."""
-ALL = bool(os.environ.get("W2V_ALL"))
 QUIET = Progress(quiet=True)
 
 
