@@ -13,7 +13,8 @@ from pipeline.storage.addresses import Address
 from pipeline.storage.copies import MARKER, begin, join
 from tests.cluster.disturbed import environment_with
 from tests.cluster.tls_cluster import TlsCluster
-from tests.storage.site import ALL, SEED, Site, w2v_run
+from tests.sampling import ALL, SEED
+from tests.storage.site import Site, w2v_run
 
 FAILPOINTS = ["", "put:part-00002.arrow", "was put:w_in-00000.npy"]
 OWN_FOLDER = 'mount -t tmpfs tmpfs "$0" && exec "$@"'

@@ -27,7 +27,8 @@ from pipeline.storage import lease
 from pipeline.storage.objects import put_object, read_object, remove_object
 from pipeline.summary import finished_vectors
 from pipeline.workdir import verify_workdir
-from tests.storage.site import ALL, SEED, Site, w2v_run
+from tests.sampling import ALL, SEED
+from tests.storage.site import Site, w2v_run
 from w2v_core.vectors import WordVectors
 
 QUIET = Progress(quiet=True)
