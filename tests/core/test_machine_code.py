@@ -143,3 +143,11 @@ def test_the_look_for_arrays_that_are_let_go_early_finds_one() -> None:
     (function,) = ast.parse(text.replace("return 1", "return a[0]")).body
     assert isinstance(function, ast.FunctionDef)
     assert let_go_early(function) == set()
+
+
+def test_the_first_call_of_a_kernel_gives_numba_no_new_types_that_another_thread_could_be_looking_through() -> None:
+    before = "import w2v_core.kernels.cpu.machine_code\nfrom numba.core.typing.typeof import typeof_impl\n"
+    before += "known = set(typeof_impl.registry)\n"
+    after = "assert set(typeof_impl.registry) == known, set(typeof_impl.registry) - known\n"
+    done = subprocess.run([sys.executable, "-c", before + MERGE + after], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -13,6 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numba
+
+# Left to itself, Numba imports this with the first function it compiles or loads. That adds types to a dictionary which another
+# thread may be iterating over to type an argument: "dictionary changed size during iteration".
+import numba.experimental.function_type
 from numba import njit
 
 
