@@ -1,12 +1,12 @@
-"""Negative-sampling training, fast: one module for each kind of machine, all to the contract of `w2v_core.contract`.
+"""Fast negative-sampling training: one module for each kind of machine, all of which keep `w2v_core.contract`.
 
-    checks.py               what a call's arguments must be, and the errors when they are not
-    initial.py              the parameters: how rows lie in memory, and their first values
+    checks.py               what the arguments of a call must be, and the errors when they are not
+    initial.py              the parameters: how their rows lie in memory, and their initial values
     numpy_kernels.py        plain array operations
-    cpu/numba_kernels.py    CPUs: the slice as a whole, with its loops and the LLVM code of its rows beside it
+    cpu/numba_kernels.py    CPUs: whole slices; the loops and the LLVM code of row operations stand beside it
     cuda/cupy_kernels.py    GPUs: launches of cuda/*.cu, arranged by cuda/slices.py
 
-What the rest of the system needs of them is named here.
+This module exports what the rest of the system uses.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ BACKENDS = {
 
 
 def load_kernels(backend: Backend = "auto") -> Kernels:
-    """The kernels of `backend`. "auto": CuPy if it finds a usable device, else Numba if it is installed, else NumPy."""
+    """The kernels of `backend`; "auto" is CuPy if it finds a usable device, else Numba if it is installed, else NumPy.
+
+    Raises ValueError for an unknown backend, ModuleNotFoundError, with the command that installs it, for a missing package.
+    """
     if backend == "auto":
         backend = "cupy" if _has_device() else "numba" if importlib.util.find_spec("numba") else "numpy"
     if backend not in BACKENDS:

@@ -1,4 +1,4 @@
-"""Whether a call keeps to the contract, and the errors when it does not: they name the argument, the position and the value."""
+"""Checks that a call keeps the contract; errors name the argument, the position and the value."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def check_lanes(lanes: Sequence[Slice], update: Update, threads: int) -> None:
 
 
 def lane_seeds(seed: int, lanes: int) -> list[int]:
-    """Of every lane the stream of random numbers that its noise is drawn with."""
+    """The seed with which each lane draws its noise."""
     return [stream_seed(seed, lane) for lane in range(lanes)]
 
 
@@ -91,7 +91,7 @@ def _check_update(update: Update) -> None:
 
 
 def check_stream(targets: Slice, vocab_size: int) -> None:
-    """Raises ValueError at the first span that leaves the stream, or the first bad word id of the rows that the slice reads."""
+    """Raises ValueError for the first span that leaves the stream, or for the first bad word id among the rows that are read."""
     start, stop = targets.start, targets.stop
     positions = np.arange(start, stop)
     first_N, last_N = positions - targets.left_N[start:stop], positions + targets.right_N[start:stop]

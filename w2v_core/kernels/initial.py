@@ -1,4 +1,4 @@
-"""The parameters of a training: how their rows lie in memory, and the values they begin with."""
+"""The parameters of a training run: how their rows lie in memory, and their initial values."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from w2v_core.contract import FloatRows
 from w2v_core.sampler import mix64
 
 ROW_FLOATS = 8
-"""Rows are whole vectors of 8 float32, one AVX register; 16 would cost 8 % more arithmetic at D = 100 and save no cache line."""
+"""Rows are padded to whole vectors of 8 float32, one AVX register; 16 would cost 8 % more arithmetic at D = 100 and save no
+cache line."""
 ALIGNMENT_BYTES = 64
 
 
 def padded_size(vector_size: int) -> int:
-    """Floats from one row to the next: vector_size rounded up to whole vectors."""
+    """Floats from one row to the next: vector_size rounded up to whole vectors. Raises ValueError below 1."""
     if vector_size < 1:
         raise ValueError(f"expected vector_size >= 1, found {vector_size}")
     return -(-vector_size // ROW_FLOATS) * ROW_FLOATS
@@ -36,7 +37,7 @@ def initial_parameters(vocab_size: int, vector_size: int, seed: int) -> tuple[Fl
 
 
 def fill_initial(w_in_RD: FloatRows, first_row: int, vector_size: int, seed: int) -> None:
-    """Writes the initial values of rows first_row … of W_in into `w_in_RD`, which is zero (so is W_out's beginning)."""
+    """Writes the initial values of W_in's rows from first_row on into `w_in_RD`, which must be zero. (W_out starts as zeros.)"""
     rows_at_once = max(1, (1 << 13) // vector_size)
     for first in range(0, len(w_in_RD), rows_at_once):
         rows_RD = w_in_RD[first : first + rows_at_once, :vector_size]

@@ -1,6 +1,6 @@
-"""The kernels in NumPy alone: for machines without a compiler, and the plainest complete version beside the definition.
+"""The kernels in NumPy alone: for machines without a compiler, and the plainest complete version after the definition.
 
-Vectorised over a block (windows) and over a group (noise); same draws and order as `w2v_core.reference`, in float32.
+Vectorised over a block (windows) and over a group (noise), with the draws and the order of `w2v_core.reference`, in float32.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ name = "numpy"
 
 
 def train_slice(w_in_VD: FloatRows, w_out_VD: FloatRows, targets: Slice, noise: Noise, update: Update) -> SliceResult:
-    """See `Kernels.train_slice`. Warnings about overflow and NaN are silenced: a loss that is not finite tells them."""
+    """See `Kernels.train_slice`. Warnings about overflow and NaN are silenced: the loss, no longer finite, reports them."""
     check_slice(w_in_VD, w_out_VD, targets, noise, update)
     check_stream(targets, len(w_in_VD))
     train_block = _train_cbow_block if update.model == "cbow" else _train_skipgram_block
@@ -36,7 +36,7 @@ def train_slice(w_in_VD: FloatRows, w_out_VD: FloatRows, targets: Slice, noise: 
 def train_lanes(
     w_in_VD: FloatRows, w_out_VD: FloatRows, lanes: Sequence[Slice], noise: Noise, update: Update, threads: int
 ) -> list[SliceResult]:
-    """See `Kernels.train_lanes`; in one thread."""
+    """See `Kernels.train_lanes`. Uses one thread, whatever `threads` is."""
     check_lanes(lanes, update, threads)
     for targets in lanes:
         check_slice(w_in_VD, w_out_VD, targets, noise, update)
@@ -57,14 +57,14 @@ def train_lanes(
 
 
 class _Matrix:
-    """Rows that move at once, except those that are `shared`: their changes wait until `settle`."""
+    """Rows that move at once, except the `shared` ones, whose changes wait until `settle`."""
 
     def __init__(self, rows_VD: FloatRows, shared: frozenset[int] = frozenset()) -> None:
         self.rows_VD = rows_VD
         self._shared = np.zeros(len(rows_VD), bool) if shared else None
         self._waiting: list[tuple[NDArray[Any], NDArray[Any]]] = []
         if self._shared is not None:
-            # A noise table of another vocabulary may draw words that are not there; drawing them for training says so.
+            # A noise table of another vocabulary may draw words that do not exist; training reports them when it draws them.
             self._shared[[word for word in shared if 0 <= word < len(rows_VD)]] = True
 
     def move(self, ids: NDArray[Any], changes: NDArray[Any]) -> None:
@@ -111,7 +111,7 @@ def _train_skipgram_block(
 def _train_cbow_block(
     w_in: _Matrix, w_out: _Matrix, targets: Slice, noise: Noise, update: Update, block: int
 ) -> tuple[float, int]:
-    """(loss, examples) of a block. Windows by prefix sums: two row operations a target at any width."""
+    """(loss, examples) of a block. Windows by prefix sums: two row operations per target for any window size."""
     first, last, alpha = _block_of(targets, update, block)
     tokens_N, rates_V, draws = targets.tokens_N, noise.rates_V, GROUPS * update.negative
     noise_GK = draw_noise(noise.table_T, update.seed, block * draws + np.arange(draws), len(w_in.rows_VD)).reshape(GROUPS, -1)
@@ -119,7 +119,7 @@ def _train_cbow_block(
     begin_B, end_B = positions - targets.left_N[first:last], positions + targets.right_N[first:last] + 1
     halo, halo_end = int(begin_B.min()), int(end_B.max())
     rows_RD = w_in.rows_VD[tokens_N[halo:halo_end]]
-    # Summed in float64: float32 would do, but costs the same here and rounds less than any other kernel.
+    # Summed in float64: float32 would do, but float64 costs the same here and rounds less than any other kernel.
     prefix_RD: NDArray[np.float64] = np.zeros((len(rows_RD) + 1, w_in.rows_VD.shape[1]))
     np.cumsum(rows_RD, axis=0, dtype=np.float64, out=prefix_RD[1:])
     width_B = end_B - begin_B - 1
@@ -151,7 +151,7 @@ def _train_group(
     w_out: _Matrix, words_E: NDArray[np.int32], hidden_ED: FloatRows, noise_K: NDArray[np.int32], alpha: np.float32,
     rates_V: NDArray[np.float32],
 ) -> tuple[float, FloatRows]:  # fmt: skip
-    """(loss, −α·gradient by each hidden row) of one group; moves W_out after all of it was read."""
+    """(loss, −α·gradient with respect to each hidden row) of one group; moves W_out once everything has been read."""
     target_ED, noise_KD = w_out.rows_VD[words_E], w_out.rows_VD[noise_K]
     target_E = np.einsum("ed,ed->e", hidden_ED, target_ED)
     noise_EK = hidden_ED @ noise_KD.T
@@ -166,9 +166,9 @@ def _train_group(
 
 
 def add_rows(matrix: NDArray[Any], ids: NDArray[Any], rows: NDArray[Any]) -> None:
-    """matrix[ids] += rows in place, where an id that occurs twice gets both rows.
+    """matrix[ids] += rows, in place, where an id that occurs twice gets both rows.
 
-    `np.add.at` says the same, but goes through matrices number by number: training took twice as long with it.
+    `np.add.at` does the same, but works through matrices element by element: training took twice as long with it.
     """
     if not len(ids):
         return
@@ -179,7 +179,7 @@ def add_rows(matrix: NDArray[Any], ids: NDArray[Any], rows: NDArray[Any]) -> Non
 
 
 def sigmoid(x: FloatRows) -> FloatRows:
-    """1 / (1 + e**−x) in float32; e**−x overflows to infinity where the result is below 1e−38, which gives 0."""
+    """1 / (1 + e**−x) in float32. Where the result would be below 1e−38, e**−x overflows to infinity and the result is 0."""
     result: FloatRows = np.float32(1) / (np.float32(1) + np.exp(-x))
     return result
 
@@ -192,7 +192,7 @@ def softplus(x: FloatRows) -> NDArray[np.float64]:
 
 
 def draw_noise(noise_table: NDArray[np.uint64], seed: int, draws: NDArray[np.int64], vocab_size: int) -> NDArray[np.int32]:
-    """The noise words of the numbered draws of the stream `seed`, int32, checked against the vocabulary."""
+    """The noise words of the draws with these numbers in the stream `seed`, int32. Raises ValueError for a word >= vocab_size."""
     low = np.uint64((1 << 32) - 1)
     bits = mix64(seed, draws.astype(np.uint64))
     chosen = (bits >> np.uint64(32)) * np.uint64(len(noise_table)) >> np.uint64(32)
@@ -225,12 +225,12 @@ def merge_rows(base_RD: FloatRows, lanes: Sequence[FloatRows], method: Merge) ->
 
 
 def _adasum(left_RD: FloatRows, right_RD: FloatRows) -> FloatRows:
-    """Row-wise (1 − c·l·r/‖l‖²)·l + (1 − c·l·r/‖r‖²)·r, a factor 1 where its norm is 0; products in float64.
+    """Row-wise (1 − c·l·r/‖l‖²)·l + (1 − c·l·r/‖r‖²)·r, computed in float64; a factor is 1 where its norm is 0.
 
     c = ½ where l·r >= 0: orthogonal changes add, equal changes average (Adasum: Maleki et al. 2021, "Scaling distributed
-    training with adaptive summation", section 3). c = 1 where they oppose each other: each loses what it has along the
-    other before they are added (Yu et al. 2020, "Gradient surgery for multi-task learning"). Adasum has ½ there too; why
-    not here: infra/decisions/0011-opposing-changes.md.
+    training with adaptive summation", section 3). c = 1 where they oppose each other: each loses its component along the
+    other before they are added (Yu et al. 2020, "Gradient surgery for multi-task learning"). Adasum has ½ there too;
+    infra/decisions/0011-opposing-changes.md says why we differ.
     """
     left, right = left_RD.astype(np.float64), right_RD.astype(np.float64)
     both = np.einsum("rd,rd->r", left, right)

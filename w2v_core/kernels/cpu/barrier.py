@@ -1,4 +1,5 @@
-"""A barrier for threads inside compiled code: they come to it every few microseconds, far below what waking a thread takes."""
+"""A barrier for threads inside compiled code. They reach it thousands of times a second, so it spins: waking a sleeping thread
+each time would cost too much."""
 
 from __future__ import annotations
 
@@ -11,11 +12,11 @@ from numpy.typing import NDArray
 from w2v_core.kernels.cpu.vector_ir import I32, I64, Emitter, Value, operation
 
 SPINS = 20_000
-"""How often a thread asks before it lets others have its core: some ten microseconds, longer than blocks differ. On a machine
-that others use too, who lets go of a core may wait milliseconds for it; with more threads than cores the one that all wait
-for needs it."""
+"""How often a thread polls before it yields its core: some tens of microseconds, longer than the times of two blocks differ. On
+a shared machine a thread that yields may wait milliseconds to get its core back; but with more threads than cores it must
+yield, because the thread that all others wait for needs the core."""
 _TURN, _GIVEN_UP, _WORDS = 8, 16, 24
-"""int64 words, each on a cache line of its own beside the count of arrivals."""
+"""Indices of int64 words, and their number: the turn and the flag each have a cache line, apart from the count of arrivals."""
 
 
 def new_barrier() -> NDArray[np.int64]:
@@ -23,7 +24,7 @@ def new_barrier() -> NDArray[np.int64]:
 
 
 def give_up(barrier: NDArray[np.int64]) -> None:
-    """For a thread that will not come any more: the others' waiting ends."""
+    """Ends the waiting of all other threads: for a thread that will not reach the barrier."""
     barrier[_GIVEN_UP] = 1
 
 
@@ -44,7 +45,7 @@ def _yield_core(e: Emitter) -> None:
 
 @njit(nogil=True)
 def wait(barrier: int, threads: int) -> bool:
-    """True when all threads have called it, False when one has given up. `barrier`: the address of `new_barrier()`."""
+    """True once all threads have called it, False once one has given up. `barrier` is the address of a `new_barrier()`."""
     if threads == 1:
         return True
     turn = _read(barrier + 8 * _TURN)

@@ -1,7 +1,8 @@
-"""A block of CBOW: 128 targets of one lane, from where their rows lie to the rows' changes.
+"""One block of CBOW: 128 targets of one lane, from locating their rows to changing them.
 
-Nothing here is compiled by itself: it becomes part of `wave_kernels`. Everything is at an address, see `vector_ir`; the memory
-of a thread is one array (`bytes_of_thread`). What belongs to the examples of a block stands group after group: see `place_of`.
+Nothing here is compiled by itself; it is inlined into `wave_kernels`. All data is passed by address, see `vector_ir`. A thread
+keeps its rows in one array (`workspace_rows`) and its addresses and numbers in another (`thread_bytes`). Data of a block's
+examples is stored group after group: see `place_of`.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ from w2v_core.kernels.cpu.vector_ir import byte_at, int_at, long_at, set_float, 
 from w2v_core.reference import BLOCK, GROUP, GROUPS
 
 TOKENS, LEFT, RIGHT, LOW, HIGH, START, STOP, PLACES = range(8)
-"""Of a lane, int64: addresses of the columns of its stream, the rows [LOW, HIGH) of it that are read, and the targets
+"""Fields of a lane, int64: the addresses of its stream's columns, the rows [LOW, HIGH) that are read, and the targets
 [START, STOP) that are trained."""
 
 
 class Sizes(NamedTuple):
-    """The same for all lanes and threads of a call."""
+    """What is the same for all lanes and threads of a call."""
 
     left: int
-    """Most context rows before a target, of all lanes."""
+    """Most context rows before a target, over all lanes."""
     right: int
     lanes: int
     threads: int
@@ -34,12 +35,12 @@ class Sizes(NamedTuple):
     negative: int
     row_bytes: int
     exact: bool
-    """The gradient of the mean, else word2vec's."""
+    """Whether the gradient is that of the mean; otherwise it is word2vec's."""
     alphas: tuple[float, float]
 
 
 class Words(NamedTuple):
-    """Addresses of what is known of the words."""
+    """Addresses of the per-word data."""
 
     w_in: int
     w_out: int
@@ -48,12 +49,12 @@ class Words(NamedTuple):
 
 
 class Lanes(NamedTuple):
-    """Addresses of what is known of every lane."""
+    """Addresses of the per-lane data."""
 
     places: int
     """int64 (L, PLACES)."""
     noise_words: int
-    """int32 (2, L, draws): of even and of odd waves."""
+    """int32 (2, L, draws): the noise words of even and of odd waves."""
     settings: int
     """float32 (L, SETTINGS_FLOATS): α and the loss, see `row_operations.errors`."""
     examples: int
@@ -61,9 +62,10 @@ class Lanes(NamedTuple):
 
 
 class Block(NamedTuple):
-    """Addresses of what is known of a block: first target, number of targets, number of them without context (int64); of its
-    examples and noise words the words (int32), addresses of rows (int64), 1/n and rates (float32); by t, the addresses of the
-    prefix sums around a window; addresses and rates of the rows of W_in from `Sizes.left` before the first target on."""
+    """Addresses of a block's data. `numbers`: first target, number of targets, number of targets without context (int64). For
+    the examples and for the noise words: the words (int32), the addresses of their rows (int64), 1/n and the rates (float32).
+    `lowers`, `uppers`: addresses of the prefix sums at both ends of each target's window, by t. `rows`, `row_rates`: addresses
+    and rates of the rows of W_in, starting `Sizes.left` rows before the first target."""
 
     numbers: int
     words: int
@@ -83,7 +85,8 @@ FIRST, COUNT, ABSENT = range(3)
 
 
 class Moves(NamedTuple):
-    """Where the addresses stand of what the changes of a block's rows are added to, and of where the sums are written."""
+    """Addresses of two arrays of addresses for each kind of row: `…_from`, the rows to which changes are added, and `…_to`, the
+    places where the sums are written."""
 
     targets_from: int
     targets_to: int
@@ -94,18 +97,19 @@ class Moves(NamedTuple):
 
 
 class Workspace(NamedTuple):
-    """The memory in which a thread trains one block after the other."""
+    """The memory in which a thread trains one block after another. Each field is the address of an array."""
 
     group: GroupMemory
     prefixes: int
-    """Addresses in a ring of prefix sums, by position; as many rows as a target's widest window reaches, and one more."""
+    """Addresses of the prefix sums, by position. They lie in a ring with one row more than the widest window."""
     changes: int
-    """… in a ring of differences of changes."""
+    """Addresses of the differences of the rows' changes, by position, in a ring of the same size."""
     gradients: int
-    """Addresses of the targets' rows of gradients, by t."""
+    """Addresses of the targets' gradient rows, by t."""
     hidden: int
+    """Addresses of the targets' hidden rows, by t."""
     owns: int
-    """Addresses of the gradients that rows have as targets, by position."""
+    """Addresses of each row's gradient as a target, by position; a row of zeros for rows that are no targets of the block."""
     inverse_of: int
     """float32 1/n by n."""
     ones: int
@@ -113,30 +117,30 @@ class Workspace(NamedTuple):
 
 @njit(nogil=True, inline="always")
 def reach_of(sizes: Sizes) -> int:
-    """Rows of W_in that a block can reach."""
+    """Most rows of W_in that a block can reach."""
     return BLOCK + sizes.left + sizes.right
 
 
 @njit(nogil=True, inline="always")
 def draws_of(sizes: Sizes) -> int:
-    """Noise words of a block."""
+    """Noise words drawn for a block."""
     return GROUPS * sizes.negative
 
 
 @njit(nogil=True, inline="always")
 def workspace_rows(sizes: Sizes) -> int:
-    """Rows of the workspace beside those of a group."""
+    """Rows of the workspace in addition to those of `GroupMemory`."""
     return 2 * (sizes.left + sizes.right + 2) + BLOCK + GROUP
 
 
 @njit(nogil=True)
 def workspace_of(group: GroupMemory, free: int, sizes: Sizes) -> Any:
-    """(workspace, free memory behind it): its rows are at `group.rest`, its addresses from `free` on."""
+    """(workspace, address of the free memory behind it): rows are laid out from `group.rest`, addresses from `free`."""
     row_bytes, around = sizes.row_bytes, sizes.left + sizes.right
     ring_rows, reach = around + 2, reach_of(sizes)
     prefix_rows = group.rest
     change_rows = prefix_rows + ring_rows * row_bytes
-    # A group leaves its gradients where the hidden rows of the group before were: half the memory, and it is near.
+    # A group writes its gradients where the previous group's hidden rows were: half the memory, and already in cache.
     gradient_rows = change_rows + ring_rows * row_bytes
     prefixes, changes = free, free + 8 * (reach + 1)
     gradients, hidden = changes + 8 * (reach + 1), changes + 8 * (reach + 1) + 8 * BLOCK
@@ -161,7 +165,7 @@ def workspace_of(group: GroupMemory, free: int, sizes: Sizes) -> Any:
 
 @njit(nogil=True)
 def block_of(free: int, sizes: Sizes) -> Any:
-    """(a block, free memory behind it); 8 bytes a number, also for those of 4."""
+    """(block, address of the free memory behind it). Every number gets 8 bytes, even those that need only 4."""
     reach, draws = reach_of(sizes), draws_of(sizes)
     examples, rows, noise = free + 8 * GROUP, free + 8 * (GROUP + 6 * BLOCK), free + 8 * (GROUP + 6 * BLOCK + 2 * reach)
     block = Block(
@@ -173,7 +177,8 @@ def block_of(free: int, sizes: Sizes) -> Any:
 
 @njit(nogil=True)
 def moves_of(free: int, sizes: Sizes) -> Any:
-    """(where moves stand, free memory behind it); copies of addresses may take three more than there are (`sharing.divide`)."""
+    """(moves, address of the free memory behind it). Each array has room for the three extra addresses that copying by whole
+    vectors may write (`sharing.divide`)."""
     reach, draws = reach_of(sizes) + 3, draws_of(sizes)
     noise, rows = free + 16 * BLOCK, free + 16 * (BLOCK + draws)
     return Moves(free, free + 8 * BLOCK, noise, noise + 8 * draws, rows, rows + 8 * reach), rows + 16 * reach
@@ -181,7 +186,7 @@ def moves_of(free: int, sizes: Sizes) -> Any:
 
 @njit(nogil=True)
 def thread_bytes(sizes: Sizes) -> int:
-    """Of two blocks, moves and a workspace, without the rows of the last."""
+    """Bytes of two blocks, the moves and a workspace, without the workspace's rows."""
     reach, draws = reach_of(sizes), draws_of(sizes)
     blocks = 2 * (GROUP + 6 * BLOCK + 2 * reach + 3 * draws)
     return 8 * (blocks + 2 * (BLOCK + draws + reach + 3) + 4 * (reach + 1) + 2 * BLOCK + GROUP)
@@ -189,26 +194,26 @@ def thread_bytes(sizes: Sizes) -> int:
 
 @njit(nogil=True, inline="always")
 def place_of(t: int) -> int:
-    """Where target t of a block stands when they stand group after group: a group's targets are GROUPS apart."""
+    """The place of target t when targets are stored group after group; in the stream, a group's targets are GROUPS apart."""
     return t % GROUPS * GROUP + t // GROUPS
 
 
 @njit(nogil=True, inline="always")
 def first_target(lanes: Lanes, lane: int, wave: int) -> int:
-    """The first target that a lane trains in a wave; its STOP when it is through."""
+    """The first target that a lane trains in a wave; its STOP once it has trained them all."""
     place = lanes.places + 8 * PLACES * lane
     return min(long_at(place, START) + wave * BLOCK, long_at(place, STOP))  # type: ignore[no-any-return]
 
 
 @njit(nogil=True, inline="always")
 def noise_of(lanes: Lanes, lane: int, wave: int, sizes: Sizes) -> int:
-    """Where the noise words of a lane's block of a wave stand."""
+    """The address of the noise words of a lane's block in a wave."""
     return lanes.noise_words + 4 * draws_of(sizes) * ((wave & 1) * sizes.lanes + lane)
 
 
 @njit(nogil=True)
 def locate(block: Block, lanes: Lanes, lane: int, wave: int, words: Words, sizes: Sizes, own: Workspace) -> None:
-    """Fills in a lane's block of a wave, whose noise words are drawn."""
+    """Fills in a lane's block of a wave; its noise words must have been drawn."""
     place, row_bytes = lanes.places + 8 * PLACES * lane, sizes.row_bytes
     first, last = first_target(lanes, lane, wave), first_target(lanes, lane, wave + 1)
     set_long(block.numbers, FIRST, first)
@@ -242,7 +247,7 @@ def locate(block: Block, lanes: Lanes, lane: int, wave: int, words: Words, sizes
 
 @njit(nogil=True)
 def _locate_targets(block: Block, place: int, first: int, count: int, w_out: int, sizes: Sizes, own: Workspace) -> int:
-    """Fills in what belongs to the targets; the number of those without context."""
+    """Fills in the targets' part of a block; returns the number of targets without context."""
     tokens, left, right = long_at(place, TOKENS), long_at(place, LEFT), long_at(place, RIGHT)
     absent: Any = np.int64(0)
     for t in range(count):
@@ -261,7 +266,7 @@ def _locate_targets(block: Block, place: int, first: int, count: int, w_out: int
 
 @njit(nogil=True)
 def train_block(now: Block, following: Block, moves: Moves, lanes: Lanes, lane: int, sizes: Sizes, own: Workspace) -> None:
-    """Trains a block and adds its loss and examples to the lane's; asks for the rows of the block that follows."""
+    """Trains a block, adds its loss and examples to the lane's, and prefetches the rows of the following block."""
     first, count, absent = long_at(now.numbers, FIRST), long_at(now.numbers, COUNT), long_at(now.numbers, ABSENT)
     place, settings = lanes.places + 8 * PLACES * lane, lanes.settings + 4 * op.SETTINGS_FLOATS * lane
     row_bytes, around = sizes.row_bytes, sizes.left + sizes.right
@@ -278,7 +283,7 @@ def train_block(now: Block, following: Block, moves: Moves, lanes: Lanes, lane: 
         row_bytes,
     )  # fmt: skip
     if absent:
-        # A target without context has a hidden row of zeros; the difference of its sums may be one of rounding errors.
+        # The hidden row of a target without context is zero; the difference of its sums may be a rounding error.
         for t in range(count):
             if int_at(now.words, place_of(t)) < 0:
                 op.zero_rows(long_at(own.hidden, t), row_bytes, 1)

@@ -1,4 +1,4 @@
-"""Operations on rows that bring together what lanes have changed, written as LLVM code; those of training are elsewhere."""
+"""Row operations that combine the changes of several lanes, written as LLVM code; those of training are in `row_operations`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from w2v_core.kernels.cpu.vector_ir import I32, LANES, VECTOR_BYTES, Emitter, Va
 
 @operation(4)
 def add_changes(e: Emitter, rows: Value, changes: Value, count: Value, row_bytes: Value) -> None:
-    """row i += change i, in order; the same row may come twice. Both are arrays of addresses. On the way the rows that come a
-    few later are asked for."""
+    """row i += change i, in order; a row may occur twice. `rows` and `changes` are arrays of addresses. The rows that come
+    `_LATER` entries further on are prefetched."""
     builder = e.builder
     with e.loop(e.integer(0), count, 1) as each:
         later = builder.add(each.index, e.integer(_LATER))
@@ -62,8 +62,8 @@ def adasum_row(e: Emitter, target: Value, left: Value, right: Value, row_bytes: 
 
 @operation(4)
 def merge_two_rows(e: Emitter, base: Value, left: Value, right: Value, row_bytes: Value) -> None:
-    """base = left = right = base + the Adasum of left − base and right − base: a merge of two lanes in two passes, with
-    the bits of one step after the other."""
+    """base = left = right = base + the Adasum of left − base and right − base: a merge of two lanes in two passes, with the
+    same bits as the separate steps."""
 
     def changes(at: Value) -> tuple[Value, Value]:
         before = e.load(base, at)
@@ -77,15 +77,15 @@ def merge_two_rows(e: Emitter, base: Value, left: Value, right: Value, row_bytes
 
 @contextmanager
 def _adasum(e: Emitter, changes: Callable[[Value], tuple[Value, Value]], row_bytes: Value) -> Iterator[tuple[Value, Value]]:
-    """A loop over (offset, (1 − c·l·r/‖l‖²)·l + (1 − c·l·r/‖r‖²)·r) of l, r = changes(offset), with c = ½ where l·r >= 0, else
-    1 (see `numpy_kernels`); a factor is 1 where its norm is below `_NO_CHANGE`, so far below what float32 parameters can
-    show that only its square's underflow would matter."""
+    """A loop that yields (offset, (1 − c·l·r/‖l‖²)·l + (1 − c·l·r/‖r‖²)·r) for l, r = changes(offset), with c = ½ where
+    l·r >= 0, else 1 (see `numpy_kernels`). A factor is 1 where its squared norm is below `_NO_CHANGE`: such changes are far
+    too small to show in float32 parameters, and their squared norm may underflow."""
     builder = e.builder
     with e.loop(e.integer(0), row_bytes, VECTOR_BYTES, [e.splat(0.0)] * 3) as columns:
         a, b = changes(columns.index)
         columns.next = [e.fma(x, y, total) for (x, y), total in zip(((a, a), (b, b), (a, b)), columns.state, strict=True)]
     norms = [e.repeat(_sum_of_lanes(e, total)) for total in columns.state]
-    # An ordered comparison is false for NaN, which therefore stays, here and below.
+    # An ordered comparison is false for NaN, so NaN is kept, here and below.
     opposed = builder.fcmp_ordered("<", norms[2], e.splat(0.0))
     both = builder.select(opposed, norms[2], builder.fmul(norms[2], e.splat(0.5)))
     factors = []
@@ -102,7 +102,7 @@ _NO_CHANGE = 1e-30
 
 
 def _sum_of_lanes(e: Emitter, vector: Value) -> Value:
-    """The sum of eight lanes, by a fixed tree."""
+    """The sum of the eight lanes, in the order of a fixed tree."""
     lanes = [e.builder.extract_element(vector, ir.Constant(I32, lane)) for lane in range(LANES)]
     while len(lanes) > 1:
         lanes = [e.builder.fadd(a, b) for a, b in zip(lanes[::2], lanes[1::2], strict=True)]

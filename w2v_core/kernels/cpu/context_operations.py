@@ -1,11 +1,11 @@
-"""From context rows to hidden rows and back, written as LLVM code: the two passes over a block that surround its groups.
+"""From context rows to hidden rows and back: the passes over a block before and after its groups, written as LLVM code.
 
-Both walk along the block with a running sum of rows. The sum stays in registers: a row is cut into tiles of at most
-`REGISTERS` vectors, and each tile walks the whole block. What a target or a row needs stands ready in arrays of
-addresses, so nothing is decided on the way.
+Both passes walk along the block with a running sum of rows. The sum stays in registers: a row is cut into tiles of at most
+`REGISTERS` vectors, and each tile walks the whole block. The addresses that a target or a row needs are prepared in arrays, so
+the passes contain no branches.
 
-On the way each target asks for one row that is needed later, so that the wait for memory is spread over all the work: a
-core can have only so many lines under way, and a burst of more would hold up everything behind it.
+For each target one row that will be needed later is prefetched, which spreads the waiting for memory over all the work. A core
+can have only a limited number of cache lines in flight, and a burst of requests would hold up everything behind it.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from w2v_core.kernels.cpu.row_operations import ask_for_tile
 from w2v_core.kernels.cpu.vector_ir import VECTOR_BYTES, Emitter, Value, operation
 
 REGISTERS = 13
-"""Vectors of a running sum: AVX2 has sixteen registers, of which three are left to work with."""
+"""Vectors of a running sum: AVX2 has sixteen registers, and this leaves three to work with."""
 LONG_ROW_TILE = 10
-"""Most vectors of a tile where a row takes several: tiles of a third of a row of 304 floats took 2 % more of training's time
-than those of a quarter, and of half a row 6 % (infra/benchmarks/records/kernel-steps-2026-11-28.md)."""
+"""Most vectors of a tile where a row takes several. With rows of 304 floats, tiles of a third of a row made training 2 % slower
+than tiles of a quarter, tiles of half a row 6 % slower (infra/benchmarks/records/kernel-steps-2026-11-28.md)."""
 
 
 @operation(10)
@@ -30,8 +30,9 @@ def sum_windows(
 ) -> None:  # fmt: skip
     """prefix 0 = 0; prefix j + 1 = prefix j + row j; hidden t = upper t − lower t − own t.
 
-    All are arrays of addresses. Target t of `targets` is taken as soon as there is prefix lead + t + 1, and uppers
-    and lowers are of those. `ahead` are rows to ask for, one a target.
+    All arguments but the numbers `lead`, `targets` and `row_bytes` are arrays of addresses. Hidden row t is computed as soon
+    as prefix lead + t + 1 exists, so uppers and lowers may refer only to prefixes up to that one. `ahead` holds the rows to
+    prefetch, one for each target.
     """
 
     def walk(offset: Value, wide: int) -> None:
@@ -69,9 +70,9 @@ def move_context(
     """begin t += gradient t; end t −= gradient t; then, in order, total += change j; row rows_to[j] = row j + rate j ·
     (total − own j); change j = 0.
 
-    All but the rates, float32, are arrays of addresses; begins and ends lie `to_changes` bytes before the changes they stand
-    for. Row j is taken after target j, the rows from `targets` up to `count` after the last: nothing is added to their
-    changes any more. `ahead` are rows to ask for, one a target.
+    `rates` is float32; the other arrays hold addresses. The addresses in `begins` and `ends` lie `to_changes` bytes before the
+    changes they refer to. Row j is moved after target j, when nothing more is added to its change; the rows from `targets` up
+    to `count` follow after the last target. `ahead` holds the rows to prefetch, one for each target.
     """
 
     def walk(offset: Value, wide: int) -> None:
@@ -104,7 +105,7 @@ def move_context(
 
 
 def _in_registers(e: Emitter, row_bytes: Value, walk: Callable[[Value, int], None]) -> None:
-    """Runs walk(byte offset, vectors) for every tile of a row; the tiles are about equally wide."""
+    """Runs walk(byte offset, vectors) for every tile of a row; the tiles have about the same width."""
     builder, one = e.builder, e.integer(1)
     vectors = builder.sdiv(row_bytes, e.integer(VECTOR_BYTES))
     is_short = builder.icmp_signed("<=", vectors, e.integer(REGISTERS))

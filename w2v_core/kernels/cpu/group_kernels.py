@@ -1,7 +1,7 @@
-"""What both models of the Numba backend are made of: noise words, scratch memory, and the training of a group.
+"""The parts that both models of the Numba backend share: noise words, scratch memory, and the training of a group.
 
-A group is eight examples that share their noise words. Nothing here is compiled by itself: it becomes part of the kernels
-of `numba_kernels`.
+A group is eight examples that share their noise words. Nothing here is compiled by itself; it is inlined into the kernels of
+`numba_kernels` and `wave_kernels`.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _LOW = np.uint64((1 << 32) - 1)
 # ── noise ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 NO_BAD_NOISE = 1 << 40
-"""No int32, so no word of a noise table."""
+"""Returned where no bad noise word was drawn: it does not fit into an int32, so it is no word of a noise table."""
 
 
 @njit(nogil=True)
 def pick_cells(picks: Any, noise_table: Any, seed: Any, first_draw: int) -> None:
-    """Writes cell << 32 | low bits of the draws first_draw, first_draw + 1 … and asks for the cells' cache lines."""
+    """Writes cell << 32 | low bits for the draws first_draw, first_draw + 1 … and prefetches the cells' cache lines."""
     table, cells = address_of(noise_table), np.uint64(noise_table.shape[0])
     for j in range(picks.shape[0]):
         bits = random_bits(seed, np.uint64(first_draw + j))
@@ -38,8 +38,8 @@ def pick_cells(picks: Any, noise_table: Any, seed: Any, first_draw: int) -> None
 
 @njit(nogil=True)
 def look_up(words: int, picks: Any, noise_table: Any, vocab_size: int) -> int:
-    """Writes the noise words that were picked, int32 at an address; the bad word id, if one is drawn: then those from there on
-    are not written."""
+    """Writes the picked noise words, int32, from the address `words` on; returns the first word id outside the vocabulary, where
+    writing stops, or NO_BAD_NOISE."""
     for j in range(picks.shape[0]):
         own = picks[j] >> np.uint64(32)
         cell = noise_table[own]
@@ -54,18 +54,18 @@ def look_up(words: int, picks: Any, noise_table: Any, vocab_size: int) -> int:
 
 
 class GroupMemory(NamedTuple):
-    """Where the row operations of a group find and leave their numbers: addresses, and the distances of rows in bytes."""
+    """The addresses from which the row operations of a group read their numbers, and at which they leave their results."""
 
     settings: int
     partials: int
     to_gradient: int
     to_output: int
     zero: int
-    """A row of zeros; nothing but zeros is ever written to it."""
+    """A row of zeros; only zeros are ever written to it."""
     sink: int
-    """The output row of absent examples: written with zeros times zeros, never used."""
+    """The output row of absent examples: only zeros are added to it, and it is never used."""
     rest: int
-    """Behind the last of the above."""
+    """The first address behind all of the above."""
 
 
 @njit(nogil=True, inline="always")
@@ -75,7 +75,7 @@ def address_of(array: Any) -> int:
 
 @njit(nogil=True, inline="always")
 def scratch_of(row_floats: int, rows: int, negative: int) -> Any:
-    """float32 zeros that start on a cache line: `group_memory_of` says what lies where, then `rows` rows."""
+    """float32 zeros aligned to a cache line: the layout of `group_memory_of`, followed by `rows` rows."""
     floats = op.SETTINGS_FLOATS + (negative + 1) * GROUP * (GROUP + 2) + (2 + rows) * row_floats
     raw = np.zeros(floats + _LINE_FLOATS, np.float32)
     first = (-address_of(raw) % 64) // 4
@@ -101,7 +101,7 @@ def set_alpha(scratch: Any, alphas: Any, first: int, start: int, stop: int) -> N
 
 @njit(nogil=True, inline="always")
 def loss_of(scratch: Any) -> float:
-    """The loss summed so far, float64: linear parts + log of the products."""
+    """The loss summed so far, float64: the linear parts plus the logarithms of the products."""
     linear = scratch[op.LINEAR : op.LINEAR + 2 * GROUP].view(np.float64)
     product = scratch[op.PRODUCT : op.PRODUCT + 2 * GROUP].view(np.float64)
     exponents = scratch[op.EXPONENTS : op.EXPONENTS + 2 * GROUP].view(np.int64)
@@ -115,9 +115,10 @@ def loss_of(scratch: Any) -> float:
 
 
 class Examples(NamedTuple):
-    """The eight examples of a group: addresses of int32 words, of the addresses of their W_out rows, of what their changes are
-    added to and of where the sums are written (the rows themselves, unless other lanes need them as they are), of float32 1/n,
-    factors of the gradient and rates of the words. Absent examples are words −1, with the row `GroupMemory.sink`."""
+    """The eight examples of a group, as addresses of arrays: `words` int32; `targets` the addresses of their W_out rows;
+    `targets_from` and `targets_to` the addresses to whose rows changes are added and at which the sums are written (the W_out
+    rows themselves, unless other lanes need those unchanged); `inverses` 1/n, `scales` the factors of the gradient and `rates`
+    the words' rates, all float32. An absent example has word −1 and the row `GroupMemory.sink`."""
 
     words: int
     targets: int
@@ -129,8 +130,8 @@ class Examples(NamedTuple):
 
 
 class NoiseRows(NamedTuple):
-    """The K noise words of a group: addresses of int32 words, of the addresses of their W_out rows, of what their changes are
-    added to and of where the sums are written, and of float32 rates."""
+    """The K noise words of a group, as addresses of arrays like those of `Examples`: words int32, addresses of the W_out rows,
+    where changes are added and where the sums are written, rates float32."""
 
     words: int
     rows: int
@@ -144,8 +145,8 @@ def train_group(
     group: GroupMemory, examples: Examples, hidden: int, stride: int, gradients: int, noise_of: NoiseRows, ahead: int,
     negative: int, row_bytes: int,
 ) -> None:  # fmt: skip
-    """Trains W_out and leaves −α·gradient of the hidden rows in `gradients`; both kinds of row are `stride` bytes apart.
-    `ahead` are the addresses of K rows that the next group will need."""
+    """Trains W_out and writes −α·gradient of the hidden rows to `gradients`; hidden and gradient rows are `stride` bytes apart.
+    `ahead` holds the addresses of K rows that the next group will need."""
     partials, targets, noise = group.partials, examples.targets, noise_of.rows
     k = min(negative, 2)
     if k == 2:
@@ -154,7 +155,7 @@ def train_group(
         op.products_1(hidden, stride, targets, noise, partials, row_bytes)
     while k < negative:
         at = partials + (k + 1) * GROUP * GROUP * 4
-        # Tiles of three; four left are two tiles of two.
+        # Tiles of three; the last four are two tiles of two.
         if negative - k >= 3 and negative - k != 4:
             op.noise_products_3(hidden, stride, 0, noise + 8 * k, at, row_bytes)
             k += 3
@@ -176,7 +177,7 @@ def train_group(
 def _update_output(
     hidden: int, stride: int, examples: Examples, noise_of: NoiseRows, to_output: int, ahead: int, negative: int, row_bytes: int
 ) -> None:
-    """Targets and the first noise rows in one go, then the other noise rows, five at a time."""
+    """Updates the targets together with the first noise rows, then the remaining noise rows, five at a time."""
     targets, to, noise, noise_to = examples.targets_from, examples.targets_to, noise_of.rows_from, noise_of.rows_to
     k = min(negative, 5)
     if k == 5:

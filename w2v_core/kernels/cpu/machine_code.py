@@ -1,7 +1,7 @@
-"""`compiled`: Numba's `njit` with a cache that follows every source its machine code was made from.
+"""`compiled`: Numba's `njit` with a cache that depends on every source file of the kernels.
 
-Numba keeps machine code beside the file of a function and makes it anew when that file changes. The kernels are put
-together from several files: after an update that touches only one of the others, the old code would go on running.
+Numba's cache recompiles a function when the file that defines it changes. The kernels are built from several files: after an
+update that touched only one of the others, the old machine code would go on running.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from numba import njit
 
 
 def compiled(function: Callable[..., Any], **options: Any) -> Any:
-    """`njit(nogil=True, cache=True, …)`, compiled anew whenever a source file of the kernels differs.
+    """`njit(nogil=True, cache=True, …)`, recompiled whenever a source file of the kernels has changed.
 
-    Raises ImportError for a Numba that keeps machine code in a way this does not know."""
+    Raises ImportError for a version of Numba whose cache works differently."""
     dispatcher: Any = njit(nogil=True, cache=True, **options)(function)
-    # Not part of Numba's documented interface: that has locators, which would be those of every function of the process.
+    # Not part of Numba's documented interface: what is documented are cache locators, which would apply to the whole process.
     try:
         index = dispatcher._cache._cache_file
         index._source_stamp = (index._source_stamp, _digest_of_sources())

@@ -1,4 +1,4 @@
-"""`merge_rows` for the Numba backend: lanes folded into one, row by row, over the row operations."""
+"""`merge_rows` for the Numba backend: lanes are folded into one, row by row, with the row operations."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def merge_rows(base_RD: FloatRows, lanes: Sequence[FloatRows], method: Merge) ->
 
 @compiled
 def _merge(base_RD: Any, addresses_L: Any, changes_LD: Any, adasum: bool) -> None:
-    """`changes_LD` holds a row of every lane's changes, zero, and one row more."""
+    """`changes_LD` is scratch memory, zero: a row for each lane's changes, and one more for the final factor."""
     lanes, row_floats = len(addresses_L), base_RD.shape[1]
     row_bytes = row_floats * 4
     base = np.int64(base_RD.ctypes.data)

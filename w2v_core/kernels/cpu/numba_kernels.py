@@ -1,15 +1,15 @@
-"""The kernels for CPUs: Numba functions over the row operations of `row_operations`; the default backend.
+"""The kernels for CPUs: Numba functions that call the row operations of `row_operations`; the default backend on CPUs.
 
-Three ideas make it fast (steps and figures: infra/benchmarks/records/kernel-steps-2026-11-21.md):
+Three ideas make them fast (steps and figures: infra/benchmarks/records/kernel-steps-2026-11-21.md):
 1. Windows by prefix sums: with W_in frozen for a block, the sum of any window is a difference of two running sums, and the
-   gradients reach the context rows through a difference array, so a target costs the same at every window. The running
-   sums themselves stay in registers, what is kept of them in rings as long as one window (`context_operations`).
+   gradients reach the context rows through a difference array, so a target costs the same for every window size. The running
+   sums stay in registers; those that are needed later are kept in a ring as long as one window (`context_operations`).
 2. Eight targets share their noise words: products and updates are small matrix products whose tiles stay in registers.
-3. Nothing waits: every row is asked for a group or a block before it is used, and the asking is spread over all the work;
-   errors are computed eight at a time without tables or libm, and the logarithm of the loss is taken once a slice.
+3. Little waiting: every row is prefetched a group or a block before it is used, and the prefetches are spread over all the
+   work; errors are computed eight at a time without tables or libm, and the logarithm of the loss is taken once per slice.
 
-Addresses go into the row operations as integers, which keep no array alive: every array whose address is used is also
-named after the last use, or held by the caller.
+Row operations take addresses as integers, which keep no array alive: every array whose address is used must be mentioned again
+after its last use, or held by the caller.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ __all__ = ["merge_rows", "name", "to_device", "to_host", "train_lanes", "train_s
 
 
 def train_slice(w_in_VD: FloatRows, w_out_VD: FloatRows, targets: Slice, noise: Noise, update: Update) -> SliceResult:
-    """See `Kernels.train_slice`. Releases the GIL; the first call of a model compiles or loads from Numba's cache."""
+    """See `Kernels.train_slice`. Releases the GIL. A model's first call compiles its kernel or loads it from Numba's cache."""
     span = _checked(w_in_VD, w_out_VD, targets, noise, update)
     noise = Noise(_read_only(noise.table_T), _read_only(noise.rates_V))
     if update.model == "cbow":
@@ -86,7 +86,7 @@ def train_lanes(
 
 
 def _checked(w_in_VD: FloatRows, w_out_VD: FloatRows, targets: Slice, noise: Noise, update: Update) -> Span:
-    """Which rows a slice reads; raises for arguments that break the contract."""
+    """The rows that a slice reads; raises ValueError or TypeError for arguments that break the contract."""
     check_slice(w_in_VD, w_out_VD, targets, noise, update)
     stream = _read_only(targets.tokens_N), _read_only(targets.left_N), _read_only(targets.right_N)
     span = Span(*_span_of(*stream, targets.start, targets.stop))
@@ -99,25 +99,25 @@ def _checked(w_in_VD: FloatRows, w_out_VD: FloatRows, targets: Slice, noise: Noi
 
 
 def _read_only(array: NDArray[Any]) -> NDArray[Any]:
-    """A view that cannot be written. Numba compiles, and loads, a kernel once for arrays that can and once for those that
-    cannot; a mapped shard cannot and a drawn one can, and each loading takes as long as 100,000 tokens."""
+    """A read-only view. Numba compiles and loads separate versions of a kernel for writeable and for read-only arrays. A mapped
+    shard is read-only and a drawn one is not, and loading a second version takes as long as training 100,000 tokens."""
     view = array.view()
     view.flags.writeable = False
     return view
 
 
-# ── the stream: which rows a slice reads ─────────────────────────────────────────────────────────────────────────────
+# ── the rows of the stream that a slice reads ────────────────────────────────────────────────────────────────────────
 
 
 @compiled
 def _span_of(tokens_N: Any, left_N: Any, right_N: Any, start: int, stop: int) -> Any:
-    """The `Span` of a slice; its rows are not checked yet."""
+    """The `Span` of a slice; the word ids of its rows are not checked."""
     rows = np.int64(tokens_N.shape[0])
     most_left: Any = np.int64(0)
     most_right: Any = np.int64(0)
     first: Any = np.int64(start)
     last: Any = np.int64(stop)
-    # No way out of the loop, so that it can be vectorised; a bad span is looked for only if there is one.
+    # The loop has no early exit, so that it can be vectorised; a second loop locates a bad span if there is one.
     for i in range(start, stop):
         left, right = np.int64(left_N[i]), np.int64(right_N[i])
         most_left, most_right = max(most_left, left), max(most_right, right)
@@ -131,7 +131,7 @@ def _span_of(tokens_N: Any, left_N: Any, right_N: Any, start: int, stop: int) ->
 
 @njit(nogil=True, cache=True)
 def _first_bad(tokens_N: Any, first: int, last: int, vocab_size: int) -> int:
-    """The first position in [first, last) whose word id is not one of the vocabulary, or −1."""
+    """The first position in [first, last) whose word id is outside the vocabulary, or −1."""
     smallest, largest = np.int32(0), np.int32(0)
     for i in range(first, last):
         smallest, largest = min(smallest, tokens_N[i]), max(largest, tokens_N[i])

@@ -1,8 +1,8 @@
-"""Numba form of the optimizers' row operations: the arithmetic of optimizers._ArrayRows in one pass over each row.
+"""The optimizers' row operations for Numba: the arithmetic of optimizers._ArrayRows in one pass over each row.
 
 The array code reads and writes every row about fifteen times, and sums repeated rows one small segment at a time; here a
-row is summed, moved and stored while it is in the first-level cache. Same operations in the same order, elementwise, in
-the parameters' own dtype; differences from the array code are rounding (tested).
+row is summed, moved and stored while it is in the first-level cache. The operations are the same, in the same order, and in the
+parameters' own dtype; results differ from the array code's only by rounding (tested).
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from w2v_core.kernels.cpu.machine_code import compiled
 from w2v_core.kernels.cpu.row_operations import prefetch_near
 
 _AHEAD = 2
-"""Rows are asked for so many before they are needed: they are anywhere, and waiting for them took a third of the time."""
-# error_model numpy: a division by zero gives inf as in array code, without the branch that would stop vectorisation.
+"""How many rows ahead are prefetched. Rows are scattered over memory, and waiting for them took a third of the time."""
+# error_model numpy: a division by zero gives inf as in array code, without a branch that would prevent vectorisation.
 _compiled = partial(compiled, error_model="numpy")
 
 
 def catch_up(param: Any, m: Any, v: Any, last_V: Any, ids_U: Any, step: int, missed: Any) -> None:
-    """Applies in place the steps that rows ids_U missed; see optimizers for the formula."""
+    """Applies in place the steps that rows ids_U have missed; `textbook.optimizers` has the formula."""
     _catch_up(param, m, v, last_V, ids_U, step, missed.base, missed.sums_3S, missed.beta1, missed.beta2, missed.epsilon)
 
 
 def sgd(param: Any, grad: Any, learning_rate: float) -> None:
-    """param −= learning_rate · gradient in place on the rows of a RowGradient, adding up repeated rows on the way."""
+    """param −= learning_rate · gradient, in place, on the rows of a RowGradient; the gradients of repeated rows are summed."""
     index = grad.index
     _sgd(param, index.ids_U, index.order_N, index.starts_U, np.ascontiguousarray(grad.parts_ND), learning_rate)
 
 
 def step(param: Any, m: Any, v: Any, last_V: Any, grad: Any, step: int, rates: tuple[float, float, float, float]) -> None:
-    """One Adam step in place on the rows of a RowGradient, adding up repeated rows on the way."""
+    """One Adam step, in place, on the rows of a RowGradient; the gradients of repeated rows are summed."""
     index = grad.index
     parts_ND = np.ascontiguousarray(grad.parts_ND)
     _step(param, m, v, last_V, index.ids_U, index.order_N, index.starts_U, parts_ND, step, *rates)
@@ -42,7 +42,7 @@ def step(param: Any, m: Any, v: Any, last_V: Any, grad: Any, step: int, rates: t
 
 @numba.njit(inline="always")
 def _ask_for(param: Any, m: Any, v: Any, ids_U: Any, u: int) -> None:
-    """Asks memory for the three rows of the u-th id, if there is one."""
+    """Prefetches the three rows of the u-th id, if there is one."""
     if u < len(ids_U):
         row_bytes = param.shape[1] * param.itemsize
         first_byte = ids_U[u] * row_bytes
@@ -75,7 +75,7 @@ def _catch_up(
         since = last_V[word_id] - base
         last_V[word_id] = step
         total = sums_3S[0, since]
-        divisor = total if total > 0.0 else 1.0  # 0 where every missed step had learning rate 0
+        divisor = total if total > 0.0 else 1.0  # the total is 0 if every missed step had learning rate 0
         mean = sums_3S[1, since] / divisor
         weight = real(total)
         shifted = real(epsilon + mean)

@@ -1,11 +1,11 @@
 """The row operations of the CPU kernels, written as LLVM code: everything whose time grows with the vector size.
 
-A group is eight examples; `H` are their eight hidden rows (sums of context rows, not yet divided by their number n),
-contiguous. All arguments are int64: addresses, and `row_bytes`, the distance of two rows, a multiple of 32. Rows that
-are written may be one and the same (a word may occur twice in a group), so each operation says what it reads first.
+A group is eight examples; `H` stands for their eight hidden rows (sums of context rows, not yet divided by their number n). All
+arguments are int64: addresses, counts, and `row_bytes`, the size of a row, a multiple of 32. A row may be written twice by one
+operation (a word may occur twice in a group), so each operation states the order of its reads and writes.
 
-What bounds them on a processor with two loads, two multiply-adds and one store a cycle: each tile below is shaped so
-that it needs at most one load for a multiply-add and keeps its sums in the sixteen registers of AVX2.
+The target is a processor with two loads, two multiply-adds and one store per cycle: each tile below is shaped so that it needs
+at most one load for each multiply-add and keeps its sums in the sixteen registers of AVX2.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from w2v_core.kernels.cpu.vector_ir import I32, I64, LANES, LINE_BYTES, V8D, V8F
 GROUP = LANES
 HALF = 4
 UNROLLED = 5
-"""Noise rows that a tile of gradients takes in one turn: the usual number of them."""
+"""Noise rows in one iteration of a tile of gradients: the usual number of noise words."""
 ALPHA, LINEAR, PRODUCT, EXPONENTS, SETTINGS_FLOATS = 0, 16, 32, 48, 64
-"""Places in the block of floats that `errors` reads and adds the loss to; see there."""
+"""Indices into the floats that `errors` reads α from and adds the loss to, and their number; see `errors`."""
 V8L = ir.VectorType(I64, LANES)
 
 
@@ -61,7 +61,7 @@ def copy_row(e: Emitter, target: Value, source: Value, row_bytes: Value) -> None
 
 @operation(5)
 def add_scaled_row(e: Emitter, target: Value, a: Value, b: Value, factor: Value, row_bytes: Value) -> None:
-    """target = a + factor · b, rounded after the product and after the sum; `factor` is the address of a float32."""
+    """target = a + factor · b, with the product and the sum rounded separately; `factor` is the address of a float32."""
     scale = e.broadcast(factor)
     with e.loop(e.integer(0), row_bytes, VECTOR_BYTES) as columns:
         product = e.builder.fmul(scale, e.load(b, columns.index))
@@ -71,7 +71,7 @@ def add_scaled_row(e: Emitter, target: Value, a: Value, b: Value, factor: Value,
 def _prefetch(level: int) -> Any:
     @operation(2)
     def prefetch_row(e: Emitter, address: Value, row_bytes: Value) -> None:
-        """Asks for the lines of a row that starts on any vector."""
+        """Prefetches the cache lines of a row, which may start at any vector."""
         with e.loop(e.integer(0), row_bytes, LINE_BYTES) as columns:
             e.prefetch(address, columns.index, level)
 
@@ -82,7 +82,7 @@ prefetch_near, prefetch_far = _prefetch(3), _prefetch(2)
 
 
 def ask_for_tile(e: Emitter, row: Value, at: Sequence[Value]) -> None:
-    """Asks for the lines of a row's columns, those of a tile of vectors, to write them."""
+    """Prefetches, for writing, the cache lines of a tile: the vectors of a row at the byte offsets `at`."""
     for offset in at[::2]:
         e.prefetch_to_write(row, offset)
 
@@ -93,9 +93,9 @@ def _products(count: int, with_targets: bool) -> Any:
         e: Emitter, hidden: Value, stride: Value, target_addresses: Value, noise_addresses: Value, partials: Value,
         row_bytes: Value,
     ) -> None:  # fmt: skip
-        """partials[k][u] = the eight lanes of H u · noise row k for `count` noise rows; first, if wanted, of H u · target u.
+        """partials[k][u] = the eight lanes of H u · noise row k for `count` noise rows; with targets, H u · target u comes first.
 
-        Tiles of four hidden rows by `count` (+ 1). The hidden rows are `stride` bytes apart.
+        Tiles of four hidden rows by `count` (+ 1) other rows. The hidden rows are `stride` bytes apart.
         """
         noise = [e.load_address(noise_addresses, k) for k in range(count)]
         width = count + with_targets
@@ -167,12 +167,11 @@ def _updates(count: int, columns_wide: int, with_targets: bool) -> Any:
         e: Emitter, hidden: Value, stride: Value, target_addresses: Value, targets_to: Value, noise_addresses: Value,
         noise_to: Value, to_output: Value, ahead: Value, row_bytes: Value,
     ) -> None:  # fmt: skip
-        """Row noise_to[k] = noise row k + Σ over u of to_output[k][u] · H u, for `count` rows in order; the same row may come
-        twice.
+        """Row noise_to[k] = noise row k + Σ over u of to_output[k][u] · H u, for `count` rows in order; a row may occur twice.
 
-        First, if wanted, row targets_to[u] = target u + to_output[−1][u] · H u in order of u. On the way the `count` rows whose
-        addresses stand at `ahead` are asked for, a line with every tile: all at once they would fill the queue for memory
-        that everything else has to go through.
+        With targets, row targets_to[u] = target u + to_output[−1][u] · H u comes first, in order of u. The `count` rows whose
+        addresses are at `ahead` are prefetched, a tile's columns with each tile: all at once they would fill the queue of
+        memory requests that everything else has to pass through.
         """
         noise, moved = ([e.load_address(rows, k) for k in range(count)] for rows in (noise_addresses, noise_to))
         rows = [_row(e, hidden, stride, u) for u in range(GROUP)]
@@ -207,33 +206,33 @@ def _updates(count: int, columns_wide: int, with_targets: bool) -> Any:
 
 
 _WIDE = {1: 3, 2: 3, 3: 3, 4: 2, 5: 2}
-"""Columns of a tile of updates, by the noise rows in it."""
+"""Vectors in a tile of updates, by the number of its noise rows."""
 updates_1, updates_2, updates_3, updates_4, updates_5 = (_updates(count, wide, True) for count, wide in _WIDE.items())
 noise_updates_1, noise_updates_2, noise_updates_3, noise_updates_4, noise_updates_5 = (
     _updates(count, wide, False) for count, wide in _WIDE.items()
 )
 
 
-# ── errors: eight logits at a time, one lane an example ──────────────────────────────────────────────────────────────
+# ── errors: eight logits at a time, one lane for each example ────────────────────────────────────────────────────────
 
 _LOG2_E = 1.4426950408889634
 _LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4
 """ln 2 in two parts, the first with few enough bits that n·high is exact (Cody and Waite 1980)."""
 _ROUNDER = 12582912.0
-"""1.5·2**23: adding it to |x| < 2**22 rounds x to a whole number, which then stands in the lowest bits."""
+"""1.5·2**23: adding it to |x| < 2**22 rounds x to a whole number, which is then found in the lowest bits."""
 _EXP_TERMS = (1.0, 1.0, 0.5, 1 / 6, 1 / 24, 1 / 120, 1 / 720)
 
 
 def _exp_of_minus(e: Emitter, x: Value) -> Value:
-    """e**−|x| to 2e-7 relative, down to e**−87; NaN for NaN. Taylor's polynomial on |r| <= ln 2 / 2, scaled by 2**n."""
+    """e**−|x| with a relative error of 2e-7, down to e**−87; NaN for NaN. A Taylor polynomial on |r| <= ln 2 / 2, times 2**n."""
     builder = e.builder
     y = builder.fneg(e.call("llvm.fabs", x))
-    # An ordered comparison is false for NaN, which therefore passes.
+    # An ordered comparison is false for NaN, so NaN passes through.
     y = builder.select(builder.fcmp_ordered("<", y, e.splat(-87.0)), e.splat(-87.0), y)
     shifted = e.fma(y, e.splat(_LOG2_E), e.splat(_ROUNDER))
     whole = builder.fsub(shifted, e.splat(_ROUNDER))
     rest = e.fma(whole, e.splat(-_LN2_LOW), e.fma(whole, e.splat(-_LN2_HIGH), y))
-    # Pairs of terms first (Estrin's scheme): every step that waits for the one before costs four cycles.
+    # Pairs of terms first (Estrin's scheme): every step that has to wait for the one before it costs four cycles.
     square = builder.fmul(rest, rest)
     pairs = [e.fma(e.splat(high), rest, e.splat(low)) for low, high in zip(_EXP_TERMS[0:6:2], _EXP_TERMS[1:6:2], strict=True)]
     upper = e.fma(e.fma(e.splat(_EXP_TERMS[6]), square, pairs[2]), square, pairs[1])
@@ -243,13 +242,13 @@ def _exp_of_minus(e: Emitter, x: Value) -> Value:
 
 
 def _lane_sums(e: Emitter, partials: Value) -> Value:
-    """Lane u = the sum of the eight lanes of partial u: a fixed tree, the same on every processor.
+    """Lane u = the sum of the eight lanes of partial u, in the order of a fixed tree, the same on every processor.
 
-    Where one of the two vectors that are added can keep its lanes in place, it is a blend, which is cheaper than a shuffle.
+    Where one of the two vectors to be added can keep its lanes in place, it is made by a blend, which is cheaper than a shuffle.
     """
     builder = e.builder
     rows = [e.load(partials, u * VECTOR_BYTES) for u in range(GROUP)]
-    # Two rows a vector: lanes 0 + 2 and 1 + 3 of each half; then four rows: the sums of each half; then all eight.
+    # First two rows per vector: lanes 0 + 2 and 1 + 3 of each half; then four rows: the sums of each half; then all eight.
     rows = [
         builder.fadd(e.shuffle(a, b, [0, 1, 10, 11, 4, 5, 14, 15]), e.shuffle(a, b, [2, 3, 8, 9, 6, 7, 12, 13]))
         for a, b in zip(rows[::2], rows[1::2], strict=True)
@@ -268,10 +267,10 @@ def errors(
 ) -> None:  # fmt: skip
     """Turns partial products into steps: to_gradient[k][u] and to_output[k][u] for the target (k = 0) and each noise word.
 
-    `words` int32 (8,), −1 for no example; `inverses` float32 (8,), 1/n of each; `scales` float32 (8,), what its gradient is
-    multiplied by; `rates` and `noise_rates` float32 (8,) and (K,), what the steps of the words' rows are multiplied by.
-    `settings`, float32 by place: ALPHA; then the loss so far, in eight lanes: LINEAR float64, log of (PRODUCT float64 ·
-    2**EXPONENTS int64). Steps of absent examples and of noise words equal to the target are 0 and add nothing to the loss.
+    `words` int32 (8,), −1 for an absent example; `inverses` float32 (8,), 1/n; `scales` float32 (8,), the factors of the
+    gradients; `rates` float32 (8,) and `noise_rates` float32 (K,), the factors of the steps of the words' rows. `settings`
+    holds α (ALPHA, float32) and the loss so far in eight lanes: LINEAR float64 + log(PRODUCT float64 · 2**EXPONENTS int64).
+    Absent examples, and noise words equal to the target, get steps of 0 and add nothing to the loss.
     """
     inverse, scale = e.load(inverses), e.load(scales)
     alpha = e.broadcast(settings, 4 * ALPHA)
@@ -301,14 +300,14 @@ def errors(
 
 
 def _error(e: Emitter, logit: Value, positive: bool) -> tuple[Value, Value, Value]:
-    """(σ(∓x), max(∓x, 0), 1 + e**−|x|) with the upper sign for the target: its loss is the second + log of the third."""
+    """(σ(∓x), max(∓x, 0), 1 + e**−|x|), the upper sign for the target; the loss is the second plus the log of the third."""
     builder = e.builder
     small = _exp_of_minus(e, logit)
     factor = builder.fadd(e.splat(1.0), small)
-    # σ(x) = 1/(1+t) for x >= 0 and t/(1+t) below, t = e**−|x|. NaN takes the 1, and is carried on by the divisor.
+    # With t = e**−|x|: σ(x) = 1/(1+t) for x >= 0, t/(1+t) below. NaN selects the 1, and the divisor makes the result NaN.
     over = builder.fcmp_ordered(">=" if positive else "<", logit, e.splat(0.0))
     sigma = builder.fdiv(builder.select(over, small, e.splat(1.0)), factor)
-    # (|x| ∓ x)/2 is the maximum, and NaN for infinities, which makes divergence visible.
+    # (|x| ∓ x)/2 is that maximum; for infinite x it is NaN or infinite, which makes divergence visible.
     size = e.call("llvm.fabs", logit)
     above = builder.fmul(builder.fsub(size, logit) if positive else builder.fadd(size, logit), e.splat(0.5))
     return sigma, above, factor
@@ -319,9 +318,9 @@ _ONE = 1023 << 52
 
 
 def _add_loss(e: Emitter, settings: Value, linear: Value, factor: Value) -> None:
-    """Adds the linear part, and multiplies the product Π(1 + t), of which mantissa and exponent are kept apart.
+    """Adds to the linear part, and multiplies the product Π(1 + t), whose mantissa and exponent are kept apart.
 
-    So the logarithm of all factors is taken once a slice; the relative error of a product is 1e-16 a factor.
+    That way the logarithm is taken only once per slice; each factor adds a relative error of 1e-16 to the product.
     """
     builder = e.builder
 

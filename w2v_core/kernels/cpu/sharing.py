@@ -1,14 +1,14 @@
-"""Which rows several lanes touch in a wave, and how their changes of those rows are handed over.
+"""Which rows several lanes touch in a wave, and how their changes to those rows are combined.
 
-    mark         every lane writes its own stamp of the wave beside each row that its block touches
-    find_shared  where a lane finds another's stamp, it writes beside the row that several touch it in this wave
-    divide       a block's change of such a row goes to the lane's own memory and into a list, any other into the row itself
-    hand_over    every thread adds the listed changes of the rows that it owns, lane by lane
+    mark         every lane writes its own stamp into the mark of each row that its block touches
+    find_shared  where a lane finds another lane's stamp, it notes in the mark that the row is shared in this wave
+    divide       a block's change to a shared row goes to the lane's own memory and into a list; other changes go to the row
+    hand_over    every thread adds the listed changes to the rows that it owns, lane by lane
 
-Two lanes that stamp a row race, and exactly one of them wins: the other finds that out. So who wins does not matter, and
-the lists are the same however many threads there are.
+When several lanes stamp the same row, one stamp remains, and all other lanes find one that is not theirs. It does not matter
+which one remains: the lists are the same for any number of threads.
 
-Whether a row is shared is anyone's guess, and a wrong guess costs more than what it saves: nothing here branches on it.
+Whether a row is shared cannot be predicted, and a mispredicted branch costs more than it would save: nothing here branches on it.
 """
 
 from __future__ import annotations
@@ -40,33 +40,33 @@ from w2v_core.kernels.cpu.vector_ir import VECTOR_BYTES, int_at, long_at, set_lo
 from w2v_core.reference import BLOCK, GROUPS
 
 MARKED = 2
-"""Marks of a word: of its row of W_in, and of W_out's. They stand side by side, because a target's neighbours are targets."""
+"""Marks per word: one for its row of W_in and one for its row of W_out, side by side, because targets are context rows too."""
 
 
 class Marks(NamedTuple):
-    """Addresses of the first word's mark for each matrix; the next word's is `MARKED` marks further on. A mark is two uint16:
-    the lane that was the last to stamp the row, and the wave, counted from 1, in which several lanes last touched it."""
+    """Addresses of the first word's marks; those of the next word are `MARKED` marks further on. A mark is two uint16: the lane
+    that stamped the row last, and the latest wave, counted from 1, in which several lanes touched it."""
 
     w_in: int
     w_out: int
 
 
 class Changes(NamedTuple):
-    """Addresses of the lanes' changes of shared rows."""
+    """Addresses of the lanes' changes to shared rows."""
 
     rows: int
-    """int64 (L, entries): addresses of the rows, those of each owner together."""
+    """int64 (L, entries): addresses of the rows, grouped by owner."""
     sources: int
     """int64 (L, entries): addresses of their changes."""
     ends: int
-    """int64 (L, threads + 1): where the entries of each owner begin, and the last end."""
+    """int64 (L, threads + 1): the index at which each owner's entries begin, and the end of the last ones."""
     memory: int
     """float32 (L, entries, row): the changes."""
 
 
 class Listed(NamedTuple):
-    """Addresses of what is known of a block's shared rows, in order of their changes, all int64: where they stand in the block,
-    and the words."""
+    """Addresses of four int64 arrays about a block's shared rows, in order of their changes: their places in the block, their
+    words, the addresses of the rows and of the changes."""
 
     places: int
     words: int
@@ -76,13 +76,13 @@ class Listed(NamedTuple):
 
 @njit(nogil=True, inline="always")
 def entries_of(sizes: Sizes) -> int:
-    """Most changes of shared rows in a block."""
+    """Most changes to shared rows in a block."""
     return 2 * BLOCK + draws_of(sizes) + sizes.left + sizes.right
 
 
 @njit(nogil=True)
 def listed_bytes(sizes: Sizes) -> int:
-    # One more than there can be: an entry is written before it is known whether it counts.
+    # One entry more than there can be: an entry is written before it is known whether it counts.
     return 32 * (entries_of(sizes) + 1)
 
 
@@ -94,16 +94,16 @@ def listed_of(free: int, sizes: Sizes) -> Listed:
 
 @njit(nogil=True)
 def nowhere_in(listed: Listed, sizes: Sizes) -> int:
-    """Memory for a mark of no row."""
+    """Address of a dummy mark, which belongs to no row."""
     return listed.sources + 8 * entries_of(sizes)
 
 
-# ── who touches what ─────────────────────────────────────────────────────────────────────────────────────────────────
+# ── which lanes touch a row ──────────────────────────────────────────────────────────────────────────────────────────
 
 
 @njit(nogil=True)
 def mark(lanes: Lanes, lane: int, wave: int, marks: Marks, sizes: Sizes) -> None:
-    """Stamps the rows of a lane's block: all that its targets could reach, the targets themselves, and the noise words."""
+    """Stamps the rows of a lane's block: all context rows within reach of its targets, the targets and the noise words."""
     first, last = first_target(lanes, lane, wave), first_target(lanes, lane, wave + 1)
     if first == last:
         return
@@ -119,7 +119,7 @@ def mark(lanes: Lanes, lane: int, wave: int, marks: Marks, sizes: Sizes) -> None
 
 @njit(nogil=True)
 def find_shared(lanes: Lanes, lane: int, wave: int, marks: Marks, none: int, sizes: Sizes) -> None:
-    """Says of every row of a lane's block that has another's stamp that it is shared in this wave. `none`: a mark of no row."""
+    """Notes for each row of a lane's block with another lane's stamp that it is shared in this wave. `none`: a dummy mark."""
     first, last = first_target(lanes, lane, wave), first_target(lanes, lane, wave + 1)
     if first == last:
         return
@@ -147,7 +147,7 @@ def divide(
     block: Block, moves: Moves, listed: Listed, lanes: Lanes, lane: int, wave: int, marks: Marks, changes: Changes, zero: int,
     sizes: Sizes,
 ) -> int:  # fmt: skip
-    """Decides where each change of a block goes, and lists those of shared rows; their number."""
+    """Decides where each change of a block goes and lists the changes to shared rows; returns their number."""
     count: Any = np.int64(0)
     if long_at(block.numbers, COUNT) == 0:
         return count  # type: ignore[no-any-return]
@@ -160,7 +160,7 @@ def divide(
     targets: Any = count
     _take_in(listed, 0, targets, moves.targets_from, moves.targets_to, zero, memory, sizes)
     _copy_longs(moves.noise_from, moves.noise_to, block.noise, draws_of(sizes))
-    # A short last block has fewer groups, and leaves the noise of the others alone.
+    # A short last block has fewer groups and does not touch the noise rows of the others.
     for k in range(min(GROUPS, long_at(block.numbers, COUNT)) * sizes.negative):
         word = int_at(block.noise_words, k)
         count = _list(listed, count, k, word, np.int64(short_at(marks.w_out, 2 * MARKED * word + 1) == wave + 1))
@@ -179,7 +179,7 @@ def divide(
 
 @njit(nogil=True, inline="always")
 def _copy_longs(a: int, b: int, source: int, count: int) -> None:
-    """a = b = source; up to three numbers more than `count` are written, where there is room for them."""
+    """a = b = source, in whole vectors: up to three numbers more than `count` are written, so there must be room for them."""
     copied = (8 * count + VECTOR_BYTES - 1) // VECTOR_BYTES * VECTOR_BYTES
     op.copy_row(a, source, copied)
     op.copy_row(b, source, copied)
@@ -187,7 +187,7 @@ def _copy_longs(a: int, b: int, source: int, count: int) -> None:
 
 @njit(nogil=True, inline="always")
 def _list(listed: Listed, count: int, at: int, word: int, shared: Any) -> Any:
-    """Lists a change; it counts if the row is shared."""
+    """Writes a change into the list; it counts only if the row is shared. Returns the new count."""
     set_long(listed.places, count, at)
     set_long(listed.words, count, word)
     return count + shared
@@ -195,7 +195,7 @@ def _list(listed: Listed, count: int, at: int, word: int, shared: Any) -> Any:
 
 @njit(nogil=True, inline="always")
 def _take_in(listed: Listed, begin: int, end: int, from_: int, to: int, zero: int, memory: int, sizes: Sizes) -> None:
-    """Turns listed changes from their rows to memory, where they are added to zero."""
+    """Redirects listed changes from their rows to the lane's memory, where they are added to zero."""
     for n in range(begin, end):
         at, free = long_at(listed.places, n), memory + n * sizes.row_bytes
         set_long(listed.rows, n, long_at(to, at))
@@ -206,14 +206,14 @@ def _take_in(listed: Listed, begin: int, end: int, from_: int, to: int, zero: in
 
 @njit(nogil=True, inline="always")
 def _owner_of(word: int, threads: int) -> int:
-    """A thread for each word; all have about as many of the frequent ones as of the rare ones."""
+    """The thread that owns a word's rows; frequent and rare words alike are spread evenly over the threads."""
     scattered = np.uint64(word) * np.uint64(0x9E3779B1) & np.uint64(0xFFFFFFFF)
     return np.int64(scattered * np.uint64(threads) >> np.uint64(32))  # type: ignore[return-value]
 
 
 @njit(nogil=True)
 def sort_by_owner(listed: Listed, count: int, changes: Changes, lane: int, sizes: Sizes) -> None:
-    """Puts the listed changes in order of the threads that own their rows, else as they came."""
+    """Sorts the listed changes by the threads that own their rows, otherwise in the order in which they were listed."""
     threads, at_lane = sizes.threads, 8 * lane * entries_of(sizes)
     rows, sources, ends = changes.rows + at_lane, changes.sources + at_lane, changes.ends + 8 * lane * (threads + 1)
     if threads == 1:
@@ -238,7 +238,7 @@ def sort_by_owner(listed: Listed, count: int, changes: Changes, lane: int, sizes
         set_long(rows, at, long_at(listed.rows, n))
         set_long(sources, at, long_at(listed.sources, n))
         set_long(ends, owner, at + 1)
-    # Each now stands at the end of its owner's entries, where those of the next begin.
+    # Each number is now the end of its owner's entries, which is where the next owner's begin.
     for owner in range(threads, 0, -1):
         set_long(ends, owner, long_at(ends, owner - 1))
     set_long(ends, 0, 0)
@@ -246,7 +246,7 @@ def sort_by_owner(listed: Listed, count: int, changes: Changes, lane: int, sizes
 
 @njit(nogil=True)
 def hand_over(changes: Changes, thread: int, sizes: Sizes) -> None:
-    """Adds the changes of the rows that a thread owns, lane by lane."""
+    """Adds the listed changes to the rows that a thread owns, lane by lane."""
     for lane in range(sizes.lanes):
         ends = changes.ends + 8 * lane * (sizes.threads + 1)
         begin, end = long_at(ends, thread), long_at(ends, thread + 1)

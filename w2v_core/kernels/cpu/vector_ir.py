@@ -1,11 +1,11 @@
-"""Vectors of eight float32 inside Numba functions: a few words to write LLVM code with.
+"""Vectors of eight float32 inside Numba functions: a small vocabulary for writing LLVM code.
 
 Numba's own vectoriser gives up on loops over several rows that may overlap, and it cannot keep a tile of sums in
-registers. The row operations of `numba_kernels` are therefore written as LLVM code, through the small `Emitter` here.
-Eight lanes are one AVX register; LLVM splits them in two for SSE and NEON. The lanes are always eight, so the order
-of every sum is the same whatever the processor. Multiply-add is fused where the processor can (`llvm.fmuladd`).
+registers. The row operations of `numba_kernels` are therefore written as LLVM code, with the small `Emitter` below.
+Eight lanes fill one AVX register; LLVM splits them in two for SSE and NEON. There are always eight, so the order of
+every sum is the same on every processor. Multiply-adds are fused where the processor supports it (`llvm.fmuladd`).
 
-Rows are addressed by the address of their first byte, an int64: an address costs a register, an array costs seven.
+A row is passed as the address of its first byte, an int64: an address takes one register, an array would take seven.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Emitter:
         return ir.Constant(I64, value)
 
     def splat(self, value: float, kind: Any = V8F) -> Value:
-        """A vector of one constant."""
+        """A vector whose lanes all hold one constant."""
         return ir.Constant(kind, [ir.Constant(kind.element, value)] * LANES)
 
     def splat_int(self, value: int) -> Value:
@@ -65,11 +65,11 @@ class Emitter:
         self.builder.store(value, self.pointer(address, offset), align=4)
 
     def broadcast(self, address: Value, offset: Value | int = 0, lane: Any = F32) -> Value:
-        """All lanes = the 4-byte value at the address."""
+        """A vector whose lanes all hold the 4-byte value at the address."""
         return self.repeat(self.builder.load(self.pointer(address, offset), align=4, typ=lane))
 
     def repeat(self, scalar: Value) -> Value:
-        """All lanes = a scalar."""
+        """A vector whose lanes all hold a scalar."""
         vector = ir.VectorType(scalar.type, LANES)
         one = self.builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, ir.Constant(I32, 0))
         return self.builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), self.splat_int(0))
@@ -84,7 +84,7 @@ class Emitter:
         return self.call("llvm.fmuladd", a, b, c)
 
     def call(self, name: str, *arguments: Value) -> Value:
-        """An LLVM intrinsic that is overloaded by its vector type and takes and gives that type."""
+        """Calls an LLVM intrinsic that is overloaded by one vector type, the type of its arguments and of its result."""
         kind = arguments[0].type
         suffix = next(text for text, vector in _SUFFIX.values() if vector == kind)
         return self.builder.call(self.declare(f"{name}.{suffix}", kind, [kind] * len(arguments)), arguments)
@@ -94,12 +94,12 @@ class Emitter:
         return found or ir.Function(self.builder.module, ir.FunctionType(result, arguments), name)
 
     def prefetch(self, address: Value, offset: Value, level: int) -> None:
-        """Asks for a cache line; level 3 = all caches, 2 = second level and up."""
+        """Prefetches a cache line; level 3 = into all caches, 2 = into the second level and up."""
         self._ask_for(address, offset, 0, level)
 
     def prefetch_to_write(self, address: Value, offset: Value) -> None:
-        """Asks for a cache line that will be written, in all caches: x86 has nothing for the second level only. A line that
-        another core has read must be taken from it before it can be written, which costs more than bringing it."""
+        """Prefetches a cache line for writing, into all caches: x86 has no such prefetch into the second level only. A line that
+        another core holds must be taken from it before it can be written, which costs more than fetching it."""
         self._ask_for(address, offset, 1, 3)
 
     def _ask_for(self, address: Value, offset: Value, writes: int, level: int) -> None:
@@ -109,7 +109,7 @@ class Emitter:
 
     @contextmanager
     def loop(self, begin: Value, end: Value, step: int, carried: Sequence[Value] = ()) -> Iterator[Loop]:
-        """A loop over begin, begin + step … < end with values carried from turn to turn; set `loop.next` in its body."""
+        """A loop over begin, begin + step … < end; its body sets `loop.next`, the values carried to the next iteration."""
         builder, function = self.builder, self.builder.function
         entry = builder.block
         head, body, leave = (function.append_basic_block(part) for part in ("head", "body", "leave"))
@@ -131,7 +131,7 @@ class Emitter:
         builder.position_at_end(leave)
 
     def choose(self, number: Value, cases: Mapping[int, Callable[[], None]]) -> None:
-        """Runs cases[number]; nothing where there is no such case."""
+        """Runs cases[number], or nothing if there is no such case."""
         builder = self.builder
         leave = builder.function.append_basic_block("leave")
         switch = builder.switch(number, leave)
@@ -145,7 +145,7 @@ class Emitter:
 
 
 class Loop:
-    """Inside the body: `index`, and `state` at the turn's start. After the loop `state` holds the final values."""
+    """In the body: the `index`, and the `state` at the start of the iteration. After the loop `state` holds the final values."""
 
     def __init__(self, index: Value, state: list[Value]) -> None:
         self.index = index
@@ -154,9 +154,9 @@ class Loop:
 
 
 def operation(arguments: int, result: Any = types.void) -> Callable[[Callable[..., Any]], Any]:
-    """Makes a Numba function of `arguments` int64 arguments from `body(emitter, *values)`, which writes its code.
+    """A decorator that makes a Numba function of `arguments` int64 arguments from `body(emitter, *values)`, which emits its code.
 
-    For a result other than void the body returns the LLVM value.
+    If the result is not void, the body returns it as an LLVM value.
     """
 
     def decorate(body: Callable[..., Any]) -> Any:
@@ -167,7 +167,7 @@ def operation(arguments: int, result: Any = types.void) -> Callable[[Callable[..
         def typing(_context: Any, *_arguments: Any) -> Any:
             return result(*[types.int64] * arguments), codegen
 
-        # Numba takes the number of parameters from the signature, and a *args has none to give.
+        # Numba takes the number of parameters from the signature, and *args does not tell it.
         names = ["context", *(f"argument{index}" for index in range(arguments))]
         parameters = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY) for name in names]
         typing.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -177,12 +177,12 @@ def operation(arguments: int, result: Any = types.void) -> Callable[[Callable[..
     return decorate
 
 
-# ── numbers at addresses. An array would be asked whether an index is negative, and counted by everyone who is given it ───
+# ── numbers at addresses: arrays would cost a test for negative indices, and reference counting wherever they are passed ─
 
 
 @operation(2, types.int64)
 def int_at(e: Emitter, ints: Value, index: Value) -> Value:
-    """Number `index` of int32 numbers that begin at an address."""
+    """Element `index` of the int32 numbers that begin at an address."""
     return e.builder.sext(e.load(ints, e.builder.shl(index, e.integer(2)), I32), I64)
 
 
@@ -194,7 +194,7 @@ def set_int(e: Emitter, ints: Value, index: Value, value: Value) -> None:
 
 @operation(2, types.int64)
 def long_at(e: Emitter, longs: Value, index: Value) -> Value:
-    """Number `index` of int64 numbers, mostly addresses, that begin at an address."""
+    """Element `index` of the int64 numbers, mostly addresses, that begin at an address."""
     return e.load_address(longs, index)
 
 
@@ -205,7 +205,7 @@ def set_long(e: Emitter, longs: Value, index: Value, value: Value) -> None:
 
 @operation(2, types.int64)
 def short_at(e: Emitter, shorts: Value, index: Value) -> Value:
-    """Number `index` of uint16 numbers that begin at an address."""
+    """Element `index` of the uint16 numbers that begin at an address."""
     return e.builder.zext(e.builder.load(e.pointer(shorts, e.builder.shl(index, e.integer(1))), align=2, typ=I16), I64)
 
 
@@ -216,13 +216,13 @@ def set_short(e: Emitter, shorts: Value, index: Value, value: Value) -> None:
 
 @operation(2, types.int64)
 def byte_at(e: Emitter, bytes_: Value, index: Value) -> Value:
-    """Number `index` of uint8 numbers that begin at an address."""
+    """Element `index` of the uint8 numbers that begin at an address."""
     return e.builder.zext(e.builder.load(e.pointer(bytes_, index), align=1, typ=I8), I64)
 
 
 @intrinsic
 def _set_float(_context: Any, _floats: Any, _index: Any, _value: Any) -> Any:
-    """Writes number `index` of float32 numbers that begin at an address."""
+    """Writes element `index` of the float32 numbers that begin at an address."""
 
     def codegen(context: Any, builder: Any, _signature: Any, values: Any) -> Any:
         e = Emitter(builder)

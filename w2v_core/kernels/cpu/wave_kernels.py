@@ -1,13 +1,13 @@
-"""CBOW in waves: every lane trains a block of targets, in its own stretch of the stream, on one copy of the parameters.
+"""CBOW in waves: in each wave every lane trains one block of its own slice, all on one copy of the parameters.
 
-What a wave computes is defined by `reference.train_lanes`: a row that only one lane touches moves at once, as if the lane
-were alone; a row that several touch stays as it is until all blocks are trained, and then gets their changes, lane by lane.
-So the result depends on the lanes and not on the threads that train them, and nothing is copied but the changes of shared
-rows. With one lane no row is shared, and this is `train_slice`.
+`reference.train_lanes` defines a wave: a row that only one lane touches moves at once, as if the lane were alone; a row that
+several lanes touch stays unchanged until all blocks are trained, and then gets their changes, lane by lane. So the result
+depends on the lanes and not on the threads that train them, and only the changes to shared rows are copied. With one lane no
+row is shared, and this is `train_slice`.
 
-    every thread, for its lanes     train the block, list the changes of shared rows, mark what the next block touches
+    every thread, for its lanes     train the block, list the changes to shared rows, mark what the next block touches
     barrier
-    every thread                    add the listed changes of the rows that it owns; find what the next blocks share
+    every thread                    add the listed changes to the rows that it owns; find what the next blocks share
     barrier
 """
 
@@ -56,7 +56,7 @@ from w2v_core.reference import BLOCK, GROUP, GROUPS
 
 
 class Outcome(NamedTuple):
-    """Of every lane."""
+    """The result of every lane."""
 
     losses_L: Any
     bad_noise_L: Any
@@ -68,7 +68,7 @@ def run_thread(
     thread: int, meeting: Any, row_floats: int, noise_table: Any, rates_V: Any, seeds_L: Any, settings_L: Any, words: Words,
     lanes: Lanes, sizes: Sizes, marks: Marks, changes: Changes, outcome: Outcome,
 ) -> None:  # fmt: skip
-    """One thread's part of all waves; nothing when another thread has given up."""
+    """Trains one thread's part of all waves; returns early when another thread has given up."""
     several, here = sizes.lanes > 1, address_of(meeting)
     first_lane, last_lane = sizes.lanes * thread // sizes.threads, sizes.lanes * (thread + 1) // sizes.threads
     scratch = scratch_of(row_floats, workspace_rows(sizes), sizes.negative)
@@ -106,7 +106,7 @@ def run_thread(
                 return
     for lane in range(first_lane, last_lane):
         outcome.losses_L[lane] = loss_of(settings_L[lane])
-    # Named once more, so that Numba keeps them to the end.
+    # Mentioned once more so that Numba keeps them alive to the end.
     scratch[0] = memory[0]
 
 
@@ -115,10 +115,10 @@ def _make_ready(
     following: Block, first_lane: int, last_lane: int, lane: int, wave: int, picks: Any, noise_table: Any, vocab_size: int,
     seeds_L: Any, words: Words, lanes: Lanes, sizes: Sizes, marks: Marks, own: Any, outcome: Outcome,
 ) -> None:  # fmt: skip
-    """Draws and marks a lane's block of the next wave, and locates the block that the thread will train after this lane's."""
+    """Draws the noise of a lane's block of the next wave, marks its rows, and locates the block that the thread trains next."""
     is_last = lane + 1 == last_lane
     if wave + 1 < sizes.waves:
-        # The cells of the noise table were picked the time before, so that they are near by now.
+        # The cells of the noise table were picked one call earlier, so that they are in the cache by now.
         bad_noise = look_up(noise_of(lanes, lane, wave + 1, sizes), picks, noise_table, vocab_size)
         if bad_noise != NO_BAD_NOISE:
             outcome.bad_noise_L[lane] = bad_noise
@@ -136,24 +136,25 @@ def _make_ready(
 
 
 class Span(NamedTuple):
-    """Which rows of its stream a slice reads."""
+    """The rows of its stream that a slice reads."""
 
     bad_target: int
     """A target whose context leaves the stream, or −1."""
     left: int
     """Most context rows before a target."""
     right: int
+    """Most context rows after a target."""
     first: int
     """First row read."""
     last: int
-    """Last row read, + 1."""
+    """One past the last row read."""
 
 
 def train(
     w_in_VD: FloatRows, w_out_VD: FloatRows, slices: Sequence[Slice], spans: Sequence[Span], seeds: Sequence[int], noise: Noise,
     update: Update, threads: int,
 ) -> list[SliceResult]:  # fmt: skip
-    """`reference.train_lanes` for model cbow, on at most so many threads; the arguments are checked."""
+    """`reference.train_lanes` for model cbow, on at most `threads` threads. The arguments must have been checked."""
     count, row_floats = len(slices), w_in_VD.shape[1]
     sizes = Sizes(
         max(span.left for span in spans), max(span.right for span in spans), count, min(threads, count),
@@ -201,6 +202,6 @@ def _address(array: NDArray[Any]) -> int:
 
 
 def _place_of(targets: Slice, span: Span) -> list[int]:
-    """A lane's `PLACES`; the caller keeps the slice's arrays, whose addresses are in here."""
+    """The fields of a lane (`block_kernels.TOKENS` …). The caller must keep the slice's arrays, whose addresses these are."""
     columns = (targets.tokens_N, targets.left_N, targets.right_N)
     return [*(_address(column) for column in columns), span.first, span.last, targets.start, targets.stop]

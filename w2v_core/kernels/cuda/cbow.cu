@@ -1,14 +1,14 @@
-// CBOW: a thread block of 16 warps trains one block of 128 targets at a time, a warp one group of 8 targets.
+// CBOW: a thread block of 16 warps trains one block of 128 targets at a time; each warp trains one group of 8 targets.
 //
-//   windows   each warp sums a share of the block's W_in rows; offsets join them to prefix sums of the whole block
+//   windows   each warp sums a share of the block's W_in rows; offsets join the shares into prefix sums of the whole block
 //   groups    see groups.cu
-//   contexts  gradients become row changes through a difference array over the block, added to W_in row by row
+//   contexts  a difference array over the block turns gradients into row changes, which are added to W_in row by row
 
 // The windows of a block's 128 targets: lane l of every warp holds those of targets l, l + 32, l + 64 and l + 96.
 struct Windows {
     i64 first, last;           // the block's targets
-    i64 halo;                  // first row any of them reads
-    int rows;                  // rows from there on
+    i64 halo;                  // first row that any of them reads
+    int rows;                  // number of rows read from there on
     int begin[BLOCK / WARP];   // first row of the window, counted from halo; −1 where there is no target
     int end[BLOCK / WARP];     // one past its last row
 };
@@ -71,7 +71,7 @@ __device__ __forceinline__ void sum_windows(const Slice& slice, const int* ids, 
         }
     }
     __syncthreads();
-    // Every warp reads the totals of the warps before it, and only then moves its own rows.
+    // Every warp reads the totals of the warps before it before it changes its own rows.
     float4 offset[STRIPS];
 #pragma unroll
     for (int strip = 0; strip < STRIPS; strip++) {
@@ -108,7 +108,7 @@ __device__ __forceinline__ float4 add_steps_at(float4 running, const int (&edge)
     return running;
 }
 
-// Every context row moves by the sum of the steps of the windows it is in, its own excepted. `changes` is overwritten.
+// Every context row moves by the sum of the steps of the windows that contain it, except its own. Overwrites `changes`.
 __device__ __forceinline__ void move_contexts(
     const Slice& slice, const Windows& windows, const int* ids, const float* steps, float* changes, int sequential, int warp, int warps, int lane)
 {
@@ -149,8 +149,8 @@ __device__ __forceinline__ void move_contexts(
     }
 }
 
-// Means of the context rows of a group's targets, zero where there is none: left and right sums apart, so that the
-// target's own row never enters. Written and later read by the same lanes.
+// The means of the context rows of a group's targets, zero for a target without context. The sums left and right of a target are
+// taken separately, so its own row never enters. The same lanes write them and read them later.
 __device__ __forceinline__ void find_hidden(const Group& group, const float* prefix, float* steps, int own_first, bool good, int lane)
 {
 #pragma unroll 1
@@ -171,9 +171,9 @@ __device__ __forceinline__ void find_hidden(const Group& group, const float* pre
     }
 }
 
-// Shared memory: [a Group for each warp][word ids][hidden rows, later steps][prefix rows, later changes]. Where
-// `rows_in_shared` is 1 the prefix rows, where it is 0 the hidden rows too lie in `workspace`: global memory, a part for
-// each thread block, small enough to stay in the L2 cache.
+// Shared memory: [a Group for each warp][word ids][hidden rows, later steps][prefix rows, later changes]. If `rows_in_shared`
+// is 1, the prefix rows are in `workspace` instead; if it is 0, the hidden rows are too. The workspace is global memory with a
+// part for each thread block, small enough to stay in the L2 cache.
 extern "C" __global__ void __launch_bounds__(MAX_THREADS, 1) train_cbow(
     float* w_in, float* w_out, const int* tokens, const u8* left, const u8* right, i64 start, i64 stop,
     const u64* noise_table, i64 noise_cells, const float* rates, int vocab_size, u64 seed, SliceReport* report,
@@ -184,7 +184,7 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS, 1) train_cbow(
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
     Group& group = ((Group*)shared_memory)[warp];
     int* ids = (int*)((Group*)shared_memory + warps);
-    // Rows are read as float4, so they start on 16 bytes.
+    // Rows are read as float4, so they must be aligned to 16 bytes.
     float* in_shared = (float*)shared_memory + (warps * (int)sizeof(Group) / 4 + most_rows + 3) / 4 * 4;
     float* in_global = workspace + (i64)blockIdx.x * (BLOCK + most_rows + 1) * ROW_FLOATS;
     float* steps = rows_in_shared >= 1 ? in_shared : in_global;

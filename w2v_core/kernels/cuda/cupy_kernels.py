@@ -1,18 +1,18 @@
-"""The kernels on an NVIDIA GPU, through CuPy: the source in cuda/ compiled for the vector size and number of noise words in use.
+"""The kernels on an NVIDIA GPU, through CuPy, compiled from cuda/*.cu for the vector size and number of noise words in use.
 
     w_in, w_out, table = (to_device(array) for array in (w_in_VD, w_out_VD, table_T))
     train_slice(w_in, w_out, Slice(tokens_N, left_N, right_N, 0, n), Noise(table, rates_V), update)
     w_in_VD = to_host(w_in)
 
 Keep parameters and noise table on the device between calls; the stream may stay on the host. NumPy parameters are accepted
-and copied in and out each call: right, but slow (two matrices of 100,000 × 128 are 100 MB each way, ten times the training of
-100,000 tokens).
-The stream is 6 bytes a target, 0.6 GB/s at 100 M targets a second: 1 to 3 % of what PCIe carries, so it is copied on the
-same stream and not overlapped. One lane a device: a second one would only share the same multiprocessors.
+and copied in and out at every call: correct, but slow (two matrices of 100,000 × 128 are 100 MB each way, which takes ten
+times as long as training 100,000 tokens).
+The stream is 6 bytes per target, 0.6 GB/s at 100 M targets a second: 1 to 3 % of what PCIe carries, so its copies are not
+overlapped with the kernels. One lane per device: a second one would only compete for the same multiprocessors.
 
-What differs from the CPU backends, and is meant: `mode="concurrent"` (the default) trains blocks of the stream side by
-side on shared parameters, so two runs differ in their last bits and, slowly, in more; `mode="sequential"` gives the same
-bits every time on one kind of device, with one thread block, far slower. Draws, groups and updates are the same in both.
+One difference from the CPU backends is intended: `mode="concurrent"` (the default) trains blocks of the stream side by side
+on shared parameters, so two runs differ in their last bits and, over time, in more. `mode="sequential"` uses one thread block
+and is far slower, but gives the same bits every time on one kind of device. Draws, groups and updates are the same in both.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from w2v_core.kernels.cuda.slices import Array, Mode
 name = "cupy"
 
 COMPILE_OPTIONS = ("-std=c++17",)
-"""The source includes nothing, so no header directory is needed; no fast math, so that NaN and infinity stay what they are."""
+"""The source includes no files, so no header directory is needed; no fast math, so that NaN and infinity are preserved."""
 
 
 def train_slice(
@@ -52,7 +52,7 @@ def train_slice(
 def train_lanes(
     w_in_VD: FloatRows, w_out_VD: FloatRows, lanes: Sequence[Slice], noise: Noise, update: Update, threads: int
 ) -> list[SliceResult]:
-    """See `Kernels.train_lanes`. One lane after the other: a device has its own blocks in flight, as many as it can use."""
+    """See `Kernels.train_lanes`. Trains one lane after another: one lane has enough blocks in flight to fill the device."""
     check_lanes(lanes, update, threads)
     return [
         train_slice(w_in_VD, w_out_VD, targets, noise, dataclasses.replace(update, seed=seed))
@@ -61,17 +61,17 @@ def train_lanes(
 
 
 def merge_rows(base_RD: FloatRows, lanes: Sequence[FloatRows], method: Merge) -> None:
-    """See `Kernels.merge_rows`; the same bits every time, within rounding of the CPU backends."""
+    """See `Kernels.merge_rows`. The same bits every time; equal to the CPU backends within rounding."""
     slices.merge_rows(current_device(), base_RD, lanes, method)
 
 
 def to_device(array: Any) -> Any:
-    """The array in the memory of CuPy's current device, C-contiguous; itself if it is there already."""
+    """The array in the memory of CuPy's current device, C-contiguous; the array itself if it is already there."""
     return current_device().to_device(array)
 
 
 def to_host(array: Any) -> NDArray[Any]:
-    """The array as NumPy's, after the work that writes it; a NumPy array is returned as it is."""
+    """The array as a NumPy array, once pending writes to it are done; a NumPy array is returned as it is."""
     return array if isinstance(array, np.ndarray) else current_device().to_host(array)
 
 
@@ -90,7 +90,7 @@ def _driver_says() -> str:
 
 
 class CupyDevice:
-    """One GPU as `slices.Device`."""
+    """A GPU, as a `slices.Device`."""
 
     def __init__(self, number: int, attributes: dict[str, int]) -> None:
         self.number = number
@@ -133,7 +133,10 @@ def _device(number: int) -> CupyDevice:
 
 @cache
 def _module(number: int, row_floats: int, negative: int) -> Any:
-    """The CUDA source compiled and loaded; CuPy keeps the compiled code in its kernel cache on disk as well."""
+    """The compiled and loaded CUDA source; CuPy also keeps the compiled code in its kernel cache on disk.
+
+    Raises RuntimeError if the source does not compile or NVRTC cannot be loaded.
+    """
     options = (*COMPILE_OPTIONS, f"-DROW_FLOATS={row_floats}", f"-DNEGATIVE={negative}")
     module = cupy.RawModule(code=slices.source(), options=options, backend="nvrtc")
     try:

@@ -1,9 +1,10 @@
-// What every kernel uses: sizes, memory, rows of four floats, random draws, sums over a warp.
+// What every kernel uses: sizes, memory access, arithmetic on float4, random draws, sums over a warp.
 //
-// The files of this folder are one source, because none includes another: `slices.SOURCES` joins them in this order: device,
-// groups, cbow, skipgram, stream, merge. In all of them a lane is a thread's place in its warp, as in CUDA's own manual, and
-// never one of the lanes that a run is divided into; those are `copies` of the parameters (merge.cu). Compiled for one row length and one number of noise words: -DROW_FLOATS=128 -DNEGATIVE=5. Needs no header.
-// What is not CUDA C++ but PTX stands in the functions under `__CUDACC__`; tests replace them and run the rest on a CPU.
+// The files of this folder form one source and include nothing: `slices.source` joins them in the order device, groups, cbow,
+// skipgram, stream, merge. In all of them a lane is a thread's place in its warp, as in CUDA's own manual, never one of the
+// lanes that a run is divided into; merge.cu calls what those have trained `copies` of the parameters. The source is compiled
+// for one row length and one number of noise words, as in -DROW_FLOATS=128 -DNEGATIVE=5, and needs no headers.
+// PTX is used only by the functions under `__CUDACC__`; tests replace those and run the rest on a CPU.
 
 #if !defined(ROW_FLOATS) || !defined(NEGATIVE)
 #error "compile with -DROW_FLOATS=<floats a row, a multiple of 8> -DNEGATIVE=<noise words>"
@@ -24,17 +25,17 @@ constexpr u64 MIX_2 = 0x94D049BB133111EBull;
 constexpr int MAX_THREADS = 512;
 constexpr int WARP = 32;
 constexpr unsigned ALL_LANES = 0xffffffffu;
-constexpr int VECTORS = ROW_FLOATS / 4;                    // float4 a row
-constexpr int STRIPS = (VECTORS + WARP - 1) / WARP;        // float4 of a row each lane owns
+constexpr int VECTORS = ROW_FLOATS / 4;                    // float4s per row
+constexpr int STRIPS = (VECTORS + WARP - 1) / WARP;        // float4s of a row that each lane owns
 constexpr int PACKS = (NEGATIVE + 1 + 3) / 4;              // 4 rows of W_out times 8 targets fill the 32 lanes
-constexpr int ERRORS = PACKS * WARP;                       // floats a warp
-constexpr int NOISE_UNROLL = NEGATIVE < 3 ? NEGATIVE : 3;  // 5 spill at 128 registers
-constexpr int ROWS_AT_ONCE = 8;                            // loads in flight a lane while summing windows
+constexpr int ERRORS = PACKS * WARP;                       // floats per warp
+constexpr int NOISE_UNROLL = NEGATIVE < 3 ? NEGATIVE : 3;  // with 5, registers spill: there are 128
+constexpr int ROWS_AT_ONCE = 8;                            // loads that each lane has in flight while summing windows
 static_assert(ROW_FLOATS > 0 && ROW_FLOATS % 8 == 0, "ROW_FLOATS must be a positive multiple of 8");
 static_assert(NEGATIVE > 0, "NEGATIVE must be at least 1");
 static_assert(BLOCK == GROUP * GROUPS && BLOCK % WARP == 0 && GROUP * 4 == WARP, "one lane for each of 4 rows x 8 targets");
 
-// What a launch tells the host. Positions are stream positions, −1 as u64 where nothing was found.
+// What the kernels report to the host. Positions are stream positions, or (u64)−1 where nothing was found.
 struct SliceReport {
     u64 bad_span;      // first target whose context leaves the stream
     u64 bad_word;      // first position with a word id outside the vocabulary
@@ -46,7 +47,7 @@ struct SliceReport {
 };
 
 #ifdef __CUDACC__
-// Past the L1 cache: it would keep rows as they were before other thread blocks moved them.
+// Bypasses the L1 cache, which could hold rows as they were before other thread blocks moved them.
 __device__ __forceinline__ float4 load_shared_row(const float* address)
 {
     float4 value;
@@ -104,7 +105,7 @@ __device__ __forceinline__ u64 random_bits(u64 seed, u64 counter)
     return z ^ (z >> 31);
 }
 
-// The word that 64 random bits draw from a noise table: the high 32 choose a cell, the low 32 between its two words.
+// The word drawn from a noise table by 64 random bits: the high 32 choose a cell, the low 32 one of its two words.
 __device__ __forceinline__ int noise_word(const u64* noise_table, i64 cells, u64 bits)
 {
     const u64 own = (bits >> 32) * (u64)cells >> 32;
@@ -112,19 +113,19 @@ __device__ __forceinline__ int noise_word(const u64* noise_table, i64 cells, u64
     return (int)((bits & 0xFFFFFFFFull) < cell >> 32 ? own : cell & 0xFFFFFFFFull);
 }
 
-// 1 / (1 + e^-x), no fast math: within 3e-7 of the exact value. e^-x overflows to infinity, which gives 0; NaN stays NaN.
+// 1 / (1 + e^-x), within 3e-7 of the exact value (no fast math). If e^-x overflows to infinity the result is 0; NaN stays NaN.
 __device__ __forceinline__ float sigmoid(float x)
 {
     return 1.0f / (1.0f + expf(-x));
 }
 
-// log(1 + e^x); NaN for NaN and for both infinities, so that divergence shows in the loss.
+// log(1 + e^x); not finite for NaN and for both infinities, so that divergence shows in the loss.
 __device__ __forceinline__ float softplus(float x)
 {
     return 0.5f * (fabsf(x) + x) + log1pf(expf(-fabsf(x)));
 }
 
-// One halving: the first HALF values become those of the lane's own half, summed with the partner's.
+// One halving step: the first HALF values become those of the lane's own half, added to the partner lane's.
 template <int HALF>
 __device__ __forceinline__ void halve(float (&values)[WARP], int lane)
 {
@@ -137,7 +138,7 @@ __device__ __forceinline__ void halve(float (&values)[WARP], int lane)
     }
 }
 
-// Lane l gets the sum over the warp's lanes of values[l], in 31 shuffles where 32 plain sums would take 160.
+// Lane l gets the sum of values[l] over the warp's lanes, with 31 shuffles instead of the 160 of 32 separate sums.
 __device__ __forceinline__ float sum_to_own_lane(float (&values)[WARP], int lane)
 {
     halve<16>(values, lane);

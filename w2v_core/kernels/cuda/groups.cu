@@ -1,13 +1,13 @@
-// How a warp trains a group of 8 targets: the same draws, groups and updates as w2v_core/reference.py, for both models.
+// How a warp trains a group of 8 targets, for both models: the same draws, groups and updates as w2v_core/reference.py.
 //
-// A warp holds 8 targets: 32 dot products become one a lane by 31 shuffles, errors go to shared memory, and a second
-// reading of the rows makes gradients and updates. A lane owns the same float4 columns of every row from beginning to end,
-// so rows need no exchange between lanes.
+// 31 shuffles reduce 32 dot products to one per lane, errors go to shared memory, and a second pass over the rows makes
+// gradients and updates. A lane owns the same float4 columns of every row from beginning to end, so rows are never exchanged
+// between lanes.
 //
-// `sequential` = 1 (one thread block): warps take turns where they write, so the result is the reference's to rounding
-// and the same bits every time. 0: groups of a block and thread blocks run side by side on shared parameters, updates are
-// atomic additions in the L2 cache, nobody waits. Then a read misses what was in flight: at most 128 targets a thread
-// block. What that costs is measured in infra/decisions/0010-gpu-kernel.md.
+// `sequential` = 1 (one thread block): warps take turns to write, so the result equals the reference's within rounding and has
+// the same bits every time. `sequential` = 0: groups and thread blocks run side by side on shared parameters, updates are
+// atomic additions in the L2 cache, and nothing waits. A read may then miss the updates in flight, those of at most 128 targets
+// per thread block. infra/decisions/0010-gpu-kernel.md has measurements of what that costs.
 
 struct Slice {
     float* w_in;
@@ -18,20 +18,20 @@ struct Slice {
     i64 start, stop;
     const u64* noise_table;
     i64 noise_cells;
-    const float* rates;        // of each word: what moves its rows is multiplied by it
+    const float* rates;        // by word: the factor of every change to its rows
     int vocab_size;
     u64 seed;
     SliceReport* report;
 };
 
-// A warp's group, in shared memory: read by all lanes at once, which costs no more than a register and spills nothing.
+// A warp's group, in shared memory: all lanes read the same address at once, which is as fast as a register and spills none.
 struct Group {
     float errors[ERRORS];      // −α·error of (row k, target u) at 8k + u; row 0 is the target's own row
     int noise[NEGATIVE];       // word ids
     int words[GROUP];          // the target's word, −1 if it is not trained
-    int hidden[GROUP];         // its hidden row: of this thread block's memory (CBOW) or of W_in (skip-gram)
-    int width[GROUP];          // context rows
-    int before[GROUP];         // those of them before the target
+    int hidden[GROUP];         // its hidden row: an index into this thread block's memory (CBOW) or into W_in (skip-gram)
+    int width[GROUP];          // number of context rows
+    int before[GROUP];         // how many of them precede the target
     float alpha;
 };
 
@@ -51,7 +51,7 @@ __device__ __forceinline__ void find_members(const Slice& slice, Group& group, i
     __syncwarp(ALL_LANES);
 }
 
-// Lanes draw the group's K words; false (for the whole warp) if one is outside the vocabulary.
+// Draws the group's K noise words; false, for the whole warp, if one of them is outside the vocabulary.
 __device__ __forceinline__ bool draw_noise(const Slice& slice, Group& group, u64 first_draw, int lane)
 {
     bool good = true;
@@ -80,7 +80,8 @@ __device__ __forceinline__ float4 hidden_part(const Slice& slice, const Group& g
     return vector >= VECTORS ? zero4() : *(const float4*)(steps + (i64)group.hidden[u] * ROW_FLOATS + 4 * vector);
 }
 
-// Logits of 4 rows with 8 targets, one a lane: pack 0 is the targets' own rows and 3 noise rows, pack p noise rows 4p − 1 ….
+// The logits of 4 rows with 8 targets, one per lane. Pack 0 is the targets' own rows and 3 noise rows, pack p > 0 the noise rows
+// from 4p − 1 on.
 template <bool SKIPGRAM>
 __device__ __forceinline__ float find_logit(const Slice& slice, const Group& group, const float* steps, int pack, int lane)
 {
@@ -113,8 +114,8 @@ __device__ __forceinline__ float find_logit(const Slice& slice, const Group& gro
     return sum_to_own_lane(logits, lane);
 }
 
-// Trains one group: 8 targets (or pairs), the rows of their own words and of K noise words. Adds to the lane's loss and
-// examples. CBOW leaves −α·gradient in the hidden row's place. A column is read completely before it is first written.
+// Trains one group: 8 targets (or pairs), with the rows of their own words and of K noise words. Adds to the lane's loss and
+// examples. CBOW replaces each hidden row by −α·gradient. A column is read completely before it is first written.
 template <bool SKIPGRAM>
 __device__ __forceinline__ void train_group(const Slice& slice, Group& group, float* steps, int exact, int lane, double& loss, int& examples)
 {
@@ -176,8 +177,8 @@ __device__ __forceinline__ void train_group(const Slice& slice, Group& group, fl
     __syncwarp(ALL_LANES);
 }
 
-// The blocks of the slice this thread block trains: a run of its own. Neighbouring blocks share subjects, so they share
-// words: training them side by side costs quality that runs far apart do not (decision 0010).
+// The blocks of the slice that this thread block trains: consecutive ones. Neighbouring blocks of the stream share topics and so
+// words; training them side by side would cost quality, which runs that lie far apart do not (decision 0010).
 struct Run {
     i64 first, last;
 };

@@ -1,7 +1,7 @@
-// The merge of copies of the parameters that trained apart, row by row.
+// Merges copies of the parameters that were trained separately, row by row.
 
-// Folds the changes of `count` copies since `base`, one warp a row: (0,1), (2,3) …, then (01,23) …, an odd one passes on.
-// The copies' own rows hold the partial results; at the end base and all copies hold base + merged change.
+// Folds the changes of `count` copies since `base`, one warp per row: (0,1), (2,3) …, then (01,23) …; an odd one out passes to
+// the next level. The copies' own rows hold partial results; at the end base and all copies hold base + merged change.
 extern "C" __global__ void merge_rows(float* base, float* const* copies, int count, i64 rows, int row_floats, int adasum)
 {
     const int lane = threadIdx.x % WARP;
@@ -23,7 +23,7 @@ extern "C" __global__ void merge_rows(float* base, float* const* copies, int cou
                     right_norm += r * r;
                 }
                 both = sum_over_warp(both);
-                // Half of what they agree on, all of what they oppose each other in: see numpy_kernels.
+                // Half of what they have in common, all of what is opposed: see numpy_kernels.
                 both = both < 0.0 ? both : 0.5 * both;
                 left_norm = sum_over_warp(left_norm);
                 right_norm = sum_over_warp(right_norm);

@@ -1,4 +1,4 @@
-// Skip-gram: as CBOW by blocks and groups, but the pairs of a group's targets with their n-th context word, n after n.
+// Skip-gram: blocks and groups as in CBOW, but a group trains the pairs of its targets with their n-th context word, n by n.
 
 extern "C" __global__ void __launch_bounds__(MAX_THREADS, 1) train_skipgram(
     float* w_in, float* w_out, const int* tokens, const u8* left, const u8* right, i64 start, i64 stop,
@@ -37,7 +37,7 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS, 1) train_skipgram(
             if (sequential)
                 __syncthreads();
         }
-        __syncthreads();  // so that no warp runs ahead of its thread block by more than a block of targets
+        __syncthreads();  // no warp may run ahead of its thread block by more than a block of targets
     }
     write_totals(loss, examples, losses, examples_of, warp, warps, lane);
 }

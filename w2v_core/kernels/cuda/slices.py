@@ -1,10 +1,10 @@
-"""What to launch, with which arguments, for each call of the kernel contract on a CUDA device.
+"""For each call of the kernel contract on a CUDA device: what to launch, and with which arguments.
 
-Nothing here is CuPy's: a `Device` allocates and launches. `cupy_kernels` makes one of a GPU; the tests make one that runs
-the same .cu source on the CPU, so that everything in this file is checked without a GPU.
+Nothing here depends on CuPy: a `Device` allocates and launches. `cupy_kernels` provides one for a GPU; the tests provide one
+that runs the same .cu source on the CPU, so everything in this file is tested without a GPU.
 
-`thread_blocks` is how many blocks of 128 targets are trained side by side. One more block in flight is 128 more targets
-whose updates a read may miss, so it is a setting of quality first and of speed second: see `DEFAULT_THREAD_BLOCKS`.
+`thread_blocks` is the number of blocks of 128 targets that are trained side by side. Every additional block in flight adds 128
+targets whose updates a read may miss, so the setting is about quality first and speed second: see `DEFAULT_THREAD_BLOCKS`.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from w2v_core.reference import BLOCK, GROUP
 
 Mode = Literal["concurrent", "sequential"]
 Array = Any
-"""An array in host memory (NumPy) or in the device's."""
+"""An array in host memory (NumPy) or in the device's memory."""
 
 SOURCES = ("device.cu", "groups.cu", "cbow.cu", "skipgram.cu", "stream.cu", "merge.cu")
-"""Files of cuda/: one source in this order, because none includes another."""
+"""Files of cuda/, joined in this order into one source, because none includes another."""
 KERNELS = ("train_cbow", "train_skipgram", "check_spans", "check_words", "merge_rows")
 WARP = 32
 THREADS = 512
-"""16 warps, one for each group of a block: the shortest time from reading a block's rows to writing them."""
+"""16 warps, one for each group of a block: this gives the shortest time from reading a block's rows to writing them."""
 DEFAULT_THREAD_BLOCKS = 16
-"""2,048 targets in flight: decision 0010 has the table of quality, and why more is not needed for speed."""
+"""2,048 targets in flight: decision 0010 has a table of quality, and says why more are not needed for speed."""
 FEWEST_THREAD_BLOCKS = 4
 SHORTEST_RUN = 128
-"""Blocks of the stream a thread block should have to itself. Runs this far apart share few rare words; in shorter slices
-fewer thread blocks keep the quality, down to the fewest above."""
+"""Blocks of the stream that each thread block should have to itself: runs this far apart share few rare words. Shorter slices
+get fewer thread blocks, down to FEWEST_THREAD_BLOCKS, to keep the quality."""
 WIDEST_SPAN = 255
 ANY_BUILD = (8, 1)
 """(row_floats, negative) for kernels that do not depend on them."""
@@ -50,14 +50,14 @@ _NOWHERE = (1 << 64) - 1
 
 
 class Device(Protocol):
-    """Where kernels run: memory, and a launch of a kernel of cuda/ compiled for (row_floats, negative)."""
+    """Where kernels run: allocates memory, and launches kernels of cuda/ compiled for (row_floats, negative)."""
 
     @property
     def multiprocessors(self) -> int: ...
 
     @property
     def shared_bytes(self) -> int:
-        """Most shared memory of one thread block."""
+        """Most shared memory that one thread block can have."""
         ...
 
     def owns(self, array: Array) -> bool:
@@ -75,13 +75,13 @@ class Device(Protocol):
     def launch(
         self, kernel: str, build: tuple[int, int], blocks: int, threads: int, shared_bytes: int, arguments: Sequence[Any]
     ) -> None:
-        """Starts a kernel on the current stream; arguments are arrays of the device and NumPy scalars of the exact type."""
+        """Starts a kernel on the current stream. The arguments are the device's arrays and NumPy scalars of the exact types."""
         ...
 
 
 @cache
 def source() -> str:
-    """The CUDA source as installed: the files of SOURCES joined, each with its name and lines for the compiler's messages."""
+    """The installed CUDA source: the files of SOURCES joined, with `#line` directives for the compiler's messages."""
     folder = resources.files("w2v_core.kernels.cuda")
     return "".join(f'#line 1 "{name}"\n{(folder / name).read_text(encoding="utf-8")}' for name in SOURCES)
 
@@ -90,10 +90,10 @@ def train_slice(
     device: Device, w_in_VD: Array, w_out_VD: Array, targets: Slice, noise: Noise, update: Update, *,
     mode: Mode = "concurrent", thread_blocks: int | None = None,
 ) -> SliceResult:  # fmt: skip
-    """`Kernels.train_slice` on a device; arrays in host memory are copied there, and the parameters back.
+    """`Kernels.train_slice` on a device. Arrays in host memory are copied to it, and the parameters back.
 
-    Raises as the contract says, and ValueError for more noise words than shared memory holds, an unknown mode or fewer
-    than one thread block.
+    Raises as the contract says, and ValueError for more noise words than shared memory can hold, for an unknown mode and for
+    fewer than one thread block.
     """
     check_slice(_described(w_in_VD), _described(w_out_VD), *_described_records(targets, noise), update)
     _check_mode(mode, thread_blocks)
@@ -125,7 +125,7 @@ def train_slice(
         shared_bytes = shared_layout(device.shared_bytes, 8, update.negative, 0).group_bytes
         device.launch("train_skipgram", build, blocks, THREADS, shared_bytes, [*common, sequential, losses, examples])
     result = SliceResult(float(device.to_host(losses).sum()), int(device.to_host(examples).sum()))
-    # Reading the totals waited for the kernel.
+    # Reading the totals has waited for the kernel to finish.
     for host, trained in zip((w_in_VD, w_out_VD), parameters, strict=True):
         if not device.owns(host):
             host[...] = device.to_host(trained)
@@ -134,7 +134,7 @@ def train_slice(
 
 
 def merge_rows(device: Device, base_RD: Array, lanes: Sequence[Array], method: Merge) -> None:
-    """`Kernels.merge_rows` on a device, one warp a row; arrays in host memory are copied there and back."""
+    """`Kernels.merge_rows` on a device, one warp per row; arrays in host memory are copied to it and back."""
     check_merge(base_RD, lanes, method)
     if not base_RD.size:
         return
@@ -150,25 +150,25 @@ def merge_rows(device: Device, base_RD: Array, lanes: Sequence[Array], method: M
 
 
 def default_thread_blocks(blocks: int) -> int:
-    """Thread blocks of a concurrent slice of so many blocks."""
+    """The number of thread blocks that train a slice of `blocks` blocks concurrently."""
     return min(blocks, max(FEWEST_THREAD_BLOCKS, min(DEFAULT_THREAD_BLOCKS, blocks // SHORTEST_RUN)))
 
 
 @dataclass(frozen=True)
 class SharedLayout:
-    """Where the CBOW kernel keeps its rows: `rows_in_shared` 2 all, 1 hidden rows only, 0 none of them in shared memory."""
+    """Where the CBOW kernel keeps its rows: `rows_in_shared` is 2 if all are in shared memory, 1 if the hidden are, else 0."""
 
     group_bytes: int
     shared_bytes: int
     rows_in_shared: int
     workspace_floats: int
-    """Floats of global memory a thread block needs."""
+    """Floats of global memory that each thread block needs."""
 
 
 def shared_layout(limit_bytes: int, row_floats: int, negative: int, most_rows: int) -> SharedLayout:
     """The fastest layout within `limit_bytes`; raises ValueError if not even the errors and noise words of 16 warps fit."""
     packs = -(-(negative + 1) // 4)
-    # struct Group of cuda/groups.cu: errors, noise words, four arrays over the targets, α.
+    # struct Group in cuda/groups.cu: errors, noise words, four arrays over the targets, α.
     group_bytes = THREADS // WARP * 4 * (packs * WARP + negative + 4 * GROUP + 1)
     fixed_bytes = -(-(group_bytes + 4 * most_rows) // 16) * 16
     if fixed_bytes > limit_bytes:
@@ -187,7 +187,7 @@ def shared_layout(limit_bytes: int, row_floats: int, negative: int, most_rows: i
 
 @dataclass(frozen=True)
 class _Stream:
-    """The part of the stream a slice can read, on the device; position p of the whole stream is row p − offset."""
+    """The part of the stream that a slice can read, on the device; position p of the whole stream is row p − offset."""
 
     tokens: Array
     left: Array
@@ -198,7 +198,8 @@ class _Stream:
 
     @staticmethod
     def of(device: Device, targets: Slice) -> _Stream:
-        # A span has at most 255 rows, so a cut 255 rows outside the slice hides no error: what leaves it leaves the stream.
+        # A span has at most 255 rows. The part reaches 255 rows beyond the slice unless the stream ends before, so a span that
+        # leaves the part leaves the stream.
         first = max(0, targets.start - WIDEST_SPAN)
         last = min(len(targets.tokens_N), targets.stop + WIDEST_SPAN)
         columns = [column[first:last] for column in (targets.tokens_N, targets.left_N, targets.right_N)]
@@ -208,7 +209,7 @@ class _Stream:
 
 @dataclass(frozen=True)
 class _Described:
-    """What `check_slice` looks at, of an array in either memory: a device's arrays have no `flags.writeable`."""
+    """What `check_slice` examines, for an array in either memory: arrays of a device have no `flags.writeable`."""
 
     dtype: np.dtype[Any]
     ndim: int
@@ -235,7 +236,7 @@ def _described_records(targets: Slice, noise: Noise) -> tuple[Slice, Noise]:
 
 
 def _checked_report(device: Device, build: tuple[int, int], stream: _Stream, vocab_size: int, targets: Slice) -> Array:
-    """The device's report after both checks of the stream; raises ValueError at its first bad span or word id."""
+    """The device's report after both checks of the stream. Raises ValueError for the first bad span or word id."""
     report = device.to_device(np.array([(_NOWHERE, _NOWHERE, 0, stream.start, stream.stop, 0, 0)], REPORT).view(np.uint8))
     count = stream.stop - stream.start
     span = [np.int64(stream.start), np.int64(stream.stop), np.int64(len(stream.tokens))]
@@ -275,5 +276,5 @@ def _check_mode(mode: str, thread_blocks: int | None) -> None:
 
 
 def _grid(device: Device, threads: int) -> int:
-    """Thread blocks for a loop over `threads` items: enough to fill the device, the loop does the rest."""
+    """Thread blocks for `threads` items: at most as many as fill the device, since the kernels loop over the items."""
     return max(1, min(math.ceil(threads / THREADS), 4 * device.multiprocessors))

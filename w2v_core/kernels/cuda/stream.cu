@@ -1,6 +1,6 @@
-// What the host asks about a slice of the stream before it is trained: is it sound, and which rows does it read.
+// What the host wants to know about a slice of the stream before it is trained: whether it is valid, and which rows it reads.
 
-// Spans of the targets [start, stop) of a stream of `length` rows; the report says where they lead.
+// Checks the spans of the targets [start, stop) of a stream of `length` rows, and reports which rows they reach.
 extern "C" __global__ void check_spans(const u8* left, const u8* right, i64 start, i64 stop, i64 length, SliceReport* report)
 {
     for (i64 i = start + blockIdx.x * (i64)blockDim.x + threadIdx.x; i < stop; i += (i64)gridDim.x * blockDim.x) {
@@ -13,7 +13,7 @@ extern "C" __global__ void check_spans(const u8* left, const u8* right, i64 star
     }
 }
 
-// Word ids of the rows that check_spans found to be read. Launched after it on the same stream.
+// Checks the word ids of the rows that check_spans found. Launched after it on the same CUDA stream.
 extern "C" __global__ void check_words(const int* tokens, int vocab_size, SliceReport* report)
 {
     if (report->bad_span != ~0ull)
