@@ -1,38 +1,38 @@
-"""The definition of what every kernel computes: float64, plain loops, nothing fast. Tests compare the kernels with it.
+"""The definition of what every kernel computes: plain loops in float64, slow on purpose. Tests compare the kernels with it.
 
-**Stream.** Row i of the stream is a target: word `tokens[i]`, its context the `left[i]` rows before and the `right[i]`
-rows after it (its own row is not context). A slice trains the targets [start, stop); rows outside serve as context only.
+**Stream.** Row i of the stream is a target: the word `tokens[i]`. Its context is the `left[i]` rows before and the `right[i]`
+rows after it (not its own row). A slice trains the targets [start, stop); rows outside this range serve as context only.
 
-**Blocks and groups.** Targets are taken in blocks of 128. Inside a block, group q (0 … 15) is the eight targets
-b + q, b + q + 16, …, b + q + 112 (those of them that are before `stop`). The eight share their K noise words: a noise
-row is then read and written once for eight targets. They stand 16 rows apart because targets that stand next to each
-other have overlapping contexts, and sharing noise among those costs analogy accuracy.
+**Blocks and groups.** Targets are taken in blocks of 128. In the block that starts at b, group q (0 … 15) consists of the
+eight targets b + q, b + q + 16, …, b + q + 112 (those before `stop`). The eight share their K noise words, so that a noise
+row is read and written once for eight targets. They are 16 rows apart because adjacent targets have overlapping contexts,
+and sharing noise among those costs analogy accuracy.
 
 **Noise.** Draw k of (block, group, slot) is the word that the bits of draw j of the stream `seed` choose in the alias table
-(`sampler.noise_word`), with j = ((block·16 + group)·slots + slot)·K + k; block counts from 0 at `start`; CBOW has one slot
-a group, skip-gram 510. A noise word equal to a target is skipped for that target (word2vec.c does the same).
+(`sampler.noise_word`), with j = ((block·16 + group)·slots + slot)·K + k. Blocks are counted from 0 at `start`; a group has one
+slot in CBOW, 510 in skip-gram. A noise word equal to a target is skipped for that target (word2vec.c does the same).
 
 **CBOW.** h is the mean of the target's context rows of W_in *as they were at the start of the block*. For the target's
-row (label 1) and the noise rows (label 0) of W_out *as they were at the start of the group*: e = σ(h·w) − label. Then,
-in this order, the group's targets in ascending order each move their own row of W_out by −α·e·h, and the noise rows, in
-the order they were drawn, by −α·Σe·h over the group. The gradient g = Σ e·w of each target is kept; after the last
+row (label 1) and the noise rows (label 0) of W_out *as they were at the start of the group*: e = σ(h·w) − label. Then
+the group's targets, in ascending order, each move their own row of W_out by −α·e·h; after them the noise rows, in the order
+in which they were drawn, move by −α·Σe·h over the group. The gradient g = Σ e·w of each target is kept; after the last
 group of the block every context row of W_in moves by −α·Σg over the targets it served (`word2vec`, what word2vec.c and
 gensim do) or by −α·Σg/n (`exact`, the derivative of the mean of n rows). A target without context is not trained.
 
-**Rates.** What moves a row of either matrix is multiplied by its word's rate (`sampler.word_rates`): rare words are trained
-seldom and move further each time. With rates of 1 this is word2vec.c's update.
+**Rates.** Every change to a row of either matrix is multiplied by the word's rate (`sampler.word_rates`): rare words are
+trained seldom, so they move further each time. With all rates 1 this is word2vec.c's update.
 
-**Skip-gram.** One example is a pair (target, context word). As in word2vec.c and gensim the *context* word's row of W_in
-predicts the *target*, whose row of W_out has label 1. Slot c of a group is the c-th context word (left to right) of each
-of its targets that has one; its pairs share K noise words and are trained as above, but with h = the row of W_in as it
-is at that moment, which moves by −α·g at once. There is no mean, so both gradients are the same.
+**Skip-gram.** One example is a pair (target, context word). As in word2vec.c and gensim, the *context* word's row of W_in
+predicts the *target*, whose row of W_out has label 1. Slot c of a group holds the c-th context word (left to right) of each
+target that has one. The pairs of a slot share K noise words and are trained as above, except that h is the row of W_in as it
+is at that moment, and that this row moves by −α·g at once. There is no mean, so both gradients are the same.
 
-**Waves.** `train_lanes` trains several slices on one copy of the parameters: in every wave each lane its next block. A row
-that the blocks of several lanes touch is read as it was at the start of the wave, by them too, and gets their changes
-when all blocks of the wave are trained, lane by lane in order; any other row moves as in a slice alone. A block touches the
-rows of W_out of its targets and of its noise words, and the rows of W_in of all positions that its targets could have as
-context: from the widest left span of any lane before its first target to the widest right span behind its last, as far as
-its slice reads. Up to 64 lanes train as well as one; with more, sums move frequent words too far while vectors grow
+**Waves.** `train_lanes` trains several slices on one copy of the parameters: in every wave each lane trains its next block. A
+row that the blocks of several lanes touch is read by all of them as it was at the start of the wave, and gets their changes,
+lane by lane in order, once all blocks of the wave are trained; any other row moves as if its slice were alone. A block touches
+the rows of W_out of its targets and of its noise words, and the rows of W_in at all positions that could be context of its
+targets: from the widest left span of any lane before its first target to the widest right span after its last, within the rows
+that its slice reads. Up to 64 lanes train as well as one; with more, the sums move frequent words too far while vectors grow
 (infra/decisions/0017-waves.md).
 
 **Loss.** −log σ(h·w) of the target − Σ log σ(−h·w) of the noise not skipped, before the update, summed over examples.
@@ -56,13 +56,13 @@ BLOCK = 128
 GROUP = 8
 GROUPS = BLOCK // GROUP
 SLOTS = 510
-"""Context words a target can have: two spans of at most 255 rows."""
+"""Most context words of a target: two spans of at most 255 rows."""
 
 DoubleRows = NDArray[np.float64]
 
 
 class Matrix:
-    """Rows that move at once, except those that are `shared`: their changes wait until `settle`."""
+    """Rows that move at once, except the `shared` ones, whose changes wait until `settle`."""
 
     def __init__(self, rows_VD: DoubleRows, shared: frozenset[int] = frozenset()) -> None:
         self.rows_VD = rows_VD
@@ -82,14 +82,14 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Example:
-    """One training example: the row of hidden values `hidden_D` predicts the word `target`."""
+    """One training example: the hidden row `hidden_D` predicts the word `target`."""
 
     target: int
     hidden_D: DoubleRows
 
 
 def train_slice(w_in_VD: DoubleRows, w_out_VD: DoubleRows, targets: Slice, noise: Noise, update: Update) -> tuple[float, int]:
-    """(sum of the losses, number of examples) after training the targets in place; both matrices float64."""
+    """(sum of the losses, number of examples) after training the targets in place; both matrices are float64."""
     loss, examples = 0.0, 0
     train_block = train_cbow_block if update.model == "cbow" else train_skipgram_block
     for block in range(blocks_of(targets)):
@@ -101,7 +101,7 @@ def train_slice(w_in_VD: DoubleRows, w_out_VD: DoubleRows, targets: Slice, noise
 def train_lanes(
     w_in_VD: DoubleRows, w_out_VD: DoubleRows, lanes: Sequence[Slice], noise: Noise, update: Update
 ) -> list[tuple[float, int]]:
-    """(sum of the losses, number of examples) of every lane after training all their targets in place, in waves."""
+    """(sum of the losses, number of examples) of each lane after training all targets of all lanes in place, in waves."""
     updates = [dataclasses.replace(update, seed=stream_seed(update.seed, lane)) for lane in range(len(lanes))]
     results = [(0.0, 0)] * len(lanes)
     for wave in range(max(map(blocks_of, lanes))):
@@ -123,7 +123,7 @@ def blocks_of(targets: Slice) -> int:
 def shared_rows(
     lanes: Sequence[Slice], noise: Noise, updates: Sequence[Update], wave: int
 ) -> tuple[frozenset[int], frozenset[int]]:
-    """The words whose rows of W_in, and those whose rows of W_out, several lanes touch in a wave."""
+    """(words whose rows of W_in are touched by several lanes in a wave, the same for W_out)."""
     spans = [(lane.left_N[lane.start : lane.stop], lane.right_N[lane.start : lane.stop]) for lane in lanes]
     left, right = (max(int(span[side].max(initial=0)) for span in spans) for side in (0, 1))
     counts: tuple[Counter[int], Counter[int]] = Counter(), Counter()
@@ -143,7 +143,7 @@ def shared_rows(
 
 
 def train_cbow_block(w_in: Matrix, w_out: Matrix, targets: Slice, noise: Noise, update: Update, block: int) -> tuple[float, int]:
-    """(loss, examples) of a block; W_in moves when all its groups are trained."""
+    """(loss, examples) of a block; W_in moves once all groups are trained."""
     loss, examples = 0.0, 0
     tokens_N, rates_V, negative = targets.tokens_N, noise.rates_V, update.negative
     change_in: dict[int, DoubleRows] = {}
@@ -165,7 +165,7 @@ def train_cbow_block(w_in: Matrix, w_out: Matrix, targets: Slice, noise: Noise, 
 def train_skipgram_block(
     w_in: Matrix, w_out: Matrix, targets: Slice, noise: Noise, update: Update, block: int
 ) -> tuple[float, int]:
-    """(loss, examples) of a block; every pair moves its row of W_in at once."""
+    """(loss, examples) of a block; each slot's pairs move their rows of W_in at once."""
     loss, examples = 0.0, 0
     tokens_N, rates_V, negative = targets.tokens_N, noise.rates_V, update.negative
     alpha, groups = groups_of_block(targets, update, block)
@@ -182,7 +182,7 @@ def train_skipgram_block(
 
 
 def groups_of_block(targets: Slice, update: Update, block: int) -> tuple[float, list[dict[int, list[int]]]]:
-    """(α, groups) of a block: of every group the positions of its targets that have a context, each with its context's."""
+    """(α, groups) of a block: a group maps the position of each target with context to the positions of its context."""
     first = targets.start + block * BLOCK
     positions = range(first, min(first + BLOCK, targets.stop))
     groups = [
@@ -199,7 +199,7 @@ def groups_of_block(targets: Slice, update: Update, block: int) -> tuple[float, 
 def train_group(
     w_out: Matrix, examples: list[Example], noise_K: list[int], alpha: float, rates_V: NDArray[np.float32]
 ) -> tuple[float, list[DoubleRows]]:
-    """(loss, gradient by the hidden row of each example) of one group; W_out moves, after all of it was read."""
+    """(loss, gradient with respect to each example's hidden row) of one group; W_out moves once everything has been read."""
     loss = 0.0
     gradients: list[DoubleRows] = []
     changes: list[tuple[int, DoubleRows]] = []
@@ -225,12 +225,12 @@ def train_group(
 
 
 def block_alpha(first: int, start: int, stop: int, alphas: tuple[float, float]) -> float:
-    """Learning rate of the block whose first target is `first`: linear from alphas[0] at `start` to alphas[1] at `stop`."""
+    """The learning rate of the block whose first target is `first`: linear from alphas[0] at `start` to alphas[1] at `stop`."""
     return alphas[0] + (alphas[1] - alphas[0]) * ((first - start) / (stop - start))
 
 
 def context_positions(position: int, left: int, right: int) -> list[int]:
-    """Stream positions of the context of the target at `position`, left to right."""
+    """The stream positions of the context of the target at `position`, left to right."""
     return [*range(position - left, position), *range(position + 1, position + right + 1)]
 
 
@@ -247,5 +247,5 @@ def sigmoid(x: float) -> float:
 
 
 def softplus(x: float) -> float:
-    """log(1 + e**x) = −log σ(−x), without overflow; not finite unless x is, so that divergence shows in the loss."""
+    """log(1 + e**x) = −log σ(−x), without overflow; not finite if x is not, so that divergence shows in the loss."""
     return 0.5 * (abs(x) + x) + math.log1p(math.exp(-abs(x)))

@@ -1,1 +1,1 @@
-"""Bytes of text as words, compiled."""
+"""From bytes of text to words, compiled."""

@@ -1,15 +1,15 @@
-"""Text from data made safe for a terminal: what a person sees of a word, a file's name or a line somebody else wrote.
+"""Text from data, made safe to show on a terminal: words, file names, lines that somebody else wrote.
 
-A terminal obeys control characters: a word of a corpus may clear the screen, hide what follows or turn its direction. So
-whatever came from data is shown with everything that is not printable escaped. One function does it, for errors, progress,
-reports and answers alike; the standard library alone is needed, so that help and errors stay quick.
+A terminal obeys control characters: a word of a corpus could clear the screen, hide what follows or reverse its direction.
+So text that came from data is shown with all characters escaped that are not printable. Errors, progress, reports and
+answers all use this one function. It needs only the standard library, so help and errors stay fast.
 """
 
 from __future__ import annotations
 
 
 def printable(text: str, limit: int | None = 80) -> str:
-    """The text with control, bidirectional and other invisible characters escaped, at most `limit` characters (None: all)."""
+    """The text with control, bidirectional and other invisible characters escaped, cut to `limit` characters (None: not cut)."""
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:limit])
     if limit is None or (len(shown) <= limit and len(text) <= limit):
         return shown
@@ -17,5 +17,5 @@ def printable(text: str, limit: int | None = 80) -> str:
 
 
 def printable_lines(text: str) -> str:
-    """The same for text of several lines: line ends stay."""
+    """A text of several lines, escaped like `printable` but uncut; line ends are kept."""
     return "\n".join(printable(line, None) for line in text.split("\n"))

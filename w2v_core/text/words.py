@@ -1,12 +1,12 @@
-"""Words of UTF-8 text as dense ids: split, fold case, hash and count without one string object.
+"""The words of UTF-8 text as dense ids: text is split, case-folded, hashed and counted without creating any string object.
 
-`WordTable` hands out ids in order of first occurrence, so the ids are a function of the text alone. Two passes over a chunk
-that fits the cache: `_scan` writes the words' bytes end to end and one 64-bit key a word, `_look_up` turns keys into
-ids (in one pass the same work took twice the time: too much at once for the compiler's registers).
+`WordTable` assigns ids in order of first occurrence, so the ids are a function of the text alone. It makes two passes over a
+chunk that fits into the cache: `_scan` writes the words' bytes end to end and a 64-bit key for each word, `_look_up` turns keys
+into ids (a single pass took twice as long: it needed more registers than there are).
 
-A word of at most eight bytes is packed into its key, which is exact, because no word holds NUL. A longer word's key is a
-hash, and a slot with the same hash is confirmed byte by byte: two words never share an id, whatever the text's author
-wished. Slots are (key, id + 1) pairs, so that looking up a short word costs one cache line.
+The key of a word of at most eight bytes is the word itself, which is exact because no word contains NUL. The key of a longer
+word is a hash, and a slot with the same hash is compared byte by byte: two words never share an id, even in a text made for
+that purpose. Slots are (key, id + 1) pairs, so looking up a short word touches one cache line.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from w2v_core.text.character_classes import IGNORED, INNER, JOINER, MARK, REGION
 SHOWN_BYTES = 120
 _SAMPLES = 3
 _LONG = np.uint64(1 << 63)
-"""Set in a slot's second cell when its key is a hash."""
+"""Set in a slot's second number if its key is a hash."""
 
 
 class WordTable:
-    """The distinct words met so far, with their counts; ids count up from 0 in order of first occurrence."""
+    """The distinct words seen so far, with their counts; ids are numbered from 0 in order of first occurrence."""
 
     def __init__(self, max_token_bytes: int) -> None:
         self.max_token_bytes = max_token_bytes
         self.dropped = 0
-        """How many tokens were longer than max_token_bytes; they have no id and no count."""
+        """Number of tokens longer than max_token_bytes; they get no id and are not counted."""
         self.dropped_bytes = 0
         self.dropped_samples: list[bytes] = []
-        """The first bytes (at most SHOWN_BYTES) of the first three tokens dropped."""
+        """The first bytes (at most SHOWN_BYTES) of the first three dropped tokens."""
         self._words = 0
         self._slots = np.zeros(2 << 14, np.uint64)
         self._ends = np.zeros(1 << 14, np.int64)
@@ -46,21 +46,21 @@ class WordTable:
 
     @property
     def slots(self) -> int:
-        """How many words and gaps there is room for before the table grows."""
+        """Number of slots, used and free, that the table has now."""
         return len(self._slots) // 2
 
     def words(self) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
-        """(data, ends, counts): word i is the bytes data[ends[i−1]:ends[i]] and occurred counts[i] times."""
+        """(data, ends, counts): word i is data[ends[i−1]:ends[i]], UTF-8, and occurred counts[i] times."""
         ends = self._ends[: self._words]
         return self._arena[: ends[-1] if len(ends) else 0], ends, self._counts[: self._words]
 
     def encode(
         self, text_Y: NDArray[np.uint8], byte_table: NDArray[np.uint8], character_classes: NDArray[np.uint8]
     ) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]:
-        """(ids, exclusive end of each sentence, its line) of valid UTF-8 text, a sentence a line, empty lines left out.
+        """(ids, exclusive end of each sentence, its line) of valid UTF-8 text. Each line is a sentence; empty lines are left out.
 
-        `byte_table[256]` gives each ASCII byte's class or the byte it becomes; `character_classes[0x110000]` the class of
-        every other character (it may be empty when the text is ASCII). The last line needs no newline.
+        `byte_table[256]` maps each ASCII byte to its class or to the byte it becomes, `character_classes[0x110000]` every other
+        character to its class (it may be empty if the text is ASCII). The last line needs no newline.
         """
         if len(text_Y) > len(self._scratch[0]):
             self._scratch = _scratch(2 * len(text_Y))
@@ -73,9 +73,10 @@ class WordTable:
         return self._look_up(folded, offsets, keys_N[:tokens]), ends_S[:sentences].copy(), lines_S[:sentences].copy()
 
     def intern(self, data: NDArray[np.uint8], offsets: NDArray[np.int64], occurrences: NDArray[np.int64]) -> NDArray[np.int32]:
-        """Ids of distinct words that are already split: word i is data[offsets[i]:offsets[i+1]], met occurrences[i] times.
+        """The ids of distinct words that are already split: word i is data[offsets[i]:offsets[i+1]] and occurs occurrences[i]
+        times.
 
-        Words longer than max_token_bytes get −1 and are counted as dropped.
+        Words longer than max_token_bytes get the id −1 and are counted as dropped.
         """
         lengths = np.diff(offsets)
         long = np.flatnonzero(lengths > self.max_token_bytes)
@@ -111,7 +112,7 @@ class WordTable:
             self._grow(int(offsets[position + 1] - offsets[position]))
 
     def _grow(self, word_bytes: int) -> None:
-        """Makes room for at least one word of `word_bytes`; slots stay under half full."""
+        """Makes room for at least one word of `word_bytes` bytes; at most half of the slots are ever used."""
         used = len(self.words()[0])
         while len(self._arena) < used + word_bytes:
             self._arena = np.concatenate([self._arena, np.zeros_like(self._arena)])
@@ -127,8 +128,9 @@ _Scratch = tuple[NDArray[np.uint8], NDArray[np.uint64], NDArray[np.int64], NDArr
 
 
 def _scratch(text_bytes: int) -> _Scratch:
-    """(folded, keys, offsets, sentence ends, their lines) with room for any text of that length; kept, since fresh pages cost
-    time. A word takes two bytes at least: a letter and what separates it, or a character that is no letter of ASCII."""
+    """(folded, keys, offsets, sentence ends, their lines) with room for any text of `text_bytes` bytes. Kept between calls,
+    because fresh memory pages cost time. A word takes at least two bytes: a letter and a separator, or one character outside
+    ASCII."""
     tokens = text_bytes // 2 + 1
     return (
         np.empty(text_bytes, np.uint8),
@@ -141,7 +143,7 @@ def _scratch(text_bytes: int) -> _Scratch:
 
 @njit(nogil=True, cache=True, inline="always")
 def mix(key):  # type: ignore[no-untyped-def]
-    """The finaliser of MurmurHash3 (Appleby), so that keys that differ in one byte fall on unrelated slots."""
+    """The finaliser of MurmurHash3 (Appleby), which sends keys that differ in one byte to unrelated slots."""
     key ^= key >> np.uint64(33)
     key *= np.uint64(0xFF51AFD7ED558CCD)
     key ^= key >> np.uint64(33)
@@ -151,13 +153,13 @@ def mix(key):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True, inline="always")
 def absorb(h, packed):  # type: ignore[no-untyped-def]
-    """The hash of a long word after eight more bytes."""
+    """The hash of a long word, continued with eight more bytes."""
     return mix(h ^ packed) + np.uint64(0x9E3779B97F4A7C15)
 
 
 @njit(nogil=True, cache=True)
 def key_of(data, start, length):  # type: ignore[no-untyped-def]
-    """The key of the word data[start:start+length]: its bytes packed, or the hash of eight bytes after the other."""
+    """The key of the word data[start:start+length]: its packed bytes if there are at most eight, else their hash."""
     h = np.uint64(0)
     packed = np.uint64(0)
     for at in range(length):
@@ -176,7 +178,7 @@ def _key_words(data, offsets, keys):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True, inline="always")
 def _character(text, position):  # type: ignore[no-untyped-def]
-    """(code, width) of the character of several bytes that begins at `position`."""
+    """(code point, bytes) of the multi-byte character that begins at `position`."""
     byte = text[position]
     width = np.uint64(1) + np.uint64(byte >= 0xC0) + np.uint64(byte >= 0xE0) + np.uint64(byte >= 0xF0)
     code = np.uint32(byte) & (np.uint32(0x7F) >> np.uint32(width))
@@ -187,7 +189,7 @@ def _character(text, position):  # type: ignore[no-untyped-def]
 
 @compiled
 def _solo(text, classes, position, folded, used):  # type: ignore[no-untyped-def]
-    """(position behind it, length) of the word that begins with a character which is a word by itself."""
+    """(position after it, length in bytes) of the word that begins with a character that is a word by itself."""
     size, length = np.uint64(len(text)), np.uint64(0)
     code, width = _character(text, position)
     kind = classes[code]
@@ -222,7 +224,7 @@ def _solo(text, classes, position, folded, used):  # type: ignore[no-untyped-def
 
 @njit(nogil=True, cache=True)
 def _only_underscores(folded, used, length):  # type: ignore[no-untyped-def]
-    """Whether the word's ASCII is all underscores."""
+    """Whether all ASCII characters of the word are underscores."""
     for at in range(used, used + length):  # noqa: SIM110 - compiled
         if folded[at] < 128 and folded[at] != 95:
             return False
@@ -233,9 +235,9 @@ def _only_underscores(folded, used, length):  # type: ignore[no-untyped-def]
 def _scan(  # type: ignore[no-untyped-def]  # noqa: C901 - one loop over bytes, one over words
     text, byte_table, classes, max_bytes, folded, keys, offsets, sentence_ends, sentence_lines, samples
 ):
-    """(tokens, sentences, dropped, their bytes): word i's bytes are folded[offsets[i]:offsets[i+1]], its key is keys[i].
+    """(tokens, sentences, dropped tokens, their bytes): word i is folded[offsets[i]:offsets[i+1]], its key is keys[i].
 
-    `samples` receives the first bytes of the first dropped tokens.
+    The first bytes of the first dropped tokens are written to `samples`.
     """
     size = np.uint64(len(text))
     one, seven, eight = np.uint64(1), np.uint64(7), np.uint64(8)
@@ -246,7 +248,7 @@ def _scan(  # type: ignore[no-untyped-def]  # noqa: C901 - one loop over bytes, 
     offsets[0] = 0
     while position < size:
         packed, length = np.uint64(0), np.uint64(0)
-        # Where the last run of joiners begins and ends; the word ends before it if nothing follows.
+        # The begin and end of the last run of joiners; the word ends before it if nothing follows.
         joined_from, joined_to = np.uint64(0), np.uint64(0)
         newline, letters = False, False
         while position < size:
@@ -326,7 +328,8 @@ def _scan(  # type: ignore[no-untyped-def]  # noqa: C901 - one loop over bytes, 
 
 @njit(nogil=True, cache=True)
 def _look_up(data, offsets, keys, position, words, slots, ends, counts, arena, ids):  # type: ignore[no-untyped-def]
-    """(position, words): ids of the words from `position` on, up to the end or to a new word for which there is no room."""
+    """Writes the ids of the words from `position` on, up to the end or to a new word for which there is no room; returns
+    (position reached, number of distinct words)."""
     one = np.uint64(1)
     mask = np.uint64(len(slots) // 2 - 1)
     at, stop = np.uint64(position), np.uint64(len(keys))

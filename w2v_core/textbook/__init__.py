@@ -1,1 +1,1 @@
-"""The word2vec chapter of the textbooks, layer by layer: readable, exact, and as slow as that costs."""
+"""The word2vec chapter of a textbook, layer by layer: readable and exact rather than fast."""

@@ -1,11 +1,11 @@
-"""Contexts and targets as matrices: from a corpus as the textbook does, and from a shard's token stream with window spans.
+"""Contexts and targets as matrices: from a corpus, as in the textbook, and from a shard's token stream with window spans.
 
 A shard (`token`, `left`, `right`: row i is target token[i], its context the `left` rows before and the `right` rows after
-it) holds the same context-target pairs in 6 bytes a target. The layered engine wants (contexts, target) matrices; to keep
-memory flat they are expanded a batch at a time.
+it) holds the same context-target pairs in 6 bytes per target. The layered engine needs (contexts, target) matrices; they are
+expanded one batch at a time, to save memory.
 
 Windows that are not full are padded with `PADDING`, which the models leave out of the mean (CBOW) or of the loss
-(skip-gram). With `full_windows_only` rows of fewer than 2·window context words are left out, as the textbook does.
+(skip-gram). With `full_windows_only`, rows with fewer than 2·window context words are left out, as in the textbook.
 
 Shapes: N targets, B targets of a batch, C = 2·window context places: -window … -1, +1 … +window, in that order.
 """
@@ -23,13 +23,13 @@ Batch = tuple[Ids, Ids]
 """(contexts (B, C), target (B,))."""
 
 PADDING = -1
-"""Stands in a contexts matrix where a window has no word."""
+"""The id in a contexts matrix at places where a window has no word."""
 
 
 def create_contexts_target(corpus: npt.ArrayLike, window_size: int = 1) -> Batch:
-    """(contexts (N, 2·window_size), target (N,)) of every corpus position that has a full window; N = len - 2·window_size.
+    """(contexts (N, 2·window_size), target (N,)), int32, of all corpus positions with a full window; N = len - 2·window_size.
 
-    `corpus`: word ids (T,) in text order, sentence ends being words of their own. Raises ValueError if no window is full.
+    `corpus`: word ids in text order, one dimension, with sentence ends as words. Raises ValueError if no window is full.
     """
     corpus_N = np.asarray(corpus, dtype=np.int32)
     width = 2 * window_size + 1
@@ -51,9 +51,9 @@ def expand_shard(
     *,
     full_windows_only: bool = False,
 ) -> Batch:
-    """(contexts (N, 2·window), target (N,)), int32, of a whole shard; see `expand_rows` for large shards.
+    """(contexts (N, 2·window), target (N,)), int32, of a whole shard; see `shard_batches` for large shards.
 
-    Targets without any context word (a sentence of one token) teach nothing and are left out.
+    Targets without any context word (a sentence of one token) are left out. Raises ValueError as `check_spans` does.
     """
     tokens_N, left_N, right_N = check_spans(tokens, left, right, window)
     positions = usable_positions(left_N, right_N, window, full_windows_only=full_windows_only)
@@ -61,7 +61,7 @@ def expand_shard(
 
 
 def expand_rows(tokens: Ids, left: Any, right: Any, positions: Any, window: int) -> Batch:
-    """The (contexts, target) rows of some `positions` of a checked shard, in the order of `positions`."""
+    """(contexts (B, 2·window), target (B,)) at the given `positions` of a checked shard, in their order."""
     offsets_C = np.concatenate([np.arange(-window, 0), np.arange(1, window + 1)])
     inside_BC = (offsets_C >= -left[positions].astype(np.int64)[:, None]) & (
         offsets_C <= right[positions].astype(np.int64)[:, None]
@@ -71,7 +71,7 @@ def expand_rows(tokens: Ids, left: Any, right: Any, positions: Any, window: int)
 
 
 def usable_positions(left: Any, right: Any, window: int, *, full_windows_only: bool = False) -> npt.NDArray[np.int64]:
-    """Positions (int64, ascending) of the targets that have a context, or a full one."""
+    """The positions (int64, ascending) of the targets that have any context, or, if asked for, a full one."""
     if full_windows_only:
         return np.flatnonzero((left == window) & (right == window))
     return np.flatnonzero((left > 0) | (right > 0))
@@ -80,7 +80,7 @@ def usable_positions(left: Any, right: Any, window: int, *, full_windows_only: b
 def check_spans(
     tokens: npt.ArrayLike, left: npt.ArrayLike, right: npt.ArrayLike, window: int
 ) -> tuple[Ids, npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """The three columns as arrays; raises ValueError naming the first row whose span leaves the shard or the window."""
+    """The three columns as arrays. Raises ValueError naming the first row whose span leaves the shard or the window."""
     tokens_N = np.asarray(tokens, dtype=np.int32)
     left_N, right_N = np.asarray(left, dtype=np.uint8), np.asarray(right, dtype=np.uint8)
     if not tokens_N.shape == left_N.shape == right_N.shape or tokens_N.ndim != 1:
@@ -100,7 +100,7 @@ def check_spans(
 
 
 def matrix_batches(contexts: Ids, target: Ids, batch_size: int, generator: np.random.Generator) -> Iterator[Batch]:
-    """Batches that hold every example exactly once, in an order drawn from `generator`; the last may be short."""
+    """Batches that contain every example exactly once, in an order drawn from `generator`; the last one may be short."""
     for rows in _shuffled(len(target), batch_size, generator):
         yield contexts[rows], target[rows]
 
@@ -115,7 +115,7 @@ def shard_batches(
     *,
     full_windows_only: bool = False,
 ) -> Iterator[Batch]:
-    """As `matrix_batches`, straight from a shard's columns; only one batch is ever expanded."""
+    """Like `matrix_batches`, but straight from a shard's columns; only one batch is expanded at a time."""
     tokens_N, left_N, right_N = check_spans(tokens, left, right, window)
     positions = usable_positions(left_N, right_N, window, full_windows_only=full_windows_only)
     for rows in _shuffled(len(positions), batch_size, generator):

@@ -1,10 +1,10 @@
 """CBOW and skip-gram as stacks of layers, and the one-hot softmax CBOW that they replace.
 
-A model has `params` and `grads` of equal length, `forward(contexts, target)` that returns the mean loss of an example as
-a float, and `backward()` that fills `grads`. `word_vecs` is the input matrix, the one that is kept as word vectors.
-Parameters start as 0.01 · standard normal numbers, drawn on the host: the same on every device.
+A model has `params` and `grads` of equal length, `forward(contexts, target)`, which returns the mean loss of an example as
+a float, and `backward()`, which fills `grads`. `word_vecs` is the input matrix, which is kept as the word vectors.
+Parameters start as 0.01 · standard normal numbers; they are drawn on the host, so they are the same on every device.
 
-contexts are (B, C) word ids with contexts.PADDING where a window has no word, target is (B,).
+contexts are word ids (B, C), with contexts.PADDING where a window has no word; target is (B,).
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ class LayeredModel(Protocol):
 
 
 class SamplingModel(LayeredModel, Protocol):
-    """A model of lookups only: its matrices, in the order of `params`, and where its noise words come from."""
+    """A model made of lookups: its matrices are those of `embeddings`, in the order of `params`; `sampler` draws its noise."""
 
     embeddings: list[Embedding]
     sampler: UnigramSampler
 
 
 def initial_matrix(rows: int, columns: int, generator: np.random.Generator, dtype: Any = np.float32, xp: Any = np) -> Array:
-    """0.01 · standard normal numbers, (rows, columns), on the device of `xp`."""
+    """A (rows, columns) matrix of 0.01 · standard normal numbers, on the device of `xp`."""
     return xp.asarray((INITIAL_SCALE * generator.standard_normal((rows, columns))).astype(dtype))
 
 
 class SimpleCBOW:
-    """CBOW by one-hot rows and a softmax over all V words (2013a, section 3.1, without the hierarchy): O(V·D) an example."""
+    """CBOW with one-hot rows and a softmax over all V words (2013a, section 3.1, without the hierarchy): O(V·D) per example."""
 
     def __init__(
         self, vocab_size: int, vector_size: int, *, generator: np.random.Generator, dtype: Any = np.float32, xp: Any = np
@@ -68,7 +68,7 @@ class SimpleCBOW:
         return self.params[0]
 
     def forward(self, contexts: Array, target: Array) -> float:
-        # A padded place has id −1, which no column equals: its one-hot row is all zeros, as it should be.
+        # A padded place has the id −1, which no column equals, so its one-hot row is all zeros, as it should be.
         rows_BCD = self._in.forward(one_hot(contexts, self.vocab_size, self.dtype))
         hidden_BD = self._mean.forward(rows_BCD, context_weights(contexts, rows_BCD.dtype))
         return self._loss.forward(self._out.forward(hidden_BD), target)
@@ -80,7 +80,7 @@ class SimpleCBOW:
 
 
 class CBOW:
-    """From the mean of the context rows, tell the target from noise words (2013a, section 3.1; 2013b, section 2.2)."""
+    """CBOW: from the mean of the context rows, tells the target from noise words (2013a, section 3.1; 2013b, section 2.2)."""
 
     def __init__(
         self,
@@ -106,7 +106,7 @@ class CBOW:
 
     def forward(self, contexts: Array, target: Array) -> float:
         xp = array_module(contexts)
-        # A padded place reads row 0 with weight 0: it adds nothing to the mean, and exactly 0 to that row's gradient.
+        # A padded place reads row 0 with weight 0, which adds nothing to the mean and exactly 0 to that row's gradient.
         rows_BCD = self._in.forward(xp.maximum(contexts, 0))
         hidden_BD = self._mean.forward(rows_BCD, context_weights(contexts, rows_BCD.dtype))
         return self._loss.forward(hidden_BD, target)
@@ -117,7 +117,7 @@ class CBOW:
 
 
 class SkipGram:
-    """From the target's row, tell each of its context words from noise words (2013a, section 3.2; 2013b, section 2.2)."""
+    """Skip-gram: from the target's row, tells each of its context words from noise (2013a, section 3.2; 2013b, section 2.2)."""
 
     def __init__(
         self,
@@ -141,7 +141,7 @@ class SkipGram:
         return self.params[0]
 
     def forward(self, contexts: Array, target: Array) -> float:
-        """Mean over the examples of the loss summed over their context words."""
+        """The loss of an example, summed over its context words, averaged over the batch."""
         xp = array_module(contexts)
         return self._loss.forward(self._in.forward(target), xp.maximum(contexts, 0), weights=contexts >= 0)
 
@@ -151,7 +151,7 @@ class SkipGram:
 
 
 def context_weights(contexts: Array, dtype: Any = np.float32) -> Array:
-    """1/n at each of a row's n context words and 0 at its padding, (B, C); an all-padding row gets zeros."""
+    """The weights of a mean, (B, C): 1/n at each of a row's n context words, 0 at its padding (a row of padding gets zeros)."""
     xp = array_module(contexts)
     present_BC = contexts >= 0
     return (present_BC / xp.maximum(present_BC.sum(axis=1, keepdims=True), 1)).astype(dtype)

@@ -1,24 +1,24 @@
-"""SGD and Adam for dense and for row gradients; `RowAdam` gives dense Adam's result while touching only the rows in use.
+"""SGD and Adam for dense and for row gradients; `RowAdam` gives the result of dense Adam but touches only the rows in use.
 
 Adam (Kingma & Ba 2015, algorithm 1 in the form of section 2's last paragraph, ε̂ = 1e-7), step t = 1, 2, …:
 
     m ← β1·m + (1−β1)·g        v ← β2·v + (1−β2)·g²
     α_t = α·√(1−β2^t) / (1−β1^t)        p ← p − α_t·m / (√v + ε̂)
 
-Under dense Adam a word that is absent from a batch (g = 0) still moves, along its decaying m. "Sparse" Adams that skip it
-compute something else. RowAdam postpones the motion until the row is next read, and then makes up for it in one step. With
+Under dense Adam a word that is absent from a batch (g = 0) still moves along its decaying m. "Sparse" Adams that skip it
+compute something else. RowAdam postpones these steps until the row is next read, and then makes up for them in one step. With
 g = 0 the j-th missed step after s is −m·w_j / (√v + ε_j), where
 
     w_j = α_{s+j}·(β1/√β2)^j        ε_j = ε̂·β2^(−j/2)
 
-so the missed sum depends on the row only through m and √v, and ε_j hardly varies while w_j is not yet negligible. With
-W = Σ w_j and the w-weighted mean ε̄ and variance σ² of ε_j, a second-order expansion around ε̄ gives
+so the sum of the missed steps depends on the row only through m and √v, and ε_j hardly varies while w_j is not yet negligible.
+With W = Σ w_j and the w-weighted mean ε̄ and variance σ² of ε_j, a second-order expansion around ε̄ gives
 
     Σ w_j / (√v + ε_j) = W / (√v + ε̄) · (1 + σ² / (√v + ε̄)²)
 
 The first-order term vanishes by the choice of ε̄. The error is of third order: for β = (0.9, 0.999) at most 3e-7 of the
-postponed motion where √v is below ε̂, and 3e-13 where √v is 100 ε̂ or more; see `expansion_error`. W, ε̄ and σ² are the
-same for all rows last touched at step s, so a few hundred numbers are kept up to date, whatever the vocabulary.
+postponed sum where √v is below ε̂, and 3e-13 where √v is 100 ε̂ or more; see `expansion_error`. W, ε̄ and σ² are the
+same for all rows last touched at step s, so only a few hundred numbers have to be kept up to date for any vocabulary.
 """
 
 from __future__ import annotations
@@ -34,14 +34,16 @@ from w2v_core.textbook.layers import Array, Embedding, RowGradient, RowIndex, ar
 
 EPSILON = 1e-7
 _NEGLIGIBLE = 1e-17
-"""Missed steps whose weight is below this share of the first are left out: under half a unit in the last place of float64."""
+"""Missed steps whose weight is below this share of the first are left out: less than half a unit in the last place of
+float64."""
 _VANISHED = 1e-30
-"""A decay factor below this counts as 0, which keeps subnormal numbers (100 times slower to compute with) out of m."""
+"""Smaller decay factors count as 0, which keeps subnormal numbers (100 times slower to compute with) out of m."""
 _EXPANSION_LIMIT = 1e-6
 
 
 class Optimizer(Protocol):
-    """`update` after each backward; `flush` before anybody else reads the parameters; `state` and `restore` at rest."""
+    """Call `update` after each backward pass, `flush` before reading the parameters elsewhere, `state` and `restore` between
+    epochs."""
 
     learning_rate: float
 
@@ -52,7 +54,7 @@ class Optimizer(Protocol):
 
 
 class SGD:
-    """p ← p − learning_rate · gradient, in place; of a row gradient only its rows. `kernels` as for RowAdam."""
+    """p ← p − learning_rate · gradient, in place; a row gradient moves only its rows. `kernels` as for RowAdam."""
 
     def __init__(self, learning_rate: float = 0.01, *, kernels: str = "auto") -> None:
         self.learning_rate, self.kernels = learning_rate, kernels
@@ -75,7 +77,7 @@ class SGD:
 
 
 class Adam:
-    """Dense Adam, the definition: every element of every parameter moves at every step. In place."""
+    """Dense Adam, the definition: every element of every parameter moves at every step, in place."""
 
     def __init__(self, learning_rate: float = 0.001, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = EPSILON) -> None:
         self.learning_rate, self.beta1, self.beta2, self.epsilon = learning_rate, beta1, beta2, epsilon
@@ -109,11 +111,12 @@ class Adam:
 
 
 class RowAdam:
-    """Adam on the matrices of some Embedding layers, in place: dense Adam's result at a cost of the rows in use.
+    """Adam on the matrices of Embedding layers, in place: the result of dense Adam at the cost of the rows in use.
 
     It sets each layer's `before_read`, so a row is up to date whenever the layer reads it. Read a matrix in any other way
-    only after `flush()`. `kernels`: "array" is the definition in array code; "numba" the same arithmetic in one fused
-    pass over the rows (NumPy parameters only); "auto" takes numba for NumPy parameters. The two agree to rounding.
+    only after `flush()`. `kernels`: "array" is the definition in array code; "numba" does the same arithmetic in one fused
+    pass over the rows (NumPy parameters only); "auto" is numba for NumPy parameters. The two agree within rounding.
+    Raises ValueError for betas for which the postponed steps would be inexact.
     """
 
     def __init__(
@@ -139,7 +142,7 @@ class RowAdam:
             layer.before_read = partial(self._catch_up, matrix)
 
     def _catch_up(self, matrix: int, index: RowIndex) -> None:
-        """Applies, in place, the steps that the rows of `index` missed since they were last touched."""
+        """Applies in place the steps that the rows of `index` have missed since they were last touched."""
         self._rows.catch_up(
             self._params[matrix],
             self.m[matrix],
@@ -151,7 +154,7 @@ class RowAdam:
         )
 
     def update(self, params: Sequence[Array], grads: Sequence[Any]) -> None:
-        """One step on rows that their layers have read since the last step."""
+        """Takes one step on the rows that their layers have read since the previous step."""
         if len(params) != len(self._params) or any(a is not b for a, b in zip(params, self._params, strict=True)):
             raise ValueError(
                 "RowAdam.update: expected the very matrices of the layers it was made with, found others; "
@@ -179,7 +182,7 @@ class RowAdam:
         self._missed.restart(self.step)
 
     def state(self) -> dict[str, Array]:
-        """Step and moments as plain arrays (views); flushes first, so that no row is behind."""
+        """The step and the moments as plain arrays (views); flushes first, so that no row lags behind."""
         self.flush()
         return _adam_state(self.step, self.m, self.v)
 
@@ -193,7 +196,7 @@ class RowAdam:
 
 
 def step_rate(learning_rate: float, beta1: float, beta2: float, step: int) -> float:
-    """α_t: the learning rate with both bias corrections folded in."""
+    """α_t, the learning rate including both bias corrections."""
     return learning_rate * math.sqrt(1 - beta2**step) / (1 - beta1**step)
 
 
@@ -203,13 +206,13 @@ def _adam_state(step: int, moments1: Sequence[Array], moments2: Sequence[Array])
     return state | {f"adam_v_{k}": v for k, v in enumerate(moments2)}
 
 
-# --- what a row missed -----------------------------------------------------------------------------------------------
+# --- the steps that a row has missed ---------------------------------------------------------------------------------
 
 
 class MissedSteps:
-    """For every step s since the last flush: W, Σ w·δ and Σ w·δ² of the steps after s (δ_j = ε_j − ε̂), float64.
+    """For every step s since the last flush, W, Σ w·δ and Σ w·δ² over the steps after s (δ_j = ε_j − ε̂), float64.
 
-    A new step adds one term to each earlier s, but only the last few hundred s still get a term that counts.
+    Each new step adds one term to the sums of every earlier s, but only for the last few hundred s is it large enough to count.
     """
 
     def __init__(self, beta1: float, beta2: float, epsilon: float) -> None:
@@ -230,7 +233,7 @@ class MissedSteps:
         self._sums_3S = np.zeros((3, 1024))
 
     def append(self, rate: float) -> None:
-        """Records a step taken at rate α_t: one more missed step for whoever was not in its batch."""
+        """Records a step taken at rate α_t: one more missed step for every row that was not in its batch."""
         window = min(self._length, self._terms_3J.shape[1])
         self._sums_3S[:, self._length - window : self._length] += rate * self._terms_3J[:, -window:]
         self._length += 1
@@ -238,7 +241,7 @@ class MissedSteps:
             self._sums_3S = np.concatenate([self._sums_3S, np.zeros_like(self._sums_3S)], axis=1)
 
     def of(self, last_U: Array, step: int) -> tuple[Array, Array, Array, Array, Array]:
-        """W, ε̄, σ² and the decay factors of m and v, each float64 (U,), for rows last touched at `last_U`."""
+        """(W, ε̄, σ², decay factor of m, decay factor of v), each float64 (U,), for rows last touched at the steps `last_U`."""
         xp = array_module(last_U)
         sums_3U = xp.asarray(self._sums_3S[:, : self._length])[:, last_U - self.base]
         weight_U = sums_3U[0]
@@ -251,12 +254,12 @@ class MissedSteps:
 
     @property
     def sums_3S(self) -> np.ndarray:
-        """The three sums by s − base, for kernels that look rows up themselves."""
+        """The three sums, indexed by s − base, for kernels that look up rows themselves."""
         return self._sums_3S
 
 
 def _missed_terms(beta1: float, beta2: float, epsilon: float) -> np.ndarray:
-    """ρ^j, ρ^j·δ_j, ρ^j·δ_j² for j = 1 … J, with ρ = β1/√β2 and J where ρ^J becomes negligible: float64 (3, J)."""
+    """ρ^j, ρ^j·δ_j and ρ^j·δ_j² for j = 1 … J, float64 (3, J), with ρ = β1/√β2 and J such that ρ^J is negligible."""
     ratio = beta1 / math.sqrt(beta2)
     count = math.ceil(math.log(_NEGLIGIBLE) / math.log(ratio))
     ages_J = np.arange(1, count + 1, dtype=np.float64)
@@ -266,9 +269,9 @@ def _missed_terms(beta1: float, beta2: float, epsilon: float) -> np.ndarray:
 
 
 def expansion_error(beta1: float, beta2: float) -> float:
-    """Upper bound of RowAdam's error as a share of the postponed motion: the third absolute moment of ε_j / ε̂ about its mean.
+    """An upper bound of RowAdam's error relative to the postponed sum: the third absolute moment of ε_j / ε̂ about its mean.
 
-    The neglected term is at most E|ε_j − ε̄|³ / (√v + ε̂)³, largest where √v is 0. Infinite where missed steps do not decay.
+    The neglected term is at most E|ε_j − ε̄|³ / (√v + ε̂)³, largest where √v is 0. Infinite if missed steps do not decay.
     """
     if not 0 < beta2 < 1 or not 0 < beta1 < math.sqrt(beta2):
         return math.inf
@@ -282,7 +285,7 @@ def expansion_error(beta1: float, beta2: float) -> float:
 
 
 class _ArrayRows:
-    """`sgd`, and RowAdam's `catch_up` and `step`, on NumPy or CuPy arrays, in place."""
+    """`sgd` and RowAdam's `catch_up` and `step`, in place, on NumPy or CuPy arrays."""
 
     @staticmethod
     def sgd(param: Array, grad: RowGradient, learning_rate: float) -> None:

@@ -1,11 +1,10 @@
 """Training loops of the layered engine: `Trainer` for matrices in memory, `train_layers` for the pipeline.
 
-Every random number comes from (seed, epoch) and a purpose of its own (`Purpose`): initial parameters, the order of the
-examples, the noise words. An epoch is therefore a pure function of the state before it, and a run that was interrupted
-continues from the state of its last finished epoch bit for bit.
+Every random number comes from (seed, epoch, purpose): initial parameters, the order of the examples and the noise words are
+separate purposes (`Purpose`). An epoch is therefore a pure function of the state before it, and an interrupted run continues
+from the state after its last finished epoch with the same bits.
 
-`train_layers` is `engine: layers`: one lane, exact gradients, SGD or Adam. The kernels are the fast road; this one is what
-they are explained by.
+`train_layers` is `engine: layers`: one lane, exact gradients, SGD or Adam. The kernels are fast; this engine explains them.
 """
 
 from __future__ import annotations
@@ -28,11 +27,11 @@ from w2v_core.textbook.optimizers import SGD, Optimizer, RowAdam
 from w2v_core.textbook.unigram import UnigramSampler
 
 EpochBatches = Callable[[int, np.random.Generator], Iterable[Batch]]
-"""(epoch, the epoch's generator for its order) to the epoch's batches: contexts (B, C), target (B,), NumPy, int32."""
+"""From (epoch, generator that draws the epoch's order) to its batches: contexts (B, C) and target (B,), NumPy, int32."""
 
 
 class Purpose(IntEnum):
-    """What a generator is for; different purposes have independent generators."""
+    """What a generator is used for; different purposes have independent generators."""
 
     PARAMETERS = 0
     ORDER = 1
@@ -40,26 +39,27 @@ class Purpose(IntEnum):
 
 
 def generator_for(seed: int, epoch: int, purpose: Purpose) -> np.random.Generator:
-    """The generator of (seed, epoch, purpose); epoch 0 is the first, PARAMETERS is drawn before it."""
+    """The generator of (seed, epoch, purpose). Epoch 0 is the first; parameters are drawn before it."""
     return np.random.default_rng([seed, epoch, int(purpose)])
 
 
 @dataclass(frozen=True)
 class LossReport:
-    """Where a run stands; `loss` is the mean over the examples since the previous report (or since a restart)."""
+    """The progress of a run; `loss` is the mean over the examples since the previous report, or since a restart."""
 
     epoch: int
     iteration: int
-    """Batches done since the first epoch's start."""
+    """Batches done since the start of the first epoch."""
     seconds: float
+    """Since this process began to train."""
     loss: float
     examples: int
-    """How many examples that are: fewer in the first report after a restart, which falls between two reports."""
+    """Number of those examples; the first report after a restart may have fewer than the others."""
 
 
 @dataclass
 class Trainer:
-    """Trains any model of `models` on matrices in memory and remembers the loss; `records` holds what `plot` draws."""
+    """Trains any model of `models` on matrices in memory and records the loss; `plot` draws the `records`."""
 
     model: LayeredModel
     optimizer: Optimizer
@@ -77,10 +77,11 @@ class Trainer:
         seed: int = 1,
         eval_interval: int = 20,
     ) -> list[float]:
-        """The mean loss of each epoch (float64); the model's parameters change in place.
+        """The mean loss of each epoch, float64; the model's parameters change in place.
 
-        contexts (N, C) and target (N,) are NumPy; every epoch sees each example once, in an order of its own. A record is
-        kept every `eval_interval` batches. A second call trains on: epochs and iterations count from where they were.
+        contexts (N, C) and target (N,) are NumPy arrays; every epoch sees each example once, in a new order. A record is
+        added every `eval_interval` batches. A second call continues the training and the counts of epochs and iterations.
+        Raises ValueError for unequal or zero lengths, FloatingPointError for a loss that is not finite.
         """
         if len(contexts) != len(target) or not len(target):
             raise ValueError(
@@ -98,7 +99,10 @@ class Trainer:
         return losses
 
     def plot(self, path: str | Path) -> None:
-        """Writes the loss curve to `path` (format by its suffix). Needs matplotlib, which is imported only here."""
+        """Writes the loss curve to `path`, in the format of its suffix. Needs matplotlib, which is imported only here.
+
+        Raises ValueError if there are no records.
+        """
         if not self.records:
             raise ValueError("plot: expected at least one record, found none; call fit with a smaller eval_interval")
         from matplotlib.figure import Figure
@@ -112,16 +116,16 @@ class Trainer:
 
 @dataclass(frozen=True)
 class Trained:
-    """What `train_layers` gives back; matrices are NumPy, (V, D)."""
+    """The result of `train_layers`; its matrices are NumPy arrays, (V, D)."""
 
     w_in: npt.NDArray[Any]
     w_out: npt.NDArray[Any]
     epoch_losses: tuple[float, ...]
-    """Mean loss of an example in each epoch, float64, from epoch 0 (those before a restart included)."""
+    """The mean loss of an example in each epoch, float64, from epoch 0 on, including the epochs before a restart."""
 
 
 TrainerState = dict[str, npt.NDArray[Any]]
-"""Everything a restart needs, as plain NumPy arrays: parameters, moments, steps, losses of the finished epochs."""
+"""All that a restart needs, as plain NumPy arrays: parameters, moments, steps, losses of the finished epochs."""
 
 
 def train_layers(
@@ -145,12 +149,12 @@ def train_layers(
 ) -> Trained:
     """Word vectors trained by the layered engine.
 
-    `model`: cbow or skipgram; `counts`: (V,) by word id, the noise distribution's; `batches`: see EpochBatches (draw the
-    order from the generator given). The learning rate applies to the mean loss of a batch, not to each example's as in the
-    kernels, so SGD wants one about batch-size times higher; it falls in a straight line from epoch to epoch if
-    `final_learning_rate` is given. `on_progress` is called every `every` batches, `after_epoch` with a copy of the state
-    after each epoch; `state`, one such state, continues a run with the same bits as if it had not stopped. `xp` is the
-    array module: numpy, or cupy to train on its current device.
+    `model`: cbow or skipgram; `counts`: (V,) by word id, for the noise distribution; `batches`: see EpochBatches (it draws its
+    order from the generator given). The learning rate applies to the mean loss of a batch, not to the loss of each example as
+    in the kernels, so SGD needs one that is about batch_size times as high; if `final_learning_rate` is given, it changes
+    linearly from epoch to epoch. `on_progress` is called every `every` batches, `after_epoch` after each epoch with a copy of
+    the state; given such a `state`, a run continues with the same bits as if it had not stopped. `xp` is the array module:
+    numpy, or cupy to train on its current device.
     Raises ValueError for an unknown name, an epoch without batches or word ids outside the vocabulary, FloatingPointError
     for a loss that is not finite.
     """
@@ -174,7 +178,7 @@ def train_layers(
 
 
 def epoch_rate(first: float, final: float | None, epoch: int, epochs: int) -> float:
-    """The learning rate of an epoch on the straight line from `first` to `final`; `first` if there is no `final`."""
+    """The learning rate of an epoch, on a straight line from `first` to `final`; `first` if `final` is None."""
     if final is None or epochs < 2:
         return first
     return first + (final - first) * epoch / (epochs - 1)
@@ -200,7 +204,7 @@ def _build_optimizer(name: str, model: SamplingModel, learning_rate: float) -> O
 
 
 def _checked(batches: Iterable[Batch], vocab_size: int, epoch: int) -> Iterable[Batch]:
-    """The batches, each checked: NumPy and CuPy would read some other row for an id that is out of range."""
+    """The batches, checked one by one: for an id out of range, NumPy or CuPy might read some other row."""
     for number, (contexts, target) in enumerate(batches):
         lowest_target, lowest_context = int(target.min()), int(contexts.min())
         highest = max(int(contexts.max()), int(target.max()))
@@ -214,7 +218,7 @@ def _checked(batches: Iterable[Batch], vocab_size: int, epoch: int) -> Iterable[
 
 
 def _run_epoch(model: LayeredModel, optimizer: Optimizer, batches: Iterable[Batch], meter: _Meter, xp: Any) -> float:
-    """One pass, parameters changed in place and left up to date; returns the mean loss of an example (float64)."""
+    """The mean loss of an example over one pass; parameters are changed in place and left up to date."""
     total, examples = 0.0, 0
     for contexts, target in batches:
         loss = model.forward(xp.asarray(contexts), xp.asarray(target))
@@ -273,7 +277,7 @@ def _snapshot(model: SamplingModel, optimizer: Optimizer, losses: Sequence[float
 
 
 def _restore(model: SamplingModel, optimizer: Optimizer, state: Mapping[str, npt.NDArray[Any]], xp: Any) -> list[float]:
-    """Puts a state back in place and returns the losses of its finished epochs."""
+    """Restores a state in place and returns the losses of its finished epochs."""
     expected = {"w_in", "w_out", "epoch_losses", "iterations"} | optimizer.state().keys()
     if expected != state.keys():
         raise ValueError(

@@ -1,13 +1,13 @@
 """Noise words for negative sampling: drawn from counts**power, never the target, by the same rule on every device.
 
-Mikolov et al. 2013, "Distributed Representations of Words and Phrases", section 2.2: K noise words a positive, from the
-unigram distribution raised to 3/4. Two things are done differently from the usual textbook class, which draws without
-replacement and excludes the target on the CPU, and with replacement and including it on the GPU: here every draw is with
-replacement (equation 4 is a sum of K independent expectations) and the target is excluded exactly, on every device.
+Mikolov et al. 2013, "Distributed Representations of Words and Phrases", section 2.2: K noise words for each positive, from
+the unigram distribution raised to 3/4. The usual textbook class draws without replacement and excludes the target on the CPU,
+but draws with replacement and includes the target on the GPU. Here every draw is with replacement (equation 4 is a sum of K
+independent expectations) and the target is excluded exactly, on every device.
 
-How: probabilities become whole-number masses on a line of length about 2**52. To draw for a target, its own segment is
-cut out of the line: a position is drawn on what remains and, if it lies at or behind the cut, moved on by the cut's
-length. One draw, one search, no rejection loop, and the law is P(word | word != target) up to 2**-50.
+Method: probabilities become whole-number masses on a line of length about 2**52. To draw for a target, its segment is cut out
+of the line: a position is drawn on what remains and, if it lies at or behind the cut, moved on by the length of the cut. That
+is one draw and one search without a rejection loop, and the distribution is P(word | word != target) within 2**-50.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _TOTAL_MASS = 2.0**52
 
 
 def noise_masses(counts: Array, power: float = 0.75) -> np.ndarray:
-    """Whole-number noise masses (int64, V), proportional to counts**power with a sum of about 2**52.
+    """Whole-number noise masses, int64 (V,), proportional to counts**power, with a sum of about 2**52.
 
-    A word with a count above 0 keeps at least mass 1; a word with count 0 is never drawn. Raises ValueError for a negative
-    or non-finite count, and when fewer than 2 words can be drawn: then nothing is left once the target is excluded.
+    A word with a count above 0 has at least mass 1; a word with count 0 is never drawn. Raises ValueError for a negative or
+    non-finite count, and if fewer than 2 words can be drawn, because then nothing is left once the target is excluded.
     """
     probabilities_V = noise_distribution(np.asarray(counts), power)
     drawable_V = np.asarray(counts) > 0
@@ -45,8 +45,9 @@ def noise_masses(counts: Array, power: float = 0.75) -> np.ndarray:
 class UnigramSampler:
     """Draws `sample_size` noise words for each target; usable by itself and by the loss layer.
 
-    `counts` is (V,), by word id. `generator` is a seeded NumPy generator; it may be replaced between epochs. The uniform
-    numbers are drawn by it on the host whatever `xp` is, so that CuPy sees the very same noise words as NumPy.
+    `counts` is (V,), by word id. `generator` is a seeded NumPy generator; it may be replaced between epochs. It draws the
+    uniform numbers on the host for any `xp`, so CuPy gets the same noise words as NumPy. Raises ValueError for a `sample_size`
+    below 1 and for the counts that `noise_masses` refuses.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class UnigramSampler:
         generator: np.random.Generator,
         xp: Any = np,
     ) -> UnigramSampler:
-        """A sampler over the word ids 0 … max(corpus) with the counts that `corpus` (int, any length) has."""
+        """A sampler over the word ids 0 … max(corpus), with their counts in `corpus` (ids, one dimension)."""
         counts_V = np.bincount(np.asarray(corpus, dtype=np.int64))
         return cls(counts_V, power, sample_size, generator=generator, xp=xp)
 
@@ -89,9 +90,9 @@ class UnigramSampler:
         return np.asarray(masses_V / self._total, dtype=np.float64)
 
     def get_negative_sample(self, target: Array) -> Array:
-        """Noise word ids (int32) of shape target.shape + (sample_size,), each row without its own target.
+        """Noise word ids, int32, of shape target.shape + (sample_size,); no row contains its own target.
 
-        `target`: word ids of any shape, on the device of `xp`. Draws are independent, so a noise word may repeat in a row.
+        `target`: word ids of any shape, on the device of `xp`. Draws are independent, so a row may contain a word twice.
         """
         xp = self.xp
         cut_length = self._masses_V[target][..., None]

@@ -1,4 +1,4 @@
-"""What one does with vectors: `WordVectors`, their files, question sets and scores."""
+"""Working with trained vectors: `WordVectors`, their files, question sets and scores."""
 
 from w2v_core.vectors.loading import VectorFileNote
 from w2v_core.vectors.vocabulary import UnknownWordError

@@ -1,10 +1,9 @@
-"""Cosines of a query with the rows of a matrix, exact where it matters and quick everywhere else.
+"""Cosines of a query with the rows of a matrix: exact where it matters, fast everywhere else.
 
-A query reads the matrix once in float32, which gives every cosine to within a proven bound, and computes those that
-could be among the answers again in float64, row by row. So the order never depends on the BLAS at hand, equal vectors
-score equally, and ties go to the lower row (the more frequent word). The cosine with a zero vector is 0, and no cosine is
-beyond −1 or 1. Memory besides the matrix: 8 bytes a row for the norms, made by the first query, and a few floats a row
-while it runs.
+A query reads the matrix once in float32, which gives every cosine within a proven bound, and recomputes in float64, row by
+row, those that could be among the answers. So the order never depends on the BLAS in use, equal vectors score equally, and
+ties go to the lower row (the more frequent word). The cosine with a zero vector is 0, and no cosine leaves [−1, 1]. Memory
+besides the matrix: 8 bytes per row for the norms, which the first query computes, and a few floats per row during a query.
 """
 
 from __future__ import annotations
@@ -24,30 +23,30 @@ from w2v_core.vectors.vocabulary import Ids
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Candidates = slice | Ids
-"""Rows that may be answers: a run of them, or these."""
+"""Rows that may be answers: a contiguous range, or an array of row numbers."""
 
 COSMUL_EPSILON = 1e-6
-"""Keeps the 3CosMul denominator from 0; Levy and Goldberg 2014 use .001, gensim 1e-6: we keep to gensim."""
+"""Keeps the 3CosMul denominator above 0; Levy and Goldberg 2014 use .001, gensim 1e-6: we follow gensim."""
 
 _BLOCK_ROWS = 4096
 
 
 @dataclass(frozen=True, eq=False)
 class Cosines:
-    """Of the rows of `matrix` (V, D), float16, float32 or float64; `name_of` names a row in errors."""
+    """The cosines of the rows of `matrix` (V, D), float16, float32 or float64; `name_of` names a row in errors."""
 
     matrix: npt.NDArray[Any]
     name_of: Callable[[int], str]
 
     @cached_property
     def norms(self) -> Doubles:
-        """Euclidean lengths (V,), float64, read-only. Raises ValueError naming the first row that is not finite."""
+        """Euclidean lengths, float64 (V,), read-only. Raises ValueError naming the first row that is not finite."""
         norms_V = np.empty(len(self.matrix), np.float64)
         for rows in files.row_blocks(len(self.matrix), _BLOCK_ROWS):
             block = self.matrix[rows].astype(np.float64)
             with np.errstate(over="ignore", invalid="ignore"):
                 norms_V[rows] = np.sqrt((block * block).sum(axis=1))
-        # Beyond float32 the quick cosines would overflow; only a float64 matrix or a broken one gets there.
+        # Norms beyond float32 would overflow in the fast cosines; only a float64 matrix or a damaged one has them.
         broken = np.flatnonzero(~(norms_V <= np.finfo(np.float32).max))
         if len(broken):
             word = printable(self.name_of(int(broken[0])))
@@ -59,12 +58,12 @@ class Cosines:
         return norms_V
 
     def unit_rows(self, ids: npt.ArrayLike) -> Doubles:
-        """Some rows at length 1, float64 (n, D); zero vectors stay zero."""
+        """The rows `ids` scaled to length 1, float64 (n, D); zero vectors stay zero."""
         found = np.asarray(ids, dtype=np.int64)
         return self.matrix[found].astype(np.float64) / _nonzero(self.norms[found])[:, None]
 
     def between(self, first: int, second: int) -> float:
-        """The cosine of two rows; exactly 1 for equal vectors, as √(x·x) is x."""
+        """The cosine of two rows; exactly 1 for equal vectors, because √(x·x) is exactly x."""
         a_D, b_D = self.matrix[[first, second]].astype(np.float64)
         if not self.norms[first] * self.norms[second]:
             return 0.0
@@ -72,7 +71,7 @@ class Cosines:
         return min(1.0, max(-1.0, float(cosine)))
 
     def exact(self, rows: Candidates, unit_D: Doubles) -> Doubles:
-        """Cosines in float64, each row summed in the same order wherever it lies: equal vectors give equal numbers."""
+        """Cosines in float64. Each row is summed in the same order wherever it lies, so equal vectors give equal numbers."""
         ids = ids_of(rows)
         found = np.empty(len(ids), np.float64)
         for block in files.row_blocks(len(ids), _BLOCK_ROWS):
@@ -80,7 +79,7 @@ class Cosines:
         return np.clip(found, -1.0, 1.0, out=found)
 
     def nearest(self, unit_D: Doubles, topn: int, rows: Candidates, excluded: Sequence[int]) -> tuple[Ids, Doubles]:
-        """(ids, cosines), best first, of the `topn` rows nearest to a direction, without the excluded ones."""
+        """(ids, cosines) of the `topn` rows nearest to a direction, best first, without the excluded ones."""
         rough = self._rough(unit_D, rows)
         ids = _shortlist(ids_of(rows), rough - self._error_bound, rough + self._error_bound, topn, excluded)
         return _ranked(ids, self.exact(ids, unit_D), topn)
@@ -88,8 +87,9 @@ class Cosines:
     def nearest_by_product(
         self, plus: Sequence[Doubles], minus: Sequence[Doubles], *, topn: int | None, rows: Candidates, excluded: Sequence[int]
     ) -> tuple[Ids, Doubles]:
-        """The same by 3CosMul (Levy and Goldberg 2014, equation 4): the product of the similarities to the directions in
-        `plus` over that of the similarities to those in `minus`, cosines shifted to 0 … 1. topn None: all, in order."""
+        """(ids, scores) by 3CosMul (Levy and Goldberg 2014, equation 4), best first: the product of the similarities to the
+        directions in `plus` divided by the product of those to the directions in `minus`, with cosines shifted to 0 … 1.
+        If topn is None, all rows are scored, in row order."""
         if topn is None:
             ids = ids_of(rows)
             return ids, self._product(ids, plus) / (self._product(ids, minus) + COSMUL_EPSILON)
@@ -101,7 +101,7 @@ class Cosines:
         return _ranked(ids, self._product(ids, plus) / (self._product(ids, minus) + COSMUL_EPSILON), topn)
 
     def above(self, unit_D: Doubles, least: float) -> Ids:
-        """Rows, ascending, whose cosine with a direction is greater than `least`."""
+        """The rows, ascending, whose cosine with a direction is greater than `least`."""
         rough = self._rough(unit_D, slice(0, len(self.matrix)))
         surely = rough - self._error_bound > least
         perhaps = np.flatnonzero(~surely & (rough + self._error_bound > least))
@@ -110,8 +110,8 @@ class Cosines:
 
     @property
     def _error_bound(self) -> float:
-        """The farthest a float32 cosine of D numbers can be from the true one: a dot product's (D + 2)·2⁻²⁴, one more for a
-        matrix that had to be rounded to float32, rounded up."""
+        """The largest error of a float32 cosine over D numbers: (D + 2)·2⁻²⁴ for the dot product and one more 2⁻²⁴ for a matrix
+        that had to be rounded to float32, rounded up."""
         return float((self.matrix.shape[1] + 8) * 2.0**-24)
 
     def _rough(self, unit_D: Doubles, rows: Candidates) -> Doubles:
@@ -139,7 +139,7 @@ class Cosines:
 
 
 def unit(vector_D: npt.ArrayLike) -> Doubles:
-    """A vector at length 1, float64, whatever its length was; a zero vector stays zero."""
+    """A vector scaled to length 1, float64, however long or short it is; a zero vector stays zero."""
     found = np.asarray(vector_D, np.float64)
     largest = float(np.abs(found).max(initial=0.0))
     if largest == 0:
@@ -158,7 +158,7 @@ def _nonzero(norms: Doubles) -> Doubles:
 
 
 def _shortlist(ids: Ids, lower: Doubles, upper: Doubles, topn: int, excluded: Sequence[int]) -> Ids:
-    """The ids of every row whose true score, known to lie between lower and upper, can be among the topn best."""
+    """The ids of all rows whose true score, known to lie between lower and upper, can be among the topn best."""
     if len(excluded):
         allowed = ~np.isin(ids, np.asarray(excluded, np.int64))
         ids, lower, upper = ids[allowed], lower[allowed], upper[allowed]

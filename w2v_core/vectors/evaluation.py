@@ -1,18 +1,18 @@
-"""How good vectors are: word analogies and word similarity, every score with its coverage.
+"""The quality of vectors: scores on word analogies and word similarity, each with its coverage.
 
-A score without its coverage misleads: leaving out the words a small vocabulary lacks makes the questions easier. So each
-result says how many questions (pairs) there were, how many could be asked, and what share that is; lines of the file that
-could not be used count as questions that could not be asked.
+A score without its coverage is misleading: leaving out the words that a small vocabulary lacks makes the questions easier. So
+each result says how many questions (or pairs) there were, how many of them could be asked, and what share that is; lines of
+the file that could not be used count as questions that could not be asked.
 
 Analogies follow word2vec's `compute-accuracy` and gensim's `evaluate_word_analogies`: only the `restrict_vocab` most
-frequent words exist, a question with another word is not asked, the three words asked about cannot be answers. Upper and
-lower case are equal unless asked otherwise: a question's word is the word that is written so, or, without one, the most
-frequent of those that differ in case only (gensim takes that one in any case, "turkey" for "Turkey").
+frequent words are considered, a question with any other word is not asked, and its three given words cannot be answers. Case
+is ignored unless the caller says otherwise: a word of a question means the word spelt exactly so or, if there is none, the
+most frequent of those that differ from it only in case (gensim always takes the most frequent one, "turkey" for "Turkey").
 
-They are fast because few words make many questions: the 19,544 of the Google set use 905 words. The cosines of those
-words with every other are one matrix product, and a question is then the sum of three of its rows: the cost
-hardly depends on the vector size. Where several words come within rounding of the best, their scores are computed again in
-float64 and a tie goes to the more frequent word, so a score does not depend on the BLAS, its threads or `block`.
+They are fast because many questions use few words: the 19,544 of the Google set use 905 words. The cosines of those words
+with all others are one matrix product, and a question is then a sum of three of its rows, so the cost hardly depends on the
+vector size. Where several words are within rounding error of the best, their scores are recomputed in float64 and a tie goes
+to the more frequent word, so a score does not depend on the BLAS, its threads or `block`.
 """
 
 from __future__ import annotations
@@ -46,16 +46,16 @@ __all__ = [
 ]  # fmt: skip
 
 _NAMED = 10
-"""So many malformed lines and unknown words are named; all are counted."""
+"""How many malformed lines and unknown words are named; all are counted."""
 _EXAMPLES = 4
-"""So many right and wrong answers of each section are kept."""
+"""How many right and how many wrong answers of each section are kept."""
 _COSINE_DECIMALS = 12
 _BLOCK_ROWS = 4096
 
 
 @dataclass(frozen=True)
 class Score:
-    """`correct` of `asked` questions; `total` counts those that could not be asked too."""
+    """`correct` of `asked` questions; `total` also counts those that could not be asked."""
 
     correct: int
     asked: int
@@ -76,7 +76,7 @@ class Score:
 
 
 class Answered(NamedTuple):
-    """A few questions with their answers, [a, b, c, expected, answered]; None where there was no other word to answer with."""
+    """A few questions with their answers, [a, b, c, expected, answered]; answered is None if there was no other word."""
 
     right: list[list[str | None]]
     wrong: list[list[str | None]]
@@ -90,7 +90,7 @@ class AnalogyScores:
     answered: tuple[Answered, ...]
     """A few answers of each section."""
     outside: tuple[MalformedLine, ...]
-    """Lines that belong to no section."""
+    """Malformed lines that belong to no section."""
     restrict_vocab: int
     method: Method
     case_insensitive: bool
@@ -113,7 +113,7 @@ class AnalogyScores:
         return _sum(score for section, score in self.sections if section.syntactic)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data: `analogy`, `semantic`, `syntactic` (0 … 1 or None), their coverage, and every section."""
+        """Plain data: the accuracies `analogy`, `semantic` and `syntactic` (0 … 1 or None), their coverage, every section."""
         total, semantic, syntactic = self.total, self.semantic, self.syntactic
         return {
             "analogy": total.accuracy, "semantic": semantic.accuracy, "syntactic": syntactic.accuracy,
@@ -134,13 +134,13 @@ class AnalogyScores:
 @dataclass(frozen=True)
 class SimilarityScore:
     spearman: float | None
-    """Rank correlation of cosines and people's judgements, -1 to 1; None if there is none, see `reason`."""
+    """Rank correlation of cosines with people's judgements, -1 to 1; None if there is none, see `reason`."""
     reason: str | None
     used: int
     total: int
-    """All pairs, malformed lines among them."""
+    """All pairs, including malformed lines."""
     unknown: tuple[str, ...]
-    """The words that left pairs out, in order."""
+    """The unknown words because of which pairs were left out, in the order of the file."""
     malformed: tuple[MalformedLine, ...]
     header: MalformedLine | None
     case_insensitive: bool
@@ -184,10 +184,11 @@ def evaluate_analogies(
     case_insensitive: bool = True,
     block: int = 512,
 ) -> AnalogyScores:
-    """The share of questions answered right, in all, by kind and by section; see this file's docstring for the rules.
+    """The share of questions answered correctly: in all, by kind and by section. The module's docstring has the rules.
 
-    restrict_vocab: only the first so many words are asked about and can be answers (word2vec's customary 30,000).
-    block: cosines of so many words with all others are held at a time, 4 · block · restrict_vocab bytes.
+    restrict_vocab: only this many of the most frequent words are asked about and can be answers (30,000 is customary).
+    block: for how many words the cosines with all others are kept at a time, in 4 · block · restrict_vocab bytes.
+    Raises ValueError for an unknown method or numbers that are too small.
     """
     if method not in ("3cosadd", "3cosmul") or restrict_vocab < 1 or block < 3:
         raise ValueError(
@@ -210,25 +211,25 @@ def evaluate_analogies(
 
 
 class _Spelling:
-    """Which row a written word means, and which rows differ in case only."""
+    """Which row the spelling of a word means, and which rows differ only in case."""
 
     def __init__(self, vectors: WordVectors, limit: int, case_insensitive: bool) -> None:
-        # gensim compares upper-cased words, and so do we; casefold() would join other words than its users are used to.
+        # gensim compares upper-cased words, and so do we; casefold() would unite other words than gensim's users expect.
         self._fold = str.upper if case_insensitive else str
         self._exact, self._limit = vectors.key_to_index, limit
         self._first: dict[str, int] = {}
         first = [self._first.setdefault(self._fold(word), row) for row, word in enumerate(vectors.words[:limit])]
         self.first_V = np.array(first, np.int64)
-        """The most frequent row that differs from a row in case only."""
+        """For each row, the first one whose word differs at most in case."""
 
     def row(self, word: str) -> int | None:
-        """The row of the word as it is written, or else of the most frequent one that differs in case only."""
+        """The row of the word as it is spelt, else of the most frequent one that differs only in case, else None."""
         exact = self._exact.get(word)
         return exact if exact is not None and exact < self._limit else self._first.get(self._fold(word))
 
     @cached_property
     def others(self) -> dict[int, Ids]:
-        """For each row that shares its word with others: all of them, its own among them."""
+        """For each row whose word differs from others only in case: all these rows, including its own."""
         order = np.argsort(self.first_V, kind="stable")
         _, starts, counts = np.unique(self.first_V[order], return_index=True, return_counts=True)
         groups = (order[start : start + count] for start, count in zip(starts, counts, strict=True) if count > 1)
@@ -245,7 +246,7 @@ def _examples(vectors: WordVectors, questions: list[Words4], predicted_Q: Ids, c
 
 @dataclass(frozen=True)
 class _Search:
-    """What every question needs: V words that exist, their vectors at length 1, and which of them differ only in case."""
+    """What every question needs: the V words to consider, their vectors at length 1, and which of them differ only in case."""
 
     vectors: WordVectors
     unit_VD: Floats
@@ -262,7 +263,7 @@ def _unit_rows(vectors: WordVectors, limit: int) -> Floats:
 
 
 def _answer(search: _Search, rows_Q3: Ids, block: int) -> Ids:
-    """The word id answered to each question (a, b, c), -1 where there is no other word to answer with."""
+    """The word id that answers each question (a, b, c), or -1 if there is no other word."""
     predicted_Q = np.full(len(rows_Q3), -1, np.int64)
     for questions in _chunks(rows_Q3, block):
         words_W, place_Q3 = np.unique(rows_Q3[questions], return_inverse=True)
@@ -277,7 +278,7 @@ def _answer(search: _Search, rows_Q3: Ids, block: int) -> Ids:
 
 
 def _chunks(rows_Q3: Ids, block: int) -> Iterator[slice]:
-    """Runs of questions that use at most `block` different words."""
+    """Slices of consecutive questions that use at most `block` different words together."""
     start, words = 0, set[int]()
     for question, row in enumerate(rows_Q3.tolist()):
         if len(words | set(row)) > block:
@@ -289,7 +290,7 @@ def _chunks(rows_Q3: Ids, block: int) -> Iterator[slice]:
 
 
 def _rivals(search: _Search, to_a_V: Floats, to_b_V: Floats, to_c_V: Floats, asked: Ids) -> Ids:
-    """Word ids, ascending, whose true score can be the best, given cosines with a rounding error of at most `error`."""
+    """The word ids, ascending, whose true score can be the best, given cosines with a rounding error of at most `error`."""
     error = np.float32((search.vectors.vector_size + 16) * 2.0**-24)
     if search.method == "3cosadd":
         upper_V = to_b_V + to_c_V
@@ -310,7 +311,7 @@ def _rivals(search: _Search, to_a_V: Floats, to_b_V: Floats, to_c_V: Floats, ask
 
 
 def _decide(search: _Search, rivals: Ids, asked: Ids) -> int:
-    """The rival with the best score in float64, of equals the most frequent word; -1 without rivals."""
+    """The rival with the best score in float64, the most frequent word if several are equal; -1 without rivals."""
     if len(rivals) == 0:
         return -1
     unit_D3 = search.vectors.unit_vectors(asked).T
@@ -325,10 +326,10 @@ def _decide(search: _Search, rivals: Ids, asked: Ids) -> int:
 
 
 def evaluate_similarity(vectors: WordVectors, pairs: SimilarityPairs, *, case_insensitive: bool = True) -> SimilarityScore:
-    """Spearman's rank correlation of the words' cosines with people's judgements, ties at their average rank.
+    """Spearman's rank correlation of the words' cosines with people's judgements; ties get their average rank.
 
-    Pairs with an unknown word are left out and counted. Fewer than two pairs, or cosines or judgements that are all equal,
-    have no correlation: None and the reason.
+    Pairs with an unknown word are left out and counted. If fewer than two pairs are left, or if all cosines or all judgements
+    are equal, there is no correlation: `spearman` is None and `reason` says why.
     """
     spelling = _Spelling(vectors, len(vectors), case_insensitive)
     asked = [(first, second, spelling.row(first), spelling.row(second), score) for first, second, score in pairs.pairs]
@@ -337,7 +338,7 @@ def evaluate_similarity(vectors: WordVectors, pairs: SimilarityPairs, *, case_in
     }
     known = [(one, other, score) for _, _, one, other, score in asked if one is not None and other is not None]
     units = [vectors.unit_vectors(rows) for rows in zip(*(pair[:2] for pair in known), strict=True)]
-    # The last digits are rounding, and would put an order among cosines that are equal (every word's with itself is 1).
+    # The last digits are rounding errors, which would rank cosines that are equal (each word's cosine with itself is 1).
     cosines = (units[0] * units[1]).sum(axis=1).round(_COSINE_DECIMALS) if units else np.empty(0)
     spearman, reason = _spearman(cosines, np.array([score for _, _, score in known], np.float64))
     total = len(pairs.pairs) + len(pairs.malformed)
@@ -355,7 +356,7 @@ def _spearman(first: Doubles, second: Doubles) -> tuple[float | None, str | None
 
 
 def _average_ranks(values: Doubles) -> Doubles:
-    """Ranks from 1, equal values at the mean of the ranks they take together."""
+    """Ranks from 1; equal values get the mean of the ranks that they occupy."""
     _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     ranks: Doubles = (last - (counts - 1) / 2)[place]

@@ -1,13 +1,13 @@
-"""Word vectors on disk: what `WordVectors.save` writes and `WordVectors.load` maps back.
+"""Word vectors on disk: what `WordVectors.save` writes and `WordVectors.load` maps into memory.
 
-    <directory>/vectors.npy    float32 (V, D), C order; mapped into memory, so loading costs no copy of it
-    <directory>/words.txt      the V words in id order, UTF-8, a line each
-    <directory>/counts.npy     int64 (V,); absent when the counts are not known
-    <directory>/context.npy    like vectors.npy: the output vectors; absent when there are none
-    <directory>/meta.json      written last: format version, shape, and the size and SHA-256 of the files above
+    <directory>/vectors.npy    float32 (or float16, float64) (V, D), C order; mapped into memory, so loading does not copy it
+    <directory>/words.txt      the V words in id order, UTF-8, one per line
+    <directory>/counts.npy     int64 (V,); absent if the counts are not known
+    <directory>/context.npy    the output vectors, like vectors.npy; absent if there are none
+    <directory>/meta.json      written last: format version, shape, dtype, and size and SHA-256 of vectors, words and counts
 
-`words.txt` holds every Python string: a newline inside a word is written as the byte FF, which UTF-8 never uses, and
-a lone surrogate as the three bytes UTF-8 would give it. A naive reader of such a file stops with a decoding error
+`words.txt` can hold any Python string: a newline inside a word is written as the byte FF, which UTF-8 never uses, and a
+lone surrogate as the three bytes that UTF-8 would give it. A naive reader of such a file stops with a decoding error
 instead of shifting every later word by a line.
 
 Reading trusts nothing: sizes, dtypes and shapes are compared before anything is allocated, and no pickle is ever opened.
@@ -34,14 +34,14 @@ FORMAT_VERSION = 1
 MATRIX, WORDS, COUNTS, META = "vectors.npy", "words.txt", "counts.npy", "meta.json"
 CONTEXT = "context.npy"
 _DTYPES = {"float32": "<f4", "float16": "<f2", "float64": "<f8"}
-"""What vectors.npy may hold, as meta.json and as .npy name it."""
+"""The dtypes that vectors.npy may have: their names in meta.json and in the .npy header."""
 
 _BLOCK_ROWS = 1024
 _AGAIN = "the folder is damaged: copy or train it again"
 
 
 class RowSource(Protocol):
-    """An array, or what reads like one, slice of rows by slice of rows, when it is too large to hold."""
+    """An array, or something too large for memory that can be read like one, a slice of rows at a time."""
 
     @property
     def dtype(self) -> np.dtype[Any]: ...
@@ -55,7 +55,7 @@ class RowSource(Protocol):
 
 
 class Written(NamedTuple):
-    """A file that is complete and on the disk."""
+    """A file that is complete and on disk."""
 
     name: str
     bytes: int
@@ -65,14 +65,15 @@ class Written(NamedTuple):
 def save(
     folder: Path, words: Sequence[str], matrix: RowSource, counts: npt.NDArray[Any] | None, context: RowSource | None = None
 ) -> list[Written]:
-    """The files written, each complete or not there, `meta.json` last. The same vectors give the same bytes.
+    """Writes vectors to a folder, which is created if needed; returns the files written.
 
-    `matrix` and `context` are read a block of rows at a time.
+    Each file appears complete or not at all, `meta.json` last. The same vectors give the same bytes. `matrix` and `context`
+    are read a block of rows at a time.
     """
     folder.mkdir(parents=True, exist_ok=True)
     written = [_write(folder / MATRIX, npy_chunks(matrix))]
     if context is None:
-        (folder / CONTEXT).unlink(missing_ok=True)  # another's would be taken for this one's
+        (folder / CONTEXT).unlink(missing_ok=True)  # one left by other vectors would be taken for theirs
     else:
         written.append(_write(folder / CONTEXT, npy_chunks(context)))
     return [*written, *save_words(folder, words, written[0], matrix.shape[1], counts, matrix.dtype.name)]
@@ -86,7 +87,7 @@ def save_words(
     counts: npt.NDArray[Any] | None,
     dtype: str = "float32",
 ) -> list[Written]:
-    """The other files beside a matrix (V, vector_size) that is in the folder already."""
+    """Writes the other files beside a matrix (V, vector_size) that is already in the folder; returns the files written."""
     chunks: dict[str, Iterable[bytes]] = {WORDS: _word_chunks(words)}
     if counts is not None:
         chunks[COUNTS] = npy_chunks(counts)
@@ -97,7 +98,7 @@ def save_words(
 
 
 class Loaded(NamedTuple):
-    """What lies in a folder; the matrices are mapped from disk."""
+    """The content of a folder of vectors; the matrices are mapped from disk."""
 
     words: list[str]
     matrix: npt.NDArray[Any]
@@ -106,7 +107,11 @@ class Loaded(NamedTuple):
 
 
 def load(folder: Path, *, verify: bool) -> Loaded:
-    """What `save` or training left; `verify` also compares the matrix's SHA-256, the words' and counts' always are."""
+    """The vectors that `save` or training left in a folder.
+
+    The SHA-256 of words and counts is always compared, that of the matrix if `verify`. Raises FileNotFoundError if there are
+    none, ValueError for files that are damaged.
+    """
     shape, dtype, files = _read_meta(folder)
     for name, expected in files.items():
         _check_file(folder / name, expected, content=verify or name != MATRIX)
@@ -120,12 +125,12 @@ def load(folder: Path, *, verify: bool) -> Loaded:
 
 
 def row_blocks(rows: int, at_once: int) -> Iterator[slice]:
-    """Slices that cover `rows` rows, `at_once` or, the last, fewer at a time."""
+    """Consecutive slices that cover `rows` rows, `at_once` rows each; the last one may be shorter."""
     return (slice(first, min(first + at_once, rows)) for first in range(0, rows, at_once))
 
 
 def npy_chunks(array: RowSource) -> Iterator[bytes]:
-    """The bytes of a .npy file, a block of rows at a time."""
+    """The bytes of a .npy file, one block of rows at a time."""
     header = io.BytesIO()
     dtype = array.dtype.newbyteorder("<")
     np.lib.format.write_array_header_1_0(header, {"descr": dtype.str, "fortran_order": False, "shape": array.shape})
@@ -155,7 +160,7 @@ def _parse_words(path: Path) -> list[str]:
 
 
 def _write(path: Path, chunks: Iterable[bytes]) -> Written:
-    """A file that appears under `path` complete or not at all."""
+    """Writes a file that appears under `path` complete or not at all."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     digest, size = hashlib.sha256(), 0
     try:
@@ -174,7 +179,7 @@ def _write(path: Path, chunks: Iterable[bytes]) -> Written:
 
 
 def _sync_directory(folder: Path) -> None:
-    """Makes a rename in `folder` survive a power loss, and with it the order in which the files appeared."""
+    """Makes a rename in `folder` survive a power cut, and with it the order in which the files appeared."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -183,7 +188,7 @@ def _sync_directory(folder: Path) -> None:
 
 
 def require_regular(path: Path) -> None:
-    """Raises ValueError for a FIFO, a device or a socket, whose reading would have no end; nothing if there is no file."""
+    """Raises ValueError for a FIFO, a device or a socket, which could be read for ever; does nothing if there is no file."""
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISREG(path.stat().st_mode):
             raise ValueError(f"{path}: not a regular file; give a file or a folder of vectors")

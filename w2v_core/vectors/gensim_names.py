@@ -1,7 +1,7 @@
-"""Names of gensim's KeyedVectors that `WordVectors` has not, and what does the same here: shown to whoever asks for one.
+"""The names of gensim's KeyedVectors that `WordVectors` does not have, each with what to use instead: shown in errors.
 
-Most of them change vectors in place. A `WordVectors` never changes, so that one may be shared, mapped from disk and asked by
-several threads; what would change it gives a new one.
+Most of them change vectors in place. A `WordVectors` never changes, so it can be shared, mapped from disk and queried by
+several threads; methods that would change it return a new one.
 """
 
 from __future__ import annotations

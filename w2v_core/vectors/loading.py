@@ -1,12 +1,12 @@
-"""Vectors from whatever holds them: which format it is, what of it is wanted, and notes about what was passed over.
+"""Loading vectors from any place and format; a note tells what was skipped or had to be guessed.
 
-    a folder            what `WordVectors.save` or training left (files.py); its matrix is mapped from disk
+    a folder            as `WordVectors.save` or training left it (files.py); its matrix is mapped from disk
     .parquet            columns word, vector and perhaps count, as `w2v export` writes them (parquet.py)
     .safetensors        a tensor (V, D), and vocab.json beside it (safetensors.py)
-    models:/NAME@alias  a registered model, wherever MLflow keeps it; runs:/ID/vectors
-    anything else       word2vec's text or binary format, or GloVe's (word_files.py); .gz, .bz2 and .xz are decompressed
+    models:/NAME@alias  a registered model, wherever MLflow keeps it; also runs:/ID/vectors
+    anything else       word2vec's text or binary format, or GloVe's (word_files.py); gzip, bzip2 and xz are decompressed
 
-Nothing is dropped in silence: words that come twice, a missing first line and the like are told as a `VectorFileNote`.
+Nothing is dropped silently: words that occur twice, a missing first line and the like are reported as a `VectorFileNote`.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ _SAMPLE_BYTES = 1 << 20
 
 
 class VectorFileNote(UserWarning):
-    """Something about a file of vectors that was loaded all the same; what was done with it."""
+    """Something unusual about a file of vectors that was loaded all the same, and how it was handled."""
 
 
 class WordDecodeError(UnicodeDecodeError):
-    """A word that is not in the file's encoding, with the file and what to do; a ValueError too."""
+    """A word that is not in the file's encoding; the message names the file and a way out. Also a ValueError."""
 
     def __init__(self, message: str, cause: UnicodeDecodeError) -> None:
         super().__init__(cause.encoding, cause.object, cause.start, cause.end, cause.reason)
@@ -60,10 +60,11 @@ class WordDecodeError(UnicodeDecodeError):
 class Options(NamedTuple):
     """How a file is read.
 
-    limit: only the first so many words. datatype: float32, float16 or float64; None = as it is stored. no_header: the first
-    line is a word already, as in GloVe's files; None = found out. binary: word2vec's binary format; None = found out.
-    unicode_errors: for words that are not in `encoding`, as in bytes.decode (word2vec.c cuts long words inside a character).
-    fvocab: a file of lines "word count". allow_unfinished: a last line without an end is taken as it is, not for a cut file.
+    limit: at most this many words, from the first. datatype: float32, float16 or float64; None: as stored. no_header: whether
+    the first line is already a word, as in GloVe's files; None: detect it. binary: whether it is word2vec's binary format;
+    None: detect it. unicode_errors: as in bytes.decode, for words that are not in `encoding` (word2vec.c cuts long words inside
+    a character). fvocab: a file of lines "word count". allow_unfinished: accept a last line without a line end, which
+    otherwise counts as the sign of a cut file.
     """
 
     limit: int | None = None
@@ -77,9 +78,9 @@ class Options(NamedTuple):
 
 
 def load(path: str | os.PathLike[str], options: Options = Options(), *, verify: bool = False) -> Parts:  # noqa: B008
-    """The vectors at `path`. `verify`: every byte of a folder is compared with its SHA-256.
+    """The vectors at `path`. With `verify`, the matrix of a folder is compared with its SHA-256 too.
 
-    Raises FileNotFoundError, ValueError for what is not whole or not vectors; warns with `VectorFileNote`.
+    Raises FileNotFoundError, and ValueError for a file that is incomplete or holds no vectors; warns with `VectorFileNote`.
     """
     place = _local(os.fspath(path))
     if place.is_dir():
@@ -93,9 +94,10 @@ def load(path: str | os.PathLike[str], options: Options = Options(), *, verify: 
 
 
 def _local(address: str) -> Path:
-    """The path; for an address such as models:/NAME@champion, where whoever knows such addresses has put a copy.
+    """The path of the vectors; for an address such as models:/NAME@champion, the path of a local copy.
 
-    The core knows no registry: a package that does names a function under the entry points `w2v_core.places`.
+    The core knows no registry: a package that does provides a function under the entry points `w2v_core.places`.
+    Raises FileNotFoundError for a kind of address that no package knows.
     """
     scheme = _ADDRESS.match(address)
     if scheme is None:
@@ -141,7 +143,7 @@ def _is_binary(following: bytes, header: word_files.Header, whole: bool, binary:
 
 
 class _Rejoined:
-    """A stream with the bytes in front again that were read to see what it is."""
+    """A stream with the bytes that were read from it, to detect its format, put back in front."""
 
     def __init__(self, head: bytes, stream: BinaryIO) -> None:
         self._head, self._stream = head, stream
@@ -159,9 +161,9 @@ def _open(path: Path) -> BinaryIO:
 
 
 def _certain_words(path: Path, header: word_files.Header, limit: int | None, *, binary: bool) -> int:
-    """How many words will be read, as far as the file's size bears out what its header says; 0 where only reading will tell.
+    """How many words will be read, if the header says so and the size of the file agrees; 0 if only reading can tell.
 
-    Raises ValueError if a file of that size cannot hold the words it promises.
+    Raises ValueError if a file of that size cannot hold the words that its header promises.
     """
     with open(path, "rb") as file:
         if header.words is None or any(file.read(6).startswith(start) for start in _OPENERS):
@@ -179,7 +181,7 @@ def _certain_words(path: Path, header: word_files.Header, limit: int | None, *, 
 
 
 def _finish(found: word_files.Found, name: str, options: Options) -> Parts:
-    """Words as text, the first of equal ones kept, counts if a file of them is given, notes."""
+    """The finished parts: words decoded, only the first of equal words kept, counts from `fvocab`; warns of what was found."""
     words, matrix = _decode(found.words, name, options), found.matrix()
     if found.unfinished:
         _note(f"{name}: the last line has no end; if the file was cut, the last number of '{printable(words[-1])}' is wrong")
@@ -212,7 +214,7 @@ def _decode(raw: list[bytes], name: str, options: Options) -> list[str]:
 
 
 def _read_counts(path: Path, words: list[str], options: Options) -> Ids:
-    """Counts (V,) from lines "word count"; a word that is not there counts 0 and is told."""
+    """The counts, int64 (V,), from a file of lines "word count"; a word that is missing there gets 0 and is reported."""
     counts: dict[str, int] = {}
     with _open(path) as stream:
         for number, line in enumerate(stream, 1):

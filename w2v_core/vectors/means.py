@@ -1,4 +1,4 @@
-"""Means of vectors and what one asks of them: how alike two lists of words are, and which word is farthest from the others."""
+"""Means of vectors, and questions answered with them: how similar two lists of words are, and which word is the odd one out."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def mean_vector(
     pre_normalize: bool,
     ignore_missing: bool,
 ) -> Doubles:
-    """Σ weight · vector / Σ |weight| over the keys that are known, float64 (D,); zeros if none is.
+    """Σ weight · vector / Σ |weight| over the known keys, float64 (D,); zeros if no key is known.
 
-    keys: words, rows, and vectors, which count at the length they have. pre_normalize: words and rows count at length 1.
-    Raises ValueError for no keys or another number of weights, UnknownWordError if not ignore_missing.
+    keys: words, rows and vectors; vectors are taken as they are. pre_normalize: words and rows are scaled to length 1.
+    Raises ValueError for no keys or a wrong number of weights, UnknownWordError for unknown keys if not ignore_missing.
     """
     items = [keys] if is_key(keys) else list(keys)
     if not items:
@@ -49,7 +49,7 @@ def mean_vector(
 
 
 def similarity_of_lists(cosines: Cosines, vocabulary: Vocabulary, first: Iterable[Any], second: Iterable[Any]) -> float:
-    """The cosine of two lists' mean vectors. Raises ValueError if a list is empty or knows no word."""
+    """The cosine of the mean vectors of two lists. Raises ValueError if no word of a list is known."""
     units = []
     for name, keys in (("first", first), ("second", second)):
         known = [key for key in ([keys] if is_key(keys) else keys) if not is_key(key) or vocabulary.find(key) is not None]
@@ -60,9 +60,10 @@ def similarity_of_lists(cosines: Cosines, vocabulary: Vocabulary, first: Iterabl
 
 
 def centrality(cosines: Cosines, rows: Sequence[int], *, use_norm: bool) -> tuple[Ids, Doubles]:
-    """(rows, similarities), the row nearest to the mean of all first; of equals the one given last first.
+    """(rows, similarities), sorted by nearness to the mean of all, the nearest first; equal ones in reverse order.
 
-    use_norm: every row counts at length 1; the similarities are then cosines, else products with the mean direction.
+    use_norm: rows are scaled to length 1, so that similarities are cosines; otherwise they are dot products with the direction
+    of the mean.
     """
     ids = np.asarray(rows, np.int64)
     vectors_ND = cosines.unit_rows(ids) if use_norm else cosines.matrix[ids].astype(np.float64)

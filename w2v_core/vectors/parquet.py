@@ -1,7 +1,7 @@
-"""Vectors in a Parquet file: columns `word`, `vector` (a list of numbers, all of one length) and perhaps `count`.
+"""Vectors in a Parquet file: columns `word`, `vector` (lists of numbers, all of one length) and perhaps `count`.
 
-The one file of w2v_core that uses pyarrow, and only when such a file is read: Parquet cannot be had with the standard
-library, and whoever has Parquet files has pyarrow (infra/decisions says why it is not a plug-in).
+The only file of w2v_core that uses pyarrow, and only when a Parquet file is read: the standard library cannot read Parquet,
+and whoever has Parquet files has pyarrow (infra/decisions/0016-reading-vectors.md).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from w2v_core.vectors.parts import DTYPES, Parts
 
 
 def read(path: Path, limit: int | None = None) -> Parts:
-    """The vectors of `path`, a row group at a time, the first `limit` of them. Raises FileNotFoundError, ValueError."""
+    """The vectors of `path`, at most the first `limit`, read a row group at a time. Raises FileNotFoundError, ValueError."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -38,7 +38,7 @@ def read(path: Path, limit: int | None = None) -> Parts:
 
 
 def _parts(table: Any, path: Path) -> Parts:
-    """Raises ValueError for nulls, and for vectors of several lengths or of something else than numbers."""
+    """The parts of a table. Raises ValueError for nulls, for vectors of several lengths and for values that are not floats."""
     words, vectors = table["word"], table["vector"].combine_chunks()
     if words.null_count or vectors.null_count:
         raise ValueError(f"{path}: {words.null_count + vectors.null_count:,} words or vectors are null")

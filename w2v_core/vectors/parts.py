@@ -1,6 +1,6 @@
-"""What word vectors are made of, checked and read-only, and others made from some: fewer words, other words behind them.
+"""The parts of a `WordVectors`, checked and read-only; and parts derived from others: fewer words, or more words appended.
 
-Nothing changes in place. All functions give what `WordVectors` takes: (words, matrix, counts, context).
+Nothing changes in place. All functions return the arguments of `WordVectors`: (words, matrix, counts, context).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from w2v_core.vectors.vocabulary import Ids, Key, Vocabulary, shown
 
 
 class Parts(NamedTuple):
-    """What a `WordVectors` is made of."""
+    """The arguments of `WordVectors`."""
 
     words: Sequence[str]
     matrix: npt.NDArray[Any]
@@ -24,11 +24,11 @@ class Parts(NamedTuple):
 
 
 DTYPES = ("float32", "float16", "float64")
-"""What a matrix may hold. float32 is what everything is made for; the others are what somebody's file held."""
+"""The dtypes that a matrix may have. Everything is designed for float32; the others come from files of other programs."""
 
 
 def checked(words: Sequence[str], matrix: Any, counts: Any, context: Any) -> Parts:
-    """The same arrays behind read-only views. Raises ValueError for another dtype or shape, or nothing at all."""
+    """Read-only views of the arrays. Raises ValueError for a wrong dtype or shape, and if there are no words or no numbers."""
     found = _read_only(matrix, DTYPES, "matrix", (len(words), None))
     if found.size == 0:
         raise ValueError(f"matrix: expected at least one word and one number a word, found shape {found.shape}")
@@ -52,8 +52,8 @@ def _read_only(array: Any, dtypes: Sequence[str], name: str, shape: tuple[int | 
 
 
 def take(parts: Parts, vocabulary: Vocabulary, keys: Iterable[Key], missing: Literal["refuse", "skip"]) -> Parts:
-    """The rows of some words in the order given, each once. Raises UnknownWordError unless missing ones are skipped,
-    ValueError if none is left."""
+    """The rows of the given words, in their order, each once. Raises UnknownWordError unless missing words are skipped, and
+    ValueError if no word is left."""
     if missing not in ("refuse", "skip"):
         raise ValueError(f"missing: expected refuse or skip, found {missing!r}")
     if missing == "refuse":
@@ -76,9 +76,10 @@ def add(
     counts: npt.ArrayLike | None,
     replace: bool,
 ) -> Parts:
-    """The rows that are there, changed where `replace` says so, and those of words that are new behind them.
+    """The existing rows, with new vectors for words given again if `replace`, followed by the rows of new words.
 
-    Output vectors are dropped: new words have none. New words count 0 where counts are known and theirs are not given.
+    Output vectors are dropped, because new words have none. New words get the count 0 if counts are known but theirs are not
+    given. Raises ValueError for wrong shapes and for a word given twice.
     """
     new = [words] if isinstance(words, str) else list(words)
     size = parts.matrix.shape[1]

@@ -1,4 +1,4 @@
-"""Which word stands in the middle of these: what the output vectors, the other half of a trained model, are good for."""
+"""Predicting the word in the middle of a context, from the output vectors, which are the other half of a trained model."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _BLOCK_ROWS = 4096
 
 
 def output_probabilities(matrix: npt.NDArray[Any], context: npt.NDArray[Any], rows: Sequence[int]) -> Doubles:
-    """The probability of each word (V,) among context words: softmax of the output vectors' products with the mean of the
-    context words' vectors, as gensim computes it. Float64, summed row by row, so equal vectors are equally probable."""
+    """The probability of each word, float64 (V,), given context words: the softmax of the dot products of the output vectors
+    with the mean of the context words' vectors, as in gensim. Summed row by row, so equal vectors are equally probable."""
     hidden_D = matrix[np.asarray(rows, np.int64)].astype(np.float64).mean(axis=0)
     products_V = np.empty(len(context), np.float64)
     for block in files.row_blocks(len(context), _BLOCK_ROWS):

@@ -1,7 +1,7 @@
-"""Questions to ask of vectors, read from their files: word analogies, and pairs of words that people have compared.
+"""Question sets for vectors, read from files: word analogies, and word pairs whose similarity people have judged.
 
-Words stay as they are written; whether case matters is the evaluation's question. What cannot be used is kept beside what
-can, with its line number, and counted in every score that is made from it.
+Words are kept as they are written; whether case matters is up to the evaluation. Lines that cannot be used are kept too, with
+their line numbers, and are counted in every score.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from w2v_core.vectors.files import require_regular
 Words4 = tuple[str, str, str, str]
 
 SYNTACTIC = r"^(gram|[ID]\d\d\b)"
-"""Sections that ask about grammar, by their names: those of the Google set that begin with gram, and BATS's I (inflection) and
-D (derivation). All others ask about the world."""
+"""Matches the names of sections that ask about grammar: those of the Google set that begin with gram, and those of BATS that
+begin with I (inflection) or D (derivation). All other sections ask about the world."""
 
 _NO_JUDGEMENT = {"", "-", "?", "n/a", "na", "n.a.", "nan", "nil", "none", "null", "missing", "unknown", "inf", "infinity"}
-"""What people write where there is no judgement; a first line that says so is a bad line, not a header."""
+"""What people write in place of a missing judgement; a first line with one of these is a malformed line, not a header."""
 
 
 @dataclass(frozen=True)
 class MalformedLine:
-    """A line that could not be used: its number (from 1) and what it says, made safe to print."""
+    """A line that could not be used: its number, from 1, and its text, made safe to print."""
 
     number: int
     text: str
@@ -62,15 +62,15 @@ class AnalogyQuestions:
 @dataclass(frozen=True)
 class SimilarityPairs:
     pairs: tuple[tuple[str, str, float], ...]
-    """(word, word, how alike people found them)."""
+    """(word, word, similarity as judged by people)."""
     malformed: tuple[MalformedLine, ...] = ()
     header: MalformedLine | None = None
-    """The first line, where it names the columns."""
+    """The first line, if it names the columns."""
 
 
 def read_questions(path: str | os.PathLike[str], syntactic: str = SYNTACTIC) -> AnalogyQuestions | SimilarityPairs:
-    """Whatever set the file holds: analogies if it has section lines or most lines are four words, else pairs. Raises as the
-    two functions below."""
+    """The set in a file: analogies if it has section lines or if most of its lines are four words, else pairs. Raises as the
+    two functions below do."""
     lines = [line for _, line in _lines(path) if line.strip() and not line.startswith("#")]
     fours = sum(len(line.split()) == 4 and _parse_pair(line) is None for line in lines)
     analogies = any(map(_begins_a_section, lines)) or 2 * fours > len(lines)
@@ -78,11 +78,12 @@ def read_questions(path: str | os.PathLike[str], syntactic: str = SYNTACTIC) -> 
 
 
 def read_analogies(path: str | os.PathLike[str], syntactic: str = SYNTACTIC) -> AnalogyQuestions:
-    """The questions of a file in Google's format: ": section" lines, then four words a line. Words stay as they are written.
+    """The questions of a file in Google's format: ": section" lines, each followed by lines of four words.
 
-    A line of another number of words, or one before the first section, is kept as malformed; empty lines are not counted. A
-    file without any section (MSR's, for one) is one section with the file's name. syntactic: a regular expression, found in
-    the names of sections that ask about grammar. Raises ValueError if no question is left, OSError if the file cannot be read.
+    Lines with another number of words, and lines before the first section, are kept as malformed; empty lines are not counted.
+    A file without section lines (MSR's, for example) becomes one section with the name of the file. syntactic: a regular
+    expression that is found in the names of sections that ask about grammar. Raises ValueError if no question is left, OSError
+    if the file cannot be read.
     """
     lines = list(_lines(path))
     sections: list[tuple[str, list[Words4], list[MalformedLine]]] = []
@@ -112,9 +113,9 @@ def _begins_a_section(line: str) -> bool:
 
 
 def read_similarity(path: str | os.PathLike[str]) -> SimilarityPairs:
-    """The pairs of a file with lines of word, word, score, separated by tabs, commas or spaces (in this order of choice).
+    """The pairs of a file with lines of word, word, score, separated by tabs, else commas, else spaces.
 
-    A byte order mark, empty lines and lines that begin with '#' are passed over; a first line that names the columns is kept
+    A byte order mark, empty lines and lines that begin with '#' are skipped; a first line that names the columns is kept
     as the header; any other line without two words and a finite number is kept in `malformed`. Raises ValueError if no
     pair is left, OSError if the file cannot be read.
     """
@@ -159,7 +160,7 @@ def _fields(line: str) -> list[str]:
 
 
 def _parse_pair(line: str) -> tuple[str, str, float] | None:
-    """(word, word, score), the score NaN if it is no number; None if there are not three fields or a word is empty."""
+    """(word, word, score), with score NaN if it is not a number; None if there are not three fields or a word is empty."""
     fields = _fields(line)
     if len(fields) != 3 or not fields[0] or not fields[1]:
         return None
@@ -170,13 +171,13 @@ def _parse_pair(line: str) -> tuple[str, str, float] | None:
 
 
 def _names_columns(line: str) -> bool:
-    """Whether the third field could be the name of a column; a judgement that is missing or badly written is not."""
+    """Whether the third field could be the name of a column rather than a missing or badly written judgement."""
     third = _fields(line)[2].casefold()
     return third not in _NO_JUDGEMENT and bool(re.search(r"[^\W\d_]", third)) and not re.match(r"[\d.,+-]", third)
 
 
 def _columns_hint(path: str | os.PathLike[str]) -> str:
-    """Which columns to keep, where every line has the same number of them and more than three."""
+    """A hint which columns to keep, if all lines have the same number of columns, more than three; else nothing."""
     rows = [_fields(line) for _, line in _lines(path) if line.strip() and not line.startswith("#")]
     wide = rows[-1] if rows and len({len(row) for row in rows}) == 1 and len(rows[-1]) > 3 else []
     if not wide:
@@ -188,7 +189,8 @@ def _columns_hint(path: str | os.PathLike[str]) -> str:
 
 
 def _lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
-    """(line number from 1, line) of a UTF-8 file, its byte order mark removed; raises ValueError naming a line that is not."""
+    """(line number from 1, line) for each line of a UTF-8 file, without its byte order mark. Raises ValueError for a compressed
+    file and for a line that is not UTF-8, which it names."""
     require_regular(Path(path))
     content = Path(path).read_bytes()
     if content.startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ", b"PK\x03\x04")):

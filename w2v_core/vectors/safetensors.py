@@ -1,7 +1,7 @@
-"""Vectors in a safetensors file: header length (8 bytes), a JSON header, numbers; the words in vocab.json beside it.
+"""Vectors in a safetensors file: header length (8 bytes), JSON header, numbers; the words are in vocab.json beside it.
 
-The format is simple enough to be read with the standard library, and its numbers are mapped from disk, not copied, where they
-are float16, float32 or float64. bfloat16, which NumPy lacks, is widened.
+The format is simple enough to read with the standard library. Numbers in float16, float32 or float64 are mapped from disk
+without copying; bfloat16, which NumPy lacks, is widened to float32.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _LONGEST_HEADER = 100_000_000
 
 
 def read(path: Path) -> Parts:
-    """The vectors of `path`: the tensor `embeddings` (V, D), or the only one of two dimensions, and `counts` if there is one.
+    """The vectors of `path`: the tensor `embeddings` (V, D), or else the only one with two dimensions, and `counts` if present.
 
-    Raises FileNotFoundError, ValueError.
+    Raises FileNotFoundError if vocab.json is missing, ValueError for files that are cut or hold something else.
     """
     tensors, offset = _read_header(path)
     names = [name for name, tensor in tensors.items() if len(tensor["shape"]) == 2]
@@ -41,7 +41,7 @@ def read(path: Path) -> Parts:
 
 
 def _read_header(path: Path) -> tuple[dict[str, Any], int]:
-    """({tensor: dtype, shape, data_offsets}, where the numbers begin)."""
+    """({name: dtype, shape and data_offsets}, offset in bytes at which the numbers begin)."""
     size = path.stat().st_size
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -77,7 +77,7 @@ def _tensor(path: Path, name: str, tensor: dict[str, Any], offset: int) -> npt.N
 
 
 def _read_words(path: Path, expected: int) -> list[str]:
-    """The words in the order of their rows, from {word: row}."""
+    """The words in the order of their rows, from a JSON object {word: row}."""
     files.require_regular(path)
     try:
         rows = json.loads(path.read_bytes())

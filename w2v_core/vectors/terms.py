@@ -1,6 +1,6 @@
-"""What a question is about: words, rows and vectors, each with a weight, read from the ways people write them.
+"""What a query is about: words, rows and vectors, each with a weight, in the various ways people write them.
 
-gensim takes all of these, and so do we:
+gensim accepts all of these, and so do we:
 
     "king"      7      a vector      ["king", "woman"]      [("king", 0.7), (vector, -1.0)]      a matrix of vectors
 """
@@ -24,25 +24,25 @@ _WANTED = "a word, the number of its row, a vector, or one of them with a weight
 
 
 class Term(NamedTuple):
-    """A row, or a vector of nobody's, that counts `weight` times."""
+    """A row, or a vector that belongs to no word, with its weight."""
 
     row: int | None
     vector_D: Doubles
-    """Empty where there is a row."""
+    """Empty if there is a row."""
     weight: float
 
 
 def read_terms(vocabulary: Vocabulary, vector_size: int, positive: Query, negative: Query) -> list[Term]:
-    """The terms of a question; those of `negative` count −1 if they have no weight of their own, as in gensim.
+    """The terms of a query; items of `negative` without a weight of their own get −1, as in gensim.
 
-    Raises UnknownWordError, TypeError, ValueError.
+    Raises UnknownWordError, and TypeError or ValueError for items or weights that cannot be read.
     """
     plus = [_read(vocabulary, vector_size, item, 1.0) for item in _items(positive, "positive")]
     return plus + [_read(vocabulary, vector_size, item, -1.0) for item in _items(negative, "negative")]
 
 
 def read_vector(value: Any, vector_size: int) -> Doubles:
-    """A vector (D,) of finite numbers as float64. Raises ValueError for anything else."""
+    """`value` as a float64 vector (D,). Raises ValueError unless it is vector_size finite numbers."""
     try:
         found = np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError):
@@ -59,7 +59,7 @@ def rows_of(terms: Iterable[Term]) -> list[int]:
 
 
 def direction(cosines: Cosines, terms: Sequence[Term]) -> Doubles:
-    """The weighted sum of the terms at length 1: rows count at length 1, vectors at the length they have, as in gensim."""
+    """The direction, a unit vector (D,), of the weighted sum of the terms: rows at length 1, vectors as given, as in gensim."""
     total_D = np.zeros(cosines.matrix.shape[1])
     for term in terms:
         total_D += term.weight * _vector_of(cosines, term)
@@ -67,7 +67,7 @@ def direction(cosines: Cosines, terms: Sequence[Term]) -> Doubles:
 
 
 def unit_of(cosines: Cosines, term: Term) -> Doubles:
-    """The term's direction, whatever its weight."""
+    """The direction of a term, a unit vector (D,), without regard to its weight."""
     return unit(_vector_of(cosines, term))
 
 
@@ -79,7 +79,7 @@ def _vector_of(cosines: Cosines, term: Term) -> Doubles:
 
 
 def read_candidates(vocabulary: Vocabulary, restrict: Any, clip_start: int = 0, clip_end: int | None = None) -> Candidates:
-    """The rows that may be answers: the first `restrict` ones, those of the words it lists, or a run of rows."""
+    """The rows that may be answers: the first `restrict`, or those of the words it lists, or clip_start … clip_end − 1."""
     if restrict is None:
         start, stop, _ = slice(clip_start or 0, clip_end or None).indices(len(vocabulary.words))
         return slice(start, max(start, stop))
@@ -89,7 +89,7 @@ def read_candidates(vocabulary: Vocabulary, restrict: Any, clip_start: int = 0, 
 
 
 def whole_number(value: Any, name: str, least: int) -> int:
-    """`value` if it is a whole number of at least `least`. Raises TypeError, ValueError."""
+    """`value` as an int. Raises TypeError if it is not a whole number, ValueError if it is below `least`."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name}: expected a whole number, found {shown(value)} ({type(value).__name__})")
     if int(value) < least:
@@ -123,7 +123,7 @@ def _read(vocabulary: Vocabulary, vector_size: int, item: Any, weight: float) ->
 
 
 def _has_weight(item: Any) -> bool:
-    """A pair is a weighted term; a list of two numbers is a vector."""
+    """Whether an item is (item, weight); a list of two numbers is a vector."""
     if not isinstance(item, tuple | list) or len(item) != 2:
         return False
     return isinstance(item, tuple) or isinstance(item[0], str | np.ndarray)

@@ -1,6 +1,6 @@
-"""Words and their rows: which row a word has, and what to say when there is none.
+"""Words and their rows: the row of a word, and a helpful error if there is none.
 
-A key is a word or, as in gensim, the number of a row.
+A key is a word or, as in gensim, a row number.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _SPELLING_WORDS, _SPELLING_CANDIDATES = 50_000, 5_000
 
 
 class UnknownWordError(KeyError):
-    """A word that is not in the vocabulary; the message names the nearest spellings that are."""
+    """A word that is not in the vocabulary; the message names the nearest spellings in it."""
 
     def __str__(self) -> str:
         return str(self.args[0])  # KeyError would show the message in quotes
@@ -33,12 +33,12 @@ def is_key(value: object) -> TypeGuard[Key]:
 
 
 def shown(value: object) -> str:
-    """A value of somebody else's making, for an error."""
+    """The repr of a value that came from outside, made safe to print in an error."""
     return printable(repr(value))
 
 
 class Vocabulary:
-    """V different words in the order of their rows. Raises ValueError for a word that comes twice or is no text."""
+    """V different words in the order of their rows. Raises ValueError for a word that occurs twice or is not a str."""
 
     def __init__(self, words: Sequence[str]) -> None:
         self.words: tuple[str, ...] = tuple(words)
@@ -52,7 +52,7 @@ class Vocabulary:
             raise ValueError(f"words: expected text, found {shown(other)} ({type(other).__name__})")
 
     def find(self, key: object) -> int | None:
-        """The key's row, or None. Raises TypeError for what cannot be a key."""
+        """The row of a key, or None. Raises TypeError for anything that cannot be a key."""
         if isinstance(key, str):
             return self.ids.get(key)
         if is_key(key):
@@ -61,7 +61,7 @@ class Vocabulary:
         raise TypeError(f"expected a word or the number of its row, found {shown(key)} ({type(key).__name__})")
 
     def row(self, key: object) -> int:
-        """The key's row. Raises UnknownWordError, TypeError."""
+        """The row of a key. Raises UnknownWordError, TypeError."""
         if (row := self.find(key)) is not None:
             return row
         if isinstance(key, str):
@@ -69,7 +69,7 @@ class Vocabulary:
         raise UnknownWordError(f"row {key} is not in the vocabulary of {len(self.words):,} words")
 
     def rows(self, keys: Key | Iterable[Key]) -> list[int]:
-        """The rows of one key or of several."""
+        """The rows of one key or of several. Raises UnknownWordError, TypeError."""
         if is_key(keys):
             return [self.row(keys)]
         try:
@@ -79,7 +79,8 @@ class Vocabulary:
         return [self.row(key) for key in found]
 
     def _explain_unknown(self, word: str) -> str:
-        """The error's text. Looks at a bounded number of frequent words that begin or end alike, so it stays quick."""
+        """The text of the error. Only a limited number of frequent words with the same first or last letter are compared, so it
+        stays fast."""
         folded = word.casefold()
         alike = (
             (known.casefold(), known)

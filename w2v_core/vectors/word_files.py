@@ -1,11 +1,12 @@
-"""The formats of word2vec and its kin, read: whoever wrote them, whole or refused, and nothing taken on trust.
+"""Reading the formats of word2vec and its relatives, whichever program wrote them: completely, or an error says why not.
 
     text      "V D\\n", then V lines "word number … number"; fastText's .vec files are the same, GloVe's have no first line
     binary    "V D\\n", then V times: the word, a space, D little-endian float32, a newline (gensim writes none)
 
-Text or binary is decided by the bytes of many words, not by the name or by one line. Numbers are parsed by NumPy's reader of
-tables, a block of lines at a time; lines that it refuses are looked at one by one, to load what is only unusual (a word with
-a space in it) and to name what is wrong. Memory grows with what was read, never with what a first line promises.
+Whether a file is text or binary is decided by the bytes of many words, not by its name or a single line. Numbers are parsed by
+NumPy's table reader, a block of lines at a time. Lines that it rejects are examined one by one, to load what is merely unusual
+(a word that contains a space) and to name what is wrong. Memory grows with what has been read, never with what the first line
+promises.
 """
 
 from __future__ import annotations
@@ -39,12 +40,12 @@ _OTHERS = {
     b"\x89HDF": "it is HDF5; write the vectors in word2vec's format",
     b"PAR1": "it is Parquet; name it .parquet",
 }
-"""What people take for files of vectors, by their first bytes."""
+"""What people mistake for files of vectors, by its first bytes."""
 CUT = "the file is cut or its first line is wrong: fetch or export it again"
 
 
 class Header(NamedTuple):
-    """What a file says of itself, or shows: words (None: not said), the numbers of each, and where the first word begins."""
+    """What a file's first lines say: number of words (None: not stated), vector size, offset of the first word in bytes."""
 
     words: int | None
     vector_size: int
@@ -53,16 +54,16 @@ class Header(NamedTuple):
 
 @dataclass
 class Found:
-    """Words as bytes, and their vectors in the rows of a matrix that grows as they come, from room for `certain` words."""
+    """The words read so far, as bytes, and their vectors, in a matrix that starts with room for `certain` words and grows."""
 
     vector_size: int
     dtype: np.dtype[Any]
     certain: int = 0
     words: list[bytes] = field(default_factory=list)
     spaced: list[bytes] = field(default_factory=list)
-    """Words with white space in them, for a note."""
+    """Words that contain white space, for a note."""
     unfinished: bool = False
-    """The last line has no end."""
+    """Whether the last line has no line end."""
     _matrix: npt.NDArray[Any] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -85,7 +86,8 @@ class Found:
 
 
 def read_header(sample: bytes, name: str, no_header: bool | None) -> Header:
-    """The header of a file that begins with `sample`. no_header None: found out. Raises ValueError."""
+    """The header of a file that begins with `sample`; if no_header is None, whether there is one is detected. Raises ValueError
+    if the file does not look like one of these formats."""
     begin = len(_BOM) if sample.startswith(_BOM) else 0
     line = sample[begin : begin + _HEADER_BYTES].partition(b"\n")
     found = _HEADER.fullmatch(line[0] + line[1])
@@ -103,7 +105,7 @@ def read_header(sample: bytes, name: str, no_header: bool | None) -> Header:
 
 
 def _numbers_a_line(sample: bytes) -> list[int]:
-    """How many numbers end each of the first lines; empty if they do not all end in numbers, so this is no table of vectors."""
+    """How many numbers each of the first lines ends with; empty unless all end with at least two, as in a table of vectors."""
     lines = sample.split(b"\n", _SAMPLE_LINES)
     counts = []
     for line in lines[:-1] if len(lines) > 1 else lines:
@@ -115,11 +117,11 @@ def _numbers_a_line(sample: bytes) -> list[int]:
 
 
 def looks_like_text(sample: bytes, header: Header, *, whole: bool) -> bool:
-    """Whether what follows the header is text; `sample` is its beginning, or all of it (`whole`).
+    """Whether the part after the header is text; `sample` is its beginning, or all of it (`whole`).
 
-    Text, if every line ends in numbers or what tries to be some (0,5). Else binary, if word after word has the length that
-    the header says: one vector whose bytes happen to spell a number, or one bad line, decides nothing. What is neither is
-    called what it looks more like, and its error says as what it was read.
+    It is text if every line ends in numbers, or in attempts at numbers (0,5). Else it is binary if word after word has the
+    length that the header implies: a vector whose bytes happen to spell a number, or one bad line, does not decide. If it is
+    neither, it is taken for what it resembles more, and the error will say how it was read.
     """
     lines = sample.split(b"\n", _SAMPLE_LINES)
     lines = lines[:-1] if len(lines) > 1 else lines
@@ -133,7 +135,7 @@ def looks_like_text(sample: bytes, header: Header, *, whole: bool) -> bool:
 
 
 def _walks_as_binary(sample: bytes, header: Header, *, whole: bool) -> bool:
-    """Whether the first words, and all bytes of a file that is seen whole, lie where the binary format has them."""
+    """Whether the first words are where the binary format would have them, and, if all bytes are given, nothing else follows."""
     position, words = 0, 0
     while words < min(_SAMPLE_LINES, header.words or 0):
         space = sample.find(b" ", position)
@@ -150,7 +152,7 @@ def _walks_as_binary(sample: bytes, header: Header, *, whole: bool) -> bool:
 
 
 def read_binary(stream: BinaryIO, header: Header, found: Found, limit: int | None, name: str) -> None:
-    """Adds the words of a stream that stands behind the header, the first `limit` of them. Raises ValueError."""
+    """Adds the words of a stream positioned after the header, at most `limit`. Raises ValueError if their number is wrong."""
     promised = header.words or 0
     wanted, row_bytes = promised if limit is None else min(limit, promised), 4 * header.vector_size
     buffer = b""
@@ -184,7 +186,8 @@ def read_binary(stream: BinaryIO, header: Header, found: Found, limit: int | Non
 
 
 def read_text(stream: BinaryIO, header: Header, found: Found, limit: int | None, name: str, allow_unfinished: bool) -> None:
-    """Adds the words of a stream that stands behind the header, the first `limit` of them. Raises ValueError."""
+    """Adds the words of a stream positioned after the header, at most `limit`. Raises ValueError if their number is wrong or a
+    line cannot be read."""
     promised = header.words
     wanted = promised if limit is None else min(limit, promised) if promised is not None else limit
     first_line = 1 if promised is None else 2
@@ -195,7 +198,7 @@ def read_text(stream: BinaryIO, header: Header, found: Found, limit: int | None,
         spare = lines[room:]
         lines = lines[:room]
         if lines:
-            if not ended and not spare:  # the last number may have lost digits and would still be a number
+            if not ended and not spare:  # the last number may have lost digits and still look like a number
                 if not allow_unfinished:
                     raise ValueError(
                         f"{name}: the line of word {len(found.words) + len(lines):,} has no end, so its last number may be cut; "
@@ -215,7 +218,7 @@ def read_text(stream: BinaryIO, header: Header, found: Found, limit: int | None,
 
 
 def _blocks_of_lines(stream: BinaryIO, name: str) -> Iterator[tuple[list[bytes], bool]]:
-    """(lines without their ends, whether the last one had one), a few megabytes at a time; empty lines at the end left out."""
+    """(lines without line ends, whether the last one had a line end), a few megabytes at a time; a blank rest is left out."""
     rest = b""
     while more := stream.read(_READ_BYTES):
         head, newline, rest_of_it = more.rpartition(b"\n")
@@ -239,7 +242,7 @@ def _add_lines(lines: list[bytes], first_line: int, found: Found, name: str) -> 
         parsed = [_parse_line(line, found, first_line + i, name) for i, line in enumerate(lines)]
         words = [word for word, _ in parsed]
         rows_ND = np.array([row for _, row in parsed], np.float64).reshape(len(lines), found.vector_size)
-    with np.errstate(over="ignore"):  # a number beyond the dtype becomes infinite, and the first query names its word
+    with np.errstate(over="ignore"):  # a number beyond the dtype becomes infinite; the first query names its word
         found.add(words, rows_ND.astype(found.dtype, copy=False))
 
 
@@ -257,7 +260,7 @@ def _parse_block(tails: list[bytes], vector_size: int) -> npt.NDArray[Any] | Non
 
 
 def _parse_line(line: bytes, found: Found, number: int, name: str) -> tuple[bytes, list[float]]:
-    """(word, numbers) of a line that may hold more than one space in its word. Raises ValueError naming the line."""
+    """(word, numbers) of a line whose word may contain spaces. Raises ValueError naming the line."""
     size, fields = found.vector_size, line.split()
     numbers, others = fields[-size:], fields[:-size]
     if b"\t" in line and line.count(b"\t") >= size:

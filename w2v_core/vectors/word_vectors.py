@@ -1,8 +1,8 @@
-"""Trained word vectors: the words in id order, their counts, one matrix, and the questions one asks of them.
+"""Trained word vectors: the words in id order, their counts, one matrix, and queries about them.
 
-The names are those of gensim's `KeyedVectors`, and so are the numbers: what was written for it works here, but for what changes
-vectors in place. A `WordVectors` never changes; what would change it gives a new one (`with_vectors`, `subset`, `without`).
-How answers are found, and why their order is exact, is told in `cosines.py`.
+Names and numbers are those of gensim's `KeyedVectors`: code written for it works here, unless it changes vectors in place. A
+`WordVectors` never changes; methods that would change it return a new one (`with_vectors`, `subset`, `without`).
+`cosines.py` explains how answers are found and why their order is exact.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ Answers = list[tuple[str, float]]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class WordVectors:
-    """V words with a vector each. `matrix` is kept as it is given (not copied) behind a read-only view.
+    """V words, each with a vector. `matrix` is not copied; a read-only view of it is kept.
 
-    words: V different strings in id order, most frequent first; matrix: float32 (V, D), or float16 or float64; counts: int64
-    (V,) or None; context: the output vectors (V, D) that training left, or None. Raises ValueError for another dtype or
-    shape, no words at all, or a word that comes twice.
+    words: V different strings in id order, most frequent first; matrix: float32 (or float16, float64) (V, D); counts: int64
+    (V,) or None; context: the output vectors (V, D) of training, or None. Raises ValueError for a wrong dtype or shape, for
+    no words at all, and for a word that occurs twice.
     """
 
     words: Sequence[str]
@@ -53,7 +53,7 @@ class WordVectors:
             object.__setattr__(self, name, value)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Copies and pickles are made by the constructor, so that they are read-only too."""
+        """Copies and pickles are rebuilt by the constructor, so they are read-only too."""
         return type(self), tuple(self._parts)
 
     def __getattr__(self, name: str) -> NoReturn:
@@ -75,22 +75,22 @@ class WordVectors:
 
     @property
     def vectors(self) -> Floats:
-        """The matrix, by gensim's name."""
+        """The matrix, under gensim's name."""
         return self.matrix
 
     @cached_property
     def index_to_key(self) -> list[str]:
-        """The words, by gensim's name."""
+        """The words, under gensim's name."""
         return list(self.words)
 
     @property
     def key_to_index(self) -> Mapping[str, int]:
-        """Every word's row."""
+        """The row of every word."""
         return MappingProxyType(self._vocabulary.ids)
 
     @property
     def norms(self) -> Doubles:
-        """Euclidean lengths (V,), float64. Raises ValueError naming the first word whose vector is not finite."""
+        """Euclidean lengths, float64 (V,). Raises ValueError naming the first word whose vector is not finite."""
         return self._cosines.norms
 
     def __len__(self) -> int:
@@ -109,7 +109,7 @@ class WordVectors:
         return iter(self.words)
 
     def __getitem__(self, keys: Key | Iterable[Key]) -> Floats:
-        """The vector (D,) of one word or row, read-only, or those of several (n, D), copied. Raises UnknownWordError."""
+        """The vector (D,) of one word or row, read-only, or a copy of those of several (n, D). Raises UnknownWordError."""
         if is_key(keys):
             return self.get_vector(keys)
         found: Floats = self.matrix[np.array(self._vocabulary.rows(keys), np.int64)]
@@ -120,12 +120,12 @@ class WordVectors:
         return self._vocabulary.row(word)
 
     def get_index(self, key: Key, default: Any = None) -> Any:
-        """The word's row; for an unknown word `default`, or UnknownWordError if that is None."""
+        """The word's row; for an unknown word `default` or, if that is None, UnknownWordError."""
         row = self._vocabulary.find(key)
         return self._vocabulary.row(key) if row is None and default is None else default if row is None else row
 
     def get_vector(self, key: Key, norm: bool = False) -> Floats:
-        """The word's vector (D,), read-only; `norm`: at length 1. Raises UnknownWordError."""
+        """The word's vector (D,), read-only; with `norm`, scaled to length 1. Raises UnknownWordError."""
         row = self.word_id(key)
         found: Floats = self.matrix[row]
         if norm:
@@ -134,18 +134,18 @@ class WordVectors:
         return found
 
     def get_vecattr(self, key: Key, attr: str) -> int:
-        """The word's count (the one attribute there is); where counts are not known, gensim's stand-in of V − row."""
+        """The word's count, the only attribute there is; if counts are not known, V − row, as in gensim. Raises KeyError."""
         if attr != "count":
             raise KeyError(f"expected the attribute 'count', found {attr!r}")
         row = self.word_id(key)
         return len(self) - row if self.counts is None else int(self.counts[row])
 
     def unit_vectors(self, word_ids: npt.ArrayLike) -> Doubles:
-        """The vectors of some rows at length 1, float64 (n, D); zero vectors stay zero."""
+        """The vectors of the given rows, scaled to length 1, float64 (n, D); zero vectors stay zero."""
         return self._cosines.unit_rows(word_ids)
 
     def get_normed_vectors(self) -> Floats:
-        """A copy of the matrix (V, D) with every vector at length 1."""
+        """A copy of the matrix (V, D) with every vector scaled to length 1."""
         units = np.empty(self.matrix.shape, self.matrix.dtype)
         for rows in files.row_blocks(len(self), 4096):
             units[rows] = self.unit_vectors(np.arange(rows.start, rows.stop))
@@ -162,11 +162,11 @@ class WordVectors:
         clip_end: int | None = None,
         restrict_vocab: int | Iterable[Key] | None = None,
     ) -> Any:
-        """[(word, cosine)] nearest to the sum of the positive less the negative words' unit vectors, without those words.
+        """[(word, cosine)] nearest to the positive minus the negative words' unit vectors, without those words themselves.
 
-        Each side: a word, a row, a vector (which counts at the length it has), any of them as (item, weight), or a list of
-        these. topn None: the cosines of all candidates (n,), the words asked about too. Candidates are rows `clip_start` to
-        `clip_end`, or the first `restrict_vocab`, or the words listed there. Raises UnknownWordError, TypeError, ValueError.
+        Each side: a word, a row, a vector (taken as it is), any of these as (item, weight), or a list of them. If topn is None,
+        the cosines (n,) of all candidates, including the words asked about. Candidates are the rows `clip_start` to `clip_end`,
+        or the first `restrict_vocab` rows, or the words listed there. Raises UnknownWordError, TypeError, ValueError.
         """
         rows = read_candidates(self._vocabulary, restrict_vocab, clip_start, clip_end)
         if topn is not None and whole_number(topn, "topn", 0) == 0:
@@ -188,7 +188,7 @@ class WordVectors:
     def similar_by_vector(
         self, vector: npt.ArrayLike, topn: int | None = 10, restrict_vocab: int | Iterable[Key] | None = None
     ) -> Any:
-        """[(word, cosine)] nearest to a vector (D,) of any length. Raises ValueError for another shape or not finite."""
+        """[(word, cosine)] nearest to a vector (D,). Raises ValueError for another shape or numbers that are not finite."""
         query_D = unit(read_vector(vector, self.vector_size))
         return self.most_similar([query_D], topn=topn, restrict_vocab=restrict_vocab)
 
@@ -199,10 +199,10 @@ class WordVectors:
         topn: int | None = 10,
         restrict_vocab: int | Iterable[Key] | None = None,
     ) -> Any:
-        """[(word, score)] by 3CosMul: the product of the similarities to the positive over that to the negative items.
+        """[(word, score)] by 3CosMul: the product of the similarities to the positive items divided by that to the negative ones.
 
-        Similarities are cosines shifted to 0 … 1, of vectors too (gensim takes their products as they are). Otherwise as
-        `most_similar`; weights are not used. Raises ValueError without a positive item.
+        Similarities are cosines shifted to 0 … 1, for vectors too (gensim does not shift those). Otherwise like
+        `most_similar`, but weights are ignored. Raises ValueError without a positive item.
         """
         rows = read_candidates(self._vocabulary, restrict_vocab)
         if topn is not None and whole_number(topn, "topn", 0) == 0:
@@ -219,8 +219,8 @@ class WordVectors:
     ) -> Answers:
         """[(word, score)] for "a is to b as c is to …"; a, b and c are never answers. Raises UnknownWordError.
 
-        3cosadd: the cosine with b − a + c (unit vectors). 3cosmul: see `most_similar_cosmul`; one large similarity decides
-        less there.
+        3cosadd: the cosine with b − a + c (unit vectors). 3cosmul: see `most_similar_cosmul`; there a single large similarity
+        is less decisive.
         """
         if method not in ("3cosadd", "3cosmul"):
             raise ValueError(f"method: expected 3cosadd or 3cosmul, found {method!r}")
@@ -228,9 +228,9 @@ class WordVectors:
         return ask([b, c], [a], topn=topn, restrict_vocab=restrict_vocab)
 
     def predict_output_word(self, context_words_list: Iterable[Key], topn: int = 10) -> Answers:
-        """[(word, probability)] of the words that training expects among these context words, best first, as in gensim.
+        """[(word, probability)] of the words that training would expect within this context, best first, as in gensim.
 
-        Needs `context`, the output vectors that training leaves beside the others; unknown words are left out.
+        Unknown words are ignored. Raises ValueError without `context` (the output vectors), UnknownWordError if no word is known.
         """
         if self.context is None:
             raise ValueError("predict_output_word: these vectors came without output vectors; load the folder that training left")
@@ -243,7 +243,7 @@ class WordVectors:
         return self._answers(best, probabilities_V[best])
 
     def context_vectors(self) -> WordVectors:
-        """The output vectors of the same words. Raises ValueError if these came without."""
+        """The output vectors of the same words. Raises ValueError if these vectors came without them."""
         if self.context is None:
             raise ValueError("context_vectors: these vectors came without output vectors; load the folder that training left")
         return WordVectors(self.words, self.context, self.counts)
@@ -262,13 +262,13 @@ class WordVectors:
         return 1 - self.similarity(first, second)
 
     def distances(self, word_or_vector: Key | npt.ArrayLike, other_words: Iterable[Key] = ()) -> Doubles:
-        """1 − the cosine with each of `other_words`, or with every word if there are none (n,)."""
+        """1 − the cosine with each of `other_words`, or with every word if none are given: float64 (n,)."""
         [term] = read_terms(self._vocabulary, self.vector_size, [word_or_vector], None)  # type: ignore[list-item]
         rows = np.array(self._vocabulary.rows(other_words or ()), np.int64)
         return 1 - self._cosines.exact(rows if len(rows) else slice(0, len(self)), unit_of(self._cosines, term))
 
     def closer_than(self, key1: Key, key2: Key) -> list[str]:
-        """The words nearer to `key1` than `key2` is, in the order of their rows."""
+        """The words that are nearer to `key1` than `key2` is, in the order of their rows."""
         first, second = self.word_id(key1), self.word_id(key2)
         unit_D = self.unit_vectors([first])[0]
         nearer = self._cosines.above(unit_D, float(self._cosines.exact(np.array([second]), unit_D)[0]))
@@ -277,17 +277,17 @@ class WordVectors:
     words_closer_than = closer_than
 
     def rank(self, key1: Key, key2: Key) -> int:
-        """The place of `key2` among the words nearest to `key1`, from 1."""
+        """The rank of `key2` among the words nearest to `key1`, from 1."""
         return len(self.closer_than(key1, key2)) + 1
 
     def most_similar_to_given(self, key1: Key, keys_list: Sequence[Key]) -> Key:
-        """The one of `keys_list` nearest to `key1`, of equals the first."""
+        """The item of `keys_list` that is nearest to `key1`; the first of equals."""
         if not len(keys_list):
             raise ValueError("most_similar_to_given: expected at least one word to choose from, found none")
         return keys_list[int(np.argmax([self.similarity(key1, key) for key in keys_list]))]
 
     def relative_cosine_similarity(self, wa: Key, wb: Key, topn: int = 10) -> float:
-        """The cosine of two words over the sum of the cosines of the first with its `topn` nearest."""
+        """The cosine of two words divided by the sum of the cosines of the first with its `topn` nearest words."""
         near: Answers = self.similar_by_key(wa, whole_number(topn, "topn", 1))
         return self.similarity(wa, wb) / sum(cosine for _, cosine in near)
 
@@ -299,18 +299,18 @@ class WordVectors:
         post_normalize: bool = False,
         ignore_missing: bool = True,
     ) -> Floats:
-        """The weighted mean (D,), float32, of words, rows and vectors; see `means.mean_vector`."""
+        """The weighted mean of words, rows and vectors, float32 (D,); see `means.mean_vector`."""
         mean_D = means.mean_vector(
             self._cosines, self._vocabulary, keys, weights, pre_normalize=pre_normalize, ignore_missing=ignore_missing
         )
         return (unit(mean_D) if post_normalize else mean_D).astype(np.float32)
 
     def n_similarity(self, ws1: Iterable[Key], ws2: Iterable[Key]) -> float:
-        """The cosine of two lists' mean vectors; unknown words are left out."""
+        """The cosine of two lists' mean vectors; unknown words are ignored. Raises ValueError if a list has no known word."""
         return means.similarity_of_lists(self._cosines, self._vocabulary, ws1, ws2)
 
     def rank_by_centrality(self, words: Iterable[Key], use_norm: bool = True) -> list[tuple[float, str]]:
-        """[(similarity, word)], the word nearest to the mean of all first."""
+        """[(similarity, word)], the word that is nearest to the mean of all first."""
         rows = self._vocabulary.rows(words)
         if not rows:
             raise ValueError("rank_by_centrality: expected at least one word, found none")
@@ -318,7 +318,7 @@ class WordVectors:
         return [(score, word) for word, score in self._answers(ids, found)]
 
     def doesnt_match(self, words: Iterable[Key]) -> str:
-        """The word farthest from the mean direction of all; of equals the first given. Raises ValueError for fewer than 3."""
+        """The word farthest from the mean direction of all, the first of equals. Raises ValueError for fewer than 3 words."""
         rows = self._vocabulary.rows(words)
         if len(set(rows)) < 3:
             raise ValueError(f"doesnt_match: expected at least 3 different words, found {len(set(rows))}")
@@ -330,14 +330,14 @@ class WordVectors:
         matrix = np.atleast_2d(np.asarray(vectors_all, np.float64))
         return Cosines(matrix, lambda row: f"row {row}").exact(slice(0, len(matrix)), unit(vector_1))
 
-    # ── other vectors of the same kind ───────────────────────────────────────────────────────────────────────────────
+    # ── vectors derived from these ───────────────────────────────────────────────────────────────────────────────────
 
     def subset(self, words: Iterable[Key], missing: Literal["refuse", "skip"] = "refuse") -> WordVectors:
-        """The vectors of some words, in the order given, each word once; unknown ones are refused or skipped."""
+        """The vectors of the given words, in their order, each once. Unknown words raise UnknownWordError or are skipped."""
         return WordVectors(*parts.take(self._parts, self._vocabulary, words, missing))
 
     def vectors_for_all(self, keys: Iterable[Key], allow_inference: bool = True, copy_vecattrs: bool = False) -> WordVectors:
-        """The vectors of the keys that are known, by gensim's name; counts only with `copy_vecattrs`."""
+        """The vectors of the keys that are known, under gensim's name; with counts only if `copy_vecattrs`."""
         found = self.subset(keys, missing="skip")
         counts = np.array([self.get_vecattr(word, "count") for word in found.words], np.int64) if copy_vecattrs else None
         return WordVectors(found.words, found.matrix, counts)
@@ -345,18 +345,18 @@ class WordVectors:
     def with_vectors(
         self, words: Sequence[str] | str, vectors: npt.ArrayLike, counts: npt.ArrayLike | None = None, replace: bool = False
     ) -> WordVectors:
-        """These vectors and others behind them. A word that is there keeps its vector, or takes the new one if `replace`."""
+        """These vectors followed by others. A word that already exists keeps its vector, unless `replace`."""
         return WordVectors(*parts.add(self._parts, self._vocabulary, words, vectors, counts, replace))
 
     def without(self, words: Iterable[Key]) -> WordVectors:
-        """These vectors less those of some words. Raises UnknownWordError."""
+        """These vectors without those of the given words. Raises UnknownWordError."""
         gone = set(self._vocabulary.rows(words))
         return self.subset([row for row in range(len(self)) if row not in gone])
 
     # ── on disk ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def save(self, directory: str | os.PathLike[str]) -> list[Path]:
-        """The files written, each complete or not there, `meta.json` last. The same vectors give the same bytes."""
+        """Writes a folder of vectors and returns its files, as `files.save` does. The same vectors give the same bytes."""
         written = files.save(Path(directory), self.words, self.matrix, self.counts, self.context)
         return [Path(directory) / file.name for file in written]
 
@@ -373,11 +373,11 @@ class WordVectors:
         unicode_errors: str = "strict",
         allow_unfinished: bool = False,
     ) -> WordVectors:
-        """The vectors of a folder that `save` or training left, its matrix mapped from disk, or of another program's file:
-        word2vec, GloVe, Parquet, safetensors; what the options mean is told in `loading.load`.
+        """The vectors of a folder that `save` or training left, with the matrix mapped from disk, or of another program's file:
+        word2vec, GloVe, Parquet, safetensors. `loading.Options` explains the options.
 
-        Raises FileNotFoundError if there are none, ValueError if a file is not whole; warns with a `VectorFileNote` of what
-        was passed over.
+        Raises FileNotFoundError if there are none, ValueError if a file is incomplete; warns with a `VectorFileNote` about
+        anything that was skipped.
         """
         options = loading.Options(limit, datatype, no_header, binary, unicode_errors, allow_unfinished=allow_unfinished)
         return cls(*loading.load(path, options, verify=verify))
@@ -394,6 +394,6 @@ class WordVectors:
         datatype: npt.DTypeLike = np.float32,
         no_header: bool = False,
     ) -> WordVectors:
-        """The vectors of a word2vec file, by gensim's name; `binary` None: found out."""
+        """The vectors of a word2vec file, under gensim's name; if `binary` is None, the format is detected."""
         options = loading.Options(limit, datatype, no_header, binary, unicode_errors, encoding, fvocab)
         return cls(*loading.load_word2vec(Path(fname), options))
