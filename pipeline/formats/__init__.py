@@ -1,1 +1,1 @@
-"""Files of other programs, written and read."""
+"""File formats of other programs, written and read."""

@@ -2,18 +2,18 @@
 
     word2vec-text    vectors.txt                      gensim, fastText, spaCy and most others; without header, GloVe's
     word2vec-bin     vectors.bin                      the same programs, half the size, thirty times quicker
-    npy              vectors.npy, words.txt, …        NumPy; what this project itself reads, see w2v_core.vector_files
+    npy              vectors.npy, words.txt, …        NumPy; this project's own format, see w2v_core.vectors.files
     parquet          vectors.parquet                  DuckDB, Polars, Spark: word string, count int64, vector list<float32>[D]
     safetensors      model.safetensors, vocab.json    Hugging Face: tensor `embeddings` (V, D), word → row
-    tensorboard      tensors.tsv, metadata.tsv, …     the embedding projector, as a log folder too; the most frequent words only
+    tensorboard      tensors.tsv, metadata.tsv, …     the embedding projector, also as a log folder; the most frequent words only
 
-Of each: all words or the first, float32 or float16, and counts where they are known: npy and parquet hold them always,
-tensorboard as a column, the others when asked (vocab.txt beside word2vec's, as word2vec writes it; a tensor in safetensors).
+Each format takes all words or the first N, float32 or float16 (word2vec-bin: float32 only), and counts if they are known: npy,
+parquet and tensorboard always include them, the others on request (as word2vec's vocab.txt; as a tensor in safetensors).
 
 Every file appears complete or not at all, and the same vectors give the same bytes. A word that a format cannot hold is never
-dropped or changed in silence: either the export is refused, naming the first few, before anything is written, or the word
-is written escaped and a file `<name>.escaped.json` lists what was written for what. By default every format refuses, except
-tensorboard: there the words are labels for people to read.
+silently dropped or changed: either the export is refused before anything is written, naming the first few such words, or the
+word is written escaped and `<name>.escaped.json` lists the replacements. By default every format refuses except tensorboard,
+where words are only labels for people.
 """
 
 from __future__ import annotations
@@ -46,23 +46,23 @@ _NAMED = 5
 
 @dataclass(frozen=True)
 class Wanted:
-    """What of the vectors is exported, and how."""
+    """Which of the vectors are exported, and how."""
 
     words: int | None = None
-    """Only the first, most frequent so many."""
+    """Only this many of the first, most frequent words; None for all."""
     dtype: Literal["float32", "float16"] = "float32"
     header: bool = True
-    """false: word2vec-text without its first line, as GloVe's files."""
+    """False: word2vec-text without its first line, like GloVe's files."""
     counts: bool = False
-    """true: with the words' counts in the formats that else have none."""
+    """True: with the words' counts, also in formats that otherwise have none."""
     on_unwritable: OnUnwritable | None = None
-    """None: each format's own way, see this file's docstring."""
+    """None: each format's default, see this module's docstring."""
     tensorboard_words: int = TENSORBOARD_WORDS
 
 
 @dataclass(frozen=True)
 class _Format:
-    """How a format is written, and which words it cannot hold: those in which `unwritable` finds something."""
+    """How a format is written, and which words it cannot hold: those in which `unwritable` matches."""
 
     write: Callable[[WordVectors, Sequence[str], Path, Wanted], list[Path]]
     unwritable: re.Pattern[str]
@@ -75,8 +75,8 @@ def export_vectors(
 ) -> dict[str, list[Path]]:
     """{format: files written}.
 
-    Raises ValueError for an unknown format, what a format cannot do, or words that it cannot hold, before writing anything;
-    StorageError.
+    Raises ValueError before writing anything for an unknown format, for what a format cannot do, and for words that it cannot
+    hold; StorageError when writing fails.
     """
     _check(vectors, formats, wanted)
     vectors = _narrowed(vectors, wanted)
@@ -97,7 +97,7 @@ def export_vectors(
 
 
 def _check(vectors: WordVectors, formats: Sequence[str], wanted: Wanted) -> None:
-    """Raises ValueError for a format that is not known or cannot do what is wanted."""
+    """Raises ValueError for a format that is unknown or cannot do what is wanted."""
     if unknown := [name for name in formats if name not in FORMATS]:
         raise ValueError(f"formats: expected some of {', '.join(FORMATS)}; found {', '.join(map(repr, unknown))}")
     for key in ("words", "tensorboard_words"):
@@ -108,13 +108,13 @@ def _check(vectors: WordVectors, formats: Sequence[str], wanted: Wanted) -> None
     if not wanted.header and "word2vec-text" not in formats:
         raise ValueError("no header: only word2vec-text can do without (then it is GloVe's format); add -f word2vec-text")
     if not wanted.header and "word2vec-bin" in formats:
-        raise ValueError("no header: word2vec-bin cannot be read without; export word2vec-text alone")
+        raise ValueError("no header: word2vec-bin cannot be read without one; export word2vec-text alone")
     if wanted.counts and vectors.counts is None:
         raise ValueError("counts: these vectors came without counts (word2vec's files have none)")
 
 
 def _narrowed(vectors: WordVectors, wanted: Wanted) -> WordVectors:
-    """The first words, in the numbers wanted. Raises ValueError for a vector that float16 cannot hold."""
+    """The first words, in the dtype wanted. Raises ValueError for a vector that float16 cannot hold."""
     words, matrix = vectors.words[: wanted.words], vectors.matrix[: wanted.words]
     counts = None if vectors.counts is None else vectors.counts[: wanted.words]
     if matrix.dtype.name != wanted.dtype:
@@ -159,7 +159,7 @@ def _writable(words: Sequence[str], name: str, policy: OnUnwritable | None) -> S
 
 
 def _escape(found: re.Match[str]) -> str:
-    """Code points as \\uXXXX; the empty word, which has none, as \\empty."""
+    """The code points as \\uXXXX; the empty word as \\empty."""
     return "".join(f"\\u{ord(c):04x}" if ord(c) < 0x10000 else f"\\U{ord(c):08x}" for c in found[0]) or "\\empty"
 
 
@@ -168,7 +168,7 @@ def _named(words: Sequence[str]) -> str:
     return shown + (" …" if len(words) > _NAMED else "")
 
 
-# ── one function a format: (vectors, words as they are written, directory) → files ───────────────────────────────────
+# ── one function per format: (vectors, words as they are written, directory) → files ─────────────────────────────────
 
 
 def _write_word2vec_text(vectors: WordVectors, words: Sequence[str], directory: Path, wanted: Wanted) -> list[Path]:
@@ -182,7 +182,7 @@ def _write_word2vec_bin(vectors: WordVectors, words: Sequence[str], directory: P
 
 
 def _write_counts(vectors: WordVectors, words: Sequence[str], directory: Path, wanted: Wanted) -> list[Path]:
-    """word2vec's own vocabulary file, lines "word count": `fvocab` of gensim and of `WordVectors.load_word2vec_format`."""
+    """word2vec's own vocabulary file, lines "word count": the `fvocab` of gensim and `WordVectors.load_word2vec_format`."""
     if not wanted.counts or vectors.counts is None:
         return []
     lines = "".join(f"{word} {count}\n" for word, count in zip(words, vectors.counts.tolist(), strict=True))
@@ -194,7 +194,7 @@ def _write_npy(vectors: WordVectors, words: Sequence[str], directory: Path, want
 
 
 def _write_parquet(vectors: WordVectors, words: Sequence[str], directory: Path, wanted: Wanted) -> list[Path]:
-    """A row group every few thousand rows; `count` is null if the counts are not known."""
+    """One row group per 8,192 rows; `count` is null if the counts are unknown."""
     import pyarrow as pa
 
     size, kind = vectors.vector_size, pa.from_numpy_dtype(vectors.matrix.dtype)
@@ -206,7 +206,7 @@ def _write_parquet(vectors: WordVectors, words: Sequence[str], directory: Path, 
     schema = pa.schema(fields)
 
     def write(file: Any) -> None:
-        # Vectors hardly repeat a number: a dictionary of them would be built and thrown away.
+        # Vectors hardly repeat a number, so a dictionary would be built and thrown away.
         with store.parquet_writer(file, schema, use_dictionary=False) as writer:
             for rows in row_blocks(len(words), _BLOCK_ROWS):
                 numbers = pa.array(np.ascontiguousarray(vectors.matrix[rows]).reshape(-1))
@@ -218,7 +218,7 @@ def _write_parquet(vectors: WordVectors, words: Sequence[str], directory: Path, 
 
 
 def _write_safetensors(vectors: WordVectors, words: Sequence[str], directory: Path, wanted: Wanted) -> list[Path]:
-    """Written by hand, the format being three parts: header length (8 bytes), JSON header, numbers."""
+    """Written by hand, since the format has only three parts: header length (8 bytes), JSON header, numbers."""
     size = vectors.matrix.size * vectors.matrix.dtype.itemsize
     names = {"float32": "F32", "float16": "F16"}
     tensors = {
@@ -247,11 +247,11 @@ _PROJECTOR = """embeddings {
   metadata_path: "metadata.tsv"
 }
 """
-"""Makes the folder a log folder: `tensorboard --logdir` shows it without anything being uploaded."""
+"""Makes the folder a log folder, so that `tensorboard --logdir` shows it and nothing has to be uploaded."""
 
 
 def _write_tensorboard(vectors: WordVectors, words: Sequence[str], directory: Path, wanted: Wanted) -> list[Path]:
-    """The projector takes the first line of the labels for a header if, and only if, there are several columns."""
+    """The projector takes the first line of the labels for a header if and only if there are several columns."""
 
     def write(file: Any) -> None:
         for lines in iterate_number_lines(vectors.matrix[: len(words)], "\t"):
@@ -287,4 +287,4 @@ FORMATS: dict[str, _Format] = {
     "safetensors": _Format(_write_safetensors, _SURROGATES, _NO_SURROGATE),
     "tensorboard": _Format(_write_tensorboard, _LABEL_BREAKS, "a label is a line and shows something", "escape"),
 }
-"""Every format by name; the configuration's `publish.formats` are these."""
+"""Every format by name; these are the values of the configuration's `publish.formats`."""

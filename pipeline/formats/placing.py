@@ -1,7 +1,7 @@
-"""Exported files put where a person wants them: nothing is replaced there but what an earlier export put there.
+"""Exported files moved to their destination, where only files of earlier exports are replaced.
 
-In a bucket, where several files cannot appear at once, each export has a folder named by its content, and one object, put last,
-says which folder answers: a reader of it never meets half of an export.
+In a bucket, where several files cannot appear at once, each export has a folder named by its content, and one object, written
+last, names the current folder: a reader that follows it never sees half an export.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from pipeline.storage.addresses import Address
 from pipeline.storage.objects import listing, put_file, put_object, read_object, require_bucket
 
 RECORD = ".w2v-export.json"
-"""Beside the files: {name: SHA-256} of all that exports have put there."""
+"""Beside the files: {name: SHA-256} of everything that exports have put there."""
 LATEST = "latest.json"
-"""In a bucket: which export answers."""
+"""In a bucket: names the current export."""
 _NAMED = 5
 
 
 def place(directory: Path, write: Callable[[Path], dict[str, list[Path]]], *, force: bool = False) -> dict[str, list[Path]]:
-    """{format: files} that `write(folder)` made, moved into `directory`.
+    """{format: files} written by `write(folder)`, after moving them into `directory`.
 
-    Raises UsageError, with nothing changed, if a file of one of their names is there that no export has written, or that was
-    changed since; `force` replaces it.
+    Raises UsageError, with nothing changed, if they would replace a file that no export wrote or that was changed since; `force`
+    replaces it.
     """
     directory.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=".export.", suffix=".tmp", dir=directory))
@@ -46,7 +46,7 @@ def place(directory: Path, write: Callable[[Path], dict[str, list[Path]]], *, fo
             names = ", ".join(map(printable, strange[:_NAMED])) + (" …" if len(strange) > _NAMED else "")
             raise UsageError(
                 f"{directory}: {names} would be replaced, which no export wrote, or which was changed since; choose another "
-                "folder, or replace with --force"
+                "folder, or replace it with --force"
             )
         record |= {path.name: store.file_sha256(path) for path in paths}
         for path in paths:
@@ -58,14 +58,14 @@ def place(directory: Path, write: Callable[[Path], dict[str, list[Path]]], *, fo
 
 
 def place_in_bucket(place: Address, storage: Storage, write: Callable[[Path], dict[str, list[Path]]]) -> dict[str, list[str]]:
-    """{format: addresses} of the files that `write(folder)` made, as `send` puts them."""
+    """{format: addresses} of the files written by `write(folder)`, uploaded by `send`."""
     with tempfile.TemporaryDirectory(prefix="w2v-export-") as folder:
         return send(place, storage, write(Path(folder)))
 
 
 def send(place: Address, storage: Storage, written: Mapping[str, Sequence[Path]]) -> dict[str, list[str]]:
-    """{format: addresses} of files that are in the bucket now; `latest.json` there, put last, names them with sizes and SHA-256.
-    What was exported before stays. Raises what `storage.failures` says."""
+    """{format: addresses} of the uploaded files; `latest.json`, written last, names them with sizes and SHA-256. Earlier exports
+    stay. Raises the errors of `storage.failures`."""
     paths = sorted({path for found in written.values() for path in found})
     files = {path.name: {"bytes": path.stat().st_size, "sha256": store.file_sha256(path)} for path in paths}
     folder = hashlib.sha256(canonical_json(files)).hexdigest()[:16]

@@ -1,6 +1,6 @@
-"""Vectors that lie in a bucket, brought here to be read: by the address of an export, of a workdir, or of one file.
+"""Vectors in a bucket, downloaded to be read: by the address of an export, a workdir, or a single file.
 
-What `latest.json` names is compared with the digests that it gives; any other object is taken as it is.
+Files named by `latest.json` are checked against its digests; any other object is used as it is.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from pipeline.storage.objects import ObjectFile, exists, read_object, require_bu
 from w2v_core.vectors import files
 
 _PREFERRED = (".safetensors", ".parquet", ".bin", ".txt")
-"""Of an export of several files that is named as a whole, the one that is read."""
+"""Which file of an export is read if only its folder is named, by preference."""
 _BLOCK_BYTES = 1 << 22
 
 
 def bring_vectors(place: Address, storage: Storage) -> Path:
-    """A file or a folder of this machine with the vectors that lie at an address. Raises InputError where there are none,
-    DamagedError for a file that is not what was put, and what keeps the bucket from being reached."""
+    """A local file or folder with the vectors at an address. Raises InputError if there are none, DamagedError for a file whose
+    digest differs, and the errors of `storage.failures` when the bucket cannot be reached."""
     require_bucket(place, storage)
     folder = private_folder(place, storage)
     parent, _, name = place.key.rpartition("/")
@@ -45,19 +45,19 @@ def bring_vectors(place: Address, storage: Storage) -> Path:
 
 
 def _named(at: Address, storage: Storage) -> dict[str, tuple[str, str]]:
-    """(key below the place, SHA-256) of every file that the place's `latest.json` names; none where there is none."""
+    """{name: (key below the place, SHA-256)} of the files named by the place's `latest.json`; empty if there is none."""
     try:
         body = unsealed(read_object(at / LATEST, storage))
     except (FileNotFoundError, ValueError):
         return {}
-    if isinstance(vectors := body.get("vectors"), Mapping):  # of a workdir, where a file lies under its digest
+    if isinstance(vectors := body.get("vectors"), Mapping):  # a workdir, where each file's key is its digest
         return {str(name): (str(key), str(key).rpartition("/")[2]) for name, key in vectors.items() if _is_plain(name)}
     exported: Any = body.get("files", {})
     return {str(name): (f"{body['folder']}/{name}", str(facts["sha256"])) for name, facts in exported.items() if _is_plain(name)}
 
 
 def _is_plain(name: object) -> bool:
-    """Whether it is the name of a file and nothing more: whoever can write into the bucket chose it."""
+    """Whether it is a plain file name without a path; anybody who can write to the bucket may have chosen it."""
     return isinstance(name, str) and name not in ("", ".", "..") and "/" not in name and "\0" not in name
 
 
@@ -68,7 +68,7 @@ def _best(names: list[str]) -> str:
 
 
 def _brought(path: Path, source: Address, storage: Storage, sha256: str | None) -> Path:
-    """The path, where the object's bytes are now."""
+    """The path, after downloading the object to it."""
     try:
         file = ObjectFile(source, storage)
     except FileNotFoundError:

@@ -1,11 +1,11 @@
-"""The word2vec formats, text and binary, written so that other programs read them (`w2v_core.vectors.word_files` reads them).
+"""The word2vec formats, text and binary, written so that other programs can read them (`w2v_core.vectors.word_files` reads them).
 
     text      "V D\\n", then V lines "word number … number"; fastText's .vec files are the same
     binary    "V D\\n", then V times: the word, a space, D little-endian float32, a newline (gensim writes none)
 
-Neither can hold every word: see `UNWRITABLE`. Numbers go out as the shortest text that reads back as the same float32.
-They are formatted by Arrow's CSV code, a column at a time, which is several times quicker than a loop over numbers in
-Python; words never pass through it, since CSV has its own ideas about quotes and line ends.
+Neither can hold every word: see `UNWRITABLE`. Numbers are written as the shortest text that reads back as the same float32.
+Arrow's CSV writer formats them, a column at a time, several times faster than a Python loop over numbers; words never pass
+through it, since CSV would quote some of them.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from w2v_core.vectors import WordVectors
 from w2v_core.vectors.cosines import Floats
 
 UNWRITABLE = re.compile(r"[\s\0\ud800-\udfff]|\A\Z")
-"""What no word may contain, or be. The formats end a word at a space and a text line at a newline; many readers split at any
-white space (`str.split`), C readers stop at NUL, and half a surrogate pair has no UTF-8."""
+"""What a word must not contain or be. The formats end a word at a space and a text line at a newline; many readers split at any
+white space (`str.split`), C readers stop at NUL, and a lone surrogate has no UTF-8."""
 
 _WRITE_ROWS, _WRITE_THREADS = 2048, 2
 
@@ -35,7 +35,7 @@ _WRITE_ROWS, _WRITE_THREADS = 2048, 2
 
 
 def write_text(file: Any, words: Sequence[str], matrix: Floats, *, header: bool = True) -> None:
-    """Appends the text format, without its first line as GloVe's; every word must be free of `UNWRITABLE`."""
+    """Appends the text format, without `header` in GloVe's form; no word may match `UNWRITABLE`."""
     if header:
         file.write(b"%d %d\n" % matrix.shape)
     first = 0
@@ -46,7 +46,7 @@ def write_text(file: Any, words: Sequence[str], matrix: Floats, *, header: bool 
 
 
 def write_binary(file: Any, words: Sequence[str], matrix: Floats) -> None:
-    """Appends the binary format, with word2vec's newline after each vector; every word must be free of `UNWRITABLE`."""
+    """Appends the binary format, with word2vec's newline after each vector; no word may match `UNWRITABLE`."""
     file.write(b"%d %d\n" % matrix.shape)
     size = matrix.shape[1] * 4
     for first in range(0, len(words), _WRITE_ROWS):
@@ -56,9 +56,9 @@ def write_binary(file: Any, words: Sequence[str], matrix: Floats) -> None:
 
 
 def iterate_number_lines(matrix: Floats, delimiter: str) -> Iterator[list[bytes]]:
-    """Each row of `matrix` (N, D) as a line without its end, a list per block of rows; numbers read back as the same float32.
+    """Each row of `matrix` (N, D) as a line without its end, one list per block of rows; numbers read back as the same float32.
 
-    Blocks are formatted two ahead in threads (Arrow gives the interpreter back meanwhile) and come out in order.
+    Two threads format blocks ahead (Arrow releases the interpreter lock); the blocks come out in order.
     """
     with ThreadPoolExecutor(_WRITE_THREADS) as pool:
         ahead: deque[Future[list[bytes]]] = deque()
@@ -86,7 +86,7 @@ def _number_lines(block_ND: Floats, delimiter: str) -> list[bytes]:
 
 @cache
 def _float16_texts() -> list[str]:
-    """The shortest text of every float16 there is, by its bits; Arrow would write the digits of the float64."""
+    """The shortest text of every float16, by its bits; Arrow would write the digits of the float64."""
     return [str(number) for number in np.arange(1 << 16, dtype=np.uint16).view(np.float16)]
 
 

@@ -1,1 +1,1 @@
-"""The training stream of an epoch: drawn from the tokens, and read in any range."""
+"""The training stream of an epoch: drawn from the tokens, and readable in any range."""

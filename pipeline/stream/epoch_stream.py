@@ -1,9 +1,9 @@
-"""An epoch's stream as the lanes read it: units that are loaded one by one, and any range of their rows.
+"""An epoch's stream as lanes read it: units that are loaded one by one, and any range of their rows.
 
-    first epoch     the files of shards/, mapped where they lie: `MappedShards`
+    first epoch     the files of shards/, memory-mapped: `MappedShards`
     later epochs    pieces that the workers draw: `DrawnStream`
 
-`Rows` gives a lane its rows by their position in the epoch, with the context around them, wherever units begin and end.
+`Rows` returns rows by their position in the epoch, with the context around them, regardless of where units begin and end.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from w2v_core.windows import Stream
 
 
 class Source(Protocol):
-    """An epoch's stream in units that are loaded one by one; plain data that travels to the workers."""
+    """An epoch's stream in units that are loaded one by one; plain data that is sent to the workers."""
 
     def rows(self) -> Sequence[int]:
-        """Of every unit, in stream order."""
+        """Number of rows of every unit, in stream order."""
         ...
 
     def rows_of_parts(self) -> Sequence[int]:
-        """Of every part of the corpus, in stream order."""
+        """Number of rows of every part of the corpus, in stream order."""
         ...
 
     def load(self, units: Sequence[int], state: WorkerState) -> Iterator[list[Stream]]:
-        """Each unit's rows, in one or more runs of memory."""
+        """The rows of each unit, in one or more contiguous pieces."""
         ...
 
 
 @dataclass(frozen=True)
 class MappedShards:
-    """The first epoch's files: a unit is a file, mapped and used where it lies, after a check against its SHA-256."""
+    """The first epoch's files: a unit is a file, memory-mapped after its SHA-256 has been checked."""
 
     shards: store.Artefact
 
@@ -70,11 +70,11 @@ class DrawnStream:
     """A later epoch: a unit is a piece of a part, drawn where it is needed."""
 
     tasks: tuple[DrawTask, ...]
-    """Of every part."""
+    """One per part."""
     rows_of_pieces: tuple[tuple[int, ...], ...]
-    """Of each part."""
+    """Number of rows of every piece, by part."""
     keep: bool
-    """Another epoch follows, so sentences that are read may stay in memory."""
+    """Another epoch follows, so sentences that have been read may stay in memory."""
 
     def rows(self) -> list[int]:
         return [rows for pieces in self.rows_of_pieces for rows in pieces]
@@ -93,7 +93,7 @@ class DrawnStream:
                 if len(stream) != counted:
                     raise DamagedError(
                         f"{task.part.tokens}: {counted:,} tokens of piece {piece} were kept when they were counted, now "
-                        f"{len(stream):,}; the file was changed meanwhile",
+                        f"{len(stream):,}; the file has changed since",
                         str(Path(task.part.tokens).parent),
                     )
                 yield [stream]
@@ -103,7 +103,7 @@ class Rows:
     """The rows of an epoch by their position in the epoch's stream."""
 
     def __init__(self, source: Source, halo: int, state: WorkerState) -> None:
-        """`halo`: rows of context that a range may need on either side."""
+        """`halo` is the number of rows of context that a range may need on either side."""
         self._source = source
         self._halo = halo
         self._state = state
@@ -115,19 +115,19 @@ class Rows:
         return sorted(self._held)
 
     def hold(self, ranges: Sequence[tuple[int, int]]) -> None:
-        """Loads these ranges [start, stop) now, and lets go of all others. Lanes do that together; otherwise each would load a
-        unit when it comes to it, and the others would wait."""
+        """Loads these ranges [start, stop) and releases all others. The lanes do this together; otherwise each would load a unit
+        when it reaches it, while the others wait."""
         units = sorted({unit for start, stop in ranges for unit in self._units(start - self._halo, stop + self._halo)})
         self._held = {unit: self._held[unit] for unit in units if unit in self._held}
         self._load(units)
 
     def _units(self, low: int, high: int) -> range:
-        """Those that have rows in [low, high)."""
+        """The units with rows in [low, high)."""
         return range(bisect_right(self._starts, max(0, low)) - 1, bisect_left(self._starts, high, hi=len(self._starts) - 1))
 
     def between(self, start: int, stop: int) -> tuple[Stream, int, int]:
-        """(stream, first, last): rows [start, stop) as rows [first, last) of a stream that holds up to `halo` more on
-        either side. Nothing is copied unless the range spans several runs of memory."""
+        """(stream, first, last): rows [start, stop) as rows [first, last) of a stream that has up to `halo` more rows on
+        either side. Nothing is copied unless the range spans several contiguous pieces."""
         low, high = max(0, start - self._halo), min(self._starts[-1], stop + self._halo)
         pieces = list(self._pieces(low, high))
         if len(pieces) == 1:

@@ -1,7 +1,7 @@
-"""Arrow files that are mapped where they lie, and checked without being read twice.
+"""Arrow files, memory-mapped, and checked without being read twice.
 
-Arrow files carry no checksums of their own, so a whole file is compared with the SHA-256 of its Part before it is believed. A
-process that hashed the bytes as it wrote them, or has checked them once, remembers that (`HashedFiles`).
+Arrow files carry no checksums of their own, so the whole file is compared with the SHA-256 of its Part before it is used. A
+process that hashed the bytes while writing them, or has checked them once, remembers that (`HashedFiles`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FileIdentity = tuple[str, str, int, int, int]
 
 
 class HashedFiles:
-    """The last files whose bytes a process has hashed, in that order."""
+    """The files whose bytes this process hashed most recently, oldest first."""
 
     def __init__(self, most: int = 4096) -> None:
         self._most = most
@@ -37,12 +37,12 @@ class HashedFiles:
 
 
 def identity_of(path: Path, sha256: str, found: os.stat_result) -> FileIdentity:
-    """Another one as soon as somebody writes to the file or puts another in its place."""
+    """The file's identity, which differs once the file is written to or replaced."""
     return str(path), sha256, found.st_size, found.st_mtime_ns, found.st_ino
 
 
 def write_arrow(path: Path, table: pa.Table, hashed: HashedFiles, *, durable: bool = True) -> store.Part:
-    """The Part of an Arrow file that holds `table` as it lies in memory: fast to write and mapped when read."""
+    """Writes `table` as an Arrow file in its in-memory layout, fast to write and mappable, and returns its Part."""
     import pyarrow as pa
 
     def write(file: Any) -> None:
@@ -58,7 +58,7 @@ def write_arrow(path: Path, table: pa.Table, hashed: HashedFiles, *, durable: bo
 def map_arrow(directory: Path, part: store.Part, hashed: HashedFiles) -> pa.Table:
     """The table of an Arrow file, mapped into memory; raises DamagedError unless its bytes are those that were written.
 
-    The file is read to check it unless `hashed` knows it, and again only if its size or its time of change differ.
+    The file is read for this check unless it is in `hashed`, and again only if its size, inode or modification time changed.
     """
     import pyarrow as pa
 

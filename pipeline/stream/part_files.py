@@ -1,10 +1,10 @@
-"""What the files of a part are called, in tokens/ and in shards/: the stages that write them and those that read them ask here.
+"""The names of a part's files in tokens/ and shards/, for the stages that write them and those that read them.
 
 tokens/   <stem>.tokens.parquet     token: int32, all sentences one after the other
           <stem>.sentences.parquet  length: int32, the tokens of each sentence
           <stem>.words.parquet      word: string, count: int64; the row is the id
 shards/   part-<index>.arrow        token, left, right: the rows of the first epoch
-          part-<index>.words.npy    of each of the part's words what drawing needs to know
+          part-<index>.words.npy    what drawing needs of each of the part's words: vocabulary id and keep threshold
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 COLUMNS = ("token", "left", "right")
-"""Of a shard."""
+"""Columns of a shard."""
 
 
 @dataclass(frozen=True)
 class TokenFiles:
-    """The three files of a part of tokens/ that belong together, by the path they have in common."""
+    """The three files of a part of tokens/, by their common path prefix."""
 
     stem: Path
 
     @classmethod
     def of(cls, tokens_path: str | Path) -> TokenFiles:
-        """The files that belong to the one with the ids."""
+        """The files of the part whose `.tokens.parquet` is given."""
         return cls(Path(str(tokens_path).removesuffix(".tokens.parquet")))
 
     @property
@@ -56,12 +56,12 @@ class TokenFiles:
 
 
 def token_parts(tokens: store.Artefact) -> list[store.Part]:
-    """Of each part of tokens/ the file with the ids, in corpus order."""
+    """The file of ids of each part of tokens/, in corpus order."""
     return [part for part in tokens.manifest.parts if part.name.endswith(".tokens.parquet")]
 
 
 def word_parts(tokens: store.Artefact) -> list[store.Part]:
-    """Of each part of tokens/ the file with its words, in corpus order; `rows` are its words."""
+    """The file of words of each part of tokens/, in corpus order; `rows` is its number of words."""
     return [part for part in tokens.manifest.parts if part.name.endswith(".words.parquet")]
 
 
@@ -71,7 +71,7 @@ class ShardFiles:
 
     directory: Path
     index: int
-    """Of the part."""
+    """Index of the part."""
 
     @property
     def shard(self) -> Path:
@@ -83,12 +83,12 @@ class ShardFiles:
 
 
 def shard_parts(shards: store.Artefact) -> list[store.Part]:
-    """The shards in part order; `rows` are the tokens kept."""
+    """The shards in part order; `rows` is the number of tokens kept."""
     return [part for part in shards.manifest.parts if part.name.endswith(".arrow")]
 
 
 def column(array: NDArray[Any]) -> pa.Array:
-    """A NumPy array of numbers as a column, not copied. Unlike `pa.array`, which would import pandas if it is there."""
+    """A NumPy array of numbers as an Arrow array, not copied; unlike `pa.array`, it never imports an installed pandas."""
     import pyarrow as pa
 
     array = np.ascontiguousarray(array)

@@ -1,8 +1,8 @@
 """A part's stream of an epoch, drawn: which tokens subsampling keeps, and how wide their windows are.
 
-Both are drawn from (seed, epoch, position of the token in its part), so a stream is a pure function that any worker can compute
-again. Workers draw the next epoch while they wait for each other and when they are done with the current one: drawing a piece
-costs less than writing, checking and mapping a file, and nothing has to reach another worker's disk or be cleaned up
+Both are drawn from (seed, epoch, position of the token in its part), so a stream is a pure function that any worker can
+recompute. Workers draw the next epoch while they wait for each other and after finishing the current one: drawing a piece costs
+less than writing, checking and mapping a file, and nothing has to be moved between disks or cleaned up
 (infra/decisions/0012-later-epochs.md).
 """
 
@@ -31,20 +31,20 @@ if TYPE_CHECKING:
     from w2v_core.kernels.cpu.window_kernels import Drawing
 
 STEP_TOKENS = 1 << 14
-"""Tokens drawn at a time where others may have to wait for it: less than 0.1 ms."""
+"""Tokens drawn at a time while others may be waiting: less than 0.1 ms of work."""
 
 
 @dataclass(frozen=True)
 class PartDraw:
-    """How one part's stream of one epoch is drawn. Paths say where to find things, never what is drawn."""
+    """How one part's stream of one epoch is drawn. Paths only locate files; they never affect the result."""
 
     index: int
-    """Of the part."""
+    """Index of the part."""
     tokens: str
     window: int
     shrink_windows: bool
     seed: int
-    """Of the part, the same in every epoch."""
+    """Seed of the part, the same in every epoch."""
     epoch: int
 
 
@@ -54,11 +54,11 @@ class DrawTask:
 
     part: PartDraw
     directory: str
-    """Of the first epoch's shards."""
+    """The directory shards/."""
     words: store.Part
-    """What lies there of the part's words."""
+    """The part's `.words.npy` in it."""
     pieces: int
-    """Most that the part can have."""
+    """Upper bound of the part's number of pieces."""
 
 
 @dataclass(frozen=True)
@@ -68,19 +68,19 @@ class Share:
     task: DrawTask
     first: int
     stop: int | None
-    """Behind the last; None: all that there are."""
+    """Exclusive; None for all remaining pieces."""
 
 
 @dataclass(frozen=True)
 class PartTokens:
-    """All that one part's streams are drawn from."""
+    """Everything that one part's streams are drawn from."""
 
     local_ids_M: NDArray[np.int32]
     """Part-local ids of all sentences one after the other."""
     sentence_ends_S: NDArray[np.int64]
     """Exclusive."""
     words: NDArray[np.uint64]
-    """By local id: vocabulary's id and keep threshold, see `window_kernels.word_draws`."""
+    """By local id: the vocabulary id and the keep threshold, see `window_kernels.word_draws`."""
 
     @property
     def bytes(self) -> int:
@@ -88,16 +88,16 @@ class PartTokens:
 
 
 class KeptStreams:
-    """What a worker keeps of the parts' streams, up to KEPT_BYTES. What came first stays: every epoch asks in the same order, and
-    to make room would drop each part just before it is needed again."""
+    """What a worker keeps in memory of the parts' streams, up to KEPT_BYTES. Nothing is evicted: every epoch reads parts in the
+    same order, so evicting the oldest would drop each part just before it is needed again."""
 
     def __init__(self) -> None:
         self.tokens: dict[str, PartTokens] = {}
-        """From epoch to epoch, by the path of the part, which names its content. Reading takes as long as drawing."""
+        """Kept across epochs, by the path of the part, which identifies its content. Reading takes as long as drawing."""
         self.drawn: dict[tuple[PartDraw, int], Stream] = {}
-        """Pieces of the epoch that was drawn ahead."""
+        """Pieces drawn ahead for the next epoch."""
         self._bytes: dict[Any, int] = {}
-        """Of both, by their keys."""
+        """Size of the entries of both, by their keys."""
         self._lock = threading.Lock()
 
     @property
@@ -116,7 +116,7 @@ class KeptStreams:
                 where[key], self._bytes[key] = value, size
 
     def forget_drawn(self) -> None:
-        """Gives back the memory of the pieces drawn ahead."""
+        """Releases the pieces drawn ahead."""
         for key in self.drawn:
             del self._bytes[key]
         self.drawn.clear()
@@ -128,33 +128,33 @@ class KeptStreams:
 
 
 def draw_pieces(task: DrawTask, pieces: Sequence[int], kept: KeptStreams, *, keep: bool = False) -> list[Stream]:
-    """The streams of these pieces of a part, what was drawn ahead or else drawn now. `keep`: this worker will be asked for
-    another epoch of the part, so its tokens stay in memory, as far as they may."""
+    """The streams of these pieces of a part, drawn ahead or else drawn now. With `keep`, this worker will draw another epoch of
+    the part, so its tokens stay in memory within KEPT_BYTES."""
     part = task.part
     found = {piece: kept.drawn[part, piece] for piece in pieces if (part, piece) in kept.drawn}
     missing = [piece for piece in pieces if piece not in found]
     if missing:
         tokens = _tokens_of(task, kept, keep=keep)
         cuts = dict(enumerate(cut_sentences(tokens.sentence_ends_S)))
-        # A piece that the part does not have comes back empty, so its length tells the caller that something changed.
+        # A piece that the part does not have is returned empty, so the caller sees from its length that something changed.
         drawn = _draw(part, tokens, [cuts.get(piece, slice(0, 0)) for piece in missing])
         found |= {piece: _copy(stream) for piece, stream in zip(missing, drawn, strict=True)}
     return [found[piece] for piece in pieces]
 
 
 def count_rows(task: DrawTask, state: WorkerState) -> tuple[int, ...]:
-    """Rows of every piece of a part."""
+    """The number of rows of every piece of a part."""
     tokens = _tokens_of(task, state.of(KeptStreams), keep=False)
     return tuple(map(len, _draw(task.part, tokens, cut_sentences(tokens.sentence_ends_S))))
 
 
 def most_pieces(tokens: int) -> int:
-    """Pieces of a part of so many tokens whose sentences are all short; with long ones there are fewer."""
+    """The number of pieces of a part of `tokens` tokens in short sentences; with long sentences there are fewer."""
     return max(1, -(-tokens // PIECE_TOKENS))
 
 
 def cut_sentences(sentence_ends_S: NDArray[np.int64]) -> list[slice]:
-    """Which sentences are in each piece of a part: whole ones, up to the first that ends at or behind the next multiple of
+    """The sentences of each piece of a part: up to and including the first that ends at or after the next multiple of
     PIECE_TOKENS. A part without sentences has one empty piece."""
     tokens = int(sentence_ends_S[-1]) if len(sentence_ends_S) else 0
     marks = np.arange(PIECE_TOKENS, tokens, PIECE_TOKENS)
@@ -175,7 +175,7 @@ def _draw(part: PartDraw, tokens: PartTokens, cuts: Sequence[slice]) -> Iterator
 
 
 def begin_piece(part: PartDraw, tokens: PartTokens, cut: slice) -> Drawing:
-    """The drawing of some sentences of a part, of which nothing is drawn yet."""
+    """A `Drawing` of some sentences of a part, with nothing drawn yet."""
     from w2v_core.kernels.cpu.window_kernels import Drawing
 
     ends_S = tokens.sentence_ends_S
@@ -187,7 +187,7 @@ def begin_piece(part: PartDraw, tokens: PartTokens, cut: slice) -> Drawing:
 
 
 def _tokens_of(task: DrawTask, kept: KeptStreams, *, keep: bool) -> PartTokens:
-    """A part's tokens, kept or read; with `keep` they stay in memory, as far as they may."""
+    """A part's tokens, from memory or read; with `keep` they stay in memory within KEPT_BYTES."""
     tokens = kept.tokens.get(task.part.tokens) or read_part(task)
     if keep:
         kept.keep_tokens(task.part.tokens, tokens)
@@ -195,7 +195,7 @@ def _tokens_of(task: DrawTask, kept: KeptStreams, *, keep: bool) -> PartTokens:
 
 
 def read_part(task: DrawTask) -> PartTokens:
-    """What the first epoch's shards say of a part's words, checked, and its sentences."""
+    """A part's sentences and, from shards/, its checked words. Raises DamagedError."""
     if damage := store.check_part(Path(task.directory), task.words):
         raise DamagedError(damage, task.directory)
     words = np.load(Path(task.directory) / task.words.name, allow_pickle=False)
@@ -206,8 +206,8 @@ def read_part(task: DrawTask) -> PartTokens:
 
 
 def share_out(tasks: Sequence[DrawTask], rows: Sequence[int], copies: Sequence[range]) -> list[tuple[Share, ...]]:
-    """The pieces of all parts for every participant to draw: those that its own lanes will train on most. `rows` are the
-    parts' in the epoch before: the middle of a piece will stand about where it stands there."""
+    """The pieces that each participant draws: mostly those its own lanes will train on. `rows` are the numbers of rows of the
+    parts in the previous epoch, which predict well where the middle of a piece will lie."""
     lanes, kept_tokens = copies[-1].stop, sum(rows)
     participants = [index for index, own in enumerate(copies) for _ in own]
     shares: list[list[Share]] = [[] for _ in copies]
@@ -222,8 +222,8 @@ def share_out(tasks: Sequence[DrawTask], rows: Sequence[int], copies: Sequence[r
 
 
 class Ahead:
-    """A worker's share of the next epoch: a little of it is drawn whenever the worker has to wait anyway, the rest when
-    asked for. The pieces are kept for `draw_pieces`, as far as they may be, and so, with `keep`, are the tokens."""
+    """A worker's share of the next epoch: a little of it is drawn whenever the worker has to wait, the rest in `finish`. The
+    pieces are kept for `draw_pieces` within KEPT_BYTES and, with `keep`, so are the tokens."""
 
     def __init__(self, shares: Sequence[Share], kept: KeptStreams, *, keep: bool) -> None:
         self._shares = shares
@@ -235,7 +235,7 @@ class Ahead:
         """Spent in `draw_some`."""
 
     def draw_some(self) -> bool:
-        """Draws STEP_TOKENS tokens, if there are some whose part need not be read first; whether there were."""
+        """Draws STEP_TOKENS tokens of a part that is in memory; whether there was one."""
         began = time.perf_counter()
         tokens = self._kept.tokens
         at_hand = (i for i, share in enumerate(self._shares) if i not in self._rows and share.task.part.tokens in tokens)
@@ -246,7 +246,7 @@ class Ahead:
         return index is not None
 
     def finish(self, index: int) -> tuple[int, ...]:
-        """Rows of every piece of a share, when what is left of it is drawn."""
+        """The number of rows of every piece of a share, after drawing the rest of it."""
         while index not in self._rows:
             self._advance(index)
         return self._rows[index]
@@ -273,5 +273,5 @@ class Ahead:
 
 
 def _copy(stream: Stream) -> Stream:
-    """A stream is drawn into arrays for all its tokens; what is held is to be no more than what was kept."""
+    """A copy without the spare room: a stream is drawn into arrays as long as all its tokens."""
     return Stream(stream.tokens_N.copy(), stream.left_N.copy(), stream.right_N.copy())

@@ -1,12 +1,12 @@
-"""How much of a stream is held, drawn and stored at a time: the numbers that both the stream and the plan of memory go by."""
+"""How much of a stream is held, drawn and stored at a time: constants shared by the stream and the memory plan."""
 
 from __future__ import annotations
 
 STREAM_BYTES = 6
-"""A kept token of a shard: int32 word id and two uint8 widths."""
+"""Bytes per kept token of a shard: an int32 word id and two uint8 widths."""
 PIECE_TOKENS = 1 << 19
 """Tokens of a part, before subsampling, that are drawn at a time: 2 ms of work, 3 MB at most."""
 KEPT_BYTES = 128 << 20
-"""Most that a worker keeps of the corpus from epoch to epoch: its sentences, and what was drawn of them ahead (`sampling`)."""
+"""Most that a worker keeps of the corpus across epochs: its sentences and the pieces drawn ahead (`sampling`)."""
 HELD_TOKENS = 1 << 23
-"""Kept tokens that a lane has before it; then it gets as many again."""
+"""Kept tokens that are loaded for a lane at a time."""

@@ -1,1 +1,1 @@
-"""From files to tokens: which files, their bytes as clean text, and text as words."""
+"""From files to words: choosing the files, decoding their bytes to clean text, splitting text into words."""

@@ -1,6 +1,6 @@
 """The files inside a .zip or .tar (compressed or not), one after the other, as blocks of bytes in bounded memory.
 
-The rules for leaving files out are those of folders. Every member is read to its end, so that damage is found.
+Files are left out by the same rules as in folders. Every member is read to its end, so that damage is found.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ def tar_members(blocks: Iterator[bytes], path: str, chosen: Filter) -> Iterator[
                 yield member.name, iter(lambda content=content: content.read(BLOCK_BYTES), b"")  # type: ignore[misc]
     except (tarfile.TarError, EOFError) as error:
         raise _damaged(path, "tar", error) from None
-    for _ in blocks:  # what is behind the last member belongs to the compression's checksum
+    for _ in blocks:  # reading to the end checks the compression's checksum
         pass
 
 
 class _Stream(io.RawIOBase):
-    """Blocks as a file that is read forward."""
+    """Blocks as a file that can be read forward only."""
 
     def __init__(self, blocks: Iterator[bytes]) -> None:
         self._blocks = blocks

@@ -1,15 +1,15 @@
-"""What every character is to a tokenizer: part of a word, between words, or nothing that a reader sees.
+"""The class of every character for a tokenizer: part of a word, between words, or invisible.
 
-The tables follow Unicode's rules for words (UAX #29) as far as one character decides. They hold ranges only where Python's
+The tables follow Unicode's rules for words (UAX #29) as far as a single character decides. They list ranges only where Python's
 `unicodedata` lacks the property, each with its source, so that the same text gives the same words on every Python.
 
-- Marks that nobody sees (Default_Ignorable_Code_Point: variation selectors, direction marks, soft hyphen, byte order mark …)
-  are no part of any word and split none. U+200B is the exception: it says where a word ends.
-- The joiners U+200C and U+200D belong to a word between two of its characters, as Persian and Indic words need, and not
-  at its edges, where they would make two spellings of one word.
-- A combining mark belongs to what stands before it and begins no word.
+- Invisible marks (Default_Ignorable_Code_Point: variation selectors, direction marks, soft hyphen, byte order mark …) are
+  removed and split no word. U+200B is the exception: it ends a word.
+- The joiners U+200C and U+200D belong to a word when they stand between two of its characters, as Persian and Indic words need,
+  but not at its edges, where they would give one word two spellings.
+- A combining mark belongs to the character before it and never begins a word.
 - Ideographs, Hiragana and the letters of scripts that Unicode calls complex (Thai, Lao, Khmer, Myanmar …) are written without
-  spaces. Where words begin in them takes a dictionary (segmenters.py); without one, each is a word.
+  spaces. Finding words in them takes a dictionary (segmenters.py); without one, each letter is a word.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from w2v_core.text.character_classes import IGNORED, INNER, JOINER, MARK, REGION
 WHITESPACE = (
     "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
 )
-"""Unicode's White_Space property and the four ASCII information separators: fixed here, so that no library's version moves it."""
+"""Unicode's White_Space property and the four ASCII information separators, fixed here, independent of any library's version."""
 ZERO_WIDTH_SPACE = "\u200b"
 JOINERS = "\u200c\u200d"
 Ranges = tuple[tuple[int, int], ...]
@@ -56,12 +56,12 @@ STRIPPED: dict[str, Ranges] = {
     "hebrew": ((0x591, 0x5BD), (0x5BF, 0x5BF), (0x5C1, 0x5C2), (0x5C4, 0x5C5), (0x5C7, 0x5C7)),
     "tatweel": ((0x640, 0x640),),
 }
-"""What `tokenize.strip` leaves out: vowel and reading marks, and the line that stretches Arabic words."""
+"""What `tokenize.strip` removes: vowel and cantillation marks, and the tatweel that stretches Arabic words."""
 _SKIN_TONES, _FLAG_LETTERS = (0x1F3FB, 0x1F3FF), (0x1F1E6, 0x1F1FF)
 
 
 def pattern_of(ranges: Sequence[tuple[int, int]]) -> str:
-    """The inside of a character class for `re` that holds these ranges."""
+    """The inside of an `re` character class with these ranges."""
     return "".join(f"\\U{first:08x}-\\U{last:08x}" for first, last in ranges)
 
 
@@ -118,9 +118,9 @@ def _set(classes: NDArray[np.uint8], ranges: Ranges, kind: int) -> None:
 
 
 def unspaced_scripts(data: NDArray[np.uint8], ends: NDArray[np.int64], counts: NDArray[np.int64]) -> dict[str, int]:
-    """How often words occurred that begin with a letter of each script written without spaces; scripts met only.
+    """{script written without spaces: occurrences of words that begin with one of its letters}, for the scripts that occur.
 
-    Word i is data[ends[i−1]:ends[i]] and occurred counts[i] times, as a `WordTable` tells them.
+    Word i is data[ends[i−1]:ends[i]] and occurred counts[i] times, as returned by a `WordTable`.
     """
     if not len(ends) or not (data >= 0x80).any():
         return {}

@@ -1,9 +1,9 @@
-"""Where text comes from: which files a corpus is, what each of them is, and how it is cut into parts.
+"""The plan of a corpus: which files it consists of, the kind and digest of each, and where large ones are cut.
 
-`plan_corpus` expands the inputs (inputs.py says what they name) in the order given, sorted by name within one input, and takes
-the size and SHA-256 of every file's stored bytes, and the places where large ones are cut. `cutting` makes parts of it. A file
-reached twice (two inputs, hard links) counts once; different files with equal content all count; both are noted. What a file is
-follows from its name and must be true of its first bytes (`recognise`), so that what cannot be read is refused before any work.
+`plan_corpus` expands the inputs (see inputs.py) in the order given, sorted by name within each input, and records the size and
+SHA-256 of every file's stored bytes and the cuts of large files; `cutting` turns the plan into parts. A file reached twice (two
+inputs, hard links) counts once; different files with equal content all count; both are noted. A file's kind follows from its
+name and must agree with its first bytes (`recognise`), so unreadable files are refused before any work starts.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ from pipeline.text.recognise import Look, kind_of, look_at, refuse_foreign, rema
 from pipeline.text.sources import Stand, open_source, stand_of
 
 KNOWN_FILES = "known_files.json"
-"""In a workdir: the digests of the corpus's files."""
+"""The file in the workdir that remembers the digests of the corpus's files."""
 SHOWN = 20
 _HASH_BATCH_FILES = 256
 RACY_NS = 2_000_000_000
 _KNOWN = 8
-"""What is remembered of a file."""
+"""Number of fields remembered per file."""
 
 
 def plan_corpus(
@@ -51,11 +51,11 @@ def plan_corpus(
 ) -> CorpusPlan:
     """Every file of the corpus with its size and digest, in the order it is read.
 
-    `forbidden` is the workdir: an input that holds it, or lies in it, would read its own output (ConfigError). `known` is a
-    JSON file of earlier digests, read and rewritten: a digest is believed when size, mtime, ctime and inode agree and
-    the file was already two seconds old when it was hashed; of an object in a bucket, when size and etag do. `storage`: how
-    buckets are reached. Raises InputError when an input matches nothing,
-    PermissionDeniedError when files cannot be read and `skip_unreadable` is off.
+    `forbidden` is the workdir: an input that contains it, or lies inside it, would read its own output (ConfigError). `known` is
+    a JSON file of earlier digests, read and rewritten: a digest is reused when size, mtime, ctime and inode agree and the file
+    was at least two seconds old when it was hashed; for an object in a bucket, when size and ETag agree. `storage` says how
+    buckets are reached. Raises InputError when an input matches nothing, PermissionDeniedError when files cannot be read and
+    `skip_unreadable` is off.
     """
     storage, place = storage or Storage(), copy_of(forbidden) if forbidden else None
     search = Search(corpus.follow_symlinks, Filter(tuple(corpus.include), tuple(corpus.exclude)))
@@ -93,7 +93,7 @@ def plan_corpus(
 def _examine(
     found: Sequence[str], kinds: Sequence[str], corpus: Corpus, storage: Storage, known: dict[str, list[Any]], search: Search
 ) -> list[tuple[SourceFile, Look | None]]:
-    """The readable files with their digests and what their first bytes say, in order; unreadable ones go to
+    """The readable files in order, each with its digest and the look at its first bytes; unreadable ones go to
     `search.unreadable`."""
 
     def examine_batch(first: int) -> list[tuple[SourceFile, Look | None] | str]:
@@ -136,7 +136,7 @@ def _examine_file(
 
 
 def _is_still(stand: Stand, known: list[Any]) -> bool:
-    """Whether a remembered digest is that of the file as it stands; an object that its server does not mark is read again."""
+    """Whether a remembered digest still holds for the file; an object without an ETag is always read again."""
     return known[:4] == list(stand) and stand.mark != ""
 
 
@@ -153,8 +153,8 @@ def _hashed(file: BinaryIO, size: int, by: tuple[int, bool]) -> tuple[str, tuple
 
 
 def _cut_by(corpus: Corpus, kind: str, size: int, look: Look | None) -> tuple[int, bool]:
-    """(block, records): how the file is cut, block 0 where it is not: its records span lines, its encoding has no bytes that end
-    lines, or it is small."""
+    """(block_bytes, records): how the file is cut; block_bytes is 0 when it is not: its records span lines, its encoding has no
+    line-end byte, or it is small."""
     if kind == "plain" and look and not look.whole and not look.problem and is_cut(size, corpus.block_bytes):
         return corpus.block_bytes, corpus.format != "lines" or corpus.encoding != UTF8
     return 0, False
@@ -189,8 +189,8 @@ def _refuse_unreadable(search: Search, skip_unreadable: bool) -> None:
 
 
 def _read_known(path: Path | None) -> dict[str, list[Any]]:
-    """Remembered path → [size, mtime_ns, ctime_ns, inode or etag, sha256, block and records it was cut by, cuts]; a missing or
-    damaged memory is an empty one."""
+    """{path: [size, mtime_ns, ctime_ns, inode or ETag, sha256, block_bytes, records, cuts]}; empty if the file of digests is
+    missing or damaged."""
     try:
         return _read_memory(path) if path else {}
     except (OSError, ValueError):
@@ -198,7 +198,7 @@ def _read_known(path: Path | None) -> dict[str, list[Any]]:
 
 
 def _read_memory(path: Path) -> dict[str, list[Any]]:
-    """Raises FileNotFoundError where there is no memory, ValueError for a damaged one."""
+    """The remembered digests. Raises FileNotFoundError if there is no such file, ValueError if it is damaged."""
     try:
         body = read_json_object(path.parent, path.name)
         remembered: dict[str, list[Any]] = body["files"]
@@ -212,7 +212,7 @@ def _read_memory(path: Path) -> dict[str, list[Any]]:
 
 
 def known_damage(path: Path) -> tuple[int, list[str]]:
-    """(files checked, what is wrong with which) of the memory that `plan_corpus` keeps."""
+    """(files checked, problems found) for the file of digests that `plan_corpus` keeps."""
     try:
         _read_memory(path)
     except FileNotFoundError:
@@ -223,8 +223,8 @@ def known_damage(path: Path) -> tuple[int, list[str]]:
 
 
 def _write_known(path: Path, files: Sequence[SourceFile], corpus: Corpus) -> None:
-    """Remembers the digests of files that were already quiet for two seconds: a younger one could change unseen. An object's
-    etag changes with it, however young it is."""
+    """Writes the digests of files that have been unchanged for two seconds: a younger one could change again with the same
+    times. Objects need no such wait, since their ETag changes with their content."""
     quiet_ns = time.time_ns() - RACY_NS
     by = (corpus.block_bytes, corpus.format != "lines" or corpus.encoding != UTF8)
     remembered = {
@@ -241,7 +241,7 @@ def _write_known(path: Path, files: Sequence[SourceFile], corpus: Corpus) -> Non
 
 
 def _once_each_python_file(files: Sequence[SourceFile]) -> tuple[list[SourceFile], list[str]]:
-    """Python files whose content came before are dropped: packages carry copies of each other."""
+    """(files, notes) without Python files whose content occurred before: packages vendor copies of each other."""
     seen: set[str] = set()
     kept = []
     for file in files:
@@ -255,7 +255,7 @@ def _once_each_python_file(files: Sequence[SourceFile]) -> tuple[list[SourceFile
 
 
 def _equal_content(files: Sequence[SourceFile]) -> list[str]:
-    """A note when different files hold the same bytes: allowed, but rarely meant."""
+    """A note when different files hold the same bytes: allowed, but rarely intended."""
     counts = Counter(file.sha256 for file in files if file.size)
     copies = sum(count - 1 for count in counts.values())
     if not copies:

@@ -1,10 +1,10 @@
 """Where a large file is cut, decided by its text: an edit moves the cuts around it and no others.
 
-Cuts at multiples of a block would all move when a word is put in at the front, and every part behind it would be another. So a
-part ends, somewhere between three quarters and five quarters of a block from where it began, behind the line end whose
-neighbouring bytes have the smallest hash: an edit elsewhere in the part leaves that line end the smallest, and where it does
-not, the cuts of old and new text meet again after a few parts (content-defined chunking by a local minimum, as backup programs
-do it). A window without a line end is cut behind white space, and without that in the middle; records only behind line ends.
+If cuts lay at multiples of a block, a word inserted at the front would move them all and change every part after it. So a part
+ends between three quarters and five quarters of a block from its start, after the line end whose neighbouring bytes have the
+smallest hash. An edit elsewhere in the part usually leaves that line end the smallest; if it does not, the cuts of the old and
+new text meet again after a few parts (content-defined chunking by a local minimum, as in backup programs). A window without a
+line end is cut after white space, or failing that in the middle; records are cut only after line ends.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from w2v_core.sampler import mix64
 
 _CHUNK_BYTES = 1 << 20
 _COMPARED = (0, -9, 8, -17, 16, -25)
-"""Where the eight bytes begin that are compared, from behind the line end, one after the other as long as several are equal."""
+"""Offsets from the byte after the line end to the eight bytes whose hashes are compared, in turn, to break ties."""
 _MARGIN = 32
 _SPACES = b" \t\r\v\f"
 
@@ -35,8 +35,8 @@ def is_cut(size: int, block_bytes: int) -> bool:
 def cut_file(file: BinaryIO, size: int, block_bytes: int, *, records: bool) -> tuple[str, tuple[Cut, ...]]:
     """(SHA-256 of the file, its cuts in order, the last at its end), a function of its bytes alone.
 
-    A cut's digest is of all bytes that decide what its part reads: those from the cut before it to itself; and where a cut is
-    not behind a line end, also the byte before and those behind that are looked at to find one (lines.py).
+    A cut's digest covers all bytes that decide what its part reads: those from the previous cut to this one and, if either cut
+    is not after a line end, also the byte before the part and those after it that are searched for a line end (lines.py).
     """
     whole, cuts, start, begins_line = hashlib.sha256(), [], 0, True
     for stop, ends_line in _places(file, size, block_bytes, records):
@@ -56,7 +56,7 @@ def cut_file(file: BinaryIO, size: int, block_bytes: int, *, records: bool) -> t
 
 
 def _places(file: BinaryIO, size: int, block_bytes: int, records: bool) -> Iterator[tuple[int, bool]]:
-    """(place, whether a line ends there), the file's end last."""
+    """(offset, whether a line ends there) of every cut, the file's end last."""
     start, low, high = 0, max(1, block_bytes * 3 // 4), max(1, block_bytes * 5 // 4)
     while is_cut(size - start, block_bytes):
         place, ends_line = _best(file, size, start + low, start + high, b"\n"), True
@@ -72,7 +72,7 @@ def _places(file: BinaryIO, size: int, block_bytes: int, records: bool) -> Itera
 
 
 def _best(file: BinaryIO, size: int, low: int, high: int, marks: bytes) -> int | None:
-    """The place in [low, high], behind one of `marks`, whose neighbours' hash is smallest; the first of equal ones."""
+    """The offset in [low, high], right after one of `marks`, whose neighbouring bytes hash smallest; the first on a tie."""
     found: list[tuple[tuple[int, ...], int]] = []
     for first in range(low, min(high, size - 1) + 1, _CHUNK_BYTES):
         last = min(first + _CHUNK_BYTES - 1, high, size - 1)
@@ -91,7 +91,7 @@ def _best(file: BinaryIO, size: int, low: int, high: int, marks: bytes) -> int |
 
 
 def _smallest(held: bytes, places: NDArray[np.intp]) -> tuple[tuple[int, ...], int]:
-    """(hashes, place) of the place whose neighbours hash to the smallest numbers, compared in turn; the first of equal ones."""
+    """(hashes, place) of the place whose neighbouring bytes hash smallest, compared in turn; the first on a tie."""
     eights: NDArray[Any] = np.ndarray((len(held) - 7,), "<u8", held, strides=(1,))
     hashes = []
     for offset in _COMPARED:
@@ -103,7 +103,7 @@ def _smallest(held: bytes, places: NDArray[np.intp]) -> tuple[tuple[int, ...], i
 
 
 def _next_line_end(file: BinaryIO, size: int, place: int) -> int:
-    """The first place after `place` that is behind a line end; the file's end without one."""
+    """The offset right after the first line end from `place` on; the file's end if there is none."""
     for block in _blocks(file, place, size):
         if (newline := block.find(b"\n")) >= 0:
             return place + newline + 1

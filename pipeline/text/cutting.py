@@ -1,10 +1,10 @@
 """How a corpus is cut into parts: arithmetic on its plan, by content and never by names.
 
-A part must not depend on text far away from it: a refresh tokenizes again only parts that changed. So files smaller than a
-block share parts much smaller than a block, in the order of their digests, and a part ends behind files that their digests draw:
-a file that is added, edited or deleted changes the part it is in and hardly ever another, and one that is renamed changes none
-(content-defined cutting, as backup programs cut streams). Larger files are cut by what is in them (cut_places.py), and come
-first, in the order of their digests.
+A part must not depend on text far away from it, because a refresh tokenizes only the parts that changed. So files smaller than
+a block share parts much smaller than a block, in the order of their digests, and a part ends after a file whose digest says so:
+adding, editing or deleting a file changes the part it is in and hardly ever another, and renaming one changes none
+(content-defined chunking, as in backup programs). Larger files are cut by their content (cut_places.py) and come first, in the
+order of their digests.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from pipeline.safety.seals import canonical_json
 from pipeline.text.pieces import CorpusPlan, Piece, SourceFile, TextPart
 
 SHARED_PARTS_A_BLOCK = 16
-"""How much smaller than a block a part of several files is, on average: what an edit of one of them costs. A part costs its files
-on the disk, about 5 ms of work (infra/decisions/0022-refresh.md)."""
+"""How many times smaller than a block a part of several files is on average. An edit of one file costs its part; each part costs
+its files on disk and about 5 ms of work (infra/decisions/0022-refresh.md)."""
 TASKS_A_BLOCK = 4
-"""Small parts are tokenized several a task, about a quarter of a block together."""
+"""Small parts are tokenized several to a task, together about a quarter of a block."""
 _OPEN_COST_BYTES = 4096
 """Opening a file costs about as much time as tokenizing this many bytes; it keeps parts of tiny files even."""
 _UNCOMPRESSED = ("plain", "parquet", "arrow", "python", "tar")
 _COMPRESSED_WEIGHT = 4
-"""How many times larger than its file a compressed text is taken to be when parts are made even."""
+"""How many times its stored size a compressed text is assumed to have when parts are balanced."""
 
 Task = TypeVar("Task", bound="HasPart")
 
@@ -52,7 +52,7 @@ def _is_cut(file: SourceFile, block_bytes: int) -> bool:
 
 
 def _share_parts(files: Iterable[SourceFile], block_bytes: int) -> Iterator[TextPart]:
-    """Parts of whole files: none is larger than twice the average unless a file is, and none but the last smaller than half."""
+    """Parts of whole files: none larger than twice the average unless a single file is, and only the last smaller than half."""
     average = max(1, block_bytes // SHARED_PARTS_A_BLOCK)
     shared: list[Piece] = []
     weight = 0
@@ -75,8 +75,8 @@ def _cost(file: SourceFile) -> int:
 
 
 def _ends_here(file: SourceFile, cost: int, average: int) -> bool:
-    """True for files drawn by their digest, on average one in half an average part. The digest's beginning orders the files, so
-    its end draws."""
+    """Whether the file's digest ends the part here: on average once per half an average part. The beginning of the digest orders
+    the files, so its end decides."""
     return int(file.sha256[-8:], 16) * (average // 2) < cost << 32
 
 
@@ -101,14 +101,14 @@ def _part(pieces: Sequence[Piece]) -> TextPart:
 
 
 def _content(piece: Piece) -> list[Any]:
-    """What decides the text of a piece; of a piece of a plain file that is its own bytes, and whether it begins the file."""
+    """What decides the text of a piece; for a piece of a plain file, its own bytes and whether it begins the file."""
     if piece.cut:
         return [piece.cut.sha256, "piece", piece.start == 0, piece.file.carriage_returns]
     return [piece.file.sha256, piece.file.kind, piece.start, piece.stop]
 
 
 def group_tasks(tasks: Sequence[Task], block_bytes: int) -> list[tuple[Task, ...]]:
-    """The tasks in order, neighbours together as long as they are small: a task of the cluster costs more than a small part."""
+    """The tasks in order, small neighbours grouped: a Dask task costs more than a small part."""
     groups: list[tuple[Task, ...]] = []
     weight = 0
     for task in tasks:

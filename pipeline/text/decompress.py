@@ -1,8 +1,8 @@
 """Compressed files as blocks of bytes, in bounded memory, never short: an incomplete or damaged file raises.
 
-Python's gzip and lzma readers hand out text before they notice damage and xz's ignores trailing garbage, python-zstandard
-accepts a truncated file without a word. Here every member must end, what follows it must be another member (or
-zero padding), and a file that grows beyond its bound is refused while it is still small.
+Python's gzip and lzma readers return text before they notice damage, its xz reader ignores trailing garbage, and
+python-zstandard accepts a truncated file silently. Here every member must end, only another member (or zero padding) may follow
+it, and a file that would grow beyond its bound is refused early.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pipeline.errors import DataError, printable
 BLOCK_BYTES = 1 << 18
 _INPUT_BYTES = 1 << 16
 _BOMB_FLOOR_BYTES = 16 << 20
-"""A file may always grow to this size: tiny files of one repeated word compress beyond any ratio."""
+"""Any file may grow to this size: a tiny file of one repeated word compresses beyond any ratio."""
 
 
 def decompress(file: BinaryIO, kind: str, *, path: str, size: int, max_ratio: int) -> Iterator[bytes]:
@@ -28,7 +28,7 @@ def decompress(file: BinaryIO, kind: str, *, path: str, size: int, max_ratio: in
 
 
 def bounded(blocks: Iterator[bytes], *, path: str, size: int, max_ratio: int) -> Iterator[bytes]:
-    """The blocks; raises DataError when they are more than `max_ratio` times `size` bytes."""
+    """The blocks; raises DataError when they exceed `most_bytes(size, max_ratio)` in all."""
     limit = most_bytes(size, max_ratio)
     total = 0
     for block in blocks:
@@ -42,12 +42,12 @@ def bounded(blocks: Iterator[bytes], *, path: str, size: int, max_ratio: int) ->
 
 
 def most_bytes(size: int, max_ratio: int) -> int:
-    """How much a file of `size` stored bytes may become."""
+    """How many bytes a file of `size` stored bytes may decompress to."""
     return max(max_ratio * size, _BOMB_FLOOR_BYTES)
 
 
 class _GzipMember:
-    """One gzip member with the interface that bz2's and lzma's decompressors have."""
+    """One gzip member, with the interface of bz2's and lzma's decompressors."""
 
     def __init__(self) -> None:
         self._inner = zlib.decompressobj(wbits=31)
@@ -57,7 +57,7 @@ class _GzipMember:
     needs_input = property(lambda self: not self._inner.unconsumed_tail)
 
     def decompress(self, data: bytes, max_length: int) -> bytes:
-        # Output that zlib still holds back comes with the member's last bytes, its checksum and size.
+        # Output that zlib still buffers is returned when the member's last bytes, its checksum and size, arrive.
         return self._inner.decompress(self._inner.unconsumed_tail + data, max_length)
 
 
@@ -70,7 +70,7 @@ _MEMBERS: dict[str, Callable[[], Any]] = {
 
 
 def _member_blocks(file: BinaryIO, kind: str, path: str) -> Iterator[bytes]:
-    """The content of all members, one after the other; each must end, and only members and zeros may follow one."""
+    """The content of all members, one after the other; each must end, and only members and zeros may follow."""
     member: Any = None
     offset = 0
     try:
@@ -108,7 +108,7 @@ def _arrow_blocks(file: BinaryIO, kind: str, path: str) -> Iterator[bytes]:
 
 
 def zstd_frame_has_checksum(head: bytes) -> bool:
-    """Whether a zstd file's first frame carries a content checksum (RFC 8878, section 3.1.1.1.1); without, damage may hide."""
+    """Whether a zstd file's first frame has a content checksum (RFC 8878, 3.1.1.1.1); without one, damage may go unseen."""
     return len(head) < 5 or head[:4] != b"\x28\xb5\x2f\xfd" or bool(head[4] & 0b100)
 
 

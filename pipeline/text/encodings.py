@@ -1,4 +1,4 @@
-"""Bytes in some encoding → valid UTF-8, with every byte that is no text counted; and which encoding fits bytes best."""
+"""Valid UTF-8 from bytes in any encoding, with every invalid byte counted; and which encoding fits given bytes best."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ _WITH_LINE_ENDS = (
     "utf-8", "ascii", "iso8859-1", "gb2312", "gbk", "gb18030", "big5", "big5hkscs", "cp932", "cp949", "cp950", "shift_jis",
     "shift_jis_2004", "shift_jisx0213", "euc_jp", "euc_jis_2004", "euc_jisx0213", "euc_kr", "johab",
 )  # fmt: skip
-"""Besides those of one byte a character: the second byte of a character is 0x30 or more."""
+"""Multi-byte encodings in which 0x0A always ends a line, since the second byte of a character is 0x30 or more; single-byte
+encodings are checked by their tables."""
 _LIKELY = (
     "cp1252", "cp1250", "cp1251", "koi8_r", "cp1253", "cp1254", "cp1256", "gb18030", "big5", "cp932", "euc_jp", "cp949",
 )  # fmt: skip
-"""Asked first when several fit equally well: of the encodings in use, those that most text that is not UTF-8 is in."""
+"""Preferred, in this order, when several fit equally well: the encodings that most text outside UTF-8 is in."""
 _AS_CLEAN = 0.02
-"""How much more nonsense than the best one's the text of an encoding may hold to fit as well (charset-normalizer's chaos, 0 … 1).
-In text that is mostly ASCII too few letters are left to tell that, and any encoding fits that reads it at all."""
+"""How much higher than the best one's an encoding's chaos (charset-normalizer's measure, 0 … 1) may be for it to fit as well. In
+text that is mostly ASCII too few other letters remain to judge by, so any encoding that can decode it fits."""
 
 
 def repair(chunk: bytes, counts: ReadCounts, place: int) -> bytes:
-    """The chunk as valid UTF-8: what is none becomes U+FFFD, as Python replaces it, and is counted."""
+    """The chunk as valid UTF-8: invalid sequences become U+FFFD, as with Python's `replace`, and are counted."""
     if chunk.isascii():
         return chunk
     try:
@@ -46,8 +47,8 @@ def _book(counts: ReadCounts, place: int, sequences: int, size: int) -> None:
 
 
 def transcode(blocks: Iterator[bytes], encoding: str, counts: ReadCounts, place: int, path: str, strict: bool) -> Iterator[bytes]:
-    """Blocks of UTF-8 from blocks in another encoding. Books what is read, measured in UTF-8, and what is no text, measured
-    as a byte for every place where there is none."""
+    """Blocks of UTF-8 from blocks in another encoding. Counts what is read, in bytes of UTF-8, and invalid sequences, as one byte
+    each."""
     decoder = codecs.getincrementaldecoder(encoding)("strict" if strict else "replace")
     for last, block in _with_end(blocks):
         try:
@@ -72,8 +73,8 @@ def _with_end(blocks: Iterator[bytes]) -> Iterator[tuple[bool, bytes]]:
 
 
 def has_line_ends(encoding: str) -> bool:
-    """Whether the byte 0x0A is the end of a line wherever it stands, so that a file can be cut behind it: not in UTF-16 and -32,
-    where it is half a character, nor in encodings that remember what came before (ISO-2022, HZ, UTF-7)."""
+    """Whether the byte 0x0A always ends a line, so that a file can be cut after it: not in UTF-16 and UTF-32, where it can be
+    part of a character, nor in stateful encodings (ISO-2022, HZ, UTF-7)."""
     if encoding in _WITH_LINE_ENDS:
         return True
     try:
@@ -84,7 +85,7 @@ def has_line_ends(encoding: str) -> bool:
 
 
 def invalid_share(head: bytes) -> float:
-    """Which share of these bytes is not UTF-8; a character cut off at the end is none of them."""
+    """The share of these bytes that is not UTF-8; a character cut off at the end does not count."""
     if head.isascii():
         return 0.0
     decoder = codecs.getincrementaldecoder(UTF8)("ignore")
@@ -93,7 +94,7 @@ def invalid_share(head: bytes) -> float:
 
 
 def fitting_encoding(head: bytes) -> str | None:
-    """The encoding in which these bytes read best, by their statistics (charset-normalizer); None when none does."""
+    """The encoding in which these bytes read best, by their statistics (charset-normalizer); None if none fits."""
     from charset_normalizer import from_bytes
 
     head = head[:_GUESS_BYTES]

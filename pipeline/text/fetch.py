@@ -1,8 +1,8 @@
-"""Corpora by name: `fetch("text8", directory)` downloads a well-known corpus, proves that it is it, and gives its path.
+"""Corpora by name: `fetch("text8", directory)` downloads a well-known corpus, verifies it, and returns its path.
 
-What arrives is believed only when its size, its digests and its number of tokens are those of the corpus; before that
-it has no final name. A broken transfer goes on where it stopped (HTTP Range), also in another call. An archive is never
-extracted by its own names: the bytes of its one member are streamed into a file that we name.
+A download gets its final name only after its size, digests and number of tokens have been checked. A broken transfer resumes
+where it stopped (HTTP Range), in a later call too. An archive's own file names are never used: the bytes of its only member are
+streamed into a file that we name.
 """
 
 from __future__ import annotations
@@ -32,28 +32,28 @@ from pipeline.store import explain_os_error, write_file
 BLOCK_BYTES = 1 << 18
 TIMEOUT_S = 30.0
 FRUITLESS_TRIES = 4
-"""So many times in a row a server may break off without a single new byte."""
+"""How many times in a row a server may break off without sending a single new byte."""
 PAUSE_S = 0.5
 
 
 @dataclass(frozen=True)
 class KnownCorpus:
-    """A corpus and everything that proves a file to be it."""
+    """A corpus, with everything needed to verify a file of it."""
 
     file_name: str
     urls: tuple[str, ...]
     """Tried in order; a mirror may serve the text itself, a .gz, or a .zip of one file."""
     bytes: int
     tokens: int
-    """Whitespace-separated; with `line_ends`, a line's end counts as one more (`<eos>`)."""
+    """Whitespace-separated; with `line_ends`, each line end counts as one more (`<eos>`)."""
     digests: dict[str, str] = field(default_factory=dict)
-    """{hashlib name: hex digest} of the text. Size and two independent digests where no SHA-256 was ever published."""
+    """{hashlib name: hex digest} of the text. Only published digests are used; none of these corpora has a published SHA-256."""
     line_ends: bool = False
     licence: str = ""
 
     @property
     def most_bytes(self) -> int:
-        """More than this is not downloaded; a packed corpus is smaller than its text, headers need a little."""
+        """Upper bound of a download: a compressed corpus is smaller than its text, plus a little for headers."""
         return self.bytes + (1 << 16)
 
 
@@ -87,7 +87,7 @@ KNOWN: dict[str, KnownCorpus] = {
 
 
 class DownloadProgress(Protocol):
-    """What `pipeline.progress.Progress` offers."""
+    """The methods of `pipeline.progress.Progress` used here."""
 
     def start(self, stage: str, total: float = 0, note: str = "") -> None: ...
     def advance(self, pieces: float = 1, note: str = "") -> None: ...
@@ -98,8 +98,8 @@ class DownloadProgress(Protocol):
 def fetch(name: str, destination: Path, url: str | None = None, progress: DownloadProgress | None = None) -> Path:
     """The path of the corpus `name` in the folder `destination`, downloaded unless it is there already.
 
-    `url` replaces the public addresses; what it gives is checked in the same way. Raises UsageError, ServiceError (no
-    server gave it), TemporaryError (broken off: call again), DataError (it is not the corpus), BusyError, StorageError.
+    `url` replaces the public addresses; its content is checked in the same way. Raises UsageError, ServiceError (no server
+    delivered it), TemporaryError (broken off: call again), DataError (it is not the corpus), BusyError, StorageError.
     """
     if name not in KNOWN:
         raise UsageError(f"expected one of {', '.join(sorted(KNOWN))}, found {name!r}")
@@ -107,7 +107,7 @@ def fetch(name: str, destination: Path, url: str | None = None, progress: Downlo
 
 
 def fetch_known(known: KnownCorpus, destination: Path, url: str | None = None, progress: DownloadProgress | None = None) -> Path:
-    """As `fetch`, for any corpus that is described as the known ones are."""
+    """As `fetch`, for any corpus described by a `KnownCorpus`."""
     target = destination / known.file_name
     if target.exists():
         with open(target, "rb") as file:
@@ -133,7 +133,7 @@ def fetch_known(known: KnownCorpus, destination: Path, url: str | None = None, p
 
 @dataclass
 class PartFile:
-    """A transfer in the making: the bytes so far, and which version of which address they are."""
+    """A transfer in progress: the bytes so far, and the address and version they came from."""
 
     path: Path
     file: IO[bytes]
@@ -146,7 +146,7 @@ class PartFile:
         return os.fstat(self.file.fileno()).st_size
 
     def version(self, url: str) -> str | None:
-        """The ETag or date that what is here had at `url`; None when it came from elsewhere or the server named none."""
+        """The ETag or date of the bytes so far at `url`, empty if the server gave none; None if they came from elsewhere."""
         with contextlib.suppress(OSError, ValueError):
             found = json.loads(self.notes.read_bytes())
             if found["url"] == hashlib.sha256(url.encode()).hexdigest():
@@ -154,7 +154,7 @@ class PartFile:
         return None
 
     def restart(self, url: str, version: str | None) -> None:
-        """Forgets what is here; what comes next is `version` at `url` (kept as a hash: addresses can hold secrets)."""
+        """Discards the bytes so far; the next ones are `version` of `url` (stored as a hash: addresses can hold secrets)."""
         self.file.truncate(0)
         self.file.seek(0)
         body = {"url": hashlib.sha256(url.encode()).hexdigest(), "version": version or ""}
@@ -167,13 +167,13 @@ class PartFile:
 
 @contextlib.contextmanager
 def open_part(path: Path) -> Iterator[PartFile]:
-    """The part file, held by this process alone; raises BusyError when another fetch is at it."""
+    """The part file, locked by this process; raises BusyError when another fetch holds it."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0), 0o644)
     with open(descriptor, "r+b", buffering=0) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise BusyError(f"{path}: another fetch is at work on it; wait for it") from None
+            raise BusyError(f"{path}: another fetch is at work on it; wait until it has finished") from None
         file.seek(0, os.SEEK_END)
         yield PartFile(path, file)
 
@@ -198,7 +198,7 @@ def _refused_redirect(url: str, target: str) -> ServiceError:
 
 
 def download(known: KnownCorpus, urls: tuple[str, ...], part: PartFile, progress: DownloadProgress | None) -> None:
-    """Brings the file at the first address that has it; goes on with what `part` holds already."""
+    """Downloads the file from the first address that has it into `part`, resuming a partial transfer."""
     problems = []
     for url in urls:
         if not url.startswith(("http://", "https://")) or not has_host(url):
@@ -222,14 +222,14 @@ def _download_from(known: KnownCorpus, url: str, part: PartFile, progress: Downl
             error.close()
             if error.code < 400:  # urllib follows no others
                 raise _refused_redirect(url, str(error.headers.get("Location"))) from None
-            if error.code == 416:  # our part is longer than the file: it is of another version
+            if error.code == 416:  # the part is longer than the file: it belongs to another version
                 part.restart(url, None)
             elif error.code < 500 and error.code != 429:
                 raise ServiceError(f"{shown(url)}: the server answers {error.code} {shown(error.reason)}") from None
             problem = f"the server answers {error.code}"
         except (OSError, http.client.HTTPException) as error:
             if isinstance(error, OSError) and error.filename is not None:
-                raise  # of our own disk
+                raise  # an error of the local disk
             problem = _reason(error)
             if before == 0 and part.size() == 0 and isinstance(error, urllib.error.URLError):
                 raise ServiceError(f"{shown(url)}: cannot be reached ({problem})") from None
@@ -244,7 +244,7 @@ def _download_from(known: KnownCorpus, url: str, part: PartFile, progress: Downl
 
 
 def _transfer(known: KnownCorpus, url: str, part: PartFile, progress: DownloadProgress | None) -> None:
-    """One request; returns when the server said that this is all, raises when the connection broke before."""
+    """One request; returns when the whole file has arrived, raises when the connection breaks before."""
     version = part.version(url)
     request = urllib.request.Request(url, headers={"User-Agent": "w2v-fetch", "Accept-Encoding": "identity"})  # noqa: S310
     if version is not None and part.size() > 0:
@@ -274,7 +274,7 @@ def _transfer(known: KnownCorpus, url: str, part: PartFile, progress: DownloadPr
 
 
 def _continues(answer: Any, size: int) -> bool:
-    """True when the server sends exactly what is missing, not all of it again."""
+    """Whether the server sends exactly the missing bytes rather than the whole file again."""
     return answer.status == 206 and str(answer.headers.get("Content-Range", "")).startswith(f"bytes {size}-")
 
 
@@ -288,7 +288,7 @@ def _write(part: PartFile, block: bytes) -> None:
 
 
 def _opener() -> urllib.request.OpenerDirector:
-    """HTTP and HTTPS and nothing else: no file:, no ftp:, no data:."""
+    """An opener of HTTP and HTTPS only: no file:, no ftp:, no data:."""
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),
@@ -328,7 +328,7 @@ class Check:
 
     def take(self, block: bytes) -> None:
         self.size += len(block)
-        # A token that goes on from the last block was counted there.
+        # A token that continues from the previous block was counted there.
         self.tokens += len(block.split()) - (self._inside and not block[:1].isspace())
         self._inside = not block[-1:].isspace()
         if self.known.line_ends:
@@ -337,13 +337,13 @@ class Check:
             digest.update(block)
 
     def take_all(self, source: IO[bytes]) -> Check:
-        """Reads to the end, but stops one block after there is too much."""
+        """Reads to the end, but stops within one block once the source is too long."""
         while self.size <= self.known.bytes and (block := source.read(BLOCK_BYTES)):
             self.take(block)
         return self
 
     def problem(self) -> str | None:
-        """What differs, as expected and found; None when it is the corpus."""
+        """What differs, as expected and found; None if it is the corpus."""
         if self.size != self.known.bytes:
             more = "more than " if self.size > self.known.bytes else ""
             found = min(self.size, self.known.bytes) if more else self.size
@@ -357,7 +357,7 @@ class Check:
 
 
 def unpack(known: KnownCorpus, part: PartFile, target: Path) -> None:
-    """Writes the text in `part` to `target` if it is the corpus; else discards everything and raises DataError."""
+    """Writes the text in `part` to `target` if it is the corpus; otherwise discards everything and raises DataError."""
     check = Check(known)
 
     def write(file: Any) -> None:
@@ -380,7 +380,7 @@ def unpack(known: KnownCorpus, part: PartFile, target: Path) -> None:
 
 @contextlib.contextmanager
 def _text_of(part: PartFile) -> Iterator[IO[bytes]]:
-    """The text in a part: of a .zip its one member, of a .gz its content, else the file itself."""
+    """The text in a part: the only member of a .zip, the content of a .gz, otherwise the file itself."""
     part.file.seek(0)
     magic = part.file.read(4)
     part.file.seek(0)

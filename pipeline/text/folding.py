@@ -1,6 +1,6 @@
-"""Text before words: entities decoded, case folded, characters normalised, marks left out. A line stays a line.
+"""Text as tokenizers see it: entities decoded, case folded, marks removed, characters normalised. A line stays a line.
 
-The order is fixed: entities, NFKC (it can bring capital letters), lower case by the language's rules, marks, normal form.
+The order is fixed: entities, NFKC (which can produce capital letters), lower case by the language's rules, marks, normal form.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from pipeline.text.characters import STRIPPED, pattern_of
 
 ENTITY = re.compile(r"&(?:[a-zA-Z][a-zA-Z0-9]{1,31}|#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6});")
 SPELLINGS = {"'": "\u2019\u02bc\uff07", "-": "\u2010\u2011"}
-"""Inner characters that are typed in several ways, by the one that stands for all: `don’t` and `don't` are one word."""
+"""{inner character: its other spellings}, which are replaced by it: `don’t` and `don't` are one word."""
 _LITHUANIAN = {"\u00cc": "i\u0307\u0300", "\u00cd": "i\u0307\u0301", "\u0128": "i\u0307\u0303"}
 _LITHUANIAN_DOT = re.compile("([IJ\u012e])(?=[\u0300\u0301\u0303])")
-"""SpecialCasing.txt, section lt: an i keeps its dot under an accent."""
+"""SpecialCasing.txt, section lt: a lower-case i keeps its dot below an accent."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Fold:
 
     steps: tuple[Callable[[str], str], ...]
     changes_ascii: Callable[[bytes], bool]
-    """Whether there is more to do to a text of ASCII than to lower its letters."""
+    """Whether ASCII text needs more than lower-casing."""
 
     def __call__(self, text: str) -> str:
         for step in self.steps:
@@ -38,7 +38,7 @@ class Fold:
 
 
 def folding(config: Tokenize) -> Fold:
-    """What these settings do to text."""
+    """The function that these settings apply to text."""
     form = config.normalize
     steps: list[Callable[[str], str]] = []
     if config.entities:
@@ -71,7 +71,7 @@ def spellings(config: Tokenize) -> dict[str, str]:
 
 
 def decode_entities(text: str) -> str:
-    """The text with HTML's entities as the characters they stand for; a line break among them becomes a space."""
+    """The text with HTML entities replaced by their characters; an entity for a line break becomes a space."""
     return ENTITY.sub(_character, text) if "&" in text else text
 
 
@@ -95,6 +95,6 @@ def _lower_lithuanian(text: str) -> str:
 
 
 def _without_accents(text: str) -> str:
-    """é → e, as gensim's `deaccent`: the marks that a letter decomposes into are left out; what has none stays (ø, ß)."""
+    """é → e, as in gensim's `deaccent`: marks that a letter decomposes into are removed; letters without any stay (ø, ß)."""
     apart = unicodedata.normalize("NFD", text)
     return unicodedata.normalize("NFC", "".join(c for c in apart if unicodedata.category(c) != "Mn"))

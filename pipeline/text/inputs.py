@@ -1,12 +1,13 @@
-"""What a corpus's inputs name: a file, a glob with `**`, or a folder read recursively → regular files, each once.
+"""The regular files that a corpus's inputs name, each once; an input is a file, a glob with `**` or a folder, read recursively.
 
-Everything that is left out is noted, because a corpus that silently lacks a file trains without complaint:
+Everything left out is noted, because training on a corpus that lacks a file fails nowhere:
 
 - Inside folders, globs and archives, names that start with `.` or `_`, end in `~`, `.tmp`, `.swp`, `.bak`, `.part` and the like,
-  or look like `#name#` are hidden files, markers (`_SUCCESS`), backups or files somebody is still writing; README, LICENSE,
-  checksums and descriptions of data sets are about a corpus and no part of it. They are left out; a file named directly, or
-  matched by one of `corpus.include`, is read.
-- Symbolic links inside folders and globs are not followed unless asked for, and then each real file counts once.
+  or look like `#name#` are hidden files, markers (`_SUCCESS`), backups or files still being written; README, LICENSE,
+  checksums and data set descriptions are about a corpus, not part of it. They are left out; a file that is named directly or
+  matches `corpus.include` is read.
+- Symbolic links inside folders and globs are not followed unless `corpus.follow_symlinks` is set; even then each real file
+  counts once.
 - FIFOs, sockets and devices are never opened.
 """
 
@@ -63,7 +64,7 @@ def hidden(name: str) -> bool:
 
 
 def _matches_end(path: str, pattern: str) -> bool:
-    """Whether the file's name, or for a pattern with / the end of its path, matches."""
+    """Whether the pattern matches the file's name or, if it contains a slash, the end of its path."""
     return fnmatch.fnmatchcase(path, f"*/{pattern}") or fnmatch.fnmatchcase(
         path if "/" in pattern else os.path.basename(path), pattern
     )
@@ -71,7 +72,7 @@ def _matches_end(path: str, pattern: str) -> bool:
 
 @dataclass
 class Search:
-    """What expanding the inputs of one corpus has met so far."""
+    """What has been seen so far while the inputs of one corpus are expanded."""
 
     follow_symlinks: bool
     chosen: Filter = field(default_factory=Filter)
@@ -80,13 +81,13 @@ class Search:
     seen_objects: set[str] = field(default_factory=set)
     """Addresses of all objects taken."""
     entered: set[tuple[int, int, int]] = field(default_factory=set)
-    """Device and inode of the folders that the present input entered, and how much of a glob was left to match there."""
+    """(device, inode, glob components left to match) of every folder that the current input has entered."""
     left_out: Counter[str] = field(default_factory=Counter)
     example: dict[str, str] = field(default_factory=dict)
     unreadable: list[str] = field(default_factory=list)
 
     def enter(self, status: os.stat_result, left: int) -> bool:
-        """Whether a folder is new to this input: so a loop of links ends, and many links cost no more than one."""
+        """Whether the folder is new to this input: ends loops of links, and many links to one folder cost no more than one."""
         key = (status.st_dev, status.st_ino, left)
         new = key not in self.entered
         self.entered.add(key)
@@ -106,7 +107,7 @@ class Search:
 def find_files(pattern: str, search: Search, forbidden: Path | None) -> list[str]:
     """The regular files that one input names and no earlier input named, sorted by name.
 
-    Raises InputError when the input names no file at all, ConfigError when it holds `forbidden`.
+    Raises InputError when the input matches no file at all, ConfigError when it contains `forbidden`.
     """
     search.entered.clear()
     found = sorted(_expand(pattern, search, forbidden), key=lambda path: os.fsencode(path).split(b"/"))
@@ -222,7 +223,7 @@ def _entries(directory: str, search: Search) -> list[os.DirEntry[str]]:
 
 
 def _visible(entry: os.DirEntry[str], search: Search) -> os.stat_result | None:
-    """The kind of the entry, or None when it is left out, which is noted."""
+    """The entry's stat, or None if it is left out; leaving it out is noted."""
     try:
         if problem := _left_out(entry, search):
             search.leave_out(problem, entry.path)
@@ -237,7 +238,7 @@ def _visible(entry: os.DirEntry[str], search: Search) -> os.stat_result | None:
 
 
 def _left_out(entry: os.DirEntry[str], search: Search) -> str | None:
-    """Why this name is no input; a folder is judged by what marks it as hidden alone."""
+    """Why this entry is not read, or None. A folder is left out only if its name marks it as hidden."""
     if entry.is_dir(follow_symlinks=search.follow_symlinks):
         return HIDDEN if hidden(entry.name) else None
     return search.chosen.problem(entry.path)

@@ -1,9 +1,9 @@
-"""Bytes of text → chunks of whole lines, in bounded memory, and where lines start in a file that is cut into pieces.
+"""Chunks of whole lines from bytes of text, in bounded memory, and where lines start in a file that is cut into pieces.
 
-A line that starts in a piece belongs to it, so the reader looks past the piece's end. A line with no end within LOOK_BYTES
-is cut where a word cannot be split instead, at the ends of pieces and of chunks: behind white space, and for tokenizers that
-do not split at spaces alone also before an ideograph or another letter that is a word by itself. No token is lost, doubled or
-split, but the line becomes several sentences. LOOK_BYTES without any such place are one over-long token: dropped, counted.
+A line belongs to the piece it starts in, so reading goes on past the piece's end. A line with no end within LOOK_BYTES is cut
+between words instead, at the ends of pieces and chunks: after white space or, for tokenizers that also split scripts written
+without spaces, before an ideograph or another letter that is a word by itself. No token is lost, doubled or split, but the line
+becomes several sentences. LOOK_BYTES without any such place are one over-long token, which is dropped and counted.
 """
 
 from __future__ import annotations
@@ -27,18 +27,19 @@ _LETTERS = (
     rb"|\xe0\xb8[\x81-\xb0\xb2\xb3]|\xe0\xb9[\x80-\x86]|\xe0\xba[\x81-\xb0\xb2\xb3]"  # Thai, Lao
     rb"|\xe1\x9e[\x80-\xb3]|\xe1\x80[\x80-\xaa])"  # Khmer, Myanmar
 )
-"""Before these a word of `simple` ends (characters.UNSPACED): letters only, since marks belong to what stands before them."""
+"""A word of `simple` ends before any of these (characters.UNSPACED): letters only, since a mark belongs to the character before
+it."""
 
 
 @dataclass(frozen=True)
 class Breaks:
-    """Where a line may be cut that is too long to be held."""
+    """Where a line that is too long to be held may be cut."""
 
     place: re.Pattern[bytes]
     """The end of a match is such a place."""
 
     first: re.Pattern[bytes]
-    """A byte with which every match begins: a search for one of them is fast."""
+    """The bytes that a match can begin with: fast to search for."""
 
     def search(self, buffer: bytes, start: int = 0) -> re.Match[bytes] | None:
         """The first such place from `start` on."""
@@ -49,7 +50,7 @@ class Breaks:
         return None
 
     def last(self, buffer: bytes) -> int:
-        """The last such place, 0 when there is none; ASCII first, because that is a search in C."""
+        """The last such place, 0 if there is none; ASCII first, because that search runs in C."""
         if cut := max(buffer.rfind(space) for space in _ASCII_SPACES) + 1:
             return cut
         near = max(0, len(buffer) - _NEAR_BYTES)
@@ -66,8 +67,9 @@ LETTERS = Breaks(re.compile(_SPACE + b"|" + _LETTERS), re.compile(rb"[\0\t-\r\x1
 def line_start(file: BinaryIO, boundary: int, size: int, look_bytes: int, breaks: Breaks | None) -> tuple[int, bool]:
     """(offset, inside): where the first line at or after `boundary` starts, a pure function of the file's bytes.
 
-    The end of the file ends a line. Without a newline within `look_bytes` it is the first of `breaks` (if any), and without
-    that either `boundary + look_bytes`, inside one over-long token. Both pieces that meet at a boundary ask the same question.
+    The end of the file ends a line. Without a newline within `look_bytes` the offset is the first of `breaks` (if given); without
+    a break either it is `boundary + look_bytes`, inside one over-long token. Both pieces that meet at a boundary call this with
+    the same arguments, so they agree.
     """
     if boundary <= 0 or boundary >= size:
         return min(max(boundary, 0), size), False
@@ -92,7 +94,7 @@ def cut_lines(
 ) -> Iterator[tuple[int, bytes]]:
     """(offset, chunk): the bytes in chunks that end with a line; a line longer than `look_bytes` is cut at a break.
 
-    What has none for `look_bytes` is dropped up to the next one and counted as one over-long token.
+    A run of `look_bytes` without a break is dropped up to the next break and counted as one over-long token.
     """
     tail = b""
     for block in blocks:
@@ -117,7 +119,7 @@ def cut_lines(
 
 
 def _drop_run(run: bytes, blocks: Iterator[bytes], counts: ReadCounts, place: int, breaks: Breaks) -> tuple[bytes, int]:
-    """(what follows it, bytes dropped) of an over-long token that begins with `run`."""
+    """(bytes after it, bytes dropped) of an over-long token that begins with `run`."""
     rest, skipped = skip_run(blocks, breaks)
     dropped = len(run) + skipped
     counts.drop(place, LONG_TOKENS, dropped)

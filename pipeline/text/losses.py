@@ -1,13 +1,13 @@
 """What becomes of every byte of a corpus, and when too much of it is lost.
 
-Every byte that was read is in exactly one of these, by file:
+Every byte read is counted under exactly one name, per file:
 
     read + put in  =  sentences + wordless + outside + marks + not text + long tokens + bad records
 
-`read` is text after decompression (of a column of Parquet or Arrow: the values), in UTF-8. `put in` is what reading adds: a
-newline behind every record's text, U+FFFD for bytes that are no text. `outside` are JSON's keys and punctuation, other columns
-of a table. Not text and long tokens are lost; their share of the text decides whether the run may go on (`corpus.max_lost`).
-Bad records are those that `corpus.bad_records: skip` passes over.
+`read` is the text after decompression (for Parquet and Arrow: the column's values), in UTF-8. `put in` is what reading adds: a
+newline after every record's text, U+FFFD for invalid bytes. `outside` covers JSON's keys and punctuation and the other columns
+of a table. `not text` and `long tokens` are lost; their share of the text decides whether the run may go on (`corpus.max_lost`).
+`bad records` are those that `corpus.bad_records: skip` passes over.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ NOT_TEXT, LONG_TOKENS, BAD_RECORDS = "not_text", "long_tokens", "bad_records"
 KEPT_OR_DROPPED = (SENTENCES, WORDLESS, OUTSIDE, MARKS, NOT_TEXT, LONG_TOKENS, BAD_RECORDS)
 LOST = (NOT_TEXT, LONG_TOKENS)
 RECORDS = "records"
-"""How many there were; in `things`, where the reasons of LOST count what they lost."""
+"""The number of records; a key of `things`, beside the reasons of LOST with their counts."""
 WORST_SHOWN = 5
 A_FEW_BYTES = 3
-"""So little may be lost of any corpus: a share of a tiny one says nothing."""
+"""Any corpus may lose this many bytes: for a tiny one a share means nothing."""
 
 
 @dataclass
 class ReadCounts:
-    """What reading met; filled while the chunks go by. Keys are a piece's place in its part."""
+    """What reading a part has counted so far. Keys are the index of a piece in its part."""
 
     stored_bytes: int = 0
     sizes: dict[int, Counter[str]] = field(default_factory=dict)
-    """In bytes."""
+    """Bytes by name."""
     things: dict[int, Counter[str]] = field(default_factory=dict)
     overlong_samples: list[bytes] = field(default_factory=list)
     remarks: Counter[str] = field(default_factory=Counter)
     examples: dict[int, str] = field(default_factory=dict)
     """The first bad record of a piece, in words."""
     text_sha256: dict[int, str] = field(default_factory=dict)
-    """Of what a compressed file holds."""
+    """Digest of a compressed file's content."""
 
     def add(self, place: int, name: str, size: int) -> None:
         self.sizes.setdefault(place, Counter())[name] += size
@@ -69,9 +69,9 @@ class ReadCounts:
 
 
 def book_chunk(counts: ReadCounts, place: int, text: bytes, lines_S: NDArray[np.int64], dropped: int, dropped_bytes: int) -> None:
-    """Books a chunk whose lines `lines_S` became sentences and of which over-long tokens were dropped.
+    """Counts a chunk whose lines `lines_S` became sentences and in which `dropped` over-long tokens were left out.
 
-    A dropped token is measured as the tokenizer saw it (lower-cased, normalised), and never more than the chunk.
+    A dropped token is measured as the tokenizer saw it (lower-cased, normalised), but never as more than the chunk.
     """
     inside = _bytes_of_lines(text, lines_S)
     wordless = len(text) - inside
@@ -97,7 +97,7 @@ def _bytes_of_lines(text: bytes, lines_S: NDArray[np.int64]) -> int:
 
 @dataclass
 class FileLosses:
-    """What became of one file, or of all."""
+    """What became of one file, or of all files together."""
 
     bytes: Counter[str] = field(default_factory=Counter)
     things: Counter[str] = field(default_factory=Counter)
@@ -118,7 +118,7 @@ class FileLosses:
 
     @property
     def share(self) -> float:
-        # A token of U+FFFD that is too long was counted as bytes that are no text before.
+        # An over-long token of U+FFFD was already counted as invalid bytes, so the sum can exceed the text.
         return min(1.0, self.lost / max(1, self.text))
 
     def exceeds(self, max_lost: float) -> bool:
@@ -128,7 +128,7 @@ class FileLosses:
 def refuse(files: Mapping[str, FileLosses], max_lost: float, encoding: str, fitting: Mapping[str, str]) -> None:
     """Raises DataError when more than `max_lost` of the corpus is lost, naming the worst files and what would help.
 
-    `fitting`: the encoding that fits a file's bytes, by path.
+    `fitting` maps a path to the encoding that fits the file's bytes.
     """
     whole = FileLosses()
     for found in files.values():
@@ -161,7 +161,7 @@ def _remedy(found: FileLosses, fitting: str | None) -> str:
 
 
 def notes(files: Mapping[str, FileLosses], encoding: str, samples: Sequence[str]) -> Iterator[str]:
-    """What a person should know of losses that were tolerated, each with count, share and the worst files."""
+    """Notes on the losses that were tolerated, each with its count, share and the worst files."""
     whole = FileLosses()
     for found in files.values():
         whole.add(found.bytes, found.things)
@@ -200,12 +200,12 @@ def _where(files: Mapping[str, FileLosses], reason: str) -> str:
 
 
 def percent(share: float) -> str:
-    """A share as people read it: two figures, and never 0 for something."""
+    """A share as a percentage of two figures, and never 0 unless it is 0."""
     if 0 < share < 1e-4:
         return "less than 0.01 %"
     return f"{100 * share:.2g} %" if share < 0.0995 else f"{100 * share:.0f} %"
 
 
 def as_json(whole: FileLosses) -> dict[str, Any]:
-    """For summary.json: every name with its bytes, and the share lost."""
+    """{name: bytes} and the share lost, for summary.json."""
     return {name: whole.bytes[name] for name in (READ, PUT_IN, *KEPT_OR_DROPPED)} | {"lost_share": whole.share}

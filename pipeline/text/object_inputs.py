@@ -1,7 +1,7 @@
-"""What an input in a bucket names: an object, a glob with `**`, or all below a folder → addresses, each once.
+"""The addresses of the objects that an input in a bucket names, each once: an object, a glob with `**`, or all below a folder.
 
-The rules are those of files (inputs.py): the same names are left out, and what is left out is noted. A bucket has no folders;
-what stands between two slashes of a key counts as one.
+The rules are those for files (inputs.py): the same names are left out, and everything left out is noted. A bucket has no
+folders; each part of a key between two slashes counts as one.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from pipeline.text.sources import KEY
 def find_objects(pattern: str, search: Search, storage: Storage, forbidden: Address | None) -> list[str]:
     """The addresses of the objects that one input names and no earlier input named, sorted by key.
 
-    `forbidden`: where the workdir lies. Raises InputError when the input names no object at all, ConfigError when it holds
-    `forbidden` or lies in it, and what keeps the bucket from being reached.
+    `forbidden` is the address of the workdir. Raises InputError when the input matches no object at all, ConfigError when it
+    contains `forbidden` or lies inside it, and the errors of `storage.failures` when the bucket cannot be reached.
     """
     place = parse_address(pattern, KEY)
     require_bucket(place, storage)
@@ -40,7 +40,7 @@ def find_objects(pattern: str, search: Search, storage: Storage, forbidden: Addr
             search.seen_objects.add(text)
             found.append(text)
     if not found and sum(search.left_out.values()) == before:
-        raise InputError(f"{KEY}: no object matches {printable(pattern, 300)}; check the key, or look what is in the bucket")
+        raise InputError(f"{KEY}: no object matches {printable(pattern, 300)}; check the key, or list the bucket")
     if not found and not search.seen_objects:
         notes = "".join(f"\n  {note}" for note in search.notes())
         raise InputError(f"{KEY}: every object that matches {printable(pattern, 300)} was left out{notes}")
@@ -62,13 +62,13 @@ def _expand(place: Address, search: Search, storage: Storage, *, folder: bool) -
 
 
 def _visible(place: Address, head: str, search: Search, storage: Storage, pattern: Sequence[str] = ()) -> Iterator[str]:
-    """The keys below `head` that are read, of those that match; what else is below is noted by its first hidden step."""
+    """The keys below `head` that match and are read. A key below a hidden folder is noted once, under that folder's name."""
     noted: set[str] = set()
     for found in listing(place, storage):
         steps = found.key[len(head) :].strip("/").split("/")
         if pattern and not _matches(steps, pattern):
             continue
-        # A dot at the beginning of a name is matched by a dot only, as in shells: then it is not even left out.
+        # As in shells, only a literal dot matches a leading dot; such names do not match at all, so they are not noted either.
         shown = next((number for number, step in enumerate(steps[:-1]) if hidden(step)), None)
         if shown is not None:
             folder = str(place.at("/".join([head, *steps[: shown + 1]]).strip("/")))
@@ -82,7 +82,7 @@ def _visible(place: Address, head: str, search: Search, storage: Storage, patter
 
 
 def _matches(steps: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Whether the key's steps match; `**` is any number of them, and a folder that matches is read with all below it."""
+    """Whether the key's steps match; `**` stands for any number of steps, and a matching folder includes everything below it."""
     if not pattern:
         return True
     if not steps:

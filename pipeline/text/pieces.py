@@ -1,4 +1,4 @@
-"""What a corpus is as plain data: its files, the pieces and parts they are cut into, and how their bytes become text."""
+"""A corpus as plain data: its files, the pieces and parts they are cut into, and how their bytes become text."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Cut:
 
     stop: int
     sha256: str
-    """Of all bytes that decide what the part reads."""
+    """Of all bytes that decide what this part reads."""
     exact: bool
-    """Those are the bytes between this cut and the one before, and no others."""
+    """Whether those are exactly the bytes between the previous cut and this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +34,15 @@ class SourceFile:
     mtime_ns: int
     ctime_ns: int
     inode: int | str = 0
-    """Of an object in a bucket its etag."""
+    """For an object in a bucket, its ETag."""
     row_groups: tuple[int, ...] = ()
     """Bytes of each row group (Parquet only)."""
     cuts: tuple[Cut, ...] = ()
-    """Where a plain file of more than a block is cut; empty where it is one piece."""
+    """Where a plain file larger than a block is cut; empty if the file is one piece."""
     uncut: bool = False
-    """Not even a plain file of several blocks is cut: its records span lines, or its encoding has no bytes that end lines."""
+    """Never cut, however large: its records span lines, or its encoding has no line-end byte."""
     carriage_returns: bool = False
-    """Lines end with CR alone."""
+    """Lines end with a bare CR."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Piece:
     start: int
     stop: int
     cut: Cut | None = None
-    """At its end, where it is a piece of a plain file."""
+    """The cut at its end, if it is a piece of a plain file."""
 
     @property
     def whole(self) -> bool:
@@ -73,7 +73,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class TextPart:
-    """What one task reads. `key` hashes content and ranges, never a path: a moved or renamed corpus keeps its parts."""
+    """The text of one part. `key` hashes content and ranges, never a path: a moved or renamed corpus keeps its parts."""
 
     pieces: tuple[Piece, ...]
     key: str
@@ -95,7 +95,7 @@ class Reading:
     storage: Storage = field(default_factory=Storage)
     """How buckets are reached."""
     unspaced: bool = False
-    """The tokenizer does not split at spaces alone: long lines may be cut before letters that are words."""
+    """The tokenizer also splits scripts written without spaces, so a long line may be cut before a letter that is a word."""
 
     @property
     def breaks(self) -> Breaks:

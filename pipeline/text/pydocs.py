@@ -1,9 +1,9 @@
-"""The source `pydocs:`: the docstrings of the installed Python, a corpus of technical English that every machine has.
+"""The input `pydocs:`: the docstrings of the installed Python, a corpus of technical English that every machine has.
 
 The Python files of the standard library and of the packages installed beside this project are parsed with `ast`; nothing
-is imported or executed. Each docstring of a module, class or function gives its text, a paragraph a line, without doctest
-input and rulers. Whether markup fields and tables stay made no difference that three seeds could show; lines instead
-of paragraphs, or a whole docstring as one line, did no better.
+is imported or executed. The text is every docstring of a module, class or function, one paragraph per line, without doctest
+input and rulers. Keeping or removing markup fields and tables made no difference measurable over three seeds; lines instead
+of paragraphs, or a whole docstring per line, did no better.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ import warnings
 from collections.abc import Iterator
 
 EXTRACTOR_VERSION = 1
-"""Part of every part's key: raise it when `docstrings` or `prose` give other text for the same file."""
+"""Enters every part's key: raise it when `docstrings` or `prose` return other text for the same file."""
 _SKIPPED_FOLDERS = frozenset(
     {"test", "tests", "testing", "idle_test", "__pycache__", "site-packages", "dist-packages", "lib2to3"}
 )
-"""Tests have docstrings in sentence fragments, and `site-packages` inside the standard library is the other root."""
+"""Docstrings of tests are sentence fragments; `site-packages` inside the standard library is the other root."""
 _SKIPPED_PACKAGES = frozenset({"pipeline", "w2v_core", "kubernetes", "kubernetes_asyncio"})
-"""This project itself, should it be installed as a package; and clients made by a generator, which say the same sentences three
-million words long."""
+"""This project itself, in case it is installed as a package, and generated clients, which repeat the same sentences for three
+million words."""
 
 
 def source_files() -> list[str]:
-    """Paths of the Python files read, sorted by its path within the standard library or site-packages."""
+    """Paths of the Python files to read, sorted by their path within the standard library or site-packages."""
     roots = dict.fromkeys(os.path.realpath(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib"))
     found = sorted(item for root in roots for item in _python_files(root, ""))
     return [path for _, path in found]
 
 
 def _python_files(directory: str, relative: str) -> Iterator[tuple[str, str]]:
-    """(path within the root, path) of the Python files below `directory` that are not empty."""
+    """(path within the root, path) of the non-empty Python files below `directory`."""
     with os.scandir(directory) as entries:
         listed = list(entries)
     for entry in listed:
@@ -54,7 +54,7 @@ def _has_text(entry: os.DirEntry[str]) -> bool:
 
 
 def docstrings(source: bytes) -> list[str] | None:
-    """The docstrings of one file, each once, in the order of the source; None when it is not valid Python of this version."""
+    """The docstrings of one file, each once, in the order of the source; None if it is not valid for this version of Python."""
     if b'"""' not in source and b"'''" not in source:
         return []
     try:
@@ -69,7 +69,7 @@ def docstrings(source: bytes) -> list[str] | None:
 
 @contextlib.contextmanager
 def _collector_paused() -> Iterator[None]:
-    """No cycle collection while a tree is built: it finds nothing there and takes a third of the time."""
+    """No cycle collection while a tree is built: it would find nothing and take a third of the time."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -85,7 +85,7 @@ def _documented(tree: ast.Module) -> Iterator[ast.AST]:
         node = stack.pop()
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             yield node
-        # Definitions live in statement lists; expressions hold none and are the bulk of a tree.
+        # Definitions stand in statement lists only; expressions, the bulk of a tree, contain none.
         for block in ("finalbody", "orelse", "handlers", "body"):
             children = getattr(node, block, None)
             if isinstance(children, list):
@@ -120,6 +120,6 @@ def prose(docstring: str) -> Iterator[str]:
 
 
 def text(source: bytes) -> str | None:
-    """The prose of one Python file, a paragraph a line, or None when it does not parse."""
+    """The prose of one Python file, one paragraph per line, or None if it does not parse."""
     found = docstrings(source)
     return None if found is None else "\n".join(line for docstring in found for line in prose(docstring))

@@ -1,14 +1,14 @@
-"""A part's text as chunks of whole lines, whatever it was stored as: valid UTF-8, about a megabyte each, never all at once.
+"""A part's text as chunks of whole lines, whatever its stored format: valid UTF-8, about a megabyte each, never all at once.
 
-The rules, one for every format:
-- Only `\\n` ends a line (the `\\r` of `\\r\\n` is white space), but in files that have CR alone. U+2028, NEL and VT are white
-  space inside a line, NUL too. A long line is cut where no word is split (lines.py).
-- A byte order mark is dropped at a file's start. Bytes that are not in `corpus.encoding` become U+FFFD and are counted per file,
-  or stop the run (`encoding_errors: strict`).
-- A record's text is what formats/records.py says; a record without one is skipped and counted, or stops the run.
+The same rules hold for every format:
+- Only `\\n` ends a line (the `\\r` of `\\r\\n` is white space), except in files whose lines end with a bare CR. U+2028, NEL, VT
+  and NUL are white space inside a line. A long line is cut where no word is split (lines.py).
+- A byte order mark at the start of a file is dropped. Bytes that are invalid in `corpus.encoding` become U+FFFD and are counted
+  per file, or stop the run (`encoding_errors: strict`).
+- formats/records.py defines the text of a record; a record without text is skipped and counted, or stops the run.
 - Archives are read member by member, by the same rules.
-- A file that is not what was planned (other bytes, another size) stops the run, and nothing of its part is kept.
-- Every byte is booked (losses.py).
+- A file that differs from the plan (other bytes, another size) stops the run, and nothing of its part is kept.
+- Every byte is accounted for (losses.py).
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ _MARK = b"\xef\xbb\xbf"
 
 class Chunk(NamedTuple):
     place: int
-    """Of its piece in the part."""
+    """Index of its piece in the part."""
     text: bytes
 
 
 def read_part(part: TextPart, reading: Reading, counts: ReadCounts) -> Iterator[Chunk]:
-    """The part's text in order, in chunks of whole lines; see the module's rules for what raises."""
+    """The part's text in order, in chunks of whole lines; the module's docstring says what raises."""
     for place, piece in enumerate(part.pieces):
         with _open_planned(piece.file, reading.storage) as file:
             watched = _Watched(file)
@@ -82,7 +82,7 @@ def _open_planned(planned: SourceFile, storage: Storage) -> Iterator[BinaryIO]:
 
 
 class _Watched(io.RawIOBase):
-    """A file that hashes what is read from it in order, so that it is compared with what was planned."""
+    """A file that hashes everything read from it, to be compared with the plan."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file = file
@@ -102,7 +102,7 @@ class _Watched(io.RawIOBase):
         return data
 
     def check(self, piece: Piece) -> None:
-        """Raises DataError when the file is not what was planned."""
+        """Raises DataError when the file differs from the plan."""
         planned = piece.file
         digest = piece.cut.sha256 if piece.cut and piece.cut.exact else planned.sha256 if piece.whole else None
         if digest and self.read_bytes == piece.stop - piece.start:
@@ -113,7 +113,7 @@ class _Watched(io.RawIOBase):
         mark = found.mark if isinstance(found.mark, str) else planned.inode
         if (*found[:3], mark) == (planned.size, planned.mtime_ns, planned.ctime_ns, planned.inode):
             return
-        # A new link or a copy on another host has other times; only the bytes can tell.
+        # A new link, or a copy on another host, has other times; only the bytes decide.
         self.file.seek(0)
         if hashlib.file_digest(cast(Any, self.file), "sha256").hexdigest() != planned.sha256:
             raise _changed(planned, f"planned {planned.size:,} bytes, found {found.size:,}")
@@ -137,11 +137,11 @@ class _Text(NamedTuple):
     """Offset of the first block in the text of its file."""
     blocks: Iterator[bytes]
     stored: bool
-    """Whether the blocks are the bytes of the file, not of texts taken out of records."""
+    """Whether the blocks are the file's own bytes rather than texts extracted from records."""
 
 
 def _texts(piece: Piece, place: int, file: _Watched, reading: Reading, counts: ReadCounts) -> Iterator[_Text]:
-    """The texts of a piece: lines of a file, or texts taken out of records, each ended by a newline."""
+    """The texts of a piece: lines of a file, or texts extracted from records, each ended by a newline."""
     kind, path = piece.file.kind, piece.file.path
     if kind in ("parquet", "arrow", "python"):
         yield _Text(path, 0, record_blocks(kind, piece, place, cast(BinaryIO, file), reading, counts), stored=False)
@@ -177,7 +177,7 @@ def _booked(blocks: Iterator[bytes], counts: ReadCounts, place: int) -> Iterator
 def _plain_blocks(piece: Piece, place: int, file: _Watched, reading: Reading, counts: ReadCounts) -> tuple[int, Iterator[bytes]]:
     if piece.file.uncut:
         return 0, _range_blocks(file, 0, piece.file.size, piece)
-    # A record is never cut; a line only when it is longer than what may be held, and where white space is what it is in UTF-8.
+    # A record is never cut; a line only when it is too long to be held, and only in UTF-8, whose white space is known.
     records = reading.format != "lines" or reading.encoding != UTF8
     look, breaks = (piece.file.size, None) if records else (reading.look_bytes, reading.breaks)
     start, inside = lines.line_start(file.file, piece.start, piece.file.size, look, breaks)
@@ -186,7 +186,7 @@ def _plain_blocks(piece: Piece, place: int, file: _Watched, reading: Reading, co
     blocks = _range_blocks(file, start, stop, piece)
     if not inside:
         return start, blocks
-    # An over-long token that began in an earlier piece is that piece's; go on behind it.
+    # An over-long token that began in an earlier piece belongs to that piece; go on after it.
     rest, skipped = lines.skip_run(blocks, reading.breaks)
     counts.drop(place, LONG_TOKENS, skipped, 0)
     counts.add(place, READ, skipped)
@@ -205,7 +205,7 @@ def _range_blocks(file: _Watched, start: int, stop: int, piece: Piece) -> Iterat
 def _unpacked(
     piece: Piece, place: int, file: _Watched, reading: Reading, counts: ReadCounts
 ) -> Iterator[tuple[str, Iterator[bytes]]]:
-    """(name, blocks) of every member of an archive, or of the one text of a compressed file, whose name is empty."""
+    """(name, blocks) of every member of an archive; a compressed file is one text with an empty name."""
     planned = piece.file
     if planned.kind == "zip":
         members = archives.zip_members(file.file, planned.path, reading.chosen)
@@ -231,7 +231,7 @@ def _unpacked(
 def _checked(
     members: Iterator[tuple[str, Iterator[bytes]]], planned: SourceFile, reading: Reading
 ) -> Iterator[tuple[str, Iterator[bytes]]]:
-    """The members; raises DataError for one that is not what the format reads, and for a bomb."""
+    """The members; raises DataError for one that the format does not read, and for a decompression bomb."""
     for name, blocks in members:
         path = f"{planned.path}/{name}"
         blocks = bounded(blocks, path=path, size=planned.size, max_ratio=reading.max_ratio)

@@ -1,7 +1,7 @@
-"""What each file of a corpus is: by its name, which must be true of its first bytes, compressed or not.
+"""What each file of a corpus is, by its name, which must agree with its first bytes, compressed or not.
 
-A name that promises something else than the bytes hold is an error with the way out, before any work: a ZIP named .txt, text
-named .gz, a tar inside a .txt.gz, JSON read as lines.
+A name that does not match the bytes is an error that says how to mend it, before any work starts: a ZIP named .txt, text named
+.gz, a tar inside a .txt.gz, JSON read as lines.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ class Look:
     whole: bool = False
     carriage_returns: bool = False
     invalid_share: float = 0.0
-    """Of the first bytes, how much is not UTF-8."""
+    """The share of the first bytes that is not UTF-8."""
     fitting: str | None = None
-    """The encoding in which they read best, if that is much."""
+    """The encoding in which they read best, if that share is large."""
 
 
 def kind_of(path: str, corpus: Corpus) -> str:
-    """What the file's name says it is (SourceFile.kind); raises ConfigError or InputError for what cannot be read."""
+    """The kind that the file's name implies (SourceFile.kind); raises ConfigError or InputError for one that cannot be read."""
     stem, ending = os.path.splitext(os.path.basename(path).lower())
     if ending in _UNSUPPORTED:
         raise InputError(
@@ -84,7 +84,7 @@ def _spoken(format: str) -> str:
 
 
 def look_at(file: Any, path: str, kind: str, size: int, corpus: Corpus) -> Look:
-    """The look at an open file whose name says `kind`; its place in the file moves."""
+    """What the first bytes of an open file of kind `kind` show; moves the file's position."""
     file.seek(0)
     head = file.read(HEAD_BYTES)
     if not head:
@@ -127,7 +127,7 @@ def _look(head: bytes, found: Finding, corpus: Corpus) -> Look:
 
 
 class _Borrowed(io.RawIOBase):
-    """A file that whoever reads it may close, and that stays open."""
+    """A file that its reader may close without closing the file underneath."""
 
     def __init__(self, file: Any) -> None:
         self._file = file
@@ -153,7 +153,7 @@ def _first_bytes(blocks: Iterable[bytes]) -> bytes:
 
 def _not_columnar(head: bytes, kind: str) -> str | None:
     inside = container(head)
-    # A stream of Arrow begins with 0xFFFFFFFF or, as old ones, with a length.
+    # An Arrow stream begins with 0xFFFFFFFF or, in the old format, with a length.
     if inside == kind or (kind == "arrow" and inside is None and head[3:4] == b"\0"):
         return None
     looks = f"looks like a {inside} file" if inside else "is none"
@@ -166,7 +166,7 @@ def _not_columnar(head: bytes, kind: str) -> str | None:
 
 
 def _misnamed(head: bytes, inside: str | None, kind: str) -> str | None:
-    """Why the stored bytes are not what the name says."""
+    """How the stored bytes contradict the name; None if they agree."""
     compression = kind.rpartition("+")[2]
     if kind in ("plain", "lzma", "tar+lzma") and inside is None:
         return None
@@ -181,12 +181,12 @@ def _misnamed(head: bytes, inside: str | None, kind: str) -> str | None:
     if inside is None:
         if len(head) > 16 and head.isascii() and b"\0" not in head:
             return f"holds text, although its name says {compression}; rename it"
-        return None  # damaged, perhaps: reading says where
+        return None  # perhaps damaged: reading will report where
     return f"looks like a {SUFFIX.get(inside, inside)} file, although its name says {compression}; rename it"
 
 
 def _misplaced(inside: str | None, kind: str) -> str | None:
-    """Why what is inside a compressed file is no text."""
+    """Why the content of a compressed file is not text; None if it may be."""
     if inside is None or (inside == "tar" and kind.startswith("tar+")):
         return None
     if inside == "tar":
@@ -200,7 +200,7 @@ def _misplaced(inside: str | None, kind: str) -> str | None:
 
 
 def refuse_foreign(looks: Sequence[tuple[SourceFile, Look]], corpus: Corpus) -> None:
-    """Raises DataError for files that are not what they are read as, and when their first bytes show that more than
+    """Raises DataError for files that are not in the format they are read as, and when their first bytes show that more than
     `corpus.max_lost` of the corpus is not in its encoding."""
     wrong = [(file.path, look.problem) for file, look in looks if look.problem]
     if wrong:
@@ -225,7 +225,7 @@ def refuse_foreign(looks: Sequence[tuple[SourceFile, Look]], corpus: Corpus) -> 
 
 
 def remarks_of(looks: Iterable[tuple[str, Look]]) -> list[str]:
-    """One note for every remark, with how many files it is about and an example."""
+    """One note per remark, with the number of files it applies to and an example."""
     found: dict[str, list[str]] = {}
     for path, look in looks:
         for remark in look.remarks:

@@ -1,4 +1,4 @@
-"""Words of languages whose words spaces do not tell apart, by dictionaries that other packages bring.
+"""Tokenizers for languages in which spaces do not separate words, with the dictionaries of other packages.
 
     tokenize: {tokenizer: "pipeline.text.segmenters:icu", options: {locale: zh}}      Chinese, Japanese, Thai, Lao, Khmer, Burmese
     tokenize: {tokenizer: "pipeline.text.tokenizers:korean"}                          Korean, without particles and endings
@@ -18,8 +18,8 @@ ICU_LANGUAGES = ("zh", "ja", "th", "lo", "km", "my")
 
 
 def icu(locale: str = "zh") -> Callable[[list[str]], list[list[str]]]:
-    """A tokenizer by ICU's word boundaries (UAX #29, and dictionaries where a script has no spaces), for
-    `tokenize.tokenizer: pipeline.text.segmenters:icu`; what holds no letter and no digit is no word."""
+    """A tokenizer that uses ICU's word boundaries (UAX #29, with dictionaries for scripts without spaces), for
+    `tokenize.tokenizer: pipeline.text.segmenters:icu`; a segment without a letter or digit is not a word."""
     breaker = _icu_breaker()
     if not isinstance(locale, str) or not locale.replace("_", "").replace("-", "").isalnum():
         raise ConfigError(f"tokenize.options: locale must be the name of a language such as zh, ja, th, found {locale!r}")
@@ -68,10 +68,10 @@ _KOREAN_CONTENT_TAGS = (
 
 
 def korean(tags: Sequence[str] | None = None) -> Callable[[list[str]], list[list[str]]]:
-    """A tokenizer of Korean morphemes by Kiwi, for `tokenize.tokenizer: pipeline.text.tokenizers:korean`.
+    """A tokenizer that splits Korean into morphemes with Kiwi, for `tokenize.tokenizer: pipeline.text.tokenizers:korean`.
 
-    Particles and endings are left out, so that 먹었다 and 먹는 share 먹다 (verbs and adjectives get their dictionary 다).
-    `tags` replaces the tags that are kept (Sejong tag set; `VV` stands also for VV-I and VV-R).
+    Particles and endings are left out, so that 먹었다 and 먹는 share 먹다 (verbs and adjectives get their dictionary ending 다).
+    `tags` replaces the set of tags kept (Sejong tag set; `VV` includes VV-I and VV-R).
     """
     kiwi = _kiwi()
     kept = frozenset(_KOREAN_CONTENT_TAGS if tags is None else tags)
@@ -106,7 +106,7 @@ def _kiwi() -> Any:
         from kiwipiepy import Kiwi
     except ImportError:
         raise _no_kiwi() from None
-    # One thread: a worker has one core, and Kiwi's own pool would count all of them.
+    # One thread: a worker has one core, and Kiwi's own pool would use them all.
     return Kiwi(num_workers=1)
 
 

@@ -1,8 +1,7 @@
-"""What a file is, judged by its first bytes and not by its name: so that no archive, table or page is read as sentences.
+"""What a file is by its first bytes, whatever its name, so that no archive, table or web page is read as sentences.
 
-Which formats there are is puremagic's table; here is only what this program reads itself, what text in UTF-16 looks like,
-and the kinds of text that are no sentences (JSON, tables, HTML, a pointer of Git LFS). `corpus.sniff: false` reads them
-all the same.
+Foreign formats are recognised by puremagic; this module knows only the formats this program reads itself, text in UTF-16 and
+UTF-32, and text that is not sentences (JSON, tables, HTML, a Git LFS pointer). `corpus.sniff: false` reads them anyway.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ CONTAINERS = {
     b"\x1f\x8b\x08": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ\0": "xz", b"\x04\x22\x4d\x18": "lz4", b"PK\x03\x04": "zip",
     b"PK\x05\x06": "zip", b"PAR1": "parquet", b"ARROW1\0\0": "arrow", b"\xff\xff\xff\xff": "arrow",
 }  # fmt: skip
-"""Formats this program reads, by the bytes they begin with; bzip2 and tar have rules of their own."""
+"""Formats this program reads, by their leading bytes; bzip2 and tar have rules of their own."""
 SUFFIX = {"gzip": ".gz", "zstd": ".zst", "xz": ".xz", "lz4": ".lz4", "bz2": ".bz2", "zip": ".zip", "tar": ".tar"}
 _MARKS = (b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff")
 _CONTROL = bytes(set(range(0x20)) - set(b"\t\n\v\f\r\x1b\x1c\x1d\x1e\x1f\0"))
@@ -30,25 +29,25 @@ _COLUMN_NAME = re.compile(r"[^\W\d][\w.-]{0,39}")
 _BINARY_SHARE, _FOREIGN_SHARE = 0.02, 0.3
 _ROWS = 20
 _PICKLE = re.compile(rb"\((?:[ld]p\d+\n|[VS][^\n]*\np\d+\n)|c[A-Za-z_][\w.]*\n[A-Za-z_]\w*\np\d+\n")
-"""How a pickle in ASCII begins: a list, a dict, a tuple of text, or a class, each with the number it is remembered by."""
+"""How a protocol-0 (ASCII) pickle begins: a list, a dict, a tuple of text, or a class, each followed by its memo number."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What the head of a file says."""
+    """What the head of a file shows."""
 
     problem: str | None = None
-    """Why it cannot be read as the format, with the way out."""
+    """Why it cannot be read in this format, and what to do."""
     remarks: tuple[str, ...] = ()
-    """What a person should know although it can be read."""
+    """What the user should know although it can be read."""
     carriage_returns: bool = False
-    """Lines end with CR alone."""
+    """Lines end with a bare CR."""
     whole: bool = False
     """It cannot be cut between lines."""
 
 
 def container(head: bytes) -> str | None:
-    """The compression, archive or table of this program's that the bytes begin."""
+    """The compression, archive or table format, of those this program reads, that the bytes begin."""
     if re.match(rb"BZh[1-9](?:1AY&SY|\x17\x72\x45\x38\x50\x90)", head):
         return "bz2"
     if head[257:262] == b"ustar":
@@ -57,7 +56,7 @@ def container(head: bytes) -> str | None:
 
 
 def examine(head: bytes, format: str, encoding: str) -> Finding:
-    """The finding about a text's first bytes, decompressed."""
+    """The finding about the first decompressed bytes of a text."""
     if encoding != UTF8:
         return Finding(whole=format not in ("lines", "tsv") or not has_line_ends(encoding))
     if head.startswith(_MARKS):
@@ -70,10 +69,10 @@ def examine(head: bytes, format: str, encoding: str) -> Finding:
         return Finding(problem)
     remarks = []
     if format == "lines" and len(ENTITY.findall(head[:HEAD_BYTES].decode("utf-8", "replace"))) > max(2, len(head) // 4000):
-        remarks.append("hold entities of HTML (&amp;), whose names are words unless tokenize.entities is true")
+        remarks.append("hold HTML entities (&amp;), whose names become words unless tokenize.entities is true")
     carriage_returns = head.count(b"\r") > 1 and b"\n" not in head
     if carriage_returns:
-        remarks.append("end their lines with CR alone, as old Macs did, and are read so")
+        remarks.append("end their lines with CR alone, as old Macs did, and are read that way")
     return Finding(None, tuple(remarks), carriage_returns, carriage_returns or not _a_line_a_record(head, format))
 
 
@@ -92,7 +91,7 @@ def _wide(head: bytes) -> str | None:
 
 
 def _binary(head: bytes) -> str | None:
-    """A format of bytes that are no text."""
+    """Why bytes that are not text are refused; None for text."""
     control = len(head) - len(head.translate(None, _CONTROL))
     foreign = invalid_share(head)
     if control == 0 and b"\0" not in head and foreign == 0 and not head.startswith((b"%", b"{\\")):
@@ -107,7 +106,7 @@ def _binary(head: bytes) -> str | None:
 
 
 def _named(head: bytes) -> str | None:
-    """The name of the format by puremagic's signatures of at least three bytes."""
+    """The format's name by a puremagic signature of at least three bytes; None if there is none."""
     import puremagic
 
     try:
@@ -120,12 +119,12 @@ def _named(head: bytes) -> str | None:
 
 
 def _no_sentences(head: bytes, format: str) -> str | None:
-    """Text, but of a kind that the format does not read."""
+    """Why text of a kind that this format does not read is refused; None for sentences."""
     head = head.removeprefix(b"\xef\xbb\xbf")
     if _PICKLE.match(head):
-        return "looks like a pickle of Python (protocol 0) and would be read as text; write its texts to a file first"
+        return "looks like a Python pickle (protocol 0) and would be read as text; write its texts to a file first"
     if head.startswith(b"version https://git-lfs.github.com/spec/"):
-        return "is a pointer of Git LFS, not the file itself; fetch it with git lfs pull"
+        return "is a Git LFS pointer, not the file itself; fetch it with git lfs pull"
     if _MARKUP.match(head):
         return "looks like HTML or XML, whose tags would become words; extract its text first"
     if format == "jsonl":

@@ -1,4 +1,4 @@
-"""The files of a corpus opened to read, on this machine or in a bucket, and what each of them is at that moment."""
+"""The files of a corpus, opened for reading on this machine or in a bucket, and the size and times of each at that moment."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ KEY = "corpus.inputs"
 
 
 class Stand(NamedTuple):
-    """What tells a file that was written to from one that was not; of an object in a bucket, the server's word for it."""
+    """What changes when a file is written to: size, times and inode, or for an object in a bucket what its server reports."""
 
     size: int
     mtime_ns: int
     ctime_ns: int
     mark: int | str
-    """Inode, or etag."""
+    """Inode of a file, ETag of an object."""
 
 
 @contextlib.contextmanager
 def open_source(path: str, storage: Storage) -> Iterator[BinaryIO]:
-    """The file, to read from anywhere in it. Raises OSError, and for a bucket what `storage.failures` says."""
+    """The file, opened for reading and seekable. Raises OSError, and for a bucket the errors of `storage.failures`."""
     if is_address(path):
         yield cast(BinaryIO, ObjectFile(parse_address(path, KEY), storage))
         return
@@ -37,7 +37,7 @@ def open_source(path: str, storage: Storage) -> Iterator[BinaryIO]:
 
 
 def stand_of(file: BinaryIO, *, now: bool = False) -> Stand:
-    """Of an open file. `now`: a bucket is asked again, which tells whether the object was replaced since."""
+    """The stand of an open file. With `now`, the bucket is queried again, which shows whether the object has been replaced."""
     if isinstance(file, ObjectFile):
         found = file.stand_now() if now else file.stand
         return Stand(found.size, found.modified_ns, 0, found.etag)

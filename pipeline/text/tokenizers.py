@@ -1,22 +1,22 @@
-"""Text → words. A tokenizer turns a chunk of UTF-8 lines into the ids of a `WordTable`, a sentence a line.
+"""Words from text: a tokenizer turns a chunk of UTF-8 lines into the ids of a `WordTable`, one sentence per line.
 
-- `simple` (the default): a word is a longest run of letters, combining marks, digits and `_`, of any script. Everything
-  else separates: `don't` gives don, t; `state-of-the-art` four words; `3.14` two; emoji and bad bytes none. In scripts
-  written without spaces (Chinese, Japanese, Thai, Khmer …) every letter is a word, as UAX #29 has it without a dictionary;
-  segmenters.py has dictionaries. `inner: "'-"` keeps these inside words, however they are typed (’, ʼ, U+2010), `emoji: true`
-  makes every emoji a word.
-- `whitespace`: what stands between white space (the fixed list in characters.py), as it is. For text tokenized elsewhere.
-- `regex`: the matches of `tokenize.pattern` in RE2 syntax, linear in the text. RE2's `\\w` knows ASCII only; words of any
-  script are `[\\pL\\pM\\pN_\\x{200C}\\x{200D}]+`.
-- `package.module:factory`: any Python. `factory(**options)` is called once a process and returns f(list of lines) →
-  list of word lists, one a line. Its attribute `version`, if any, enters the fingerprint, so change it with the results.
+- `simple` (the default): a word is a longest run of letters, combining marks, digits and `_`, in any script. Everything
+  else separates: `don't` gives don, t; `state-of-the-art` four words; `3.14` two; emoji and invalid bytes none. In scripts
+  written without spaces (Chinese, Japanese, Thai, Khmer …) every letter is a word, as in UAX #29 without a dictionary;
+  segmenters.py uses dictionaries. `inner: "'-"` keeps these characters inside words, in any spelling (’, ʼ, U+2010);
+  `emoji: true` makes every emoji a word.
+- `whitespace`: whatever stands between white space (the fixed list in characters.py), unchanged. For text tokenized elsewhere.
+- `regex`: the matches of `tokenize.pattern` in RE2 syntax, in time linear in the text. RE2's `\\w` knows ASCII only; for words
+  of any script use `[\\pL\\pM\\pN_\\x{200C}\\x{200D}]+`.
+- `package.module:factory`: any Python. `factory(**options)` is called once per process and returns f(list of lines) →
+  list of lists of words, one per line. Its attribute `version`, if any, enters the fingerprint: change it when results change.
 
-For all of them: marks that nobody sees (soft hyphens, variation selectors, direction marks, byte order marks) are part of no
-word and split none; a joiner counts only inside a word; and what is only combining marks, joiners and underscores is no word.
+For all of them: invisible marks (soft hyphens, variation selectors, direction marks, byte order marks) are removed from words
+and split none; a joiner counts only inside a word; and a run of only combining marks, joiners and underscores is not a word.
 
-Before any of them sees it, text is folded: entities of HTML (`entities`), NFKC (it can bring capital letters), lower case
-(`lowercase`, by the rules of `language`), normal form (`normalize`), what `strip` leaves out. A tokenizer's `identity` holds
-everything that can change its words, the version of Python's Unicode tables among it.
+Text is folded first: HTML entities (`entities`), NFKC (which can produce capital letters), lower case (`lowercase`, by the rules
+of `language`), characters removed by `strip`, normal form (`normalize`). A tokenizer's `identity` holds everything that can
+change its words, including the version of Python's Unicode tables.
 """
 
 from __future__ import annotations
@@ -48,20 +48,20 @@ _INVISIBLE_RE2 = "".join(rf"\x{{{first:x}}}-\x{{{last:x}}}" for first, last in I
 
 
 class Encoded(NamedTuple):
-    """The words of a chunk; a line without words is no sentence."""
+    """The words of a chunk; a line without words gives no sentence."""
 
     ids: NDArray[np.int32]
     ends: NDArray[np.int64]
-    """Of each sentence, exclusive."""
+    """Exclusive end of each sentence in `ids`."""
     lines: NDArray[np.int64]
-    """Of each sentence, counted from 0."""
+    """Line of each sentence in the chunk, counted from 0."""
 
 
 @dataclass(frozen=True)
 class Tokenizer:
     identity: Mapping[str, Any]
     encode: Callable[[bytes, WordTable], Encoded]
-    """(chunk of valid UTF-8 lines without NUL, table that hands out the ids) → the words."""
+    """(chunk of valid UTF-8 lines without NUL, table that assigns the ids) → the words."""
 
     def split(self, text: str) -> list[list[str]]:
         """The words of each line that has any: `encode` for people, tests and short texts."""
@@ -74,7 +74,7 @@ class Tokenizer:
 
 
 def identify(config: Tokenize) -> dict[str, Any]:
-    """What decides a tokenizer's words; raises ConfigError when its pattern or factory cannot be used."""
+    """Everything that decides a tokenizer's words; raises ConfigError when its pattern or factory cannot be used."""
     identity: dict[str, Any] = {
         "tokenizer": config.tokenizer,
         "lowercase": config.lowercase,
@@ -97,7 +97,7 @@ def identify(config: Tokenize) -> dict[str, Any]:
 
 
 def load_tokenizer(config: Tokenize) -> Tokenizer:
-    """The tokenizer that the configuration names, loaded once a process; raises ConfigError when it cannot be."""
+    """The tokenizer that the configuration names, loaded once per process; raises ConfigError when that fails."""
     return _load(config.model_dump_json())
 
 
@@ -141,12 +141,12 @@ def _character_classes_encoder(config: Tokenize, fold: Fold) -> Callable[[bytes,
 
 
 def _byte_table(config: Tokenize, inner: str) -> NDArray[np.uint8]:
-    """What each ASCII byte does: 0 separates, 1 ends the line, 2 stays inside words, any other value is what a word receives."""
+    """The effect of each ASCII byte: 0 separates, 1 ends the line, 2 stays inside words, any other value goes into the word."""
     table = np.zeros(256, np.uint8)
     for code in range(128):
         character = chr(code)
         is_word = character.isalnum() or character == "_" if config.tokenizer == "simple" else character not in WHITESPACE + "\0"
-        # Bytes 1 and 2 would be read as classes; as control characters they separate.
+        # Bytes 1 and 2 would be taken for these values; as control characters they separate.
         if is_word and code > 2:
             table[code] = ord(character.lower() if config.lowercase else character)
         elif character in inner:
@@ -179,14 +179,14 @@ def _regex_encoder(pattern: str, fold: Fold) -> Callable[[bytes, WordTable], Enc
     import pyarrow.compute as pc
 
     def encode(text: bytes, table: WordTable) -> Encoded:
-        # NUL cannot occur in the text, so it can mark where matches begin and end: every second piece is a word.
+        # NUL cannot occur in the text, so it can mark where matches begin and end; every second piece is then a word.
         marked = pc.replace_substring_regex(pa.array(_lines(text, fold), pa.string()), pattern=pattern, replacement="\0\\0\0")
         split = pc.split_pattern(marked, pattern="\0")
         offsets = split.offsets.to_numpy().astype(np.int64)
         pieces = split.flatten()
         is_word = np.zeros(len(pieces), np.bool_)
         is_word[1::2] = True
-        # A line has an odd number of pieces; the parity turns with every line.
+        # A line has an odd number of pieces, so the parity flips with every line.
         starts_odd = np.repeat(offsets[:-1] & 1, np.diff(offsets)).astype(np.bool_)
         is_word ^= starts_odd
         words_before = np.zeros(len(pieces) + 1, np.int64)
@@ -197,7 +197,7 @@ def _regex_encoder(pattern: str, fold: Fold) -> Callable[[bytes, WordTable], Enc
 
 
 def _lines(text: bytes, fold: Fold) -> list[str]:
-    """The lines of a chunk, folded, without their ends and without marks that nobody sees."""
+    """The folded lines of a chunk, without line ends and invisible marks."""
     folded = fold(text.decode())
     if not folded.isascii():
         folded = INVISIBLE.sub("", folded).replace(ZERO_WIDTH_SPACE, " ")
@@ -205,9 +205,9 @@ def _lines(text: bytes, fold: Fold) -> list[str]:
 
 
 def encode_words(words: pa.StringArray, ends: NDArray[np.int64], table: WordTable, source: str) -> Encoded:
-    """Ids of words that are Arrow strings; `ends` are the exclusive ends of the lines, of which empty ones are left out.
+    """Ids of words given as Arrow strings; `ends` are the exclusive ends of the lines, and lines without words are left out.
 
-    Raises DataError when a word is empty or holds white space: no format of word vectors could write it.
+    Raises DataError when a word is empty or contains white space, which files of word vectors cannot hold.
     """
     encoded = words.dictionary_encode()
     distinct, indices_N = encoded.dictionary, encoded.indices.to_numpy()
@@ -227,7 +227,7 @@ def encode_words(words: pa.StringArray, ends: NDArray[np.int64], table: WordTabl
 
 
 def _without_edges(distinct: pa.StringArray, indices_N: NDArray[Any]) -> tuple[pa.StringArray, NDArray[np.int64]]:
-    """(words, indices) without joiners and marks at the edges, where no word has them; −1 for what is nothing else."""
+    """(words, indices) without joiners and marks at the edges of words; −1 for a word that is nothing else."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -249,7 +249,7 @@ def _without_edge(word: str) -> str:
 
 
 def _offsets(strings: pa.StringArray) -> NDArray[np.int64]:
-    """Where each string begins in the data buffer, and where the last one ends."""
+    """Offset of each string in the data buffer, then the end of the last one."""
     offsets = strings.buffers()[1]
     assert offsets is not None
     return np.frombuffer(offsets, np.int32)[strings.offset : strings.offset + len(strings) + 1].astype(np.int64)
@@ -275,7 +275,7 @@ def _factory(name: str) -> Callable[..., Any]:
         found: Any = importlib.import_module(module)
         for step in attribute.split("."):
             found = getattr(found, step)
-    except (Exception, SystemExit) as error:  # a module may do anything when it is imported
+    except (Exception, SystemExit) as error:  # importing a module can raise anything
         reason = str(error) if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: {error}"
         raise ConfigError(
             f"tokenize.tokenizer: {name} cannot be imported ({printable(reason, 200)}); "

@@ -1,6 +1,6 @@
-"""A tokenized corpus as a whole: its totals, and what people should know of it, from the records of its parts.
+"""A tokenized corpus as a whole: its totals and the notes for its user, from the records of its parts.
 
-Losses that `corpus.max_lost` does not allow stop the run here, before the tokens are committed.
+Losses beyond `corpus.max_lost` stop the run here, before the tokens are committed.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from pipeline.text.signatures import HEAD_BYTES
 _SAMPLES_SHOWN = 3
 _MUCH = 0.001
 _UNSPACED_SHARE = 0.05
-"""A script that this share of the words is in gets a note."""
+"""A script written without spaces gets a note from this share of the words on."""
 
 
 def whole_corpus(config: RunConfig, plan: CorpusPlan, parts: Sequence[tuple[TextPart, Any]]) -> dict[str, Any]:
-    """What the manifest says about the corpus; raises DataError when it has no token, or when too much of it is lost.
+    """The manifest's entries on the corpus; raises DataError when it has no tokens or too much of it is lost.
 
-    `parts`: every part with its record (`stages.tokenize.PartRecord`).
+    `parts` holds every part with its record (`stages.tokenize.PartRecord`).
     """
     files = {file.path: FileLosses() for file in plan.files}
     for part, record in parts:
@@ -74,19 +74,19 @@ def whole_corpus(config: RunConfig, plan: CorpusPlan, parts: Sequence[tuple[Text
 
 
 def _refuse_bad_records(files: Mapping[str, FileLosses], bad_records: str) -> None:
-    """Raises DataError for records without a text that were skipped in an earlier run, which allowed that."""
+    """Raises DataError for records without text that an earlier run, with other settings, was allowed to skip."""
     path = next((path for path in files if files[path].things[losses.BAD_RECORDS]), None)
     if path and bad_records == "stop":
         raise DataError(f"{printable(path, 300)}: {files[path].example}; correct the file, or set corpus.bad_records: skip")
 
 
 def _fitting(plan: CorpusPlan, files: Mapping[str, FileLosses], encoding: str) -> dict[str, str]:
-    """The encoding that fits each of the worst files' first bytes, when many are not what they were read as."""
+    """{path: encoding that fits its first bytes} for the worst of the files with many invalid bytes."""
     plain = [file.path for file in plan.files if file.kind == "plain" and files[file.path].share > _MUCH]
     worst = sorted(plain, key=lambda path: -files[path].bytes[losses.NOT_TEXT])[: losses.WORST_SHOWN]
     found = {}
     for path in worst if encoding == UTF8 else ():
-        # It was read a moment ago; should it be gone, the hint is.
+        # It was read a moment ago; if it is gone by now, there is no hint.
         with contextlib.suppress(OSError), open(path, "rb") as file:
             if guess := fitting_encoding(file.read(HEAD_BYTES)):
                 found[path] = guess
@@ -94,7 +94,7 @@ def _fitting(plan: CorpusPlan, files: Mapping[str, FileLosses], encoding: str) -
 
 
 def _equal_texts(parts: Sequence[tuple[TextPart, Any]]) -> Iterator[str]:
-    """A note when a compressed file holds the text of another file."""
+    """A note when a compressed file has the same text as another file."""
     paths: dict[str, dict[str, None]] = defaultdict(dict)
     for part, record in parts:
         for place, piece in enumerate(part.pieces):

@@ -72,7 +72,7 @@ FOREIGN: dict[str, tuple[Callable[[], bytes], str]] = {
     "elf": (lambda: b"\x7fELF\x02\x01\x01" + bytes(200), r"looks like a .* file \(ELF"),
     "pickle": (lambda: pickle.dumps(["the river"] * 9 + [1.5, 2.5], 4), r"looks like a \.pickle file"),
     "numpy": (array, "holds binary data"),
-    "lfs": (lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n", "pointer of Git LFS.*git lfs pull"),
+    "lfs": (lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n", "Git LFS pointer.*git lfs pull"),
     "html": (lambda: b"\n<!doctype HTML><p>the river</p>\n", "looks like HTML or XML"),
     "json": (lambda: b'{"text": "the river"}\n{"text": "the sea"}\n', r"looks like JSON.*set corpus\.format: jsonl"),
     "array": (lambda: json.dumps([{"text": "a"}] * 3, indent=1).encode(), r"looks like JSON.*set corpus\.format: jsonl"),
@@ -153,7 +153,7 @@ def test_bytes_that_no_encoding_fits_are_binary_data(tmp_path: Path) -> None:
 )
 def test_a_pickle_in_ascii_is_refused_and_not_run(tmp_path: Path, value: object) -> None:
     (tmp_path / "x.txt").write_bytes(pickle.dumps(value, protocol=0))
-    with pytest.raises(DataError, match=r"x\.txt: looks like a pickle of Python"):
+    with pytest.raises(DataError, match=r"x\.txt: looks like a Python pickle"):
         plan_corpus(Corpus(inputs=[str(tmp_path / "x.txt")]))
 
 
@@ -284,4 +284,4 @@ def test_lines_that_end_with_cr_alone_are_lines_and_told(tmp_path: Path) -> None
 
 def test_entities_of_html_are_told(tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_text("Tom &amp; Jerry&nbsp;say &#8217;hi&#8217;\n" * 5)
-    assert any("hold entities of HTML" in note for note in plan(tmp_path / "x.txt").notes)
+    assert any("hold HTML entities" in note for note in plan(tmp_path / "x.txt").notes)

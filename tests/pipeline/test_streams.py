@@ -258,7 +258,7 @@ def test_a_part_that_changed_after_it_was_counted_is_found(made: Made) -> None:
     ):
         all_rows(changed)
     longer = replace(source, rows_of_pieces=((*source.rows_of_pieces[0], 1), *source.rows_of_pieces[1:]))
-    with pytest.raises(DamagedError, match="now 0; the file was changed meanwhile"):
+    with pytest.raises(DamagedError, match="now 0; the file has changed since"):
         all_rows(longer)
 
 

@@ -1,1 +1,1 @@
-"""The formats that hold a text in a field of a record: JSON, tables, Parquet and Arrow."""
+"""Formats with text in a field of a record: JSON, tables, Parquet and Arrow."""

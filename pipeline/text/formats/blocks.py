@@ -1,4 +1,4 @@
-"""A file of records as blocks of text, a newline behind every record's text, whatever the format."""
+"""A file of records as blocks of text, a newline after every record's text, whatever the format."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pipeline.text.sources import open_source
 def record_blocks(
     format: str, piece: Piece, place: int, source: Any, reading: Reading, counts: ReadCounts, path: str | None = None
 ) -> Iterator[bytes]:
-    """The texts of the piece's records. `source`: blocks of text for JSON and tables, the file itself for the others."""
+    """The texts of the piece's records. `source` is blocks of text for JSON and tables, the file itself for other formats."""
     path = path or piece.file.path
     book = RecordBook(path, place, counts, reading.stop_at_bad_records, reading.max_ratio, whole=piece.cut is None)
     if format == "parquet":
@@ -39,7 +39,7 @@ def record_blocks(
 
 
 class _Total:
-    """Counts the bytes of blocks that go by."""
+    """Counts the bytes of the blocks that pass through."""
 
     def __init__(self) -> None:
         self.size = 0
@@ -106,7 +106,7 @@ def _row_texts(piece: Piece, blocks: Iterator[bytes], reading: Reading, book: Re
 
 
 def _before(piece: Piece, reading: Reading) -> int:
-    """Lines before the piece, counted when somebody has to be told."""
+    """The number of lines before the piece, counted only when a message needs it."""
     if piece.file.kind != "plain" or not piece.start:
         return 0
     before = 0

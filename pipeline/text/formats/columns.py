@@ -1,12 +1,12 @@
-"""The texts of a column of Parquet or Arrow IPC, as bytes, in memory that is bounded by bytes and not by rows: a few megabytes
-and the largest page of a Parquet file, two or three times. (pyarrow writes 1,024 rows to a page, however long they are.)
+"""The texts of a column of Parquet or Arrow IPC, as bytes, in memory bounded by bytes rather than rows: a few megabytes plus
+two or three times the largest page of a Parquet file. (pyarrow writes 1,024 rows to a page, however long they are.)
 
-Read is what pyarrow reads: strings and binary of every width (binary is UTF-8), views, dictionaries, null columns, fields of
-structs by a dotted path, and lists of strings. Bytes that are not UTF-8 are no damage: they are repaired and counted as in
-every other format.
+Supported types are strings and binary of every width (binary holds UTF-8), views, dictionaries, null columns, struct fields by
+a dotted path, and lists of strings. Bytes that are not UTF-8 do not count as damage: they are repaired and counted as in every
+other format.
 
-A value that is stored once can stand in every row: what a file becomes is bounded as that of a compressed one
-(`corpus.max_ratio`), and rows are taken so few at a time that the largest value of a dictionary fits in each of them.
+A value that is stored once can occur in every row, so the size of the text is bounded as for a compressed file
+(`corpus.max_ratio`), and so few rows are read at a time that each could hold the largest value of a dictionary.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _MOST_ROWS = 4096
 _BUFFER_BYTES = 1 << 20
 _DICTIONARY_SLICE_BYTES = 32 << 20
 _LONGEST_RECORD_BYTES = 256 << 20
-"""Of a list, whose words are joined at once."""
+"""Limit for a list, whose words are joined in one step."""
 
 
 def parquet_texts(file: BinaryIO, groups: range, field: str, path: str, size: int, book: RecordBook) -> Iterator[bytes]:
-    """The texts of the row groups `groups` of a file of `size` bytes, a newline behind each; raises DataError for damage, a
-    missing column, and more than may be held or made of it."""
+    """The texts of the row groups `groups` of a file of `size` bytes, a newline after each; raises DataError for damage, a
+    missing column, and for pages or texts that exceed their bounds."""
     with _damage_told(path, "Parquet"):
         yield from bounded(_parquet_texts(file, groups, field, path, size, book), path=path, size=size, max_ratio=book.max_ratio)
 
@@ -53,7 +53,7 @@ def _parquet_texts(file: BinaryIO, groups: range, field: str, path: str, size: i
         chunks = {group: _chunks(metadata.row_group(group), prefix) for group in groups}
     needs = {group: [pages.chunk_pages(file, chunk) for chunk in chunks[group]] for group in groups}
     _refuse_large_pages(needs, path)
-    # A list can hold a dictionary's value any number of times: its words stay numbers until they are joined.
+    # A list can repeat a dictionary's value any number of times, so its words stay indices until they are joined.
     dictionaries = {chunk.path_in_schema for group in groups for chunk in chunks[group]} if lists else None
     with _columns_of(file, dictionaries) as parquet:
         rows = 0
@@ -83,7 +83,7 @@ def _columns_of(file: BinaryIO, dictionaries: set[str] | None) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def _for_arrow(file: BinaryIO, *, mapped: bool) -> Iterator[Any]:
-    """The open file for Arrow, without a copy of what is read of it in Python; of a bucket a piece at a time is fetched."""
+    """The open file for Arrow, read without copies in Python; an object in a bucket is fetched a piece at a time."""
     import pyarrow as pa
 
     try:
@@ -96,7 +96,7 @@ def _for_arrow(file: BinaryIO, *, mapped: bool) -> Iterator[Any]:
 
 
 def arrow_texts(file: BinaryIO, field: str, path: str, size: int, book: RecordBook) -> Iterator[bytes]:
-    """The texts of an Arrow IPC file or stream of `size` bytes, a newline behind each; raises DataError as `parquet_texts`."""
+    """The texts of an Arrow IPC file or stream of `size` bytes, a newline after each; raises DataError like `parquet_texts`."""
     with _damage_told(path, "Arrow"):
         yield from bounded(_arrow_texts(file, field, path, size, book), path=path, size=size, max_ratio=book.max_ratio)
 
@@ -104,7 +104,7 @@ def arrow_texts(file: BinaryIO, field: str, path: str, size: int, book: RecordBo
 def _arrow_texts(file: BinaryIO, field: str, path: str, size: int, book: RecordBook) -> Iterator[bytes]:
     import pyarrow as pa
 
-    # Mapped, so that a batch of hundreds of megabytes is read as it is used.
+    # Mapped, so that a batch of hundreds of megabytes is read only as it is used.
     with _for_arrow(file, mapped=True) as mapped:
         _refuse_large_messages(mapped, path)
         row = 0
@@ -149,7 +149,7 @@ def _refuse_large_messages(mapped: Any, path: str) -> None:
 
 
 def _refuse_endless(rows: int, path: str, size: int, book: RecordBook) -> None:
-    """Raises DataError for more rows than a file of this size may become bytes: rows without a text take room, too."""
+    """Raises DataError for more rows than the bytes this file may expand to: rows without text take memory, too."""
     if rows > most_bytes(size, book.max_ratio):
         raise DataError(
             f"{printable(path, 300)}: {size:,} stored bytes hold more than {rows:,} rows (corpus.max_ratio={book.max_ratio}); "
@@ -158,8 +158,8 @@ def _refuse_endless(rows: int, path: str, size: int, book: RecordBook) -> None:
 
 
 def _require_sound(column: Any) -> None:
-    """Raises ArrowInvalid for offsets that lead out of the file: Arrow trusts them, and reading there ends the process. Bytes
-    that are no UTF-8, which are looked at last, are left to `encoding_errors`."""
+    """Raises ArrowInvalid for offsets outside the file: Arrow trusts them, and following them would crash the process. Invalid
+    UTF-8, which Arrow checks last, is left to `encoding_errors`."""
     import pyarrow as pa
 
     try:
@@ -170,7 +170,7 @@ def _require_sound(column: Any) -> None:
 
 
 def _find(schema: pa.Schema, field: str, path: str) -> tuple[str, list[str]]:
-    """(column, fields inside it) of a dotted path; a column whose name has the dots comes first. Raises DataError."""
+    """(column, fields inside it) of a dotted path; a column whose own name has the dots takes precedence. Raises DataError."""
     import pyarrow as pa
 
     parts = field.split(".")
@@ -234,7 +234,7 @@ def _chunks(group: Any, prefix: str) -> list[Any]:
 
 
 def rows_at_a_time(rows: int, chunks: list[Any], needs: list[pages.ChunkPages]) -> int:
-    """About SLICE_BYTES of rows of average length; and not too much if every row is all of its dictionary."""
+    """The number of rows of average length in SLICE_BYTES, fewer if every row could be the largest value of its dictionary."""
     size = sum(chunk.total_uncompressed_size for chunk in chunks)
     dictionary = max((found.dictionary_bytes for found in needs), default=0)
     by_length, by_dictionary = SLICE_BYTES * rows // max(1, size), _DICTIONARY_SLICE_BYTES // max(1, dictionary)
@@ -275,7 +275,7 @@ def _texts(array: pa.Array, field: str, where: str, first_row: int, book: Record
 
 
 def _with_nulls_of_its_dictionary(array: pa.Array) -> pa.Array:
-    """The array; where a dictionary holds null, its rows are null."""
+    """The array, with rows null whose dictionary value is null."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -286,14 +286,14 @@ def _with_nulls_of_its_dictionary(array: pa.Array) -> pa.Array:
 
 
 def _lengths(array: pa.Array) -> NDArray[np.int64]:
-    """The bytes of every value, without taking a value from where it is stored."""
+    """The length of every value in bytes, without reading the values."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     if pa.types.is_dictionary(array.type):
         return np.asarray(_lengths(array.dictionary)[array.indices.to_numpy()])
     if "view" in str(array.type):
-        # A view is four numbers of 32 bits, the length first. Many can show the same bytes.
+        # A view is four 32-bit numbers, the length first. Several views can refer to the same bytes.
         views = np.frombuffer(array.buffers()[1] or b"", np.int32).reshape(-1, 4)
         return views[array.offset : array.offset + len(array), 0].astype(np.int64)
     return np.asarray(pc.binary_length(_binary(array)).fill_null(0), np.int64)
@@ -310,7 +310,7 @@ def _slices(sizes: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
 
 
 def _binary(array: pa.Array) -> pa.Array:
-    """Strings as bytes, whatever their width; nothing is checked, nothing copied where Arrow can help it."""
+    """Strings of any width as large binary; not validated, and not copied where Arrow can avoid it."""
     import pyarrow as pa
 
     if pa.types.is_dictionary(array.type):
@@ -338,7 +338,7 @@ def _with_newlines(values: pa.Array) -> bytes:
 
 
 def _lists(array: pa.Array, field: str, where: str, rows: list[int], book: RecordBook) -> Iterator[bytes]:
-    """Lists of words, or of sentences that are lists of words, as lines."""
+    """Lists of words, or of lists of words, as lines: one per sentence."""
     for index, row in enumerate(rows):
         sentences = array[index].values
         nested = _is_list(sentences.type)
@@ -360,5 +360,5 @@ def _refuse_long(size: int, where: str, book: RecordBook) -> None:
     if size > _LONGEST_RECORD_BYTES:
         raise DataError(
             f"{printable(book.path, 300)}: {where}: its words are {size:,} bytes together, and "
-            f"{_LONGEST_RECORD_BYTES:,} are read at once; part the record"
+            f"{_LONGEST_RECORD_BYTES:,} are read at once; split the record"
         )

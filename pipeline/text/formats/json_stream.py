@@ -1,4 +1,4 @@
-"""The text of one JSON value that is too long to be held, piece by piece: a line of 156 MB takes no more memory than another."""
+"""The text of one JSON value that is too long to be held, piece by piece: a 156 MB line takes no more memory than any other."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline.text.formats.records import encoded
 _BLANK = re.compile(rb"[ \t\r\n,:]*")
 _SCALAR = re.compile(rb"[^\s,:\[\]{}\"]*")
 _WHOLE = re.compile(rb'[^"\\]*(?:\\(?:u[0-9a-fA-F]{4}|[^u])[^"\\]*)*', re.DOTALL)
-"""The inside of a string up to its end, or up to an escape that is not all there."""
+"""The inside of a string up to its end, or up to an incomplete escape."""
 _HIGH_SURROGATE = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}$")
 _MAXIMUM_DEPTH = 1000
 _KEY_BYTES = 1 << 16
@@ -21,14 +21,14 @@ _KEY_BYTES = 1 << 16
 
 @dataclass
 class Walk:
-    """A way through one value."""
+    """The state of a walk through one value."""
 
     source: ByteSource
     line: int
     wanted: str
     containers: list[bytes] = field(default_factory=list)
     keys: list[str | None] = field(default_factory=list)
-    """The key at hand of each container; None before it, and in arrays."""
+    """The current key of each container; None before a key, and in arrays."""
     texts: int = 0
     text_bytes: int = 0
     raw_bytes: int = 0
@@ -50,7 +50,7 @@ class Walk:
 
 
 def text_pieces(source: ByteSource, line: int, wanted: str) -> Generator[bytes, None, Walk]:
-    """The text in the field `wanted` of the value that begins at the source's place; words of a list with spaces between."""
+    """The text in the field `wanted` of the value at the source's position; words of a list are separated by spaces."""
     walk = Walk(source, line, wanted)
     while True:
         byte = _next_byte(walk)
@@ -116,14 +116,14 @@ def _skip_scalar(walk: Walk) -> None:
 
 
 def _string(walk: Walk, limit: int | None = None) -> Generator[bytes, None, None]:
-    """The string at the walk's place as UTF-8, in pieces; not more than about `limit` bytes of it."""
+    """The string at the walk's position as UTF-8, in pieces; no more than about `limit` bytes of it."""
     walk.take(walk.source.at + 1)
     given = 0
     while True:
         data, start = walk.source.data, walk.source.at
         found = _WHOLE.match(data, start)
         stop = found.end() if found else start
-        # Two escapes are one character together.
+        # Two escapes together are one character.
         if data[stop : stop + 1] != b'"' and (half := _HIGH_SURROGATE.search(data, max(start, stop - 6), stop)):
             stop = half.start()
         piece = walk.take(stop)

@@ -1,7 +1,7 @@
 """The records of JSON text, one after the other: JSON lines, values that span lines or share one, the elements of an array.
 
-Memory is bounded by bytes: a value of more than HELD_BYTES is not held. It is walked through, and only the text in it is taken,
-piece by piece (json_stream).
+Memory is bounded by bytes: a value of more than HELD_BYTES is not held in memory; its text is extracted piece by piece
+(json_stream).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class NotJson(Exception):
 
 @dataclass
 class ByteSource:
-    """Bytes that arrive in blocks; `data[at:]` is what is there and not yet taken."""
+    """Bytes that arrive in blocks; `data[at:]` has arrived and is not yet consumed."""
 
     blocks: Iterator[bytes]
     data: bytes = b""
@@ -37,7 +37,7 @@ class ByteSource:
     ended: bool = False
 
     def more(self) -> bool:
-        """Appends a block, dropping what was taken; False at the end."""
+        """Appends a block and drops consumed bytes; False at the end."""
         block = next(self.blocks, None)
         if block is None:
             self.ended = True
@@ -55,7 +55,7 @@ class ByteSource:
 def read_values(source: ByteSource) -> Iterator[tuple[Any, int, int]]:
     """(value, line from 1, bytes) of every record; raises NotJson.
 
-    For a value that is too long to be held it is LONG, and whoever gets it takes the value from the source.
+    For a value that is too long to be held, `value` is LONG, and the caller must consume it from the source.
     """
     source.more()
     if source.data.startswith(_MARK):
@@ -77,7 +77,7 @@ def read_values(source: ByteSource) -> Iterator[tuple[Any, int, int]]:
 
 
 def _a_line(source: ByteSource) -> tuple[Any, int, int] | None:
-    """The value of the next line when it is one object, as in JSON lines; the fast way."""
+    """The value of the next line if it is a single object, as in JSON lines: the fast path."""
     newline = source.data.find(b"\n", source.at)
     if newline < 0:
         return None
@@ -87,7 +87,7 @@ def _a_line(source: ByteSource) -> tuple[Any, int, int] | None:
     try:
         value = json.loads(lenient(raw))
     except (ValueError, RecursionError):
-        return None  # several values share the line, or it is no JSON: the slow way tells
+        return None  # several values share the line, or it is not JSON: the slow path decides
     line = source.lines + 1
     source.lines += 1
     source.at = newline + 1
@@ -103,7 +103,7 @@ def _skip_between(source: ByteSource) -> None:
 
 
 def _end_of_value(source: ByteSource) -> int | None:
-    """Where the value at the source's place ends; None when it is too long to be held."""
+    """The end of the value at the source's position; None if it is too long to be held."""
     depth, at = 0, source.at
     while True:
         step = _next_structure(source.data, at, depth)
@@ -121,7 +121,7 @@ def _end_of_value(source: ByteSource) -> int | None:
 
 
 def _next_structure(data: bytes, at: int, depth: int) -> tuple[int, int] | None:
-    """(depth, offset) behind the next bracket or string; None when the data ends before."""
+    """(depth, offset) after the next bracket or string; None if the data ends before."""
     if depth == 0 and data[at : at + 1] not in (b"{", b'"'):
         found = _SCALAR.match(data, at)
         if found and found.end() < len(data):
@@ -146,5 +146,5 @@ def _parse(raw: bytes, line: int) -> Any:
 
 
 def lenient(raw: bytes) -> str:
-    """The bytes as str; those that are not UTF-8 pass as lone surrogates, and `records.encoded` gives them back."""
+    """The bytes as str; invalid UTF-8 becomes lone surrogates, which `records.encoded` turns back into the same bytes."""
     return raw.decode("utf-8", "surrogateescape")

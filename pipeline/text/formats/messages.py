@@ -1,7 +1,7 @@
-"""How much memory the messages of an Arrow file ask for, before anything is decompressed.
+"""How much memory the messages of an Arrow file need, before anything is decompressed.
 
-A compressed buffer begins with its length, which Arrow allocates and fills. Where the buffers are, a message's metadata says, a
-table of FlatBuffers (Message.fbs); of it only what leads to the buffers is read.
+A compressed buffer begins with its uncompressed length, which Arrow allocates. A message's metadata, a FlatBuffers table
+(Message.fbs), says where the buffers are; only the fields that lead to them are read.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from typing import Any
 MAXIMUM_MESSAGE_BYTES = 1 << 30
 _MAGIC = b"ARROW1"
 _HEADER, _BUFFERS, _COMPRESSION, _DATA = 2, 2, 3, 1
-"""Numbers of fields: Message.header; RecordBatch.buffers and .compression; DictionaryBatch.data."""
+"""Field numbers: Message.header; RecordBatch.buffers and .compression; DictionaryBatch.data."""
 
 
 def stream_of(file: Any) -> Any:
-    """The file at the place where its messages begin: a file of Arrow IPC is a stream between a mark and a footer, and the footer
-    of a false one names other places."""
+    """The file, positioned where its messages begin: an Arrow IPC file is a stream between a magic number and a footer, and the
+    footer of a forged file could point elsewhere."""
     file.seek(0)
     file.seek(8 if file.read(8).startswith(_MAGIC) else 0)
     return file
 
 
 def message_bytes(file: Any) -> Iterator[tuple[int, int]]:
-    """(stored bytes, bytes in memory) of every message; raises ArrowException, and ValueError for false metadata."""
+    """(stored bytes, bytes in memory) of every message; raises ArrowException, and ValueError for invalid metadata."""
     import pyarrow as pa
 
     reader = pa.ipc.MessageReader.open_stream(stream_of(file))
@@ -39,7 +39,7 @@ def message_bytes(file: Any) -> Iterator[tuple[int, int]]:
         try:
             yield stored, _uncompressed(message.type, bytes(message.metadata), body) if stored else 0
         except (struct.error, IndexError) as error:
-            raise ValueError(f"metadata that leads out of the message ({error})") from None
+            raise ValueError(f"metadata that points outside the message ({error})") from None
 
 
 def _uncompressed(kind: str, metadata: bytes, body: Any) -> int:
@@ -65,7 +65,7 @@ def _number(form: str, data: Any, at: int) -> int:
 
 
 def _field(data: bytes, table: int, number: int) -> int:
-    """Where a field of a table is; 0 where it is left out."""
+    """Offset of a field of a table; 0 if it is absent."""
     directory = table - _number("<i", data, table)
     at = 4 + 2 * number
     offset = _number("<H", data, directory + at) if at < _number("<H", data, directory) else 0
@@ -73,6 +73,6 @@ def _field(data: bytes, table: int, number: int) -> int:
 
 
 def _table(data: bytes, table: int, number: int) -> int:
-    """Where the table or vector is that a field refers to; 0 where there is none."""
+    """Offset of the table or vector that a field refers to; 0 if it is absent."""
     at = _field(data, table, number)
     return at + _number("<I", data, at) if at else 0

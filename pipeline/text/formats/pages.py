@@ -1,8 +1,8 @@
-"""How much memory a column chunk of Parquet asks for: the sizes in its pages' headers, before anything is decompressed.
+"""How much memory a Parquet column chunk needs: the sizes in its page headers, before anything is decompressed.
 
-Arrow holds a page whole, and a dictionary page twice. What the file's footer says of sizes is believed nowhere: a page of some
-kilobytes can say that it holds two gigabytes. The headers are Thrift structs in the compact protocol
-(parquet.thrift, `PageHeader`), of which only numbers are read here.
+Arrow holds a page whole, and a dictionary page twice. The sizes in the file's footer are not trusted: a page of a few kilobytes
+can claim to hold two gigabytes. The headers are Thrift structs in the compact protocol (parquet.thrift, `PageHeader`); only their
+numbers are read here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 MAXIMUM_PAGE_BYTES = 512 << 20
 _DICTIONARY_PAGE = 2
 _DATA_PAGES = (5, 8)
-"""The fields of a header that describe a page of values, by Parquet's two versions; their first number counts the values."""
+"""The fields of a header that describe a data page, in Parquet's two versions; their first number is the count of values."""
 _HEADER_BYTES, _LONGEST_HEADER_BYTES = 256, 16 << 20
 _DEEPEST = 16
 _TRUE, _FALSE, _BYTE, _I64, _DOUBLE, _BINARY, _LIST, _SET, _STRUCT = 1, 2, 3, 6, 7, 8, 9, 10, 12
@@ -22,19 +22,19 @@ _VARINTS = range(4, _I64 + 1)
 
 
 class BadPage(ValueError):
-    """What is wrong with a page, and where."""
+    """A damaged page header; the message says what is wrong and where."""
 
 
 @dataclass(frozen=True)
 class ChunkPages:
-    """The pages of a column chunk: bytes when decompressed."""
+    """The largest pages of a column chunk, in bytes after decompression."""
 
     dictionary_bytes: int = 0
     largest_bytes: int = 0
 
 
 def chunk_pages(file: BinaryIO, chunk: Any) -> ChunkPages:
-    """What the headers of a column chunk say (pyarrow's ColumnChunkMetaData); raises BadPage."""
+    """The sizes in the page headers of a column chunk (pyarrow's ColumnChunkMetaData); raises BadPage."""
     found = ChunkPages()
     for kind, size in page_sizes(file, chunk):
         dictionary = size if kind == _DICTIONARY_PAGE else 0
@@ -43,7 +43,7 @@ def chunk_pages(file: BinaryIO, chunk: Any) -> ChunkPages:
 
 
 def page_sizes(file: BinaryIO, chunk: Any) -> Iterator[tuple[int, int]]:
-    """(kind, bytes when decompressed) of every page that Arrow would read: it stops after as many values as the footer says."""
+    """(kind, bytes after decompression) of every page that Arrow would read: it stops after the footer's number of values."""
     at = chunk.data_page_offset
     if chunk.has_dictionary_page and chunk.dictionary_page_offset:
         at = min(at, chunk.dictionary_page_offset)
@@ -59,7 +59,7 @@ def page_sizes(file: BinaryIO, chunk: Any) -> Iterator[tuple[int, int]]:
 
 
 def _header(file: BinaryIO, at: int) -> tuple[dict[int, Any], int]:
-    """(the struct, its bytes) of the header at a place of the file."""
+    """(struct, its length in bytes) of the header at an offset of the file."""
     size = _HEADER_BYTES
     while True:
         file.seek(at)
@@ -73,7 +73,7 @@ def _header(file: BinaryIO, at: int) -> tuple[dict[int, Any], int]:
 
 
 def _struct(data: bytes, at: int, depth: int) -> tuple[dict[int, Any], int]:
-    """(numbers and structs in it by field, where it ends) of a struct; raises IndexError when the data end before it does."""
+    """({field: number or struct}, end offset) of a struct; raises IndexError when the data ends before it."""
     if depth > _DEEPEST:
         raise BadPage("a header of a page that is nested too deeply")
     found: dict[int, Any] = {}

@@ -1,8 +1,8 @@
-"""What a record's text is, by the same rules in every format.
+"""The text of a record, by the same rules in every format.
 
-`text_field` names a field, or by `a.b` a field inside a field. Its value is a string, UTF-8 bytes, a list of strings (a sentence
-that is words already) or a list of such lists. Null, missing and any other type are a record without a text: skipped and
-counted, or the run stops (`corpus.bad_records`).
+`text_field` names a field, or as `a.b` a field inside a field. Its value is a string, UTF-8 bytes, a list of strings (a sentence
+already split into words) or a list of such lists. A record in which it is null, missing or of any other type has no text: it is
+skipped and counted, or stops the run (`corpus.bad_records`).
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ ABSENT = object()
 
 
 class NoText(Exception):
-    """A record without a text; says why."""
+    """A record without text; the message says why."""
 
 
 def text_of(record: Any, field: str) -> tuple[str | bytes, int]:
-    """(the record's text, bytes put in between words of a list); raises NoText."""
+    """(the record's text, bytes inserted between the words of a list); raises NoText."""
     value = _at(record, field)
     if isinstance(value, str | bytes):
         return value, 0
@@ -37,7 +37,7 @@ def text_of(record: Any, field: str) -> tuple[str | bytes, int]:
 
 
 def _at(record: Any, field: str) -> Any:
-    """The value of a field; a name with dots that exists as it is comes before the path."""
+    """The value of a field; a field whose own name contains the dots takes precedence over a path."""
     if not isinstance(record, Mapping):
         return ABSENT
     if field in record:
@@ -67,8 +67,8 @@ def _kind(value: Any) -> str:
 
 
 def encoded(text: str | bytes) -> bytes:
-    """The text's bytes. A lone surrogate, which JSON can spell, becomes the bytes of no character; they are repaired and
-    counted where all text is."""
+    """The text's bytes. A lone surrogate, which JSON can spell, becomes invalid UTF-8, which is repaired and counted like any
+    other."""
     if isinstance(text, bytes):
         return text
     try:
@@ -78,30 +78,30 @@ def encoded(text: str | bytes) -> bytes:
 
 
 class RecordBook:
-    """Books the records of one file: their texts, what was put in between, and those without a text."""
+    """Counts the records of one file: their texts, the bytes inserted between them, and records without text."""
 
     def __init__(
         self, path: str, place: int, counts: ReadCounts, stop: bool, max_ratio: int, *, whole: bool = True
     ) -> None:  # fmt: skip
         self.path = path
         self.whole = whole
-        """Whether the file is one piece: what is remembered of a piece must hold wherever it comes to lie in its file."""
+        """Whether the file is one piece. Otherwise notes name no line, so that they hold wherever the piece lies in its file."""
         self.place = place
         self.counts = counts
         self.stop = stop
         self.max_ratio = max_ratio
         self.text_bytes = 0
-        """Of the records so far, without what was put in."""
+        """Bytes of the records' texts so far, without inserted ones."""
         self.bad_bytes = 0
 
     def good(self, text_bytes: int, put_in: int, records: int = 1) -> None:
-        """Records whose texts have so many bytes together, of which so many were put in; behind each goes a newline."""
+        """Counts `records` records with `text_bytes` bytes of text, `put_in` of them inserted; a newline follows each record."""
         self.counts.record(self.place, records=records)
         self.counts.add(self.place, PUT_IN, put_in + records)
         self.text_bytes += text_bytes - put_in
 
     def bad(self, where: str, problem: str, size: int, records: int = 1) -> None:
-        """Records without a text, `size` bytes of them; raises DataError when such a record stops the run."""
+        """Counts records without text, `size` bytes in all; raises DataError if such a record stops the run."""
         told = f"{where}: {problem}"
         if self.stop:
             raise DataError(

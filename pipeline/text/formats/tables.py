@@ -1,8 +1,8 @@
 """The texts of a column of CSV or TSV.
 
-CSV is what Python's csv reads: cells may be quoted and then hold delimiters and line ends. TSV has no quoting: a quotation mark
-is text, so that an unclosed one loses nothing. The first row names the columns; `text_field` may also be a column's number
-from 1, and then the first row is data.
+CSV is read by Python's csv module: quoted cells may contain delimiters and line ends. TSV has no quoting: a quotation mark is
+text, so an unclosed one loses nothing. The first row names the columns; `text_field` may also be a column number counted from 1,
+and then the first row is data.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _DELIMITERS = ",;|"
 
 
 def read_rows(blocks: Iterator[bytes], format: str, field: str, path: str) -> Iterator[tuple[bytes | NoText, int]]:
-    """(text or why there is none, line from 1) of every row; raises DataError when there is no such column."""
+    """(text or the reason why there is none, line from 1) of every row; raises DataError if there is no such column."""
     csv.field_size_limit(CELL_BYTES)
     lines = _Lines(blocks)
     first = next(lines, None)
@@ -71,7 +71,7 @@ def _chain(first: str, rest: Iterator[str]) -> Iterator[str]:
 
 
 class _Lines(Iterator[str]):
-    """The lines of the blocks as str with their ends, lone surrogates for bytes that are not UTF-8."""
+    """The lines of the blocks as str, with their ends; bytes that are not UTF-8 become lone surrogates."""
 
     def __init__(self, blocks: Iterator[bytes]) -> None:
         self._blocks = blocks
@@ -99,5 +99,5 @@ class _Lines(Iterator[str]):
 
 
 def _decoded(line: bytes) -> str:
-    # NUL separates words and ends nothing, as in every format.
+    # NUL separates words, as in every format.
     return line.replace(b"\0", b" ").decode("utf-8", "surrogateescape")
