@@ -1,1 +1,1 @@
-"""Results beside each other: settings, scores, seconds, and the words whose neighbourhoods moved most."""
+"""Comparing results: settings, scores, seconds, and the words whose neighbourhoods moved most."""

@@ -1,9 +1,9 @@
-"""What differs between results, as plain data: the first is what the others are compared with.
+"""The differences between results, as plain data; the others are compared with the first.
 
 settings    {key: [value of each side]} of those that differ
 scores      [{test, measure, score: […], coverage: […]}]
-seconds     {stage: [seconds of each side, None where it was reused or is not known]}
-words       for each later side: how many words both have, the mean overlap of neighbourhoods, and the words that moved most
+seconds     {stage: [seconds of each side, None if it was reused or is not known]}
+words       for each later side: the number of common words, the mean overlap of neighbourhoods, and the words that moved most
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from pipeline.report.results import STAGES, Summary, evaluation_rows, flatten, g
 FORMAT_VERSION = 1
 MOST_MOVED = 15
 NOT_SETTINGS = ("run.workdir", "run.name", "tracking.", "cluster.", "storage.", "publish.")
-"""Where a run lay, who watched it and what was made of its vectors."""
+"""Keys that do not affect vectors: where a run ran, how it was tracked, and how it was published."""
 
 
 def compare(sides: Sequence[Side]) -> dict[str, Any]:
-    """All of it, for JSON, the terminal and the page."""
+    """The whole comparison, for JSON, the terminal and the page."""
     first, *others = sides
     return {
         "format_version": FORMAT_VERSION,
@@ -45,7 +45,7 @@ def _about(side: Side) -> dict[str, Any]:
 
 
 def differing_settings(summaries: Sequence[Summary]) -> dict[str, list[object]]:
-    """The settings whose values differ; None where a side does not say: another program or version made it."""
+    """The settings whose values differ; None for a side without the key, made by another program or version."""
     settings = [dict(flatten(mapping(summary, "config"))) for summary in summaries]
     keys = {key: None for each in settings for key in each if not key.startswith(NOT_SETTINGS)}
     rows = {key: [each.get(key) for each in settings] for key in keys}
@@ -67,7 +67,7 @@ def scores(summaries: Sequence[Summary]) -> list[dict[str, Any]]:
 
 
 def seconds(summaries: Sequence[Summary]) -> dict[str, list[float | None]]:
-    """What each stage took; the whole training where its rounds were continued or reused."""
+    """The seconds each stage took; for training, of all its rounds, including those of earlier runs."""
     rows: dict[str, list[float | None]] = {}
     for stage in STAGES:
         row = []
@@ -81,7 +81,7 @@ def seconds(summaries: Sequence[Summary]) -> dict[str, list[float | None]]:
 
 
 def neighbourhoods(first: Side, other: Side) -> dict[str, Any]:
-    """How the other side's neighbourhoods differ from the first's, over the words that both have."""
+    """How the other side's neighbourhoods differ from the first's, over their common words."""
     common = common_words(first.vectors, other.vectors)
     found: dict[str, Any] = {"first": first.name, "other": other.name, "common": len(common.words), "overlap": None, "moved": []}
     found |= dict(words_moved(first.vectors, other.vectors))
@@ -89,7 +89,7 @@ def neighbourhoods(first: Side, other: Side) -> dict[str, Any]:
     if len(shares) == 0:
         return found
     found |= {"asked": len(shares), "overlap": float(shares.mean()), "neighbours": NEIGHBOURS}
-    # The most frequent of those that moved as far.
+    # A stable sort puts the more frequent of two words that moved equally far first.
     for place in np.argsort(shares, kind="stable")[:MOST_MOVED]:
         word = common.words[int(place)]
         found["moved"].append({
@@ -104,6 +104,6 @@ def _near(side: Side, word: str, most: int = 5) -> list[str]:
 
 
 def is_same(found: Mapping[str, Any]) -> bool:
-    """True where nothing differs: not the settings, not a score, not a neighbour."""
+    """Whether nothing differs: no setting, no score, no neighbour."""
     same_scores = all(len({repr(score) for score in row["score"]}) == 1 for row in found["scores"])
     return not found["settings"] and same_scores and all(words["overlap"] in (None, 1.0) for words in found["words"])

@@ -1,4 +1,4 @@
-"""A comparison for people: as text for the terminal, and as a page like the report."""
+"""A comparison for people: as text for the terminal, and as an HTML page like the report."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _moved(words: Mapping[str, Any]) -> Table:
 
 
 def sentences(found: Compared) -> Iterator[str]:
-    """What it comes to, in words."""
+    """The comparison in a few sentences."""
     if is_same(found):
         yield "No setting, no score and no neighbourhood differs."
     for words in found["words"]:
@@ -57,11 +57,11 @@ def sentences(found: Compared) -> Iterator[str]:
             text += (
                 f"; of the {words['neighbours']} nearest of {words['asked']:,} frequent ones {words['overlap']:.1%} are the same"
             )
-        yield f"{text}. {words['gained']['words']:,} words came, {words['lost']['words']:,} went."
+        yield f"{text}. {words['gained']['words']:,} words were gained, {words['lost']['words']:,} lost."
 
 
 def as_text(found: Compared, width: int = 100) -> str:
-    """For a terminal of `width` columns; text from data is made harmless."""
+    """The comparison for a terminal of `width` columns; text from data is sanitised."""
     blocks = ["\n".join(sentences(found))]
     for table in tables(found):
         rows = [[_cell(value) for value in row] for row in (table.header, *table.rows)]

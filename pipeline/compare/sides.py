@@ -1,4 +1,4 @@
-"""What can be compared: finished runs, snapshots, folders and files of vectors; each is vectors with what is known of them."""
+"""The sides of a comparison: finished runs, snapshots, folders and files of vectors, each with what is known of it."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ SUMMARY = "summary.json"
 
 @dataclass(frozen=True)
 class Side:
-    """One of those that are compared."""
+    """One side of a comparison."""
 
     name: str
-    """Different from the others'."""
+    """Unique among the sides."""
     source: str
     vectors: WordVectors
     summary: Mapping[str, Any]
-    """Of the run that made them; empty for vectors that somebody else made."""
+    """Summary of the run that made them; empty for vectors from elsewhere."""
 
 
 def open_sides(sources: Sequence[str]) -> list[Side]:
-    """The sides in the order given. Raises UsageError for fewer than two, InputError for what is no vectors."""
+    """The sides in the order given. Raises UsageError for fewer than two, InputError for a source without vectors."""
     if len(sources) < 2:
         raise UsageError(f"compare: expected two or more of CONFIG, workdir, folder or file of vectors, found {len(sources)}")
     found = [_open(source) for source in sources]
@@ -57,7 +57,7 @@ def _open(source: str) -> tuple[str, WordVectors, Mapping[str, Any]]:
 
 
 def _names(found: Sequence[tuple[str, WordVectors, Mapping[str, Any]]]) -> Iterator[str]:
-    """The runs' names, or the files' with as many folders as make them differ."""
+    """The name of each run or file; the whole source, numbered if needed, where names are equal."""
     short = [str(summary.get("config", {}).get("run", {}).get("name") or Path(source).name) for source, _, summary in found]
     for place, (source, _, _) in enumerate(found):
         if short.count(short[place]) == 1:

@@ -1,1 +1,1 @@
-"""What was complete, kept: snapshots of complete runs, the list of what became of each, and the one that answers now."""
+"""The history of a workdir: snapshots of complete runs, the decisions about them, and the current champion."""

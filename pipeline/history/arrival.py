@@ -1,4 +1,4 @@
-"""A workdir where this process can work on it or look at it: a folder as it is, a place in a bucket by way of its copy."""
+"""Access to a workdir, to work in it or to look at it: a folder directly, a place in a bucket through its local copy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipeline.storage.objects import require_bucket
 
 @contextlib.contextmanager
 def arrive(config: RunConfig) -> Iterator[None]:
-    """The workdir belongs to this process as long as the block lasts. Raises BusyError, naming who works there."""
+    """Holds the workdir for this process while the block runs. Raises BusyError, naming the holder."""
     if config.place is None:
         with store.lock(config.workdir):
             yield
@@ -30,8 +30,8 @@ def arrive(config: RunConfig) -> Iterator[None]:
 
 
 def look(config: RunConfig) -> RunConfig:
-    """The configuration, whose workdir can be looked at now: the copy of one in a bucket is brought up to date, unless a run of
-    this machine works on it, which keeps it so."""
+    """The configuration, with its workdir ready to be read: the copy of one in a bucket is brought up to date, unless a run on
+    this machine is working in it and keeps it so."""
     if config.place:
         copy = begin(config.place, config.storage)
         with contextlib.suppress(HeldError), held(copy.root / WORKDIR_LOCK):

@@ -1,8 +1,8 @@
-"""What no kept snapshot needs: found first, removed when asked to.
+"""Garbage collection in a workdir: what no kept snapshot needs is found first, and removed on request.
 
-Kept are the champion, the last `keep` snapshots that a decision named, and what `summary.json` names. Everything else that this
-program made below tokens/, vocab/, shards/ … is found: artefacts of other corpora and settings, broken-off training, and the
-parts of tokens/ that no kept corpus has. Decisions stay: they are small, and tell what was.
+The champion, the last `keep` snapshots named by a decision, and the artefacts in `summary.json` are kept. Everything else that
+this program wrote below tokens/, vocab/, shards/ … counts as garbage: artefacts of other corpora and settings, interrupted
+training, and parts of tokens/ that belong to no kept corpus. Decisions stay: they are small and document the history.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ KINDS = ("tokens", "vocab", "shards", "checkpoints", "vectors", "report", "expor
 """Folders of artefacts, in the order in which they are made."""
 PARTS = "parts"
 _ARTEFACT = re.compile(r"[0-9a-f]{16}")
-"""Name of an artefact's folder: what else lies there was not made as one."""
+"""Name of an artefact's folder; anything else there is not an artefact."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Garbage:
 
 
 def kept_snapshots(workdir: Path, keep: int) -> list[Snapshot]:
-    """The champion, and of the others the `keep` that were decided upon last."""
+    """The `keep` snapshots that a decision named last, with the champion among them in any case."""
     last_named = {entry["snapshot"]: number for number, entry in enumerate(entries(workdir)) if "snapshot" in entry}
     ordered = sorted(snapshots(workdir), key=lambda snapshot: last_named.get(snapshot.id, -1), reverse=True)
     champion = champion_of(workdir)
@@ -48,7 +48,7 @@ def kept_snapshots(workdir: Path, keep: int) -> list[Snapshot]:
 
 
 def find_outdated(workdir: Path, keep: int) -> list[Garbage]:
-    """What older snapshots had to themselves, and they themselves; what was made outside of snapshots stays."""
+    """Older snapshots and the artefacts that only they need; artefacts that belong to no snapshot stay."""
     ids = {snapshot.id for snapshot in kept_snapshots(workdir, keep)}
     theirs = {path for snapshot in snapshots(workdir) if snapshot.id not in ids for path in snapshot.artefacts()}
     theirs |= {path for snapshot in snapshots(workdir) for path in snapshot.artefacts() if path.parent.name in PASSING}
@@ -61,7 +61,7 @@ def find_outdated(workdir: Path, keep: int) -> list[Garbage]:
 
 
 def find_garbage(workdir: Path, keep: int) -> list[Garbage]:
-    """What could go, the snapshots first: a reader never meets one whose artefacts are gone."""
+    """Everything that can be removed, snapshots first, so that no reader finds one whose artefacts are gone."""
     kept, champion = kept_snapshots(workdir, keep), champion_of(workdir)
     ids = {snapshot.id for snapshot in kept}
     needed = {path for snapshot in kept for path in snapshot.lasting()} | set(_of_summary(workdir))
@@ -82,13 +82,13 @@ def find_garbage(workdir: Path, keep: int) -> list[Garbage]:
 
 
 def remove(garbage: list[Garbage]) -> None:
-    """Removes what was found; an artefact's manifest first. For the holder of the workdir's lock."""
+    """Removes what was found, each artefact's manifest first. The caller must hold the workdir's lock."""
     for found in garbage:
         store.discard(found.path)
 
 
 ObjectSizes = Mapping[Path, int]
-"""Of a workdir in a bucket: every object, by the path that it would have in the copy, which holds few of them."""
+"""For a workdir in a bucket: {path in the copy: bytes} of every object, whether the copy has it or not."""
 
 
 def _sizes_of(workdir: Path) -> ObjectSizes | None:
@@ -114,7 +114,7 @@ def _parts_there(workdir: Path, sizes: ObjectSizes | None) -> list[Path]:
 
 
 def _of_summary(workdir: Path) -> Iterator[Path]:
-    """The artefacts of the last run, if it was complete: `summary.json` promises them."""
+    """The artefacts of the last run, if it was complete, as named by `summary.json`."""
     try:
         rows = store.unsealed(read_inside(workdir, SUMMARY))["stages"]
         fingerprints = {row["fingerprint"] for row in rows.values()}
@@ -132,7 +132,7 @@ def _part_keys(tokens: Path) -> set[str]:
 
 
 def _key_of(name: str) -> str:
-    """The part that a file of tokens/parts belongs to: `<key>-000.tokens.parquet`, `<key>.json`."""
+    """The key of the part that a file of tokens/parts belongs to: `<key>-000.tokens.parquet`, `<key>.json`."""
     return name.partition(".")[0].partition("-")[0]
 
 

@@ -1,10 +1,10 @@
-"""The last good result: which snapshot answers now, kept while later runs fail, go on or stop early.
+"""The last good result: the champion snapshot, which stays while later runs fail, continue or stop early.
 
-    <workdir>/history/000007.json   what was decided, one file a decision, in order; the last one says who is champion
+    <workdir>/history/000007.json   the decisions, one file each, in order; the last one names the champion
     <workdir>/latest → snapshots/…  the champion, for people and programs: latest/vectors/vectors.npy, latest/summary.json
 
-A decision counts from the moment its file is there. `latest` follows: it is replaced by one rename, and whoever holds the
-workdir's lock mends it first if a kill came between the two. A reader resolves the link once and sees one whole result.
+A decision is in force once its file exists. `latest` follows: it is replaced by one rename, and the next holder of the
+workdir's lock repairs it first if a kill came in between. A reader that resolves the link once sees one whole result.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
 
 HISTORY, LATEST = "history", "latest"
 VECTORS = "vectors"
-"""Kind of the artefact that answers."""
+"""Kind of the artefact with the vectors."""
 SHOWN_DIFFERENCES = 4
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The result that answers: where it lies, and the summary of the run that made it."""
+    """The last good result: its folder, its vectors, and the summary of the run that made it."""
 
     directory: Path
     vectors: Path
@@ -53,7 +53,7 @@ class Answer:
 
 
 def entries(workdir: Path) -> list[dict[str, Any]]:
-    """Every decision that was taken here, the oldest first; one that cannot be read is left out."""
+    """Every decision taken here, oldest first; unreadable ones are left out."""
     found = []
     for path in sorted((workdir / HISTORY).glob("[0-9]*.json")):
         try:
@@ -66,7 +66,7 @@ def entries(workdir: Path) -> list[dict[str, Any]]:
 
 
 def history_damage(workdir: Path) -> tuple[int, list[str]]:
-    """(files checked, what is wrong with which): every decision, and whether `latest` is what the last one says."""
+    """(files checked, problems found) for every decision, and for `latest`, which must point to the champion."""
     files = {int(path.stem): path for path in sorted((workdir / HISTORY).glob("[0-9]*.json"))}
     damage = [
         f"{workdir / HISTORY / f'{number:06d}.json'}: missing"
@@ -76,18 +76,18 @@ def history_damage(workdir: Path) -> tuple[int, list[str]]:
     for number, path in files.items():
         try:
             if store.unsealed(read_inside(path.parent, path.name)).get("number") != number:
-                damage.append(f"{path}: it is another decision's")
+                damage.append(f"{path}: it belongs to another decision")
         except (OSError, ValueError) as error:
             damage.append(f"{path}: damaged ({error})")
     champion, link = champion_of(workdir), workdir / LATEST
     named = f"{SNAPSHOTS}/{champion.id}" if champion else None
     if (os.readlink(link) if link.is_symlink() else None) != named:
-        damage.append(f"{link}: it is not what the last decision in {HISTORY} names ({named}); the next run mends it")
+        damage.append(f"{link}: not what the last decision in {HISTORY} names ({named}); the next run repairs it")
     return len(files) + bool(champion), damage
 
 
 def decide(workdir: Path, kind: str, champion: str, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The entry of a decision, now in force: from here on `champion` answers. For the holder of the workdir's lock."""
+    """Records a decision that makes `champion` the champion, and returns its entry. The caller must hold the workdir's lock."""
     number = max((int(path.stem) for path in (workdir / HISTORY).glob("[0-9]*.json")), default=0) + 1
     entry = {"number": number, "time": time.time(), "kind": kind, "champion": champion} | dict(facts)
     reach("decide", kind)
@@ -98,18 +98,17 @@ def decide(workdir: Path, kind: str, champion: str, facts: Mapping[str, Any]) ->
 
 
 def input_key(config_digest: str, tokens: str) -> str:
-    """Names what a result is made from: equal exactly when the settings and the text, part by part, are."""
+    """A digest of what a result is made from: equal exactly if the settings and every part of the text are."""
     return hashlib.sha256(canonical_json([config_digest, tokens])).hexdigest()
 
 
 def last_decision(workdir: Path) -> dict[str, Any]:
-    """The last entry that says what it was made from; going back to an older snapshot is none. Empty if there is none."""
+    """The last entry about a new result, rollbacks left out; empty if there is none."""
     return next((entry for entry in reversed(entries(workdir)) if "input" in entry), {})
 
 
 def champion_of(workdir: Path) -> Snapshot | None:
-    """The snapshot that the last decision names, or None before the first; one that is not whole is passed over for the
-    champion before it."""
+    """The snapshot named by the last decision, None before the first; if it is not whole, the champion before it."""
     for entry in reversed(entries(workdir)):
         if found := open_snapshot(workdir / SNAPSHOTS / entry["champion"]):
             return found
@@ -117,20 +116,20 @@ def champion_of(workdir: Path) -> Snapshot | None:
 
 
 def mend(workdir: Path) -> None:
-    """Makes `latest` what the last decision says. For the holder of the workdir's lock, before it starts."""
+    """Points `latest` to the champion. For the holder of the workdir's lock, before it starts work."""
     remove_unfinished(workdir)
     if champion := champion_of(workdir):
         point_at(workdir, champion.id)
 
 
 def point_at(workdir: Path, snapshot: str) -> None:
-    """`latest` is this snapshot, from one moment to the next."""
+    """Points `latest` to this snapshot, atomically."""
     _tell_readers(workdir, snapshot)
     link_latest(workdir, snapshot)
 
 
 def link_latest(workdir: Path, snapshot: str) -> None:
-    """The link `latest` of a folder, or of the copy of a bucket, is this snapshot."""
+    """Points the link `latest` in a workdir, or in the copy of one in a bucket, to this snapshot."""
     link, target = workdir / LATEST, f"{SNAPSHOTS}/{snapshot}"
     try:
         if link.is_symlink() and os.readlink(link) == target:
@@ -145,7 +144,7 @@ def link_latest(workdir: Path, snapshot: str) -> None:
 
 
 def _tell_readers(workdir: Path, snapshot: str) -> None:
-    """`latest.json` in a bucket, which has no links: the champion, and under which keys its vectors lie."""
+    """Writes `latest.json` in a bucket, which has no links: the champion and the keys of its vectors."""
     found = open_snapshot(workdir / SNAPSHOTS / snapshot)
     if found is None or (copy := copy_of(workdir)) is None:
         return
@@ -160,15 +159,15 @@ def _tell_readers(workdir: Path, snapshot: str) -> None:
         store.write_bytes(path, body)
 
 
-# ── for those who ask ────────────────────────────────────────────────────────────────────────────────────────────────
+# ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def find_answer(workdir: Path) -> Answer | None:
-    """The last good result of a workdir, or None: the champion; where no run was ever complete, the vectors of a run that was
-    asked to stop at train or evaluate."""
+    """The last good result of a workdir: the champion or, if no run was ever complete, the vectors of a run that was to stop at
+    train or evaluate. None if there is none."""
     link = Path(os.path.realpath(workdir / LATEST))
     for snapshot in (open_snapshot(link), champion_of(workdir)):
-        # A link that somebody turned elsewhere answers nothing.
+        # A link that was redirected elsewhere does not count.
         if snapshot and snapshot.workdir.resolve() == workdir.resolve():
             with contextlib.suppress(DamagedError, InputError):
                 return Answer(snapshot.directory, snapshot.vectors, snapshot.summary(), snapshot.made)
@@ -181,7 +180,7 @@ def find_answer(workdir: Path) -> Answer | None:
 
 
 def require_answer(workdir: Path, config_path: Path) -> Answer:
-    """As find_answer; raises InputError, with the command that makes one, when there is none."""
+    """As find_answer, but raises InputError, with the command to run, if there is none."""
     if found := find_answer(workdir):
         return found
     raise InputError(f"{workdir}: no finished run here; run: w2v run {config_path}")

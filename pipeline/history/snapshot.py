@@ -1,12 +1,13 @@
-"""A snapshot: one complete result under a name that its content decides, with links to every artefact of it.
+"""A snapshot: one complete result under a name decided by its content, with links to each of its artefacts.
 
-    <workdir>/snapshots/<id>/snapshot.json    what it is: stages by fingerprint, the corpus's files, the configuration
+    <workdir>/snapshots/<id>/snapshot.json    its stages by fingerprint, run, parent and digests
+                            /corpus.json      path, size and SHA-256 of the corpus's files
                             /summary.json     as the run wrote it
                             /report/          the page, index.html, and its data, as far as the run wrote them
                             /vectors, /exports, /vocab, /scores …   links to the artefacts
 
-A snapshot appears under its name whole or not at all and never changes afterwards. The id hashes the stages' fingerprints, so
-the same corpus, settings and parent give the same snapshot whoever makes it, and however often it was broken off.
+A snapshot appears under its name whole or not at all, and never changes afterwards. The id hashes the stages' fingerprints, so
+the same corpus, settings and parent give the same snapshot, whoever makes it and however often it was interrupted.
 """
 
 from __future__ import annotations
@@ -35,14 +36,14 @@ REPORT = "report"
 """Folder of the report, in a workdir and in a snapshot."""
 UNFINISHED = ".unfinished-"
 PASSING = ("shards",)
-"""Kinds that are large, quickly made again, and read by nobody but the training: older snapshots do without."""
+"""Kinds that are large, quickly made again, and read only by training: older snapshots do without them."""
 _LINK_NAMES = {"report": "scores"}
-"""What the link to an artefact is called where its kind would read wrong beside the report."""
+"""Names of links that differ from the artefact's kind, since `report` is the page."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A complete result: its folder, and what `snapshot.json` says."""
+    """A complete result: its folder, and the content of `snapshot.json`."""
 
     directory: Path
     body: Mapping[str, Any]
@@ -53,7 +54,7 @@ class Snapshot:
 
     @property
     def made(self) -> float:
-        """When, in seconds since 1970."""
+        """When it was made, in seconds since 1970."""
         return float(self.body["made"])
 
     @property
@@ -62,7 +63,7 @@ class Snapshot:
 
     @property
     def vectors(self) -> Path:
-        """The folder of its vectors, wherever the workdir lies now."""
+        """The folder of its vectors, even after the workdir was moved."""
         return store.artefact_directory(self.workdir, *self.body["artefacts"]["train"])
 
     @property
@@ -74,7 +75,7 @@ class Snapshot:
         return _read(self.directory, SUMMARY)
 
     def corpus(self) -> list[list[Any]]:
-        """[path, bytes, SHA-256] of every file it was made from, in order; none for a run that kept no list."""
+        """[path, bytes, SHA-256] of every file it was made from, in order."""
         found: list[list[Any]] = _read(self.directory, CORPUS)["files"]
         return found
 
@@ -84,12 +85,12 @@ class Snapshot:
             yield store.artefact_directory(self.workdir, kind, fingerprint)
 
     def lasting(self) -> Iterator[Path]:
-        """The folders of the artefacts that stay as long as it does: not those that only its training read."""
+        """The folders of the artefacts that stay as long as the snapshot, without those that only training reads."""
         yield from (directory for directory in self.artefacts() if directory.parent.name not in PASSING)
 
 
 def snapshot_id(artefacts: Mapping[str, tuple[str, str]]) -> str:
-    """16 hex digits that are equal exactly when every stage's fingerprint is."""
+    """16 hex digits that are equal exactly if the fingerprints of all stages are."""
     return hashlib.sha256(canonical_json({name: fingerprint for name, (_, fingerprint) in artefacts.items()})).hexdigest()[:16]
 
 
@@ -97,10 +98,10 @@ def make_snapshot(
     workdir: Path, summary: Mapping[str, Any], artefacts: Mapping[str, tuple[str, str]], corpus: Sequence[Sequence[Any]],
     *, parent: str | None = None, report: Path | None = None,
 ) -> Snapshot:  # fmt: skip
-    """The snapshot of a complete run; the one that is there already if the same was made before.
+    """The snapshot of a complete run; an existing one if the same result was made before.
 
-    `artefacts`: (kind, fingerprint) by stage. `corpus`: path, bytes and SHA-256 of its files. `report`: the page that was
-    written for it; its data lie beside it.
+    `artefacts` holds (kind, fingerprint) by stage, `corpus` the path, bytes and SHA-256 of its files; `report` is the page
+    written for it, with its data beside it.
     """
     name = snapshot_id(artefacts)
     directory = workdir / SNAPSHOTS / name
@@ -124,7 +125,7 @@ def make_snapshot(
         store.write_json(temporary / BODY, store.sealed(body))
         reach("snapshot", "written")
         store.put_folder(temporary, directory, last=BODY)
-        shutil.rmtree(directory, ignore_errors=True)  # what is there was not whole
+        shutil.rmtree(directory, ignore_errors=True)  # a snapshot there was not whole
         os.replace(temporary, directory)
         store.sync_directory(directory.parent)
     except OSError as error:
@@ -135,7 +136,7 @@ def make_snapshot(
 
 
 def link_artefacts(directory: Path, artefacts: Iterable[Sequence[str]]) -> None:
-    """Links to the artefacts, (kind, fingerprint) each, are in a snapshot's folder."""
+    """Creates the links to the artefacts, given as (kind, fingerprint), in a snapshot's folder."""
     for kind, fingerprint in artefacts:
         link = directory / _LINK_NAMES.get(kind, kind)
         if not link.is_symlink():
@@ -149,17 +150,17 @@ def _pages(report: Path | None) -> Iterator[Path]:
 
 
 def open_snapshot(directory: Path) -> Snapshot | None:
-    """The snapshot in a folder, or None where there is none that is whole."""
+    """The snapshot in a folder, or None if there is no whole one."""
     with contextlib.suppress(DamagedError, InputError):
         body = _read(directory, BODY)
-        # Another snapshot's file under this name is whole by itself, and says what is not here.
+        # The file of another snapshot would pass its own checksum, but describe another result.
         if _has_artefacts(body) and snapshot_id(body["artefacts"]) == body.get("id") == directory.name:
             return Snapshot(directory, body)
     return None
 
 
 def _has_artefacts(body: Mapping[str, Any]) -> bool:
-    """Whether every stage has a kind, which is a folder of the workdir, and a fingerprint."""
+    """Whether every stage has a kind, which names a folder in the workdir, and a fingerprint."""
     found = body.get("artefacts")
     rows = list(found.values()) if isinstance(found, dict) and "train" in found else [()]
     return isinstance(body.get("made"), int | float) and all(
@@ -172,7 +173,7 @@ def is_fingerprint(value: object) -> bool:
 
 
 def snapshot_damage(directory: Path) -> tuple[int, list[str]]:
-    """(files checked, what is wrong with which) of a snapshot's own files."""
+    """(files checked, problems found) for a snapshot's own files."""
     damage = []
     for name in (BODY, SUMMARY, CORPUS):
         try:
@@ -180,9 +181,9 @@ def snapshot_damage(directory: Path) -> tuple[int, list[str]]:
         except (DamagedError, InputError) as error:
             damage.append(str(error).partition(";")[0])
     if not damage and (found := open_snapshot(directory)) is None:
-        damage.append(f"{directory / BODY}: it is another snapshot's")
+        damage.append(f"{directory / BODY}: it belongs to another snapshot")
     elif not damage and found and not _belongs(found.summary(), found.body):
-        damage.append(f"{directory / SUMMARY}: it is another snapshot's")
+        damage.append(f"{directory / SUMMARY}: it belongs to another snapshot")
     checked, pages = seal_damage(directory / REPORT)
     return 3 + checked, damage + pages
 
@@ -194,20 +195,20 @@ def _belongs(summary: Mapping[str, Any], body: Mapping[str, Any]) -> bool:
 
 
 def snapshots(workdir: Path) -> list[Snapshot]:
-    """All that are there, the oldest first."""
+    """All whole snapshots, oldest first."""
     found = (open_snapshot(path.parent) for path in (workdir / SNAPSHOTS).glob(f"*/{BODY}"))
     return sorted((snapshot for snapshot in found if snapshot), key=lambda snapshot: (snapshot.made, snapshot.id))
 
 
 def remove_unfinished(workdir: Path) -> None:
-    """Removes what a killed process had begun. For the holder of the workdir's lock, before it starts."""
+    """Removes snapshots that a killed process had begun. For the holder of the workdir's lock, before it starts work."""
     for path in (workdir / SNAPSHOTS).glob(f"{UNFINISHED}*"):
         shutil.rmtree(path, ignore_errors=True)
 
 
 def unsealed_summary(text: bytes) -> dict[str, Any]:
-    """The summary in a file, with all that is read of it by name; raises ValueError for anything else. A checksum says that
-    nobody was careless, not that nobody made it up."""
+    """The summary in a file, with all keys that readers rely on; raises ValueError for anything else. Its checksum detects
+    damage, not forgery, so the keys are checked too."""
     summary = store.unsealed(text)
     stages, settings = summary.get("stages"), summary.get("config")
     rows = list(stages.values()) if isinstance(stages, dict) else [None]
@@ -215,12 +216,12 @@ def unsealed_summary(text: bytes) -> dict[str, Any]:
     whole = all(isinstance(summary.get(key), str) for key in ("status", "run_id", "config_digest"))
     whole = whole and isinstance(settings, dict) and all(isinstance(section, dict) for section in settings.values())
     if not whole or not all(map(is_fingerprint, digests)):
-        raise ValueError("it lacks what a summary says")
+        raise ValueError("it lacks keys of a summary")
     return summary
 
 
 def _read(directory: Path, name: str) -> dict[str, Any]:
-    """What was written there; raises InputError when it is missing, DamagedError when it is anything else."""
+    """The content of a snapshot's file; raises InputError if it is missing, DamagedError if it is not what was written."""
     path = directory / name
     try:
         text = read_inside(directory, name)

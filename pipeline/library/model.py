@@ -1,4 +1,4 @@
-"""A trained or loaded model: its vectors, with gensim's names, and what is known of the run that made them."""
+"""A trained or loaded model: its vectors, with gensim's method names, and the summary of the run that made them."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ SHOWN_WORDS, SHOWN_NEIGHBOURS = 6, 5
 
 
 class Model:
-    """Word vectors and their run. All that `WordVectors` can do is done by the model too: `model.most_similar("river")`,
-    `model["river"]`, `"river" in model`, `model.similarity(…)`, `model.wv` for programs written for gensim."""
+    """Word vectors and their run. The model has all methods of `WordVectors`: `model.most_similar("river")`, `model["river"]`,
+    `"river" in model`, `model.similarity(…)`; `model.wv` is for programs written for gensim."""
 
     def __init__(self, vectors: WordVectors, summary: Mapping[str, Any], directory: Path) -> None:
         self.wv = vectors
         self.summary = summary
-        """As in summary.json; empty for vectors of another program."""
+        """The content of summary.json; empty for vectors of another program."""
         self.directory = directory
-        """Where the vectors lie."""
+        """The folder or file of the vectors."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -69,7 +69,7 @@ class Model:
         return keyed
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: size, loss, and neighbours of the most frequent words that carry meaning."""
+        """HTML for notebooks: size, loss, and the neighbours of some frequent words."""
         rows = "".join(
             f"<tr><th style='text-align:left'>{html.escape(word)}</th><td style='text-align:left'>"
             f"{html.escape(', '.join(found for found, _ in self.wv.most_similar(word, topn=SHOWN_NEIGHBOURS)))}</td></tr>"
@@ -82,16 +82,16 @@ class Model:
         )
 
     def _shown_words(self) -> list[str]:
-        """Long words first among the most frequent: short ones are mostly grammar."""
+        """The most frequent words of five letters or more, since shorter ones are mostly function words."""
         frequent = [word for word in self.wv.index_to_key[:500] if len(word) >= 5] or self.wv.index_to_key
         return list(frequent[:SHOWN_WORDS])
 
 
 def load(source: str | os.PathLike[str], **reading: Any) -> Model:
-    """The model at `source`: a configuration file or a workdir whose run is finished, a folder of vectors, a file of vectors of
-    any program, `models:/NAME@ALIAS`, or an address in a bucket (`s3://…`); `reading` are options of `WordVectors.load`.
+    """The model at `source`: a configuration file or workdir with a finished run, a folder of vectors, a file of vectors from any
+    program, `models:/NAME@ALIAS`, or an address in a bucket (`s3://…`). `reading` are options of `WordVectors.load`.
 
-    Raises the kinds of PipelineError for runs, FileNotFoundError and ValueError for files of vectors.
+    Raises subclasses of PipelineError for runs, FileNotFoundError and ValueError for files of vectors.
     """
     if isinstance(source, str) and source.startswith(tuple(f"{scheme}://" for scheme in SCHEMES)):
         source = bring_vectors(parse_address(source, "load"), Storage())

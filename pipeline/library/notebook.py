@@ -1,4 +1,4 @@
-"""How far a run is, in a notebook: a bar that moves in its cell."""
+"""Progress in a notebook: a bar that moves in its cell."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ REDRAW_S = 0.2
 
 
 def progress_for(wanted: bool) -> Progress:
-    """What shows a run where this program runs: a bar in a notebook, a line on a terminal, nothing in a file."""
+    """The progress display for this program: a bar in a notebook, a line on a terminal, nothing otherwise."""
     if wanted and is_notebook():
         return NotebookProgress()
     return Progress(quiet=not (wanted and sys.stderr.isatty()))
@@ -27,7 +27,7 @@ def is_notebook() -> bool:
 
 @dataclass
 class NotebookProgress(Progress):
-    """One bar, redrawn in place; lines that stay are shown below it."""
+    """One bar, redrawn in place, below the lines that stay."""
 
     _display: Any = None
     _lines: str = ""
@@ -41,7 +41,7 @@ class NotebookProgress(Progress):
         self._show(bar=False)
 
     def _tick(self) -> None:
-        """Not by itself: what another thread displays, a notebook may put below another cell."""
+        """Does nothing: a notebook may show output from another thread below another cell."""
 
     def _draw(self) -> None:
         self._drawn = time.monotonic()

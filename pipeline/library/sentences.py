@@ -1,9 +1,9 @@
-"""Sentences that a program holds, written where the stages can read them again: a run that is repeated finds its parts.
+"""Sentences held by a program, written to files that the stages can read, so that a repeated run finds its parts.
 
-lists of words                  written as they are; only white space between them counts from then on
-lines of text                   tokenized like any file's
+lists of words                  written unchanged, and later split at white space only
+lines of text                   tokenized like those of any file
 an Arrow table                  the lines of one column
-a Dask bag                      of either kind, a partition at a time
+a Dask bag                      of either kind, one partition at a time
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from pipeline.errors import DataError, InputError, printable
 
 FILE_BYTES = 16 << 20
 AS_THEY_ARE = {"tokenizer": "whitespace", "lowercase": False, "normalize": None}
-"""Of `tokenize`, for words that were told apart already."""
+"""Settings of `tokenize` for text that is already split into words."""
 _SPACE = re.compile(r"\s")
 
 
 def sentences_of(source: Any, text_field: str) -> Iterator[Any]:
-    """The sentences in a source that is no path, one by one: lines of text, or sequences of words."""
+    """The sentences of a source that is not a path, one by one: lines of text, or sequences of words."""
     if hasattr(source, "to_delayed"):
         for partition in source.to_delayed():
             yield from partition.compute()
@@ -40,13 +40,14 @@ def sentences_of(source: Any, text_field: str) -> Iterator[Any]:
 
 
 def write_sentences(sentences: Iterator[Any], folder: Path) -> bool:
-    """Writes `part-00000.txt` and so on into `folder` and removes what lay there before; True if they were sequences of words.
+    """Writes the sentences as `part-00000.txt` and so on into `folder`, replacing earlier ones; returns whether they are
+    sequences of words.
 
-    Raises InputError when there are none, DataError for a word that holds white space.
+    Raises InputError if there are none, DataError for a word that contains white space.
     """
     first = next(sentences, None)
     if first is None:
-        raise InputError("there is not one sentence to train on; a generator gives its sentences once")
+        raise InputError("there are no sentences to train on; note that a generator yields its sentences only once")
     as_words = not isinstance(first, str)
     lines = (_line(sentence, number, as_words) for number, sentence in enumerate(itertools.chain([first], sentences)))
     count = 0
@@ -75,7 +76,7 @@ def _line(sentence: Any, number: int, as_words: bool) -> str:
 
 
 def _blocks(lines: Iterable[str]) -> Iterator[bytes]:
-    """The lines as UTF-8 in blocks of at least FILE_BYTES, but for the last."""
+    """The lines as UTF-8, in blocks of at least FILE_BYTES except for the last."""
     block, size = [], 0
     for line in lines:
         block.append(line.encode("utf-8", "surrogatepass") + b"\n")

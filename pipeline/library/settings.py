@@ -1,4 +1,4 @@
-"""Settings as keyword arguments: `vector_size=100` for `train.vector_size`, whole sections as mappings."""
+"""Settings as keyword arguments: `vector_size=100` for `train.vector_size`, or whole sections as mappings."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pipeline.options.other_names import suggest
 
 
 def configuration(inputs: Sequence[str], settings: Mapping[str, Any]) -> RunConfig:
-    """The checked configuration of these inputs and settings. Nothing is told to MLflow unless a setting of `tracking` is
-    given. Raises ConfigError."""
+    """The validated configuration of these inputs and settings. MLflow is not used unless a setting of `tracking` is given.
+    Raises ConfigError."""
     tree: dict[str, dict[str, Any]] = {"corpus": {"inputs": list(inputs)}, "tracking": {"enabled": False}}
-    # `refresh` repeats names of `train`, and is for `w2v refresh` alone.
+    # `refresh` repeats names of `train`, and only `w2v refresh` reads it.
     known = [key for key in known_keys() if not key.startswith("refresh")]
     for name, value in settings.items():
         if name in known and isinstance(value, Mapping):
@@ -26,7 +26,7 @@ def configuration(inputs: Sequence[str], settings: Mapping[str, Any]) -> RunConf
 
 
 def _key_of(name: str, known: Sequence[str]) -> str:
-    """`section.key` of a setting given by its last name."""
+    """The `section.key` of a setting given by its last name."""
     found = [key for key in known if key == name or key.rpartition(".")[2] == name]
     found = [key for key in found if "." in key]
     if len(found) == 1:

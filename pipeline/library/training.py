@@ -5,8 +5,8 @@
     model = train("texts/*.txt", vector_size=200, epochs=10)
     model.most_similar("river")
 
-It is the run of `w2v run`, with its workdir: the same call again finds what is done, a call that was broken off is continued.
-Work is done in threads, or by the Dask client that the program has; a script needs no `if __name__ == "__main__":`.
+It does what `w2v run` does, with a workdir: the same call reuses what is done, and an interrupted call continues. The work runs
+in threads, or on the program's Dask client; a script needs no `if __name__ == "__main__":`.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ def train(
     (lists of words or lines of text), an Arrow table, or a Dask bag.
 
     settings      keys of the configuration by their last name (`vector_size`, `window`, `min_count`, `lanes`, `workdir`, …),
-                  or sections as mappings; `tracking={…}` tells MLflow of the run
-    start_from    a model or a folder of vectors that training goes on from
-    client        the Dask client whose workers do the work; the program's default client if it has one
+                  or sections as mappings; `tracking={…}` reports the run to MLflow
+    start_from    a model or a folder of vectors to continue training from
+    client        the Dask client whose workers do the work; by default the program's default client, if it has one
     callbacks     each is called after every round with its record (loss, alpha, kept_tokens, seconds, …)
-    progress      whether a terminal or a notebook shows how far the run is
+    progress      whether to show progress on a terminal or in a notebook
 
-    Raises the kinds of PipelineError.
+    Raises subclasses of PipelineError.
     """
     if start_from is not None:
         settings["start_from"] = os.fspath(start_from.directory if isinstance(start_from, Model) else start_from)
@@ -79,7 +79,7 @@ def _configuration(source: Any, settings: dict[str, Any]) -> RunConfig:
 
 
 def _is_path(found: Any) -> bool:
-    """A list of texts is told from a list of paths by what is there: a path, a pattern, `pydocs:` or an address."""
+    """Whether a string is a path rather than a line of text: an existing path, a pattern, `pydocs:` or an address."""
     if not isinstance(found, str):
         return False
     return found.startswith("pydocs:") or "://" in found or os.path.exists(found) or (" " not in found and "/" in found)
@@ -96,7 +96,7 @@ def _overrides(fields: dict[str, dict[str, Any]]) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _workers(client: Client | None, config: RunConfig) -> Iterator[Workers | None]:
-    """The workers of a client, or None for those that the configuration names."""
+    """The workers of a client, or None to use those of the configuration."""
     client = client or _default_client()
     if client is None:
         with _main_is_not_run_again():
@@ -123,8 +123,8 @@ def _default_client() -> Client | None:
 
 @contextlib.contextmanager
 def _main_is_not_run_again() -> Iterator[None]:
-    """Processes that are started inside do not run the program's main file once more to find its functions, as `spawn` would
-    have them do: what they are sent holds none."""
+    """Keeps processes started in this block from running the program's main file again, as `spawn` would make them do: nothing
+    sent to them refers to it."""
     main = sys.modules["__main__"]
     kept = {name: getattr(main, name) for name in ("__file__", "__spec__") if hasattr(main, name)}
     try:

@@ -1,1 +1,1 @@
-"""What settings mean: paths beside their file, and what other programs call them."""
+"""Sections of the configuration, paths relative to its file, and other programs' names for settings."""

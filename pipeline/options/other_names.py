@@ -1,4 +1,4 @@
-"""What gensim, fastText and word2vec.c call a setting, and what it is called here; for keys that are not known."""
+"""Names of settings in gensim, fastText and word2vec.c with their names here, to suggest for unknown keys."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ OTHER_NAMES = {
 
 
 def suggest(key: str, known: Sequence[str]) -> str | None:
-    """What was probably meant by an unknown key: the same name in another section, another program's name for it, or the
-    nearest known key; None when nothing is near. `known`: every `section` and `section.key`."""
+    """What an unknown key probably meant: the same name in another section, another program's name for it, or the nearest known
+    key; None if nothing is near. `known` holds every `section` and `section.key`."""
     name = key.rpartition(".")[2]
     elsewhere = [found for found in known if found.rpartition(".")[2] == name.replace("-", "_") and "." in found]
     if elsewhere:

@@ -1,6 +1,6 @@
-"""Paths of a configuration are relative to its file, so that a run is the same from every folder: from a shell, from cron.
+"""Paths in a configuration are relative to its file, so that a run is the same from every folder, whether from a shell or cron.
 
-A path typed on a command line is relative to the current folder, as on every command line.
+A path on the command line is relative to the current folder, as usual.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ PATHS = {
     "cluster": ("tls",),
     "storage": ("ca_file", "cache"),
 }
-"""The keys that hold paths, by section; a list or a mapping holds one in each place."""
+"""The keys that hold paths, by section; a list or mapping holds several."""
 INPUTS = (("corpus", "inputs"), ("evaluate", "analogies"), ("evaluate", "similarity"))
-"""Those of files that must be there."""
+"""The keys whose files must exist."""
 _SQLITE = "sqlite:///"
 
 
 def anchored(tree: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """The sections of a configuration file in `folder` with its relative paths as they look from the current folder."""
+    """The sections of a configuration file in `folder`, with relative paths rewritten for the current folder."""
     return _mapped(tree, lambda path: _join(folder, path))
 
 
 def portable(fields: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """The sections with paths as they look from the configuration's folder: the same from wherever it is run."""
+    """The sections with paths relative to the configuration's folder: the same from wherever it is run."""
     return _mapped(fields, lambda path: path if _is_address(path) else os.path.relpath(os.path.abspath(path), folder))
 
 
@@ -67,15 +67,15 @@ def _join(folder: Path, path: str) -> str:
 
 
 def _is_address(path: str) -> bool:
-    """Not a path of this machine: `pydocs:`, `s3://…`, `models:/…`, standard input."""
+    """Whether it is not a local path: `pydocs:`, `s3://…`, `models:/…`, standard input."""
     return path == "-" or bool(re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", path))
 
 
 def explain_moved(tree: Mapping[str, Any], folder: Path, workdir: Path, name: str) -> None:
-    """Raises ConfigError for a file that was written when paths were relative to the current folder: where an input is not
-    beside the file but is there as seen from here, or an earlier run's results are.
+    """Raises ConfigError for a file written when paths were relative to the current folder: if an input, or the results of an
+    earlier run, exist relative to the current folder but not relative to the file.
 
-    `tree`: as the file has it; `workdir`: what it means now.
+    `tree` is the file's content, `workdir` its workdir as resolved now.
     """
     if os.path.realpath(folder) == os.path.realpath("."):
         return
@@ -92,7 +92,7 @@ def explain_moved(tree: Mapping[str, Any], folder: Path, workdir: Path, name: st
     before = Path(run.get("workdir") or f"runs/{name}") if isinstance(run, Mapping) else Path("runs") / name
     if not before.is_absolute() and (before / "tokens").is_dir() and not workdir.exists():
         raise ConfigError(
-            f"run.workdir: an earlier run lies in {before.absolute()}, and paths in a configuration are now relative to its "
+            f"run.workdir: an earlier run lies in {before.absolute()}, but paths in a configuration are now relative to its "
             f"file: {workdir}. Write run.workdir: {os.path.relpath(before, folder)}, or move the folder there"
         )
 

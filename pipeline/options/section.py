@@ -1,4 +1,4 @@
-"""What every section of a configuration is: frozen, without unknown keys, and with values that are what they look like."""
+"""The base of every configuration section: frozen, without unknown keys, and with strictly checked values."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def values_are_what_they_look_like(cls, value: Any, info: ValidationInfo) -> Any:
-        """Numbers are numbers in every spelling, truths and odd spellings are none; no text holds what no path or word can."""
+        """The value, with numbers in any usual spelling parsed; refuses booleans and odd spellings as numbers, and text with
+        characters that no path or word can hold."""
         kinds = plain_types(cls.model_fields[str(info.field_name)].annotation)
         if not any(isinstance(kind, type) and issubclass(kind, Section) for kind in kinds):
             refuse_unwritable(value)
@@ -24,7 +25,7 @@ class Section(BaseModel):
 
 
 def refuse_unread(section: Section, keys: Sequence[str], why: str) -> None:
-    """Raises ValueError for keys that were set to something although nothing reads them."""
+    """Raises ValueError for keys that are set although nothing reads them."""
     for key in keys:
         if getattr(section, key) != type(section).model_fields[key].get_default(call_default_factory=True):
             raise ValueError(f"{key} is not read: {why}; remove it")

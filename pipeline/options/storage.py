@@ -1,4 +1,4 @@
-"""The section `storage:`: how buckets are reached. Nothing secret has a key here."""
+"""The section `storage:`: how buckets are reached. There are no keys for secrets."""
 
 from __future__ import annotations
 
@@ -16,33 +16,32 @@ S3_OPTIONS = (
 GS_OPTIONS = ("target_service_account", "project_id")
 ABFSS_OPTIONS = ("client_id", "tenant_id")
 OPTIONS = (*S3_OPTIONS, *GS_OPTIONS, *ABFSS_OPTIONS)
-"""Of pyarrow's file systems, those that are passed on; the others have keys of their own or are secrets."""
+"""Options of pyarrow's file systems that are passed on; the others have keys of their own or are secrets."""
 _SECRET = ("access_key", "secret_key", "session_token", "access_token", "account_key", "sas_token", "client_secret", "password")
 
 
 class Storage(Section):
-    """Of addresses in buckets: `s3://bucket/key`, `gs://bucket/key`, `abfss://container@account.dfs.core.windows.net/key`.
-    Secrets come from the environment or from a profile, as those of the vendors' own tools do, and never stand in a
-    configuration."""
+    """How buckets are reached: `s3://bucket/key`, `gs://bucket/key`, `abfss://container@account.dfs.core.windows.net/key`.
+    Secrets come from the environment or a profile, as for the vendors' own tools, and never belong in a configuration."""
 
     endpoint: str | None = None
-    """http(s)://host:port of a server that speaks S3 (MinIO, Ceph, R2 …), or of the emulator of another vendor; null = the
-    vendor's own, or `AWS_ENDPOINT_URL`."""
+    """http(s)://host:port of an S3-compatible server (MinIO, Ceph, R2 …), or of another vendor's emulator; null = the vendor's
+    own, or `AWS_ENDPOINT_URL`."""
     region: str | None = Field(None, pattern=r"^[A-Za-z0-9-]+$")
-    """Of S3; null = what the environment or the profile says."""
+    """S3 only; null = from the environment or the profile."""
     profile: str | None = Field(None, min_length=1)
-    """Of S3: a profile in ~/.aws; null = `AWS_PROFILE`, keys in the environment, or the machine's role."""
+    """S3 only: a profile in ~/.aws; null = `AWS_PROFILE`, keys in the environment, or the machine's role."""
     anonymous: bool = False
-    """true: ask without credentials, for public buckets."""
+    """true: access without credentials, for public buckets."""
     ca_file: str | None = None
-    """Of S3: certificates in PEM that the endpoint's is signed by; null = the system's."""
+    """S3 only: PEM file of the CA certificates that sign the endpoint's certificate; null = the system's."""
     patience_s: float = Field(60, gt=0, le=3600)
-    """How long a request is made again while a server does not answer, or answers that it cannot now."""
+    """How long a request is retried while a server does not answer or reports that it is overloaded."""
     cache: str | None = None
-    """Folder of the copies that each machine keeps of a workdir in a bucket, under the same path on all of them; null = a folder
-    of this user's among the temporary files."""
+    """Folder in which each machine keeps its copy of a workdir in a bucket, the same path on all of them; null = a private
+    folder in the system's directory for temporary files."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """More keyword arguments of pyarrow.fs.S3FileSystem, GcsFileSystem and AzureFileSystem; each gets those that it knows."""
+    """Further keyword arguments of pyarrow.fs.S3FileSystem, GcsFileSystem and AzureFileSystem; each gets those it knows."""
 
     @field_validator("endpoint")
     @classmethod

@@ -1,4 +1,4 @@
-"""The sections `corpus:` and `tokenize:`: where text comes from, and what a word is."""
+"""The sections `corpus:` and `tokenize:`: where text comes from, and what counts as a word."""
 
 from __future__ import annotations
 
@@ -16,35 +16,36 @@ _DOTTED = r"[^\W\d]\w*(?:\.[^\W\d]\w*)*"
 
 class Corpus(Section):
     inputs: list[str] = Field(min_length=1)
-    """Files, globs, folders, or `pydocs:` (docstrings of the installed Python). The order in which they are read is decided by
-    their content: names do not matter."""
+    """Files, globs, folders, or `pydocs:` (docstrings of the installed Python). Files are read in an order decided by their
+    content, so names do not matter."""
     include: list[str] = Field(default_factory=list)
-    """Inside folders, globs and archives: only files whose name, or whose end of the path, matches one of these patterns."""
+    """Inside folders, globs and archives: only files whose name, or the end of whose path, matches one of these patterns."""
     exclude: list[str] = Field(default_factory=list)
     """Inside folders, globs and archives: no files that match one of these patterns."""
     format: Literal["lines", "jsonl", "csv", "tsv", "parquet", "arrow"] = "lines"
-    """jsonl is any sequence of JSON values, an array's elements included; arrow is Arrow IPC, `save_to_disk` folders included."""
+    """jsonl is any sequence of JSON values, including the elements of an array; arrow is Arrow IPC, including `save_to_disk`
+    folders."""
     text_field: str = Field("text", min_length=1)
     """The field that holds the text (every format but lines); `a.b` is the field b inside a. Strings, UTF-8 bytes, or lists of
-    strings, which are sentences that are already words."""
+    strings, which are sentences already split into words."""
     bad_records: Literal["stop", "skip"] = "stop"
-    """What becomes of a record without a text in `text_field` (null, missing, another type): an error, or skipped and counted."""
+    """A record without text in `text_field` (null, missing, another type) stops the run, or is skipped and counted."""
     encoding: str = "utf-8"
-    """Of lines, jsonl, csv and tsv; any name that Python knows."""
+    """Encoding of lines, jsonl, csv and tsv; any name that Python knows."""
     encoding_errors: Literal["replace", "strict"] = "replace"
     max_lost: float = Field(0.01, ge=0, le=1)
-    """Share of the text's bytes that may be lost (not text in `encoding`, over-long tokens) before the run stops and names the
+    """Share of the text's bytes that may be lost (invalid in `encoding`, over-long tokens) before the run stops and names the
     worst files."""
     sniff: bool = True
-    """true: a file that looks like something else than `format` stops the run; false: it is read as `format` all the same."""
+    """true: a file that does not look like `format` stops the run; false: it is read as `format` anyway."""
     follow_symlinks: bool = False
     skip_unreadable: bool = False
     """false: an unreadable input stops the run before work starts; true: it is listed and left out."""
     block_bytes: int = Field(16 << 20, ge=1 << 10, le=1 << 30)
-    """Target size of one part in bytes of text as stored; decides how a corpus is cut, never what is in it. An edit of a larger
-    file tokenizes the part anew that it is in."""
+    """Target size of a part in bytes of stored text; decides how a corpus is cut, never its content. After an edit in a larger
+    file, the part with the edit is tokenized again."""
     max_ratio: int = Field(2000, ge=2)
-    """A compressed file that grows more than this many times is refused (a bomb)."""
+    """A compressed file that expands to more than this many times its size is refused (a decompression bomb)."""
 
     @field_validator("inputs", "include", "exclude", mode="before")
     @classmethod
@@ -59,7 +60,7 @@ class Corpus(Section):
         except LookupError:
             raise ValueError("expected the name of an encoding, such as utf-8, cp1252, gbk or utf-16") from None
         if not getattr(found, "_is_text_encoding", True):
-            raise ValueError("expected an encoding of text")
+            raise ValueError("expected a text encoding")
         return found.name
 
     @model_validator(mode="after")
@@ -76,26 +77,26 @@ class Tokenize(Section):
     """`simple` (Unicode words), `whitespace`, `regex`, or `package.module:factory`."""
     lowercase: bool = True
     language: Literal["tr", "az", "lt"] | None = None
-    """Whose rules of lower case, where they differ from Unicode's: the i of Turkish and Azeri, the dots of Lithuanian."""
+    """Lower-case by this language's rules where these differ from Unicode's: i in Turkish and Azeri, dots in Lithuanian."""
     normalize: Literal["NFC", "NFKC"] | None = "NFC"
     strip: list[Literal["accents", "arabic", "hebrew", "tatweel"]] = Field(default_factory=list)
-    """What is left out of words: accents (é → e), vowel marks of Arabic or Hebrew, the line that stretches Arabic words."""
+    """Marks removed from words: accents (é → e), vowel marks of Arabic or Hebrew, the tatweel that stretches Arabic words."""
     entities: bool = False
-    """true: `&amp;`, `&#8217;` and the other entities of HTML are the characters they stand for."""
+    """true: `&amp;`, `&#8217;` and other HTML entities are replaced by their characters."""
     inner: str = ""
-    """Of `simple`: characters that belong to a word between two of its characters, such as `'-·`. An apostrophe is one however it
-    is typed (' ’ ʼ), and so is a hyphen: `don’t` and `don't` are one word."""
+    """For `simple`: characters that belong to a word when they stand inside it, such as `'-·`. All spellings of an apostrophe
+    (' ’ ʼ) or a hyphen count as one: `don’t` and `don't` are one word."""
     emoji: bool = False
-    """Of `simple`: every emoji, with what is joined to it, is a word."""
+    """For `simple`: every emoji, with everything joined to it, is a word."""
     pattern: str = DEFAULT_PATTERN
-    """The tokens of `tokenizer: regex` (RE2 syntax: linear time, no look-around; its \\w is ASCII only)."""
+    """For `regex`: matches of this pattern are the tokens (RE2 syntax: linear time, no look-around; its \\w is ASCII only)."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of a `package.module:factory`."""
     max_token_bytes: int = Field(256, ge=1, le=1 << 16)
     """Longer tokens are dropped and counted."""
     end_of_line: str | None = Field(None, min_length=1, pattern=r"^\S+$")
-    """null: a line is a sentence, and windows stop at its end. A token such as `<eos>`: the line's end becomes this token
-    and windows run over it, as the textbooks read Penn Treebank."""
+    """null: a line is a sentence, and windows stop at its end. A token such as `<eos>`: every line end becomes this token
+    and windows cross it, as textbooks treat the Penn Treebank."""
 
     @model_validator(mode="after")
     def line_ends_pass_the_tokenizer(self) -> Tokenize:
@@ -118,7 +119,7 @@ class Tokenize(Section):
 
     @field_validator("inner")
     @classmethod
-    def inner_characters_are_no_words_by_themselves(cls, value: str) -> str:
+    def inner_characters_are_punctuation(cls, value: str) -> str:
         if wrong := [c for c in value if c.isalnum() or c.isspace() or not c.isprintable() or c == "_"]:
             raise ValueError(f"expected punctuation such as '’-, found {wrong[0]!r}")
         return value

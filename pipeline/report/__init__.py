@@ -1,1 +1,1 @@
-"""What people read: the page, the tables, the charts."""
+"""The run report for people: the page, the tables, the charts."""

@@ -1,7 +1,7 @@
-"""Line charts as inline SVG: no script, no style attributes, readable on a phone and in the dark.
+"""Line charts as inline SVG: no script, no style attributes, readable on a phone and in dark mode.
 
-Colours come from the page's style sheet by class; every position is an attribute, so that the page can forbid
-everything else with its content security policy.
+Colours come from the page's style sheet by class; every position is an attribute, so that the page's content security policy
+can forbid everything else.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from html import escape
 from itertools import pairwise
 
 WIDE, NARROW = (720, 240), (420, 190)
-"""(width, height) of a chart across the page and of one of two beside each other, in units that are about pixels."""
+"""(width, height) of a chart across the page, and of one of two side by side, roughly in pixels."""
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 14, 12, 24
 MAX_POINTS = 500
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One line: `points` are (x, y) with x not falling; `divisions` are x positions to mark, such as ends of epochs."""
+    """A line chart: `points` are (x, y) with non-decreasing x; `divisions` are x positions to mark, such as ends of epochs."""
 
     title: str
     points: Sequence[tuple[float, float]]
@@ -28,15 +28,15 @@ class Curve:
     y_label: str
     divisions: Sequence[float] = ()
     levels: Sequence[tuple[float, float, float]] = ()
-    """(from x, to x, y): means over stretches, drawn as flat strokes behind the line."""
+    """(from x, to x, y): means over stretches, drawn as horizontal strokes behind the line."""
     from_zero: bool = False
     """True: the y axis begins at 0, so that heights can be compared."""
     logarithmic: bool = False
-    """True: both axes are; every point must be above 0."""
+    """True: both axes are logarithmic; every point must be above 0."""
 
 
 def line_chart(curve: Curve, size: tuple[int, int] = WIDE) -> str:
-    """The SVG element of a curve; an empty string when it has fewer than two finite points."""
+    """The SVG element of a curve; an empty string if it has fewer than two finite points."""
     points = thin([(x, y) for x, y in curve.points if math.isfinite(x) and math.isfinite(y)])
     if len(points) < 2:
         return ""
@@ -85,7 +85,7 @@ def line_chart(curve: Curve, size: tuple[int, int] = WIDE) -> str:
 
 
 def thin(points: Sequence[tuple[float, float]], limit: int = MAX_POINTS) -> list[tuple[float, float]]:
-    """At most `limit` points: the first, the last, and between them means of equal groups."""
+    """At most `limit` points: the first, the last, and the means of equal groups between them."""
     if len(points) <= limit:
         return list(points)
     inner = points[1:-1]
@@ -115,7 +115,7 @@ def decades(low: float, high: float) -> list[float]:
 
 
 def short(value: float) -> str:
-    """A number in at most about six characters: 950, 12.3k, 4.2M, 0.0371."""
+    """A number in about six characters at most: 950, 12.3k, 4.2M, 0.0371."""
     size = abs(value)
     for limit, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
         if size >= limit:

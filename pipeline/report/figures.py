@@ -1,6 +1,6 @@
 """The main figures as PNGs, for MLflow's page of a run: the loss, and the map of words.
 
-Drawn with Pillow at twice the size and halved, which smooths the lines; matplotlib would cost a second of processor in each run.
+Drawn with Pillow at twice the size and halved, which smooths the lines; matplotlib would cost a second of processor time per run.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _LABELS = 350
 
 
 def write_figures(directory: Path, curves: Sequence[Curve], words: Mapping[str, Any] | None) -> list[Path]:
-    """The files written into `directory`: those that there is something for."""
+    """The files written into `directory`: the loss curve and the map, if there is data for them."""
     images: dict[str, Image] = {}
     if curves and len(curves[0].points) > 1:
         images[LOSS] = draw_curve(curves[0])
@@ -43,7 +43,7 @@ def write_figures(directory: Path, curves: Sequence[Curve], words: Mapping[str, 
 
 
 def draw_curve(curve: Curve) -> Image:
-    """The curve with its axes; points that are not finite are left out."""
+    """The curve with its axes; non-finite points are left out."""
     image, pen = _canvas(WIDTH, HEIGHT)
     points = thin([(x, y) for x, y in curve.points if math.isfinite(x) and math.isfinite(y)])
     x_low, x_high = points[0][0], points[-1][0]
@@ -67,7 +67,7 @@ def draw_curve(curve: Curve) -> Image:
 
 
 def draw_map(words: Mapping[str, Any]) -> Image:
-    """Every word a dot; the most frequent ones are named where there is room."""
+    """A dot for every word, with the names of the most frequent ones where there is room."""
     image, pen = _canvas(SIDE, SIDE)
     taken: set[tuple[int, int]] = set()
     spots = [(40 + x / 10_000 * (SIDE - 140), 40 + y / 10_000 * (SIDE - 80)) for x, y in words["xy"]]

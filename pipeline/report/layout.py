@@ -1,9 +1,9 @@
-"""The map of words: two coordinates for each of the most frequent words, and which words are nearest to which.
+"""The map of words: two coordinates for each of the most frequent words, and the nearest words of each.
 
-Words that are near each other in the vectors are pulled together and all others pushed apart, as LargeVis and UMAP do
-(Tang et al. 2016; McInnes et al. 2018), starting from the two principal axes. Every step moves all words at once, with the
-nearest neighbours of each and a few random others, so 300 steps of 2,000 words take less than a second in plain NumPy, and
-the same vectors give the same map. t-SNE of scikit-learn looks the same and takes ten times as long.
+Words with similar vectors are pulled together and others pushed apart, as in LargeVis and UMAP (Tang et al. 2016; McInnes et
+al. 2018), starting from the two principal axes. Every step moves all words at once, using the nearest neighbours of each and a
+few random others, so 150 steps of 2,000 words take less than a second in plain NumPy, and the same vectors give the same map.
+scikit-learn's t-SNE looks the same and takes ten times as long.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MAP_WORDS = 2000
 NEAREST = 10
 STEPS = 150
 OTHERS = 10
-"""Random words that push a word away, a step."""
+"""Random words that push a word away in each step."""
 _PUSH = 1.5
 _STEP = 0.6
 _BLOCK = 512
@@ -30,7 +30,7 @@ Ids = NDArray[np.int64]
 
 def map_of_words(vectors: WordVectors, words: int = MAP_WORDS, seed: int = 1) -> dict[str, list[object]]:
     """Plain data: `words`, `xy` (integers, 0 to 10,000 in both directions), `near` (indices of the nearest of these words,
-    nearest first) and `cosines` (hundredths). Empty where there are too few words to draw."""
+    nearest first) and `cosines` (in hundredths). Empty lists if there are too few words to draw."""
     shown = [word_id for word_id in range(min(words, len(vectors))) if vectors.norms[word_id] > 0]
     if len(shown) < 4:
         return {"words": [], "xy": [], "near": [], "cosines": []}
@@ -48,12 +48,12 @@ def map_of_words(vectors: WordVectors, words: int = MAP_WORDS, seed: int = 1) ->
 
 
 def map_file(vectors: WordVectors) -> bytes:
-    """The map as JSON, in ASCII: a word may hold what UTF-8 has no bytes for."""
+    """The map as JSON in ASCII, since a word may contain lone surrogates, which have no UTF-8."""
     return json.dumps(map_of_words(vectors), separators=(",", ":")).encode("ascii")
 
 
 def nearest(unit_ND: Floats, count: int) -> tuple[Ids, Floats]:
-    """(indices, cosines), both (N, count): the rows with the largest cosine to each row, itself left out, largest first."""
+    """(indices, cosines), both (N, count): the rows with the largest cosine to each row, without itself, largest first."""
     ids = np.empty((len(unit_ND), count), np.int64)
     cosines = np.empty((len(unit_ND), count), np.float32)
     for first in range(0, len(unit_ND), _BLOCK):
@@ -69,7 +69,7 @@ def nearest(unit_ND: Floats, count: int) -> tuple[Ids, Floats]:
 
 
 def lay_out(unit_ND: Floats, near_Nk: Ids, seed: int) -> Floats:
-    """(N, 2) positions in which near words are close."""
+    """(N, 2) positions in which similar words are close."""
     rng = np.random.default_rng(seed)
     xy = _principal_axes(unit_ND)
     count, k = near_Nk.shape
@@ -91,12 +91,12 @@ def lay_out(unit_ND: Floats, near_Nk: Ids, seed: int) -> Floats:
 
 
 def _principal_axes(unit_ND: Floats) -> Floats:
-    """(2, N) coordinates along the two directions in which the rows differ most, with a spread of 1."""
+    """(2, N) coordinates along the two principal axes, scaled to a standard deviation of 1."""
     centred = unit_ND - unit_ND.mean(axis=0)
     _, axes = np.linalg.eigh(centred.T @ centred)
     xy = centred @ axes[:, -2:]
     if xy.shape[1] < 2:
         xy = np.column_stack([xy, np.zeros(len(xy), np.float32)])
-    # An eigenvector's sign is the linear algebra library's choice; this one is ours.
+    # The sign of an eigenvector depends on the linear algebra library; fix it.
     xy *= np.sign(xy[np.abs(xy).argmax(axis=0), [0, 1]] + 1e-12)
     return np.ascontiguousarray((xy / (xy.std(axis=0) + 1e-9)).T, dtype=np.float32)

@@ -1,9 +1,9 @@
-"""The report as one HTML page that needs nothing else.
+"""The report as one self-contained HTML page.
 
-The page is a Jinja2 template with autoescaping; its one script and its one style sheet are this package's own files, and the
-content security policy names their hashes, so that nothing else can run and nothing is loaded or sent. Text from the corpus is
-made harmless twice over: control and bidirectional characters become visible escapes, then HTML's own characters entities. The
-script gets its words as JSON in which no `<` is left, and sets them as text.
+The page is a Jinja2 template with autoescaping; its only script and style sheet are this package's own files, and the content
+security policy names their hashes, so that nothing else can run and nothing is loaded or sent. Text from the corpus is escaped
+twice: control and bidirectional characters become visible escapes, then HTML's special characters become entities. The script
+gets its words as JSON without any `<`, and inserts them as text.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _WORD_LIMIT = 60
 
 @dataclass(frozen=True)
 class Table:
-    """A table of a page; numbers are set right, everything else left."""
+    """A table of a page; columns of numbers are right-aligned, all others left-aligned."""
 
     title: str
     header: Sequence[str]
@@ -43,7 +43,7 @@ class Table:
 
 
 def render(template: str, **context: Any) -> str:
-    """The whole page of a template of this folder."""
+    """The whole page from a template in this folder."""
     style, script = _own_file("report.css"), _own_file("report.js")
     return (
         _environment()
@@ -53,14 +53,14 @@ def render(template: str, **context: Any) -> str:
 
 
 def json_for_script(value: object) -> str:
-    """JSON that means the same inside a script element, whatever it holds."""
+    """JSON that is safe inside a script element, whatever it contains."""
     return json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":")).translate(
         {ord("<"): "\\u003c", ord(">"): "\\u003e", ord("&"): "\\u0026"}
     )
 
 
 def map_data(words: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What the page's map needs of `layout.map_of_words`; None where there is none."""
+    """The data of the page's map from `layout.map_of_words`; None if there are no words."""
     if not words.get("words"):
         return None
     shown = {**words, "words": [printable(word, _WORD_LIMIT) for word in words["words"]]}
@@ -92,17 +92,17 @@ def _hash(text: str) -> str:
 
 
 def plain(value: object, limit: int = _TEXT_LIMIT) -> str:
-    """A value without control and bidirectional characters; the template escapes what HTML would read."""
+    """A value without control and bidirectional characters; the template escapes HTML."""
     return printable(str(value), limit)
 
 
 def cosine(value: object) -> str:
-    """Two decimals, which leave room for the word."""
+    """A cosine with two decimals, which leaves room for the word."""
     return f"{value:.2f}" if is_number(value) else "–"
 
 
 def question(value: object) -> str:
-    """An analogy as one reads it; what is not written A:B=C stays as it is."""
+    """An analogy A:B=C in words; any other text unchanged."""
     first, equals, asked = plain(value, 120).partition("=")
     one, colon, other = first.partition(":")
     whole = all((equals, colon, one, other, asked)) and ":" not in other + asked and "=" not in asked
@@ -114,7 +114,7 @@ def number(value: object) -> str:
 
 
 def cell(value: object) -> str:
-    """A value as the content of a table cell: numbers grouped, data isolated from the direction of what surrounds it."""
+    """A value as the content of a table cell: numbers with thousands separators, text isolated from the surrounding direction."""
     from markupsafe import Markup
 
     if value is None:

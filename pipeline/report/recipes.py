@@ -1,6 +1,6 @@
-"""How to use finished vectors, ready to be copied: the command line, Python, gensim, HTTP.
+"""How to use finished vectors, as commands ready to copy: the command line, Python, gensim, HTTP.
 
-A word of the corpus that appears in a command is quoted as the shell or Python quotes it, so that copying it runs nothing.
+A word of the corpus that appears in a command is quoted for the shell or Python, so that copying it runs nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ LONGEST_LINE = 600
 
 
 def recipes(summary: Summary, config: str = "CONFIG") -> list[tuple[str, list[str]]]:
-    """(title, lines) of each way; none where there are no vectors."""
+    """(title, lines) of each way; empty if there are no vectors."""
     if not get(summary, "vectors.path"):
         return []
     return [(title, [printable(line, LONGEST_LINE) for line in lines]) for title, lines in _ways(summary, config)]

@@ -1,4 +1,4 @@
-"""What a refresh changed against the champion, for the report: the decision, its gates, words, scores and how far words moved."""
+"""What a refresh changed against the champion, for the report: the decision, its gates, words, scores, and drift of words."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipeline.report.results import Summary, get, is_number, mapping
 
 
 def refreshed(summary: Summary) -> dict[str, Any] | None:
-    """Title, sentence, tables and the chart of the drift; None for a run that was no refresh."""
+    """Title, sentence, tables and a chart of the drift; None for a run that was not a refresh."""
     found = mapping(summary, "refresh")
     if not found:
         return None
@@ -69,7 +69,7 @@ def _most_moved(found: Summary) -> Table:
 
 
 def _drift(found: Summary) -> str:
-    """How many words turned how far: one point a bin."""
+    """The chart of how many words turned how far, one point per bin."""
     edges, counts = get(found, "stability.drift_histogram.edges", []), get(found, "stability.drift_histogram.words", [])
     points = [((left + right) / 2, count) for left, right, count in zip(edges, edges[1:], counts, strict=False)]
     curve = Curve("Drift", points, "1 − cosine of old and new vector", "words", from_zero=True)

@@ -1,6 +1,6 @@
-"""The run report: `index.html` to look at, `report.json` to read by programs, and a short form for the terminal.
+"""The run report: `index.html` for people, `report.json` for programs, and a short form for the terminal.
 
-All three show the same facts; any part of the summary may be missing, and they show what there is.
+All three show the same facts; any part of the summary may be missing, and is then left out.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ from pipeline.store import write_bytes, write_json
 FORMAT_VERSION = 2
 PAGE, DATA = "index.html", "report.json"
 SECTIONS = ("map", "training", "scores", "neighbours", "analogies", "changes", "corpus", "stages", "use", "provenance")
-"""Those that can be jumped to, in order."""
+"""The sections in the page's table of contents, in order."""
 KEPT_OF_BEFORE = ("name", "run_id", "config_digest", "config", "corpus", "vocab", "evaluation", "made", "vectors")
-"""What is remembered of the run before, besides the figures of its training."""
+"""What is kept of the previous run, besides the figures of its training."""
 
 
 def write_report(directory: Path, summary: Summary, curves: Sequence[Curve] | None = None, tables: Sequence[Table] = ()) -> Path:
-    """The path of `index.html`, written with `report.json` and `figures/*.png` into `directory`; what lay there before is shown
-    as the run before.
+    """The path of `index.html`, written with `report.json` and `figures/*.png` into `directory`; a report already there is shown
+    as the previous run.
 
     `summary` has the shape of summary.json plus `neighbours: {word: [[word, cosine], …]}`, `analogies: [{question,
     answers: [[word, score], …]}]`, `notes: [text]`, `map: path` (of `layout.map_of_words`) and `train.rounds: [{epoch, loss,
     alpha, kept_tokens, raw_tokens, seconds, points: [[kept tokens so far, loss], …]}]`; `config` and `versions` are shown as
-    provenance. Without `curves`, those of the rounds are drawn. `tables` come after the stages.
+    provenance. Without `curves`, the curves are drawn from the rounds. `tables` follow the stages.
     """
     (directory / SEAL).unlink(missing_ok=True)
     before = run_before(directory / DATA, summary)
@@ -77,7 +77,7 @@ def report_page(
     summary: Summary, curves: Sequence[Curve], tables: Sequence[Table] = (), before: Summary | None = None,
     words: Mapping[str, Any] | None = None, counts: Sequence[int] = (),
 ) -> str:  # fmt: skip
-    """The page; `words` is what `layout.map_of_words` gives, `counts` are the occurrences of every word, most frequent first."""
+    """The page as HTML; `words` is the result of `layout.map_of_words`, `counts` the count of every word, most frequent first."""
     facts, folded = sections.provenance(summary)
     shown = dict(words or {}) | ({"counts": list(counts[: len((words or {}).get("words", ()))])} if counts else {})
     context: dict[str, Any] = {
@@ -109,7 +109,7 @@ def _name(summary: Summary) -> str:
 
 
 def run_before(path: Path, summary: Summary) -> dict[str, Any] | None:
-    """What the report at `path` says of the last run that made other vectors; None if there was none."""
+    """What the report at `path` records of the last run with other vectors; None if there was none."""
     body = _read_json(path) or {}
     last = body.get("summary")
     if not isinstance(last, dict) or not get(last, "vectors.sha256"):
@@ -130,7 +130,7 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 
 
 def format_summary(summary: Summary, width: int = 80) -> str:
-    """The summary as plain text of at most `width` columns (paths may be longer); text from data is made harmless."""
+    """The summary as plain text of at most `width` columns (paths may be longer); text from data is sanitised."""
     blocks = (
         [f"{plain(title_of(summary), 60)}: {plain(get(summary, 'status', 'unknown'), 40)}"],
         _stage_lines(summary),
@@ -144,12 +144,12 @@ def format_summary(summary: Summary, width: int = 80) -> str:
 
 
 def plain(value: object, limit: int = 40) -> str:
-    """A value as terminal text: no control or bidirectional characters."""
+    """A value as terminal text, without control or bidirectional characters."""
     return printable(str(value), limit)
 
 
 def columns(shown: str) -> int:
-    """How many terminal columns a text takes: Hangul, kana and ideographs take two, combining marks none."""
+    """The width of a text in terminal columns: Hangul, kana and ideographs take two, combining marks none."""
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in shown)
 
 
@@ -171,7 +171,7 @@ def _stage_lines(summary: Summary) -> list[str]:
 
 
 def evaluation_lines(summary: Summary) -> list[str]:
-    """The scores of every set and section, a line each; text from data is made harmless."""
+    """The scores of every set and section, one per line; text from data is sanitised."""
     rows = [
         (plain(test, 40), measure, decimal(score), percent(known))
         for test, measure, score, known in evaluation_rows(summary, by_section=True)
@@ -185,7 +185,7 @@ def evaluation_lines(summary: Summary) -> list[str]:
 
 
 def _ranking_lines(title: str, found: Iterable[tuple[str, Any]], width: int) -> list[str]:
-    """One line a word: as many of its ranked words as fit."""
+    """One line per word, with as many of its ranked words as fit."""
     rows = [(plain(word, 30), ranked) for word, ranked in found]
     widest = max((columns(word) for word, _ in rows), default=0)
     lines = [title] if rows else []

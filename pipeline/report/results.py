@@ -1,6 +1,6 @@
-"""Reading a run's summary: what the report and the terminal show, whatever parts of it are there.
+"""Reading a run's summary for the report and the terminal, whichever parts of it are present.
 
-Every function takes the plain data of summary.json and returns what is known, with None where something is not.
+Every function takes the plain data of summary.json and returns what is known, with None for what is not.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ STAGES = ("tokenize", "vocab", "shards", "train", "evaluate", "publish")
 
 
 def round_curves(summary: Summary) -> list[Curve]:
-    """Loss, learning rate and speed over the rounds of training; epochs' ends are marked."""
+    """Loss, learning rate and speed over the rounds of training, with the ends of epochs marked."""
     rounds = [row for row in get(summary, "train.rounds", []) if isinstance(row, Mapping) and is_number(row.get("kept_tokens"))]
     ends: list[float] = []
     means: list[tuple[float, float, float]] = []
@@ -36,7 +36,7 @@ def round_curves(summary: Summary) -> list[Curve]:
         if is_number(row.get("raw_tokens")) and is_number(row.get("seconds")) and row["seconds"] > 0:
             series["speed"].append((position, row["raw_tokens"] / row["seconds"]))
     curves = (
-        Curve("Loss", series["loss"], "kept tokens", "mean a target, nats (broad strokes: mean of the round)", ends, means),
+        Curve("Loss", series["loss"], "kept tokens", "mean per target, nats (broad strokes: mean of the round)", ends, means),
         Curve("Learning rate", series["alpha"], "kept tokens", "α", ends),
         Curve("Speed", series["speed"], "kept tokens", "raw tokens/s", ends, from_zero=True),
     )
@@ -44,7 +44,7 @@ def round_curves(summary: Summary) -> list[Curve]:
 
 
 def mapping(tree: Any, path: str) -> Mapping[str, Any]:
-    """The mapping at a dotted path; an empty one where there is none."""
+    """The mapping at a dotted path; an empty one if there is none."""
     found = get(tree, path, {})
     return found if isinstance(found, Mapping) else {}
 
@@ -67,7 +67,7 @@ def title_of(summary: Summary) -> str:
 
 
 def stage_rows(summary: Summary) -> list[tuple[str, int | None, float | None, float | None, bool]]:
-    """(stage, tokens, seconds, tokens a second, cached) in the order of the pipeline; None where not known."""
+    """(stage, tokens, seconds, tokens per second, cached) in the order of the pipeline; None for what is not known."""
     stages = mapping(summary, "stages")
     rows = []
     for name in [*(name for name in STAGES if name in stages), *(name for name in stages if name not in STAGES)]:
@@ -92,10 +92,10 @@ def similarity_rows(summary: Summary) -> list[tuple[str, Any, Any]]:
 
 
 def evaluation_rows(summary: Summary, *, by_section: bool = False) -> list[tuple[str, str, Any, Any]]:
-    """(test, measure, score, coverage) of the whole evaluation, fractions; None where not known.
+    """(test, measure, score, coverage) of the whole evaluation, as fractions; None for what is not known.
 
-    Every analogy set comes in all and by kind, and if wanted by section (indented); a summary without them shows its headline
-    scores.
+    Every analogy set has a row in all and one by kind, and with `by_section` one per section (indented); a summary without sets
+    has its headline scores.
     """
     coverage = get(summary, "evaluation.coverage")
     part = coverage if isinstance(coverage, Mapping) else {"analogy": coverage}
@@ -130,14 +130,14 @@ def _analogy_rows(name: str, found: Any, by_section: bool) -> list[tuple[str, st
 
 
 def flatten(tree: object, prefix: str = "") -> list[tuple[str, object]]:
-    """(dotted key, value) of nested mappings in their order; lists become text."""
+    """(dotted key, value) of nested mappings, in order; lists become text."""
     if not isinstance(tree, Mapping):
         return [(prefix, " ".join(map(str, tree)) if isinstance(tree, list | tuple) else tree)]
     return [pair for key, value in tree.items() for pair in flatten(value, f"{prefix}.{key}" if prefix else str(key))]
 
 
 def finite(value: Any) -> Any:
-    """`value` as strict JSON knows it: numbers that are not finite become null, keys text, and lone surrogates escapes."""
+    """`value` as strict JSON: non-finite numbers become null, keys become text, and lone surrogates become escapes."""
     if isinstance(value, Mapping):
         return {finite(str(key)): finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -148,7 +148,7 @@ def finite(value: Any) -> Any:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them: 0.42 s, 12.3 s, 4 min 05 s, 2 h 10 min."""
+    """A duration in readable units: 0.42 s, 12.3 s, 4 min 05 s, 2 h 10 min."""
     if seconds < 9.95:
         return f"{seconds:.2f} s"
     if seconds < 119.95:
@@ -158,7 +158,7 @@ def duration(seconds: float) -> str:
 
 
 def decimal(value: object) -> str:
-    """Three decimals, or a dash where there is no finite number."""
+    """A number with three decimals, or a dash if it is not a finite number."""
     return f"{value:.3f}" if is_number(value) else "–"
 
 

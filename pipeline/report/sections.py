@@ -1,4 +1,4 @@
-"""What each section of the report shows, as plain data for the template; any part of the summary may be missing."""
+"""The content of each section of the report, as plain data for the template; any part of the summary may be missing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ GOOD = ("complete", "finished", "ok")
 
 
 def header(summary: Summary, before: Summary | None) -> dict[str, Any]:
-    """Title, status, one sentence, where it was made, and the figures with their change since the run before."""
+    """Title, status, one sentence, where it was made, and the figures with their change since the previous run."""
     tokens, shape = get(summary, "corpus.tokens"), get(summary, "vectors.shape")
     worked = sum(seconds for _, _, seconds, _, cached in stage_rows(summary) if seconds and not cached)
     lead = []
@@ -92,7 +92,7 @@ def stages(summary: Summary) -> dict[str, Any]:
 
 
 def training(summary: Summary, curves: Sequence[Curve]) -> dict[str, Any]:
-    """The charts that have something to show, the first across the page; the workers' load where it was told."""
+    """The charts with at least two points, the first across the page, and the workers' load if it was recorded."""
     drawn = [(curve, line_chart(curve, WIDE if place == 0 else NARROW)) for place, curve in enumerate(curves)]
     loads = get(summary, "workers", [])
     header: tuple[str, ...] = ("worker", "processor", "memory", "kept tokens/s", "waiting and merging")
@@ -110,7 +110,7 @@ def training(summary: Summary, curves: Sequence[Curve]) -> dict[str, Any]:
 
 
 def scores(summary: Summary, before: Summary | None) -> dict[str, Any]:
-    """Every score with its coverage, beside the run before; and each analogy set's sections."""
+    """Every score with its coverage, beside the previous run's, and the sections of each analogy set."""
     earlier = {(test, measure): score for test, measure, score, _ in evaluation_rows(before or {})}
     rows: list[tuple[object, ...]] = []
     for test, measure, score, known in evaluation_rows(summary):
@@ -128,7 +128,7 @@ def scores(summary: Summary, before: Summary | None) -> dict[str, Any]:
 
 
 def _examples(sections: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, list[tuple[str, ...]]]]:
-    """Some of the questions that were answered right and wrong, a few of every section."""
+    """Some questions answered right and some answered wrong, a few from every section."""
     for key, label in (("right", "Some answered right"), ("wrong", "Some answered wrong")):
         rows = [tuple(map(str, question[:5])) for section in sections for question in get(section, key, [])[:2]]
         if rows:
@@ -144,16 +144,16 @@ CORPUS_FACTS = (
 
 BYTES = {
     "bytes.sentences": "bytes in sentences", "bytes.wordless": "bytes of lines without a word", "bytes.put_in": "bytes put in",
-    "bytes.long_tokens": "bytes of tokens too long", "bytes.not_text": "bytes that were no text", "bytes.marks": "bytes of marks",
-    "bytes.bad_records": "bytes of records without a text", "bytes.outside": "bytes outside of the texts",
+    "bytes.long_tokens": "bytes of tokens too long", "bytes.not_text": "bytes not text", "bytes.marks": "bytes of marks",
+    "bytes.bad_records": "bytes of records without text", "bytes.outside": "bytes outside the texts",
 }  # fmt: skip
-"""What became of every byte of the text; `losses` has their meanings."""
+"""Labels of what became of every byte of the text; see `losses` for their meaning."""
 TOLD = ("bytes.read",)
-"""Which is told above, or says nothing more."""
+"""Left out: shown above, or without further information."""
 
 
 def corpus(summary: Summary) -> list[tuple[str, object]]:
-    """What there was, what was kept of it, and what was dropped and why."""
+    """(label, value): what the corpus held, what was kept, and what was dropped and why."""
     found, vocab = mapping(summary, "corpus"), mapping(summary, "vocab")
     facts: list[tuple[str, object]] = []
     if inputs := get(summary, "config.corpus.inputs"):
@@ -180,7 +180,7 @@ def corpus(summary: Summary) -> list[tuple[str, object]]:
 
 
 def zipf(counts: Sequence[int]) -> str:
-    """The chart of the counts, most frequent word first, over their ranks, both logarithmic."""
+    """The chart of counts over ranks, both logarithmic; `counts` start with the most frequent word. Empty for fewer than two."""
     if len(counts) < 2:
         return ""
     last = len(counts)
@@ -210,7 +210,7 @@ def provenance(summary: Summary) -> tuple[list[tuple[str, object]], list[tuple[s
 
 
 def differing_settings(summary: Summary, before: Summary) -> list[tuple[str, object, object]]:
-    """(key, before, now) of the settings that differ; where a run lay and who watched it are no settings."""
+    """(key, before, now) of the settings that differ, except where a run ran and how it was tracked."""
     then, now = (dict(flatten(mapping(one, "config"))) for one in (before, summary))
     skipped = ("run.workdir", "tracking.", "cluster.", "storage.")
     keys = [key for key in {**then, **now} if not key.startswith(skipped) and then.get(key) != now.get(key)]
@@ -218,7 +218,7 @@ def differing_settings(summary: Summary, before: Summary) -> list[tuple[str, obj
 
 
 def counts_of(summary: Summary) -> list[int]:
-    """How often each word occurs, most frequent first; none where the vectors do not say."""
+    """The count of each word, most frequent first; empty if the vectors come without counts."""
     import numpy as np
 
     path = Path(str(get(summary, "vectors.path", ""))) / "counts.npy"

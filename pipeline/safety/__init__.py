@@ -1,1 +1,1 @@
-"""What keeps others out: how processes start, where they keep scratch files, and how names and files from outside are opened."""
+"""Protection against other users and hostile data: safe starts, private scratch files, and safe opening of files by name."""

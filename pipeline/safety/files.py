@@ -1,7 +1,7 @@
-"""Opening files by names that came from outside: inside their folder or not at all, never through a link, never without end.
+"""Opening files by names from outside: only inside their folder, never through a link, never without a size limit.
 
-A name in a manifest, a spool or a summary is data: whoever wrote it may have meant a file elsewhere. And a file that is read
-may be a FIFO nobody writes to, a device without end, or a link. Everything here raises OSError with a reason to show.
+A name in a manifest, a spool or a summary is data and may point elsewhere. A file to be read may be a FIFO without a writer, an
+endless device, or a link. Everything here raises OSError with a reason to show.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 MAX_JSON_BYTES = 256 << 20
-"""Of one of our own JSON files; a summary of 10,000 rounds takes 5 MB."""
+"""Limit for one of our own JSON files; a summary of 10,000 rounds takes 5 MB."""
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _FOLDER = _READ | os.O_DIRECTORY
 
 
 def is_confined(name: object) -> bool:
-    """Whether `name` can only mean something inside a folder: relative, without `..`, `.` and empty steps."""
+    """Whether `name` can only refer to something inside a folder: relative, without `..`, `.` and empty steps."""
     if not isinstance(name, str) or "\0" in name or not all(step not in ("", ".", "..") for step in name.split("/")):
         return False
     try:
@@ -35,9 +35,9 @@ def is_confined(name: object) -> bool:
 
 
 def open_inside(folder: Path | int, name: str, flags: int = _READ) -> int:
-    """A descriptor of the file `name` in `folder`, whatever is done to the names in the meantime: no step of `name` is a link.
+    """A descriptor of the file `name` in `folder`; no step of `name` can be a link, even if names change meanwhile.
 
-    With flags to read, it is a regular file. Raises OSError.
+    It is a regular file unless `flags` ask for a directory. Raises OSError.
     """
     *steps, last = _steps(name)
     at = os.dup(folder) if isinstance(folder, int) else os.open(folder, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
@@ -55,7 +55,7 @@ def open_inside(folder: Path | int, name: str, flags: int = _READ) -> int:
 
 
 def unlink_inside(folder: Path, name: str) -> None:
-    """Removes what `name` is in `folder`, a file, a link or a folder; never what lies elsewhere or behind a link."""
+    """Removes `name` in `folder`, be it a file, a link or a folder, but never anything elsewhere or behind a link."""
     *steps, last = _steps(name)
     try:
         at = open_inside(folder, "/".join(steps), _FOLDER) if steps else os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -73,8 +73,8 @@ def unlink_inside(folder: Path, name: str) -> None:
 
 
 def plain_tree(folder: Path, name: str) -> Path:
-    """The path of the file or folder `name` in `folder`, for programs that take paths: without a link or anything that is
-    neither file nor folder on the way to it or below it. Raises OSError."""
+    """The path of the file or folder `name` in `folder`, for programs that take paths, after checking that everything on the way
+    to it and below it is a regular file or folder. Raises OSError."""
     at = folder
     for step in _steps(name):
         at = at / step
@@ -87,8 +87,8 @@ def plain_tree(folder: Path, name: str) -> Path:
 
 @contextlib.contextmanager
 def held_still(folder: Path, name: str) -> Iterator[Path]:
-    """A path as `plain_tree` gives it, under which nobody else can put anything while the block lasts: where others may write
-    on the way to it or in it, the path of a copy in a folder of this user's. Raises OSError."""
+    """A path as from `plain_tree` that nobody else can change while the block runs: where others may write on the way to it or
+    in it, the path of a private copy. Raises OSError."""
     path = plain_tree(folder, name)
     below = (place for place in path.rglob("*") if place.is_dir()) if path.is_dir() else ()
     if all(_is_closed(place) for place in (path, *path.absolute().parents, *below)):
@@ -101,14 +101,14 @@ def held_still(folder: Path, name: str) -> Iterator[Path]:
 
 
 def _is_closed(path: Path) -> bool:
-    """Whether nobody but this user and root can exchange what is in a folder; true of a file."""
+    """Whether only this user and root can replace entries of a folder; always true for a file."""
     found = os.stat(path)
     others = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not found.st_mode & stat.S_ISVTX
     return not stat.S_ISDIR(found.st_mode) or (found.st_uid in (os.getuid(), 0) and not others)
 
 
 def _copy(source: int, target: Path) -> None:
-    """Copies an open file, or an open folder with all that is in it; links and anything but files and folders raise OSError."""
+    """Copies an open file, or an open folder with everything in it; raises OSError for anything but files and folders."""
     if stat.S_ISREG(os.fstat(source).st_mode):
         with open(source, "rb") as file, open(target, "xb") as copy:
             shutil.copyfileobj(file, copy, 1 << 20)
@@ -131,7 +131,7 @@ def _require_plain(path: Path) -> None:
 
 
 def regular(descriptor: int, name: object) -> int:
-    """The descriptor, if it is a regular file's; else it is closed and OSError raised."""
+    """The descriptor, if it is of a regular file; otherwise closes it and raises OSError."""
     mode = os.fstat(descriptor).st_mode
     if stat.S_ISREG(mode):
         return descriptor
@@ -140,7 +140,7 @@ def regular(descriptor: int, name: object) -> int:
 
 
 def open_regular(path: str | os.PathLike[str]) -> int:
-    """A descriptor to read a file that a person named: links are followed, and what is no regular file raises OSError."""
+    """A descriptor to read a file named by the user: links are followed; raises OSError if it is not a regular file."""
     return regular(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), path)
 
 
@@ -157,7 +157,7 @@ def read_inside(folder: Path, name: str, limit: int = MAX_JSON_BYTES) -> bytes:
 
 
 def read_json_object(folder: Path, name: str) -> dict[str, Any]:
-    """The object in a JSON file of ours; raises FileNotFoundError where there is none, ValueError for anything else."""
+    """The object in one of our JSON files; raises FileNotFoundError if there is none, ValueError for anything else."""
     try:
         body = json.loads(read_inside(folder, name))
     except FileNotFoundError:
@@ -172,7 +172,7 @@ def read_json_object(folder: Path, name: str) -> dict[str, Any]:
 def _all_of(file: Any, limit: int, path: object) -> bytes:
     data: bytes = file.read(limit + 1)
     if len(data) > limit:
-        raise OSError(errno.EFBIG, f"larger than the {limit:,} bytes that are read of such a file", str(path))
+        raise OSError(errno.EFBIG, f"larger than the limit of {limit:,} bytes for such a file", str(path))
     return data
 
 
@@ -185,7 +185,7 @@ def _steps(name: str) -> list[str]:
 def _explained(error: OSError, name: str) -> OSError:
     if error.errno == errno.ELOOP:
         return OSError(errno.ELOOP, "a symbolic link, which is not followed here", name)
-    if error.errno == errno.ENXIO:  # a FIFO that nobody reads, or a socket
+    if error.errno == errno.ENXIO:  # a FIFO without a reader, or a socket
         return OSError(errno.EINVAL, "not a regular file", name)
     return error
 

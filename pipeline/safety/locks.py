@@ -1,4 +1,4 @@
-"""Locks on files: held by one process, freed by the kernel with it, and out of reach of other users."""
+"""File locks: held by one process, released by the kernel when it ends, and out of reach of other users."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _SHOWN_BYTES = 200
 
 
 class HeldError(Exception):
-    """Somebody else holds the lock; the message is what they wrote into it."""
+    """Another process holds the lock; the message is its note."""
 
 
 def open_lock(path: Path) -> int:
-    """A descriptor of the lock file, made if need be; nothing in it is changed. Raises OSError.
+    """A descriptor of the lock file, created if needed, its content unchanged. Raises OSError.
 
-    Mode 0600: flock needs no more than a readable file, so who may read a lock can hold it for ever. A link, a FIFO, a
-    stranger's file or one that has a second name is refused: what is written into a lock would be written somewhere else.
+    Mode 0600: flock needs only a readable file, so anybody who can read a lock could hold it forever. A link, a FIFO, another
+    user's file or one with a second name is refused, because a note written into the lock would end up elsewhere.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
@@ -45,7 +45,7 @@ def open_lock(path: Path) -> int:
 
 @contextlib.contextmanager
 def held(path: Path, note: str | None = None, *, wait: bool = False) -> Iterator[None]:
-    """Holds the lock for as long as the block lasts; `note` is written into it, for those who find it held.
+    """Holds the lock while the block runs; `note` is written into it, for processes that find it held.
 
     Raises HeldError (unless `wait`) and OSError.
     """
@@ -64,7 +64,7 @@ def held(path: Path, note: str | None = None, *, wait: bool = False) -> Iterator
 
 
 def holder(path: Path) -> str | None:
-    """What the holder of a lock wrote into it; None when nobody holds it. Changes nothing, makes no file. Raises OSError."""
+    """The note of a lock's holder; None if nobody holds it. Changes nothing and creates no file. Raises OSError."""
     if not os.path.lexists(path):
         return None
     try:
@@ -76,7 +76,7 @@ def holder(path: Path) -> str | None:
 
 @contextlib.contextmanager
 def lock(workdir: Path) -> Iterator[None]:
-    """Holds the workdir for this process; raises BusyError naming the holder. The kernel frees it with the process."""
+    """Holds the workdir for this process; raises BusyError naming the holder. The kernel releases it when the process ends."""
     path = workdir / WORKDIR_LOCK
     with contextlib.ExitStack() as stack:
         try:
@@ -90,5 +90,5 @@ def lock(workdir: Path) -> Iterator[None]:
 
 
 def busy(workdir: Path, holder: str) -> str:
-    """What a person is told of a workdir that `holder` holds."""
+    """The message about a workdir held by `holder`."""
     return f"{workdir}: another run is working here ({printable(holder)})"

@@ -1,9 +1,9 @@
-"""Who is let in by a server on loopback that shows pages: who has its password, and asks from its own pages.
+"""Admission to a web server on loopback: requests need its password and must come from its own pages.
 
-- HTTP's Basic scheme, because browsers keep such a login to host *and port*; a cookie goes to every server of the host, so also
-  to another user's on the next port.
-- Host must be this server's address: a page of another name that resolves to 127.0.0.1 is refused. Origin and Sec-Fetch-Site must
-  be this server's own: pages from elsewhere make no requests with this login.
+- HTTP's Basic scheme, because browsers tie such a login to host *and port*; a cookie is sent to every server on the host, so
+  also to another user's on the next port.
+- Host must be this server's address, so a page under another name that resolves to 127.0.0.1 is refused. Origin and
+  Sec-Fetch-Site must be this server's own, so pages from elsewhere cannot use the login.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from collections.abc import Collection, Iterable, Sequence
 
 USER = "w2v"
 LOGIN = 'Basic realm="w2v ui", charset="UTF-8"'
-"""The header WWW-Authenticate of an answer with 401."""
+"""The WWW-Authenticate header of a 401 response."""
 
 
 def refusal(method: str, headers: Iterable[tuple[bytes, bytes]], password: str, hosts: Collection[str]) -> tuple[int, str] | None:
-    """(status, reason) for a request that is not answered, else None. `hosts` are this server's names with its port."""
+    """(status, reason) for a refused request, None for one that is admitted. `hosts` are this server's names with the port."""
     found: dict[str, list[str]] = {}
     for name, value in headers:
         found.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))

@@ -1,4 +1,4 @@
-"""Scratch folders: a run's own, closed to others, gone at its end."""
+"""Scratch folders: private to a run, closed to others, removed at its end."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _UNLOCKED_S = 3600.0
 
 @contextlib.contextmanager
 def private_scratch(parent: str | None = None) -> Iterator[Path]:
-    """A new folder of mode 0700 in `parent` (null: where temporary files go), removed at the end with all it holds.
+    """A new folder of mode 0700 in `parent` (None: the directory for temporary files), removed at the end with its content.
 
-    Dask's own scratch folder has a name that everybody knows, and is put on the import path: who makes it first has code of
-    theirs imported. Folders that this user's killed runs left are removed first.
+    Dask's own scratch folder has a predictable name and is put on the import path, so whoever creates it first gets their code
+    imported. Folders left by this user's killed runs are removed first.
     """
     where = Path(parent or tempfile.gettempdir())
     _refuse_open_parent(where)
@@ -42,7 +42,7 @@ def private_scratch(parent: str | None = None) -> Iterator[Path]:
 
 
 def _refuse_open_parent(where: Path) -> None:
-    """Raises PermissionDeniedError where others could put a folder of theirs in the place of ours."""
+    """Raises PermissionDeniedError if others could replace our folder by theirs."""
     try:
         found = os.stat(where)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Checksums: of a file, as it is written or later, and of an object as JSON that carries its own."""
+"""Checksums of files, as they are written or later, and of JSON objects that carry their own."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from pipeline.safety.files import open_inside, open_regular, read_inside
 from w2v_core.text.printable import printable
 
 SEAL = "seal.json"
-"""Names the files of a folder that is no artefact, with their checksums; written last."""
+"""Lists the files of a folder that is not an artefact, with their checksums; written last."""
 _BLOCK_BYTES = 1 << 20
 
 
 class HashingFile(io.RawIOBase):
-    """A write-only file that knows the SHA-256 and the size of what went through it."""
+    """A write-only file that tracks the SHA-256 and the size of what is written through it."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self.sha256 = hashlib.sha256()
         self.bytes = 0
         self.missing = 1
-        """What the last write still had to write when it last asked the disk."""
+        """Bytes that the last write still had to write at its last attempt."""
 
     def writable(self) -> bool:
         return True
@@ -35,7 +35,7 @@ class HashingFile(io.RawIOBase):
         written = 0
         while written < len(view):
             self.missing = len(view) - written
-            # A nearly full disk takes a part of the bytes without an error; the error comes with the rest.
+            # A nearly full disk accepts part of the bytes without an error; the error comes with the rest.
             written += self._file.write(view[written:])
         self.sha256.update(view)
         self.bytes += len(view)
@@ -51,12 +51,12 @@ def canonical_json(value: object) -> bytes:
 
 
 def json_bytes(value: object) -> bytes:
-    """As it is written to files: for people too, one form for equal values."""
+    """JSON for files, readable for people; equal values give the same bytes."""
     return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n"
 
 
 def sealed(body: Mapping[str, Any]) -> dict[str, Any]:
-    """The object with the checksum of all it says, under `sha256`."""
+    """The object with the checksum of its content added under `sha256`."""
     return {**body, "sha256": hashlib.sha256(canonical_json(body)).hexdigest()}
 
 
@@ -67,7 +67,7 @@ def unsealed(text: bytes) -> dict[str, Any]:
         found = body.pop("sha256")
         if sealed(body)["sha256"] != found:
             raise ValueError("its checksum does not match")
-        # A flip can leave the meaning as it was (1e-05 and 1E-05, the last digit of a float): still not what was written.
+        # A flipped bit can leave the value unchanged (1e-05 and 1E-05, the last digit of a float): still not what was written.
         if json_bytes(body | {"sha256": found}) != text:
             raise ValueError("its bytes are not those that were written")
         return body
@@ -76,7 +76,7 @@ def unsealed(text: bytes) -> dict[str, Any]:
 
 
 def file_sha256(path: Path | int) -> str:
-    """Of a regular file, or of what an open descriptor holds, which is closed. Raises OSError."""
+    """The SHA-256 of a regular file, or of an open descriptor, which is then closed. Raises OSError."""
     digest = hashlib.sha256()
     with open(path if isinstance(path, int) else open_regular(path), "rb", buffering=0) as file:
         buffer = bytearray(_BLOCK_BYTES)
@@ -87,12 +87,12 @@ def file_sha256(path: Path | int) -> str:
 
 
 def seal_of(directory: Path, files: Iterable[Path]) -> dict[str, Any]:
-    """What the seal of a folder says of these files in it."""
+    """The seal of a folder for these files in it."""
     return sealed({"files": {str(path.relative_to(directory)): file_sha256(path) for path in files}})
 
 
 def seal_damage(directory: Path) -> tuple[int, list[str]]:
-    """(files checked, what is wrong with which) of a folder that has a seal."""
+    """(files checked, problems found) for a folder with a seal."""
     try:
         files: dict[str, str] = unsealed(read_inside(directory, SEAL))["files"]
         damage = [_changed(directory, name, digest) for name, digest in files.items()]

@@ -1,8 +1,8 @@
-"""One file under several names: vectors that are published or tracked on the same file system take their room once.
+"""One file under several names (hard links): vectors published or tracked on the same file system take up space once.
 
-A file with two names is made read-only, because whoever wrote into the copy that he thinks his would change the other one too.
-Removing a name takes nothing from the others. Where a file system has no second names (hard links), or lets nobody else's
-file have one, nothing is done and the caller copies.
+A file with two names is made read-only, because writing to one would change the other too. Removing one name does not affect
+the others. Where a file system does not support hard links, or forbids them for files of others, nothing is done and the caller
+copies.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ WRITABLE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 
 
 def share(source: Path, target: Path) -> bool:
-    """Whether `target` is now another name of the regular file `source`; what was there before is replaced at once, and stays
-    where it cannot be done."""
+    """Links `target` to the regular file `source`, atomically replacing an existing file; returns whether that was possible. If
+    not, `target` is unchanged."""
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
         mode = os.lstat(source).st_mode
@@ -31,11 +31,11 @@ def share(source: Path, target: Path) -> bool:
     except (OSError, NotImplementedError):
         return False
     finally:
-        # Also when both names were of one file before: a rename between those does nothing, and leaves the temporary one.
+        # Needed even on success: a rename between two names of the same file does nothing and leaves the temporary one.
         temporary.unlink(missing_ok=True)
 
 
 def own_bytes(path: Path) -> int:
-    """How many bytes go when this name is removed: none while there is another one."""
+    """The bytes freed by removing this name: none while there is another one."""
     found = path.stat()
     return found.st_size if found.st_nlink == 1 else 0

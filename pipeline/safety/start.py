@@ -1,8 +1,9 @@
-"""A safe start for every process: no code, and no settings for code, from a folder that somebody else may write into.
+"""A safe start for every process: no code, and no settings for code, from a folder that other users can write to.
 
 Python puts the current folder on the import path of `python -c` and `python -m`, which is how multiprocessing, MLflow's server
-and its workers are started; Numba reads `.numba_config.yaml` there, and with it the folder of its cache, which holds pickles.
-Without this module anyone who can write to the folder a run is started in (`/tmp`, a group's data) could have it run their code.
+and its workers are started. Numba reads `.numba_config.yaml` there, which can set the folder of its cache, and the cache holds
+pickles. Without this module, anyone who can write to the folder in which a run is started (`/tmp`, a group's data) could make it
+run their code.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from pipeline.errors import PermissionDeniedError
 NUMBA_FILE = ".numba_config.yaml"
 _NUMBA_SETTINGS = "numba.core.config"
 _NO_FILE = os.devnull
-"""Where Numba is sent to look for its file: it is none, whatever the current folder holds."""
+"""The name that Numba gets instead of its file's: never a settings file, whatever the current folder holds."""
 
 
 def start_safely() -> None:
-    """For the first lines of a program: what it starts imports nothing from the current folder, and Numba's cache is nobody
-    else's. Raises PermissionDeniedError when the folder that NUMBA_CACHE_DIR names is open to others."""
+    """To be called first by a program: keeps child processes from importing from the current folder, and Numba's cache private.
+    Raises PermissionDeniedError if the folder named by NUMBA_CACHE_DIR is open to others."""
     os.environ["PYTHONSAFEPATH"] = "1"
     folder = numba_cache_folder(Path(__file__).parents[2], os.environ)
     if folder is not None:
@@ -35,10 +36,10 @@ def start_safely() -> None:
 
 
 def numba_cache_folder(sources: Path, environment: os._Environ[str] | dict[str, str]) -> Path | None:
-    """The folder for Numba's cache; None where Numba may keep it beside the sources, which is what it does by itself.
+    """The folder for Numba's cache; None if Numba may keep it beside the sources, as it does by default.
 
-    Whoever may write beside the sources may change them too, so a cache there is as safe as the code: unless a `__pycache__`
-    is open to more people than the folder it is in. Else it is a folder of this user's.
+    Whoever can write beside the sources can also change them, so a cache there is as safe as the code, unless a `__pycache__` is
+    open to more users than the folder it is in. In that case it is a folder of this user.
     """
     if named := environment.get("NUMBA_CACHE_DIR"):
         return Path(named).absolute()
@@ -61,7 +62,7 @@ def _as_safe_as_its_sources(folder: Path) -> bool:
 
 
 def make_private(folder: Path) -> None:
-    """Makes the folder, for this user alone, or sees that the one there is: of this user's, and writable for nobody else."""
+    """Creates the folder for this user only, or checks that an existing one is owned by this user and writable by nobody else."""
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         found = os.stat(folder)
@@ -78,7 +79,7 @@ def make_private(folder: Path) -> None:
 
 
 def ignore_numba_file() -> None:
-    """From now on this process's Numba reads its settings from NUMBA_… variables alone, however often it looks for its file."""
+    """Makes Numba in this process read its settings from NUMBA_… variables only, from now on."""
     loaded: ModuleType | None = sys.modules.get(_NUMBA_SETTINGS)
     if loaded is not None:
         loaded._config_fname = _NO_FILE  # type: ignore[attr-defined]
@@ -87,7 +88,7 @@ def ignore_numba_file() -> None:
 
 
 class _NumbaSettings(MetaPathFinder):
-    """Finds the one module of Numba that reads the file, and loads it with another name for the file."""
+    """Finds the module of Numba that reads the file, and loads it with another name in place of the file's."""
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         if name != _NUMBA_SETTINGS:

@@ -1,4 +1,4 @@
-"""What a value of a configuration may be, whatever its key: a number that is one, a text that a file name or a word can hold."""
+"""Checks of configuration values, whatever their key: numbers are numbers, and text can stand in file names and words."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pipeline.safety.yaml_values import number
 
 
 def plain_types(annotation: Any) -> set[Any]:
-    """The types an annotation is made of: of `Positive | None`, int and None's."""
+    """The types that an annotation consists of: for `Positive | None`, int and NoneType."""
     inner = get_args(annotation)
     return {annotation} if not inner else {kind for part in inner for kind in plain_types(part)}
 
 
 def number_of(value: Any) -> Any:
-    """The number that the value is or spells; what is neither number nor text is left to the key's own type."""
+    """The number that the value is or spells; a value that is neither number nor text is left to the key's own type."""
     if isinstance(value, bool):
         raise ValueError("expected a number")
     if isinstance(value, str):
@@ -44,9 +44,9 @@ def refuse_unwritable(value: Any) -> None:
 
 
 def has_host(url: str) -> bool:
-    """Whether an address names a host, a port that can be if any, and nothing that no address holds."""
+    """Whether an address names a host, a valid port if any, and contains no spaces or unprintable characters."""
     try:
         parts = urlsplit(url)
         return bool(parts.hostname) and (parts.port is None or parts.port > 0) and url.isprintable() and " " not in url
-    except ValueError:  # brackets or a port that cannot be
+    except ValueError:  # invalid brackets or port
         return False

@@ -1,10 +1,10 @@
-"""YAML as values, by the rules of YAML 1.2 and within bounds: what a person can mean by a configuration, and nothing else.
+"""YAML as plain values, by the rules of YAML 1.2 and within bounds.
 
-PyYAML reads YAML 1.1, where `2e-2` is text, `1:30` is 90, `017` is 15, `no` is false and 2026-02-30 is an error. In 1.2's core
-schema numbers are numbers, `true` and `false` the only truths, and all else is text. A number that begins with 0 means one thing
-to one reader and another to the next; it stays text here, which a numeric key refuses.
+PyYAML reads YAML 1.1, where `2e-2` is text, `1:30` is 90, `017` is 15, `no` is false and 2026-02-30 is an error. In the core
+schema of 1.2 numbers are numbers, `true` and `false` are the only booleans, and everything else is text. A number with a leading
+0 is ambiguous, so it stays text here, which a numeric key refuses.
 
-Aliases may not make a few hundred bytes into gigabytes, nor brackets a pile that no stack holds.
+Bounds keep aliases from expanding a few hundred bytes to gigabytes, and nested brackets from overflowing the stack.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import yaml
 MAX_BYTES = 512 << 10
 MAX_DEPTH = 64
 MAX_NODES = 100_000
-"""Of a document with its aliases written out."""
+"""In a document with its aliases expanded."""
 MAX_DIGITS = 40
-"""More are left as text: no key takes such a number."""
+"""Numbers with more digits stay text: no key accepts them."""
 
 _TAG = "tag:yaml.org,2002:"
 INTEGER = re.compile(rf"[-+]?(?:0|[1-9][0-9_]{{0,{MAX_DIGITS}}}|0o[0-7]{{1,{MAX_DIGITS}}}|0x[0-9a-fA-F]{{1,{MAX_DIGITS}}})")
@@ -33,13 +33,13 @@ _RESOLVERS = {
 
 
 class BadYamlError(Exception):
-    """The message says where and what; no file is named."""
+    """Invalid YAML; the message says where and why, but does not name the file."""
 
 
 def parse_yaml(text: str) -> Any:
     """The value of a YAML document (null for an empty one); raises BadYamlError."""
     if len(text) > MAX_BYTES:
-        raise BadYamlError(f"larger than the {MAX_BYTES:,} characters that are read of a configuration")
+        raise BadYamlError(f"larger than the limit of {MAX_BYTES:,} characters for a configuration")
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
@@ -54,7 +54,7 @@ def parse_yaml(text: str) -> Any:
 
 
 def _in_words(error: yaml.YAMLError) -> str:
-    """Where and what, without the name that the reader of YAML gives a text."""
+    """Where the error is and what it is, without PyYAML's placeholder for the file name."""
     mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
     if mark is None or not problem:
         return f"not valid YAML: {' '.join(str(error).split())[:300]}"
@@ -63,7 +63,7 @@ def _in_words(error: yaml.YAMLError) -> str:
 
 
 def number(text: str) -> int | float | None:
-    """The number that a text spells by YAML 1.2's rules, None if it spells none; a leading 0 spells none."""
+    """The number that a text spells by the rules of YAML 1.2, None if it spells none or has a leading 0."""
     if INTEGER.fullmatch(text):
         return _integer(text)
     return float(text.replace("_", "")) if FLOAT.fullmatch(text) else None
@@ -75,7 +75,7 @@ def _integer(text: str) -> int:
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader with 1.2's scalars, keys that are texts given once, and no other tags."""
+    """SafeLoader with the scalars of YAML 1.2, unique text keys, and no other tags."""
 
     yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}  # type: ignore[misc]
     yaml_constructors: ClassVar[dict[Any, Any]] = {}
@@ -92,23 +92,23 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Measure:
-    """How large and how deep a document is with its aliases written out; nodes that an alias names are measured once."""
+    """The size and depth of a document with its aliases expanded; aliased nodes are measured only once."""
 
     def __init__(self) -> None:
         self._known: dict[int, tuple[int, int] | None] = {}
 
     def of(self, node: yaml.Node, depth: int) -> tuple[int, int]:
-        """(nodes, height) of what is at and below a node; raises BadYamlError beyond the bounds."""
+        """(nodes, height) of the tree at a node; raises BadYamlError beyond the bounds."""
         if id(node) not in self._known:
-            self._known[id(node)] = None  # until it is known: an alias to what it is in has no end
+            self._known[id(node)] = None  # in progress: meeting it again means an alias that contains itself
             inner = [self.of(child, depth + 1) for child in _children(node)]
             self._known[id(node)] = 1 + sum(size for size, _ in inner), 1 + max((height for _, height in inner), default=0)
         found = self._known[id(node)]
         where = f"line {node.start_mark.line + 1}: "
         if found is None:
-            raise BadYamlError(f"{where}an alias that holds itself")
+            raise BadYamlError(f"{where}an alias that contains itself")
         if found[0] > MAX_NODES:
-            raise BadYamlError(f"{where}more than {MAX_NODES:,} values with its aliases written out")
+            raise BadYamlError(f"{where}more than {MAX_NODES:,} values with its aliases expanded")
         if depth + found[1] > MAX_DEPTH:
             raise BadYamlError(f"{where}nested more than {MAX_DEPTH} deep")
         return found
@@ -121,7 +121,7 @@ def _children(node: yaml.Node) -> list[yaml.Node]:
 
 
 def _scalar(loader: _Loader, node: yaml.Node) -> Any:
-    """A null, truth, integer or float: also where a tag such as `!!int` claims one."""
+    """A null, boolean, integer or float, whether recognised or claimed by a tag such as `!!int`."""
     kind = node.tag.removeprefix(_TAG)
     text = node.value if isinstance(node, yaml.ScalarNode) else None
     if text is None or not _RESOLVERS[kind][0].fullmatch(text):
@@ -141,7 +141,7 @@ def _mapping(loader: _Loader, node: yaml.Node) -> dict[str, Any]:
         where = f"line {key_node.start_mark.line + 1}: "
         key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
         if key is None or not isinstance(loader.construct_object(key_node), str):
-            raise BadYamlError(f"{where}a key is a word, such as `train:`; quote it if it is meant")
+            raise BadYamlError(f"{where}a key must be text, such as `train:`; quote it if it is intended")
         if key in found:
             raise BadYamlError(f"{where}key {key[:60]!r} is given twice; remove one of them")
         found[key] = loader.construct_object(value_node, deep=True)

@@ -1,7 +1,7 @@
-"""The registered model as MLflow loads it; what it is asked and answers is told in `pipeline.serving`.
+"""The registered model as MLflow loads it; `pipeline.serving` documents its requests and responses.
 
-MLflow stores this file beside the vectors ("models from code") with a copy of `w2v_core`, which needs NumPy alone: loading runs
-readable code and no pickle, and the answers are those of `WordVectors`.
+MLflow stores this file beside the vectors ("models from code") with a copy of `w2v_core`, which needs only NumPy: loading runs
+readable code instead of a pickle, and the answers are those of `WordVectors`.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ MOST_ANSWERS = 1000
 
 
 class ServedVectors(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]  # untyped base class
-    """Answers questions about words; the matrix stays on disk until its rows are asked for."""
+    """Answers questions about words; the matrix stays on disk until its rows are needed."""
 
     def load_context(self, context) -> None:  # type: ignore[no-untyped-def]  # MLflow's own signature
         self.vectors = WordVectors.load(context.artifacts["vectors"])

@@ -1,1 +1,1 @@
-"""Buckets: what is named there, how it is reached, read and put, and how a workdir lies in one."""
+"""Buckets: addresses, access, reading and writing objects, and workdirs in a bucket."""

@@ -17,7 +17,7 @@ _QUERY = re.compile(r"\?[A-Za-z_]+=")
 
 @dataclass(frozen=True)
 class Address:
-    """A place in a bucket: an object, or what the keys of several begin with."""
+    """A place in a bucket: the key of an object, or a prefix that several keys share."""
 
     scheme: str
     bucket: str
@@ -25,11 +25,11 @@ class Address:
     key: str
     """Without slashes at its ends; empty = the whole bucket."""
     host: str = ""
-    """Of Azure: account.dfs.core.windows.net."""
+    """For Azure only: account.dfs.core.windows.net."""
 
     @property
     def path(self) -> str:
-        """As pyarrow's file systems write it."""
+        """The path in the form of pyarrow's file systems: bucket/key."""
         return f"{self.bucket}/{self.key}" if self.key else self.bucket
 
     @property
@@ -44,32 +44,32 @@ class Address:
         return self.at(f"{self.key}/{name}" if self.key else name)
 
     def at(self, key: str) -> Address:
-        """This key of the same bucket."""
+        """The address of this key in the same bucket."""
         return replace(self, key=key)
 
     def holds(self, other: Address) -> bool:
-        """Whether `other` is this place or lies in it."""
+        """Whether `other` is this place or lies below it."""
         same = (self.scheme, self.bucket, self.host) == (other.scheme, other.bucket, other.host)
         return same and (not self.key or other.key == self.key or other.key.startswith(f"{self.key}/"))
 
 
 def is_address(text: str) -> bool:
-    """Whether this is an address and no path: a scheme of two letters at least, and a slash."""
+    """Whether this is an address rather than a path: a scheme of at least two letters, then `:/`."""
     return _ADDRESS.match(text) is not None
 
 
 def parse_address(text: str, key: str) -> Address:
-    """The address; raises ConfigError, which names the configuration's `key`, for one that cannot be meant."""
+    """The parsed address; raises ConfigError, naming the configuration's `key`, for an invalid one."""
     shown = printable(without_credentials(text), 200)
     found = _ADDRESS.match(text)
     scheme = found[1] if found else ""
     if scheme not in SCHEMES:
         raise ConfigError(f"{key}: {shown}: {_unknown(scheme, text)}")
     if not text.startswith(f"{scheme}://"):
-        raise ConfigError(f"{key}: {shown}: an address has two slashes: {scheme}://…")
+        raise ConfigError(f"{key}: {shown}: an address has two slashes after the colon: {scheme}://…")
     if _QUERY.search(text):
         raise ConfigError(
-            f"{key}: {shown}: options do not stand in an address; set storage.endpoint, storage.region and the like"
+            f"{key}: {shown}: options do not belong in an address; set storage.endpoint, storage.region and the like"
         )
     bucket, _, rest = text[len(scheme) + 3 :].partition("/")
     container, at, host = bucket.rpartition("@")
@@ -78,23 +78,23 @@ def parse_address(text: str, key: str) -> Address:
             raise ConfigError(f"{key}: {shown}: expected abfss://container@account.dfs.core.windows.net/…")
         bucket = container
     elif at:
-        raise ConfigError(f"{key}: {shown}: secrets do not stand in an address; set them in the environment or in a profile")
+        raise ConfigError(f"{key}: {shown}: secrets do not belong in an address; set them in the environment or in a profile")
     if not _BUCKET.fullmatch(bucket):
         raise ConfigError(
-            f"{key}: {shown}: expected the name of a bucket behind {scheme}://, found {printable(bucket, 60) or 'none'}"
+            f"{key}: {shown}: expected the name of a bucket after {scheme}://, found {printable(bucket, 60) or 'none'}"
         )
     steps = rest.strip("/").split("/") if rest.strip("/") else []
     if any(step in ("", ".", "..") for step in steps):
-        raise ConfigError(f"{key}: {shown}: a key has no empty steps, no `.` and no `..` between its slashes")
+        raise ConfigError(f"{key}: {shown}: a key must not have empty steps, `.` or `..` between its slashes")
     return Address(scheme, bucket, "/".join(steps), host if scheme == "abfss" else "")
 
 
 def _unknown(scheme: str, text: str) -> str:
     known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
     if scheme == "file":
-        return "a file of this machine is written as a path, without file:"
+        return "write a local file as a path, without file:"
     if scheme in ("http", "https"):
-        return f"pages of the web are not read; download it first, or give an address in a bucket ({known})"
+        return f"web addresses are not read; download it first, or give an address in a bucket ({known})"
     if scheme in _OTHER_NAMES:
         return f"write {_OTHER_NAMES[scheme]}://"
     return f"expected {known} or a path" + (f", found {printable(scheme, 40)}:" if scheme else "")

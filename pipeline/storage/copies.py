@@ -1,11 +1,11 @@
-"""A workdir in a bucket, as every machine works on it: a folder here that is a copy of the place there.
+"""A workdir in a bucket: every machine works on a local folder that is a copy of the place in the bucket.
 
-    <place>/<kind>/<fingerprint>/<file>/<sha256>      a file of an artefact, under the name of its content
+    <place>/<kind>/<fingerprint>/<file>/<sha256>      a file of an artefact, under the digest of its content
     <place>/<kind>/<fingerprint>/manifest.json, …     small files, as they are
 
-Stages and tasks are given paths in the copy, the same on every machine, and know nothing else. What is written is put into the
-bucket before it appears in the copy; what is missing in the copy is fetched, and compared with its name before it is believed.
-The bucket is the truth: `pull` takes from the copy what is not there any more (infra/decisions/0025-buckets.md).
+Stages and tasks are given paths in the copy, the same on every machine, and know nothing of the bucket. Files are put into the
+bucket before they appear in the copy; files missing in the copy are fetched, and their digest is checked. The bucket is
+authoritative: `pull` removes from the copy what the bucket no longer has (infra/decisions/0025-buckets.md).
 """
 
 from __future__ import annotations
@@ -50,15 +50,16 @@ Result = TypeVar("Result")
 File = TypeVar("File", bound="NamedFile")
 FOLDER, MARKER, INDEX = "w2v-buckets", ".bucket.json", ".index.json"
 FORGOTTEN_S = 600.0
-"""How old a file of the copy is that goes because the bucket does not have it: a worker here may serve a run elsewhere."""
+"""Age from which a file of the copy is removed if the bucket does not have it: younger ones may belong to a worker here that
+serves a run elsewhere."""
 AT_ONCE = 8
-"""Requests for files of one artefact."""
+"""Concurrent requests for the files of one artefact."""
 _COMMITS = ("manifest.json", "snapshot.json")
 _DATA = re.compile(r"(?!snapshots/)[a-z]+/(?:[0-9a-f]{16}/(?!manifest\.json$)|parts/(?!.*\.json$))")
 _OWN = re.compile(r"(?:.*/)?\.|tracking/|metrics\.prom$")
-"""What stays on this machine: hidden and unfinished files, and what is not yet delivered to MLflow."""
+"""Files that stay on this machine: hidden and unfinished ones, and the tracking spool."""
 _LAZY = re.compile(r"tokens/parts/")
-"""Small files of which there are many: fetched when they are asked for."""
+"""Small files that are numerous: fetched on demand."""
 
 
 class NamedFile(Protocol):
@@ -73,29 +74,29 @@ class NamedFile(Protocol):
 
 
 def copy_folder(place: Address, storage: Storage) -> Path:
-    """Where this machine keeps its copy of a place: the same path for the same place and user on all machines."""
+    """The folder of this machine's copy of a place: the same path for the same place and user on all machines."""
     parent = Path(storage.cache) if storage.cache else Path(tempfile.gettempdir()) / f"w2v-{os.getuid()}"
     digest = hashlib.sha256(canonical_json([str(place), storage.endpoint])).hexdigest()[:16]
     return Path(os.path.abspath(parent)) / FOLDER / f"{digest}-{place.path.rpartition('/')[2]}"
 
 
 def private_folder(place: Address, storage: Storage) -> Path:
-    """The folder for what is brought from a place, made if need be. Raises PermissionDeniedError where others could change it."""
+    """The folder for the copy of a place, created if needed. Raises PermissionDeniedError if other users could change it."""
     root = copy_folder(place, storage)
     for folder in (root.parent.parent, root.parent, root):
         folder.mkdir(mode=0o700, parents=folder == root.parent.parent, exist_ok=True)
-        # The first is one that a person may have named, by a link if they like.
+        # The user may have configured the first one, possibly as a link.
         found = os.stat(folder, follow_symlinks=folder == root.parent.parent)
         mine = stat.S_ISDIR(found.st_mode) and found.st_uid in (os.getuid(), 0)
         if not mine or (found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX):
             raise PermissionDeniedError(
-                f"{folder}: copies of a bucket would lie in a folder that others can change; set storage.cache to one of your own"
+                f"{folder}: a copy of the bucket would lie in a folder that others can change; set storage.cache to your own"
             )
     return root
 
 
 def begin(place: Address, storage: Storage) -> Copy:
-    """The copy of a place, begun if there is none yet. Raises PermissionDeniedError where others could change it."""
+    """The copy of a place, created if there is none yet. Raises PermissionDeniedError if other users could change it."""
     root = private_folder(place, storage)
     marker = canonical_json({"place": str(place), "storage": storage.model_dump()})
     if not (root / MARKER).exists() or (root / MARKER).read_bytes() != marker:
@@ -105,7 +106,7 @@ def begin(place: Address, storage: Storage) -> Copy:
 
 
 def copy_of(path: str | Path) -> Copy | None:
-    """The copy that a path lies in; None for all other paths."""
+    """The copy that a path lies in; None if it lies in none."""
     head, found, rest = str(path).partition(f"/{FOLDER}/")
     return _copy_at(f"{head}/{FOLDER}/{rest.partition('/')[0]}") if found and rest else None
 
@@ -128,19 +129,19 @@ class Copy:
     storage: Storage
 
     def key_of(self, path: Path) -> str:
-        """The path as the bucket has it, below the place."""
+        """The key of a path, relative to the place."""
         found = os.path.relpath(os.path.normpath(path), self.root)
         return "" if found == "." else found
 
     def at(self, path: Path) -> Address:
-        """Where in the bucket a path's object lies, or its objects."""
+        """The address in the bucket of a path's object, or of the folder of its objects."""
         key = self.key_of(path)
         return self.place / key if key else self.place
 
     # ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def put(self, path: Path, source: Path, sha256: str) -> None:
-        """The bucket has the bytes of `source`, which are to appear under `path`."""
+        """Puts the bytes of `source` into the bucket; the caller then makes them appear under `path`."""
         key = self.key_of(path)
         if _OWN.match(key):
             return
@@ -153,7 +154,8 @@ class Copy:
         reach("was put", path.name)
 
     def require(self, directory: Path, parts: Iterable[NamedFile]) -> None:
-        """The bucket has every file that a manifest is going to name; raises DamagedError where neither it nor the copy has."""
+        """Ensures that the bucket has every file that a manifest is about to name, putting missing ones from the copy; raises
+        DamagedError for a file that neither has."""
         parts = list(parts)
         sizes = self.sizes(directory, parts)
         missing = [part for part in parts if sizes.get(self._object(directory, part)) != part.bytes]
@@ -167,13 +169,13 @@ class Copy:
         _together(put, missing)
 
     def put_folder(self, source: Path, directory: Path, last: str) -> None:
-        """The files of `source` are in the bucket as those of `directory`, the one called `last` last."""
+        """Puts the files of `source` into the bucket as those of `directory`, the file named `last` last."""
         files = [path for path in source.rglob("*") if path.is_file() and not path.is_symlink()]
         for path in sorted(files, key=lambda path: path.name == last):
             self.put(directory / path.relative_to(source), path, "")
 
     def remove(self, path: Path) -> None:
-        """What lies at a path is gone from the bucket, with all below it; what makes it whole goes first."""
+        """Removes a path and everything below it from the bucket; its commit file goes first."""
         for name in _COMMITS:
             if (path / name).is_file():
                 remove_object(self.at(path / name), self.storage)
@@ -185,20 +187,20 @@ class Copy:
     # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def sizes(self, directory: Path, parts: Iterable[NamedFile] = ()) -> dict[str, int]:
-        """Bytes of every object below a folder, and below the folders that these of its files lie in, by key in the place."""
+        """{key relative to the place: bytes} of every object below a folder and below the folders of these files."""
         folders = {os.path.normpath((directory / part.name).parent) for part in parts} | {str(directory)}
         found = (listed for folder in sorted(folders) for listed in listing(self.at(Path(folder)), self.storage))
         skip = len(self.place.key) + 1 if self.place.key else 0
         return {listed.key[skip:]: listed.size for listed in found}
 
     def has(self, directory: Path, parts: Iterable[NamedFile]) -> bool:
-        """Whether the bucket has all these files in their sizes."""
+        """Whether the bucket has all these files with the right sizes."""
         parts = list(parts)
         found = _together(lambda part: size_of(self.place / self._object(directory, part), self.storage), parts)
         return found == [part.bytes for part in parts]
 
     def damaged(self, directory: Path, parts: Iterable[File], *, deep: bool) -> list[tuple[File, str]]:
-        """(file, what is wrong with it in the bucket); `deep` reads every byte. What is wrong in the copy is only forgotten."""
+        """(file, what is wrong with it in the bucket); `deep` reads every byte. Damaged files of the copy are simply removed."""
         parts = list(parts)
         sizes = self.sizes(directory, parts)
 
@@ -216,8 +218,8 @@ class Copy:
         return [(part, why) for part, why in zip(parts, _together(problem, parts), strict=True) if why]
 
     def fetch(self, path: Path, sha256: str | None = None) -> None:
-        """The file is in the copy. Raises FileNotFoundError where the bucket has none, DamagedError for one that is not what
-        its name says."""
+        """Fetches a file into the copy. Raises FileNotFoundError if the bucket has none, DamagedError if its content does not
+        match its digest."""
         key = self.key_of(path)
         if not _DATA.match(key):
             _write(path, read_object(self.place / key, self.storage))
@@ -236,13 +238,13 @@ class Copy:
                     digest.update(block)
                     target.write(block)
             if digest.hexdigest() != sha256:
-                raise DamagedError(f"{source}: its content is not what its name says; run again to rebuild it", str(path.parent))
+                raise DamagedError(f"{source}: its content changed (SHA-256 differs); run again to rebuild it", str(path.parent))
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
 
     def pull(self) -> None:
-        """Brings the copy's small files up to date with the bucket. For who holds the copy."""
+        """Brings the copy's small files up to date with the bucket; the caller must hold the copy's lock."""
         require_bucket(self.place, self.storage)
         skip = len(self.place.key) + 1 if self.place.key else 0
         there = {listed.key[skip:]: [listed.size, listed.modified_ns] for listed in listing(self.place, self.storage)}
@@ -262,7 +264,7 @@ class Copy:
 
     @contextlib.contextmanager
     def sign(self, name: str) -> Iterator[tuple[str, bytes, str]]:
-        """What a worker is told so that it can `join`; an object of this name is in the bucket as long as the block lasts."""
+        """The arguments for `join` on a worker; an object of this name is in the bucket while the block runs."""
         put_object(self.place / name, b"", self.storage)
         try:
             yield str(self.root), (self.root / MARKER).read_bytes(), name
@@ -304,11 +306,11 @@ def _write(path: Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-# ── for paths of any workdir ─────────────────────────────────────────────────────────────────────────────────────────
+# ── for paths in any workdir ─────────────────────────────────────────────────────────────────────────────────────────
 
 
 def fetched(path: Path, sha256: str | None = None) -> Path:
-    """The path; of a workdir in a bucket its file is here now. A file that neither has is left to who opens the path."""
+    """The path, after fetching its file if it is missing from a copy. Does not raise if there is no file: opening it will."""
     if (kept := copy_of(path)) and not path.exists():
         with contextlib.suppress(FileNotFoundError):
             kept.fetch(path, sha256)
@@ -316,14 +318,14 @@ def fetched(path: Path, sha256: str | None = None) -> Path:
 
 
 def all_there(directory: Path, parts: Iterable[NamedFile]) -> bool:
-    """Whether all files are there in their sizes. Raises OSError."""
+    """Whether all files have the right sizes, in the bucket for a workdir in one. Raises OSError."""
     if kept := copy_of(directory):
         return kept.has(directory, parts)
     return all((directory / part.name).stat().st_size == part.bytes for part in parts)
 
 
 def put_folder(source: Path, directory: Path, last: str) -> None:
-    """Of a workdir in a bucket: what lies in `source` is there as what lies in `directory`, the file called `last` put last."""
+    """For a workdir in a bucket: puts the files of `source` there as those of `directory`, the file named `last` last."""
     if kept := copy_of(directory):
         kept.put_folder(source, directory, last)
 
@@ -332,14 +334,14 @@ def put_folder(source: Path, directory: Path, last: str) -> None:
 
 
 def join(root: str, marker: bytes, sign: str) -> str | None:
-    """Why this machine cannot work on that copy; None when it can, and then it has one of its own. `sign`: the key of an object
-    that only the run has put."""
+    """Why this machine cannot work on that copy; None if it can, after creating its own. `sign` is the key of an object that the
+    run has just put into the bucket."""
     body = json.loads(marker)
     storage = Storage(**body["storage"])
     try:
         copy = begin(parse_address(body["place"], "run.workdir"), storage)
         if str(copy.root) != root:
-            return f"would keep the copy of {copy.place} in {copy.root}, the driver does in {root}; set storage.cache"
+            return f"would keep the copy of {copy.place} in {copy.root}, but the driver keeps it in {root}; set storage.cache"
         read_object(copy.place / sign, storage)
     except FileNotFoundError:
         return f"does not see what the driver put into {body['place']}"

@@ -1,4 +1,4 @@
-"""What goes wrong with buckets: what is tried again and for how long, and what a person is told."""
+"""Errors of buckets: which requests are retried and for how long, and what the user is told."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ _ELSEWHERE = ("AuthorizationHeaderMalformed", "PermanentRedirect", "IncorrectEnd
 
 
 def patiently(action: Callable[[], Result], address: Address, storage: Storage, *, patience_s: float | None = None) -> Result:
-    """`action()`; made again while the server does not answer or answers that it cannot now, for `storage.patience_s` at most.
+    """The result of `action()`, retried while the server does not answer or is overloaded, for at most `storage.patience_s`.
 
-    FileNotFoundError goes through. Raises PermissionDeniedError, InputError, ConfigError at once, and
-    ServiceError when the time is up.
+    FileNotFoundError passes through. Raises PermissionDeniedError, InputError and ConfigError at once, ServiceError when the time
+    is up.
     """
     started, pause_s, attempts = time.monotonic(), FIRST_PAUSE_S, 0
     patience_s = storage.patience_s if patience_s is None else min(patience_s, storage.patience_s)
@@ -57,7 +57,7 @@ def patiently(action: Callable[[], Result], address: Address, storage: Storage, 
 
 
 def _final(text: str, address: Address, storage: Storage) -> PipelineError | None:
-    """The error that trying again would not mend, if it is one."""
+    """The error to raise if retrying cannot help; otherwise None."""
     found = _AWS.search(text)
     code, operation = (found[1], found[2]) if found else ("", "")
     if any(word in text for word in _ELSEWHERE):
@@ -69,7 +69,7 @@ def _final(text: str, address: Address, storage: Storage) -> PipelineError | Non
         what = f" ({operation})" if operation else ""
         return PermissionDeniedError(
             f"{address}: {endpoint_of(address, storage)} denies access{what}; credentials came from "
-            f"{credentials_of(address, storage)}: correct them, or what they may do with the bucket"
+            f"{credentials_of(address, storage)}: correct them, or their permissions on the bucket"
         )
     if 400 <= status < 500 and status not in (408, 429):
         return InputError(f"{address}: {endpoint_of(address, storage)} refuses the request ({printable(text, 200)})")
@@ -78,8 +78,8 @@ def _final(text: str, address: Address, storage: Storage) -> PipelineError | Non
 
 def no_bucket(address: Address, storage: Storage) -> InputError:
     return InputError(
-        f"{address}: there is no bucket {printable(address.bucket, 80)} at {endpoint_of(address, storage)}; make it, or correct "
-        "the address or storage.endpoint"
+        f"{address}: there is no bucket {printable(address.bucket, 80)} at {endpoint_of(address, storage)}; create it, or "
+        "correct the address or storage.endpoint"
     )
 
 

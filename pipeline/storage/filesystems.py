@@ -1,8 +1,8 @@
-"""pyarrow's own file systems, opened as `storage:` says; secrets come from where the vendors' tools look for them.
+"""pyarrow's file systems, configured by the section `storage:`; secrets come from where the vendors' own tools find them.
 
 S3      the environment (AWS_ACCESS_KEY_ID …), profiles in ~/.aws, the machine's role
-GCS     GOOGLE_APPLICATION_CREDENTIALS, gcloud's own, the machine's role
-Azure   AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN, else Azure's default chain
+GCS     GOOGLE_APPLICATION_CREDENTIALS, gcloud's credentials, the machine's role
+Azure   AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN, otherwise Azure's default chain
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from pipeline.safety.seals import canonical_json
 from pipeline.storage.addresses import Address
 
 CONNECT_S, REQUEST_S = 5.0, 15.0
-"""How long one attempt waits for a connection, and without a byte of an answer."""
+"""How long one attempt waits for a connection, and for a response without receiving a byte."""
 _ENVIRONMENT = threading.Lock()
 
 
 def file_system(address: Address, storage: Storage) -> Any:
-    """The pyarrow.fs.FileSystem of an address, kept for the life of the process with its connections."""
+    """The pyarrow.fs.FileSystem of an address, cached with its connections for the life of the process."""
     return _connected(address.scheme, address.account, canonical_json(storage.model_dump()).decode(), _endpoint_of_environment())
 
 
@@ -42,12 +42,12 @@ def _open_s3(storage: Storage) -> Any:
     from pyarrow import fs
 
     options = {key: value for key, value in storage.options.items() if key in S3_OPTIONS}
-    # The SDK reads the variable too, but then puts the bucket's name before the host's, which only Amazon's servers answer to.
+    # The SDK reads the variable too, but then prefixes the host with the bucket's name, which only Amazon's servers support.
     endpoint = storage.endpoint or _endpoint_of_environment()
     if endpoint:
         options["scheme"], _, options["endpoint_override"] = endpoint.rstrip("/").partition("://")
     if storage.region or endpoint:
-        # A server that is not Amazon's has no region to be asked for.
+        # Servers other than Amazon's have no region to look up.
         options["region"] = storage.region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
     if storage.ca_file:
         options["tls_ca_file_path"] = storage.ca_file
@@ -61,8 +61,8 @@ def _open_s3(storage: Storage) -> Any:
         try:
             if storage.profile:
                 os.environ["AWS_PROFILE"] = storage.profile
-            # One attempt each: `failures.patiently` is what tries again, and knows for how long. Small objects take one request
-            # instead of three when the file is opened late.
+            # One attempt each: `failures.patiently` retries, with its own time limit. With delayed opening a small object takes
+            # one request instead of three.
             return fs.S3FileSystem(**{
                 "anonymous": storage.anonymous, "connect_timeout": CONNECT_S, "request_timeout": REQUEST_S,
                 "retry_strategy": fs.AwsStandardS3RetryStrategy(max_attempts=1), "allow_delayed_open": True,
@@ -86,7 +86,7 @@ def _open_abfss(account: str, storage: Storage) -> Any:
     from pyarrow import fs
 
     if storage.anonymous:
-        raise ConfigError("storage.anonymous: Azure's storage is not asked without credentials; remove the key")
+        raise ConfigError("storage.anonymous: Azure's storage cannot be used without credentials; remove the key")
     options = {key: value for key, value in storage.options.items() if key in ABFSS_OPTIONS}
     if storage.endpoint:
         scheme, _, authority = storage.endpoint.partition("://")
@@ -100,7 +100,7 @@ def _open_abfss(account: str, storage: Storage) -> Any:
 
 
 def endpoint_of(address: Address, storage: Storage) -> str:
-    """Who is asked, for people."""
+    """The server's name, for messages."""
     if storage.endpoint:
         return storage.endpoint
     if address.scheme == "abfss":
@@ -115,7 +115,7 @@ def _endpoint_of_environment() -> str | None:
 
 
 def credentials_of(address: Address, storage: Storage) -> str:
-    """Where credentials come from, for people; never what they are."""
+    """Where the credentials come from, for messages; never the credentials themselves."""
     if storage.anonymous:
         return "none (storage.anonymous is true)"
     if address.scheme == "gs":
@@ -131,6 +131,6 @@ def credentials_of(address: Address, storage: Storage) -> str:
         return f"profile {storage.profile} (storage.profile)"
     named = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI")
     if found := [name for name in named if name in os.environ]:
-        return f"{found[0]} of the environment"
+        return f"{found[0]} in the environment"
     file = Path(os.environ.get("AWS_SHARED_CREDENTIALS_FILE") or Path.home() / ".aws" / "credentials")
     return str(file) if file.exists() else "nowhere: no AWS_ACCESS_KEY_ID, no AWS_PROFILE, no ~/.aws/credentials"

@@ -1,10 +1,10 @@
-"""Who works on a place in a bucket: an object a run, put again while it lives. A bucket has no locks.
+"""A lease on a place in a bucket, since buckets have no locks: each run puts an object there and renews it while it lives.
 
-    <place>/.lease/<name>.json      who, and on which machine; its time in the bucket is the last sign of life
+    <place>/.lease/<name>.json      process and machine; its modification time in the bucket is the last sign of life
 
-Who wants to work watches the claims that are there until none has changed for LEASE_S, by its own clock; puts its own, lists
-again, and steps back if there is another. Listings show every put that has ended, so of two at the same time at least one
-sees the other. What this does not promise stands in infra/decisions/0025-buckets.md.
+A run that wants the lease watches the existing claims until none has changed for LEASE_S by its own clock, puts its own claim,
+lists again, and backs off if there is another. Listings show every completed put, so of two simultaneous runs at least one sees
+the other. infra/decisions/0025-buckets.md says what this does not guarantee.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ CLAIMS, UNTIL = ".lease", ".lease-until"
 
 @contextlib.contextmanager
 def held(place: Address, storage: Storage, root: Path, on_note: Callable[[str], None] = lambda text: None) -> Iterator[None]:
-    """Holds the place for this process, which holds the lock of its copy `root` already. Raises BusyError, naming who works."""
+    """Holds the place for this process, which already holds the lock of its copy `root`. Raises BusyError, naming the holder."""
     who = f"pid {os.getpid()} on {socket.gethostname()}"
     here = f"{socket.gethostname()}:{root}"
     _wait_for_others(place, storage, here, on_note)
@@ -55,30 +55,30 @@ def held(place: Address, storage: Storage, root: Path, on_note: Callable[[str], 
 
 
 def require(root: Path) -> None:
-    """Raises TemporaryError when this process held the place and may have lost it."""
+    """Raises TemporaryError if this process held the place and may have lost it."""
     try:
         pid, _, until = (root / UNTIL).read_text().partition(" ")
     except FileNotFoundError:
         return
     if int(pid) == os.getpid() and _now() > float(until):
         raise TemporaryError(
-            f"the bucket was not told for {LEASE_S:.0f} s that this run lives, so another may work there; run it again"
+            f"this run could not renew its lease in the bucket for {LEASE_S:.0f} s, so another may be working there; run it again"
         )
 
 
 def holder(place: Address, storage: Storage) -> str | None:
-    """Who works there, if somebody does or was killed less than LEASE_S ago."""
+    """The run that holds the place, or was killed less than LEASE_S ago; None if there is none."""
     return next((_who(place, storage, claim) for claim in _claims(place, storage)), None)
 
 
 def _wait_for_others(place: Address, storage: Storage, here: str, on_note: Callable[[str], None]) -> None:
-    """Returns when no claim is left that shows signs of life; raises BusyError for one that does."""
+    """Returns when no live claim is left; raises BusyError for one that was renewed."""
     first = {claim.key: claim.modified_ns for claim in _claims(place, storage)}
     deadline, told = _now() + LEASE_S, False
     while first:
         for claim in _claims(place, storage):
             body = _body(place, storage, claim)
-            # Of this machine, and not holding the lock of the copy: dead.
+            # From this machine, without the lock of the copy: dead.
             if body.get("here") == here or (_now() > deadline and first.get(claim.key) == claim.modified_ns):
                 remove_object(place.at(claim.key), storage)
             elif first.get(claim.key) != claim.modified_ns:
@@ -126,6 +126,6 @@ def _note_until(root: Path, renewed: float | None = None) -> None:
 
 
 def _now() -> float:
-    """Seconds that a machine's sleep counts too."""
+    """Monotonic seconds, including the time that the machine was suspended."""
     clock = getattr(time, "CLOCK_BOOTTIME", None)
     return time.monotonic() if clock is None else time.clock_gettime(clock)

@@ -1,4 +1,4 @@
-"""Objects of a bucket: looked at, listed, read in ranges, put whole, removed; every request patiently, every error in words."""
+"""Objects in a bucket: stat, list, read in ranges, put whole, remove; every request is retried (`failures.patiently`)."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from pipeline.storage.failures import no_bucket, patiently
 from pipeline.storage.filesystems import file_system
 
 FIRST_RANGE_BYTES, LONGEST_RANGE_BYTES = 1 << 18, 1 << 22
-"""Of one request when an object is read from somewhere, and when it is read on: a look at a few bytes costs little, reading all
-of it few requests."""
+"""Size of the first request at a position, and the largest when reading on: looking at a few bytes costs little, and reading the
+whole object takes few requests."""
 _COPY_BYTES = 1 << 22
 ANSWER_S = 10.0
-"""How long a bucket that is asked for the first time may take to answer."""
+"""How long the first request to a bucket is retried."""
 
 
 @dataclass(frozen=True)
 class ObjectStand:
-    """What an object is at a moment."""
+    """The state of an object at one moment."""
 
     size: int
     etag: str
-    """Changes with the content; empty where the server says nothing of the kind."""
+    """Changes with the content; empty if the server sends none."""
     modified_ns: int
 
 
 @dataclass(frozen=True)
 class ListedObject:
-    """An object in a listing."""
+    """An entry of a listing."""
 
     key: str
     size: int
@@ -44,7 +44,7 @@ class ListedObject:
 
 
 def require_bucket(address: Address, storage: Storage) -> None:
-    """Raises InputError when there is no such bucket, and what else keeps it from being reached, within ANSWER_S."""
+    """Raises InputError if there is no such bucket, and the errors of `failures` if it cannot be reached, within ANSWER_S."""
     from pyarrow import fs
 
     system = file_system(address, storage)
@@ -54,12 +54,12 @@ def require_bucket(address: Address, storage: Storage) -> None:
 
 
 def exists(address: Address, storage: Storage) -> bool:
-    """Whether there is an object of exactly this key."""
+    """Whether there is an object with exactly this key."""
     return size_of(address, storage) is not None
 
 
 def size_of(address: Address, storage: Storage) -> int | None:
-    """Bytes of the object, None where there is none."""
+    """The object's size in bytes, None if there is none."""
     from pyarrow import fs
 
     system = file_system(address, storage)
@@ -68,7 +68,7 @@ def size_of(address: Address, storage: Storage) -> int | None:
 
 
 def listing(address: Address, storage: Storage) -> Iterator[ListedObject]:
-    """Every object whose key begins with the address's, as with that of a folder, sorted by key; none is no error."""
+    """Every object below the address, taken as a folder, sorted by key; empty if there are none."""
     from pyarrow import fs
 
     system = file_system(address, storage)
@@ -83,8 +83,8 @@ def listing(address: Address, storage: Storage) -> Iterator[ListedObject]:
 
 
 class ObjectFile(io.RawIOBase):
-    """An object as a file to read, in ranges that grow while it is read on. What it was when it was opened is its `stand`;
-    whether it still is, `stand_now` tells. Raises FileNotFoundError, and DataError where it has become shorter or is gone."""
+    """An object as a readable file, fetched in ranges that grow with sequential reads. `stand` is its state when it was opened,
+    `stand_now` its current one. Raises FileNotFoundError on opening, DataError if the object shrinks or disappears later."""
 
     def __init__(self, address: Address, storage: Storage) -> None:
         self.address, self._storage = address, storage
@@ -102,7 +102,7 @@ class ObjectFile(io.RawIOBase):
         return source, ObjectStand(source.size(), facts.get("etag", facts.get("generation", "")), modified_ns)
 
     def stand_now(self) -> ObjectStand:
-        """What the object is at this moment, which the server is asked for."""
+        """The object's current state, queried from the server."""
         return patiently(self._open, self.address, self._storage)[1]
 
     def readable(self) -> bool:
@@ -140,7 +140,7 @@ class ObjectFile(io.RawIOBase):
         return self.read()
 
     def _piece(self, size: int) -> bytes:
-        """At least one byte from here on, `size` at most."""
+        """Between 1 and `size` bytes from the current position."""
         inside = self._place - self._window_start
         if not 0 <= inside < len(self._window):
             read_on = self._window and inside == len(self._window)
@@ -168,7 +168,7 @@ def _text(value: str | bytes) -> str:
 
 
 def _nanoseconds(text: str) -> int:
-    """Of HTTP's date or an ISO one, since 1970."""
+    """Nanoseconds since 1970 of an HTTP or ISO date."""
     import datetime
 
     if text[:3].isalpha():
@@ -190,7 +190,7 @@ def read_object(address: Address, storage: Storage) -> bytes:
 
 
 def put_object(address: Address, data: bytes, storage: Storage) -> None:
-    """The object holds these bytes: readers see what was there before, or all of them."""
+    """Stores these bytes as the object, atomically: readers see the previous content or all of the new one."""
 
     def put() -> None:
         with file_system(address, storage).open_output_stream(address.path, compression=None) as sink:
@@ -200,7 +200,7 @@ def put_object(address: Address, data: bytes, storage: Storage) -> None:
 
 
 def put_file(address: Address, path: str | os.PathLike[str], storage: Storage) -> None:
-    """The object holds the bytes of a file, which are sent in pieces."""
+    """Stores a file's bytes as the object, sent in pieces."""
 
     def put() -> None:
         system = file_system(address, storage)
@@ -212,7 +212,7 @@ def put_file(address: Address, path: str | os.PathLike[str], storage: Storage) -
 
 
 def remove_object(address: Address, storage: Storage) -> None:
-    """The object is gone; one that was not there is no error."""
+    """Removes the object if it exists."""
 
     def remove() -> None:
         with contextlib.suppress(FileNotFoundError):
@@ -222,7 +222,7 @@ def remove_object(address: Address, storage: Storage) -> None:
 
 
 def remove_folder(address: Address, storage: Storage) -> None:
-    """Every object below the address is gone."""
+    """Removes every object below the address."""
 
     def remove() -> None:
         with contextlib.suppress(FileNotFoundError):

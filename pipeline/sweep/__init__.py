@@ -1,1 +1,1 @@
-"""Several settings over the same text, in one table."""
+"""Several settings on the same text, compared in one table."""

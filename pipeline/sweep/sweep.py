@@ -1,9 +1,9 @@
-"""`w2v sweep`: a run for every combination of settings, in one workdir, so that what they have in common is made once.
+"""`w2v sweep`: a run for every combination of settings, in one workdir, so that shared stages run once.
 
     train.alpha=.025,.05 train.lanes=1,4      four combinations; text is tokenized once, shards are drawn once
 
-Vectors and scores of all of them stay in the workdir (`w2v gc` and `w2v prune` remove them); the champion does not change: to
-have one of them answer, run it.
+Vectors and scores of all combinations stay in the workdir (`w2v gc` and `w2v prune` remove them). The champion does not change;
+to make one of them the champion, run it with `w2v run`.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from pipeline.tracking.tracker import open_tracker
 SWEEPS = "sweeps"
 MOST = 1000
 PARENT_S = 60.0
-"""How long MLflow may take to make the run that the others are shown below; without it they are shown side by side."""
+"""How long MLflow may take to create the parent run; without it the runs are shown side by side."""
 
 
 @dataclass(frozen=True)
 class Tried:
-    """One combination and what it came to."""
+    """One combination and its result."""
 
     settings: dict[str, str]
-    """As they were given."""
+    """The settings that vary, as given."""
     summary: dict[str, Any]
 
     def row(self) -> dict[str, Any]:
@@ -47,8 +47,8 @@ class Tried:
 
 
 def sweep(path: Path, arguments: Sequence[str], progress: Progress) -> list[Tried]:
-    """Every combination, trained and scored, in order. Raises ConfigError for a wrong one before the first begins, UsageError
-    when there is nothing to vary."""
+    """Every combination, trained and scored, in order. Raises ConfigError for an invalid one before the first begins, UsageError
+    if nothing varies."""
     combinations = combine(arguments)
     configs = [_named(load_config(path, overrides), number) for number, overrides in enumerate(combinations, start=1)]
     varied = [argument.partition("=")[0] for argument in arguments if len(choices(argument)) > 1]
@@ -73,12 +73,12 @@ def combine(arguments: Sequence[str]) -> list[tuple[str, ...]]:
     if len(found) < 2:
         raise UsageError("sweep: nothing varies; give values with commas, for example train.alpha=.025,.05")
     if len(found) > MOST:
-        raise UsageError(f"sweep: {len(found):,} combinations, at most {MOST:,} are tried; vary less")
+        raise UsageError(f"sweep: {len(found):,} combinations, but at most {MOST:,} are allowed; vary fewer values")
     return found
 
 
 def choices(argument: str) -> list[str]:
-    """The overrides that an argument stands for: one for each value between commas that are in no bracket and no quotes."""
+    """The overrides that an argument stands for, one per value; commas inside brackets or quotes do not separate values."""
     key, equals, text = argument.partition("=")
     values, depth, quote = [""], 0, ""
     for character in text:
@@ -95,14 +95,13 @@ def choices(argument: str) -> list[str]:
 
 
 def _named(config: RunConfig, number: int) -> RunConfig:
-    """The same configuration under a name of its own, in the workdir that all have in common."""
+    """The same configuration under its own name, in the common workdir."""
     update = {"name": f"{config.run.name[:56]}.{number}", "workdir": config.run.workdir or str(config.workdir)}
     return config.model_copy(update={"run": config.run.model_copy(update=update)})
 
 
 def _parent(configs: Sequence[RunConfig], varied: Sequence[str]) -> str | None:
-    """The id of the MLflow run below which those of the combinations are shown; None if nothing is tracked or MLflow is not
-    there now."""
+    """The id of the parent MLflow run of all combinations; None if nothing is tracked or MLflow cannot be reached."""
     first = configs[0]
     if not first.tracking.enabled:
         return None
@@ -114,7 +113,7 @@ def _parent(configs: Sequence[RunConfig], varied: Sequence[str]) -> str | None:
 
 
 def table(tried: Sequence[Tried]) -> list[str]:
-    """The rows as lines of a table, the best score of each column marked."""
+    """The lines of a table with one row per combination, the best score in each column marked."""
     rows = [one.row() for one in tried]
     columns = list(dict.fromkeys(key for row in rows for key in row))
     settings = set(tried[0].settings)

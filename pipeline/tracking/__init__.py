@@ -1,1 +1,1 @@
-"""What MLflow is told, spooled here and shipped by a process of its own."""
+"""Experiment tracking: events for MLflow, spooled to disk and delivered by a separate process."""

@@ -1,4 +1,4 @@
-"""Where a run is tracked, as the configuration says it and as a spool keeps it: without user and password."""
+"""The tracking URI of a run, as configured, and as stored in a spool: without user and password."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline.tracking.spool import Target, without_credentials
 
 
 def tracking_uri(tracking: Tracking, workdir: Path) -> str:
-    """The tracking URI in full: the default is an SQLite file beside the workdir; SQLite paths become absolute."""
+    """The full tracking URI: by default an SQLite file beside the workdir; SQLite paths become absolute."""
     if tracking.uri is None:
         return f"sqlite:///{Path(os.path.abspath(workdir)).parent / 'mlflow.db'}"
     if tracking.uri.startswith("sqlite:///"):
@@ -23,7 +23,7 @@ def tracking_uri(tracking: Tracking, workdir: Path) -> str:
 
 
 def new_target(tracking: Tracking, uri: str, run_name: str, config_digest: str) -> Target:
-    """Of a spool that is opened for the first time."""
+    """The target of a spool that is opened for the first time."""
     location = None
     if uri.startswith("sqlite:///"):
         database = Path(uri.removeprefix("sqlite:///").partition("?")[0])
@@ -40,7 +40,7 @@ def new_target(tracking: Tracking, uri: str, run_name: str, config_digest: str) 
 
 
 def credentials_of(uri: str) -> dict[str, str]:
-    """The user and password in a URI as MLflow's own variables: they reach the shipper, never a file or an argument."""
+    """The user and password in a URI as MLflow's environment variables: passed to the shipper, never in a file or argument."""
     parts = urlsplit(uri)
     if parts.scheme not in ("http", "https") or parts.username is None:
         return {}

@@ -1,8 +1,8 @@
-"""Which version of a registered model is `champion`: found, moved and moved back in a fraction of a second.
+"""The version of a registered model that is `champion`: found, moved and moved back in a fraction of a second.
 
-MLflow's client takes three seconds to be imported. Moving an alias is one documented request to a server, or one row of a
-database, so that is what is done here; each move notes who made it, when, why, and what was champion before. A database whose
-tables do not look as expected is left to MLflow's client. When nothing answers, `move_alias` leaves the move in the spool.
+Importing MLflow's client takes three seconds, but moving an alias is only one documented request to a server, or one row in a
+database, so it is done directly here. Each move records who made it, when and why, and which version was champion before. A
+database whose tables differ from those expected is left to MLflow's client. If nothing answers, `move_alias` spools the move.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def open_registry(config: RunConfig) -> Registry:
-    """The registry of the configured tracking address."""
+    """The registry at the configured tracking URI."""
     uri = tracking_uri(config.tracking, config.workdir)
     if uri.startswith("sqlite:///"):
         from pipeline.tracking.registry_database import DatabaseRegistry
@@ -37,7 +37,7 @@ def open_registry(config: RunConfig) -> Registry:
 
 
 def promote(config: RunConfig, version: str | None, why: str) -> Move:
-    """The move that makes a version champion, already made; `version` None is the challenger."""
+    """Makes a version champion and returns the move; `version` None means the challenger."""
     name = registered_name(config)
     registry = open_registry(config)
     model = _known(registry, config, name)
@@ -48,7 +48,7 @@ def promote(config: RunConfig, version: str | None, why: str) -> Move:
 
 
 def roll_back(config: RunConfig, why: str) -> Move:
-    """The move that makes the champion before the present one champion again, already made."""
+    """Makes the previous champion champion again and returns the move."""
     name = registered_name(config)
     registry = open_registry(config)
     model = _known(registry, config, name)
@@ -60,11 +60,11 @@ def roll_back(config: RunConfig, why: str) -> Move:
 
 
 def move_alias(config: RunConfig, vectors: Path, *, alias: str = CHAMPION, why: str) -> str | None:
-    """One line about what became of it: the version of these vectors has the alias now, or will have it when MLflow answers.
+    """One line for the user: the version with these vectors has the alias now, or will have it once MLflow answers.
 
-    None where nothing is registered. Never waits long: a move that cannot be made now is left in the spool that registered the
-    vectors, behind their registration, and the next run or `w2v sync` makes it. A server that their registration has not reached
-    yet is not asked.
+    None if nothing is registered. Never waits long: a move that cannot be made now is appended to the spool that registered the
+    vectors, after their registration, and the next run or `w2v sync` makes it. The registry is not queried while the registration
+    is still undelivered.
     """
     name = config.publish.register_as
     if name is None or not config.tracking.enabled:
@@ -112,7 +112,7 @@ def _leave(spool: Spool, name: str, digest: str, move: Move) -> None:
 
 def registered_name(config: RunConfig) -> str:
     if config.publish.register_as is None:
-        raise UsageError("nothing is registered: give publish.register a name and run again")
+        raise UsageError("nothing is registered: set publish.register to a name and run again")
     return config.publish.register_as
 
 
@@ -128,7 +128,7 @@ def _known(registry: Registry, config: RunConfig, name: str) -> RegisteredModel:
     model = registry.model(name)
     if model is None:
         where = without_credentials(tracking_uri(config.tracking, config.workdir))
-        raise InputError(f"{where}: no registered model {name}; a run with publish.register: {name} makes one")
+        raise InputError(f"{where}: no registered model {name}; a run with publish.register: {name} creates it")
     return model
 
 

@@ -1,6 +1,6 @@
-"""The model card: what MLflow shows as the description of a run and of a registered version, in Markdown.
+"""The model card, which MLflow shows as the description of a run and of a registered version, in Markdown.
 
-Names of files and scores are data: whatever Markdown or HTML could make of them is escaped.
+Names of files and scores are data: everything in them that Markdown or HTML could interpret is escaped.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ LONGEST = 4900
 
 
 def model_card(config: RunConfig, summary: Mapping[str, Any]) -> str:
-    """What these vectors are, what they were learnt from, how good they are, and how to use them; as much as is known."""
+    """What these vectors are, what they were trained on, how good they are, and how to use them, as far as known."""
     sections = (_what(config, summary), _corpus(config, summary), _scores(summary), _use(config, summary))
     return "\n\n".join(filter(None, sections))[:LONGEST]
 
@@ -74,10 +74,10 @@ def _number(value: object) -> str:
 
 
 def _text(value: str) -> str:
-    """Data as Markdown text that means nothing else."""
+    """Data as literal Markdown text."""
     return re.sub(r"([\\`*_{}\[\]()#+!|<>&~-])", r"\\\1", printable(value, 100)).replace("\\<", "&lt;").replace("\\&", "&amp;")
 
 
 def _code(value: str) -> str:
-    """Data inside a code span."""
+    """Data for use inside a code span."""
     return printable(value, 200).replace("`", "'").replace("<", "‹").replace("&", "＆")

@@ -1,4 +1,4 @@
-"""What the shipper says to MLflow: one function a kind of event, each safe to repeat, and what its refusals mean."""
+"""The shipper's requests to MLflow: one function per type of event, each safe to repeat, and what MLflow's errors mean."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ PARAMS_PER_BATCH = 100
 TAGS_PER_BATCH = 100
 PARAM_CHARACTERS = 6000
 TAG_CHARACTERS = 5000
-"""Limits of MLflow 3 (mlflow/utils/validation.py); a tag may be 8000, old servers took 5000."""
+"""Limits of MLflow 3 (mlflow/utils/validation.py); a tag may have 8000 characters, but only 5000 on old servers."""
 SHARED_BYTES = 1 << 20
 RUN_TAG = "w2v.spool"
 STAGE_TAG = "w2v.stage"
 
 
 class Refused(Exception):
-    """The server answered and will keep answering like this; asking again would not help."""
+    """An error that retrying cannot help: the server would answer the same again."""
 
     def __init__(self, message: str, denied: bool = False) -> None:
         super().__init__(message)
@@ -39,19 +39,19 @@ class Refused(Exception):
 
 
 class RunVanished(Exception):
-    """The run in run.json is not at the server any more (deleted, or another database): a new one is filled."""
+    """The run in run.json is gone from the server (deleted, or another database); everything goes to a new one."""
 
 
 # ── one batch ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def batches(events: Sequence[tuple[Event | None, int]]) -> Iterator[tuple[list[Event], int]]:
-    """(events of one request, offset after them): neighbouring metrics together up to the limit, all else alone."""
+    """(events of one request, offset after them): neighbouring metrics together up to the limit, other events one by one."""
     group: list[Event] = []
     points, end = 0, 0
     for event, offset in events:
         if event is None:
-            logger.warning("a line that ends at byte %d is no event; it is left out", offset)
+            logger.warning("the line that ends at byte %d is not an event; it is left out", offset)
             end = offset
             continue
         size = len(event["values"]) if event["type"] == "metrics" else METRICS_PER_BATCH + 1
@@ -65,7 +65,7 @@ def batches(events: Sequence[tuple[Event | None, int]]) -> Iterator[tuple[list[E
 
 
 def ship(client: MlflowClient, run_id: str, batch: Sequence[Event], spool: Spool) -> None:
-    """Sends events of one kind; returns when the server has them."""
+    """Sends events of one type; returns when the server has them."""
     event = batch[0]
     match event["type"]:
         case "metrics":
@@ -125,9 +125,9 @@ def ship_tags(client: MlflowClient, run_id: str, tags: dict[str, str]) -> None:
 
 
 def ship_artifact(client: MlflowClient, run_id: str, path: Path, folder: str) -> None:
-    """Uploads a file, or a folder's files; what was uploaded before is overwritten with the same bytes.
+    """Uploads a file, or a folder's files; earlier uploads are overwritten with the same bytes.
 
-    A large file whose place is a folder on the same file system is not copied there but gets a second name.
+    A large file whose destination is on the same file system is linked there instead of being copied.
     """
     if path.is_dir():
         place = local_folder(client.get_run(run_id).info.artifact_uri)
@@ -145,7 +145,7 @@ def ship_artifact(client: MlflowClient, run_id: str, path: Path, folder: str) ->
 
 
 def local_folder(artifact_uri: str) -> Path | None:
-    """Where MLflow's client puts the files of a run, if that is a folder of this machine."""
+    """The folder into which MLflow's client puts the files of a run; None if it is not local."""
     found = urllib.parse.urlsplit(artifact_uri)
     if found.scheme not in ("", "file") or found.netloc not in ("", "localhost"):
         return None
@@ -161,7 +161,7 @@ def _share_below(file: Path, place: Path, below: Path) -> bool:
 
 
 def ship_stage(client: MlflowClient, run_id: str, event: Event) -> None:
-    """A finished run below the run; the one that a lost reply or a killed shipper left behind is taken up again."""
+    """Reports a stage as a finished child run; one left behind by a lost reply or a killed shipper is reused."""
     from mlflow.entities import Metric, RunTag
 
     experiment = client.get_run(run_id).info.experiment_id
@@ -179,7 +179,7 @@ def ship_stage(client: MlflowClient, run_id: str, event: Event) -> None:
 
 
 def make_ready(target: Target) -> None:
-    """Imports MLflow and makes a local database, so that `connect` is quick; errors wait for `connect`, which names them."""
+    """Imports MLflow and creates a local database, so that `connect` is quick; errors are left for `connect` to report."""
     with contextlib.suppress(Exception):
         client = connect(target)
         if target.uri.startswith("sqlite:///"):
@@ -187,7 +187,7 @@ def make_ready(target: Target) -> None:
 
 
 def connect(target: Target) -> MlflowClient:
-    """A client of the target; a new SQLite file is made first, by one process, complete or not at all."""
+    """A client of the target; a new SQLite file is created first, by a single process, complete or not at all."""
     from mlflow import MlflowClient
 
     if target.uri.startswith("sqlite:///"):
@@ -196,7 +196,7 @@ def connect(target: Target) -> MlflowClient:
 
 
 def open_experiment(client: MlflowClient, target: Target) -> str:
-    """The id of the target's experiment, made where there is none."""
+    """The id of the target's experiment, created if there is none."""
     experiment = client.get_experiment_by_name(target.experiment)
     if experiment is None:
         return str(client.create_experiment(target.experiment, artifact_location=target.artifact_location))
@@ -206,7 +206,7 @@ def open_experiment(client: MlflowClient, target: Target) -> str:
 
 
 def find_or_create_run(client: MlflowClient, experiment_id: str, target: Target) -> str:
-    """The id of the run that carries the spool's token; created when there is none."""
+    """The id of the run with the spool's token, created if there is none."""
     found = client.search_runs([experiment_id], f"tags.`{RUN_TAG}` = '{target.token}'", max_results=1)
     if found:
         return str(found[0].info.run_id)
@@ -216,7 +216,7 @@ def find_or_create_run(client: MlflowClient, experiment_id: str, target: Target)
 
 
 def check_run(client: MlflowClient, run_id: str) -> None:
-    """Raises RunVanished when the server does not have the run any more."""
+    """Raises RunVanished if the server no longer has the run."""
     try:
         run = client.get_run(run_id)
     except Exception as error:
@@ -228,7 +228,7 @@ def check_run(client: MlflowClient, run_id: str) -> None:
 
 
 def reopen(client: MlflowClient, run_id: str) -> None:
-    """Marks an ended run as running again: there is more to tell about it."""
+    """Marks an ended run as running again, since more events follow."""
     if client.get_run(run_id).info.status != "RUNNING":
         client.update_run(run_id, status="RUNNING")
 
@@ -237,7 +237,7 @@ def reopen(client: MlflowClient, run_id: str) -> None:
 
 
 def cannot_be_taken(error: Exception) -> bool:
-    """True when the server understood the request and will never accept its content."""
+    """Whether the server understood the request and will never accept its content."""
     return isinstance(error, CannotBeTaken) or _code(error) in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
 
 
@@ -246,7 +246,7 @@ def run_is_missing(error: Exception) -> bool:
 
 
 def explain(error: Exception, uri: str) -> Refused | str:
-    """What stands in the way: a Refused when trying again cannot help, else one line for a person."""
+    """The problem: a Refused if retrying cannot help, otherwise one line for the user."""
     if isinstance(error, Refused):
         return error
     text = " ".join(without_credentials(str(error)).split())[:300]

@@ -1,12 +1,12 @@
-"""The door of `w2v ui`: MLflow's pages for whoever has the password, over loopback, asked from their own pages only.
+"""The door of `w2v ui`: MLflow's pages behind a password, over loopback, for requests from their own pages only.
 
-MLflow's server lets every local user read and write files as the one who started it. Its own basic-auth app would need one more
-package and a database of users and permissions. What is needed here is one person and one password, so it is a wrapper around
-the server's application that nothing passes by: pages, API, artefacts, sockets.
+MLflow's server lets every local user read and write files as the user who started it. Its own basic-auth app would need another
+package and a database of users and permissions. Here one user and one password suffice, so this is a wrapper around the server's
+application that every request passes through: pages, API, artefacts, sockets.
 
-- The password is drawn for each start and known to this process and its parent, over the environment, and to the terminal.
-- Who is let in is decided by `safety/login.py`.
-- The socket is bound before anybody is told its port, so nobody else can have taken it.
+- The password is drawn anew for each start; only this process, its parent (through the environment) and the terminal know it.
+- `safety/login.py` decides which requests are admitted.
+- The socket is bound before its port is announced, so no other process can have taken it.
 
 `python -m pipeline.tracking.door URI` prints the port on standard output and ends when its standard input does.
 """
@@ -30,11 +30,11 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 PASSWORD_VARIABLE = "W2V_UI_PASSWORD"  # noqa: S105 - the name of a variable
 ENTRANCE = "/enter"
-"""Where a link with the password leads: it is answered with the way to the pages, whose address does not hold it."""
+"""The path of the link with the password: it redirects to the pages, whose address does not contain the password."""
 
 
 class Door:
-    """The application behind the door; `start` is where `ENTRANCE` leads."""
+    """The application behind the password; `start` is the path that `ENTRANCE` redirects to."""
 
     def __init__(self, application: Application, password: str, hosts: Collection[str], start: str = "/") -> None:
         self._application = application
@@ -93,7 +93,7 @@ def main() -> int:
 
 
 def _mlflow(uri: str, artifact_root: str) -> Application:
-    """MLflow's server over a store, in this process. It is told where that is as its own command line tells it."""
+    """MLflow's server over a store, in this process, configured as MLflow's own command line does it."""
     from mlflow.server.constants import ARTIFACT_ROOT_ENV_VAR, BACKEND_STORE_URI_ENV_VAR, REGISTRY_STORE_URI_ENV_VAR
     from mlflow.server.handlers import initialize_backend_stores
 

@@ -1,8 +1,8 @@
-"""An empty MLflow database in a file of its own, made complete or not at all.
+"""An empty MLflow database in an SQLite file, created complete or not at all.
 
-MLflow builds one by running all its migrations: 1.4 s of processor and hundreds of syncs. What comes out depends on its
-version only, so the first one is kept beside this package's byte code (which whoever installs it can write, and nobody else)
-and copied from then on.
+MLflow creates one by running all its migrations: 1.4 s of processor time and hundreds of syncs. The result depends only on its
+version, so the first one is kept beside this package's byte code (writable only by whoever installed the package) and copied
+from then on.
 """
 
 from __future__ import annotations
@@ -18,11 +18,10 @@ from pipeline.safety.locks import held
 
 
 def create_database(path: Path) -> None:
-    """Makes an empty MLflow database at `path` unless there is one.
+    """Creates an empty MLflow database at `path` unless there is one.
 
-    Two processes that migrate one new file at a time fail ("duplicate column name", "database is locked"), and one
-    that is killed in the middle leaves a file no version can open. So it is built under another name, by the one
-    holder of a lock, and renamed.
+    Two processes that migrate a new file at the same time fail ("duplicate column name", "database is locked"), and one that is
+    killed in the middle leaves a file that no version can open. So it is built under another name, under a lock, and renamed.
     """
     if path.exists():
         return
@@ -40,7 +39,7 @@ def create_database(path: Path) -> None:
 
 
 def kept_database() -> Path:
-    """Where the empty database of this MLflow is kept."""
+    """The path at which the empty database of this version of MLflow is kept."""
     import mlflow
 
     return Path(__file__).parent / "__pycache__" / f"empty-mlflow-{mlflow.__version__}.db"
@@ -62,7 +61,7 @@ def _migrate(new: Path) -> None:
 
 
 def _keep(new: Path, kept: Path) -> None:
-    """Only saves time: an installation that cannot be written to goes without."""
+    """Keeps the database for later. It only saves time, so an installation that cannot be written to goes without."""
     temporary = kept.with_name(f".{kept.name}.{os.getpid()}")
     with contextlib.suppress(OSError):
         try:
@@ -74,7 +73,7 @@ def _keep(new: Path, kept: Path) -> None:
 
 
 def _claim(new: Path, folder: Path) -> None:
-    """The default experiment keeps its files beside the database, not where the kept one was made."""
+    """Sets the default experiment's artefact location beside this database instead of beside the kept one."""
     with contextlib.closing(sqlite3.connect(new)) as database, database:
         place = (folder / "mlartifacts" / "0").as_uri()
         database.execute("UPDATE experiments SET artifact_location = ? WHERE experiment_id = 0", [place])

@@ -1,4 +1,4 @@
-"""What a registered model is, as far as its aliases go, and what a move of one is: plain data, kept in MLflow's tags."""
+"""The aliases of a registered model and the moves of an alias between versions: plain data, kept in MLflow's tags."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from dataclasses import asdict, dataclass
 from typing import Protocol
 
 CHALLENGER, CHAMPION = "challenger", "champion"
-"""The newest version that a run made; the one that is in use."""
+"""The newest version made by a run; the version in use."""
 DIGEST_TAG = "w2v.vectors_digest"
-"""Of a version: the SHA-256 of its vectors' meta.json."""
+"""Tag of a version: the SHA-256 of its vectors' meta.json."""
 MOVES_TAG = "w2v.moves"
-"""Of a registered model: the last moves of its aliases, oldest first, as JSON."""
+"""Tag of a registered model: the last moves of its aliases, oldest first, as JSON."""
 MOST_MOVES = 12
-"""A tag may have 5,000 characters."""
+"""So that they fit into a tag's 5,000 characters."""
 WHY_CHARACTERS = 200
 
 
@@ -27,7 +27,7 @@ class Move:
     alias: str
     version: str
     before: str | None
-    """The version that had it."""
+    """The version that had it before."""
     at: str
     by: str
     why: str
@@ -41,12 +41,12 @@ class Move:
 class Version:
     number: str
     digest: str | None
-    """Of its vectors; None for a version that something else entered."""
+    """The digest of its vectors; None for a version registered by another program."""
 
 
 @dataclass(frozen=True)
 class RegisteredModel:
-    """A registered model as it is now."""
+    """The current state of a registered model."""
 
     aliases: dict[str, str]
     versions: tuple[Version, ...]
@@ -55,12 +55,12 @@ class RegisteredModel:
 
 
 class Registry(Protocol):
-    """A model registry; raises ServiceError when it does not answer."""
+    """A model registry; its methods raise ServiceError when it does not answer."""
 
     def model(self, name: str) -> RegisteredModel | None: ...
 
     def move(self, name: str, move: Move, moves: str) -> None:
-        """Gives the alias to the version, and notes the move; `moves` is the tag's new value."""
+        """Gives the alias to the version and records the move; `moves` is the tag's new value."""
         ...
 
 
@@ -74,7 +74,7 @@ def new_move(alias: str, version: str, before: str | None, why: str) -> Move:
 
 
 def parse_moves(tag: str | None) -> tuple[Move, ...]:
-    """The moves in a tag; none where it is missing or not ours."""
+    """The moves in a tag; none if it is missing or in another format."""
     try:
         return tuple(Move(**move) for move in json.loads(tag or "[]"))
     except (ValueError, TypeError):
@@ -88,5 +88,5 @@ def next_moves(tag: str | None, move: Move) -> str:
 
 
 def version_tags(move: Move) -> dict[str, str]:
-    """What a version says of the alias it was given."""
+    """The tags of a version that was given an alias: when, by whom and why."""
     return {f"w2v.{move.alias}.{key}": value for key, value in (("at", move.at), ("by", move.by), ("why", move.why))}

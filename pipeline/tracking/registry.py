@@ -1,6 +1,6 @@
 """Word vectors in MLflow's model registry: a model from code (no pickle) and plain files, under an alias.
 
-The shipper enters a version when a run says so (`register`), and moves an alias when a move could not be made at once
+The shipper registers a version for an event of a run (`register`), and moves an alias if that could not be done directly
 (`pipeline.tracking.aliases`). Everything may be done twice: a version is found again by the digest of its vectors.
 """
 
@@ -28,12 +28,12 @@ EXAMPLE = (["king", "queen"], {"ask": "similar", "topn": 10, "restrict_vocab": 0
 
 
 class CannotBeTaken(Exception):
-    """An event that will never ship; it is counted, named in the log and passed over."""
+    """An event that can never be delivered; it is counted, named in the log, and skipped."""
 
 
 @contextlib.contextmanager
 def resolve(spool: Spool, name: str) -> Iterator[Path]:
-    """The file or folder that an event names; raises CannotBeTaken for one outside the workdir, behind a link, or gone."""
+    """The file or folder that an event names; raises CannotBeTaken if it is outside the workdir, behind a link, or gone."""
     with contextlib.ExitStack() as stack:
         try:
             path = stack.enter_context(spool.resolve(name))
@@ -45,7 +45,7 @@ def resolve(spool: Spool, name: str) -> Iterator[Path]:
 
 
 def register_vectors(client: MlflowClient, run_id: str, event: Event, spool: Spool) -> None:
-    """Enters the vectors of a `register` event as a new version of their model; the same vectors are entered once."""
+    """Registers the vectors of a `register` event as a new version of their model; the same vectors are registered once."""
     from mlflow.exceptions import MlflowException
 
     name, digest, description = event["name"], event["digest"], event.get("description") or None
@@ -85,13 +85,13 @@ def move_alias(client: MlflowClient, event: Event) -> None:
 
 
 def find_version(client: MlflowClient, name: str, digest: str) -> str | None:
-    """The newest version of these vectors (a lost reply or a killed shipper may have left it behind), or None."""
+    """The newest version with these vectors (a lost reply or a killed shipper may have left one behind), or None."""
     found = [v for v in client.search_model_versions(f"name = '{name}'") if v.tags.get(DIGEST_TAG) == digest]
     return str(max(found, key=lambda version: int(version.version)).version) if found else None
 
 
 def _log_model(client: MlflowClient, run_id: str, vectors: Path, name: str, digest: str) -> tuple[str, str]:
-    """(id, where its files are) of the run's logged model; one that was left unfinished is thrown away."""
+    """(id, location of its files) of the run's logged model; an unfinished one is deleted first."""
     import mlflow
 
     experiment_id = client.get_run(run_id).info.experiment_id
@@ -117,7 +117,7 @@ def _log_model(client: MlflowClient, run_id: str, vectors: Path, name: str, dige
 
 
 def copy_vectors(source: Path, target: Path) -> None:
-    """The files that `meta.json` names and itself: what `WordVectors.load` reads, and nothing else of an artefact."""
+    """Copies `meta.json` and the files it names: all that `WordVectors.load` reads, and nothing else of the artefact."""
     target.mkdir()
     meta: Mapping[str, Any] = json.loads((source / "meta.json").read_bytes())
     for file in (*meta["files"], "meta.json"):
@@ -134,13 +134,13 @@ def _core() -> Path:
     return Path(w2v_core.__file__).parent
 
 
-# ── out again ────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── reading back ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def local_copy(address: str) -> Path:
     """The folder of the vectors of `models:/NAME@alias`, `models:/NAME/2` or `runs:/ID/vectors`, downloaded if need be.
 
-    The store is MLflow's: MLFLOW_TRACKING_URI, or `mlflow.set_tracking_uri`. Raises FileNotFoundError where it has none.
+    The store is MLflow's current one: MLFLOW_TRACKING_URI, or `mlflow.set_tracking_uri`. Raises FileNotFoundError if it has none.
     """
     import mlflow
     from mlflow.exceptions import MlflowException
@@ -150,8 +150,8 @@ def local_copy(address: str) -> Path:
     except (MlflowException, OSError) as error:
         where = without_credentials(mlflow.get_tracking_uri())
         raise FileNotFoundError(
-            f"{address}: MLflow at {where} has it not ({without_credentials(str(error))[:200]}); set MLFLOW_TRACKING_URI to the "
-            "store of the run, and look at its registered models in w2v ui"
+            f"{address}: MLflow at {where} does not have it ({without_credentials(str(error))[:200]}); set MLFLOW_TRACKING_URI "
+            "to the store of the run; w2v ui shows its registered models"
         ) from error
     for place in (folder, folder / "artifacts" / "vectors"):
         if (place / "meta.json").is_file():

@@ -1,7 +1,7 @@
 """MLflow's model registry in its SQLite file, as far as moving an alias needs it.
 
-Reads and writes the three tables that an alias lives in, in one transaction. Whether they look as MLflow 3.17 made them is
-asked first; where they do not, `move` and `model` say so, and MLflow's own client can be used.
+A move writes the tables involved in one transaction. Their columns are first compared with those of MLflow 3.17; if they differ,
+`move` and `model` raise ServiceError, and MLflow's own client can be used instead.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class DatabaseRegistry:
                 self._check(database)
                 yield database
         except sqlite3.Error as error:
-            raise ServiceError(f"{self.path}: the database does not take it ({error}); try again") from error
+            raise ServiceError(f"{self.path}: the database cannot be used ({error}); try again") from error
 
     def _check(self, database: sqlite3.Connection) -> None:
         for table, columns in TABLES.items():

@@ -112,7 +112,7 @@ def _digest(version: dict[str, Any]) -> str | None:
 
 
 def _code(error: urllib.error.HTTPError) -> str | None:
-    """MLflow's own code in an answer; the body can be read once, so it is kept with the error."""
+    """MLflow's error code in a response; its body can be read only once, so it is kept with the error."""
     if not hasattr(error, "w2v_body"):
         try:
             body = json.loads(error.read())

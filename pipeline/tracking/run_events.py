@@ -1,8 +1,8 @@
-"""What a run tells MLflow, and when: its settings when the corpus is known, points while it trains, the scores at the end.
+"""What a run reports to MLflow, and when: its settings once the corpus is known, points while it trains, the scores at the end.
 
-Every curve has kept tokens as its step, so runs of other corpora, lanes and rounds lie over each other. What has one value is
-logged once, at step 0 and without a slash in its name: MLflow's page of a run then opens with the curves and shows bars of the
-single values behind them, and every score is a column of the table of runs.
+Every curve has kept tokens as its step, so runs with other corpora, lanes and rounds can be overlaid. A single value is logged
+once, at step 0 and without a slash in its name: MLflow's page of a run then opens with the curves, followed by bars for the
+single values, and every score is a column in the table of runs.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ DATASET_CHARACTERS = 200
 
 
 def tell_start(tracker: Tracker, config: RunConfig, tokens: Artefact, words: Artefact) -> None:
-    """What is trained, and on what."""
+    """Reports the settings, the dataset and where the run comes from."""
     totals, size = tokens.manifest.totals, words.manifest.totals["size"]
     tracker.start(
         config_params(config) | {"vocab.words": size, "corpus.tokens": totals["tokens"]},
@@ -50,7 +50,7 @@ def tell_start(tracker: Tracker, config: RunConfig, tokens: Artefact, words: Art
 
 
 def source_tags() -> dict[str, str]:
-    """What MLflow shows as "Source" and "Created by"."""
+    """The tags that MLflow shows as "Source" and "Created by"."""
     tags = {"mlflow.source.name": command_line(), "mlflow.source.type": "LOCAL"}
     with suppress(KeyError, OSError, ImportError):  # a user id without a name
         tags["mlflow.user"] = getpass.getuser()
@@ -58,14 +58,14 @@ def source_tags() -> dict[str, str]:
 
 
 def command_line() -> str:
-    """The command that this process was started with, as one would type it; without user names and passwords of addresses."""
+    """The command that started this process, as one would type it, without user names and passwords in addresses."""
     name = Path(sys.argv[0]).name
     first = {"cli.py": "w2v", "-c": "python", "-m": "python", "": "python"}.get(name, name)
     return without_credentials(shlex.join([first, *sys.argv[1:]]))
 
 
 def dataset_name(config: RunConfig) -> str:
-    """The corpus as people call it: the names of its first inputs without their folders, and how many more there are."""
+    """A readable name of the corpus: the names of its first two inputs without their folders, and how many more there are."""
     names = [os.path.basename(text.rstrip("/")) or text for text in config.corpus.inputs]
     more = f" and {len(names) - 2} more" if len(names) > 2 else ""
     return (", ".join(names[:2]) + more)[:DATASET_CHARACTERS]
@@ -86,7 +86,7 @@ def config_params(config: RunConfig) -> dict[str, str | int | float | None]:
 
 
 def tell_live(tracker: Tracker, live: Live, history: Sequence[RoundRecord]) -> None:
-    """What became known of a round that is not over; `history` are the rounds before it."""
+    """Reports a round in progress; `history` holds the rounds before it."""
     _tell_points(tracker, live.points)
     if live.points:
         merged = sum(record.merge_seconds for record in history) + live.merge_seconds
@@ -101,7 +101,7 @@ def tell_live(tracker: Tracker, live: Live, history: Sequence[RoundRecord]) -> N
 
 
 def tell_round(tracker: Tracker, record: RoundRecord, history: Sequence[RoundRecord]) -> None:
-    """A round is over; `history` are the rounds so far, this one included. What was told live adds nothing again."""
+    """Reports a finished round; `history` holds all rounds so far, including this one. Points already reported are skipped."""
     _tell_points(tracker, record.points)
     values = {"train/tokens_per_s": record.raw_tokens / max(record.seconds, 1e-9), "train/round_loss": record.loss}
     if record.merges:
@@ -122,7 +122,7 @@ def _tell_points(tracker: Tracker, points: Sequence[Point]) -> None:
 
 
 def tell_results(tracker: Tracker, config: RunConfig, summary: Mapping[str, Any]) -> None:
-    """Scores, times, the vectors and the report; a new version in the registry where the configuration names a model."""
+    """Reports scores, times, the vectors and the report; registers a new version if the configuration names a model."""
     vectors, card = Path(summary["vectors"]["path"]), model_card(config, summary)
     tracker.log(0, dict(single_values(summary)))
     tracker.set_tags({"vectors.sha256": summary["vectors"]["sha256"], "mlflow.note.content": card})
@@ -140,7 +140,7 @@ def tell_results(tracker: Tracker, config: RunConfig, summary: Mapping[str, Any]
 
 
 def tell_stages(tracker: Tracker, summary: Mapping[str, Any]) -> None:
-    """The stages that worked, each as a run below the refresh's."""
+    """Reports each stage that was not reused as a child run of the refresh."""
     for name, row in summary["stages"].items():
         if row["cached"]:
             continue
@@ -151,7 +151,7 @@ def tell_stages(tracker: Tracker, summary: Mapping[str, Any]) -> None:
 
 
 def single_values(summary: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """(name, value) of every figure of a run that is one number."""
+    """(name, value) of every figure of a run that is a single number."""
     for name, row in summary["stages"].items():
         yield f"stage.{name}_seconds", row["seconds"]
     for key in ("final_loss", "raw_tokens_per_s"):

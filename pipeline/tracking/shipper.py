@@ -1,16 +1,16 @@
-"""The shipper: a process of its own that carries a tracking spool to MLflow (`python -m pipeline.tracking.shipper DIRECTORY`).
+"""The shipper: a separate process that delivers a tracking spool to MLflow (`python -m pipeline.tracking.shipper DIRECTORY`).
 
-It is a process and not a thread because `import mlflow` takes 3 s of the interpreter's time and because MLflow's client
-blocks (247 s on a closed port with its own settings): here neither is felt by training. The tracker starts it with a
-pipe as its standard input. While the pipe is open it follows the spool; when the pipe closes, because the run finished
-or the driver died, it ships what is left and ends. One shipper a spool: a second one waits for the first one's lock.
+It is a process rather than a thread because `import mlflow` takes 3 s of interpreter time and MLflow's client blocks (247 s on
+a closed port with its default settings); a process keeps both away from training. The tracker starts it with a pipe as its
+standard input. While the pipe is open it follows the spool; when the pipe closes, because the run finished or the driver died,
+it delivers the rest and exits. There is one shipper per spool: a second one waits for the first one's lock.
 
-Who waits for it waits for a server that is at work, not for one that is away: once the run is over, one more try is made, and
-when nothing has got through for `--linger-s` by then, it gives up. A server that was away all along delays a run by that try.
+A run's end waits for a server that is responding, not for one that is down: once the run is over, the shipper tries once more
+and gives up if nothing has got through for `--linger-s`. A server that was down all along delays a run only by that attempt.
 
-Nothing is counted as shipped before the server said so, and everything may be sent twice: points carry the time at
-which they were spooled, parameters and tags are equal, files overwrite themselves, the run is looked up by the spool's
-token before one is created.
+Events count as delivered only once the server has confirmed them, and everything may be sent twice: points carry the time at
+which they were spooled, parameters and tags stay the same, files overwrite themselves, and a run is created only after
+searching for one with the spool's token.
 """
 
 from __future__ import annotations
@@ -56,24 +56,24 @@ REQUEST_TIMEOUT_S = 5
 POLL_S = 0.25
 FIRST_EVENT_POLL_S = 0.05
 FOLLOW_S = 1.0
-"""Between two batches of a running training: the curve in the UI is about this old."""
+"""Pause between two batches while training runs: the curve in the UI lags by about this much."""
 FIRST_BACKOFF_S = 0.5
 LAST_BACKOFF_S = 30.0
 LAST_BACKOFF_DRAINING_S = 2.0
 ALONE_S = 60.0
-"""How long it goes on trying without success when its driver is gone: nobody waits for it any more."""
+"""How long it keeps trying without success after its driver has died, when nobody waits for it any more."""
 WHOLE = "W2V_SHIPPER_WHOLE"
-"""Set for a shipper that has MLflow with pandas."""
+"""Set for a shipper that imports MLflow with pandas."""
 EXIT_DRAINED, EXIT_LEFT_OVER, EXIT_REFUSED = 0, 75, 77
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Ships one spool; returns 0 when everything arrived, 75 when something is left over, 77 when refused."""
+    """Delivers one spool; returns 0 when everything arrived, 75 when something is left over, 77 when the server refuses."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.tracking.shipper", description="Ship a tracking spool to MLflow.")
     parser.add_argument("directory", type=Path)
     parser.add_argument("--driver-pid", type=int, required=True, help="the process whose run this is")
-    parser.add_argument("--linger-s", type=float, default=60.0, help="end after so long without success when the run is over")
-    parser.add_argument("--await-events", action="store_true", help="get ready, and open no MLflow run before the first event")
+    parser.add_argument("--linger-s", type=float, default=60.0, help="after the run: give up after this long without success")
+    parser.add_argument("--await-events", action="store_true", help="get ready, but open no MLflow run before the first event")
     options = parser.parse_args(arguments)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
     os.umask(0o077)
@@ -97,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def client_environment(environment: os._Environ[str] | dict[str, str]) -> dict[str, str]:
-    """Settings MLflow's client is started with, over `environment`: no telemetry unless asked for, no retries but ours."""
+    """Environment variables for MLflow's client: no retries of its own, and no telemetry unless `environment` sets it."""
     settings = {
         "MLFLOW_HTTP_REQUEST_TIMEOUT": str(REQUEST_TIMEOUT_S),
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
@@ -117,13 +117,13 @@ class Owner:
 
     pid: int
     released: bool = False
-    """True once the run is over: the pipe was closed, or the driver died."""
+    """Whether the run is over: the pipe was closed, or the driver died."""
 
     def wait(self, seconds: float, *, rest: bool = True) -> None:
-        """Sleeps, but wakes at once when the owner lets go. `rest`: also sleeps on when it has, as after an error."""
+        """Sleeps, waking as soon as the run is over. With `rest`, sleeps on even then, as after an error."""
         deadline = time.monotonic() + seconds
         while not self.released and (left := deadline - time.monotonic()) > 0:
-            # The parent changes when the driver dies, also where a forked child of it still holds the pipe open.
+            # The parent changes when the driver dies, even if a forked child still holds the pipe open.
             ready, _, _ = select.select([0], [], [], min(left, POLL_S))
             self.released = bool(ready and not os.read(0, 1)) or self.is_gone()
         if rest and self.released and (left := deadline - time.monotonic()) > 0:
@@ -133,12 +133,12 @@ class Owner:
         return os.getppid() != self.pid
 
     def patience_s(self, linger_s: float) -> float:
-        """How long to go on without success now that the run is over."""
+        """How long to keep trying without success after the run is over."""
         return max(linger_s, ALONE_S) if self.is_gone() else linger_s
 
 
 def _acquire(lock: IO[bytes], owner: Owner, linger_s: float) -> bool:
-    """Takes the spool's lock, waiting for an earlier shipper to finish; False when that takes too long."""
+    """Whether the spool's lock was acquired, after waiting for an earlier shipper to finish; False if that takes too long."""
     released_at: float | None = None
     while True:
         try:
@@ -154,8 +154,8 @@ def _acquire(lock: IO[bytes], owner: Owner, linger_s: float) -> bool:
 
 @contextlib.contextmanager
 def _uncollected() -> Iterator[None]:
-    """No garbage collection meanwhile: importing MLflow and mapping its tables makes none, and looking for it takes a fifth of
-    the time. What is there afterwards stays to the end, and is never looked at again."""
+    """Suspends garbage collection: importing MLflow and mapping its tables creates no garbage, and searching for it takes a fifth
+    of the time. The objects created meanwhile stay to the end, so they are frozen."""
     gc.disable()
     try:
         yield
@@ -165,7 +165,7 @@ def _uncollected() -> Iterator[None]:
 
 
 def _is_needed(spool: Spool, owner: Owner) -> bool:
-    """True with the first event, False when the run is over without one."""
+    """Waits for the first event; True when there is one, False if the run ends without any."""
     while spool.size() <= spool.progress().offset:
         if owner.released:
             return False
@@ -175,7 +175,7 @@ def _is_needed(spool: Spool, owner: Owner) -> bool:
 
 @dataclass
 class Shipper:
-    """One spool being carried over; everything it must remember is in the spool's own files."""
+    """The delivery of one spool; everything that must be remembered is in the spool's own files."""
 
     spool: Spool
     target: Target
@@ -186,15 +186,15 @@ class Shipper:
     success_at: float = field(default_factory=time.monotonic)
     reopened: bool = False
     last_type: str | None = None
-    """Of the last event that was shipped."""
+    """Type of the last event delivered."""
 
     def work(self) -> int:
-        """Ships until the spool is drained and its owner has let go; returns the exit status."""
+        """Delivers until the spool is drained and the run is over; returns the exit status."""
         client: MlflowClient | None = None
         run_id: str | None = None
         self.note("connecting", None)
         while self.spool.directory.exists():
-            # Asked before reading: the pipe closes after the last event, so what is drained then is all there will be.
+            # Checked before reading: the pipe closes after the last event, so a spool drained after that is complete.
             released = self.owner.released
             try:
                 client = client or connect(self.target)
@@ -204,7 +204,7 @@ class Shipper:
                     self.mark_killed(client, run_id)
                     return EXIT_DRAINED
             except RunVanished:
-                logger.info("run %s is not at the server any more; everything is shipped into a new run", run_id)
+                logger.info("run %s is gone from the server; delivering everything to a new run", run_id)
                 run_id = None
                 self.spool.forget_run()
                 self.progress = replace(self.progress, offset=0, skipped=0)
@@ -219,7 +219,7 @@ class Shipper:
         return EXIT_LEFT_OVER
 
     def give_up_or_wait(self, error: Exception) -> int | None:
-        """The exit status when trying again is no use, else None after a pause."""
+        """The exit status if retrying cannot help, otherwise None after a pause."""
         problem = explain(error, self.target.uri)
         if isinstance(problem, Refused):
             self.note("refused", str(problem), denied=problem.denied)
@@ -236,7 +236,7 @@ class Shipper:
         self.backoff_s = min(2 * self.backoff_s, LAST_BACKOFF_DRAINING_S if self.owner.released else LAST_BACKOFF_S)
 
     def mark_killed(self, client: MlflowClient, run_id: str) -> None:
-        """Ends the run of a driver that died without a word, which MLflow would show as running for ever."""
+        """Ends the run of a driver that died without a finish event, which MLflow would show as running forever."""
         if self.owner.is_gone() and self.last_type not in (None, "finish"):
             client.set_terminated(run_id, status="KILLED")
 
@@ -245,12 +245,12 @@ class Shipper:
         self.spool.write_progress(self.progress)
 
     def advance(self, offset: int, skipped: int = 0) -> None:
-        """Everything before `offset` is at the server."""
+        """Records that the server has everything before `offset`."""
         self.note("shipping", None, offset=offset, skipped=self.progress.skipped + skipped)
         self.success_at = time.monotonic()
 
     def open_run(self, client: MlflowClient) -> str:
-        """The id of this spool's MLflow run: the one in run.json, else the one with its token, else a new one."""
+        """The id of this spool's MLflow run: from run.json, else of the run with the spool's token, else of a new run."""
         run_id = self.spool.run_id()
         if run_id is not None:
             check_run(client, run_id)
@@ -262,7 +262,7 @@ class Shipper:
         return run_id
 
     def ship_some(self, client: MlflowClient, run_id: str) -> bool:
-        """Ships about a megabyte of events; True when there is nothing more to ship."""
+        """Delivers about a megabyte of events; True when there is nothing left to deliver."""
         events = read_events(self.spool, self.progress.offset)
         for batch, offset in batches(events):
             if not self.reopened and batch[0]["type"] != "finish":
@@ -274,7 +274,7 @@ class Shipper:
         return not events
 
     def ship_or_skip(self, client: MlflowClient, run_id: str, batch: Sequence[Event]) -> int:
-        """Ships a batch; returns how many of its events the server will never take."""
+        """Delivers a batch; returns how many of its events the server will never accept."""
         if batch[0]["type"] == "register":
             start_again_whole()
         try:
@@ -295,16 +295,16 @@ class Shipper:
 
 
 def leave_out_pandas() -> None:
-    """Has MLflow do without pandas, as its package mlflow-skinny does: a fourth less to import (1.4 s of processor).
+    """Makes MLflow do without pandas, as in its package mlflow-skinny: a quarter less to import (1.4 s of processor time).
 
-    Only for a process that ships and does nothing else. Entering a model needs pandas: `start_again_whole`.
+    Only for a process that does nothing but deliver. Registering a model needs pandas: see `start_again_whole`.
     """
     if WHOLE not in os.environ:
         sys.modules["pandas"] = None  # type: ignore[assignment]
 
 
 def start_again_whole() -> None:
-    """Becomes a shipper with all of MLflow if this one does without pandas; what was delivered is in the spool's files."""
+    """Replaces this process by a shipper with pandas, if it runs without; the spool's files say what has been delivered."""
     if "pandas" in sys.modules and sys.modules["pandas"] is None:
         os.environ[WHOLE] = "1"
         os.execv(sys.executable, [sys.executable, "-P", "-m", "pipeline.tracking.shipper", *sys.argv[1:]])  # noqa: S606

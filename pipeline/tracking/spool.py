@@ -1,15 +1,15 @@
-"""The tracking spool: a folder with everything that was, or is still to be, told to MLflow about one result.
+"""The tracking spool: a folder with all events about one result, delivered to MLflow or still to be delivered.
 
     <workdir>/tracking/<key>/spool.jsonl      events, appended by the driver, never changed
                              target.json      where they go: URI, experiment, run name, the spool's own token
-                             run.json         the MLflow run they went to (written by the shipper)
-                             progress.json    how far the shipper got, and what stands in its way
-                             shipper.log      what MLflow's client printed
-                             shipper.lock     held by the one shipper at work
+                             run.json         the MLflow run they were delivered to (written by the shipper)
+                             progress.json    how far the shipper got, and what holds it up
+                             shipper.log      output of MLflow's client
+                             shipper.lock     held by the active shipper
 
 The driver only appends (a local write, microseconds) and the shipper only reads, so a tracking server that is down,
-slow or full cannot touch training. Every event carries its own time: shipping it twice sends identical points, which
-MLflow's SQL store ignores, so a lost reply costs nothing.
+slow or full cannot affect training. Every event carries its own time: delivering it twice sends identical points, which
+MLflow's SQL store ignores, so a lost reply does no harm.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ FIELDS: dict[str, dict[str, type]] = {
     "register": {"name": str, "directory": str, "digest": str},
     "finish": {"time": int, "status": str},
 }
-"""What an event of each type says, beside what only its writer reads."""
+"""The fields that an event of each type must have, with their types."""
 _PENDING_LIMIT_BYTES = 16 << 20
 
 
@@ -60,23 +60,23 @@ class Target:
     run_name: str
     config_digest: str
     token: str
-    """Tag of the MLflow run, drawn once per spool: a run whose id was lost with a crash is found by it, not made again."""
+    """Tag of the MLflow run, drawn once per spool: a run whose id was lost in a crash is found by it, not created again."""
     created_ms: int
     artifact_location: str | None
-    """Folder of a new experiment's artefacts as a file: URI; None = the server decides."""
+    """Folder for a new experiment's artefacts as a file: URI; None = the server decides."""
 
 
 @dataclass(frozen=True)
 class Delivered:
-    """How far the shipper got: `offset` bytes of the spool are at the server."""
+    """How far the shipper got: the server has the first `offset` bytes of the spool."""
 
     offset: int = 0
     state: ShipperState = "connecting"
     message: str | None = None
     denied: bool = False
-    """With state refused: the server wants other credentials, or its certificate is not trusted."""
+    """With state refused: the server rejected the credentials, or its certificate is not trusted."""
     skipped: int = 0
-    """Events no server would take (an artefact that is gone, a value over its limits); the log names each."""
+    """Number of events that can never be delivered (a missing artefact, a value over MLflow's limits); the log names each."""
     pid: int = 0
 
 
@@ -136,18 +136,18 @@ class Spool:
         (self.directory / "run.json").unlink(missing_ok=True)
 
     def has_shipper(self) -> bool:
-        """True while a shipper is at work on this spool."""
+        """Whether a shipper is active on this spool."""
         return holder(self.lock) is not None
 
     def relative(self, path: Path) -> str:
-        """`path` as events name it: relative to the workdir where possible, so that a moved workdir still ships."""
+        """`path` as events name it: relative to the workdir if it lies inside, so that a moved workdir can still be delivered."""
         absolute = Path(os.path.abspath(path))
         workdir = Path(os.path.abspath(self.workdir))
         return str(absolute.relative_to(workdir)) if absolute.is_relative_to(workdir) else str(absolute)
 
     def resolve(self, name: str) -> contextlib.AbstractContextManager[Path]:
-        """The file or folder that an event names: in the workdir, with no link on the way or below, and nobody else can exchange
-        it while it is used. Raises OSError."""
+        """The file or folder that an event names, inside the workdir, without links on the way or below, and held so that nobody
+        can replace it while it is used. Raises OSError."""
         return held_still(self.workdir, name)
 
 
@@ -157,10 +157,10 @@ def spools(workdir: Path) -> Iterator[Spool]:
 
 
 def read_events(spool: Spool, offset: int, limit_bytes: int = 1 << 20) -> list[tuple[Event | None, int]]:
-    """(event, offset after it) of the complete lines that start at `offset`; None for a line that is not an event.
+    """(event, offset after it) of the complete lines from `offset` on; the event is None for a line that is not one.
 
-    At most about `limit_bytes`, but always one complete line where there is one. A last line without its newline is
-    still being written, or was cut by a power loss; it is not read.
+    Reads about `limit_bytes` at most, but at least one complete line if there is one. A last line without a newline is still
+    being written, or was cut by a power loss; it is not read.
     """
     try:
         with open(open_inside(spool.directory, spool.events.name), "rb") as file:
@@ -192,7 +192,7 @@ def _parse(line: bytes) -> Event | None:
 
 
 def _is_whole(event: Event) -> bool:
-    """Whether an event has the fields of its type; one of a type that is not known here is the delivery's to refuse."""
+    """Whether an event has the fields of its type. An unknown type passes; delivery refuses it."""
     kind = event.get("type")
     fields = FIELDS.get(kind, {}) if isinstance(kind, str) else None
     if fields is None or not all(type(event.get(name)) is found for name, found in fields.items()):
@@ -206,7 +206,7 @@ def _is_whole(event: Event) -> bool:
 
 @dataclass
 class Known:
-    """What the spool already says; saying it again (a resumed run, a round run twice) adds nothing."""
+    """What the spool already contains, so that repeating it (a resumed run, a round run twice) adds nothing."""
 
     last_step: dict[str, int] = field(default_factory=dict)
     params: dict[str, str] = field(default_factory=dict)
@@ -214,7 +214,7 @@ class Known:
     dataset: dict[str, str] | None = None
     other: set[bytes] = field(default_factory=set)
     status: str | None = None
-    """Of a finish event that nothing followed."""
+    """The status of a final finish event, None if other events follow it."""
 
     def add(self, event: Event) -> None:
         self.status = event["status"] if event["type"] == "finish" else None
@@ -235,7 +235,7 @@ class Known:
 def what_is_spooled(spool: Spool) -> Known:
     known = Known()
     for event in all_events(spool):
-        with suppress(KeyError, TypeError):  # a damaged line is the shipper's to report
+        with suppress(KeyError, TypeError):  # the shipper reports damaged lines
             known.add(event)
     return known
 
@@ -246,21 +246,21 @@ def identity(event: Event) -> bytes:
 
 @dataclass
 class SpoolWriter:
-    """Appends events; the only writer of spool.jsonl. A full disk is remembered and tried again, never raised."""
+    """Appends events; the only writer of spool.jsonl. A full disk never raises: it is recorded, and writing is retried."""
 
     descriptor: int
     fsync_interval_s: float
     error: str | None = None
-    """Why events are held in memory at the moment (disk full), or None."""
+    """Why events are currently held in memory (disk full), or None."""
     lost: int = 0
     _pending: bytearray = field(default_factory=bytearray)
     _synced_at: float = 0.0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def append(self, event: Mapping[str, Any], now: float) -> None:
-        """Adds one event; `now` is a monotonic clock in seconds that paces fsync.
+        """Adds one event; `now` is a monotonic time in seconds that paces fsync.
 
-        A killed process loses nothing (the kernel has the bytes); a power loss loses at most `fsync_interval_s`.
+        A killed process loses nothing (the kernel has the bytes); a power loss loses at most the last `fsync_interval_s`.
         """
         line = json.dumps(event, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode() + b"\n"
         with self._lock:
@@ -283,7 +283,7 @@ class SpoolWriter:
         os.close(self.descriptor)
 
     def _write(self) -> None:
-        """Writes whole lines or nothing, so that the shipper never meets half of one followed by another."""
+        """Writes whole lines or nothing, so that the shipper never reads half a line followed by another."""
         end = os.fstat(self.descriptor).st_size
         try:
             view = memoryview(bytes(self._pending))
@@ -304,7 +304,7 @@ class SpoolWriter:
 
 
 def open_writer(spool: Spool, fsync_interval_s: float) -> SpoolWriter:
-    """A writer at the end of the last complete line; a line that a power loss cut is removed."""
+    """A writer positioned after the last complete line; a line cut by a power loss is removed."""
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
     descriptor = regular(os.open(spool.events, flags | os.O_NONBLOCK, 0o600), spool.events)
     size = os.fstat(descriptor).st_size
@@ -322,7 +322,7 @@ def open_writer(spool: Spool, fsync_interval_s: float) -> SpoolWriter:
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
-    """The object in a JSON file, or None when there is none or it cannot be parsed (it is then written anew)."""
+    """The object in a JSON file, or None if there is none or it cannot be parsed (it is then rewritten)."""
     try:
         return read_json_object(path.parent, path.name)
     except (FileNotFoundError, ValueError):

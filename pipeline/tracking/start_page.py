@@ -1,7 +1,7 @@
-"""Where `w2v ui` opens: the table of runs of the configured experiment, with a column for every score.
+"""The start page of `w2v ui`: the table of runs of the configured experiment, with a column for every score.
 
-MLflow 3 opens an experiment in its view of traces, and its table of runs shows no metric until one asks for it. A link can say
-both: the view by `workflowType`, the columns by the key of a shared view, whose content is a tag of the experiment.
+MLflow 3 opens an experiment in its view of traces, and its table of runs shows no metrics by default. A link can set both: the
+view through `workflowType`, the columns through the key of a shared view, whose content is a tag of the experiment.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from pathlib import Path
 VIEW = "w2v"
 TAG = f"mlflow.sharedViewState.{VIEW}"
 ATTRIBUTES = ("Created", "Dataset", "Source", "Models")
-"""Few, because MLflow puts them before the scores."""
+"""Kept few, because MLflow shows them before the scores."""
 MOST_SCORES = 12
 
 
 def start_page(database: Path, experiment: str) -> str:
-    """The path of the page; the first page of all where there is no such experiment yet, or the database is another's."""
+    """The path of the page; MLflow's home page if there is no such experiment yet or the database cannot be used."""
     try:
         with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=rw", uri=True, timeout=5)) as opened, opened:
             found = opened.execute(
@@ -43,7 +43,7 @@ def start_page(database: Path, experiment: str) -> str:
 
 
 def _scores(opened: sqlite3.Connection, experiment_id: int) -> list[str]:
-    """The names of the scores that runs of the experiment have, and of the loss they ended with."""
+    """The names of the scores of the experiment's runs, and of their final loss."""
     found = opened.execute(
         "SELECT DISTINCT m.key FROM latest_metrics m JOIN runs r ON r.run_uuid = m.run_uuid "
         "WHERE r.experiment_id = ? AND m.key LIKE 'eval.%' ORDER BY m.key LIMIT ?",

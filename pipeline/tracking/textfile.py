@@ -1,8 +1,8 @@
-"""The state of a run in Prometheus's text format, for those who watch with Grafana: a file that is replaced every two seconds.
+"""The state of a run in Prometheus's text format, for monitoring with Grafana: a file that is replaced every two seconds.
 
-node_exporter's textfile collector reads such files (`--collector.textfile.directory`); `tracking.textfile` says where, and by
-default the file is `<workdir>/metrics.prom`. `infra/grafana/w2v.json` is a dashboard over these names. A file that cannot be
-written is left alone: watching never stops a run.
+node_exporter's textfile collector reads such files (`--collector.textfile.directory`); `tracking.textfile` sets the path, by
+default `<workdir>/metrics.prom`. `infra/grafana/w2v.json` is a dashboard over these names. Failing to write the file is ignored:
+monitoring never stops a run.
 """
 
 from __future__ import annotations
@@ -32,34 +32,34 @@ _SEAL = "# sha256 of the lines above: "
 FAMILIES: dict[str, tuple[str, str]] = {
     "w2v_run_state": ("gauge", "1 for the state the run is in: running, complete, failed."),
     "w2v_run_started_seconds": ("gauge", "When the run began, seconds since 1970."),
-    "w2v_last_success_seconds": ("gauge", "When a run of this workdir was last complete, seconds since 1970."),
+    "w2v_last_success_seconds": ("gauge", "When a run of this workdir last completed, seconds since 1970."),
     "w2v_updated_seconds": ("gauge", "When this file was written, seconds since 1970."),
-    "w2v_stage_seconds": ("gauge", "Seconds a stage took; about 0 where its artefact was reused."),
+    "w2v_stage_seconds": ("gauge", "Seconds a stage took; about 0 if its artefact was reused."),
     "w2v_corpus_tokens": ("gauge", "Tokens of the corpus."),
     "w2v_vocabulary_words": ("gauge", "Words in the vocabulary."),
-    "w2v_epoch": ("gauge", "Epoch that is trained, from 1."),
+    "w2v_epoch": ("gauge", "Current epoch of training, from 1."),
     "w2v_kept_tokens_total": ("counter", "Tokens kept by subsampling and trained so far."),
-    "w2v_loss": ("gauge", "Mean loss a target over the last stretch, nats."),
+    "w2v_loss": ("gauge", "Mean loss per target over the last stretch, nats."),
     "w2v_alpha": ("gauge", "Learning rate."),
     "w2v_lane_spread": ("gauge", "Standard deviation of the lanes' losses, nats."),
-    "w2v_raw_tokens_per_second": ("gauge", "Raw tokens trained a second, all lanes."),
+    "w2v_raw_tokens_per_second": ("gauge", "Raw tokens trained per second, all lanes."),
     "w2v_merge_seconds_total": ("counter", "Seconds spent merging so far."),
     "w2v_score": ("gauge", "Scores of the vectors: fractions from 0 to 1, correlations from -1 to 1."),
-    "w2v_score_coverage": ("gauge", "Share of a test that could be asked."),
-    "w2v_worker_cpu_percent": ("gauge", "Processor time of a worker, per cent of one core."),
+    "w2v_score_coverage": ("gauge", "Share of a test whose words are all in the vocabulary."),
+    "w2v_worker_cpu_percent": ("gauge", "Processor time of a worker, percent of one core."),
     "w2v_worker_memory_bytes": ("gauge", "Resident memory of a worker."),
-    "w2v_worker_tokens_per_second": ("gauge", "Kept tokens a second of a worker's lanes."),
-    "w2v_worker_waiting_ratio": ("gauge", "Share of the round that a worker merged and waited for others."),
+    "w2v_worker_tokens_per_second": ("gauge", "Kept tokens per second of a worker's lanes."),
+    "w2v_worker_waiting_ratio": ("gauge", "Share of the round in which a worker merged or waited for others."),
     "w2v_worker_gpu_memory_bytes": ("gauge", "Memory in use on a worker's GPU."),
 }
-"""Every name with its type and meaning; every sample has the label run besides its own."""
+"""Every metric with its type and meaning; every sample has the label `run` besides its own."""
 
 Labels = tuple[tuple[str, str], ...]
 
 
 @dataclass
 class TextFile:
-    """What is known of a run; written when `EVERY_S` have passed since the last time."""
+    """The samples of a run; written when `EVERY_S` have passed since the last time."""
 
     path: Path
     run: str
@@ -67,7 +67,7 @@ class TextFile:
     _written: float = -math.inf
 
     def set(self, name: str, value: object, **labels: object) -> None:
-        """Sets a sample; what is no finite number is left out."""
+        """Sets a sample; a value that is not a finite number is left out."""
         if name not in FAMILIES:
             raise ValueError(f"expected a name of textfile.FAMILIES, found {name!r}; add it there with its meaning")
         if is_number(value):
@@ -107,19 +107,19 @@ def _sealing(text: str) -> str:
 
 
 def textfile_damage(path: Path) -> tuple[int, list[str]]:
-    """(files checked, what is wrong with which) of the file of the last run's state."""
+    """(files checked, problems found) for the text file of the last run."""
     try:
         text, mark, digest = read_bounded(path, MAX_JSON_BYTES).decode().rpartition(_SEAL)
     except FileNotFoundError:
         return 0, []
     except (OSError, ValueError) as error:
-        return 1, [f"{path}: damaged ({error}); the next run writes it anew"]
+        return 1, [f"{path}: damaged ({error}); the next run rewrites it"]
     whole = f"{mark}{digest}" == _sealing(text) and not path.is_symlink()
-    return 1, [] if whole else [f"{path}: its content changed (SHA-256 differs); the next run writes it anew"]
+    return 1, [] if whole else [f"{path}: its content changed (SHA-256 differs); the next run rewrites it"]
 
 
 def open_textfile(config: RunConfig) -> TextFile:
-    """The file of a run that begins; what it says of the last success stays true while this one runs."""
+    """The text file of a run that begins, which keeps the time of the last success."""
     path = Path(config.tracking.textfile) if config.tracking.textfile else config.workdir / NAME
     found = TextFile(path, config.run.name)
     found.set("w2v_last_success_seconds", _last_success(path))
@@ -136,7 +136,7 @@ def _last_success(path: Path) -> float | None:
 
 
 def note_live(file: TextFile, live: Live) -> None:
-    """What became known of a round that runs."""
+    """Sets the samples of a running round."""
     file.set("w2v_epoch", live.epoch + 1)
     file.set("w2v_kept_tokens_total", live.kept_tokens)
     file.set("w2v_raw_tokens_per_second", live.raw_tokens_per_s)
@@ -153,7 +153,7 @@ def note_live(file: TextFile, live: Live) -> None:
 
 
 def note_round(file: TextFile, record: RoundRecord, kept_tokens: int, merge_seconds: float) -> None:
-    """A round is over; `kept_tokens` and `merge_seconds` are of the whole training so far."""
+    """Sets the samples of a finished round; `kept_tokens` and `merge_seconds` count the whole training so far."""
     file.set("w2v_epoch", record.epoch + 1)
     file.set("w2v_kept_tokens_total", kept_tokens)
     file.set("w2v_loss", record.loss)
@@ -164,7 +164,7 @@ def note_round(file: TextFile, record: RoundRecord, kept_tokens: int, merge_seco
 
 
 def note_summary(file: TextFile, summary: Mapping[str, Any]) -> None:
-    """The run is complete."""
+    """Sets the samples of a complete run."""
     for stage, row in mapping(summary, "stages").items():
         file.set("w2v_stage_seconds", get(row, "seconds"), stage=stage)
     file.set("w2v_corpus_tokens", get(summary, "corpus.tokens"))

@@ -1,13 +1,13 @@
-"""Experiment tracking: what a run tells MLflow, told so that MLflow can never hold up the run.
+"""Experiment tracking: reports a run to MLflow in such a way that MLflow can never delay the run.
 
     tracker = open_tracker(config.tracking, config.workdir, run_name=…, config_digest=…)
     tracker.start(params, tags, Dataset(name, digest, source))
     tracker.log(step, {"train/loss": 3.1, "train/alpha": 0.04})
     state = tracker.finish("FINISHED")
 
-Every call appends to a local spool and returns in microseconds; a shipper process (`pipeline.tracking.shipper`) carries the
-spool to MLflow. MLflow is never imported here. What could not be delivered stays in the spool, and the next run with the
-same workdir and configuration, or `sync`, delivers it: to the same MLflow run, each point exactly once.
+Every call appends to a local spool and returns in microseconds; a shipper process (`pipeline.tracking.shipper`) delivers the
+spool to MLflow. MLflow is never imported here. Undelivered events stay in the spool, and the next run with the same workdir and
+configuration, or `sync`, delivers them to the same MLflow run, each point exactly once.
 """
 
 from __future__ import annotations
@@ -58,11 +58,11 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 FSYNC_INTERVAL_S = 0.5
 WATCH_INTERVAL_S = 1.0
 FLUSH_TIMEOUT_S = 10.0
-"""All that a run waits for MLflow, at its end: it may be 15 s slower than one without tracking."""
+"""How long a run waits for MLflow at its end, at most: it may be 15 s slower than one without tracking."""
 REACH_TIMEOUT_S = 90.0
 RESPAWN_LIMIT = 3
 DIGEST_CHARACTERS = 36
-"""MLflow refuses a dataset digest of 37."""
+"""MLflow refuses longer dataset digests."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +73,12 @@ class Dataset:
     digest: str
     source: str
     profile: Mapping[str, int] = field(default_factory=dict)
-    """Figures of it, such as its tokens."""
+    """Figures about it, such as its number of tokens."""
 
 
 @dataclass(frozen=True)
 class TrackingState:
-    """Where a result is tracked, and whether all of it has arrived; `message` says what is in the way."""
+    """Where a result is tracked, and whether all of it has arrived; if not, `message` says why."""
 
     uri: str
     run_id: str | None
@@ -87,10 +87,10 @@ class TrackingState:
 
 
 def open_tracker(tracking: Tracking, workdir: Path, *, run_name: str, config_digest: str) -> Tracker:
-    """A tracker; returns at once, unless `tracking.required`. Its shipper starts with the first thing there is to tell.
+    """A tracker, opened without waiting unless `tracking.required` is set. Its shipper starts with the first event.
 
     A workdir that was tracked before with the same configuration and target continues the same MLflow run. With
-    `required`, raises ServiceError when MLflow cannot be reached and PermissionDeniedError when it refuses.
+    `required`, raises ServiceError when MLflow cannot be reached and PermissionDeniedError when it denies access.
     """
     uri = tracking_uri(tracking, workdir)
     key = hashlib.sha256(canonical_json([tracking.uri and uri, tracking.experiment, config_digest])).hexdigest()[:16]
@@ -104,7 +104,7 @@ def open_tracker(tracking: Tracking, workdir: Path, *, run_name: str, config_dig
 
 
 def _open_spool(spool: Spool, target: Target) -> tuple[Spool, SpoolWriter, Known]:
-    """The spool ready for more, with what it says already; a spool that was there before keeps its token."""
+    """The spool, its writer and what it already contains; an existing spool keeps its token."""
     try:
         spool.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         before = spool.target()
@@ -125,10 +125,10 @@ class Tracker:
     credentials: dict[str, str] = field(default_factory=dict, repr=False)
     process: subprocess.Popen[bytes] | None = None
     ships: bool = True
-    """False: it only writes its spool, which `sync` delivers."""
+    """False: it only writes its spool, for `sync` to deliver."""
     watch_every_s: float = WATCH_INTERVAL_S
     linger_s: float = FLUSH_TIMEOUT_S
-    """A server that nothing has got through to for so long when the run is over gets one more try."""
+    """How long the shipper goes on without success after the run has ended; then it makes one last attempt."""
     _respawned: int = 0
     _watched_at: float = 0.0
     _warned: bool = False
@@ -136,10 +136,10 @@ class Tracker:
     _finished: bool = False
 
     def start(self, params: Mapping[str, Scalar], tags: Mapping[str, Scalar], dataset: Dataset | None = None) -> None:
-        """Tells what is run; comes before all else.
+        """Reports the run's parameters, tags and dataset; must be called first.
 
-        The same configuration over another dataset is another result, so it gets an MLflow run of its own. Parameters
-        cannot change in MLflow: where a resumed run differs, it gets a tag `resumed.<key>`.
+        The same configuration over another dataset is another result, so it gets its own MLflow run. Parameters cannot change
+        in MLflow, so a resumed run that differs gets a tag `resumed.<key>` instead.
         """
         if dataset is not None:
             self._turn_to(dataset.digest[:DIGEST_CHARACTERS])
@@ -158,7 +158,7 @@ class Tracker:
                 self._append({"type": "dataset", "dataset": source})
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Adds one point a metric. Steps of a metric only grow: a point at an earlier step is a replay and adds nothing.
+        """Adds one point per metric. The steps of a metric only grow: a point at an earlier step is a replay and is dropped.
 
         A value that is not finite is not sent (MLflow stores inf as 1.8e308): the run is tagged `diverged` instead.
         """
@@ -185,19 +185,19 @@ class Tracker:
             self._append({"type": "tags", "tags": new})
 
     def artifact(self, path: Path, folder: str = "") -> None:
-        """Has a file, or a folder's files, uploaded under `folder` of the run's artefacts; read later, so leave it in place."""
+        """Uploads a file, or a folder's files, to `folder` among the run's artefacts; read later, so it must stay in place."""
         self._append_once({"type": "artifact", "path": self.spool.relative(path), "folder": folder, "stamp": _stamp(path)})
 
     def stage(self, name: str, started_ms: int, ended_ms: int, metrics: Mapping[str, float], tags: Mapping[str, Scalar]) -> None:
-        """Has a stage shown as a run of its own below this one, with its times, figures and tags."""
+        """Reports a stage as a child run of this one, with its times, figures and tags."""
         times = {"start": started_ms, "end": ended_ms}
         said = {key: _text(value) for key, value in tags.items()}
         self._append_once({"type": "stage", "name": name, **times, "values": dict(metrics), "tags": said})
 
     def register(self, name: str, directory: Path, description: str = "") -> None:
-        """Has saved vectors entered into MLflow's model registry: a new version of `name` with the alias `challenger`.
+        """Registers saved vectors in MLflow's model registry: a new version of `name` with the alias `challenger`.
 
-        `directory` is what `WordVectors.save` wrote, `description` Markdown. The same vectors are entered once.
+        `directory` is what `WordVectors.save` wrote, `description` is Markdown. The same vectors are registered once.
         """
         digest = file_sha256(directory / "meta.json")  # it holds the SHA-256 of every other file
         self._append_once(
@@ -211,10 +211,10 @@ class Tracker:
         )
 
     def finish(self, status: Status, timeout_s: float = FLUSH_TIMEOUT_S) -> TrackingState:
-        """Ends the run, waits at most `timeout_s` for the shipper, and says whether everything arrived.
+        """Ends the run, waits at most `timeout_s` for the shipper, and returns whether everything arrived.
 
-        What did not arrive stays in the spool for the next run or for `sync`. A run that failed before `start` said
-        what it is leaves no trace: least of all in the run that an earlier, other corpus made.
+        Undelivered events stay in the spool for the next run or `sync`. A run that failed before `start` leaves no trace, in
+        particular not in the MLflow run of an earlier corpus.
         """
         if self._finished:
             return self.state()
@@ -223,7 +223,7 @@ class Tracker:
         elif self.spool.size() > self.spool.progress().offset:
             self.launch_shipper()
         else:
-            # It was made ready for what never came.
+            # It was started by `make_ready`, but no event followed.
             self._kill_shipper()
         self._replace_dead_shipper()
         self._finished = True
@@ -232,14 +232,14 @@ class Tracker:
         return self.state()
 
     def state(self) -> TrackingState:
-        """Where the run is tracked, and whether everything said so far has arrived."""
+        """Where the run is tracked, and whether every event so far has arrived."""
         state = spool_state(self.spool)
         problem = f"{self.writer.lost:,} events lost: the disk of {self.spool.directory} was full" if self.writer.lost else None
         problem = problem or (f"writing {self.spool.events}: {self.writer.error}" if self.writer.error else None)
         return TrackingState(self.uri, state.run_id, state.complete and problem is None, problem or state.message)
 
     def _turn_to(self, dataset_digest: str) -> None:
-        """Goes over to the spool of this dataset; the first dataset has the spool that `open_tracker` opened."""
+        """Switches to the spool of this dataset; the first dataset uses the spool that `open_tracker` opened."""
         before, target = self.known.dataset, self.spool.target()
         if before is None or before["digest"] == dataset_digest or target is None:
             return
@@ -251,17 +251,17 @@ class Tracker:
         self.spool, self.writer, self.known = _open_spool(Spool(directory), fresh)
 
     def make_ready(self) -> None:
-        """Starts the shipper before there is anything to tell: to import MLflow and to make a database takes it seconds, in
-        which a run has other things to do. Until the first event it opens no MLflow run."""
+        """Starts the shipper before the first event, so that the seconds it takes to import MLflow and create a database pass
+        while the run does other work. It opens no MLflow run until the first event."""
         self.launch_shipper(await_events=True)
 
     def launch_shipper(self, *, await_events: bool = False) -> None:
-        """Starts the shipper unless it was started before."""
+        """Starts the shipper unless it has been started already."""
         if self.process is None and self.ships and not self._finished:
             self.process = _start_shipper(self.spool, self.credentials, subprocess.PIPE, self.linger_s, await_events=await_events)
 
     def wait_until_reached(self, timeout_s: float) -> None:
-        """Returns when the MLflow run is open; raises ServiceError or PermissionDeniedError when it cannot be opened."""
+        """Returns once the MLflow run is open; raises ServiceError or PermissionDeniedError if it cannot be opened."""
         assert self.process is not None
         deadline = time.monotonic() + timeout_s
         while True:
@@ -279,7 +279,7 @@ class Tracker:
             time.sleep(0.05)
         self._kill_shipper()
         self.writer.close()
-        advice = "tracking.required is true, so nothing was started; repair it, or set tracking.required=false"
+        advice = "tracking.required is true, so nothing was started; fix this, or set tracking.required=false"
         kind = PermissionDeniedError if progress.denied else ServiceError
         raise kind(f"{problem}; {advice}")
 
@@ -294,7 +294,7 @@ class Tracker:
             self._append(event)
 
     def _watch(self) -> None:
-        """Once in `watch_every_s` at most: warns the first time MLflow is in trouble, and sees that the shipper is alive."""
+        """At most every `watch_every_s`: warns the first time MLflow is in trouble, and restarts a dead shipper."""
         now = time.monotonic()
         if now - self._watched_at < self.watch_every_s or self.process is None:
             return
@@ -306,7 +306,7 @@ class Tracker:
         self._replace_dead_shipper()
 
     def _replace_dead_shipper(self) -> None:
-        """Starts the shipper anew if something killed it before it had delivered everything."""
+        """Restarts the shipper if it was killed before it had delivered everything."""
         if self.process is None or self.process.poll() is None or self._respawned >= RESPAWN_LIMIT:
             return
         progress = self.spool.progress()
@@ -322,7 +322,7 @@ class Tracker:
         try:
             self.process.wait(timeout_s)
         except subprocess.TimeoutExpired:
-            # Uploading goes on by itself; waiting for a server that does not answer would only leave a process behind.
+            # An upload goes on by itself; waiting for a server that does not answer would only leave a process behind.
             state = self.spool.progress().state
             if state == "retrying" or (state == "connecting" and not self.uri.startswith("sqlite:")):
                 self._kill_shipper()
@@ -340,7 +340,7 @@ class Tracker:
 
 
 def spool_state(spool: Spool) -> TrackingState:
-    """How far a spool is delivered, from its files alone."""
+    """How much of a spool has been delivered, from its files alone."""
     target, progress = spool.target(), spool.progress()
     uri = target.uri if target else "unknown"
     left = spool.size() - progress.offset
@@ -352,10 +352,10 @@ def spool_state(spool: Spool) -> TrackingState:
 
 
 def sync(workdir: Path, tracking: Tracking | None = None, timeout_s: float = 60.0) -> list[TrackingState]:
-    """Delivers what earlier runs of this workdir left over; returns the state of each spool.
+    """Delivers what earlier runs of this workdir left undelivered; returns the state of each spool.
 
-    Waits at most `timeout_s` a spool without success. Starts nothing where nothing is left over. Credentials come from
-    MLflow's environment variables, or from `tracking.uri` for the spools of that server.
+    Gives up on a spool after `timeout_s` without success, and starts nothing for spools without undelivered events. Credentials
+    come from MLflow's environment variables, or from `tracking.uri` for the spools of that server.
     """
     uri = tracking_uri(tracking, workdir) if tracking else ""
     states = []
@@ -374,7 +374,7 @@ def sync(workdir: Path, tracking: Tracking | None = None, timeout_s: float = 60.
 def _start_shipper(
     spool: Spool, credentials: Mapping[str, str], stdin: int, linger_s: float, *, await_events: bool = False
 ) -> subprocess.Popen[bytes]:
-    """The shipper of a spool, in a session of its own: a Ctrl-C in the terminal reaches the driver alone."""
+    """The shipper of a spool, started in its own session, so that Ctrl-C in the terminal reaches only the driver."""
     command = [sys.executable, "-P", "-m", "pipeline.tracking.shipper", str(spool.directory)]
     command += ["--driver-pid", str(os.getpid()), "--linger-s", str(linger_s)]
     command += ["--await-events"] if await_events else []
@@ -386,7 +386,7 @@ def _start_shipper(
 
 
 def _stamp(path: Path) -> list[list[Scalar]]:
-    """Name, size and time of each file at `path`: an unchanged file is uploaded once."""
+    """Name, size and modification time of each file at `path`: an unchanged file is uploaded once."""
     files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
     return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
 

@@ -1,4 +1,4 @@
-"""MLflow's own pages over the local store, for this machine and for who has the password."""
+"""MLflow's own pages over the local store, on this machine only and behind a password."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ STOP_TIMEOUT_S = 10.0
 
 
 def serve_ui(uri: str, port: int = 0, start: str = "/") -> int:
-    """Runs MLflow's web interface over an SQLite store on 127.0.0.1, behind a password drawn now, until Ctrl-C or SIGTERM;
-    returns the exit status.
+    """Serves MLflow's web interface over an SQLite store on 127.0.0.1, behind a new password, until Ctrl-C or SIGTERM; returns
+    the exit status.
 
-    `port` 0 takes a free one; `start` is the page that the link opens. Raises ServiceError when there is no store yet, or when
-    MLflow does not start.
+    `port` 0 takes a free one; `start` is the page that the link opens. Raises ServiceError if there is no store yet or MLflow
+    does not start.
     """
     if not uri.startswith("sqlite:///"):
         click.echo(f"The tracking server has its own interface: {printable(without_credentials(uri), 1000)}")
@@ -76,7 +76,7 @@ def _stop(_number: int, _frame: FrameType | None) -> None:
 
 
 def _wait_until_it_answers(process: subprocess.Popen[bytes], port: int) -> int:
-    """The server's port, which it says when it is bound and its pages are there."""
+    """The server's port, which it prints once it is ready."""
     assert process.stdout is not None
     ready, _, _ = select.select([process.stdout], [], [], START_TIMEOUT_S)
     line = process.stdout.readline() if ready else b""
@@ -91,7 +91,7 @@ def _wait_until_it_answers(process: subprocess.Popen[bytes], port: int) -> int:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ends the server and its own children, which live in its process group."""
+    """Ends the server and its children, which are in its process group."""
     for stream in (process.stdin, process.stdout):
         if stream is not None:
             with suppress(OSError):

@@ -91,7 +91,7 @@ def test_champion_moves_at_once_and_back_with_who_when_and_why(registered: RunCo
     with pytest.raises(InputError, match="words has no version 7; there are 2, 1"):
         aliases.promote(registered, "7", "")
     unknown = registered.model_copy(update={"publish": registered.publish.model_copy(update={"register_as": "other"})})
-    with pytest.raises(InputError, match=r"no registered model other; a run with publish\.register: other makes one"):
+    with pytest.raises(InputError, match=r"no registered model other; a run with publish\.register: other creates it"):
         aliases.promote(unknown, None, "")
 
 

@@ -91,7 +91,7 @@ def test_a_bucket_that_is_missing_is_named(storage: Storage) -> None:
         lambda: plan_corpus(Corpus(inputs=["s3://no-such-bucket/a/*.txt"]), storage),
         lambda: put_object(parse_address("s3://no-such-bucket/a", "x"), b"x", storage),
     ):
-        with pytest.raises(InputError, match=r"there is no bucket no-such-bucket at http://127.0.0.1:\d+; make it"):
+        with pytest.raises(InputError, match=r"there is no bucket no-such-bucket at http://127.0.0.1:\d+; create it"):
             ask()
 
 
@@ -105,7 +105,7 @@ def test_wrong_credentials_are_named_by_where_they_came_from_and_never_shown() -
             lambda: list(listing(address, storage)),
         ):
             with pytest.raises(
-                PermissionDeniedError, match=r"credentials came from AWS_ACCESS_KEY_ID of the environment"
+                PermissionDeniedError, match=r"credentials came from AWS_ACCESS_KEY_ID in the environment"
             ) as found:
                 ask()
             assert found.value.exit_code == 77
@@ -190,10 +190,10 @@ def test_an_address_is_read_and_written(text: str, path: str) -> None:
         ("s3:/bucket/a", "two slashes"),
         ("s3://", "expected the name of a bucket"),
         ("s3:///a", "expected the name of a bucket"),
-        ("s3://key:secret@bucket/a", "secrets do not stand in an address"),
+        ("s3://key:secret@bucket/a", "secrets do not belong in an address"),
         ("s3://bucket/a?endpoint_override=x", "set storage.endpoint"),
-        ("s3://bucket/a/../b", "no empty steps"),
-        ("s3://bucket/a//b", "no empty steps"),
+        ("s3://bucket/a/../b", "must not have empty steps"),
+        ("s3://bucket/a//b", "must not have empty steps"),
         ("s3a://bucket/a", "write s3://"),
         ("gcs://bucket/a", "write gs://"),
         ("file:///a", "written as a path"),
