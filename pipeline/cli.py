@@ -1,9 +1,9 @@
 """`w2v`: every stage and every use of the vectors as a command.
 
-Here are the list of commands, in the order help shows, and what happens around one; the commands themselves lie in
-`pipeline.commands`. Heavy imports (mlflow, numba, dask) happen inside the command that needs them, so help and
-configuration errors answer at once. Errors are one message on standard error and an exit code
-(`pipeline.errors.EXIT_CODES`), never a traceback; set W2V_TRACEBACK=1 to see where one came from.
+This module has the list of commands, in the order that help shows, and the handling of signals and errors around them; the
+commands themselves are in `pipeline.commands`. Heavy imports (mlflow, numba, dask) happen inside the command that needs them, so
+help and configuration errors appear at once. An error is one message on standard error and an exit code
+(`pipeline.errors.EXIT_CODES`), never a traceback; set W2V_TRACEBACK=1 to see where it came from.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ from pipeline.errors import (
 from pipeline.safety.start import start_safely
 
 YOUNG_OBJECTS = 100_000
-"""Of Python's garbage collector: importing makes a million objects and no garbage, and by default it looks at all of them again
-and again, for a quarter of a second of a small run (infra/benchmarks/records/text-to-vectors-2026-11-29.md)."""
+"""Threshold of Python's garbage collector: importing creates a million objects and no garbage, and by default they are scanned
+again and again, for a quarter of a second in a small run (infra/benchmarks/records/text-to-vectors-2026-11-29.md)."""
 UNUSED = "scipy.linalg"
-"""Numba imports it for `np.dot` in compiled code, of which there is none here, and goes without where it is not to be had; it
-takes a tenth of a second."""
+"""Numba imports it for `np.dot` in compiled code, which is not used here, and does without if it is missing; importing it takes a
+tenth of a second."""
 EXIT_HELP = "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items()) + "."
 
 
@@ -64,7 +64,7 @@ class Terminated(BaseException):
 def commands() -> None:
     """Distributed word2vec: raw text in, tracked word vectors out.
 
-    CONFIG is a YAML file; any key can be overridden behind it: w2v run configs/demo.yaml train.epochs=3
+    CONFIG is a YAML file; any key can be overridden after it: w2v run configs/demo.yaml train.epochs=3
     """
 
 
@@ -102,7 +102,7 @@ def main() -> None:
         start_safely()
         code = commands.main(standalone_mode=False)
         sys.stdout.flush()
-        # What was imported need not be taken apart, object by object, for the fifth of a second before a process ends.
+        # Skip the interpreter's own shutdown, which spends a fifth of a second freeing objects one by one.
         atexit._run_exitfuncs()
         _exit(code if isinstance(code, int) else 0)
     except PipelineError as error:
@@ -115,10 +115,10 @@ def main() -> None:
         say(shown.getvalue().rstrip(), err=True)
         _exit(UsageError.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        say(f"\nw2v: interrupted; what is finished is kept. Resume with:\n  {_this_command()}", err=True)
+        say(f"\nw2v: interrupted; finished work is kept. Resume with:\n  {_this_command()}", err=True)
         _exit(130)
     except Terminated as stop:
-        say(f"w2v: terminated; what is finished is kept. Resume with:\n  {_this_command()}", err=True)
+        say(f"w2v: terminated; finished work is kept. Resume with:\n  {_this_command()}", err=True)
         _exit(stop.exit_code)
     except BrokenPipeError:
         _exit(0)
@@ -131,14 +131,14 @@ def main() -> None:
         _show_traceback_if_asked()
         say(
             f"w2v: a bug in this program: {type(error).__name__}: {error}\n"
-            "Set W2V_TRACEBACK=1 to see where, and please report it. What is finished is kept.",
+            "Set W2V_TRACEBACK=1 to see where, and please report it. Finished work is kept.",
             err=True,
         )
         _exit(70)
 
 
 def _exit(code: int) -> None:
-    """Ends now: threads of a cluster that is going down must not hold the process or print over the message."""
+    """Exits at once: threads of a closing cluster must not hold up the process or print over the message."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):
             stream.flush()
@@ -146,13 +146,13 @@ def _exit(code: int) -> None:
 
 
 def _explained(error: OSError | MemoryError) -> PipelineError:
-    """What a person is told where no part of the program knew better: which file, and what the system says."""
+    """The error for an OSError or MemoryError that nothing else has handled: which file, and the system's message."""
     if isinstance(error, MemoryError):
-        return CapacityError("no memory is left; close other programs, or set a smaller train.vector_size or vocab.max_size")
+        return CapacityError("out of memory; close other programs, or set a smaller train.vector_size or vocab.max_size")
     kind = PermissionDeniedError if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) else StorageError
     name = error.filename if isinstance(error.filename, str | bytes) else None
     where = "reading or writing failed" if name is None else printable(os.fsdecode(name), 200)
-    return kind(f"{where}: {error.strerror or printable(str(error), 200)}; what is finished is kept")
+    return kind(f"{where}: {error.strerror or printable(str(error), 200)}; finished work is kept")
 
 
 def _this_command() -> str:
@@ -175,7 +175,7 @@ def _install_signal_handlers() -> None:
         nonlocal interrupts
         interrupts += 1
         if interrupts > 1:
-            # Workers notice that their parent is gone and end by themselves.
+            # Workers notice that their parent is gone and exit by themselves.
             os._exit(130)
         raise KeyboardInterrupt
 

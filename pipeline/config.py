@@ -1,8 +1,8 @@
-"""A run's configuration: one YAML file is one complete run, one section a stage; every key is checked before work starts.
+"""A run's configuration: one YAML file is one complete run, with one section per stage; every key is checked before work starts.
 
-`load_config(path, overrides)` returns a frozen `RunConfig` or raises one `ConfigError` that lists every wrong key at
-once. Names follow gensim where gensim has a name. Unknown keys are errors (with the nearest known key), because a
-misspelt `negatve: 20` that is silently ignored costs a night of training.
+`load_config(path, overrides)` returns a frozen `RunConfig` or raises one `ConfigError` that lists every wrong key. Names follow
+gensim where gensim has a name. Unknown keys are errors (with the nearest known key), because a misspelt `negatve: 20` that is
+silently ignored costs a night of training.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ from pipeline.storage.addresses import Address, is_address, parse_address
 from pipeline.storage.copies import copy_folder
 
 _SHOWN, _PROBLEMS_SHOWN, _DEEPEST_KEY = 80, 20, 8
-"""Characters of a wrong value in a message, problems listed in one, and steps of the longest key."""
+"""Limits: characters of a wrong value in a message, problems listed in one message, parts of the longest key."""
 
 
 class RunConfig(Section):
@@ -88,17 +88,17 @@ class RunConfig(Section):
     cluster: Cluster = Cluster()
     storage: Storage = Storage()
     _folder: Path | None = PrivateAttr(None)
-    """Of the file it was read from."""
+    """Folder of the file it was read from."""
 
     @property
     def place(self) -> Address | None:
-        """Where in a bucket the workdir lies; None when it is a folder."""
+        """The workdir's address in a bucket; None if it is a folder."""
         workdir = self.run.workdir
         return parse_address(workdir, "run.workdir") if workdir and is_address(workdir) else None
 
     @property
     def workdir(self) -> Path:
-        """The workdir; of one in a bucket this machine's copy."""
+        """The workdir; for one in a bucket, this machine's copy of it."""
         if self.place:
             return copy_folder(self.place, self.storage)
         default = (self._folder or Path()) / "runs" / self.run.name
@@ -106,7 +106,7 @@ class RunConfig(Section):
 
     @property
     def digest(self) -> str:
-        """Hash of everything that decides the results; where it runs and who watches are left out."""
+        """Hash of everything that decides the results, without where it runs and how it is tracked."""
         left_out: dict[str, Any] = {
             "tracking": True,
             "cluster": True,
@@ -125,11 +125,11 @@ class RunConfig(Section):
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """The checked configuration of YAML file `path` with `section.key=value` overrides; raises ConfigError or InputError."""
+    """The validated configuration in YAML file `path` with `section.key=value` overrides; raises ConfigError or InputError."""
     tree, folder = read_yaml(Path(path)), Path(path).parent
     config = parse_config(anchored(tree, folder), overrides, source=str(path))
     if config.place and config.tracking.uri is None:
-        # The copy of a bucket is no place that lasts.
+        # The local copy of a workdir in a bucket is not permanent.
         uri = f"sqlite:///{os.path.abspath(folder)}/runs/mlflow.db"
         config = config.model_copy(update={"tracking": config.tracking.model_copy(update={"uri": uri})})
     config._folder = Path(os.path.abspath(folder))
@@ -138,7 +138,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
 
 
 def parse_config(tree: Mapping[str, Any], overrides: Sequence[str] = (), source: str = "configuration") -> RunConfig:
-    """As load_config, from a mapping that is already read."""
+    """As load_config, from a mapping that has already been read."""
     if not isinstance(tree, Mapping):
         raise ConfigError(f"{source}: expected sections such as `corpus:`, found {type(tree).__name__}")
     merged = {key: dict(value) if isinstance(value, Mapping) else value for key, value in tree.items()}
@@ -149,7 +149,7 @@ def parse_config(tree: Mapping[str, Any], overrides: Sequence[str] = (), source:
     try:
         return RunConfig.model_validate(merged)
     except ValidationError as error:
-        # A default that another key decides is not what is wrong when that other key is.
+        # A default that depends on another key is not the problem when that other key is wrong.
         found = [problem for problem in error.errors(include_url=False) if problem["type"] != "default_factory_not_called"]
         count = f"{len(found):,} problem{'s' if len(found) > 1 else ''}"
         problems = [_explain(problem) for problem in found[:_PROBLEMS_SHOWN]]
@@ -160,7 +160,7 @@ def parse_config(tree: Mapping[str, Any], overrides: Sequence[str] = (), source:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file; raises InputError when it cannot be read, ConfigError when it is no mapping."""
+    """The mapping in a YAML file; raises InputError if it cannot be read, ConfigError if it is not a mapping."""
     try:
         text = read_bounded(path, MAX_BYTES).decode("utf-8-sig")
     except (OSError, ValueError) as error:
@@ -192,7 +192,7 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
 
 
 def _explain(problem: Mapping[str, Any]) -> str:
-    """One wrong key as one line: where, what is wrong, what was found."""
+    """One line about one wrong key: where, what is wrong, what was found."""
     key = printable(".".join(str(part) for part in problem["loc"]))
     if problem["type"] == "extra_forbidden":
         near = suggest(key, list(known_keys())) or ""

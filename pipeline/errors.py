@@ -1,7 +1,7 @@
-"""What can go wrong, as a person reads it: one message, one exit code (sysexits.h), never a traceback.
+"""The errors that users see: one message, one exit code (sysexits.h), never a traceback.
 
-Every error states what was expected, what was found, where, and what to do next. The command line prints the
-message and exits with `exit_code`; library callers catch `PipelineError` or one of its kinds.
+Every error states what was expected, what was found, where, and what to do next. The command line prints the message and exits
+with `exit_code`; library callers catch `PipelineError` or one of its subclasses.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ EXIT_CODES: dict[int, str] = {
     66: "an input does not exist or cannot be opened",
     69: "a service is not available (cluster, download address)",
     70: "a bug in this program",
-    71: "the machines cannot give what the run would need (memory, shared memory, disk), so it was not started",
+    71: "the machines lack what the run would need (memory, shared memory, disk), so it was not started",
     73: "another run is working in this workdir",
     74: "reading or writing failed (disk full, damaged artefact without its inputs)",
     75: "a temporary failure; the same command continues where this one stopped",
@@ -34,7 +34,7 @@ EXIT_CODES: dict[int, str] = {
 
 
 class PipelineError(Exception):
-    """An error meant for a person. `exit_code` is the process's exit status."""
+    """An error meant for the user. `exit_code` is the process's exit status."""
 
     exit_code = 70
 
@@ -60,7 +60,7 @@ class ServiceError(PipelineError):
 
 
 class CapacityError(PipelineError):
-    """A plan that does not fit the workers' memory or the disk; says by how much, and what would help."""
+    """A plan that does not fit into the workers' memory or onto the disk; says by how much, and what would help."""
 
     exit_code = 71
 
@@ -97,7 +97,7 @@ class ConfigError(PipelineError):
 
 
 def amount(size: int) -> str:
-    """Bytes as a person reads them: 1.2 GB, 340 MB, 12 kB (powers of ten)."""
+    """Bytes in readable units: 1.2 GB, 340 MB, 12 kB (powers of ten)."""
     for unit, scale in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if size >= scale:
             return f"{size / scale:.1f} {unit}" if size < 10 * scale else f"{size / scale:,.0f} {unit}"
@@ -121,8 +121,8 @@ def without_credentials(text: str) -> str:
 
 
 def explain_os_error(error: OSError, path: Path, needed: int = 1) -> Exception:
-    """The error a person should see for an OSError on `path`: full disks with what is free and how many bytes more the
-    write would have needed at least, the rest by name."""
+    """The error to show for an OSError on `path`; for a full disk, with the bytes free and the least number of bytes (`needed`)
+    that were still to be written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         free = shutil.disk_usage(_existing_parent(path)).free
         return StorageError(

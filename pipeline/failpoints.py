@@ -5,17 +5,17 @@
     W2V_FAILPOINT="write:part-00001.parquet=ENOSPC,…"  … gets this OSError
     W2V_FAILPOINT="meet:1=note,/tmp/token"             … only leaves its process id in the token file
 
-The token file makes it fire once over all processes and restarts: whoever creates it fires, and its process id is what
-the file says. Sleeping and hoping to hit the right moment would test the luck of the scheduler. Unset (always, outside
-tests) a failpoint costs one comparison.
+The token file makes it fire once across all processes and restarts: the process that creates it fires, and writes its process id
+into it. Sleeping and hoping to hit the right moment would only test luck. Unset (always, outside tests), a failpoint costs one
+comparison.
 
     stage:NAME             the driver, before a stage is built        commit:KIND, committed:KIND  around a manifest
     task:LABEL.INDEX       a worker, before a task of a map           round:ROUND.ATTEMPT          the driver, before a round
-    write:FILE             bytes written, not yet under their name    written:FILE                 … and now they are
-    snapshot:written       a snapshot is complete, under another name yet
-    decide:KIND, decided:KIND   around the entry that says who is champion      latest:made   … and before `latest` says so
+    write:FILE             written, but not yet under its name        written:FILE                 … and now renamed
+    snapshot:written       a snapshot is complete, but not yet renamed
+    decide:KIND, decided:KIND   around the entry that names the champion        latest:made   … and before `latest` points to it
     part:begins            a worker, before its part of a round
-    meet:PARTICIPANT       a worker made or found its group's memory  step:EPOCH.STEP.LANE         before a lane's step
+    meet:PARTICIPANT       a worker created or joined its group's memory   step:EPOCH.STEP.LANE    before a lane's step
     ahead:EPOCH.PART       a worker, before it draws a part of the next epoch's stream
     merge:N.PARTICIPANT, merged:N.PARTICIPANT   before and after folding in the group's N-th merge
 """

@@ -1,8 +1,8 @@
-"""What a person sees while a run works: a bar on a terminal, one line a step otherwise.
+"""Progress of a run: a bar on a terminal, otherwise one line per step.
 
-On a terminal the current step is one line, as wide as the terminal, that is redrawn a few times a second, whether there is
-anything new or not: seconds that move tell that the program does. In a log it is a line when a step starts, one every ten
-seconds with something new to tell, one a round of training, and one when a step ends. Nothing here decides anything.
+On a terminal the current step is one line, as wide as the terminal, redrawn a few times a second even if nothing is new, so that
+the moving seconds show that the program works. In a log there is a line when a step starts, one every ten seconds if there is
+news, one per round of training, and one when a step ends. Nothing here affects the run.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from w2v_core.text.printable import printable, printable_lines
 REDRAW_S = 0.2
 LOG_EVERY_S = 10.0
 NARROW = 100
-"""A terminal of fewer columns has a shorter bar, so that the figures fit beside it."""
+"""On a terminal with fewer columns the bar is shorter, so that the figures fit beside it."""
 FORESIGHT_S = 2.0
-"""A step tells no time left before it has worked for so long."""
+"""The time left is shown only after a step has run for this long."""
 
 
 @dataclass
 class Progress:
-    """Shows how far a run is. `stream` is where (standard error by default, so that results can be piped)."""
+    """Shows the progress of a run on `stream` (standard error by default, so that results can be piped)."""
 
     stream: TextIO = field(default_factory=lambda: sys.stderr)
     quiet: bool = False
@@ -55,9 +55,9 @@ class Progress:
         return not self.quiet and self.stream.isatty()
 
     def start(self, stage: str, total: float = 0, note: str = "", unit: str = "") -> None:
-        """A step of `total` pieces begins (0 = not known); `unit` is what they are when a rate means something ("B", "tokens").
+        """Begins a step of `total` pieces (0 = not known); with a `unit` ("B", "tokens") a rate is shown.
 
-        A step that starts again keeps its clock.
+        Starting the current step again keeps its clock.
         """
         with self._lock:
             again = stage == self._stage
@@ -82,25 +82,25 @@ class Progress:
                 self.line(f"{self._stage}: {'  '.join(self._figures(now))}")
 
     def reached(self, done: float, total: float, note: str = "") -> None:
-        """`done` of `total` pieces are behind us."""
+        """Sets progress to `done` of `total` pieces."""
         self._total = total
         self.advance(done - self._done, note)
 
     def say(self, note: str) -> None:
-        """What the step is doing now: beside the bar, or as a line."""
+        """Shows what the step is doing now, beside the bar or as a line."""
         with self._lock:
             self._note = note
             if note and not self.live:
                 self.line(f"{self._stage}: {note}")
 
     def finish(self, summary: str) -> None:
-        """The step is over; `summary` stays on the screen."""
+        """Ends the step; `summary` stays on the screen."""
         with self._lock:
             stage, self._stage = self._stage, ""
             self.line(f"{stage}: {summary}" if stage else summary)
 
     def line(self, text: str) -> None:
-        """A line that stays."""
+        """Prints a line that stays."""
         if self.quiet:
             return
         with self._lock:
@@ -108,14 +108,14 @@ class Progress:
             print(printable_lines(text), file=self.stream, flush=True)
 
     def close(self) -> None:
-        """Nothing is drawn any more; what was begun and not finished leaves no half of a line."""
+        """Stops drawing and clears an unfinished line."""
         self._over.set()
         with self._lock:
             self._stage = ""
             self._clear()
 
     def _tick(self) -> None:
-        """From now on the line is redrawn by itself."""
+        """Starts redrawing the line periodically."""
         if self._clock is None:
             self._clock = threading.Thread(target=self._keep_moving, name="progress", daemon=True)
             self._clock.start()
@@ -137,7 +137,7 @@ class Progress:
         self._wide = len(text)
 
     def _figures(self, now: float) -> list[str]:
-        """Time passed, time left, rate and note, as far as they are known."""
+        """Time passed, time left, rate and note, as far as known."""
         passed = now - self._started
         found = [f"{passed:.1f} s" if passed < 100 else span(passed)]
         if not self.live and self._total:
@@ -149,7 +149,7 @@ class Progress:
         return found + ([printable(self._note, None)] if self._note else [])
 
     def _columns(self) -> int:
-        """How long a line may be; a longer one would be broken, and redrawn below its own first half."""
+        """The maximal length of a line; a longer one would wrap and be redrawn below its own first half."""
         try:
             return max(20, os.get_terminal_size(self.stream.fileno()).columns - 1)
         except (OSError, ValueError):
@@ -162,7 +162,7 @@ class Progress:
 
 
 def span(seconds: float) -> str:
-    """A time in one or two units."""
+    """A duration in one or two units."""
     whole = round(seconds)
     if whole < 100:
         return f"{whole} s"

@@ -1,10 +1,10 @@
-"""`w2v run`: the stages in order, each reused when nothing it depends on changed, watched by MLflow, summed up in one file.
+"""`w2v run`: the stages in order, each reused if nothing it depends on changed, tracked by MLflow, summarised in one file.
 
     corpus ─ tokenize ─▶ tokens/ ─ vocab ─▶ vocab/ ─ shards ─▶ shards/ ─ train ─▶ vectors/ ─ evaluate ─▶ report/
                                                                                            └─ publish ─▶ exports/
 
-Kill it at any moment and run it again: it continues from the last complete stage or round. What the stages are stands in
-`stages.ladder`, what they share in `session`, what is left of them in `summary`.
+Kill it at any moment and run it again: it continues from the last complete stage or checkpoint. `stages.ladder` lists the
+stages, `session` holds what they share, `summary` what they leave for other programs.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ from pipeline.tracking.tracker import TrackingState
 from pipeline.training.history import RoundRecord
 
 REPAIRS = 3
-"""How often one run rebuilds an artefact that it found damaged before it gives up: more points to a failing disk."""
+"""How often a run rebuilds damaged artefacts before it gives up: more damage points to a failing disk."""
 
 
 def run(
     config: RunConfig, *, until: str = NAMES[-1], workers: Workers | None = None, progress: Progress | None = None,
     on_round: Sequence[Callable[[RoundRecord], None]] = (),
 ) -> dict[str, Any]:  # fmt: skip
-    """The summary of a run up to stage `until`; every artefact is committed, and `summary.json` written.
+    """The summary of a run up to stage `until`, after committing every artefact and writing `summary.json`.
 
-    `workers` lets a program bring its own; else the configured cluster is opened when first needed. Each of `on_round` is
-    called after every round of training, in the thread that called. Raises the kinds of
-    PipelineError; artefacts that were complete stay.
+    A program can pass its own `workers`; by default the configured cluster is opened when first needed. The functions in
+    `on_round` are called after every round of training, in the calling thread. Raises subclasses of PipelineError; complete
+    artefacts stay.
     """
     with holding(config), open_session(config, until, workers, progress) as session:
         session.on_round = on_round
@@ -52,7 +52,7 @@ def run(
             go_through_stages(session, until)
             return conclude(session)
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-            # Whoever can write into a workdir can write an artefact with any numbers in it, and the right checksum.
+            # Anybody who can write to the workdir can forge an artefact with arbitrary numbers and a valid checksum.
             if reused := [str(done.artefact.directory) for done in session.done.values() if done.cached]:
                 raise StorageError(_unusable(reused, error)) from error
             raise
@@ -61,13 +61,13 @@ def run(
 def _unusable(reused: list[str], error: Exception) -> str:
     problem = printable(f"{type(error).__name__}: {error}", 200)
     return (
-        f"what was reused from earlier runs cannot be used ({problem}); choose another run.workdir, or remove {', '.join(reused)}"
+        f"results reused from earlier runs cannot be used ({problem}); choose another run.workdir, or remove {', '.join(reused)}"
         " and run the same command again (if that does not help, it is a bug: W2V_TRACEBACK=1 shows where)"
     )
 
 
 def go_through_stages(session: Session, until: str) -> None:
-    """Every stage up to `until` is there afterwards; an artefact found damaged on the way is built again from its inputs."""
+    """Finds or builds every stage up to `until`; an artefact found damaged on the way is rebuilt from its inputs."""
     for attempt in range(REPAIRS + 1):
         try:
             session.begin()
@@ -82,7 +82,7 @@ def go_through_stages(session: Session, until: str) -> None:
 
 
 def conclude(session: Session) -> dict[str, Any]:
-    """Tracks the results, writes the report, makes a run that went to the end the champion, and last of all summary.json."""
+    """Tracks the results, writes the report, makes a run of all stages the champion, and writes summary.json last."""
     workdir = session.config.workdir
     summary = report_and_track(session, workdir, {})
     if NAMES[-1] in session.done:
@@ -95,7 +95,7 @@ def conclude(session: Session) -> dict[str, Any]:
 
 
 def report_and_track(session: Session, place: Path, facts: Mapping[str, Any], *, register: bool = True) -> dict[str, Any]:
-    """The session's summary with `facts`, after the report was written into the folder `place` and MLflow was told."""
+    """The session's summary with `facts`, after writing the report into the folder `place` and reporting to MLflow."""
     config = session.config
     summary = summarise(config, session.done, session.notes) | {"start_seconds": round(session.start_seconds, 4)} | dict(facts)
     if session.loads:

@@ -1,7 +1,7 @@
-"""The sections of a configuration, one a stage: every key with its type, its default and its meaning.
+"""The sections of a configuration, one per stage: every key with its type, default and meaning.
 
-Names follow gensim where gensim has a name. A value that cannot be used, or a key that nothing would read, is an error with the
-way out; config.py puts the sections together and reads them from files.
+Names follow gensim where gensim has a name. A value that cannot be used, or a key that nothing would read, is an error that says
+what to do; config.py combines the sections and reads them from files.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Run(Section):
 
 
 def _address(value: str, key: str) -> str:
-    """The address as it is written here; raises ValueError for one that cannot be meant."""
+    """The address in normalised form; raises ValueError for an invalid one."""
     try:
         return str(parse_address(value, key))
     except ConfigError as error:
@@ -59,12 +59,12 @@ class Shards(Section):
     shrink_windows: bool = True
     """true: each target draws its width from 1..window, as word2vec does; false: always `window`."""
     sample: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Subsampling threshold of frequent words; 0 = keep every token; null = by the corpus's size: 1e-4 from a million tokens on,
-    more for smaller ones, which have none to spare (w2v_core/windows.py)."""
+    """Subsampling threshold for frequent words; 0 = keep every token; null = by corpus size: 1e-4 from a million tokens on,
+    higher for smaller corpora, which have no tokens to spare (w2v_core/windows.py)."""
 
 
 _OF_COPIES = ("merge", "merge_every", "hot_rows", "hot_merge_every")
-"""Keys of `train` that say how copies are merged."""
+"""Keys of `train` that control how copies are merged."""
 
 
 class Train(Section):
@@ -75,37 +75,37 @@ class Train(Section):
     negative: int = Field(5, ge=1, le=64)
     epochs: int = Field(5, ge=1, le=100_000)
     alpha: Rate = 0.05
-    """At the start. From 4 copies on it loses up to three tenths more than the way to min_alpha, as training gets older
-    (infra/decisions/0015-age.md)."""
+    """Initial learning rate. From 4 copies on it falls by up to three tenths more than the schedule to min_alpha, as training
+    gets older (infra/decisions/0015-age.md)."""
     min_alpha: float = Field(default_factory=lambda read: read.get("alpha", 0.05) / 10, ge=0, le=10)
     """A tenth of alpha if not given: better in few epochs than falling to zero (infra/decisions/0007-learning-rate.md)."""
     alpha_exponent: float = Field(0.3, ge=0, le=1)
-    """Of `engine: kernels`: the rate of a word's rows is α times a factor proportional to count**−p, 1 on average, where p grows
-    from 0 towards this as tokens are trained (infra/decisions/0015-age.md); 0 = α for every word, as in word2vec."""
+    """For `engine: kernels`: the rate of a word's rows is α times a factor proportional to count**−p, 1 on average, where p grows
+    from 0 towards this value as tokens are trained (infra/decisions/0015-age.md); 0 = α for every word, as in word2vec."""
     gradient: Literal["word2vec", "exact"] = "word2vec"
     optimizer: Literal["sgd", "adam"] = "sgd"
-    """Of `engine: layers`; the kernels are SGD by design."""
+    """For `engine: layers`; the kernels use SGD by design."""
     batch_size: Positive = 100
-    """Of `engine: layers`."""
+    """For `engine: layers`."""
     deterministic: bool = True
-    """true: workers that compute other bits than the run's (another processor or version) are left out, and the run is
-    refused if none is left. false: they train too, and the run says so."""
+    """true: workers whose results would differ in bits from the run's (another processor or version) are left out, and the run
+    is refused if none remain. false: they train too, and the run notes it."""
     lanes: Chosen = 0
-    """Stretches of an epoch trained side by side, by as many cores; part of the result. null = follows from the corpus."""
+    """Stretches of an epoch trained side by side, on as many cores; part of the result. null = chosen from the corpus."""
     copies: Chosen = 0
-    """Of the parameters, one a host at least, each trained by its lanes; null = two from 4 lanes on, one if both matrices have
-    more than 256 MB, skip-gram one a lane."""
+    """Copies of the parameters, at least one per host, each trained by its lanes; null = two from 4 lanes on, one if both
+    matrices take more than 256 MB, for skip-gram one per lane."""
     merge: Literal["adasum", "mean"] = "adasum"
-    """adasum: row by row, what lanes agree on is averaged, the rest added, and changes that oppose each other are freed from
+    """adasum: row by row, changes on which lanes agree are averaged, orthogonal ones added, and opposing ones are projected off
     each other first (infra/decisions/0011-opposing-changes.md). mean: the average, which loses most of what was learnt."""
     merge_every: Positive | None = None
-    """Kept tokens a copy between two merges of all rows; null = chosen from copies and corpus size."""
+    """Kept tokens per copy between two merges of all rows; null = chosen from copies and corpus size."""
     hot_rows: Annotated[int, Field(ge=0)] | None = None
     """How many of the most frequent words are merged more often; null = chosen from copies and vocabulary."""
     hot_merge_every: Positive | None = None
-    """Kept tokens a copy between two merges of the hot rows; null = chosen, and grows as training gets older."""
+    """Kept tokens per copy between two merges of the hot rows; null = chosen, growing as training gets older."""
     checkpoint_every: Annotated[int, Field(ge=1000, lt=2**63)] | None = None
-    """Kept tokens a lane between two checkpoints; null = chosen from the vocabulary's size, at least one at the end."""
+    """Kept tokens per lane between two checkpoints; null = chosen from the vocabulary's size, at least one at the end."""
     start_from: str | None = None
     """A folder of vectors that training goes on from: words that it knows begin with their rows there, new ones with random
     numbers of their own. `w2v refresh` sets it to the last good vectors."""
@@ -135,13 +135,13 @@ class Evaluate(Section):
     analogies: list[str] = Field(default_factory=list)
     similarity: list[str] = Field(default_factory=list)
     restrict_vocab: Positive = 30000
-    """Analogies: only the first so many words are asked about and can be answers."""
+    """Analogies: only this many of the most frequent words are used in questions and as answers."""
     method: Literal["3cosadd", "3cosmul"] = "3cosadd"
     """Analogies: the sum of the cosines (as gensim and word2vec score), or their product."""
     case_insensitive: bool = True
-    """true: a word that is not in the vocabulary as it is written stands for the most frequent one that differs in case only."""
+    """true: a word that is not in the vocabulary as written stands for the most frequent word that differs only in case."""
     syntactic: str | None = None
-    """Regular expression, found in the names of analogy sections that ask about grammar; null = Google's and BATS's."""
+    """Regular expression that matches the names of syntactic analogy sections; null = Google's and BATS's names."""
     queries: list[str] = Field(default_factory=list)
     """Words whose neighbours the report shows."""
     analogy_queries: list[str] = Field(default_factory=list)
@@ -171,18 +171,18 @@ Format = Literal["word2vec-text", "word2vec-bin", "npy", "parquet", "safetensors
 class Publish(Section):
     formats: list[Format] = Field(["word2vec-bin"])
     on_unwritable: Literal["refuse", "escape"] | None = None
-    """A word that a format cannot hold (a space in word2vec formats): refuse the export, or write it escaped and list what
-    stands for what; null = each format's own way (all refuse, TensorBoard escapes)."""
+    """A word that a format cannot hold (with a space, for word2vec formats): refuse the export, or write the word escaped and
+    list the replacements; null = the format's default (all refuse, TensorBoard escapes)."""
     words: Positive | None = None
-    """Export only the first, most frequent so many words; null = all."""
+    """Export only this many of the most frequent words; null = all."""
     dtype: Literal["float32", "float16"] = "float32"
     """float16: half the size, for npy, parquet, safetensors and text; word2vec-bin has float32 only."""
     header: bool = True
-    """false: word2vec-text without its first line, as GloVe's files are."""
+    """false: word2vec-text without its first line, like GloVe's files."""
     counts: bool = False
-    """true: words' counts beside word2vec's files (vocab.txt) and in safetensors; the other formats have them always."""
+    """true: with words' counts beside word2vec's files (vocab.txt) and in safetensors; the other formats always have them."""
     to: str | None = None
-    """A place in a bucket that gets the exports of every result that answers, `latest.json` last, which names them."""
+    """A place in a bucket to which the exports of every champion are uploaded, with `latest.json`, written last, naming them."""
     register_as: str | None = Field(None, alias="register", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
     """Name in MLflow's model registry; null = the vectors are logged, not registered."""
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, populate_by_name=True)
@@ -195,14 +195,14 @@ class Publish(Section):
 
 class Tracking(Section):
     enabled: bool = True
-    """false: nothing is told to MLflow; the report and summary.json are written all the same."""
+    """false: nothing is reported to MLflow; the report and summary.json are still written."""
     uri: str | None = None
     """MLflow server (http/https) or sqlite:///…; null = an SQLite file in the workdir's parent."""
     experiment: str = Field("word2vec", min_length=1)
     required: bool = False
-    """true: a tracking server that cannot be reached stops the run at its start."""
+    """true: the run stops at its start if the tracking server cannot be reached."""
     textfile: str | None = None
-    """File of the run's state in Prometheus's text format, for node_exporter's textfile collector; null = metrics.prom in the
+    """File with the run's state in Prometheus's text format, for node_exporter's textfile collector; null = metrics.prom in the
     workdir."""
 
     @field_validator("uri")
@@ -211,7 +211,7 @@ class Tracking(Section):
         if value is not None and not value.startswith(("http://", "https://", "sqlite:///")):
             raise ValueError("expected http://…, https://… or sqlite:///…")
         if value is not None and not value.startswith("sqlite") and not has_host(value):
-            raise ValueError("expected the name of a host, and perhaps a port, behind ://")
+            raise ValueError("expected the name of a host, and optionally a port, after ://")
         return value
 
 
@@ -225,16 +225,16 @@ class Cluster(Section):
     kind: Literal["local", "address", "ssh", "slurm", "kubernetes"] = "local"
     address: str | None = None
     n_workers: Annotated[int, Field(ge=1)] | None = None
-    """null = one worker a core, at most one a lane while training needs no more."""
+    """null = one worker per core, but no more than training has lanes for."""
     wait_s: float = Field(120, gt=0)
-    """How long to wait for workers, and for any answer of the scheduler, before giving up."""
+    """How long to wait for workers, and for any answer from the scheduler, before giving up."""
     silent_s: float = Field(30, gt=0)
-    """A worker without a heartbeat for so long is taken for lost: frozen, cut off or dead."""
+    """A worker without a heartbeat for this long counts as lost: frozen, cut off or dead."""
     dashboard: bool = True
-    """true: Dask's own pages of the run are there for who has the password, which `w2v run` and `w2v ui` print; they are made
-    when they are first asked for. false: there are none."""
+    """true: Dask's own pages of the run are served behind a password, which `w2v run` and `w2v ui` print; they are created on
+    first access. false: no pages."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """The vendor's own keyword arguments, passed through untouched."""
+    """The cluster class's own keyword arguments, passed through unchanged."""
     tls: Tls | None = None
 
     @model_validator(mode="after")
@@ -246,8 +246,8 @@ class Cluster(Section):
         if self.kind == "local" and self.tls:
             raise ValueError("cluster.tls is for clusters of several machines, found kind: local; remove it or set kind")
         if self.kind in ("address", "ssh"):
-            has_its_own = "cluster.kind is address, whose workers are there" if self.kind == "address" else (
-                "cluster.kind is ssh, which starts cluster.options: {hosts: […], n_workers: of each host}"
+            has_its_own = "cluster.kind is address, whose workers exist already" if self.kind == "address" else (
+                "cluster.kind is ssh, which starts cluster.options: {hosts: […], n_workers: per host}"
             )  # fmt: skip
             refuse_unread(self, ("n_workers",), has_its_own)
         if self.kind == "address":
@@ -256,8 +256,8 @@ class Cluster(Section):
             raise ValueError("kind: ssh needs cluster.options: {hosts: [scheduler, worker, …]}")
         if self.kind == "kubernetes" and not self.options.keys() & {"image", "name", "custom_cluster_spec"}:
             raise ValueError(
-                "kind: kubernetes needs cluster.options: {image: …} with this program in it, {name: …} of a cluster that is "
-                "there, or {custom_cluster_spec: …}"
+                "kind: kubernetes needs cluster.options: {image: …} with this program in it, {name: …} of an existing "
+                "cluster, or {custom_cluster_spec: …}"
             )
         return self
 
@@ -266,50 +266,50 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class Gates(Section):
-    """What a challenger must hold before it replaces the champion; measured in infra/decisions/0022-refresh.md. Where it says so,
-    null leaves a gate open."""
+    """Conditions that a challenger must meet before it replaces the champion; measured in infra/decisions/0022-refresh.md. Where
+    it says so, null disables a gate."""
 
     score_tolerance: float = Field(0.05, ge=0, le=1)
-    """The part of each of the champion's scores that may be lost."""
+    """The fraction of each of the champion's scores that may be lost."""
     coverage_tolerance: float = Field(0.02, ge=0, le=1)
-    """How much less of each set may be covered (0.02 = two in a hundred questions)."""
+    """How much the coverage of each set may fall (0.02 = two in a hundred questions)."""
     vocabulary: float = Field(0.95, ge=0, le=1)
     """Share of the champion's tokens whose words must still be known."""
     overlap: float = Field(0.3, ge=0, le=1)
     """Share of the ten nearest words of frequent words that must stay."""
     drift: Annotated[float, Field(ge=0, le=2)] | None = 0.5
-    """How far the most frequent words may turn (median of 1 − cosine) where the frame is kept; null = as far as they like."""
+    """How far the most frequent words may turn (median of 1 − cosine) if the frame is kept; null = any."""
     memory: Fraction | None = 0.95
-    """Which word stands in a window of the champion's text? Of the champion's right answers beyond chance, the share that must
-    stay; null = any. Needs no set of questions."""
+    """Which word stands in a window of the champion's text? The share of the champion's right answers beyond chance that must
+    remain; null = any. Needs no question sets."""
     sense: Fraction | None = 0.7
-    """The same question about the challenger's own text, beside the champion and its own: what was learnt from noise is near 0;
-    null = any."""
+    """The same question about the challenger's own text, relative to the champion on its own: near 0 for vectors trained on
+    noise; null = any."""
     loss: Annotated[float, Field(ge=1)] | None = 1.25
-    """How many times the champion's final loss may be the challenger's; null = any."""
+    """The challenger's final loss may be at most this many times the champion's; null = any."""
     norm: Annotated[float, Field(ge=1)] | None = 3
     """How many times longer or shorter the vectors of frequent words may be (median); null = any."""
 
 
 class Refresh(Section):
-    """Of `w2v refresh`."""
+    """Settings of `w2v refresh`."""
 
     warm: bool = True
-    """true: the challenger goes on from the champion; false: it is trained anew, by the settings of `train`."""
+    """true: the challenger continues from the champion; false: it is trained from scratch, with the settings of `train`."""
     epochs: Positive = 2
     alpha: Rate = 0.03
     min_alpha: float = Field(0.0125, ge=0, le=10)
     alpha_exponent: float = Field(0.5, ge=0, le=1)
-    """As those of `train`, for a challenger that goes on from the champion; measured in infra/decisions/0022-refresh.md."""
+    """Like those of `train`, for a challenger that continues from the champion; measured in infra/decisions/0022-refresh.md."""
     forget: bool = False
-    """true: after text was changed or deleted the challenger is trained anew, because one that goes on from vectors that had
-    learnt from the text carries traces of it."""
+    """true: after text was changed or deleted the challenger is trained from scratch, because continuing from vectors trained on
+    that text would keep traces of it."""
     align: bool = False
-    """true: a challenger that was trained anew is turned into the champion's frame, so that indexed vectors stay comparable."""
+    """true: a challenger trained from scratch is rotated into the champion's frame, so that indexed vectors stay comparable."""
     keep: Positive = 5
-    """How many snapshots stay, the champion among them."""
+    """How many snapshots are kept, including the champion."""
     on_finish: list[str] | None = None
-    """A command and its arguments, run after every decision with the refresh's JSON on standard input; what it does changes
+    """A command and its arguments, run after every decision with the refresh's JSON on standard input; its outcome changes
     nothing."""
     on_finish_timeout_s: float = Field(60, gt=0)
     gates: Gates = Gates()

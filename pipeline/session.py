@@ -1,7 +1,7 @@
-"""One run in progress: what its stages share, how each is found or made, and who is told.
+"""One run in progress: what its stages share, how each is found or built, and where its progress is reported.
 
-A stage is reused when its artefact is there and every byte of it is what was written; else it is built. The cluster is opened
-by the first task that needs it, tracking by the first run that trains.
+A stage is reused if its artefact exists and every byte of it is intact; otherwise it is built. The cluster is opened by the
+first task that needs it, tracking by runs that go as far as a tracked stage.
 """
 
 from __future__ import annotations
@@ -37,35 +37,35 @@ from pipeline.training.history import RoundRecord, kept_tokens
 from pipeline.training.live import Live, Load
 
 READ_HERE = ("vocab", "vectors", "report", "exports")
-"""Kinds of artefacts that the driver itself reads: of a workdir in a bucket their files must be here."""
+"""Kinds of artefacts that the driver itself reads: with a workdir in a bucket, their files must be fetched."""
 START = "start"
-"""What progress calls the time before the first stage."""
+"""The name that progress shows before the first stage."""
 
 
 @dataclass
 class Session:
-    """What the stages of one run share, and what became of them so far."""
+    """What the stages of one run share, and their results so far."""
 
     config: RunConfig
     workers: Workers
     progress: Progress
     tracker: Tracker | None = None
     textfile: TextFile | None = None
-    """For Prometheus."""
+    """The file for Prometheus."""
     plan: CorpusPlan | None = None
     done: dict[str, Done] = field(default_factory=dict)
-    """The stages that are there, by name."""
+    """The finished stages by name."""
     notes: list[str] = field(default_factory=list)
     rounds: list[RoundRecord] = field(default_factory=list)
     on_round: Sequence[Callable[[RoundRecord], None]] = ()
-    """Whom a program wants to be told of every round."""
+    """Called after every round with its record."""
     loads: dict[int, Load] = field(default_factory=dict)
-    """What each worker said last of how busy it is, by its number."""
+    """The last load reported by each worker, by its number."""
     start_seconds: float = 0.0
-    """What looking at the corpus and starting workers took; part of no stage's time."""
+    """Time spent on examining the corpus and starting workers, not part of any stage's time."""
 
     def begin(self) -> None:
-        """Starts over with the first stage: looks at what there is to read."""
+        """Starts over with the first stage: examines the corpus."""
         workdir, began = self.config.workdir, time.monotonic()
         self.progress.start(START, note="looking at the corpus")
         self.plan = plan_corpus(self.config.corpus, self.config.storage, forbidden=workdir, known=workdir / KNOWN_FILES)
@@ -76,7 +76,7 @@ class Session:
         self.progress.finish(f"{files:,} file{'' if files == 1 else 's'}, {self.plan.bytes / 1e6:,.1f} MB ({seconds:.1f} s)")
 
     def go_through(self, stage: Stage) -> None:
-        """The stage's artefact is there afterwards: found with every byte checked, or made."""
+        """Finds the stage's artefact, with every byte checked, or builds it."""
         inputs = tuple(self.plan if need == CORPUS else self.done[need].artefact for need in stage.needs)
         started, clock, starting = time.monotonic(), time.time(), self.start_seconds
         artefact, cached = self.obtain(stage, inputs)
@@ -94,7 +94,7 @@ class Session:
             tell_start(self.tracker, self.config, self.done["tokenize"].artefact, artefact)
 
     def obtain(self, stage: Stage, inputs: tuple[Any, ...]) -> tuple[store.Artefact, bool]:
-        """(the stage's artefact for these inputs, whether it was there)"""
+        """(the stage's artefact for these inputs, whether it existed already)"""
         found = self._find(stage, stage.identity(self.config, *inputs)[0])
         if found is None:
             if self.tracker:
@@ -111,13 +111,13 @@ class Session:
         return store.bring(found) if found and stage.makes in READ_HERE else found
 
     def _pieces(self, stage: Stage) -> tuple[float, str, str]:
-        """What the progress of a stage that begins counts: how many (0 = not known), a note, and of what."""
+        """(total, note, unit) of the progress of a stage; total is 0 if it is not known."""
         if CORPUS in stage.needs and self.plan:
             return self.plan.bytes, "", "B"
         return (self._kept_tokens(), "", "tokens") if stage.name == "train" else (0, "", "")
 
     def _kept_tokens(self) -> int:
-        """About how many tokens all epochs will train: chance keeps a few more or less of them in each."""
+        """About how many tokens all epochs will train; subsampling keeps slightly more or fewer in each."""
         return int(self.config.train.epochs * self.done["shards"].totals["kept_tokens"])
 
     def _work(self) -> Work:
@@ -131,7 +131,7 @@ class Session:
         return Work(self.config, self.config.workdir, self.workers, watch)
 
     def note(self, text: str) -> None:
-        """Something that people should read: now, and in the report."""
+        """Shows a note to the user, now and in the report."""
         self.notes.append(text)
         self.progress.line(text)
 
@@ -171,7 +171,7 @@ def _epoch_note(epoch: int, epochs: int) -> str:
 
 @contextlib.contextmanager
 def holding(config: RunConfig) -> Iterator[None]:
-    """The workdir belongs to this process, and what a killed one had begun is cleared away. Raises BusyError."""
+    """Holds the workdir for this process, after removing what killed processes left unfinished. Raises BusyError."""
     workdir = config.workdir
     with arrive(config):
         store.remove_unfinished(workdir)
@@ -181,10 +181,10 @@ def holding(config: RunConfig) -> Iterator[None]:
 
 @contextlib.contextmanager
 def open_session(config: RunConfig, until: str, workers: Workers | None, progress: Progress | None) -> Iterator[Session]:
-    """A session for a run up to stage `until` in a workdir that is held (`holding`); a run that does not end well is told to
+    """A session for a run up to stage `until`, in a workdir that is held (`holding`); a failed or interrupted run is reported to
     MLflow as such.
 
-    `workers`: a program's own; else the configured cluster is opened when first needed.
+    `workers` are a program's own; by default the configured cluster is opened when first needed.
     """
     with contextlib.ExitStack() as stack:
         if workers is None:
@@ -209,14 +209,14 @@ def open_session(config: RunConfig, until: str, workers: Workers | None, progres
 
 
 def _is_made(config: RunConfig) -> bool:
-    """Whether the last good result is what these settings gave: then it may be that no worker is needed."""
+    """Whether the champion was made with these settings, so that possibly no worker is needed."""
     champion = champion_of(config.workdir)
     return champion is not None and champion.body.get("config_digest") == config.digest
 
 
 @contextlib.contextmanager
 def _open_workers(session: Session, until: str) -> Iterator[Workers]:
-    """The workers of a run, open; what starting them took is booked as that, not on the stage that needs them first."""
+    """The open workers of a run; the time to start them counts as start time, not as part of the first stage that needs them."""
     began = time.monotonic()
     with _workers_for(session, until) as workers:
         session.start_seconds += time.monotonic() - began
@@ -225,8 +225,8 @@ def _open_workers(session: Session, until: str) -> Iterator[Workers]:
 
 
 def _workers_for(session: Session, until: str) -> contextlib.AbstractContextManager[Workers]:
-    """Threads of this process for small work on this machine, else the configured cluster. Either loads the kernels in the
-    background while it does other things."""
+    """Threads of this process for small work on this machine, otherwise the configured cluster. Both load the kernels in the
+    background meanwhile."""
     config, trains = session.config, any(stage.name == "train" for stage in up_to(until))
     if config.cluster.kind == "local" and session.plan and _is_small(config, session.plan):
         state = WorkerState()

@@ -1,16 +1,16 @@
-"""Artefacts: what a stage leaves on disk, and how a reader knows that it is complete and unaltered.
+"""Artefacts: the results of a stage on disk, and how a reader knows that they are complete and unaltered.
 
     <workdir>/<stage>/<fingerprint>/manifest.json      written last; names every file with its size and SHA-256
     <workdir>/<stage>/<fingerprint>/part-00000.…       immutable once the manifest names it
 
 A stage is a pure function of (content of its inputs, the configuration fields it reads, its own version), and its
-fingerprint is the hash of those and nothing else: never a path, a time, a rank or a worker count. So an artefact with
-the right fingerprint can be reused, any other cannot, and a run that died in the middle leaves nothing a reader would
-believe: what no manifest names does not exist.
+fingerprint is the hash of those and nothing else: never of a path, a time, a rank or a worker count. So an artefact with the
+right fingerprint can be reused and any other cannot, and a run that died in the middle leaves nothing that a reader would use:
+files that no manifest names do not exist for it.
 
-Every file is written to a temporary name, flushed to the disk and renamed; two attempts at one file therefore race
-harmlessly (they write the same bytes). Parquet goes out with page checksums and is read with them verified: without,
-197 of 200 single-bit flips came back as silently wrong data.
+Every file is written under a temporary name, flushed to disk and renamed, so two concurrent attempts at one file are harmless
+(they write the same bytes). Parquet is written with page checksums, which are verified when it is read: without them, 197 of 200
+single-bit flips were returned as silently wrong data.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ MANIFEST, SHARED = "manifest.json", "parts"
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One file of an artefact. `name` is relative to the artefact's directory, and in it or in `../parts`."""
+    """One file of an artefact. `name` is relative to the artefact's directory, and lies in it or in `../parts`."""
 
     name: str
     bytes: int
@@ -63,13 +63,13 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What a stage made: its files in order, its totals, and what it was made from."""
+    """The description of an artefact: its files in order, its totals, and what it was made from."""
 
     stage: str
     fingerprint: str
     parts: tuple[Part, ...]
     totals: Mapping[str, Any] = field(default_factory=dict)
-    """Counts that later stages and people read (tokens, sentences, kept tokens …)."""
+    """Counts for later stages and for people (tokens, sentences, kept tokens …)."""
     fields: Mapping[str, Any] = field(default_factory=dict)
     """The configuration fields the stage read."""
     inputs: tuple[str, ...] = ()
@@ -99,7 +99,7 @@ class Artefact:
 
 
 def fingerprint(stage: str, version: int, fields: Mapping[str, Any], inputs: Sequence[str]) -> str:
-    """64 hex digits that are equal exactly when stage, stage version, the fields read and the inputs' content are."""
+    """64 hex digits that are equal exactly if stage, stage version, fields read and content of the inputs are."""
     return hashlib.sha256(canonical_json([FORMAT_VERSION, stage, version, dict(fields), list(inputs)])).hexdigest()
 
 
@@ -114,12 +114,11 @@ def write_file(
     path: Path, write: Callable[[Any], None], *, rows: int = 0, tokens: int = 0, durable: bool = True,
     on_written: Callable[[str, os.stat_result], None] | None = None,
 ) -> Part:  # fmt: skip
-    """The Part of a file whose bytes `write(file)` produced; it appears under `path` complete or not at all.
+    """The Part of a file whose bytes `write(file)` produces; it appears under `path` complete or not at all.
 
-    `write` gets a binary file it may only append to. `durable=False` leaves it to the system when the bytes reach the
-    disk: for files that are soon deleted and easily made again; a reader finds a torn one by its checksums all the same.
-    `on_written` is told the SHA-256 of what was written and what the system says of the file.
-    Raises StorageError (disk full, quota) or PermissionDeniedError.
+    `write` gets a binary file that it may only append to. `durable=False` leaves it to the system when the bytes reach the disk,
+    for files that are soon deleted and easily made again; readers still detect a torn one by its checksum. `on_written` is
+    called with the SHA-256 of the bytes and the file's stat. Raises StorageError (disk full, quota) or PermissionDeniedError.
     """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     hashing: HashingFile | None = None
@@ -141,7 +140,7 @@ def write_file(
             sync_directory(path.parent)
         reach("written", path.name)
     except OSError as error:
-        # With the temporary file still there: what is free is what its rest did not fit into.
+        # While the temporary file still exists, so that the free space reported is what was left for the rest of it.
         raise explain_os_error(error, path, needed=hashing.missing if hashing else 1) from error
     finally:
         temporary.unlink(missing_ok=True)
@@ -162,7 +161,7 @@ def write_array(path: Path, array: Any, *, rows: int = 0, tokens: int = 0, durab
 
     def write(file: Any) -> None:
         if array.flags.c_contiguous and array.size:
-            # As np.save, which copies an array before it writes it to anything but a real file.
+            # As np.save does, without its copy of the array for anything but a real file.
             np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
             file.write(memoryview(array).cast("B"))
         else:
@@ -196,12 +195,12 @@ def write_table(
 
 
 def existing_part(path: Path, directory: Path, rows: int = 0) -> Part:
-    """The Part of a complete file that something else wrote into an artefact's directory."""
+    """The Part of a complete file in an artefact's directory that was written by other means."""
     return Part(name=str(path.relative_to(directory)), bytes=path.stat().st_size, sha256=file_sha256(path), rows=rows)
 
 
 def commit(workdir: Path, manifest: Manifest) -> Artefact:
-    """The artefact, now visible: its manifest is written last. Writing the same manifest twice is harmless."""
+    """Makes an artefact visible by writing its manifest, and returns it. Writing the same manifest twice is harmless."""
     directory = artefact_directory(workdir, manifest.stage, manifest.fingerprint)
     reach("commit", manifest.stage)
     if kept := copy_of(directory):
@@ -224,14 +223,14 @@ def sync_directory(directory: Path) -> None:
 
 
 def bring_folder(directory: Path) -> Path:
-    """The folder of an artefact, in which all files are that its manifest names; any other folder as it is."""
+    """The folder, after fetching all files named by its manifest if it is an artefact of a workdir in a bucket."""
     if copy_of(directory):
         bring(load_artefact(directory))
     return directory
 
 
 def bring(artefact: Artefact) -> Artefact:
-    """The artefact, of a workdir in a bucket with all its files here: for code that is given its folder."""
+    """The artefact, after fetching all its files if the workdir is in a bucket: for code that reads its folder."""
     if copy_of(artefact.directory):
         with ThreadPoolExecutor(max_workers=8) as pool:
             list(pool.map(lambda part: fetched(artefact.directory / part.name, part.sha256), artefact.manifest.parts))
@@ -239,7 +238,7 @@ def bring(artefact: Artefact) -> Artefact:
 
 
 def open_artefact(workdir: Path, stage: str, fingerprint: str) -> Artefact | None:
-    """The committed artefact, or None when there is none; raises DamagedError when its manifest is not intact."""
+    """The committed artefact, or None if there is none; raises DamagedError if its manifest is not intact."""
     directory = artefact_directory(workdir, stage, fingerprint)
     try:
         manifest = _read_manifest(directory)
@@ -255,7 +254,7 @@ def open_artefact(workdir: Path, stage: str, fingerprint: str) -> Artefact | Non
 
 
 def load_artefact(directory: Path) -> Artefact:
-    """The artefact in a directory, wherever that lies; raises DamagedError when there is no intact manifest."""
+    """The artefact in a directory, wherever that is; raises DamagedError if there is no intact manifest."""
     try:
         return Artefact(directory, _read_manifest(directory))
     except FileNotFoundError:
@@ -263,7 +262,7 @@ def load_artefact(directory: Path) -> Artefact:
 
 
 def _read_manifest(directory: Path) -> Manifest:
-    """Raises FileNotFoundError where there is none, DamagedError for one that is not what was written."""
+    """The manifest in a directory. Raises FileNotFoundError if there is none, DamagedError if it is not what was written."""
     try:
         fetched(directory / MANIFEST)
         text = read_inside(directory, MANIFEST)
@@ -285,7 +284,7 @@ def _checked_manifest() -> TypeAdapter[Manifest]:
 
 
 def _inside(directory: Path, name: str) -> tuple[Path, str]:
-    """(folder, name in it) of a part: of the artefact's own folder, or of the one that all artefacts of the stage share."""
+    """(folder, name in it) of a part: the artefact's own folder, or the one shared by all artefacts of the stage."""
     shared = f"../{SHARED}/"
     return (directory.parent / SHARED, name.removeprefix(shared)) if str(name).startswith(shared) else (directory, name)
 
@@ -295,7 +294,7 @@ def _reason(error: Exception) -> str:
 
 
 def check_part(directory: Path, part: Part) -> str | None:
-    """What is wrong with one file, or None: missing, another size, or other bytes than were written."""
+    """What is wrong with one file (missing, another size, other bytes than were written), or None."""
     path = fetched(directory / part.name, part.sha256)
     try:
         descriptor = open_inside(*_inside(directory, part.name))
@@ -311,8 +310,8 @@ def check_part(directory: Path, part: Part) -> str | None:
 
 
 def find_damage(artefact: Artefact, *, deep: bool = False) -> list[str]:
-    """Every file of the artefact that is not what was written; empty = intact. Reads every byte once; in a bucket it compares
-    sizes, because what is fetched from there is checked then, unless `deep`."""
+    """The problems of every file of the artefact that is not what was written; empty = intact. Reads every byte once; in a bucket
+    it compares only sizes unless `deep`, because files are checked when they are fetched."""
     return [damage for _, damage in _damaged(artefact, deep=deep)]
 
 
@@ -326,18 +325,18 @@ def _damaged(artefact: Artefact, *, deep: bool = False) -> list[tuple[Part, str]
 
 
 def require_intact(artefact: Artefact) -> None:
-    """Raises DamagedError, naming the first file, unless every file is what was written, and here."""
+    """Fetches missing files, and raises DamagedError, naming the first one, unless every file is what was written."""
     if damage := find_damage(bring(artefact)):
         more = f" and {len(damage) - 1:,} more files" if len(damage) > 1 else ""
         raise DamagedError(f"{damage[0]}{more}; run again to rebuild it", str(artefact.directory))
 
 
 def remove_damaged(artefact: Artefact) -> list[str]:
-    """What `find_damage` finds; the damaged files are gone afterwards, so that a stage that keeps the files it finds (by
-    their sizes, as tokenize does) makes them again."""
+    """What `find_damage` finds, after removing the damaged files, so that a stage that reuses existing files (by their sizes, as
+    tokenize does) makes them again."""
     damaged, kept = _damaged(artefact), copy_of(artefact.directory)
     for part, _ in damaged:
-        with contextlib.suppress(OSError):  # what no name of ours can be (too long, below a file) is not there to be removed
+        with contextlib.suppress(OSError):  # a forged name (too long, below a file) has nothing to remove
             unlink_inside(*_inside(artefact.directory, part.name))
         if kept:
             kept.remove(artefact.directory / part.name)
@@ -346,7 +345,7 @@ def remove_damaged(artefact: Artefact) -> list[str]:
 
 @contextlib.contextmanager
 def open_parquet(path: Path) -> Iterator[Any]:
-    """A ParquetFile that verifies page checksums; inside it, damage of any kind becomes a DamagedError."""
+    """A ParquetFile that verifies page checksums; inside the block, damage of any kind becomes a DamagedError."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -360,15 +359,15 @@ def open_parquet(path: Path) -> Iterator[Any]:
 
 
 def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """A Parquet file's table with its page checksums verified; raises DamagedError when it is not what was written."""
+    """The table in a Parquet file, with its page checksums verified; raises DamagedError if it is not what was written."""
     with open_parquet(path) as file:
         return file.read(columns=list(columns) if columns else None, use_threads=False)
 
 
 def numbers(column: pa.ChunkedArray | pa.Array) -> Any:
-    """A column of numbers without nulls as a NumPy array, read-only, not copied if it lies in one piece.
+    """A column of numbers without nulls as a read-only NumPy array, not copied if it is contiguous.
 
-    Unlike `to_numpy`, which would import pandas if it is there: a quarter of a second and 44 MB in every process.
+    `to_numpy` would import pandas if it is installed: a quarter of a second and 44 MB in every process.
     """
     import numpy as np
 
@@ -376,14 +375,14 @@ def numbers(column: pa.ChunkedArray | pa.Array) -> Any:
 
 
 def iterate_artefacts(workdir: Path) -> Iterator[Path]:
-    """Every directory of the workdir that holds a manifest, sorted; links to artefacts are not artefacts."""
+    """Every directory of the workdir with a manifest, sorted; links to artefacts do not count."""
     for path in sorted(workdir.glob(f"*/*/{MANIFEST}")):
         if not (path.parent.is_symlink() or path.parent.parent.is_symlink()):
             yield path.parent
 
 
 def discard(directory: Path) -> None:
-    """Removes an artefact: its manifest first, so that no reader meets half of it. Or one file of a workdir."""
+    """Removes an artefact, its manifest first, so that no reader finds half of it; or a single file of a workdir."""
     if kept := copy_of(directory):
         kept.remove(directory)
     if directory.is_dir():
@@ -394,6 +393,6 @@ def discard(directory: Path) -> None:
 
 
 def remove_unfinished(workdir: Path) -> None:
-    """Removes the temporary files of writers that were killed. For the holder of the workdir's lock, before it starts."""
+    """Removes the temporary files of killed writers. For the holder of the workdir's lock, before it starts work."""
     for path in workdir.rglob(".*.tmp"):
         path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""`summary.json`: what a run made, in one file, written last; whoever finds it with status "complete" finds a complete run."""
+"""`summary.json`: the results of a run in one file, written last; if it says "complete", the run is complete."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ VERSIONED = ("dask-word2vec", "numpy", "numba", "dask", "distributed", "pyarrow"
 
 
 def summarise(config: RunConfig, done: Mapping[str, Done], notes: Sequence[str]) -> dict[str, Any]:
-    """What summary.json says, but for what only the report and tracking know; `done` are the stages by name."""
+    """The content of summary.json, except what the report and tracking add; `done` holds the finished stages by name."""
     told = {stage.name: stage.describe(done[stage.name]) for stage in STAGES if stage.name in done}
     summary: dict[str, Any] = {
         "status": "complete",
@@ -43,7 +43,7 @@ def summarise(config: RunConfig, done: Mapping[str, Done], notes: Sequence[str])
 
 
 def made() -> dict[str, str]:
-    """When, where and by which command the result was made; it decides nothing."""
+    """When, where and by which command the result was made, for information only."""
     now = datetime.datetime.now(datetime.UTC)
     return {"at": now.strftime("%Y-%m-%d %H:%M UTC"), "host": socket.gethostname(), "command": command_line()}
 
@@ -63,19 +63,19 @@ def _stage_row(done: Done, told: Told) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """What the result was made with."""
+    """The versions of Python and of the main packages."""
     return {"python": platform.python_version()} | {name: metadata.version(name) for name in VERSIONED}
 
 
 def write_summary(workdir: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
-    """The summary with its checksum, as it is written: what is read back is that, or is said to be damaged."""
+    """The summary with its checksum, as written to the file."""
     written = store.sealed(summary)
     store.write_json(workdir / SUMMARY, written)
     return written
 
 
 def read_summary(workdir: Path) -> dict[str, Any] | None:
-    """The summary of the last complete run, None where there is none; raises StorageError when it is not what was written."""
+    """The summary of the last complete run, None if there is none; raises StorageError if it is not what was written."""
     try:
         summary = unsealed_summary(read_inside(workdir, SUMMARY))
         if not summary["stages"].keys() <= KINDS.keys():
@@ -91,8 +91,8 @@ def read_summary(workdir: Path) -> dict[str, Any] | None:
 def finished_vectors(workdir: Path) -> store.Artefact:
     """The vectors of the last good result, every byte of them checked.
 
-    They are found by their fingerprint, in this workdir: a path in a summary could name any folder. Raises InputError when
-    no run has trained vectors here, DamagedError or StorageError when they are not what was written.
+    They are found by their fingerprint in this workdir, since a path in a summary could name any folder. Raises InputError if no
+    run has trained vectors here, DamagedError or StorageError if they are not what was written.
     """
     answer = find_answer(workdir)
     if answer is None:

@@ -1,4 +1,4 @@
-"""Looking at a workdir from outside: what is there, and whether it is still what was written."""
+"""Inspecting a workdir: what it contains, and whether that is intact."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from pipeline.tracking.tracker import sync
 
 
 def verify_workdir(workdir: Path) -> tuple[int, list[str]]:
-    """(files checked, what is wrong with which): every file that a run wrote to be read again, to its last byte, and whether all
-    that the last complete run left is there. Of MLflow's events, what is whole is told by their shipper."""
+    """(files checked, problems found): checks every byte of every file that a run wrote to be read again, and that everything the
+    last complete run left still exists. The tracking spool is left out; its shipper reports damage."""
     checked, damage = 0, []
     for files, found in _looks(workdir):
         checked += files
@@ -52,7 +52,7 @@ def _looks(workdir: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def verify_artefact(directory: Path) -> tuple[int, list[str]]:
-    """(files checked, what is wrong with which) of one artefact."""
+    """(files checked, problems found) for one artefact."""
     try:
         artefact = store.load_artefact(directory)
     except DamagedError as error:
@@ -62,7 +62,7 @@ def verify_artefact(directory: Path) -> tuple[int, list[str]]:
 
 
 def _promised(workdir: Path) -> Iterator[Path]:
-    """The directories of the artefacts that the last complete run left: without its manifest one looks as if it never was."""
+    """The directories of the artefacts that the last complete run left, including any whose manifest is gone."""
     if champion := champion_of(workdir):
         yield from champion.lasting()
     with contextlib.suppress(StorageError):
@@ -73,7 +73,7 @@ def _promised(workdir: Path) -> Iterator[Path]:
 
 
 def status_lines(config: RunConfig) -> Iterator[str]:
-    """What a person wants to know of a workdir, a line each."""
+    """The status of a workdir, line by line."""
     workdir = config.workdir
     if not workdir.exists():
         yield f"{workdir}: nothing here yet"

@@ -1,4 +1,4 @@
-"""What commands share: CONFIG with its overrides, and groups that list their commands in the order they were added."""
+"""Shared by the commands: CONFIG with its overrides, and groups that list their commands in the order they were added."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 class InOrder(click.Group):
-    """Lists commands in the order of the pipeline, not of the alphabet."""
+    """Lists commands in the order of the pipeline rather than alphabetically."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
 
 
 class VectorSource(click.ParamType[Path]):
-    """A path; of an address in a bucket the path where its vectors were brought to. The environment says how it is reached."""
+    """A path; for an address in a bucket, the path to which its vectors were downloaded, with access set by the environment."""
 
     name = "path"
 
@@ -43,7 +43,7 @@ def config_arguments(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def say(text: str, *, err: bool = False) -> None:
-    """Shows text; whatever of it came from data cannot command the terminal. Everything that commands print goes through here."""
+    """Prints text without characters that could control the terminal. Everything that commands print goes through here."""
     click.echo(printable_lines(text), err=err)
 
 

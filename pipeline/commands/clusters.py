@@ -1,4 +1,4 @@
-"""Commands for a Dask cluster that people start themselves."""
+"""The commands for a Dask cluster that users start themselves."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from pipeline.commands.arguments import InOrder, say
 
 @click.group(cls=InOrder)
 def cluster() -> None:
-    """What a Dask cluster needs that is started by hand."""
+    """Prepare a Dask cluster that is started by hand."""
 
 
 @cluster.command()
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--scheduler", metavar="HOST", default=socket.gethostname, show_default="this host", help="Its name or address.")
-@click.option("--worker", "workers", metavar="HOST", multiple=True, help="A host of workers; once for each.")
+@click.option("--scheduler", metavar="HOST", default=socket.gethostname, show_default="this host", help="The scheduler's host.")
+@click.option("--worker", "workers", metavar="HOST", multiple=True, help="A host with workers; repeat for each.")
 @click.option(
-    "--client", "clients", metavar="NAME", multiple=True, help="Who may run things on it; once for each. [default: client]"
+    "--client", "clients", metavar="NAME", multiple=True, help="Who may use the cluster; repeat for each. [default: client]"
 )
-@click.option("--port", default=8786, show_default=True, type=click.IntRange(1, 65535), help="Of the scheduler.")
-@click.option("--days", default=365, show_default=True, type=click.IntRange(1, 3650), help="How long they are valid.")
-@click.option("--add", is_flag=True, help="Only add clients (--client) to the authority that is in DIR.")
+@click.option("--port", default=8786, show_default=True, type=click.IntRange(1, 65535), help="Port of the scheduler.")
+@click.option("--days", default=365, show_default=True, type=click.IntRange(1, 3650), help="Validity of the certificates.")
+@click.option("--add", is_flag=True, help="Only add clients (--client) to the authority in DIR.")
 def certs(
     folder: Path, scheduler: str, workers: tuple[str, ...], clients: tuple[str, ...], port: int, days: int, add: bool
 ) -> None:
-    """Make an authority and certificates for a cluster, in DIR, and say how it is started with them."""
+    """Create a certificate authority and certificates for a cluster in DIR, and print the commands that start it with them."""
     from pipeline.cluster.certificates import add_clients, instructions, make_certificates
 
     folder = folder.absolute()

@@ -1,4 +1,4 @@
-"""The command that lays results beside each other."""
+"""The command that compares results."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from pipeline.commands.arguments import say
 
 @click.command()
 @click.argument("sources", nargs=-1, metavar="RUN RUN…")
-@click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
 @click.option("--page", type=click.Path(path_type=Path, dir_okay=False), help="Also write it as an HTML page.")
 def compare(sources: tuple[str, ...], as_json: bool, page: Path | None) -> None:
-    """What differs between results: settings, scores with their coverage, seconds, and the words whose neighbours moved most.
+    """Compare results: settings, scores with their coverage, seconds, and the words whose neighbours moved most.
 
-    A RUN is a CONFIG, a workdir, a snapshot of one, a folder with vectors, or a file of vectors; the others are compared with
-    the first.
+    A RUN is a CONFIG, a workdir, a snapshot in one, a folder with vectors, or a file of vectors; all are compared with the first.
     """
     from pipeline.compare.compare import compare as lay_beside
     from pipeline.compare.shown import as_page, as_text

@@ -1,4 +1,4 @@
-"""Commands that get a corpus."""
+"""The command that downloads a corpus."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipeline.commands.arguments import say
 @click.command()
 @click.argument("name", type=click.Choice(["ptb", "text8"]))
 @click.argument("destination", type=click.Path(path_type=Path, file_okay=False), default=Path("data"))
-@click.option("--url", help="Where to get it instead of the public address.")
+@click.option("--url", help="Download from here instead of the public address.")
 def fetch(name: str, destination: Path, url: str | None) -> None:
     """Download a known corpus into DESTINATION, checked by size and content."""
     from pipeline.progress import Progress

@@ -1,4 +1,4 @@
-"""The command that says what a run would take."""
+"""The command that estimates what a run would take."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from pipeline.commands.arguments import config_arguments, load, say
 @click.command()
 @config_arguments
 @click.option(
-    "--tokens", type=click.FloatRange(min=1), help="Tokens of the whole corpus, instead of the sample's estimate (1e12)."
+    "--tokens", type=click.FloatRange(min=1), help="Tokens in the whole corpus, e.g. 1e12, instead of the sample's estimate."
 )
-@click.option("--words", type=click.FloatRange(min=2, max=2**31 - 1), help="Words of its vocabulary, likewise.")
-@click.option("--hosts", default="1,2,4,8,16", show_default=True, help="Numbers of hosts to tell of.")
-@click.option("--cores", type=click.IntRange(min=1), help="Of a host; as many as this machine has where it is not said.")
-@click.option("--memory", type=click.FloatRange(min=0), help="GB a host has; else what this machine can give now.")
-@click.option("--disk", type=click.FloatRange(min=0), help="GB free for the workdir; else what is free there now.")
+@click.option("--words", type=click.FloatRange(min=2, max=2**31 - 1), help="Words in its vocabulary, likewise.")
+@click.option("--hosts", default="1,2,4,8,16", show_default=True, help="Numbers of hosts to plan for.")
+@click.option("--cores", type=click.IntRange(min=1), help="Cores per host; default: those of this machine.")
+@click.option("--memory", type=click.FloatRange(min=0), help="GB of memory per host; default: what this machine can give now.")
+@click.option("--disk", type=click.FloatRange(min=0), help="GB free for the workdir; default: what is free there now.")
 @click.option("--gbit", type=click.FloatRange(min=0.001), default=10.0, show_default=True, help="Gbit/s between hosts.")
-@click.option("--price", type=click.FloatRange(min=0), help="Of a host for an hour.")
+@click.option("--price", type=click.FloatRange(min=0), help="Price per host and hour.")
 @click.option("--json", "as_json", is_flag=True, help="Print plain data instead of tables.")
 @click.option("--quiet", is_flag=True, help="No progress on standard error.")
 def plan(
     config: Path, overrides: tuple[str, ...], tokens: float | None, words: float | None, hosts: str, cores: int | None,
     memory: float | None, disk: float | None, gbit: float, price: float | None, as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
-    """What a run would take: time, memory, disk, traffic, on this machine and on several.
+    """Estimate what a run would take: time, memory, disk, traffic, on this machine and on several.
 
-    Reads a sample of the corpus and times this machine for some seconds; the workdir is not touched. What the last run there
-    really took stands beside it.
+    Reads a sample of the corpus and measures this machine for a few seconds; the workdir is not touched. The figures of the last
+    run there are shown beside the estimate.
     """
     loaded = load(config, overrides)
     from pipeline.planning.estimate import Asked, last_run, make_plan

@@ -1,4 +1,4 @@
-"""Commands for a corpus that goes on changing: refresh, what came of each, going back, and clearing away."""
+"""The commands for a corpus that keeps changing: refresh, history, rollback and garbage collection."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pipeline.commands.arguments import config_arguments, load, say
 
 @click.command()
 @config_arguments
-@click.option("--cold", is_flag=True, help="Train the challenger anew instead of going on from the champion.")
+@click.option("--cold", is_flag=True, help="Train the challenger from scratch instead of from the champion.")
 @click.option("--quiet", is_flag=True)
 def refresh(config: Path, overrides: tuple[str, ...], cold: bool, quiet: bool) -> int:
-    """For a scheduler: brings everything up to date with the corpus, or says that nothing is new.
+    """For a scheduler: bring everything up to date with the corpus, or report that nothing is new.
 
-    Trains a challenger on what is there now, compares it with the champion, and promotes it only if the gates under refresh.gates
-    hold. Prints one line of JSON; its status is promoted, nothing new (both exit 0) or kept (exit 79: the gates kept the
-    challenger out). Safe to call twice at once: a second call while one runs exits with 73.
+    Trains a challenger on the current corpus, compares it with the champion, and promotes it only if the gates under
+    refresh.gates hold. Prints one line of JSON; its status is promoted, nothing new (both exit 0) or kept (exit 79: the gates
+    kept the challenger out). Safe to run concurrently: a second call while one runs exits with 73.
     """
     loaded = load(config, overrides)
     from pipeline.progress import Progress
@@ -32,7 +32,7 @@ def refresh(config: Path, overrides: tuple[str, ...], cold: bool, quiet: bool) -
         told = refresh_workdir(loaded, cold=cold, progress=progress)
     say(json.dumps(told))
     if told["status"] == "kept":
-        say(f"w2v: {told['decision']}; to use it all the same: w2v rollback {config} {told['snapshot']}", err=True)
+        say(f"w2v: {told['decision']}; to use it anyway: w2v rollback {config} {told['snapshot']}", err=True)
     if problem := told.get("on_finish", {}).get("problem"):
         say(f"w2v: refresh.on_finish: {problem}", err=True)
     return EXIT_CODES[told["status"]]
@@ -40,9 +40,9 @@ def refresh(config: Path, overrides: tuple[str, ...], cold: bool, quiet: bool) -
 
 @click.command()
 @config_arguments
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
 def history(config: Path, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Every decision taken in this workdir, the newest last: what changed in the corpus, scores, which snapshot answers."""
+    """List every decision taken in this workdir, newest last: what changed in the corpus, scores, which snapshot is champion."""
     loaded = load(config, overrides)
     from pipeline.history.latest import champion_of, entries
     from pipeline.history.snapshot import snapshots
@@ -72,7 +72,7 @@ _SIGNS = (("+", "added"), ("~", "changed"), ("→", "renamed"), ("-", "deleted")
 
 
 def _scores(scores: dict[str, Any]) -> str:
-    """`analogy .364 → .372` for every score that both have."""
+    """`analogy 0.364 → 0.372` for every score that both have."""
     before, now = ({"analogy": found["analogy"]} | found["similarity"] for found in (scores["before"], scores["now"]))
     both = [name for name in now if now[name] is not None and before.get(name) is not None]
     return ", ".join(f"{name} {before[name]:.3f} → {now[name]:.3f}" for name in both)
@@ -82,8 +82,8 @@ def _scores(scores: dict[str, Any]) -> str:
 @click.argument("config", type=click.Path(path_type=Path), metavar="CONFIG")
 @click.argument("arguments", nargs=-1, metavar="[SNAPSHOT] [KEY=VALUE]…")
 def rollback(config: Path, arguments: tuple[str, ...]) -> None:
-    """Make an earlier snapshot the champion: SNAPSHOT as `w2v history` lists it (id, its beginning, or number); without one,
-    the champion before the present one."""
+    """Make an earlier snapshot the champion: SNAPSHOT as listed by `w2v history` (id, its beginning, or number); by default the
+    previous champion."""
     loaded = load(config, tuple(argument for argument in arguments if "=" in argument))
     chosen = [argument for argument in arguments if "=" not in argument]
     if len(chosen) > 1:
@@ -91,16 +91,16 @@ def rollback(config: Path, arguments: tuple[str, ...]) -> None:
     from pipeline.refresh.rollback import rollback as roll_back
 
     entry = roll_back(loaded, chosen[0] if chosen else None)
-    say(f"{entry['champion']} answers now; it was {entry['before']}")
+    say(f"{entry['champion']} is champion now; before it was {entry['before']}")
     if entry.get("registry"):
         say(entry["registry"])
 
 
 @click.command()
 @config_arguments
-@click.option("--yes", is_flag=True, help="Remove it; without this, only say what would go.")
+@click.option("--yes", is_flag=True, help="Remove it; without this, only list it.")
 def gc(config: Path, overrides: tuple[str, ...], yes: bool) -> None:
-    """What no kept snapshot needs (the last refresh.keep stay, and the champion): listed, and with --yes removed."""
+    """List what no kept snapshot needs (the last refresh.keep and the champion are kept), and with --yes remove it."""
     loaded = load(config, overrides)
     from pipeline.history.gc import PARTS, find_garbage, remove
     from pipeline.session import holding
@@ -120,4 +120,4 @@ def gc(config: Path, overrides: tuple[str, ...], yes: bool) -> None:
         with holding(loaded):
             say(f"{found():>15,}  bytes removed")
     else:
-        say(f"{found():>15,}  bytes could go; w2v gc {config} --yes removes them")
+        say(f"{found():>15,}  bytes could be freed; w2v gc {config} --yes removes them")

@@ -1,4 +1,4 @@
-"""Commands that make things: all stages, or up to one of them."""
+"""The commands that run stages: all of them, or up to one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STAGE_HELP = {
 @click.option("--json", "as_json", is_flag=True, help="Print summary.json instead of tables.")
 @click.option("--quiet", is_flag=True, help="No progress on standard error.")
 def run(config: Path, overrides: tuple[str, ...], as_json: bool, quiet: bool) -> None:
-    """All stages in order; what is there and unchanged is reused, a broken-off run continues."""
+    """Run all stages in order; unchanged results are reused, and an interrupted run continues."""
     run_until(config, overrides, "publish", as_json, quiet)
 
 
@@ -51,7 +51,7 @@ def _width() -> int:
 
 
 def _stage_command(name: str) -> click.Command:
-    @click.command(name, help=STAGE_HELP[name] + " Runs the stages before it as far as they are needed.")
+    @click.command(name, help=STAGE_HELP[name] + " Runs the stages before it as needed.")
     @config_arguments
     @click.option("--json", "as_json", is_flag=True)
     @click.option("--quiet", is_flag=True)

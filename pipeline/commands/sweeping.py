@@ -1,4 +1,4 @@
-"""Commands over several results: trying settings, and keeping what is worth it."""
+"""The commands for several results: trying settings, and removing old results."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from pipeline.commands.arguments import config_arguments, load, say
 @click.option("--json", "as_json", is_flag=True, help="Print the rows as JSON.")
 @click.option("--quiet", is_flag=True, help="No progress on standard error.")
 def sweep(config: Path, settings: tuple[str, ...], as_json: bool, quiet: bool) -> None:
-    """Train and score every combination of values, over the same text: one table, MLflow runs below one run.
+    """Train and score every combination of values on the same text: one table, and MLflow runs grouped below one run.
 
-    For example: w2v sweep mine.yaml train.alpha=.025,.05 train.lanes=1,4. A setting with one value is an override as everywhere.
+    For example: w2v sweep mine.yaml train.alpha=.025,.05 train.lanes=1,4. A setting with a single value is an ordinary override.
     """
     from pipeline.progress import Progress
     from pipeline.sweep.sweep import sweep as try_all
@@ -35,10 +35,10 @@ def sweep(config: Path, settings: tuple[str, ...], as_json: bool, quiet: bool) -
 
 @click.command()
 @config_arguments
-@click.option("--keep", type=click.IntRange(min=1), default=3, show_default=True, help="How many complete results stay.")
-@click.option("--yes", is_flag=True, help="Remove it; without this, only say what would go.")
+@click.option("--keep", type=click.IntRange(min=1), default=3, show_default=True, help="How many complete results to keep.")
+@click.option("--yes", is_flag=True, help="Remove the rest; without this, only list it.")
 def prune(config: Path, overrides: tuple[str, ...], keep: int, yes: bool) -> None:
-    """Keep the last complete results, the one that answers among them, and nothing else: a dry run unless --yes."""
+    """Keep the last complete results, including the champion, and remove everything else; a dry run unless --yes is given."""
     loaded = load(config, overrides)
     workdir = loaded.workdir
     from contextlib import nullcontext
@@ -54,4 +54,4 @@ def prune(config: Path, overrides: tuple[str, ...], keep: int, yes: bool) -> Non
         if yes:
             remove(garbage)
     total = amount(sum(piece.bytes for piece in garbage))
-    say(f"{total} removed" if yes else f"{total} would go; w2v prune {config} --keep {keep} --yes removes it")
+    say(f"{total} removed" if yes else f"{total} would be freed; w2v prune {config} --keep {keep} --yes removes it")

@@ -1,4 +1,4 @@
-"""Commands that speak with MLflow: what was not delivered yet, and which version of a registered model is champion."""
+"""The commands that use MLflow: delivering pending events, and choosing the champion of a registered model."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pipeline.commands.arguments import config_arguments, load, say
 
 @click.command()
 @config_arguments
-@click.option("--version", metavar="N", help="A version's number; without it the challenger, which the last run made.")
-@click.option("--why", default="", help="Is kept with the move, as are who and when.")
+@click.option("--version", metavar="N", help="Number of the version; default: the challenger, made by the last run.")
+@click.option("--why", default="", help="A reason, recorded with who and when.")
 def promote(config: Path, overrides: tuple[str, ...], version: str | None, why: str) -> None:
     """Make a version of the registered model (publish.register) the champion."""
     loaded = load(config, overrides)
@@ -24,13 +24,13 @@ def promote(config: Path, overrides: tuple[str, ...], version: str | None, why: 
 @click.command()
 @config_arguments
 def sync(config: Path, overrides: tuple[str, ...]) -> int:
-    """Deliver to MLflow what earlier runs could not; exit 75 if something is still left over."""
+    """Deliver to MLflow what earlier runs could not; exit 75 if anything is still undelivered."""
     loaded = load(config, overrides)
     from pipeline.tracking.tracker import sync as deliver
 
     states = deliver(loaded.workdir, loaded.tracking)
     for state in states:
-        rest = "everything is there" if state.complete else state.message or "not complete"
+        rest = "everything has arrived" if state.complete else state.message or "not complete"
         say(f"{state.uri} run {state.run_id or '(none yet)'}: {rest}")
     if not states:
         say(f"{loaded.workdir}: nothing was tracked here yet")

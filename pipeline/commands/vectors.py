@@ -1,7 +1,7 @@
-"""Commands that use finished vectors: questions about them, scores, and files for other programs.
+"""The commands that use finished vectors: queries, scores, and exports for other programs.
 
-SOURCE is a CONFIG whose run is finished, a folder with vectors, or a file of vectors of any program; what was passed over in a
-file is told on standard error.
+SOURCE is a CONFIG with a finished run, a folder with vectors, or a file of vectors from any program; whatever is skipped in a
+file is reported on standard error.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
 
 _CONFIGS = (".yaml", ".yml")
 _OVERRIDE = re.compile(r"[a-z_]+(\.[A-Za-z0-9_-]+)+=")
-"""What an override looks like; a word with `=` in it is hardly ever written so."""
+"""What an override looks like; a word with `=` in it hardly ever has this form."""
 Neighbours = list[tuple[str, float]]
 
 
 def source_arguments(function: Callable[..., Any]) -> Callable[..., Any]:
-    """SOURCE, and how a file of vectors is read. The options arrive as `reading`, a mapping, by way of `_reading`."""
+    """Adds SOURCE and the options for reading a file of vectors, which commands receive as keyword arguments `reading`."""
     for option in (
-        click.option("--limit", type=click.IntRange(min=1), help="Read the first N words of a file only."),
-        click.option("--no-header", is_flag=True, default=None, help="The file's first line is a word already (GloVe)."),
-        click.option("--binary/--text", default=None, help="The file's format, where it is not found out."),
+        click.option("--limit", type=click.IntRange(min=1), help="Read only the first N words of a file."),
+        click.option("--no-header", is_flag=True, default=None, help="The file has no header; its first line is a word (GloVe)."),
+        click.option("--binary/--text", default=None, help="The file's format, if it is not recognised."),
         click.option("--unicode-errors", help="For words that are not UTF-8: replace, ignore, backslashreplace."),
-        click.option("--allow-unfinished", is_flag=True, default=None, help="Take a last line without its end as it is."),
+        click.option("--allow-unfinished", is_flag=True, default=None, help="Accept a last line without a line end."),
     ):
         function = option(function)
     return click.argument("source", type=VectorSource())(function)
@@ -44,11 +44,11 @@ def source_arguments(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.group(cls=InOrder)
 def query() -> None:
-    """Ask finished vectors.
+    """Query finished vectors.
 
     SOURCE is a CONFIG, a folder with vectors, a file of vectors (word2vec, GloVe, Parquet, safetensors), or the address of one of
-    them in a bucket (s3://…; AWS_ENDPOINT_URL and the like say how it is reached). Behind a CONFIG,
-    key=value among the words overrides a setting, as everywhere.
+    them in a bucket (s3://…; access is set by AWS_ENDPOINT_URL and the like). After a CONFIG, key=value among the words
+    overrides a setting, as for every command.
     """
 
 
@@ -57,10 +57,10 @@ def query() -> None:
 @click.argument("words", nargs=-1, required=True)
 @click.option("-n", "topn", default=10, show_default=True, type=click.IntRange(min=1), help="How many neighbours.")
 def similar(source: Path, words: tuple[str, ...], topn: int, **reading: Any) -> None:
-    """The nearest words of each WORD, by cosine.
+    """Find the nearest words of each WORD, by cosine.
 
-    A word written -WORD counts against: then one list answers to all words together. Put -- before the first word that
-    begins with a hyphen: w2v query similar CONFIG -- king woman -man
+    A word written -WORD is subtracted; all words are then combined into one query. Put -- before the first word that begins with
+    a hyphen: w2v query similar CONFIG -- king woman -man
     """
     overrides, words = _split(source, words)
     vectors = find_vectors(source, overrides, **reading)
@@ -75,7 +75,7 @@ def similar(source: Path, words: tuple[str, ...], topn: int, **reading: Any) -> 
             with _asking(source):
                 answers = vectors.most_similar(*question, topn=topn)
         except InputError as error:
-            # The other words are answered all the same.
+            # The other words are still answered.
             unknown.append(error)
             continue
         say(" ".join([*question[0], *(f"−{word}" for word in question[1])]))
@@ -90,7 +90,7 @@ def similar(source: Path, words: tuple[str, ...], topn: int, **reading: Any) -> 
 @click.option("-n", "topn", default=5, show_default=True, type=click.IntRange(min=1))
 @click.option("--method", type=click.Choice(["3cosadd", "3cosmul"]), default="3cosadd", show_default=True)
 def analogy(source: Path, words: tuple[str, ...], topn: int, method: Literal["3cosadd", "3cosmul"], **reading: Any) -> None:
-    """A is to B as C is to … (the words asked about are left out of the answers)."""
+    """Complete the analogy A is to B as C is to … (A, B and C are excluded from the answers)."""
     overrides, words = _split(source, words)
     if len(words) != 3:
         raise UsageError(f"query analogy: expected three words, A B C, found {len(words)}")
@@ -104,9 +104,9 @@ def analogy(source: Path, words: tuple[str, ...], topn: int, method: Literal["3c
 @click.argument("words", nargs=-1, required=True)
 @click.option("-n", "topn", default=10, show_default=True, type=click.IntRange(min=1))
 def predict(source: Path, words: tuple[str, ...], topn: int, **reading: Any) -> None:
-    """The words that training expects among these context WORDs, with their probabilities.
+    """Predict the words most likely among these context WORDs, with their probabilities.
 
-    Needs the output vectors that training leaves beside the others: SOURCE is a CONFIG or the folder that training left.
+    Needs the output vectors, which training stores beside the others: SOURCE is a CONFIG, or the folder written by training.
     """
     overrides, words = _split(source, words)
     vectors = find_vectors(source, overrides, **reading)
@@ -117,17 +117,17 @@ def predict(source: Path, words: tuple[str, ...], topn: int, **reading: Any) -> 
 @click.command()
 @source_arguments
 @click.argument("rest", nargs=-1, metavar="[KEY=VALUE | SET]…")
-@click.option("--method", type=click.Choice(["3cosadd", "3cosmul"]), help="How analogies are asked (SETs).")
-@click.option("--restrict-vocab", type=click.IntRange(min=1), help="Ask analogies among the first N words only (SETs).")
-@click.option("--case-sensitive", is_flag=True, help="Upper and lower case are different words (SETs).")
-@click.option("--syntactic", help="Regular expression: analogy sections that ask about grammar (SETs).")
+@click.option("--method", type=click.Choice(["3cosadd", "3cosmul"]), help="How analogies are scored (SETs).")
+@click.option("--restrict-vocab", type=click.IntRange(min=1), help="Restrict analogies to the first N words (SETs).")
+@click.option("--case-sensitive", is_flag=True, help="Distinguish upper and lower case (SETs).")
+@click.option("--syntactic", help="Regular expression for the names of syntactic analogy sections (SETs).")
 @click.option("--json", "as_json", is_flag=True)
 @click.option("--quiet", is_flag=True)
 def evaluate(source: Path, rest: tuple[str, ...], as_json: bool, quiet: bool, **options: Any) -> None:
     """… → report/: analogies, similarity, neighbours; or the scores of any vectors on SETs.
 
-    w2v evaluate CONFIG runs the stages before it as far as they are needed. With SETs (files of analogies or of word pairs)
-    SOURCE is a CONFIG whose run is finished, a folder with vectors, or a file of vectors, and the scores are printed.
+    w2v evaluate CONFIG runs the stages before it as needed. With SETs (files of analogies or of word pairs), SOURCE is a CONFIG
+    with a finished run, a folder with vectors, or a file of vectors, and the scores are printed.
     """
     rules = {key: options.pop(key) for key in ("method", "restrict_vocab", "case_sensitive", "syntactic")}
     overrides, paths = _split(source, rest)
@@ -168,20 +168,20 @@ def _score(vectors: WordVectors, source: Path, paths: Sequence[str], wanted: dic
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]…")
 @click.option("-f", "--format", "formats", multiple=True, default=("word2vec-bin",), show_default=True)
 @click.option(
-    "--on-unwritable", type=click.Choice(["refuse", "escape"]), help="What happens to a word that a format cannot hold."
+    "--on-unwritable", type=click.Choice(["refuse", "escape"]), help="What to do with a word that a format cannot hold."
 )
-@click.option("--words", type=click.IntRange(min=1), help="Only the first, most frequent N words.")
+@click.option("--words", type=click.IntRange(min=1), help="Only the N most frequent words.")
 @click.option("--float16", is_flag=True, help="Half the size: npy, parquet, safetensors, text.")
-@click.option("--without-header", is_flag=True, help="word2vec-text without its first line, as GloVe's files.")
-@click.option("--counts", is_flag=True, help="Words' counts too: vocab.txt beside word2vec's files, a tensor in safetensors.")
+@click.option("--without-header", is_flag=True, help="word2vec-text without its first line, like GloVe's files.")
+@click.option("--counts", is_flag=True, help="With counts: vocab.txt beside word2vec's files, a tensor in safetensors.")
 @click.option("--force", is_flag=True, help="Replace files in DIRECTORY that no export has written.")
 def export(
     source: Path, directory: str, overrides: tuple[str, ...], formats: tuple[str, ...], force: bool, **options: Any
 ) -> None:
     """Write the vectors of SOURCE into DIRECTORY: word2vec-text, word2vec-bin, npy, parquet, safetensors, tensorboard.
 
-    DIRECTORY may be a place in a bucket, s3://bucket/vectors: each export has a folder of its own there, and latest.json, put
-    last, names the files of the last one. How the bucket is reached says `storage:` of CONFIG, or the environment.
+    DIRECTORY may be a place in a bucket, s3://bucket/vectors: each export gets its own folder there, and latest.json, written
+    last, names the files of the latest one. Access to the bucket is set by `storage:` in CONFIG, or by the environment.
     """
     how = {key: options.pop(key) for key in ("on_unwritable", "words", "float16", "without_header", "counts")}
     vectors = find_vectors(source, overrides, **options)
@@ -191,7 +191,7 @@ def export(
         how["words"], "float16" if how["float16"] else "float32", not how["without_header"], how["counts"], how["on_unwritable"]
     )
     with _asking(source):
-        _ = vectors.norms  # numbers that are not finite are found here, and not by whoever reads the files
+        _ = vectors.norms  # raises for non-finite numbers, which would otherwise be found only by readers of the files
     try:
         placed = _place(source, overrides, directory, lambda to: export_vectors(vectors, list(formats), to, wanted), force)
     except ValueError as error:
@@ -203,7 +203,7 @@ def export(
 def _place(
     source: Path, overrides: Sequence[str], directory: str, write: Callable[[Path], dict[str, list[Path]]], force: bool
 ) -> list[str]:
-    """Where the files are that `write(folder)` makes: in a folder, or in a bucket."""
+    """The paths or addresses of the files written by `write(folder)`, placed in a folder or a bucket."""
     from pipeline.config import Storage
     from pipeline.errors import explain_os_error
     from pipeline.formats.placing import place, place_in_bucket
@@ -226,7 +226,7 @@ def _place(
 
 
 def _split(source: Path, arguments: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(overrides, the rest) of what stands behind SOURCE; only a CONFIG has anything to override."""
+    """(overrides, the rest) of the arguments after SOURCE; only a CONFIG can have overrides."""
     if source.suffix not in _CONFIGS:
         return (), tuple(arguments)
     overrides = tuple(argument for argument in arguments if _OVERRIDE.match(argument))
@@ -234,9 +234,9 @@ def _split(source: Path, arguments: Sequence[str]) -> tuple[tuple[str, ...], tup
 
 
 def find_vectors(source: Path, overrides: Sequence[str] = (), **reading: Any) -> WordVectors:
-    """The vectors of SOURCE; `reading` are options of `WordVectors.load`, None where not given.
+    """The vectors of SOURCE; `reading` are options of `WordVectors.load`, None if not given.
 
-    Raises InputError, DataError, DamagedError; notes about the file go to standard error.
+    Raises InputError, DataError, DamagedError, UsageError; notes about the file go to standard error.
     """
     from w2v_core.vectors import WordVectors
 
@@ -251,7 +251,7 @@ def find_vectors(source: Path, overrides: Sequence[str] = (), **reading: Any) ->
 
         return load_vectors(finished_vectors(load(source, tuple(overrides)).workdir))
     if overrides:
-        raise UsageError(f"{overrides[0]}: only a CONFIG (.yaml) has settings to override, and {source} is none")
+        raise UsageError(f"{overrides[0]}: only a CONFIG (.yaml) has settings to override, and {source} is not one")
     try:
         with _told():
             return WordVectors.load(source, verify=source.is_dir(), **options)
@@ -268,7 +268,7 @@ def find_vectors(source: Path, overrides: Sequence[str] = (), **reading: Any) ->
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """Notes of the reader as lines on standard error; other warnings go their way."""
+    """Prints the reader's notes to standard error; other warnings are passed on."""
     from w2v_core.vectors import VectorFileNote
 
     with warnings.catch_warnings(record=True) as caught:
@@ -282,14 +282,14 @@ def _told() -> Iterator[None]:
 
 
 def _as_options(message: str) -> str:
-    """A message for Python as one for the command line: limit=3 is --limit 3 here."""
+    """A message in terms of Python, reworded for the command line: limit=3 becomes --limit 3."""
     message = re.sub(r"\b(limit|unicode_errors)='?(\w+)'?", lambda found: f"--{found[1].replace('_', '-')} {found[2]}", message)
     return message.replace("allow_unfinished", "--allow-unfinished").replace("no_header", "--no-header")
 
 
 @contextmanager
 def _asking(source: Path) -> Iterator[None]:
-    """Vectors that cannot answer are an error of the data, a word that is not known one of the input."""
+    """Turns errors of queries into ours: an unknown word is an InputError, vectors that cannot be used a DataError."""
     try:
         yield
     except PipelineError:

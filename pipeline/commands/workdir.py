@@ -1,4 +1,4 @@
-"""Commands that look at a workdir: what is there, whether every byte still is what was written, MLflow's pages."""
+"""The commands that look at a workdir: its content, whether every byte is intact, and MLflow's pages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipeline.commands.arguments import config_arguments, load, say
 @click.command()
 @config_arguments
 def status(config: Path, overrides: tuple[str, ...]) -> None:
-    """What is there for this configuration: artefacts, the last summary, whether a run is working now."""
+    """Show what there is for this configuration: artefacts, the last complete run, and whether a run is working now."""
     loaded = load(config, overrides)
     from pipeline.workdir import status_lines
 
@@ -23,7 +23,7 @@ def status(config: Path, overrides: tuple[str, ...]) -> None:
 @click.command()
 @config_arguments
 def verify(config: Path, overrides: tuple[str, ...]) -> int:
-    """Read every byte of every artefact in the workdir and compare it with what was written; exit 74 if any differs."""
+    """Check every byte of every artefact in the workdir against its checksum; exit 74 if any differs."""
     loaded = load(config, overrides)
     from pipeline.workdir import verify_workdir
 
@@ -51,7 +51,7 @@ def ui(config: Path, overrides: tuple[str, ...], port: int) -> None:
     if pages := find_pages(loaded.workdir):
         say(pages.link)
     elif dashboard := loaded.cluster.options.get("dashboard_address"):
-        say(f"Dask's pages of a run that works now: http://{dashboard} (cluster.options.dashboard_address)")
+        say(f"Dask's pages of a run in progress: http://{dashboard} (cluster.options.dashboard_address)")
     else:
-        say("Dask: no run with a cluster of its own works in this workdir now; `w2v run` prints the link when one does")
+        say("Dask: no run with its own cluster is working in this workdir now; `w2v run` prints the link when one does")
     serve_ui(uri, port, start)

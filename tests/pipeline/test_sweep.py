@@ -79,7 +79,7 @@ def test_prune_says_what_would_go_and_removes_it_when_told(config: Path) -> None
     before = sorted(path.name for path in (work / "vectors").iterdir())
     rows = json.loads(w2v("sweep", "train.alpha=.02,.06", "--json", "--quiet"))
     assert [row["train.alpha"] for row in rows] == [".02", ".06"]
-    assert "would go" in w2v("prune", "--keep", "2")
+    assert "would be freed" in w2v("prune", "--keep", "2")
     assert len(list((work / "vectors").iterdir())) == 4
     assert "removed" in w2v("prune", "--keep", "2", "--yes")
     kept = sorted(path.name for path in (work / "vectors").iterdir())
