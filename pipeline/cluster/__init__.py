@@ -1,1 +1,1 @@
-"""Dask: the configured cluster, opened, and as the `Workers` that stages see."""
+"""The configured Dask cluster: opening it, and presenting it to stages as `Workers`."""

@@ -1,6 +1,6 @@
-"""What cannot run is refused before anything starts: packages, devices, folders and settings that the run would need later.
+"""Refuses hopeless runs before anything starts: checks the packages, devices, folders and settings that they would need later.
 
-Nothing here opens a cluster or reads a corpus; it takes a moment, and a night is not lost to a missing package.
+Nothing here opens a cluster or reads a corpus; it takes a moment, and no night is lost to a missing package.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ EXTRAS = {
     "ssh": ("asyncssh", "asyncssh"), "slurm": ("dask_jobqueue", "dask-word2vec[slurm]"),
     "kubernetes": ("dask_kubernetes", "dask-word2vec[k8s]"),
 }  # fmt: skip
-"""Of each kind of cluster: the module it needs, and what brings it."""
+"""{kind of cluster: (module it needs, what to install)}."""
 ANSWER_S = 10.0
 
 
 def refuse_hopeless(config: RunConfig, trains: bool) -> None:
-    """Raises what the run would end with hours later. `trains`: it goes as far as training."""
+    """Raises the error that the run would end with hours later. `trains`: it includes training."""
     cluster = config.cluster
     if trains and config.train.backend == "cupy" and cluster.kind == "local":
         refuse_without_gpu()
@@ -48,7 +48,7 @@ def refuse_hopeless(config: RunConfig, trains: bool) -> None:
 
 
 def refuse_without_gpu() -> None:
-    """Raises ServiceError when this machine cannot train on a GPU."""
+    """Raises ServiceError if this machine cannot train on a GPU."""
     way_out = "set train.backend: auto to train on the CPU"
     if importlib.util.find_spec("cupy") is None:
         raise ServiceError(
@@ -59,7 +59,7 @@ def refuse_without_gpu() -> None:
         import cupy
 
         devices = cupy.cuda.runtime.getDeviceCount()
-    except Exception as error:  # CuPy raises its own kinds for a missing driver, a wrong one, a device in use
+    except Exception as error:  # CuPy raises its own errors for a missing or wrong driver and for a busy device
         raise ServiceError(f"train.backend: cupy finds no usable GPU ({printable(str(error), 200)}); {way_out}") from None
     if not devices:
         raise ServiceError(f"train.backend: cupy finds no GPU on this machine; {way_out}")
@@ -69,13 +69,13 @@ def _refuse_scratch(cluster: Cluster) -> None:
     folder = cluster.options.get("local_directory")
     if folder is not None and not (os.path.isdir(folder) and os.access(folder, os.W_OK)):
         raise InputError(
-            f"cluster.options.local_directory: {printable(str(folder), 300)}: no folder that can be written; make it, or leave "
-            "the key out to use the system's folder for temporary files"
+            f"cluster.options.local_directory: {printable(str(folder), 300)}: not a writable folder; create it, or remove the "
+            "key to use the system's folder for temporary files"
         )
 
 
 def _refuse_unknown_options(cluster: Cluster) -> None:
-    """Raises ConfigError for options that neither Dask's LocalCluster nor its workers take."""
+    """Raises ConfigError for options that neither Dask's LocalCluster nor its workers accept."""
     from distributed import LocalCluster, Nanny, SpecCluster, Worker
     from distributed.core import Server
     from distributed.node import ServerNode
@@ -92,8 +92,8 @@ def _refuse_unknown_options(cluster: Cluster) -> None:
 
 
 def refuse_silent(cluster: Cluster) -> None:
-    """Raises ServiceError when no Dask scheduler answers at the cluster's address, within ANSWER_S or the patience that is
-    configured."""
+    """Raises ServiceError if no Dask scheduler responds at the cluster's address within ANSWER_S or `wait_s`, whichever is
+    shorter."""
     found = re.fullmatch(r"(?:tcp|tls)://(\[[^\]]+\]|[^:/]+):(\d+)/?", cluster.address or "")
     if not found:
         return
@@ -111,17 +111,17 @@ def refuse_silent(cluster: Cluster) -> None:
                 ) from None
             time.sleep(0.2)
     try:
-        with ThreadPoolExecutor(1) as pool:  # a notebook's thread has a loop of its own, which would not let this one run
+        with ThreadPoolExecutor(1) as pool:  # a notebook's thread already runs an event loop
             pool.submit(lambda: asyncio.run(_shake_hands(cluster, max(2.0, until - time.monotonic())))).result()
     except (OSError, TimeoutError, ValueError, TypeError) as error:  # TypeError: tls:// without certificates
         raise ServiceError(
-            f"{cluster.address}: somebody listens, but does not answer as a Dask scheduler ({printable(str(error), 200)}); "
-            f"{way_out} (cluster.tls, if it asks for certificates)"
+            f"{cluster.address}: something listens there, but does not answer as a Dask scheduler "
+            f"({printable(str(error), 200)}); {way_out} (cluster.tls, if it requires certificates)"
         ) from None
 
 
 async def _shake_hands(cluster: Cluster, timeout_s: float) -> None:
-    """Says hello as every member of a cluster does, and hangs up."""
+    """Performs the handshake of Dask's connections, then closes the connection."""
     from distributed.comm.core import connect
 
     from pipeline.cluster.opening import security

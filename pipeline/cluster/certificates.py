@@ -1,8 +1,8 @@
-"""A small authority and the certificates of one cluster, for a scheduler and workers that are started by hand.
+"""A small certificate authority and the certificates of one cluster, for a scheduler and workers that are started by hand.
 
-Dask asks both ends of a connection for a certificate of the cluster's authority and compares no names, so the authority is
-the wall: whoever has a certificate of it may run code on the workers. A client's certificate can only connect; it cannot be
-shown by anything that calls itself a scheduler or a worker.
+Dask requires a certificate of the cluster's authority from both ends of a connection and does not compare names, so the authority
+is the boundary: anybody with one of its certificates can run code on the workers. A client's certificate only allows connecting;
+a scheduler or worker cannot be run with it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 AUTHORITY = "ca"
 SERVERS = ("scheduler", "worker")
 EARLIER = datetime.timedelta(hours=1)
-"""Valid from so long ago on: clocks of hosts differ."""
+"""Certificates are valid from this long ago on, since hosts' clocks differ."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _HOST = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_][A-Za-z0-9_-]{0,62}(\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*\.?")
 
@@ -36,10 +36,10 @@ _HOST = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_][A-Za-z0-9_-]{0,62}(\.[A-Za-z0-9_]
 def make_certificates(
     folder: Path, scheduler: str, workers: Sequence[str], clients: Sequence[str] = ("client",), days: int = 365
 ) -> list[Path]:
-    """The files of a new authority in `folder`: NAME.pem and NAME.key, mode 0600, of `ca`, `scheduler`, `worker` and each client.
+    """The files of a new authority in `folder`: NAME.pem and NAME.key, mode 0600, for ca, scheduler, worker and each client.
 
-    `scheduler` and `workers` are names or addresses of hosts. Raises UsageError, with nothing written, if one of the files is
-    there or a name cannot be one.
+    `scheduler` and `workers` are names or addresses of hosts. Raises UsageError, with nothing written, if one of the files exists
+    or a name is invalid.
     """
     hosts = {"scheduler": [scheduler], "worker": list(workers)}
     for host in (*hosts["scheduler"], *hosts["worker"]):
@@ -54,7 +54,7 @@ def make_certificates(
 
 
 def add_clients(folder: Path, clients: Sequence[str]) -> list[Path]:
-    """The files of further clients of the authority in `folder`, valid as long as it is. Raises InputError without one."""
+    """The files of further clients of the authority in `folder`, valid as long as it is. Raises InputError if there is none."""
     from cryptography import x509
     from cryptography.hazmat.primitives import serialization
 
@@ -63,13 +63,13 @@ def add_clients(folder: Path, clients: Sequence[str]) -> list[Path]:
         authority = x509.load_pem_x509_certificate((folder / f"{AUTHORITY}.pem").read_bytes())
         key = serialization.load_pem_private_key((folder / f"{AUTHORITY}.key").read_bytes(), None)
     except (OSError, ValueError) as error:
-        raise InputError(f"{folder}: no authority to sign with ({error}); make one: w2v cluster certs {folder}") from None
+        raise InputError(f"{folder}: no authority to sign with ({error}); create one: w2v cluster certs {folder}") from None
     until = authority.not_valid_after_utc
     return _write(folder, {name: _signed(name, [], key, authority, until) for name in clients})  # type: ignore[arg-type]
 
 
 def instructions(folder: Path, scheduler: str, port: int, client: str = "client") -> str:
-    """How a cluster with these certificates is started, command by command, and the configuration that uses it."""
+    """The commands that start a cluster with these certificates, and the configuration that uses it."""
     address = f"tls://{f'[{scheduler}]' if ':' in scheduler else scheduler}:{port}"
 
     def tls(role: str) -> str:
@@ -85,15 +85,15 @@ On {scheduler}, with ca.pem, scheduler.pem and scheduler.key:
 
     dask scheduler --protocol tls --host {scheduler} --port {port} --dashboard-address 127.0.0.1:8787 {tls("scheduler")}
 
-On each host of workers, with ca.pem, worker.pem and worker.key; as many workers and threads as it has cores for:
+On each host with workers, with ca.pem, worker.pem and worker.key; as many workers and threads as it has cores for:
 
     dask worker {address} --nworkers 2 --nthreads 2 --dashboard-address 127.0.0.1:0 {tls("worker")}
 
 Where w2v runs, with ca.pem, {client}.pem and {client}.key, in the configuration:
 
 {textwrap.indent(configuration, "    ")}
-Keep ca.key where nobody else reads it, or delete it: who has it can make more certificates.
-Dask's pages are on loopback and ask nobody for anything: reach them by ssh -L 8787:127.0.0.1:8787 {scheduler}."""
+Keep ca.key where nobody else can read it, or delete it: anybody who has it can make more certificates.
+Dask's pages are on loopback, without a password: reach them by ssh -L 8787:127.0.0.1:8787 {scheduler}."""
 
 
 def _refuse_no_host(host: str) -> None:
@@ -122,7 +122,7 @@ def _now() -> datetime.datetime:
 
 
 def _authority(until: datetime.datetime) -> tuple[EllipticCurvePrivateKey, x509.Certificate]:
-    """A new key, and the certificate by which the cluster knows it."""
+    """A new key and its self-signed certificate."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -142,14 +142,14 @@ def _authority(until: datetime.datetime) -> tuple[EllipticCurvePrivateKey, x509.
 def _signed(
     name: str, hosts: Sequence[str], authority_key: EllipticCurvePrivateKey, authority: x509.Certificate, until: datetime.datetime
 ) -> tuple[x509.Certificate, EllipticCurvePrivateKey]:
-    """A certificate and its key: of a server where `name` is one, of a client else."""
+    """A certificate and its key: for a server if `name` is one, otherwise for a client."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.x509.oid import ExtendedKeyUsageOID
 
     key = ec.generate_private_key(ec.SECP256R1())
-    # Every server of Dask's connects, too.
+    # Dask's servers also act as clients.
     uses = [ExtendedKeyUsageOID.CLIENT_AUTH, *([ExtendedKeyUsageOID.SERVER_AUTH] if name in SERVERS else [])]
     addresses = {host: _address(host) for host in hosts}
     names = [x509.DNSName(host) if found is None else x509.IPAddress(found) for host, found in addresses.items()]
@@ -202,7 +202,7 @@ def _usage(*, sign_certificates: bool) -> x509.KeyUsage:
 
 
 def _write(folder: Path, files: Mapping[str, tuple[x509.Certificate, EllipticCurvePrivateKey]]) -> list[Path]:
-    """All the files, or none of them and an error; never over one that is there."""
+    """Writes all the files, or none of them and raises; never overwrites a file."""
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
     contents = {}
@@ -221,8 +221,6 @@ def _write(folder: Path, files: Mapping[str, tuple[x509.Certificate, EllipticCur
         for path in written:
             path.unlink(missing_ok=True)
         if isinstance(error, FileExistsError | NotADirectoryError):
-            raise UsageError(
-                f"{error.filename}: is there already, and nothing is written over it; choose another folder"
-            ) from None
+            raise UsageError(f"{error.filename}: exists already and is not overwritten; choose another folder") from None
         raise explain_os_error(error, folder) from error
     return written

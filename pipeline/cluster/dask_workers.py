@@ -1,4 +1,4 @@
-"""The workers of a Dask cluster as `Workers`: how their endings, losses and silences become results and errors."""
+"""The workers of a Dask cluster as `Workers`: finished, lost and silent tasks become results and errors."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ class DaskWorkers:
         self, client: Client, guest: Guest, wait_s: float, silent_s: float = 30.0, *,
         own: bool = True, asked_for: int = 0, on_note: Callable[[str], None] = lambda text: None,
     ) -> None:  # fmt: skip
-        """`own`: the cluster was started for this run; workers of another are never restarted. `asked_for`: how many were."""
+        """`own`: the cluster was started for this run; other clusters' workers are never restarted. `asked_for`: how many workers
+        were requested."""
         self.client = client
         self.guest = guest
         self.turn = Turn(client, guest, on_note)
@@ -68,7 +69,7 @@ class DaskWorkers:
                         if on_done:
                             on_done(ended[0])
                         continue
-                    # A scheduler that is not ours may wait for a worker for ever.
+                    # A scheduler that is not ours may wait for a worker forever.
                     there = self._answering()
                     if able := self._able(there):
                         alive = time.monotonic()
@@ -83,7 +84,7 @@ class DaskWorkers:
         return pieces.results
 
     def _able(self, there: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-        """Of the workers that answer, those that may work for this run and are not paused."""
+        """The responding workers that may work for this run and are not paused."""
         return {
             address: worker
             for address, worker in there.items()
@@ -91,16 +92,16 @@ class DaskWorkers:
         }
 
     def refuse_unfit(self) -> None:
-        """Raises ServiceError when a worker that is there now cannot take part, naming one and why."""
+        """Raises ServiceError if any current worker cannot take part, naming one and why."""
         if unfit := self._unfit(self._answering()):
             address, why = min(unfit.items())
             raise ServiceError(
-                f"{len(unfit)} of the workers cannot take part: {address} {why}; corpus and workdir must lie where every worker "
-                "sees them under the same path, and the program must be the same"
+                f"{len(unfit)} of the workers cannot take part: {address} {why}; every worker must see corpus and workdir under "
+                "the same path and run the same version of this program"
             )
 
     def _unfit(self, there: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-        """Why each worker without the run's pass has none; paused ones are not asked, for they would not answer."""
+        """{address: reason} for each worker without the run's ticket; paused ones are left out, since they would not respond."""
         strangers = [
             address for address, worker in there.items()
             if not worker["resources"].get(self.guest.ticket) and worker["status"] != "paused" and address not in self._left_out
@@ -122,7 +123,7 @@ class DaskWorkers:
                     self._on_note(f"left out 1 worker that cannot take part: {address} {why}")
                 hosts = self._hosts(able)
             if hosts:
-                # Sorted by host first, so that neighbours in lane order share memory where they can.
+                # Sorted by host first, so that neighbours in lane order share memory if they can.
                 found = [Member(address, host, able[address]["nthreads"]) for address, host in hosts.items()]
                 self._tell_who_is_missing(len(found))
                 return sorted(found, key=lambda member: (member.host, member.address))
@@ -131,7 +132,7 @@ class DaskWorkers:
             time.sleep(_PAUSE_S)
 
     def _tell_who_is_missing(self, came: int) -> None:
-        """Says once, at the first training, when fewer workers have come than were asked for."""
+        """Notes once, at the first training, if fewer workers have come than were requested."""
         if came < self._asked_for:
             self._on_note(f"{came} of {self._asked_for} workers have come; training begins, and those that come later join it")
         self._asked_for = 0
@@ -141,15 +142,15 @@ class DaskWorkers:
         paused = sorted(address for address, worker in there.items() if worker["status"] == "paused")
         if paused:
             return (
-                f"{what}: the {len(paused)} workers that are there are paused, because their memory is full ({paused[0]} …); "
-                f"free some or start others, and {again}"
+                f"{what}: all {len(paused)} workers are paused because their memory is full ({paused[0]} …); free some or start "
+                f"others, and {again}"
             )
         none = f"none of {self._asked_for} workers" if self._asked_for else "no worker"
         return f"{what}: {none} came within {self.wait_s:g} s (cluster.wait_s); start workers and {again}"
 
     def _hosts(self, addresses: Iterable[str]) -> dict[str, str]:
-        """Host keys by address, of those workers that live to tell."""
-        # As tasks, not as a broadcast: a broadcast waits for a worker that dies while it is asked.
+        """{address: host key} of the workers that respond."""
+        # As tasks, not as a broadcast, which would wait for a worker that dies meanwhile.
         asked = {
             self.client.submit(_host_of_worker, workers=[address], pure=False, key=f"who-{uuid.uuid4().hex[:12]}"): address
             for address in addresses
@@ -188,7 +189,7 @@ class DaskWorkers:
                         results[future] = ending.result()
                 except TemporaryError as error:
                     if not lost:
-                        # One loss makes the others stop too; wait for them, one of them may know the real reason.
+                        # One loss stops the others too; wait for them, since one of them may report the real reason.
                         lost = error
                         self._abandon(futures)
             if lost:
@@ -199,24 +200,23 @@ class DaskWorkers:
             raise
 
     def _abandon(self, attempt: Iterable[Future[Any]]) -> None:
-        """Tells all workers, without waiting for them, that not all participants of an attempt will come."""
+        """Notifies all workers, without waiting for them, that not all participants of an attempt will come."""
         names = [str(future.key) for future in attempt]
 
         def tell() -> None:
-            with contextlib.suppress(Exception):  # only saves the others some waiting
+            with contextlib.suppress(Exception):  # it only spares the others some waiting
                 self.client.run(_abandon_here, names, on_error="ignore")
 
-        # In a thread, because a broadcast waits for a worker that dies while it is told.
+        # In a thread, because a broadcast waits for a worker that dies meanwhile.
         threading.Thread(target=tell, name="abandon", daemon=True).start()
 
     def _pinned_endings(
         self, addresses: Mapping[Future[Any], str], meanwhile: Callable[[], None] | None = None
     ) -> Iterator[tuple[Future[Any], Ending | None]]:
-        """Each task with its ending, in the order in which they end; without one when its worker is not there any more or
-        silent.
+        """(task, ending) in the order in which they end; the ending is None if its worker is gone or silent.
 
-        A task pinned to a worker that died waits for that address for ever (and, allowed elsewhere, is forgotten when for a
-        moment there is no worker at all), and so does the result of one that is done but was not fetched yet.
+        A task pinned to a worker that died would wait for that address forever (and one allowed elsewhere is forgotten if for a
+        moment there is no worker at all), and so would a finished result that has not been fetched yet.
         """
         endings = Endings(self.client, addresses)
         waiting = set(addresses)
@@ -236,21 +236,21 @@ class DaskWorkers:
                 yield future, None
 
     def _answering(self) -> dict[str, Mapping[str, Any]]:
-        """The scheduler's records of the workers that answer, by address."""
+        """The scheduler's records of the responding workers, by address."""
         self._expect_scheduler()
         workers = self._ask_scheduler()["workers"]
         self._expect_scheduler()
         answering = self._presence.answering(workers, time.monotonic())
         self._silent = workers.keys() - answering.keys()
-        # A worker of somebody else's cluster may be busy with somebody else's task.
+        # On another user's cluster, a silent worker may be busy with that user's task.
         if self._own and (silent := self._silent - self._dropped):
             self._dropped |= silent
             self._drop(sorted(silent))
         return answering
 
     def _ask_scheduler(self) -> dict[str, Any]:
-        """What it says of itself and its workers: Client.scheduler_info, which waits for ever where the network swallows what
-        is sent."""
+        """The scheduler's state and workers, as from Client.scheduler_info, which would wait forever on a network that drops
+        packets."""
         scheduler: Any = self.client.scheduler
         try:
             answer: dict[str, Any] = self.client.sync(scheduler.identity, n_workers=-1, callback_timeout=self.wait_s)
@@ -258,29 +258,29 @@ class DaskWorkers:
         except OSError as error:  # a TimeoutError is one too
             why = str(error) or f"nothing came within {self.wait_s:g} s (cluster.wait_s)"
             raise WorkerLostError(
-                f"the scheduler does not answer ({why}); see that it runs and can be reached, and run the same command again, "
+                f"the scheduler does not answer ({why}); check that it runs and can be reached, and run the same command again, "
                 "it continues"
             ) from None
 
     def _drop(self, silent: list[str]) -> None:
-        """Has the scheduler give the silent workers' tasks to others, and nannies put new workers in their place: what it
-        does by itself after worker-ttl, which is five minutes on a scheduler that nobody configured."""
+        """Makes the scheduler give the silent workers' tasks to others and nannies replace the workers, as it would by itself
+        after worker-ttl, which is five minutes by default."""
 
         async def restart(dask_scheduler: Any) -> None:
             await dask_scheduler.restart_workers(silent, wait_for_workers=False, stimulus_id="w2v-silent")
 
         def tell() -> None:
-            with contextlib.suppress(Exception):  # then worker-ttl does it
+            with contextlib.suppress(Exception):  # worker-ttl will do it then
                 self.client.run_on_scheduler(restart)
 
-        # In a thread, because killing a frozen process takes some seconds.
+        # In a thread, because killing a frozen process takes several seconds.
         threading.Thread(target=tell, name="drop", daemon=True).start()
 
     def _expect_scheduler(self) -> None:
-        # A scheduler that comes back knows nothing of our tasks, and until it is asked the client tells what it knew last.
+        # A restarted scheduler knows nothing of our tasks, and until it is queried the client returns stale data.
         if self.client.status != "running":
             raise WorkerLostError(
-                "the connection to the scheduler was lost; see that it runs and run the same command again, it continues"
+                "the connection to the scheduler was lost; check that it runs and run the same command again, it continues"
             )
 
 
@@ -307,7 +307,7 @@ def _host_of_worker() -> str:
 
 @contextlib.contextmanager
 def _dask_errors(what: str) -> Iterator[None]:
-    """Dask's own errors as ours; errors of the tasks pass through."""
+    """Converts Dask's own errors to ours; errors of the tasks pass through."""
     from distributed import KilledWorker
     from distributed.client import FutureCancelledError, FuturesCancelledError
     from distributed.comm.core import CommClosedError
@@ -317,8 +317,8 @@ def _dask_errors(what: str) -> Iterator[None]:
         yield
     except KilledWorker as error:
         raise TemporaryError(
-            f"{what}: the same task took down {error.allowed_failures + 1} workers one after the other; look at the workers' "
-            "logs (memory?), then run the same command again, it continues"
+            f"{what}: the same task took down {error.allowed_failures + 1} workers one after the other; check the workers' logs "
+            "(memory?), then run the same command again, it continues"
         ) from error
     except NoValidWorkerError as error:
         raise TemporaryError(f"{what}: no worker is left and none came back; run the same command again, it continues") from error

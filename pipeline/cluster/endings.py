@@ -1,4 +1,4 @@
-"""The tasks of this run on a Dask cluster, and how each of them ends."""
+"""The tasks of this run on a Dask cluster, and their results or errors as they end."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from tornado.platform.asyncio import AsyncIOLoop
 
 ANSWER_S = 20.0
-"""How long the scheduler has for a short question."""
+"""Timeout of a short request to the scheduler."""
 Ending: TypeAlias = "concurrent.futures.Future[Any]"
 
 
 class Endings:
-    """The ends of tasks, results fetched, as they come.
+    """The endings of tasks in the order they come, with results fetched.
 
-    Fetching is part of the waiting: the worker that has a result may go away before it is fetched, the task is then to be
-    done again, and whoever asks Dask for that result waits for a worker without anyone looking whether there is one.
+    Fetching happens during the wait: the worker that holds a result may be lost before it is fetched, so that the task must run
+    again, and a blocking call for that result would wait for a worker without checking whether there is one.
     """
 
     def __init__(self, client: Client, futures: Iterable[Future[Any]]) -> None:
@@ -37,7 +37,7 @@ class Endings:
             self.add(future)
 
     def add(self, future: Future[Any]) -> None:
-        """Its end will be told too."""
+        """Includes another task."""
         loop = cast("AsyncIOLoop", self._client.loop).asyncio_loop
         ending = asyncio.run_coroutine_threadsafe(self._client.gather(future, asynchronous=True), loop)
         ending.add_done_callback(functools.partial(self._put, future))
@@ -46,7 +46,7 @@ class Endings:
         self._ended.put((future, ending))
 
     def next(self, timeout_s: float) -> tuple[Future[Any], Ending] | None:
-        """The next task and its ending, whose `result()` is there or raises at once; None when none comes in time."""
+        """The next task and its ending, whose `result()` returns or raises at once; None if none comes in time."""
         try:
             return self._ended.get(timeout=timeout_s)
         except queue.Empty:
@@ -54,8 +54,8 @@ class Endings:
 
 
 class Pieces:
-    """The tasks of a map on their way: one for each item, or more where a worker fell silent over one. `ticket`: the resource
-    that workers must have."""
+    """The submitted tasks of a map: one per item, or more if a worker fell silent over one. `ticket` is the resource that workers
+    must have."""
 
     def __init__(self, client: Client, ticket: str, task: Task[Any, Any], items: Sequence[Any], label: str) -> None:
         self._client = client
@@ -81,7 +81,7 @@ class Pieces:
         )  # fmt: skip
 
     def next(self, timeout_s: float) -> tuple[Any] | None:
-        """The next item's result, once for each item; raises its error. None when none comes in time."""
+        """The next item's result in a tuple, once per item; raises its error. None if none comes in time."""
         ended = self._endings.next(timeout_s)
         if not ended or (index := self._futures[ended[0]]) not in self._open:
             return None
@@ -90,8 +90,8 @@ class Pieces:
         return (self.results[index],)
 
     def offer_to(self, able: Iterable[str]) -> None:
-        """Has the scheduler look again at tasks that no worker could take, when workers have got the ticket since: it looks by
-        itself when a worker joins, which is before that has its ticket."""
+        """Makes the scheduler reconsider tasks that no worker could take once workers have got the ticket: by itself it does so
+        only when a worker joins, which is before the worker gets its ticket."""
         if fresh := sorted(set(able) - self._offered):
             self._offered.update(fresh)
 
@@ -105,7 +105,7 @@ class Pieces:
             client.sync(client._run_on_scheduler, look_again, callback_timeout=ANSWER_S)
 
     def give_to_others(self, silent: Collection[str], answering: Sequence[str]) -> None:
-        """Has workers that answer do what lies with silent ones; the first result counts, and both are equal."""
+        """Resubmits the tasks of silent workers to responding ones; the first result counts, and both are equal."""
         if not silent or not answering:
             return
         lying = self._client.processing(workers=list(silent))
@@ -129,6 +129,6 @@ def _run_named(task: Task[Item, Result], item: Item, name: str) -> Result:
 
 
 def cancel(client: Client, futures: Sequence[Future[Any]]) -> None:
-    if client.status == "running":  # else it would try for half a minute to find its scheduler
-        with contextlib.suppress(Exception):  # the cluster may be gone; what matters is the error on its way up
+    if client.status == "running":  # otherwise it would search for its scheduler for half a minute
+        with contextlib.suppress(Exception):  # the cluster may be gone; the error being raised matters more
             client.cancel(futures, force=True)

@@ -1,11 +1,11 @@
-"""A run as a guest of its workers: each proves that it can take part before it gets work, and forgets the run when it is over.
+"""Admission of workers to a run: each proves that it can take part before it gets work, and forgets the run when it is over.
 
-A worker gets one plugin a run. It looks whether the worker has the driver's source files and sees its folders; only then are
-the run's hooks called and the worker is given the run's *pass*, a Dask resource that every task of the run asks for. So a
-worker that comes in the middle and does not fit gets no work of this run, and goes on with that of others.
+Each run registers one plugin on every worker. The plugin checks that the worker has the driver's source files and sees its
+folders; only then it calls the run's hooks and gives the worker the run's *ticket*, a Dask resource that every task of the run
+requires. So a worker that joins later and is unfit gets no work from this run, and goes on working for others.
 
-The plugin travels by value: a worker without this program can load it, and say so. When the driver's connection ends, in
-order or by SIGKILL, the scheduler takes the plugin away from all workers, which give back what they kept for the run.
+The plugin is pickled by value, so that a worker without this program can load it and say so. When the driver's connection ends,
+in order or by SIGKILL, the scheduler removes the plugin from all workers, which release what they kept for the run.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ if TYPE_CHECKING:
     from distributed import SchedulerPlugin, Worker, WorkerPlugin
 
 TRAINING = "w2v-training"
-"""The semaphore of which one run at a time holds the lease (`turn`)."""
+"""The semaphore whose single lease a run holds while it trains (`turn`)."""
 Hook = tuple[Callable[["Worker", Any], None], Any]
-"""A function of a module, and what it is given besides the worker."""
+"""A module-level function, and its argument besides the worker."""
 TASKS_AT_ONCE = 1 << 20
 RELEASE_S = 60.0
-"""How long a worker that is to forget a run waits for its last task of it; what it keeps is then left to the next run."""
+"""How long a worker that is to forget a run waits for the run's last task; after that, what it keeps is left to the next run."""
 
 
 @dataclass(frozen=True)
 class Guest:
-    """The run, as workers and scheduler know it."""
+    """The run, as known to workers and scheduler."""
 
     run: str
     sources: str
-    """Digest that a worker's source files must have; empty where they are this machine's own."""
+    """Digest that a worker's source files must have; empty if they are this machine's own."""
     seen: Path | None
-    """A file of the workdir that only this run has written; null where no folder is shared."""
+    """A file in the workdir that only this run has written; None if no folder is shared."""
     bucket: tuple[str, bytes, str] | None = None
-    """Of a workdir in a bucket what `storage.copies.join` needs to know."""
+    """The arguments of `storage.copies.join` for a workdir in a bucket."""
 
     @property
     def plugin(self) -> str:
@@ -51,27 +51,27 @@ class Guest:
 
     @property
     def departure(self) -> str:
-        """The plugin that the scheduler gets."""
+        """Name of the scheduler's plugin."""
         return f"w2v-{self.run}-departure"
 
     @property
     def ticket(self) -> str:
-        """The resource that workers have which may work for this run."""
+        """The resource of the workers that may work for this run."""
         return f"w2v-{self.run}"
 
     @property
     def topic(self) -> str:
-        """Where this run's tasks say something to this run's driver."""
+        """The topic of messages from this run's tasks to its driver."""
         return f"w2v-{self.run}"
 
 
 def arrival_plugin(guest: Guest, hooks: Sequence[Hook]) -> WorkerPlugin:
-    """What every worker gets, those that come later too. Its `refusal` says why a worker gets no work, or is None."""
+    """The plugin for every worker, including those that come later. Its `refusal` says why a worker gets no work, or is None."""
     from distributed import WorkerPlugin
 
     from pipeline.exchange import network
 
-    # Loaded only where the program is the same: hooks travel by reference.
+    # Unpickled only if the program is the same, since hooks are pickled by reference.
     calls = pickle.dumps([(network.arrive, guest.run), *hooks])
     leave = pickle.dumps((forget, guest.run))
     digest_of_sources, ours = source_digest(), guest.sources
@@ -82,7 +82,7 @@ def arrival_plugin(guest: Guest, hooks: Sequence[Hook]) -> WorkerPlugin:
         name = guest.plugin
 
         def __init__(self) -> None:
-            self.refusal: str | None = "has not looked yet"
+            self.refusal: str | None = "has not been checked yet"
 
         async def setup(self, worker: Any) -> None:
             import pickle
@@ -122,7 +122,7 @@ def arrival_plugin(guest: Guest, hooks: Sequence[Hook]) -> WorkerPlugin:
 
 
 async def forget(worker: Worker, run: str) -> None:
-    """The worker gives back what it kept, if no other run is its guest, once its last task has ended."""
+    """Releases what the worker kept, once its last task has ended and if no other run uses it."""
     import asyncio
     import time
 
@@ -137,8 +137,8 @@ async def forget(worker: Worker, run: str) -> None:
 
 
 def departure_plugin(guest: Guest, client_id: str) -> SchedulerPlugin:
-    """What the scheduler gets. When the driver's connection ends, it takes the run's plugin away from all workers, and then the
-    lease, if the run trained, so that the next run may."""
+    """The plugin for the scheduler. When the driver's connection ends, it removes the run's plugin from all workers and then, if
+    the run trained, releases its lease, so that the next run may train."""
     from distributed import SchedulerPlugin
 
     plugin, own, training = guest.plugin, guest.departure, TRAINING
@@ -166,22 +166,22 @@ def departure_plugin(guest: Guest, client_id: str) -> SchedulerPlugin:
 
 
 def refusal_function(guest: Guest) -> Callable[[], str | None]:
-    """Asks the worker it runs on why it may not work for this run; travels by value."""
+    """A function that returns why the worker it runs on may not work for this run; pickled by value."""
     plugin = guest.plugin
 
     def refusal() -> str | None:
         from distributed import get_worker
 
         found = get_worker().plugins.get(plugin)
-        return getattr(found, "refusal", "has not been asked yet")
+        return getattr(found, "refusal", "has not been checked yet")
 
     return refusal
 
 
 @contextlib.contextmanager
 def sign_of_life(workdir: Path | None, run: str) -> Iterator[tuple[Path | None, tuple[str, bytes, str] | None]]:
-    """What workers show by that they see the workdir, gone at the end: a file in it (`Guest.seen`), or an object in the bucket
-    that it is a copy of (`Guest.bucket`)."""
+    """(`Guest.seen`, `Guest.bucket`): a file in the workdir, or an object in its bucket, by which workers prove that they see the
+    workdir; removed at the end."""
     if workdir is None:
         yield None, None
         return

@@ -1,4 +1,4 @@
-"""A cluster that is opened by the first task: a run whose stages are all there starts none."""
+"""A cluster that is opened by the first task: a run that reuses every stage starts none."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipeline.cluster.workers import Member, Workers
 
 
 class LazyWorkers:
-    """Satisfies `Workers`; `open_now` opens what is behind it when it is first asked for anything."""
+    """Implements `Workers`; calls `open_now` to open the real workers on first use."""
 
     def __init__(self, open_now: Callable[[], contextlib.AbstractContextManager[Workers]]) -> None:
         self._open_now = open_now

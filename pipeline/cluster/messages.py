@@ -1,7 +1,7 @@
-"""What a task says to the driver while it works: small plain data, now and then.
+"""Messages from tasks to the driver while they run: small plain data, now and then.
 
-Nothing depends on a message: one that is lost, late or from an attempt that was given up changes no result. On a Dask worker
-it goes as one of Dask's events over the connection to the scheduler; in the driver's own process it is a call.
+Nothing depends on a message: one that is lost, late or from an abandoned attempt changes no result. On a Dask worker it is sent
+as a Dask event over the connection to the scheduler; in the driver's own process it is a function call.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ class _Channel(threading.local):
 
 
 _channel = _Channel()
-"""Of the task that runs in this thread."""
+"""The channel of the task that runs in this thread."""
 
 
 def tell(message: Any) -> None:
-    """Sends what msgpack can hold to whoever started the task that runs in this thread; nowhere if nobody listens."""
+    """Sends a message that msgpack can serialise to the driver of the task that runs in this thread, if it listens."""
     _channel.tell(message)
 
 
 @contextlib.contextmanager
 def heard_by(listener: Listener) -> Iterator[None]:
-    """What the tasks inside `tell` goes to `listener`."""
+    """Delivers the messages sent by `tell` inside the block to `listener`."""
     before = _channel.tell
     _channel.tell = listener
     try:
@@ -47,7 +47,7 @@ def heard_by(listener: Listener) -> Iterator[None]:
 
 
 class Mailbox:
-    """The driver's end, on a cluster: messages come in the client's own thread and are handed over in the one that asks."""
+    """The driver's end on a cluster: messages arrive in the client's own thread and are passed on in the caller's thread."""
 
     def __init__(self, client: Client, topic: str) -> None:
         self._client = client
@@ -56,7 +56,7 @@ class Mailbox:
         self._subscribed = False
 
     def hand_over_to(self, listener: Listener) -> Callable[[], None]:
-        """A function that gives `listener` what has come since it was last called."""
+        """A function that passes to `listener` the messages that have arrived since its last call."""
         if not self._subscribed:
             self._subscribed = True
             self._client.subscribe_topic(self._topic, lambda event: self._messages.put(event[1]))

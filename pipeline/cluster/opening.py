@@ -1,4 +1,4 @@
-"""Opens the configured Dask cluster: local processes by default, any existing scheduler, SSH, SLURM or Kubernetes."""
+"""Opens the configured Dask cluster: local processes by default, an existing scheduler, SSH, SLURM or Kubernetes."""
 
 from __future__ import annotations
 
@@ -26,31 +26,31 @@ if TYPE_CHECKING:
     from pipeline.config import Cluster
 
 DASK_SETTINGS: dict[str, Any] = {
-    # Dask's defaults wait for ever or give up after three kills; both are wrong for a run nobody watches.
+    # Dask's defaults wait forever or give up after three kills; both are wrong for an unattended run.
     "distributed.scheduler.allowed-failures": 20,
     "distributed.scheduler.worker-ttl": "60s",
     "distributed.scheduler.no-workers-timeout": "120s",
-    # It would drop replicas we ask for; nothing here relies on replicas, so it only costs messages.
+    # It would drop replicas that we request; nothing here relies on replicas, so it only costs messages.
     "distributed.scheduler.active-memory-manager.start": False,
     "distributed.comm.timeouts.connect": "30s",
     "distributed.comm.timeouts.tcp": "30s",
-    # Workers train on every core they have. Dask's profiler would interrupt them a hundred times a second, its other watchers
-    # took a few per cent of a core.
+    # Workers train on all their cores. Dask's profiler would interrupt them a hundred times a second, and its other monitors
+    # took a few percent of a core.
     "distributed.worker.profile.enabled": False,
     "distributed.admin.tick.interval": "1s",
     "distributed.admin.system-monitor.interval": "2s",
     "distributed.worker.memory.monitor-interval": "500ms",
     # A worker that lost its scheduler must not linger for long after the driver is gone.
     "distributed.worker.lifetime.restart": False,
-    # Pages for everybody on the machine, with addresses and logs. pages.py shows them to who has the password;
-    # `cluster.options.dashboard_address` brings Dask's own way back.
+    # By default, pages for everybody on the machine, with addresses and logs. pages.py serves them behind a password;
+    # `cluster.options.dashboard_address` restores Dask's own behaviour.
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
     # A worker that is started with `python -c` or `-m` imports nothing from the folder it is started in.
     "distributed.nanny.pre-spawn-environ.PYTHONSAFEPATH": 1,
-    # A worker allocates the same arrays for every part of every epoch: it keeps what it has freed, up to the working memory
-    # that the plan allows for. Dask would have it give back all but 64 KiB, glibc's arenas of threads and Arrow's own pool
-    # all they can, and fresh memory takes longer than what is done with it.
+    # A worker allocates the same arrays for every part of every epoch, so it keeps freed memory, up to the working memory in the
+    # plan. Dask would return all but 64 KiB to the system, glibc's per-thread arenas and Arrow's own pool all they can, and
+    # getting fresh memory takes longer than the work done in it.
     "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": WORKING_BYTES,
     "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": WORKING_BYTES // 2,
     "distributed.nanny.pre-spawn-environ.MALLOC_ARENA_MAX": 1,
@@ -70,11 +70,12 @@ def open_workers(
     on_note: Callable[[str], None] = lambda text: None,
     on_pages: Callable[[Pages], None] = lambda pages: None,
 ) -> Iterator[DaskWorkers]:
-    """The workers of the configured cluster; closed on leaving. Raises ServiceError when it cannot be reached, or has workers
-    that cannot take part.
+    """The workers of the configured cluster; closed on leaving. Raises ServiceError if it cannot be reached, or has workers that
+    cannot take part.
 
-    `hooks`: what every worker calls, those that come later too, before it gets work. `shared`: a folder that all hosts see,
-    which the run holds. `on_note` is told who is left out and whom the run waits for, `on_pages` where Dask's own pages are.
+    Every worker, including those that come later, calls `hooks` before it gets work. `shared` is a folder that all hosts see and
+    that the run holds. `on_note` is called with notes about workers left out or waited for, `on_pages` with the address of Dask's
+    own pages.
     """
     import dask
     from distributed import Client
@@ -102,8 +103,8 @@ def use_client(
     shared: Path | None = None,
     on_note: Callable[[str], None] = lambda text: None,
 ) -> Iterator[DaskWorkers]:
-    """The workers of a client that a program has; it stays open, and its workers are touched no more than strangers' are.
-    Raises ServiceError when they run another program or do not see `shared`."""
+    """The workers of a program's own client, which stays open; its workers are treated like those of any foreign cluster. Raises
+    ServiceError if they run another version of this program or do not see `shared`."""
     with _be_guest(client, cluster, hooks, shared, on_note, own=False) as workers:
         yield workers
 
@@ -113,7 +114,7 @@ def _be_guest(
     client: Client, cluster: Cluster, hooks: Sequence[Hook], shared: Path | None, on_note: Callable[[str], None], *,
     own: bool | None = None, trusted: bool = False,
 ) -> Iterator[DaskWorkers]:  # fmt: skip
-    """`own`: the workers were started for this run; null: as the configuration says. `trusted`: from these very files."""
+    """`own`: the workers were started for this run; None: as configured. `trusted`: they run this machine's source files."""
     run = uuid.uuid4().hex[:12]
     if not trusted:
         check_sources(client)
@@ -132,7 +133,8 @@ def _be_guest(
 
 
 def _leave(workers: DaskWorkers) -> None:
-    """Workers forget the run before the next one may train. What fails here, the scheduler does when the connection ends."""
+    """Makes workers forget the run before the next one may train. If this fails, the scheduler does it once the connection
+    ends."""
     client: Any = workers.client
     with contextlib.suppress(Exception):
         if client.status == "running":
@@ -141,7 +143,7 @@ def _leave(workers: DaskWorkers) -> None:
 
 
 def _close(client: Client) -> None:
-    """Ends the connection; a client whose scheduler is gone would wait for twice `wait_s`."""
+    """Closes the connection; by default, a client whose scheduler is gone would wait for twice `wait_s`."""
     with contextlib.suppress(TimeoutError, OSError):
         client.close(timeout=CLOSE_S)
 
@@ -154,20 +156,20 @@ def _open_cluster(cluster: Cluster, shared: Path, stack: contextlib.ExitStack) -
         from distributed import LocalCluster
 
         scratch = stack.enter_context(private_scratch(_scratch_parent(cluster)))
-        # For what the scheduler keeps, too; Dask wants the name it makes by itself.
+        # Also for the scheduler's files; Dask requires its own default name.
         stack.enter_context(dask.config.set({"temporary-directory": str(scratch / "dask-scratch-space")}))
         options: dict[str, Any] = {
             "n_workers": cluster.n_workers or shared_memory.usable_cores(),
             "threads_per_worker": 1,
             "processes": True,
-            # Dask's default listens on every interface, and None means 8787 on every interface all the same.
+            # Dask's default listens on every interface, and so does None, on port 8787.
             "dashboard_address": "127.0.0.1:0",
             "host": "127.0.0.1",
-            # Throw-away certificates: on a shared machine loopback is no wall between users.
+            # Throw-away certificates: on a shared machine, loopback does not separate users.
             "security": True,
             "silence_logs": 50,
         }
-        # Without a dashboard, half a second less of imports in every run.
+        # Without a dashboard, imports take half a second less in every run.
         scheduler = {"dashboard": "dashboard_address" in cluster.options} | cluster.options.get("scheduler_kwargs", {})
         chosen = {key: value for key, value in cluster.options.items() if key != "local_directory"}
         return stack.enter_context(_start_local(LocalCluster, options | chosen | {"scheduler_kwargs": scheduler}))
@@ -178,7 +180,7 @@ def _show_pages(
     cluster: Cluster, target: Any, client: Client, shared: Path | None, on_pages: Callable[[Pages], None],
     stack: contextlib.ExitStack,
 ) -> None:  # fmt: skip
-    """Dask's pages of a scheduler in this process, behind a password; of any other as it shows them itself."""
+    """Serves Dask's pages behind a password for a scheduler in this process; for any other, reports the scheduler's own link."""
     if not cluster.dashboard or not shared:
         return
     scheduler, as_it_is = getattr(target, "scheduler", None), "dashboard_address" in cluster.options
@@ -190,7 +192,7 @@ def _show_pages(
 
 
 def _settings(cluster: Cluster) -> dict[str, Any]:
-    """Dask's settings; its pages are off unless an address for them is asked for."""
+    """Dask's settings; its own pages are off unless an address for them is configured."""
     if "dashboard_address" not in cluster.options:
         return DASK_SETTINGS
     return {name: value for name, value in DASK_SETTINGS.items() if not name.endswith("http.routes")}
@@ -205,7 +207,7 @@ def _scratch_parent(cluster: Cluster) -> str | None:
 
 
 def _start_local(local_cluster: Callable[..., Any], options: dict[str, Any]) -> Any:
-    """A local cluster; made again when a worker dies before it has come up, which Dask takes for the end of all of it."""
+    """A local cluster; started again if a worker dies during start-up, for which Dask gives up the whole cluster."""
     for _ in range(START_ATTEMPTS):
         try:
             with _deaf_to_interrupts():
@@ -213,13 +215,13 @@ def _start_local(local_cluster: Callable[..., Any], options: dict[str, Any]) -> 
         except RuntimeError as error:
             lost = error
     raise TemporaryError(
-        f"the local cluster did not start in {START_ATTEMPTS} attempts (last: {lost}: {lost.__cause__}); look for what ends its "
+        f"the local cluster did not start in {START_ATTEMPTS} attempts (last: {lost}: {lost.__cause__}); find out what kills its "
         "processes (memory?) and run the same command again, it continues"
     )
 
 
 def _register(client: Client, plugin: WorkerPlugin | SchedulerPlugin) -> None:
-    """Gives the plugin to all workers, also those that come later; tells them again when one dies while it is told."""
+    """Registers the plugin on all workers, including those that come later; tries again if one dies meanwhile."""
     for _ in range(START_ATTEMPTS):
         try:
             client.register_plugin(plugin)
@@ -233,12 +235,12 @@ def _register(client: Client, plugin: WorkerPlugin | SchedulerPlugin) -> None:
 
 @contextlib.contextmanager
 def _deaf_to_interrupts() -> Iterator[None]:
-    """Threads and processes started inside, and those they start later, never see Ctrl-C.
+    """Blocks SIGINT for threads and processes started inside, and for those they start later.
 
-    A terminal sends it to every process of the group. Workers that take it end with a screenful of tracebacks; the driver,
-    which hears of it after this, ends them in order.
+    A terminal sends Ctrl-C to every process of the group. Workers that receive it end with a screenful of tracebacks; the driver,
+    which receives it afterwards, ends them in order.
     """
-    # Python's own helper, if it is started inside, opens the ears of the thread that starts it.
+    # Python's own helper process, if started inside, would unblock SIGINT in the thread that starts it.
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -248,7 +250,7 @@ def _deaf_to_interrupts() -> Iterator[None]:
 
 
 def security(cluster: Cluster) -> Any:
-    """Dask's settings for the certificates that are configured; None without. Raises InputError for files that are not there."""
+    """Dask's settings for the configured certificates; None without any. Raises InputError for missing files."""
     if cluster.tls is None:
         return None
     from distributed.security import Security
@@ -256,5 +258,5 @@ def security(cluster: Cluster) -> Any:
     tls = cluster.tls
     for key, path in (("ca_file", tls.ca_file), ("cert", tls.cert), ("key", tls.key)):
         if not Path(path).is_file():
-            raise InputError(f"cluster.tls.{key}: {path} does not exist or is no file; give the path of a PEM file")
+            raise InputError(f"cluster.tls.{key}: {path} does not exist or is not a file; give the path of a PEM file")
     return Security(tls_ca_file=tls.ca_file, tls_client_cert=tls.cert, tls_client_key=tls.key, require_encryption=True)

@@ -1,9 +1,9 @@
-"""Dask's own pages of a run (bokeh), for who has the password: on loopback, made when somebody first asks for them.
+"""Dask's own pages of a run (bokeh), on loopback and behind a password, created on first access.
 
-The scheduler of a cluster that the driver starts lives in the driver's process and listens for HTTP anyway; unguarded it would
-show every local user addresses, logs and code. So what answers there is a guard with a password drawn for this run, by the
-rules of `w2v ui` (safety/login.py). Bokeh takes half a second to import and its plugins watch every task, so nothing of it is
-there until the first page is asked for. `<workdir>/dask_pages.json`, which only the owner may read, tells `w2v ui` of them.
+The scheduler of a cluster that the driver starts lives in the driver's process and listens for HTTP anyway; unguarded, it would
+show every local user addresses, logs and code. So a guard answers there, with a password drawn for this run, by the rules of
+`w2v ui` (safety/login.py). Bokeh takes half a second to import and its plugins watch every task, so nothing of it is loaded
+before the first request for a page. `<workdir>/dask_pages.json`, readable only by its owner, lets `w2v ui` find the pages.
 """
 
 from __future__ import annotations
@@ -24,36 +24,36 @@ from pipeline.safety.login import LOGIN, USER, refusal
 
 NAME = "dask_pages.json"
 ROUTES = ("distributed.http.scheduler.info", "distributed.http.statics")
-"""What the pages themselves link to; none of it changes anything."""
+"""What the pages themselves link to; all of it is read-only."""
 _WAIT = (
-    b"<!doctype html><meta http-equiv=refresh content=1><title>Dask</title><p>Dask's pages are being made ready \xe2\x80\xa6</p>"
+    b"<!doctype html><meta http-equiv=refresh content=1><title>Dask</title><p>Dask's pages are being prepared \xe2\x80\xa6</p>"
 )
 
 
 @dataclass(frozen=True)
 class Pages:
-    """Where Dask's pages of a run are."""
+    """The address of Dask's pages of a run."""
 
     address: str
     password: str | None = None
-    """None where nobody asks for one."""
+    """None if no password is required."""
 
     @property
     def link(self) -> str:
-        """For the eyes of who started the run."""
+        """The link with the password, only for the user who started the run."""
         if self.password is None:
             return f"Dask: {self.address} (as its scheduler shows it)"
         return f"Dask: http://{USER}:{self.password}@{self.address}"
 
     @property
     def where(self) -> str:
-        """For logs, which others may read."""
-        return f"Dask: http://{self.address} (`w2v ui` says the password)" if self.password else self.link
+        """The address without the password, for logs that others may read."""
+        return f"Dask: http://{self.address} (`w2v ui` shows the password)" if self.password else self.link
 
 
 @contextlib.contextmanager
 def dask_pages(scheduler: Any, folder: Path, on_pages: Callable[[Pages], None]) -> Iterator[None]:
-    """Guards the scheduler's HTTP port, and answers there with Dask's pages as long as the context lasts."""
+    """Guards the scheduler's HTTP port and serves Dask's pages there while the block runs."""
     port, password = scheduler.http_server.port, secrets.token_urlsafe(24)
     scheduler.http_server.request_callback = _guard(scheduler, password, (f"127.0.0.1:{port}", f"localhost:{port}"))
     address = f"127.0.0.1:{port}/status"
@@ -67,7 +67,7 @@ def dask_pages(scheduler: Any, folder: Path, on_pages: Callable[[Pages], None]) 
 
 
 def find_pages(folder: Path) -> Pages | None:
-    """The pages of the run that works in `folder` now; None where none does, or it has no pages."""
+    """The pages of the run that is working in `folder` now; None if there is none, or it has no pages."""
     try:
         found = read_json_object(folder, NAME)
         address, password = str(found["address"]), str(found["password"])
@@ -79,19 +79,19 @@ def find_pages(folder: Path) -> Pages | None:
 
 
 def _write_private(path: Path, body: dict[str, Any]) -> None:
-    """A new file that nobody else may read, from its first byte on."""
+    """Writes a new file that is readable only by its owner from the start."""
     path.unlink(missing_ok=True)
     path.touch(mode=0o600, exist_ok=False)
     path.write_text(json.dumps(body), encoding="ascii")
 
 
 def _guard(scheduler: Any, password: str, hosts: tuple[str, str]) -> Any:
-    """What answers the scheduler's HTTP port."""
+    """The request router for the scheduler's HTTP port."""
     from tornado.httputil import HTTPHeaders, HTTPServerRequest, ResponseStartLine
     from tornado.routing import Router
 
     class Answer:
-        """The same short answer to whatever the request holds."""
+        """A fixed short response, whatever the request contains."""
 
         def __init__(self, request: HTTPServerRequest, status: int, text: bytes, kind: str, extra: dict[str, str]) -> None:
             self.request, self.status, self.text = request, status, text
@@ -134,7 +134,7 @@ def _guard(scheduler: Any, password: str, hosts: tuple[str, str]) -> Any:
 
 
 def _import_pages() -> Future[None]:
-    """Dask's pages' code, imported while the scheduler goes on."""
+    """Imports the code of Dask's pages in a thread, while the scheduler goes on."""
 
     def load() -> None:
         import distributed.dashboard.scheduler  # noqa: F401

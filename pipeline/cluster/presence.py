@@ -1,4 +1,4 @@
-"""Which workers of a cluster answer, and which have fallen silent: told from their heartbeats alone."""
+"""Which workers of a cluster respond and which have fallen silent, judged by their heartbeats alone."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 
 class Presence:
-    """Which workers answer, told from their heartbeats.
+    """Tracks which workers respond, by their heartbeats.
 
-    A worker is silent when its last heartbeat has not changed for `silent_s`, on this process's own clock: other machines'
-    clocks may differ, and a worker must not be judged by a time when nobody looked. A silent one may be frozen, cut off or
-    dead; if it comes back, what it still writes is what was written without it.
+    A worker is silent if its last heartbeat has not changed for `silent_s` on this process's own clock: other machines' clocks
+    may differ, and time in which this process did not check must not count. A silent worker may be frozen, cut off or dead; if
+    it comes back, whatever it still writes has the same bytes that others wrote in its place.
     """
 
     def __init__(self, silent_s: float) -> None:
@@ -19,7 +19,7 @@ class Presence:
         self._seen: dict[str, tuple[float, float]] = {}
 
     def answering(self, workers: Mapping[str, Mapping[str, Any]], now: float) -> dict[str, Mapping[str, Any]]:
-        """Of the scheduler's workers by address, those that are not silent. `now` is in monotonic seconds."""
+        """The scheduler's workers by address, without silent ones. `now` is in monotonic seconds."""
         for address, worker in workers.items():
             if address not in self._seen or self._seen[address][0] != worker["last_seen"]:
                 self._seen[address] = (worker["last_seen"], now)

@@ -1,5 +1,5 @@
-"""What memory, shared memory and disk a process has room for, measured where it runs: the limit of Dask, of the control groups
-around it and of its host, whichever is lowest. What is planned with it is `training.capacity`'s.
+"""How much memory, shared memory and disk a process may use, measured where it runs: the lowest of the limits of Dask, of its
+control groups and of its host. `training.capacity` plans with these numbers.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from pathlib import Path
 from pipeline.errors import amount
 
 WORKING_BYTES = 64 << 20
-"""A worker's buffers: a block of a checkpoint as it is checked, read and written (16 MiB each), initial values as they
-are drawn, threads, the kernels' rings. The plan counts on them, and the worker's allocator keeps as much of what was freed."""
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - asked for its size only
+"""A worker's buffers: blocks of a checkpoint while it is checked, read and written (16 MiB each), initial values while they are
+drawn, threads, the kernels' rings. The plan includes them, and the worker's allocator keeps this much freed memory."""
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - only its size is queried
 
 
 @dataclass(frozen=True, kw_only=True)
 class Room:
-    """What a worker has, measured where it runs; bytes, None = no limit known."""
+    """A worker's limits in bytes, measured where it runs; None = no limit known."""
 
     used: int
     """Resident size of the process before training, with its kernels loaded."""
@@ -30,30 +30,30 @@ class Room:
     """Resident size at which Dask pauses or kills the worker."""
     limit_name: str
     host: int | None
-    """Memory the host (or the container) can still give."""
+    """Memory that the host (or the container) can still provide."""
     shared: int
-    """Free where shared memory is made: /dev/shm, else the folder for temporary files."""
+    """Free space where shared memory is created: /dev/shm, or else the folder for temporary files."""
     shared_place: str
 
 
 @dataclass(frozen=True)
 class DriverRoom:
-    """What the driver has; bytes."""
+    """The driver's limits in bytes."""
 
     memory: int | None
     """None = not known."""
     disk: int
-    """Free where the workdir is; checkpoints of this training count as free, because they go."""
+    """Free space where the workdir is; checkpoints of this training count as free, because they will be removed."""
     workdir: str
 
 
 def measure_room() -> Room:
-    """What this process, a worker of Dask or not, has room for."""
+    """The limits of this process, whether it is a Dask worker or not."""
     import psutil
 
     limit, limit_name = _dask_limit()
     shared = [(place, shutil.disk_usage(place).free) for place in shared_places()]
-    # The first place with enough room is taken, so the largest decides.
+    # Shared memory goes to the first place with enough room, so the largest decides.
     place, free = max(shared, key=lambda found: found[1])
     return Room(
         used=int(psutil.Process().memory_info().rss), limit=limit, limit_name=limit_name, host=free_memory(),
@@ -62,20 +62,20 @@ def measure_room() -> Room:
 
 
 def driver_room(workdir: Path, in_use: int) -> DriverRoom:
-    """What this process has; `in_use`: bytes of files in the workdir that belong to the plan already."""
+    """The limits of this process as the driver; `in_use` is the bytes of files in the workdir that already belong to the plan."""
     workdir.mkdir(parents=True, exist_ok=True)
     return DriverRoom(free_memory(), shutil.disk_usage(workdir).free + in_use, str(workdir))
 
 
 def shared_places() -> list[Path]:
-    """The folders in which shared memory can be made, the preferred one first."""
+    """The folders in which shared memory can be created, the preferred one first."""
     places = [SHARED_MEMORY, Path(tempfile.gettempdir())]
     return [place for place in places if place.is_dir() and os.access(place, os.W_OK)] or places[-1:]
 
 
 def _dask_limit() -> tuple[int | None, str]:
-    """(resident bytes at which this worker is paused or killed, what that limit is called)."""
-    # A process that has not loaded Dask is none of its workers.
+    """(resident bytes at which this worker is paused or killed, the limit's name for messages)."""
+    # A process that has not loaded Dask is not a worker.
     if "distributed" not in sys.modules:
         return None, "no limit"
     import dask
@@ -87,7 +87,7 @@ def _dask_limit() -> tuple[int | None, str]:
         return None, "no limit"
     if not manager.memory_limit:
         return None, "no limit"
-    # A paused worker starts no further round, so pausing ends a training as surely as killing does.
+    # A paused worker starts no more rounds, so pausing ends a training as surely as killing.
     fractions = {"pauses": manager.memory_pause_fraction, "terminates": dask.config.get("distributed.worker.memory.terminate")}
     acts = [(fraction, verb) for verb, fraction in fractions.items() if fraction]
     if not acts:
@@ -98,7 +98,7 @@ def _dask_limit() -> tuple[int | None, str]:
 
 
 def free_memory(root: Path = Path("/")) -> int | None:
-    """Bytes that this process's host and control groups can still give; None where neither says."""
+    """Bytes that this process's host and control groups can still provide; None if neither is known."""
     rooms = [*_cgroup_rooms(root)]
     with contextlib.suppress(OSError, ValueError, KeyError):
         lines = (root / "proc/meminfo").read_text().splitlines()
@@ -112,7 +112,7 @@ def free_memory(root: Path = Path("/")) -> int | None:
 
 
 def _cgroup_rooms(root: Path) -> list[int]:
-    """What each control group around this process leaves: its limit less what is used and cannot be dropped at will."""
+    """What each control group of this process leaves: its limit minus used memory that cannot be reclaimed at will."""
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -129,7 +129,7 @@ def _cgroup_rooms(root: Path) -> list[int]:
         else:
             continue
         group = Path(path.lstrip("/"))
-        # In a container the path may be the host's, and only the mount's root is ours to see: then it has the limit.
+        # In a container the path may be the host's and only the mount's root visible; then the root has the limit.
         rooms += [_group_room(mount / level, *names) for mount in mounts for level in (group, *group.parents)]
     return [room for room in rooms if room is not None]
 

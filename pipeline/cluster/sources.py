@@ -1,6 +1,6 @@
 """The same program on every machine: workers whose source files differ from the driver's are refused at the start.
 
-Another version of this program may store, draw or round something differently, and nothing later on would reveal it.
+Another version of this program might store, draw or round something differently, and nothing later would reveal it.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from distributed import Client
 
 ANSWER_S = 20.0
-"""How long workers have to answer. One that does not, because it dies or is busy, is not judged, nor is a paused one, which takes
-no task; before it gets any it is asked again (`guest`)."""
+"""How long workers may take to respond. One that does not, because it dies, is busy or is paused, is not refused here; it is
+checked again before it gets any task (`guest`)."""
 
 
 def check_sources(client: Client) -> None:
-    """Raises ServiceError when a worker has other source files than this process, or none."""
+    """Raises ServiceError if a worker has other source files than this process, or none."""
     digest_of_sources = source_digest()
     ours = digest_of_sources()
     there = client.scheduler_info(n_workers=-1)["workers"]
@@ -32,7 +32,7 @@ def check_sources(client: Client) -> None:
     endings, deadline = Endings(client, asked), time.monotonic() + ANSWER_S
     for _ in asked:
         if ended := endings.next(max(0.0, deadline - time.monotonic())):
-            with contextlib.suppress(Exception):  # one that died or cannot read a file is not judged either
+            with contextlib.suppress(Exception):  # one that died or cannot read a file is not refused here either
                 answers[asked[ended[0]]] = ended[1].result()
     others = {address: found for address, found in answers.items() if found != ours}
     client.cancel(list(asked))
@@ -45,8 +45,8 @@ def check_sources(client: Client) -> None:
 
 
 def source_digest() -> Callable[..., str]:
-    """A function that gives twelve digits of the SHA-256 of the program's source files where it is called, empty where the
-    program is not installed. `folders`: of other copies, by package."""
+    """A function that returns twelve digits of the SHA-256 of the program's source files on the machine where it is called, empty
+    if the program is not installed. Its argument `folders` gives the folders of another copy, by package."""
 
     def digest_of_sources(folders: dict[str, str] | None = None) -> str:
         import hashlib
@@ -63,5 +63,5 @@ def source_digest() -> Callable[..., str]:
                 digest.update(f"{path.relative_to(folder)}\n".encode() + path.read_bytes())
         return digest.hexdigest()[:12]
 
-    # A function in a function travels by value: what it asks must be answered where this module is another one.
+    # A nested function is pickled by value, so it also works where this module is missing or another version.
     return digest_of_sources

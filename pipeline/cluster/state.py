@@ -1,15 +1,15 @@
-"""What one worker keeps from task to task: `WorkerState`, the one owner of it, handed to the tasks that ask for it.
+"""State that a worker keeps between tasks: `WorkerState` owns all of it and is passed to the tasks that need it.
 
-    exchange.attempts.Attempts          which attempts at a round are lost
-    stream.mapped_files.HashedFiles     files whose bytes it has hashed
+    exchange.attempts.Attempts          the lost attempts at a round
+    stream.mapped_files.HashedFiles     the files whose bytes it has hashed
     stream.sampling.KeptStreams         sentences, and pieces of the next epoch
-    training.arithmetic.KnownNumbers    how it computes
+    training.arithmetic.KnownNumbers    the fingerprint of its arithmetic
     training.lanes.HeldLanes            the lanes it trains, with their parameters
-    training.start.ParentWords          the words of the vectors that training goes on from
-    stages.shards.KeptVocabulary        the words that parts are made into shards with
+    training.start.ParentWords          the words of the vectors that training continues from
+    stages.shards.KeptVocabulary        the vocabulary for drawing shards
 
-All of it may be gone at any time: it saves work and decides nothing. Every class stands beside the code that uses it, so this
-file knows none of them. Nothing else in `pipeline` outlives a task in a variable of a module; a test looks.
+All of it may be lost at any time: it saves work and decides nothing. Every class is defined beside the code that uses it, so this
+module knows none of them. No other state in `pipeline` outlives a task in a module-level variable; a test checks that.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Releasable(Protocol):
 
 
 class WorkerState:
-    """One object of each class that a task asked for, made when it is first asked for."""
+    """One object of each requested class, created on first request."""
 
     def __init__(self) -> None:
         self._kept: dict[type[Any], Any] = {}
@@ -49,7 +49,7 @@ class WorkerState:
             return cast(Kept, self._kept[kind])
 
     def release(self) -> None:
-        """Gives back what is large: everything that has a `release` of its own."""
+        """Releases large objects: everything that has a `release` method."""
         for kept in list(self._kept.values()):
             if isinstance(kept, Releasable):
                 kept.release()
@@ -57,7 +57,7 @@ class WorkerState:
 
 @dataclass(frozen=True)
 class WithState(Generic[Item, Result]):
-    """A task that is given what its worker keeps; any other function of an item is a task that needs nothing."""
+    """A task that also receives its worker's state; any other function of an item is a task without state."""
 
     function: Callable[[Item, WorkerState], Result]
 
@@ -66,10 +66,10 @@ Task: TypeAlias = Callable[[Item], Result] | WithState[Item, Result]
 
 
 def run_task(task: Task[Item, Result], item: Item, state: WorkerState) -> Result:
-    """What the task makes of the item."""
+    """The task's result for the item."""
     return task.function(item, state) if isinstance(task, WithState) else task(item)
 
 
 def state_of(worker: Worker) -> WorkerState:
-    """The state of a Dask worker, which lives as long as it does, whoever drives it."""
+    """The state of a Dask worker, which lives as long as the worker, across runs."""
     return cast(WorkerState, vars(worker).setdefault(_ATTRIBUTE, WorkerState()))

@@ -1,8 +1,8 @@
-"""Which run may train: lanes meet many times a second, so only one of the runs on a scheduler trains at a time.
+"""Which run may train: lanes merge many times a second, so only one of the runs on a scheduler trains at a time.
 
-Two trainings whose workers wait for each other's would each hold the workers that the other needs. Tasks of other stages may
-run at any time. The lease belongs to the driver's process. When a driver's connection ends, the scheduler takes the lease back as
-soon as the workers have forgotten the run (`guest`); when it falls silent, after half a minute.
+Otherwise two trainings could deadlock, each holding workers that the other needs. Tasks of other stages may run at any time. The
+lease belongs to the driver's process. When a driver's connection ends, the scheduler releases the lease as soon as the workers
+have forgotten the run (`guest`); when the driver falls silent, after half a minute.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _ASK_S = 2
 
 
 class Turn:
-    """This run's right to train on a scheduler: taken once, kept until it is given back."""
+    """This run's right to train on a scheduler: taken once, and held until `give_back`."""
 
     def __init__(self, client: Client, guest: Guest, on_note: Callable[[str], None]) -> None:
         self._client = client
@@ -32,7 +32,7 @@ class Turn:
         self._lease: Any = None
 
     def take(self) -> None:
-        """Returns when no other run trains on this scheduler, and says who does if that takes a while."""
+        """Waits until no other run trains on this scheduler, noting who does if that takes a while."""
         if self._lease is not None:
             return
         from distributed import Semaphore
@@ -42,14 +42,14 @@ class Turn:
         while not lease.acquire(timeout=_ASK_S):
             if not said:
                 said = True
-                holder = self._client.get_metadata([TRAINING], default="a run that has not said its name")
-                self._on_note(f"{holder} trains on this cluster now; waiting for its end (one training at a time)")
+                holder = self._client.get_metadata([TRAINING], default="another run")
+                self._on_note(f"{holder} is training on this cluster now; waiting for it to end (one training at a time)")
         self._lease = lease
         self._client.set_metadata([TRAINING], f"{getpass.getuser()} on {socket.gethostname()} (process {os.getpid()})")
         self._client.run_on_scheduler(_noting(self._departure))
 
     def give_back(self) -> None:
-        """Lets the next run train."""
+        """Releases the lease, so that the next run may train."""
         if self._lease is not None:
             with contextlib.suppress(Exception):  # the scheduler may be gone, and the lease with it
                 self._lease.release()
@@ -57,8 +57,8 @@ class Turn:
 
 
 def _noting(departure: str) -> Callable[..., None]:
-    """Tells the run's plugin on the scheduler which lease to take back: there is one, and it is this run's. Travels by value: a
-    scheduler may be without this program."""
+    """A function that tells the run's plugin on the scheduler which lease to release: the only one, which is this run's. Pickled
+    by value, since the scheduler may not have this program."""
     training = TRAINING
 
     def note(dask_scheduler: Any) -> None:

@@ -1,7 +1,7 @@
-"""Clusters that others start for us: SSH, SLURM and Kubernetes, by the packages that know how.
+"""Clusters started through other packages: SSH, SLURM and Kubernetes.
 
-`cluster.options` are the vendor's own keywords. What they do not name is set for a run that nobody watches: connections
-carry throw-away certificates, no page is served, and workers whose driver is gone end by themselves.
+`cluster.options` are the keyword arguments of the package's cluster class. The defaults are those of an unattended run:
+connections use throw-away certificates, no page is served, and workers whose driver is gone exit by themselves.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
     from pipeline.config import Cluster
 
 ORPHAN_S = 30
-"""A worker that has not reached its scheduler for so long ends, and with it its job: what a driver that was killed leaves."""
+"""A worker that has not reached its scheduler for this long exits, and its job ends, so that a killed driver leaves no jobs."""
 ANSWER_S = 30
-"""How long SLURM has to say whether it would take a job."""
+"""How long SLURM may take to say whether it would accept a job."""
 _CERTIFICATES = ".cluster-"
 IDLE_S = 3600
-"""A Kubernetes cluster that had nothing to do for so long is removed by the operator: what a driver that was killed leaves."""
+"""The operator removes a Kubernetes cluster that has been idle for this long, so that a killed driver leaves none."""
 WAYS_OUT = {
-    "ssh": "see that `ssh HOST true` needs no password and that the hosts have this environment",
-    "slurm": "see cluster.options (queue, account, walltime, memory, cores)",
-    "kubernetes": "see that `kubectl get daskclusters` answers (KUBECONFIG), that the Dask operator runs, and that the image can "
+    "ssh": "check that `ssh HOST true` needs no password and that the hosts have this environment",
+    "slurm": "check cluster.options (queue, account, walltime, memory, cores)",
+    "kubernetes": "check that `kubectl get daskclusters` works (KUBECONFIG), that the Dask operator runs, and that the image can "
     "be pulled; `kubectl delete daskcluster NAME` removes what is left",
 }
 EXTRAS = {"ssh": "asyncssh", "slurm": "dask-word2vec[slurm]", "kubernetes": "dask-word2vec[k8s]"}
@@ -45,9 +45,9 @@ EXTRAS = {"ssh": "asyncssh", "slurm": "dask-word2vec[slurm]", "kubernetes": "das
 
 @contextlib.contextmanager
 def vendor_cluster(cluster: Cluster, shared: Path) -> Iterator[Any]:
-    """The cluster object, its workers asked for; closed at the end. `shared`: a folder that all hosts see.
+    """The cluster object, with its workers requested; closed at the end. `shared` is a folder that all hosts see.
 
-    Raises ServiceError for a package that is missing or a vendor that refuses, UsageError for a keyword it does not know.
+    Raises ServiceError if a package is missing or the system refuses, UsageError for an unknown keyword.
     """
     open_now = {"ssh": _ssh, "slurm": _slurm, "kubernetes": _kubernetes}[cluster.kind]
     with contextlib.ExitStack() as stack:
@@ -63,7 +63,7 @@ def vendor_cluster(cluster: Cluster, shared: Path) -> Iterator[Any]:
 
 
 def refuse_misspelt(cluster: Cluster) -> None:
-    """Raises UsageError for a key of `cluster.options` that none of the vendor's functions takes, ImportError without them."""
+    """Raises UsageError for a key of `cluster.options` that the package's functions do not take, ImportError if it is missing."""
     takers = {"ssh": _ssh_takers, "slurm": _slurm_takers, "kubernetes": _kubernetes_takers}[cluster.kind]()
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     known = {name for taker in takers for name, found in inspect.signature(taker).parameters.items() if found.kind in kinds}
@@ -96,7 +96,7 @@ def _kubernetes_takers() -> tuple[Callable[..., Any], ...]:
 def _slurm(cluster: Cluster, shared: Path) -> Iterator[Any]:
     from dask_jobqueue.slurm import SLURMCluster, SLURMJob
 
-    for left in shared.glob(f"{_CERTIFICATES}*"):  # of a driver that was killed
+    for left in shared.glob(f"{_CERTIFICATES}*"):  # left by a killed driver
         shutil.rmtree(left, ignore_errors=True)
     certificates = Path(tempfile.mkdtemp(prefix=_CERTIFICATES, dir=shared))  # mode 0700
     options: dict[str, Any] = {
@@ -109,7 +109,7 @@ def _slurm(cluster: Cluster, shared: Path) -> Iterator[Any]:
         with _explained(cluster, SLURMCluster, options) as made:
             _refuse_refused(SLURMJob.submit_command, made.job_script())
             if cluster.n_workers:
-                # Not `scale`: jobs whose time is over are submitted again.
+                # `adapt` rather than `scale`, so that jobs that reach their time limit are resubmitted.
                 made.adapt(minimum=cluster.n_workers, maximum=cluster.n_workers, interval="1s")
             yield made
     finally:
@@ -117,7 +117,7 @@ def _slurm(cluster: Cluster, shared: Path) -> Iterator[Any]:
 
 
 def throw_away_certificates(folder: Path) -> Security:
-    """A certificate for everybody of this cluster and the authority that signed it, as files of `folder`; throw-away."""
+    """A throw-away certificate for all members of this cluster and the authority that signed it, as files in `folder`."""
     from distributed.security import Security
 
     made = Security.temporary()
@@ -131,7 +131,7 @@ def throw_away_certificates(folder: Path) -> Security:
 
 
 def _refuse_refused(submit: str, script: str) -> None:
-    """Raises ServiceError when SLURM would not take this job: dask_jobqueue would go on asking until nobody waits any more."""
+    """Raises ServiceError if SLURM would refuse this job: dask_jobqueue would only keep resubmitting it."""
     with tempfile.NamedTemporaryFile("w", suffix=".sh", prefix="w2v-job.") as file:
         file.write(script)
         file.flush()
@@ -143,7 +143,7 @@ def _refuse_refused(submit: str, script: str) -> None:
                 f"cluster.kind: slurm: {submit} cannot be called ({error}); run this where jobs are submitted"
             ) from None
     said = printable(tried.stderr.strip().rpartition("\n")[2], 300)
-    # Nodes that are down or in use now are no refusal: a job waits for them.
+    # Nodes that are down or in use are no reason to refuse: the job will wait for them.
     if tried.returncode and "not available" not in said:
         raise ServiceError(f"cluster.kind: slurm: {said}; see cluster.options (queue, account, walltime, memory, cores)")
 
@@ -176,18 +176,18 @@ def _kubernetes(cluster: Cluster, shared: Path) -> Iterator[Any]:
         try:
             made = stack.enter_context(_explained(cluster, functools.partial(_within, cluster.wait_s, KubeCluster), options))
         except ServiceError:
-            # It would ask again for what did not come, when Python ends.
+            # At exit, it would query the cluster that never came up again.
             for left in [one for one in KubeCluster._instances if getattr(one, "name", None) == options["name"]]:
                 KubeCluster._instances.discard(left)
             raise
-        if cluster.n_workers and made.n_workers != cluster.n_workers:  # one that was there
+        if cluster.n_workers and made.n_workers != cluster.n_workers:  # an existing cluster
             made.scale(cluster.n_workers)
         yield made
 
 
 def _within(seconds: float, start: Callable[..., Any], **options: Any) -> Any:
-    """What `start` makes; raises TimeoutError if that takes longer. It asks services that may be silent, each with a patience
-    of its own, so it is waited for from outside and left behind."""
+    """The result of `start`; raises TimeoutError if that takes longer. It calls services that may not respond, each with its own
+    timeout, so it runs in a thread that is abandoned then."""
     ended: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
 
     def work() -> None:
@@ -200,7 +200,7 @@ def _within(seconds: float, start: Callable[..., Any], **options: Any) -> Any:
     try:
         made, error = ended.get(timeout=seconds)
     except queue.Empty:
-        raise TimeoutError(f"nothing came of it within {seconds:g} s (cluster.wait_s)") from None
+        raise TimeoutError(f"it did not start within {seconds:g} s (cluster.wait_s)") from None
     if error is not None:
         raise error
     return made
@@ -208,12 +208,12 @@ def _within(seconds: float, start: Callable[..., Any], **options: Any) -> Any:
 
 @contextlib.contextmanager
 def _explained(cluster: Cluster, start: Callable[..., Any], options: dict[str, Any]) -> Iterator[Any]:
-    """The vendor's cluster; what goes wrong while it starts is said in our words."""
+    """The cluster object; errors while it starts are raised as ServiceError with advice."""
     try:
         made = start(**options)
     except (TypeError, ValueError) as error:
         raise ServiceError(f"cluster.options: {cluster.kind} does not take these ({printable(str(error), 300)})") from error
-    except Exception as error:  # the packages below raise what their own packages do
+    except Exception as error:  # errors of the packages underneath pass through unchanged
         said = printable(f"{type(error).__name__}: {error}".rstrip(": "), 300)
         raise ServiceError(f"cluster.kind: {cluster.kind}: {said}; {WAYS_OUT[cluster.kind]}") from error
     with made:

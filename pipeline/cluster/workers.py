@@ -1,8 +1,8 @@
-"""Where tasks run: `Workers` is all that the stages know of Dask.
+"""Where tasks run: `Workers` is the only interface of stages to Dask.
 
-`dask_workers.DaskWorkers` runs them on a cluster (`cluster.opening` opens one), `InProcess(threads)` here, for small work. A
-task is a pure function over paths and plain data that writes files and returns a small record, so it may run anywhere,
-twice, or again after a death.
+`dask_workers.DaskWorkers` runs tasks on a cluster (`cluster.opening` opens one), `InProcess(threads)` in this process, for small
+work. A task is a pure function of paths and plain data that writes files and returns a small record, so it may run anywhere,
+twice, or again after a worker has died.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pipeline.exchange import shared_memory
 
 
 class WorkerLostError(TemporaryError):
-    """A worker went away while its task ran; what the task does can be done again."""
+    """A worker was lost while its task ran; the task can be run again."""
 
 
 @dataclass(frozen=True)
@@ -28,15 +28,14 @@ class Member:
 
     address: str
     host: str
-    """Equal for workers that can share memory."""
+    """Host key, equal for workers that can share memory."""
     threads: int
 
 
 class Workers(Protocol):
-    """Runs tasks; results come back in the order of the items, whatever order they finish in.
+    """Runs tasks; results are returned in the order of the items, whatever order they finish in.
 
-    Whoever implements it writes these signatures out again: then the type checker compares every implementation with them, and a
-    reader of one sees what it takes.
+    Implementations repeat these signatures in full, so that the type checker compares them and readers see the parameters.
     """
 
     def map(
@@ -47,12 +46,12 @@ class Workers(Protocol):
         label: str,
         on_done: Callable[[Result], None] | None = None,
     ) -> list[Result]:
-        """`[task(item) for item in items]`. `on_done` sees each result as it arrives, for progress. A task's
+        """`[task(item) for item in items]`. `on_done` is called with each result as it arrives, for progress. A task's
         PipelineError is raised here; tasks lost with a worker are run again."""
         ...
 
     def members(self) -> list[Member]:
-        """The workers there are now, in a fixed order; raises TemporaryError when none comes in time."""
+        """The current workers, in a fixed order; raises TemporaryError if none comes in time."""
         ...
 
     def together(
@@ -62,14 +61,14 @@ class Workers(Protocol):
         members: Sequence[Member],
         on_message: Listener | None = None,
     ) -> list[Result]:
-        """Runs one item on each member at the same time. Raises WorkerLostError when a member is lost, else the first
-        error of a task that is not merely the echo of another's. `on_message` is called, in this thread, with what the tasks
-        `tell` meanwhile (`cluster.messages`)."""
+        """Runs one item on each member at the same time. Raises WorkerLostError if a member is lost, otherwise the first error of
+        a task that is not merely a consequence of another's. `on_message` is called, in this thread, with the messages that tasks
+        send by `tell` meanwhile (`cluster.messages`)."""
         ...
 
 
 class InProcess:
-    """The tasks run here, in so many threads: the same results without a cluster."""
+    """Runs the tasks in threads of this process: the same results without a cluster."""
 
     def __init__(self, threads: int = 1, state: WorkerState | None = None) -> None:
         self._threads = threads
@@ -90,7 +89,7 @@ class InProcess:
             return run_task(task, item, self._state)
 
         try:
-            # With one thread the tasks are done in the thread that asks, where an error has its whole story.
+            # With one thread, the tasks run in the calling thread, where errors keep their whole traceback.
             ended = map(run, items) if threads <= 1 else pool.map(run, items)
             results: list[Result] = []
             for result in ended:
@@ -99,7 +98,7 @@ class InProcess:
                     on_done(result)
             return results
         finally:
-            # After an error or Ctrl-C nobody waits for what is not begun yet.
+            # After an error or Ctrl-C, tasks that have not begun are dropped.
             pool.shutdown(wait=False, cancel_futures=True)
 
     def members(self) -> list[Member]:

@@ -68,7 +68,7 @@ def test_an_extra_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_scratch_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"local_directory: .*/missing: no folder that can be written"):
+    with pytest.raises(InputError, match=r"local_directory: .*/missing: not a writable folder"):
         refuse_hopeless(configured(cluster={"options": {"local_directory": str(tmp_path / "missing")}}), trains=True)
 
 
@@ -88,7 +88,7 @@ def test_an_address_that_nobody_answers_is_known_before_the_first_task() -> None
             refuse_silent(Cluster(kind="address", address=address, wait_s=0.5))
         assert time.monotonic() - began < 5
         free.listen()
-        with pytest.raises(ServiceError, match=rf"{address}: somebody listens, but does not answer as a Dask scheduler"):
+        with pytest.raises(ServiceError, match=rf"{address}: something listens there, but does not answer as a Dask scheduler"):
             refuse_silent(Cluster(kind="address", address=address, wait_s=0.5))
 
 

@@ -165,9 +165,9 @@ def test_files_are_their_owners_only_and_nothing_is_written_over(tmp_path: Path)
     assert {path.stat().st_mode & 0o777 for path in written} == {0o600}
     assert folder.stat().st_mode & 0o777 == 0o700
     before = {path: path.read_bytes() for path in folder.iterdir()}
-    with pytest.raises(UsageError, match=r"new/ca\.pem: is there already, and nothing is written over it"):
+    with pytest.raises(UsageError, match=r"new/ca\.pem: exists already and is not overwritten"):
         make_certificates(folder, "here", [])
-    with pytest.raises(UsageError, match=r"new/client\.pem: is there already"):
+    with pytest.raises(UsageError, match=r"new/client\.pem: exists already"):
         add_clients(folder, ["ann", "client"])
     assert {path: path.read_bytes() for path in folder.iterdir()} == before, "all of them or none"
 

@@ -57,7 +57,7 @@ def test_what_does_not_come_is_told_within_the_deadline(
     assert time.monotonic() - began < 25
     assert ended.code == 69, ended.err
     assert "cluster.kind: kubernetes: TimeoutError: " in ended.err
-    assert "see that `kubectl get daskclusters` answers (KUBECONFIG), that the Dask operator runs" in ended.err
+    assert "check that `kubectl get daskclusters` works (KUBECONFIG), that the Dask operator runs" in ended.err
 
 
 @pytest.mark.parametrize(
