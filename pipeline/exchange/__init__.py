@@ -1,1 +1,1 @@
-"""How lanes meet: in shared memory on a host, over the workers' connections between hosts."""
+"""The exchange of rows between copies: in shared memory on one host, over the workers' connections between hosts."""

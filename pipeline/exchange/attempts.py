@@ -1,7 +1,7 @@
-"""Attempts at a round that are lost, so that no worker goes on waiting for one that will not come.
+"""Lost attempts at a round, so that no worker goes on waiting for one that will not come.
 
-A worker that dies closes its connections, and the workers that have met it notice at once. A worker that waits for one it has
-never met cannot notice; the driver tells every worker the names of the lost attempt's tasks instead.
+When a worker dies, its connections close, and the workers connected to it notice at once. A worker that waits for a peer it is
+not yet connected to cannot notice; so the driver sends every worker the names of the lost attempt's tasks.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class PeerLostError(TemporaryError):
 
 
 class Attempts:
-    """The attempts that one worker was told of, and the one that each of its threads takes part in."""
+    """The lost attempts that a worker knows of, and the attempt that each of its threads takes part in."""
 
     def __init__(self) -> None:
         self._lost: deque[str] = deque(maxlen=1000)
@@ -30,7 +30,7 @@ class Attempts:
 
     @contextlib.contextmanager
     def part_of(self, name: str) -> Iterator[None]:
-        """What this thread waits for inside ends soon after `abandon([name])`."""
+        """Makes waits of this thread inside the block end soon after `abandon([name])`."""
         self._own.name = name
         try:
             yield
@@ -38,10 +38,10 @@ class Attempts:
             self._own.name = None
 
     def abandon(self, names: Iterable[str]) -> None:
-        """Ends the waiting for workers that will not come, because these attempts are lost anyway."""
+        """Marks attempts as lost, which ends all waiting for their workers."""
         self._lost.extend(names)
 
     def raise_if_lost(self) -> None:
-        """Raises PeerLostError when the attempt that this thread takes part in is lost."""
+        """Raises PeerLostError if the attempt that this thread takes part in is lost."""
         if getattr(self._own, "name", None) in self._lost:
             raise PeerLostError("another worker of the round was lost before all had met")

@@ -1,14 +1,14 @@
-"""Parameters in pages of 2 MiB. A lane reads and writes rows all over its matrices, and the processor's table of page addresses
-is far too short for all the small pages they fill. With huge pages two lanes need an eighth less time for a token
+"""Parameters in pages of 2 MiB. A lane reads and writes rows all over its matrices, and the processor's TLB is far too small for
+all the small pages they fill. With huge pages, two lanes need an eighth less time per token
 (infra/benchmarks/records/kernel-steps-2026-11-21.md).
 
-Private memory gets such pages because NumPy asks for them. Shared memory does not: Linux has them off there
-(`shmem_enabled` is `never`), and `mmap` returns addresses at which no such page can begin. Since Linux 6.1 a process can ask
-for them explicitly (MADV_COLLAPSE), whatever the setting. This only affects speed: where it is refused, the small pages stay.
+Private memory gets huge pages because NumPy requests them. Shared memory does not: Linux disables them there by default
+(`shmem_enabled` is `never`), and `mmap` returns addresses at which no huge page can begin. Since Linux 6.1 a process can request
+them explicitly (MADV_COLLAPSE), whatever the setting. This only affects speed: if it is refused, the small pages stay.
 
-They have a price on a virtual machine whose host reclaims free memory: 2 MiB in one piece are mostly memory that was reclaimed,
-which takes 2.5 ms a MiB to get back, while small pages come from what was in use before, at 0.3 ms a MiB. So what is only read
-from one end to the other gets small ones.
+They have a price on a virtual machine whose host reclaims free memory: 2 MiB in one piece is mostly reclaimed memory, which takes
+2.5 ms per MiB to get back, while small pages come from recently used memory, at 0.3 ms per MiB. So memory that is only read
+sequentially gets small pages.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ import os
 import sys
 
 HUGE_PAGE = 2 << 20
-_MADV_COLLAPSE = 25  # linux/mman.h; the mmap module does not name it
+_MADV_COLLAPSE = 25  # linux/mman.h; missing in the mmap module
 
 
 def reserve(descriptor: int, size: int, *, huge: bool = True) -> None:
-    """Makes a file of zeros of this size, in huge pages where they are wanted and granted. All of it is there before anyone
-    uses it: a full disk is an OSError here, not a SIGBUS in a kernel later."""
+    """Makes a file of zeros of this size, in huge pages if they are wanted and granted. All of it is allocated here, so that a
+    full disk is an OSError now rather than a SIGBUS in a kernel later."""
     if huge and can_be_huge(size):
-        # One small page of each huge one is enough for it to be asked for, and then the others are never made.
+        # One small page in each huge page is enough to request it, and then the others are never allocated.
         os.ftruncate(descriptor, size)
         for begin in range(0, size, HUGE_PAGE):
             os.pwrite(descriptor, b"\0", begin)
@@ -35,12 +35,12 @@ def reserve(descriptor: int, size: int, *, huge: bool = True) -> None:
 
 
 def map_shared(descriptor: int, size: int) -> memoryview:
-    """The file's first `size` bytes, shared with every process that maps it; unmapped when nothing refers to it any more.
-    A page counts as memory of this process from when it is first touched."""
+    """The file's first `size` bytes, shared with every process that maps it; unmapped when nothing refers to it any more. A page
+    counts as memory of this process once it has been touched."""
     if not can_be_huge(size):
         return memoryview(mmap.mmap(descriptor, size))
-    # Addresses for more than is needed, then the file at the first boundary among them. The object that holds the addresses
-    # gives all of them back when it goes.
+    # Reserve more addresses than needed, then map the file at the first huge-page boundary among them. The object that holds the
+    # addresses unmaps all of them when it is freed.
     addresses = mmap.mmap(-1, size + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     begin = ctypes.addressof(ctypes.c_char.from_buffer(addresses))
     skipped = -begin % HUGE_PAGE
@@ -53,7 +53,7 @@ def can_be_huge(size: int) -> bool:
 
 
 def _map_at(address: int, size: int, descriptor: int) -> None:
-    map_fixed = 0x10  # MAP_FIXED: at this address, in place of what is mapped there
+    map_fixed = 0x10  # MAP_FIXED: at this address, replacing what is mapped there
     libc = ctypes.CDLL(None, use_errno=True)
     libc.mmap.restype = ctypes.c_void_p
     libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
@@ -64,7 +64,7 @@ def _map_at(address: int, size: int, descriptor: int) -> None:
 
 
 def collapse(memory: memoryview) -> None:
-    """Puts huge pages in the place of the small ones, as far as that is granted; the end, less than one, stays."""
+    """Replaces small pages by huge ones, as far as that is granted; a rest of less than a huge page stays."""
     madvise = ctypes.CDLL(None).madvise
     madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
     madvise(ctypes.addressof(ctypes.c_char.from_buffer(memory)), len(memory) // HUGE_PAGE * HUGE_PAGE, _MADV_COLLAPSE)

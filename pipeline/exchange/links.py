@@ -1,22 +1,22 @@
-"""Messages of rows between the workers of a round, written from and read into memory that is there.
+"""Messages of rows between the workers of a round, sent from and received into existing memory.
 
-A link is one connection between two workers. What goes over it follows from the plan of a merge, so both ends know what comes
-next: the sender gives the parameters themselves, the receiver says into which memory the next message of a peer goes, and
-nothing is allocated, copied or decoded between the socket and the rows. All links of a worker are worked by the one thread that
-merges, which writes and reads whatever is ready and sleeps when nothing is: no event loop, no second thread, no waking of either.
+A link is one connection between two workers. The plan of a merge determines the messages on it, so both ends know what comes
+next: the sender passes the parameters themselves, the receiver says into which memory a peer's next message goes, and nothing is
+allocated, copied or decoded between the socket and the rows. The one thread that merges serves all links of a worker: it writes
+and reads whatever is ready and sleeps when nothing is. There is no event loop and no second thread to wake up.
 
-    header    what follows: phase, number of the merge, bytes, checksum
+    header    of what follows: phase, number of the merge, bytes, checksum
     rows      raw float32
 
-Rows carry a checksum where the connection has none worth the name: under TLS damage is found anyway, without it TCP's sixteen
-bits are little for parameters that would just train on. It is the sum of all 64-bit words: it finds all damage within one word,
-and more of it but for one time in 2⁶⁴ at random. A CRC-32 took a fifth of the processor time of a large merge.
+Rows carry a checksum if the connection has no strong one: TLS detects damage anyway, but TCP's 16-bit checksum is weak, and
+training would silently go on with damaged parameters. The checksum is the sum of all 64-bit words: it detects all damage within
+one word, and random damage to several words except once in 2⁶⁴. A CRC-32 took a fifth of the processor time of a large merge.
 
-A peer that reads nothing is not written to, and what nobody expects is not read, so that memory stays bounded without counting
+Nothing is written to a peer that does not read, and nothing unexpected is read, so memory stays bounded without counting
 messages.
 
-A participant that has finished says goodbye and leaves, which is an error only for a peer that still needs something from it. A
-connection that breaks without a goodbye, as those of a dying process do, ends the group at once.
+A participant that has finished sends a goodbye and leaves, which is an error only for a peer that still needs something from it.
+A connection that breaks without a goodbye, as with a dying process, ends the group at once.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ from numpy.typing import NDArray
 from pipeline.exchange.attempts import ATTENTION_S, Attempts, PeerLostError
 
 Tag = tuple[int, str]
-"""(number of the merge in the group, phase): what the next message of a link must be."""
+"""(number of the merge in the group, phase): identifies a message of a link."""
 PHASES = ("goodbye", "hello", "rows", "merged")
 _HEADER = struct.Struct("<BQQQ")
 _TURN_BYTES = 1 << 20
-"""Written to or read from one peer before the next has its turn."""
+"""Bytes written to or read from one peer before it is the next one's turn."""
 _CLOSE_S = 5.0
 _NOT_READY = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 @dataclass
 class _Message:
-    """Rows on their way, out or in."""
+    """Rows to be sent or received."""
 
     tag: Tag
     arrays: Sequence[memoryview]
@@ -67,26 +67,26 @@ class _Message:
 
 
 def message_of(tag: Tag, arrays: Iterable[NDArray[np.float32]]) -> _Message:
-    # Rows are padded to whole vectors, so they are whole words too.
+    # Rows are padded to whole SIMD vectors, so they consist of whole 64-bit words too.
     return _Message(tag, [array.data.cast("B") for array in arrays if array.nbytes])
 
 
 @dataclass
 class Link:
-    """One connection; reads and writes without ever waiting."""
+    """One connection, with non-blocking reads and writes."""
 
     socket: socket.socket
     name: str
-    """Of the participant at its other end, for people."""
+    """Name of the participant at the other end, for messages."""
     outgoing: deque[_Message] = field(default_factory=deque)
     expected: deque[_Message] = field(default_factory=deque)
     received: deque[Tag] = field(default_factory=deque)
-    """Messages that were expected and are there; nobody has asked for them yet."""
+    """Expected messages that have arrived and have not been taken by `Links.receive` yet."""
     has_left: bool = False
     _writing: deque[memoryview] = field(default_factory=deque)
-    """What is left of the first outgoing message."""
+    """The rest of the first outgoing message."""
     _reading: deque[memoryview] = field(default_factory=deque)
-    """What is missing of the header or of the first expected message."""
+    """The memory still to be filled of the header or the first expected message."""
     _header: bytearray = field(default_factory=lambda: bytearray(_HEADER.size))
     _next: tuple[Tag, int, int] | None = None
     """Tag, bytes and checksum of the message whose header has been read."""
@@ -98,12 +98,12 @@ class Link:
 
     @property
     def events(self) -> int:
-        """What `poll` should look for: the header of the next message always, so that a peer that goes is noticed."""
+        """The events to poll for: always the header of the next message, so that a peer that leaves is noticed."""
         reads = not self.has_left and (self._next is None or bool(self.expected))
         return (select.POLLIN if reads else 0) | (select.POLLOUT if self.outgoing else 0)
 
     def work(self) -> bool:
-        """Writes and reads what is ready; whether there was anything. Raises PeerLostError when the peer is gone."""
+        """Writes and reads what is ready; returns whether there was anything. Raises PeerLostError if the peer is gone."""
         try:
             wrote = bool(self.outgoing) and self._write()
             return (not self.has_left and self._read()) or wrote
@@ -129,7 +129,7 @@ class Link:
         return left < _TURN_BYTES
 
     def _send(self) -> int:
-        # A TLS record at a time: it takes one piece of memory, and of that 16 KiB.
+        # With TLS one record at a time, of up to 16 KiB from one piece of memory.
         return self.socket.sendmsg(list(self._writing)) if self._is_checked else self.socket.send(self._writing[0])
 
     def _read(self) -> bool:
@@ -151,7 +151,7 @@ class Link:
         return left < _TURN_BYTES
 
     def _begin(self) -> bool:
-        """Whether the message whose header is there is expected: then it is read into the memory meant for it."""
+        """Whether the message whose header has arrived is expected; if so, prepares to read it into its memory."""
         if not self.expected or self._next is None:
             return False
         tag, size, _ = self._next
@@ -168,7 +168,7 @@ class Link:
         if self._next is None:
             phase, number, size, checksum = _HEADER.unpack(self._header)
             if phase >= len(PHASES):
-                raise ValueError("what arrived is no header of rows")
+                raise ValueError("what arrived is not a header of rows")
             self._next = (number, PHASES[phase]), size, checksum
             self.has_left = phase == 0
             return
@@ -183,8 +183,8 @@ class Link:
         return PeerLostError(f"the link to {self.name} broke ({error})")
 
     def say_goodbye(self) -> None:
-        """The peer will not take the end of the connection for a loss. What it has sent meanwhile is taken off the socket: a
-        connection that is closed with something unread is broken off, for what was sent last too."""
+        """Sends a goodbye, so that the peer does not take the end of the connection for a loss. Reads what it has sent meanwhile,
+        because closing a socket with unread data resets the connection and could discard the goodbye."""
         with contextlib.suppress(OSError, ValueError, PeerLostError):
             self.socket.send(_Message((0, "goodbye"), ()).header(False))
             self.work()
@@ -198,7 +198,7 @@ def _advance(pieces: deque[memoryview], done: int) -> None:
 
 
 class Links:
-    """One participant's links within a group, by the other participant."""
+    """One participant's links to the others of its group."""
 
     def __init__(self, links: Mapping[int, Link], patience_s: float, attempts: Attempts) -> None:
         self._links = dict(links)
@@ -211,16 +211,16 @@ class Links:
         return self._links[peer]
 
     def send(self, peer: int, tag: Tag, arrays: Iterable[NDArray[np.float32]]) -> None:
-        """Starts sending. The arrays must not change before `flush`, or before the peer has answered: they are written from where
-        they lie, when there is time for it."""
+        """Queues a message. The arrays must not change before `flush`, or before the peer has answered: they are sent later,
+        without a copy."""
         self._links[peer].outgoing.append(message_of(tag, arrays))
 
     def expect(self, peer: int, tag: Tag, arrays: Iterable[NDArray[np.float32]]) -> None:
-        """The peer's next message but those expected already goes into these arrays, and must be this one."""
+        """Declares that the peer's next message, after those already expected, has this tag and goes into these arrays."""
         self._links[peer].expected.append(message_of(tag, arrays))
 
     def receive(self, peer: int) -> None:
-        """Waits for the first message of a peer that nobody has waited for yet. Raises PeerLostError if any peer is lost."""
+        """Waits for a peer's first expected message that has not been taken yet. Raises PeerLostError if any peer is lost."""
         link = self._links[peer]
 
         def wanted() -> str:
@@ -235,13 +235,13 @@ class Links:
         link.received.popleft()
 
     def receive_all(self) -> None:
-        """Waits for everything that is expected."""
+        """Waits for all expected messages."""
         for peer, link in self._links.items():
             while link.expected or link.received:
                 self.receive(peer)
 
     def flush(self) -> None:
-        """Waits until all that was sent is on its way: its memory may change."""
+        """Waits until everything queued has been sent, so that its memory may change."""
 
         def slow() -> list[Link]:
             return [link for link in self._links.values() if link.outgoing]
@@ -255,7 +255,7 @@ class Links:
         self._wait(is_sent, lambda: ", ".join(f"{link.name}, which reads nothing" for link in slow()))
 
     def close(self) -> None:
-        """Leaves the group; what was sent before still arrives. After a loss the peers are cut off instead."""
+        """Leaves the group after sending what is queued. After a loss the connections are dropped instead."""
         if not self._is_lost:
             self._patience_s = min(self._patience_s, _CLOSE_S)
             with contextlib.suppress(PeerLostError):
@@ -281,7 +281,7 @@ class Links:
             raise
 
     def _sleep(self) -> None:
-        """Until something can be read or written, or it is time to look around."""
+        """Sleeps until something can be read or written, for ATTENTION_S at most."""
         poll = select.poll()
         for link in self._links.values():
             if (events := link.events) and (descriptor := link.socket.fileno()) >= 0:

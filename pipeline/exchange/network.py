@@ -1,11 +1,11 @@
-"""How the workers of a round on several hosts find each other: over the cluster's own port, with its certificates.
+"""Connections between the workers of a round on several hosts: through the cluster's own port, with its certificates.
 
-A link (`links`) begins as a connection of distributed's, opened to the address that a worker listens on anyway and with its
-connection arguments: nothing else listens, TLS comes along, and strangers are turned away by the cluster. A plugin answers the
-call at the other side. Then both ends take the socket out of the event loop's hands, and from there on the thread that merges
-works it. The connection object stays with its owner, for closing.
+A link (`links`) begins as a connection of distributed, opened to the address that the worker listens on anyway, with the
+cluster's connection arguments: nothing else listens, TLS is included, and strangers are refused by the cluster. A plugin answers
+the call at the other side. Then both ends detach the socket from the event loop, and from then on the thread that merges uses
+it. The connection object stays with its owner, which closes it.
 
-The caller sends nothing more until it has read a hello, so that no byte of rows ends up in a buffer of the event loop.
+The caller sends nothing more until it has read a hello, so that no row data ends up in a buffer of the event loop.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _POLL_S = 0.01
 
 
 class LinkPlugin(WorkerPlugin):
-    """Lets the other workers of a round reach the tasks on this worker; `arrive` puts it there with the first run."""
+    """Accepts links from the other workers of a round to tasks on this worker; `arrive` installs it with the first run."""
 
     name = PLUGIN
 
@@ -49,8 +49,7 @@ class LinkPlugin(WorkerPlugin):
         worker.handlers[_OPERATION] = self.answer
 
     async def answer(self, comm: Comm, group: str, sender: int, patience_s: float) -> None:
-        """Lends the connection to the group that it is meant for, once this worker's task of it is there, for as long as it
-        lasts."""
+        """Passes the connection to its group once this worker's task has joined the group, and waits until the group is over."""
         deadline = time.monotonic() + patience_s
         while group not in self.groups:
             if comm.closed() or time.monotonic() > deadline:
@@ -63,7 +62,7 @@ class LinkPlugin(WorkerPlugin):
 
 
 def arrive(worker: Worker, run: str) -> None:
-    """Lets a run's tasks on this worker be reached; runs on one worker share the way in."""
+    """Lets a run's tasks on this worker accept links; runs on one worker share the plugin."""
     plugin = cast("LinkPlugin | None", worker.plugins.get(PLUGIN))
     if plugin is None:
         plugin = LinkPlugin()
@@ -73,7 +72,7 @@ def arrive(worker: Worker, run: str) -> None:
 
 
 def leave(worker: Worker, run: str) -> None:
-    """A run is over; the last one closes the way in."""
+    """Ends a run's use of links; the last run removes the plugin."""
     plugin = cast("LinkPlugin | None", worker.plugins.get(PLUGIN))
     if plugin is not None:
         plugin.guests.discard(run)
@@ -88,10 +87,10 @@ def has_guests(worker: Worker) -> bool:
 
 
 def join_group(key: str, participant: int, peers: dict[int, str], patience_s: float, attempts: Attempts) -> Group:
-    """This worker's links to its peers ({participant: address}), all of them open; called from a task's thread.
+    """This worker's open links to its peers ({participant: address}); called from a task's thread.
 
-    Of two peers the lower participant calls the higher one. Raises PeerLostError when one does not come in time, and ServiceError
-    where the cluster's connections have no socket that could be taken over.
+    Of two peers, the one with the lower number connects to the other. Raises PeerLostError if one does not come in time,
+    ServiceError if the cluster's connections have no socket that can be detached.
     """
     plugin = cast(LinkPlugin, get_worker().plugins[PLUGIN])
     group = Group(plugin, key, participant, patience_s, attempts)
@@ -107,7 +106,7 @@ class Group:
     """One participant's connections within a group, and the links over them."""
 
     links: Links
-    """All of them, once the group is open."""
+    """The links, once the group is open."""
 
     def __init__(self, plugin: LinkPlugin, key: str, participant: int, patience_s: float, attempts: Attempts) -> None:
         self._plugin = plugin
@@ -142,11 +141,11 @@ class Group:
         self.links = links
 
     def cut(self, peer: int) -> None:
-        """Breaks a link without a goodbye, as the kernel does with the links of a process that is killed."""
+        """Breaks a link without a goodbye, as the kernel does for a process that is killed."""
         self._plugin.loop.call_soon_threadsafe(self._comms[peer].abort)
 
     def close(self) -> None:
-        """Leaves the group; what was sent before still arrives. After a loss the peers are cut off instead."""
+        """Leaves the group after sending what is queued. After a loss the connections are dropped instead."""
         if self._plugin.groups.get(self._key) is self:
             del self._plugin.groups[self._key]
         self.links.close()
@@ -183,7 +182,7 @@ class Group:
         self.adopt(peer, comm)
 
     def adopt(self, peer: int, comm: Comm) -> None:
-        """Takes the connection to a peer."""
+        """Takes over the connection to a peer."""
         if self.is_over.is_set():
             comm.abort()
             return
@@ -209,19 +208,20 @@ class Group:
 
 
 def take_socket(comm: Comm, patience_s: float) -> socket.socket:
-    """The socket under a connection of distributed's, of which the event loop takes no notice any more."""
+    """The socket under a connection of distributed, detached from the event loop."""
     stream = getattr(comm, "stream", None)
     if not isinstance(stream, IOStream):
         raise ServiceError(
-            f"{comm.peer_address}: copies of the parameters on several hosts take workers that talk over tcp:// or tls:// in "
-            "distributed's usual way (distributed.comm.tcp.backend: tornado); change the workers' protocol, or set train.copies=1"
+            f"{comm.peer_address}: copies of the parameters on several hosts need workers that use tcp:// or tls:// with "
+            "distributed's default backend (distributed.comm.tcp.backend: tornado); change the workers' protocol, or set "
+            "train.copies=1"
         )
     stream.io_loop.remove_handler(stream.socket)
     if stream.writing() or stream._read_buffer_size:
-        raise CommClosedError("its event loop had more to do with the connection")
+        raise CommClosedError("its event loop was still using the connection")
     taken = stream.socket
     if hasattr(socket, "TCP_USER_TIMEOUT"):
-        # A peer that trains on while rows wait for it answers that it has no room; that is not its death.
+        # A peer that is still training while rows wait for it has a full receive window; that does not mean it is dead.
         taken.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(patience_s * 1000))
     return taken
 

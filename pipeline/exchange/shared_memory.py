@@ -1,13 +1,13 @@
-"""How lanes in several processes meet: shared memory and a barrier on one host.
+"""The exchange between processes on one host: shared memory and a barrier.
 
-Hot merges come every few milliseconds, far below a Dask round trip (10 ms), so the exchange has a path of its own inside
-long round tasks. On one host the parameters of all lanes lie in shared memory, where any process can read and write any
-lane's rows, and what is left to exchange is "I am here": one byte to a hub over a Unix socket and one byte back. A
-process that dies closes its socket, so its peers notice at once instead of waiting. Of a process that never came at all
-they learn from the driver (`attempts`).
+Hot merges come every few milliseconds, more often than a Dask round trip (10 ms) allows, so the exchange has its own path inside
+long round tasks. On one host the copies of the parameters lie in shared memory, where any process can read and write the rows of
+any copy, and only arrivals at a merge remain to be exchanged: one byte to a hub over a Unix socket and one byte back. When a
+process dies, its socket closes, so its peers notice at once instead of waiting. The driver tells them about a process that never
+came at all (`attempts`).
 
-The memory and the socket live in a folder only this user can enter, which is removed as soon as everyone has opened
-them. If the process that made it is killed before that, the next group that meets on this host removes it.
+The memory and the socket are in a folder that only this user can enter, removed as soon as all processes have opened them. If
+the process that made it is killed before that, the next group on this host removes it.
 """
 
 from __future__ import annotations
@@ -35,15 +35,14 @@ from pipeline.exchange.huge_pages import map_shared, reserve
 
 _CONNECT_PAUSE_S = 0.005
 SPIN_S = 0.0005
-"""How long a participant polls before it goes to sleep: longer than one lane is usually behind another."""
+"""How long a participant polls before it goes to sleep: longer than lanes usually lag behind each other."""
 
 
 def host_key() -> str:
-    """A name equal exactly for processes that can share memory: same kernel boot, same mounts, same user.
+    """A name that is equal exactly for processes that can share memory: same kernel boot, same mounts, same user.
 
-    W2V_HOST_KEY in a worker's environment overrides it: workers with different names never share memory but exchange
-    rows over their connections, as if on different hosts. For tests, and for containers that share mounts but not
-    /dev/shm.
+    W2V_HOST_KEY in a worker's environment overrides it: workers with different names never share memory, but exchange rows over
+    their connections as if they were on different hosts. For tests, and for containers that share mounts but not /dev/shm.
     """
     if named := os.environ.get("W2V_HOST_KEY"):
         return named
@@ -56,7 +55,7 @@ def host_key() -> str:
 
 
 def usable_cores() -> int:
-    """Cores that this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -68,8 +67,8 @@ def nothing_to_do() -> bool:
 
 
 class Barrier(Protocol):
-    """`wait()` returns once every participant has called it, and raises PeerLostError if one no longer can. While it waits it
-    calls `meanwhile` for as long as that returns True, meaning that it did some work: a little, or the others have to wait."""
+    """`wait()` returns once every participant has called it, and raises PeerLostError if one no longer can. While it waits, it
+    calls `meanwhile` as long as that returns True, meaning that it did some work; each call must be short, or the others wait."""
 
     def wait(self, meanwhile: Callable[[], bool] = nothing_to_do) -> None: ...
 
@@ -89,9 +88,8 @@ class NoBarrier:
 class SocketBarrier:
     """Participant 0 is the hub: it collects one byte from each other participant, then answers all of them.
 
-    A participant that has to wait, and has nothing else to do meanwhile, polls for SPIN_S before it goes to sleep: lanes do
-    equal work, so the others are rarely far behind, and waking up takes longer than most waits. With more participants than
-    cores it sleeps at once.
+    A participant without other work polls for SPIN_S before it goes to sleep: lanes do equal work, so the others are rarely far
+    behind, and waking up takes longer than most waits. With more participants than cores it sleeps at once.
     """
 
     def __init__(
@@ -140,7 +138,7 @@ class SocketBarrier:
                     raise PeerLostError("a lane's worker did not reach the merge in time; it is taken for lost") from None
 
     def _send_all(self) -> None:
-        # One byte at a time is under way on a connection, so there is always room for it.
+        # At most one byte is in flight on a connection, so there is always room for it.
         for peer in self._sockets:
             peer.sendall(b".")
 
@@ -163,7 +161,7 @@ def meet(directory: Path, participant: int, participants: int, patience_s: float
 
 
 def _socket_address(directory: Path) -> str:
-    # A Unix socket's path may have 107 bytes; the shared folder's own path is short by construction.
+    # A Unix socket's path is limited to 107 bytes; the path of the shared folder is short by construction.
     return str(directory / "hub")
 
 
@@ -209,11 +207,11 @@ _PLACES = (Path("/dev/shm"), Path(tempfile.gettempdir()))  # noqa: S108 - a 0700
 
 @dataclass(frozen=True)
 class MeetingPlace:
-    """The private folder where the processes of one group meet."""
+    """The private folder of the processes of one group."""
 
     path: Path
     lock: int | None
-    """In the process that made it, the descriptor whose lock shows that its maker is alive; None in the others."""
+    """In the process that made it, a descriptor whose lock shows that this process is alive; None in the others."""
 
     def close(self) -> None:
         """Removes the folder if this process made it; processes that have opened its files keep them."""
@@ -223,11 +221,11 @@ class MeetingPlace:
 
 
 def open_meeting_place(group_key: str, bytes_needed: int, first: bool, patience_s: float, attempts: Attempts) -> MeetingPlace:
-    """Where the processes of one group meet. Its first participant makes the place, and closes it when all have met; the others
-    find it.
+    """The folder of the processes of one group. The first participant makes it, and closes it once all have arrived; the others
+    wait for it.
 
-    In memory (/dev/shm) when that has room, else in the folder for temporary files, where the pages go through the
-    page cache and work all the same.
+    It is in memory (/dev/shm) if there is room, otherwise in the folder for temporary files, which works too, through the page
+    cache.
     """
     name = f"{_prefix()}{hashlib.sha256(group_key.encode()).hexdigest()[:16]}"
     if first:
@@ -250,10 +248,10 @@ def open_meeting_place(group_key: str, bytes_needed: int, first: bool, patience_
 
 
 def remove_deserted_places() -> None:
-    """Removes what is left of groups whose first participant was killed between making their meeting place and removing
-    it: its lock, which the kernel frees with the process, is free. Parameters of all lanes may lie there."""
+    """Removes the folders of groups whose first participant was killed before removing them, recognised by their free locks. They
+    may hold all copies of the parameters."""
     for path in (found for place in _PLACES for found in place.glob(f"*{_prefix()}*")):
-        with contextlib.suppress(OSError):  # someone else removes it, or it is somebody else's
+        with contextlib.suppress(OSError):  # another process is removing it, or it belongs to another user
             descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -267,10 +265,10 @@ def _prefix() -> str:
 
 
 def _make_place(directory: Path) -> MeetingPlace:
-    """Makes the folder under another name first: nobody must find it before it is locked."""
+    """The new folder, locked; made under another name first, so that nobody finds it before it is locked."""
     while True:
         made = Path(tempfile.mkdtemp(prefix=f".{_prefix()}", dir=directory.parent))
-        with contextlib.suppress(FileNotFoundError):  # taken for deserted just before it was locked
+        with contextlib.suppress(FileNotFoundError):  # removed as deserted just before it was locked
             descriptor = os.open(made, os.O_RDONLY | os.O_DIRECTORY)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -292,8 +290,8 @@ def _checked(directory: Path) -> Path:
 
 
 def make_shared_array(path: Path, shape: tuple[int, int], *, huge: bool = True) -> NDArray[np.float32]:
-    """A float32 array of zeros on a new file, which other processes can open; `huge`: in huge pages where there are any
-    (`huge_pages`). Raises TemporaryError when there is no room."""
+    """A float32 array of zeros in a new file that other processes can open, with `huge` in huge pages if available
+    (`huge_pages`). Raises TemporaryError if there is no room."""
     size = _bytes_of(shape)
     with _opened(path, os.O_CREAT) as descriptor:
         try:
@@ -304,7 +302,7 @@ def make_shared_array(path: Path, shape: tuple[int, int], *, huge: bool = True) 
 
 
 def open_shared_array(path: Path, shape: tuple[int, int]) -> NDArray[np.float32]:
-    """The array that another process made there."""
+    """The array that another process made in this file."""
     with _opened(path, 0) as descriptor:
         return np.frombuffer(map_shared(descriptor, _bytes_of(shape)), np.float32, count=shape[0] * shape[1]).reshape(shape)
 
@@ -318,7 +316,7 @@ def _opened(path: Path, flags: int) -> Iterator[int]:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | flags, 0o600)
     except FileNotFoundError:
-        # Its maker gave up, or something cleaned it away: nothing that another attempt would not mend.
+        # The process that made it gave up, or the file was cleaned up: another attempt will help.
         raise PeerLostError(f"{path.parent} went away before all workers of the round had met there") from None
     try:
         yield descriptor

@@ -293,7 +293,7 @@ def test_a_link_takes_nothing_but_rows(pair: tuple[Links, Links]) -> None:
     _, receiver = pair
     pair[0].to(1).socket.sendall(b"GET / HTTP/1.1\r\nHost: worker\r\n\r\n")
     receiver.expect(0, (1, "rows"), [rows(1000, 0)])
-    with pytest.raises(PeerLostError, match=r"what arrived is no header of rows"):
+    with pytest.raises(PeerLostError, match=r"what arrived is not a header of rows"):
         receiver.receive(0)
 
 
