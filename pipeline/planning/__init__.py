@@ -1,1 +1,1 @@
-"""What a run will take, before it is started: a model, and constants measured on this machine in seconds."""
+"""Estimates of what a run will take, before it starts: a model, with constants measured on this machine within seconds."""

@@ -1,11 +1,11 @@
 """`w2v plan`: what a run of this configuration would take, from a sample of its corpus and the speeds of this machine.
 
-    sample      about 16 MB from all over the corpus, put through the run's own stages up to shards/ in a folder of its own
-    growth      how many words the whole corpus has
+    sample      about 16 MB from all over the corpus, run through the real stages up to shards/ in a temporary folder
+    growth      the number of words in the whole corpus
     speeds      the constants of the model, measured here
     forecast    time, memory, disk and traffic on one host and on several
 
-The workdir is only read: what the last run there took stands beside what the model says of this machine.
+The workdir is only read: the figures of the last run there are shown beside the model's figures for this machine.
 """
 
 from __future__ import annotations
@@ -39,28 +39,28 @@ from w2v_core.kernels import padded_size
 from w2v_core.windows import default_sample
 
 START_S = 1.0
-"""Of every run: imports, the report, the last files (infra/benchmarks/records/text-to-vectors-2026-11-29.md)."""
+"""Fixed time of every run: imports, the report, the last files (infra/benchmarks/records/text-to-vectors-2026-11-29.md)."""
 HASH_S = 0.7e-9
-"""A byte of the corpus, read and hashed before any work."""
+"""Time per byte of the corpus to read and hash it before any work."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What the user wants to know; null: as it is here."""
+    """The user's assumptions; None means as on this machine, or as estimated."""
 
     tokens: float | None = None
-    """Of the corpus, instead of the estimate."""
+    """Tokens of the corpus, instead of the estimate."""
     words: int | None = None
     hosts: tuple[int, ...] = (1, 2, 4, 8, 16)
     cores: int | None = None
-    """Of a host."""
+    """Per host."""
     memory_bytes: int | None = None
-    """Of a host."""
+    """Per host."""
     disk_bytes: int | None = None
     gbit_s: float = 10.0
     round_trip_s: float = 1e-4
     price: float | None = None
-    """Of a host for an hour."""
+    """Per host and hour."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,16 +72,17 @@ class Plan:
     here: Forecast
     """On this machine alone."""
     there: tuple[Forecast, ...]
-    """On so many hosts as were asked for."""
+    """On each of the requested numbers of hosts."""
     asked: Asked
     memory_bytes: int | None
-    """A host has."""
+    """Memory of a host; None if not known."""
     disk_bytes: int
-    """Free for the workdir."""
+    """Free disk space for the workdir."""
 
 
 def make_plan(config: RunConfig, asked: Asked, say: Callable[[str], None] = lambda text: None) -> Plan:
-    """The plan of a run; `say` hears what is being done. Takes some seconds. Raises what a run raises about its corpus."""
+    """The plan of a run, which takes several seconds; `say` is called with each step. Raises the errors that a run raises about
+    its corpus."""
     with tempfile.TemporaryDirectory(prefix="w2v-plan-") as folder:
         say("taking a sample of the corpus")
         sample = take_sample(config.corpus, _made(folder, "text"), config.workdir)
@@ -118,7 +119,7 @@ def _made(*names: str) -> Path:
 
 
 def _run_sample(config: RunConfig, sample: Sample, folder: Path, tokens: float) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The summaries of two runs up to shards: of a few words, which pays for what is loaded and compiled, and of the sample."""
+    """The summaries of two runs up to shards: of a few words, to load and compile everything, and of the sample."""
     warm = _made(str(folder), "warm")
     (warm / "few.txt").write_text("some words to begin with\nand some words more\n" * 50, encoding="utf-8")
     workers = InProcess(usable_cores())
@@ -127,7 +128,7 @@ def _run_sample(config: RunConfig, sample: Sample, folder: Path, tokens: float) 
         changed = {
             "run": config.run.model_copy(update={"workdir": str(folder / workdir)}),
             "corpus": config.corpus.model_copy(update=corpus),
-            # All words are counted: how many of them will be frequent enough depends on how much text there is.
+            # Keep all words: how many of them will be frequent enough depends on the size of the whole corpus.
             "vocab": config.vocab.model_copy(update={"min_count": 1, "max_size": None}),
             "shards": config.shards.model_copy(update={"sample": threshold}),
             "tracking": config.tracking.model_copy(update={"enabled": False}),
@@ -145,7 +146,7 @@ def _run_sample(config: RunConfig, sample: Sample, folder: Path, tokens: float) 
 
 
 def _text(config: RunConfig, asked: Asked, sample: Sample, summary: dict[str, Any], workdir: Path) -> tuple[Text, Growth]:
-    """The whole corpus."""
+    """The whole corpus, extrapolated from the sample, and the growth of its vocabulary."""
     found = {stage: _artefact(workdir, kind, summary["stages"][stage]["fingerprint"])
              for stage, kind in (("tokenize", "tokens"), ("vocab", "vocab"), ("shards", "shards"))}  # fmt: skip
     sizes = {stage: sum(part.bytes for part in artefact.manifest.parts) for stage, artefact in found.items()}
@@ -186,7 +187,7 @@ def _speeds(
     process_bytes = int(psutil.Process().memory_info().rss)
     stages, tokens = summary["stages"], summary["corpus"]["tokens"]
     begun = {name: row["seconds"] for name, row in first["stages"].items()}
-    # Half of what a few words take is taken again for many: threads and files, not what is loaded once.
+    # About half of the time for a few words recurs with many (threads and files); the rest is loading, which happens once.
     seconds = {name: max(0.1 * row["seconds"], row["seconds"] - begun[name] / 2) for name, row in stages.items()}
     shards = _artefact(folder / "work", "shards", stages["shards"]["fingerprint"])
     train = choose_lanes(config.train, text.kept_tokens, text.words)
@@ -203,7 +204,7 @@ def _speeds(
         count_s=seconds["vocab"] / summary["vocab"]["distinct_words"],
         draw_s=seconds["shards"] / tokens,
         train_s=alone,
-        # A busy machine holds threads up at every wave; training then uses fewer.
+        # On a busy machine threads are delayed at every wave; training then uses fewer.
         threads_kept=min(1.0, max(1 / cores, alone / (cores * together))),
         fold_s=measured.seconds_a_folded_byte(train),
         send_s=send_s + measured.DEVICE_S,
@@ -225,15 +226,15 @@ def _sizes(config: RunConfig, text: Text) -> TrainingSizes:
     )  # fmt: skip
 
 
-# ── what the last run took ───────────────────────────────────────────────────────────────────────────────────────────
+# ── the last run ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True, kw_only=True)
 class Taken:
-    """Of the last complete run in the workdir."""
+    """Figures of the last complete run in the workdir."""
 
     seconds: dict[str, float]
-    """By stage; not of those that were there already."""
+    """By stage, without stages that were reused."""
     disk_bytes: dict[str, int]
     memory_bytes: int | None
     tokens: int
@@ -243,7 +244,7 @@ class Taken:
 
 
 def last_run(config: RunConfig) -> Taken | None:
-    """What the last run really took, where there was one."""
+    """The figures of the last run, None if there was none."""
     from pipeline.safety.files import read_json_object
     from pipeline.summary import SUMMARY
 

@@ -1,10 +1,11 @@
-"""What a run will take: arithmetic over what is known of corpus, settings, machines and speeds. No clock, no file, no worker.
+"""The model of what a run will take: arithmetic on corpus, settings, machines and speeds. No clock, no file, no worker.
 
-    train   tokens / (tokens a second of a thread · threads · what so many threads keep of it) / hosts, and the merges
-    merge   the longer of wire and work, a part of the shorter, and the way there and back
+    train   tokens / (tokens per second of a thread · threads · their efficiency) / hosts, plus the merges
+    merge   the longer of wire time and work, a part of the shorter, and the round trips
 
-Between hosts every host sends 2 · (hosts − 1)/hosts of the merged rows: its copy's rows of the others' blocks, and its own block
-merged. Which rows are merged when is the plan of training itself (`training.plan`), counted merge by merge.
+Between hosts, every host sends 2 · (hosts − 1)/hosts of the merged rows: its copy's rows of the other hosts' blocks, and its own
+block after merging. Which rows are merged when follows from the plan of training itself (`training.plan`), counted merge by
+merge.
 """
 
 from __future__ import annotations
@@ -23,69 +24,69 @@ if TYPE_CHECKING:
     from pipeline.config import Train
 
 FRAME_SHARE = 1514 / 1448
-"""What Ethernet, IP and TCP add to what is sent."""
+"""Bytes on the wire per payload byte, with the headers of Ethernet, IP and TCP."""
 OVERLAP_LOST = 0.25
-"""Of the shorter of wire and work, what does not happen during the longer: the first piece must be there before any is folded
-(infra/benchmarks/records/hosts-2026-11-29.md)."""
+"""The share of the shorter of wire time and work that does not overlap with the longer, since the first piece must arrive before
+any is folded (infra/benchmarks/records/hosts-2026-11-29.md)."""
 TLS_S_A_BYTE = 1.7e-9
-"""Encrypting and decrypting, in place of a checksum (the same record)."""
+"""Seconds per byte to encrypt and decrypt, in place of a checksum (the same record)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Text:
-    """A corpus, as far as it was seen and estimated."""
+    """The size of a corpus, as measured and estimated."""
 
     stored_bytes: int
     tokens: int
-    """Of an epoch, before subsampling."""
+    """Per epoch, before subsampling."""
     sentences: int
     words: int
     distinct_words: int
     kept_tokens: int
-    """What subsampling and the vocabulary leave of them."""
+    """Per epoch, after subsampling and without rare words."""
     token_bytes: float
-    """On disk in tokens/, a token."""
+    """Bytes on disk in tokens/, per token."""
     shard_bytes: float
-    """On disk in shards/, a kept token."""
+    """Bytes on disk in shards/, per kept token."""
     word_bytes: float
-    """Of a word as text, with its count, in vocab/ and vectors/."""
+    """Bytes per word, as text with its count, in vocab/ and vectors/."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Speeds:
-    """Measured on one machine; seconds."""
+    """Speeds measured on one machine, in seconds."""
 
     cores: int
-    """Threads that the stages before training were measured with."""
+    """Number of threads with which the stages before training were measured."""
     tokenize_s: float
-    """A token, with all cores."""
+    """Per token, with all cores."""
     count_s: float
-    """A distinct word of a part, one thread."""
+    """Per distinct word of a part, one thread."""
     draw_s: float
-    """A token drawn into a stream, with all cores."""
+    """Per token drawn into a stream, with all cores."""
     train_s: float
-    """A kept token, one thread, with the lanes of a copy."""
+    """Per kept token, one thread, with the lanes of a copy."""
     threads_kept: float
-    """Of the speed of so many single threads, what `cores` threads on one copy reach."""
+    """Efficiency of `cores` threads on one copy, relative to as many single threads."""
     fold_s: float
-    """A byte of a copy's rows folded."""
+    """Per byte of a copy's rows folded."""
     send_s: float
-    """Processor time of a byte that is sent and one that is received, through a network interface."""
+    """Processor time per byte sent and received through a network interface."""
     message_s: float
-    """A message there and an answer back, within this machine."""
+    """Round trip of a message within this machine."""
     write_s: float
-    """A byte written to disk."""
+    """Per byte written to disk."""
     start_s: float
-    """Of a run, whatever it does."""
+    """Fixed time of a run."""
     process_bytes: int
-    """Resident size of a process that has all loaded and has tokenized."""
+    """Resident size of a process that has loaded everything and tokenized."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Machines:
     hosts: int
     cores: int
-    """Of a host."""
+    """Per host."""
     gbit_s: float
     round_trip_s: float
     is_encrypted: bool = False
@@ -93,13 +94,13 @@ class Machines:
 
 @dataclass(frozen=True, kw_only=True)
 class Traffic:
-    """All merges of a training."""
+    """The traffic of all merges of a training."""
 
     merges: int
     rows: int
-    """Of each matrix, over all merges."""
+    """Rows of each matrix, over all merges."""
     sent_bytes: int
-    """By a host."""
+    """Bytes sent by each host."""
     seconds: float
 
 
@@ -123,7 +124,7 @@ class Forecast:
     traffic: Traffic
     memory: MemoryPlan
     worker_bytes: int
-    """What is expected; `memory` is what it will not exceed."""
+    """Expected resident size of a worker; `memory` has its upper bounds."""
 
     @property
     def seconds(self) -> float:
@@ -135,17 +136,17 @@ class Forecast:
 
     @property
     def bytes_a_second(self) -> float:
-        """That a host sends while it trains, on average."""
+        """Average rate at which a host sends while it trains."""
         return self.traffic.sent_bytes / max(1e-9, self.train_s + self.traffic.seconds)
 
 
 def sent_bytes(rows: int, row_bytes: int, hosts: int) -> int:
-    """That each host sends, and receives, in a merge of so many rows of both matrices."""
+    """The bytes that each host sends, and receives, in a merge of `rows` rows of both matrices."""
     return 2 * (hosts - 1) * rows * row_bytes // hosts
 
 
 def merge_seconds(rows: int, row_bytes: int, machines: Machines, speeds: Speeds, cores_a_host: float = 1.0) -> float:
-    """Seconds of a merge between hosts with a copy each. `cores_a_host` below 1: hosts that share a machine's cores."""
+    """Seconds of a merge between hosts with one copy each. `cores_a_host` is below 1 for hosts that share a machine's cores."""
     hosts = machines.hosts
     sent = sent_bytes(rows, row_bytes, hosts)
     wire_s = sent * FRAME_SHARE * 8 / (machines.gbit_s * 1e9)
@@ -155,8 +156,8 @@ def merge_seconds(rows: int, row_bytes: int, machines: Machines, speeds: Speeds,
 
 
 def merges_of(plan: EpochPlan) -> Counter[int]:
-    """How many merges of an epoch are of how many rows: from merge to merge, because a long epoch has millions of steps, and at
-    once where the interval between them stays."""
+    """{rows: number of merges of so many rows} in an epoch. Counts from merge to merge rather than step by step, because a long
+    epoch has millions of steps, and in closed form while the interval is constant."""
     found: Counter[int] = Counter()
     schedule, step = plan.schedule, 0
     full = schedule.full_every_steps
@@ -170,7 +171,7 @@ def merges_of(plan: EpochPlan) -> Counter[int]:
             found[plan.vocab_size] += 1
             step += full - within
             continue
-        # The next step at which a merge can be due: behind a whole interval, or the last before all rows are merged.
+        # The next step at which a merge can be due: after a whole interval, or the last one before a merge of all rows.
         step += min(-(within + 1) % interval, full - 1 - within)
         if rows := plan.merged_rows(step):
             found[rows] += 1
@@ -179,12 +180,12 @@ def merges_of(plan: EpochPlan) -> Counter[int]:
 
 
 def _in_tier(merges: int, tier: int) -> int:
-    """Of the merges 1, 2, 3 …, those whose number 2^tier divides and 2^(tier+1) does not."""
+    """How many of the merges 1 … `merges` have a number that 2^tier divides and 2^(tier+1) does not."""
     return (merges >> tier) - (merges >> (tier + 1))
 
 
 def traffic_of(train: Train, vocab_size: int, kept_tokens: int, row_bytes: int, machines: Machines, speeds: Speeds) -> Traffic:
-    """The merges of a whole training with a copy a host."""
+    """The merges of a whole training with one copy per host."""
     schedule = choose_schedule(train, vocab_size, kept_tokens)
     merges: Counter[int] = Counter()
     for epoch in range(train.epochs):
@@ -198,7 +199,8 @@ def traffic_of(train: Train, vocab_size: int, kept_tokens: int, row_bytes: int, 
 
 
 def forecast(text: Text, train: Train, row_floats: int, machines: Machines, speeds: Speeds, sizes: TrainingSizes) -> Forecast:
-    """The run on these machines, a copy of the parameters a host; `train` as configured, its lanes and copies open or not."""
+    """The run on these machines, with one copy of the parameters per host; `train` is as configured, its lanes and copies chosen
+    here if they are not set."""
     copies = train.copies or (machines.hosts if machines.hosts > 1 else 0)
     chosen = choose_lanes(train.model_copy(update={"copies": copies}), text.kept_tokens, text.words)
     used = replace(machines, hosts=min(machines.hosts, chosen.copies))
@@ -235,15 +237,15 @@ def forecast(text: Text, train: Train, row_floats: int, machines: Machines, spee
 
 
 def kept_by(threads: int, speeds: Speeds) -> float:
-    """What `threads` on one copy keep of their speed alone: what was measured for as many as this machine has, for more the same,
-    for fewer in between."""
+    """The efficiency of `threads` threads on one copy: as measured for the cores of this machine, the same for more, and
+    interpolated for fewer."""
     if speeds.cores == 1 or threads >= speeds.cores:
         return speeds.threads_kept
     return 1 - (1 - speeds.threads_kept) * (threads - 1) / (speeds.cores - 1)
 
 
 def places(machines: Machines, copies: int, cores: int) -> tuple[Place, ...]:
-    """A worker a host, with all its cores."""
+    """One worker per host, with all its cores."""
     bounds = [copies * host // machines.hosts for host in range(machines.hosts + 1)]
     return tuple(
         Place(
@@ -258,8 +260,7 @@ def places(machines: Machines, copies: int, cores: int) -> tuple[Place, ...]:
 
 
 def _worker_bytes(sizes: TrainingSizes, text: Text, copies: int, hosts: int, speeds: Speeds) -> int:
-    """What a worker's resident size is expected to be at its largest: the process, parameters, and what it holds of stream and
-    corpus."""
+    """The expected peak of a worker's resident size: the process, the parameters, and what it holds of stream and corpus."""
     own = 1 if copies == 1 else 1 + -(-copies // hosts)
     stream, kept = text.kept_tokens * STREAM_BYTES // hosts, sizes.sentence_bytes // hosts if sizes.epochs > 2 else 0
     lanes = -(-sizes.lanes // hosts)
@@ -268,7 +269,7 @@ def _worker_bytes(sizes: TrainingSizes, text: Text, copies: int, hosts: int, spe
 
 
 def speedups(forecasts: Sequence[Forecast]) -> list[float]:
-    """Of the training on the first machines in hosts, how much of linear each of the others reaches."""
+    """The speed-up of each forecast relative to the first, as a share of linear in the number of hosts."""
     first = forecasts[0]
     alone = (first.train_s + first.traffic.seconds) * first.machines.hosts
     return [alone / (each.machines.hosts * (each.train_s + each.traffic.seconds)) for each in forecasts]

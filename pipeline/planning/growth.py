@@ -1,9 +1,10 @@
-"""How many words a corpus has, from a sample of it.
+"""The number of words in a corpus, estimated from a sample of it.
 
-Types follow Heaps's law: of ever more tokens ever fewer are new, V(n) ≈ K · n^β. Within the sample V(x) is known for every x: the
-words that a random share of it would show (rarefaction). Words that occur `min_count` times or more grow as all words do, but
-later: in a text of n tokens there are as many of them as there are words at all in one of n/c. c is read off the sample, so that
-for a corpus up to c times the sample's size nothing is extrapolated; beyond, β of the sample's last quadrupling goes on.
+The number of distinct words follows Heaps's law, V(n) ≈ K · n^β. Within the sample, V(x) is known for every x: the expected
+number of words in a random share of it (rarefaction). The number of words that occur at least `min_count` times grows like that
+of all words, but later: a text of n tokens has as many of them as a text of n/c tokens has words of any count. c is determined
+from the sample, so nothing is extrapolated for a corpus up to c times the sample's size; beyond that, β of the sample's last
+quadrupling is used.
 """
 
 from __future__ import annotations
@@ -16,20 +17,20 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Growth:
-    """A sample's words, as far as their number in more text follows from them."""
+    """The counts of a sample's words, from which the number of words in more text follows."""
 
     counts: NDArray[np.int64]
-    """Of every word of the sample."""
+    """Count of every word in the sample."""
 
     @property
     def tokens(self) -> int:
         return int(self.counts.sum())
 
     def words(self, tokens: float) -> float:
-        """Distinct words in so many tokens of the same text."""
+        """The expected number of distinct words in `tokens` tokens of the same text."""
         n = self.tokens
         if tokens <= n:
-            # 1 − (1 − p)^count, and never log(0) where the whole sample is asked for.
+            # 1 − (1 − p)^count, without log(0) for the whole sample.
             missed = np.log1p(-min(tokens / n, 1 - 1e-12))
             return float(-np.expm1(self.counts * missed).sum())
         return self.words(n) * float((tokens / n) ** self.exponent)
@@ -41,14 +42,14 @@ class Growth:
         return float(np.log(self.words(n) / max(1.0, self.words(n / 4))) / np.log(4))
 
     def frequent_words(self, tokens: float, min_count: int) -> float:
-        """Words that occur at least `min_count` times in so many tokens."""
+        """The expected number of words that occur at least `min_count` times in `tokens` tokens."""
         if tokens <= self.tokens:
             return float((self.counts * (tokens / self.tokens) >= min_count).sum())
         return self.words(tokens / self.delay(min_count))
 
     def rare_tokens(self, tokens: float, min_count: int) -> float:
-        """Occurrences of the words that are too rare for a vocabulary, in so many tokens: with Heaps's β, so many of them occur
-        once, twice … (Karlin 1967)."""
+        """The expected number of occurrences, in `tokens` tokens, of words below `min_count`; Heaps's β gives the shares of words
+        that occur once, twice … (Karlin 1967)."""
         shares, share = [], 1.0
         for count in range(1, min_count):
             shares.append(share)
@@ -59,7 +60,7 @@ class Growth:
         return max(0.0, self.words(tokens) - self.frequent_words(tokens, min_count)) * mean
 
     def delay(self, min_count: int) -> float:
-        """How many times as much text it takes until there are as many words of this count as there were words at all."""
+        """c: how many times as much text it takes for as many words to reach this count as there were distinct words before."""
         wanted = int((self.counts >= min_count).sum())
         low, high = 1.0, float(self.tokens)
         for _ in range(60):
@@ -69,8 +70,8 @@ class Growth:
 
 
 def vocabulary_counts(sample: NDArray[np.int64], tokens: float, words: int) -> NDArray[np.int64]:
-    """Counts of a vocabulary of so many words in so many tokens, most frequent first: the sample's, as often as the text is
-    longer; its tail is drawn out over the ranks that the sample does not have, straight on logarithmic scales (Zipf)."""
+    """Estimated counts of a vocabulary of `words` words in `tokens` tokens, most frequent first: the sample's counts scaled up,
+    and for ranks beyond its reliable ones a power law (Zipf)."""
     ordered = np.sort(sample)[::-1].astype(np.float64) * (tokens / sample.sum())
     reliable = max(2, int((sample >= 10).sum()))
     ranks = np.arange(1, words + 1, dtype=np.float64)

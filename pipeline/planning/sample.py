@@ -1,8 +1,7 @@
-"""A sample of a corpus, from all over it, as files that the pipeline reads as it reads the corpus.
+"""A sample from all over a corpus, as files that the pipeline reads just like the corpus.
 
-Of plain files it is stretches at even distances, from one line's beginning to another's; of compressed ones the beginnings of
-some; archives and tables are taken whole. Nothing is hashed and no file is read to its end, so a corpus of any size costs the
-same.
+From plain files it takes evenly spaced stretches of whole lines, from compressed files the beginnings of some; archives and
+tables are taken whole. Nothing is hashed, and large files are not read to their ends, so a corpus of any size costs the same.
 """
 
 from __future__ import annotations
@@ -20,29 +19,29 @@ from pipeline.text.recognise import kind_of
 
 SAMPLE_BYTES = 16 << 20
 STRETCHES = 256
-"""Many short ones, because words come in bursts: a long stretch knows less of the rest than its length says."""
+"""Number of stretches: many short ones, because words come in bursts, so a long stretch represents the rest less well."""
 RATIO_BYTES = 4 << 20
-"""Stored bytes that a compression's ratio is told from."""
+"""Stored bytes from which the compression ratio is estimated."""
 _STREAMS = ("gzip", "zstd", "bz2", "xz", "lz4", "lzma")
 
 
 @dataclass(frozen=True)
 class Sample:
     inputs: tuple[str, ...]
-    """What to read in place of the corpus's inputs."""
+    """Inputs to read in place of the corpus's."""
     stored_bytes: int
-    """Of the corpus, what the sample stands for one by one."""
+    """Stored bytes of the corpus that are in the sample."""
     corpus_bytes: int
     files: int
 
     @property
     def times(self) -> float:
-        """How many times the sample the corpus is."""
+        """How many times as large as the sample the corpus is."""
         return self.corpus_bytes / max(1, self.stored_bytes)
 
 
 def take_sample(corpus: Corpus, folder: Path, forbidden: Path, budget: int = SAMPLE_BYTES) -> Sample:
-    """The sample, written into the folder. Raises InputError for a corpus without a byte."""
+    """The sample, written into `folder`. Raises InputError for an empty corpus."""
     if PYDOCS in corpus.inputs:
         from pipeline.text.pydocs import source_files
 
@@ -66,7 +65,7 @@ def take_sample(corpus: Corpus, folder: Path, forbidden: Path, budget: int = SAM
             continue
         target = folder / f"{number:07d}-{Path(path).name}"
         if kind == "plain":
-            # A table's columns are named in its first line, and not in every encoding is a newline one byte.
+            # A table needs its first line, which names the columns, and in some encodings a newline is more than one byte.
             whole = corpus.format in ("csv", "tsv") or "16" in corpus.encoding or "32" in corpus.encoding
             taken += _take_stretches(path, target, [0] if whole else here, stretch * (len(here) if whole else 1))
         elif kind in _STREAMS:
@@ -80,7 +79,7 @@ def take_sample(corpus: Corpus, folder: Path, forbidden: Path, budget: int = SAM
 
 
 def _take_stretches(path: str, target: Path, places: list[int], stretch: int) -> int:
-    """Bytes written: about `stretch` from each place on, whole lines."""
+    """The number of bytes written: whole lines of about `stretch` bytes from each place on."""
     written = read = 0
     with open(path, "rb") as source, target.open("wb") as out:
         for place in places:
@@ -96,7 +95,7 @@ def _take_stretches(path: str, target: Path, places: list[int], stretch: int) ->
 
 
 def _take_beginning(path: str, kind: str, target: Path, wanted: int, corpus: Corpus) -> int:
-    """Stored bytes whose text was written: whole lines, about `wanted` bytes of text."""
+    """The number of stored bytes that the written text corresponds to: whole lines, about `wanted` bytes of text."""
     written = unpacked = 0
     size = os.path.getsize(path)
     with open(path, "rb", buffering=0) as source, target.open("wb") as out:
@@ -107,7 +106,7 @@ def _take_beginning(path: str, kind: str, target: Path, wanted: int, corpus: Cor
                 end = len(piece) if len(piece) == len(block) else piece.rfind(b"\n") + 1
                 written += out.write(piece[:end])
                 wanted = written if end < len(block) else wanted
-            # How far it shrinks is told from more than was taken: stored bytes are read in blocks.
+            # The ratio is estimated over more than was taken, because stored bytes are read in blocks.
             elif source.tell() >= RATIO_BYTES:
                 break
         return round(written / max(1, unpacked) * min(source.tell(), size))

@@ -1,4 +1,4 @@
-"""A plan as people read it: tables, what would not fit, and what to change; and as plain data."""
+"""A plan as text for people (tables, what would not fit, and what to change) and as plain data."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipeline.planning.estimate import Plan, Taken
 from pipeline.planning.forecast import Forecast, speedups
 
 GOOD_SHARE = 0.8
-"""Of linear: what hosts are worth having."""
+"""Share of linear speed-up from which on more hosts are worthwhile."""
 
 
 def as_text(plan: Plan, taken: Taken | None) -> str:
@@ -82,7 +82,7 @@ def cost(plan: Plan, each: Forecast) -> float:
     return (plan.asked.price or 0.0) * each.machines.hosts * each.seconds / 3600
 
 
-# ── what does not fit ────────────────────────────────────────────────────────────────────────────────────────────────
+# ── shortfalls ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _verdict(plan: Plan) -> list[str]:
@@ -91,7 +91,7 @@ def _verdict(plan: Plan) -> list[str]:
 
 
 def shortfalls(plan: Plan) -> list[str]:
-    """A sentence for each limit that the run would exceed, with what to change."""
+    """One sentence per limit that the run would exceed, with what to change."""
     found = [*_memory_shortfall(plan), *_disk_shortfall(plan)]
     for each, share in zip(plan.there, speedups(plan.there), strict=True):
         if share < GOOD_SHARE:

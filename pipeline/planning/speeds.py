@@ -1,7 +1,7 @@
-"""How fast this machine is: each constant of the model measured with the code that the run will use, a few seconds in all.
+"""The speed of this machine: each constant of the model, measured with the code that the run will use, in a few seconds.
 
-Training is timed on the sample's own stream, over matrices of the size that the whole vocabulary will have: whether a row is in a
-cache decides as much as the arithmetic. A merge is timed over a connection of this machine with itself, in processor time.
+Training is timed on the sample's own stream, with matrices of the size of the whole vocabulary, because cache misses matter as
+much as arithmetic. Merging is timed over a loopback connection, in processor time.
 """
 
 from __future__ import annotations
@@ -30,37 +30,37 @@ from w2v_core.sampler import noise_table, word_rates
 from w2v_core.windows import Stream, keep_probability
 
 DEVICE_S = 0.3e-9
-"""Processor time of a byte sent and one received that a network interface takes and the loopback device does not
+"""Extra processor time of a network interface, compared with loopback, per byte sent and received
 (infra/benchmarks/records/hosts-2026-11-29.md)."""
 ENOUGH_S = 0.5
-"""Of work a measurement repeats for."""
+"""How long a measurement is repeated."""
 MOST_BYTES = 512 << 20
-"""Of parameters that are made to train on: far more than any cache holds."""
+"""Upper bound of the parameters made for timing: far more than any cache holds."""
 LINK_BYTES = 8 << 20
 _WRITE_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
 class Ground:
-    """What training is timed on."""
+    """The data that training is timed on."""
 
     kernels: Kernels
     copies: tuple[tuple[NDArray[np.float32], NDArray[np.float32]], ...]
-    """Of the parameters: as many as training has and this machine can train at once."""
+    """Copies of the parameters: as many as training has, but at most one per core of this machine."""
     stream: Stream
     noise: Noise
     train: Train
 
 
 def training_ground(config: RunConfig, train: Train, source: Stream, counts: NDArray[np.int64], sample: float) -> Ground:
-    """Matrices for words with these counts, and the sample's stream with its words at their places among them. `train`: with its
-    lanes; `sample`: the threshold of subsampling."""
+    """Matrices for words with these counts, and the sample's stream with its words mapped to their ranks. `train` has its lanes
+    chosen; `sample` is the subsampling threshold."""
     row_bytes = 2 * padded_size(train.vector_size) * 4
     copies = min(copies_of(train, len(counts)), usable_cores())
     words = min(len(counts), MOST_BYTES // row_bytes // copies)
     counts = counts[:words]
     known = int(source.tokens_N.max()) + 1
-    # Frequent words keep their rank, rare ones stand for all that the sample has not seen.
+    # Frequent words keep their rank; rare ones are spread over the ranks of words that the sample lacks.
     places = np.arange(known, dtype=np.float64)
     frequent = min(1000, known, words)
     if words > known > frequent:
@@ -75,7 +75,7 @@ def training_ground(config: RunConfig, train: Train, source: Stream, counts: NDA
 
 
 def first_stream(source: Source, most: int = 1 << 22) -> Stream:
-    """The beginning of an epoch, as one run of memory."""
+    """The beginning of an epoch's stream, contiguous in memory."""
     rows = Rows(source, 0, WorkerState())
     ends = (0, min(most, sum(source.rows())))
     rows.hold([ends])
@@ -83,12 +83,12 @@ def first_stream(source: Source, most: int = 1 << 22) -> Stream:
 
 
 def seconds_a_token(ground: Ground, threads: int) -> float:
-    """Of training by so many threads: with one on one copy, with more on all copies at once, each with its share of them."""
+    """Seconds per token of training with `threads` threads: one thread on one copy, or several divided among all copies."""
     train, stream = ground.train, ground.stream
     lanes = max(1, train.lanes // max(1, train.copies))
     length = len(stream.tokens_N) // lanes
     window = int(max(stream.left_N.max(), stream.right_N.max()))
-    # No target at the very ends: its context may lie outside of what is held.
+    # No targets at the very ends, whose context may lie outside the stream.
     ranges = [(max(window, lane * length), min((lane + 1) * length, len(stream.tokens_N) - window)) for lane in range(lanes)]
     update = Update(train.model, train.gradient, train.negative, (train.alpha, train.alpha), 1)
     copies = ground.copies[: min(threads, len(ground.copies))]
@@ -112,8 +112,8 @@ def seconds_a_token(ground: Ground, threads: int) -> float:
 
 
 def seconds_a_folded_byte(train: Train) -> float:
-    """Of merging, a byte of a copy's rows: two copies, a thousand rows. Forty times as many rows took the same a byte
-    (infra/benchmarks/records/hosts-2026-11-29.md)."""
+    """Seconds of merging per byte of a copy's rows, measured with two copies of a thousand rows. Forty times as many rows took
+    the same per byte (infra/benchmarks/records/hosts-2026-11-29.md)."""
     kernels, rows = load_kernels(train.backend), 1024
     base = allocate_parameters(rows, train.vector_size)[0]
     copies = [allocate_parameters(rows, train.vector_size)[0] for _ in range(2)]
@@ -137,8 +137,8 @@ def connection_with_itself() -> tuple[socket.socket, socket.socket]:
 
 
 def seconds_of_sending(ours: socket.socket, theirs: socket.socket) -> tuple[float, float]:
-    """(processor seconds of a byte sent and a byte received, seconds of a message there and an answer back) over the connection
-    with these ends, which is closed then."""
+    """(processor seconds per byte sent and received, seconds of a round trip of a message) over the connection with these ends,
+    which is then closed."""
     with ours, theirs:
         for end in (ours, theirs):
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -155,7 +155,7 @@ def seconds_of_sending(ours: socket.socket, theirs: socket.socket) -> tuple[floa
                     ends[number].expect(0, (1, "rows"), [into])
                     ends[number].receive_all()
                     ends[number].flush()
-                    # Half of what arrives in a merge are merged rows, which go to the copy that is trained, too.
+                    # Half of what arrives in a merge is merged rows, which are also copied into the trained copy.
                     half = len(into) // 2
                     out[:half] = into[:half]
 
@@ -174,7 +174,7 @@ def seconds_of_sending(ours: socket.socket, theirs: socket.socket) -> tuple[floa
 
 
 def seconds_a_written_byte(folder: Path) -> float:
-    """Of a file that is on the disk for good."""
+    """Seconds per byte of writing a file, including fsync."""
     path, block = folder / "written", bytes(_WRITE_BYTES)
     began = time.perf_counter()
     with path.open("wb") as file:
@@ -187,7 +187,7 @@ def seconds_a_written_byte(folder: Path) -> float:
 
 
 def _rate(work: Callable[[], int], enough_s: float = ENOUGH_S) -> float:
-    """Seconds of one of what `work` says it has done: the median of several times."""
+    """Seconds per unit of work, `work()` returning the units done: the median of several calls."""
     found: list[float] = []
     began = time.perf_counter()
     while len(found) < 3 or time.perf_counter() - began < enough_s:

@@ -1,1 +1,1 @@
-"""`w2v refresh`: what is new in the corpus, a challenger made from it, gates it has to pass, and one decision."""
+"""`w2v refresh`: detects what is new in the corpus, trains a challenger on it, applies gates, and takes one decision."""

@@ -1,6 +1,6 @@
-"""Vectors turned into the frame of others: the same distances and scores, and comparable with what people have indexed.
+"""Alignment of vectors to the frame of others: distances and scores stay the same, and indexed vectors stay comparable.
 
-Both matrices are turned by the same rotation, so every product of a word and a context stays what it was.
+Both matrices are multiplied by the same rotation, so every dot product of a word and a context is unchanged.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from w2v_core.vectors import files
 
 STAGE_VERSION = 1
 FEWEST_WORDS_A_NUMBER = 2
-"""Common words needed for each number of a vector: fewer do not say how to turn it."""
+"""Common words needed per dimension: fewer do not determine the rotation."""
 
 
 def aligned(vectors: store.Artefact, champion: store.Artefact, workdir: Path) -> store.Artefact:
-    """The artefact of `vectors` turned onto the champion's; itself where too few words are common or the sizes differ."""
+    """The artefact of `vectors` rotated onto the champion's; `vectors` itself if too few words are common or the sizes differ."""
     before, now = load_vectors(champion), load_vectors(vectors)
     size = now.matrix.shape[1]
     common = common_words(before, now)

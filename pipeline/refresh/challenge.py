@@ -1,4 +1,4 @@
-"""A challenger beside its champion: how it is trained, what is measured of both, and what the gates say."""
+"""A challenger and its champion: how the challenger is trained, what is measured of both, and the gates' verdicts."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from w2v_core.vectors import WordVectors
 _ROWS_AT_ONCE = 1 << 16
 DRIFT_BINS = 20
 SAME_SHAPE = ("model", "engine", "vector_size")
-"""Settings of `train` that vectors must share to be gone on from."""
+"""Settings of `train` that must be equal to continue from vectors."""
 SAME_TASK = ("model", "engine", "negative", "gradient")
-"""Settings of `train` without which two losses are not of one kind."""
+"""Settings of `train` that must be equal for two losses to be comparable."""
 
 
 @dataclass(frozen=True)
 class Start:
-    """Whether the challenger goes on from the champion, and why."""
+    """Whether the challenger continues from the champion, and why."""
 
     warm: bool
     why: str
@@ -42,7 +42,7 @@ class Start:
 
 
 def choose_start(config: RunConfig, champion: Snapshot | None, delta: Delta, *, cold: bool) -> Start:
-    """Warm where it can be: it costs a part of the training and keeps the frame."""
+    """A warm start if possible: it costs only part of the training and keeps the frame."""
     if cold:
         return Start(False, "asked for")
     if champion is None:
@@ -54,14 +54,14 @@ def choose_start(config: RunConfig, champion: Snapshot | None, delta: Delta, *, 
     then, now = champion.summary()["config"]["train"], config.train.model_dump(mode="json")
     changed = [key for key in SAME_SHAPE if then.get(key) != now[key]]
     if changed or config.train.engine == "layers":
-        return Start(False, f"train.{changed[0] if changed else 'engine'} does not allow to go on from the champion")
+        return Start(False, f"train.{changed[0] if changed else 'engine'} does not allow continuing from the champion")
     if damage := _damage_of(champion.vectors):
         return Start(False, f"the champion is damaged: {damage}")
-    return Start(True, "goes on from the champion")
+    return Start(True, "continues from the champion")
 
 
 def challenger_config(config: RunConfig, champion: Snapshot | None, start: Start) -> RunConfig:
-    """The configuration that the challenger is trained by."""
+    """The configuration for training the challenger."""
     if not start.warm or champion is None:
         return config
     changed = {
@@ -72,7 +72,7 @@ def challenger_config(config: RunConfig, champion: Snapshot | None, start: Start
 
 
 def is_whole(snapshot: Snapshot) -> bool:
-    """Whether all of its files that last are there in their sizes."""
+    """Whether all lasting files of the snapshot exist with the right sizes."""
     try:
         for directory in snapshot.lasting():
             artefact = store.load_artefact(directory)
@@ -95,7 +95,7 @@ def _damage_of(directory: Path) -> str:
 
 @dataclass(frozen=True)
 class Challenge:
-    """What is known of both, as the gates and people read it."""
+    """The comparison of both: verdicts of the gates, and facts for people."""
 
     verdicts: tuple[Verdict, ...]
     facts: Mapping[str, Any]
@@ -103,22 +103,22 @@ class Challenge:
 
 @dataclass(frozen=True)
 class Scored:
-    """One of both."""
+    """Champion or challenger, with its scores."""
 
     vectors: store.Artefact
     tokens: Path
-    """The folder of the text that it has learnt from."""
+    """The folder of the tokens it was trained on."""
     scores: Mapping[str, Any]
-    """On the same sets."""
+    """Scores on the same sets as the other's."""
 
     def loss(self) -> float | None:
-        """Of its last epoch; None for vectors without a history of training."""
+        """The loss of the last epoch; None for vectors without a training history."""
         history = history_of(self.vectors)
         return epoch_loss(history, history[-1].epoch) if history else None
 
 
 def compare_with_champion(config: RunConfig, champion: Scored, challenger: Scored, *, same_frame: bool) -> Challenge:
-    """What the challenger is beside the champion; `same_frame` as in `Measured`."""
+    """The comparison of challenger and champion; `same_frame` as in `Measured`."""
     old, new = load_vectors(champion.vectors), load_vectors(challenger.vectors)
     common = stability.common_words(old, new)
     turned = _turned(old, new, common, same_frame)
@@ -144,14 +144,14 @@ def compare_with_champion(config: RunConfig, champion: Scored, challenger: Score
 
 
 def _loss_ratio(champion: Scored, challenger: Scored) -> float | None:
-    """The challenger's final loss to the champion's; None where they are losses of another task."""
+    """The ratio of final losses, challenger to champion; None if they are not comparable."""
     tasks = [{key: side.vectors.manifest.fields.get(key) for key in SAME_TASK} for side in (champion, challenger)]
     before, now = champion.loss(), challenger.loss()
     return now / before if tasks[0] == tasks[1] and before and now is not None else None
 
 
 def _turned(old: WordVectors, new: WordVectors, common: stability.Common, same_frame: bool) -> np.ndarray:
-    """Drift of the most frequent common words; of vectors in another frame, what is left when they are turned back."""
+    """The drift of the most frequent common words, for vectors in another frame after rotating them back."""
     if old.matrix.shape[1] != new.matrix.shape[1] or not common.words:
         return np.zeros(0)
     if not same_frame:
@@ -171,7 +171,7 @@ def is_finite(vectors: WordVectors) -> bool:
 
 
 def known_share(old: WordVectors, new: WordVectors) -> float:
-    """Share of the champion's tokens whose words the challenger has."""
+    """The share of the champion's tokens whose words are in the challenger's vocabulary."""
     if old.counts is None:
         return 1.0
     known = set(new.words)

@@ -1,6 +1,6 @@
-"""What became of a corpus's files since the last good result: decided by content, never by time.
+"""The changes to a corpus's files since the last good result, by content, never by time.
 
-Pure: two lists of (path, bytes, SHA-256) in, names out.
+Pure: two lists of (path, bytes, SHA-256) in, paths out.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ File = Sequence[Any]
 
 @dataclass(frozen=True)
 class Delta:
-    """Paths, sorted."""
+    """The changes between two states of a corpus, as sorted paths."""
 
     added: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
-    """The same path with other bytes, whatever its size and time."""
+    """Paths with other bytes than before, whatever their sizes and times."""
     renamed: tuple[tuple[str, str], ...] = ()
-    """(path before, path now) of the same bytes."""
+    """(old path, new path) of the same bytes."""
     deleted: tuple[str, ...] = ()
 
     @property
     def removes_text(self) -> bool:
-        """Whether text that was there is not there any more."""
+        """Whether some earlier text is gone."""
         return bool(self.changed or self.deleted)
 
     @property
@@ -36,7 +36,7 @@ class Delta:
         return not (self.added or self.changed or self.renamed or self.deleted)
 
     def as_data(self, shown: int = SHOWN) -> dict[str, Any]:
-        """Counts, and the first names of each kind."""
+        """The number of files and the first paths of each kind."""
         kinds: dict[str, Sequence[Any]] = {
             "added": self.added,
             "changed": self.changed,
@@ -47,8 +47,8 @@ class Delta:
 
 
 def compare(before: Sequence[File], now: Sequence[File]) -> Delta:
-    """What has to be done to the files of `before` to get those of `now`. A file that is gone and one with its bytes that is new
-    are one that was renamed; of several with the same bytes the first in order of their names are paired."""
+    """The changes from `before` to `now`. A missing file and a new file with the same bytes count as renamed; if several have the
+    same bytes, they are paired in the order of their names."""
     old, new = ({file[0]: file[2] for file in files} for files in (before, now))
     gone: dict[str, list[str]] = defaultdict(list)
     for path in sorted(old.keys() - new.keys()):

@@ -1,6 +1,6 @@
-"""What a challenger must hold before it replaces the champion, as plain arithmetic on their scores.
+"""The gates that a challenger must pass before it replaces the champion: plain arithmetic on scores.
 
-Pure: scores and measures in, one verdict a gate out, each with what was found, what was asked and a sentence that says so.
+Pure: scores and measurements in, one verdict per gate out, each with the value found, the value required, and a sentence.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one gate says."""
+    """The verdict of one gate."""
 
     gate: str
     found: float | None
@@ -26,28 +26,28 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Measured:
-    """What is known of a challenger beside its champion."""
+    """Measurements of a challenger relative to its champion."""
 
     finite: bool
     vocabulary: float
-    """Share of the champion's tokens whose words the challenger knows."""
+    """Share of the champion's tokens whose words are in the challenger's vocabulary."""
     overlap: float
     drift: float
     """Median of 1 − cosine of the most frequent words."""
     same_frame: bool
-    """Whether the challenger's vectors lie in the champion's frame: went on from them, or were turned onto them."""
+    """Whether the challenger's vectors are in the champion's frame, because they continue from them or were aligned to them."""
     memory: float | None = None
-    """Right answers of the probe about the champion's text, beyond chance, challenger to champion; None = not known."""
+    """Ratio, challenger to champion, of right answers beyond chance to the probe on the champion's text; None = not known."""
     sense: float | None = None
-    """The same of each about its own text."""
+    """The same with each model on its own text."""
     loss: float | None = None
-    """Final losses, challenger to champion."""
+    """Ratio of final losses, challenger to champion."""
     norm: float | None = None
-    """Median lengths of frequent words' vectors, challenger to champion."""
+    """Ratio of median norms of frequent words' vectors, challenger to champion."""
 
 
 def judge(gates: Gates, before: Mapping[str, Any], now: Mapping[str, Any], measured: Measured) -> list[Verdict]:
-    """One verdict a gate; `before` and `now` are the scores of champion and challenger on the same sets."""
+    """One verdict per gate; `before` and `now` are the scores of champion and challenger on the same sets."""
     verdicts = [
         Verdict("finite", float(measured.finite), 1.0, measured.finite, "every number is finite" if measured.finite else
                 "there are numbers that are not finite"),
@@ -63,7 +63,7 @@ def judge(gates: Gates, before: Mapping[str, Any], now: Mapping[str, Any], measu
 
 
 def _without_sets(gates: Gates, measured: Measured) -> Iterator[Verdict]:
-    """What tells a bad model where there are no question sets."""
+    """The verdicts that recognise a bad model without question sets."""
     for gate, found, asked, what in (
         ("memory", measured.memory, gates.memory, "of what the champion knows of its text is still known"),
         ("sense", measured.sense, gates.sense, "of what the champion knows of its text, the challenger knows of its own"),
@@ -71,7 +71,7 @@ def _without_sets(gates: Gates, measured: Measured) -> Iterator[Verdict]:
         if found is not None and asked is not None:
             yield _at_least(gate, found, asked, what)
     for gate, found, asked, what in (
-        ("loss", measured.loss, gates.loss, "the final loss is {:.3f} times the champion's, at most {:g} times is allowed"),
+        ("loss", measured.loss, gates.loss, "the final loss is {:.3f} times the champion's, at most {:g} times are allowed"),
         ("norm", measured.norm, gates.norm, "frequent words' vectors are {:.2f} times as long as the champion's, "
          "{:g} times longer or shorter is allowed"),
     ):  # fmt: skip
@@ -111,5 +111,5 @@ def _coverage(gate: str, old: float | None, new: float | None, tolerance: float)
 
 
 def stopped_by(verdicts: Sequence[Verdict]) -> list[Verdict]:
-    """The gates that did not hold."""
+    """The verdicts of the gates that did not hold."""
     return [verdict for verdict in verdicts if not verdict.held]

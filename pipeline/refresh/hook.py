@@ -1,4 +1,4 @@
-"""`refresh.on_finish`: a command that is handed the refresh's JSON, bounded in time; whatever it does changes nothing."""
+"""`refresh.on_finish`: a command that gets the refresh's JSON and is limited in time; its outcome changes nothing."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ SHOWN = 300
 
 
 def run_hook(command: Sequence[str], told: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
-    """How it ended: `{"exit": 0}`, or with `problem` saying what went wrong. Its output goes to standard error."""
+    """How the command ended: `{"exit": 0}`, or another exit with `problem`, which includes the beginning of its output. The
+    command gets `told` as JSON on standard input."""
     try:
-        with subprocess.Popen(  # noqa: S603 - the configuration names it, to be run
+        with subprocess.Popen(  # noqa: S603 - a command from the configuration
             list(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
         ) as process:
             try:
@@ -37,6 +38,6 @@ def run_hook(command: Sequence[str], told: Mapping[str, Any], timeout_s: float) 
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    """The command and what it started."""
+    """Kills the command and everything it started."""
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()

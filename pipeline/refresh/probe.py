@@ -1,8 +1,9 @@
-"""A test that every corpus brings along: does a word's vector go with the words around it, rather than with those elsewhere?
+"""A test that needs only the corpus: does a word's vector fit the words around it better than those elsewhere?
 
-Question sets are rarely there for a company's own words. This asks what CBOW is trained for: the mean vector of a window's words
-lies nearer to the word in its middle than to the middle of another window, so that frequency tells nothing. Vectors that know
-nothing are right half of the time. Both models answer the same questions, over the words that both have.
+There are rarely question sets for a company's own words. This probe tests what CBOW is trained for: the mean vector of a window's
+words should be nearer to the word in the middle of the window than to the middle word of another window. Both middle words come
+from the same distribution, so frequency alone does not help, and uninformed vectors are right half of the time. Both models get
+the same questions, over their common words.
 """
 
 from __future__ import annotations
@@ -21,23 +22,23 @@ from pipeline.stream.part_files import TokenFiles, token_parts
 from w2v_core.vectors import WordVectors
 
 WINDOWS = 20_000
-"""Questions at most; the share of right answers is then known to 0.003."""
+"""Maximum number of questions; the share of right answers is then accurate to about 0.003."""
 PARTS = 16
-"""Of the champion's text, evenly drawn."""
+"""Number of parts of a text that windows are drawn from, evenly spaced."""
 REACH = 5
-"""Words on either side."""
+"""Words on either side of a window."""
 FREQUENT = 1e-3
 """Words more frequent than this share of the text weigh less: f → FREQUENT / (FREQUENT + f), as in Arora et al. 2017."""
 FEWEST = 200
-"""With fewer windows nothing is said."""
+"""With fewer windows there is no result."""
 LEAST = 0.05
-"""With fewer right answers beyond chance a champion is no measure."""
+"""A champion with a smaller share of right answers beyond chance is no basis for comparison."""
 _ROWS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
 class Probe:
-    """Shares of right answers, 0.5 by chance."""
+    """Shares of right answers of both models; chance is 0.5."""
 
     before: float
     now: float
@@ -45,7 +46,8 @@ class Probe:
 
 
 def probe(tokens: Path, before: WordVectors, now: WordVectors, seed: int) -> Probe | None:
-    """What champion and challenger answer about a text, given its tokens; None where these are gone or too few."""
+    """The results of champion (`before`) and challenger (`now`) on a text, given its tokens; None if these are gone or too
+    few."""
     rows_now = {word: row for row, word in enumerate(now.words)}
     both = {word: (row, rows_now[word]) for row, word in enumerate(before.words) if word in rows_now}
     rng = np.random.default_rng([seed, len(both)])
@@ -73,7 +75,7 @@ def probe(tokens: Path, before: WordVectors, now: WordVectors, seed: int) -> Pro
 
 
 def beyond_chance(now: float, before: float) -> float | None:
-    """What share of `before`'s right answers beyond chance `now` has; None where `before` has hardly any."""
+    """The ratio of right answers beyond chance, `now` to `before`; None if `before` has hardly any."""
     return max(0.0, now - 0.5) / (before - 0.5) if before - 0.5 > LEAST else None
 
 
@@ -86,7 +88,7 @@ def _some_parts(tokens: store.Artefact) -> Iterator[TokenFiles]:
 def _windows(
     files: TokenFiles, both: dict[str, tuple[int, int]], most: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]] | None:
-    """(target, context words, their weights, 0 where there is none) of windows of one part; words are places in `both`."""
+    """(targets, context words, weights with 0 for missing words) of windows from one part; words are indices into `both`."""
     table = store.read_table(files.words, columns=["word", "count"])
     places = {word: place for place, word in enumerate(both)}
     place_W = np.array([places.get(word, -1) for word in table["word"].to_pylist()], np.int64)
@@ -95,7 +97,7 @@ def _windows(
     ids_N, ends_S = files.read_sentences()
     if not len(ids_N) or not len(place_W):
         return None
-    # Windows do not cross the ends of sentences, and words that one of both does not have are not asked and not shown.
+    # Windows do not cross sentence ends, and words that either model lacks are left out.
     sentence_N = np.repeat(np.arange(len(ends_S)), np.diff(ends_S, prepend=0))
     known_N = place_W[ids_N] >= 0
     ids_N, sentence_N = ids_N[known_N], sentence_N[known_N]
@@ -114,7 +116,7 @@ def _windows(
 
 
 def _right(vectors: WordVectors, rows: NDArray[Any], targets_Q: Any, others_Q: Any, contexts_QC: Any, weights_QC: Any) -> float:
-    """The share of windows whose mean lies nearer to their own word."""
+    """The share of windows whose mean vector is nearer to their own word."""
     right = 0
     for first in range(0, len(targets_Q), _ROWS_AT_ONCE):
         some = slice(first, first + _ROWS_AT_ONCE)

@@ -1,11 +1,12 @@
-"""`w2v refresh`: brings a workdir up to date with its corpus, or says that nothing is new; one idempotent command.
+"""`w2v refresh`: brings a workdir up to date with its corpus, or reports that nothing is new; one idempotent command.
 
-    what is new?     the corpus's content beside that of the last decision; nothing: done
-    a challenger     tokenize what is new, merge, lay out, train on from the champion (or anew), publish: the ordinary stages
-    gates            its scores on the same sets, its words and neighbourhoods beside the champion's
-    one decision     an entry in history/: the challenger is champion now, or the champion stays
+    what is new?     compares the corpus's content with that of the last decision; if nothing is new, done
+    a challenger     the usual stages: tokenize new text, sum counts, draw shards, train (from the champion or scratch), publish
+    gates            scores on the same sets, words and neighbourhoods, compared with the champion's
+    one decision     an entry in history/: the challenger becomes champion, or the champion stays
 
-Killed anywhere, the same command comes to the same snapshot. Two at once: one works, the others exit with 73 or find nothing new.
+Killed anywhere, the same command arrives at the same snapshot. Of several at once, one works; the others exit with 73 or find
+nothing new.
 """
 
 from __future__ import annotations
@@ -44,9 +45,9 @@ EXIT_CODES = {PROMOTED: 0, NOTHING_NEW: 0, KEPT: 79}
 def refresh(
     config: RunConfig, *, cold: bool = False, workers: Workers | None = None, progress: Progress | None = None
 ) -> dict[str, Any]:
-    """What came of it, as plain data: `status` is promoted, kept or nothing new. `cold` trains the challenger anew.
+    """The outcome as plain data: `status` is promoted, kept or nothing new. `cold` trains the challenger from scratch.
 
-    `workers` lets a program bring its own. Raises the kinds of PipelineError; the champion then stays what it was.
+    A program can pass its own `workers`. Raises subclasses of PipelineError; the champion then stays unchanged.
     """
     started = time.monotonic()
     with holding(config):
@@ -63,7 +64,7 @@ def _refresh(config: RunConfig, cold: bool, workers: Workers | None, progress: P
     key = input_key(config.digest, tokenize.identity(config, plan)[0])
     delta = compare(champion.corpus() if champion else [], files_of(plan))
     last = last_decision(workdir)
-    # Asked to train anew, it does so unless that is how the last challenger was trained.
+    # With `cold`, unchanged input counts as known only if the last challenger was trained from scratch, too.
     known = last.get("input") == key and (not cold or last.get("start", "cold") == "cold")
     if champion and known and is_whole(champion):
         _settle(config, champion)
@@ -88,7 +89,7 @@ def files_of(plan: CorpusPlan) -> list[tuple[str, int, str]]:
 
 
 def _settle(config: RunConfig, champion: Snapshot) -> None:
-    """Does what a refresh that was killed behind its decision left undone."""
+    """Finishes a refresh that was killed after its decision."""
     try:
         found = read_summary(config.workdir)
     except StorageError:
@@ -110,7 +111,7 @@ def _nothing_new(champion: Snapshot, plan: CorpusPlan, delta: Delta) -> dict[str
 def _make_challenger(
     session: Session, config: RunConfig, champion: Snapshot | None, start: Start
 ) -> tuple[Challenge, store.Artefact | None]:
-    """What the challenger is beside the champion; and vectors that are left over because they were turned."""
+    """(comparison of the challenger with the champion, vectors that are no longer needed because they were aligned)."""
     leftover = None
     go_through_stages(session, "train")
     old = store.load_artefact(champion.vectors) if champion and is_whole(champion) else None
@@ -137,7 +138,7 @@ def _make_challenger(
 def _decide(
     session: Session, config: RunConfig, champion: Snapshot | None, comparison: Challenge, facts: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The entry of the decision, in force."""
+    """Takes and records the decision; returns its entry."""
     stopped = stopped_by(comparison.verdicts)
     promoted = champion is None or not stopped
     made = [name for name, done in session.done.items() if not done.cached]

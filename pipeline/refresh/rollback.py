@@ -1,4 +1,4 @@
-"""`w2v rollback`: an earlier snapshot is champion again, whole, from one moment to the next."""
+"""`w2v rollback`: makes an earlier snapshot the champion again, atomically."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from pipeline.tracking.aliases import move_alias
 
 
 def rollback(config: RunConfig, wanted: str | None) -> dict[str, Any]:
-    """The entry of the decision, in force. Raises InputError when there is no such snapshot, StorageError when it is damaged.
+    """Makes a snapshot the champion and returns the entry of the decision. Raises InputError if there is no such snapshot,
+    StorageError if it is damaged.
 
-    The registered model's alias `champion` follows, at once or when MLflow answers; `registry` says which. `wanted` is an id, the
-    beginning of one, or the number of a decision; None is the champion before the present one.
+    The registered model's alias `champion` follows, at once or once MLflow answers; `registry` says which. `wanted` is an id, the
+    beginning of one, or the number of a decision; None means the previous champion.
     """
     with holding(config):
         champion = champion_of(config.workdir)

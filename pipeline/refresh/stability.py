@@ -1,7 +1,7 @@
-"""How far two sets of vectors are from each other: neighbourhoods, the frame they lie in, and the words each has.
+"""How much two sets of vectors differ: neighbourhoods, coordinate frame, and vocabulary.
 
-People index vectors and compare those of last week with those of today. A warm training keeps the frame; a cold one lands in
-another rotation of the same shape, which orthogonal Procrustes over the common words turns back (Schönemann 1966).
+Users index vectors and compare last week's with today's. Warm training keeps the frame; training from scratch ends in another
+rotation of it, which orthogonal Procrustes over the common words can undo (Schönemann 1966).
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from w2v_core.vectors import WordVectors
 
 Floats = NDArray[np.float32]
 PROBES = 1000
-"""The most frequent common words: those that are asked for."""
+"""Number of the most frequent common words that are compared."""
 AMONG = 20_000
-"""The common words among which neighbours are looked for."""
+"""Number of common words among which neighbours are searched."""
 NEIGHBOURS = 10
 SHOWN = 20
 
 
 @dataclass(frozen=True)
 class Common:
-    """The words that both have, the most frequent first by the rarer of their two ranks."""
+    """The common words of two sets of vectors, most frequent first, ordered by the worse of their two ranks."""
 
     words: tuple[str, ...]
     before: NDArray[np.int64]
-    """Rows in the older vectors."""
+    """Their rows in the older vectors."""
     now: NDArray[np.int64]
-    """Rows in the newer ones."""
+    """Their rows in the newer vectors."""
 
 
 def common_words(before: WordVectors, now: WordVectors, most: int = AMONG) -> Common:
-    """At most `most` of them; both lists of words are in order of frequency."""
+    """At most `most` common words; both vocabularies must be sorted by frequency."""
     rows_before = {word: row for row, word in enumerate(before.words)}
     both = [(max(row, rows_before[word]), row, word) for row, word in enumerate(now.words) if word in rows_before]
     chosen = sorted(both)[:most]
@@ -48,7 +48,7 @@ def common_words(before: WordVectors, now: WordVectors, most: int = AMONG) -> Co
 
 
 def rotation(before: WordVectors, now: WordVectors, common: Common) -> NDArray[np.float64]:
-    """The orthogonal matrix (D, D) that turns `now` onto `before` with the least squared distance of the common words."""
+    """The orthogonal matrix (D, D) that rotates `now` onto `before` with the least squared distance of the common words."""
     moved_DD = _unit(now.matrix[common.now]).astype(np.float64).T @ _unit(before.matrix[common.before]).astype(np.float64)
     left_DD, _, right_DD = np.linalg.svd(moved_DD)
     found: NDArray[np.float64] = left_DD @ right_DD
@@ -56,13 +56,13 @@ def rotation(before: WordVectors, now: WordVectors, common: Common) -> NDArray[n
 
 
 def overlap(before: WordVectors, now: WordVectors, common: Common) -> float:
-    """The mean share of a frequent word's nearest words that stayed, 0 … 1; 1 where there are too few words to tell."""
+    """The mean share of a frequent word's nearest words that stayed, 0 … 1; 1 if there are too few words."""
     shares = neighbour_shares(before, now, common)
     return float(shares.mean()) if len(shares) else 1.0
 
 
 def neighbour_shares(before: WordVectors, now: WordVectors, common: Common) -> NDArray[np.float64]:
-    """Of each of the first PROBES common words: the share of its nearest common words that stayed."""
+    """For each of the first PROBES common words, the share of its nearest common words that stayed."""
     nearest = min(NEIGHBOURS, len(common.words) - 1)
     if nearest < 1:
         return np.zeros(0)
@@ -71,14 +71,14 @@ def neighbour_shares(before: WordVectors, now: WordVectors, common: Common) -> N
 
 
 def drift(before: WordVectors, now: WordVectors, common: Common) -> NDArray[np.float64]:
-    """1 − cosine between the old and the new vector of each of the first PROBES common words: 0 = it did not turn."""
+    """1 − cosine between the old and the new vector of each of the first PROBES common words; 0 = unchanged direction."""
     old, new = _unit(before.matrix[common.before[:PROBES]]), _unit(now.matrix[common.now[:PROBES]])
     turned: NDArray[np.float64] = 1.0 - np.einsum("wd,wd->w", old.astype(np.float64), new.astype(np.float64))
     return turned
 
 
 def norm_ratio(before: WordVectors, now: WordVectors, common: Common) -> float | None:
-    """How many times as long the vectors of the first PROBES common words are now, by their medians; None without any."""
+    """The ratio of the median norms, new to old, of the vectors of the first PROBES common words; None without any."""
     lengths = [
         float(np.median(np.linalg.norm(vectors.matrix[rows[:PROBES]], axis=1))) if len(rows) else 0.0
         for vectors, rows in ((before, common.before), (now, common.now))
@@ -87,7 +87,7 @@ def norm_ratio(before: WordVectors, now: WordVectors, common: Common) -> float |
 
 
 def words_moved(before: WordVectors, now: WordVectors) -> Mapping[str, Any]:
-    """Words gained and lost, with the most frequent of each."""
+    """The numbers of words gained and lost, with the most frequent of each."""
     old, new = set(before.words), set(now.words)
     gained = [word for word in now.words if word not in old]
     lost = [word for word in before.words if word not in new]
@@ -98,7 +98,7 @@ def words_moved(before: WordVectors, now: WordVectors) -> Mapping[str, Any]:
 
 
 def _nearest(unit_WD: Floats, nearest: int) -> NDArray[np.intp]:
-    """Rows of the nearest others of each of the first PROBES rows, in no order."""
+    """The nearest other rows of each of the first PROBES rows, unordered."""
     cosine = unit_WD[:PROBES] @ unit_WD.T
     np.fill_diagonal(cosine, -np.inf)
     return np.argpartition(-cosine, nearest - 1, axis=1)[:, :nearest]

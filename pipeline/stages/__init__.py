@@ -1,1 +1,1 @@
-"""The six stages, in the order of the data: each offers an `identity`, what decides its result, and a `build`, which makes it."""
+"""The six stages: each has an `identity` (what decides its result), a `build` (which makes it) and a `describe` (for people)."""

@@ -1,7 +1,7 @@
 """vectors/ → report/: analogies, word similarity and neighbours, every score with its coverage.
 
-The numbers come from `w2v_core.vectors.evaluation`, the sets' names and notes from `sets`; this file keeps what was asked
-with what was answered, writes `scores.json`, and lays out the map of words for the report, `map.json`.
+The scores come from `w2v_core.vectors.evaluation`, the names of sets and notes from `sets`; this module writes the questions with
+their answers to `scores.json`, and the map of words for the report to `map.json`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ NEIGHBOURS = 8
 
 
 def identity(config: RunConfig, vectors: store.Artefact) -> Identity:
-    """(fingerprint, fields read, inputs); question files count by content. Raises InputError for one that is missing."""
+    """(fingerprint, fields read, inputs) of the scores; question files count by content. Raises InputError for a missing one."""
     fields = config.evaluate.model_dump()
     for key in ("analogies", "similarity"):
         fields[key] = [[name, _digest(path, key)] for name, path in sets.set_names(fields[key]).items()]
@@ -61,16 +61,12 @@ def describe(done: Done) -> Told:
     found = {"evaluation": headline(scores), "neighbours": scores["neighbours"], "analogies": scores["analogies"]}
     found["map"] = str(done.artefact.path(MAP))
     asked = len(scores["analogy"]) + len(scores["similarity"])
-    told = (
-        f"{asked} set{'s' * (asked > 1)} of questions"
-        if asked
-        else "no sets of questions (evaluate.analogies, evaluate.similarity)"
-    )
+    told = f"{asked} question set{'s' * (asked > 1)}" if asked else "no question sets (evaluate.analogies, evaluate.similarity)"
     return Told(told, sections=found)
 
 
 def headline(scores: Mapping[str, Any]) -> dict[str, Any]:
-    """The headline scores: of the first analogy set, and Spearman by similarity set, each with its coverage."""
+    """The headline scores: those of the first analogy set, and Spearman's ρ by similarity set, each with its coverage."""
     result: dict[str, Any] = {
         "analogy": None, "semantic": None, "syntactic": None, "coverage": None,
         "similarity": {name: found["spearman"] for name, found in scores["similarity"].items()},
@@ -83,7 +79,7 @@ def headline(scores: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def load_vectors(vectors: store.Artefact) -> WordVectors:
-    """The vectors of an artefact, memory-mapped; raises DamagedError when the files do not fit together."""
+    """The vectors of an artefact, memory-mapped; raises DamagedError if the files do not fit together."""
     try:
         return WordVectors.load(store.bring(vectors).directory)
     except (ValueError, OSError) as error:
@@ -91,7 +87,7 @@ def load_vectors(vectors: store.Artefact) -> WordVectors:
 
 
 def score(config: RunConfig, vectors: WordVectors) -> dict[str, Any]:
-    """All scores as plain data: `analogy` and `similarity` by set, `neighbours` by word, `analogies` answered, `notes`."""
+    """All scores as plain data: `analogy` and `similarity` by set, `neighbours` by word, answered `analogies`, `notes`."""
     wanted, rules = config.evaluate, rules_of(config)
     scores: dict[str, Any] = {"analogy": {}, "similarity": {}}
     for kind, paths, ask in (
@@ -106,14 +102,14 @@ def score(config: RunConfig, vectors: WordVectors) -> dict[str, Any]:
 
 
 def rules_of(config: RunConfig) -> sets.Rules:
-    """How this configuration asks."""
+    """The scoring rules of this configuration."""
     wanted = config.evaluate
     syntactic = SYNTACTIC if wanted.syntactic is None else wanted.syntactic
     return sets.Rules(wanted.restrict_vocab, wanted.method, wanted.case_insensitive, syntactic)
 
 
 def _neighbours(vectors: WordVectors, word: str) -> list[list[Any]] | None:
-    """[[word, cosine], …], or None for a word the vocabulary does not have."""
+    """[[word, cosine], …], or None for a word that is not in the vocabulary."""
     if word not in vectors:
         return None
     return [[found, round(float(cosine), 4)] for found, cosine in vectors.most_similar(word, topn=NEIGHBOURS)]

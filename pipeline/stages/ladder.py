@@ -1,4 +1,4 @@
-"""The stages in order, and all that the program knows of each: the only list of them there is.
+"""The stages in order, with everything that the program knows about each: the only list of them.
 
 corpus ─ tokenize ─▶ tokens/ ─ vocab ─▶ vocab/ ─ shards ─▶ shards/ ─ train ─▶ vectors/ ─ evaluate ─▶ report/
                                                                                        └─ publish ─▶ exports/
@@ -14,7 +14,7 @@ from pipeline.stages.work import Done, Identity, Told
 from pipeline.store import Artefact
 
 CORPUS = "corpus"
-"""The plan of the corpus, which no stage makes."""
+"""Stands for the plan of the corpus, which no stage makes."""
 
 
 @dataclass(frozen=True)
@@ -22,18 +22,18 @@ class Stage:
     """A stage: a pure function of the artefacts it needs and of the configuration fields it reads."""
 
     name: str
-    """Also the command that runs up to it."""
+    """Also the command that runs up to this stage."""
     makes: str
-    """Kind of its artefact: the folder of the workdir that holds them."""
+    """Kind of its artefact, and the name of their folder in the workdir."""
     needs: tuple[str, ...]
-    """The stages whose artefacts its functions take, in that order."""
+    """The stages whose artefacts its functions take as arguments, in that order."""
     identity: Callable[..., Identity]
     """identity(config, *inputs)"""
     build: Callable[..., Artefact]
     """build(work, *inputs)"""
     describe: Callable[[Done], Told]
     tracked: bool = False
-    """Whether a run that goes this far is told to MLflow."""
+    """Whether a run that includes this stage is reported to MLflow."""
 
 
 STAGES = (

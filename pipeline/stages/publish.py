@@ -1,4 +1,4 @@
-"""vectors/ → exports/: the vectors in the formats that other programs read."""
+"""vectors/ → exports/: the vectors in the formats of other programs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def identity(config: RunConfig, vectors: store.Artefact) -> Identity:
 
 
 def build(work: Work, vectors: store.Artefact) -> store.Artefact:
-    """The committed exports; raises DataError when a format cannot hold a word."""
+    """The committed exports; raises DataError if a format cannot hold a word."""
     config, workdir = work.config, work.workdir
     fingerprint, fields, inputs = identity(config, vectors)
     directory = store.artefact_directory(workdir, STAGE, fingerprint)
@@ -51,7 +51,7 @@ def build(work: Work, vectors: store.Artefact) -> store.Artefact:
 
 
 def send_exports(config: RunConfig, exports: store.Artefact) -> None:
-    """The exports are in the bucket that `publish.to` names, if it names one, and answer there."""
+    """Uploads the exports to `publish.to`, if it is set, and makes them the latest there."""
     if config.publish.to is None:
         return
     written = exports.manifest.totals["files"]
@@ -60,7 +60,7 @@ def send_exports(config: RunConfig, exports: store.Artefact) -> None:
 
 
 def _shared(vectors: store.Artefact, directory: Path, path: Path) -> store.Part:
-    """An exported file; one that is byte for byte a file of vectors/ becomes another name of it."""
+    """An exported file; if it is byte for byte equal to a file of vectors/, it becomes a hard link to that."""
     part = store.existing_part(path, directory)
     twins = [twin for twin in vectors.manifest.parts if (twin.sha256, twin.bytes) == (part.sha256, part.bytes)]
     if twins and share(vectors.directory / twins[0].name, path):
@@ -69,7 +69,7 @@ def _shared(vectors: store.Artefact, directory: Path, path: Path) -> store.Part:
 
 
 def wanted_of(config: RunConfig) -> Wanted:
-    """What this configuration exports."""
+    """The export options of this configuration."""
     wanted = config.publish
     return Wanted(wanted.words, wanted.dtype, wanted.header, wanted.counts, wanted.on_unwritable)
 

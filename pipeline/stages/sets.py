@@ -1,7 +1,7 @@
-"""Question sets by name, and vectors scored on them: for the stage `evaluate`, and for `w2v evaluate VECTORS SET…`.
+"""Question sets by name, and the scores of vectors on them: for the stage `evaluate`, and for `w2v evaluate VECTORS SET…`.
 
-A set is called by its file's name without ending, and by as much of its path as tells it from another: two `pairs.tsv` are
-`en/pairs` and `other/pairs`, and neither score hides the other.
+A set is named after its file, without extension, preceded by as much of its path as is needed to distinguish it from others: two
+`pairs.tsv` are `en/pairs` and `other/pairs`, so neither score hides the other.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from w2v_core.vectors.word_vectors import Method
 
 @dataclass(frozen=True)
 class Rules:
-    """How questions are asked; see the configuration's section `evaluate`."""
+    """How sets are scored; see the configuration's section `evaluate`."""
 
     restrict_vocab: int = 30_000
     method: Method = "3cosadd"
@@ -31,7 +31,7 @@ class Rules:
 
 
 def set_names(paths: Sequence[str]) -> dict[str, str]:
-    """{name: path}, the shortest names that tell the sets apart, in the order of the paths; a path given twice comes once."""
+    """{name: path} with the shortest distinct names, in the order of the paths; a path given twice is included once."""
     places = {path: Path(path).absolute() for path in paths}
     named: dict[str, str] = {}
     for path, place in places.items():
@@ -42,13 +42,13 @@ def set_names(paths: Sequence[str]) -> dict[str, str]:
 
 
 def _label(place: Path, length: int) -> str:
-    """Ever longer names of a file: pairs, pairs.tsv, en/pairs, en/pairs.tsv, … up to its whole path."""
+    """The `length`-th of ever longer names of a file: pairs, pairs.tsv, en/pairs, en/pairs.tsv, … up to its whole path."""
     depth = min(length // 2, len(place.parts) - 1)
     return "/".join([*place.parts[-1 - depth : -1], place.name if length % 2 else place.stem])
 
 
 def refuse_unusable(analogies: Sequence[str], similarity: Sequence[str], syntactic: str | None) -> None:
-    """Raises InputError or DataError for the first set that could not be asked about, hours before somebody would ask."""
+    """Raises InputError or DataError for the first set that cannot be used, hours before it would be needed."""
     for key, paths in (("analogies", analogies), ("similarity", similarity)):
         for path in paths:
             try:
@@ -76,7 +76,7 @@ def score_similarity(vectors: WordVectors, path: str, rules: Rules) -> dict[str,
 
 
 def score_sets(vectors: WordVectors, paths: Sequence[str], rules: Rules) -> dict[str, Any]:
-    """{analogy: {name: scores}, similarity: …, notes} of sets whose files say themselves which they are."""
+    """{analogy: {name: scores}, similarity: …, notes} of sets whose kind is recognised from their files."""
     scores: dict[str, Any] = {"analogy": {}, "similarity": {}}
     for name, path in set_names(paths).items():
         found = _score(vectors, lambda path=path: evaluation.read_questions(path, rules.syntactic), path, rules)
@@ -99,7 +99,7 @@ def _score(vectors: WordVectors, read: Any, path: str, rules: Rules) -> dict[str
 
 
 def notes(scores: Mapping[str, Any]) -> list[str]:
-    """What a person should know of the sets: lines that could not be used, and sets of which nothing could be asked."""
+    """Notes about the sets: lines that could not be used, and sets without a score."""
     told = []
     for name, found in (*scores["analogy"].items(), *scores["similarity"].items()):
         shown = printable(name)

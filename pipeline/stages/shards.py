@@ -1,13 +1,13 @@
 """tokens/ + vocab/ → shards/: the first epoch's context-target pairs as a token stream with window spans.
 
-Columns `token:int32, left:uint8, right:uint8` after subsampling: row i is the target token[i], its context is the `left`
-rows before and the `right` rows after it. One shard a part. Beside it every part has what drawing needs to know of its
-words, so that a draw costs one look-up a token; the strings were touched once, in tokenize.
+Columns `token:int32, left:uint8, right:uint8` after subsampling: row i is the target token[i]; its context is the `left`
+rows before it and the `right` rows after it. There is one shard per part. A second file per part holds what drawing needs of its
+words, so that drawing costs one look-up per token; the strings themselves are only handled in tokenize.
 
     first epoch     files, the artefact of this stage
     later epochs    drawn from the same parts by the workers that train on them (`stream.sampling`, `stream.epoch_stream`)
 
-Shards are Arrow files, not Parquet, which has no byte type and took several times as long to write and to read
+Shards are Arrow files rather than Parquet, which has no byte type and took several times as long to write and read
 (infra/decisions/0003-shard-files.md).
 """
 
@@ -42,10 +42,10 @@ if TYPE_CHECKING:
 STAGE = "shards"
 STAGE_VERSION = 6
 _LITTLE = 0.2
-"""Share of the tokens below which what subsampling keeps gets a note."""
+"""If subsampling keeps less than this share of the tokens, there is a note."""
 _FEW_EXAMPLES = 1000
 _SEED_PATH = 1
-"""First step of every seed path here, so that no other use of the run's seed draws the same numbers."""
+"""First element of every seed path here, so that no other use of the run's seed draws the same numbers."""
 
 
 @dataclass(frozen=True)
@@ -56,16 +56,16 @@ class ShardTask:
     vocab: str
     vocab_fingerprint: str
     directory: str
-    """Where its files are written."""
+    """Destination of its files."""
 
 
 class MadeShard(NamedTuple):
-    """What became of a part."""
+    """The files made for a part."""
 
     shard: store.Part
     words: store.Part
     examples: int
-    """Rows that have a context."""
+    """Number of rows with a context."""
 
 
 def identity(config: RunConfig, tokens: store.Artefact, vocab: store.Artefact) -> Identity:
@@ -76,7 +76,7 @@ def identity(config: RunConfig, tokens: store.Artefact, vocab: store.Artefact) -
 
 
 def build(work: Work, tokens: store.Artefact, vocab: store.Artefact) -> store.Artefact:
-    """The committed shards of the first epoch; raises DataError when subsampling leaves no token."""
+    """The committed shards of the first epoch; raises DataError if subsampling leaves no tokens, or none with a context."""
     config, workdir = work.config, work.workdir
     fingerprint, fields, inputs = identity(config, tokens, vocab)
     directory = store.artefact_directory(workdir, STAGE, fingerprint)
@@ -114,7 +114,7 @@ def describe(done: Done) -> Told:
 
 
 def refuse_empty(config: RunConfig, kept_tokens: int, tokens: store.Artefact) -> None:
-    """Raises DataError when subsampling leaves no token of an epoch."""
+    """Raises DataError if subsampling leaves no tokens of an epoch."""
     if kept_tokens == 0:
         raise DataError(
             f"shards: subsampling with shards.sample={vocabulary.chosen_sample(config, tokens):g} left none of "
@@ -123,39 +123,39 @@ def refuse_empty(config: RunConfig, kept_tokens: int, tokens: store.Artefact) ->
 
 
 def _refuse_without_context(sample: float, kept_tokens: int, examples: int, tokens: store.Artefact) -> None:
-    """Raises DataError when no token has another beside it: there is nothing to learn from."""
+    """Raises DataError if no token has a context, so that there is nothing to learn from."""
     if examples:
         return
     totals = tokens.manifest.totals
     if totals["tokens"] == totals["sentences"]:
         raise DataError(
-            f"shards: no word has a context: each of the {totals['sentences']:,} lines holds one word, and windows stop where a "
-            "line ends; give a corpus with a sentence or a paragraph a line, or let windows run over lines with "
+            f"shards: no word has a context: each of the {totals['sentences']:,} lines holds one word, and windows stop at the "
+            "end of a line; give a corpus with a sentence or a paragraph per line, or let windows cross lines with "
             "tokenize.tokenizer: whitespace and tokenize.end_of_line"
         )
     raise DataError(
         f"shards: no word has a context: of {totals['tokens']:,} tokens {kept_tokens:,} are left by vocab.min_count and "
-        f"shards.sample={sample:g}, each alone in its line; lower vocab.min_count, or set shards.sample to 0 to keep every token"
+        f"shards.sample={sample:g}, each alone on its line; lower vocab.min_count, or set shards.sample to 0 to keep every token"
     )
 
 
 def _notes(sample: float, kept_tokens: int, tokens: int, examples: int) -> Iterator[str]:
-    """What people should know when little is left to train on."""
+    """Notes for a corpus that leaves little to train on."""
     if kept_tokens < _LITTLE * tokens:
         yield (
             f"only {kept_tokens:,} of {tokens:,} tokens ({percent(kept_tokens / tokens)}) are trained on in an epoch: "
-            f"shards.sample={sample:g} leaves out the rest; leave the key out to have it chosen by the corpus's size, or "
+            f"shards.sample={sample:g} leaves out the rest; remove the key to have it chosen by the corpus's size, or "
             "set it to 0 to keep all"
         )
     if examples < _FEW_EXAMPLES:
         yield (
-            f"only {examples:,} tokens of an epoch have a context to learn from: such vectors are hardly more than random; give "
-            "more text, lower vocab.min_count, or raise train.epochs"
+            f"only {examples:,} tokens of an epoch have a context to learn from, so vectors will be hardly better than random; "
+            "give more text, lower vocab.min_count, or raise train.epochs"
         )
 
 
 def plan_draws(config: RunConfig, tokens: store.Artefact, shards: store.Artefact, epoch: int) -> list[DrawTask]:
-    """The draws of a later epoch, in part order; `shards` are the first epoch's."""
+    """The draw tasks of a later epoch, in part order; `shards` are those of the first epoch."""
     return [
         DrawTask(
             part, str(shards.directory), shards.part(ShardFiles(shards.directory, part.index).words.name),
@@ -184,7 +184,7 @@ def plan_parts(config: RunConfig, tokens: store.Artefact, epoch: int) -> list[Pa
 
 
 def make_shard(task: ShardTask, state: WorkerState) -> MadeShard:
-    """Writes one part's shard and what later epochs are drawn with; the same bytes wherever and however often it runs."""
+    """Writes one part's shard and the file of words for later epochs; the same bytes wherever and however often it runs."""
     import pyarrow as pa
 
     from w2v_core.kernels.cpu.window_kernels import word_draws
@@ -205,7 +205,7 @@ def make_shard(task: ShardTask, state: WorkerState) -> MadeShard:
 
 
 class KeptVocabulary:
-    """The vocabulary that a worker made its last shard with, read once for all parts."""
+    """The vocabulary that a worker used for its last shard, read once for all parts."""
 
     def __init__(self) -> None:
         self._last: tuple[str, tuple[pa.Array, NDArray[np.uint32]]] | None = None
@@ -214,7 +214,7 @@ class KeptVocabulary:
         self._last = None
 
     def of(self, path: str, fingerprint: str) -> tuple[pa.Array, NDArray[np.uint32]]:
-        """(words in id order, keep thresholds); `fingerprint` says whether they are those of the last time."""
+        """(words in id order, keep thresholds), read again only if `fingerprint` differs from the last one."""
         if self._last is None or self._last[0] != fingerprint:
             table = store.read_table(Path(path), columns=["word", "keep_probability"])
             words = table["word"].combine_chunks(), keep_thresholds(store.numbers(table["keep_probability"]))
@@ -223,10 +223,10 @@ class KeptVocabulary:
 
 
 def global_ids(part_words: pa.ChunkedArray, words: pa.Array) -> NDArray[np.int32]:
-    """The vocabulary's id of each part-local word, −1 where it has none."""
+    """The vocabulary id of each part-local word, −1 for words that are not in the vocabulary."""
     import pyarrow.compute as pc
 
-    # Not `fill_null` with a number: to make an Arrow scalar of it imports pandas.
+    # Not `fill_null` with a number, because converting it to an Arrow scalar imports pandas.
     nowhere = column(np.full(len(part_words), -1, dtype=np.int32))
     found = pc.coalesce(pc.index_in(part_words, value_set=words), nowhere)
     return np.asarray(store.numbers(found), dtype=np.int32)

@@ -6,12 +6,12 @@
     tokens/parts/<key>.json                    the part's record, written last
     tokens/<fingerprint>/manifest.json         the parts of one corpus in order
 
-Ids are dictionary codes in a plain column of their own, not Parquet's dictionary of strings, which gives up above a page's
-size; and flat, because a list column takes twice as long to read, in every epoch (infra/decisions/0004-token-files.md).
+Ids are dictionary codes in their own plain column rather than Parquet's dictionary of strings, which gives up above a page's
+size, and flat, because a list column takes twice as long to read, in every epoch (infra/decisions/0004-token-files.md).
 
-A part's key hashes its text's content and the tokenizer, so a corpus that grew shares the parts that stayed, and a run that
-was killed goes on with those it lacks. A part's files are a pure function of its key: every worker that ever makes
-them writes the same bytes. A part with much more text than a block (a large compressed file) becomes several triples of files.
+A part's key hashes the content of its text and the tokenizer, so a corpus that grew shares the unchanged parts, and after a kill
+a run only makes the missing ones. A part's files are a pure function of its key: every worker writes the same bytes. A part with
+much more text than a block (a large compressed file) becomes several triples of files.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _DROPPED_SHOWN = 3
 
 @dataclass(frozen=True)
 class TokenizeTask:
-    """One part's tokenizing. Paths say where to find and to put things, never what is made."""
+    """The tokenization of one part. Paths say where files are read and written; they never affect the result."""
 
     part: TextPart
     key: str
@@ -64,12 +64,12 @@ class TokenizeTask:
     config: Tokenize
     reading: Reading
     output_bytes: int
-    """A new triple of files begins when the last one holds more text than this."""
+    """A new triple of files begins once the current one holds this many bytes of text."""
 
 
 @dataclass(frozen=True)
 class Output:
-    """Three files that belong together."""
+    """A triple of files: ids, sentences and words."""
 
     tokens: store.Part
     sentences: store.Part
@@ -82,7 +82,7 @@ class Output:
 
 @dataclass(frozen=True)
 class PartRecord:
-    """What a part became; free of paths, so that it holds for the same text under any name."""
+    """The record of a tokenized part, without paths, so that it holds for the same text under any name."""
 
     key: str
     outputs: tuple[Output, ...]
@@ -91,26 +91,26 @@ class PartRecord:
     sentences: int
     dropped_samples: tuple[str, ...]
     sizes: Mapping[str, Mapping[str, int]]
-    """What became of the bytes of each piece (losses.py); the key is the piece's place in the part."""
+    """What became of the bytes of each piece (losses.py), by the piece's index in the part."""
     things: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     examples: Mapping[str, str] = field(default_factory=dict)
     text_sha256: Mapping[str, str] = field(default_factory=dict)
-    """Of what compressed files hold."""
+    """Digests of the content of compressed files."""
     scripts: Mapping[str, int] = field(default_factory=dict)
-    """Words of scripts written without spaces, each a letter."""
+    """Number of single-letter words by script, for scripts written without spaces."""
     remarks: Mapping[str, int] = field(default_factory=dict)
     version: int = STAGE_VERSION
 
 
 def identity(config: RunConfig, plan: CorpusPlan) -> Identity:
-    """(fingerprint, fields read, inputs) of the tokens that this corpus and these settings give."""
+    """(fingerprint, fields read, inputs) of the tokens for this corpus and these settings."""
     fields = _fields(config)
     inputs = tuple(part.key for part in cut_parts(plan, config.corpus.block_bytes))
     return store.fingerprint(STAGE, STAGE_VERSION, fields, inputs), fields, inputs
 
 
 def _fields(config: RunConfig) -> dict[str, Any]:
-    """The settings that can change a token; where a corpus lies and how much damage is tolerated cannot."""
+    """The settings that can change a token, unlike the corpus's location and the tolerated damage."""
     from pipeline.text.pydocs import EXTRACTOR_VERSION
 
     corpus = config.corpus
@@ -128,10 +128,10 @@ def _fields(config: RunConfig) -> dict[str, Any]:
 
 
 def build(work: Work, plan: CorpusPlan) -> store.Artefact:
-    """The committed tokens of a corpus; parts that exist already are taken as they are.
+    """The committed tokens of a corpus; existing parts are reused.
 
-    `work.watch.on_part` sees each part's record once, found or made. Raises InputError for a corpus without files, DataError
-    for one without a single token, and what reading.py says about files that cannot be used.
+    `work.watch.on_part` is called once with each part's record, reused or made. Raises InputError for a corpus without files,
+    DataError for one without tokens, and the errors of reading.py for files that cannot be used.
     """
     config, workdir, on_part = work.config, work.workdir, work.watch.on_part
     if not plan.files:
@@ -174,7 +174,7 @@ def _named(part: store.Part) -> store.Part:
 
 
 def plan_tasks(config: RunConfig, plan: CorpusPlan, workdir: Path, fields: Mapping[str, Any]) -> list[TokenizeTask]:
-    """One task a part, in part order; parts with equal content have equal keys and write the same files."""
+    """One task per part, in part order; parts with equal content have equal keys and write the same files."""
     corpus = config.corpus
     reading = Reading(
         format=corpus.format,
@@ -202,13 +202,13 @@ def plan_tasks(config: RunConfig, plan: CorpusPlan, workdir: Path, fields: Mappi
 
 
 def _finished_of(tasks: Sequence[TokenizeTask]) -> Iterator[PartRecord]:
-    """The records that are there, each once; several are asked for at a time, because a bucket takes its time to answer."""
+    """The existing records, each once; several are read concurrently, because requests to a bucket are slow."""
     with ThreadPoolExecutor(max_workers=8) as pool:
         yield from filter(None, pool.map(finished, {task.key: task for task in tasks}.values()))
 
 
 def finished(task: TokenizeTask) -> PartRecord | None:
-    """The record of a part whose files are all there in their sizes, or None: then it is made again."""
+    """The record of a part whose files all exist with the right sizes, or None: then the part is made again."""
     try:
         body = read_json_object(store.fetched(Path(task.directory) / f"{task.key}.json").parent, f"{task.key}.json")
         checksum = body.pop("sha256")
@@ -223,8 +223,8 @@ def finished(task: TokenizeTask) -> PartRecord | None:
 
 
 def record_damage(tokens: store.Artefact) -> tuple[int, list[str]]:
-    """(files checked, what is wrong with which): the records of the parts that an artefact of tokens names. A run that finds
-    one damaged makes its part again."""
+    """(files checked, problems found) for the records of an artefact's parts. A run that finds one damaged makes its part
+    again."""
     folder = tokens.directory.parent / PARTS
     keys = sorted({Path(part.name).name.partition("-")[0] for part in tokens.manifest.parts})
     damage = []
@@ -269,7 +269,7 @@ def tokenize_part(task: TokenizeTask) -> PartRecord:
         dropped += table.dropped_samples
         if task.config.tokenizer == "simple":
             scripts.update(unspaced_scripts(*table.words()))
-    # Runs too long to be held as one token never reached the table.
+    # Runs that were too long to be held as one token never reached the table.
     dropped = [*dropped, *counts.overlong_samples][:_DROPPED_SHOWN]
     record = PartRecord(
         key=task.key,
@@ -294,7 +294,7 @@ def tokenize_part(task: TokenizeTask) -> PartRecord:
 def _write_output(
     task: TokenizeTask, number: int, chunks: Iterator[Chunk], counts: ReadCounts, tokenizer: Tokenizer
 ) -> tuple[Output, WordTable]:
-    """One triple of files from as many chunks as fit it, and the table of its words."""
+    """One triple of files with as many chunks as it takes, and the table of its words."""
     import pyarrow as pa
 
     from w2v_core.text.words import WordTable
@@ -339,9 +339,9 @@ def _write_output(
 def _encode(
     chunk: Chunk, end_of_line: str | None, tokenizer: Tokenizer, table: WordTable, counts: ReadCounts
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """(ids, sentence ends) of a chunk's words; what became of its bytes is booked."""
+    """(ids, sentence ends) of a chunk's words; counts what became of its bytes."""
     dropped, dropped_bytes = table.dropped, table.dropped_bytes
-    # With line ends as words windows run over them, and every line is part of a sentence.
+    # With line ends as words, windows cross them, and every line is part of a sentence.
     text = chunk.text if end_of_line is None else chunk.text.replace(b"\n", f" {end_of_line} ".encode())
     ids_N, ends_S, lines_S = tokenizer.encode(text, table)
     if end_of_line is not None:
@@ -351,7 +351,7 @@ def _encode(
 
 
 def _write_group(writer: Any, group: list[NDArray[np.int32]]) -> None:
-    """Writes what is in `group` as one row group and empties it."""
+    """Writes the content of `group` as one row group and empties it."""
     import pyarrow as pa
 
     if group:

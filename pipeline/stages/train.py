@@ -1,8 +1,8 @@
 """shards/ + vocab/ → vectors/: the rounds of training, driven from checkpoint to checkpoint.
 
-The driver holds no parameters. It asks the workers to run a round (`lanes.run_round`), commits the checkpoint they wrote
-if one was due, and goes on; a lost worker means going on from the last checkpoint, which gives the same bits. The first
-epoch trains on the files of shards/, a later one on what its workers drew while they trained the one before (`stream.sampling`).
+The driver holds no parameters. It has the workers run a round (`lanes.run_round`), commits the checkpoint they wrote if one was
+due, and goes on; after losing a worker it goes on from the last checkpoint, which gives the same bits. The first epoch trains on
+the files of shards/, a later one on what its workers drew while they trained the previous one (`stream.sampling`).
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ from w2v_core.kernels import padded_size
 STAGE = "vectors"
 STAGE_VERSION = 4
 ATTEMPTS_A_ROUND = 20
-"""Lost workers tolerated without getting further before the run gives up; the same command continues there."""
+"""Losses of workers without progress before the run gives up; the same command continues there."""
 PATIENCE_S = 120.0
-"""How long a worker waits for the others at a merge before it takes them for lost."""
+"""How long a worker waits for the others at a merge before it considers them lost."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """Everything a round needs to know besides its number."""
+    """Everything a round needs besides its number."""
 
     config: RunConfig
     train: Train
-    """With the number of lanes and copies, whoever chose them."""
+    """With the numbers of lanes and copies, as configured or chosen."""
     tokens: store.Artefact
     vocab: store.Artefact
     shards: store.Artefact
@@ -61,7 +61,7 @@ class Training:
     workdir: Path
 
     parent: Parent | None = None
-    """The vectors that it goes on from."""
+    """The vectors that training continues from, if any."""
 
     @property
     def checkpoints(self) -> Checkpoints:
@@ -73,8 +73,8 @@ class Training:
 
 
 def identity(config: RunConfig, tokens: store.Artefact, vocab: store.Artefact, shards: store.Artefact) -> Identity:
-    """(fingerprint, fields read, inputs) of the vectors that these shards and settings give."""
-    # Who may take part decides nothing that is the same whoever does; other vectors count by their content.
+    """(fingerprint, fields read, inputs) of the vectors for these shards and settings."""
+    # Which workers may take part does not affect the result; vectors to start from count by their content.
     train = choose_lanes(config.train, shards.manifest.totals["kept_tokens"], vocab.manifest.totals["size"])
     fields = train.model_dump(exclude={"deterministic", "start_from"}) | {"seed": config.run.seed}
     if parent := open_parent(config.train):
@@ -86,8 +86,9 @@ def identity(config: RunConfig, tokens: store.Artefact, vocab: store.Artefact, s
 
 
 def build(work: Work, tokens: store.Artefact, vocab: store.Artefact, shards: store.Artefact) -> store.Artefact:
-    """The committed vectors. Continues from the last intact checkpoint; the watch's `on_round` sees every round, old ones too,
-    `on_plan` what training will need, `on_note` whom it leaves out. Raises CapacityError before it starts what cannot end."""
+    """The committed vectors. Continues from the last intact checkpoint; the watch's `on_round` gets every round, including
+    earlier ones, `on_plan` what training will need, `on_note` which workers are left out. Raises CapacityError before starting a
+    training that cannot finish."""
     config, workers, watch = work.config, work.workers, work.watch
     fingerprint, fields, inputs = identity(config, tokens, vocab, shards)
     expected = expected_tokens(vocab)
@@ -126,7 +127,7 @@ def build(work: Work, tokens: store.Artefact, vocab: store.Artefact, shards: sto
         if done.ahead:
             epochs.know(epoch + 1, done.ahead)
         if round_plan.checkpoint:
-            # Two are kept, because the newest may be found damaged.
+            # Two are kept, in case the newest is found damaged.
             if before_last:
                 store.discard(before_last.directory)
             made = training.checkpoints.commit(round_plan.round, files, history, admission.round_done())
@@ -136,7 +137,7 @@ def build(work: Work, tokens: store.Artefact, vocab: store.Artefact, shards: sto
 
 
 def _commit_start(training: Training, parent: Parent, workers: Workers) -> store.Artefact:
-    """The state before the first round of a training that goes on from other vectors."""
+    """The state before the first round of a training that continues from other vectors."""
     words, directory = str(training.vocab.path(vocabulary.WORDS)), training.checkpoints.directory(START)
     parts = write_start(parent, words, training.config.run.seed, training.train, training.vocab_size, directory, workers)
     return training.checkpoints.commit(START, parts, [], [])
@@ -152,20 +153,20 @@ def describe(done: Done) -> Told:
 
 @dataclass
 class _Attempts:
-    """Who trains, and how often workers were lost. Between two checkpoints the parameters exist in the workers' memory only,
-    so other workers are chosen at a checkpoint or not at all, and a loss means going on from the last one."""
+    """Which workers train, and how often workers were lost. Between two checkpoints the parameters exist only in the workers'
+    memory, so other workers can only be chosen at a checkpoint, and after a loss training goes on from the last one."""
 
     chosen: Sequence[Member] | None = None
     session: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
-    """Tells this driver's groups of workers from those of a driver that was killed; names nothing that is kept."""
+    """Distinguishes this driver's groups of workers from those of a killed driver; nothing that is kept depends on it."""
     number: int = 0
-    """Counted over the whole training: an attempt never meets processes left over from the one before."""
+    """Counted over the whole training, so that an attempt never meets processes of an earlier one."""
     losses: int = 0
-    """Since a round was last reached for the first time."""
+    """Since training last reached a new round."""
     furthest: int = -1
 
     def lost(self, round_plan: Round, error: TemporaryError) -> None:
-        """Makes ready for the next attempt; raises TemporaryError after ATTEMPTS_A_ROUND that got no further."""
+        """Prepares the next attempt; raises TemporaryError after ATTEMPTS_A_ROUND without progress."""
         self.losses = self.losses + 1 if round_plan.round <= self.furthest else 1
         self.furthest = max(self.furthest, round_plan.round)
         self.number += 1
@@ -175,7 +176,7 @@ class _Attempts:
 
 
 def expected_tokens(vocab: store.Artefact) -> float:
-    """Mean number of tokens that subsampling leaves of an epoch."""
+    """The expected number of tokens per epoch after subsampling."""
     table = store.read_table(vocab.path(vocabulary.WORDS), columns=["count", "keep_probability"])
     return float(np.dot(store.numbers(table["count"]).astype(np.float64), store.numbers(table["keep_probability"])))
 
@@ -184,11 +185,11 @@ def open_admission(
     training: Training, expected_tokens: float, state: store.Artefact | None,
     on_plan: Callable[[str], None], on_note: Callable[[str], None],
 ) -> Admission:  # fmt: skip
-    """The workers of this training, none met yet; what was computed before is known from the checkpoint."""
+    """The admission of workers to this training, none admitted yet; past kinds of arithmetic come from the checkpoint."""
     train, rounds = training.train, training.schedule.rounds
-    # An epoch draws its own tokens; their number differs by far less than this allows for.
+    # Each epoch draws its own tokens; their number varies far less than this allows for.
     epoch_tokens = round(1.02 * expected_tokens) + 10_000
-    # As `shards.PartTokens` holds them: int32 a token, int64 a sentence, uint64 a word of each part.
+    # As in `sampling.PartTokens`: an int32 per token, an int64 per sentence, a uint64 per word of each part.
     totals = training.tokens.manifest.totals
     part_words = sum(part.rows for part in word_parts(training.tokens))
     sentence_bytes = 4 * totals["tokens"] + 8 * totals["sentences"] + 8 * part_words
@@ -207,8 +208,8 @@ def open_admission(
 
 
 class _Epochs:
-    """Every epoch's stream. How many tokens of it each piece keeps is known from the workers that drew it ahead; where they
-    did not, because training goes on from a checkpoint, all workers count."""
+    """Every epoch's stream. The number of tokens kept in each piece is known from the workers that drew it ahead; if none did,
+    because training goes on from a checkpoint, all workers count."""
 
     def __init__(self, training: Training, workers: Workers) -> None:
         self._training, self._workers = training, workers
@@ -221,11 +222,11 @@ class _Epochs:
         return self._known[epoch]
 
     def tasks(self, epoch: int) -> list[sampling.DrawTask]:
-        """The parts of a later epoch."""
+        """The draw tasks of a later epoch."""
         return shard_stage.plan_draws(self._training.config, self._training.tokens, self._training.shards, epoch)
 
     def know(self, epoch: int, rows: Sequence[tuple[int, ...]]) -> None:
-        """`rows`: of the pieces of every part, in part order. Raises DataError if there are none."""
+        """Records the rows of the pieces of every part, in part order. Raises DataError if there are none at all."""
         training = self._training
         found = epoch_stream.DrawnStream(tuple(self.tasks(epoch)), tuple(rows), keep=epoch + 1 < training.train.epochs)
         shard_stage.refuse_empty(training.config, sum(found.rows()), training.tokens)
@@ -237,20 +238,20 @@ class _Epochs:
 
 @dataclass(frozen=True)
 class _Done:
-    """What is left of a round."""
+    """The results of a round."""
 
     record: RoundRecord
     files: list[store.Part]
-    """Of its checkpoint; of the vectors after the last round; else none."""
+    """Files of its checkpoint, or of the vectors after the last round; otherwise empty."""
     ahead: list[tuple[int, ...]]
-    """Rows of the pieces of the next epoch's parts, if this round's workers drew them."""
+    """Numbers of rows of the pieces of the next epoch's parts, if this round's workers drew them."""
 
 
 def _run_round(
     training: Training, plan: EpochPlan, round_plan: Round, epochs: _Epochs,
     checkpoint: store.Artefact | None, history: Sequence[RoundRecord], work: Work, attempts: _Attempts,
 ) -> _Done:  # fmt: skip
-    """Raises TemporaryError when a worker is lost."""
+    """Runs one round. Raises TemporaryError if a worker is lost."""
     reach("round", f"{round_plan.round}.{attempts.number}")
     assert attempts.chosen is not None
     started, corpus_tokens = time.monotonic(), training.tokens.manifest.totals["tokens"]
@@ -273,7 +274,7 @@ def _run_round(
 
 
 def _rows_ahead(tasks: Sequence[lanes.RoundTask], results: Sequence[lanes.RoundResult]) -> list[tuple[int, ...]]:
-    """Rows of the pieces of every part, in part order. A part's shares come in the order of its pieces."""
+    """The numbers of rows of the pieces of every part, in part order. A part's shares come in the order of its pieces."""
     rows: dict[int, tuple[int, ...]] = {}
     for task, result in zip(tasks, results, strict=True):
         for share, found in zip(task.ahead, result.ahead, strict=True):
@@ -286,7 +287,7 @@ def _round_tasks(
     training: Training, plan: EpochPlan, round_plan: Round, epochs: _Epochs,
     checkpoint: store.Artefact | None, attempts: _Attempts,
 ) -> list[lanes.RoundTask]:  # fmt: skip
-    # The key names who works together: the same workers keep their memory from round to round.
+    # The key identifies the group of workers, which keep their memory from round to round.
     chosen = attempts.chosen or ()
     key = f"{training.fingerprint[:16]}/{attempts.session}/{attempts.number}/{[member.address for member in chosen]}"
     places = place_copies(chosen, copies_of(training.train, training.vocab_size))
@@ -351,7 +352,7 @@ def _commit_vectors(
 ) -> store.Artefact:  # fmt: skip
     """The vectors as an artefact: the words beside the matrices that the workers wrote."""
     table, directory = vocabulary.read_words(training.vocab), _vectors_directory(training)
-    # Workers that wrote the matrices into a bucket share no folder with this process.
+    # Workers that wrote the matrices to a bucket may share no folder with this process.
     directory.mkdir(parents=True, exist_ok=True)
     parts = assembly.add_words(
         directory,

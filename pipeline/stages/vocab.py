@@ -1,7 +1,7 @@
-"""tokens/ → vocab/: which words exist, how often, and with which probability each is kept and drawn as noise.
+"""tokens/ → vocab/: the words, their counts, and the probabilities with which each is kept and drawn as noise.
 
-Every part of tokens/ brings its own word counts, so nothing is counted again here: the counts are summed (exact int64)
-in a tree of small merges, then sorted. A word's id is its rank: descending count, ties by the word's bytes.
+Every part of tokens/ comes with its own word counts, so nothing is counted again here: the counts are summed (exact int64) in a
+tree of small merges, then sorted. A word's id is its rank by descending count, ties broken by the word's bytes.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ if TYPE_CHECKING:
 STAGE = "vocab"
 STAGE_VERSION = 2
 MERGE_WIDTH = 16
-"""How many counts one task merges; a tree of width 16 needs three levels for 4,096 parts."""
+"""How many files of counts one task merges; a tree of width 16 needs three levels for 4,096 parts."""
 WORDS = "vocab.parquet"
 NOISE_TABLE = "noise_table.npy"
 
 
 def identity(config: RunConfig, tokens: store.Artefact) -> Identity:
-    """(fingerprint, fields read, inputs) of the vocabulary that these tokens and settings give."""
+    """(fingerprint, fields read, inputs) of the vocabulary for these tokens and settings."""
     fields = config.vocab.model_dump() | {"sample": chosen_sample(config, tokens)}
     inputs = (tokens.fingerprint,)
     return store.fingerprint(STAGE, STAGE_VERSION, fields, inputs), fields, inputs
 
 
 def chosen_sample(config: RunConfig, tokens: store.Artefact) -> float:
-    """The subsampling threshold: what the configuration says, or by the corpus's size."""
+    """The subsampling threshold, as configured or by the corpus's size."""
     given = config.shards.sample
     return default_sample(int(tokens.manifest.totals["tokens"])) if given is None else given
 
 
 def build(work: Work, tokens: store.Artefact) -> store.Artefact:
-    """The committed vocabulary; raises DataError when fewer than two words are frequent enough."""
+    """The committed vocabulary; raises DataError if fewer than two words are frequent enough."""
     config, workdir = work.config, work.workdir
     fingerprint, fields, inputs = identity(config, tokens)
     directory = store.artefact_directory(workdir, STAGE, fingerprint)
@@ -80,14 +80,14 @@ def describe(done: Done) -> Told:
 
 @dataclass(frozen=True)
 class _Merge:
-    """A task: sum the word counts in `sources` into `target`."""
+    """A task: sums the word counts in `sources` into `target`."""
 
     sources: tuple[str, ...]
     target: str
 
 
 def merge_counts(task: _Merge) -> str:
-    """The path of one table (word, count) with each word of the sources once, counts summed, sorted by word."""
+    """The path of a table (word, count) with each word of the sources once, counts summed, sorted by word."""
     import pyarrow as pa
 
     tables = [store.read_table(Path(source), columns=("word", "count")) for source in task.sources]
@@ -96,8 +96,8 @@ def merge_counts(task: _Merge) -> str:
 
 
 def _sum_by_word(counted: pa.Table) -> pa.Table:
-    """Each word once with its sum, sorted by word. Not `Table.group_by`, which imports pyarrow.dataset and with it pandas:
-    more than summing takes for a small corpus."""
+    """Each word once with its sum, sorted by word. `Table.group_by` would import pyarrow.dataset and with it pandas, which takes
+    longer than summing the counts of a small corpus."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -119,7 +119,7 @@ def _merge_tree(paths: tuple[str, ...], scratch: Path, workers: Workers) -> str:
 
 
 def select_words(counted: pa.Table, min_count: int, max_size: int | None) -> pa.Table:
-    """The rows (word, count) that enter the vocabulary, in id order; raises DataError when fewer than two do."""
+    """The rows (word, count) of the vocabulary, in id order; raises DataError if there are fewer than two."""
     import pyarrow.compute as pc
 
     frequent = counted.take(column(np.flatnonzero(store.numbers(counted["count"]) >= min_count)))
@@ -160,5 +160,5 @@ def _with_probabilities(kept: pa.Table, counts_V: np.ndarray, config: RunConfig,
 
 
 def read_words(vocab: store.Artefact) -> pa.Table:
-    """The vocabulary table in id order, its page checksums verified."""
+    """The vocabulary table in id order, with its page checksums verified."""
     return store.read_table(vocab.path(WORDS))

@@ -1,4 +1,4 @@
-"""What every stage is handed, and what it tells of itself: the shape that makes six stages one list (`ladder`)."""
+"""The common interface of stages: what each is given and what it reports, so that all six fit into one list (`ladder`)."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ def _ignore(_: Any) -> None:
 
 @dataclass(frozen=True)
 class Watch:
-    """Whom a stage tells while it works. Nothing of it decides anything."""
+    """Callbacks of a stage while it works. They affect no result."""
 
     on_part: Callable[[Any], None] = _ignore
-    """A part of the corpus is tokenized, or was found."""
+    """Called with the record of each part of the corpus that was tokenized or found."""
     on_round: Callable[[Any], None] = _ignore
-    """A round of training is over (`training.history.RoundRecord`); those of an earlier attempt come first."""
+    """Called with the `training.history.RoundRecord` of each finished round, starting with those of earlier attempts."""
     on_live: Callable[[Any], None] = _ignore
-    """What became known of a round that is not over (`training.live.Live`), about once a second."""
+    """Called about once a second with the `training.live.Live` state of a running round."""
     on_plan: Callable[[str], None] = _ignore
-    """What training will need of the machines."""
+    """Called with one line on what training will need of the machines."""
     on_note: Callable[[str], None] = _ignore
-    """Something that belongs into the report."""
+    """Called with notes for the report."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a stage works with, besides the artefacts it reads."""
+    """The arguments of a stage besides its input artefacts."""
 
     config: RunConfig
     workdir: Path
@@ -49,12 +49,12 @@ class Work:
 
 @dataclass(frozen=True)
 class Done:
-    """A stage whose artefact is there: made in this run, or found (`cached`)."""
+    """A finished stage, built in this run or reused (`cached`)."""
 
     config: RunConfig
     artefact: Artefact
     inputs: tuple[Any, ...]
-    """What it was made from, in the order of `Stage.needs`."""
+    """The inputs of its artefact, in the order of `Stage.needs`."""
     seconds: float
     cached: bool
     started: float = 0.0
@@ -67,13 +67,13 @@ class Done:
 
 @dataclass(frozen=True)
 class Told:
-    """What a stage says of its result."""
+    """A stage's description of its result."""
 
     line: str
-    """In a few words."""
+    """A few words for people."""
     tokens: int | None = None
-    """Tokens it went through."""
+    """Number of tokens processed."""
     row: Mapping[str, Any] = field(default_factory=dict)
-    """What it adds to its row in `summary.json`."""
+    """Additions to the stage's row in `summary.json`."""
     sections: Mapping[str, Any] = field(default_factory=dict)
-    """What it adds to `summary.json` itself."""
+    """Additions to `summary.json` itself."""

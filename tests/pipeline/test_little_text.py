@@ -38,7 +38,7 @@ def test_lines_of_one_word_have_no_context_and_are_an_error(tmp_path: Path) -> N
 
 def test_words_that_subsampling_leaves_alone_in_their_lines_are_an_error(tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_text("".join(f"rare{index} common\n" for index in range(200)))
-    with pytest.raises(DataError, match=r"no word has a context: of 400 tokens \d+ are left by .*each alone in its line"):
+    with pytest.raises(DataError, match=r"no word has a context: of 400 tokens \d+ are left by .*each alone on its line"):
         summary_of(tmp_path / "x.txt", tmp_path / "work", shards={"sample": 1e-5})
 
 
