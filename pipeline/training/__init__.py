@@ -1,1 +1,1 @@
-"""What the train stage is made of: the plan, who trains what, one worker's share of a round, and the vectors at the end."""
+"""The parts of the train stage: the plan, the placement of copies, one worker's share of a round, and the resulting vectors."""

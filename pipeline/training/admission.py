@@ -1,8 +1,7 @@
-"""Who may train: every worker that a run meets computes a sample and says what room it has, before it gets a lane.
+"""Admission of workers to training: each computes a sample and reports its memory limits before it gets a lane.
 
-Before every round the driver asks `admit` who trains. Workers it has not seen yet introduce themselves (`introduce`); whoever
-computes other bits than the run's is left out and named. When other workers are chosen than before, the memory that they will
-need is compared with the room they have.
+Before a round, the driver calls `admit` to choose the workers. New workers run `introduce`; those that compute other bits than
+the run are left out and named. When the chosen workers change, the memory they will need is compared with their limits.
 """
 
 from __future__ import annotations
@@ -26,14 +25,14 @@ INTRODUCTIONS = 20
 
 @dataclass(frozen=True)
 class Greeting:
-    """What a worker says of itself."""
+    """What a new worker reports."""
 
     numbers: arithmetic.Numbers
     room: Room
 
 
 def introduce(train: Train, state: WorkerState) -> Greeting:
-    """This worker's sample and room; it lets go of lanes that an earlier driver left here."""
+    """This worker's sample and memory limits; releases lanes left here by an earlier driver."""
     state.release()
     # The sample loads the kernels, so the room is measured after it.
     return Greeting(state.of(arithmetic.KnownNumbers).of(train), measure_room())
@@ -41,27 +40,27 @@ def introduce(train: Train, state: WorkerState) -> Greeting:
 
 @dataclass
 class Admission:
-    """The workers that a training has met, and the kinds of arithmetic that took part in it."""
+    """The workers that a training knows, and the kinds of arithmetic that took part in it."""
 
     train: Train
     sizes: capacity.TrainingSizes
     workdir: Path
     disk_in_use: int
-    """Bytes of this training's checkpoints that are there already."""
+    """Bytes of this training's existing checkpoints."""
     kinds: list[arithmetic.Numbers]
     """The kinds that past rounds were computed with, in order; empty until the first round ends."""
     on_plan: Callable[[str], None]
-    """Told in one line what training will need."""
+    """Called with one line on what training will need."""
     on_note: Callable[[str], None]
-    """Told what is done about odd workers."""
+    """Called with notes about workers that compute differently."""
     plan: dict[str, Any] | None = None
     _met: dict[str, Greeting] = field(default_factory=dict)
     _chosen: list[Member] = field(default_factory=list)
     _named: set[str] = field(default_factory=set)
 
     def admit(self, workers: Workers) -> list[Member]:
-        """The workers of the next round. Raises CapacityError, ServiceError when no worker computes as the run does, and
-        TemporaryError when there is none in time or those that are left have too little memory."""
+        """The workers of the next round. Raises CapacityError, ServiceError if no worker computes as the run does, and
+        TemporaryError if there is none in time or the remaining ones have too little memory."""
         chosen = choose_workers(self._fit(self._meet(workers)), copies_of(self.train, self.sizes.vocab_size))
         if chosen != self._chosen:
             self._check_room(chosen)
@@ -77,7 +76,7 @@ class Admission:
         return [asdict(kind) for kind in self.kinds]
 
     def _meet(self, workers: Workers) -> list[Member]:
-        """The workers there are; all of them have introduced themselves."""
+        """The current workers, after running `introduce` on new ones."""
         for _ in range(INTRODUCTIONS):
             members = workers.members()
             strangers = [member for member in members if member.address not in self._met]
@@ -90,8 +89,8 @@ class Admission:
             self._met |= {member.address: greeting for member, greeting in zip(strangers, greetings, strict=True)}
             return members
         raise TemporaryError(
-            f"workers come and go: {INTRODUCTIONS} times one was lost while it introduced itself; look at the workers' logs, "
-            "then run the same command again, it continues"
+            f"workers come and go: {INTRODUCTIONS} times one was lost during its admission; check the workers' logs, then run "
+            "the same command again, it continues"
         )
 
     def _fit(self, members: Sequence[Member]) -> list[Member]:

@@ -1,12 +1,12 @@
-"""A sample of a worker's arithmetic: a tiny training whose bits tell whether it computes as the others do.
+"""A sample of a worker's arithmetic: a tiny training whose bits show whether it computes like the others.
 
-Every lane's work is a pure function, so a run's bits do not depend on which worker does it, provided that all workers round
-alike. Another processor, another version of Numba or its compiler, or another backend may not. Such a worker is found out when
-it joins: it trains a few hundred tokens with the run's own model, sizes and merge, and the digest of the result must equal the
-others' and the checkpoint's. Computing the sample loads the kernels, which takes far longer than running them and has to be
-done anyway; `warm_up` does it in the background while the first stages still run.
+Every lane's work is a pure function, so a run's bits do not depend on which worker does it, provided that all workers round in
+the same way. Another processor, another version of Numba or its compiler, or another backend may not. Such a worker is detected
+when it joins: it trains a few hundred tokens with the run's own model, sizes and merge, and the digest of the result must equal
+that of the others and of the checkpoint. Computing the sample loads the kernels, which takes far longer than running them and has
+to be done anyway; `warm_up` does it in the background while the first stages are still running.
 
-A GPU sums in another order every time (`cupy_kernels`), so of that backend only the device and the versions are compared.
+A GPU sums in another order every time (`cupy_kernels`), so for that backend only the device and the versions are compared.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from w2v_core.textbook.contexts import Batch, shard_batches
 from w2v_core.textbook.trainer import train_layers
 
 WORDS, TOKENS, REACH = 64, 768, 4
-"""Of the sample: vocabulary, tokens a lane (a few blocks of the kernels and a part of one), window."""
+"""Sizes of the sample: vocabulary, tokens per lane (a few blocks of the kernels and part of another), window."""
 _ALPHA = 0.05
 _SEED = 20131
 WARM_UP = "w2v-warm-up"
@@ -43,7 +43,7 @@ WARM_UP = "w2v-warm-up"
 
 @dataclass(frozen=True)
 class Numbers:
-    """How a worker computes."""
+    """The identity of a worker's arithmetic."""
 
     digest: str
     """Equal exactly for workers whose samples have the same bits."""
@@ -63,9 +63,9 @@ class Judgement:
 
 
 def judge(workers: Sequence[Numbers], run: Numbers | None, *, deterministic: bool) -> Judgement:
-    """Who may train: those who compute as the run did before (`run`), else the largest group, of equals the first.
+    """Which workers may train: those that compute like the run so far (`run`), or else the largest group, the first on a tie.
 
-    Not deterministic: everyone, and the differences are named. Raises ServiceError when no worker computes as the run did.
+    If not deterministic, all of them, with notes on the differences. Raises ServiceError if no worker computes as the run did.
     """
     counts = Counter(worker.digest for worker in workers)
     if run is None and not workers:
@@ -82,8 +82,9 @@ def judge(workers: Sequence[Numbers], run: Numbers | None, *, deterministic: boo
     if odd and counts[wanted.digest] == 0:
         kinds = "; ".join(f"{counts[digest]} with {worker}" for digest, worker in odd.items())
         raise ServiceError(
-            f"the rounds behind this checkpoint were computed with {wanted}, and no worker computes so now: {kinds}. Start "
-            "workers of the former kind, or set train.deterministic: false to go on with bits that another run may not repeat"
+            f"the rounds before this checkpoint were computed with {wanted}, and no current worker computes like that: {kinds}. "
+            "Start workers of the former kind, or set train.deterministic: false to go on with bits that another run may "
+            "not repeat"
         )
     notes = [
         f"left out {counts[digest]} worker{'s' if counts[digest] > 1 else ''} that compute{'' if counts[digest] > 1 else 's'} "
@@ -97,7 +98,7 @@ def judge(workers: Sequence[Numbers], run: Numbers | None, *, deterministic: boo
 
 
 class KnownNumbers:
-    """How a worker computes; found once for each combination of settings that matters."""
+    """A worker's arithmetic, computed once for each combination of the settings that matter."""
 
     def __init__(self) -> None:
         self._one_at_a_time = threading.Lock()
@@ -116,8 +117,8 @@ class KnownNumbers:
 
 
 def warm_up(train: Train, known: KnownNumbers) -> threading.Thread:
-    """Loads the kernels, and all else that a round needs, in the background by computing the sample. Errors are left to the first
-    round, which reports them."""
+    """Loads the kernels, and everything else that a round needs, in the background by computing the sample. Errors are left to
+    the first round, which reports them."""
 
     def load() -> None:
         with contextlib.suppress(Exception):
@@ -135,7 +136,7 @@ def warm_up_worker(worker: Any, train: Train) -> None:
 
 
 def numbers_of(train: Train) -> Numbers:
-    """How this process computes with these settings."""
+    """This process's arithmetic with these settings."""
     if train.engine == "layers":
         backend, digest = "layers", _digest(_layered_sample(train))
     else:
@@ -150,7 +151,7 @@ def numbers_of(train: Train) -> Numbers:
 
 
 def _kernel_sample(train: Train, kernels: Kernels) -> list[NDArray[np.float32]]:
-    """Both matrices after two lanes each trained their own tokens and were merged."""
+    """Both matrices after two lanes have trained their own tokens and been merged."""
     tokens_N, left_N, right_N = _stream()
     cells = mix64(_SEED + 1, np.arange(WORDS, dtype=np.uint64))
     rates_V = (np.arange(1, WORDS + 1) / np.float32(WORDS)).astype(np.float32)
@@ -180,7 +181,7 @@ def _layered_sample(train: Train) -> list[NDArray[Any]]:
 
 
 def _stream() -> tuple[NDArray[np.int32], NDArray[np.uint8], NDArray[np.uint8]]:
-    """A stream of two lanes whose words follow no pattern and whose windows have every width."""
+    """A stream for two lanes, with patternless words and windows of every width."""
     rows = np.arange(2 * TOKENS, dtype=np.uint64)
     tokens_N = (mix64(_SEED, rows) % np.uint64(WORDS)).astype(np.int32)
     widths_N = (mix64(_SEED + 2, rows) % np.uint64(REACH + 1)).astype(np.int64)
@@ -211,6 +212,6 @@ def _processor(backend: str) -> str:
     import llvmlite.binding
     import numba
 
-    # What the code was compiled for; NUMBA_CPU_NAME changes it.
+    # The target that the code was compiled for; NUMBA_CPU_NAME changes it.
     target = getattr(numba.config, "CPU_NAME", None) or llvmlite.binding.get_host_cpu_name()
     return f"{name} ({platform.machine()}, compiled for {target})"

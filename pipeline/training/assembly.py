@@ -1,7 +1,7 @@
-"""How vectors/ comes together: the workers write the matrices they hold after the last round, the driver adds the words.
+"""Writing vectors/: the workers write the matrices they hold after the last round, the driver adds the words.
 
-A million words of 300 numbers are 1.2 GB a matrix, which the driver never holds. Rows are cut to their width without
-padding, checked to be finite, hashed and written in one pass, a block at a time.
+With a million words of 300 dimensions a matrix has 1.2 GB, which the driver never holds. Rows are stripped of their padding,
+checked to be finite, hashed and written in one pass, a block at a time.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from pipeline.training.lane_group import MATRICES
 from w2v_core.vectors import files
 
 CONTEXT = "context.npy"
-"""W_out: what a later training that continues from these vectors needs besides them."""
+"""The file of W_out, which a later training that continues from these vectors also needs."""
 FILES = (files.MATRIX, CONTEXT)
-"""Of W_in and of W_out."""
+"""The files of W_in and W_out."""
 
 
 class FiniteRows:
-    """The first `vector_size` columns of a matrix, read by slices of rows; satisfies `files.RowSource`. A slice with
-    numbers that are not finite is a DataError."""
+    """The first `vector_size` columns of a matrix, read by slices of rows; implements `files.RowSource`. Raises DataError for a
+    slice with non-finite numbers."""
 
     dtype = np.dtype(np.float32)
 
@@ -48,8 +48,8 @@ class FiniteRows:
 
 
 def write_matrix(index: int, matrix: NDArray[np.float32], vector_size: int, directory: Path) -> store.Part:
-    """One of the two matrices as it lies in vectors/; `matrix` may have padding. Raises DataError for numbers that are not
-    finite; the file is then not there."""
+    """Writes one of the two matrices into vectors/ and returns its Part; `matrix` may have padding. Raises DataError for
+    non-finite numbers, and then leaves no file."""
 
     def write(file: Any) -> None:
         for chunk in files.npy_chunks(FiniteRows(matrix, vector_size, MATRICES[index])):
@@ -61,7 +61,7 @@ def write_matrix(index: int, matrix: NDArray[np.float32], vector_size: int, dire
 def add_words(
     directory: Path, matrices: Sequence[store.Part], vector_size: int, words: Sequence[str], counts: NDArray[np.int64]
 ) -> list[store.Part]:
-    """The parts of vectors/: the matrices that are there, and what `WordVectors.load` reads besides."""
+    """The parts of vectors/: the existing matrices, and the other files that `WordVectors.load` reads, written here."""
     w_in = next(part for part in matrices if part.name == files.MATRIX)
     matrix = files.Written(w_in.name, w_in.bytes, w_in.sha256)
     try:

@@ -1,8 +1,8 @@
-"""How many threads train a copy on a machine that others use too.
+"""The number of threads that train a copy on a machine with other load.
 
-Lanes of a copy meet twice in every wave, some hundred thousand times a second of all cores together. A thread whose core is
-taken away for some milliseconds holds up all others, so a thread too many costs far more than one too few. No bit of the
-result depends on it (`Kernels.train_lanes`).
+The lanes of a copy synchronise twice in every wave, some hundred thousand times a second. A thread that loses its core for a few
+milliseconds holds up all others, so a thread too many costs far more than a thread too few. The bits of the result do not depend
+on it (`Kernels.train_lanes`).
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import time
 from dataclasses import dataclass, field
 
 ENOUGH = 0.85
-"""Of the time that threads wanted to run: with less of it, some wait for a core."""
+"""Share of their time that threads must have run; with less, some are waiting for a core."""
 PATIENCE = 8
-"""Stretches that must go well before one thread more is tried; twice as many after every time that it was one too many."""
+"""Stretches that must go well before one more thread is tried; doubled each time that there was one too many."""
 
 
 @dataclass
 class BusyCores:
-    """`threads` of a copy for the next stretch of training; between `begin` and `end` the process does nothing else."""
+    """Chooses `threads` per copy for the next stretch of training; between `begin` and `end` the process must only train."""
 
     most: int
     threads: int = field(init=False)
@@ -37,7 +37,7 @@ class BusyCores:
         self.ran(cpu_s / max(wall_s, 1e-9) / copies)
 
     def ran(self, cores: float) -> None:
-        """The threads of a copy got so many cores on average."""
+        """Adjusts `threads`, given the average number of cores that the threads of a copy got."""
         if cores >= ENOUGH * self.threads:
             self._well += 1
             if self._well >= self._patience and self.threads < self.most:

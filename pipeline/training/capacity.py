@@ -1,14 +1,13 @@
-"""What a training needs of its workers' memory, their hosts' shared memory and the disk, said before it starts.
+"""How much memory, shared memory and disk a training needs, known before it starts.
 
-    plan    = plan_memory(sizes, place_copies(chosen, lanes))     from sizes alone: no worker is asked
-    room    = cluster.room.measure_room()               on every worker, once its kernels are loaded
-    explain_shortfalls(plan, rooms, driver)             one line for each limit that is too low, with the numbers
+    plan    = plan_memory(sizes, place_copies(chosen, copies))   from sizes alone, without any worker
+    room    = cluster.room.measure_room()                        on every worker, once its kernels are loaded
+    explain_shortfalls(plan, rooms, driver)                      one line per limit that is too low, with the numbers
 
-All lanes of a copy share its two matrices. With several copies a host needs one more, the base that they last agreed on. Where
-a host has several workers the copies lie in shared memory, and a worker's resident size counts the shared pages that it
-touches: the base, its own copies, and of the other copies' rows those that it folds. That size is what Dask's limits are
-compared with. The rest is small beside it, and stated too. Sizes are upper bounds, and close (tests/pipeline/test_memory.py
-compares).
+All lanes of a copy share its two matrices. With several copies, a host also needs the base, their last merged state. If a host
+has several workers, the copies lie in shared memory, and a worker's resident size counts the shared pages it touches: the base,
+its own copies, and the rows of other copies that it folds. This resident size is compared with Dask's limits. Smaller needs are
+included too. Sizes are upper bounds, and close ones (tests/pipeline/test_memory.py compares them).
 """
 
 from __future__ import annotations
@@ -23,19 +22,19 @@ from pipeline.stream.sizes import HELD_TOKENS, KEPT_BYTES, PIECE_TOKENS, STREAM_
 from pipeline.training.placement import AHEAD, PIECE_BYTES, Place, merge_role, participants_by_host
 
 WORD_BYTES = 330
-"""Of the driver, a word of the vocabulary: text, two tables of the same, its place in a dictionary, count and norm."""
+"""Driver memory per word of the vocabulary: its text, held in two tables, its entry in a dictionary, count and norm."""
 DRIVER_BYTES = 96 << 20
 ANALOGY_BLOCK = 512
 """Words whose cosines with all others are held at a time (`evaluate_analogies`), twice while they are combined."""
 CHECKPOINTS_AT_ONCE = 3
-"""Two are kept, and a third is written before the older of them goes."""
+"""Two are kept, and a third is written before the older one is removed."""
 STATES_OF_LAYERS = 3
-"""The layered engine's state at its end: its own, the copy it hands out, and the one it started from."""
+"""States of the layered engine at its peak: its own, the copy it returns, and the one it started from."""
 
 MOST_CHANGES_OF_A_BLOCK = 128 + 128 + 2 * 255 + 16 * 64
-"""Rows that a block of a wave can touch, with the widest windows and the most noise words."""
+"""Most rows that a block of a wave can touch, with the widest windows and the most noise words."""
 MARK_BYTES = 8
-"""A word: two numbers of 16 bits for each matrix."""
+"""Bytes of marks per word: two 16-bit numbers for each matrix."""
 
 Contributors = tuple[tuple[str, int], ...]
 """((what, bytes), …)"""
@@ -43,46 +42,46 @@ Contributors = tuple[tuple[str, int], ...]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSizes:
-    """What decides how much a training needs."""
+    """The sizes that decide how much a training needs."""
 
     vocab_size: int
     vector_size: int
     row_floats: int
-    """vector_size padded to whole vectors."""
+    """vector_size padded to whole SIMD vectors."""
     lanes: int
     copies: int
     lane_tokens: int
-    """Kept tokens that a lane trains from one checkpoint to the next."""
+    """Kept tokens that a lane trains in a round."""
     epoch_tokens: int
-    """Kept tokens of an epoch."""
+    """Kept tokens per epoch."""
     epochs: int
     window: int
     noise_bytes: int
     sentence_bytes: int = 0
-    """Of the corpus as word ids, with its parts' words. A worker keeps its parts of it between epochs, as far as it may; one
-    part can be all of it."""
+    """Bytes of the corpus as word ids, with its parts' words. A worker keeps its parts of it between epochs within KEPT_BYTES; a
+    single part can be all of it."""
     analogy_words: int = 0
-    """Words among which analogies are looked for when training is over; 0 = none are asked."""
+    """Number of words among which analogies are evaluated after training; 0 = no analogies."""
     layers: bool = False
     """The layered engine: one worker, optimizer state, the whole epoch in memory."""
     moments: int = 0
-    """Of the layered engine's optimizer: matrices beside each parameter matrix."""
+    """Matrices per parameter matrix in the state of the layered engine's optimizer."""
 
     @property
     def pair_bytes(self) -> int:
-        """Both matrices, padded."""
+        """Bytes of both matrices, padded."""
         return 2 * self.vocab_size * self.row_floats * 4
 
 
 @dataclass(frozen=True)
 class WorkerNeed:
-    """What one worker will need besides what it uses already."""
+    """What one worker will need in addition to its current use."""
 
     address: str
     host: str
     private: Contributors
     touched: Contributors
-    """Of the host's shared memory and mapped files, what counts as this worker's resident size."""
+    """Shared memory and mapped files of the host that count towards this worker's resident size."""
 
     @property
     def private_bytes(self) -> int:
@@ -98,7 +97,7 @@ class HostNeed:
     host: str
     workers: int
     private_bytes: int
-    """Of all its workers."""
+    """Private bytes of all its workers."""
     shared_bytes: int
 
     @property
@@ -108,7 +107,7 @@ class HostNeed:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """All in bytes, besides what the processes use before training."""
+    """The needs of a training in bytes, in addition to what the processes use before it."""
 
     workers: tuple[WorkerNeed, ...]
     hosts: tuple[HostNeed, ...]
@@ -142,7 +141,7 @@ def _worker_need(sizes: TrainingSizes, places: Sequence[Place], participant: int
     role = merge_role(places, participant)
     own, lanes_a_copy = len(place.copies), -(-sizes.lanes // sizes.copies)
     own_lanes = own * lanes_a_copy
-    # A lane's slice begins and ends within a piece, of which at most all tokens are kept.
+    # A lane's slice begins and ends within a piece, of which at most every token is kept.
     slice_tokens = min(HELD_TOKENS, sizes.lane_tokens) + 2 * sizes.window
     slice_bytes = min(slice_tokens + 2 * PIECE_TOKENS, sizes.epoch_tokens) * STREAM_BYTES
     kept = sizes.sentence_bytes * (sizes.epochs > 2) + sizes.epoch_tokens * STREAM_BYTES * (sizes.epochs > 1)
@@ -154,22 +153,21 @@ def _worker_need(sizes: TrainingSizes, places: Sequence[Place], participant: int
     if sizes.epochs > 1:
         private.append((f"a later epoch's stream for {_count(own_lanes, 'lane')}", own_lanes * slice_bytes))
     if lanes_a_copy > 1:
-        # A lane leaves at most a change for every row that its block touches; marks say who touched what.
+        # A lane leaves at most one change for every row that its block touches; marks record who touched which row.
         changes = own_lanes * MOST_CHANGES_OF_A_BLOCK * 4 * sizes.row_floats
         private.append((f"changes of {_count(own_lanes, 'lane')} in a wave", changes + own * MARK_BYTES * sizes.vocab_size))
     if role.agents:
         foreign = sizes.copies - len(role.copies)
         pieces = foreign * AHEAD * min(PIECE_BYTES, sizes.pair_bytes)
         private.append((f"rows of {_count(foreign, 'copy')} on other hosts in a merge", pieces))
-    # The first epoch's shards are used where they are mapped: pages of the file cache, which the host takes back when it
-    # needs them.
+    # The first epoch's shards are memory-mapped: pages of the file cache, which the host reclaims when it needs them.
     mapped = (f"mapped shards of {_count(own_lanes, 'lane')}", own_lanes * slice_bytes)
     copies = [("the base", sizes.pair_bytes)]
     if sizes.copies > 1:
         copies.append((f"parameters of {_count(own, 'copy')}", own * sizes.pair_bytes))
     if len(role.host) == 1:
         return WorkerNeed(place.address, place.host, _largest_first([*private, *copies]), (mapped,))
-    # A worker folds one block of rows; a merge of fewer rows has other blocks, so over all of them at most twice as many.
+    # A worker folds one block of rows; merges of fewer rows have other blocks, so over all merges at most twice as many rows.
     folded = min(1.0, 2 / len(places)) * (len(role.copies) - own) * sizes.pair_bytes
     touched = [mapped, *copies, ("other copies' rows that it folds", round(folded))]
     return WorkerNeed(place.address, place.host, _largest_first(private), _largest_first(touched))
@@ -195,8 +193,8 @@ def _host_need(sizes: TrainingSizes, places: Sequence[Place], workers: Sequence[
 
 
 def _driver_need(sizes: TrainingSizes) -> Contributors:
-    # Matrices never are in the driver's memory: they go from the checkpoint to the vectors block by block, and are mapped.
-    # Only the evaluation copies rows: unit vectors of the words that can be answers, and their cosines with a block of words.
+    # Matrices are never in the driver's memory: workers write them block by block, and the driver maps them. Only the evaluation
+    # copies rows: unit vectors of the words that can be answers, and their cosines with a block of words.
     analogies = min(sizes.analogy_words, sizes.vocab_size) * (sizes.vector_size + 2 * ANALOGY_BLOCK) * 4
     return _largest_first(
         [("the vocabulary", sizes.vocab_size * WORD_BYTES), ("analogies", analogies), ("working memory", DRIVER_BYTES)]
@@ -204,7 +202,7 @@ def _driver_need(sizes: TrainingSizes) -> Contributors:
 
 
 def _disk_need(sizes: TrainingSizes) -> Contributors:
-    """At its fullest: while a checkpoint is written, or while the vectors are. The first epoch's shards are there already."""
+    """Disk space at its peak, while a checkpoint or the vectors are written. The first epoch's shards exist already."""
     states = 1 + sizes.moments if sizes.layers else 1
     checkpoint = sizes.pair_bytes * states
     vectors = 2 * sizes.vocab_size * sizes.vector_size * 4 + sizes.vocab_size * WORD_BYTES // 4
@@ -219,21 +217,21 @@ def _largest_first(needs: Sequence[tuple[str, int]]) -> Contributors:
 
 
 def check_room(plan: MemoryPlan, rooms: Mapping[str, Room], driver: DriverRoom) -> None:
-    """Raises CapacityError with every limit that is too low, the largest needs, and what to do about each."""
+    """Raises CapacityError with every limit that is too low, the largest needs, and what to do."""
     found = explain_shortfalls(plan, rooms, driver)
     if found:
         raise CapacityError("\n".join(["this training does not fit, so it was not started:", *(f"  {line}" for line in found)]))
 
 
 def explain_shortfalls(plan: MemoryPlan, rooms: Mapping[str, Room], driver: DriverRoom) -> list[str]:
-    """One line for each limit that the plan exceeds; `rooms` by worker address."""
+    """One line per limit that the plan exceeds; `rooms` by worker address."""
     found = [line for worker in plan.workers for line in _worker_shortfall(worker, rooms[worker.address])]
     for host in plan.hosts:
         there = [rooms[worker.address] for worker in plan.workers if worker.host == host.host]
         found += _host_shortfall(host, there)
     if driver.memory is not None and plan.driver_bytes > driver.memory:
         found.append(
-            f"the driver needs {amount(plan.driver_bytes)} ({_named(plan.driver)}), its host can give {amount(driver.memory)}: "
+            f"the driver needs {amount(plan.driver_bytes)} ({_named(plan.driver)}), but its host has {amount(driver.memory)}: "
             "lower vocab.max_size or evaluate.restrict_vocab, or start it on a larger machine"
         )
     if plan.disk_bytes > driver.disk:
@@ -259,19 +257,19 @@ def _worker_shortfall(worker: WorkerNeed, room: Room) -> list[str]:
 def _host_shortfall(host: HostNeed, rooms: Sequence[Room]) -> list[str]:
     found = []
     workers = f"{_count(host.workers, 'worker')} on host {host.host.rsplit('/', 1)[0]}"
-    # Measured one after the other: lanes of this run that were there already only make it less.
+    # Measured one after the other; lanes of this run that exist already can only lower the measurements.
     free = max((room.host for room in rooms if room.host is not None), default=None)
     if free is not None and host.bytes > free:
         found.append(
             f"{workers} need {amount(host.bytes)} ({amount(host.shared_bytes)} shared, {amount(host.private_bytes)} of their "
-            f"own), the host or container can give {amount(free)}: add hosts or memory, or lower train.lanes, "
+            f"own), but the host or container has {amount(free)}: add hosts or memory, or lower train.lanes, "
             "train.vector_size or vocab.max_size"
         )
     shared = max(rooms, key=lambda room: room.shared)
     if host.shared_bytes > shared.shared:
         found.append(
             f"{workers} share parameters of {amount(host.shared_bytes)}, {shared.shared_place} has {amount(shared.shared)} free: "
-            "enlarge it (docker run --shm-size, an emptyDir with medium: Memory), or start one worker a host with more threads"
+            "enlarge it (docker run --shm-size, an emptyDir with medium: Memory), or start one worker per host with more threads"
         )
     return found
 

@@ -1,7 +1,7 @@
-"""The states that a broken-off training goes on from: one artefact a checkpoint, named by its round.
+"""Checkpoints, from which an interrupted training continues: one artefact each, identified by its round.
 
-Round −1 is what came before the first: nothing, which means the initial parameters, or the start that a training from other
-vectors has (`start`).
+Round −1 is the state before the first round: absent for initial parameters, or the start of a training that continues from other
+vectors (`start`).
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ START = -1
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """Those of one training."""
+    """The checkpoints of one training."""
 
     workdir: Path
     training: str
     """Fingerprint of the vectors that it will end with."""
     rounds: int
-    """Of the whole training."""
+    """Number of rounds of the whole training."""
 
     def fingerprint(self, number: int) -> str:
         return store.fingerprint(CHECKPOINTS, VERSION, {"round": number}, (self.training,))
@@ -39,7 +39,7 @@ class Checkpoints:
     def commit(
         self, number: int, parts: Sequence[store.Part], history: Sequence[RoundRecord], kinds: Sequence[dict[str, Any]]
     ) -> store.Artefact:
-        """The checkpoint after round `number`, now visible; `kinds` are the kinds of workers that computed so far."""
+        """Commits the checkpoint after round `number` and returns it; `kinds` are the kinds of arithmetic used so far."""
         totals = {"round": number, "history": [asdict(record) for record in history], "kinds": list(kinds)}
         manifest = store.Manifest(
             stage=CHECKPOINTS, fingerprint=self.fingerprint(number), parts=tuple(parts), totals=totals, inputs=(self.training,)
@@ -47,7 +47,7 @@ class Checkpoints:
         return store.commit(self.workdir, manifest)
 
     def latest(self) -> tuple[store.Artefact | None, list[RoundRecord]]:
-        """The newest intact checkpoint and the history up to it; a damaged one is discarded for the one before."""
+        """The newest intact checkpoint and the history up to it; damaged ones are discarded."""
         for number in self._there():
             try:
                 found = store.open_artefact(self.workdir, CHECKPOINTS, self.fingerprint(number))
@@ -61,18 +61,18 @@ class Checkpoints:
         return None, []
 
     def bytes_in_use(self) -> int:
-        """Of the disk, by what is there already."""
+        """The bytes on disk of the existing checkpoints."""
         directories = (self.directory(number) for number in self._there())
         return sum(file.stat().st_size for directory in directories for file in directory.glob("*.npy"))
 
     def discard_all(self) -> None:
-        """Removes what led to committed vectors; it can be computed again and is large."""
+        """Removes all checkpoints once the vectors are committed: they are large and can be computed again."""
         for number in self._there():
             store.discard(self.directory(number))
 
     def _there(self) -> list[int]:
-        """The rounds whose checkpoint has a folder, the last one first. A training may have more rounds than are quickly looked
-        for one by one."""
+        """The rounds whose checkpoint has a folder, the last one first. Lists the folder once, since a training may have too many
+        rounds to look for each."""
         folder = self.workdir / CHECKPOINTS
         present = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
         return (

@@ -1,4 +1,4 @@
-"""What training did, round by round: the loss curve, and what it adds up to in `summary.json`."""
+"""The history of training, round by round: the loss curve, and its totals for `summary.json`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class RoundRecord:
-    """What one round did: a row of the loss curve. Losses are means per example in float64."""
+    """The record of one round, a row of the loss curve. Losses are means per example in float64."""
 
     round: int
     rounds_an_epoch: int
@@ -28,9 +28,9 @@ class RoundRecord:
     loss_sum: float
     alpha: float
     kept_tokens: int
-    """Of this round, over all lanes."""
+    """Tokens trained in this round, over all lanes."""
     raw_tokens: float
-    """The corpus tokens these stand for: raw tokens of the epoch × the round's share of the epoch's kept tokens."""
+    """The corresponding corpus tokens: raw tokens of the epoch × the round's share of the epoch's kept tokens."""
     seconds: float
     train_seconds: float
     merge_seconds: float
@@ -44,7 +44,8 @@ def record_round(
     plan: EpochPlan, round_plan: Round, before: Sequence[RoundRecord], results: Sequence[RoundResult], *,
     corpus_tokens: int, seconds: float,
 ) -> RoundRecord:  # fmt: skip
-    """The row of a round that is over; `before` are the rounds that led to it, `corpus_tokens` an epoch's raw tokens."""
+    """The record of a finished round; `before` holds the rounds before it, `corpus_tokens` is the number of raw tokens per
+    epoch."""
     steps = range(round_plan.first, round_plan.last)
     losses = sorted((loss for result in results for loss in result.losses), key=lambda loss: (loss.stretch, loss.lane))
     kept = plan.round_tokens(round_plan)
@@ -69,12 +70,12 @@ def record_round(
 
 
 def kept_tokens(history: Sequence[RoundRecord]) -> int:
-    """Tokens trained in these rounds."""
+    """The number of kept tokens trained in these rounds."""
     return sum(record.kept_tokens for record in history)
 
 
 def history_of(artefact: store.Artefact | None) -> list[RoundRecord]:
-    """The rounds that led to a checkpoint or to vectors; none for none."""
+    """The rounds that led to a checkpoint or to vectors; empty for None."""
     return [_parse(record) for record in artefact.manifest.totals["history"]] if artefact else []
 
 
@@ -89,10 +90,10 @@ def epoch_loss(history: Sequence[RoundRecord], epoch: int) -> float:
 
 
 def training_sections(vectors: store.Artefact, train: Train, corpus_tokens: int, seconds: float) -> dict[str, Any]:
-    """`train` and `vectors` of `summary.json`; `seconds` is what the stage took in this run, 0 if its vectors were there."""
+    """`train` and `vectors` of `summary.json`; `seconds` is the stage's time in this run, 0 if its vectors were reused."""
     history, totals = history_of(vectors), vectors.manifest.totals
     raw_tokens = corpus_tokens * train.epochs
-    # The stage's own time when all of it happened in this run; else what its rounds took when they ran.
+    # The stage's own time if all of it happened in this run; otherwise the sum over its rounds.
     seconds = max(seconds, sum(record.seconds for record in history))
     return {
         "train": {

@@ -1,14 +1,14 @@
-"""The lanes of a round as one worker sees them: parameters in memory, the way to the other lanes, and the merge.
+"""The copies of the parameters in a round as one worker sees them: memory, links to other hosts, and the merge.
 
-Lanes on one host lie in shared memory (`exchange`): every participant of the host sees all of them. Lanes of other hosts
-are not held; in a merge their rows come over links (`exchange.links`), one block of rows at a time:
+Copies on one host lie in shared memory (`exchange`): every participant of the host sees all of them. Copies of other hosts are
+not held; in a merge their rows arrive over links (`exchange.links`), one block of rows at a time:
 
-    every host   sends its lanes' rows of block q to q's owner           (the host's agent for q sends)
-    q's owner    folds the rows of all lanes over the fixed tree         (`kernels.merge_rows`)
+    every host   sends its copies' rows of block q to q's owner          (the host's agent for q sends)
+    q's owner    folds the rows of all copies over the fixed tree        (`kernels.merge_rows`)
     q's owner    sends the merged rows back to every host                (the agent writes them for its whole host)
 
-The fold sees the same numbers in the same lane order wherever the lanes are, so the bits do not depend on the hosts. A block
-goes in pieces: while one is folded, the network brings the next, and no more than two of them are held.
+The fold gets the same numbers in the same order wherever the copies are, so the bits do not depend on the hosts. A block is sent
+in pieces: while one is folded, the network delivers the next, and no more than two are held.
 """
 
 from __future__ import annotations
@@ -53,29 +53,29 @@ _SHARE_BYTES = 1 << 20
 
 @dataclass
 class LaneGroup:
-    """The parameters of this worker's lanes and its place among the other workers. Kept from round to round."""
+    """The copies of the parameters on this worker's host, and its place among the workers. Kept from round to round."""
 
     key: str
     places: tuple[Place, ...]
     participant: int
     role: MergeRole
     base: Matrices
-    """Both matrices as all lanes last agreed on them; one a host."""
+    """Both matrices in their last merged state; one pair per host."""
     copies: dict[int, Matrices]
-    """The own copy of every lane of this host; with one lane the base itself."""
+    """Every copy on this host, by its number; with a single copy, the base itself."""
     barrier: Barrier
-    """Of the participants of this host."""
+    """The barrier of the participants on this host."""
     others: Group | None
-    """The way to other hosts; None where all lanes are on one host."""
+    """Links to other hosts; None if all copies are on one host."""
     foreign: tuple[Foreign, ...]
-    """Memory for pieces of this participant's block with the rows of other hosts' copies, taken in turns."""
+    """Buffers for the rows of other hosts' copies in pieces of this participant's block, used in turn."""
     pool: ThreadPoolExecutor
     meanwhile: Callable[[], bool] = nothing_to_do
-    """What this worker does at a merge while it waits for others of its host (`exchange.Barrier`)."""
+    """Called at a merge while this worker waits for others on its host (`exchange.shared_memory.Barrier`)."""
     merges: int = 0
-    """Counted since the group met; the same number in every participant at the same merge."""
+    """Number of merges so far, equal in all participants at the same merge."""
     state_round: int | None = None
-    """The round whose end state the parameters are; −1 = initial, None = unknown (a round broke off)."""
+    """The round after which the parameters are in this state; −1 = initial, None = unknown (an interrupted round)."""
 
     @property
     def own(self) -> range:
@@ -87,8 +87,8 @@ class LaneGroup:
         return max(1, self.places[self.participant].threads)
 
     def spread(self, work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-        """`[work(item) for item in items]` over this worker's threads, of which the one that asks is the first: handing work
-        over and waiting for it takes 0.1 to 0.3 ms, as long as a thousand tokens."""
+        """`[work(item) for item in items]` on this worker's threads, including the calling one, since handing work to another
+        thread and waiting for it takes 0.1 to 0.3 ms, as long as training a thousand tokens."""
         results: dict[int, Result] = {}
         left = iter(range(len(items)))
 
@@ -115,7 +115,7 @@ class LaneGroup:
 def open_group(
     key: str, places: tuple[Place, ...], participant: int, shape: tuple[int, int], patience_s: float, attempts: Attempts
 ) -> LaneGroup:
-    """This worker's lanes with memory for parameters of this shape (rows, padded floats), after all workers have met."""
+    """This worker's group, with memory for parameters of this shape (rows, padded floats), after all its workers have joined."""
     role = merge_role(places, participant)
     has_one_copy = places[-1].last_copy == 1
     makers = {"base.w_in": role.host[0], "base.w_out": role.host[-1]}
@@ -128,7 +128,7 @@ def open_group(
     pairs = list(zip(arrays[::2], arrays[1::2], strict=True))
     others = None
     if role.agents:
-        # Only rounds that span hosts need distributed here.
+        # Only rounds that span several hosts need distributed here.
         from pipeline.exchange.network import join_group
 
         peers = {agent for agent, _ in role.agents} | set(role.owners)
@@ -166,10 +166,10 @@ def _open_memory(
     patience_s: float,
     attempts: Attempts,
 ) -> tuple[list[NDArray[np.float32]], Barrier]:
-    """A matrix for every name, shared by the participants of this host, and the barrier they meet at.
+    """A matrix for every name, shared by the participants of this host, and their barrier.
 
-    `makers`: which participant makes a matrix. On a virtual machine fresh memory may take a millisecond a MiB, so they share
-    the work.
+    `makers` says which participant allocates a matrix. On a virtual machine fresh memory may take a millisecond per MiB, so they
+    share the work.
     """
     if len(host) == 1:
         remove_deserted_places()
@@ -180,7 +180,7 @@ def _open_memory(
         reach("meet", participant)
         barrier = meet(place.path, participant - host.start, len(host), patience_s, attempts)
         arrays = {
-            # Merges read the base from one row to the next, so it has no need of huge pages, which are dearer to make.
+            # Merges read the base row by row, so it does not need huge pages, which are slower to allocate.
             name: make_shared_array(place.path / name, shape, huge=not name.startswith("base."))
             for name, maker in makers.items() if maker == participant
         }  # fmt: skip
@@ -189,7 +189,7 @@ def _open_memory(
         barrier.wait()
         return [arrays[name] for name in makers], barrier
     finally:
-        # Everyone has the files mapped (or the round is lost): their names are not needed any more.
+        # All participants have mapped the files, or the round is lost: their names are no longer needed.
         place.close()
 
 
@@ -201,9 +201,9 @@ def aligned_zeros(shape: tuple[int, int]) -> NDArray[np.float32]:
 
 
 def merge(group: LaneGroup, kernels: Kernels, rows: int, method: Merge) -> None:
-    """Folds all lanes' changes of rows 0 … rows−1 into base and every lane; each participant folds its block of rows.
+    """Folds all copies' changes of rows 0 … rows−1 into the base and every copy; each participant folds its block of rows.
 
-    Raises PeerLostError when another worker is lost; the parameters are then half merged and must be loaded again.
+    Raises PeerLostError if another worker is lost; the parameters are then half merged and must be loaded again.
     """
     group.merges += 1
     reach("merge", f"{group.merges}.{group.participant}")
@@ -217,15 +217,15 @@ def merge(group: LaneGroup, kernels: Kernels, rows: int, method: Merge) -> None:
 
 
 def _merge_between_hosts(group: LaneGroup, links: Links, kernels: Kernels, rows: int, method: Merge) -> None:
-    # What is sent is sent from the parameters themselves. That is safe because nobody writes these rows before the
-    # receiver has them all: a copy's rows change when the owner of their block answers with the merged ones, and merged
-    # rows change in the next merge, after all of them were sent.
+    # Rows are sent directly from the parameters. That is safe because nobody writes them before the receiver has them all: a
+    # copy's rows change when the owner of their block answers with the merged ones, and merged rows change in the next merge,
+    # after all of them have been sent.
     ours = _pieces(group, rows, group.participant)
     answers = [(owner, piece) for owner in group.role.owners for piece in _pieces(group, rows, owner)]
     for owner, piece in answers:
         links.send(owner, (group.merges, _ROWS), [matrix[piece] for pair in group.copies.values() for matrix in pair])
     for number in range(len(ours) + AHEAD):
-        # What a peer sends comes in this order: its rows of our block, then its own block merged.
+        # A peer sends in this order: its rows of our block, then its own merged block.
         if number == len(ours):
             for owner, piece in answers:
                 links.expect(owner, (group.merges, _MERGED), [matrix[piece] for matrix in group.base])
@@ -244,7 +244,7 @@ def _merge_between_hosts(group: LaneGroup, links: Links, kernels: Kernels, rows:
 
 
 def _fold_piece(group: LaneGroup, links: Links, kernels: Kernels, number: int, piece: slice, method: Merge) -> None:
-    """Folds a piece of this participant's block, once all hosts' rows of it are there, and sends it back to them."""
+    """Folds a piece of this participant's block, once all hosts' rows of it have arrived, and sends it back to them."""
     for agent, _ in group.role.agents:
         links.receive(agent)
     ours = {copy: (w_in[piece], w_out[piece]) for copy, (w_in, w_out) in group.copies.items()}
@@ -256,7 +256,7 @@ def _fold_piece(group: LaneGroup, links: Links, kernels: Kernels, number: int, p
 
 
 def _foreign(group: LaneGroup, number: int, piece: slice) -> Foreign:
-    """Where the rows of other hosts' copies of a piece lie."""
+    """The buffers with the rows of other hosts' copies of a piece."""
     held = group.foreign[number % AHEAD]
     return {copy: (w_in[: piece.stop - piece.start], w_out[: piece.stop - piece.start]) for copy, (w_in, w_out) in held.items()}
 
@@ -270,8 +270,8 @@ def _cut(group: LaneGroup, rows: int, participant: int) -> slice:
 
 
 def _fold(group: LaneGroup, kernels: Kernels, base: Matrices, lanes: Sequence[Matrices], rows: slice, method: Merge) -> None:
-    """Folds these rows of all lanes into the base and every lane. Rows are independent of each other, so the threads'
-    shares do not matter to the bits; the order of the lanes does."""
+    """Folds these rows of all copies into the base and every copy. Rows are independent of each other, so the division among
+    threads does not affect the bits; the order of the copies does."""
 
     row_bytes = 2 * 4 * base[0].shape[1] * len(lanes)
     shares = max(1, min(group.threads, (rows.stop - rows.start) * row_bytes // _SHARE_BYTES))

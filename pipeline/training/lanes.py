@@ -1,12 +1,12 @@
-"""One worker's share of a round: it trains the lanes it was given, in lockstep with the workers of the other lanes.
+"""One worker's share of a round: it trains its lanes, in lockstep with the workers of the other lanes.
 
-A lane's work is a pure function of (parameters at the start of the round, its slice of the shards, the seed path
-(seed, epoch, first step, lane), α from the plan). Merges fold the lanes' changes over a fixed tree in lane order. So who
-executes which lane, how many workers there are, and how often a round had to be run again cannot change one bit.
+The training of a copy is a pure function of (parameters at the start of the round, slices of the shards, the seed path (seed,
+epoch, first step, copy), α from the plan). Merges fold the copies' changes over a fixed tree in order. So neither which worker
+trains which lane, nor the number of workers, nor repeated rounds can change a single bit.
 
-Between two rounds a worker keeps its group of lanes (`HeldLanes`) with the parameters in memory. One that does not have them
-reads the checkpoint if the round before ended with one; else the attempt is lost and goes on from the last checkpoint. All
-copies are equal after a round's last merge, so any one of them is the state.
+Between two rounds a worker keeps its group of lanes (`HeldLanes`) with the parameters in memory. A worker without them reads the
+checkpoint if the previous round ended with one; otherwise the attempt is lost, and training goes on from the last checkpoint.
+All copies are equal after a round's last merge, so any one of them is the state.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ _SEED_PATH = 2
 
 @dataclass(frozen=True, kw_only=True)
 class RoundTask:
-    """What one worker must know to run its lanes of one round."""
+    """What one worker needs to run its lanes for one round."""
 
     group_key: str
-    """Names the set of workers and their lanes; another attempt or another set has another key."""
+    """Identifies the group of workers and their copies; another attempt or another group has another key."""
     participant: int
     places: tuple[Place, ...]
-    """Every participant's worker, host and lanes."""
+    """Every participant's worker, host and copies."""
     train: Train
     seed: int
     plan: EpochPlan
@@ -60,21 +60,21 @@ class RoundTask:
     vocab_size: int
     window: int
     stream: epoch_stream.Source
-    """The epoch's."""
+    """The epoch's stream."""
     noise_table: str
     words: str
-    """The vocabulary's table."""
+    """Path of the vocabulary's table."""
     checkpoint_before: str | None
     """Directory of the last checkpoint; None = the initial parameters."""
     checkpoint_round: int
-    """The round that checkpoint was taken after; −1 = none yet."""
+    """The round after which that checkpoint was taken; −1 = none yet."""
     checkpoint_after: str | None
-    """Directory the round's end state is written to; None = it stays in memory."""
+    """Directory for the state at the end of the round; None = it stays in memory."""
     vectors_after: str | None
-    """Directory of the vectors that the last round of training ends with; nothing is held for another round then."""
+    """Directory for the vectors after the last round of training, when nothing is kept for another round."""
     patience_s: float
     ahead: tuple[sampling.Share, ...] = ()
-    """This worker's shares of the next epoch, drawn while it waits for others at merges and when its lanes are done."""
+    """This worker's shares of the next epoch, drawn while it waits for others at merges and after its lanes have finished."""
 
 
 @dataclass(frozen=True)
@@ -83,15 +83,15 @@ class RoundResult:
     losses: tuple[StretchLoss, ...]
     train_seconds: float
     merge_seconds: float
-    """Folding and waiting for each other, less what was drawn of the next epoch meanwhile."""
+    """Time spent on folding and on waiting for others, minus the time of drawing the next epoch meanwhile."""
     files: tuple[store.Part, ...]
-    """Of the checkpoint, or of the vectors, that this worker wrote."""
+    """Files of the checkpoint, or of the vectors, written by this worker."""
     ahead: tuple[tuple[int, ...], ...]
-    """Rows of the pieces of each share of the task's `ahead`."""
+    """Numbers of rows of the pieces of each share in the task's `ahead`."""
 
 
 class HeldLanes:
-    """What a worker keeps of a training from round to round: its lanes with their parameters, and the words."""
+    """What a worker keeps of a training between rounds: its lanes with their parameters, and the words."""
 
     def __init__(self) -> None:
         self.group: LaneGroup | None = None
@@ -107,7 +107,7 @@ class HeldLanes:
         self.let_go(self.group)
 
     def let_go(self, group: LaneGroup | None) -> None:
-        """Closes the group and forgets it, if it is the one that is held; its memory goes back."""
+        """Closes the group, and forgets it if it is the one held, so that its memory is freed."""
         if group is not None:
             with contextlib.suppress(OSError):
                 group.close()
@@ -116,7 +116,7 @@ class HeldLanes:
 
 
 def run_round(task: RoundTask, state: WorkerState) -> RoundResult:
-    """Trains this worker's lanes through one round and writes its share of the checkpoint, if one is due, or of the vectors."""
+    """Trains this worker's lanes for one round and writes its share of the checkpoint, if one is due, or of the vectors."""
     held = state.of(HeldLanes)
     if held.group is None or held.group.key != task.group_key:
         state.release()
@@ -127,13 +127,13 @@ def run_round(task: RoundTask, state: WorkerState) -> RoundResult:
     try:
         if group.state_round != task.round.round - 1:
             if task.checkpoint_round != task.round.round - 1:
-                raise PeerLostError("this worker does not have the parameters any more; training goes on from the checkpoint")
+                raise PeerLostError("this worker no longer has the parameters; training goes on from the checkpoint")
             load_state(group, task)
         group.state_round = None
         result = _run_steps(group, task, state)
         group.state_round = task.round.round
     except BaseException:
-        # An attempt that nobody waits for any more may end when the next one already holds its own lanes here.
+        # An abandoned attempt may end after the next one has opened its own lanes here.
         if group is held.group:
             state.release()
         else:
@@ -148,7 +148,7 @@ def run_round(task: RoundTask, state: WorkerState) -> RoundResult:
 
 
 def blocks_of(vocab_size: int, row_floats: int) -> list[tuple[str, int, int, int]]:
-    """(file name, matrix, first row, last row) of every file of a checkpoint: fixed by the sizes, whoever writes it."""
+    """(file name, matrix, first row, last row) of every file of a checkpoint, fixed by the sizes, whichever worker writes it."""
     rows = max(1, BLOCK_BYTES // (row_floats * 4))
     return [
         (f"{MATRICES[matrix]}-{index:05d}.npy", matrix, first, min(first + rows, vocab_size))
@@ -158,8 +158,8 @@ def blocks_of(vocab_size: int, row_floats: int) -> list[tuple[str, int, int, int
 
 
 def load_state(group: LaneGroup, task: RoundTask) -> None:
-    """Sets base and every lane to the state before the round. Every host needs all of it; the participants of a host
-    share the work and wait for each other."""
+    """Sets the base and every copy to the state before the round. Every host needs all of it; the participants of a host share
+    the work and wait for each other."""
     host = group.role.host
     if task.checkpoint_before is None:
         first, last = block_of(task.vocab_size, group.participant - host.start, len(host))
@@ -193,7 +193,7 @@ def write_state(group: LaneGroup, directory: Path) -> tuple[store.Part, ...]:
 
 
 def write_vectors(group: LaneGroup, directory: Path, vector_size: int) -> tuple[store.Part, ...]:
-    """Writes this participant's share of the matrices of vectors/: the first has W_in, the next W_out."""
+    """Writes this participant's share of the matrices of vectors/: the first participant writes W_in, the next W_out."""
     mine = range(len(MATRICES))[group.participant :: len(group.places)]
     return tuple(group.spread(lambda matrix: assembly.write_matrix(matrix, group.base[matrix], vector_size, directory), mine))
 
@@ -204,7 +204,7 @@ def write_vectors(group: LaneGroup, directory: Path, vector_size: int) -> tuple[
 def _run_steps(group: LaneGroup, task: RoundTask, state: WorkerState) -> RoundResult:
     kernels = load_kernels(task.train.backend)
     resident = Residency(kernels, group)
-    # The epoch after the next asks this worker for the same parts, if there is one.
+    # In the epoch after the next, if there is one, this worker will draw the same parts again.
     ahead = sampling.Ahead(task.ahead, state.of(sampling.KeptStreams), keep=task.plan.epoch + 2 < task.train.epochs)
     losses, train_seconds, merge_seconds = _train_stints(group, task, state, kernels, resident, ahead)
     resident.bring_home()
@@ -225,7 +225,7 @@ def _train_stints(
     table_T = kernels.to_device(words.noise_table)
     exponent, noise = -1.0, Noise(table_T, np.empty(0, np.float32))
     rows, held = epoch_stream.Rows(task.stream, task.window, state), task.round.first
-    # The same steps in every worker, so that all lanes load at the same time.
+    # The same number of steps in every worker, so that all lanes load at the same time.
     steps = max(1, HELD_TOKENS * task.train.lanes * task.plan.schedule.steps // max(1, task.plan.kept_tokens))
     own_lanes = [lane for copy in group.own for lane in lanes_of_copy(task.train.lanes, task.plan.copies, copy)]
     teller = Teller(task.group_key, task.plan, task.round, task.participant, len(own_lanes))
@@ -236,7 +236,7 @@ def _train_stints(
             held = min(task.round.last, max(stint.last, stint.first + steps))
             rows.hold([task.plan.slice(lane, stint.first, held) for lane in own_lanes])
             if task.ahead and held == task.round.last:
-                # All that was drawn of this epoch is in the lanes' hands.
+                # The lanes have loaded everything that was drawn of this epoch.
                 state.of(sampling.KeptStreams).forget_drawn()
                 group.meanwhile = ahead.draw_some
         started = time.perf_counter()
@@ -264,13 +264,13 @@ def _train_stints(
 
 @dataclass
 class HeldWords:
-    """What training needs to know of the vocabulary."""
+    """What training needs of the vocabulary."""
 
     noise_table: NDArray[np.uint64]
     counts_V: NDArray[np.int64]
     keep_V: NDArray[np.float64]
     last: tuple[float, NDArray[np.float32]] | None = None
-    """Exponent and rates: one round goes on with those of the one before."""
+    """(exponent, rates) of the last call, often the same in the next round."""
 
     def rates(self, exponent: float) -> NDArray[np.float32]:
         if self.last is None or self.last[0] != exponent:

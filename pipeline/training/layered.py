@@ -1,7 +1,7 @@
 """`engine: layers` on the workers: an epoch of the layered engine is one round, one checkpoint.
 
-The textbook's layers train in one lane with exact gradients. They read the same shards as the kernels do; with fixed
-windows (`shards.shrink_windows: false`) only targets with a full window are used, as the book's create_contexts_target.
+The textbook's layers train in one lane with exact gradients. They read the same shards as the kernels; with fixed windows
+(`shards.shrink_windows: false`) only targets with a full window are used, as in the book's create_contexts_target.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from w2v_core.textbook.trainer import LossReport, TrainerState, epoch_rate, trai
 
 @dataclass(frozen=True, kw_only=True)
 class EpochTask:
-    """What a worker must know to train one epoch with the layers."""
+    """What a worker needs to train one epoch with the layers."""
 
     train: Train
     seed: int
@@ -38,16 +38,16 @@ class EpochTask:
     full_windows_only: bool
     ns_exponent: float
     vocab: str
-    """The vocabulary's table."""
+    """Path of the vocabulary's table."""
     stream: epoch_stream.Source
     checkpoint_before: str | None
     checkpoint_after: str
     vectors_after: str | None
-    """Where the last epoch writes vectors instead of a checkpoint."""
+    """Directory for the vectors, which the last epoch writes instead of a checkpoint."""
 
 
 def run_epoch(task: EpochTask, state: WorkerState) -> RoundResult:
-    """Trains one epoch from the checkpoint before it and writes the checkpoint after it, or the vectors after the last."""
+    """Trains one epoch from the checkpoint before it, and writes the checkpoint after it, or the vectors after the last epoch."""
     started = time.perf_counter()
     stream, _, _ = epoch_stream.Rows(task.stream, 0, state).between(0, sum(task.stream.rows()))
     counts_V = store.numbers(store.read_table(Path(task.vocab), columns=["count"])["count"])
@@ -82,7 +82,7 @@ def run_epoch(task: EpochTask, state: WorkerState) -> RoundResult:
 
 
 def _stretches(points: Sequence[tuple[int, float, int]], examples: int, epoch_loss: float) -> Iterator[StretchLoss]:
-    """The epoch's losses; what came after the last report is what the mean of the epoch leaves for it."""
+    """The epoch's losses; the loss after the last report is computed from the mean over the epoch."""
     covered, loss_sum = 0, 0.0
     for stretch, (_, loss, count) in enumerate(points):
         covered, loss_sum = covered + count, loss_sum + loss * count
@@ -92,13 +92,13 @@ def _stretches(points: Sequence[tuple[int, float, int]], examples: int, epoch_lo
 
 
 def write_state(task: EpochTask, state: TrainerState) -> tuple[store.Part, ...]:
-    """The files of the checkpoint; of the vectors after the last epoch, which need no optimizer's state."""
+    """Writes the files of the checkpoint, or of the vectors after the last epoch, without the optimizer's state."""
     if task.vectors_after:
         return tuple(
             assembly.write_matrix(matrix, state[name], task.train.vector_size, Path(task.vectors_after))
             for matrix, name in enumerate(MATRICES)
         )
-    # The optimizer's state has numbers beside its matrices.
+    # The optimizer's state also has scalars.
     return tuple(
         store.write_array(Path(task.checkpoint_after) / f"{name}.npy", array, rows=len(array) if array.ndim else 0)
         for name, array in sorted(state.items())
@@ -106,7 +106,7 @@ def write_state(task: EpochTask, state: TrainerState) -> tuple[store.Part, ...]:
 
 
 def read_state(task: EpochTask) -> dict[str, NDArray[np.generic]] | None:
-    """The state that the epoch starts from, every file checked; None before the first."""
+    """The state that the epoch starts from, with every file checked; None before the first."""
     if task.checkpoint_before is None:
         return None
     checkpoint = store.load_artefact(Path(task.checkpoint_before))

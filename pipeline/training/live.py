@@ -1,7 +1,7 @@
-"""What is known of a round before it is over: workers tell their losses and their load about once a second.
+"""The live view of a running round: workers report their losses about once a second, and their load less often.
 
-The points of the loss curve that are told early are those that the round's record has in the end (`stretches`), so whoever has
-the first needs only the rest of the second. Speed and load are of the moment, and no result depends on them.
+The points of the loss curve reported early are equal to those in the round's final record (`stretches`), so only the remaining
+ones need to be added then. Speed and load are momentary, and no result depends on them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pipeline.training.stretches import Point, Stretches, StretchLoss, open_stre
 
 TELL_S = 1.0
 LOAD_S = 5.0
-"""Between two words about a worker's load: each is four points at MLflow."""
+"""Seconds between two reports of a worker's load, each of which becomes four points in MLflow."""
 
 
 # ── in a worker ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -27,14 +27,14 @@ LOAD_S = 5.0
 
 @dataclass
 class Teller:
-    """One worker's share of a round, told while it runs. All methods return within microseconds but for a word a second."""
+    """Reports one worker's share of a running round. All methods return within microseconds, except for one message a second."""
 
     group_key: str
     plan: EpochPlan
     round: Round
     participant: int
     lanes: int
-    """Of this worker."""
+    """Number of this worker's lanes."""
     tell_every_s: float = TELL_S
     stretches: Stretches = field(init=False)
     _told_at: float = field(default_factory=time.perf_counter)
@@ -45,7 +45,7 @@ class Teller:
         self._load = _Meter()
 
     def trained(self, stint: Stint, losses: Sequence[tuple[int, float, int]], train_s: float, merge_s: float) -> None:
-        """A stint is over; `train_s` and `merge_s` are of the round so far."""
+        """Records a finished stint; `train_s` and `merge_s` are those of the round so far."""
         self.stretches.add(stint, losses)
         now = time.perf_counter()
         if now - self._told_at >= self.tell_every_s or stint.last == self.round.last:
@@ -77,7 +77,7 @@ class _Meter:
         self._cpu_s, self._wall = time.process_time(), time.perf_counter()
 
     def read(self, now: float, last: bool) -> dict[str, float] | None:
-        """Since the last reading; None before LOAD_S are over."""
+        """The load since the last reading; None if that is less than LOAD_S ago."""
         passed = now - self._wall
         if passed < LOAD_S and not last:
             return None
@@ -100,41 +100,41 @@ class _Meter:
 
 @dataclass(frozen=True)
 class Load:
-    """How busy one worker is."""
+    """The load of one worker."""
 
     worker: int
     """Its number among those of the round."""
     cpu_percent: float
-    """Of one core."""
+    """Percent of one core."""
     memory_bytes: int
     tokens_per_s: float
-    """Kept tokens of its lanes, over the round so far."""
+    """Kept tokens per second of its lanes, over the round so far."""
     waiting_share: float
-    """Of the round so far, what went into merging and waiting for the others."""
+    """Share of the round so far that was spent on merging and on waiting for others."""
     gpu_memory_bytes: int | None = None
-    """In use on its GPU, by whomever; None where CuPy is not loaded."""
+    """Memory in use on its GPU, by all processes; None if CuPy is not loaded."""
 
 
 @dataclass(frozen=True)
 class Live:
-    """What became known just now."""
+    """News about a running round."""
 
     epoch: int
     kept_tokens: int
-    """Trained by all lanes since the start of training, at least."""
+    """Tokens trained by all lanes since the start of training, at least."""
     points: tuple[Point, ...]
     raw_tokens_per_s: float
     """Over the round so far."""
     merge_seconds: float
-    """Of this round so far, of the worker that waited longest."""
+    """Merge time of this round so far, of the worker that waited longest."""
     loads: tuple[Load, ...]
 
 
 def hear_round(
     group_key: str, plan: EpochPlan, a_round: Round, before: int, corpus_tokens: int, on_live: Callable[[Live], None]
 ) -> Listener:
-    """What is to be done with the messages of a round that begins now, after `before` kept tokens; `corpus_tokens` are an
-    epoch's raw tokens."""
+    """The listener for messages of a round that begins now, after `before` kept tokens; `corpus_tokens` is the number of raw
+    tokens per epoch."""
     so_far = RoundSoFar(group_key, plan, a_round, before, corpus_tokens / max(1, plan.kept_tokens), time.monotonic())
 
     def hear(message: dict[str, Any]) -> None:
@@ -146,7 +146,7 @@ def hear_round(
 
 @dataclass
 class RoundSoFar:
-    """The driver's view of a round that runs; messages of other attempts are passed over."""
+    """The driver's view of a running round; messages from other attempts are ignored."""
 
     group_key: str
     plan: EpochPlan
@@ -154,12 +154,12 @@ class RoundSoFar:
     before: int
     """Kept tokens trained before it."""
     raw_a_kept: float
-    """Raw tokens that a kept token stands for."""
+    """Raw tokens per kept token."""
     started: float
-    """On the clock that `add` is given."""
+    """On the same clock as `now` in `add`."""
     _losses: dict[int, list[StretchLoss]] = field(default_factory=dict)
     _lanes: dict[int, tuple[int, float]] = field(default_factory=dict)
-    """Of each worker: its lanes, and the share of the round that they have trained."""
+    """{worker: (its lanes, the share of the round that they have trained)}."""
     _merge_s: dict[int, float] = field(default_factory=dict)
 
     def add(self, message: dict[str, Any], now: float) -> Live | None:
@@ -184,7 +184,7 @@ class RoundSoFar:
         )  # fmt: skip
 
     def _complete(self, losses: Sequence[StretchLoss]) -> list[Point]:
-        """The points of the stretches that these losses complete, the next ones in order only."""
+        """The points of the stretches that these losses complete, in order and without gaps."""
         for loss in losses:
             self._losses.setdefault(loss.stretch, []).append(loss)
         ready: list[StretchLoss] = []

@@ -1,11 +1,11 @@
-"""Who trains which copies of the parameters: the workers of a round, and who speaks for a host when copies are merged.
+"""Which worker trains which copies of the parameters, and which represents its host when copies are merged.
 
-Plain functions of plain data; the cluster code obeys them.
+Plain functions of plain data, which the cluster code follows.
 
-    chosen      the workers that train, host by host, at most one a copy, with the threads of all workers of their host
-    place       one of them: its copies and its host. Its number among them is the *participant*
-    block       the rows of a merge are cut into one block a participant; the participant owns and folds its block
-    piece       of a block: what is sent between hosts at a time
+    chosen      the workers that train, host by host, at most one per copy, with the threads of all workers of their host
+    place       one of them, with its copies and its host. Its number among them is the *participant*
+    block       the rows of a merge are cut into one block per participant, which owns and folds it
+    piece       part of a block: what is sent between hosts at a time
     agent       for a block of another host: the participant of this host that sends this host's rows of the block to
                 its owner, takes the merged rows back, and writes them for the whole host
 """
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """One worker's part in a round."""
+    """One worker's place in a round: its copies and its host."""
 
     address: str
     host: str
@@ -42,10 +42,11 @@ class Place:
 
 
 def choose_workers(members: Sequence[Member], copies: int) -> list[Member]:
-    """The workers that train: one a copy at most, from as few hosts as that takes, neighbours in the order of copies on one host.
+    """The workers that train: at most one per copy, from as few hosts as possible, with the workers of a host side by side.
 
-    Hosts with more workers are filled first, because shared memory is faster than any network. A host's workers that have no
-    copy leave their threads to those that have: a copy's lanes are threads. Raises TemporaryError when there is no worker.
+    Hosts with more workers are filled first, because shared memory is faster than any network. Workers without a copy leave their
+    threads to the workers of their host that have one, since a copy's lanes run in threads. Raises TemporaryError if there are no
+    workers.
     """
     if not members:
         raise TemporaryError("no worker is left; start workers and run the same command again, it continues")
@@ -63,7 +64,7 @@ def choose_workers(members: Sequence[Member], copies: int) -> list[Member]:
 
 
 def place_copies(chosen: Sequence[Member], copies: int) -> tuple[Place, ...]:
-    """The copies of every chosen worker: contiguous, so that every host has a contiguous run of copies too."""
+    """The place of every chosen worker; its copies are contiguous, and so are those of every host."""
     return tuple(
         Place(address=member.address, host=member.host, threads=member.threads, first_copy=run.start, last_copy=run.stop)
         for member, run in zip(chosen, assign_copies(copies, len(chosen)), strict=True)
@@ -71,7 +72,7 @@ def place_copies(chosen: Sequence[Member], copies: int) -> tuple[Place, ...]:
 
 
 def participants_by_host(places: Sequence[Place]) -> list[range]:
-    """The participants of each host, as contiguous ranges. Raises ValueError if a host comes twice."""
+    """The participants of each host, as contiguous ranges. Raises ValueError if a host occurs in two runs."""
     hosts, first = [], 0
     for _, group in groupby(places, key=lambda place: place.host):
         count = len(list(group))
@@ -84,22 +85,22 @@ def participants_by_host(places: Sequence[Place]) -> list[range]:
 
 @dataclass(frozen=True)
 class MergeRole:
-    """What one participant has to do with whom in a merge."""
+    """A participant's part in a merge: its host, and its counterparts on other hosts."""
 
     host: range
     """The participants on its host."""
     copies: range
     """All copies on its host."""
     agents: tuple[tuple[int, range], ...]
-    """(participant, copies of its host) for every other host, in order of copies: who speaks for that host about the block
-    that this participant owns."""
+    """(participant, copies of its host) for every other host, in order of copies: that host's agent for the block that this
+    participant owns."""
     owners: tuple[int, ...]
-    """The participants of other hosts for whose blocks this participant speaks for its own host."""
+    """The participants of other hosts for whose blocks this participant is its own host's agent."""
 
 
 def merge_role(places: Sequence[Place], participant: int) -> MergeRole:
-    """A participant's part in a merge. The n-th owner of a host meets the n-th participant of another host, so that the work is
-    shared evenly and two hosts of equal size need one connection a participant."""
+    """A participant's part in a merge. The n-th owner of a host is paired with the n-th participant of another host, so that the
+    work is shared evenly and two hosts of equal size need one connection per participant."""
     hosts = participants_by_host(places)
     copies = {host: range(places[host.start].first_copy, places[host.stop - 1].last_copy) for host in hosts}
     own = next(host for host in hosts if participant in host)
@@ -114,17 +115,17 @@ def merge_role(places: Sequence[Place], participant: int) -> MergeRole:
 
 
 def block_of(rows: int, participant: int, participants: int) -> tuple[int, int]:
-    """Half-open range of rows that a participant owns in a merge of rows 0 … rows−1; may be empty."""
+    """The half-open range of rows that a participant owns in a merge of rows 0 … rows−1; may be empty."""
     return rows * participant // participants, rows * (participant + 1) // participants
 
 
 PIECE_BYTES = 1 << 20
-"""Of both matrices of a copy: large beside what a message costs, small beside the caches."""
+"""Bytes of a piece in both matrices of a copy: large compared with the overhead of a message, small compared with caches."""
 AHEAD = 2
-"""Pieces of a block that may be on their way from other hosts while none of them has been folded yet."""
+"""Pieces of a block that may be in transit from other hosts before any of them has been folded."""
 
 
 def pieces_of(first: int, last: int, row_floats: int) -> list[slice]:
-    """The rows first … last − 1 in the pieces in which they travel: at least one, which may be empty."""
+    """The rows first … last − 1 cut into the pieces in which they are sent: at least one, which may be empty."""
     rows = max(1, PIECE_BYTES // (2 * 4 * row_floats))
     return [slice(begin, min(begin + rows, last)) for begin in range(first, max(last, first + 1), rows)]

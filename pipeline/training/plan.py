@@ -5,18 +5,18 @@ size and the planned token counts, so one worker or forty execute the same plan 
 
     epoch   one pass over one epoch's shards; lane l owns the l-th contiguous share of the stream
     copy    of the parameters: trained by an equal share of the lanes, in waves (`Kernels.train_lanes`)
-    step    what every copy is trained on before it may be merged with the others again
-    stint   the steps from one merge to the next, which a copy is trained on in one go; with one copy, a step
+    step    the tokens that every copy is trained on before it may be merged with the others again
+    stint   the steps from one merge to the next, which a copy is trained on in one go; with one copy, a single step
     merge   after a step, or after every 2nd, 4th, 8th as training gets older: rows 0 … R−1 of both matrices. R
             is the hot rows (the most frequent words), twice as many at every second merge, four times as many at every
             fourth …: a row is merged at an interval in proportion to its rank, and so, by Zipf's law, every row after
             about the same number of its own updates
-    round   steps after which a worker reports. It ends with a merge of all rows, and with a checkpoint if one is due:
-            a run that lost a worker goes on from the last one. The last round ends with the vectors
+    round   a number of steps, after which workers report. It ends with a merge of all rows, and with a checkpoint if one
+            is due: a run that lost a worker goes on from the last one. The last round ends with the vectors
 
-What hurts is how far two copies of a row drift apart, and the frequent words' rows drift fastest. Doubling tiers are
-pWord2Vec's (Ji et al. 2016, "Parallelizing word2vec in shared and distributed memory"), here counted in tokens instead of
-seconds. Rejected ways and figures: infra/benchmarks/records/lanes-2026-11-21.md.
+Quality suffers when copies of a row drift apart, and the rows of frequent words drift fastest. Doubling tiers are from pWord2Vec
+(Ji et al. 2016, "Parallelizing word2vec in shared and distributed memory"), here counted in tokens instead of seconds. Rejected
+alternatives and figures: infra/benchmarks/records/lanes-2026-11-21.md.
 """
 
 from __future__ import annotations
@@ -45,29 +45,29 @@ class Schedule:
     """How every epoch is cut; the same for all epochs of a run."""
 
     steps: int
-    """Steps an epoch."""
+    """Steps per epoch."""
     rounds: int
-    """Rounds an epoch."""
+    """Rounds per epoch."""
     checkpoints: int
-    """Checkpoints of the whole training, spread evenly over its rounds; the last of them are the vectors."""
+    """Checkpoints of the whole training, spread evenly over its rounds; the last of them is the vectors."""
     full_every_steps: int
-    """Every so many steps all rows are merged; the steps between merge tiers of the most frequent rows."""
+    """All rows are merged every this many steps; in between, tiers of the most frequent rows are."""
     hot_rows: int
-    """Rows of every merge: the smallest tier."""
+    """Rows in the smallest tier, which are part of every merge."""
     first_doubling: int = 0
     """Steps of training after which only every second step ends in a merge; after twice as many every fourth, and so on,
-    `doublings` times. 0 = every step ends in a merge, always."""
+    `doublings` times. 0 = every step always ends in a merge."""
     doublings: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stint:
-    """The steps a lane trains in one go, up to the next merge."""
+    """The steps that a lane trains in one go, up to the next merge."""
 
     first: int
     """Counted from the start of the epoch."""
     last: int
-    """Behind the last step."""
+    """Exclusive."""
     alpha_start: float
     alpha_end: float
     merged_rows: int
@@ -86,12 +86,12 @@ class Round:
     checkpoint: bool
     """Whether a checkpoint follows."""
     vectors: bool
-    """Whether it is the last of the training: the vectors follow."""
+    """Whether it is the last round of training, so that the vectors follow."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EpochPlan:
-    """One epoch: a few numbers from which every step follows, because a long epoch has millions of steps."""
+    """One epoch, as a few numbers from which every step follows, since a long epoch has millions of steps."""
 
     epoch: int
     kept_tokens: int
@@ -101,10 +101,10 @@ class EpochPlan:
     rounds: tuple[Round, ...]
     policy: AlphaPolicy = ALPHA_POLICY
     trained_before: int = 0
-    """Kept tokens behind the vectors that training goes on from (`start`): it is as old as all of them."""
+    """Kept tokens that the vectors to continue from (`start`) were trained on; they count towards the age of training."""
 
     def slice(self, lane: int, first: int, last: int) -> tuple[int, int]:
-        """Half-open range of positions in the epoch's stream that `lane` trains in steps first … last − 1."""
+        """The half-open range of positions in the epoch's stream that `lane` trains in steps first … last − 1."""
         lanes, steps = self.train.lanes, self.schedule.steps
         begin, end = (self.kept_tokens * bound // lanes for bound in (lane, lane + 1))
         length = end - begin
@@ -115,7 +115,7 @@ class EpochPlan:
         return copies_of(self.train, self.vocab_size)
 
     def stints(self, a_round: Round) -> Iterator[Stint]:
-        """A round's steps from merge to merge; with one copy, which is never merged, one by one."""
+        """A round's stints; with one copy, which is never merged, its single steps."""
         first = a_round.first
         while first < a_round.last:
             last = first + 1
@@ -133,16 +133,15 @@ class EpochPlan:
         return alpha_at(self.train, self.epoch, step / self.schedule.steps) * (1.0 - slowdown * self.age(step))
 
     def age(self, step: float) -> float:
-        """How old training is at the start of a step, from 0 towards 1, in tokens trained: neither epochs nor their number
-        matter. In the beginning the vectors grow from nothing, later they only turn a little; what is best then is not what is
-        best at first."""
+        """The age of training at the start of a step, from 0 towards 1, as a function of the tokens trained, whatever the number
+        of epochs. At first vectors grow from nothing, later they only turn a little, and the best settings differ."""
         trained = self.trained_before + self.kept_tokens * (self.epoch + step / self.schedule.steps)
         return trained / (trained + self.policy.middle_age_tokens)
 
     def alpha_exponent(self, step: int) -> float:
-        """How much the words' rates differ in a step (`w2v_core.sampler.word_rates`): not at all at first, and in the end
-        nearly by `train.alpha_exponent`. From the start it would cost a small corpus a quarter of its analogies: frequent
-        words, which the others learn from, would take too long to grow (infra/decisions/0015-age.md)."""
+        """The exponent of the words' rates in a step (`w2v_core.sampler.word_rates`): 0 at first, and in the end nearly
+        `train.alpha_exponent`. Used from the start, it would cost a small corpus a quarter of its analogies, since frequent
+        words, from which the others learn, would take too long to grow (infra/decisions/0015-age.md)."""
         levels = self.policy.rate_levels
         return self.train.alpha_exponent * int(levels * self.age(step) + 0.5) / levels
 
@@ -167,20 +166,20 @@ class EpochPlan:
         return 1 << min(age.bit_length(), self.schedule.doublings)
 
     def round_tokens(self, a_round: Round) -> int:
-        """Kept tokens that all lanes together train in a round."""
+        """The number of kept tokens that all lanes together train in a round."""
         return sum(
             stop - start for start, stop in (self.slice(lane, a_round.first, a_round.last) for lane in range(self.train.lanes))
         )
 
     def merged_bytes(self, a_round: Round) -> int:
-        """Bytes of parameters that the copies hand over in a round's merges: both matrices, each copy's rows once."""
+        """The bytes of parameters that copies contribute to a round's merges: both matrices, each copy's rows once."""
         rows = sum(self.merged_rows(step) for step in range(a_round.first, a_round.last))
         return rows * self.copies * 2 * self.train.vector_size * 4
 
 
 def choose_lanes(train: Train, kept_tokens: int, vocab_size: int, policy: LanePolicy = LANE_POLICY) -> Train:
-    """The training with its lanes and copies, chosen for an epoch of so many kept tokens over so many words where the
-    configuration leaves them open. Where copies are asked for, each has the lanes of its share of the tokens."""
+    """`train` with its lanes and copies; those that the configuration leaves open are chosen by the kept tokens per epoch and the
+    size of the vocabulary. If copies are configured, each gets the lanes for its share of the tokens."""
     copies = max(1, train.copies)
     fits_lanes = train.engine == "kernels" and not train.lanes
     lanes = copies * int(by_number(policy.lanes_by_tokens, kept_tokens // copies)) if fits_lanes else train.lanes or 1
@@ -189,23 +188,23 @@ def choose_lanes(train: Train, kept_tokens: int, vocab_size: int, policy: LanePo
 
 
 def copies_of(train: Train, vocab_size: int, policy: LanePolicy = LANE_POLICY) -> int:
-    """Copies of the parameters that a training with these lanes has."""
+    """The number of copies of the parameters in a training with these lanes."""
     if train.copies or train.lanes < policy.lanes_of_a_wave or train.model == "skipgram":
         return train.copies or train.lanes
     return policy.copies if 2 * 4 * vocab_size * train.vector_size <= policy.most_bytes_copied else 1
 
 
 def lanes_of_copy(lanes: int, copies: int, copy: int) -> range:
-    """The lanes that train a copy: neighbours, as many for every copy, give or take one."""
+    """The lanes that train a copy: contiguous, and equally many for every copy, give or take one."""
     return range(lanes * copy // copies, lanes * (copy + 1) // copies)
 
 
 def choose_schedule(train: Train, vocab_size: int, expected_tokens: float, policy: MergePolicy = MERGE_POLICY) -> Schedule:
-    """The cuts that the configuration asks for, and the policy's for what it leaves open.
+    """The schedule that the configuration asks for, completed by the policy.
 
-    `expected_tokens` is the mean number of kept tokens of an epoch, from the vocabulary alone, so that every epoch is
-    cut alike although each draws its own tokens. Intervals count tokens a copy, not merges an epoch: what hurts is how
-    far two copies drift apart, so a larger corpus merges more often.
+    `expected_tokens` is the expected number of kept tokens per epoch, from the vocabulary alone, so that every epoch is cut in
+    the same way although each draws its own tokens. Intervals count tokens per copy, not merges per epoch: quality depends on how
+    far copies drift apart, so a larger corpus merges more often.
     """
     if train.engine == "layers":
         return Schedule(steps=1, rounds=1, checkpoints=train.epochs, full_every_steps=1, hot_rows=0)
@@ -215,7 +214,7 @@ def choose_schedule(train: Train, vocab_size: int, expected_tokens: float, polic
     checkpoints = min(train.epochs * rounds, max(1, round(train.epochs * lane_tokens / checkpoint_tokens)))
     copies = copies_of(train, vocab_size)
     if copies == 1:
-        # One lane alone is cut as ever, several besides into what may be trained at once.
+        # For a single lane steps only give the loss curve points; with several lanes they also bound what is trained in one go.
         at_once = expected_tokens / (LANE_POLICY.most_tokens_at_once if train.lanes > 1 else max(1.0, expected_tokens))
         steps = rounds * max(1, round(policy.reports_per_epoch / rounds), -int(-at_once // rounds))
         return Schedule(steps=steps, rounds=rounds, checkpoints=checkpoints, full_every_steps=1, hot_rows=0)
@@ -239,19 +238,19 @@ def choose_schedule(train: Train, vocab_size: int, expected_tokens: float, polic
 
 
 def doublings(copies: int, policy: MergePolicy) -> int:
-    """How often the interval between merges doubles on its way from the first tokens a rank to the most."""
+    """How often the interval between merges doubles on its way from the first tokens per rank to the most."""
     first, most = by_number(policy.tokens_per_rank, copies), by_number(policy.most_tokens_per_rank, copies)
     return int(most // first).bit_length() - 1
 
 
 def default_hot_rows(copies: int, policy: MergePolicy = MERGE_POLICY) -> int:
-    """Rows of the smallest tier: more than usual only where a step would be shorter than the shortest."""
+    """The rows of the smallest tier: the policy's, or more if a step would otherwise be shorter than the shortest allowed."""
     return max(policy.hot_rows, int(policy.shortest_step * copies // by_number(policy.tokens_per_rank, copies)))
 
 
 def default_hot_merge_every(copies: int, hot_rows: int, copy_tokens: float, policy: MergePolicy = MERGE_POLICY) -> float:
-    """Kept tokens a copy between the first merges: the policy's tokens a rank for every hot row, over all copies together, but
-    no fewer merges in an epoch of `copy_tokens` than it asks for."""
+    """Kept tokens per copy between the first merges: the policy's tokens per rank for every hot row, summed over all copies, but
+    with at least the policy's number of merges in an epoch of `copy_tokens`."""
     of_ranks = by_number(policy.tokens_per_rank, copies) * max(hot_rows, policy.hot_rows) / copies
     return max(1.0, min(of_ranks, copy_tokens / policy.merges_per_epoch))
 
@@ -277,16 +276,16 @@ def plan_epoch(
 
 
 def _is_due(checkpoints: int, a_round: int, rounds: int) -> bool:
-    """Whether one of `checkpoints`, spread evenly over all rounds, follows this one; the last round has the vectors instead."""
+    """Whether one of `checkpoints`, spread evenly over all rounds, follows this one; after the last round come the vectors."""
     return a_round + 1 < rounds and (a_round + 1) * checkpoints // rounds > a_round * checkpoints // rounds
 
 
 def alpha_at(train: Train, epoch: int, share: float) -> float:
-    """α after `share` of epoch `epoch`: falls linearly from alpha to min_alpha over all epochs (as word2vec.c)."""
+    """α after `share` of epoch `epoch`: falls linearly from alpha to min_alpha over all epochs, as in word2vec.c."""
     return train.alpha - (train.alpha - train.min_alpha) * (epoch + share) / train.epochs
 
 
 def assign_copies(copies: int, workers: int) -> list[range]:
-    """Contiguous runs of copies, one a worker, sizes differing by at most one; workers beyond the copies get none."""
+    """Contiguous runs of copies, one per worker, sizes differing by at most one; workers in excess of the copies get none."""
     used = min(copies, workers)
     return [range(copies * index // used, copies * (index + 1) // used) for index in range(used)]

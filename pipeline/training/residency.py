@@ -1,10 +1,10 @@
-"""Where a lane's parameters are while they are trained: in place on a CPU; on a GPU in its memory, moved once a round.
+"""Where parameters are while they are trained: in place on a CPU; on a GPU in its memory, copied once per round.
 
-A GPU that got both matrices with every step would move gigabytes for a few megabytes of work. So a round's parameters go
-to the device before its first step and come back after its last. What a merge needs in between:
+Copying both matrices to the GPU with every step would move gigabytes for a few megabytes of work. So a round's parameters are
+copied to the device before its first step and back after its last. A merge in between copies:
 
-    all lanes in this process     nothing: the merge is done on the device
-    lanes in other processes      the merged rows, down before and up after; the others see them in the host's memory
+    all copies in this process     nothing: the merge runs on the device
+    copies in other processes      the merged rows, to the host before it and back after it; the others see them in host memory
 """
 
 from __future__ import annotations

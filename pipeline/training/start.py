@@ -1,8 +1,8 @@
-"""Where a training begins that goes on from other vectors (`train.start_from`): rows are found by word.
+"""The start of a training that continues from other vectors (`train.start_from`): rows are matched by word.
 
-A word that the other vectors know begins with its rows there, whatever its rank is now; a new word begins with small random
-numbers of its own, drawn by the hash of the word, so that neither its rank nor the other words matter. The start lies beside
-the checkpoints, as if it were the one before the first round, and is a function of (the other vectors, vocabulary, seed) alone.
+A word in the other vectors starts with its rows there, whatever its rank is now; a new word starts with small random numbers
+drawn from the hash of the word, so that neither its rank nor other words matter. The start is stored like a checkpoint before the
+first round, and is a function of (the other vectors, vocabulary, seed) alone.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ if TYPE_CHECKING:
 
 _SEED_PATH = 3
 _HASH_BITS = 50
-"""Of a word's hash: the place of its random numbers, times `vector_size`, stays below 2⁶³."""
+"""Bits of a word's hash that are used, so that the index of its random numbers, times `vector_size`, stays below 2⁶³."""
 
 
 @dataclass(frozen=True)
 class Parent:
-    """The vectors that training goes on from."""
+    """The vectors that training continues from."""
 
     directory: str
     digest: str
-    """Of their content: equal exactly when every number and word is."""
+    """Digest of their content: equal exactly if every number and word is."""
     trained_tokens: int
-    """Kept tokens that they were trained on, those of their own parents included; 0 = not known."""
+    """Kept tokens that they were trained on, including those of their own parents; 0 = not known."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ class StartTask:
 
 
 def open_parent(train: Train) -> Parent | None:
-    """What `train.start_from` names, with its content's digest; None without one. Raises InputError or DataError when it
-    cannot be gone on from."""
+    """The vectors named by `train.start_from`, with their digest; None if it is not set. Raises InputError or DataError if
+    training cannot continue from them."""
     if train.start_from is None:
         return None
     directory = Path(train.start_from)
@@ -92,13 +92,13 @@ def _context_digest(directory: Path) -> str | None:
 def write_start(
     parent: Parent, vocab: str, seed: int, train: Train, vocab_size: int, directory: Path, workers: Workers
 ) -> list[store.Part]:
-    """The files of the start, written by the workers. Raises DamagedError when the parent's are not what was written."""
+    """The files of the start, written by the workers. Raises DataError if the parent's files are not what was written."""
     folder = Path(parent.directory)
     try:
         for damage in store.find_damage(store.load_artefact(folder)):
             raise DamagedError(damage, str(folder))
     except DamagedError as error:
-        # Discarding it, as other damage is, would take the parent away; only its maker can mend it.
+        # The parent must not be discarded like other damaged artefacts: only the run that made it can repair it.
         if (folder / store.MANIFEST).exists():
             raise DataError(f"train.start_from: {error}; choose other vectors, or start anew") from error
     blocks = blocks_of(vocab_size, padded_size(train.vector_size))
@@ -119,14 +119,14 @@ def write_block(task: StartTask, state: WorkerState) -> store.Part:
         rows_RD[known_R, : task.vector_size] = source[found_R[known_R]]
     if matrix == 0:
         fill_by_word(rows_RD, words, np.flatnonzero(found_R < 0), task.vector_size, task.seed)
-    # It is read at once, checked, and soon deleted: the disk need not have it before training begins.
+    # It is read soon, with a check, and then deleted, so it need not be flushed to disk.
     return store.write_array(Path(task.directory) / name, rows_RD, rows=last - first, durable=False)
 
 
 def fill_by_word(
     rows_RD: NDArray[np.float32], words: Sequence[str], chosen: NDArray[np.intp], vector_size: int, seed: int
 ) -> None:
-    """Writes the beginning of the chosen words' rows of W_in: a function of (seed, word) alone, spread as `fill_initial`'s."""
+    """Writes the initial W_in rows of the chosen words: a function of (seed, word) alone, distributed as in `fill_initial`."""
     rows_R = np.array([_hash_of(words[row]) for row in chosen], np.uint64)
     rows_RD[chosen, :vector_size] = initial_rows(rows_R, vector_size, stream_seed(seed, _SEED_PATH, 0))
 
@@ -137,13 +137,13 @@ def _hash_of(word: str) -> int:
 
 
 class ParentWords:
-    """The words of the parent, which a worker reads once for all blocks."""
+    """The words of the parent, read once per worker for all blocks."""
 
     def __init__(self) -> None:
         self._last: tuple[str, dict[str, int]] | None = None
 
     def of(self, parent: Parent) -> dict[str, int]:
-        """Row of each word; the parent's digest says whether they are those of the last time."""
+        """{word: row}, read again only if the parent's digest differs from the last one."""
         if self._last is None or self._last[0] != parent.digest:
             store.bring_folder(Path(parent.directory))
             self._last = parent.digest, {word: row for row, word in enumerate(WordVectors.load(parent.directory).words)}
@@ -154,7 +154,7 @@ class ParentWords:
 
 
 def _matrix_of(directory: str, matrix: int) -> NDArray[np.float32] | None:
-    """W_in or W_out of the parent, mapped; None for vectors that came without W_out, whose rows then begin at zero."""
+    """W_in or W_out of the parent, memory-mapped; None for vectors without W_out, whose rows then start at zero."""
     path = store.fetched(Path(directory) / (files.MATRIX, CONTEXT)[matrix])
     found: NDArray[np.float32] | None = np.load(path, mmap_mode="r", allow_pickle=False) if path.exists() else None
     return found

@@ -1,7 +1,7 @@
-"""The loss of a round, stretch by stretch: the same points whether they are told while it runs or when it is over.
+"""The loss of a round, stretch by stretch: the same points whether they are reported during the round or after it.
 
-A long round has many more steps than a curve needs points. So every lane sums its losses over stretches of the round, which
-the plan alone decides; a stretch that all lanes have trained is a point of the curve.
+A long round has many more steps than a curve needs points. So every lane sums its losses over stretches of the round, which are
+fixed by the plan; a stretch that all lanes have trained is a point of the curve.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from pipeline.training.plan import EpochPlan, Round, Stint
 
 FEWEST_STRETCHES = 20
-"""Of a round, if it has so many steps."""
+"""Minimum number of stretches per round, if it has that many steps."""
 STRETCH_TOKENS = 1 << 22
-"""Kept tokens a lane after which a long round's curve gets a point: about a second of training."""
+"""Kept tokens per lane for one point of a long round's curve: about a second of training."""
 
 
 @dataclass(frozen=True)
 class StretchLoss:
-    """What one lane lost over one stretch."""
+    """The summed loss of one lane over one stretch."""
 
     stretch: int
     """Counted from the start of the round."""
@@ -30,14 +30,14 @@ class StretchLoss:
     loss_sum: float
     examples: int
     share: float
-    """How much of the round is trained when the stretch is over, up to 1."""
+    """The share of the round that is trained when the stretch ends, up to 1."""
 
 
 class Point(NamedTuple):
-    """A point of the curves. What older runs did not note is None."""
+    """A point of the curves. Values that older runs did not record are None."""
 
     kept_tokens: int
-    """Trained since the start of training."""
+    """Tokens trained since the start of training."""
     loss: float
     """Mean per example over the stretch."""
     alpha: float | None = None
@@ -53,7 +53,7 @@ class Stretches:
     count: int
     sums: dict[tuple[int, int], StretchLoss] = field(default_factory=dict)
     told: int = 0
-    """Stretches that `finished` has given away."""
+    """Number of stretches that `finished` has returned."""
     current: int = 0
 
     def add(self, stint: Stint, losses: Iterable[tuple[int, float, int]]) -> None:
@@ -68,19 +68,19 @@ class Stretches:
         self.current = (stint.last - self.round.first) * self.count // steps
 
     def finished(self) -> list[StretchLoss]:
-        """The stretches that are over and were not given away before."""
+        """The finished stretches that have not been returned before."""
         first, self.told = self.told, self.current
         return [loss for loss in self.sums.values() if first <= loss.stretch < self.current]
 
 
 def open_stretches(plan: EpochPlan, a_round: Round) -> Stretches:
-    """Cut as the plan decides, the same in every worker."""
+    """Empty sums for the stretches of a round, which are the same in every worker."""
     lane_tokens = plan.round_tokens(a_round) // plan.train.lanes
     return Stretches(a_round, min(a_round.last - a_round.first, max(FEWEST_STRETCHES, lane_tokens // STRETCH_TOKENS)))
 
 
 def points_of(plan: EpochPlan, a_round: Round, losses: Sequence[StretchLoss], before: int) -> list[Point]:
-    """A point for each stretch of `losses`, which hold all lanes of it; `before`: tokens trained before the round."""
+    """One point per stretch in `losses`, which must cover all its lanes; `before` is the number of tokens before the round."""
     stretches: dict[int, list[StretchLoss]] = {}
     for loss in sorted(losses, key=lambda loss: (loss.stretch, loss.lane)):
         stretches.setdefault(loss.stretch, []).append(loss)

@@ -49,7 +49,9 @@ def test_only_odd_workers_are_refused_after_a_restart_and_train_on_if_told_that_
     assert (tmp_path / "token").exists(), "the failpoint was never reached"
     odd = cluster.start_worker("b", **ODD)
     with cluster.connect(workers=1) as workers:
-        with pytest.raises(ServiceError, match=r"no worker computes so now: 1 with .*compiled for generic.*train.deterministic"):
+        with pytest.raises(
+            ServiceError, match=r"no current worker computes like that: 1 with .*compiled for generic.*train.deterministic"
+        ):
             bench.resume("restarted", workers)
         summary = bench.resume("restarted", workers, train={"deterministic": False})
     assert summary["vectors"]["sha256"] != bench.digest

@@ -148,7 +148,7 @@ def test_a_host_is_judged_by_the_most_that_any_of_its_workers_saw_free() -> None
     later = replace(AMPLE, host=GB)
     assert explain_shortfalls(plan, rooms_of(plan) | {"tcp://1": later}, AMPLE_DRIVER) == []
     (line,) = explain_shortfalls(plan, rooms_of(plan, later), AMPLE_DRIVER)
-    assert f"the host or container can give {amount(GB)}" in line
+    assert f"the host or container has {amount(GB)}" in line
 
 
 def test_the_disk_holds_three_checkpoints_or_two_and_the_vectors() -> None:
