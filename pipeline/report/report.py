@@ -99,7 +99,7 @@ def _changes(summary: Summary, before: Summary | None) -> dict[str, Any] | None:
         return None
     settings = sections.differing_settings(summary, before)
     tables = [Table("Settings that differ", ("key", "before", "now"), settings)] if settings else []
-    return {"title": f"Since the run before ({_name(before)})", "lead": "" if settings else "The settings are the same.",
+    return {"title": f"Since the previous run ({_name(before)})", "lead": "" if settings else "The settings are the same.",
             "tables": tables, "chart": ""}  # fmt: skip
 
 
