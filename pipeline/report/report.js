@@ -1,5 +1,5 @@
 "use strict";
-// The map of words: moves, zooms, finds, shows who is near. All text from the data is set as text, never as HTML.
+// The map of words: pan, zoom, search, and the nearest words of a word. All text from the data is set as text, never as HTML.
 (() => {
   const source = document.getElementById("words");
   if (!source) return;
@@ -62,7 +62,7 @@
     label(centre, close, size);
   }
   function label(centre, close, size) {
-    // The most frequent words first; a label that would lie on another is left out, so zooming in shows more of them.
+    // The most frequent words first; a label that would overlap another is left out, so zooming in shows more of them.
     const taken = new Set(), cell = 24;
     const special = centre >= 0 ? [centre, ...close] : [], last = [];
     pen.textBaseline = "middle";
@@ -180,7 +180,7 @@
     let i = lower.indexOf(asked);
     if (i < 0) i = lower.findIndex((word) => word.startsWith(asked));
     const count = lower.filter((word) => word.startsWith(asked)).length;
-    found.textContent = i < 0 ? "not among these words" : count === 1 ? "1 word begins so" : count + " words begin so";
+    found.textContent = i < 0 ? "not on this map" : count === 1 ? "1 word found" : count + " words found";
     choose(i, true);
   });
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { readColours(); draw(); });
