@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from pipeline import store
 from pipeline.errors import DamagedError
+from pipeline.refresh.stability import unit_rows
 from pipeline.stream.part_files import TokenFiles, token_parts
 from w2v_core.vectors import WordVectors
 
@@ -120,13 +121,10 @@ def _right(vectors: WordVectors, rows: NDArray[Any], targets_Q: Any, others_Q: A
     right = 0
     for first in range(0, len(targets_Q), _ROWS_AT_ONCE):
         some = slice(first, first + _ROWS_AT_ONCE)
-        around_QCD = _unit(vectors.matrix[rows[contexts_QC[some]]])
+        around_QCD = unit_rows(vectors.matrix[rows[contexts_QC[some]]])
         mean_QD = np.einsum("qc,qcd->qd", weights_QC[some], around_QCD)
-        own, other = (np.einsum("qd,qd->q", mean_QD, _unit(vectors.matrix[rows[words[some]]])) for words in (targets_Q, others_Q))
+        own, other = (
+            np.einsum("qd,qd->q", mean_QD, unit_rows(vectors.matrix[rows[words_Q[some]]])) for words_Q in (targets_Q, others_Q)
+        )
         right += int((own > other).sum())
     return right / len(targets_Q)
-
-
-def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    norms = np.linalg.norm(rows, axis=-1, keepdims=True)
-    return np.asarray(rows / np.where(norms == 0, 1, norms), np.float32)

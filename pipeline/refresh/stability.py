@@ -49,7 +49,7 @@ def common_words(before: WordVectors, now: WordVectors, most: int = AMONG) -> Co
 
 def rotation(before: WordVectors, now: WordVectors, common: Common) -> NDArray[np.float64]:
     """The orthogonal matrix (D, D) that rotates `now` onto `before` with the least squared distance of the common words."""
-    moved_DD = _unit(now.matrix[common.now]).astype(np.float64).T @ _unit(before.matrix[common.before]).astype(np.float64)
+    moved_DD = unit_rows(now.matrix[common.now]).astype(np.float64).T @ unit_rows(before.matrix[common.before]).astype(np.float64)
     left_DD, _, right_DD = np.linalg.svd(moved_DD)
     found: NDArray[np.float64] = left_DD @ right_DD
     return found
@@ -66,13 +66,13 @@ def neighbour_shares(before: WordVectors, now: WordVectors, common: Common) -> N
     nearest = min(NEIGHBOURS, len(common.words) - 1)
     if nearest < 1:
         return np.zeros(0)
-    both = [_nearest(_unit(vectors.matrix[rows]), nearest) for vectors, rows in ((before, common.before), (now, common.now))]
+    both = [_nearest(unit_rows(vectors.matrix[rows]), nearest) for vectors, rows in ((before, common.before), (now, common.now))]
     return np.array([len(set(old) & set(new)) / nearest for old, new in zip(*both, strict=True)])
 
 
 def drift(before: WordVectors, now: WordVectors, common: Common) -> NDArray[np.float64]:
     """1 − cosine between the old and the new vector of each of the first PROBES common words; 0 = unchanged direction."""
-    old, new = _unit(before.matrix[common.before[:PROBES]]), _unit(now.matrix[common.now[:PROBES]])
+    old, new = unit_rows(before.matrix[common.before[:PROBES]]), unit_rows(now.matrix[common.now[:PROBES]])
     turned: NDArray[np.float64] = 1.0 - np.einsum("wd,wd->w", old.astype(np.float64), new.astype(np.float64))
     return turned
 
@@ -104,6 +104,7 @@ def _nearest(unit_WD: Floats, nearest: int) -> NDArray[np.intp]:
     return np.argpartition(-cosine, nearest - 1, axis=1)[:, :nearest]
 
 
-def _unit(rows_WD: Floats) -> Floats:
-    norms = np.linalg.norm(rows_WD, axis=1, keepdims=True)
-    return np.asarray(rows_WD / np.where(norms == 0, 1, norms), np.float32)
+def unit_rows(rows: Floats) -> Floats:
+    """The rows (along the last axis) at length 1; rows of zeros stay zero."""
+    norms = np.linalg.norm(rows, axis=-1, keepdims=True)
+    return np.asarray(rows / np.where(norms == 0, 1, norms), np.float32)

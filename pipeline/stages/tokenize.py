@@ -31,8 +31,8 @@ from numpy.typing import NDArray
 from pipeline import store
 from pipeline.config import RunConfig, Tokenize
 from pipeline.errors import InputError, printable
-from pipeline.safety.files import read_json_object
-from pipeline.safety.seals import canonical_json
+from pipeline.safety.files import read_inside
+from pipeline.safety.seals import canonical_json, sealed, unsealed
 from pipeline.stages.work import Done, Identity, Told, Work
 from pipeline.stream.part_files import TokenFiles, column
 from pipeline.text.characters import unspaced_scripts
@@ -210,9 +210,8 @@ def _finished_of(tasks: Sequence[TokenizeTask]) -> Iterator[PartRecord]:
 def finished(task: TokenizeTask) -> PartRecord | None:
     """The record of a part whose files all exist with the right sizes, or None: then the part is made again."""
     try:
-        body = read_json_object(store.fetched(Path(task.directory) / f"{task.key}.json").parent, f"{task.key}.json")
-        checksum = body.pop("sha256")
-        if checksum != hashlib.sha256(canonical_json(body)).hexdigest() or body["version"] != STAGE_VERSION:
+        body = _content(Path(task.directory), task.key)
+        if body["version"] != STAGE_VERSION:
             return None
         record = _record_of(body)
         files = [part for output in record.outputs for part in output.files]
@@ -230,15 +229,19 @@ def record_damage(tokens: store.Artefact) -> tuple[int, list[str]]:
     damage = []
     for key in keys:
         try:
-            body = read_json_object(store.fetched(folder / f"{key}.json").parent, f"{key}.json")
-            checksum = body.pop("sha256")
-            if checksum != hashlib.sha256(canonical_json(body)).hexdigest() or body["key"] != key:
-                raise ValueError("its checksum does not match")
+            if _content(folder, key)["key"] != key:
+                raise ValueError("the record of another part")
         except FileNotFoundError:
             damage.append(f"{folder / key}.json: missing")
         except (OSError, ValueError, KeyError, TypeError) as error:
             damage.append(f"{folder / key}.json: damaged ({error})")
     return len(keys), damage
+
+
+def _content(folder: Path, key: str) -> dict[str, Any]:
+    """The record of a part as it was written, without its checksum; raises OSError, and ValueError for any other bytes."""
+    path = store.fetched(folder / f"{key}.json")
+    return unsealed(read_inside(path.parent, path.name))
 
 
 def _record_of(body: dict[str, Any]) -> PartRecord:
@@ -285,9 +288,7 @@ def tokenize_part(task: TokenizeTask) -> PartRecord:
         scripts=dict(sorted(scripts.items())),
         remarks=dict(sorted(counts.remarks.items())),
     )
-    body = asdict(record)
-    checksum = hashlib.sha256(canonical_json(body)).hexdigest()
-    store.write_json(Path(task.directory) / f"{task.key}.json", body | {"sha256": checksum})
+    store.write_json(Path(task.directory) / f"{task.key}.json", sealed(asdict(record)))
     return record
 
 

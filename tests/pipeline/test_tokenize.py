@@ -194,6 +194,22 @@ def test_finished_parts_are_kept_and_damaged_or_missing_ones_are_made_again(tmp_
     assert {path.name: path.stat().st_ino for path in records[4:]} == again, "the intact ones were not written again"
 
 
+def test_damaged_records_are_reported_each_with_its_reason(tmp_path: Path) -> None:
+    tokens = build(configured(make_corpus(tmp_path / "data"), block_bytes=4096), tmp_path / "work")
+    records = sorted((tmp_path / "work/tokens/parts").glob("*.json"))
+    assert tokenize.record_damage(tokens) == (len(records), [])
+    records[0].unlink()
+    records[1].write_text(records[1].read_text().replace('"tokens"', '"tokenz"', 1))
+    records[2].write_bytes(records[3].read_bytes())
+    records[4].write_text(records[4].read_text().replace("\n", "", 1))
+    checked, damage = tokenize.record_damage(tokens)
+    reasons = ("missing", "checksum does not match", "record of another part", "bytes are not those that were written")
+    named = [f"{path}: " for path in (records[0], records[1], records[2], records[4])]
+    assert checked == len(records)
+    assert len(damage) == len(named)
+    assert all(found.startswith(name) and reason in found for found, name, reason in zip(damage, named, reasons, strict=True))
+
+
 def test_progress_sees_every_part_once_whether_found_or_made(tmp_path: Path) -> None:
     config = configured(make_corpus(tmp_path / "data"), block_bytes=4096)
     made: list[PartRecord] = []
