@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# Where PYTHONDONTWRITEBYTECODE is set, every worker process compiles all it imports, for 4 s. So what workers import is
-# compiled when it is installed (pip would compile everything, on one core), and the rest here when it is first used.
+# Where PYTHONDONTWRITEBYTECODE is set, every worker process would spend 4 s compiling what it imports. So the packages that
+# workers import are compiled at installation (pip would compile all packages, on one core), the others when they are first used.
 COMPILED := numba llvmlite numpy dask distributed pyarrow tornado msgpack cloudpickle fsspec pydantic yaml click jinja2 packaging toolz zict
 export PYTHONDONTWRITEBYTECODE :=
 
@@ -40,7 +40,7 @@ $(READY): requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --quiet --no-compile --disable-pip-version-check --no-input --require-hashes --no-deps -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --quiet --no-compile --disable-pip-version-check --no-input --no-build-isolation --no-deps -e .
 	@cd $(VENV)/lib/python3*/site-packages && ../../../bin/python -m compileall -q -j 0 -x '[/\\]tests?[/\\]' $(COMPILED) || true
-# A first run of a few words compiles what a run imports and its kernels, so that the next ones begin at once.
+# A first run on a few words compiles the kernels and all that a run imports, so that later runs start at once.
 	@mkdir -p $(VENV)/first && printf 'one two three four five six\n%.0s' $$(seq 500) > $(VENV)/first/words.txt
 	@printf 'corpus: {inputs: [words.txt]}\nshards: {sample: 0}\n' > $(VENV)/first/run.yaml
 	@for lanes in 1 2; do $(BIN)/w2v run --quiet $(VENV)/first/run.yaml train.lanes=$$lanes > /dev/null 2>&1 || true; done
@@ -54,7 +54,7 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest -n 4 --dist worksteal
 
-# Every case of every sweep that `make test` takes a sample of.
+# Every case of every sweep of which `make test` takes a sample.
 test-all: $(READY)
 	W2V_ALL=1 $(BIN)/python -m pytest -n 4 --dist worksteal
 
@@ -64,8 +64,8 @@ test-fast: $(READY)
 test-core: $(READY)
 	$(BIN)/python -m pytest tests/core
 
-# Lines and branches of w2v_core that tests/core runs. Compiled bodies cannot be traced and are left out (pyproject.toml says
-# which); the code that generates their instructions is Python and counts, so Numba compiles it anew in a folder of its own.
+# The lines and branches of w2v_core that tests/core runs. Compiled functions cannot be traced and are left out (pyproject.toml
+# says which); the code that generates their instructions is Python and counts, so Numba compiles it anew in a separate folder.
 coverage: $(READY)
 	rm -rf $(VENV)/coverage && mkdir -p $(VENV)/coverage
 	NUMBA_CACHE_DIR=$(VENV)/coverage/numba COVERAGE_FILE=$(VENV)/coverage/data \
@@ -84,7 +84,7 @@ crashes: $(READY)
 tracking: $(READY)
 	$(BIN)/python -m tests.cluster.bad_tracking
 
-# Fifty sequences of changes to a corpus, each refresh compared with a clean build, and every place where a refresh can be killed.
+# Fifty sequences of changes to a corpus, with each refresh compared with a clean build, and every place where one can be killed.
 refreshes: $(READY)
 	W2V_ALL=1 $(BIN)/python -m pytest -q -n 2 tests/pipeline/test_refresh.py
 
@@ -92,27 +92,27 @@ refreshes: $(READY)
 answers: $(READY)
 	W2V_ALL=1 $(BIN)/python -m pytest -q -n 2 tests/pipeline/test_latest.py
 
-# Two runs and a stranger on one scheduler, ten times with one thread a worker and ten times with four: forty digests. SHARED_SEED
-# says which corpora; each line names its seeds.
+# Two runs and a stranger on one scheduler, ten times with one thread per worker and ten times with four: forty digests.
+# SHARED_SEED chooses the corpora; each line names its seeds.
 SHARED_SEED ?= 1
 shared: $(READY)
 	$(BIN)/python -W ignore -m tests.cluster.shared --times 10 --seed $(SHARED_SEED)
 
-# The deployment files whole: the image's steps in an empty environment, all containers' commands, docker-compose, jobs of SLURM
-# that all reach the end of their time. A quarter of an hour.
+# All deployment files: the image's steps in an empty environment, all containers' commands, docker-compose, SLURM jobs that all
+# reach their time limit. A quarter of an hour.
 deployment: $(READY)
 	W2V_ALL=1 W2V_INSTALL=1 $(BIN)/python -m pytest -q tests/infra tests/cluster/test_slurm.py tests/cluster/test_postgres.py
 
-# Where a daemon answers the real thing, else its steps.
+# The real image if a Docker daemon answers, else its steps.
 image: $(READY)
 	@if docker info > /dev/null 2>&1; then docker build -f infra/image/Dockerfile -t w2v .; \
 	else W2V_ALL=1 $(BIN)/python -m pytest -q tests/infra/test_image.py; fi
 
-# A workdir in a bucket with its driver and its workers killed at every place, not at the few that `make test` takes: five minutes.
+# A workdir in a bucket, with driver and workers killed at every place, not only at the few that `make test` takes: five minutes.
 buckets: $(READY)
 	W2V_ALL=1 $(BIN)/python -m pytest -q tests/storage
 
-# One of every kind of file in a workdir, damaged in every way; then seeded mutations of all that is read, of which `make test`
+# One file of every kind in a workdir, damaged in every way; then seeded mutations of all that is read, of which `make test`
 # takes a sample with another seed. A failure is named by kind, seed and case; --only runs one again.
 FUZZ_SECONDS ?= 300
 FUZZ_SEED ?= 19
@@ -120,8 +120,8 @@ fuzz: $(READY)
 	$(BIN)/python -W ignore -m tests.security.tampering
 	$(BIN)/python -W ignore -m tests.security.fuzz --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED)
 
-# pip-audit has an environment of its own: its packages are no part of what it audits. Advisories change daily and no package
-# carries them (the last one that did is of 2021), so without the service there is no verdict, and exit code 69 says so.
+# pip-audit has an environment of its own, because its packages are not part of what it audits. Advisories change daily and no
+# package contains them (the last one that did is from 2021), so without the service there is no verdict; exit code 69 says so.
 audit: $(VENV)/audit/.ready
 	@$(VENV)/audit/bin/pip-audit --requirement requirements.lock --disable-pip --strict --progress-spinner off $(AUDIT_OPTIONS) \
 		> $(VENV)/audit/said 2>&1; code=$$?; cat $(VENV)/audit/said; \
@@ -147,8 +147,8 @@ format: $(READY)
 configuration: $(READY)
 	$(BIN)/python infra/configuration.py
 
-# Needs uv (https://docs.astral.sh/uv): the only tool here that resolves for all platforms at once. The image's two locks have
-# the same versions as the project's.
+# Needs uv (https://docs.astral.sh/uv), because it resolves for all platforms at once. The image's two locks have the same
+# versions as the project's.
 RESOLVE := uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
 lock:
 	$(RESOLVE) pyproject.toml --extra dev -o requirements.lock
