@@ -280,7 +280,7 @@ class Gates(Section):
     drift: Annotated[float, Field(ge=0, le=2)] | None = 0.5
     """How far the most frequent words may turn (median of 1 − cosine) if the frame is kept; null = any."""
     memory: Fraction | None = 0.95
-    """Which word stands in a window of the champion's text? The share of the champion's right answers beyond chance that must
+    """Which word belongs in a window of the champion's text? The share of the champion's right answers beyond chance that must
     remain; null = any. Needs no question sets."""
     sense: Fraction | None = 0.7
     """The same question about the challenger's own text, relative to the champion on its own: near 0 for vectors trained on

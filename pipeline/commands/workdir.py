@@ -1,4 +1,4 @@
-"""The commands that look at a workdir: its content, whether every byte is intact, and MLflow's pages."""
+"""The commands that inspect a workdir: its content, whether every byte is intact, and MLflow's pages."""
 
 from __future__ import annotations
 

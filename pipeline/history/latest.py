@@ -187,7 +187,7 @@ def require_answer(workdir: Path, config_path: Path) -> Answer:
 
 
 def introduce(answer: Answer, config: RunConfig) -> str:
-    """Who answers, in a line: the run, when it was made, and which settings differ from the configuration's."""
+    """What answers, in one line: the run, when it was made, and which of its settings differ from the configuration's."""
     made = time.strftime("%Y-%m-%d %H:%M", time.localtime(answer.made))
     found = list(differences(answer.summary.get("config", {}), config.model_dump(mode="json", by_alias=True)))
     more = f" and {len(found) - SHOWN_DIFFERENCES} more" if len(found) > SHOWN_DIFFERENCES else ""

@@ -38,7 +38,7 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class Look:
-    """What a file's first bytes say."""
+    """What is known of a file from its first bytes."""
 
     problem: str | None = None
     remarks: tuple[str, ...] = ()

@@ -36,7 +36,7 @@ DATASET_CHARACTERS = 200
 
 
 def tell_start(tracker: Tracker, config: RunConfig, tokens: Artefact, words: Artefact) -> None:
-    """Reports the settings, the dataset and where the run comes from."""
+    """Reports the settings, the dataset and the origin of the run."""
     totals, size = tokens.manifest.totals, words.manifest.totals["size"]
     tracker.start(
         config_params(config) | {"vocab.words": size, "corpus.tokens": totals["tokens"]},
