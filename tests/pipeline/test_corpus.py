@@ -102,7 +102,7 @@ def test_a_pattern_without_files_is_named_with_the_folder_it_was_looked_for_in(
 
 @pytest.mark.parametrize("url", ["https://host/file.txt", "hdfs://host/x", "file:///x"])
 def test_addresses_that_are_none_of_a_bucket_are_refused_with_what_to_do(url: str) -> None:
-    with pytest.raises(ConfigError, match=r"corpus\.inputs: .*(download it first|expected s3://|written as a path)"):
+    with pytest.raises(ConfigError, match=r"corpus\.inputs: .*(download it first|expected s3://|write a local file as a path)"):
         planned(url)
 
 

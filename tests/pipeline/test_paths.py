@@ -90,7 +90,7 @@ def test_results_of_an_earlier_run_at_the_old_place_are_not_made_twice(tmp_path:
     [
         ("s3:/bucket", "an address has two slashes"),
         ("s3://", "expected the name of a bucket"),
-        ("file:///tmp/x", "written as a path"),
+        ("file:///tmp/x", "write a local file as a path"),
         ("hdfs://host/x", "expected s3://, gs://, abfss:// or a path"),
     ],
 )

@@ -196,7 +196,7 @@ def test_an_address_is_read_and_written(text: str, path: str) -> None:
         ("s3://bucket/a//b", "must not have empty steps"),
         ("s3a://bucket/a", "write s3://"),
         ("gcs://bucket/a", "write gs://"),
-        ("file:///a", "written as a path"),
+        ("file:///a", "write a local file as a path"),
         ("hdfs://a/b", "expected s3://, gs://, abfss:// or a path"),
         ("abfss://account/a", "expected abfss://container@account"),
     ],
