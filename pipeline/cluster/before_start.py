@@ -21,7 +21,7 @@ from pipeline.config import Cluster, RunConfig
 from pipeline.errors import ConfigError, InputError, ServiceError, printable
 
 EXTRAS = {
-    "ssh": ("asyncssh", "asyncssh"), "slurm": ("dask_jobqueue", "dask-word2vec[slurm]"),
+    "ssh": ("asyncssh", "dask-word2vec[ssh]"), "slurm": ("dask_jobqueue", "dask-word2vec[slurm]"),
     "kubernetes": ("dask_kubernetes", "dask-word2vec[k8s]"),
 }  # fmt: skip
 """{kind of cluster: (module it needs, what to install)}."""

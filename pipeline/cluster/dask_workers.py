@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from distributed import Client, Future
 
 PRESENCE_CHECK_S = 0.5
+SAY_AFTER_S = 10.0
+"""How long workers may be missing before it is said."""
 _PAUSE_S = 0.1
 
 
@@ -35,15 +37,17 @@ class DaskWorkers:
     def __init__(
         self, client: Client, guest: Guest, wait_s: float, silent_s: float = 30.0, *,
         own: bool = True, asked_for: int = 0, on_note: Callable[[str], None] = lambda text: None,
+        trouble: Callable[[], str | None] = lambda: None,
     ) -> None:  # fmt: skip
         """`own`: the cluster was started for this run; other clusters' workers are never restarted. `asked_for`: how many workers
-        were requested."""
+        were requested. `trouble`: why no more workers will come, None while some may."""
         self.client = client
         self.guest = guest
         self.turn = Turn(client, guest, on_note)
         self._own = own
         self._asked_for = asked_for
         self._on_note = on_note
+        self._trouble = trouble
         self.wait_s = wait_s
         self._presence = Presence(silent_s)
         self._silent: set[str] = set()
@@ -60,24 +64,30 @@ class DaskWorkers:
         on_done: Callable[[Result], None] | None = None,
     ) -> list[Result]:
         pieces = Pieces(self.client, self.guest.ticket, task, items, label)
-        alive = time.monotonic()
+        waiting, before = _Waiting(self.wait_s, self._on_note), set[str]()
         try:
             with _dask_errors(label):
                 while not pieces.done:
                     if ended := pieces.next(PRESENCE_CHECK_S):
-                        alive = time.monotonic()
+                        waiting.begin_anew()
                         if on_done:
                             on_done(ended[0])
                         continue
                     # A scheduler that is not ours may wait for a worker forever.
                     there = self._answering()
-                    if able := self._able(there):
-                        alive = time.monotonic()
+                    able = self._able(there)
+                    if gone := before - there.keys():
+                        self._on_note(f"{label}: {_lost(sorted(gone))}; what it had to do is done again by others")
+                    before = set(able)
+                    if able:
+                        waiting.begin_anew()
                         pieces.offer_to(able)
-                    elif time.monotonic() - alive > self.wait_s:
+                    elif waiting.is_over():
                         raise TemporaryError(self._no_worker(label, there))
+                    else:
+                        self._expect_more()
                     if not self._own:
-                        pieces.give_to_others(self._silent, list(self._able(there)))
+                        pieces.give_to_others(self._silent, list(able))
         except BaseException:
             pieces.cancel()
             raise
@@ -113,7 +123,7 @@ class DaskWorkers:
 
     def members(self) -> list[Member]:
         self.turn.take()
-        deadline = time.monotonic() + self.wait_s
+        waiting = _Waiting(self.wait_s, self._on_note)
         while True:
             with _dask_errors("looking for workers"):
                 there = self._answering()
@@ -127,9 +137,15 @@ class DaskWorkers:
                 found = [Member(address, host, able[address]["nthreads"]) for address, host in hosts.items()]
                 self._tell_who_is_missing(len(found))
                 return sorted(found, key=lambda member: (member.host, member.address))
-            if time.monotonic() > deadline:
+            if waiting.is_over():
                 raise TemporaryError(self._no_worker("looking for workers", there))
+            self._expect_more()
             time.sleep(_PAUSE_S)
+
+    def _expect_more(self) -> None:
+        """Raises ServiceError when no worker will come any more."""
+        if why := self._trouble():
+            raise ServiceError(why)
 
     def _tell_who_is_missing(self, came: int) -> None:
         """Notes once, at the first training, if fewer workers have come than were requested."""
@@ -282,6 +298,31 @@ class DaskWorkers:
             raise WorkerLostError(
                 "the connection to the scheduler was lost; check that it runs and run the same command again, it continues"
             )
+
+
+class _Waiting:
+    """For a worker that may work: with a deadline, and said once it takes a while."""
+
+    def __init__(self, wait_s: float, on_note: Callable[[str], None]) -> None:
+        self._wait_s, self._on_note = wait_s, on_note
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        self._since, self._said = time.monotonic(), False
+
+    def is_over(self) -> bool:
+        waited = time.monotonic() - self._since
+        if waited > SAY_AFTER_S and not self._said and self._wait_s > 2 * SAY_AFTER_S:
+            self._said = True
+            self._on_note(f"no worker is there; waiting for one, {self._wait_s:g} s at most (cluster.wait_s)")
+        return waited > self._wait_s
+
+
+def _lost(addresses: Sequence[str]) -> str:
+    """Of workers that are not there any more, as a person reads it."""
+    if len(addresses) == 1:
+        return f"the worker at {addresses[0]} went away or fell silent"
+    return f"{len(addresses)} workers went away or fell silent ({', '.join(addresses[:3])}{' …' if addresses[3:] else ''})"
 
 
 def _take_part(task: Task[Item, Result], item: Item, topic: str | None) -> Result:

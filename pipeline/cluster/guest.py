@@ -136,9 +136,10 @@ async def forget(worker: Worker, run: str) -> None:
         state_of(worker).release()
 
 
-def departure_plugin(guest: Guest, client_id: str) -> SchedulerPlugin:
+def departure_plugin(guest: Guest, client_id: str, closes_after_s: float | None = None) -> SchedulerPlugin:
     """The plugin for the scheduler. When the driver's connection ends, it removes the run's plugin from all workers and then, if
-    the run trained, releases its lease, so that the next run may train."""
+    the run trained, releases its lease, so that the next run may train. `closes_after_s`: after that time the scheduler closes,
+    and its workers with it; for a cluster that nobody else uses and that its driver would have closed."""
     from distributed import SchedulerPlugin
 
     plugin, own, training = guest.plugin, guest.departure, TRAINING
@@ -158,6 +159,9 @@ def departure_plugin(guest: Guest, client_id: str) -> SchedulerPlugin:
                     semaphores.release(name=training, lease_id=self.lease)
                 if own in scheduler.plugins:
                     await scheduler.unregister_scheduler_plugin(name=own)
+                if closes_after_s is not None:
+                    await asyncio.sleep(closes_after_s)
+                    await scheduler.close(reason="its driver is gone")
 
             if client == client_id:
                 self.cleaning = asyncio.ensure_future(clean())

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.cluster.dask_workers import DaskWorkers
 from pipeline.cluster.guest import Guest, Hook, arrival_plugin, departure_plugin, sign_of_life
-from pipeline.cluster.pages import Pages, dask_pages
+from pipeline.cluster.pages import Pages, dask_pages, pages_elsewhere
 from pipeline.cluster.room import WORKING_BYTES
 from pipeline.cluster.sources import check_sources, source_digest
-from pipeline.cluster.vendors import vendor_cluster
-from pipeline.errors import InputError, ServiceError, TemporaryError, printable
+from pipeline.cluster.vendors import ORPHAN_S, Started, vendor_cluster
+from pipeline.errors import InputError, ServiceError, TemporaryError
 from pipeline.exchange import shared_memory
 from pipeline.safety.scratch import private_scratch
 
@@ -82,7 +82,8 @@ def open_workers(
 
     with dask.config.set(_settings(cluster)), contextlib.ExitStack() as stack:
         try:
-            target = _open_cluster(cluster, shared or Path.cwd(), stack)
+            started = _open_cluster(cluster, shared or Path.cwd(), stack, on_note)
+            target = started.cluster
             client = Client(target, security=security(cluster), timeout=cluster.wait_s, set_as_default=False)
             stack.callback(_close, client)
             _show_pages(cluster, target, client, shared, on_pages, stack)
@@ -91,7 +92,15 @@ def open_workers(
             raise ServiceError(f"{where}: no Dask scheduler answers ({error}); check cluster.address and cluster.tls") from error
         on_this_machine = cluster.kind == "local"
         yield stack.enter_context(
-            _be_guest(client, cluster, hooks, None if on_this_machine else shared, on_note, trusted=on_this_machine)
+            _be_guest(
+                client,
+                cluster,
+                hooks,
+                None if on_this_machine else shared,
+                on_note,
+                trusted=on_this_machine,
+                trouble=started.trouble,
+            )
         )
 
 
@@ -112,9 +121,10 @@ def use_client(
 @contextlib.contextmanager
 def _be_guest(
     client: Client, cluster: Cluster, hooks: Sequence[Hook], shared: Path | None, on_note: Callable[[str], None], *,
-    own: bool | None = None, trusted: bool = False,
+    own: bool | None = None, trusted: bool = False, trouble: Callable[[], str | None] = lambda: None,
 ) -> Iterator[DaskWorkers]:  # fmt: skip
-    """`own`: the workers were started for this run; None: as configured. `trusted`: they run this machine's source files."""
+    """`own`: the workers were started for this run; None: as configured. `trusted`: they run this machine's source files.
+    `trouble`: why no more workers will come."""
     run = uuid.uuid4().hex[:12]
     if not trusted:
         check_sources(client)
@@ -122,9 +132,12 @@ def _be_guest(
         guest = Guest(run, "" if trusted else source_digest()(), seen, bucket)
         own = cluster.kind != "address" if own is None else own
         asked_for = (cluster.n_workers or 0) if own and not trusted else 0
-        workers = DaskWorkers(client, guest, cluster.wait_s, cluster.silent_s, own=own, asked_for=asked_for, on_note=on_note)
+        workers = DaskWorkers(
+            client, guest, cluster.wait_s, cluster.silent_s, own=own, asked_for=asked_for, on_note=on_note, trouble=trouble
+        )
         try:
-            _register(client, departure_plugin(guest, client.id))
+            # Processes over SSH do not see that their driver was killed.
+            _register(client, departure_plugin(guest, client.id, ORPHAN_S if cluster.kind == "ssh" else None))
             _register(client, arrival_plugin(guest, hooks))
             workers.refuse_unfit()
             yield workers
@@ -148,9 +161,11 @@ def _close(client: Client) -> None:
         client.close(timeout=CLOSE_S)
 
 
-def _open_cluster(cluster: Cluster, shared: Path, stack: contextlib.ExitStack) -> Any:
+def _open_cluster(
+    cluster: Cluster, shared: Path, stack: contextlib.ExitStack, on_note: Callable[[str], None]
+) -> Started:  # fmt: skip
     if cluster.kind == "address":
-        return cluster.address
+        return Started(cluster.address)
     if cluster.kind == "local":
         import dask
         from distributed import LocalCluster
@@ -172,8 +187,8 @@ def _open_cluster(cluster: Cluster, shared: Path, stack: contextlib.ExitStack) -
         # Without a dashboard, imports take half a second less in every run.
         scheduler = {"dashboard": "dashboard_address" in cluster.options} | cluster.options.get("scheduler_kwargs", {})
         chosen = {key: value for key, value in cluster.options.items() if key != "local_directory"}
-        return stack.enter_context(_start_local(LocalCluster, options | chosen | {"scheduler_kwargs": scheduler}))
-    return stack.enter_context(vendor_cluster(cluster, shared))
+        return Started(stack.enter_context(_start_local(LocalCluster, options | chosen | {"scheduler_kwargs": scheduler})))
+    return stack.enter_context(vendor_cluster(cluster, shared, on_note))
 
 
 def _show_pages(
@@ -187,8 +202,8 @@ def _show_pages(
     here = getattr(getattr(scheduler, "http_server", None), "address", "").startswith("127.")
     if here and not as_it_is:
         stack.enter_context(dask_pages(scheduler, shared, on_pages))
-    elif (cluster.kind != "local" or as_it_is) and (link := client.dashboard_link):
-        on_pages(Pages(printable(link, 200)))
+    elif (cluster.kind != "local" or as_it_is) and (found := pages_elsewhere(client)):
+        on_pages(found)
 
 
 def _settings(cluster: Cluster) -> dict[str, Any]:

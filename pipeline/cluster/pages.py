@@ -9,6 +9,7 @@ before the first request for a page. `<workdir>/dask_pages.json`, readable only 
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import json
 import os
 import secrets
@@ -17,14 +18,22 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
+from pipeline.errors import printable
 from pipeline.safety.files import read_json_object, unlink_inside
 from pipeline.safety.login import LOGIN, USER, refusal
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 NAME = "dask_pages.json"
 ROUTES = ("distributed.http.scheduler.info", "distributed.http.statics")
 """What the pages themselves link to; all of it is read-only."""
+_DASKS_LINK = "{scheme}://{host}:{port}/status"
+"""Dask's default for the link to its pages."""
+_ANSWER_S = 10.0
 _WAIT = (
     b"<!doctype html><meta http-equiv=refresh content=1><title>Dask</title><p>Dask's pages are being prepared \xe2\x80\xa6</p>"
 )
@@ -37,10 +46,15 @@ class Pages:
     address: str
     password: str | None = None
     """None if no password is required."""
+    only_on: str | None = None
+    """The host whose loopback interface serves them, if it is not this one."""
 
     @property
     def link(self) -> str:
         """The link with the password, only for the user who started the run."""
+        if self.only_on:
+            port = urlsplit(self.address).port
+            return f"Dask: {self.address}, on {self.only_on} only; `ssh -L {port}:127.0.0.1:{port} {self.only_on}` brings it here"
         if self.password is None:
             return f"Dask: {self.address} (as its scheduler shows it)"
         return f"Dask: http://{USER}:{self.password}@{self.address}"
@@ -76,6 +90,40 @@ def find_pages(folder: Path) -> Pages | None:
     except (OSError, ValueError, KeyError):
         return None
     return Pages(address, password)
+
+
+def pages_elsewhere(client: Client) -> Pages | None:
+    """Where the scheduler of another process says that it shows its pages; None if it does not say."""
+    import dask
+
+    if dask.config.get("distributed.dashboard.link") != _DASKS_LINK:  # of a site whose proxy shows them
+        return Pages(printable(client.dashboard_link or "", 200))
+
+    def listens_at(dask_scheduler: Any) -> tuple[str, int]:  # travels by value: a scheduler may be without this program
+        return str(dask_scheduler.http_server.address), int(dask_scheduler.http_server.port)
+
+    anyone: Any = client
+    try:
+        address, port = anyone.sync(anyone._run_on_scheduler, listens_at, callback_timeout=_ANSWER_S)
+    except Exception:  # an old scheduler, or a busy one: a run needs no pages
+        return None
+    return as_reached(anyone.scheduler.address, address, port)
+
+
+def as_reached(scheduler: str, listens: str, port: int) -> Pages:
+    """The pages of a scheduler at this address, seen from another host. `listens`: the address of its host where they are."""
+    host = urlsplit(scheduler).hostname or ""
+    if _is_loopback(listens) and not _is_loopback(host):
+        return Pages(f"http://127.0.0.1:{port}/status", only_on=printable(host, 100))
+    shown = host if listens in ("", "0.0.0.0", "::") else listens  # noqa: S104 - compared, not listened at
+    return Pages(f"http://{f'[{shown}]' if ':' in shown else printable(shown, 100)}:{port}/status")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _write_private(path: Path, body: dict[str, Any]) -> None:

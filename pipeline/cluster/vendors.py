@@ -17,9 +17,12 @@ import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.cluster.jobs import JobKeeper, reporting_job
+from pipeline.cluster.ssh import carried_to, hosts_of
 from pipeline.errors import ServiceError, UsageError, printable
 
 if TYPE_CHECKING:
@@ -40,12 +43,23 @@ WAYS_OUT = {
     "kubernetes": "check that `kubectl get daskclusters` works (KUBECONFIG), that the Dask operator runs, and that the image can "
     "be pulled; `kubectl delete daskcluster NAME` removes what is left",
 }
-EXTRAS = {"ssh": "asyncssh", "slurm": "dask-word2vec[slurm]", "kubernetes": "dask-word2vec[k8s]"}
+EXTRAS = {"ssh": "dask-word2vec[ssh]", "slurm": "dask-word2vec[slurm]", "kubernetes": "dask-word2vec[k8s]"}
+
+
+@dataclass(frozen=True)
+class Started:
+    """A cluster that was started for us."""
+
+    cluster: Any
+    """Dask's object for it."""
+    trouble: Callable[[], str | None] = lambda: None
+    """Why no worker of it will come any more; None as long as one may."""
 
 
 @contextlib.contextmanager
-def vendor_cluster(cluster: Cluster, shared: Path) -> Iterator[Any]:
-    """The cluster object, with its workers requested; closed at the end. `shared` is a folder that all hosts see.
+def vendor_cluster(cluster: Cluster, shared: Path, on_note: Callable[[str], None] = lambda text: None) -> Iterator[Started]:
+    """The cluster, with its workers requested; closed at the end. `shared` is a folder that all hosts see. `on_note` is told
+    what becomes of its jobs.
 
     Raises ServiceError if a package is missing or the system refuses, UsageError for an unknown keyword.
     """
@@ -53,7 +67,7 @@ def vendor_cluster(cluster: Cluster, shared: Path) -> Iterator[Any]:
     with contextlib.ExitStack() as stack:
         try:
             refuse_misspelt(cluster)
-            made = stack.enter_context(open_now(cluster, shared))
+            made = stack.enter_context(open_now(cluster, shared, on_note))
         except ImportError as error:
             raise ServiceError(
                 f"cluster.kind: {cluster.kind} needs a package that is missing ({error.name}); "
@@ -93,27 +107,40 @@ def _kubernetes_takers() -> tuple[Callable[..., Any], ...]:
 
 
 @contextlib.contextmanager
-def _slurm(cluster: Cluster, shared: Path) -> Iterator[Any]:
+def _slurm(cluster: Cluster, shared: Path, on_note: Callable[[str], None]) -> Iterator[Started]:
     from dask_jobqueue.slurm import SLURMCluster, SLURMJob
 
     for left in shared.glob(f"{_CERTIFICATES}*"):  # left by a killed driver
         shutil.rmtree(left, ignore_errors=True)
     certificates = Path(tempfile.mkdtemp(prefix=_CERTIFICATES, dir=shared))  # mode 0700
+    # Workers' pages would be on the interface that nodes use among themselves, for everybody.
+    no_pages = ["--no-dashboard", "--dashboard-address", "127.0.0.1:0"]
     options: dict[str, Any] = {
         "security": throw_away_certificates(certificates),
         "death_timeout": ORPHAN_S,
         "scheduler_options": {"dashboard": False, "dashboard_address": "127.0.0.1:0"},
         "log_directory": str(shared / "slurm-logs"),
+        "job_cls": reporting_job(),
     } | cluster.options
+    options["worker_extra_args"] = [*no_pages, *(options.get("worker_extra_args") or _site_default("worker-extra-args") or [])]
     try:
         with _explained(cluster, SLURMCluster, options) as made:
             _refuse_refused(SLURMJob.submit_command, made.job_script())
-            if cluster.n_workers:
-                # `adapt` rather than `scale`, so that jobs that reach their time limit are resubmitted.
-                made.adapt(minimum=cluster.n_workers, maximum=cluster.n_workers, interval="1s")
-            yield made
+            if not cluster.n_workers:
+                yield Started(made)
+                return
+            keeper = JobKeeper(made, cluster.n_workers, Path(options["log_directory"]), on_note)
+            with keeper.keeping():
+                yield Started(made, lambda: keeper.trouble)
     finally:
         shutil.rmtree(certificates, ignore_errors=True)
+
+
+def _site_default(key: str) -> Any:
+    """What a site's dask-jobqueue configuration says."""
+    import dask
+
+    return dask.config.get(f"jobqueue.slurm.{key}", None)
 
 
 def throw_away_certificates(folder: Path) -> Security:
@@ -149,15 +176,25 @@ def _refuse_refused(submit: str, script: str) -> None:
 
 
 @contextlib.contextmanager
-def _ssh(cluster: Cluster, shared: Path) -> Iterator[Any]:
+def _ssh(cluster: Cluster, shared: Path, on_note: Callable[[str], None]) -> Iterator[Started]:
+    import dask
     from distributed import SSHCluster
+    from distributed.security import Security
 
-    with _explained(cluster, SSHCluster, cluster.options) as made:
-        yield made
+    nothing_open = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
+    options = dict(cluster.options)
+    options["scheduler_options"] = {"protocol": "tls", "port": 0} | nothing_open | (options.get("scheduler_options") or {})
+    options["worker_options"] = nothing_open | (options.get("worker_options") or {})
+    made = Security.temporary()
+    start = functools.partial(_within, cluster.wait_s, SSHCluster, security=made)
+    with carried_to(hosts_of(options), made, cluster.wait_s) as settings, contextlib.ExitStack() as stack:
+        with dask.config.set(settings):  # which the processes on the hosts are given
+            started = stack.enter_context(_explained(cluster, start, options))
+        yield Started(started)
 
 
 @contextlib.contextmanager
-def _kubernetes(cluster: Cluster, shared: Path) -> Iterator[Any]:
+def _kubernetes(cluster: Cluster, shared: Path, on_note: Callable[[str], None]) -> Iterator[Started]:
     from dask_kubernetes.operator import KubeCluster
     from dask_kubernetes.operator.kubecluster.kubecluster import CreateMode
 
@@ -182,7 +219,7 @@ def _kubernetes(cluster: Cluster, shared: Path) -> Iterator[Any]:
             raise
         if cluster.n_workers and made.n_workers != cluster.n_workers:  # an existing cluster
             made.scale(cluster.n_workers)
-        yield made
+        yield Started(made)
 
 
 def _within(seconds: float, start: Callable[..., Any], **options: Any) -> Any:

@@ -119,6 +119,7 @@ def build(work: Work, tokens: store.Artefact, vocab: store.Artefact, shards: sto
         except TemporaryError as error:
             attempts.lost(round_plan, error)
             history = history_of(checkpoint)
+            watch.on_note(_what_is_repeated(error, len(history), round_plan))
             continue
         history, files = [*history, done.record], done.files
         if done.record.round >= told:
@@ -173,6 +174,12 @@ class _Attempts:
         self.chosen = None
         if self.losses >= ATTEMPTS_A_ROUND:
             raise TemporaryError(f"round {round_plan.round}: workers were lost {self.losses} times in a row; last: {error}")
+
+
+def _what_is_repeated(error: TemporaryError, done: int, round_plan: Round) -> str:
+    """Of a lost attempt, in one line: why, and what is trained again. `done`: rounds of the newest checkpoint."""
+    start = f"from the checkpoint after round {done}" if done else "from the beginning"
+    return f"round {round_plan.round + 1} was broken off: {str(error).partition(';')[0]}; training goes on {start}"
 
 
 def expected_tokens(vocab: store.Artefact) -> float:

@@ -86,6 +86,9 @@ class ObjectFile(io.RawIOBase):
     """An object as a readable file, fetched in ranges that grow with sequential reads. `stand` is its state when it was opened,
     `stand_now` its current one. Raises FileNotFoundError on opening, DataError if the object shrinks or disappears later."""
 
+    FAR_BYTES = LONGEST_RANGE_BYTES
+    """Who looks at places closer to each other than this does better to read what lies between them."""
+
     def __init__(self, address: Address, storage: Storage) -> None:
         self.address, self._storage = address, storage
         self._source, self.stand = patiently(self._open, address, storage)
@@ -145,7 +148,8 @@ class ObjectFile(io.RawIOBase):
         if not 0 <= inside < len(self._window):
             read_on = self._window and inside == len(self._window)
             self._range_bytes = min(2 * self._range_bytes, LONGEST_RANGE_BYTES) if read_on else FIRST_RANGE_BYTES
-            length = min(self._range_bytes, self.stand.size - self._place)
+            asked_for = max(self._range_bytes, min(size, LONGEST_RANGE_BYTES))
+            length = min(asked_for, self.stand.size - self._place)
             self._window = patiently(lambda: self._fetch(self._place, length), self.address, self._storage)
             self._window_start, inside = self._place, 0
         return self._window[inside : inside + size]

@@ -42,6 +42,19 @@ class SlurmSite:
         states = dict(line.split() for line in lines)
         return {job: state for job, state in states.items() if state not in ("COMPLETING", "COMPLETED", "CANCELLED", "TIMEOUT")}
 
+    def running(self) -> list[str]:
+        """The numbers of the jobs that run."""
+        return [job for job, state in self.jobs().items() if state == "RUNNING"]
+
+    def states(self) -> dict[str, str]:
+        """States by number of all jobs that SLURM still knows."""
+        lines = self.call("squeue", "--noheader", "--states=all", "--format=%i %T").splitlines()
+        return dict(line.split() for line in lines)
+
+    def end_time_of(self, jobs: list[str]) -> None:
+        """The walltime of these jobs is over now; SLURM sees that within half a minute, and ends them as it does then."""
+        self.call("scontrol", "update", f"jobid={','.join(jobs)}", "endtime=now")
+
     def set_cores(self, cores: int) -> None:
         """How many one-core jobs may run at a time from now on."""
         self.call("scontrol", "update", "partitionname=main", f"maxcpuspernode={cores}")
@@ -86,7 +99,7 @@ ReturnToService=2
 MpiDefault=none
 KillWait=2
 OverTimeLimit=0
-MinJobAge=10
+MinJobAge=300
 NodeName={host} NodeAddr=127.0.0.1 CPUs=4 RealMemory=16000 State=UNKNOWN
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """

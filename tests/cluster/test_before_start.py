@@ -58,13 +58,18 @@ def test_a_backend_that_the_layers_do_not_read_is_refused() -> None:
 
 def test_an_extra_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    hosts = {"hosts": ["a", "b"]}
-    for kind, extra, options in (
-        ("ssh", "asyncssh", hosts), ("slurm", r"dask-word2vec\[slurm\]", {}),
-        ("kubernetes", r"dask-word2vec\[k8s\]", {"image": "w2v"}),
+    for kind, extra, section in (
+        ("ssh", "ssh", {"options": {"hosts": ["a", "b"]}}), ("slurm", "slurm", {"n_workers": 2}),
+        ("kubernetes", "k8s", {"options": {"image": "w2v"}, "insecure": True}),
     ):  # fmt: skip
-        with pytest.raises(ServiceError, match=rf"cluster\.kind: {kind} needs a package .*pip install '{extra}'"):
-            refuse_hopeless(configured(cluster={"kind": kind, "options": options}), trains=True)
+        wanted = rf"cluster\.kind: {kind} needs a package .*pip install 'dask-word2vec\[{extra}\]'"
+        with pytest.raises(ServiceError, match=wanted):
+            refuse_hopeless(configured(cluster={"kind": kind} | section), trains=True)
+
+
+def test_a_slurm_cluster_of_no_workers_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"kind: slurm needs cluster\.n_workers"):
+        Cluster(kind="slurm", options={"queue": "main"})
 
 
 def test_a_scratch_folder_that_is_not_there_is_named(tmp_path: Path) -> None:

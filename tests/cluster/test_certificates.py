@@ -24,6 +24,7 @@ from distributed.security import Security
 
 from pipeline.cli import commands
 from pipeline.cluster.certificates import add_clients, make_certificates
+from pipeline.cluster.pages import as_reached
 from pipeline.errors import InputError, UsageError
 from tests.cluster.disturbed import Bench, end_of, environment_with, stopped_at
 from tests.exposure import files_with, listening, shown_by_ps
@@ -104,7 +105,22 @@ def test_a_run_on_a_cluster_started_with_the_printed_commands_gives_the_bits_of_
         driver.send_signal(signal.SIGCONT)
         ended = end_of(driver)
     assert ended.summary["vectors"]["sha256"] == bench.digest
+    assert re.search(r"^Dask: http://127\.0\.0\.1:\d+/status \(as its scheduler shows it\)$", ended.err, re.MULTILINE), ended.err
     assert [key for key in keys if key in ended.out + ended.err or files_with(key, bench.directory / "by-hand")] == []
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "listens", "link"),
+    [
+        ("tls://node1:8786", "127.0.0.1", "Dask: http://127.0.0.1:8787/status, on node1 only; `ssh -L 8787:127.0.0.1:8787 node1` "
+         "brings it here"),
+        ("tls://node1:8786", "0.0.0.0", "Dask: http://node1:8787/status (as its scheduler shows it)"),
+        ("tls://127.0.0.2:8786", "127.0.0.1", "Dask: http://127.0.0.1:8787/status (as its scheduler shows it)"),
+        ("tls://[fd00::1]:8786", "::", "Dask: http://[fd00::1]:8787/status (as its scheduler shows it)"),
+    ],
+)  # fmt: skip
+def test_the_link_to_dasks_pages_says_how_they_are_reached(scheduler: str, listens: str, link: str) -> None:
+    assert as_reached(scheduler, listens, 8787).link == link
 
 
 @pytest.mark.slow

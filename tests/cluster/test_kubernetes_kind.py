@@ -21,7 +21,7 @@ OPTIONS = {"image": "w2v", "scheduler_service_type": "LoadBalancer"}
 
 
 def kubernetes(wait_s: float = 60, **options: object) -> Cluster:
-    return Cluster(kind="kubernetes", n_workers=2, wait_s=wait_s, options=OPTIONS | options)
+    return Cluster(kind="kubernetes", n_workers=2, wait_s=wait_s, insecure=True, options=OPTIONS | options)
 
 
 @pytest.mark.slow
@@ -85,3 +85,12 @@ def test_a_misspelt_option_is_named_before_the_first_stage() -> None:
 def test_a_cluster_needs_an_image_with_this_program() -> None:
     with pytest.raises(ValueError, match=r"kind: kubernetes needs cluster\.options: \{image: …\}"):
         Cluster(kind="kubernetes")
+
+
+def test_plain_connections_are_refused_unless_they_are_asked_for() -> None:
+    with pytest.raises(
+        ValueError, match=r"carry no TLS, so whoever reaches its pods runs code there; .* cluster\.insecure: true"
+    ):
+        Cluster(kind="kubernetes", options=OPTIONS)
+    with pytest.raises(ValueError, match=r"insecure is not read: cluster\.kind is slurm"):
+        Cluster(kind="slurm", n_workers=1, insecure=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import signal
 import sys
 import time
@@ -14,19 +14,15 @@ import pytest
 
 from pipeline.cluster.opening import open_workers
 from pipeline.cluster.vendors import vendor_cluster
-from pipeline.cluster.workers import InProcess
 from pipeline.config import Cluster
-from pipeline.errors import PipelineError
-from pipeline.progress import Progress
-from pipeline.run import run
-from tests.cluster.disturbed import Bench, end_of, wait_for
+from pipeline.errors import PipelineError, ServiceError
+from tests.cluster.disturbed import Bench, end_of, wait_for, wait_until
 from tests.cluster.slurm_site import SlurmSite, slurm_site
 from tests.sampling import ALL
 
 pytestmark = pytest.mark.slow
 JOB = {"queue": "main", "cores": 1, "processes": 1, "memory": "1GiB", "walltime": "00:10:00", "interface": "lo"}
 ALONE_S = 20
-EPOCHS_OF_MINUTES = 400
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +43,7 @@ def section(**options: object) -> dict[str, object]:
     return {"kind": "slurm", "n_workers": 2, "wait_s": 60, "options": JOB | options}
 
 
-def test_jobs_that_come_late_one_of_them_cancelled_in_training_give_the_same_bits(
+def test_a_job_that_comes_late_and_one_that_is_cancelled_in_training_change_no_bit(
     bench: Bench, site: SlurmSite, tmp_path: Path
 ) -> None:
     config = bench.config_file("slurm", before="shards", cluster=section())
@@ -56,34 +52,45 @@ def test_jobs_that_come_late_one_of_them_cancelled_in_training_give_the_same_bit
     with bench.w2v(config, failpoint=f"step:1.2.0=stop,{token}") as driver:
         wait_for(token, driver)
         # The frozen worker's job is the one that runs; its place goes to a job submitted anew.
-        site.call("scancel", "--signal=KILL", "--full", *(job for job, state in site.jobs().items() if state == "RUNNING"))
+        site.call("scancel", "--signal=KILL", "--full", *site.running())
         site.set_cores(4)
         ended = end_of(driver)
     assert ended.summary["vectors"]["sha256"] == bench.digest
     assert "1 of 2 workers have come; training begins" in ended.err
+    for said in (
+        r"1 job waiting in SLURM's queue \(.*Resources\)",
+        r"round \d+ was broken off: a worker went away or fell silent .*; training goes on from the",
+        r"1 job ended \(\d+: \w+\); another was submitted",
+    ):
+        assert re.search(said, ended.err), ended.err
     site.wait_until_empty(20)
     assert not list((bench.directory / "slurm").glob(".cluster-*")), "no certificate is left"
 
 
-@pytest.mark.skipif(not ALL, reason="SLURM counts in minutes: make deployment")
-@pytest.mark.timeout(900)
-def test_walltime_that_ends_every_job_of_a_run_changes_no_bit(bench: Bench, site: SlurmSite) -> None:
-    long: dict[str, object] = {"epochs": EPOCHS_OF_MINUTES}
-    alone = run(bench.config("long", train=long), workers=InProcess(), progress=Progress(quiet=True))
-    config = bench.config_file("walltime", before="shards", train=long, cluster=section(walltime="00:01:00"))
-    states: dict[str, set[str]] = {}
-    with bench.w2v(config) as driver:
-        while driver.poll() is None:
-            for line in site.call("squeue", "--noheader", "--states=all", "--format=%i %T").splitlines():
-                job, state = line.split()
-                states.setdefault(job, set()).add(state)
-            time.sleep(2)
-        out, err = driver.communicate()
-    assert driver.returncode == 0, err
-    assert json.loads(out)["vectors"]["sha256"] == alone["vectors"]["sha256"]
-    timed_out = [job for job, found in states.items() if "TIMEOUT" in found]
-    assert len(timed_out) >= 2, f"both of the first jobs reached the end of their time: {states}"
-    assert len(states) >= 4, "and were submitted again"
+@pytest.mark.skipif(not ALL, reason="SLURM looks at walltimes every 30 s: make deployment")
+def test_walltime_that_ends_every_job_of_a_run_changes_no_bit(bench: Bench, site: SlurmSite, tmp_path: Path) -> None:
+    two_workers_a_job = {**section(cores=2, processes=2, memory="2GiB"), "n_workers": 4, "silent_s": 120}
+    config = bench.config_file("walltime", before="shards", cluster=two_workers_a_job)
+    token = tmp_path / "frozen"
+    with bench.w2v(config, failpoint=f"step:1.2.0=stop,{token}") as driver:
+        wait_for(token, driver)
+        first = site.running()
+        site.end_time_of(first)
+        ended = end_of(driver)
+    assert ended.summary["vectors"]["sha256"] == bench.digest
+    states = site.states()
+    assert [states[job] for job in first] == ["TIMEOUT", "TIMEOUT"], states
+    assert set(states) > set(first), "others took their place"
+    time_over = r"\d+: (TimeLimit|TIMEOUT)"
+    assert re.search(rf"2 jobs ended \({time_over}, {time_over}\); others were submitted", ended.err), ended.err
+    site.wait_until_empty(20)
+
+
+def test_jobs_that_end_before_their_worker_has_come_end_the_run_with_their_last_words(site: SlurmSite, tmp_path: Path) -> None:
+    cluster = Cluster.model_validate(section(python="/nowhere/python") | {"n_workers": 3})
+    words = r"3 jobs ended before .* \(the last: \d+, FAILED; its log ends with: .*/nowhere/python.*\); check the logs in .*slurm-logs"
+    with open_workers(cluster, shared=tmp_path) as workers, pytest.raises(ServiceError, match=words):
+        workers.members()
     site.wait_until_empty(20)
 
 
@@ -95,8 +102,11 @@ def test_a_driver_that_is_killed_leaves_no_job_and_its_rerun_gives_the_same_bits
     with bench.w2v(config, failpoint=f"round:1.0=kill,{token}") as driver:
         driver.communicate()
     assert driver.returncode == -signal.SIGKILL
-    site.wait_until_empty(ALONE_S + 30)
+    killed, orphans = time.monotonic(), set(site.jobs())
     bench.assert_same(config)
+    wait_until(lambda: orphans.isdisjoint(site.jobs()), "the killed driver's jobs to end")
+    assert time.monotonic() - killed < ALONE_S + 30
+    site.wait_until_empty(20)
 
 
 def test_a_driver_may_be_a_job_itself(bench: Bench, site: SlurmSite, tmp_path: Path) -> None:
@@ -109,8 +119,8 @@ def test_a_driver_may_be_a_job_itself(bench: Bench, site: SlurmSite, tmp_path: P
 
 def test_a_job_whose_driver_is_gone_ends_after_half_a_minute_unless_told_otherwise(tmp_path: Path) -> None:
     for told, seconds in ((JOB, 30), (JOB | {"death_timeout": ALONE_S}, ALONE_S)):
-        with vendor_cluster(Cluster(kind="slurm", options=told), tmp_path) as made:
-            assert f"--death-timeout {seconds} " in made.job_script()
+        with vendor_cluster(Cluster(kind="slurm", n_workers=1, options=told), tmp_path) as made:
+            assert f"--death-timeout {seconds} " in made.cluster.job_script()
 
 
 @pytest.mark.parametrize(

@@ -63,10 +63,12 @@ class Site:
         return [found.key.removeprefix(f"{place.key}/") for found in listing(place, self.storage())]
 
 
-def w2v_run(config: Path, failpoint: str = "") -> tuple[int, dict[str, Any], str]:
+def w2v_run(config: Path, failpoint: str = "", *, command: str = "run") -> tuple[int, dict[str, Any], str]:
+    """(exit code, its JSON, standard error) of `w2v run` or `w2v refresh`, which prints JSON anyway."""
+    arguments = [sys.executable, "-m", "pipeline.cli", command, str(config), *(["--json"] if command == "run" else [])]
     process = subprocess.Popen(
-        [sys.executable, "-m", "pipeline.cli", "run", str(config), "--json"], env=environment_with(failpoint),
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        arguments, env=environment_with(failpoint), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
     )  # fmt: skip
     with process:
         ended = end_of(process)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
+import random
 import tarfile
 import time
 import zipfile
@@ -93,6 +94,21 @@ def test_every_format_gives_the_tokens_that_it_gives_on_a_disk(
     assert {key: there.totals[key] for key in ("tokens", "sentences")} == {
         key: here.totals[key] for key in ("tokens", "sentences")
     }
+
+
+def test_the_pages_of_a_parquet_file_are_looked_at_many_at_a_request(tmp_path: Path, front: Front, bucket: Address) -> None:
+    rows = random.Random(1)
+    words = [" ".join("".join(rows.choices("abcdefghij", k=8)) for _ in range(150)) for _ in range(12_000)]
+    file = io.BytesIO()
+    pq.write_table(pa.table({"text": words}), file, use_dictionary=False, data_page_size=1 << 18, write_batch_size=100)
+    pages = len(file.getvalue()) // (1 << 18)
+    assert pages > 25
+    storage = Storage(endpoint=front.address, patience_s=20)
+    put_object(bucket / "a.parquet", file.getvalue(), storage)
+    front.seen.clear()
+    tokens_of(config_of([f"{bucket}/a.parquet"], storage, format="parquet", block_bytes=100_000_000), tmp_path)
+    ranges = [seen for seen in front.seen if seen[0] == "GET" and seen[2]]
+    assert len(ranges) < pages, f"{len(ranges)} requests for {pages} pages: {ranges}"
 
 
 TREE = (

@@ -48,8 +48,9 @@ def page_sizes(file: BinaryIO, chunk: Any) -> Iterator[tuple[int, int]]:
     if chunk.has_dictionary_page and chunk.dictionary_page_offset:
         at = min(at, chunk.dictionary_page_offset)
     values, stop = 0, at + chunk.total_compressed_size
+    headers = _Headers(file, stop)
     while at < stop and values < chunk.num_values:
-        header, length = _header(file, at)
+        header, length = headers.at(at)
         kind, size, stored = (header.get(field, -1) for field in (1, 2, 3))
         if not all(0 <= number < 1 << 31 for number in (kind, size, stored)):
             raise BadPage(f"no header of a page at byte {at:,}")
@@ -58,18 +59,35 @@ def page_sizes(file: BinaryIO, chunk: Any) -> Iterator[tuple[int, int]]:
         values += max(0, *(header.get(field, {}).get(1, 0) for field in _DATA_PAGES))
 
 
-def _header(file: BinaryIO, at: int) -> tuple[dict[int, Any], int]:
-    """(struct, its length in bytes) of the header at an offset of the file."""
-    size = _HEADER_BYTES
-    while True:
-        file.seek(at)
-        data = file.read(size)
-        try:
-            return _struct(data, 0, 0)
-        except IndexError:
-            if len(data) < size or size >= _LONGEST_HEADER_BYTES:
-                raise BadPage(f"no header of a page at byte {at:,}") from None
-            size *= 16
+@dataclass
+class _Headers:
+    """Reads headers of a column chunk that ends at `stop`. Of a file on a disk no more than they need; of an object in a bucket
+    (`FAR_BYTES`) a long range at a time with the pages between them, because a request takes longer than what it brings."""
+
+    file: BinaryIO
+    stop: int
+    window: bytes = b""
+    window_start: int = 0
+
+    def at(self, place: int) -> tuple[dict[int, Any], int]:
+        """(struct, its length in bytes) of the header at an offset of the file."""
+        size = _HEADER_BYTES
+        while True:
+            data = self._read(place, size)
+            try:
+                return _struct(data, 0, 0)
+            except IndexError:
+                if len(data) < size or size >= _LONGEST_HEADER_BYTES:
+                    raise BadPage(f"no header of a page at byte {place:,}") from None
+                size *= 16
+
+    def _read(self, place: int, size: int) -> bytes:
+        inside = place - self.window_start
+        if not 0 <= inside <= len(self.window) - size:
+            far = min(getattr(self.file, "FAR_BYTES", 0), max(0, self.stop - place))
+            self.file.seek(place)
+            self.window, self.window_start, inside = self.file.read(max(size, far)), place, 0
+        return self.window[inside : inside + size]
 
 
 def _struct(data: bytes, at: int, depth: int) -> tuple[dict[int, Any], int]:

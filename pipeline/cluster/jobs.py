@@ -1,0 +1,217 @@
+"""The jobs of a SLURM cluster, kept at the number that was asked for: SLURM is asked what became of those without workers.
+
+Dask's own `adapt` replaces a worker that the scheduler has lost, but no job of several workers and none whose worker never
+came: one that is cancelled in the queue is missed for ever, and one that fails as it starts looks like one that waits. So
+each job is looked up by its number: one that is over is replaced and named, with SLURM's reason, and jobs that end again and
+again before a worker comes end the run. SLURM is asked only while a worker is missing: every few seconds after one has left,
+else twice a minute.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import printable
+
+LOOK_S = 1.0
+"""How often the scheduler's list of workers is looked at, which costs nothing."""
+SOON_S, LATER_S, SOON_FOR_S = 3.0, 30.0, 60.0
+"""While a worker is awaited SLURM is asked every SOON_S for SOON_FOR_S after the start or a loss, later every LATER_S."""
+BARREN_JOBS = 3
+"""So many jobs in a row that ended before a worker came are no accident."""
+ANSWER_S = 30
+WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "SUSPENDED", "RESIZING", "RUNNING", "STOPPED", "SIGNALING")
+ENDING = ("COMPLETING", "STAGE_OUT")
+NO_FAULT = ("PREEMPTED", "NODE_FAIL", "BOOT_FAIL")
+"""Ends that say nothing about the job."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job that was asked for."""
+
+    name: str
+    """As the cluster calls it; its workers have this name, with a suffix if there are several."""
+    number: str | None
+    """SLURM's; null when sbatch took none."""
+    present: bool
+    """A worker of it is there."""
+    refusal: str = ""
+    """What sbatch said instead of a number."""
+
+
+@dataclass
+class Seen:
+    """What is known of jobs by their numbers."""
+
+    came: set[str] = field(default_factory=set)
+    """A worker of these was there."""
+    listed: set[str] = field(default_factory=set)
+    """SLURM named these once."""
+    barren: int = 0
+    """Jobs in a row that ended before a worker came."""
+
+    def notice(self, jobs: Iterable[Job]) -> int:
+        """How many of the jobs have a worker."""
+        present = {job.number for job in jobs if job.present and job.number}
+        self.barren = 0 if present else self.barren
+        self.came |= present
+        return len(present)
+
+    def ended(self, jobs: Iterable[Job], queue: Mapping[str, tuple[str, str]]) -> dict[str, tuple[str, str]]:
+        """(number, why) of the jobs that are over, by name. `queue`: state and reason by number."""
+        over = {}
+        for job in jobs:
+            if job.number is None:
+                over[job.name] = ("", f"sbatch: {job.refusal}")
+            elif not job.present and (why := self._why_over(job.number, queue)):
+                over[job.name] = (job.number, why)
+                self.barren += job.number not in self.came and why not in NO_FAULT
+        self.listed |= queue.keys()
+        return over
+
+    def _why_over(self, number: str, queue: Mapping[str, tuple[str, str]]) -> str | None:
+        if number not in queue:
+            # SLURM forgets. One that it never named may be another SLURM's (sbatch --clusters).
+            return "gone from the queue" if number in self.listed else None
+        state, reason = queue[number]
+        if state in WAITING:
+            return None
+        if state in ENDING:
+            # Its worker will not come back. One whose worker never came has not said yet how it ends.
+            return (state if reason == "None" else reason) if number in self.came else None
+        return state
+
+
+@dataclass
+class JobKeeper:
+    """Looks after the jobs of a cluster; `trouble` is set when it makes no sense to go on."""
+
+    cluster: Any
+    workers: int
+    """So many were asked for."""
+    logs: Path
+    on_note: Callable[[str], None]
+    trouble: str | None = None
+    _seen: Seen = field(default_factory=Seen)
+    _over: threading.Event = field(default_factory=threading.Event)
+    _waits: str = ""
+
+    @contextlib.contextmanager
+    def keeping(self) -> Iterator[None]:
+        """Asks for the jobs, and looks after them as long as the context lasts."""
+        self.cluster.scale(n=self.workers)
+        thread = threading.Thread(target=self._keep, name="w2v-jobs", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._over.set()
+            thread.join(ANSWER_S)
+
+    def _keep(self) -> None:
+        there, left = 0, time.monotonic()
+        asked = left
+        while not self._over.wait(LOOK_S) and self.trouble is None:
+            jobs, now = self._jobs(), time.monotonic()
+            present = self._seen.notice(jobs)
+            left, there = (now if present < there else left), present
+            if present < len(self.cluster.worker_spec) and now - asked >= (SOON_S if now - left < SOON_FOR_S else LATER_S):
+                asked = now
+                self._look(jobs)
+
+    def _jobs(self) -> list[Job]:
+        here = {str(worker.name) for worker in list(self.cluster.scheduler.workers.values())}
+        made, found = dict(self.cluster.workers), []
+        for name, asked_for in dict(self.cluster.worker_spec).items():
+            if name in made:  # else it is being submitted
+                names = {f"{name}{suffix}" for suffix in asked_for.get("group", [""])}
+                job = made[name]
+                found.append(Job(name, job.job_id, not here.isdisjoint(names), getattr(job, "refusal", "")))
+        return found
+
+    def _look(self, jobs: list[Job]) -> None:
+        queue = _ask_slurm()
+        if queue is None:  # SLURM's own daemons may be away for a while; jobs go on
+            return
+        over = self._seen.ended(jobs, queue)
+        for name in over:
+            self.cluster.worker_spec.pop(name, None)
+        if self._seen.barren >= BARREN_JOBS:
+            self.trouble = self._why_barren(over)
+            return
+        self.cluster.scale(n=self.workers)
+        if over:
+            why = ", ".join(f"{number}: {why}" if number else why for number, why in over.values())
+            self.on_note(f"{_jobs_of(len(over))} ended ({why}); {'another was' if len(over) == 1 else 'others were'} submitted")
+        self._tell_who_waits(jobs, queue)
+
+    def _tell_who_waits(self, jobs: list[Job], queue: Mapping[str, tuple[str, str]]) -> None:
+        """Says once which jobs SLURM has not started, and why not."""
+        states = [queue.get(job.number or "", ("", "")) for job in jobs]
+        reasons = [reason for state, reason in states if state == "PENDING"]
+        waits = f"{_jobs_of(len(reasons))} waiting in SLURM's queue ({', '.join(sorted(set(reasons)))})" if reasons else ""
+        if waits and waits != self._waits:
+            self.on_note(waits)
+        self._waits = waits
+
+    def _why_barren(self, over: Mapping[str, tuple[str, str]]) -> str:
+        number, why = max(over.values(), key=lambda job: int(job[0] or 0))
+        said = last_words(self.logs, number)
+        return (
+            f"{self._seen.barren} jobs ended before a worker of theirs had come (the last: {number}, {why}"
+            + (f"; its log ends with: {said}" if said else "")
+            + f"); check the logs in {self.logs}, and that the nodes have this environment"
+        )
+
+
+def _jobs_of(count: int) -> str:
+    return "1 job" if count == 1 else f"{count} jobs"
+
+
+def reporting_job() -> type[Any]:
+    """SLURMJob, but what sbatch refuses is kept for who looks after the jobs; it would be a traceback on the terminal."""
+    from dask_jobqueue.slurm import SLURMJob
+    from distributed.deploy.spec import ProcessInterface
+
+    class ReportingJob(SLURMJob):
+        refusal = ""
+
+        async def start(self) -> None:
+            try:
+                await super().start()  # type: ignore[no-untyped-call]
+            except RuntimeError as error:
+                self.refusal = printable(str(error).strip().rpartition("\n")[2], 200)
+                await ProcessInterface.start(self)  # there is none, and that is not to be waited for
+
+    return ReportingJob
+
+
+def last_words(logs: Path, number: str) -> str:
+    """The last line that is not empty of what a job wrote to its standard error; "" without one."""
+    for path in sorted(logs.glob(f"*-{number}*.err")):
+        with contextlib.suppress(OSError):
+            if lines := [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]:
+                return printable(lines[-1].strip(), 200)
+    return ""
+
+
+def _ask_slurm() -> dict[str, tuple[str, str]] | None:
+    """State and reason of this user's jobs by number, the ended ones that SLURM still knows too; None when it does not answer."""
+    command = ["squeue", "--noheader", "--states=all", f"--user={os.getuid()}", "--format=%A %T %r"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_S, check=False)  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    if done.returncode:
+        return None
+    lines = (line.split(" ", 2) for line in done.stdout.splitlines())
+    return {words[0]: (words[1], words[2]) for words in lines if len(words) == 3}

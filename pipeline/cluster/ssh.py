@@ -1,0 +1,105 @@
+"""What a cluster over SSH needs on its hosts before it starts: this program, and the cluster's certificate, carried there.
+
+`distributed.SSHCluster` hands its processes their settings on the command line, which everybody on a host may read. So the
+certificate and its key go through the connection's standard input into a file of a folder that only this user may enter; what
+is on the command line is its path. The folder goes when the cluster does; after a SIGKILL it stays, and opens nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import shlex
+import sys
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.errors import ServiceError, printable
+
+CLEAR_S = 10.0
+
+
+@dataclass(frozen=True)
+class Host:
+    """A host of `cluster.options`, and how it is reached."""
+
+    name: str
+    connect: Mapping[str, Any]
+    """Keywords of `asyncssh.connect`."""
+    python: str
+
+
+def hosts_of(options: Mapping[str, Any]) -> list[Host]:
+    """The hosts that SSHCluster would use, each once. Raises ValueError for lists that are not as long as that of the hosts."""
+    names = list(options["hosts"])
+    found: dict[str, Host] = {}
+    for index, name in enumerate(names):
+        each = {
+            key: _each(options.get(key), names, index, key) for key in ("connect_options", "remote_python")
+        }  # fmt: skip
+        host = Host(str(name), each["connect_options"] or {}, each["remote_python"] or sys.executable)
+        found.setdefault(repr(host), host)
+    return list(found.values())
+
+
+def _each(option: Any, names: Sequence[Any], index: int, key: str) -> Any:
+    if not isinstance(option, list):
+        return option
+    if len(option) != len(names):
+        raise ValueError(f"{key}: a list needs one item a host, {len(names)}, found {len(option)}")
+    return option[index]
+
+
+@contextlib.contextmanager
+def carried_to(hosts: Sequence[Host], made: Any, wait_s: float) -> Iterator[dict[str, Any]]:
+    """Dask's settings by which processes on these hosts use the certificate of `made`, a temporary `Security`; it is there as
+    long as the context lasts. Raises ServiceError for a host that cannot be reached in time, or is without this program."""
+    folder = f"/tmp/.w2v-{secrets.token_hex(16)}"  # noqa: S108 - nobody guesses it, and it is made or refused
+    bundle = f"{folder}/cluster.pem"
+    text = f"{made.tls_client_cert}\n{made.tls_client_key}\n"
+    put = f"umask 077; mkdir {folder} 2>/dev/null || test -O {folder} && cat > {bundle}"
+    paths = {"ca-file": bundle} | {role: {"cert": bundle, "key": bundle} for role in ("scheduler", "worker", "client")}
+    try:
+        _run(_on_all(hosts, wait_s, lambda connection, host: _prepare(connection, host, put, text)))
+        yield {"distributed.comm.tls": paths, "distributed.comm.require-encryption": True}
+    finally:
+        with contextlib.suppress(Exception):  # a host that is gone keeps a certificate that opens nothing
+            _run(_on_all(hosts, CLEAR_S, lambda connection, host: connection.run(f"rm -rf {folder}")))
+
+
+async def _prepare(connection: Any, host: Host, put: str, text: str) -> None:
+    tried = await connection.run(f"{shlex.quote(host.python)} -c 'import distributed, pipeline'")
+    if tried.exit_status:
+        said = printable(str(tried.stderr).strip().rpartition("\n")[2], 200)
+        raise ServiceError(
+            f"cluster.kind: ssh: {host.name}: {host.python} does not have this program ({said}); set it up there in the same "
+            "way, or name its Python in cluster.options.remote_python"
+        )
+    await connection.run(put, input=text, check=True)
+
+
+async def _on_all(hosts: Sequence[Host], seconds: float, work: Any) -> None:
+    """Does the work on every host at the same time; raises the first error, or ServiceError after `seconds`."""
+    import asyncssh
+
+    async def on(host: Host) -> None:
+        try:
+            async with asyncio.timeout(seconds), asyncssh.connect(host.name, **host.connect) as connection:
+                await work(connection, host)
+        except (OSError, TimeoutError, asyncssh.Error) as error:
+            why = printable(str(error), 200) or f"nothing came within {seconds:g} s (cluster.wait_s)"
+            raise ServiceError(
+                f"cluster.kind: ssh: {host.name}: {why}; check that `ssh {host.name} true` needs no password, and cluster.options."
+                "connect_options"
+            ) from error
+
+    await asyncio.gather(*(on(host) for host in hosts))
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    """In a thread of its own: a notebook's has a loop that would not let another one run."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(asyncio.run, work).result()
