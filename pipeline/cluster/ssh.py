@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.errors import ServiceError, printable
+from pipeline.errors import ServiceError, UsageError, printable
 
 CLEAR_S = 10.0
 
@@ -33,7 +33,7 @@ class Host:
 
 
 def hosts_of(options: Mapping[str, Any]) -> list[Host]:
-    """The hosts that SSHCluster would use, each once. Raises ValueError for lists that are not as long as that of the hosts."""
+    """The hosts that SSHCluster would use, each once. Raises UsageError for a list of another length."""
     names = list(options["hosts"])
     found: dict[str, Host] = {}
     for index, name in enumerate(names):
@@ -49,7 +49,7 @@ def _each(option: Any, names: Sequence[Any], index: int, key: str) -> Any:
     if not isinstance(option, list):
         return option
     if len(option) != len(names):
-        raise ValueError(f"{key}: a list needs one item a host, {len(names)}, found {len(option)}")
+        raise UsageError(f"cluster.options.{key}: a list needs one item a host, {len(names)}, found {len(option)}")
     return option[index]
 
 
@@ -92,8 +92,8 @@ async def _on_all(hosts: Sequence[Host], seconds: float, work: Any) -> None:
         except (OSError, TimeoutError, asyncssh.Error) as error:
             why = printable(str(error), 200) or f"nothing came within {seconds:g} s (cluster.wait_s)"
             raise ServiceError(
-                f"cluster.kind: ssh: {host.name}: {why}; check that `ssh {host.name} true` needs no password, and cluster.options."
-                "connect_options"
+                f"cluster.kind: ssh: {host.name}: {why}; check that `ssh {host.name} true` needs no password, and "
+                "cluster.options.connect_options"
             ) from error
 
     await asyncio.gather(*(on(host) for host in hosts))

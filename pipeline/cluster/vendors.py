@@ -122,14 +122,13 @@ def _slurm(cluster: Cluster, shared: Path, on_note: Callable[[str], None]) -> It
         "log_directory": str(shared / "slurm-logs"),
         "job_cls": reporting_job(),
     } | cluster.options
+    workers = int(cluster.n_workers or options.pop("n_workers"))
+    options.pop("n_workers", None)
     options["worker_extra_args"] = [*no_pages, *(options.get("worker_extra_args") or _site_default("worker-extra-args") or [])]
     try:
         with _explained(cluster, SLURMCluster, options) as made:
             _refuse_refused(SLURMJob.submit_command, made.job_script())
-            if not cluster.n_workers:
-                yield Started(made)
-                return
-            keeper = JobKeeper(made, cluster.n_workers, Path(options["log_directory"]), on_note)
+            keeper = JobKeeper(made, workers, Path(options["log_directory"]), on_note)
             with keeper.keeping():
                 yield Started(made, lambda: keeper.trouble)
     finally:

@@ -16,7 +16,7 @@ from distributed import Client
 
 from pipeline.cluster.opening import open_workers
 from pipeline.config import Cluster
-from pipeline.errors import ServiceError
+from pipeline.errors import PipelineError
 from tests.cluster.disturbed import Bench, wait_until
 from tests.cluster.ssh_site import MARK, SshSite, ssh_site
 from tests.exposure import listening, shown_by_ps
@@ -89,7 +89,7 @@ def test_a_driver_that_is_killed_leaves_nothing_after_half_a_minute(bench: Bench
             r"ssh: 127\.0\.0\.1: .*check that `ssh 127\.0\.0\.1 true`",
         ),
         ({"connect_options": {"port": 1, "config": []}}, r"ssh: 127\.0\.0\.1: .*[Rr]efused.*; check that `ssh 127"),
-        ({"remote_python": ["a"]}, r"ssh does not take these \(remote_python: a list needs one item a host, 3, found 1\)"),
+        ({"remote_python": ["a"]}, r"cluster\.options\.remote_python: a list needs one item a host, 3, found 1"),
     ],
     ids=["no such Python", "no key", "nobody listens", "a list that is too short"],
 )
@@ -97,7 +97,7 @@ def test_a_host_that_cannot_take_part_is_named(options: dict[str, object], messa
     if "client_keys" in (options.get("connect_options") or {}):  # type: ignore[operator]
         options = {"connect_options": site.connect | {"client_keys": None, "agent_path": None}}
     with (
-        pytest.raises(ServiceError, match=message),
+        pytest.raises(PipelineError, match=message),
         open_workers(Cluster.model_validate(section(site, **options)), shared=tmp_path),
     ):
         pass
