@@ -314,7 +314,7 @@ class _Waiting:
         waited = time.monotonic() - self._since
         if waited > SAY_AFTER_S and not self._said and self._wait_s > 2 * SAY_AFTER_S:
             self._said = True
-            self._on_note(f"no worker is there; waiting for one, {self._wait_s:g} s at most (cluster.wait_s)")
+            self._on_note(f"no worker is ready; waiting for one, {self._wait_s:g} s at most (cluster.wait_s)")
         return waited > self._wait_s
 
 
