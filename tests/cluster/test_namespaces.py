@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shlex
 import shutil
 import signal
@@ -71,9 +72,12 @@ def test_a_worker_host_cut_off_in_the_middle_of_training_and_brought_back_change
         stopped_at(found_lost, driver)
         cables.bring_back(lost)
         driver.send_signal(signal.SIGCONT)
-        summary = end_of(driver).summary
+        ended = end_of(driver)
+        summary = ended.summary
         curve = cables.ask(DRIVER, lambda: mlflow.curve("train/loss"))
     assert summary["vectors"]["sha256"] == bench.digest
+    assert f"`ssh -L 8787:127.0.0.1:8787 {cables.address(SCHEDULER)}` brings it here" in ended.err
+    assert re.search(rf"round \d+ was broken off: a worker .* \(tls://{cables.address(lost)}:", ended.err), ended.err
     undisturbed = json.loads((bench.undisturbed / "summary.json").read_text())
     points = [point for record in undisturbed["train"]["rounds"] for point in record["points"]]
     assert len(points) >= 30
