@@ -5,12 +5,14 @@ Installing takes root and `W2V_INSTALL=1`, which `.ci/run` sets: a developer's m
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import glob
 import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -45,23 +47,33 @@ def _install(package: str) -> str | None:
         return f"apt-get install {package} brings it; W2V_INSTALL=1 lets the tests do so as root"
     with (Path(tempfile.gettempdir()) / "w2v-install.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # one test process at a time
-        environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-        _start_no_service()
-        for command in (["update", "-q"], ["install", "-y", "-q", "--no-install-recommends", package]):
-            try:
-                done = subprocess.run(
-                    ["apt-get", *command], capture_output=True, text=True, env=environment, timeout=INSTALL_S, check=False
-                )
-            except subprocess.TimeoutExpired:
-                return f"apt-get {command[0]} did not end within {INSTALL_S} s"
-            if done.returncode:
-                return f"apt-get {' '.join(command)}: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}"
-    return None
+        with _no_service_started():
+            return _apt_get("update", "-q") or _apt_get("install", "-y", "-q", "--no-install-recommends", package)
 
 
-def _start_no_service() -> None:
-    """A package's own service would listen on its usual port for everybody; the tests start theirs."""
+def _apt_get(*words: str) -> str | None:
+    """Why it failed; None if it did not."""
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    try:
+        done = subprocess.run(
+            ["apt-get", *words], capture_output=True, text=True, env=environment, timeout=INSTALL_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return f"apt-get {words[0]} did not end within {INSTALL_S} s"
+    said = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+    return f"apt-get {' '.join(words)}: {said}" if done.returncode else None
+
+
+@contextlib.contextmanager
+def _no_service_started() -> Iterator[None]:
+    """A package's own service would listen on its usual port, for everybody; the tests start theirs."""
     policy = Path("/usr/sbin/policy-rc.d")
-    if not policy.exists():
-        policy.write_text("#!/bin/sh\nexit 101\n")
-        policy.chmod(0o755)
+    if policy.exists():
+        yield
+        return
+    policy.write_text("#!/bin/sh\nexit 101\n")
+    policy.chmod(0o755)
+    try:
+        yield
+    finally:
+        policy.unlink()
