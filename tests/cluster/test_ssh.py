@@ -81,24 +81,19 @@ def test_a_driver_that_is_killed_leaves_nothing_after_half_a_minute(bench: Bench
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "connect", "message"),
     [
-        ({"remote_python": "/nowhere/python"}, r"127\.0\.0\.1: /nowhere/python does not have this program \(.*[Nn]o such file"),
-        (
-            {"connect_options": {"client_keys": None, "agent_path": None}},
-            r"ssh: 127\.0\.0\.1: .*check that `ssh 127\.0\.0\.1 true`",
-        ),
-        ({"connect_options": {"port": 1, "config": []}}, r"ssh: 127\.0\.0\.1: .*[Rr]efused.*; check that `ssh 127"),
-        ({"remote_python": ["a"]}, r"cluster\.options\.remote_python: a list needs one item a host, 3, found 1"),
+        ({"remote_python": "/nowhere/python"}, {}, r"127\.0\.0\.1: /nowhere/python does not have this program \(.*[Nn]o such"),
+        ({}, {"client_keys": None, "agent_path": None}, r"127\.0\.0\.1: Permission denied.*; check that `ssh 127\.0\.0\.1"),
+        ({}, {"port": 1}, r"ssh: 127\.0\.0\.1: .*Connect call failed.*; check that `ssh 127\.0\.0\.1 true`"),
+        ({"remote_python": ["a"]}, {}, r"cluster\.options\.remote_python: a list needs one item a host, 3, found 1"),
     ],
     ids=["no such Python", "no key", "nobody listens", "a list that is too short"],
-)
-def test_a_host_that_cannot_take_part_is_named(options: dict[str, object], message: str, site: SshSite, tmp_path: Path) -> None:
-    if "client_keys" in (options.get("connect_options") or {}):  # type: ignore[operator]
-        options = {"connect_options": site.connect | {"client_keys": None, "agent_path": None}}
-    with (
-        pytest.raises(PipelineError, match=message),
-        open_workers(Cluster.model_validate(section(site, **options)), shared=tmp_path),
-    ):
+)  # fmt: skip
+def test_a_host_that_cannot_take_part_is_named(
+    options: dict[str, object], connect: dict[str, object], message: str, site: SshSite, tmp_path: Path
+) -> None:
+    chosen = section(site, connect_options=site.connect | connect, **options)
+    with pytest.raises(PipelineError, match=message), open_workers(Cluster.model_validate(chosen), shared=tmp_path):
         pass
     assert started_by(site) == []
