@@ -98,10 +98,12 @@ def test_every_format_gives_the_tokens_that_it_gives_on_a_disk(
 
 def test_the_pages_of_a_parquet_file_are_looked_at_many_at_a_request(tmp_path: Path, front: Front, bucket: Address) -> None:
     rows = random.Random(1)
-    words = [" ".join("".join(rows.choices("abcdefghij", k=8)) for _ in range(150)) for _ in range(12_000)]
+    words = [" ".join("".join(rows.choices("abcdefghij", k=8)) for _ in range(50)) for _ in range(9_000)]
     file = io.BytesIO()
-    pq.write_table(pa.table({"text": words}), file, use_dictionary=False, data_page_size=1 << 18, write_batch_size=100)
-    pages = len(file.getvalue()) // (1 << 18)
+    pq.write_table(
+        pa.table({"text": words}), file, compression="none", use_dictionary=False, data_page_size=1 << 17, write_batch_size=50
+    )
+    pages = len(file.getvalue()) // (1 << 17)
     assert pages > 25
     storage = Storage(endpoint=front.address, patience_s=20)
     put_object(bucket / "a.parquet", file.getvalue(), storage)
