@@ -24,7 +24,8 @@ from w2v_core.text.character_classes import (
     SYMBOL,
     WORD,
 )
-from w2v_core.text.words import SHOWN_BYTES, WordTable, absorb, key_of, mix
+from w2v_core.text.hashing import absorb, key_of, mix
+from w2v_core.text.words import SHOWN_BYTES, WordTable
 
 Bytes = NDArray[np.uint8]
 

@@ -16,7 +16,9 @@ from numba import njit
 from numpy.typing import NDArray
 
 from w2v_core.kernels.cpu.machine_code import compiled
+from w2v_core.text import plain_words
 from w2v_core.text.character_classes import IGNORED, INNER, JOINER, MARK, REGIONAL, SOLO, SYMBOL, WORD
+from w2v_core.text.hashing import key_of, mix
 
 SHOWN_BYTES = 120
 _SAMPLES = 3
@@ -62,9 +64,15 @@ class WordTable:
         `byte_table[256]` maps each ASCII byte to its class or to the byte it becomes, `character_classes[0x110000]` every other
         character to its class (it may be empty if the text is ASCII). The last line needs no newline.
         """
-        if len(text_Y) > len(self._scratch[0]):
+        if len(text_Y) + plain_words.PAD_BYTES > len(self._scratch[0]):
             self._scratch = _scratch(2 * len(text_Y))
         folded, keys_N, offsets, ends_S, lines_S = self._scratch
+        if plain_words.is_plain(byte_table, character_classes):
+            tokens, sentences = plain_words.split(text_Y, byte_table, folded, offsets, ends_S, lines_S)
+            keys_N = keys_N[:tokens]
+            if plain_words.make_keys(folded, plain_words.eights_of(folded), offsets, keys_N, self.max_token_bytes):
+                return self._look_up(folded, offsets, keys_N), ends_S[:sentences].copy(), lines_S[:sentences].copy()
+            keys_N = self._scratch[1]
         samples = np.zeros((_SAMPLES, SHOWN_BYTES), np.uint8)
         tokens, sentences, dropped, dropped_bytes = _scan(
             text_Y, byte_table, character_classes, self.max_token_bytes, folded, keys_N, offsets, ends_S, lines_S, samples
@@ -133,41 +141,12 @@ def _scratch(text_bytes: int) -> _Scratch:
     ASCII."""
     tokens = text_bytes // 2 + 1
     return (
-        np.empty(text_bytes, np.uint8),
+        np.empty(text_bytes + plain_words.PAD_BYTES, np.uint8),
         np.empty(tokens, np.uint64),
         np.empty(tokens + 1, np.int64),
         np.empty(tokens, np.int64),
         np.empty(tokens, np.int64),
     )
-
-
-@njit(nogil=True, cache=True, inline="always")
-def mix(key):  # type: ignore[no-untyped-def]
-    """The finaliser of MurmurHash3 (Appleby), which sends keys that differ in one byte to unrelated slots."""
-    key ^= key >> np.uint64(33)
-    key *= np.uint64(0xFF51AFD7ED558CCD)
-    key ^= key >> np.uint64(33)
-    key *= np.uint64(0xC4CEB9FE1A85EC53)
-    return key ^ (key >> np.uint64(33))
-
-
-@njit(nogil=True, cache=True, inline="always")
-def absorb(h, packed):  # type: ignore[no-untyped-def]
-    """The hash of a long word, continued with eight more bytes."""
-    return mix(h ^ packed) + np.uint64(0x9E3779B97F4A7C15)
-
-
-@njit(nogil=True, cache=True)
-def key_of(data, start, length):  # type: ignore[no-untyped-def]
-    """The key of the word data[start:start+length]: its packed bytes if there are at most eight, else their hash."""
-    h = np.uint64(0)
-    packed = np.uint64(0)
-    for at in range(length):
-        if at > 0 and at & 7 == 0:
-            h = absorb(h, packed)
-            packed = np.uint64(0)
-        packed |= np.uint64(data[start + at]) << np.uint64(8 * (at & 7))
-    return packed if length <= 8 else absorb(h, packed)
 
 
 @njit(nogil=True, cache=True)
