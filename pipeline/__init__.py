@@ -16,7 +16,7 @@ stands beside its short Dask wiring.
 
     commands/  arguments (CONFIG and its overrides) running planning refreshing corpora vectors workdir
                tracking comparing sweeping clusters
-    stages/    ladder (the one list of stages) work (what each is given and reports)
+    stages/    ladder (the one list of stages) work (what each is given and reports) preloading (in the background)
                tokenize vocab shards train evaluate sets (named sets of questions) publish
     storage/   addresses (in buckets) filesystems (pyarrow's, configured) failures (which requests are retried)
                objects (read, put) copies (of workdirs in buckets) lease (one run at a time)

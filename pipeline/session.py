@@ -25,7 +25,9 @@ from pipeline.failpoints import reach
 from pipeline.history.arrival import arrive
 from pipeline.history.latest import champion_of, mend
 from pipeline.progress import Progress
+from pipeline.stages import tokenize
 from pipeline.stages.ladder import CORPUS, Stage, up_to
+from pipeline.stages.preloading import preload, quick_switches
 from pipeline.stages.sets import refuse_unusable
 from pipeline.stages.work import Done, Watch, Work
 from pipeline.text.corpus import KNOWN_FILES, CorpusPlan, plan_corpus
@@ -59,6 +61,8 @@ class Session:
     rounds: list[RoundRecord] = field(default_factory=list)
     on_round: Sequence[Callable[[RoundRecord], None]] = ()
     """Called after every round with its record."""
+    here: WorkerState = field(default_factory=WorkerState)
+    """What this process keeps between tasks if it does the work itself."""
     loads: dict[int, Load] = field(default_factory=dict)
     """The last load reported by each worker, by its number."""
     start_seconds: float = 0.0
@@ -68,7 +72,8 @@ class Session:
         """Starts over with the first stage: examines the corpus."""
         workdir, began = self.config.workdir, time.monotonic()
         self.progress.start(START, note="looking at the corpus")
-        self.plan = plan_corpus(self.config.corpus, self.config.storage, forbidden=workdir, known=workdir / KNOWN_FILES)
+        with quick_switches():
+            self.plan = plan_corpus(self.config.corpus, self.config.storage, forbidden=workdir, known=workdir / KNOWN_FILES)
         self.done.clear()
         self.rounds.clear()
         seconds, files = time.monotonic() - began, len(self.plan.files)
@@ -188,13 +193,16 @@ def open_session(config: RunConfig, until: str, workers: Workers | None, progres
     """
     with contextlib.ExitStack() as stack:
         if workers is None:
-            refuse_hopeless(config, any(stage.name == "train" for stage in up_to(until)))
+            refuse_hopeless(config, _trains(until))
             if config.cluster.kind == "address" and not _is_made(config):
                 refuse_silent(config.cluster)
         if any(stage.name == "evaluate" for stage in up_to(until)):
             refuse_unusable(config.evaluate.analogies, config.evaluate.similarity, config.evaluate.syntactic)
+        own = workers is None
         workers = workers or stack.enter_context(LazyWorkers(lambda: _open_workers(session, until)))
         session = Session(config, workers, progress or Progress())
+        if own and _may_be_done_here(config) and not _has_tokens(config):
+            preload(config, session.here.of(arithmetic.KnownNumbers) if _trains(until) else None)
         if config.tracking.enabled and any(stage.tracked for stage in up_to(until)):
             session.tracker = open_tracker(config.tracking, config.workdir, run_name=config.run.name, config_digest=config.digest)
         session.textfile = open_textfile(config)
@@ -206,6 +214,20 @@ def open_session(config: RunConfig, until: str, workers: Workers | None, progres
             if session.tracker:
                 session.tracker.finish("FAILED" if isinstance(error, Exception) else "KILLED")
             raise
+
+
+def _trains(until: str) -> bool:
+    return any(stage.name == "train" for stage in up_to(until))
+
+
+def _may_be_done_here(config: RunConfig) -> bool:
+    """Whether this process does the work unless the corpus turns out to be large."""
+    return config.cluster.kind == "local" and config.cluster.n_workers is None and not config.cluster.options
+
+
+def _has_tokens(config: RunConfig) -> bool:
+    """Whether text was tokenized in this workdir before, so that possibly nothing is left to do."""
+    return any((config.workdir / tokenize.STAGE).glob(f"*/{store.MANIFEST}"))
 
 
 def _is_made(config: RunConfig) -> bool:
@@ -227,17 +249,15 @@ def _open_workers(session: Session, until: str) -> Iterator[Workers]:
 def _workers_for(session: Session, until: str) -> contextlib.AbstractContextManager[Workers]:
     """Threads of this process for small work on this machine, otherwise the configured cluster. Both load the kernels in the
     background meanwhile."""
-    config, trains = session.config, any(stage.name == "train" for stage in up_to(until))
+    config = session.config
     if config.cluster.kind == "local" and session.plan and _is_small(config, session.plan):
-        state = WorkerState()
-        if trains:
-            arithmetic.warm_up(config.train, state.of(arithmetic.KnownNumbers))
-        return contextlib.nullcontext(InProcess(usable_cores(), state))
+        preload(config, session.here.of(arithmetic.KnownNumbers) if _trains(until) else None)
+        return contextlib.nullcontext(InProcess(usable_cores(), session.here))
     session.progress.say(f"starting workers ({_where(config.cluster)})")
     refuse_silent(config.cluster)
     return open_workers(
         config.cluster,
-        hooks=[(arithmetic.warm_up_worker, config.train)] if trains else [],
+        hooks=[(arithmetic.warm_up_worker, config.train)] if _trains(until) else [],
         shared=config.workdir,
         on_note=session.note,
         on_pages=lambda pages: session.progress.line(pages.link if session.progress.live else pages.where),

@@ -48,10 +48,10 @@ class WorkerState:
                 self._kept[kind] = kind()
             return cast(Kept, self._kept[kind])
 
-    def release(self) -> None:
-        """Releases large objects: everything that has a `release` method."""
-        for kept in list(self._kept.values()):
-            if isinstance(kept, Releasable):
+    def release(self, but: type[Any] | None = None) -> None:
+        """Releases large objects: everything that has a `release` method, except the object of class `but`."""
+        for kind, kept in list(self._kept.items()):
+            if isinstance(kept, Releasable) and kind is not but:
                 kept.release()
 
 

@@ -31,7 +31,7 @@ from pipeline.stages.work import Done, Identity, Told, Work
 from pipeline.stream import sampling
 from pipeline.stream.mapped_files import HashedFiles, write_arrow
 from pipeline.stream.part_files import COLUMNS, ShardFiles, TokenFiles, column, token_parts
-from pipeline.stream.sampling import DrawTask, PartDraw, PartTokens
+from pipeline.stream.sampling import DrawTask, KeptStreams, PartDraw, PartTokens
 from pipeline.text.losses import percent
 from w2v_core.sampler import stream_seed
 from w2v_core.windows import keep_thresholds
@@ -57,6 +57,8 @@ class ShardTask:
     vocab_fingerprint: str
     directory: str
     """Destination of its files."""
+    keep: bool
+    """Later epochs will be drawn from its tokens, so they stay in memory within KEPT_BYTES."""
 
 
 class MadeShard(NamedTuple):
@@ -81,7 +83,7 @@ def build(work: Work, tokens: store.Artefact, vocab: store.Artefact) -> store.Ar
     fingerprint, fields, inputs = identity(config, tokens, vocab)
     directory = store.artefact_directory(workdir, STAGE, fingerprint)
     tasks = [
-        ShardTask(part, str(vocab.path(vocabulary.WORDS)), vocab.fingerprint, str(directory))
+        ShardTask(part, str(vocab.path(vocabulary.WORDS)), vocab.fingerprint, str(directory), keep=config.train.epochs > 1)
         for part in plan_parts(config, tokens, epoch=0)
     ]
     made = work.workers.map(WithState(make_shard), tasks, label="shards of epoch 0")
@@ -189,12 +191,14 @@ def make_shard(task: ShardTask, state: WorkerState) -> MadeShard:
 
     from w2v_core.kernels.cpu.window_kernels import word_draws
 
-    part = task.part
+    part, kept = task.part, state.of(KeptStreams)
     files = TokenFiles.of(part.tokens)
     part_words = store.read_table(files.words, columns=["word"])["word"]
     vocabulary_words, thresholds_V = state.of(KeptVocabulary).of(task.vocab, task.vocab_fingerprint)
     words = word_draws(global_ids(part_words, vocabulary_words), thresholds_V)
-    tokens = PartTokens(*files.read_sentences(), words)
+    tokens = PartTokens(*(kept.take_sentences(files.tokens.name) or files.read_sentences()), words)
+    if task.keep:
+        kept.keep_tokens(part.tokens, tokens)
     stream = sampling.draw_all(part, tokens)
     rows: tuple[NDArray[Any], ...] = (stream.tokens_N, stream.left_N, stream.right_N)
     table = pa.table({name: column(found_N) for name, found_N in zip(COLUMNS, rows, strict=True)})

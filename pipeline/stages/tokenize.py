@@ -29,12 +29,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import store
+from pipeline.cluster.state import WithState, WorkerState
 from pipeline.config import RunConfig, Tokenize
 from pipeline.errors import InputError, printable
 from pipeline.safety.files import read_inside
 from pipeline.safety.seals import canonical_json, sealed, unsealed
 from pipeline.stages.work import Done, Identity, Told, Work
 from pipeline.stream.part_files import TokenFiles, column
+from pipeline.stream.sampling import KeptStreams
 from pipeline.text.characters import unspaced_scripts
 from pipeline.text.cutting import cut_parts, group_tasks
 from pipeline.text.inputs import Filter
@@ -149,7 +151,7 @@ def build(work: Work, plan: CorpusPlan) -> store.Artefact:
         for record in found:
             on_part(record)
 
-    made = work.workers.map(tokenize_parts, groups, label="tokenize", on_done=tell)
+    made = work.workers.map(WithState(tokenize_parts), groups, label="tokenize", on_done=tell)
     records |= {record.key: record for found in made for record in found}
     ordered = [records[task.key] for task in tasks]
     totals = whole_corpus(config, plan, [(task.part, record) for task, record in zip(tasks, ordered, strict=True)])
@@ -254,12 +256,13 @@ def _record_of(body: dict[str, Any]) -> PartRecord:
 # ── one part ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def tokenize_parts(tasks: tuple[TokenizeTask, ...]) -> list[PartRecord]:
-    return [tokenize_part(task) for task in tasks]
+def tokenize_parts(tasks: tuple[TokenizeTask, ...], state: WorkerState) -> list[PartRecord]:
+    return [tokenize_part(task, state.of(KeptStreams)) for task in tasks]
 
 
-def tokenize_part(task: TokenizeTask) -> PartRecord:
-    """Writes one part's files, its record last; the same bytes wherever and however often it runs."""
+def tokenize_part(task: TokenizeTask, kept: KeptStreams) -> PartRecord:
+    """Writes one part's files, its record last; the same bytes wherever and however often it runs. The sentences stay in memory,
+    as far as they may: a shard is made of them next, often by the same worker."""
     tokenizer = load_tokenizer(task.config)
     counts = ReadCounts()
     chunks = read_part(task.part, task.reading, counts)
@@ -267,7 +270,7 @@ def tokenize_part(task: TokenizeTask) -> PartRecord:
     dropped: list[bytes] = []
     scripts: Counter[str] = Counter()
     while (first := next(chunks, None)) is not None:
-        output, table = _write_output(task, len(outputs), itertools.chain([first], chunks), counts, tokenizer)
+        output, table = _write_output(task, len(outputs), itertools.chain([first], chunks), counts, tokenizer, kept)
         outputs.append(output)
         dropped += table.dropped_samples
         if task.config.tokenizer == "simple":
@@ -293,7 +296,7 @@ def tokenize_part(task: TokenizeTask) -> PartRecord:
 
 
 def _write_output(
-    task: TokenizeTask, number: int, chunks: Iterator[Chunk], counts: ReadCounts, tokenizer: Tokenizer
+    task: TokenizeTask, number: int, chunks: Iterator[Chunk], counts: ReadCounts, tokenizer: Tokenizer, kept: KeptStreams
 ) -> tuple[Output, WordTable]:
     """One triple of files with as many chunks as it takes, and the table of its words."""
     import pyarrow as pa
@@ -303,6 +306,7 @@ def _write_output(
     table = WordTable(task.config.max_token_bytes)
     files = TokenFiles(Path(task.directory) / f"{task.key}-{number:03d}")
     lengths: list[NDArray[np.int32]] = []
+    written: list[NDArray[np.int32]] = []
 
     def write(file: Any) -> None:
         with store.parquet_writer(file, pa.schema([("token", pa.int32())]), **_IDS_LAYOUT) as writer:
@@ -314,12 +318,12 @@ def _write_output(
                 held += len(ids_N)
                 lengths.append(np.diff(ends_S, prepend=0).astype(np.int32))
                 if held >= _GROUP_TOKENS:
-                    _write_group(writer, group)
+                    written.append(_write_group(writer, group))
                     held = 0
                 text_bytes += len(chunk.text)
                 if text_bytes >= task.output_bytes:
                     break
-            _write_group(writer, group)
+            written.append(_write_group(writer, group))
 
     tokens = store.write_file(files.tokens, write)
     length_S = np.concatenate(lengths)
@@ -327,11 +331,9 @@ def _write_output(
         length_S = length_S.sum(keepdims=True, dtype=np.int64)
     token_count = int(length_S.sum(dtype=np.int64))
     tokens = store.Part(**(asdict(tokens) | {"rows": token_count, "tokens": token_count}))
-    sentences = store.write_table(
-        files.sentences,
-        pa.table({"length": column(length_S[length_S > 0].astype(np.int32))}),
-        **_IDS_LAYOUT,
-    )
+    length_S = length_S[length_S > 0].astype(np.int32)
+    sentences = store.write_table(files.sentences, pa.table({"length": column(length_S)}), **_IDS_LAYOUT)
+    kept.keep_sentences(files.tokens.name, (_read_only(written), np.cumsum(length_S, dtype=np.int64)))
     counted = pa.table({"word": word_array(table), "count": column(table.words()[2])})
     words = store.write_table(files.words, counted, **_WORDS_LAYOUT)
     return Output(tokens, sentences, words), table
@@ -351,13 +353,23 @@ def _encode(
     return ids_N, ends_S
 
 
-def _write_group(writer: Any, group: list[NDArray[np.int32]]) -> None:
-    """Writes the content of `group` as one row group and empties it."""
+def _write_group(writer: Any, group: list[NDArray[np.int32]]) -> NDArray[np.int32]:
+    """The content of `group`, written as one row group; empties `group`."""
     import pyarrow as pa
 
+    ids_N = np.concatenate(group) if group else np.empty(0, np.int32)
     if group:
-        writer.write_table(pa.table({"token": column(np.concatenate(group))}), row_group_size=2 * _GROUP_TOKENS)
+        writer.write_table(pa.table({"token": column(ids_N)}), row_group_size=2 * _GROUP_TOKENS)
         group.clear()
+    return ids_N
+
+
+def _read_only(groups: Sequence[NDArray[np.int32]]) -> NDArray[np.int32]:
+    """All ids, as they come from a file: compiled code is made for arrays that can be written or for those that cannot."""
+    filled = [ids_N for ids_N in groups if len(ids_N)]
+    ids_N = filled[0] if len(filled) == 1 else np.concatenate([np.empty(0, np.int32), *filled])
+    ids_N.flags.writeable = False
+    return ids_N
 
 
 _IDS_LAYOUT: dict[str, Any] = {"compression": "none", "use_dictionary": False, "write_statistics": False}

@@ -6,6 +6,7 @@ tree of small merges, then sorted. A word's id is its rank by descending count, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 STAGE = "vocab"
 STAGE_VERSION = 2
 MERGE_WIDTH = 16
-"""How many files of counts one task merges; a tree of width 16 needs three levels for 4,096 parts."""
+"""How many files of counts one task merges; a tree of width 16 needs two levels of tasks for 4,096 parts, and one merge here."""
 WORDS = "vocab.parquet"
 NOISE_TABLE = "noise_table.npy"
 
@@ -51,7 +52,7 @@ def build(work: Work, tokens: store.Artefact) -> store.Artefact:
     fingerprint, fields, inputs = identity(config, tokens)
     directory = store.artefact_directory(workdir, STAGE, fingerprint)
     paths = tuple(str(tokens.directory / part.name) for part in word_parts(tokens))
-    counted = store.read_table(Path(_merge_tree(paths, directory / "merge", work.workers)))
+    counted = _merged(_merge_tree(paths, directory / "merge", work.workers))
     kept = select_words(counted, config.vocab.min_count, config.vocab.max_size)
     counts_V = store.numbers(kept["count"]).astype(np.int64)
     parts = (
@@ -87,35 +88,32 @@ class _Merge:
 
 
 def merge_counts(task: _Merge) -> str:
-    """The path of a table (word, count) with each word of the sources once, counts summed, sorted by word."""
-    import pyarrow as pa
-
-    tables = [store.read_table(Path(source), columns=("word", "count")) for source in task.sources]
-    store.write_table(Path(task.target), _sum_by_word(pa.concat_tables(tables)))
+    """The path of a table (word, count) with each word of the sources once, counts summed."""
+    store.write_table(Path(task.target), _merged(task.sources))
     return task.target
 
 
-def _sum_by_word(counted: pa.Table) -> pa.Table:
-    """Each word once with its sum, sorted by word. `Table.group_by` would import pyarrow.dataset and with it pandas, which takes
+def _merged(sources: Sequence[str]) -> pa.Table:
+    """Each word of these tables once with its sum. `Table.group_by` would import pyarrow.dataset and with it pandas, which takes
     longer than summing the counts of a small corpus."""
     import pyarrow as pa
-    import pyarrow.compute as pc
 
+    counted = pa.concat_tables([store.read_table(Path(source), columns=("word", "count")) for source in sources])
     encoded = counted["word"].combine_chunks().dictionary_encode()
     sums = np.zeros(len(encoded.dictionary), dtype=np.int64)
     np.add.at(sums, store.numbers(encoded.indices), store.numbers(counted["count"]))
-    return pa.table({"word": encoded.dictionary, "count": column(sums)}).take(pc.sort_indices(encoded.dictionary))
+    return pa.table({"word": encoded.dictionary, "count": column(sums)})
 
 
-def _merge_tree(paths: tuple[str, ...], scratch: Path, workers: Workers) -> str:
+def _merge_tree(paths: tuple[str, ...], scratch: Path, workers: Workers) -> tuple[str, ...]:
+    """The paths of so few tables that together have all counts that they can be summed here."""
     level = 0
-    while True:
+    while len(paths) > MERGE_WIDTH:
         groups = [paths[first : first + MERGE_WIDTH] for first in range(0, len(paths), MERGE_WIDTH)]
         tasks = [_Merge(group, str(scratch / f"counts-{level}-{index:05d}.parquet")) for index, group in enumerate(groups)]
         paths = tuple(workers.map(merge_counts, tasks, label="count"))
-        if len(paths) == 1:
-            return paths[0]
         level += 1
+    return paths
 
 
 def select_words(counted: pa.Table, min_count: int, max_size: int | None) -> pa.Table:

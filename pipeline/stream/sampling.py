@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Container, Generator, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby, islice, pairwise
 from pathlib import Path
@@ -87,11 +87,17 @@ class PartTokens:
         return self.local_ids_M.nbytes + self.sentence_ends_S.nbytes + self.words.nbytes
 
 
+Sentences = tuple[NDArray[np.int32], NDArray[np.int64]]
+"""(part-local ids of all sentences one after the other, exclusive end of each sentence)"""
+
+
 class KeptStreams:
     """What a worker keeps in memory of the parts' streams, up to KEPT_BYTES. Nothing is evicted: every epoch reads parts in the
     same order, so evicting the oldest would drop each part just before it is needed again."""
 
     def __init__(self) -> None:
+        self.sentences: dict[str, Sentences] = {}
+        """Of parts that this worker tokenized and whose shard has not been written yet, by the name of the token file."""
         self.tokens: dict[str, PartTokens] = {}
         """Kept across epochs, by the path of the part, which identifies its content. Reading takes as long as drawing."""
         self.drawn: dict[tuple[PartDraw, int], Stream] = {}
@@ -103,6 +109,15 @@ class KeptStreams:
     @property
     def bytes(self) -> int:
         return sum(self._bytes.values())
+
+    def keep_sentences(self, file: str, sentences: Sentences) -> None:
+        self._keep(self.sentences, file, sentences, sum(array.nbytes for array in sentences))
+
+    def take_sentences(self, file: str) -> Sentences | None:
+        """The sentences of a part if they are kept; they are removed."""
+        with self._lock:
+            self._bytes.pop(file, None)
+            return self.sentences.pop(file, None)
 
     def keep_tokens(self, part: str, tokens: PartTokens) -> None:
         self._keep(self.tokens, part, tokens, tokens.bytes)
@@ -121,7 +136,15 @@ class KeptStreams:
             del self._bytes[key]
         self.drawn.clear()
 
+    def keep_only(self, parts: Container[str]) -> None:
+        """Releases all sentences and tokens except those of `parts`."""
+        found: tuple[MutableMapping[str, Any], ...] = (self.sentences, self.tokens)
+        for where in found:
+            for key in [key for key in where if key not in parts]:
+                del where[key], self._bytes[key]
+
     def release(self) -> None:
+        self.sentences.clear()
         self.tokens.clear()
         self.drawn.clear()
         self._bytes.clear()
@@ -223,11 +246,12 @@ def share_out(tasks: Sequence[DrawTask], rows: Sequence[int], copies: Sequence[r
 
 class Ahead:
     """A worker's share of the next epoch: a little of it is drawn whenever the worker has to wait, the rest in `finish`. The
-    pieces are kept for `draw_pieces` within KEPT_BYTES and, with `keep`, so are the tokens."""
+    pieces are kept for `draw_pieces` within KEPT_BYTES and, with `keep`, so are the tokens; tokens of other parts are released."""
 
     def __init__(self, shares: Sequence[Share], kept: KeptStreams, *, keep: bool) -> None:
         self._shares = shares
         self._kept = kept
+        kept.keep_only({share.task.part.tokens for share in shares})
         self._keep = keep
         self._drawing = [self._draw_share(share) for share in shares]
         self._rows: dict[int, tuple[int, ...]] = {}

@@ -41,6 +41,8 @@ from w2v_core.sampler import stream_seed, word_rates
 
 BLOCK_BYTES = 16 << 20
 """Size of one file of a checkpoint: large enough to write fast, small enough to share the work between workers."""
+ROWS_AT_ONCE = 1 << 13
+"""Of the initial state, that a thread takes."""
 _SEED_PATH = 2
 
 
@@ -119,7 +121,7 @@ def run_round(task: RoundTask, state: WorkerState) -> RoundResult:
     """Trains this worker's lanes for one round and writes its share of the checkpoint, if one is due, or of the vectors."""
     held = state.of(HeldLanes)
     if held.group is None or held.group.key != task.group_key:
-        state.release()
+        state.release(but=sampling.KeptStreams)
         shape = (task.vocab_size, padded_size(task.train.vector_size))
         attempts = state.of(Attempts)
         held.group = open_group(task.group_key, task.places, task.participant, shape, task.patience_s, attempts)
@@ -158,29 +160,44 @@ def blocks_of(vocab_size: int, row_floats: int) -> list[tuple[str, int, int, int
 
 
 def load_state(group: LaneGroup, task: RoundTask) -> None:
-    """Sets the base and every copy to the state before the round. Every host needs all of it; the participants of a host share
-    the work and wait for each other."""
+    """Sets the base and every copy to the state before the round. Every host needs all of it; the participants of a host, and
+    the threads of each, share the work and wait for each other."""
     host = group.role.host
     if task.checkpoint_before is None:
-        first, last = block_of(task.vocab_size, group.participant - host.start, len(host))
-        for matrix in (0, 1):
-            group.base[matrix][first:last] = 0
         seed = stream_seed(task.seed, _SEED_PATH, 0)
-        fill_initial(group.base[0][first:last], first, task.train.vector_size, seed)
+
+        def begin(rows: slice) -> None:
+            for matrix in group.base:
+                matrix[rows] = 0
+            fill_initial(group.base[0][rows], rows.start, task.train.vector_size, seed)
+
+        group.spread(begin, _some_rows(*block_of(task.vocab_size, group.participant - host.start, len(host))))
     else:
         checkpoint = store.load_artefact(Path(task.checkpoint_before))
-        blocks = blocks_of(*group.base[0].shape)
-        for name, matrix, first, last in blocks[group.participant - host.start :: len(host)]:
-            damage = store.check_part(checkpoint.directory, checkpoint.part(name))
-            if damage:
+
+        def read(block: tuple[str, int, int, int]) -> None:
+            name, matrix, first, last = block
+            if damage := store.check_part(checkpoint.directory, checkpoint.part(name)):
                 raise DamagedError(damage, str(checkpoint.directory))
             group.base[matrix][first:last] = np.load(checkpoint.path(name), allow_pickle=False)
+
+        group.spread(read, blocks_of(*group.base[0].shape)[group.participant - host.start :: len(host)])
     group.barrier.wait()
-    for lane in group.own:
-        if group.copies[lane] is not group.base:
-            for matrix in (0, 1):
-                group.copies[lane][matrix][:] = group.base[matrix]
+    copies = [group.copies[lane] for lane in group.own if group.copies[lane] is not group.base]
+
+    def copy(rows: slice) -> None:
+        for pair in copies:
+            for matrix, base in zip(pair, group.base, strict=True):
+                matrix[rows] = base[rows]
+
+    group.spread(copy, _some_rows(0, task.vocab_size))
     group.barrier.wait()
+
+
+def _some_rows(first: int, last: int) -> list[slice]:
+    """Rows [first, last) in pieces for several threads: most of the time that fresh memory takes is the kernel's, which finds
+    pages for several threads at once."""
+    return [slice(begin, min(begin + ROWS_AT_ONCE, last)) for begin in range(first, last, ROWS_AT_ONCE)]
 
 
 def write_state(group: LaneGroup, directory: Path) -> tuple[store.Part, ...]:

@@ -23,6 +23,7 @@ from pipeline.stages import tokenize
 from pipeline.stages.tokenize import PartRecord, plan_tasks, tokenize_part
 from pipeline.stages.work import Watch, Work
 from pipeline.stream.part_files import TokenFiles, token_parts, word_parts
+from pipeline.stream.sampling import KeptStreams
 from pipeline.text.corpus import plan_corpus
 
 
@@ -288,7 +289,7 @@ def test_a_task_may_run_twice_and_gives_an_equal_record(tmp_path: Path) -> None:
     config = configured(make_corpus(tmp_path / "data", files=1))
     plan = plan_corpus(config.corpus)
     (task,) = plan_tasks(config, plan, tmp_path / "work", tokenize.identity(config, plan)[1])
-    assert tokenize_part(task) == tokenize_part(task)
+    assert tokenize_part(task, KeptStreams()) == tokenize_part(task, KeptStreams())
 
 
 def test_local_ids_are_in_order_of_first_occurrence(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from pipeline.stages import tokenize
 from pipeline.stages.work import Work
 from pipeline.storage.addresses import Address
 from pipeline.storage.objects import put_object, remove_object
+from pipeline.stream.sampling import KeptStreams
 from pipeline.text.corpus import plan_corpus
 from tests.storage.server import Front, put_all
 
@@ -201,7 +202,7 @@ def test_a_part_of_a_large_object_is_read_in_ranges(tmp_path: Path, front: Front
     tasks = tokenize.plan_tasks(config, plan, tmp_path, {})
     assert len(tasks) > 2
     front.seen.clear()
-    tokenize.tokenize_part(tasks[1])
+    tokenize.tokenize_part(tasks[1], KeptStreams())
     assert all(text for method, _, text in front.seen if method == "GET")
     assert front.bytes_asked_for() < 2.5 * (1 << 20) < len(text)
 
