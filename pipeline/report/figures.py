@@ -23,6 +23,8 @@ FOLDER = "figures"
 LOSS, MAP = "loss.png", "map.png"
 WIDTH, HEIGHT, SIDE = 960, 480, 1200
 _SCALE = 2
+_PACKED = 2
+"""Of 9: a third larger than the most that can be had, in a quarter of the time."""
 _PAPER, _INK, _SOFT, _LINE, _ACCENT = "#ffffff", "#1d2126", "#626b76", "#e3e4df", "#1c6e73"
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 20, 46, 40
 _LABELS = 350
@@ -37,7 +39,7 @@ def write_figures(directory: Path, curves: Sequence[Curve], words: Mapping[str, 
         images[MAP] = draw_map(words)
     for name, image in images.items():
         content = io.BytesIO()
-        image.save(content, "PNG")
+        image.save(content, "PNG", compress_level=_PACKED)
         write_bytes(directory / name, content.getvalue())
     return [directory / name for name in images]
 

@@ -20,7 +20,9 @@ from pipeline.text.lines import LOOK_BYTES
 from pipeline.text.pieces import Cut
 from w2v_core.sampler import mix64
 
-_CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES = 2 << 20
+_HASHED_BYTES = 4 << 20
+"""At a time: a thread that hashes has to ask for the interpreter after every piece, which others use meanwhile."""
 _COMPARED = (0, -9, 8, -17, 16, -25)
 """Offsets from the byte after the line end to the eight bytes whose hashes are compared, in turn, to break ties."""
 _MARGIN = 32
@@ -41,7 +43,7 @@ def cut_file(file: BinaryIO, size: int, block_bytes: int, *, records: bool) -> t
     whole, cuts, start, begins_line = hashlib.sha256(), [], 0, True
     for stop, ends_line in _places(file, size, block_bytes, records):
         digest = hashlib.sha256()
-        for block in _blocks(file, start, stop):
+        for block in _blocks(file, start, stop, _HASHED_BYTES):
             whole.update(block)
             digest.update(block)
         exact = begins_line and ends_line
@@ -111,8 +113,8 @@ def _next_line_end(file: BinaryIO, size: int, place: int) -> int:
     return size
 
 
-def _blocks(file: BinaryIO, start: int, stop: int) -> Iterator[bytes]:
+def _blocks(file: BinaryIO, start: int, stop: int, size: int = _CHUNK_BYTES) -> Iterator[bytes]:
     file.seek(start)
-    while start < stop and (block := file.read(min(_CHUNK_BYTES, stop - start))):
+    while start < stop and (block := file.read(min(size, stop - start))):
         start += len(block)
         yield block
