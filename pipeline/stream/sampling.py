@@ -246,7 +246,7 @@ def share_out(tasks: Sequence[DrawTask], rows: Sequence[int], copies: Sequence[r
 
 class Ahead:
     """A worker's share of the next epoch: a little of it is drawn whenever the worker has to wait, the rest in `finish`. The
-    pieces are kept for `draw_pieces` within KEPT_BYTES and, with `keep`, so are the tokens; tokens of other parts are released."""
+    pieces are kept for `draw_pieces` within KEPT_BYTES and, with `keep`, so are the tokens. Tokens of other parts go."""
 
     def __init__(self, shares: Sequence[Share], kept: KeptStreams, *, keep: bool) -> None:
         self._shares = shares
