@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from w2v_core.text import plain_words
 from w2v_core.text.character_classes import (
     ASCII_INNER,
     IGNORED,
@@ -335,3 +336,36 @@ def test_words_that_meet_on_the_last_slot_go_on_from_the_first() -> None:
     table = WordTable(8)
     assert _intern(table, words) == list(range(len(words)))
     assert _intern(table, words[::-1]) == list(range(len(words)))[::-1]
+
+
+def general_and_plain(text: str, byte_table: Bytes, max_token_bytes: int) -> list[tuple[object, ...]]:
+    """All that a table makes of a text on the general way, which it takes when it is given classes, and on the plain one."""
+    found = []
+    for classes in (CLASSES, np.zeros(0, np.uint8)):
+        table = WordTable(max_token_bytes)
+        encoded = [
+            array.tolist()
+            for _ in range(2)
+            for array in table.encode(np.frombuffer(text.encode(), np.uint8), byte_table, classes)
+        ]
+        data, ends, counts = table.words()
+        found.append((encoded, bytes(data), ends.tolist(), counts.tolist(), table.dropped, table.dropped_samples))
+    return found
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text("aB_ ,\n\r\0z\x01\x02", max_size=80), st.sampled_from([3, 8, 9, 64]))
+def test_plain_text_gives_the_words_of_the_general_way(text: str, max_token_bytes: int) -> None:
+    byte_table = BYTE_TABLE.copy()
+    byte_table[byte_table == ASCII_INNER] = SEPARATOR
+    general, plain = general_and_plain(text, byte_table, max_token_bytes)
+    assert plain == general
+
+
+@pytest.mark.parametrize("length", range(1, 27))
+def test_the_key_of_a_plain_word_is_that_of_the_word(length: int) -> None:
+    word = ("abcdefghijklmnopqrstuvwxyz" * 2)[:length].encode()
+    folded = np.frombuffer(word + b"?" * plain_words.PAD_BYTES, np.uint8)
+    keys = np.zeros(1, np.uint64)
+    assert plain_words.make_keys(folded, plain_words.eights_of(folded), np.array([0, length]), keys, 64)
+    assert keys[0] == key_of(folded, 0, length)

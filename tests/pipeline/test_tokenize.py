@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import store
+from pipeline.cluster.state import Task, WorkerState, run_task
 from pipeline.cluster.workers import InProcess
 from pipeline.config import RunConfig, parse_config
 from pipeline.errors import ConfigError, DataError
@@ -131,9 +132,10 @@ def test_every_word_is_counted_once_however_the_corpus_is_cut(
 class Shuffled:
     """Workers that run tasks in threads, last first."""
 
-    def map(self, function: Callable[[Any], Any], items: Sequence[Any], *, label: str, on_done: Any = None) -> list[Any]:
+    def map(self, task: Task[Any, Any], items: Sequence[Any], *, label: str, on_done: Any = None) -> list[Any]:
+        state = WorkerState()
         with ThreadPoolExecutor(3) as pool:
-            return list(pool.map(function, list(items)[::-1]))[::-1]
+            return list(pool.map(lambda item: run_task(task, item, state), list(items)[::-1]))[::-1]
 
 
 def test_the_bytes_written_do_not_depend_on_who_wrote_them_or_when(tmp_path: Path) -> None:
@@ -306,3 +308,18 @@ def test_a_run_of_megabytes_is_one_dropped_token_however_many_parts_it_spans(tmp
         totals = build(config, tmp_path / f"{block_bytes}").manifest.totals
         assert (totals["tokens"], totals["dropped_long_tokens"]) == (2, 1)
         assert totals["dropped_samples"] == ["x" * 59 + "…"]
+
+
+def test_what_a_worker_keeps_of_a_part_is_what_its_files_say_and_is_given_away_once(tmp_path: Path) -> None:
+    config = configured(make_corpus(tmp_path / "data"), block_bytes=4096)
+    state = WorkerState()
+    tokens = tokenize.build(Work(config, tmp_path / "work", InProcess(1, state)), plan_corpus(config.corpus))
+    kept = state.of(KeptStreams)
+    assert kept.bytes
+    for part in token_parts(tokens):
+        files = TokenFiles.of(tokens.directory / part.name)
+        sentences = kept.take_sentences(files.tokens.name)
+        assert sentences is not None
+        assert [array.tolist() for array in sentences] == [array.tolist() for array in files.read_sentences()]
+        assert kept.take_sentences(files.tokens.name) is None
+    assert kept.bytes == 0
