@@ -26,7 +26,7 @@ SPLITMIX64 = {
     "w2v_core/sampler.py": "the definition, for one counter and for arrays",
     "w2v_core/kernels/cpu/random_numbers.py": "takes the constants from the definition, compiled",
     "w2v_core/kernels/cuda/device.cu": "CUDA C++ imports nothing; test_cuda_source compares the constants and the draws",
-    "w2v_core/text/words.py": "no draw: the golden ratio in the hash of a long word",
+    "w2v_core/text/hashing.py": "no draw: the golden ratio in the hash of a long word",
 }
 """Files where the constants of SplitMix64 stand or are used."""
 
