@@ -22,7 +22,8 @@ from pipeline.text.characters import INVISIBLE, character_classes
 from pipeline.text.segmenters import icu
 from pipeline.text.tokenizers import Tokenizer, identify, korean, load_tokenizer, word_array
 from w2v_core.text.character_classes import JOINER, MARK, SEPARATOR, SOLO, WORD
-from w2v_core.text.words import WordTable, absorb, key_of
+from w2v_core.text.hashing import absorb, key_of
+from w2v_core.text.words import WordTable
 
 
 def tokenizer(name: str = "simple", **options: object) -> Tokenizer:
