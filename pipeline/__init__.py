@@ -33,7 +33,7 @@ stands beside its short Dask wiring.
     training/  plan (pure) policy (its constants, pure) placement (who trains which copies, pure)
                admission and arithmetic (only workers that compute alike)
                capacity (memory and disk needed, pure) lanes (one worker's share of a round) busy_cores
-               lane_group (copies of the parameters, merging)
+               lane_group (copies of the parameters, merging) forms and changes (whole rows, or changes in eight bits)
                history and stretches (the loss curve) live (progress within a round)
                checkpoints start (from other vectors) residency (on a GPU)
                assembly (the files of vectors/) layered (with the textbook's layers)
@@ -53,8 +53,8 @@ stands beside its short Dask wiring.
     refresh/   refresh (one decision) delta (changed files, pure) challenge (both vectors trained and measured) gates (pure)
                probe (which word belongs in a window?) stability (neighbourhoods, frame) align (to the former frame) rollback
                hook (a command after the decision)
-    planning/  estimate (what a run would take) sample growth (of the vocabulary) speeds (of this machine) forecast (the model,
-               pure) shown (as tables)
+    planning/  estimate (what a run would take) sample growth (of the vocabulary) speeds and merging (of this machine)
+               forecast and merges (the model, pure) shown (as tables)
     compare/   sides (what is compared) compare (what differs) shown (terminal and page)
     sweep/     sweep (every combination of settings, one table)
     library/   training (train) model (load) settings sentences notebook: the pipeline from Python

@@ -1,16 +1,18 @@
 """Seconds and bytes of a merge between hosts, beside what the model says: network namespaces on this machine as hosts.
 
-    python infra/benchmarks/hosts.py [--hosts 2 4] [--gbit 10 1] [--rows 1024 8192 67873] [--repeats 30] [--tls] [--json FILE]
+    python infra/benchmarks/hosts.py [--hosts 2 4] [--gbit 10 1] [--rows 1024 8192 67873] [--repeats 30] [--bits 32] [--tls]
+                                     [--json FILE]
 
 Every host is a network namespace with an address of its own and one Dask worker, the scheduler and this program live in another;
 a copy of the parameters a host, as `train.copies` = hosts. `tc` limits every cable to the rate, with netem also a delay where the
 kernel has it (else the line above the table says what the round trip is). `lane_group.merge` runs as in training.
 
-The hosts share this machine's cores, real ones do not. So processor time is counted apart from the network's: *wire* is bytes
-over the rate; *processor* what all hosts together used for a merge, over the cores that they share (at most one a host). The rest
-is waiting for each other. Before each merge every copy changes all its rows, and a merge of one row lines the hosts up; neither
-is timed. *Model* is what `w2v plan` makes of it (`forecast.merge_seconds`), with constants measured in the same run: what a byte
-and a message take over a connection between two of the namespaces, through their interfaces, and what a byte takes to fold.
+Hosts are given the machine's cores in turn and stay on them: left alone, the kernel puts a worker on the core whose packet wakes
+it, and two hosts on one core. Four hosts on two cores share them; real ones do not. So processor time is counted apart from the
+network's: *wire* is bytes over the rate; *processor* what all hosts together used for a merge, over the cores that they share (at
+most one a host). The rest is waiting for each other. Before each merge every copy changes all its rows, and the hosts line up;
+neither is timed. *Model* is what `w2v plan` makes of it (`merges.merge_seconds`), with constants measured in the same run by
+merges between two of the namespaces, through their interfaces (`planning.merging`).
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -37,40 +40,57 @@ from distributed.security import Security
 from pipeline.config import Train
 from pipeline.exchange.attempts import Attempts
 from pipeline.exchange.network import LinkPlugin
-from pipeline.planning.forecast import Machines, Speeds, merge_seconds, sent_bytes
-from pipeline.planning.speeds import seconds_a_folded_byte, seconds_of_sending
-from pipeline.training.lane_group import merge, open_group
+from pipeline.planning.merges import Machines, MergeSpeeds, merge_seconds, merged_row_bytes, sent_bytes
+from pipeline.planning.merging import encrypted, measure_merging
+from pipeline.training.lane_group import LaneGroup, merge, open_group
 from pipeline.training.placement import Place
-from tests.cluster.namespaces import Switch, enter, switch
+from tests.cluster.namespaces import BURST_BYTES, Switch, enter, switch
 from w2v_core.kernels import load_kernels, padded_size
 
 PATIENCE_S = 60.0
 VECTOR_SIZE = 100
-ROW_BYTES = 2 * padded_size(VECTOR_SIZE) * 4
 PORT = 8786
-CONSTANTS = ("send_s", "message_s", "fold_s")
-"""Of the model."""
+COLD_ROWS = 16_384
+"""At least so many rows of every copy are changed before a merge, so that those merged are not in a core's own cache, as after
+training."""
+REST_S = 0.01
+"""Before a merge: a process that has just worked waits for its next turn where hosts share a core."""
 Measured = list[tuple[float, float]]
 """(seconds, processor seconds of the process) of each merge."""
 
 
-def time_merges(key: str, places: tuple[Place, ...], participant: int, rows: int, repeats: int) -> Measured:
+def time_merges(key: str, places: tuple[Place, ...], participant: int, rows: int, repeats: int, bits: int) -> Measured:
     """What each merge took at this participant. Runs as a task on its worker."""
     kernels = load_kernels("auto")
-    group = open_group(key, places, participant, (rows, padded_size(VECTOR_SIZE)), PATIENCE_S, Attempts())
-    noise = np.random.default_rng(participant).normal(0, 1e-3, (rows, VECTOR_SIZE)).astype(np.float32)
+    shape = (max(rows, COLD_ROWS), padded_size(VECTOR_SIZE))
+    group = open_group(key, places, participant, shape, PATIENCE_S, Attempts(), bits)
+    noise = np.random.default_rng(participant).normal(0, 1e-3, (shape[0], VECTOR_SIZE)).astype(np.float32)
     measured = []
     try:
         for repeat in range(repeats + 3):
             for matrix in group.copies[group.own.start]:
                 matrix[:, :VECTOR_SIZE] += np.roll(noise, repeat, axis=0)
-            merge(group, kernels, 1, "adasum")
+            time.sleep(REST_S)
+            line_up(group)
             started, worked = time.perf_counter(), time.process_time()
             merge(group, kernels, rows, "adasum")
             measured.append((time.perf_counter() - started, time.process_time() - worked))
     finally:
         group.close()
     return measured[3:]
+
+
+def line_up(group: LaneGroup) -> None:
+    """All hosts pass at the same time, with nothing on its way and nothing left in the token buckets, as after a long merge."""
+    assert group.others is not None
+    links, peers = group.others.links, [peer for peer in range(len(group.places)) if peer != group.participant]
+    for size in (BURST_BYTES, 8):
+        arrays = {peer: np.zeros(size, np.uint8) for peer in peers}
+        for peer, array in arrays.items():
+            links.send(peer, (group.merges, "hello"), [array])
+            links.expect(peer, (group.merges, "hello"), [np.empty_like(array)])
+        links.receive_all()
+        links.flush()
 
 
 def answer_bytes(address: str, count: int) -> None:
@@ -109,12 +129,14 @@ def open_cluster(cables: Switch, security: Security | None) -> Iterator[tuple[Cl
     """A client in the last namespace, where the scheduler is, and the address of the worker in each other one."""
     *workers, driver = cables.hosts
     scheme = "tls" if security else "tcp"
+    cores = sorted(os.sched_getaffinity(0))
     with contextlib.ExitStack() as stack:
         files = stack.enter_context(_certificates(security))
         options = [*files, "--protocol", scheme, "--no-dashboard"]
 
         def start(host: int, *command: str) -> None:
-            given = [*cables.on(host), sys.executable, "-m", "dask", *command, "--host", cables.address(host), *options]
+            core = ["taskset", "-c", str(cores[host % len(cores)])]
+            given = [*core, *cables.on(host), sys.executable, "-m", "dask", *command, "--host", cables.address(host), *options]
             process = subprocess.Popen(given, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             stack.callback(process.wait)
             stack.callback(process.kill)
@@ -146,7 +168,7 @@ def _certificates(security: Security | None) -> Iterator[list[str]]:
         yield options
 
 
-def measure(client: Client, addresses: list[str], rows: int, repeats: int) -> list[Measured]:
+def measure(client: Client, addresses: list[str], rows: int, repeats: int, bits: int) -> list[Measured]:
     """What every host measured of the same merges."""
     key = uuid.uuid4().hex
     places = tuple(
@@ -154,7 +176,7 @@ def measure(client: Client, addresses: list[str], rows: int, repeats: int) -> li
         for index, address in enumerate(addresses)
     )
     futures = [
-        client.submit(time_merges, key, places, index, rows, repeats, workers=[place.address], pure=False)
+        client.submit(time_merges, key, places, index, rows, repeats, bits, workers=[place.address], pure=False)
         for index, place in enumerate(places)
     ]
     return client.gather(futures)  # type: ignore[no-any-return]
@@ -167,22 +189,19 @@ def measure_round_trip(client: Client, cables: Switch, addresses: list[str]) -> 
     return float(taken)
 
 
-def speeds_of(cables: Switch) -> Speeds:
-    """What the model knows of merges, measured here; the rest is nothing."""
-    send_s, message_s = seconds_of_sending(*cables.connect(0, 1))
-    return Speeds(
-        cores=1, tokenize_s=0, count_s=0, draw_s=0, train_s=0, threads_kept=1, write_s=0, start_s=0, process_bytes=0,
-        fold_s=seconds_a_folded_byte(Train(vector_size=VECTOR_SIZE, merge="adasum")), send_s=send_s, message_s=message_s,
-    )  # fmt: skip
+def speeds_of(cables: Switch, train: Train, is_encrypted: bool) -> MergeSpeeds:
+    """What the model knows of merges, measured over a connection between two of the namespaces."""
+    ends = cables.connect(0, 1)
+    return measure_merging(train, *(encrypted(*ends) if is_encrypted else ends))
 
 
-def summarise(measured: list[Measured], rows: int, machines: Machines, speeds: Speeds) -> dict[str, Any]:
+def summarise(measured: list[Measured], rows: int, row_bytes: int, machines: Machines, speeds: MergeSpeeds) -> dict[str, Any]:
     """Of one number of hosts, rate and number of rows."""
     hosts, cores = machines.hosts, min(machines.hosts, len(os.sched_getaffinity(0)))
     walls = [max(seconds for seconds, _ in merges) for merges in zip(*measured, strict=True)]
     worked = sum(statistics.median(processor for _, processor in merges) for merges in measured)
-    sent = sent_bytes(rows, ROW_BYTES, hosts)
-    model = merge_seconds(rows, ROW_BYTES, machines, speeds, cores / hosts)
+    sent = sent_bytes(rows, row_bytes, hosts)
+    model = merge_seconds(rows, row_bytes, machines, speeds, cores / hosts)
     low, median, high = statistics.quantiles(walls, n=4)
     return {
         "hosts": hosts, "gbit": machines.gbit_s, "rows": rows, "sent_bytes": sent, "least_s": min(walls), "median_s": median,
@@ -207,33 +226,38 @@ def main() -> None:
     parser.add_argument("--delay-ms", type=float, default=0.1)
     parser.add_argument("--rows", type=int, nargs="+", default=[1024, 8192, 67_873])
     parser.add_argument("--repeats", type=int, default=30)
+    parser.add_argument("--bits", type=int, default=8, choices=(8, 32), help="of a number in a merge")
     parser.add_argument("--tls", action="store_true")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     results: list[dict[str, Any]] = []
     constants: dict[str, dict[str, float]] = {}
     security = Security.temporary() if options.tls else None
+    train = Train(vector_size=VECTOR_SIZE, merge="adasum", merge_bits=options.bits)
+    row_bytes = merged_row_bytes(train, padded_size(VECTOR_SIZE))
     with switch(max(options.hosts) + 1) as cables, open_cluster(cables, security) as (client, addresses):
         for gbit in options.gbit:
             how = cables.shape(gbit, options.delay_ms)
             round_trip = measure_round_trip(client, cables, addresses)
-            speeds = speeds_of(cables)
-            constants[f"{gbit:g}"] = {"round_trip_s": round_trip, **{name: getattr(speeds, name) for name in CONSTANTS}}
+            speeds = speeds_of(cables, train, options.tls)
+            constants[f"{gbit:g}"] = {"round_trip_s": round_trip, **asdict(speeds)}
             print(f"{gbit:g} Gbit/s by {how}; a byte there and back takes {1e6 * round_trip:.0f} µs")
             print(
-                f"of processor time a byte takes {1e9 * speeds.send_s:.2f} ns to send and receive and {1e9 * speeds.fold_s:.2f} "
-                f"to fold; a message and its answer take {1e6 * speeds.message_s:.0f} µs"
+                f"of processor time a byte sent takes {1e9 * speeds.send_s:.2f} ns, a row folded {1e9 * speeds.fold_s:.0f}, a "
+                f"merge {1e6 * speeds.peer_s:.0f} µs for each other host; a message and its answer take "
+                f"{1e6 * speeds.message_s:.0f} µs"
             )
             print("hosts  Gbit     rows  least ms median ms       quartiles ms    wire ms  proc. ms   model ms  ratio   sent MB")
             for hosts in options.hosts:
                 for rows in options.rows:
-                    measured = measure(client, addresses[:hosts], rows, options.repeats)
+                    measured = measure(client, addresses[:hosts], rows, options.repeats, options.bits)
                     # The way there and back is in what a message took.
-                    machines = Machines(hosts=hosts, cores=1, gbit_s=gbit, round_trip_s=0, is_encrypted=options.tls)
-                    results.append(summarise(measured, rows, machines, speeds))
+                    machines = Machines(hosts=hosts, cores=1, gbit_s=gbit, round_trip_s=0)
+                    results.append(summarise(measured, rows, row_bytes, machines, speeds))
                     print_row(results[-1])
     document = {
-        "tls": options.tls, "vector_size": VECTOR_SIZE, "merge": "adasum", "cores": len(os.sched_getaffinity(0)),
+        "tls": options.tls, "bits": options.bits, "vector_size": VECTOR_SIZE, "merge": "adasum",
+        "cores": len(os.sched_getaffinity(0)),
         "kernel": platform.release(), "python": platform.python_version(), "constants": constants, "results": results,
     }  # fmt: skip
     print(json.dumps(document))

@@ -30,6 +30,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +53,8 @@ class _Message:
 
     tag: Tag
     arrays: Sequence[memoryview]
+    ready: Callable[[], None]
+    """Called before its first byte is sent, or after its last byte has arrived and the checksum was right."""
 
     @property
     def bytes(self) -> int:
@@ -66,9 +69,9 @@ class _Message:
         return memoryview(_HEADER.pack(PHASES.index(phase), number, self.bytes, self.checksum() if is_checked else 0))
 
 
-def message_of(tag: Tag, arrays: Iterable[NDArray[np.float32]]) -> _Message:
-    # Rows are padded to whole SIMD vectors, so they consist of whole 64-bit words too.
-    return _Message(tag, [array.data.cast("B") for array in arrays if array.nbytes])
+def message_of(tag: Tag, arrays: Iterable[NDArray[Any]], ready: Callable[[], None] = lambda: None) -> _Message:
+    """A message of these arrays, each of whole 64-bit words."""
+    return _Message(tag, [array.data.cast("B") for array in arrays if array.nbytes], ready)
 
 
 @dataclass
@@ -117,6 +120,7 @@ class Link:
         while self.outgoing and left > 0:
             if not self._writing:
                 message = self.outgoing[0]
+                message.ready()
                 self._writing.extend([message.header(self._is_checked), *message.arrays])
             try:
                 sent = self._send()
@@ -175,6 +179,7 @@ class Link:
         message = self.expected.popleft()
         if self._is_checked and message.checksum() != self._next[2]:
             raise ValueError(f"{message.bytes:,} bytes of rows arrived damaged")
+        message.ready()
         self.received.append(message.tag)
         self._next = None
         self._reading.append(memoryview(self._header))
@@ -186,7 +191,7 @@ class Link:
         """Sends a goodbye, so that the peer does not take the end of the connection for a loss. Reads what it has sent meanwhile,
         because closing a socket with unread data resets the connection and could discard the goodbye."""
         with contextlib.suppress(OSError, ValueError, PeerLostError):
-            self.socket.send(_Message((0, "goodbye"), ()).header(False))
+            self.socket.send(message_of((0, "goodbye"), ()).header(False))
             self.work()
 
 
@@ -210,14 +215,16 @@ class Links:
         """The link to a peer."""
         return self._links[peer]
 
-    def send(self, peer: int, tag: Tag, arrays: Iterable[NDArray[np.float32]]) -> None:
+    def send(self, peer: int, tag: Tag, arrays: Iterable[NDArray[Any]], fill: Callable[[], None] = lambda: None) -> None:
         """Queues a message. The arrays must not change before `flush`, or before the peer has answered: they are sent later,
-        without a copy."""
-        self._links[peer].outgoing.append(message_of(tag, arrays))
+        without a copy. `fill` is called just before, when all earlier messages to the peer have been sent, and may write into
+        the arrays: several messages can use the same memory."""
+        self._links[peer].outgoing.append(message_of(tag, arrays, fill))
 
-    def expect(self, peer: int, tag: Tag, arrays: Iterable[NDArray[np.float32]]) -> None:
-        """Declares that the peer's next message, after those already expected, has this tag and goes into these arrays."""
-        self._links[peer].expected.append(message_of(tag, arrays))
+    def expect(self, peer: int, tag: Tag, arrays: Iterable[NDArray[Any]], use: Callable[[], None] = lambda: None) -> None:
+        """Declares that the peer's next message, after those already expected, has this tag and goes into these arrays. `use` is
+        called once it has arrived, before anything else is read from the peer: several messages can use the same memory."""
+        self._links[peer].expected.append(message_of(tag, arrays, use))
 
     def receive(self, peer: int) -> None:
         """Waits for a peer's first expected message that has not been taken yet. Raises PeerLostError if any peer is lost."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,10 @@ from pipeline.cluster.workers import InProcess
 from pipeline.config import RunConfig
 from pipeline.exchange.shared_memory import usable_cores
 from pipeline.planning import speeds as measured
-from pipeline.planning.forecast import Forecast, Machines, Speeds, Text, forecast
+from pipeline.planning.forecast import Forecast, Speeds, Text, forecast
 from pipeline.planning.growth import Growth, vocabulary_counts
+from pipeline.planning.merges import Machines
+from pipeline.planning.merging import connection_with_itself, encrypted, measure_merging
 from pipeline.planning.sample import Sample, take_sample
 from pipeline.progress import Progress
 from pipeline.run import run
@@ -98,10 +100,7 @@ def make_plan(config: RunConfig, asked: Asked, say: Callable[[str], None] = lamb
     row_floats = padded_size(config.train.vector_size)
 
     def on(hosts: int, cores: int) -> Forecast:
-        machines = Machines(
-            hosts=hosts, cores=cores, gbit_s=asked.gbit_s, round_trip_s=asked.round_trip_s,
-            is_encrypted=config.cluster.tls is not None or config.cluster.kind != "address",
-        )  # fmt: skip
+        machines = Machines(hosts=hosts, cores=cores, gbit_s=asked.gbit_s, round_trip_s=asked.round_trip_s)
         return forecast(text, config.train, row_floats, machines, speeds, sizes)
 
     place = next(parent for parent in (config.workdir, *config.workdir.parents) if parent.exists())
@@ -110,6 +109,11 @@ def make_plan(config: RunConfig, asked: Asked, say: Callable[[str], None] = lamb
         there=tuple(on(hosts, cores) for hosts in asked.hosts), asked=asked,
         memory_bytes=asked.memory_bytes or free_memory(), disk_bytes=asked.disk_bytes or shutil.disk_usage(place).free,
     )  # fmt: skip
+
+
+def is_encrypted(config: RunConfig) -> bool:
+    """Whether workers on several hosts would talk TLS."""
+    return config.cluster.tls is not None or config.cluster.kind != "address"
 
 
 def _made(*names: str) -> Path:
@@ -197,7 +201,8 @@ def _speeds(
     cores = usable_cores()
     alone = measured.seconds_a_token(ground, 1)
     together = measured.seconds_a_token(ground, cores) if min(cores, train.lanes) > 1 else alone / cores
-    send_s, message_s = measured.seconds_of_sending(*measured.connection_with_itself())
+    ends = connection_with_itself()
+    merging = measure_merging(train.model_copy(update={"merge_bits": 8}), *(encrypted(*ends) if is_encrypted(config) else ends))
     return Speeds(
         cores=cores,
         tokenize_s=seconds["tokenize"] / tokens,
@@ -206,9 +211,7 @@ def _speeds(
         train_s=alone,
         # On a busy machine threads are delayed at every wave; training then uses fewer.
         threads_kept=min(1.0, max(1 / cores, alone / (cores * together))),
-        fold_s=measured.seconds_a_folded_byte(train),
-        send_s=send_s + measured.DEVICE_S,
-        message_s=message_s,
+        merging=replace(merging, send_s=merging.send_s + measured.DEVICE_S),
         write_s=measured.seconds_a_written_byte(folder),
         start_s=START_S + HASH_S * text.stored_bytes + sum(begun.values()),
         process_bytes=process_bytes,

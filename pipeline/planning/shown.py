@@ -24,7 +24,7 @@ def _text_lines(plan: Plan) -> list[str]:
     about = "all of it read" if seen > 0.999 else f"{seen:.1%} of it read as a sample"
     ns = f"{speeds.train_s * 1e9:.0f} ns a kept token of training by one thread"
     many = f"{speeds.threads_kept:.0%} of their speed kept by {speeds.cores} on one copy"
-    between = f"{1e9 * speeds.send_s:.2f} ns a byte between hosts"
+    between = f"{1e9 * speeds.merging.send_s:.2f} ns a byte between hosts"
     return [
         f"corpus    {amount(text.stored_bytes)} in {sample.files:,} file{'s' * (sample.files != 1)}, {about}",
         f"          {_count(text.tokens)} tokens, {_count(text.kept_tokens)} kept an epoch; {_count(text.words)} words of "

@@ -1,14 +1,12 @@
 """The speed of this machine: each constant of the model, measured with the code that the run will use, in a few seconds.
 
 Training is timed on the sample's own stream, with matrices of the size of the whole vocabulary, because cache misses matter as
-much as arithmetic. Merging is timed over a loopback connection, in processor time.
+much as arithmetic. What merges cost is measured by `merging`.
 """
 
 from __future__ import annotations
 
 import os
-import socket
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,12 +18,10 @@ from numpy.typing import NDArray
 
 from pipeline.cluster.state import WorkerState
 from pipeline.config import RunConfig, Train
-from pipeline.exchange.attempts import Attempts
-from pipeline.exchange.links import Link, Links
 from pipeline.exchange.shared_memory import usable_cores
 from pipeline.stream.epoch_stream import Rows, Source
 from pipeline.training.plan import copies_of
-from w2v_core.kernels import Kernels, Noise, Slice, Update, allocate_parameters, initial_parameters, load_kernels, padded_size
+from w2v_core.kernels import Kernels, Noise, Slice, Update, initial_parameters, load_kernels, padded_size
 from w2v_core.sampler import noise_table, word_rates
 from w2v_core.windows import Stream, keep_probability
 
@@ -36,7 +32,6 @@ ENOUGH_S = 0.5
 """How long a measurement is repeated."""
 MOST_BYTES = 512 << 20
 """Upper bound of the parameters made for timing: far more than any cache holds."""
-LINK_BYTES = 8 << 20
 _WRITE_BYTES = 64 << 20
 
 
@@ -109,68 +104,6 @@ def seconds_a_token(ground: Ground, threads: int) -> float:
     with ThreadPoolExecutor(len(copies)) as pool:
         train_some(16)
         return _rate(lambda: train_some(4))
-
-
-def seconds_a_folded_byte(train: Train) -> float:
-    """Seconds of merging per byte of a copy's rows, measured with two copies of a thousand rows. Forty times as many rows took
-    the same per byte (infra/benchmarks/records/hosts-2026-11-29.md)."""
-    kernels, rows = load_kernels(train.backend), 1024
-    base = allocate_parameters(rows, train.vector_size)[0]
-    copies = [allocate_parameters(rows, train.vector_size)[0] for _ in range(2)]
-    for number, copy in enumerate(copies):
-        copy += np.random.default_rng(number).normal(0, 1e-3, copy.shape).astype(np.float32)
-
-    def fold() -> int:
-        kernels.merge_rows(base, copies, train.merge)
-        return 2 * base.nbytes
-
-    fold()
-    return _rate(fold, 0.1)
-
-
-def connection_with_itself() -> tuple[socket.socket, socket.socket]:
-    """Both ends of a connection over this machine's loopback device."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        ours = socket.create_connection(server.getsockname())
-        theirs, _ = server.accept()
-    return ours, theirs
-
-
-def seconds_of_sending(ours: socket.socket, theirs: socket.socket) -> tuple[float, float]:
-    """(processor seconds per byte sent and received, seconds of a round trip of a message) over the connection with these ends,
-    which is then closed."""
-    with ours, theirs:
-        for end in (ours, theirs):
-            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        ends = [Links({0: Link(end, "this machine")}, 10.0, Attempts()) for end in (ours, theirs)]
-        sizes, arrays = {"small": 64, "large": LINK_BYTES}, {}
-        for name, size in sizes.items():
-            arrays[name] = [(np.ones(size // 4, np.float32), np.empty(size // 4, np.float32)) for _ in ends]
-
-        def swap(name: str, times: int) -> None:
-            def at(number: int) -> None:
-                out, into = arrays[name][number]
-                for _ in range(times):
-                    ends[number].send(0, (1, "rows"), [out])
-                    ends[number].expect(0, (1, "rows"), [into])
-                    ends[number].receive_all()
-                    ends[number].flush()
-                    # Half of what arrives in a merge is merged rows, which are also copied into the trained copy.
-                    half = len(into) // 2
-                    out[:half] = into[:half]
-
-            other = threading.Thread(target=at, args=(1,))
-            other.start()
-            at(0)
-            other.join()
-
-        swap("large", 2)
-        began = time.process_time()
-        swap("large", 8)
-        a_byte = (time.process_time() - began) / (2 * 8 * LINK_BYTES)
-        began = time.perf_counter()
-        swap("small", 300)
-        return a_byte, (time.perf_counter() - began) / 300
 
 
 def seconds_a_written_byte(folder: Path) -> float:

@@ -202,7 +202,8 @@ def open_admission(
     sentence_bytes = 4 * totals["tokens"] + 8 * totals["sentences"] + 8 * part_words
     sizes = capacity.TrainingSizes(
         vocab_size=training.vocab_size, vector_size=train.vector_size, row_floats=padded_size(train.vector_size),
-        lanes=train.lanes, copies=copies_of(train, training.vocab_size), lane_tokens=-(-epoch_tokens // (train.lanes * rounds)),
+        lanes=train.lanes, copies=copies_of(train, training.vocab_size), merge_bits=train.merge_bits or 32,
+        lane_tokens=-(-epoch_tokens // (train.lanes * rounds)),
         epoch_tokens=epoch_tokens,
         epochs=train.epochs, window=training.config.shards.window,
         noise_bytes=training.vocab.part(vocabulary.NOISE_TABLE).bytes, sentence_bytes=sentence_bytes,

@@ -19,7 +19,7 @@ from typing import Any
 from pipeline.cluster.room import WORKING_BYTES, DriverRoom, Room
 from pipeline.errors import CapacityError, amount
 from pipeline.stream.sizes import HELD_TOKENS, KEPT_BYTES, PIECE_TOKENS, STREAM_BYTES
-from pipeline.training.placement import AHEAD, PIECE_BYTES, Place, merge_role, participants_by_host
+from pipeline.training.placement import AHEAD, PIECE_BYTES, MergeRole, Place, merge_role, participants_by_host
 
 WORD_BYTES = 330
 """Driver memory per word of the vocabulary: its text, held in two tables, its entry in a dictionary, count and norm."""
@@ -62,6 +62,8 @@ class TrainingSizes:
     single part can be all of it."""
     analogy_words: int = 0
     """Number of words among which analogies are evaluated after training; 0 = no analogies."""
+    merge_bits: int = 32
+    """Bits per number that copies exchange."""
     layers: bool = False
     """The layered engine: one worker, optimizer state, the whole epoch in memory."""
     moments: int = 0
@@ -156,10 +158,9 @@ def _worker_need(sizes: TrainingSizes, places: Sequence[Place], participant: int
         # A lane leaves at most one change for every row that its block touches; marks record who touched which row.
         changes = own_lanes * MOST_CHANGES_OF_A_BLOCK * 4 * sizes.row_floats
         private.append((f"changes of {_count(own_lanes, 'lane')} in a wave", changes + own * MARK_BYTES * sizes.vocab_size))
-    if role.agents:
+    if role.agents or (sizes.merge_bits < 32 and sizes.copies > 1):
         foreign = sizes.copies - len(role.copies)
-        pieces = foreign * AHEAD * min(PIECE_BYTES, sizes.pair_bytes)
-        private.append((f"rows of {_count(foreign, 'copy')} on other hosts in a merge", pieces))
+        private.append((f"rows of {_count(foreign, 'copy')} on other hosts in a merge", _merge_bytes(sizes, role, places)))
     # The first epoch's shards are memory-mapped: pages of the file cache, which the host reclaims when it needs them.
     mapped = (f"mapped shards of {_count(own_lanes, 'lane')}", own_lanes * slice_bytes)
     copies = [("the base", sizes.pair_bytes)]
@@ -171,6 +172,16 @@ def _worker_need(sizes: TrainingSizes, places: Sequence[Place], participant: int
     folded = min(1.0, 2 / len(places)) * (len(role.copies) - own) * sizes.pair_bytes
     touched = [mapped, *copies, ("other copies' rows that it folds", round(folded))]
     return WorkerNeed(place.address, place.host, _largest_first(private), _largest_first(touched))
+
+
+def _merge_bytes(sizes: TrainingSizes, role: MergeRole, places: Sequence[Place]) -> int:
+    """The bytes of a participant's buffers for rows of copies on other hosts; with eight bits, also for what it sends."""
+    piece, foreign = min(PIECE_BYTES, sizes.pair_bytes), sizes.copies - len(role.copies)
+    if sizes.merge_bits == 32:
+        return foreign * AHEAD * piece
+    # An answer is kept until the slowest peer has read it: in the worst case until the whole block has been folded.
+    packed = (foreign * AHEAD + len(role.owners) * (len(role.copies) + 1)) * piece + sizes.pair_bytes // len(places)
+    return round(packed * (sizes.row_floats + 4) / (4 * sizes.row_floats))
 
 
 def _layers_need(sizes: TrainingSizes) -> Contributors:

@@ -7,15 +7,16 @@ not held; in a merge their rows arrive over links (`exchange.links`), one block 
     q's owner    folds the rows of all copies over the fixed tree        (`kernels.merge_rows`)
     q's owner    sends the merged rows back to every host                (the agent writes them for its whole host)
 
-The fold gets the same numbers in the same order wherever the copies are, so the bits do not depend on the hosts. A block is sent
-in pieces: while one is folded, the network delivers the next, and no more than two are held.
+`forms` decides in which form rows are sent. The fold gets the same numbers in the same order wherever the copies are, so the bits
+do not depend on the hosts. A block is sent in pieces: while one is folded, the network delivers the next, and at most two are
+held.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -33,6 +34,7 @@ from pipeline.exchange.shared_memory import (
     remove_deserted_places,
 )
 from pipeline.failpoints import reach
+from pipeline.training.forms import Form, Matrices, WholeRows, aligned_zeros
 from pipeline.training.placement import AHEAD, MergeRole, Place, block_of, merge_role, pieces_of
 from w2v_core.kernels import Kernels, Merge
 
@@ -42,13 +44,8 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-Matrices = tuple[NDArray[np.float32], NDArray[np.float32]]
-Foreign = dict[int, Matrices]
-"""By copy."""
 MATRICES = ("w_in", "w_out")
 _ROWS, _MERGED = "rows", "merged"
-_SHARE_BYTES = 1 << 20
-"""Of rows that a thread folds: with less, handing them over takes longer."""
 
 
 @dataclass
@@ -67,15 +64,24 @@ class LaneGroup:
     """The barrier of the participants on this host."""
     others: Group | None
     """Links to other hosts; None if all copies are on one host."""
-    foreign: tuple[Foreign, ...]
-    """Buffers for the rows of other hosts' copies in pieces of this participant's block, used in turn."""
     pool: ThreadPoolExecutor
+    bits: int = 32
+    """Bits per number in a merge."""
+    form: Form = field(init=False)
     meanwhile: Callable[[], bool] = nothing_to_do
     """Called at a merge while this worker waits for others on its host (`exchange.shared_memory.Barrier`)."""
     merges: int = 0
     """Number of merges so far, equal in all participants at the same merge."""
     state_round: int | None = None
     """The round after which the parameters are in this state; −1 = initial, None = unknown (an interrupted round)."""
+
+    def __post_init__(self) -> None:
+        if self.bits == 8:
+            from pipeline.training.changes import PackedChanges
+
+            self.form = PackedChanges(self.base, self.copies, self.role, self.spread, self.threads)
+        else:
+            self.form = WholeRows(self.base, self.copies, self.role, self.spread, self.threads)
 
     @property
     def own(self) -> range:
@@ -113,9 +119,11 @@ class LaneGroup:
 
 
 def open_group(
-    key: str, places: tuple[Place, ...], participant: int, shape: tuple[int, int], patience_s: float, attempts: Attempts
-) -> LaneGroup:
-    """This worker's group, with memory for parameters of this shape (rows, padded floats), after all its workers have joined."""
+    key: str, places: tuple[Place, ...], participant: int, shape: tuple[int, int], patience_s: float, attempts: Attempts,
+    bits: int = 32,
+) -> LaneGroup:  # fmt: skip
+    """This worker's group, with memory for parameters of this shape (rows, padded floats), after all its workers have joined.
+    `bits` per number in a merge."""
     role = merge_role(places, participant)
     has_one_copy = places[-1].last_copy == 1
     makers = {"base.w_in": role.host[0], "base.w_out": role.host[-1]}
@@ -147,14 +155,9 @@ def open_group(
         copies=dict(zip(role.copies, pairs[1:] or pairs, strict=True)),
         barrier=barrier,
         others=others,
-        foreign=tuple(_memory_for_others(role, shape) for _ in range(AHEAD)),
+        bits=bits,
         pool=ThreadPoolExecutor(max_workers=max(1, places[participant].threads - 1), thread_name_prefix="lane"),
     )
-
-
-def _memory_for_others(role: MergeRole, shape: tuple[int, int]) -> Foreign:
-    piece = (pieces_of(0, shape[0], shape[1])[0].stop, shape[1])
-    return {copy: (aligned_zeros(piece), aligned_zeros(piece)) for _, copies in role.agents for copy in copies}
 
 
 def _open_memory(
@@ -193,13 +196,6 @@ def _open_memory(
         place.close()
 
 
-def aligned_zeros(shape: tuple[int, int]) -> NDArray[np.float32]:
-    """A float32 array of zeros that starts on a 64-byte cache line."""
-    raw = np.zeros(shape[0] * shape[1] * 4 + 64, np.uint8)
-    first = -raw.ctypes.data % 64
-    return raw[first : first + shape[0] * shape[1] * 4].view(np.float32).reshape(shape)
-
-
 def merge(group: LaneGroup, kernels: Kernels, rows: int, method: Merge) -> None:
     """Folds all copies' changes of rows 0 … rows−1 into the base and every copy; each participant folds its block of rows.
 
@@ -209,7 +205,7 @@ def merge(group: LaneGroup, kernels: Kernels, rows: int, method: Merge) -> None:
     reach("merge", f"{group.merges}.{group.participant}")
     group.barrier.wait(group.meanwhile)
     if group.others is None:
-        _fold(group, kernels, group.base, list(group.copies.values()), _cut(group, rows, group.participant), method)
+        group.form.fold(kernels, slice(*block_of(rows, group.participant, len(group.places))), method)
     else:
         _merge_between_hosts(group, group.others.links, kernels, rows, method)
     reach("merged", f"{group.merges}.{group.participant}")
@@ -217,29 +213,21 @@ def merge(group: LaneGroup, kernels: Kernels, rows: int, method: Merge) -> None:
 
 
 def _merge_between_hosts(group: LaneGroup, links: Links, kernels: Kernels, rows: int, method: Merge) -> None:
-    # Rows are sent directly from the parameters. That is safe because nobody writes them before the receiver has them all: a
-    # copy's rows change when the owner of their block answers with the merged ones, and merged rows change in the next merge,
-    # after all of them have been sent.
-    ours = _pieces(group, rows, group.participant)
+    ours, form = _pieces(group, rows, group.participant), group.form
     answers = [(owner, piece) for owner in group.role.owners for piece in _pieces(group, rows, owner)]
     for owner, piece in answers:
-        links.send(owner, (group.merges, _ROWS), [matrix[piece] for pair in group.copies.values() for matrix in pair])
+        links.send(owner, (group.merges, _ROWS), *form.to_send(owner, piece))
     for number in range(len(ours) + AHEAD):
         # A peer sends in this order: its rows of our block, then its own merged block.
         if number == len(ours):
             for owner, piece in answers:
-                links.expect(owner, (group.merges, _MERGED), [matrix[piece] for matrix in group.base])
+                links.expect(owner, (group.merges, _MERGED), *form.merged_room(owner, piece))
         if number >= AHEAD:
             _fold_piece(group, links, kernels, number - AHEAD, ours[number - AHEAD], method)
         if number < len(ours):
-            arrays = _foreign(group, number, ours[number])
             for agent, copies in group.role.agents:
-                links.expect(agent, (group.merges, _ROWS), [matrix for copy in copies for matrix in arrays[copy]])
+                links.expect(agent, (group.merges, _ROWS), form.room(copies, number, ours[number]))
     links.receive_all()
-    for _, piece in answers:
-        for pair in group.copies.values():
-            for matrix in (0, 1):
-                pair[matrix][piece] = group.base[matrix][piece]
     links.flush()
 
 
@@ -247,39 +235,10 @@ def _fold_piece(group: LaneGroup, links: Links, kernels: Kernels, number: int, p
     """Folds a piece of this participant's block, once all hosts' rows of it have arrived, and sends it back to them."""
     for agent, _ in group.role.agents:
         links.receive(agent)
-    ours = {copy: (w_in[piece], w_out[piece]) for copy, (w_in, w_out) in group.copies.items()}
-    in_order = [pair for _, pair in sorted((ours | _foreign(group, number, piece)).items(), key=lambda item: item[0])]
-    base = (group.base[0][piece], group.base[1][piece])
-    _fold(group, kernels, base, in_order, slice(0, len(base[0])), method)
+    answer = group.form.fold_piece(kernels, number, piece, method)
     for agent, _ in group.role.agents:
-        links.send(agent, (group.merges, _MERGED), base)
-
-
-def _foreign(group: LaneGroup, number: int, piece: slice) -> Foreign:
-    """The buffers with the rows of other hosts' copies of a piece."""
-    held = group.foreign[number % AHEAD]
-    return {copy: (w_in[: piece.stop - piece.start], w_out[: piece.stop - piece.start]) for copy, (w_in, w_out) in held.items()}
+        links.send(agent, (group.merges, _MERGED), answer)
 
 
 def _pieces(group: LaneGroup, rows: int, participant: int) -> list[slice]:
     return pieces_of(*block_of(rows, participant, len(group.places)), group.base[0].shape[1])
-
-
-def _cut(group: LaneGroup, rows: int, participant: int) -> slice:
-    return slice(*block_of(rows, participant, len(group.places)))
-
-
-def _fold(group: LaneGroup, kernels: Kernels, base: Matrices, lanes: Sequence[Matrices], rows: slice, method: Merge) -> None:
-    """Folds these rows of all copies into the base and every copy. Rows are independent of each other, so the division among
-    threads does not affect the bits; the order of the copies does."""
-
-    row_bytes = 2 * 4 * base[0].shape[1] * len(lanes)
-    shares = max(1, min(group.threads, (rows.stop - rows.start) * row_bytes // _SHARE_BYTES))
-
-    def fold(share: int) -> None:
-        first, last = block_of(rows.stop - rows.start, share, shares)
-        part = slice(rows.start + first, rows.start + last)
-        for matrix in (0, 1):
-            kernels.merge_rows(base[matrix][part], [pair[matrix][part] for pair in lanes], method)
-
-    group.spread(fold, range(shares))

@@ -6,7 +6,7 @@ trains which lane, nor the number of workers, nor repeated rounds can change a s
 
 Between two rounds a worker keeps its group of lanes (`HeldLanes`) with the parameters in memory. A worker without them reads the
 checkpoint if the previous round ended with one; otherwise the attempt is lost, and training goes on from the last checkpoint.
-All copies are equal after a round's last merge, so any one of them is the state.
+A round before a checkpoint ends with a merge of all rows, after which all copies are equal, so any one of them is the state.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from pipeline.stream import epoch_stream, sampling
 from pipeline.stream.sizes import HELD_TOKENS
 from pipeline.training import assembly
 from pipeline.training.busy_cores import BusyCores
-from pipeline.training.lane_group import MATRICES, LaneGroup, Matrices, open_group
+from pipeline.training.forms import Matrices
+from pipeline.training.lane_group import MATRICES, LaneGroup, open_group
 from pipeline.training.live import Teller
 from pipeline.training.placement import Place, block_of
 from pipeline.training.plan import EpochPlan, Round, Stint, lanes_of_copy
@@ -124,7 +125,8 @@ def run_round(task: RoundTask, state: WorkerState) -> RoundResult:
         state.release(but=sampling.KeptStreams)
         shape = (task.vocab_size, padded_size(task.train.vector_size))
         attempts = state.of(Attempts)
-        held.group = open_group(task.group_key, task.places, task.participant, shape, task.patience_s, attempts)
+        bits = task.train.merge_bits or 32
+        held.group = open_group(task.group_key, task.places, task.participant, shape, task.patience_s, attempts, bits)
     group = held.group
     try:
         if group.state_round != task.round.round - 1:
@@ -224,7 +226,7 @@ def _run_steps(group: LaneGroup, task: RoundTask, state: WorkerState) -> RoundRe
     # In the epoch after the next, if there is one, this worker will draw the same parts again.
     ahead = sampling.Ahead(task.ahead, state.of(sampling.KeptStreams), keep=task.plan.epoch + 2 < task.train.epochs)
     losses, train_seconds, merge_seconds = _train_stints(group, task, state, kernels, resident, ahead)
-    resident.bring_home()
+    resident.bring_home(all_merged=task.plan.merged_rows(task.round.last - 1) == task.vocab_size)
     files: tuple[store.Part, ...] = ()
     if task.checkpoint_after:
         files = write_state(group, Path(task.checkpoint_after))

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,10 @@ from pipeline.training.policy import (
 
 if TYPE_CHECKING:
     from pipeline.config import Train
+
+
+ENDLESS = 62
+"""Doublings of an interval that no training gets to the end of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +63,9 @@ class Schedule:
     """Steps of training after which only every second step ends in a merge; after twice as many every fourth, and so on,
     `doublings` times. 0 = every step always ends in a merge."""
     doublings: int = 0
+    spares: bool = False
+    """Whether all rows are merged only before a checkpoint or the vectors. Tiers are then counted across epochs, and the end of
+    an epoch merges no row that is not due. For copies on several hosts (infra/decisions/0027-eight-bits.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,14 +156,24 @@ class EpochPlan:
     def merged_rows(self, step: int) -> int:
         if self.copies == 1:
             return 0
-        since_full = (step + 1) % self.schedule.full_every_steps
-        if since_full == 0:
+        if self.schedule.spares:
+            since_full = self.epoch * self.schedule.steps + step + 1
+            is_full = step in self._ends
+        else:
+            since_full = (step + 1) % self.schedule.full_every_steps
+            is_full = since_full == 0
+        if is_full:
             return self.vocab_size
         interval = self.interval(step)
         if since_full % interval:
             return 0
         merge = since_full // interval
         return min(self.vocab_size, self.schedule.hot_rows * (merge & -merge))
+
+    @cached_property
+    def _ends(self) -> frozenset[int]:
+        """The steps that a checkpoint or the vectors follow."""
+        return frozenset(a_round.last - 1 for a_round in self.rounds if a_round.checkpoint or a_round.vectors)
 
     def interval(self, step: int) -> int:
         """Steps between two merges around `step`: a power of two."""
@@ -172,9 +190,10 @@ class EpochPlan:
         )
 
     def merged_bytes(self, a_round: Round) -> int:
-        """The bytes of parameters that copies contribute to a round's merges: both matrices, each copy's rows once."""
+        """The bytes that copies contribute to a round's merges: both matrices, each copy's rows once."""
         rows = sum(self.merged_rows(step) for step in range(a_round.first, a_round.last))
-        return rows * self.copies * 2 * self.train.vector_size * 4
+        size = self.train.vector_size
+        return rows * self.copies * 2 * (size + 4 if self.train.merge_bits == 8 else 4 * size)
 
 
 def choose_lanes(train: Train, kept_tokens: int, vocab_size: int, policy: LanePolicy = LANE_POLICY) -> Train:
@@ -183,7 +202,8 @@ def choose_lanes(train: Train, kept_tokens: int, vocab_size: int, policy: LanePo
     copies = max(1, train.copies)
     fits_lanes = train.engine == "kernels" and not train.lanes
     lanes = copies * int(by_number(policy.lanes_by_tokens, kept_tokens // copies)) if fits_lanes else train.lanes or 1
-    chosen = train.model_copy(update={"lanes": lanes})
+    bits = train.merge_bits or (8 if train.copies > 1 else 32)
+    chosen = train.model_copy(update={"lanes": lanes, "merge_bits": bits})
     return chosen.model_copy(update={"copies": copies_of(chosen, vocab_size, policy)})
 
 
@@ -220,12 +240,14 @@ def choose_schedule(train: Train, vocab_size: int, expected_tokens: float, polic
         return Schedule(steps=steps, rounds=rounds, checkpoints=checkpoints, full_every_steps=1, hot_rows=0)
     copy_tokens = max(1.0, expected_tokens / copies)
     hot_rows = default_hot_rows(copies, policy) if train.hot_rows is None else train.hot_rows
-    hot_every = train.hot_merge_every or default_hot_merge_every(copies, hot_rows or vocab_size, copy_tokens, policy)
+    spares = train.merge_bits == 8 and train.hot_merge_every is None and train.merge_every is None
+    stretch = max(1.0, train.epochs * expected_tokens / policy.long_training_tokens) if spares else 1.0
+    hot_every = train.hot_merge_every or default_hot_merge_every(copies, hot_rows or vocab_size, copy_tokens, policy, stretch)
     full_every = train.merge_every or (copy_tokens / rounds if hot_rows else hot_every)
     steps_a_full = max(1, round(full_every / hot_every)) if hot_rows else 1
     steps = max(rounds, round(copy_tokens / full_every)) * steps_a_full
     grows = train.hot_merge_every is None and steps_a_full > 1
-    first_doubling = by_number(policy.first_doubling_tokens, copies) * steps / max(1.0, expected_tokens)
+    first_doubling = stretch * by_number(policy.first_doubling_tokens, copies) * steps / max(1.0, expected_tokens)
     return Schedule(
         steps=steps,
         rounds=rounds,
@@ -233,7 +255,8 @@ def choose_schedule(train: Train, vocab_size: int, expected_tokens: float, polic
         full_every_steps=steps_a_full,
         hot_rows=min(vocab_size, hot_rows),
         first_doubling=max(1, round(first_doubling)) if grows else 0,
-        doublings=doublings(copies, policy),
+        doublings=ENDLESS if spares else doublings(copies, policy),
+        spares=grows and spares,
     )
 
 
@@ -248,10 +271,12 @@ def default_hot_rows(copies: int, policy: MergePolicy = MERGE_POLICY) -> int:
     return max(policy.hot_rows, int(policy.shortest_step * copies // by_number(policy.tokens_per_rank, copies)))
 
 
-def default_hot_merge_every(copies: int, hot_rows: int, copy_tokens: float, policy: MergePolicy = MERGE_POLICY) -> float:
-    """Kept tokens per copy between the first merges: the policy's tokens per rank for every hot row, summed over all copies, but
-    with at least the policy's number of merges in an epoch of `copy_tokens`."""
-    of_ranks = by_number(policy.tokens_per_rank, copies) * max(hot_rows, policy.hot_rows) / copies
+def default_hot_merge_every(
+    copies: int, hot_rows: int, copy_tokens: float, policy: MergePolicy = MERGE_POLICY, stretch: float = 1.0
+) -> float:
+    """Kept tokens per copy between the first merges: the policy's tokens per rank for every hot row, summed over all copies and
+    `stretch` times as many, but with at least the policy's number of merges in an epoch of `copy_tokens`."""
+    of_ranks = stretch * by_number(policy.tokens_per_rank, copies) * max(hot_rows, policy.hot_rows) / copies
     return max(1.0, min(of_ranks, copy_tokens / policy.merges_per_epoch))
 
 

@@ -62,6 +62,11 @@ class MergePolicy:
     """Where the doubling ends: practically nowhere for up to eight copies. The more copies there are, the smaller is the share of
     the text that one sees while it trains alone; with many, doubling ends early, which costs traffic and keeps the score
     (lanes-2026-11-21.md, "32 | 16, 32 (**now**)")."""
+    long_training_tokens: int = field(
+        default=1 << 25, metadata=_from("benchmarks/records/copies-2026-11-29.md", "| 4 copies, **as it is now**")
+    )
+    """Copies on several hosts (`train.merge_bits` 8) merge no more often in a longer training than in one of so many tokens: all
+    its intervals are longer in proportion. Their doubling has no end either."""
     hot_rows: int = field(default=1024, metadata=_from("benchmarks/records/lanes-2026-11-21.md", "2. **Tiers.** At equal bytes"))
     """Rows of the smallest tier, unless `train.hot_rows` is set. Subsampling makes words above about this rank nearly equally
     frequent, so fewer gain little."""

@@ -4,7 +4,8 @@ Copying both matrices to the GPU with every step would move gigabytes for a few 
 copied to the device before its first step and back after its last. A merge in between copies:
 
     all copies in this process     nothing: the merge runs on the device
-    copies in other processes      the merged rows, to the host before it and back after it; the others see them in host memory
+    copies in other processes,     the merged rows, to the host before it and back after it; the others see them in host memory
+    or changes in eight bits
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ class Residency:
         self._kernels, self._group = kernels, group
         row = group.base[0][:1]
         self._is_apart = kernels.to_device(row) is not row
-        self._is_alone = len(group.places) == 1
-        # Where other processes merge too, the base stays in the host's memory, which they share.
+        self._is_alone = len(group.places) == 1 and (group.bits == 32 or len(group.copies) == 1)
+        # Where other processes merge too, or changes are brought to eight bits, the base stays in the host's memory.
         self._base: Pair = self._on_device(group.base) if self._is_alone else group.base
         self.copies: dict[int, Pair] = {
             lane: self._base if group.copies[lane] is group.base else self._on_device(group.copies[lane]) for lane in group.own
@@ -50,12 +51,17 @@ class Residency:
                 for matrix in (0, 1):
                     pair[matrix][:rows] = kernels.to_device(group.copies[lane][matrix][:rows])
 
-    def bring_home(self) -> None:
-        """Writes the trained parameters to the group's own memory; they are equal in all lanes after a round's last merge."""
-        if not self._is_apart or not self._is_alone:
-            # With other processes the last merge, which is one of all rows, has left them there.
-            return
+    def bring_home(self, *, all_merged: bool) -> None:
+        """Copies the trained parameters to the group's memory. `all_merged`: the round ended with a merge of all rows, after
+        which they are equal in all copies."""
         group = self._group
+        if not self._is_apart:
+            return
+        if not self._is_alone:
+            # The rows of the last merge are there already.
+            if not all_merged:
+                self._copy_to_host(len(group.base[0]))
+            return
         for matrix in (0, 1):
             group.base[matrix][:] = self._kernels.to_host(self._base[matrix])
             for copy in group.copies.values():

@@ -359,11 +359,12 @@ def places_for(layout: str, addresses: list[str], lanes: int) -> tuple[Place, ..
 
 
 def merge_often(
-    key: str, addresses: list[str], participant: int, layout: str, lanes: int, method: Merge, cuts: list[int], vocab: int = VOCAB
-) -> bytes:
+    key: str, addresses: list[str], participant: int, layout: str, lanes: int, method: Merge, bits: int, cuts: list[int],
+    vocab: int = VOCAB,
+) -> bytes:  # fmt: skip
     """The base after some merges, as bytes; all copies on this host must equal it in the rows merged last."""
     places = places_for(layout, addresses, lanes)
-    group = open_group(key, places, participant, (vocab, ROW_FLOATS), 20, Attempts())
+    group = open_group(key, places, participant, (vocab, ROW_FLOATS), 20, Attempts(), bits)
     kernels = load_kernels("numpy")
     for number, count in enumerate(cuts):
         for lane in group.own:
@@ -373,27 +374,29 @@ def merge_often(
             for matrix in (0, 1):
                 np.testing.assert_array_equal(pair[matrix][:count], group.base[matrix][:count])
         group.barrier.wait()
-    bits = b"".join(matrix.tobytes() for matrix in group.base)
+    merged = b"".join(matrix.tobytes() for matrix in group.base)
     group.close()
-    return bits
+    return merged
 
 
 @pytest.mark.parametrize("method", ["adasum", "mean"])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_merges_between_hosts_give_the_bits_of_one_process(client: Client, layout: str, method: Merge) -> None:
+@pytest.mark.parametrize("bits", [32, 8])
+def test_merges_between_hosts_give_the_bits_of_one_process(client: Client, bits: int, layout: str, method: Merge) -> None:
     lanes, cuts = 5, [VOCAB, 7, 2, 1, 20, VOCAB]
-    alone = merge_often(uuid.uuid4().hex, ["here"], 0, "a", lanes, method, cuts)
-    found = together(client, merge_often, layout, lanes, method, cuts, count=len(layout))
-    assert all(bits == alone for bits in found)
+    alone = merge_often(uuid.uuid4().hex, ["here"], 0, "a", lanes, method, bits, cuts)
+    found = together(client, merge_often, layout, lanes, method, bits, cuts, count=len(layout))
+    assert all(merged == alone for merged in found)
 
 
-def test_blocks_of_many_pieces_give_the_bits_of_one_process(client: Client) -> None:
+@pytest.mark.parametrize("bits", [32, 8])
+def test_blocks_of_many_pieces_give_the_bits_of_one_process(client: Client, bits: int) -> None:
     vocab, lanes = 100_000, 4
     cuts = [vocab, 60_001, vocab]
     assert len(pieces_of(0, vocab // 3, ROW_FLOATS)) == 3
-    alone = merge_often(uuid.uuid4().hex, ["here"], 0, "a", lanes, "adasum", cuts, vocab)
-    found = together(client, merge_often, "aabc", lanes, "adasum", cuts, vocab, count=4)
-    assert all(bits == alone for bits in found)
+    alone = merge_often(uuid.uuid4().hex, ["here"], 0, "a", lanes, "adasum", bits, cuts, vocab)
+    found = together(client, merge_often, "aabc", lanes, "adasum", bits, cuts, vocab, count=4)
+    assert all(merged == alone for merged in found)
 
 
 def merge_until_lost(key: str, addresses: list[str], participant: int, leaver: int) -> float:

@@ -20,27 +20,26 @@ from pipeline.config import Train, parse_config
 from pipeline.errors import InputError
 from pipeline.planning import growth
 from pipeline.planning.estimate import Asked, last_run, make_plan
-from pipeline.planning.forecast import Machines, Speeds, merge_seconds, merges_of, sent_bytes
 from pipeline.planning.growth import Growth, vocabulary_counts
+from pipeline.planning.merges import Machines, MergeSpeeds, merge_seconds, merged_row_bytes, merges_of, sent_bytes
+from pipeline.planning.merging import connection_with_itself, encrypted, measure_merging
 from pipeline.planning.sample import take_sample
 from pipeline.planning.shown import as_data, as_text, shortfalls
 from pipeline.progress import Progress
 from pipeline.run import run
 from pipeline.training.plan import choose_lanes, choose_schedule, plan_epoch
 
-SPEEDS = Speeds(
-    cores=2, tokenize_s=1e-7, count_s=1e-6, draw_s=2e-8, train_s=1e-7, threads_kept=0.9, fold_s=1e-10, send_s=5e-10,
-    message_s=5e-5, write_s=1e-9, start_s=1, process_bytes=300 << 20,
-)  # fmt: skip
+SPEEDS = MergeSpeeds(send_s=5e-10, fold_s=1e-7, peer_s=1e-4, message_s=5e-5)
 
 
 # ── merges ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("copies", [2, 3, 8, 16])
+@pytest.mark.parametrize("bits", [8, 32])
 @pytest.mark.parametrize(("vocab_size", "tokens"), [(5_000, 300_000), (70_000, 9_000_000)])
-def test_the_merges_of_an_epoch_are_those_of_training(copies: int, vocab_size: int, tokens: int) -> None:
-    train = Train(lanes=copies, copies=copies)
+def test_the_merges_of_an_epoch_are_those_of_training(copies: int, bits: Any, vocab_size: int, tokens: int) -> None:
+    train = Train(lanes=copies, copies=copies, merge_bits=bits)
     schedule = choose_schedule(train, vocab_size, tokens)
     for epoch in range(3):
         plan = plan_epoch(train, schedule, vocab_size, epoch, tokens)
@@ -67,13 +66,25 @@ def test_every_copy_gets_the_lanes_of_its_share_of_the_tokens() -> None:
 def test_a_merge_takes_as_long_as_the_slower_of_network_and_work_and_a_host_alone_sends_nothing() -> None:
     slow = Machines(hosts=2, cores=1, gbit_s=1, round_trip_s=1e-4)
     fast = Machines(hosts=2, cores=1, gbit_s=1000, round_trip_s=1e-4)
-    rows, row_bytes = 67_873, 832
+    rows, row_bytes = 67_873, merged_row_bytes(Train(), 104)
+    assert (row_bytes, merged_row_bytes(Train(merge_bits=8), 104)) == (832, 216)
     assert sent_bytes(rows, row_bytes, 2) == rows * row_bytes
     assert sent_bytes(rows, row_bytes, 4) * 2 == 3 * rows * row_bytes
     assert sent_bytes(rows, row_bytes, 1) == 0
     assert merge_seconds(rows, row_bytes, slow, SPEEDS) > 0.45
     assert merge_seconds(rows, row_bytes, fast, SPEEDS) < 0.1
     assert merge_seconds(rows, row_bytes, fast, SPEEDS, cores_a_host=0.5) > 1.8 * merge_seconds(rows, row_bytes, fast, SPEEDS)
+
+
+@pytest.mark.parametrize("bits", [8, 32])
+@pytest.mark.parametrize("is_encrypted", [False, True])
+def test_what_merges_cost_is_measured_by_merges(bits: Any, is_encrypted: bool) -> None:
+    ends = connection_with_itself()
+    found = measure_merging(Train(vector_size=16, merge_bits=bits), *(encrypted(*ends) if is_encrypted else ends))
+    assert 1e-11 < found.send_s < 1e-7
+    assert 1e-9 < found.fold_s < 1e-5
+    assert 1e-6 < found.peer_s < 0.02
+    assert 0 <= found.message_s < 0.1
 
 
 # ── words ────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -174,6 +174,34 @@ def test_the_interval_of_many_copies_doubles_later_and_that_of_very_many_ends(co
     assert [plan.interval(doubling * share + 5) for share in (0, 1, 2, 15)] == intervals
 
 
+@pytest.mark.parametrize("checkpoint_every", [None, 400_000])
+def test_copies_on_several_hosts_merge_all_rows_where_a_checkpoint_or_the_vectors_follow_and_else_those_that_are_due(
+    checkpoint_every: int | None,
+) -> None:
+    train = choose_lanes(Train(copies=4, epochs=4, checkpoint_every=checkpoint_every), 9_000_000, 70_000)
+    schedule = choose_schedule(train, 70_000, 9_000_000)
+    plans = [plan_epoch(train, schedule, 70_000, epoch, 9_000_000) for epoch in range(train.epochs)]
+    ends = {
+        epoch * schedule.steps + a_round.last - 1
+        for epoch, plan in enumerate(plans) for a_round in plan.rounds if a_round.checkpoint or a_round.vectors
+    }  # fmt: skip
+    merged = [plan.merged_rows(step) for plan in plans for step in range(schedule.steps)]
+    assert (len(ends) > 1) == (checkpoint_every is not None)
+    assert all(merged[step] == 70_000 for step in ends)
+    intervals = [plan.interval(step) for plan in plans for step in range(schedule.steps)]
+    for step, (rows, interval) in enumerate(zip(merged, intervals, strict=True)):
+        if step not in ends:
+            number, rest = divmod(step + 1, interval)
+            assert rows == (0 if rest else min(70_000, HOT_ROWS * (number & -number)))
+
+
+def test_what_the_user_asks_for_is_merged_as_often_as_asked_in_eight_bits_too() -> None:
+    train = Train(lanes=2, copies=2, merge_bits=8, merge_every=2000, hot_rows=8, hot_merge_every=250)
+    plan = plan_epoch(train, choose_schedule(train, 100, 8000), 100, 0, 8000)
+    assert [plan.merged_rows(step) for step in range(plan.schedule.steps)] == [8, 16, 8, 32, 8, 16, 8, 100] * 2
+    assert plan.merged_bytes(plan.rounds[0]) == 2 * (8 + 16 + 8 + 32 + 8 + 16 + 8 + 100) * 2 * 2 * (train.vector_size + 4)
+
+
 def test_words_rates_begin_equal_and_part_as_tokens_are_trained() -> None:
     train = Train(lanes=1, epochs=20, alpha_exponent=0.5)
     schedule = choose_schedule(train, 70_000, MIDDLE_AGE_TOKENS)
@@ -272,6 +300,7 @@ def test_what_is_asked_for_is_trained() -> None:
     ]
     chosen = [choose_lanes(train, 10**7, 70_000) for train in asked]
     assert [(train.lanes, train.copies) for train in chosen] == [(2, 2), (3, 1), (8, 2), (64, 4), (16, 16), (8, 8)]
+    assert [train.merge_bits for train in chosen] == [32, 32, 32, 8, 8, 32]
     assert choose_lanes(Train(engine="layers"), 10**9, 70_000).lanes == 1
 
 

@@ -39,17 +39,7 @@ def _merge(base_RD: Any, addresses_L: Any, changes_LD: Any, adasum: bool) -> Non
         row = base + r * row_bytes
         for lane in range(lanes):
             change.subtract_rows(changes + lane * row_bytes, addresses_L[lane] + r * row_bytes, row, row_bytes)
-        width = int(lanes)
-        while width > 1:
-            for pair in range(width // 2):
-                left, right = changes + 2 * pair * row_bytes, changes + (2 * pair + 1) * row_bytes
-                if adasum:
-                    change.adasum_row(changes + pair * row_bytes, left, right, row_bytes)
-                else:
-                    change.add_rows(changes + pair * row_bytes, left, right, row_bytes)
-            if width % 2:
-                op.copy_row(changes + (width // 2) * row_bytes, changes + (width - 1) * row_bytes, row_bytes)
-            width = width // 2 + width % 2
+        fold_changes(changes, lanes, row_bytes, adasum)
         if lanes > 1:
             op.add_scaled_row(changes, row, changes, changes + lanes * row_bytes, row_bytes)
         else:
@@ -58,3 +48,19 @@ def _merge(base_RD: Any, addresses_L: Any, changes_LD: Any, adasum: bool) -> Non
         op.copy_row(row, changes, row_bytes)
         for lane in range(lanes):
             op.copy_row(addresses_L[lane] + r * row_bytes, changes, row_bytes)
+
+
+@compiled
+def fold_changes(changes: Any, lanes: Any, row_bytes: Any, adasum: bool) -> None:
+    """Folds one row's changes of all lanes, which lie behind each other, into the first: over a fixed tree, in lane order."""
+    width = int(lanes)
+    while width > 1:
+        for pair in range(width // 2):
+            left, right = changes + 2 * pair * row_bytes, changes + (2 * pair + 1) * row_bytes
+            if adasum:
+                change.adasum_row(changes + pair * row_bytes, left, right, row_bytes)
+            else:
+                change.add_rows(changes + pair * row_bytes, left, right, row_bytes)
+        if width % 2:
+            op.copy_row(changes + (width // 2) * row_bytes, changes + (width - 1) * row_bytes, row_bytes)
+        width = width // 2 + width % 2

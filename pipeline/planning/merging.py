@@ -1,0 +1,131 @@
+"""What merges cost a processor, measured with the merges of training, between two ends of a connection in this process.
+
+Small and large merges give the fixed cost and the cost per row: packing, sending, receiving, folding, writing to base and copies.
+Folding is measured on its own as well, because with more hosts each sends more but folds as much.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from pipeline.config import Train
+from pipeline.exchange.attempts import Attempts
+from pipeline.exchange.links import Link, Links
+from pipeline.exchange.shared_memory import NoBarrier
+from pipeline.planning.merges import MergeSpeeds, merged_row_bytes
+from pipeline.training.forms import aligned_zeros
+from pipeline.training.lane_group import LaneGroup, merge
+from pipeline.training.placement import Place, merge_role
+from w2v_core.kernels import Kernels, load_kernels, padded_size
+
+SMALL_ROWS, LARGE_ROWS = 16, 32_768
+"""Rows of the merges that are timed. The large one does not fit into a cache, as training leaves none of these rows there."""
+PATIENCE_S = 20.0
+
+
+@dataclass(frozen=True)
+class _Peers:
+    """A `network.Group` without a cluster."""
+
+    links: Links
+
+    def close(self) -> None:
+        self.links.close()
+
+
+def connection_with_itself() -> tuple[socket.socket, socket.socket]:
+    """Both ends of a connection over this machine's loopback device."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ours = socket.create_connection(server.getsockname())
+        theirs, _ = server.accept()
+    return ours, theirs
+
+
+def encrypted(ours: socket.socket, theirs: socket.socket) -> tuple[socket.socket, socket.socket]:
+    """The same ends speaking TLS, with a throw-away certificate."""
+    from distributed.security import Security
+
+    security, found = Security.temporary(), {}
+    called: ssl.SSLContext = security.get_listen_args("scheduler")["ssl_context"]
+    caller: ssl.SSLContext = security.get_connection_args("client")["ssl_context"]
+
+    def answer() -> None:
+        found["theirs"] = called.wrap_socket(theirs, server_side=True)
+
+    other = threading.Thread(target=answer)
+    other.start()
+    wrapped = caller.wrap_socket(ours)
+    other.join()
+    return wrapped, found["theirs"]
+
+
+def measure_merging(train: Train, ours: socket.socket, theirs: socket.socket) -> MergeSpeeds:
+    """The merge speeds of this processor over the connection with these ends, which is then closed. Takes a second or two."""
+    kernels = load_kernels(train.backend)
+    shape = (LARGE_ROWS, padded_size(train.vector_size))
+    fold_s = _seconds_of_folding(train, kernels, shape)
+    with ours, theirs:
+        for end in (ours, theirs):
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        groups = [_group(train, number, shape, end) for number, end in enumerate((ours, theirs))]
+        small_s, clock_s = _seconds_of_merging(train, kernels, groups, SMALL_ROWS, 200)
+        large_s, _ = _seconds_of_merging(train, kernels, groups, LARGE_ROWS, 6)
+        for group in groups:
+            group.pool.shutdown()
+    a_row = (large_s - small_s) / (LARGE_ROWS - SMALL_ROWS)
+    # With two hosts, each sends one row's bytes per row, half of them its copy's and half merged, and folds half the rows of
+    # both copies.
+    send_s = max(0.2 * a_row, a_row - fold_s) / merged_row_bytes(train, shape[1])
+    return MergeSpeeds(
+        send_s=send_s, fold_s=fold_s, peer_s=max(0.0, small_s - SMALL_ROWS * a_row), message_s=max(0.0, clock_s - small_s) / 2
+    )  # fmt: skip
+
+
+def _group(train: Train, number: int, shape: tuple[int, int], end: socket.socket) -> LaneGroup:
+    places = tuple(Place(address=name, host=name, threads=1, first_copy=at, last_copy=at + 1) for at, name in enumerate("ab"))
+    return _open(train, places, number, shape, _Peers(Links({1 - number: Link(end, "this machine")}, PATIENCE_S, Attempts())))
+
+
+def _open(train: Train, places: tuple[Place, ...], number: int, shape: tuple[int, int], others: _Peers | None) -> LaneGroup:
+    pairs = [(aligned_zeros(shape), aligned_zeros(shape)) for _ in range(1 + len(places[number].copies))]
+    return LaneGroup(
+        key="plan", places=places, participant=number, role=merge_role(places, number), base=pairs[0],
+        copies=dict(zip(places[number].copies, pairs[1:], strict=True)), barrier=NoBarrier(), others=others,  # type: ignore[arg-type]
+        pool=ThreadPoolExecutor(1), bits=train.merge_bits or 32,
+    )  # fmt: skip
+
+
+def _seconds_of_folding(train: Train, kernels: Kernels, shape: tuple[int, int]) -> float:
+    """Processor seconds of a fold per row of both matrices of a copy, with two copies on this host."""
+    group = _open(train, (Place(address="a", host="a", threads=1, first_copy=0, last_copy=2),), 0, shape, None)
+    taken = []
+    for _ in range(4):
+        started = time.thread_time()
+        merge(group, kernels, shape[0], train.merge)
+        taken.append(time.thread_time() - started)
+    group.pool.shutdown()
+    return min(taken) / (2 * shape[0])
+
+
+def _seconds_of_merging(train: Train, kernels: Kernels, groups: list[LaneGroup], rows: int, repeats: int) -> tuple[float, float]:
+    """(processor seconds per end, elapsed seconds) of a merge of `rows` rows. Their values make no difference."""
+
+    def merge_some(group: LaneGroup, times: int) -> None:
+        for _ in range(times):
+            merge(group, kernels, rows, train.merge)
+
+    def together(times: int) -> None:
+        other = threading.Thread(target=merge_some, args=(groups[1], times))
+        other.start()
+        merge_some(groups[0], times)
+        other.join()
+
+    together(2)
+    processor, clock = time.process_time(), time.perf_counter()
+    together(repeats)
+    return (time.process_time() - processor) / (2 * repeats), (time.perf_counter() - clock) / repeats
