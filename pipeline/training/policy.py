@@ -57,7 +57,7 @@ class MergePolicy:
     vectors grow from nothing and each update builds on the previous one, so what copies learn separately does not add up; later
     they only turn a little."""
     most_tokens_per_rank: ByNumber = field(
-        default=((2, 1 << 20), (16, 32), (64, 16)), metadata=_from("decisions/0017-waves.md", "| 8 copies, without end |")
+        default=((2, 1 << 20), (16, 32), (64, 16)), metadata=_from("decisions/0017-waves.md", "| 8 copies, without limit |")
     )
     """Where the doubling ends: practically nowhere for up to eight copies. The more copies there are, the smaller is the share of
     the text that one sees while it trains alone; with many, doubling ends early, which costs traffic and keeps the score
@@ -106,7 +106,7 @@ class LanePolicy:
     """Most tokens that the lanes of one copy train in one go, so that a run that is told to stop does so soon."""
     lanes_by_tokens: ByNumber = field(
         default=((1, 1), (2_500_000, 4), (5_000_000, 8), (50_000_000, 16), (500_000_000, 32), (5_000_000_000, 64)),
-        metadata=_from("decisions/0017-waves.md", "| 8 lanes from 5 M kept tokens an epoch on"),
+        metadata=_from("decisions/0017-waves.md", "| 8 lanes from 5 M kept tokens per epoch on"),
     )
     """Lanes by kept tokens per epoch: a corpus of 20 M tokens keeps eight cores busy, and larger corpora are usually trained on
     more cores. A lane too many costs a little, a lane too few leaves a core idle."""
