@@ -7,29 +7,28 @@ from contextlib import contextmanager
 
 from llvmlite import ir
 
-from w2v_core.kernels.cpu.row_operations import column, over_columns
-from w2v_core.kernels.cpu.vector_ir import I32, LANES, VECTOR_BYTES, Emitter, Value, operation
+from w2v_core.kernels.cpu.row_operations import ask_for_tile, over_columns
+from w2v_core.kernels.cpu.vector_ir import I32, LANES, VECTOR_BYTES, WIDEST, Column, Emitter, Value, operation
 
 
 @operation(4)
 def add_changes(e: Emitter, rows: Value, changes: Value, count: Value, row_bytes: Value) -> None:
     """row i += change i, in order; a row may occur twice. `rows` and `changes` are arrays of addresses. The rows that come
     `_LATER` entries further on are prefetched."""
-    builder = e.builder
+    builder, wide = e.builder, Emitter(e.builder, WIDEST)
     with e.loop(e.integer(0), count, 1) as each:
         later = builder.add(each.index, e.integer(_LATER))
         later = builder.select(builder.icmp_signed("<", later, count), later, each.index)
         row, change, *asked = (e.load_address(of, i) for i in (each.index, later) for of in (rows, changes))
 
-        def body(offset: Value, wide: int, row: Value = row, change: Value = change, asked: Sequence[Value] = asked) -> None:
-            at = [column(e, offset, vector) for vector in range(wide)]
-            for place in at[::2]:
-                e.prefetch_to_write(asked[0], place)
-                e.prefetch_to_write(asked[1], place)
+        def body(at: list[Column], row: Value = row, change: Value = change, asked: Sequence[Value] = asked) -> None:
+            for row_later in asked:
+                ask_for_tile(wide, row_later, at)
             for place in at:
-                e.store(e.builder.fadd(e.load(row, place), e.load(change, place)), row, place)
+                total = builder.fadd(wide.load_column(row, place), wide.load_column(change, place))
+                wide.store_column(total, row, place)
 
-        over_columns(e, row_bytes, 4, body)
+        over_columns(wide, row_bytes, 4, body)
 
 
 _LATER = 12

@@ -36,7 +36,8 @@ def sum_windows(
     """
 
     def walk(offset: Value, wide: int) -> None:
-        at = [e.builder.add(offset, e.integer(v * VECTOR_BYTES)) for v in range(wide)]
+        tile = e.columns(offset, wide)
+        at = [column.offset for column in tile]
 
         def add_row(index: Value, sums: Sequence[Value]) -> list[Value]:
             row, prefix = e.load_address(rows, index), e.load_address(prefixes, e.builder.add(index, e.integer(1)))
@@ -54,7 +55,7 @@ def sum_windows(
             target = following.index
             following.next = add_row(e.builder.add(lead, target), following.state)
             upper, lower, own, row = (e.load_address(addresses, target) for addresses in (uppers, lowers, owns, hidden))
-            ask_for_tile(e, e.load_address(ahead, target), at)
+            ask_for_tile(e, e.load_address(ahead, target), tile)
             for v in range(wide):
                 window = e.builder.fsub(e.load(upper, at[v]), e.load(lower, at[v]))
                 e.store(e.builder.fsub(window, e.load(own, at[v])), row, at[v])
@@ -76,7 +77,8 @@ def move_context(
     """
 
     def walk(offset: Value, wide: int) -> None:
-        at = [e.builder.add(offset, e.integer(v * VECTOR_BYTES)) for v in range(wide)]
+        tile = e.columns(offset, wide)
+        at = [column.offset for column in tile]
 
         def move_row(index: Value, sums: Sequence[Value]) -> list[Value]:
             change, own, row, to = (e.load_address(addresses, index) for addresses in (changes, owns, rows, rows_to))
@@ -92,7 +94,7 @@ def move_context(
             target = following.index
             begin, end = (e.builder.add(e.load_address(addresses, target), to_changes) for addresses in (begins, ends))
             gradient = e.load_address(gradients, target)
-            ask_for_tile(e, e.load_address(ahead, target), at)
+            ask_for_tile(e, e.load_address(ahead, target), tile)
             for v in range(wide):
                 value = e.load(gradient, at[v])
                 e.store(e.builder.fadd(e.load(begin, at[v]), value), begin, at[v])

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
+from w2v_core.kernels.cpu import product_operations as products
 from w2v_core.kernels.cpu import row_operations as op
 from w2v_core.kernels.cpu.random_numbers import random_bits
-from w2v_core.kernels.cpu.vector_ir import set_int
+from w2v_core.kernels.cpu.vector_ir import LANES, WIDEST, set_int
 from w2v_core.reference import GROUP
 
 _LINE_FLOATS = 16
@@ -140,6 +141,60 @@ class NoiseRows(NamedTuple):
     rates: int
 
 
+@njit(nogil=True, inline="always")
+def _products_of_eight(hidden: int, stride: int, targets: int, noise: int, partials: int, negative: int, row_bytes: int) -> None:
+    k = min(negative, 2)
+    if k == 2:
+        products.products_2(hidden, stride, targets, noise, partials, row_bytes)
+    else:
+        products.products_1(hidden, stride, targets, noise, partials, row_bytes)
+    while k < negative:
+        at = partials + (k + 1) * GROUP * GROUP * 4
+        # Tiles of three; four left are two tiles of two.
+        if negative - k >= 3 and negative - k != 4:
+            products.noise_products_3(hidden, stride, 0, noise + 8 * k, at, row_bytes)
+            k += 3
+        elif negative - k >= 2:
+            products.noise_products_2(hidden, stride, 0, noise + 8 * k, at, row_bytes)
+            k += 2
+        else:
+            products.noise_products_1(hidden, stride, 0, noise + 8 * k, at, row_bytes)
+            k += 1
+
+
+@njit(nogil=True, inline="always")
+def _products_of_sixteen(
+    hidden: int, stride: int, targets: int, noise: int, partials: int, negative: int, row_bytes: int
+) -> None:
+    k = min(negative, 5)
+    if k == 5:
+        products.paired_5(hidden, stride, targets, noise, partials, row_bytes)
+    elif k == 4:
+        products.paired_4(hidden, stride, targets, noise, partials, row_bytes)
+    elif k == 3:
+        products.paired_3(hidden, stride, targets, noise, partials, row_bytes)
+    elif k == 2:
+        products.paired_2(hidden, stride, targets, noise, partials, row_bytes)
+    else:
+        products.paired_1(hidden, stride, targets, noise, partials, row_bytes)
+    while k < negative:
+        at, left = partials + (k + 1) * GROUP * GROUP * 4, negative - k
+        if left >= 5:
+            products.noise_paired_5(hidden, stride, 0, noise + 8 * k, at, row_bytes)
+        elif left == 4:
+            products.noise_paired_4(hidden, stride, 0, noise + 8 * k, at, row_bytes)
+        elif left == 3:
+            products.noise_paired_3(hidden, stride, 0, noise + 8 * k, at, row_bytes)
+        elif left == 2:
+            products.noise_paired_2(hidden, stride, 0, noise + 8 * k, at, row_bytes)
+        else:
+            products.noise_paired_1(hidden, stride, 0, noise + 8 * k, at, row_bytes)
+        k += min(left, 5)
+
+
+_products = _products_of_sixteen if WIDEST > LANES else _products_of_eight
+
+
 @njit(nogil=True)
 def train_group(
     group: GroupMemory, examples: Examples, hidden: int, stride: int, gradients: int, noise_of: NoiseRows, ahead: int,
@@ -148,23 +203,7 @@ def train_group(
     """Trains W_out and writes −α·gradient of the hidden rows to `gradients`; hidden and gradient rows are `stride` bytes apart.
     `ahead` holds the addresses of K rows that the next group will need."""
     partials, targets, noise = group.partials, examples.targets, noise_of.rows
-    k = min(negative, 2)
-    if k == 2:
-        op.products_2(hidden, stride, targets, noise, partials, row_bytes)
-    else:
-        op.products_1(hidden, stride, targets, noise, partials, row_bytes)
-    while k < negative:
-        at = partials + (k + 1) * GROUP * GROUP * 4
-        # Tiles of three; the last four are two tiles of two.
-        if negative - k >= 3 and negative - k != 4:
-            op.noise_products_3(hidden, stride, 0, noise + 8 * k, at, row_bytes)
-            k += 3
-        elif negative - k >= 2:
-            op.noise_products_2(hidden, stride, 0, noise + 8 * k, at, row_bytes)
-            k += 2
-        else:
-            op.noise_products_1(hidden, stride, 0, noise + 8 * k, at, row_bytes)
-            k += 1
+    _products(hidden, stride, targets, noise, partials, negative, row_bytes)
     op.errors(
         partials, examples.words, noise_of.words, examples.inverses, examples.scales, examples.rates, noise_of.rates,
         group.settings, group.to_gradient, group.to_output, negative,

@@ -5,17 +5,33 @@ arguments are int64: addresses, counts, and `row_bytes`, the size of a row, a mu
 operation (a word may occur twice in a group), so each operation states the order of its reads and writes.
 
 The target is a processor with two loads, two multiply-adds and one store per cycle: each tile below is shaped so that it needs
-at most one load for each multiply-add and keeps its sums in the sixteen registers of AVX2.
+at most one load for each multiply-add and keeps its sums in the sixteen registers of AVX2. Where the processor computes sixteen
+lanes at once (`vector_ir.WIDEST`), the same tiles are twice as wide; no number comes out differently.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from llvmlite import ir
 
-from w2v_core.kernels.cpu.vector_ir import I32, I64, LANES, LINE_BYTES, V8D, V8F, V8I, VECTOR_BYTES, Emitter, Value, operation
+from w2v_core.kernels.cpu.vector_ir import (
+    I32,
+    I64,
+    LANES,
+    LINE_BYTES,
+    V8D,
+    V8F,
+    V8I,
+    VECTOR_BYTES,
+    WIDEST,
+    Column,
+    Emitter,
+    Value,
+    operation,
+)
 
 GROUP = LANES
 HALF = 4
@@ -26,22 +42,21 @@ ALPHA, LINEAR, PRODUCT, EXPONENTS, SETTINGS_FLOATS = 0, 16, 32, 48, 64
 V8L = ir.VectorType(I64, LANES)
 
 
-def over_columns(e: Emitter, row_bytes: Value, wide: int, body: Callable[[Value, int], None]) -> None:
-    """Runs body(byte offset, vectors) over a row: `wide` vectors at a time, then one by one."""
-    step = wide * VECTOR_BYTES
-    whole = e.builder.sub(row_bytes, e.builder.srem(row_bytes, e.integer(step)))
-    with e.loop(e.integer(0), whole, step) as columns:
-        body(columns.index, wide)
-    if wide > 1:
-        with e.loop(whole, row_bytes, VECTOR_BYTES) as columns:
-            body(columns.index, 1)
+def over_columns(e: Emitter, row_bytes: Value, most: int, body: Callable[[list[Column]], None]) -> None:
+    """Runs body(columns) for all columns of a row, in tiles of `most` vectors of the emitter's lanes. The last tile may be
+    smaller than that, or half a vector larger: half a vector by itself would take as long as a whole one."""
+    builder, each = e.builder, e.lanes // LANES
+    tile, eights = each * most, builder.sdiv(row_bytes, e.integer(VECTOR_BYTES))
+    tiles = builder.sdiv(builder.sub(eights, e.integer(each)), e.integer(tile))
+    end = builder.mul(tiles, e.integer(tile * VECTOR_BYTES))
+    with e.loop(e.integer(0), end, tile * VECTOR_BYTES) as columns:
+        body(e.columns(columns.index, tile))
+    rest = builder.sub(eights, builder.mul(tiles, e.integer(tile)))
+    e.choose(rest, {count: partial(body, e.columns(end, count)) for count in range(1, tile + each)})
 
 
-def column(e: Emitter, offset: Value, vector: int) -> Value:
-    return e.builder.add(offset, e.integer(vector * VECTOR_BYTES)) if vector else offset
-
-
-def _row(e: Emitter, address: Value, row_bytes: Value, index: int) -> Value:
+def row_at(e: Emitter, address: Value, row_bytes: Value, index: int) -> Value:
+    """The address of row `index` of rows that begin at an address."""
     return e.builder.add(address, e.builder.mul(row_bytes, e.integer(index))) if index else address
 
 
@@ -81,87 +96,71 @@ def _prefetch(level: int) -> Any:
 prefetch_near, prefetch_far = _prefetch(3), _prefetch(2)
 
 
-def ask_for_tile(e: Emitter, row: Value, at: Sequence[Value]) -> None:
-    """Prefetches, for writing, the cache lines of a tile: the vectors of a row at the byte offsets `at`."""
-    for offset in at[::2]:
-        e.prefetch_to_write(row, offset)
+def ask_for_tile(e: Emitter, row: Value, at: Sequence[Column]) -> None:
+    """Prefetches, for writing, the cache lines of a row's columns `at`."""
+    for place in at[:: LINE_BYTES // (4 * e.lanes)]:
+        e.prefetch_to_write(row, place.offset)
 
 
-def _products(count: int, with_targets: bool) -> Any:
-    @operation(6)
-    def products(
-        e: Emitter, hidden: Value, stride: Value, target_addresses: Value, noise_addresses: Value, partials: Value,
-        row_bytes: Value,
+def gradients_in(lanes: int) -> Any:
+    """`gradient_rows` in vectors of so many lanes: 8 or 16, with the same bits."""
+
+    @operation(7)
+    def gradient_rows(
+        e: Emitter, gradients: Value, stride: Value, target_addresses: Value, noise_addresses: Value, to_gradient: Value,
+        negative: Value, row_bytes: Value,
     ) -> None:  # fmt: skip
-        """partials[k][u] = the eight lanes of H u · noise row k for `count` noise rows; with targets, H u · target u comes first.
+        """gradient u = to_gradient[0][u] · target u + Σ over k of to_gradient[k + 1][u] · noise row k."""
+        e = Emitter(e.builder, lanes)
 
-        Tiles of four hidden rows by `count` (+ 1) other rows. The hidden rows are `stride` bytes apart.
-        """
-        noise = [e.load_address(noise_addresses, k) for k in range(count)]
-        width = count + with_targets
-        for half in range(0, GROUP, HALF):
-            rows = [_row(e, hidden, stride, half + u) for u in range(HALF)]
-            targets = [e.load_address(target_addresses, half + u) for u in range(HALF)] if with_targets else []
-            with e.loop(e.integer(0), row_bytes, VECTOR_BYTES, [e.splat(0.0)] * (HALF * width)) as columns:
-                words = [e.load(row, columns.index) for row in noise]
-                columns.next = []
-                for u in range(HALF):
-                    value = e.load(rows[u], columns.index)
-                    own = [e.load(targets[u], columns.index)] if with_targets else []
-                    sums = columns.state[u * width : (u + 1) * width]
-                    columns.next += [e.fma(value, word, total) for word, total in zip(own + words, sums, strict=True)]
-            for u in range(HALF):
-                for k in range(width):
-                    e.store(columns.state[u * width + k], partials, (k * GROUP + half + u) * VECTOR_BYTES)
+        def body(at: list[Column]) -> None:
+            for half in range(0, GROUP, HALF):
+                _gradients_of_tile(e, at, gradients, stride, target_addresses, noise_addresses, to_gradient, negative, half)
 
-    return products
+        over_columns(e, row_bytes, 3, body)
+
+    return gradient_rows
 
 
-noise_products_1, noise_products_2, noise_products_3 = (_products(count, False) for count in (1, 2, 3))
-products_1, products_2 = (_products(count, True) for count in (1, 2))
-
-
-@operation(7)
-def gradient_rows(
-    e: Emitter, gradients: Value, stride: Value, target_addresses: Value, noise_addresses: Value, to_gradient: Value,
-    negative: Value, row_bytes: Value,
+def _gradients_of_tile(
+    e: Emitter, at: list[Column], gradients: Value, stride: Value, target_addresses: Value, noise_addresses: Value,
+    to_gradient: Value, negative: Value, first_row: int,
 ) -> None:  # fmt: skip
-    """gradient u = to_gradient[0][u] · target u + Σ over k of to_gradient[k + 1][u] · noise row k."""
+    wide = len(at)
 
-    def body(offset: Value, wide: int) -> None:
-        at = [column(e, offset, vector) for vector in range(wide)]
-        for half in range(0, GROUP, HALF):
+    def add_noise(index: Value, sums: Sequence[Value]) -> list[Value]:
+        row = e.load_address(noise_addresses, index)
+        words = [e.load_column(row, place) for place in at]
+        factors = e.builder.add(to_gradient, e.builder.mul(e.builder.add(index, e.integer(1)), e.integer(VECTOR_BYTES)))
+        sums = list(sums)
+        for u in range(HALF):
+            factor = e.broadcast(factors, 4 * (first_row + u))
+            for v in range(wide):
+                sums[u * wide + v] = e.fma(factor, words[v], sums[u * wide + v])
+        return sums
 
-            def add_noise(index: Value, sums: Sequence[Value], half: int = half) -> list[Value]:
-                row = e.load_address(noise_addresses, index)
-                words = [e.load(row, at[v]) for v in range(wide)]
-                factors = e.builder.add(to_gradient, e.builder.mul(e.builder.add(index, e.integer(1)), e.integer(VECTOR_BYTES)))
-                sums = list(sums)
-                for u in range(HALF):
-                    factor = e.broadcast(factors, 4 * (half + u))
-                    for v in range(wide):
-                        sums[u * wide + v] = e.fma(factor, words[v], sums[u * wide + v])
-                return sums
-
-            first = []
-            for u in range(half, half + HALF):
-                factor, target = e.broadcast(to_gradient, 4 * u), e.load_address(target_addresses, u)
-                first += [e.builder.fmul(factor, e.load(target, at[v])) for v in range(wide)]
-            whole = e.builder.sub(negative, e.builder.srem(negative, e.integer(UNROLLED)))
-            with e.loop(e.integer(0), whole, UNROLLED, first) as noise:
-                for k in range(UNROLLED):
-                    noise.next = add_noise(e.builder.add(noise.index, e.integer(k)), noise.next)
-            with e.loop(whole, negative, 1, noise.state) as rest:
-                rest.next = add_noise(rest.index, rest.state)
-            for u in range(HALF):
-                row = _row(e, gradients, stride, half + u)
-                for v in range(wide):
-                    e.store(rest.state[u * wide + v], row, at[v])
-
-    over_columns(e, row_bytes, 3, body)
+    first = []
+    for u in range(first_row, first_row + HALF):
+        factor, target = e.broadcast(to_gradient, 4 * u), e.load_address(target_addresses, u)
+        first += [e.builder.fmul(factor, e.load_column(target, place)) for place in at]
+    whole = e.builder.sub(negative, e.builder.srem(negative, e.integer(UNROLLED)))
+    with e.loop(e.integer(0), whole, UNROLLED, first) as noise:
+        for k in range(UNROLLED):
+            noise.next = add_noise(e.builder.add(noise.index, e.integer(k)), noise.next)
+    with e.loop(whole, negative, 1, noise.state) as rest:
+        rest.next = add_noise(rest.index, rest.state)
+    for u in range(HALF):
+        row = row_at(e, gradients, stride, first_row + u)
+        for v, place in enumerate(at):
+            e.store_column(rest.state[u * wide + v], row, place)
 
 
-def _updates(count: int, columns_wide: int, with_targets: bool) -> Any:
+gradient_rows = gradients_in(WIDEST)
+
+
+def updates_in(lanes: int, count: int, with_targets: bool) -> Any:
+    """The updates of `count` noise rows, of the targets too if wanted, in vectors of 8 or 16 lanes, with the same bits."""
+
     @operation(9)
     def updates(
         e: Emitter, hidden: Value, stride: Value, target_addresses: Value, targets_to: Value, noise_addresses: Value,
@@ -173,43 +172,41 @@ def _updates(count: int, columns_wide: int, with_targets: bool) -> Any:
         addresses are at `ahead` are prefetched, a tile's columns with each tile: all at once they would fill the queue of
         memory requests that everything else has to pass through.
         """
+        e = Emitter(e.builder, lanes)
         noise, moved = ([e.load_address(rows, k) for k in range(count)] for rows in (noise_addresses, noise_to))
-        rows = [_row(e, hidden, stride, u) for u in range(GROUP)]
+        rows = [row_at(e, hidden, stride, u) for u in range(GROUP)]
         to_target = e.builder.sub(to_output, e.integer(GROUP * 4))
 
-        def body(offset: Value, wide: int) -> None:
-            at = [column(e, offset, vector) for vector in range(wide)]
+        def body(at: list[Column]) -> None:
             for k in range(count):
                 ask_for_tile(e, e.load_address(ahead, k), at)
-            sums: list[Value] = []
+            sums: list[list[Value]] = [[]] * count
             for u in range(GROUP):
-                values = [e.load(rows[u], at[v]) for v in range(wide)]
+                values = [e.load_column(rows[u], place) for place in at]
                 if with_targets:
                     factor = e.broadcast(to_target, 4 * u)
                     target, to = (e.load_address(addresses, u) for addresses in (target_addresses, targets_to))
-                    for v in range(wide):
-                        e.store(e.fma(factor, values[v], e.load(target, at[v])), to, at[v])
+                    for value, place in zip(values, at, strict=True):
+                        e.store_column(e.fma(factor, value, e.load_column(target, place)), to, place)
                 for k in range(count):
                     factor = e.broadcast(to_output, (k * GROUP + u) * 4)
-                    for v in range(wide):
-                        if u:
-                            sums[k * wide + v] = e.fma(factor, values[v], sums[k * wide + v])
-                        else:
-                            sums.append(e.builder.fmul(factor, values[v]))
+                    if u:
+                        sums[k] = [e.fma(factor, value, total) for value, total in zip(values, sums[k], strict=True)]
+                    else:
+                        sums[k] = [e.builder.fmul(factor, value) for value in values]
             for k in range(count):
-                for v in range(wide):
-                    e.store(e.builder.fadd(e.load(noise[k], at[v]), sums[k * wide + v]), moved[k], at[v])
+                for total, place in zip(sums[k], at, strict=True):
+                    e.store_column(e.builder.fadd(e.load_column(noise[k], place), total), moved[k], place)
 
-        over_columns(e, row_bytes, columns_wide, body)
+        # Sums of five rows by three vectors do not fit into the sixteen registers of AVX2; AVX-512 has 32.
+        over_columns(e, row_bytes, 2 if count > 3 and lanes == LANES else 3, body)
 
     return updates
 
 
-_WIDE = {1: 3, 2: 3, 3: 3, 4: 2, 5: 2}
-"""Vectors in a tile of updates, by the number of its noise rows."""
-updates_1, updates_2, updates_3, updates_4, updates_5 = (_updates(count, wide, True) for count, wide in _WIDE.items())
+updates_1, updates_2, updates_3, updates_4, updates_5 = (updates_in(WIDEST, count, True) for count in range(1, 6))
 noise_updates_1, noise_updates_2, noise_updates_3, noise_updates_4, noise_updates_5 = (
-    _updates(count, wide, False) for count, wide in _WIDE.items()
+    updates_in(WIDEST, count, False) for count in range(1, 6)
 )
 
 

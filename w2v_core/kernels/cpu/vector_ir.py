@@ -2,8 +2,9 @@
 
 Numba's own vectoriser gives up on loops over several rows that may overlap, and it cannot keep a tile of sums in
 registers. The row operations of `numba_kernels` are therefore written as LLVM code, with the small `Emitter` below.
-Eight lanes fill one AVX register; LLVM splits them in two for SSE and NEON. There are always eight, so the order of
-every sum is the same on every processor. Multiply-adds are fused where the processor supports it (`llvm.fmuladd`).
+Eight lanes fill one AVX register; LLVM splits them in two for SSE and NEON. Sums over a row always have eight, so their
+order is the same on every processor; what is done to each number by itself is done to sixteen at a time where the processor
+computes that many (`WIDEST`). Multiply-adds are fused where the processor supports it (`llvm.fmuladd`).
 
 A row is passed as the address of its first byte, an int64: an address takes one register, an array would take seven.
 """
@@ -13,8 +14,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
+import llvmlite.binding
+import numba
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
@@ -25,23 +28,46 @@ LINE_BYTES = 64
 
 I8, I16, I32, I64, F32, F64 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType(), ir.DoubleType()
 V8F, V8I, V8D = (ir.VectorType(lane, LANES) for lane in (F32, I32, F64))
-_SUFFIX = {"f": ("v8f32", V8F), "d": ("v8f64", V8D)}
+_SUFFIX = {"v8f32": V8F, "v8f64": V8D, "v16f32": ir.VectorType(F32, 2 * LANES)}
 Value = Any
 """An LLVM value (llvmlite has no types to import)."""
 
 
-class Emitter:
-    """Writes LLVM instructions at the builder's position. Vectors are 8 × float32 unless said otherwise."""
+def _widest() -> int:
+    """Lanes of the widest vectors that the processor computes at once, 8 or 16, of the one that Numba compiles for."""
+    config: Any = numba.config
+    name = config.CPU_NAME or llvmlite.binding.get_host_cpu_name()
+    features = config.CPU_FEATURES
+    wide = "+avx512f" in features if features is not None else llvmlite.binding.get_host_cpu_features().get("avx512f", False)
+    # Zen 4 takes two turns for sixteen lanes, and gains nothing (infra/benchmarks/records/kernel-steps-2026-11-28.md).
+    return 2 * LANES if wide and name != "znver4" else LANES
 
-    def __init__(self, builder: Any) -> None:
+
+WIDEST = _widest()
+
+
+class Column(NamedTuple):
+    """A place of a row: one vector of an emitter's lanes, or the first half of one where the row ends."""
+
+    offset: Value
+    """In bytes."""
+    is_half: bool
+
+
+class Emitter:
+    """Writes LLVM instructions at the builder's position. Vectors are `lanes` × float32 unless said otherwise."""
+
+    def __init__(self, builder: Any, lanes: int = LANES) -> None:
         self.builder = builder
+        self.lanes = lanes
+        self.vector = ir.VectorType(F32, lanes)
 
     def integer(self, value: int) -> Value:
         return ir.Constant(I64, value)
 
-    def splat(self, value: float, kind: Any = V8F) -> Value:
+    def splat(self, value: float) -> Value:
         """A vector whose lanes all hold one constant."""
-        return ir.Constant(kind, [ir.Constant(kind.element, value)] * LANES)
+        return ir.Constant(self.vector, [ir.Constant(F32, value)] * self.lanes)
 
     def splat_int(self, value: int) -> Value:
         return ir.Constant(V8I, [ir.Constant(I32, value)] * LANES)
@@ -52,8 +78,8 @@ class Emitter:
             offset = self.integer(offset)
         return self.builder.gep(base, [offset], source_etype=I8)
 
-    def load(self, address: Value, offset: Value | int = 0, kind: Any = V8F) -> Value:
-        return self.builder.load(self.pointer(address, offset), align=4, typ=kind)
+    def load(self, address: Value, offset: Value | int = 0, kind: Any = None) -> Value:
+        return self.builder.load(self.pointer(address, offset), align=4, typ=kind or self.vector)
 
     def load_address(self, addresses: Value, index: Value | int) -> Value:
         """addresses[index] of an array of int64."""
@@ -64,20 +90,45 @@ class Emitter:
     def store(self, value: Value, address: Value, offset: Value | int = 0) -> None:
         self.builder.store(value, self.pointer(address, offset), align=4)
 
+    def columns(self, offset: Value, eights: int) -> list[Column]:
+        """The columns of `eights` times eight floats from a byte offset on, which is a multiple of 32."""
+        each = self.lanes // LANES
+        return [
+            Column(self.builder.add(offset, self.integer(first * VECTOR_BYTES)) if first else offset, first + each > eights)
+            for first in range(0, eights, each)
+        ]
+
+    def load_column(self, row: Value, at: Column) -> Value:
+        """A row's numbers there; behind half a vector zeros."""
+        if not at.is_half:
+            return self.load(row, at.offset)
+        return self.beside(self.load(row, at.offset, V8F), ir.Constant(V8F, None))
+
+    def store_column(self, value: Value, row: Value, at: Column) -> None:
+        self.store(self.half(value, 0) if at.is_half else value, row, at.offset)
+
     def broadcast(self, address: Value, offset: Value | int = 0, lane: Any = F32) -> Value:
         """A vector whose lanes all hold the 4-byte value at the address."""
         return self.repeat(self.builder.load(self.pointer(address, offset), align=4, typ=lane))
 
     def repeat(self, scalar: Value) -> Value:
         """A vector whose lanes all hold a scalar."""
-        vector = ir.VectorType(scalar.type, LANES)
+        vector, first = (ir.VectorType(kind, self.lanes) for kind in (scalar.type, I32))
         one = self.builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, ir.Constant(I32, 0))
-        return self.builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), self.splat_int(0))
+        return self.builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), ir.Constant(first, None))
 
     def shuffle(self, a: Value, b: Value, lanes: Sequence[int]) -> Value:
         """Lane i = lane lanes[i] of a followed by b."""
         mask = ir.Constant(ir.VectorType(I32, len(lanes)), [ir.Constant(I32, lane) for lane in lanes])
         return self.builder.shuffle_vector(a, b, mask)
+
+    def beside(self, a: Value, b: Value) -> Value:
+        """The eight lanes of a, then those of b."""
+        return self.shuffle(a, b, range(2 * LANES))
+
+    def half(self, wide: Value, upper: int) -> Value:
+        """The lower (0) or the upper (1) eight of sixteen lanes."""
+        return self.shuffle(wide, wide, range(upper * LANES, (upper + 1) * LANES))
 
     def fma(self, a: Value, b: Value, c: Value) -> Value:
         """a·b + c."""
@@ -86,7 +137,7 @@ class Emitter:
     def call(self, name: str, *arguments: Value) -> Value:
         """Calls an LLVM intrinsic that is overloaded by one vector type, the type of its arguments and of its result."""
         kind = arguments[0].type
-        suffix = next(text for text, vector in _SUFFIX.values() if vector == kind)
+        suffix = next(text for text, vector in _SUFFIX.items() if vector == kind)
         return self.builder.call(self.declare(f"{name}.{suffix}", kind, [kind] * len(arguments)), arguments)
 
     def declare(self, name: str, result: Any, arguments: Sequence[Any]) -> Value:

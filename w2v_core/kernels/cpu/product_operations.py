@@ -1,0 +1,90 @@
+"""The products of a group's hidden rows with its targets and noise rows, written as LLVM code.
+
+Each product is left as eight partial sums, which `row_operations.errors` adds up over a fixed tree. A vector of sixteen lanes
+holds the eight of one product and the eight of another, so no sum gets another order: the bits are the same whether the
+processor computes eight lanes at once or sixteen.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from w2v_core.kernels.cpu.row_operations import GROUP, HALF, row_at
+from w2v_core.kernels.cpu.vector_ir import LANES, VECTOR_BYTES, Emitter, Value, operation
+
+
+def products_of(count: int, with_targets: bool) -> Any:
+    """In vectors of eight."""
+
+    @operation(6)
+    def products(
+        e: Emitter, hidden: Value, stride: Value, target_addresses: Value, noise_addresses: Value, partials: Value,
+        row_bytes: Value,
+    ) -> None:  # fmt: skip
+        """partials[k][u] = the eight lanes of H u · noise row k for `count` noise rows; with targets, H u · target u comes first.
+
+        Tiles of four hidden rows by `count` (+ 1) other rows. The hidden rows are `stride` bytes apart.
+        """
+        noise = [e.load_address(noise_addresses, k) for k in range(count)]
+        width = count + with_targets
+        for half in range(0, GROUP, HALF):
+            rows = [row_at(e, hidden, stride, half + u) for u in range(HALF)]
+            targets = [e.load_address(target_addresses, half + u) for u in range(HALF)] if with_targets else []
+            with e.loop(e.integer(0), row_bytes, VECTOR_BYTES, [e.splat(0.0)] * (HALF * width)) as columns:
+                words = [e.load(row, columns.index) for row in noise]
+                columns.next = []
+                for u in range(HALF):
+                    value = e.load(rows[u], columns.index)
+                    own = [e.load(targets[u], columns.index)] if with_targets else []
+                    sums = columns.state[u * width : (u + 1) * width]
+                    columns.next += [e.fma(value, word, total) for word, total in zip(own + words, sums, strict=True)]
+            for u in range(HALF):
+                for k in range(width):
+                    e.store(columns.state[u * width + k], partials, (k * GROUP + half + u) * VECTOR_BYTES)
+
+    return products
+
+
+def paired_products_of(count: int, with_targets: bool) -> Any:
+    """In vectors of sixteen."""
+
+    @operation(6)
+    def products(
+        e: Emitter, hidden: Value, stride: Value, target_addresses: Value, noise_addresses: Value, partials: Value,
+        row_bytes: Value,
+    ) -> None:  # fmt: skip
+        """As `products_of`. One tile of eight hidden rows by `count` (+ 1) other rows, which are taken in pairs; of an odd one
+        the products with two hidden rows are a pair."""
+        wide = Emitter(e.builder, 2 * LANES)
+        noise = [e.load_address(noise_addresses, k) for k in range(count)]
+        rows = [row_at(e, hidden, stride, u) for u in range(GROUP)]
+        targets = [e.load_address(target_addresses, u) for u in range(GROUP)] if with_targets else []
+        pairs, odd = divmod(count + with_targets, 2)
+        zeros = [wide.splat(0.0)] * (GROUP * pairs + odd * HALF)
+        with e.loop(e.integer(0), row_bytes, VECTOR_BYTES, zeros) as columns:
+            words, values = ([e.load(row, columns.index) for row in some] for some in (noise, rows))
+            of_noise = [wide.beside(words[k], words[k + 1]) for k in range(int(with_targets), count - 1, 2)]
+            factors = []
+            for u in range(GROUP):
+                own = [wide.beside(e.load(targets[u], columns.index), words[0])] if with_targets else []
+                factors += [(wide.beside(values[u], values[u]), pair) for pair in own + of_noise]
+            if odd:
+                last = wide.beside(words[-1], words[-1])
+                factors += [(wide.beside(values[u], values[u + HALF]), last) for u in range(HALF)]
+            columns.next = [wide.fma(a, b, total) for (a, b), total in zip(factors, columns.state, strict=True)]
+        for u in range(GROUP):
+            found = [wide.half(pair, side) for pair in columns.state[u * pairs : (u + 1) * pairs] for side in (0, 1)]
+            if odd:
+                found.append(wide.half(columns.state[GROUP * pairs + u % HALF], u // HALF))
+            for k, partial in enumerate(found):
+                e.store(partial, partials, (k * GROUP + u) * VECTOR_BYTES)
+
+    return products
+
+
+products_1, products_2 = (products_of(count, True) for count in (1, 2))
+noise_products_1, noise_products_2, noise_products_3 = (products_of(count, False) for count in (1, 2, 3))
+paired_1, paired_2, paired_3, paired_4, paired_5 = (paired_products_of(count, True) for count in range(1, 6))
+noise_paired_1, noise_paired_2, noise_paired_3, noise_paired_4, noise_paired_5 = (
+    paired_products_of(count, False) for count in range(1, 6)
+)
