@@ -43,9 +43,8 @@ stands beside its short Dask wiring.
                endings (results and errors of tasks) guest (admission of workers) turn (one training at a time)
                state (kept by a worker between tasks)
                opening (the configured cluster) vendors (SSH, SLURM, Kubernetes)
-               jobs (of SLURM, replaced when they end) ssh (certificates carried to hosts) certificates
-               lazy (opened by the first task)
-               pages (Dask's own, behind a password)
+               jobs (SLURM's, replaced when they end) ssh (prepares hosts) certificates
+               lazy (opened by the first task) pages (Dask's own, behind a password)
                room (memory and disk) messages (from tasks to the driver) presence (who responds)
                sources (the same program everywhere)
     history/   arrival (access to a workdir) snapshot (a complete result, kept)

@@ -240,8 +240,8 @@ class Cluster(Section):
     """The cluster class's own keyword arguments, passed through unchanged."""
     tls: Tls | None = None
     insecure: bool = False
-    """true: kind kubernetes may start a cluster whose connections are neither encrypted nor authenticated, which is all that
-    `dask_kubernetes` can: whoever reaches its pods runs code there."""
+    """true: kind kubernetes may start a cluster whose connections are neither encrypted nor authenticated, the only kind that
+    `dask_kubernetes` offers: anyone who can reach its pods can run code there."""
 
     @model_validator(mode="after")
     def address_when_needed(self) -> Cluster:
@@ -261,7 +261,7 @@ class Cluster(Section):
         if self.kind != "kubernetes":
             refuse_unread(self, ("insecure",), f"cluster.kind is {self.kind}, and only kubernetes reads it")
         if self.kind == "slurm" and not (self.n_workers or self.options.get("n_workers")):
-            raise ValueError("kind: slurm needs cluster.n_workers, how many workers its jobs have together")
+            raise ValueError("kind: slurm needs cluster.n_workers, the number of workers in all its jobs together")
         if self.kind == "ssh" and not self.options.get("hosts"):
             raise ValueError("kind: ssh needs cluster.options: {hosts: [scheduler, worker, …]}")
         if self.kind == "kubernetes" and not self.options.keys() & {"image", "name", "custom_cluster_spec"}:
@@ -271,9 +271,9 @@ class Cluster(Section):
             )
         if self.kind == "kubernetes" and not self.insecure:
             raise ValueError(
-                "kind: kubernetes: connections of a KubeCluster carry no TLS, so whoever reaches its pods runs code there; start "
-                "the DaskCluster of infra/kubernetes, which has certificates, and use kind: address, or, where network policies "
-                "let nobody else in, set cluster.insecure: true"
+                "kind: kubernetes: connections of a KubeCluster carry no TLS, so anyone who can reach its pods can run code "
+                "there; start the DaskCluster of infra/kubernetes, which has certificates, and use kind: address, or, where "
+                "network policies let nobody else in, set cluster.insecure: true"
             )
         return self
 

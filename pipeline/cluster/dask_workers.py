@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 PRESENCE_CHECK_S = 0.5
 SAY_AFTER_S = 10.0
-"""How long workers may be missing before it is said."""
+"""How long no worker may be ready before the run notes it."""
 _PAUSE_S = 0.1
 
 
@@ -77,7 +77,7 @@ class DaskWorkers:
                     there = self._answering()
                     able = self._able(there)
                     if gone := before - there.keys():
-                        self._on_note(f"{label}: {_lost(sorted(gone))}; what it had to do is done again by others")
+                        self._on_note(f"{label}: {_lost(sorted(gone))}; other workers repeat the lost tasks")
                     before = set(able)
                     if able:
                         waiting.begin_anew()
@@ -143,7 +143,7 @@ class DaskWorkers:
             time.sleep(_PAUSE_S)
 
     def _expect_more(self) -> None:
-        """Raises ServiceError when no worker will come any more."""
+        """Raises ServiceError if no more workers will come."""
         if why := self._trouble():
             raise ServiceError(why)
 
@@ -301,7 +301,7 @@ class DaskWorkers:
 
 
 class _Waiting:
-    """For a worker that may work: with a deadline, and said once it takes a while."""
+    """Waiting for a worker that can take tasks: has a deadline, and notes once that it takes long."""
 
     def __init__(self, wait_s: float, on_note: Callable[[str], None]) -> None:
         self._wait_s, self._on_note = wait_s, on_note
@@ -319,7 +319,7 @@ class _Waiting:
 
 
 def _lost(addresses: Sequence[str]) -> str:
-    """Of workers that are not there any more, as a person reads it."""
+    """What to report of workers that have disappeared."""
     if len(addresses) == 1:
         return f"the worker at {addresses[0]} went away or fell silent"
     return f"{len(addresses)} workers went away or fell silent ({', '.join(addresses[:3])}{' …' if addresses[3:] else ''})"

@@ -138,8 +138,8 @@ async def forget(worker: Worker, run: str) -> None:
 
 def departure_plugin(guest: Guest, client_id: str, closes_after_s: float | None = None) -> SchedulerPlugin:
     """The plugin for the scheduler. When the driver's connection ends, it removes the run's plugin from all workers and then, if
-    the run trained, releases its lease, so that the next run may train. `closes_after_s`: after that time the scheduler closes,
-    and its workers with it; for a cluster that nobody else uses and that its driver would have closed."""
+    the run trained, releases its lease, so that the next run may train. With `closes_after_s`, the scheduler then closes itself
+    and its workers after so many seconds: for a cluster of this run alone, which the driver would have closed."""
     from distributed import SchedulerPlugin
 
     plugin, own, training = guest.plugin, guest.departure, TRAINING

@@ -1,10 +1,10 @@
-"""The jobs of a SLURM cluster, kept at the number that was asked for: SLURM is asked what became of those without workers.
+"""The jobs of a SLURM cluster, kept at the requested number: a job without a worker is looked up in SLURM's queue.
 
-Dask's own `adapt` replaces a worker that the scheduler has lost, but no job of several workers and none whose worker never
-came: one that is cancelled in the queue is missed for ever, and one that fails as it starts looks like one that waits. So
-each job is looked up by its number: one that is over is replaced and named, with SLURM's reason, and jobs that end again and
-again before a worker comes end the run. SLURM is asked only while a worker is missing: every few seconds after one has left,
-else twice a minute.
+Dask's own `adapt` replaces a worker that the scheduler has lost, but neither a job with several workers nor a job whose worker
+never connected: a job cancelled in the queue is never replaced, and a job that fails at its start looks like one that waits. So
+each job is looked up by its number. A job that has ended is replaced, and a note gives its number and SLURM's reason; jobs that
+repeatedly end before a worker connects end the run. SLURM is queried only while a worker is missing: every few seconds after
+the start or a loss, then twice a minute.
 """
 
 from __future__ import annotations
@@ -22,52 +22,52 @@ from typing import Any
 from pipeline.errors import printable
 
 LOOK_S = 1.0
-"""How often the scheduler's list of workers is looked at, which costs nothing."""
+"""Time between two looks at the scheduler's list of workers, which cost nothing."""
 SOON_S, LATER_S, SOON_FOR_S = 3.0, 30.0, 60.0
-"""While a worker is awaited SLURM is asked every SOON_S for SOON_FOR_S after the start or a loss, later every LATER_S."""
+"""While a worker is missing, SLURM is queried every SOON_S for SOON_FOR_S after the start or a loss, then every LATER_S."""
 BARREN_JOBS = 3
-"""So many jobs in a row that ended before a worker came are no accident."""
+"""After this many jobs in a row that ended before a worker connected, the run ends."""
 ANSWER_S = 30
 WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "SUSPENDED", "RESIZING", "RUNNING", "STOPPED", "SIGNALING")
 ENDING = ("COMPLETING", "STAGE_OUT")
 NO_FAULT = ("PREEMPTED", "NODE_FAIL", "BOOT_FAIL")
-"""Ends that say nothing about the job."""
+"""Endings that are not the job's own fault."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A job that was asked for."""
+    """A requested job."""
 
     name: str
-    """As the cluster calls it; its workers have this name, with a suffix if there are several."""
+    """Its name in the cluster object; its workers have this name, with a suffix if there are several."""
     number: str | None
-    """SLURM's; null when sbatch took none."""
+    """Its number in SLURM; None if sbatch refused the job."""
     present: bool
-    """A worker of it is there."""
+    """One of its workers is connected."""
     refusal: str = ""
-    """What sbatch said instead of a number."""
+    """The message of sbatch if it refused the job."""
 
 
 @dataclass
 class Seen:
-    """What is known of jobs by their numbers."""
+    """The history of jobs, by their numbers."""
 
     came: set[str] = field(default_factory=set)
-    """A worker of these was there."""
+    """Jobs of which a worker was connected at some time."""
     listed: set[str] = field(default_factory=set)
-    """SLURM named these once."""
+    """Jobs that SLURM has listed at some time."""
     barren: int = 0
-    """Jobs in a row that ended before a worker came."""
+    """Number of jobs in a row that ended before a worker connected."""
 
     def notice(self, jobs: Iterable[Job]) -> int:
-        """How many of the jobs have a worker."""
+        """The number of jobs with a connected worker; remembers which."""
         present = {job.number for job in jobs if job.present and job.number}
         self.barren = 0 if present else self.barren
         self.came |= present
         return len(present)
 
     def ended(self, jobs: Iterable[Job], queue: Mapping[str, tuple[str, str]]) -> dict[str, tuple[str, str]]:
-        """(number, why) of the jobs that are over, by name. `queue`: state and reason by number."""
+        """{name: (number, why)} of the jobs that have ended. `queue` has state and reason by number."""
         over = {}
         for job in jobs:
             if job.number is None:
@@ -80,24 +80,24 @@ class Seen:
 
     def _why_over(self, number: str, queue: Mapping[str, tuple[str, str]]) -> str | None:
         if number not in queue:
-            # SLURM forgets. One that it never named may be another SLURM's (sbatch --clusters).
+            # SLURM forgets jobs. One that it never listed may belong to another SLURM cluster (sbatch --clusters).
             return "gone from the queue" if number in self.listed else None
         state, reason = queue[number]
         if state in WAITING:
             return None
         if state in ENDING:
-            # Its worker will not come back. One whose worker never came has not said yet how it ends.
+            # Its worker will not come back. If none ever came, how the job ends is not known yet.
             return (state if reason == "None" else reason) if number in self.came else None
         return state
 
 
 @dataclass
 class JobKeeper:
-    """Looks after the jobs of a cluster; `trouble` is set when it makes no sense to go on."""
+    """Keeps the jobs of a cluster at the requested number; `trouble` is set when there is no point in submitting more."""
 
     cluster: Any
     workers: int
-    """So many were asked for."""
+    """The requested number."""
     logs: Path
     on_note: Callable[[str], None]
     trouble: str | None = None
@@ -107,7 +107,7 @@ class JobKeeper:
 
     @contextlib.contextmanager
     def keeping(self) -> Iterator[None]:
-        """Asks for the jobs, and looks after them as long as the context lasts."""
+        """Submits the jobs, and keeps their number until the context ends."""
         self.cluster.scale(n=self.workers)
         thread = threading.Thread(target=self._keep, name="w2v-jobs", daemon=True)
         thread.start()
@@ -140,7 +140,7 @@ class JobKeeper:
 
     def _look(self, jobs: list[Job]) -> None:
         queue = _ask_slurm()
-        if queue is None:  # SLURM's own daemons may be away for a while; jobs go on
+        if queue is None:  # SLURM's own daemons may be down for a while; jobs continue
             return
         over = self._seen.ended(jobs, queue)
         for name in over:
@@ -155,7 +155,7 @@ class JobKeeper:
         self._tell_who_waits(jobs, queue)
 
     def _tell_who_waits(self, jobs: list[Job], queue: Mapping[str, tuple[str, str]]) -> None:
-        """Says once which jobs SLURM has not started, and why not."""
+        """Notes once how many jobs SLURM has not started, and why."""
         states = [queue.get(job.number or "", ("", "")) for job in jobs]
         reasons = [reason for state, reason in states if state == "PENDING"]
         waits = f"{_jobs_of(len(reasons))} waiting in SLURM's queue ({', '.join(sorted(set(reasons)))})" if reasons else ""
@@ -167,7 +167,7 @@ class JobKeeper:
         number, why = max(over.values(), key=lambda job: int(job[0] or 0))
         said = last_words(self.logs, number)
         return (
-            f"{self._seen.barren} jobs ended before a worker of theirs had come (the last: {number}, {why}"
+            f"{self._seen.barren} jobs in a row ended before one of their workers connected (the last: {number}, {why}"
             + (f"; its log ends with: {said}" if said else "")
             + f"); check the logs in {self.logs}, and that the nodes have this environment"
         )
@@ -178,7 +178,7 @@ def _jobs_of(count: int) -> str:
 
 
 def reporting_job() -> type[Any]:
-    """SLURMJob, but what sbatch refuses is kept for who looks after the jobs; it would be a traceback on the terminal."""
+    """SLURMJob, except that a refusal by sbatch is kept for `JobKeeper` instead of becoming a traceback on the terminal."""
     from dask_jobqueue.slurm import SLURMJob
     from distributed.deploy.spec import ProcessInterface
 
@@ -190,13 +190,13 @@ def reporting_job() -> type[Any]:
                 await super().start()  # type: ignore[no-untyped-call]
             except RuntimeError as error:
                 self.refusal = printable(str(error).strip().rpartition("\n")[2], 200)
-                await ProcessInterface.start(self)  # there is none, and that is not to be waited for
+                await ProcessInterface.start(self)  # marks it as started: there is no process to wait for
 
     return ReportingJob
 
 
 def last_words(logs: Path, number: str) -> str:
-    """The last line that is not empty of what a job wrote to its standard error; "" without one."""
+    """The last non-empty line that a job wrote to standard error; "" if there is none."""
     for path in sorted(logs.glob(f"*-{number}*.err")):
         with contextlib.suppress(OSError):
             if lines := [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]:
@@ -205,7 +205,7 @@ def last_words(logs: Path, number: str) -> str:
 
 
 def _ask_slurm() -> dict[str, tuple[str, str]] | None:
-    """State and reason of this user's jobs by number, the ended ones that SLURM still knows too; None when it does not answer."""
+    """{number: (state, reason)} of this user's jobs, including ended ones that SLURM still lists; None if it does not answer."""
     command = ["squeue", "--noheader", "--states=all", f"--user={os.getuid()}", "--format=%A %T %r"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_S, check=False)  # noqa: S603

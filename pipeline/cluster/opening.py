@@ -124,7 +124,7 @@ def _be_guest(
     own: bool | None = None, trusted: bool = False, trouble: Callable[[], str | None] = lambda: None,
 ) -> Iterator[DaskWorkers]:  # fmt: skip
     """`own`: the workers were started for this run; None: as configured. `trusted`: they run this machine's source files.
-    `trouble`: why no more workers will come."""
+    `trouble`: why no more workers will come, None while some may."""
     run = uuid.uuid4().hex[:12]
     if not trusted:
         check_sources(client)
@@ -136,7 +136,7 @@ def _be_guest(
             client, guest, cluster.wait_s, cluster.silent_s, own=own, asked_for=asked_for, on_note=on_note, trouble=trouble
         )
         try:
-            # Processes over SSH do not see that their driver was killed.
+            # Processes started over SSH do not notice that their driver was killed.
             _register(client, departure_plugin(guest, client.id, ORPHAN_S if cluster.kind == "ssh" else None))
             _register(client, arrival_plugin(guest, hooks))
             workers.refuse_unfit()

@@ -93,10 +93,10 @@ def find_pages(folder: Path) -> Pages | None:
 
 
 def pages_elsewhere(client: Client) -> Pages | None:
-    """Where the scheduler of another process says that it shows its pages; None if it does not say."""
+    """The pages of a scheduler in another process, by its own account; None if it gives none."""
     import dask
 
-    if dask.config.get("distributed.dashboard.link") != _DASKS_LINK:  # of a site whose proxy shows them
+    if dask.config.get("distributed.dashboard.link") != _DASKS_LINK:  # set by a site whose proxy serves them
         return Pages(printable(client.dashboard_link or "", 200))
 
     def listens_at(dask_scheduler: Any) -> tuple[str, int]:  # travels by value: a scheduler may be without this program
@@ -111,7 +111,7 @@ def pages_elsewhere(client: Client) -> Pages | None:
 
 
 def as_reached(scheduler: str, listens: str, port: int) -> Pages:
-    """The pages of a scheduler at this address, seen from another host. `listens`: the address of its host where they are."""
+    """The pages of a scheduler at this address, seen from another host. `listens` is the address that their server listens on."""
     host = urlsplit(scheduler).hostname or ""
     if _is_loopback(listens) and not _is_loopback(host):
         return Pages(f"http://127.0.0.1:{port}/status", only_on=printable(host, 100))

@@ -1,8 +1,9 @@
-"""What a cluster over SSH needs on its hosts before it starts: this program, and the cluster's certificate, carried there.
+"""The hosts of a cluster over SSH, prepared before it starts: checked for this program, and given the cluster's certificate.
 
-`distributed.SSHCluster` hands its processes their settings on the command line, which everybody on a host may read. So the
-certificate and its key go through the connection's standard input into a file of a folder that only this user may enter; what
-is on the command line is its path. The folder goes when the cluster does; after a SIGKILL it stays, and opens nothing.
+`distributed.SSHCluster` passes settings to its processes on the command line, which everybody on a host can read. So the
+certificate and its key go through the connection's standard input into a file in a folder that only this user can enter, and
+the command line holds only its path. The folder is removed with the cluster; after a SIGKILL it stays, but its certificate is
+useless.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Host:
 
 
 def hosts_of(options: Mapping[str, Any]) -> list[Host]:
-    """The hosts that SSHCluster would use, each once. Raises UsageError for a list of another length."""
+    """The hosts that SSHCluster would use, each once. Raises UsageError for a list of options of another length."""
     names = list(options["hosts"])
     found: dict[str, Host] = {}
     for index, name in enumerate(names):
@@ -49,15 +50,15 @@ def _each(option: Any, names: Sequence[Any], index: int, key: str) -> Any:
     if not isinstance(option, list):
         return option
     if len(option) != len(names):
-        raise UsageError(f"cluster.options.{key}: a list needs one item a host, {len(names)}, found {len(option)}")
+        raise UsageError(f"cluster.options.{key}: a list needs one item per host, {len(names)}, found {len(option)}")
     return option[index]
 
 
 @contextlib.contextmanager
 def carried_to(hosts: Sequence[Host], made: Any, wait_s: float) -> Iterator[dict[str, Any]]:
-    """Dask's settings by which processes on these hosts use the certificate of `made`, a temporary `Security`; it is there as
-    long as the context lasts. Raises ServiceError for a host that cannot be reached in time, or is without this program."""
-    folder = f"/tmp/.w2v-{secrets.token_hex(16)}"  # noqa: S108 - nobody guesses it, and it is made or refused
+    """Dask's settings with which processes on these hosts use the certificate of `made`, a temporary `Security`; its files exist
+    until the context ends. Raises ServiceError for a host that cannot be reached in time or lacks this program."""
+    folder = f"/tmp/.w2v-{secrets.token_hex(16)}"  # noqa: S108 - nobody can guess it, and a folder of another user is refused
     bundle = f"{folder}/cluster.pem"
     text = f"{made.tls_client_cert}\n{made.tls_client_key}\n"
     put = f"umask 077; mkdir {folder} 2>/dev/null || test -O {folder} && cat > {bundle}"
@@ -66,7 +67,7 @@ def carried_to(hosts: Sequence[Host], made: Any, wait_s: float) -> Iterator[dict
         _run(_on_all(hosts, wait_s, lambda connection, host: _prepare(connection, host, put, text)))
         yield {"distributed.comm.tls": paths, "distributed.comm.require-encryption": True}
     finally:
-        with contextlib.suppress(Exception):  # a host that is gone keeps a certificate that opens nothing
+        with contextlib.suppress(Exception):  # a host out of reach keeps a certificate that is useless
             _run(_on_all(hosts, CLEAR_S, lambda connection, host: connection.run(f"rm -rf {folder}")))
 
 
@@ -90,7 +91,7 @@ async def _on_all(hosts: Sequence[Host], seconds: float, work: Any) -> None:
             async with asyncio.timeout(seconds), asyncssh.connect(host.name, **host.connect) as connection:
                 await work(connection, host)
         except (OSError, TimeoutError, asyncssh.Error) as error:
-            why = printable(str(error), 200) or f"nothing came within {seconds:g} s (cluster.wait_s)"
+            why = printable(str(error), 200) or f"no answer within {seconds:g} s (cluster.wait_s)"
             raise ServiceError(
                 f"cluster.kind: ssh: {host.name}: {why}; check that `ssh {host.name} true` needs no password, and "
                 "cluster.options.connect_options"
@@ -100,6 +101,6 @@ async def _on_all(hosts: Sequence[Host], seconds: float, work: Any) -> None:
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:
-    """In a thread of its own: a notebook's has a loop that would not let another one run."""
+    """Runs it in a new thread, because a notebook's thread already has a running event loop."""
     with ThreadPoolExecutor(1) as pool:
         pool.submit(asyncio.run, work).result()

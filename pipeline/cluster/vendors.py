@@ -48,18 +48,18 @@ EXTRAS = {"ssh": "dask-word2vec[ssh]", "slurm": "dask-word2vec[slurm]", "kuberne
 
 @dataclass(frozen=True)
 class Started:
-    """A cluster that was started for us."""
+    """A cluster that was started for this run."""
 
     cluster: Any
     """Dask's object for it."""
     trouble: Callable[[], str | None] = lambda: None
-    """Why no worker of it will come any more; None as long as one may."""
+    """Why no more of its workers will come; None while some may."""
 
 
 @contextlib.contextmanager
 def vendor_cluster(cluster: Cluster, shared: Path, on_note: Callable[[str], None] = lambda text: None) -> Iterator[Started]:
-    """The cluster, with its workers requested; closed at the end. `shared` is a folder that all hosts see. `on_note` is told
-    what becomes of its jobs.
+    """The cluster, with its workers requested; closed at the end. `shared` is a folder that all hosts see. `on_note` gets
+    notes about its jobs.
 
     Raises ServiceError if a package is missing or the system refuses, UsageError for an unknown keyword.
     """
@@ -113,7 +113,7 @@ def _slurm(cluster: Cluster, shared: Path, on_note: Callable[[str], None]) -> It
     for left in shared.glob(f"{_CERTIFICATES}*"):  # left by a killed driver
         shutil.rmtree(left, ignore_errors=True)
     certificates = Path(tempfile.mkdtemp(prefix=_CERTIFICATES, dir=shared))  # mode 0700
-    # Workers' pages would be on the interface that nodes use among themselves, for everybody.
+    # Otherwise workers would serve pages to everybody on the network between the nodes.
     no_pages = ["--no-dashboard", "--dashboard-address", "127.0.0.1:0"]
     options: dict[str, Any] = {
         "security": throw_away_certificates(certificates),
@@ -136,7 +136,7 @@ def _slurm(cluster: Cluster, shared: Path, on_note: Callable[[str], None]) -> It
 
 
 def _site_default(key: str) -> Any:
-    """What a site's dask-jobqueue configuration says."""
+    """A value of the site's dask-jobqueue configuration."""
     import dask
 
     return dask.config.get(f"jobqueue.slurm.{key}", None)
@@ -187,7 +187,7 @@ def _ssh(cluster: Cluster, shared: Path, on_note: Callable[[str], None]) -> Iter
     made = Security.temporary()
     start = functools.partial(_within, cluster.wait_s, SSHCluster, security=made)
     with carried_to(hosts_of(options), made, cluster.wait_s) as settings, contextlib.ExitStack() as stack:
-        with dask.config.set(settings):  # which the processes on the hosts are given
+        with dask.config.set(settings):  # SSHCluster passes them to the processes on the hosts
             started = stack.enter_context(_explained(cluster, start, options))
         yield Started(started)
 

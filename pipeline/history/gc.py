@@ -73,7 +73,7 @@ def find_garbage(workdir: Path, keep: int) -> list[Garbage]:
     ]
     for directory in _artefacts_there(workdir, sizes):
         if directory not in needed:
-            why = "of no kept snapshot" if (directory / store.MANIFEST).exists() else "broken off"
+            why = "of no kept snapshot" if (directory / store.MANIFEST).exists() else "interrupted"
             found.append(_measure(directory, why, sizes))
     for path in _parts_there(workdir, sizes):
         if _key_of(path.name) not in parts:

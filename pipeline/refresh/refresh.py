@@ -97,7 +97,7 @@ def _settle(config: RunConfig, champion: Snapshot) -> None:
     if found is None or found.get("vectors", {}).get("sha256") != champion.body["vectors_sha256"]:
         write_summary(config.workdir, champion.summary())
         remove(find_outdated(config.workdir, config.refresh.keep))
-        move_alias(config, champion.vectors, why="w2v refresh: the champion, after a refresh that was broken off")
+        move_alias(config, champion.vectors, why="w2v refresh: the champion, after an interrupted refresh")
 
 
 def _nothing_new(champion: Snapshot, plan: CorpusPlan, delta: Delta) -> dict[str, Any]:

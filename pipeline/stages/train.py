@@ -177,9 +177,9 @@ class _Attempts:
 
 
 def _what_is_repeated(error: TemporaryError, done: int, round_plan: Round) -> str:
-    """Of a lost attempt, in one line: why, and what is trained again. `done`: rounds of the newest checkpoint."""
+    """A note on a lost attempt: why it was lost, and what is trained again. `done`: the newest checkpoint's number of rounds."""
     start = f"from the checkpoint after round {done}" if done else "from the beginning"
-    return f"round {round_plan.round + 1} was broken off: {str(error).partition(';')[0]}; training goes on {start}"
+    return f"round {round_plan.round + 1} was interrupted: {str(error).partition(';')[0]}; training goes on {start}"
 
 
 def expected_tokens(vocab: store.Artefact) -> float:

@@ -87,7 +87,7 @@ class ObjectFile(io.RawIOBase):
     `stand_now` its current one. Raises FileNotFoundError on opening, DataError if the object shrinks or disappears later."""
 
     FAR_BYTES = LONGEST_RANGE_BYTES
-    """Who looks at places closer to each other than this does better to read what lies between them."""
+    """For places closer together than this, one request that includes the bytes between them is faster than two."""
 
     def __init__(self, address: Address, storage: Storage) -> None:
         self.address, self._storage = address, storage

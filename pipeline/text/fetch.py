@@ -99,7 +99,7 @@ def fetch(name: str, destination: Path, url: str | None = None, progress: Downlo
     """The path of the corpus `name` in the folder `destination`, downloaded unless it is there already.
 
     `url` replaces the public addresses; its content is checked in the same way. Raises UsageError, ServiceError (no server
-    delivered it), TemporaryError (broken off: call again), DataError (it is not the corpus), BusyError, StorageError.
+    delivered it), TemporaryError (interrupted: call again), DataError (it is not the corpus), BusyError, StorageError.
     """
     if name not in KNOWN:
         raise UsageError(f"expected one of {', '.join(sorted(KNOWN))}, found {name!r}")

@@ -89,7 +89,7 @@ def test_a_cluster_needs_an_image_with_this_program() -> None:
 
 def test_plain_connections_are_refused_unless_they_are_asked_for() -> None:
     with pytest.raises(
-        ValueError, match=r"carry no TLS, so whoever reaches its pods runs code there; .* cluster\.insecure: true"
+        ValueError, match=r"carry no TLS, so anyone who can reach its pods can run code there; .* cluster\.insecure: true"
     ):
         Cluster(kind="kubernetes", options=OPTIONS)
     with pytest.raises(ValueError, match=r"insecure is not read: cluster\.kind is slurm"):

@@ -72,7 +72,7 @@ def test_a_run_ends_without_a_worker_that_is_frozen(bench: Bench, tmp_path: Path
         frozen = stopped_at(tmp_path / "token", process)
         ended = end_of(process)
     assert ended.summary["vectors"]["sha256"] == bench.digest
-    lost = r"round \d was broken off: a worker went away or fell silent .* \(tls://[\d.:]+\); training goes on from the "
+    lost = r"round \d was interrupted: a worker went away or fell silent .* \(tls://[\d.:]+\); training goes on from the "
     assert len(re.findall(lost, ended.err)) == 1, ended.err
     assert not frozen.is_running()
     assert_no_process_is_left(process.pid)

@@ -77,7 +77,7 @@ def test_a_worker_host_cut_off_in_the_middle_of_training_and_brought_back_change
         curve = cables.ask(DRIVER, lambda: mlflow.curve("train/loss"))
     assert summary["vectors"]["sha256"] == bench.digest
     assert f"`ssh -L 8787:127.0.0.1:8787 {cables.address(SCHEDULER)}` brings it here" in ended.err
-    assert re.search(rf"round \d+ was broken off: a worker .* \(tls://{cables.address(lost)}:", ended.err), ended.err
+    assert re.search(rf"round \d+ was interrupted: a worker .* \(tls://{cables.address(lost)}:", ended.err), ended.err
     undisturbed = json.loads((bench.undisturbed / "summary.json").read_text())
     points = [point for record in undisturbed["train"]["rounds"] for point in record["points"]]
     assert len(points) >= 30

@@ -59,7 +59,7 @@ def test_a_job_that_comes_late_and_one_that_is_cancelled_in_training_change_no_b
     assert "1 of 2 workers have come; training begins" in ended.err
     for said in (
         r"1 job waiting in SLURM's queue \(.*Resources\)",
-        r"round \d+ was broken off: a worker went away or fell silent .*; training goes on from the",
+        r"round \d+ was interrupted: a worker went away or fell silent .*; training goes on from the",
         r"1 job ended \(\d+: \w+\); another was submitted",
     ):
         assert re.search(said, ended.err), ended.err
@@ -88,7 +88,7 @@ def test_walltime_that_ends_every_job_of_a_run_changes_no_bit(bench: Bench, site
 
 def test_jobs_that_end_before_their_worker_has_come_end_the_run_with_their_last_words(site: SlurmSite, tmp_path: Path) -> None:
     cluster = Cluster.model_validate(section(python="/nowhere/python") | {"n_workers": 3})
-    words = r"3 jobs ended before .* \(the last: \d+, FAILED; its log ends with: .*/nowhere/python.*\); check"
+    words = r"3 jobs in a row ended before .* \(the last: \d+, FAILED; its log ends with: .*/nowhere/python.*\); check"
     with open_workers(cluster, shared=tmp_path) as workers, pytest.raises(ServiceError, match=words):
         workers.members()
     site.wait_until_empty(20)

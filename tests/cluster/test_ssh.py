@@ -97,7 +97,7 @@ def test_a_driver_that_is_killed_leaves_nothing_after_half_a_minute(bench: Bench
         ({"remote_python": "/nowhere/python"}, {}, r"127\.0\.0\.1: /nowhere/python does not have this program \(.*[Nn]o such"),
         ({}, {"client_keys": None, "agent_path": None}, r"127\.0\.0\.1: Permission denied.*; check that `ssh 127\.0\.0\.1"),
         ({}, {"port": 1}, r"ssh: 127\.0\.0\.1: .*Connect call failed.*; check that `ssh 127\.0\.0\.1 true`"),
-        ({"remote_python": ["a"]}, {}, r"cluster\.options\.remote_python: a list needs one item a host, 3, found 1"),
+        ({"remote_python": ["a"]}, {}, r"cluster\.options\.remote_python: a list needs one item per host, 3, found 1"),
     ],
     ids=["no such Python", "no key", "nobody listens", "a list that is too short"],
 )  # fmt: skip

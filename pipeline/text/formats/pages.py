@@ -61,8 +61,8 @@ def page_sizes(file: BinaryIO, chunk: Any) -> Iterator[tuple[int, int]]:
 
 @dataclass
 class _Headers:
-    """Reads headers of a column chunk that ends at `stop`. Of a file on a disk no more than they need; of an object in a bucket
-    (`FAR_BYTES`) a long range at a time with the pages between them, because a request takes longer than what it brings."""
+    """Reads the page headers of a column chunk that ends at `stop`: from a file on disk little more than the headers; from an
+    object in a bucket (`FAR_BYTES`) long ranges with the pages between them, because a request takes longer than their bytes."""
 
     file: BinaryIO
     stop: int
