@@ -98,10 +98,10 @@ SHARED_SEED ?= 1
 shared: $(READY)
 	$(BIN)/python -W ignore -m tests.cluster.shared --times 10 --seed $(SHARED_SEED)
 
-# All deployment files: the image's steps in an empty environment, all containers' commands, docker-compose, SLURM jobs that all
+# All deployment files: the image's steps in an empty environment, all containers' commands, docker-compose, sshd, SLURM jobs that all
 # reach their time limit. A quarter of an hour.
 deployment: $(READY)
-	W2V_ALL=1 W2V_INSTALL=1 $(BIN)/python -m pytest -q tests/infra tests/cluster/test_slurm.py tests/cluster/test_postgres.py
+	W2V_ALL=1 W2V_INSTALL=1 $(BIN)/python -m pytest -q tests/infra tests/cluster/test_slurm.py tests/cluster/test_ssh.py tests/cluster/test_postgres.py
 
 # The real image if a Docker daemon answers, else its steps.
 image: $(READY)
