@@ -151,7 +151,7 @@ def slurm_site() -> Iterator[SlurmSite]:
             process.terminate()
         for process in running:
             try:
-                process.wait(timeout=10)
+                process.wait(timeout=2)  # slurmctld takes longer to write down what nobody will read
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
