@@ -253,7 +253,7 @@ class Cluster(Section):
             raise ValueError("cluster.tls is for clusters of several machines, found kind: local; remove it or set kind")
         if self.kind in ("address", "ssh"):
             has_its_own = "cluster.kind is address, whose workers exist already" if self.kind == "address" else (
-                "cluster.kind is ssh, which starts cluster.options: {hosts: […], n_workers: per host}"
+                "cluster.kind is ssh, which starts cluster.options: {hosts: […], worker_options: {n_workers: per host}}"
             )  # fmt: skip
             refuse_unread(self, ("n_workers",), has_its_own)
         if self.kind == "address":
