@@ -10,11 +10,9 @@ import contextlib
 import difflib
 import functools
 import inspect
-import queue
 import shutil
 import subprocess
 import tempfile
-import threading
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.cluster.jobs import JobKeeper, reporting_job
 from pipeline.cluster.ssh import carried_to, hosts_of
 from pipeline.errors import ServiceError, UsageError, printable
+from pipeline.safety.deadline import within
 
 if TYPE_CHECKING:
     from distributed.security import Security
@@ -223,23 +222,11 @@ def _kubernetes(cluster: Cluster, shared: Path, on_note: Callable[[str], None]) 
 
 def _within(seconds: float, start: Callable[..., Any], **options: Any) -> Any:
     """The result of `start`; raises TimeoutError if that takes longer. It calls services that may not respond, each with its own
-    timeout, so it runs in a thread that is abandoned then."""
-    ended: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
-
-    def work() -> None:
-        try:
-            ended.put((start(**options), None))
-        except BaseException as error:
-            ended.put((None, error))
-
-    threading.Thread(target=work, daemon=True, name="w2v-vendor").start()
+    timeout."""
     try:
-        made, error = ended.get(timeout=seconds)
-    except queue.Empty:
-        raise TimeoutError(f"it did not start within {seconds:g} s (cluster.wait_s)") from None
-    if error is not None:
-        raise error
-    return made
+        return within(seconds, lambda: start(**options))
+    except TimeoutError as error:
+        raise TimeoutError(f"{error} (cluster.wait_s)") from None
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from pipeline import store
 from pipeline.errors import DamagedError, InputError
 from pipeline.formats.placing import LATEST
 from pipeline.options.storage import Storage
+from pipeline.safety.files import is_confined
 from pipeline.safety.seals import unsealed
 from pipeline.storage.addresses import Address
 from pipeline.storage.copies import private_folder
@@ -51,14 +52,18 @@ def _named(at: Address, storage: Storage) -> dict[str, tuple[str, str]]:
     except (FileNotFoundError, ValueError):
         return {}
     if isinstance(vectors := body.get("vectors"), Mapping):  # a workdir, where each file's key is its digest
-        return {str(name): (str(key), str(key).rpartition("/")[2]) for name, key in vectors.items() if _is_plain(name)}
-    exported: Any = body.get("files", {})
-    return {str(name): (f"{body['folder']}/{name}", str(facts["sha256"])) for name, facts in exported.items() if _is_plain(name)}
-
-
-def _is_plain(name: object) -> bool:
-    """Whether it is a plain file name without a path; anybody who can write to the bucket may have chosen it."""
-    return isinstance(name, str) and name not in ("", ".", "..") and "/" not in name and "\0" not in name
+        found = {name: (key, str(key).rpartition("/")[2]) for name, key in vectors.items()}
+    else:
+        exported = body.get("files")
+        found = {
+            name: (f"{body.get('folder')}/{name}", facts["sha256"])
+            for name, facts in (exported.items() if isinstance(exported, Mapping) else ())
+            if isinstance(facts, Mapping) and isinstance(facts.get("sha256"), str)
+        }
+    # Anybody who can write to the bucket may have chosen the names.
+    return {
+        name: (key, digest) for name, (key, digest) in found.items() if "/" not in name and is_confined(name) and is_confined(key)
+    }
 
 
 def _best(names: list[str]) -> str:

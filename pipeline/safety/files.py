@@ -159,11 +159,19 @@ def read_inside(folder: Path, name: str, limit: int = MAX_JSON_BYTES) -> bytes:
 def read_json_object(folder: Path, name: str) -> dict[str, Any]:
     """The object in one of our JSON files; raises FileNotFoundError if there is none, ValueError for anything else."""
     try:
-        body = json.loads(read_inside(folder, name))
+        return json_object(read_inside(folder, name))
     except FileNotFoundError:
         raise
-    except (OSError, RecursionError) as error:
-        raise ValueError(getattr(error, "strerror", None) or "nested too deeply") from None
+    except OSError as error:
+        raise ValueError(error.strerror or "cannot be read") from None
+
+
+def json_object(data: bytes) -> dict[str, Any]:
+    """The object that the JSON is; raises ValueError for any other bytes."""
+    try:
+        body = json.loads(data)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
     if not isinstance(body, dict):
         raise ValueError(f"expected an object, found {type(body).__name__}")
     return body

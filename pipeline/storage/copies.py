@@ -29,11 +29,12 @@ from typing import Any, Protocol, TypeVar, cast
 from pipeline.errors import DamagedError, PermissionDeniedError, PipelineError
 from pipeline.failpoints import reach
 from pipeline.options.storage import Storage
-from pipeline.safety.files import read_inside
+from pipeline.safety.files import is_confined, read_inside, read_json_object
 from pipeline.safety.seals import canonical_json, file_sha256
 from pipeline.storage import lease
 from pipeline.storage.addresses import Address, parse_address
 from pipeline.storage.objects import (
+    ListedObject,
     ObjectFile,
     listing,
     put_file,
@@ -52,6 +53,8 @@ FOLDER, MARKER, INDEX = "w2v-buckets", ".bucket.json", ".index.json"
 FORGOTTEN_S = 600.0
 """Age from which a file of the copy is removed if the bucket does not have it: younger ones may belong to a worker here that
 serves a run elsewhere."""
+_LONGEST_NAME = 255
+"""Bytes of a file's name."""
 AT_ONCE = 8
 """Concurrent requests for the files of one artefact."""
 _COMMITS = ("manifest.json", "snapshot.json")
@@ -189,9 +192,16 @@ class Copy:
     def sizes(self, directory: Path, parts: Iterable[NamedFile] = ()) -> dict[str, int]:
         """{key relative to the place: bytes} of every object below a folder and below the folders of these files."""
         folders = {os.path.normpath((directory / part.name).parent) for part in parts} | {str(directory)}
-        found = (listed for folder in sorted(folders) for listed in listing(self.at(Path(folder)), self.storage))
+        return {key: found.size for folder in sorted(folders) for key, found in self._listed(self.at(Path(folder)))}
+
+    def _listed(self, address: Address) -> Iterator[tuple[str, ListedObject]]:
+        """(key in the place, object) of all below an address that can be a file of the copy: keys are chosen by whoever can write
+        into the bucket, and `..` or an absolute path in one would lead out of it. Nothing of ours is called so."""
         skip = len(self.place.key) + 1 if self.place.key else 0
-        return {listed.key[skip:]: listed.size for listed in found}
+        for found in listing(address, self.storage):
+            key = found.key[skip:]
+            if is_confined(key) and all(len(os.fsencode(step)) <= _LONGEST_NAME for step in key.split("/")):
+                yield key, found
 
     def has(self, directory: Path, parts: Iterable[NamedFile]) -> bool:
         """Whether the bucket has all these files with the right sizes."""
@@ -246,12 +256,17 @@ class Copy:
     def pull(self) -> None:
         """Brings the copy's small files up to date with the bucket; the caller must hold the copy's lock."""
         require_bucket(self.place, self.storage)
-        skip = len(self.place.key) + 1 if self.place.key else 0
-        there = {listed.key[skip:]: [listed.size, listed.modified_ns] for listed in listing(self.place, self.storage)}
+        there = {key: [found.size, found.modified_ns] for key, found in self._listed(self.place)}
+        self._refuse_a_file_with_files_below(there)
         small = {key: facts for key, facts in there.items() if not _DATA.match(key) and not _OWN.match(key)}
         known = self._known()
+
+        def bring(key: str) -> None:
+            with contextlib.suppress(FileNotFoundError):  # it went meanwhile, or is the mark of a folder
+                _write(self.root / key, read_object(self.place / key, self.storage))
+
         _together(
-            lambda key: _write(self.root / key, read_object(self.place / key, self.storage)),
+            bring,
             [key for key in small if not _LAZY.match(key) and (known.get(key) != small[key] or not (self.root / key).is_file())],
         )
         data, old = {key.rpartition("/")[0] for key in there if _DATA.match(key)}, time.time() - FORGOTTEN_S
@@ -261,6 +276,15 @@ class Copy:
             if gone and not _OWN.match(key):
                 path.unlink()
         _write(self.root / INDEX, json.dumps(small).encode())
+
+    def _refuse_a_file_with_files_below(self, keys: Iterable[str]) -> None:
+        folders = {key[:place] for key in keys for place, letter in enumerate(key) if letter == "/"}
+        for key in sorted(folders.intersection(keys)):
+            raise DamagedError(
+                f"{self.place / key}: an object, and others lie below it, which no folder of files can hold; remove what is not "
+                "of this program",
+                str(self.root),
+            )
 
     @contextlib.contextmanager
     def sign(self, name: str) -> Iterator[tuple[str, bytes, str]]:
@@ -274,10 +298,9 @@ class Copy:
 
     def _known(self) -> Mapping[str, object]:
         try:
-            found = json.loads((self.root / INDEX).read_bytes())
+            return read_json_object(self.root, INDEX)
         except (OSError, ValueError):
             return {}
-        return found if isinstance(found, dict) else {}
 
     def _object(self, directory: Path, part: NamedFile) -> str:
         return f"{self.key_of(directory / part.name)}/{part.sha256}"

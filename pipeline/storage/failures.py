@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Callable
@@ -9,11 +10,18 @@ from typing import TypeVar
 
 from pipeline.errors import ConfigError, InputError, PermissionDeniedError, PipelineError, ServiceError, printable
 from pipeline.options.storage import Storage
+from pipeline.safety.deadline import within
 from pipeline.storage.addresses import Address
 from pipeline.storage.filesystems import credentials_of, endpoint_of
 
 Result = TypeVar("Result")
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
+ANSWERED_S = 45.0
+"""Within which the answer to a request for a few megabytes at most is whole, unless `storage.patience_s` is longer."""
+_SECRETS = (
+    "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AZURE_STORAGE_KEY", "AZURE_STORAGE_SAS_TOKEN",
+)  # fmt: skip
+"""Variables that a server is told or signed for, and could repeat in its answer."""
 _AWS = re.compile(r"AWS Error ([A-Z_0-9]+) during (\w+) operation")
 _STATUS = re.compile(r"HTTP response code:? ?(\d{3})|HTTP status code:? ?(\d{3})|\((\d{3})\)")
 _DENIED = (
@@ -33,27 +41,38 @@ _NO_BUCKET = ("NO_SUCH_BUCKET", "BUCKET_NOT_FOUND")
 _ELSEWHERE = ("AuthorizationHeaderMalformed", "PermanentRedirect", "IncorrectEndpoint", "HTTP response code 301")
 
 
-def patiently(action: Callable[[], Result], address: Address, storage: Storage, *, patience_s: float | None = None) -> Result:
+def patiently(
+    action: Callable[[], Result], address: Address, storage: Storage, *, patience_s: float | None = None, is_long: bool = False
+) -> Result:
     """The result of `action()`, retried while the server does not answer or is overloaded, for at most `storage.patience_s`.
 
-    FileNotFoundError passes through. Raises PermissionDeniedError, InputError and ConfigError at once, ServiceError when the time
-    is up.
+    Each attempt may take ANSWERED_S, or, if `is_long`, as long as the server goes on: the vendors' clients give up on a server
+    that is silent, not on one that sends a byte now and then. FileNotFoundError passes through. Raises PermissionDeniedError,
+    InputError and ConfigError at once, ServiceError when the time is up.
     """
     started, pause_s, attempts = time.monotonic(), FIRST_PAUSE_S, 0
     patience_s = storage.patience_s if patience_s is None else min(patience_s, storage.patience_s)
     while True:
         attempts += 1
         try:
-            return action()
+            return within(None if is_long else max(ANSWERED_S, storage.patience_s), action)
         except FileNotFoundError:
             raise
         except OSError as error:
-            if final := _final(str(error), address, storage):
+            text = _without_secrets(str(error))
+            if final := _final(text, address, storage):
                 raise final from None
             if time.monotonic() + pause_s - started > patience_s:
-                raise _silent(str(error), address, storage, attempts, time.monotonic() - started) from None
+                raise _silent(text, address, storage, attempts, time.monotonic() - started) from None
         time.sleep(pause_s)
         pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+
+def _without_secrets(text: str) -> str:
+    for name in _SECRETS:
+        if len(value := os.environ.get(name, "")) >= 8:
+            text = text.replace(value, f"[{name}]")
+    return text
 
 
 def _final(text: str, address: Address, storage: Storage) -> PipelineError | None:

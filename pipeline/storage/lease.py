@@ -18,9 +18,11 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
-from pipeline.errors import BusyError, PipelineError, TemporaryError, printable
+from pipeline.errors import BusyError, InputError, PipelineError, TemporaryError, printable
 from pipeline.options.storage import Storage
+from pipeline.safety.files import json_object
 from pipeline.storage.addresses import Address
 from pipeline.storage.objects import ListedObject, listing, put_object, read_object, remove_object
 
@@ -95,12 +97,11 @@ def _claims(place: Address, storage: Storage) -> list[ListedObject]:
     return list(listing(place / CLAIMS, storage))
 
 
-def _body(place: Address, storage: Storage, claim: ListedObject) -> dict[str, str]:
+def _body(place: Address, storage: Storage, claim: ListedObject) -> dict[str, Any]:
     try:
-        found = json.loads(read_object(place.at(claim.key), storage))
-    except (FileNotFoundError, ValueError):
+        return json_object(read_object(place.at(claim.key), storage))
+    except (FileNotFoundError, ValueError, InputError):
         return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _who(place: Address, storage: Storage, claim: ListedObject) -> str:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from pipeline.errors import DataError
+from pipeline.errors import DataError, InputError
 from pipeline.options.storage import Storage
+from pipeline.safety.files import MAX_JSON_BYTES
 from pipeline.storage.addresses import Address
 from pipeline.storage.failures import no_bucket, patiently
 from pipeline.storage.filesystems import file_system
@@ -20,6 +21,8 @@ FIRST_RANGE_BYTES, LONGEST_RANGE_BYTES = 1 << 18, 1 << 22
 """Size of the first request at a position, and the largest when reading on: looking at a few bytes costs little, and reading the
 whole object takes few requests."""
 _COPY_BYTES = 1 << 22
+_UNLIKELY = (0xFF, 0xFE)
+"""No byte of any text in UTF-8, so a second request is rare."""
 ANSWER_S = 10.0
 """How long the first request to a bucket is retried."""
 
@@ -68,15 +71,22 @@ def size_of(address: Address, storage: Storage) -> int | None:
 
 
 def listing(address: Address, storage: Storage) -> Iterator[ListedObject]:
-    """Every object below the address, taken as a folder, sorted by key; empty if there are none."""
+    """Every object below the address, taken as a folder, sorted by key; empty if there are none.
+
+    Keys are data: `a/../../b`, `a//b` and a file that is also a folder may be among them. Objects elsewhere are not.
+    """
     from pyarrow import fs
 
     system = file_system(address, storage)
     selector = fs.FileSelector(address.path, recursive=True, allow_not_found=True)
-    found = patiently(lambda: system.get_file_info(selector), address, storage)
-    for info in sorted(found, key=lambda info: str(info.path)):
-        if info.type == fs.FileType.File:
-            yield ListedObject(str(info.path)[len(address.bucket) + 1 :], int(info.size), int(info.mtime_ns or 0))
+    infos = patiently(lambda: system.get_file_info(selector), address, storage, is_long=True)
+    try:
+        found = [(str(info.path)[len(address.bucket) + 1 :], info) for info in infos if info.type == fs.FileType.File]
+    except UnicodeDecodeError:
+        raise InputError(f"{address}: the server lists keys that are no UTF-8; rename these objects") from None
+    for key, info in sorted(found, key=lambda pair: pair[0]):
+        if key.startswith(f"{address.key}/") or not address.key:
+            yield ListedObject(key, int(info.size), int(info.mtime_ns or 0))
 
 
 # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -155,13 +165,23 @@ class ObjectFile(io.RawIOBase):
         return self._window[inside : inside + size]
 
     def _fetch(self, start: int, length: int) -> bytes:
-        try:
-            data: bytes = self._source.read_at(length, start)
-        except FileNotFoundError:
-            raise self._changed("it is gone") from None
-        if len(data) != length:
-            raise self._changed(f"it ended at byte {start + len(data):,} of {self.stand.size:,}")
-        return data
+        """The bytes of a range. pyarrow says that it has read all of it however short the server's answer was, and what is
+        missing is whatever the memory held; so the last byte is one that must change, and if it did not, another that must."""
+        for unlikely in _UNLIKELY:
+            buffer = bytearray(length)
+            buffer[-1] = unlikely
+            try:
+                self._source.seek(start)
+                got = self._source.readinto(buffer)
+            except FileNotFoundError:
+                raise self._changed("it is gone") from None
+            if got != length:
+                raise self._changed(f"it ended at byte {start + got:,} of {self.stand.size:,}")
+            if buffer[-1] != unlikely:
+                return bytes(buffer)
+        if (now := self._open()[1].size) != self.stand.size:
+            raise self._changed(f"it has {now:,} bytes now, {self.stand.size:,} before")
+        raise OSError(f"of {length:,} bytes from byte {start:,} on it sends fewer, and says it sends all")
 
     def _changed(self, how: str) -> DataError:
         return DataError(f"{self.address}: changed while it was read ({how}); run again when nothing writes to it")
@@ -181,13 +201,14 @@ def _nanoseconds(text: str) -> int:
 
 
 def read_object(address: Address, storage: Storage) -> bytes:
-    """All bytes of a small object. Raises FileNotFoundError."""
-
-    def read() -> bytes:
-        with file_system(address, storage).open_input_stream(address.path, compression=None) as source:
-            return bytes(source.read())
-
-    return patiently(read, address, storage)
+    """All bytes of a small object. Raises FileNotFoundError, and InputError for a large one."""
+    with ObjectFile(address, storage) as file:
+        if file.stand.size > MAX_JSON_BYTES:
+            raise InputError(
+                f"{address}: {file.stand.size:,} bytes, and no more than {MAX_JSON_BYTES:,} are read of such an object; see who "
+                "put it"
+            )
+        return file.read()
 
 
 # ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -212,7 +233,7 @@ def put_file(address: Address, path: str | os.PathLike[str], storage: Storage) -
             while piece := source.read(_COPY_BYTES):
                 sink.write(piece)
 
-    patiently(put, address, storage)
+    patiently(put, address, storage, is_long=True)
 
 
 def remove_object(address: Address, storage: Storage) -> None:
@@ -232,4 +253,4 @@ def remove_folder(address: Address, storage: Storage) -> None:
         with contextlib.suppress(FileNotFoundError):
             file_system(address, storage).delete_dir(address.path)
 
-    patiently(remove, address, storage)
+    patiently(remove, address, storage, is_long=True)

@@ -70,7 +70,8 @@ class Front:
                 body = self._body()
                 time.sleep(front.delay_s)
                 if own := front.answer(self.command, self.path):
-                    self._reply(own[0], [("Content-Type", "application/xml")], own[1])
+                    told = [("Content-Type", "application/xml"), ("Content-Length", str(len(own[1])))]
+                    self._reply(own[0], told, own[1])
                     return
                 with contextlib.closing(http.client.HTTPConnection(target, timeout=60)) as connection:
                     headers = {name: value for name, value in self.headers.items() if name.lower() not in _HOPS}
