@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import signal
 import struct
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -114,18 +119,47 @@ def test_headers_of_pages_say_what_the_footer_says(tmp_path: Path, options: dict
     pq.write_table(pa.table({"text": texts}), tmp_path / "a", **layout, **options)
     metadata = pq.read_metadata(tmp_path / "a")
     with open(tmp_path / "a", "rb") as stored:
-        for group in range(metadata.num_row_groups):
-            chunk = metadata.row_group(group).column(0)
+        groups = pages.row_groups(stored)
+        assert [group.rows for group in groups] == [4000, 4000, 1000]
+        for number, group in enumerate(groups):
+            said, (chunk,) = metadata.row_group(number).column(0), group.chunks
+            assert (chunk.path, chunk.values) == (said.path_in_schema, said.num_values)
+            assert (chunk.uncompressed_bytes, chunk.compressed_bytes) == (
+                said.total_uncompressed_size,
+                said.total_compressed_size,
+            )
             found = list(pages.page_sizes(stored, chunk))
             size = sum(size for _, size in found)
             assert len(found) > 4
-            assert 0 < chunk.total_uncompressed_size - size < 60 * len(found)
-            assert (pages.chunk_pages(stored, chunk).dictionary_bytes > 0) == chunk.has_dictionary_page
+            assert 0 < chunk.uncompressed_bytes - size < 60 * len(found)
+            assert (pages.chunk_pages(stored, chunk).dictionary_bytes > 0) == said.has_dictionary_page
+
+
+def test_statistics_that_do_not_fit_end_no_process(tmp_path: Path) -> None:
+    """pyarrow ends the process that asks for this column's metadata: an exception of C++ that nobody takes."""
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": ["a river runs", None] * 10}), path)
+    # The histogram of definition levels, two numbers, as that of repetition levels, of which there are none.
+    footer = path.read_bytes()
+    assert footer.count(b"\x29\x26") == 1
+    path.write_bytes(footer.replace(b"\x29\x26", b"\x19\x26"))
+    ask = "import sys, pyarrow.parquet as pq; pq.read_metadata(sys.argv[1]).row_group(0).column(0)"
+    asked = subprocess.run([sys.executable, "-c", ask, path], capture_output=True, check=False)
+    assert asked.returncode == -signal.SIGABRT, "pyarrow raises now: its metadata can be asked again"
+    with contextlib.suppress(DataError):
+        assert read(path, "parquet") > 10 * len("a river runs")
+
+
+@pytest.mark.parametrize("body", [
+    b"", b"\0", b"\x19" + b"\xff" * 9 + b"\x01", b"\x49\xfc\xff\xff\xff\xff\x0f", b"\x1c" * 100, b"\x49\x1c\x15\x02\0",
+    b"\x49\xf9" + b"\xf9" * 4000, b"\xff" * 200,
+], ids=range(8))  # fmt: skip
+def test_a_footer_that_somebody_made_up_is_refused_in_words(body: bytes) -> None:
+    with pytest.raises(pages.BadPage):
+        pages.row_groups(io.BytesIO(b"PAR1" + body + struct.pack("<I", len(body)) + b"PAR1"))
 
 
 def test_a_value_of_a_large_dictionary_fits_in_each_row_that_is_taken_at_once() -> None:
-    class Chunk:
-        total_uncompressed_size = 6 << 20
-
-    rows = columns.rows_at_a_time(1_000_000, [Chunk()], [pages.ChunkPages(5 << 20, 5 << 20)])
+    chunk = pages.Chunk("text", 1_000_000, 6 << 20, 6 << 20, 4)
+    rows = columns.rows_at_a_time(1_000_000, [chunk], [pages.ChunkPages(5 << 20, 5 << 20)])
     assert rows * (5 << 20) <= 32 << 20

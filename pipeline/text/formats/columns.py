@@ -43,22 +43,22 @@ def parquet_texts(file: BinaryIO, groups: range, field: str, path: str, size: in
 
 
 def _parquet_texts(file: BinaryIO, groups: range, field: str, path: str, size: int, book: RecordBook) -> Iterator[bytes]:
-    import pyarrow.parquet as pq
-
     with _columns_of(file, None) as parquet:
         column, steps = _find(parquet.schema_arrow, field, path)
         prefix = ".".join([column, *steps])
         lists = _has_lists(parquet.schema_arrow.field(column).type)
-        metadata: pq.FileMetaData = parquet.metadata
-        chunks = {group: _chunks(metadata.row_group(group), prefix) for group in groups}
+    there = pages.row_groups(file)
+    if len(there) < groups.stop:
+        raise pages.BadPage(f"{len(there):,} row groups, expected {groups.stop:,}")
+    chunks = {group: _chunks(there[group], prefix) for group in groups}
     needs = {group: [pages.chunk_pages(file, chunk) for chunk in chunks[group]] for group in groups}
     _refuse_large_pages(needs, path)
     # A list can repeat a dictionary's value any number of times, so its words stay indices until they are joined.
-    dictionaries = {chunk.path_in_schema for group in groups for chunk in chunks[group]} if lists else None
+    dictionaries = {chunk.path for group in groups for chunk in chunks[group]} if lists else None
     with _columns_of(file, dictionaries) as parquet:
         rows = 0
         for group in groups:
-            at_once = rows_at_a_time(metadata.row_group(group).num_rows, chunks[group], needs[group])
+            at_once = rows_at_a_time(there[group].rows, chunks[group], needs[group])
             row = 0
             for batch in parquet.iter_batches(batch_size=at_once, row_groups=[group], columns=[prefix], use_threads=False):
                 yield from _texts(_inside(batch.column(0), steps), field, f"row group {group}, row ", row, book)
@@ -228,14 +228,13 @@ def _inside(array: pa.Array, steps: list[str]) -> pa.Array:
     return pc.struct_field(array, steps) if steps else array
 
 
-def _chunks(group: Any, prefix: str) -> list[Any]:
-    columns = [group.column(index) for index in range(group.num_columns)]
-    return [column for column in columns if f"{column.path_in_schema}.".startswith(f"{prefix}.")]
+def _chunks(group: pages.RowGroup, prefix: str) -> list[pages.Chunk]:
+    return [chunk for chunk in group.chunks if f"{chunk.path}.".startswith(f"{prefix}.")]
 
 
-def rows_at_a_time(rows: int, chunks: list[Any], needs: list[pages.ChunkPages]) -> int:
+def rows_at_a_time(rows: int, chunks: list[pages.Chunk], needs: list[pages.ChunkPages]) -> int:
     """The number of rows of average length in SLICE_BYTES, fewer if every row could be the largest value of its dictionary."""
-    size = sum(chunk.total_uncompressed_size for chunk in chunks)
+    size = sum(chunk.uncompressed_bytes for chunk in chunks)
     dictionary = max((found.dictionary_bytes for found in needs), default=0)
     by_length, by_dictionary = SLICE_BYTES * rows // max(1, size), _DICTIONARY_SLICE_BYTES // max(1, dictionary)
     return int(max(1, min(_MOST_ROWS, by_length, by_dictionary)))

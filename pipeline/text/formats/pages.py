@@ -1,28 +1,53 @@
 """How much memory a Parquet column chunk needs: the sizes in its page headers, before anything is decompressed.
 
 Arrow holds a page whole, and a dictionary page twice. The sizes in the file's footer are not trusted: a page of a few kilobytes
-can claim to hold two gigabytes. The headers are Thrift structs in the compact protocol (parquet.thrift, `PageHeader`); only their
-numbers are read here.
+can claim to hold two gigabytes. Footer (`FileMetaData`) and headers (`PageHeader`) are Thrift structs, defined in
+parquet.thrift. The footer is read here, too, because pyarrow ends the whole process when it is asked for a column chunk whose
+statistics of sizes do not fit its levels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import struct
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-MAXIMUM_PAGE_BYTES = 512 << 20
+from pipeline.text.formats.thrift import BadThrift, Wanted, read_struct
+
+MAXIMUM_PAGE_BYTES, MAXIMUM_FOOTER_BYTES = 512 << 20, 64 << 20
 _DICTIONARY_PAGE = 2
 _DATA_PAGES = (5, 8)
 """The fields of a header that describe a data page, in Parquet's two versions; their first number is the count of values."""
+_HEADER: Wanted = {1: {}, 2: {}, 3: {}} | {field: {1: {}} for field in _DATA_PAGES}
+_FOOTER: Wanted = {4: {1: {3: {3: {}, 5: {}, 6: {}, 7: {}, 9: {}, 11: {}}}, 3: {}}}
+"""Of FileMetaData the row groups; of each its rows and its columns' metadata: path, values, sizes, where pages begin."""
+_TAIL_BYTES = 1 << 16
+"""Read at once from the end of a file: most footers are shorter, and a request to a bucket takes longer than what it brings."""
 _HEADER_BYTES, _LONGEST_HEADER_BYTES = 256, 16 << 20
-_DEEPEST = 16
-_TRUE, _FALSE, _BYTE, _I64, _DOUBLE, _BINARY, _LIST, _SET, _STRUCT = 1, 2, 3, 6, 7, 8, 9, 10, 12
-_VARINTS = range(4, _I64 + 1)
 
 
 class BadPage(ValueError):
-    """A damaged page header; the message says what is wrong and where."""
+    """A damaged page header or footer; the message says what is wrong and where."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A column of a row group, as the footer says."""
+
+    path: str
+    """Of the column in the schema, with dots."""
+    values: int
+    uncompressed_bytes: int
+    compressed_bytes: int
+    begins: int
+    """Its first page, in bytes from the file's beginning."""
+
+
+@dataclass(frozen=True)
+class RowGroup:
+    rows: int
+    chunks: Sequence[Chunk]
 
 
 @dataclass(frozen=True)
@@ -33,8 +58,40 @@ class ChunkPages:
     largest_bytes: int = 0
 
 
-def chunk_pages(file: BinaryIO, chunk: Any) -> ChunkPages:
-    """The sizes in the page headers of a column chunk (pyarrow's ColumnChunkMetaData); raises BadPage."""
+def row_groups(file: BinaryIO) -> list[RowGroup]:
+    """The row groups of a file of Parquet; raises BadPage."""
+    size = file.seek(0, 2)
+    tail = _last(file, size, _TAIL_BYTES)
+    length = struct.unpack("<I", tail[-8:-4])[0] if len(tail) >= 8 else 0
+    if tail[-4:] != b"PAR1" or not 0 < length <= size - 8:
+        raise BadPage("no footer at its end")
+    if length > MAXIMUM_FOOTER_BYTES:
+        raise BadPage(f"a footer of {length:,} bytes, more than the {MAXIMUM_FOOTER_BYTES:,} that are read")
+    if length + 8 > len(tail):
+        tail = _last(file, size, length + 8)
+    try:
+        footer = read_struct(tail[-8 - length : -8], 0, _FOOTER)[0]
+        return [RowGroup(int(group[3]), [_chunk(column[3]) for column in group[1]]) for group in footer.get(4, ())]
+    except (IndexError, KeyError, TypeError, AttributeError, BadThrift) as error:
+        raise BadPage(f"a footer that cannot be read ({error})") from None
+
+
+def _last(file: BinaryIO, size: int, count: int) -> bytes:
+    file.seek(max(0, size - count))
+    return file.read(count)
+
+
+def _chunk(said: dict[int, Any]) -> Chunk:
+    """What is said of a column; the dictionary, if there is one, comes before the data."""
+    begins = min(said[9], said[11]) if said.get(11) else said[9]
+    found = Chunk(b".".join(said[3]).decode(errors="replace"), said[5], said[6], said[7], begins)
+    if not all(isinstance(number, int) and number >= 0 for number in (found.values, found.compressed_bytes, begins)):
+        raise TypeError("sizes that are none")
+    return found
+
+
+def chunk_pages(file: BinaryIO, chunk: Chunk) -> ChunkPages:
+    """The sizes in the page headers of a column chunk; raises BadPage."""
     found = ChunkPages()
     for kind, size in page_sizes(file, chunk):
         dictionary = size if kind == _DICTIONARY_PAGE else 0
@@ -42,21 +99,24 @@ def chunk_pages(file: BinaryIO, chunk: Any) -> ChunkPages:
     return found
 
 
-def page_sizes(file: BinaryIO, chunk: Any) -> Iterator[tuple[int, int]]:
+def page_sizes(file: BinaryIO, chunk: Chunk) -> Iterator[tuple[int, int]]:
     """(kind, bytes after decompression) of every page that Arrow would read: it stops after the footer's number of values."""
-    at = chunk.data_page_offset
-    if chunk.has_dictionary_page and chunk.dictionary_page_offset:
-        at = min(at, chunk.dictionary_page_offset)
-    values, stop = 0, at + chunk.total_compressed_size
+    at = chunk.begins
+    values, stop = 0, at + chunk.compressed_bytes
     headers = _Headers(file, stop)
-    while at < stop and values < chunk.num_values:
+    while at < stop and values < chunk.values:
         header, length = headers.at(at)
         kind, size, stored = (header.get(field, -1) for field in (1, 2, 3))
-        if not all(0 <= number < 1 << 31 for number in (kind, size, stored)):
+        if not all(isinstance(number, int) and 0 <= number < 1 << 31 for number in (kind, size, stored)):
             raise BadPage(f"no header of a page at byte {at:,}")
         yield kind, size
         at += length + stored
-        values += max(0, *(header.get(field, {}).get(1, 0) for field in _DATA_PAGES))
+        values += max(0, *(_count(header.get(field)) for field in _DATA_PAGES))
+
+
+def _count(page: object) -> int:
+    count = page.get(1, 0) if isinstance(page, dict) else 0
+    return count if isinstance(count, int) else 0
 
 
 @dataclass
@@ -75,7 +135,9 @@ class _Headers:
         while True:
             data = self._read(place, size)
             try:
-                return _struct(data, 0, 0)
+                return read_struct(data, 0, _HEADER)
+            except BadThrift as error:
+                raise BadPage(f"a page header that cannot be read, at byte {place:,} ({error})") from None
             except IndexError:
                 if len(data) < size or size >= _LONGEST_HEADER_BYTES:
                     raise BadPage(f"no header of a page at byte {place:,}") from None
@@ -88,68 +150,3 @@ class _Headers:
             self.file.seek(place)
             self.window, self.window_start, inside = self.file.read(max(size, far)), place, 0
         return self.window[inside : inside + size]
-
-
-def _struct(data: bytes, at: int, depth: int) -> tuple[dict[int, Any], int]:
-    """({field: number or struct}, end offset) of a struct; raises IndexError when the data ends before it."""
-    if depth > _DEEPEST:
-        raise BadPage("a header of a page that is nested too deeply")
-    found: dict[int, Any] = {}
-    field = 0
-    while byte := data[at]:
-        at += 1
-        kind, step = byte & 0xF, byte >> 4
-        if step:
-            field += step
-        else:
-            value, at = _varint(data, at)
-            field = _signed(value)
-        if kind in _VARINTS:
-            value, at = _varint(data, at)
-            found[field] = _signed(value)
-        elif kind == _STRUCT:
-            found[field], at = _struct(data, at, depth + 1)
-        elif kind not in (_TRUE, _FALSE):
-            at = _skip(data, at, kind, depth)
-    return found, at + 1
-
-
-def _skip(data: bytes, at: int, kind: int, depth: int) -> int:
-    if kind == _STRUCT:
-        return _struct(data, at, depth + 1)[1]
-    if kind in _VARINTS:
-        return _varint(data, at)[1]
-    if kind == _BINARY:
-        size, at = _varint(data, at)
-        if at + size > len(data):
-            raise IndexError
-        return at + size
-    if kind in (_BYTE, _TRUE, _FALSE, _DOUBLE):
-        return at + (8 if kind == _DOUBLE else 1)
-    if kind in (_LIST, _SET):
-        count, inner = data[at] >> 4, data[at] & 0xF
-        at += 1
-        if count == 0xF:
-            count, at = _varint(data, at)
-        for _ in range(count):
-            data[at]
-            at = _skip(data, at, inner, depth)
-        return at
-    raise BadPage("a header of a page that is no Thrift struct")
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        shift += 7
-        if byte < 0x80:
-            return value, at
-        if shift > 63:
-            raise BadPage("a header of a page with a number too long")
-
-
-def _signed(value: int) -> int:
-    return (value >> 1) ^ -(value & 1)
