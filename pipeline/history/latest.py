@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline import store
 from pipeline.errors import DamagedError, InputError
 from pipeline.failpoints import reach
+from pipeline.history.decision import is_decision
 from pipeline.history.snapshot import SNAPSHOTS, SUMMARY, Snapshot, open_snapshot, remove_unfinished, unsealed_summary
 from pipeline.safety.files import read_inside
 from pipeline.safety.seals import canonical_json, json_bytes
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from pipeline.config import RunConfig
 
 HISTORY, LATEST = "history", "latest"
+_NUMBER = re.compile("[0-9]{6,9}")
 VECTORS = "vectors"
 """Kind of the artefact with the vectors."""
 SHOWN_DIFFERENCES = 4
@@ -55,28 +58,35 @@ class Answer:
 def entries(workdir: Path) -> list[dict[str, Any]]:
     """Every decision taken here, oldest first; unreadable ones are left out."""
     found = []
-    for path in sorted((workdir / HISTORY).glob("[0-9]*.json")):
+    for path in _files(workdir).values():
         try:
             body = store.unsealed(read_inside(path.parent, path.name))
         except (OSError, ValueError):
             continue
-        if re.fullmatch(r"[0-9a-f]{16}", str(body.get("champion"))):
+        if is_decision(body):
             found.append(body)
     return found
 
 
+def _files(workdir: Path) -> dict[int, Path]:
+    """The files of decisions by their numbers, in order."""
+    return {int(path.stem): path for path in sorted((workdir / HISTORY).glob("*.json")) if _NUMBER.fullmatch(path.stem)}
+
+
 def history_damage(workdir: Path) -> tuple[int, list[str]]:
     """(files checked, problems found) for every decision, and for `latest`, which must point to the champion."""
-    files = {int(path.stem): path for path in sorted((workdir / HISTORY).glob("[0-9]*.json"))}
-    damage = [
-        f"{workdir / HISTORY / f'{number:06d}.json'}: missing"
-        for number in range(1, max(files, default=0))
-        if number not in files
-    ]
+    files, damage = _files(workdir), []
+    for before, number in itertools.pairwise([0, *files]):
+        if number > before + 1:
+            more = f" to {number - 1:06d}.json" if number > before + 2 else ""
+            damage.append(f"{workdir / HISTORY / f'{before + 1:06d}.json'}{more}: missing")
     for number, path in files.items():
         try:
-            if store.unsealed(read_inside(path.parent, path.name)).get("number") != number:
+            body = store.unsealed(read_inside(path.parent, path.name))
+            if body.get("number") != number:
                 damage.append(f"{path}: it belongs to another decision")
+            elif not is_decision(body):
+                damage.append(f"{path}: damaged (it lacks what a decision says)")
         except (OSError, ValueError) as error:
             damage.append(f"{path}: damaged ({error})")
     champion, link = champion_of(workdir), workdir / LATEST
@@ -88,7 +98,7 @@ def history_damage(workdir: Path) -> tuple[int, list[str]]:
 
 def decide(workdir: Path, kind: str, champion: str, facts: Mapping[str, Any]) -> dict[str, Any]:
     """Records a decision that makes `champion` the champion, and returns its entry. The caller must hold the workdir's lock."""
-    number = max((int(path.stem) for path in (workdir / HISTORY).glob("[0-9]*.json")), default=0) + 1
+    number = max(_files(workdir), default=0) + 1
     entry = {"number": number, "time": time.time(), "kind": kind, "champion": champion} | dict(facts)
     reach("decide", kind)
     store.write_json(workdir / HISTORY / f"{number:06d}.json", store.sealed(entry))

@@ -27,6 +27,7 @@ from typing import Any
 from pipeline import store
 from pipeline.errors import DamagedError, InputError
 from pipeline.failpoints import reach
+from pipeline.history.decision import YEAR_9999
 from pipeline.safety.files import is_confined, read_inside
 from pipeline.safety.seals import SEAL, canonical_json, seal_damage, seal_of
 
@@ -76,7 +77,10 @@ class Snapshot:
 
     def corpus(self) -> list[list[Any]]:
         """[path, bytes, SHA-256] of every file it was made from, in order."""
-        found: list[list[Any]] = _read(self.directory, CORPUS)["files"]
+        found = _read(self.directory, CORPUS).get("files")
+        kinds = [str, int, str]
+        if not isinstance(found, list) or not all(isinstance(row, list) and list(map(type, row)) == kinds for row in found):
+            raise DamagedError(f"{self.directory / CORPUS}: damaged (no list of files); run again", str(self.directory))
         return found
 
     def artefacts(self) -> Iterator[Path]:
@@ -161,10 +165,14 @@ def open_snapshot(directory: Path) -> Snapshot | None:
 
 def _has_artefacts(body: Mapping[str, Any]) -> bool:
     """Whether every stage has a kind, which names a folder in the workdir, and a fingerprint."""
-    found = body.get("artefacts")
+    found, made = body.get("artefacts"), body.get("made")
+    if not all(isinstance(body.get(key), str) for key in ("run_id", "config_digest", "vectors_sha256")):
+        return False
     rows = list(found.values()) if isinstance(found, dict) and "train" in found else [()]
-    return isinstance(body.get("made"), int | float) and all(
-        isinstance(row, list) and len(row) == 2 and is_confined(row[0]) and is_fingerprint(row[1]) for row in rows
+    return (
+        isinstance(made, int | float)
+        and 0 <= made <= YEAR_9999
+        and all(isinstance(row, list) and len(row) == 2 and is_confined(row[0]) and is_fingerprint(row[1]) for row in rows)
     )
 
 
@@ -185,6 +193,9 @@ def snapshot_damage(directory: Path) -> tuple[int, list[str]]:
     elif not damage and found and not _belongs(found.summary(), found.body):
         damage.append(f"{directory / SUMMARY}: it belongs to another snapshot")
     checked, pages = seal_damage(directory / REPORT)
+    if pages and not damage:
+        # Adopting pages without a seal would make removing it the way to change them.
+        pages[-1] += f"; to have the pages of this snapshot made again, remove {directory} and run again: the vectors stay"
     return 3 + checked, damage + pages
 
 
