@@ -12,6 +12,7 @@ import ipaddress
 import os
 import re
 import shlex
+import stat
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +20,8 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from pipeline.errors import InputError, UsageError, explain_os_error, printable
+from pipeline.errors import InputError, PermissionDeniedError, UsageError, explain_os_error, printable
+from pipeline.safety.files import read_inside
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 AUTHORITY = "ca"
 SERVERS = ("scheduler", "worker")
+_PEM_BYTES = 1 << 20
 EARLIER = datetime.timedelta(hours=1)
 """Certificates are valid from this long ago on, since hosts' clocks differ."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -56,16 +59,22 @@ def make_certificates(
 def add_clients(folder: Path, clients: Sequence[str]) -> list[Path]:
     """The files of further clients of the authority in `folder`, valid as long as it is. Raises InputError if there is none."""
     from cryptography import x509
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
 
     _refuse_no_names(clients)
     try:
-        authority = x509.load_pem_x509_certificate((folder / f"{AUTHORITY}.pem").read_bytes())
-        key = serialization.load_pem_private_key((folder / f"{AUTHORITY}.key").read_bytes(), None)
-    except (OSError, ValueError) as error:
+        _refuse_open_folder(folder)
+        authority = x509.load_pem_x509_certificate(read_inside(folder, f"{AUTHORITY}.pem", _PEM_BYTES))
+        key = serialization.load_pem_private_key(read_inside(folder, f"{AUTHORITY}.key", _PEM_BYTES), None)
+        if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != authority.public_key():
+            raise ValueError(f"{AUTHORITY}.key is not the key of {AUTHORITY}.pem")
+        if (until := authority.not_valid_after_utc) <= _now():
+            raise ValueError(f"it was valid until {until:%Y-%m-%d}")
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise InputError(f"{folder}: no authority to sign with ({error}); create one: w2v cluster certs {folder}") from None
-    until = authority.not_valid_after_utc
-    return _write(folder, {name: _signed(name, [], key, authority, until) for name in clients})  # type: ignore[arg-type]
+    return _write(folder, {name: _signed(name, [], key, authority, until) for name in clients})
 
 
 def instructions(folder: Path, scheduler: str, port: int, client: str = "client") -> str:
@@ -96,8 +105,19 @@ Keep ca.key where nobody else can read it, or delete it: anybody who has it can 
 Dask's pages are on loopback, without a password: reach them by ssh -L 8787:127.0.0.1:8787 {scheduler}."""
 
 
+def _refuse_open_folder(folder: Path) -> None:
+    """Raises PermissionDeniedError for a folder in which others could put their authority in the place of ours."""
+    found = os.stat(folder)
+    if found.st_uid not in (os.geteuid(), 0) or found.st_mode & 0o022:
+        raise PermissionDeniedError(
+            f"{folder}: others can put certificates of theirs here (owner {found.st_uid}, mode {stat.S_IMODE(found.st_mode):o}); "
+            "choose a folder that only you can write into"
+        )
+
+
 def _refuse_no_host(host: str) -> None:
-    if _address(host) is None and not _HOST.fullmatch(host):
+    # A zone behind an address is any text to Python, and the host is printed as part of a command.
+    if "%" in host or (_address(host) is None and not _HOST.fullmatch(host)):
         raise UsageError(f"{printable(host, 100)}: expected the name or the address of a host, without port")
 
 
@@ -212,6 +232,7 @@ def _write(folder: Path, files: Mapping[str, tuple[x509.Certificate, EllipticCur
     written: list[Path] = []
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _refuse_open_folder(folder)
         for path, content in contents.items():
             file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             written.append(path)

@@ -9,9 +9,11 @@ before the first request for a page. `<workdir>/dask_pages.json`, readable only 
 from __future__ import annotations
 
 import contextlib
+import errno
 import ipaddress
 import json
 import os
+import re
 import secrets
 import socket
 from collections.abc import Callable, Iterator
@@ -22,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from pipeline.errors import printable
-from pipeline.safety.files import read_json_object, unlink_inside
+from pipeline.safety.files import json_object, open_inside, unlink_inside
 from pipeline.safety.login import LOGIN, USER, refusal
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ ROUTES = ("distributed.http.scheduler.info", "distributed.http.statics")
 _DASKS_LINK = "{scheme}://{host}:{port}/status"
 """Dask's default for the link to its pages."""
 _ANSWER_S = 10.0
+_ADDRESS, _PASSWORD = re.compile(r"127\.0\.0\.1:(\d{1,5})/status"), re.compile(r"[A-Za-z0-9_-]{32}")
+_BYTES = 4096
 _WAIT = (
     b"<!doctype html><meta http-equiv=refresh content=1><title>Dask</title><p>Dask's pages are being prepared \xe2\x80\xa6</p>"
 )
@@ -83,13 +87,25 @@ def dask_pages(scheduler: Any, folder: Path, on_pages: Callable[[Pages], None]) 
 def find_pages(folder: Path) -> Pages | None:
     """The pages of the run that is working in `folder` now; None if there is none, or it has no pages."""
     try:
-        found = read_json_object(folder, NAME)
+        found = _read_private(folder / NAME)
         address, password = str(found["address"]), str(found["password"])
-        host, _, port = address.partition("/")[0].partition(":")
-        socket.create_connection((host, int(port)), timeout=1).close()
-    except (OSError, ValueError, KeyError):
+        # Who can write into the folder could name a place of theirs, and the link to it would be this program's.
+        if not (there := _ADDRESS.fullmatch(address)) or not _PASSWORD.fullmatch(password):
+            return None
+        socket.create_connection(("127.0.0.1", int(there[1])), timeout=1).close()
+    except (OSError, ValueError, KeyError, OverflowError):
         return None
     return Pages(address, password)
+
+
+def _read_private(path: Path) -> dict[str, Any]:
+    """What this user wrote there; raises OSError for another user's file and one that others can change."""
+    descriptor = open_inside(path.parent, path.name)
+    with open(descriptor, "rb") as file:
+        facts = os.fstat(descriptor)
+        if facts.st_uid != os.geteuid() or facts.st_mode & 0o077:
+            raise PermissionError(errno.EPERM, "not this user's alone", str(path))
+        return json_object(file.read(_BYTES))
 
 
 def pages_elsewhere(client: Client) -> Pages | None:
@@ -127,10 +143,11 @@ def _is_loopback(host: str) -> bool:
 
 
 def _write_private(path: Path, body: dict[str, Any]) -> None:
-    """Writes a new file that is readable only by its owner from the start."""
-    path.unlink(missing_ok=True)
-    path.touch(mode=0o600, exist_ok=False)
-    path.write_text(json.dumps(body), encoding="ascii")
+    """Writes a new file that is readable only by its owner from the start; nothing that others put in its place is written to."""
+    unlink_inside(path.parent, path.name)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with open(descriptor, "w", encoding="ascii") as file:
+        json.dump(body, file)
 
 
 def _guard(scheduler: Any, password: str, hosts: tuple[str, str]) -> Any:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 PLUGIN = "w2v-links"
 _OPERATION = "w2v_link"
 _POLL_S = 0.01
+_LONGEST_PATIENCE_S = 3600.0
 
 
 class LinkPlugin(WorkerPlugin):
@@ -49,14 +50,20 @@ class LinkPlugin(WorkerPlugin):
         worker.handlers[_OPERATION] = self.answer
 
     async def answer(self, comm: Comm, group: str, sender: int, patience_s: float) -> None:
-        """Passes the connection to its group once this worker's task has joined the group, and waits until the group is over."""
-        deadline = time.monotonic() + patience_s
+        """Passes the connection to its group once this worker's task has joined the group, and waits until the group is over.
+
+        Group and sender are the caller's claims: one that the group does not wait for is hung up on.
+        """
+        deadline = time.monotonic() + min(patience_s, _LONGEST_PATIENCE_S)
         while group not in self.groups:
             if comm.closed() or time.monotonic() > deadline:
                 comm.abort()
                 return
             await asyncio.sleep(_POLL_S)
         found = self.groups[group]
+        if not found.waits_for(sender):
+            comm.abort()
+            return
         found.adopt(sender, comm)
         await found.is_over.wait()
 
@@ -115,6 +122,7 @@ class Group:
         self._participant = participant
         self._patience_s = patience_s
         self._changed = threading.Condition()
+        self._callers: frozenset[int] = frozenset()
         self._comms: dict[int, Comm] = {}
         self._sockets: dict[int, socket.socket] = {}
         self._failure: Exception | None = None
@@ -124,6 +132,7 @@ class Group:
     # ── in the task's thread ─────────────────────────────────────────────────────────────────────────────────────────
 
     def open(self, peers: dict[int, str]) -> None:
+        self._callers = frozenset(peer for peer in peers if peer < self._participant)
         self._plugin.groups[self._key] = self
         for peer, address in peers.items():
             if self._participant < peer:
@@ -180,6 +189,10 @@ class Group:
             self._fail(PeerLostError(f"cannot reach participant {peer} at {address} ({error})"))
             return
         self.adopt(peer, comm)
+
+    def waits_for(self, sender: object) -> bool:
+        """Whether it is a peer that calls here and has not yet."""
+        return type(sender) is int and sender in self._callers and sender not in self._comms
 
     def adopt(self, peer: int, comm: Comm) -> None:
         """Takes over the connection to a peer."""

@@ -6,6 +6,7 @@ processes of their own, TLS and SIGKILL are in tests/cluster/test_hosts.py.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import socket
 import time
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from distributed import Client, LocalCluster, Worker
+from distributed.comm.core import connect
 from numpy.typing import NDArray
 
 from pipeline.cluster.opening import open_workers
@@ -107,6 +109,25 @@ def test_arrays_of_all_sizes_arrive_in_the_order_sent(client: Client) -> None:
     assert together(client, swap, [0, 1, 3, 4000, 5000, 400_000, 2]) == [True, True]
     open_groups = client.run(lambda dask_worker: len(dask_worker.plugins[PLUGIN].groups))
     assert set(open_groups.values()) == {0}
+
+
+async def call_as(address: str, key: str, sender: object) -> None:
+    comm = await connect(address)
+    await comm.write({"op": "w2v_link", "group": key, "sender": sender, "patience_s": 5, "reply": False})
+    await asyncio.sleep(0.1)
+    comm.abort()
+
+
+def swap_among_strangers(key: str, addresses: list[str], participant: int) -> bool:
+    if participant == 0:
+        time.sleep(0.2)  # the other has opened its group and waits
+        for sender in (7, 1, -1, "0", False, [0], None):
+            asyncio.run(call_as(addresses[1], key, sender))
+    return swap(key, addresses, participant, [3])
+
+
+def test_who_says_that_it_is_a_peer_nobody_waits_for_is_hung_up_on(client: Client) -> None:
+    assert together(client, swap_among_strangers) == [True, True]
 
 
 def leave_or_wait(key: str, addresses: list[str], participant: int) -> float:

@@ -8,6 +8,7 @@ import contextlib
 import http.client
 import itertools
 import json
+import socket
 import stat
 import sys
 from pathlib import Path
@@ -108,6 +109,57 @@ def test_no_port_of_the_local_cluster_shows_anything_without_the_password(tmp_pa
                 # Workers have the list of their pages, which has nothing but itself.
                 empty = page == "/sitemap.json" and body == b'{"paths": ["/sitemap.json"]}'
                 assert status in (401, 404) or empty, f"port {port}: {page} {status} {body!r}"
+        strange = _disturb(ports, times=10)
+        assert len(strange) > 50
+        before = [child.memory_info().rss for child in here.children(recursive=True)]
+        assert workers.map(abs, [-1, -2], label="among strangers") == [1, 2], "it works on, whoever is at the door"
+        after = [child.memory_info().rss for child in here.children(recursive=True)]
+        assert max(after) < max(before) + (256 << 20), "no length that a stranger says is made room for"
+        for connection in strange:
+            connection.close()
+
+
+def raw(port: int, *lines: str) -> bytes:
+    """The first bytes of the answer to a request as it stands here."""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
+        return connection.recv(1 << 16)
+
+
+def _attack_pages(port: int, login: dict[str, str]) -> None:
+    """What a browser would not ask: paths that lead out of the folder, sockets without a login, wrong lengths of passwords."""
+    known = f"Authorization: {login['Authorization']}"
+    here = f"Host: 127.0.0.1:{port}"
+    upgrade = ("Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: " + "A" * 22 + "==")
+    for page in ("/statics/../../../../etc/passwd", "/statics/%2e%2e/%2e%2e/scheduler.py", "/statics//etc/passwd"):
+        said = raw(port, f"GET {page} HTTP/1.1", here, known)
+        assert said.split()[1] in (b"400", b"403", b"404"), (page, said[:100])
+    for page in ("/status/ws", "/workers/ws", "/eventstream"):
+        assert raw(port, f"GET {page} HTTP/1.1", here, *upgrade).split()[1] == b"401", page
+        assert raw(port, f"GET {page} HTTP/1.1", here, known, "Origin: http://evil", *upgrade).split()[1] == b"403", page
+    for host in ((), ("Host: evil",), (here, "Host: evil"), (f"Host: 127.0.0.1:{port}@evil",)):
+        assert raw(port, "GET /status HTTP/1.1", *host, known).split()[1] in (b"400", b"403"), host
+    assert raw(port, f"GET http://evil:{port}/status HTTP/1.1", "Host: evil", known).split()[1] == b"403"
+    password = base64.b64decode(login["Authorization"].split()[1]).decode()
+    for wrong in (password[:-1], password + "x", password.upper(), "w2v:", "", ":", "w2v:" + "x" * 10_000):
+        assert get(port, "/status", Authorization="Basic " + base64.b64encode(wrong.encode()).decode())[0] == 401
+    for method in ("POST", "PUT", "DELETE", "TRACE", "OPTIONS"):
+        assert raw(port, f"{method} /status HTTP/1.1", here, "Content-Length: 0").split()[1] == b"401", method
+
+
+STRANGE = (b"", b"GET / HTTP/1.0\r\n\r\n", b"\xff" * 64, b"\x16\x03\x01\xff\xff\x01" + b"\0" * 100, b"\0" * 7, b"\x16\x03\x01",
+           (1 << 62).to_bytes(8, "little") * 8)  # fmt: skip
+"""What a stranger may send to a port of Dask's: nothing, another protocol, lengths that are none, half of a greeting of TLS."""
+
+
+def _disturb(ports: set[int], times: int) -> list[socket.socket]:
+    """Connections that stay open, with something strange sent over each."""
+    made = []
+    for port, sent in itertools.product(ports, STRANGE * times):
+        with contextlib.suppress(OSError):
+            made.append(socket.create_connection(("127.0.0.1", port), timeout=5))
+            made[-1].sendall(sent)
+    return made
 
 
 @pytest.mark.slow
@@ -132,5 +184,6 @@ def test_dasks_pages_are_there_for_who_has_the_password_while_the_cluster_is(tmp
         assert get(port, "/status")[0] == 401
         assert get(port, "/status", **login | {"Origin": "http://127.0.0.1:1"})[0] == 403
         assert get(port, "/json/counts.json", **login)[0] == 404, "no more than the pages need"
+        _attack_pages(port, login)
     assert find_pages(tmp_path) is None
     assert not file.exists()
