@@ -24,7 +24,7 @@ stands beside its short Dask wiring.
                cutting and cut_places (into parts) recognise signatures (the kind of a file, by its name and bytes)
                reading lines (bytes as chunks of lines)
                archives decompress encodings formats/: records blocks json_values json_stream tables columns
-               pages messages (memory that a Parquet or Arrow file will take)
+               pages thrift messages (memory that a Parquet or Arrow file will take)
                losses (what becomes of every byte) whole (the corpus's totals and notes) pydocs fetch
                tokenizers (text as words) characters (classes of characters) folding (normalised text)
                segmenters (scripts without spaces)
@@ -47,7 +47,7 @@ stands beside its short Dask wiring.
                lazy (opened by the first task) pages (Dask's own, behind a password)
                room (memory and disk) messages (from tasks to the driver) presence (who responds)
                sources (the same program everywhere)
-    history/   arrival (access to a workdir) snapshot (a complete result, kept)
+    history/   arrival (access to a workdir) snapshot (a complete result, kept) decision (what an entry says)
                latest (the current one and the decisions so far) gc (removes unneeded snapshots and files)
     refresh/   refresh (one decision) delta (changed files, pure) challenge (both vectors trained and measured) gates (pure)
                probe (which word belongs in a window?) stability (neighbourhoods, frame) align (to the former frame) rollback
@@ -60,7 +60,7 @@ stands beside its short Dask wiring.
     options/   section (their common base) text (of corpus and tokenize) storage paths (relative to the file)
                other_names (settings by the names of gensim and others)
     safety/    start scratch (closed to other users) files second_names locks seals yaml_values values (checked)
-               login (passwords for pages)
+               login (passwords for pages) deadline (a limit on waiting)
     tracking/  tracker spool shipper delivery registry (events, and their way to MLflow) ui start_page door metrics
                run_events (the events of a run) card (the description of a run)
                textfile (for Prometheus)

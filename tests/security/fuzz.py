@@ -10,36 +10,31 @@ A case is named by its kind, seed and number; `--only NUMBER` runs it again alon
 from __future__ import annotations
 
 import argparse
-import bz2
 import contextlib
-import gzip
-import io
 import json
-import lzma
+import os
+import pickle
 import random
 import resource
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import yaml
-
 from pipeline import store
 from pipeline.cluster.workers import InProcess
-from pipeline.config import RunConfig, load_config, parse_config
+from pipeline.config import load_config, parse_config
 from pipeline.errors import PipelineError
-from pipeline.formats.exports import FORMATS, export_vectors
 from pipeline.history.latest import find_answer
 from pipeline.progress import Progress
 from pipeline.run import run
@@ -48,74 +43,18 @@ from pipeline.tracking.delivery import batches
 from pipeline.tracking.registry import CannotBeTaken, resolve
 from pipeline.tracking.spool import Spool, Target, read_events, what_is_spooled
 from pipeline.workdir import status_lines, verify_workdir
+from tests.security.fuzz_bench import UNTRACKED, Bench, as_written, at, make_bench
+from tests.security.fuzz_history import resealed_histories
 from tests.security.mutations import changed, damaged
-from tests.tiny import tiny_config, write_corpus
 from w2v_core.vectors import WordVectors
 
 SECONDS_A_CASE, MEMORY_BYTES = 20, 2 << 30
-ROOT = Path(__file__).parents[2]
-UNTRACKED: dict[str, object] = {"enabled": False}
+FAILED = "FAILED: "
 
 Case = Callable[[random.Random, Path], None]
 
 
-@dataclass
-class Bench:
-    """What is damaged: made once, in a folder that every case gets a copy of the needed part of."""
-
-    folder: Path
-    workdir: Path
-    configs: list[bytes] = field(default_factory=list)
-    vectors: dict[str, bytes] = field(default_factory=dict)
-    corpora: dict[str, tuple[str, bytes]] = field(default_factory=dict)
-    """{file name: (corpus.format, bytes)}."""
-
-
-def make_bench(folder: Path) -> Bench:
-    inputs = write_corpus(folder / "corpus", 200)
-    bench = Bench(folder, folder / "work")
-    tree = tiny_config(bench.workdir, inputs, tracking=UNTRACKED)
-    tree["train"] = {"lanes": 1, "epochs": 1, "vector_size": 4}
-    (folder / "c.yaml").write_text(yaml.safe_dump(tree))
-    run(parse_config(tree), workers=InProcess(), progress=Progress(quiet=True))
-    bench.configs = [path.read_bytes() for path in sorted((ROOT / "configs").glob("*.yaml"))]
-    vectors = WordVectors(("the", "of", "naïve", "왕"), np.arange(16, dtype=np.float32).reshape(4, 4) / 7, np.arange(4, 0, -1))
-    for paths in export_vectors(vectors, list(FORMATS), folder / "exports").values():
-        bench.vectors |= {path.name: path.read_bytes() for path in paths}
-    bench.corpora = dict(_corpora())
-    return bench
-
-
-def _corpora() -> Iterator[tuple[str, tuple[str, bytes]]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    texts = [f"word{index % 7} naïve word{index % 5} 왕 emoji 🙂 end" for index in range(60)]
-    lines = "\n".join(texts).encode()
-    rows = "\n".join(json.dumps({"text": text, "id": index}) for index, text in enumerate(texts)).encode()
-    table = pa.table({"text": texts, "id": list(range(60))})
-    parquet, arrow = io.BytesIO(), io.BytesIO()
-    pq.write_table(table, parquet, row_group_size=20)
-    with pa.ipc.new_file(arrow, table.schema) as writer:
-        writer.write_table(table)
-    yield from {
-        "a.txt": ("lines", lines), "a.txt.gz": ("lines", gzip.compress(lines, mtime=0)),
-        "a.txt.bz2": ("lines", bz2.compress(lines)),
-        "a.txt.xz": ("lines", lzma.compress(lines)), "a.txt.zst": ("lines", pa.compress(lines, "zstd", asbytes=True)),
-        "a.jsonl": ("jsonl", rows), "a.jsonl.gz": ("jsonl", gzip.compress(rows, mtime=0)),
-        "a.csv": ("csv", b"id,text\n" + "\n".join(f'{i},"{t}"' for i, t in enumerate(texts)).encode()),
-        "a.tsv": ("tsv", b"id\ttext\n" + "\n".join(f"{i}\t{t}" for i, t in enumerate(texts)).encode()),
-        "a.parquet": ("parquet", parquet.getvalue()), "a.arrow": ("arrow", arrow.getvalue()),
-    }.items()  # fmt: skip
-
-
 # ── one function a kind: (random numbers, an empty folder) → nothing, or the error a person would see ────────────────
-
-
-def _at(bench: Bench, workdir: Path) -> RunConfig:
-    """The bench's configuration with another workdir."""
-    config = load_config(bench.folder / "c.yaml")
-    return config.model_copy(update={"run": config.run.model_copy(update={"workdir": str(workdir)})})
 
 
 def _settings(bench: Bench) -> dict[str, Any]:
@@ -131,12 +70,6 @@ def _manifest(bench: Bench, rng: random.Random) -> Path:
 def _copied(bench: Bench, folder: Path) -> Path:
     shutil.copytree(bench.workdir, folder / "work", symlinks=True)
     return folder / "work"
-
-
-def _as_written(body: Any) -> bytes:
-    """A sealed body as `store.write_json` writes it."""
-    sealed = store.sealed(body) if isinstance(body, dict) else body
-    return (json.dumps(sealed, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode(errors="surrogatepass")
 
 
 def overrides(bench: Bench, rng: random.Random, folder: Path) -> None:
@@ -177,13 +110,13 @@ def resealed_manifests(bench: Bench, rng: random.Random, folder: Path) -> None:
     manifest = _manifest(bench, rng)
     path = folder / "work" / manifest
     shutil.copytree((bench.workdir / manifest).parent, path.parent)
-    path.write_bytes(_as_written(changed(store.unsealed(path.read_bytes()), rng)))
+    path.write_bytes(as_written(changed(store.unsealed(path.read_bytes()), rng)))
     store.remove_damaged(store.load_artefact(path.parent))
 
 
 def resealed_summaries(bench: Bench, rng: random.Random, folder: Path) -> None:
-    (folder / SUMMARY).write_bytes(_as_written(changed(store.unsealed((bench.workdir / SUMMARY).read_bytes()), rng)))
-    list(status_lines(_at(bench, folder)))
+    (folder / SUMMARY).write_bytes(as_written(changed(store.unsealed((bench.workdir / SUMMARY).read_bytes()), rng)))
+    list(status_lines(at(bench, folder)))
     verify_workdir(folder)
     find_answer(folder)
     read_summary(folder)
@@ -194,8 +127,8 @@ def workdirs(bench: Bench, rng: random.Random, folder: Path) -> None:
     victim = rng.choice(sorted(path for path in workdir.rglob("*") if path.is_file() and not path.is_symlink()))
     victim.write_bytes(damaged(victim.read_bytes(), rng))
     verify_workdir(workdir)
-    list(status_lines(_at(bench, workdir)))
-    run(_at(bench, workdir), workers=InProcess(), progress=Progress(quiet=True))
+    list(status_lines(at(bench, workdir)))
+    run(at(bench, workdir), workers=InProcess(), progress=Progress(quiet=True))
     vectors = Path("latest", "vectors", "vectors.npy")
     if (workdir / vectors).read_bytes() != (bench.workdir / vectors).read_bytes():
         raise AssertionError(f"other bits after {victim.relative_to(workdir)} was damaged")
@@ -204,8 +137,8 @@ def workdirs(bench: Bench, rng: random.Random, folder: Path) -> None:
 def resealed_workdirs(bench: Bench, rng: random.Random, folder: Path) -> None:
     workdir = _copied(bench, folder)
     victim = workdir / _manifest(bench, rng)
-    victim.write_bytes(_as_written(changed(store.unsealed(victim.read_bytes()), rng)))
-    run(_at(bench, workdir), workers=InProcess(), progress=Progress(quiet=True))
+    victim.write_bytes(as_written(changed(store.unsealed(victim.read_bytes()), rng)))
+    run(at(bench, workdir), workers=InProcess(), progress=Progress(quiet=True))
 
 
 EVENTS: list[dict[str, Any]] = [
@@ -256,7 +189,7 @@ def corpora(name: str, bench: Bench, rng: random.Random, folder: Path) -> None:
 def kinds(bench: Bench) -> dict[str, Case]:
     """Every kind of input with what damages and reads one."""
     named = (overrides, trees, yaml_files, vector_files, vector_folders, resealed_manifests, resealed_summaries, spools, workdirs,
-             resealed_workdirs)  # fmt: skip
+             resealed_histories, resealed_workdirs)  # fmt: skip
     found: dict[str, Case] = {case.__name__.replace("_", " "): partial(case, bench) for case in named}
     return found | {f"corpus {name}": partial(corpora, name, bench) for name in bench.corpora}
 
@@ -271,7 +204,16 @@ class Tally:
     cases: int = 0
     endings: Counter[str] = field(default_factory=Counter)
     slowest_s: float = 0.0
+    peak_mib: float = 0.0
     failures: list[str] = field(default_factory=list)
+
+    def note(self, case: str, ending: str, seconds: float) -> None:
+        self.cases += 1
+        self.slowest_s = max(self.slowest_s, seconds)
+        failed = ending.startswith(FAILED)
+        self.endings["FAILED" if failed else ending] += 1
+        if failed:
+            self.failures.append(f"{case}: {ending.removeprefix(FAILED)[:300]}")
 
 
 class TooSlow(BaseException):
@@ -282,8 +224,8 @@ def _too_slow(_number: int, _frame: object) -> None:
     raise TooSlow
 
 
-def try_case(case: Case, name: str, seed: int, number: int, tally: Tally, *, show: bool = False) -> None:
-    """Runs one case and notes how it ended."""
+def try_case(case: Case, name: str, seed: int, number: int, *, show: bool = False) -> tuple[str, float]:
+    """(how the case ended, seconds)."""
     rng = random.Random(f"{seed}/{name}/{number}")
     begun = time.monotonic()
     timed = signal.getsignal(signal.SIGALRM) is _too_slow  # under pytest its own timeout has the alarm
@@ -295,26 +237,22 @@ def try_case(case: Case, name: str, seed: int, number: int, tally: Tally, *, sho
             case(rng, Path(folder))
         ending = "read"
     except PipelineError as error:
-        ending = type(error).__name__ if error.exit_code != 70 else f"FAILED: exit code 70: {error}"
+        ending = type(error).__name__ if error.exit_code != 70 else f"{FAILED}exit code 70: {error}"
     except (ValueError, OSError) as error:
         # What w2v_core raises for files that are not vectors; the command line says it as DataError.
-        ending = type(error).__name__ if name.startswith("vector") else f"FAILED: {type(error).__name__}: {error}"
+        ending = type(error).__name__ if name.startswith("vector") else f"{FAILED}{type(error).__name__}: {error}"
     except TooSlow:
-        ending = f"FAILED: above {SECONDS_A_CASE} s"
+        ending = f"{FAILED}above {SECONDS_A_CASE} s"
     except Exception as error:
-        ending = f"FAILED: {type(error).__name__}: {error}"
+        ending = f"{FAILED}{type(error).__name__}: {error}"
         if show:
             traceback.print_exc()
     finally:
         if timed:
             signal.alarm(0)
     if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 > MEMORY_BYTES:
-        ending = f"FAILED: above {MEMORY_BYTES >> 30} GiB"
-    tally.cases += 1
-    tally.slowest_s = max(tally.slowest_s, time.monotonic() - begun)
-    tally.endings[ending if not ending.startswith("FAILED") else "FAILED"] += 1
-    if ending.startswith("FAILED"):
-        tally.failures.append(f"{name}, seed {seed}, case {number}: {ending.removeprefix('FAILED: ')[:300]}")
+        ending = f"{FAILED}above {MEMORY_BYTES >> 30} GiB"
+    return ending, time.monotonic() - begun
 
 
 def main() -> int:
@@ -323,32 +261,71 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=120)
     parser.add_argument("--seed", type=int, default=19)
     parser.add_argument("--only", type=int)
+    parser.add_argument("--bench", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--first", type=int, default=0, help=argparse.SUPPRESS)
     options = parser.parse_args()
     signal.signal(signal.SIGALRM, _too_slow)
+    if options.bench:
+        return _child(options.bench, options.kinds[0], options.seed, options.first, options.seconds)
     with tempfile.TemporaryDirectory(prefix="fuzz-bench.") as folder:
         bench = make_bench(Path(folder))
         chosen = {name: case for name, case in kinds(bench).items() if not options.kinds or name in options.kinds}
-        tallies = {name: Tally() for name in chosen}
         if options.only is not None:
             for name, case in chosen.items():
-                try_case(case, name, options.seed, options.only, tallies[name], show=True)
+                print(name, *try_case(case, name, options.seed, options.only, show=True))
+            return 0
+        (bench.folder / "bench.pickle").write_bytes(pickle.dumps(bench))
+        # Each kind gets its share of the time, so that slow ones do not take that of quick ones.
+        return report({name: _try_kind(bench, name, options.seed, options.seconds / len(chosen)) for name in chosen})
+
+
+def _child(folder: Path, name: str, seed: int, first: int, seconds: float) -> int:
+    """Runs cases of one kind and tells of each, before it and after it: what they are made of may end the process."""
+    case, number = kinds(pickle.loads((folder / "bench.pickle").read_bytes()))[name], first
+    until = time.process_time() + seconds
+    with open(folder / "told", "w") as told:
+        while time.process_time() < until:
+            print(number, file=told, flush=True)
+            print(json.dumps(try_case(case, name, seed, number)), file=told, flush=True)
+            number += 1
+    return 0
+
+
+def _try_kind(bench: Bench, name: str, seed: int, seconds: float) -> Tally:
+    """Cases for so many seconds of the processor, in a process of their own, and in another one after each that ends it."""
+    tally = Tally()
+    while seconds > 0:
+        arguments = ["--bench", bench.folder, "--seed", seed, "--first", tally.cases, "--seconds", seconds, name]
+        command = [sys.executable, "-W", "ignore", "-m", "tests.security.fuzz", *map(str, arguments)]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE)
+        assert process.stderr
+        said = process.stderr.read()
+        used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(used[1])
+        lines = (bench.folder / "told").read_text().splitlines()
+        for number, ending in zip(lines[::2], lines[1::2], strict=False):
+            tally.note(f"{name}, seed {seed}, case {number}", *json.loads(ending))
+        if process.returncode == 0:
+            seconds = 0
+        elif len(lines) % 2:
+            last = said.decode(errors="replace").strip().rpartition("\n")[2]
+            tally.note(f"{name}, seed {seed}, case {lines[-1]}", f"{FAILED}the process ended ({process.returncode}): {last}", 0.0)
+            seconds -= used[2].ru_utime + used[2].ru_stime
         else:
-            # Each kind gets its share of the time, so that slow ones do not take that of quick ones.
-            for name, case in chosen.items():
-                until = time.process_time() + options.seconds / len(chosen)
-                while time.process_time() < until:
-                    try_case(case, name, options.seed, tallies[name].cases, tallies[name])
-    return report(tallies)
+            raise RuntimeError(f"{name}: {said.decode(errors='replace')}")
+        tally.peak_mib = max(tally.peak_mib, used[2].ru_maxrss / 1024)
+    return tally
 
 
 def report(tallies: dict[str, Tally]) -> int:
-    print(f"{'kind':<22}{'cases':>7}{'slowest':>10}  endings")
+    print(f"{'kind':<22}{'cases':>7}{'slowest':>10}{'peak':>10}  endings")
     for name, tally in tallies.items():
         endings = ", ".join(f"{count:,} {ending}" for ending, count in tally.endings.most_common())
-        print(f"{name:<22}{tally.cases:>7,}{tally.slowest_s:>8.2f} s  {endings}")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(f"{name:<22}{tally.cases:>7,}{tally.slowest_s:>8.2f} s{tally.peak_mib:>6,.0f} MiB  {endings}")
     failures = [failure for tally in tallies.values() for failure in tally.failures]
-    print(f"{sum(tally.cases for tally in tallies.values()):,} cases, {len(failures)} failed, at most {peak:,.0f} MiB")
+    slowest, peak = (max(getattr(tally, name) for tally in tallies.values()) for name in ("slowest_s", "peak_mib"))
+    cases = sum(tally.cases for tally in tallies.values())
+    print(f"{cases:,} cases, {len(failures)} failed, slowest {slowest:.2f} s, at most {peak:,.0f} MiB")
     shown: set[str] = set()
     for failure in failures:
         reason = failure.partition(": ")[2]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.security.fuzz import Bench, Tally, kinds, make_bench, try_case
+from tests.security.fuzz import Tally, kinds, try_case
+from tests.security.fuzz_bench import Bench, make_bench
 
-SLOW = {"workdirs": 4, "resealed workdirs": 4}
+SLOW = {"workdirs": 4, "resealed histories": 6, "resealed workdirs": 4}
 CASES = 25
 
 
@@ -20,7 +21,7 @@ def test_no_mutation_of_any_kind_of_input_is_a_bug_of_this_program(bench: Bench)
     for name, case in kinds(bench).items():
         tallies[name] = Tally()
         for number in range(SLOW.get(name, CASES)):
-            try_case(case, name, 7, number, tallies[name])
+            tallies[name].note(f"{name}, seed 7, case {number}", *try_case(case, name, 7, number))
     failures = [failure for tally in tallies.values() for failure in tally.failures]
     assert failures == []
     assert {name for name, tally in tallies.items() if len(tally.endings) > 1} >= {"overrides", "yaml files", "vector files"}
