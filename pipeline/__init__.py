@@ -47,7 +47,7 @@ stands beside its short Dask wiring.
                lazy (opened by the first task) pages (Dask's own, behind a password)
                room (memory and disk) messages (from tasks to the driver) presence (who responds)
                sources (the same program everywhere)
-    history/   arrival (access to a workdir) snapshot (a complete result, kept) decision (what an entry says)
+    history/   arrival (access to a workdir) snapshot (a complete result, kept) shapes (of what is read there)
                latest (the current one and the decisions so far) gc (removes unneeded snapshots and files)
     refresh/   refresh (one decision) delta (changed files, pure) challenge (both vectors trained and measured) gates (pure)
                probe (which word belongs in a window?) stability (neighbourhoods, frame) align (to the former frame) rollback

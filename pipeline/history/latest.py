@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline import store
 from pipeline.errors import DamagedError, InputError
 from pipeline.failpoints import reach
-from pipeline.history.decision import is_decision
+from pipeline.history.shapes import is_decision
 from pipeline.history.snapshot import SNAPSHOTS, SUMMARY, Snapshot, open_snapshot, remove_unfinished, unsealed_summary
 from pipeline.safety.files import read_inside
 from pipeline.safety.seals import canonical_json, json_bytes

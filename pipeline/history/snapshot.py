@@ -27,7 +27,7 @@ from typing import Any
 from pipeline import store
 from pipeline.errors import DamagedError, InputError
 from pipeline.failpoints import reach
-from pipeline.history.decision import YEAR_9999
+from pipeline.history.shapes import YEAR_9999, is_whole_summary
 from pipeline.safety.files import is_confined, read_inside
 from pipeline.safety.seals import SEAL, canonical_json, seal_damage, seal_of
 
@@ -73,14 +73,17 @@ class Snapshot:
         return store.artefact_directory(self.workdir, *self.body["artefacts"]["publish"])
 
     def summary(self) -> dict[str, Any]:
-        return _read(self.directory, SUMMARY)
+        found = _read(self.directory, SUMMARY)
+        if not is_whole_summary(found):
+            raise _damaged(self.directory / SUMMARY, "it lacks what a complete run says")
+        return found
 
     def corpus(self) -> list[list[Any]]:
         """[path, bytes, SHA-256] of every file it was made from, in order."""
         found = _read(self.directory, CORPUS).get("files")
         kinds = [str, int, str]
         if not isinstance(found, list) or not all(isinstance(row, list) and list(map(type, row)) == kinds for row in found):
-            raise DamagedError(f"{self.directory / CORPUS}: damaged (no list of files); run again", str(self.directory))
+            raise _damaged(self.directory / CORPUS, "no list of files")
         return found
 
     def artefacts(self) -> Iterator[Path]:
@@ -190,6 +193,8 @@ def snapshot_damage(directory: Path) -> tuple[int, list[str]]:
             damage.append(str(error).partition(";")[0])
     if not damage and (found := open_snapshot(directory)) is None:
         damage.append(f"{directory / BODY}: it belongs to another snapshot")
+    elif not damage and found and not is_whole_summary(_read(directory, SUMMARY)):
+        damage.append(f"{directory / SUMMARY}: damaged (it lacks what a complete run says)")
     elif not damage and found and not _belongs(found.summary(), found.body):
         damage.append(f"{directory / SUMMARY}: it belongs to another snapshot")
     checked, pages = seal_damage(directory / REPORT)
@@ -240,4 +245,8 @@ def _read(directory: Path, name: str) -> dict[str, Any]:
     except FileNotFoundError:
         raise InputError(f"{path}: missing; choose another snapshot, or run again") from None
     except (OSError, ValueError) as error:
-        raise DamagedError(f"{path}: damaged ({error}); choose another snapshot, or run again", str(directory)) from None
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, why: object) -> DamagedError:
+    return DamagedError(f"{path}: damaged ({why}); choose another snapshot, or run again", str(path.parent))

@@ -1,4 +1,5 @@
-"""What an entry of history/ says, as far as it is read: who can write into a workdir can make one up, checksum and all."""
+"""The shapes of decisions and of snapshots' summaries, as far as they are read: whoever can write to a workdir can make them up,
+including their checksums."""
 
 from __future__ import annotations
 
@@ -53,10 +54,41 @@ class _Decision(_Plain):
     scores: _Scores | None = None
 
 
+class _Corpus(_Plain):
+    tokens: int
+    sentences: int
+    files: int
+
+
+class _Vectors(_Plain):
+    sha256: str
+
+
+class _Config(_Plain):
+    train: dict[str, Any]
+
+
+class _Summary(_Plain):
+    """Of a run that went to the end."""
+
+    corpus: _Corpus
+    vectors: _Vectors
+    config: _Config
+
+
 def is_decision(body: Mapping[str, Any]) -> bool:
-    """Whether all that is read of an entry is there and of its kind."""
+    """Whether all that is read of an entry of history/ is there and of its kind."""
+    return _fits(_Decision, body)
+
+
+def is_whole_summary(body: Mapping[str, Any]) -> bool:
+    """Whether all that is read of a snapshot's summary is there and of its kind, beyond what every summary says."""
+    return _fits(_Summary, body)
+
+
+def _fits(shape: type[_Plain], body: Mapping[str, Any]) -> bool:
     try:
-        _Decision.model_validate(body)
+        shape.model_validate(body)
     except ValidationError:
         return False
     return True
