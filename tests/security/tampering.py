@@ -14,6 +14,7 @@ import shutil
 import signal
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,10 +180,10 @@ def main() -> int:
         raise TooSlow
 
     signal.signal(signal.SIGALRM, too_slow)
-    failures = []
+    cells: list[tuple[str, str, Cell]] = []
     with tempfile.TemporaryDirectory(prefix="tampering.") as folder:
         bench = make_bench(Path(folder))
-        print(f"{'file':<52}{'way':<9}{'verify':<9}{'query':<12}{'export':<12}run")
+        print(f"{'file':<52}{'way':<9}{'verify':<10}{'query':<12}{'export':<12}run")
         for kind, inside in files(bench.workdir).items():
             for way in WAYS if all(word in kind for word in sys.argv[1:]) else ():
                 signal.alarm(SECONDS)
@@ -192,10 +193,29 @@ def main() -> int:
                     cell = Cell(*[f"FAILED: above {SECONDS} s"] * 4)
                 signal.alarm(0)
                 if cell:
-                    print(f"{kind:<52}{way:<9}{cell.verify:<9}{cell.query:<12}{cell.export:<12}{cell.run}", flush=True)
-                    failures += [] if cell.good else [(kind, way, cell)]
-    print(f"{len(failures)} failed")
-    return 1 if failures else 0
+                    print(f"{kind:<52}{way:<9}{cell.verify:<10}{cell.query:<12}{cell.export:<12}{cell.run}", flush=True)
+                    cells.append((kind, way, cell))
+    return report(cells)
+
+
+def report(cells: list[tuple[str, str, Cell]]) -> int:
+    """Prints how many cells of each kind of file ended how, as a table of Markdown; 1 if any failed."""
+    print("\n| kind of file | cells | verify | query and export | run | failed |\n| --- | --- | --- | --- | --- | --- |")
+    for kind in [*dict.fromkeys(kind for kind, _, _ in cells), None]:
+        found = [cell for each, _, cell in cells if kind in (each, None)]
+        asked = (
+            _counted([cell.verify for cell in found]),
+            _counted([text for cell in found for text in (cell.query, cell.export)]),
+        )
+        ran, failed = _counted([cell.run for cell in found]), sum(not cell.good for cell in found)
+        print(f"| {kind or 'all'} | {len(found)} | {' | '.join((*asked, ran))} | {failed} |")
+    failed = sum(not cell.good for _, _, cell in cells)
+    print(f"{len(cells)} cells, {failed} failed")
+    return 1 if failed else 0
+
+
+def _counted(endings: list[str]) -> str:
+    return ", ".join(f"{ending} {count}" for ending, count in Counter(endings).most_common())
 
 
 if __name__ == "__main__":
