@@ -24,7 +24,7 @@ from pipeline.storage import lease
 from pipeline.storage.addresses import parse_address
 from pipeline.storage.copies import begin
 from pipeline.storage.objects import ObjectFile, listing, read_object
-from tests.storage.server import ENVIRONMENT, KEYS, Front, error_of
+from tests.storage.server import ENVIRONMENT, KEYS, Front
 
 PLACE = parse_address("s3://bucket/runs/a", "test")
 
@@ -117,7 +117,7 @@ def test_what_latest_json_names_is_confined_to_its_place(front: Front, tmp_path:
     def answer(method: str, path: str) -> tuple[int, bytes]:
         if path.startswith("/bucket/runs/a/latest.json"):
             return 200, told
-        return (200, b"") if path in ("/bucket", "/bucket/") else (404, error_of("NoSuchKey"))
+        return (200, b"") if path in ("/bucket", "/bucket/") else (404, b"")
 
     front.answer = answer
     with pytest.raises(InputError, match="no vectors here"):
@@ -212,6 +212,7 @@ def test_an_object_that_says_it_is_endless_is_not_held(size: int, raw: Callable[
 
 
 READ_SLOWLY = """
+import os
 import sys
 from pipeline.options.storage import Storage
 from pipeline.storage import failures
@@ -221,7 +222,8 @@ failures.ANSWERED_S = 1.0
 try:
     read_object(parse_address("s3://bucket/a", "test"), Storage(endpoint=sys.argv[1], patience_s=0.5))
 except Exception as error:
-    sys.exit(f"{type(error).__name__}: {error}")
+    print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+    os._exit(1)  # as w2v does: pyarrow waits for its requests at the end of Python
 """
 
 
