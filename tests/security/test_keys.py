@@ -47,7 +47,7 @@ def test_what_is_there_already_is_not_written_through(tmp_path: Path, name: str)
     folder.mkdir(mode=0o700)
     target.write_text("mine")
     (folder / name).symlink_to(target)
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="exists already"):
         make_certificates(folder, "here", [])
     assert target.read_text() == "mine"
     assert [path.name for path in folder.iterdir()] == [name]
