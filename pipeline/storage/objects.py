@@ -8,14 +8,15 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Any
 
-from pipeline.errors import DataError, InputError
+from pipeline.errors import DataError, InputError, ServiceError
 from pipeline.options.storage import Storage
 from pipeline.safety.files import MAX_JSON_BYTES
 from pipeline.storage.addresses import Address
 from pipeline.storage.failures import no_bucket, patiently
-from pipeline.storage.filesystems import file_system
+from pipeline.storage.filesystems import endpoint_of, file_system
 
 FIRST_RANGE_BYTES, LONGEST_RANGE_BYTES = 1 << 18, 1 << 22
 """Size of the first request at a position, and the largest when reading on: looking at a few bytes costs little, and reading the
@@ -160,28 +161,35 @@ class ObjectFile(io.RawIOBase):
             self._range_bytes = min(2 * self._range_bytes, LONGEST_RANGE_BYTES) if read_on else FIRST_RANGE_BYTES
             asked_for = max(self._range_bytes, min(size, LONGEST_RANGE_BYTES))
             length = min(asked_for, self.stand.size - self._place)
-            self._window = patiently(lambda: self._fetch(self._place, length), self.address, self._storage)
+            self._window = self._range(self._place, length)
             self._window_start, inside = self._place, 0
         return self._window[inside : inside + size]
 
-    def _fetch(self, start: int, length: int) -> bytes:
+    def _range(self, start: int, length: int) -> bytes:
         """The bytes of a range. pyarrow says that it has read all of it however short the server's answer was, and what is
         missing is whatever the memory held; so the last byte is one that must change, and if it did not, another that must."""
         for unlikely in _UNLIKELY:
-            buffer = bytearray(length)
-            buffer[-1] = unlikely
-            try:
-                self._source.seek(start)
-                got = self._source.readinto(buffer)
-            except FileNotFoundError:
-                raise self._changed("it is gone") from None
-            if got != length:
-                raise self._changed(f"it ended at byte {start + got:,} of {self.stand.size:,}")
-            if buffer[-1] != unlikely:
-                return bytes(buffer)
-        if (now := self._open()[1].size) != self.stand.size:
+            data = patiently(partial(self._fetch, start, length, unlikely), self.address, self._storage)
+            if data[-1] != unlikely:
+                return data
+        if (now := self.stand_now().size) != self.stand.size:
             raise self._changed(f"it has {now:,} bytes now, {self.stand.size:,} before")
-        raise OSError(f"of {length:,} bytes from byte {start:,} on it sends fewer, and says it sends all")
+        raise ServiceError(
+            f"{self.address}: of {length:,} bytes from byte {start:,} on {endpoint_of(self.address, self._storage)} sends fewer, "
+            "and says that it sends all; see what lies between, and run the same command again"
+        )
+
+    def _fetch(self, start: int, length: int, last: int) -> bytes:
+        buffer = bytearray(length)
+        buffer[-1] = last
+        try:
+            self._source.seek(start)
+            got = self._source.readinto(buffer)
+        except FileNotFoundError:
+            raise self._changed("it is gone") from None
+        if got != length:
+            raise self._changed(f"it ended at byte {start + got:,} of {self.stand.size:,}")
+        return bytes(buffer)
 
     def _changed(self, how: str) -> DataError:
         return DataError(f"{self.address}: changed while it was read ({how}); run again when nothing writes to it")
