@@ -22,6 +22,7 @@ FIRST_RANGE_BYTES, LONGEST_RANGE_BYTES = 1 << 18, 1 << 22
 """Size of the first request at a position, and the largest when reading on: looking at a few bytes costs little, and reading the
 whole object takes few requests."""
 _COPY_BYTES = 1 << 22
+_UNREAD = "Failed to flush response stream"
 _UNLIKELY = (0xFF, 0xFE)
 """No byte of any text in UTF-8, so a second request is rare."""
 ANSWER_S = 10.0
@@ -91,6 +92,10 @@ def listing(address: Address, storage: Storage) -> Iterator[ListedObject]:
 
 
 # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class ObjectGoneError(DataError):
+    """An object was removed while it was read."""
 
 
 class ObjectFile(io.RawIOBase):
@@ -186,10 +191,21 @@ class ObjectFile(io.RawIOBase):
             self._source.seek(start)
             got = self._source.readinto(buffer)
         except FileNotFoundError:
-            raise self._changed("it is gone") from None
+            raise self._gone() from None
+        except OSError as error:
+            # The reason that a server gives may be longer than the range, and then pyarrow does not read it.
+            if _UNREAD in str(error):
+                try:
+                    self._open()
+                except FileNotFoundError:
+                    raise self._gone() from None
+            raise
         if got != length:
             raise self._changed(f"it ended at byte {start + got:,} of {self.stand.size:,}")
         return bytes(buffer)
+
+    def _gone(self) -> ObjectGoneError:
+        return ObjectGoneError(str(self._changed("it is gone")))
 
     def _changed(self, how: str) -> DataError:
         return DataError(f"{self.address}: changed while it was read ({how}); run again when nothing writes to it")
@@ -216,7 +232,10 @@ def read_object(address: Address, storage: Storage) -> bytes:
                 f"{address}: {file.stand.size:,} bytes, and no more than {MAX_JSON_BYTES:,} are read of such an object; see who "
                 "put it"
             )
-        return file.read()
+        try:
+            return file.read()
+        except ObjectGoneError:
+            raise FileNotFoundError(2, "No such object any more", str(address)) from None
 
 
 # ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────────────
