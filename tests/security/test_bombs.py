@@ -160,6 +160,6 @@ def test_a_footer_that_somebody_made_up_is_refused_in_words(body: bytes) -> None
 
 
 def test_a_value_of_a_large_dictionary_fits_in_each_row_that_is_taken_at_once() -> None:
-    chunk = pages.Chunk("text", 1_000_000, 6 << 20, 6 << 20, 4)
+    chunk = pages.ColumnChunk("text", 1_000_000, 6 << 20, 6 << 20, 4)
     rows = columns.rows_at_a_time(1_000_000, [chunk], [pages.ChunkPages(5 << 20, 5 << 20)])
     assert rows * (5 << 20) <= 32 << 20

@@ -228,11 +228,11 @@ def _inside(array: pa.Array, steps: list[str]) -> pa.Array:
     return pc.struct_field(array, steps) if steps else array
 
 
-def _chunks(group: pages.RowGroup, prefix: str) -> list[pages.Chunk]:
+def _chunks(group: pages.RowGroup, prefix: str) -> list[pages.ColumnChunk]:
     return [chunk for chunk in group.chunks if f"{chunk.path}.".startswith(f"{prefix}.")]
 
 
-def rows_at_a_time(rows: int, chunks: list[pages.Chunk], needs: list[pages.ChunkPages]) -> int:
+def rows_at_a_time(rows: int, chunks: list[pages.ColumnChunk], needs: list[pages.ChunkPages]) -> int:
     """The number of rows of average length in SLICE_BYTES, fewer if every row could be the largest value of its dictionary."""
     size = sum(chunk.uncompressed_bytes for chunk in chunks)
     dictionary = max((found.dictionary_bytes for found in needs), default=0)

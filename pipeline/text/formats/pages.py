@@ -13,14 +13,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from pipeline.text.formats.thrift import BadThrift, Wanted, read_struct
+from pipeline.text.formats.thrift import BadThrift, KeptFields, read_struct
 
 MAXIMUM_PAGE_BYTES, MAXIMUM_FOOTER_BYTES = 512 << 20, 64 << 20
 _DICTIONARY_PAGE = 2
 _DATA_PAGES = (5, 8)
 """The fields of a header that describe a data page, in Parquet's two versions; their first number is the count of values."""
-_HEADER: Wanted = {1: {}, 2: {}, 3: {}} | {field: {1: {}} for field in _DATA_PAGES}
-_FOOTER: Wanted = {4: {1: {3: {3: {}, 5: {}, 6: {}, 7: {}, 9: {}, 11: {}}}, 3: {}}}
+_HEADER: KeptFields = {1: {}, 2: {}, 3: {}} | {field: {1: {}} for field in _DATA_PAGES}
+_FOOTER: KeptFields = {4: {1: {3: {3: {}, 5: {}, 6: {}, 7: {}, 9: {}, 11: {}}}, 3: {}}}
 """Of FileMetaData the row groups; of each its rows and its columns' metadata: path, values, sizes, where pages begin."""
 _TAIL_BYTES = 1 << 16
 """Read at once from the end of a file: most footers are shorter, and a request to a bucket takes longer than what it brings."""
@@ -32,7 +32,7 @@ class BadPage(ValueError):
 
 
 @dataclass(frozen=True)
-class Chunk:
+class ColumnChunk:
     """A column of a row group, as the footer says."""
 
     path: str
@@ -47,7 +47,7 @@ class Chunk:
 @dataclass(frozen=True)
 class RowGroup:
     rows: int
-    chunks: Sequence[Chunk]
+    chunks: Sequence[ColumnChunk]
 
 
 @dataclass(frozen=True)
@@ -81,16 +81,16 @@ def _last(file: BinaryIO, size: int, count: int) -> bytes:
     return file.read(count)
 
 
-def _chunk(said: dict[int, Any]) -> Chunk:
+def _chunk(said: dict[int, Any]) -> ColumnChunk:
     """What is said of a column; the dictionary, if there is one, comes before the data."""
     begins = min(said[9], said[11]) if said.get(11) else said[9]
-    found = Chunk(b".".join(said[3]).decode(errors="replace"), said[5], said[6], said[7], begins)
+    found = ColumnChunk(b".".join(said[3]).decode(errors="replace"), said[5], said[6], said[7], begins)
     if not all(isinstance(number, int) and number >= 0 for number in (found.values, found.compressed_bytes, begins)):
         raise TypeError("sizes that are none")
     return found
 
 
-def chunk_pages(file: BinaryIO, chunk: Chunk) -> ChunkPages:
+def chunk_pages(file: BinaryIO, chunk: ColumnChunk) -> ChunkPages:
     """The sizes in the page headers of a column chunk; raises BadPage."""
     found = ChunkPages()
     for kind, size in page_sizes(file, chunk):
@@ -99,7 +99,7 @@ def chunk_pages(file: BinaryIO, chunk: Chunk) -> ChunkPages:
     return found
 
 
-def page_sizes(file: BinaryIO, chunk: Chunk) -> Iterator[tuple[int, int]]:
+def page_sizes(file: BinaryIO, chunk: ColumnChunk) -> Iterator[tuple[int, int]]:
     """(kind, bytes after decompression) of every page that Arrow would read: it stops after the footer's number of values."""
     at = chunk.begins
     values, stop = 0, at + chunk.compressed_bytes

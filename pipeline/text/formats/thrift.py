@@ -12,7 +12,7 @@ from typing import Any
 _DEEPEST = 16
 _TRUE, _FALSE, _BYTE, _I64, _DOUBLE, _BINARY, _LIST, _SET, _STRUCT = 1, 2, 3, 6, 7, 8, 9, 10, 12
 _VARINTS = range(4, _I64 + 1)
-Wanted = Mapping[int, Any]
+KeptFields = Mapping[int, Any]
 """The fields of a struct that are kept, each with the fields kept in what it holds; of texts, numbers and lists of them `{}`."""
 
 
@@ -20,7 +20,7 @@ class BadThrift(ValueError):
     """What is wrong with a struct."""
 
 
-def read_struct(data: bytes, at: int, wanted: Wanted, depth: int = 0) -> tuple[dict[int, Any], int]:
+def read_struct(data: bytes, at: int, wanted: KeptFields, depth: int = 0) -> tuple[dict[int, Any], int]:
     """({field: value} of those that are wanted and there, where the struct ends). Raises IndexError when the data end before it
     does, and BadThrift."""
     if depth > _DEEPEST:
@@ -45,7 +45,7 @@ def read_struct(data: bytes, at: int, wanted: Wanted, depth: int = 0) -> tuple[d
     return found, at + 1
 
 
-def _value(data: bytes, at: int, kind: int, wanted: Wanted, depth: int) -> tuple[Any, int]:
+def _value(data: bytes, at: int, kind: int, wanted: KeptFields, depth: int) -> tuple[Any, int]:
     if kind in _VARINTS:
         value, at = _varint(data, at)
         return _signed(value), at
