@@ -1,6 +1,6 @@
-"""A headless Chromium for tests, spoken to over the DevTools protocol: what the page printed, asked for and shows.
+"""A headless Chromium for tests, controlled over the DevTools protocol: what a page logs, requests and shows.
 
-Chromium is Debian's package (`tests.debian`): where it is missing and cannot be installed, the tests that need it are skipped.
+Chromium is Debian's package (`tests.debian`): if it is missing and cannot be installed, the tests that need it are skipped.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FLAGS = (
     "--hide-scrollbars", "--remote-debugging-port=0", "--remote-allow-origins=*",
     "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
 )  # fmt: skip
-"""No name is looked up: a page that asks for anything outside this machine does not get it, and it is noted."""
+"""No name is resolved: a page that requests anything outside this machine does not get it, and the request is recorded."""
 
 
 @dataclass
@@ -39,9 +39,9 @@ class Tab:
     socket: WebSocketClientConnection
     loop: asyncio.AbstractEventLoop
     errors: list[str] = field(default_factory=list)
-    """What the console printed as an error or a warning, exceptions, and what the security policy blocked."""
+    """Errors and warnings on the console, exceptions, and what the security policy blocked."""
     requests: list[str] = field(default_factory=list)
-    """Addresses the page asked for, its own first."""
+    """The addresses that the page requested, its own first."""
     _number: int = 0
     _loaded: bool = False
 
@@ -49,7 +49,7 @@ class Tab:
         return self._run(self._call(method, parameters))
 
     def open(self, address: str, wait_s: float = 0.3) -> None:
-        """Loads a page; returns when it is loaded and was given `wait_s` to do what it does by itself."""
+        """Loads a page; returns once it is loaded and has had `wait_s` seconds for what it does by itself."""
         self.errors.clear()
         self.requests.clear()
         self._loaded = False
@@ -58,7 +58,7 @@ class Tab:
         self.idle(wait_s)
 
     def idle(self, seconds: float) -> None:
-        """Lets the page work and notes what it says."""
+        """Lets the page work and records its messages."""
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
             self._run(self._listen(left))
@@ -158,7 +158,7 @@ class Tab:
 
 @contextlib.contextmanager
 def open_tab() -> Iterator[Tab]:
-    """A tab of a browser of its own, which is gone afterwards."""
+    """A tab in a browser of its own, which is closed afterwards."""
     path = program("chromium", "chromium")
     with tempfile.TemporaryDirectory(prefix="chromium.", ignore_cleanup_errors=True) as profile:
         process = subprocess.Popen(

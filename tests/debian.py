@@ -1,6 +1,7 @@
-"""Programs that a test needs and pip does not bring: found, installed from Debian's packages once, or the test is skipped.
+"""Programs that a test needs and that pip does not install: they are found, or installed once from Debian's packages, or the
+test is skipped.
 
-Installing takes root and `W2V_INSTALL=1`, which `.ci/run` sets: a developer's machine is left as it is.
+Installing requires root and `W2V_INSTALL=1`, which `.ci/run` sets; a developer's machine is left alone.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ INSTALL_S = 240
 
 
 def program(name: str, package: str, folders: str = "") -> str:
-    """The path of a program; skips the test, saying why, where it is missing and may not or cannot be installed.
+    """The path of a program. If it is missing and may not or cannot be installed, the test is skipped with the reason.
 
-    `folders`: a pattern of further places where the package puts it.
+    `folders`: a pattern of other folders where the package may put it.
     """
     found = _found(name, folders)
     if found is None:

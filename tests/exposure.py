@@ -1,4 +1,4 @@
-"""What others can see of a run: where it listens, what `ps` shows of it, what its files hold."""
+"""What others can see of a run: where it listens, what `ps` shows of it, what its files contain."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import psutil
 
 
 def tree_of(pid: int) -> list[psutil.Process]:
-    """A process and all that it started, and they."""
+    """A process and all its descendants."""
     top = psutil.Process(pid)
     return [top, *top.children(recursive=True)]
 
 
 def listening(pid: int) -> list[tuple[str, int]]:
-    """(address, port) of every TCP port on which a process or one that it started listens."""
+    """(address, port) of every TCP port on which a process or one of its descendants listens."""
     found = []
     for process in tree_of(pid):
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -25,12 +25,12 @@ def listening(pid: int) -> list[tuple[str, int]]:
 
 
 def beyond_loopback(pid: int) -> list[tuple[str, int]]:
-    """Those of them that other machines can reach."""
+    """Those ports on which other machines can reach it."""
     return [(host, port) for host, port in listening(pid) if not ipaddress.ip_address(host).is_loopback]
 
 
 def shown_by_ps(secret: str) -> list[str]:
-    """Command lines, of any process of this machine, that hold the secret."""
+    """The command lines of processes on this machine that contain the secret."""
     lines = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
@@ -39,6 +39,6 @@ def shown_by_ps(secret: str) -> list[str]:
 
 
 def files_with(secret: str, *folders: Path) -> list[Path]:
-    """Files below the folders that hold the secret."""
+    """The files below the folders that contain the secret."""
     paths = [path for folder in folders for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
     return [path for path in paths if secret.encode() in path.read_bytes()]

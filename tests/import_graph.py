@@ -1,4 +1,4 @@
-"""Who imports whom in this project, read from the source: for the tests of the architecture."""
+"""Which module of this project imports which, read from the source, for the tests of the architecture."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def modules(*packages: str) -> dict[str, Path]:
 
 
 def imported_names(path: Path, known: Mapping[str, Path]) -> set[tuple[str, str]]:
-    """(module, name taken from it) for every import of the project's own modules anywhere in the file; the name is empty
-    where the module itself is imported."""
+    """(module, imported name) for every import of the project's own modules anywhere in the file; the name is empty if the
+    module itself is imported."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -34,7 +34,7 @@ def imported_names(path: Path, known: Mapping[str, Path]) -> set[tuple[str, str]
 
 
 def room_of(module: str) -> str:
-    """`pipeline.text` for pipeline.text.corpus, `pipeline.run` for pipeline.run: a file at the top is a room of its own."""
+    """`pipeline.text` for pipeline.text.corpus, `pipeline.run` for pipeline.run: a file at the top level is a room by itself."""
     return ".".join(module.split(".")[:2])
 
 
@@ -50,7 +50,7 @@ def graph_of_rooms(known: Mapping[str, Path]) -> dict[str, set[str]]:
 
 
 def circles(graph: Mapping[str, Iterable[str]]) -> list[list[str]]:
-    """One walk in a circle for each node that a depth-first search finds on one."""
+    """One cycle, as a path, for each node that a depth-first search meets again."""
     found, done, path = [], set(), []
 
     def visit(node: str) -> None:

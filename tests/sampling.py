@@ -1,4 +1,4 @@
-"""Which cases of a sweep a run of the tests takes: `make test` a few by seed, `make test-all` (W2V_ALL=1) every one."""
+"""Which cases of a sweep the tests run: with `make test` a few, chosen by seed; with `make test-all` (W2V_ALL=1) all of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import TypeVar
 Case = TypeVar("Case")
 ALL = os.environ.get("W2V_ALL") == "1"
 SEED = int(os.environ.setdefault("W2V_SEED", time.strftime("%Y%m%d")))
-"""What is sampled; every run of pytest tells it. Set for the processes that pytest starts, which so agree at midnight too."""
+"""The seed of the samples, which every run of pytest prints. It is set for the processes that pytest starts, so that they agree
+even at midnight."""
 
 
 def sample(cases: Sequence[Case], count: int = 1) -> list[Case]:

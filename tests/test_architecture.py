@@ -1,5 +1,5 @@
-"""The rules of the house that a machine can check: who imports whom, what importing costs, how long a file may be, and that
-the map in `pipeline/__init__.py` shows every room."""
+"""The rules that a machine can check: which room imports which, what importing costs, how long a file may be, and that the map in
+`pipeline/__init__.py` shows every room."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ FLOORS = (
     ("commands",),
     ("cli", "library"),
 )
-"""The rooms of pipeline/, ground floor first: a room imports from floors below its own. A new room gets its place here."""
+"""The rooms of pipeline/, ground floor first: a room imports only from floors below its own. Add a new room here."""
 
 PURE = re.findall(r"(\w+) \((?:[^()]*, )?pure\)", pipeline.__doc__ or "")
-"""Modules of which the map says so: decisions as plain functions of plain data."""
+"""The modules that the map calls pure: decisions as plain functions of plain data."""
 
 MAXIMUM_LINES = 400
 
@@ -54,7 +54,7 @@ PROTOCOLS = {
     "_replace": "of named tuples",
     "_repr_html_": "what notebooks call",
 }
-"""Names with an underscore that are no secrets, and whose they are."""
+"""Names with an underscore that are not private, and where they come from."""
 
 
 def imports(path: Path) -> set[str]:
@@ -69,7 +69,7 @@ def imports(path: Path) -> set[str]:
 
 
 def module_level_imports(path: Path) -> set[str]:
-    """What importing the file imports at once; imports inside functions and under TYPE_CHECKING do not count."""
+    """The packages that are imported together with the file; imports inside functions and under TYPE_CHECKING do not count."""
     found = set()
     for node in ast.parse(path.read_text()).body:
         if isinstance(node, ast.Import):
@@ -107,7 +107,7 @@ def test_no_rooms_and_no_files_import_each_other_in_a_circle() -> None:
 def test_every_room_imports_only_from_floors_below_its_own() -> None:
     floor = {f"pipeline.{room}": number for number, rooms in enumerate(FLOORS) for room in rooms}
     graph = graph_of_rooms(modules("pipeline"))
-    # The front door and the map: it may open any room, and only when it is asked for one.
+    # The package itself may import any room, but does so only on first use.
     graph.pop("pipeline", None)
     assert sorted(graph) == sorted(floor), "every room has its floor"
     upwards = [(room, other) for room, imported in graph.items() for other in imported if floor.get(other, 0) >= floor[room]]
@@ -134,7 +134,7 @@ def test_pipeline_lists_at_most_twelve_files_and_its_rooms() -> None:
     assert len(list((ROOT / "pipeline").glob("*.py"))) <= 12
 
 
-def test_what_the_map_calls_pure_does_no_input_or_output() -> None:
+def test_modules_that_the_map_calls_pure_do_no_input_or_output() -> None:
     assert {"plan", "placement", "capacity"} <= set(PURE)
     outside = {"os", "io", "sys", "time", "datetime", "socket", "shutil", "pathlib", "tempfile", "subprocess", "threading",
                "random", "psutil", "dask", "distributed", "pyarrow", "mlflow", "numpy"}  # fmt: skip
@@ -142,14 +142,14 @@ def test_what_the_map_calls_pure_does_no_input_or_output() -> None:
         if module.rpartition(".")[2] not in PURE:
             continue
         assert not imports(path) & outside, module
-        # Of rooms that do read and write it takes records, errors and constants only.
+        # From rooms that do input and output, a pure module takes only records, errors and constants.
         taken = {name for origin, name in imported_names(path, KNOWN) if origin.rpartition(".")[2] not in {*PURE, "errors"}}
         assert all(re.fullmatch(r"[A-Z]\w*", name) for name in taken), (module, taken)
         called = {node.id for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Name)}
         assert not called & {"open", "print", "input"}, module
 
 
-def test_all_that_commands_print_goes_through_the_one_function_that_makes_it_harmless() -> None:
+def test_everything_that_commands_print_goes_through_the_one_function_that_makes_it_harmless() -> None:
     for path in (ROOT / "pipeline" / "commands").glob("*.py"):
         printing = re.findall(r"click\.(?:echo|secho)\(|\bprint\(", path.read_text())
         assert printing == (["click.echo("] if path.stem == "arguments" else []), f"{path.name}: use arguments.say"
@@ -169,7 +169,7 @@ def test_a_file_is_one_story(path: Path) -> None:
 
 
 def private_names(source: str) -> set[str]:
-    """Names with an underscore that a file takes from others: attributes, imports, and texts given to setattr and the like."""
+    """Names with an underscore that a file uses of others: attributes, imports, and strings given to setattr and the like."""
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Attribute) and not (isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")):
@@ -192,7 +192,7 @@ def test_tests_and_benchmarks_use_what_is_public() -> None:
     "source", ["x._held", "f()._held = 1", "from pipeline.store import _held", 'monkeypatch.setattr(store, "_held", 1)',
                'getattr(x, "_held")', 'monkeypatch.delattr("pipeline.store._held")'],
 )  # fmt: skip
-def test_the_look_for_private_names_finds_them(source: str) -> None:
+def test_the_check_for_private_names_finds_them(source: str) -> None:
     assert private_names(source) == {"_held"}
     assert private_names("self._held; x.held; from a import held; setattr(x, 'held', 1); x.__dict__") == set()
 

@@ -1,4 +1,4 @@
-"""What is done in one place only, or in several for a reason that stands here: a new one has to be argued."""
+"""Things that are done in one place only, or in several for the reasons given here; a new place needs a reason."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PUT_IN_PLACE = {
     "pipeline/tracking/empty_database.py": "a database that MLflow writes",
     "pipeline/tracking/textfile.py": "replaced every two seconds: watching neither waits for a disk nor stops a run",
 }
-"""Files of the program that rename something into its place, and why they do not leave that to `store.write_file`."""
+"""Files of the program that rename something into place, and why they do not leave that to `store.write_file`."""
 
 SPLITMIX64 = {
     "w2v_core/sampler.py": "the definition, for one counter and for arrays",
@@ -28,7 +28,7 @@ SPLITMIX64 = {
     "w2v_core/kernels/cuda/device.cu": "CUDA C++ imports nothing; test_cuda_source compares the constants and the draws",
     "w2v_core/text/hashing.py": "no draw: the golden ratio in the hash of a long word",
 }
-"""Files where the constants of SplitMix64 stand or are used."""
+"""The files that contain or use the constants of SplitMix64."""
 
 
 def program() -> list[Path]:
@@ -54,7 +54,7 @@ def test_files_appear_complete_or_not_at_all_in_one_way() -> None:
     assert found == set(PUT_IN_PLACE)
 
 
-def test_random_numbers_have_one_formula_a_language() -> None:
+def test_random_numbers_have_one_formula_per_language() -> None:
     constants = re.compile(r"9E3779B97F4A7C15|BF58476D1CE4E5B9|94D049BB133111EB|\bMIX_[12]\b", re.IGNORECASE)
     assert {str(path.relative_to(ROOT)) for path in program() if constants.search(path.read_text())} == set(SPLITMIX64)
 
@@ -78,11 +78,11 @@ SHARED_NAMES = {
     "Floats": "the same, of floats",
     "Ids": "the same, of word ids",
 }
-"""Names of types that stand in several files because they mean the same everywhere."""
+"""Names of types that several files define because they mean the same everywhere."""
 
 
 def names_of_types(path: Path) -> set[str]:
-    """Public classes and aliases of types that a file defines at its top; type variables are no types."""
+    """Public classes and type aliases that a file defines at its top level, without type variables."""
     found = set()
     for node in ast.parse(path.read_text()).body:
         if isinstance(node, ast.ClassDef):

@@ -1,4 +1,4 @@
-"""Every command of the README runs as it stands there, on a corpus as a reader has one."""
+"""Every command of the README runs exactly as written there, on a corpus such as a reader might have."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tests.tiny import write_corpus
 
 ROOT = Path(__file__).parents[1]
 SERVERS = {"w2v ui mine.yaml": "w2v ui --help"}
-"""Commands that serve until they are stopped, and what is run instead."""
+"""Commands that run until they are stopped, and what is run instead."""
 
 
 def blocks() -> list[list[str]]:
-    """The indented blocks of the README, a list of lines each, comments removed."""
+    """The indented blocks of the README, each as a list of lines without comments."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     found = re.findall(r"(?:^    .*\n)+", text, flags=re.MULTILINE)
     return [[line.strip().partition("  #")[0].rstrip() for line in block.splitlines()] for block in found]
@@ -39,7 +39,7 @@ def test_every_command_runs(folder: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
     for command in commands:
-        # In one run of all, MLflow's part would take most of the time; `w2v ui` and tracking have tests of their own.
+        # With tracking, MLflow would take most of the time; `w2v ui` and tracking have tests of their own.
         quick = SERVERS.get(command, command)
         quick += " tracking.enabled=false" if re.match(r"w2v (run|sweep|refresh)", quick) else ""
         done = subprocess.run(["bash", "-c", quick], cwd=folder, env=environment, capture_output=True, text=True, timeout=100)

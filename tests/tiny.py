@@ -11,7 +11,7 @@ TOPICS, WORDS_A_TOPIC, COMMON = 20, 40, 60
 
 
 def write_corpus(directory: Path, sentences: int = 6000, seed: int = 5) -> list[str]:
-    """Three files (one gzipped) of sentences about topics; returns their paths. About 70 kB a thousand sentences."""
+    """Writes three files (one gzipped) of sentences about topics and returns their paths. 1,000 sentences are about 70 kB."""
     rng = np.random.default_rng(seed)
     lines = []
     for _ in range(sentences):
@@ -31,8 +31,8 @@ def write_corpus(directory: Path, sentences: int = 6000, seed: int = 5) -> list[
 
 
 def tiny_config(directory: Path, inputs: list[str], **sections: dict[str, object]) -> dict[str, object]:
-    """A configuration over such a corpus: two lanes on each of four copies, 2 epochs of 3 rounds, merges of hot and of all rows.
-    With other lanes the copies follow from them."""
+    """A configuration for such a corpus: two lanes on each of four copies, 2 epochs of 3 rounds, merges of hot and of all rows.
+    If the caller sets lanes, the number of copies follows from them."""
     tree: dict[str, dict[str, object]] = {
         "run": {"name": "tiny", "workdir": str(directory), "seed": 3},
         "corpus": {"inputs": inputs, "block_bytes": 40_000},

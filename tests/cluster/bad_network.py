@@ -1,4 +1,4 @@
-"""A network that can be made bad: proxies between the processes of a cluster, which forward, delay, hold back or cut."""
+"""A network that can be impaired: proxies between the processes of a cluster, which forward, delay, hold back or cut."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from urllib.parse import urlsplit
 
 
 class Proxy:
-    """Forwards connections from a port of this host to an address like tls://127.0.0.1:1234, each direction by itself.
+    """Forwards connections from a port of this host to an address like tls://127.0.0.1:1234, each direction separately.
 
-    `hold()` keeps every connection open and forwards nothing any more, as a network does that has been cut in two: nobody is
-    told. `release()` forwards what was held back and goes on. `delay_s` is how long each piece is on its way. `there` is the
-    direction from whoever opens a connection, `back` the other one.
+    `hold()` keeps every connection open but forwards nothing, like a network that has been cut in two: neither end is
+    told. `release()` forwards what was held back and continues. `delay_s` is the delay of each piece. `there` is the direction
+    from the end that opened the connection, `back` the other one.
     """
 
     def __init__(self, target: str) -> None:
@@ -82,7 +82,7 @@ class Proxy:
 
 
 class Detour:
-    """The two ways between one worker and all others: what it opens to the scheduler, and what anyone opens to it."""
+    """The connections between one worker and all others: those that it opens to the scheduler, and those opened to it."""
 
     def __init__(self, scheduler: str) -> None:
         with socket.socket() as free:
@@ -92,7 +92,7 @@ class Detour:
         self.to_worker = Proxy(self.worker_address)
 
     def hold(self, *, sent: bool = True, received: bool = True) -> None:
-        """What the worker sends, what it receives, or both."""
+        """The directions to hold: what the worker sends, what it receives, or both."""
         self.to_scheduler.hold(there=sent, back=received)
         self.to_worker.hold(there=received, back=sent)
 

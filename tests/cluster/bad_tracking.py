@@ -1,10 +1,10 @@
-"""Whole runs whose MLflow server is absent, slow, full, refusing, or gone in the middle and back: what tracking may cost.
+"""Whole runs whose MLflow server is absent, slow, full, refuses requests, or disappears and returns: what tracking may cost.
 
-python -m tests.cluster.bad_tracking [--sentences 20000] [--epochs 40] [--repeats 3]: every state beside a run without
-tracking, in turns; prints a table of seconds. `make tracking` runs it.
+python -m tests.cluster.bad_tracking [--sentences 20000] [--epochs 40] [--repeats 3]: runs in every state alternate with runs
+without tracking; prints a table of seconds. `make tracking` runs it.
 
-Of every state: the vectors have the bits of the run without tracking, the run is at most 5 % and 15 s slower, and once a real
-server answers there, `w2v sync` leaves one MLflow run with every point of the loss curve once.
+In every state the vectors must have the bits of the run without tracking, the run must be at most 5 % and 15 s slower, and
+once a real server answers at the address, `w2v sync` must leave one MLflow run with every point of the loss curve once.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ from tests.cluster.tracked import wait_for
 from tests.tiny import tiny_config, write_corpus
 
 MAY_TAKE = (1.05, 15.0)
-"""A tracked run takes at most this many times as long, and so many seconds more."""
+"""A tracked run may take at most this many times as long, plus this many seconds."""
 DELAY_S = 1.0
 FULL_BYTES = 1 << 20
-"""Of the disk under a full server: MLflow's empty database is 0.7 MB."""
+"""The size of the disk under a full server: MLflow's empty database takes 0.7 MB."""
 
 
 @dataclass
 class Bench:
-    """One corpus and one configuration, run over and over in folders of their own."""
+    """One corpus and one configuration, run again and again, each time in a new folder."""
 
     root: Path
     epochs: int
@@ -82,7 +82,7 @@ class Bench:
         return self.process is None or self.process.returncode is not None
 
 
-# ── what can be the matter ───────────────────────────────────────────────────────────────────────────────────────────
+# ── the states of the server ─────────────────────────────────────────────────────────────────────────────────────────
 
 
 def nothing(bench: Bench, port: int, root: Path) -> tuple[float, dict[str, Any], Path]:
@@ -102,11 +102,11 @@ def slow(bench: Bench, port: int, root: Path) -> tuple[float, dict[str, Any], Pa
 
 
 class NoSmallDiskError(Exception):
-    """This machine does not let this process mount one."""
+    """This process may not mount a small disk here."""
 
 
 def full(bench: Bench, port: int, root: Path) -> tuple[float, dict[str, Any], Path]:
-    """The server's disk has no room for what it is told; it gets some afterwards. Needs root."""
+    """The server's disk has no room for what it receives; it gets more afterwards. Needs root."""
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={FULL_BYTES}", "tmpfs", str(root)], check=False)
     if mounted.returncode:
         raise NoSmallDiskError("a small disk for the server takes root to mount")
@@ -145,7 +145,8 @@ def refusing(bench: Bench, port: int, root: Path) -> tuple[float, dict[str, Any]
 
 
 def gone_and_back(bench: Bench, port: int, root: Path) -> tuple[float, dict[str, Any], Path]:
-    """Killed by SIGKILL when it has shown some of the curve, or the run was faster, and started again three seconds later."""
+    """The server is killed by SIGKILL once it shows some of the curve, or at the end of a faster run, and started again three
+    seconds later."""
     servers = [start_server(root, port)]
     server = Server(port)
     wait_for(lambda: server_answers(server), 90)
@@ -163,7 +164,7 @@ def gone_and_back(bench: Bench, port: int, root: Path) -> tuple[float, dict[str,
 
 
 def shown(server: Server) -> int:
-    """How many points of the loss it shows."""
+    """How many points of the loss curve the server shows."""
     try:
         return len(server.curve("train/loss"))
     except OSError:  # slower than the client waits
@@ -188,7 +189,7 @@ def real(root: Path, port: int) -> Iterator[None]:
 
 @contextmanager
 def _slowed(port: int, behind: int) -> Iterator[None]:
-    """A port whose connections lead to another, and back a second later."""
+    """A port that forwards connections to another port; answers come back a second late."""
 
     def carry(source: socket.socket, sink: socket.socket, delay_s: float) -> None:
         with suppress(OSError):
@@ -212,11 +213,11 @@ def _slowed(port: int, behind: int) -> Iterator[None]:
         listening.shutdown(socket.SHUT_RDWR)
 
 
-# ── what must hold ───────────────────────────────────────────────────────────────────────────────────────────────────
+# ── what is asserted ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def check(state: str, bench: Bench, plain: tuple[float, dict[str, Any], Path], *, timed: bool = True) -> float:
-    """The seconds of a run in this state beside `plain`, one without tracking; raises AssertionError for what does not hold."""
+    """The seconds of a run in this state, compared with `plain`, a run without tracking. Raises AssertionError."""
     port, root = free_port(), Path(tempfile.mkdtemp(dir=bench.root))
     try:
         seconds, summary, file = STATES[state](bench, port, root)

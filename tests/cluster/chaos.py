@@ -1,8 +1,8 @@
-"""`make chaos`: every kill of `kills.KILLS` and runs hit at random, each compared with an undisturbed run; a table of all.
+"""`make chaos`: every kill of `kills.KILLS`, and runs that are hit at random, each compared with an undisturbed run.
 
     python -m tests.cluster.chaos [--random N] [--seed S] [--only TEXT] [--skip N]
 
-Ends with 1 when any run ended otherwise than it should, or gave other vectors, or a failpoint was never reached.
+Prints a table. Exits with 1 if any run did not end as it should or gave other vectors, or if a failpoint was never reached.
 """
 
 from __future__ import annotations

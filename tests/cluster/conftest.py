@@ -37,7 +37,7 @@ _CREATE = "import sys, pathlib; from pipeline.tracking.empty_database import cre
 
 @pytest.fixture(scope="session")
 def two_creations(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[int, bytes]]]:
-    """(database, (exit status, stderr) of each of the two processes that made it at the same time)."""
+    """(database, (exit status, stderr) of each of the two processes that created it at the same time)."""
     path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
     command = [sys.executable, "-W", "ignore", "-c", _CREATE, str(path)]
     environment = os.environ | client_environment(dict(os.environ))

@@ -1,4 +1,4 @@
-"""Runs of `w2v` that something happens to: how they are started, hit and compared with one that nothing happened to."""
+"""Disturbed runs of `w2v`: how they are started, disturbed and compared with an undisturbed one."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.tiny import tiny_config, write_corpus
 
 UNTRACKED: dict[str, object] = {"enabled": False}
 PATIENCE_S = 100
-"""How long a test waits for what must come; never for what it asserts."""
+"""How long a test waits for events that must happen; what it asserts never depends on this time."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Ended:
 
 
 class Bench:
-    """A corpus, the workdir and the digest of an undisturbed run over it, and fresh workdirs to disturb."""
+    """A corpus, the workdir and the digest of an undisturbed run over it, and new workdirs for disturbed runs."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -61,14 +61,14 @@ class Bench:
         return tiny_config(self.directory / name, self.inputs, **({"tracking": UNTRACKED} | sections))
 
     def run_section(self, name: str, seed: int) -> dict[str, object]:
-        """The `run` of a tree of this name, with another seed."""
+        """The section `run` for a workdir of this name, with another seed."""
         return {"name": "tiny", "workdir": str(self.directory / name), "seed": seed}
 
     def config(self, name: str, **sections: dict[str, object]) -> RunConfig:
         return parse_config(self.tree(name, **sections))
 
     def config_file(self, name: str, *, before: str = "tokenize", **sections: dict[str, object]) -> Path:
-        """A configuration with a workdir of its own, which has what the stages before `before` made."""
+        """A configuration with a new workdir that already has the artefacts of the stages before `before`."""
         for kind in [KINDS[stage] for stage in NAMES[: NAMES.index(before)]]:
             shutil.copytree(self.undisturbed / kind, self.directory / name / kind)
         path = self.directory / f"{name}.yaml"
@@ -76,20 +76,20 @@ class Bench:
         return path
 
     def prepare(self, name: str) -> None:
-        """A workdir where everything but training is done."""
+        """A workdir in which everything before training is done."""
         self.config_file(name, before="train")
 
     def train(self, name: str, workers: Workers) -> str:
-        """The digest of the vectors trained in a fresh workdir of this name."""
+        """The digest of the vectors trained in a new workdir of this name."""
         self.prepare(name)
         return str(self.resume(name, workers)["vectors"]["sha256"])
 
     def resume(self, name: str, workers: Workers, **sections: dict[str, object]) -> dict[str, Any]:
-        """The summary of training on in that workdir."""
+        """The summary of continuing the training in that workdir."""
         return run(self.config(name, **sections), until="train", workers=workers, progress=Progress(quiet=True))
 
     def w2v(self, config: Path, *, command: str = "run", failpoint: str = "", **options: Any) -> subprocess.Popen[str]:
-        """A `w2v` in a session of its own."""
+        """A `w2v` process in a session of its own."""
         arguments = [sys.executable, "-m", "pipeline.cli", command, str(config), *(["--json"] if command == "run" else [])]
         return subprocess.Popen(
             arguments, env=environment_with(failpoint), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -101,31 +101,32 @@ class Bench:
             return end_of(process)
 
     def assert_same(self, config: Path) -> dict[str, Any]:
-        """Runs the command; its summary, whose vectors are those of the undisturbed run."""
+        """Runs the command and asserts that its vectors are those of the undisturbed run; returns its summary."""
         summary = self.finish(config).summary
         assert summary["vectors"]["sha256"] == self.digest
         return summary
 
     def assert_continues(self, config: Path) -> None:
-        """What is left to do gives the undisturbed run's vectors. For tests of how a run ends: it is done in this process, which
-        takes a fifth of the command's time. That the same command continues is test_same_bits' claim, for every place."""
+        """Asserts that finishing the run gives the vectors of the undisturbed run. For tests of how a run ends: it is finished in
+        this process, in a fifth of the time of the command. test_same_bits claims that the command itself continues."""
         summary = run(load_config(config), workers=InProcess(), progress=Progress(quiet=True))
         assert summary["vectors"]["sha256"] == self.digest
 
 
 def files_of(workdir: Path) -> dict[str, bytes]:
-    """All files that a run left, but for its summary."""
+    """All files that a run has left, except its summary."""
     return {str(path): path.read_bytes() for path in workdir.rglob("*") if path.is_file() and path.name != SUMMARY}
 
 
 def environment_with(failpoint: str = "") -> dict[str, str]:
-    """This process's, but with byte code kept: else every worker compiles all it imports, which takes longer than its work."""
+    """This process's environment, but with byte code kept: otherwise every worker would compile all that it imports, which
+    takes longer than its work."""
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     return kept | {"W2V_FAILPOINT": failpoint, "W2V_TRACEBACK": "1", "PYTHONFAULTHANDLER": "1"}
 
 
 def end_of(process: subprocess.Popen[str]) -> Ended:
-    """How it ended; one that does not end is made to say where it hangs, and killed with all its processes."""
+    """How a run ended. One that does not end is made to print where it hangs, and is killed with all its processes."""
     try:
         out, err = process.communicate(timeout=PATIENCE_S)
     except subprocess.TimeoutExpired:
@@ -144,7 +145,7 @@ def wait_until(is_so: Callable[[], bool], what: str) -> None:
 
 
 def wait_for(path: Path, process: subprocess.Popen[str] | None = None) -> None:
-    """Waits until the path is there; fails at once when the process that should make it has ended."""
+    """Waits until the path exists; fails at once if the process that should create it has ended."""
     wait_until(lambda: path.exists() or (process is not None and process.poll() is not None), f"{path} to come")
     assert path.exists(), f"{path} never came: {process and process.communicate()[1]}"
 
@@ -174,7 +175,7 @@ def _command(process: psutil.Process) -> list[str]:
 
 
 def session_members(session: int) -> list[int]:
-    """Processes of the session that still live (zombies do not)."""
+    """Processes of the session that are still alive (zombies are not)."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():

@@ -1,7 +1,7 @@
-"""Every place where something is killed, and what must come of it: the digest of the undisturbed run.
+"""Every place where something is killed; the result must have the digest of the undisturbed run.
 
-A kill names the failpoint where a process is caught, and who dies at that moment: the process itself, the driver, all
-workers at once, or the scheduler. `disturb` runs it with real processes and real signals.
+A kill names the failpoint at which a process is stopped, and what dies at that moment: the process itself, the driver, all
+workers at once, or the scheduler. `disturb` carries it out with real processes and real signals.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SHARDS_0 = "task:shards of epoch 0"
 
 @dataclass(frozen=True)
 class Kill:
-    """Stages before `stage` are taken from the undisturbed run: a kill needs no more than the stage it is in."""
+    """One kill. The stages before `stage` are taken from the undisturbed run: only the stage of the kill has to be run."""
 
     stage: str
     point: str
@@ -94,15 +94,15 @@ KILLS = [
 
 @dataclass(frozen=True)
 class Row:
-    """What came of one case."""
+    """The outcome of one case."""
 
     case: str
     code: int
     """Exit code of the disturbed run."""
     seconds: float
-    """Of the disturbed run and the one that finished it."""
+    """Seconds of the disturbed run and of the one that finished it."""
     problem: str = ""
-    """Empty = the same digest, the expected exit code, and nothing left behind."""
+    """Empty if the digest is the same, the exit code as expected, and nothing is left behind."""
 
 
 def disturb(bench: Bench, kill: Kill, name: str) -> Row:
@@ -139,7 +139,7 @@ def disturb(bench: Bench, kill: Kill, name: str) -> Row:
 def _hit(victim: Victim, frozen: psutil.Process, driver: psutil.Popen) -> None:
     if victim == "driver":
         driver.kill()
-        # The worker that was caught learns of it only when it runs again; the others at once.
+        # The stopped worker notices only when it runs again, the others at once.
         frozen.resume()
     else:
         for worker in workers_of(driver):
@@ -147,7 +147,7 @@ def _hit(victim: Victim, frozen: psutil.Process, driver: psutil.Popen) -> None:
 
 
 def _kill_scheduler(bench: Bench, kill: Kill, name: str, token: Path) -> tuple[Ended, Path]:
-    """The end of a run whose scheduler, on a cluster of its own, was killed; and a configuration to finish it with."""
+    """(how a run ended whose scheduler, on a cluster of its own, was killed; a configuration to finish it with)."""
     config = bench.config_file(name, before=kill.stage)
     with tempfile.TemporaryDirectory(dir=bench.directory) as directory:
         cluster = TlsCluster(Path(directory))
@@ -174,7 +174,7 @@ def _kill_scheduler(bench: Bench, kill: Kill, name: str, token: Path) -> tuple[E
 
 
 def disturb_at_random(bench: Bench, seed: int, name: str) -> Row:
-    """A run that is hit one to three times, at any moment, wherever it then is, and started again when it dies."""
+    """A run that is hit one to three times, at random moments, and started again whenever it dies."""
     rng = random.Random(seed)
     started = time.monotonic()
     config = bench.config_file(name, before=rng.choice(["tokenize", "train", "train"]), cluster={"n_workers": 2, "silent_s": 3})

@@ -1,6 +1,6 @@
-"""The part of a Kubernetes API server that KubeCluster speaks with; its "operator" has a scheduler ready at a given address.
+"""The part of a Kubernetes API server that KubeCluster talks to; its "operator" has a scheduler ready at a given address.
 
-It stands for a service that cannot be had here. What it cannot show: that pods come up, and that a real operator acts.
+It stands for a service that is not available here. It cannot show that pods come up, nor that a real operator acts.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _CLUSTERS = "/apis/kubernetes.dask.org/v1/namespaces/w2v/daskclusters"
 
 
 class Api:
-    """What is asked and made; `acts` false: an operator that does not run, `silent`: a server that never answers."""
+    """The requests and objects. `acts` false: an operator that is not running; `silent`: a server that never answers."""
 
     def __init__(self, scheduler: tuple[str, int], acts: bool = True, silent: bool = False) -> None:
         self.scheduler, self.acts, self.silent = scheduler, acts, silent

@@ -1,7 +1,7 @@
-"""Hosts on one machine: network namespaces with addresses of their own, on one switch whose ports can be slow or cut.
+"""Several hosts on one machine: network namespaces with addresses of their own, on a switch whose ports can be slow or cut.
 
-Processes of two hosts share processors and disk, but no network interface, and, as `ip netns exec` gives each its own mounts, no
-shared memory as `host_key` sees it. Nothing outside the namespaces is reached or changed. Takes root.
+Processes of two hosts share processors and disk, but no network interface and, because `ip netns exec` gives each host its own
+mounts, no shared memory in the sense of `host_key`. Nothing outside the namespaces is reached or changed. Needs root.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from typing import TypeVar
 Result = TypeVar("Result")
 CLONE_NEWNET = 0x40000000
 BURST_BYTES = 128 << 10
-"""What a port lets pass at once: two of the largest segments, a tenth of a millisecond at 10 Gbit/s."""
+"""The burst that a port lets pass at once: two of the largest segments, a tenth of a millisecond at 10 Gbit/s."""
 
 
 class NoNamespacesError(Exception):
-    """This machine does not let this process make network namespaces; the text says what it answered."""
+    """This process may not create network namespaces here; the text is the answer of the system."""
 
 
 class Switch:
-    """Hosts with the addresses 10.77.0.1, 10.77.0.2 …, each by a cable to one switch."""
+    """Hosts with the addresses 10.77.0.1, 10.77.0.2 …, each connected to one switch by a cable."""
 
     def __init__(self, hosts: int) -> None:
         self._tag = f"w2v-{uuid.uuid4().hex[:6]}"
@@ -61,30 +61,31 @@ class Switch:
         return f"10.77.0.{host + 1}"
 
     def on(self, host: int) -> Sequence[str]:
-        """What a command begins with that is to run on this host."""
+        """The beginning of a command that should run on this host."""
         return ("ip", "netns", "exec", self.namespace(host))
 
     def ask(self, host: int, question: Callable[[], Result]) -> Result:
-        """What a thread of this process that is on this host answers."""
+        """The result of a function that a thread of this process runs on this host."""
         with ThreadPoolExecutor(1, initializer=enter, initargs=(self.namespace(host),)) as beside:
             return beside.submit(question).result()
 
     def connect(self, host: int, other: int) -> tuple[socket.socket, socket.socket]:
-        """Both ends, in this process, of a connection from one host to another."""
+        """Both ends of a connection from one host to another, in this process."""
         with self.ask(other, lambda: socket.create_server((self.address(other), 0))) as server:
             ours = self.ask(host, lambda: socket.create_connection(server.getsockname()))
             theirs, _ = server.accept()
         return ours, theirs
 
     def cut_off(self, host: int) -> None:
-        """The cable is pulled out at the switch: what is sent is lost, and nobody is told."""
+        """Pulls out the cable at the switch: what is sent is lost, and no one is told."""
         _ip("-n", self._switch, "link", "set", _port(host), "down")
 
     def bring_back(self, host: int) -> None:
         _ip("-n", self._switch, "link", "set", _port(host), "up")
 
     def shape(self, gbit_s: float | None, delay_ms: float) -> str:
-        """Gives every cable this rate in each direction, and a delay from end to end where the kernel can; what was done."""
+        """Limits every cable to this rate in each direction and, if the kernel can, adds an end-to-end delay; returns what was
+        done."""
         for host in self.hosts:
             ends = ((self.namespace(host), "eth", delay_ms), (self._switch, _port(host), 0.0))
             done = {_shape(namespace, device, gbit_s, delay) for namespace, device, delay in ends}
@@ -97,7 +98,7 @@ class Switch:
 
 @contextlib.contextmanager
 def switch(hosts: int) -> Iterator[Switch]:
-    """So many hosts on a switch; all gone at the end. Raises NoNamespacesError where that is not allowed."""
+    """A switch with this many hosts, all removed at the end. Raises NoNamespacesError if they are not allowed."""
     if os.geteuid() != 0:
         raise NoNamespacesError("network namespaces take root")
     if not shutil.which("ip"):
@@ -111,7 +112,7 @@ def switch(hosts: int) -> Iterator[Switch]:
 
 
 def _try_one() -> None:
-    """Makes a namespace with a cable in it and runs a command there, which some machines forbid though they allow the rest."""
+    """Creates a namespace with a cable and runs a command in it, which some machines forbid although they allow the rest."""
     name = f"w2v-{uuid.uuid4().hex[:6]}"
     try:
         _ip("netns", "add", name)
@@ -124,7 +125,7 @@ def _try_one() -> None:
 
 
 def enter(namespace: str) -> None:
-    """This thread, and those it starts from now on, live in the network namespace."""
+    """Moves this thread, and the threads it starts from now on, into the network namespace."""
     with Path("/var/run/netns", namespace).open() as file:
         if ctypes.CDLL(None, use_errno=True).setns(file.fileno(), CLONE_NEWNET):
             raise OSError(ctypes.get_errno(), f"cannot enter the network namespace {namespace}")
@@ -135,7 +136,7 @@ def _port(host: int) -> str:
 
 
 def _shape(namespace: str, device: str, gbit_s: float | None, delay_ms: float) -> str:
-    """What the kernel has: netem delays and limits, a token bucket only limits."""
+    """The queue discipline that the kernel has: netem delays and limits, a token bucket only limits."""
     subprocess.run(["tc", "-n", namespace, "qdisc", "del", "dev", device, "root"], capture_output=True, check=False)
     if gbit_s is None:
         return "no limit"

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of its own, a real one, on loopback, behind a password, in a folder that goes with it."""
+"""A real PostgreSQL server for one test: on loopback, with a password, in a temporary folder."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from tests.debian import program
 UP_S = 30
 _BINARIES = "/usr/lib/postgresql/*/bin"
 _CARELESS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "shared_buffers": "16MB"}
-"""It lives for one test."""
+"""Enough for a server that lives for one test."""
 
 
 @contextlib.contextmanager
 def postgres() -> Iterator[str]:
-    """The address, password included, of an empty database; skips the test where PostgreSQL cannot be had."""
+    """The address, including the password, of an empty database; skips the test if PostgreSQL is not available."""
     initdb, server = (program(name, "postgresql", _BINARIES) for name in ("initdb", "postgres"))
     root = Path(tempfile.mkdtemp(prefix="w2v-postgres."))
     password, port = secrets.token_urlsafe(12), free_port()

@@ -1,8 +1,8 @@
-"""`make shared`: two runs at once beside a stranger's tasks on one scheduler, again and again, each run with a seed of its own.
+"""`make shared`: two runs at once, beside a stranger's tasks, on one scheduler, again and again, each run with its own seed.
 
     python -m tests.cluster.shared [--times N] [--seed S] [--threads N …]
 
-Ends with 1 when a run ended otherwise than alone, or a stranger's task or data was lost.
+Exits with 1 if a run did not end as it does alone, or if a stranger's task or data was lost.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tests.cluster.tls_cluster import TlsCluster
 
 @dataclass(frozen=True)
 class Shared:
-    """What came of two runs at once: their digests, and what of a stranger's was lost or is left of the runs."""
+    """The outcome of two runs at once: their digests, what a stranger lost, and what is left of the runs."""
 
     digests: list[str]
     lost: list[str]
@@ -34,7 +34,7 @@ class Shared:
 
 
 def share(cluster: TlsCluster, bench: Bench, names: Sequence[str], seeds: Sequence[int], apart_s: float = 0) -> Shared:
-    """Runs of these names and seeds, started `apart_s` after each other, on a cluster where a stranger works and keeps data."""
+    """Runs with these names and seeds, started `apart_s` apart, on a cluster on which a stranger works and keeps data."""
     configs = [
         bench.config_file(name, before="shards", cluster=cluster.section, run=bench.run_section(name, seed))
         for name, seed in zip(names, seeds, strict=True)
@@ -53,7 +53,7 @@ def share(cluster: TlsCluster, bench: Bench, names: Sequence[str], seeds: Sequen
 
 
 def guests(client: Any) -> list[str]:
-    """What runs have registered on the scheduler."""
+    """The names of the plugins that runs have registered on the scheduler."""
     names: list[str] = client.run_on_scheduler(
         lambda dask_scheduler: [
             name for name in (*dask_scheduler.worker_plugins, *dask_scheduler.plugins) if name.startswith("w2v")
@@ -90,7 +90,7 @@ def main() -> int:
 
 
 def _one(cluster: TlsCluster, bench: Bench, threads: int, seeds: tuple[int, int]) -> int:
-    """How many of two runs ended otherwise than alone; one line says which and why."""
+    """How many of two runs did not end as they do alone; prints a line that says which and why."""
     names = [f"shared-{threads}-{seed}" for seed in seeds]
     expected = []
     for name, seed in zip(names, seeds, strict=True):

@@ -1,6 +1,6 @@
-"""A SLURM installation of one node on loopback: munged, slurmctld and slurmd, real ones, in a folder of their own.
+"""A SLURM installation with one node on loopback: a real munged, slurmctld and slurmd in a temporary folder.
 
-Its node claims more cores than the machine has (`config_overrides`), because what is tested is who gets a job and when.
+Its node claims more cores than the machine has (`config_overrides`), because the tests are about which jobs run and when.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ UP_S = 20
 
 @dataclass(frozen=True)
 class SlurmSite:
-    """A running SLURM; `environment` makes its commands, and what calls them, find it."""
+    """A running SLURM; with `environment`, its commands and their callers find it."""
 
     directory: Path
     environment: dict[str, str]
 
     def call(self, *command: str, timeout_s: float = 30) -> str:
-        """What one of SLURM's commands prints; raises CalledProcessError when it fails."""
+        """The output of one of SLURM's commands; raises CalledProcessError if it fails."""
         environment = os.environ | self.environment | {"PATH": os.environ["PATH"]}
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=timeout_s).stdout
 
     def jobs(self) -> dict[str, str]:
-        """States by number of the jobs that wait or run; those that are ending are over."""
+        """The states, by number, of the jobs that wait or run; jobs that are ending count as over."""
         lines = self.call("squeue", "--noheader", "--format=%i %T").splitlines()
         states = dict(line.split() for line in lines)
         return {job: state for job, state in states.items() if state not in ("COMPLETING", "COMPLETED", "CANCELLED", "TIMEOUT")}
@@ -56,7 +56,7 @@ class SlurmSite:
         self.call("scontrol", "update", f"jobid={','.join(jobs)}", "endtime=now")
 
     def set_cores(self, cores: int) -> None:
-        """How many one-core jobs may run at a time from now on."""
+        """Sets how many one-core jobs may run at a time from now on."""
         self.call("scontrol", "update", "partitionname=main", f"maxcpuspernode={cores}")
 
     def wait_until_empty(self, seconds: float) -> float:
@@ -107,14 +107,14 @@ PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 
 @contextlib.contextmanager
 def slurm_site() -> Iterator[SlurmSite]:
-    """A SLURM that takes jobs; skips the test where it cannot be had."""
+    """A SLURM that accepts jobs; skips the test if it is not available."""
     daemons = {
         name: program(name, package)
         for name, package in (("munged", "munge"), ("slurmctld", "slurm-wlm"), ("slurmd", "slurm-wlm"))
     }
     if os.geteuid() != 0:
         pytest.skip("slurmd starts jobs as their owners, which takes root")
-    # Not the test's own folder: that is closed to the user that munged runs as.
+    # Not in the test's own folder, which is closed to the user that munged runs as.
     root = Path(tempfile.mkdtemp(prefix="w2v-slurm."))
     root.chmod(0o755)
     host = socket.gethostname().split(".")[0]

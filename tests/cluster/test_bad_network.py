@@ -1,7 +1,7 @@
-"""Networks that are slow, cut in two, or cut off the driver: nobody waits for ever, and no bit changes.
+"""Networks that are slow, cut in two, or cut off the driver: no one waits for ever, and no bit changes.
 
-Every process is a real one and speaks TLS; proxies between them hold back what is sent, without telling anyone, as a
-network does whose middle is gone.
+All processes are real and speak TLS; proxies between them hold back what is sent, without telling anyone, like a network that
+has been cut in the middle.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def test_a_network_that_comes_and_goes_changes_nothing(bench: Bench, cluster: Tl
 def test_a_driver_cut_off_from_its_cluster_ends_with_75_and_the_same_command_continues(
     bench: Bench, cluster: TlsCluster, tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A scheduler that hears nothing of the driver's end lends the right to train to the next one when the lease has run out.
+    # A scheduler that does not notice the end of a driver grants the right to train to the next one once the lease has run out.
     monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__LOCKS__LEASE_TIMEOUT", "6s")
     between = Proxy(cluster.address)
     section = cluster.section | {"address": between.address, "silent_s": 2, "wait_s": WAIT_S}

@@ -1,7 +1,7 @@
-"""A whole run beside an MLflow server that is absent, slow, full, refusing, or gone in the middle and back: its bits, its curve.
+"""A whole run with an MLflow server that is absent, slow, full, refuses, or disappears and returns: its bits and its curve.
 
-`make test` takes one of the five states, by a seed that it prints (W2V_SEED=n replays it, W2V_ALL=1 takes all). Seconds are
-measured by `make tracking`, on a machine that has nothing else to do; here other tests run beside it.
+`make test` takes one of the five states, by a seed that it prints (W2V_SEED=n replays it, W2V_ALL=1 takes all). `make tracking`
+measures the seconds, on a machine that does nothing else; here other tests run at the same time.
 """
 
 from __future__ import annotations

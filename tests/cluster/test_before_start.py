@@ -1,4 +1,4 @@
-"""What cannot run is refused before anything starts: with the code of what is missing, and how to go on without."""
+"""A run that cannot succeed is refused before anything starts, with the exit code for what is missing and a way to go on."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ needs_no_gpu = pytest.mark.skipif(importlib.util.find_spec("cupy") is not None, 
 
 @needs_no_gpu
 def test_a_gpu_that_is_not_there_is_known_within_two_seconds_and_named_with_the_way_out(tmp_path: Path) -> None:
-    """Timed as processor time, which other tests on the machine do not stretch."""
+    """Processor time is measured, which other tests on the machine do not lengthen."""
     before = os.times()
     done = subprocess.run(
         [sys.executable, "-m", "pipeline.cli", "run", str(Path(__file__).parents[2] / "configs/gpu.yaml"),

@@ -1,4 +1,4 @@
-"""`w2v cluster certs`: a cluster started by hand with exactly the commands it prints, and who is let into it."""
+"""`w2v cluster certs`: a cluster that is started by hand with exactly the commands it prints, and who is admitted."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from tests.cluster.disturbed import Bench, end_of, environment_with, stopped_at
 from tests.exposure import files_with, listening, shown_by_ps
 
 HOST = "127.0.0.2"
-"""Of the scheduler: not the address that is everybody's default."""
+"""The scheduler's address: not the one that everybody has by default."""
 REFUSED = r"Timed out|Connection reset|closed|certificate"
 
 
 @dataclass(frozen=True)
 class ByHand:
-    """A scheduler and two workers, started as `w2v cluster certs` says."""
+    """A scheduler and two workers, started with the commands that `w2v cluster certs` prints."""
 
     folder: Path
     section: dict[str, Any]
@@ -124,7 +124,7 @@ def test_the_link_to_dasks_pages_says_how_they_are_reached(scheduler: str, liste
 
 
 @pytest.mark.slow
-def test_who_has_no_certificate_of_the_authority_is_refused(by_hand: ByHand, tmp_path: Path) -> None:
+def test_clients_without_a_certificate_of_the_authority_are_refused(by_hand: ByHand, tmp_path: Path) -> None:
     plain = by_hand.section["address"].replace("tls://", "tcp://")
     with pytest.raises(OSError, match=REFUSED):
         Client(plain, timeout=3, set_as_default=False)
@@ -137,7 +137,7 @@ def test_who_has_no_certificate_of_the_authority_is_refused(by_hand: ByHand, tmp
 
 
 @pytest.mark.slow
-def test_what_listens_beyond_loopback_speaks_tls_only(by_hand: ByHand) -> None:
+def test_everything_that_listens_beyond_loopback_speaks_only_tls(by_hand: ByHand) -> None:
     found = by_hand.listening()
     assert len(found) >= 3
     for host, port in found:
@@ -151,7 +151,7 @@ def test_what_listens_beyond_loopback_speaks_tls_only(by_hand: ByHand) -> None:
 
 
 def handshake(folder: Path, server: str, client: str) -> None:
-    """A connection in memory between two who have these certificates of a folder, as Dask's ends make it. Raises SSLError."""
+    """A connection in memory between two ends with these certificates, made as Dask's ends make it. Raises SSLError."""
 
     def security(role: str, name: str) -> Security:
         files = {f"tls_{role}_cert": str(folder / f"{name}.pem"), f"tls_{role}_key": str(folder / f"{name}.key")}
@@ -167,7 +167,7 @@ def handshake(folder: Path, server: str, client: str) -> None:
                 end.do_handshake()
 
 
-def test_a_clients_certificate_opens_no_door_of_its_own(tmp_path: Path) -> None:
+def test_a_clients_certificate_cannot_pose_as_a_server(tmp_path: Path) -> None:
     make_certificates(tmp_path, "scheduler.example", ["10.0.0.7", "::1"])
     handshake(tmp_path, server="scheduler", client="client")
     handshake(tmp_path, server="worker", client="worker")
@@ -175,7 +175,7 @@ def test_a_clients_certificate_opens_no_door_of_its_own(tmp_path: Path) -> None:
         handshake(tmp_path, server="client", client="worker")
 
 
-def test_files_are_their_owners_only_and_nothing_is_written_over(tmp_path: Path) -> None:
+def test_only_the_owner_can_read_the_files_and_nothing_is_overwritten(tmp_path: Path) -> None:
     folder = tmp_path / "new"
     written = make_certificates(folder, "here", ["there"])
     assert {path.stat().st_mode & 0o777 for path in written} == {0o600}
@@ -189,14 +189,14 @@ def test_files_are_their_owners_only_and_nothing_is_written_over(tmp_path: Path)
 
 
 @pytest.mark.parametrize("host", ["", "a b", "tls://here", "here:8786", "-here", "x" * 300, "..", "a;b"])
-def test_what_is_no_host_is_refused(host: str, tmp_path: Path) -> None:
+def test_names_that_are_not_hosts_are_refused(host: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="expected the name or the address of a host"):
         make_certificates(tmp_path / "new", host, [])
     assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("name", ["ca", "worker", "../x", "", "a/b", ".hidden"])
-def test_what_cannot_be_a_clients_name_is_refused(name: str, tmp_path: Path) -> None:
+def test_names_that_clients_cannot_have_are_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"--client .*expected letters, digits"):
         make_certificates(tmp_path / "new", "here", [], [name])
     with pytest.raises(InputError, match="no authority to sign with"):

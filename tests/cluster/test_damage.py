@@ -1,4 +1,4 @@
-"""A flipped bit, a cut file, a file or a manifest that is gone: found and named before use, and built again to the same bits."""
+"""A flipped bit, a cut file, a missing file or manifest: found and named before use, and rebuilt with the same bits."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FLIPS = 300
 
 
 def files_of(workdir: Path) -> list[tuple[str, Path, Path]]:
-    """(kind, the artefact's directory, file) of every file that a manifest of the workdir names, and the manifests."""
+    """(kind, the artefact's directory, file) of every file that a manifest of the workdir lists, and of the manifests."""
     found = []
     for directory in store.iterate_artefacts(workdir):
         manifest = store.load_artefact(directory).manifest
@@ -35,7 +35,7 @@ def files_of(workdir: Path) -> list[tuple[str, Path, Path]]:
 
 
 def flip(path: Path, rng: random.Random) -> Callable[[], None]:
-    """Flips one bit; returns what flips it back."""
+    """Flips one bit; returns a function that flips it back."""
     position, bit = rng.randrange(path.stat().st_size), rng.randrange(8)
 
     def turn() -> None:

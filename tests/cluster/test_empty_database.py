@@ -1,4 +1,4 @@
-"""MLflow's empty database is made once and copied: what a run finds is what MLflow's own migrations make."""
+"""MLflow's empty database is created once and copied: a run finds exactly what MLflow's own migrations make."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A disk that is full in any stage: a message with the path, what is free and what was needed; then the same command goes on."""
+"""A full disk in any stage: a message with the path, the free and the needed space; then the same command continues."""
 
 from __future__ import annotations
 

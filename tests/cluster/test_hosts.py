@@ -1,7 +1,7 @@
 """Lanes on several hosts, on an existing scheduler under TLS: the same bits as in one process, whoever dies.
 
-The "hosts" are workers on this machine with different names in W2V_HOST_KEY: they share no memory and exchange rows over
-their connections, as workers on different machines do.
+The "hosts" are workers on this machine with different values of W2V_HOST_KEY: they share no memory and exchange rows over
+their connections, like workers on different machines.
 """
 
 from __future__ import annotations

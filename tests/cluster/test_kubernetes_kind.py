@@ -1,4 +1,4 @@
-"""`cluster.kind: kubernetes`: the real KubeCluster, against an API server that answers as Kubernetes and the operator would."""
+"""`cluster.kind: kubernetes`: the real KubeCluster with an API server that answers as Kubernetes and the operator would."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_run_on_the_cluster_that_the_operator_made_gives_the_same_bits_and_tak
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("acts", "silent"), [(False, False), (True, True)], ids=["no operator", "an API that does not answer"])
-def test_what_does_not_come_is_told_within_the_deadline(
+def test_a_cluster_that_does_not_come_up_is_reported_within_the_deadline(
     acts: bool, silent: bool, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     section = kubernetes(wait_s=5).model_dump(exclude_defaults=True)
@@ -69,7 +69,7 @@ def test_what_does_not_come_is_told_within_the_deadline(
     ],
     ids=["a misspelt key", "a mode that there is not", "a value that it does not take"],
 )
-def test_what_cannot_be_taken_is_named_before_anything_is_asked(
+def test_options_that_cannot_be_used_are_named_before_anything_is_requested(
     options: dict[str, object], kind: type[PipelineError], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(kind, match=message), open_workers(kubernetes(**options), shared=tmp_path):

@@ -1,4 +1,4 @@
-"""A real run, a real `mlflow server`, its REST API asked while training goes on, and a driver killed in the middle."""
+"""A real run and a real `mlflow server`, whose REST API is queried during training; the driver is killed halfway."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TRAIN = {"vector_size": 16, "epochs": 4, "lanes": 2, "checkpoint_every": 6_000}
 
 
 class Server:
-    """MLflow's REST API as any client sees it."""
+    """MLflow's REST API, as any client sees it."""
 
     def __init__(self, port: int, experiment: str = "word2vec", host: str = "127.0.0.1") -> None:
         self.address, self.experiment = f"http://{host}:{port}", experiment
@@ -76,7 +76,7 @@ def test_a_server_shows_the_loss_while_a_run_trains_and_one_whole_curve_after_th
     try:
         wait_for(lambda: server_answers(server), 60)
         watch_a_run_that_nobody_stops(Server(port, "free"), config, workdir.parent / "free")
-        # The driver stops itself before its eighth round, so that there is time to look however fast the machine is.
+        # The driver stops itself before its eighth round, so that there is time to look, however fast the machine is.
         token = workdir.parent / "stopped"
         frozen = os.environ | {"W2V_FAILPOINT": f"round:7.0=stop,{token}"}
         driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True, env=frozen)

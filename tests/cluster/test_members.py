@@ -1,4 +1,4 @@
-"""Workers that come, leave, freeze and thaw while others train: nobody waits for ever, and nothing changes."""
+"""Workers that join, leave, freeze and thaw while others train: no one waits for ever, and nothing changes."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_a_worker_that_thaws_while_the_others_still_train_changes_nothing(
 
 
 def next_checkpoint(workdir: Path) -> Path:
-    """The manifest of the round that the frozen worker's peer does again."""
+    """The manifest of the round that the peer of the frozen worker repeats."""
     wait_until(lambda: any((workdir / "checkpoints").glob("*/manifest.json")), "the round to be done again")
     return next((workdir / "checkpoints").glob("*/manifest.json"))
 
@@ -130,7 +130,7 @@ def test_a_run_without_any_worker_ends_with_75_and_says_what_to_do(bench: Bench,
 
 
 class LastBreath:
-    """A result that kills the worker that is asked for it."""
+    """A result that kills its worker when it is fetched."""
 
     def __reduce__(self) -> str:
         os._exit(1)
@@ -158,12 +158,12 @@ def test_silence_is_counted_from_when_a_heartbeat_was_last_seen_to_change() -> N
     def answering(now: float, **heartbeats: float) -> list[str]:
         return sorted(presence.answering({name: {"last_seen": seen} for name, seen in heartbeats.items()}, now))
 
-    # Their clocks are far from ours and from each other's: only changes count.
+    # Their clocks differ widely from ours and from each other: only changes count.
     assert answering(1000, a=5, b=9e9) == ["a", "b"]
     assert answering(1020, a=6, b=9e9) == ["a", "b"]
     assert answering(1031, a=7, b=9e9) == ["a"]
     assert answering(1032, a=8, b=9e9 + 1) == ["a", "b"]
-    # Nobody looked for a long time: nobody is silent yet.
+    # If no one has looked for a long time, no worker counts as silent yet.
     assert answering(5000, a=9, b=9e9 + 2) == ["a", "b"]
     assert answering(5001, a=9) == ["a"]
     assert answering(5031, a=9, b=1) == ["b"]

@@ -1,8 +1,8 @@
-"""A worker that computes other bits does not train with the others: it is left out and named, or the run is refused. So is
-one with another version of this program, before it does anything.
+"""A worker that computes different bits does not train with the others: it is left out and named, or the run is refused. A
+worker with another version of this program is refused before it does anything.
 
-The odd worker is one whose kernels are compiled for a processor without fused multiply-add (NUMBA_CPU_NAME), as they would
-be on another kind of machine.
+The odd worker's kernels are compiled for a processor without fused multiply-add (NUMBA_CPU_NAME), as they would be on another
+kind of machine.
 """
 
 from __future__ import annotations

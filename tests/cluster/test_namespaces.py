@@ -1,7 +1,7 @@
-"""Several hosts, as far as one machine can have them: each a network namespace with an address of its own, on one switch.
+"""Several hosts, as far as one machine allows: each is a network namespace with an address of its own, on one switch.
 
-A scheduler, two hosts with a worker each, an `mlflow server` and the driver; nothing in common but the disk. Certificates and
-commands are those of `w2v cluster certs`.
+A scheduler, two hosts with one worker each, an `mlflow server` and the driver have nothing in common but the disk. Certificates
+and commands are those of `w2v cluster certs`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]  # MLflow
 SCHEDULER, TRACKING, DRIVER, *HOSTS = range(5)
 SCHEDULER_PORT, TRACKING_PORT = 8786, 5000
 STEP, ROUND = "1.3.6", 2
-"""A step of the second epoch, and the round it is in."""
+"""A step of the second epoch, and its round."""
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_a_worker_host_cut_off_in_the_middle_of_training_and_brought_back_change
 def start_cluster(
     cables: Switch, folder: Path, stack: contextlib.ExitStack
 ) -> tuple[list[subprocess.Popen[bytes]], dict[str, Any]]:
-    """(the workers, the section `cluster` that finds them) once all are there; the first to reach STEP freezes."""
+    """(the workers, the section `cluster` that connects to them) once all are there; the first to reach STEP freezes."""
     commands, section = by_command(folder / "certs", cables.address(SCHEDULER), cables.address(HOSTS[0]), SCHEDULER_PORT)
     scheduler, worker = commands
     # A worker a host, in a process that can be told by its id: two cores do the work of all these machines.

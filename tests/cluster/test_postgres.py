@@ -1,4 +1,4 @@
-"""MLflow on PostgreSQL, both real: two runs at once, each with its own curve while it trains and its version in the registry."""
+"""MLflow on PostgreSQL, both real: two runs at once, each with its own live curve and its own version in the registry."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TRAIN: dict[str, object] = {"vector_size": 16, "epochs": 4, "lanes": 2, "checkpo
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    """An `mlflow server` over PostgreSQL, told of the address as infra/compose does: never on a command line."""
+    """An `mlflow server` on PostgreSQL that gets the address as in infra/compose: never on a command line."""
     port = free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--artifacts-destination", str(tmp_path / "artefacts"), "-w", "2"]
     with postgres() as address, (tmp_path / "server.log").open("wb") as log:
@@ -74,7 +74,7 @@ def test_two_runs_at_once_show_their_own_curves_live_and_both_enter_the_registry
         )  # fmt: skip
     for name, driver in drivers.items():
         stopped_at(tokens[name], driver)
-    # Both stand still in the middle of training: what is seen now was sent while they worked.
+    # Both are stopped in the middle of training: what is visible now was sent while they worked.
     wait_for(lambda: len(server.runs()) == 2 and all(len(curve(server, run)) >= 3 for run in server.runs()), 60)
     seen = {run["info"]["run_name"]: curve(server, run) for run in server.runs()}
     for driver in drivers.values():

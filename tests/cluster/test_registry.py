@@ -1,6 +1,6 @@
-"""The registry: versions are entered once, `champion` moves at once and back, and answers over HTTP.
+"""The registry: versions are registered once, `champion` moves at once, also back, and answers over HTTP.
 
-Over a real server `champion` is moved in `test_live_tracking`.
+`test_live_tracking` moves `champion` on a real server.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ RIGHT = {
 
 
 def docstring_vectors(directory: Path) -> Path:
-    """Vectors really learnt from NumPy's docstrings, the demo's corpus in small, and three odd words."""
+    """Vectors trained on NumPy's docstrings, a small version of the demo's corpus, and three odd words."""
     from pipeline import train
     from pipeline.text import pydocs
 

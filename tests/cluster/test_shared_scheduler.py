@@ -1,4 +1,4 @@
-"""A run is a guest on a scheduler that others use too: it shares, leaves others alone, and is forgotten when it is over."""
+"""A run is a guest on a shared scheduler: it shares, leaves others alone, and leaves nothing behind when it is over."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.cluster.tls_cluster import TlsCluster
 
 pytestmark = pytest.mark.slow
 FORGOTTEN_S = 15
-"""A worker has forgotten a run whose driver was killed so long after it at the latest, if it is idle."""
+"""How long after the death of a driver, at most, an idle worker still holds something of its run."""
 
 
 @pytest.mark.parametrize("threads", [1, 4])
@@ -43,7 +43,7 @@ def test_two_runs_and_somebody_elses_work_on_one_scheduler_end_as_if_alone(
 
 
 def hold_the_interpreter(seconds: int) -> int:
-    """Busy as no heartbeat gets through: the worker looks frozen."""
+    """So busy that no heartbeat gets through: the worker looks frozen."""
     import os
 
     ctypes.PyDLL(None).sleep(seconds)
@@ -150,7 +150,7 @@ def test_a_worker_without_this_program_can_load_what_runs_give_to_workers() -> N
 def test_paused_workers_are_waited_for_as_long_as_for_none_and_a_run_goes_on_without_them(
     cluster: TlsCluster, bench: Bench
 ) -> None:
-    # The share of its memory that a worker may use before it pauses: less than an idle one has.
+    # The share of its memory at which a worker pauses: less than an idle worker uses.
     full = cluster.start_worker("a", DASK_DISTRIBUTED__WORKER__MEMORY__PAUSE="0.0001")
     cluster.wait_for_workers(1)
     with cluster.client() as client:

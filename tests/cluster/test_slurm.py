@@ -1,4 +1,4 @@
-"""`cluster.kind: slurm` on a real SLURM: jobs that come late, are cancelled or orphaned change nothing and leave nothing."""
+"""`cluster.kind: slurm` on a real SLURM: jobs that are late, cancelled or orphaned change nothing and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_a_job_whose_driver_is_gone_ends_after_half_a_minute_unless_told_otherwi
     ],
     ids=["a queue that is not there", "no sbatch", "a misspelt key"],
 )
-def test_what_slurm_would_refuse_is_said_at_once(
+def test_a_job_that_slurm_would_refuse_is_reported_at_once(
     options: dict[str, object], path: str | None, code: int, message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     if path is not None:

@@ -1,4 +1,4 @@
-"""SIGTERM, SIGHUP and Ctrl-C: a run ends in order, says how to go on, and leaves no process behind."""
+"""SIGTERM, SIGHUP and Ctrl-C: a run ends cleanly, says how to continue, and leaves no process behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What MLflow shows of a refresh: one run with its stages below it, the corpus as dataset, the alias with the new champion."""
+"""What MLflow shows of a refresh: one run with its stages below it, the corpus as dataset, the alias on the new champion."""
 
 from __future__ import annotations
 

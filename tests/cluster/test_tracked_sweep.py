@@ -1,4 +1,4 @@
-"""What MLflow shows of a sweep: one run, and below it one a combination with its settings, curve and scores."""
+"""What MLflow shows of a sweep: one run, and below it a run for each combination, with its settings, curve and scores."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Tracking to servers: a real `mlflow server` that comes late and is killed, and servers that hang or refuse.
+"""Tracking to servers: a real `mlflow server` that starts late and is killed, and servers that hang or refuse.
 
-Two stubs appear, and both stand for a broken server: one that accepts and never answers, one that answers an error.
+There are two stubs, both for broken servers: one accepts connections and never answers, the other answers with errors.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def free_port() -> int:
 
 
 def start_server(root: Path, port: int, host: str = "127.0.0.1", through: Sequence[str] = ()) -> subprocess.Popen[bytes]:
-    """A real MLflow server over the database in `root`, in a process group of its own. `through` begins its command."""
+    """A real MLflow server on the database in `root`, in a process group of its own. Its command begins with `through`."""
     command = [*through, sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{root / 'mlflow.db'}"]
     command += ["--artifacts-destination", str(root / "served"), "--host", host, "--port", str(port), "-w", "1"]
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
@@ -226,7 +226,7 @@ class _Answers(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def answering(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The address of a server that answers everything with one status."""
+    """The address of a server that answers every request with the same status."""
     handler = type("Answers", (_Answers,), {"status": request.param})
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
@@ -237,7 +237,7 @@ def answering(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("answering", [401], indirect=True)
-def test_wrong_credentials_are_told_once_and_the_run_goes_on(
+def test_wrong_credentials_are_reported_once_and_the_run_continues(
     workdir: Path, answering: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     tracker = tracker_of(workdir, answering)

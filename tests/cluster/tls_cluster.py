@@ -20,11 +20,11 @@ from tests.cluster.bad_network import Detour
 from tests.cluster.disturbed import PATIENCE_S, environment_with, wait_until
 
 SITE = {"DASK_DISTRIBUTED__SCHEDULER__LOCKS__LEASE_VALIDATION_INTERVAL": "1s"}
-"""How this site configured its scheduler: leases that ran out are found after a second, not after ten."""
+"""The scheduler's configuration at this site: leases that have run out are found after one second, not after ten."""
 
 
 class TlsCluster:
-    """A `dask scheduler` and `dask worker`s that speak TLS only, in processes of their own, as a site would run them."""
+    """A `dask scheduler` and `dask worker`s that speak only TLS, in separate processes, as a site would run them."""
 
     def __init__(self, directory: Path) -> None:
         made = Security.temporary()
@@ -46,7 +46,7 @@ class TlsCluster:
 
     @property
     def section(self) -> dict[str, object]:
-        """The configuration that finds this cluster."""
+        """The configuration that connects to this cluster."""
         return {"kind": "address", "address": self.address, "tls": self.tls}
 
     def start_worker(
@@ -59,7 +59,7 @@ class TlsCluster:
         through: Sequence[str] = (),
         **environment: str,
     ) -> subprocess.Popen[bytes]:
-        """A worker on a host of this name; with a detour, all its connections to others go over that."""
+        """A worker on a host of this name; with a detour, all its connections go through that."""
         options = ["--nthreads", str(threads), "--no-nanny", "--no-dashboard", "--local-directory", str(self._directory)]
         if detour:
             options += ["--listen-address", detour.worker_address, "--contact-address", detour.to_worker.address]
@@ -84,7 +84,7 @@ class TlsCluster:
 
     @contextlib.contextmanager
     def connect(self, workers: int) -> Iterator[DaskWorkers]:
-        """The driver's view of the cluster once it has exactly so many workers."""
+        """The driver's view of the cluster, once it has exactly this many workers."""
         with open_workers(Cluster(kind="address", address=self.address, tls=Tls(**self.tls), wait_s=60)) as found:
             deadline = time.monotonic() + PATIENCE_S
             while len(found.members()) != workers:
@@ -101,14 +101,14 @@ class TlsCluster:
             client.wait_for_workers(count, timeout=PATIENCE_S)
 
     def wait_until_done(self, given_up: subprocess.Popen[bytes], workers: int) -> None:
-        """Waits until a worker that was given up has ended, or all `workers` are there and none of them works any more."""
+        """Waits until a worker that was given up has ended, or until all `workers` are there and none of them is working."""
         with self.client() as client:
 
             def is_idle() -> bool:
                 tasks = client.run(_running_tasks, on_error="ignore")
                 return len(tasks) == workers and not any(tasks.values())
 
-            # It is told to end, or, if the run was over before the scheduler heard of its absence, it just goes on.
+            # It is told to end or, if the run was over before the scheduler noticed its absence, it simply continues.
             wait_until(lambda: given_up.poll() is not None or is_idle(), "the worker that was given up to be done")
 
     def stop(self, processes: list[subprocess.Popen[bytes]] | None = None) -> None:

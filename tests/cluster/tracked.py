@@ -1,4 +1,4 @@
-"""What the tests of tracking share: MLflow's side of a run, and a tracker and its spool on ours."""
+"""Shared by the tests of tracking: MLflow's side of a run, and a tracker with its spool on ours."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def wait_for(condition: Callable[[], bool], timeout_s: float) -> None:
 
 
 def deliver_the_rest(summary: dict[str, Any], config: Path) -> None:
-    """`w2v sync`, if the last events of a run took longer than its end waits for MLflow, as on a busy machine they may."""
+    """Runs `w2v sync` if the last events of a run took longer than its end waits for MLflow, which happens on a busy machine."""
     if not summary["mlflow"]["complete"]:
         subprocess.run([sys.executable, "-m", "pipeline.cli", "sync", str(config)], check=True, timeout=90)
 
@@ -71,7 +71,7 @@ def tracker_of(workdir: Path, uri: str | None = None, required: bool = False) ->
 
 
 def ship_here(spool: Spool, linger_s: float = 0.0) -> int:
-    """Drains a spool in this process, as the shipper does after its driver is gone."""
+    """Drains a spool in this process, as the shipper does once its driver is gone."""
     target = spool.target()
     assert target is not None
     return Shipper(spool, target, Owner(os.getppid(), released=True), linger_s, spool.progress()).work()

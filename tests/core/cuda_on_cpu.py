@@ -1,8 +1,8 @@
 """A `slices.Device` that runs the CUDA kernels on the CPU: the .cu files themselves, compiled as C++ over simt.hpp.
 
-What it checks is the source a GPU runs and the launches `slices` makes: indices, barriers, shared memory, argument
-types. What it cannot check is named in simt.hpp. Arrays "of the device" are NumPy arrays of a class of their own, so that
-host and device arrays cannot be mixed up.
+This checks the source that a GPU would run and the launches that `slices` makes: indices, barriers, shared memory, argument
+types. simt.hpp says what it cannot check. Arrays "on the device" are NumPy arrays of a separate class, so that host and device
+arrays cannot be mixed up.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def compiler() -> str:
 
 
 class CpuDevice:
-    """`slices.Device` on the CPU. `schedule` 0 runs warps in order, any other number in a random order of its own."""
+    """A `slices.Device` on the CPU. `schedule` 0 runs warps in order; any other number is the seed of a random order."""
 
     def __init__(self, directory: Path, schedule: int = 0, shared_bytes: int = 227 << 10, source: str | None = None) -> None:
         self.directory = directory
@@ -83,7 +83,7 @@ class CpuDevice:
     def to_device(self, array: Any) -> Any:
         if isinstance(array, CpuArray):
             return array
-        # On 64 bytes, as a device allocates.
+        # Aligned to 64 bytes, as a device would allocate it.
         raw = np.zeros(array.nbytes + 64, np.uint8)
         first = -raw.ctypes.data % 64
         copy = raw[first : first + array.nbytes].view(array.dtype).reshape(array.shape)
@@ -121,7 +121,7 @@ class CpuDevice:
 
 @cache
 def _library(directory: Path, row_floats: int, negative: int, source: str) -> ctypes.CDLL:
-    # A source that is run once only is compiled fast, not well.
+    # A source that is run only once is compiled quickly, without optimisation.
     optimisation = "-O1" if source == slices.source() and (row_floats, negative) != ANY_BUILD else "-O0"
     own = directory / f"{hashlib.sha256(source.encode()).hexdigest()[:12]}-{row_floats}-{negative}"
     own.mkdir(parents=True)

@@ -1,8 +1,8 @@
-"""A stand-in for CuPy on a machine without a GPU: arrays that refuse every silent way from and to the host.
+"""A stand-in for CuPy on a machine without a GPU: arrays that refuse every implicit transfer from and to the host.
 
-Like CuPy's, they cannot be converted by NumPy functions, cannot be mixed with NumPy arrays, and come back only by
-`.get()`; stricter than CuPy's, no numpy function accepts them at all. Code that runs on them takes its array module from
-its arguments. It says nothing about speed or rounding on a real device.
+Like CuPy's arrays, they cannot be converted by NumPy functions, cannot be mixed with NumPy arrays, and come back only through
+`.get()`; unlike CuPy's, they are accepted by no numpy function at all. Code that runs on them takes its array module from its
+arguments. This says nothing about speed or rounding on a real device.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def _lift(function: Any) -> Any:
 
 
 def device_module() -> types.ModuleType:
-    """The stand-in's array module; put it in sys.modules as "cupy" for the length of a test."""
+    """The array module of the stand-in; put it into sys.modules as "cupy" for the duration of a test."""
     module = types.ModuleType("cupy")
     module.asarray = lambda value: value if isinstance(value, DeviceArray) else DeviceArray(np.array(value))  # type: ignore[attr-defined]
     module.__getattr__ = lambda name: _lift(getattr(np, name))  # type: ignore[method-assign]

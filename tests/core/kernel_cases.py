@@ -25,7 +25,7 @@ class Case:
     update: Update
 
     def but(self, **fields: Any) -> Case:
-        """The same case with other values of some fields of its own or of its records."""
+        """The same case with some fields, its own or those of its records, changed."""
         records: dict[str, Any] = {"targets": self.targets, "noise": self.noise, "update": self.update}
         for key, value in fields.items():
             owner = next((name for name, record in records.items() if hasattr(record, key)), None)
@@ -34,7 +34,7 @@ class Case:
 
 
 def always(words: Any) -> NDArray[np.uint64]:
-    """A noise table whose cells give these int32 words, whatever the low bits of a draw are."""
+    """A noise table whose cells yield these int32 words, whatever the low bits of a draw are."""
     return np.asarray(words, np.int32).astype(np.uint32).astype(np.uint64)
 
 
@@ -42,7 +42,7 @@ def random_case(
     seed: int, *, rows: int = 300, vocab_size: int = 40, vector_size: int = 20, window: int = 5, start: int = 0,
     stop: int | None = None, model: str = "cbow", gradient: str = "word2vec", negative: int = 5, scale: float = 0.5,
 ) -> Case:  # fmt: skip
-    """A stream with random spans, some empty, that end at the stream's ends; parameters normal with deviation `scale`."""
+    """A stream with random spans, some empty, that stay inside the stream; parameters are normal with deviation `scale`."""
     generator = np.random.default_rng(seed)
     w_in_VD, w_out_VD = allocate_parameters(vocab_size, vector_size)
     for matrix in (w_in_VD, w_out_VD):
@@ -53,7 +53,7 @@ def random_case(
     empty = generator.random(rows) < 0.1
     left_N[empty] = right_N[empty] = 0
     tokens_N = generator.integers(0, vocab_size, rows).astype(np.int32)
-    # The corners of the vocabulary, in places every slice trains.
+    # The first and the last word of the vocabulary, at places that every slice trains.
     tokens_N[rows // 2], tokens_N[rows // 2 + 1] = 0, vocab_size - 1
     update = Update(model, gradient, negative, (0.05, 0.02), int(generator.integers(1 << 62)))  # type: ignore[arg-type]
     rates_V = generator.uniform(0.3, 2.0, vocab_size).astype(np.float32)
@@ -90,8 +90,8 @@ def assert_as_defined(kernels: Kernels, case: Case, tolerance: float = 1e-5) -> 
 
 
 def assert_writes_rows_as_defined(kernels: Kernels, case: Case) -> None:
-    """Raises unless the rows that training moved are the definition's. Differences of running sums may leave rounding errors in
-    rows of W_in that were read and are nobody's context, and in those only."""
+    """Raises unless training moved the rows that the definition moves. Only rows of W_in that were read without being context
+    of any target may carry rounding errors, from differences of running sums."""
     found, expected = train(kernels, case), define(case)
     moved_in, moved_out = ((found[matrix] != before).any(1) for matrix, before in enumerate((case.w_in_VD, case.w_out_VD)))
     due_in, due_out = ((expected[matrix] != before).any(1) for matrix, before in enumerate((case.w_in_VD, case.w_out_VD)))

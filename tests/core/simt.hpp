@@ -1,9 +1,9 @@
-// Runs a CUDA kernel's own source on a CPU: every thread is a coroutine, barriers and warp operations are where it waits.
+// Runs the source of a CUDA kernel on a CPU: every thread is a coroutine that waits at barriers and warp operations.
 //
-// Include before the .cu file, then call `simt::launch`. One thread block after the other; inside a block the warps that
+// Include it before the .cu file, then call `simt::launch`. Thread blocks run one after another; within a block, the warps that
 // can run are taken in order (schedule 0) or at random (any other schedule), so a missing barrier shows as a result that
 // changes with the schedule. Threads that meet at different barriers, or wait for one that has ended, abort with a message.
-// It says nothing about speed, about the memory model of a device, or about rounding of its expf and log1pf.
+// This says nothing about speed, about the memory model of a device, or about the rounding of its expf and log1pf.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -55,7 +55,7 @@ static std::function<void()> body;
     std::abort();
 }
 
-// A context starts a coroutine; jumps switch between them, because swapcontext costs two system calls.
+// A context starts a coroutine; jumps switch between coroutines, because swapcontext costs two system calls.
 inline void pause()
 {
     if (!_setjmp(threads[current].at))

@@ -77,7 +77,7 @@ def test_batches_hold_every_example_once(shard: tuple[Columns, int], batch_size:
     assert sorted(listed[0]) == in_order
 
 
-def test_batches_have_the_size_asked_for_but_the_last() -> None:
+def test_all_batches_but_the_last_have_the_size_asked_for() -> None:
     contexts, target = create_contexts_target(np.arange(12), 1)
     sizes = [len(t) for _, t in matrix_batches(contexts, target, 4, np.random.default_rng(0))]
     assert sizes == [4, 4, 2]

@@ -1,4 +1,4 @@
-"""One contract of kernels, written once: every backend, and the definition, take the arguments that it names."""
+"""The contract of the kernels is written once: every backend, and the definition, take the arguments that it names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROOT = Path(contract.__file__).parents[1]
 
 
 def functions_of(path: Path, owner: str | None = None) -> dict[str, ast.FunctionDef]:
-    """The functions of a file, or of one of its classes; read, not imported, because CuPy is not installed everywhere."""
+    """The functions of a file, or of one of its classes. The file is parsed, not imported: CuPy is not installed everywhere."""
     body = ast.parse(path.read_text()).body
     if owner:
         body = next(node.body for node in body if isinstance(node, ast.ClassDef) and node.name == owner)
@@ -33,7 +33,7 @@ def functions_of(path: Path, owner: str | None = None) -> dict[str, ast.Function
 
 
 def signature_of(function: ast.FunctionDef) -> tuple[list[str], str]:
-    """(names and types of the arguments without `self`, type of what comes back)."""
+    """(names and types of the arguments without `self`, return type)."""
     arguments = [argument for argument in function.args.args if argument.arg != "self"]
     assert not function.args.defaults, f"{function.name}: what the contract names has no default"
     return [ast.unparse(argument) for argument in arguments], ast.unparse(function.returns) if function.returns else ""

@@ -246,7 +246,7 @@ def test_the_check_of_barriers_finds_one_that_is_missing(directory: Path) -> Non
 
 
 def test_the_check_of_barriers_stops_where_threads_part(directory: Path) -> None:
-    # In a process of its own, since it aborts.
+    # In a separate process, because it aborts.
     source = slices.source().replace("        move_contexts(slice,", "        if (warp != 3) move_contexts(slice,", 1)
     program = (
         "import pathlib, sys; from tests.core.cuda_on_cpu import *; from tests.core.kernel_cases import *\n"
@@ -375,7 +375,7 @@ def test_shared_memory_is_laid_out_for_the_group_the_source_declares(directory: 
     assert shared_layout(1 << 20, row_floats, negative, 138).group_bytes == THREADS // WARP * size
 
 
-def test_the_source_and_the_word_that_types_are_checked_are_in_the_wheel(tmp_path: Path) -> None:
+def test_the_wheel_contains_the_cuda_source_and_py_typed(tmp_path: Path) -> None:
     pytest.importorskip("hatchling.build", reason="hatchling, the build backend, is not installed")
     root = Path(__file__).parents[2]
     program = "import sys; from hatchling.build import build_wheel; print(build_wheel(sys.argv[1]))"

@@ -1,4 +1,4 @@
-"""Scores are gensim's and scipy's, always come with their coverage, and do not depend on how the work is cut up."""
+"""Scores equal gensim's and scipy's, always come with their coverage, and do not depend on how the work is divided."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ def test_scores_of_every_section_are_gensims(
     right = 0
     for seed in range(6):
         full = cased_vectors(seed, noise=0.4)
-        # gensim answers NaN, the cosine with a zero vector, before any other word; it is compared without one. And it takes the
-        # most frequent spelling whatever the question says, so that those in the questions come first here.
+        # gensim ranks NaN, its cosine with a zero vector, before all other words, so the comparison has no zero vectors. It also
+        # takes the most frequent spelling whatever the question says, so the spellings in the questions come first here.
         asked = {word for section in questions.sections for question in section.questions for word in question}
         kept = sorted((word not in asked, i) for i, word in enumerate(full.words) if word != "zero")
         vectors = full.subset([i for _, i in kept])
@@ -141,7 +141,7 @@ def test_when_every_word_is_asked_about_nothing_is_right() -> None:
 
 
 @pytest.mark.parametrize("method", ["3cosadd", "3cosmul"])
-def test_other_spellings_of_the_words_asked_about_are_no_answers(method: Any) -> None:
+def test_other_spellings_of_the_words_asked_about_are_not_answers(method: Any) -> None:
     matrix = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 1, 1], [0, 0.2, 1], [0, 0.1, 0.1]], np.float32)
     vectors = WordVectors(["a", "b", "c", "B", "C", "d"], matrix)
     questions = AnalogyQuestions((AnalogySection("made", (("A", "b", "c", "D"),)),))
@@ -195,7 +195,7 @@ def test_a_file_without_sections_is_one_section_of_its_name(tmp_path: Path) -> N
     assert (section.name, section.questions, len(section.malformed)) == ("msr", (("good", "better", "rough", "rougher"),), 1)
 
 
-def test_which_sections_are_syntactic_is_a_rule_that_can_be_given(tmp_path: Path) -> None:
+def test_the_rule_for_syntactic_sections_can_be_given(tmp_path: Path) -> None:
     names = ["gram1-adverb", "I01 [noun - plural_reg]", "D05 [adj+ly_reg]", "E03 [meronyms]", "capital", "Igneous", "programs"]
     (tmp_path / "q").write_text("".join(f": {name}\na b c d\n" for name in names))
 
@@ -327,7 +327,7 @@ def test_words_of_several_parts_are_read_between_tabs(tmp_path: Path) -> None:
     assert evaluation.read_similarity(tmp_path / "pairs").pairs == (("New York", "Boston, Mass.", 5.0),)
 
 
-def test_lines_that_are_no_pairs_are_counted_and_named(tmp_path: Path) -> None:
+def test_lines_that_are_not_pairs_are_counted_and_named(tmp_path: Path) -> None:
     (tmp_path / "pairs").write_text("first\tsecond\tscore\na\tb\t1\na\tb\n\tb\t3\na\tb\tmany\na\tb\tinf\na\tc\t2\n")
     found = evaluation.read_similarity(tmp_path / "pairs")
     assert [pair[2] for pair in found.pairs] == [1.0, 2.0]
@@ -335,7 +335,7 @@ def test_lines_that_are_no_pairs_are_counted_and_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("judgement", ["N/A", "NaN", "-", "", "7,35", "?", "none", "1.5e", "inf"])
-def test_a_first_line_without_a_judgement_is_a_bad_line_and_no_header(tmp_path: Path, judgement: str) -> None:
+def test_a_first_line_without_a_judgement_is_a_malformed_line_not_a_header(tmp_path: Path, judgement: str) -> None:
     (tmp_path / "pairs").write_text(f"tiger\tcat\t{judgement}\nbook\tpaper\t7.46\nking\tqueen\t8.58\n")
     found = evaluation.read_similarity(tmp_path / "pairs")
     assert (found.header, [line.number for line in found.malformed], len(found.pairs)) == (None, [1], 2)

@@ -122,7 +122,7 @@ CALLS: dict[str, Callable[[Any], Any]] = {
 
 
 def assert_same(ours: Any, gensims: Any) -> None:
-    """Words and counts equal, numbers within what float32 leaves open (gensim computes in float32)."""
+    """Words and counts are equal, and numbers agree within the precision of float32, in which gensim computes."""
     if isinstance(gensims, str | bool) or gensims is None or isinstance(gensims, dict):
         assert ours == gensims
     elif isinstance(gensims, list | tuple):

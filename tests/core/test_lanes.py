@@ -26,7 +26,7 @@ def kernels(request: pytest.FixtureRequest) -> Kernels:
 
 
 def lanes_of(case: Case, cuts: list[int]) -> list[Slice]:
-    """The case's stream from cut to cut, a lane each."""
+    """The stretches of the case's stream between the cuts, one for each lane."""
     return [dataclasses.replace(case.targets, start=start, stop=stop) for start, stop in itertools.pairwise(cuts)]
 
 
@@ -143,7 +143,7 @@ def test_arguments_that_break_the_contract_are_refused_and_no_thread_is_left(ker
     assert threading.active_count() == before
 
 
-def test_a_thread_that_cannot_go_on_ends_the_others_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thread_that_fails_ends_the_waiting_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     from w2v_core.kernels.cpu import wave_kernels
 
     run_thread = wave_kernels.run_thread

@@ -143,7 +143,7 @@ def test_a_repeated_id_gets_the_sum_of_its_gradients() -> None:
     np.testing.assert_array_equal(layer.grads[0].dense()[:, 0], [0, 10, 0, 0, 1101, 0, 0])
 
 
-def test_every_id_of_the_batch_gets_its_gradient_not_the_first_alone() -> None:
+def test_every_id_of_the_batch_gets_its_gradient_not_only_the_first() -> None:
     layer = Embedding(np.zeros((VOCAB, 1)))
     layer.forward(np.arange(VOCAB))
     layer.backward(np.arange(1.0, VOCAB + 1)[:, None])
@@ -206,7 +206,7 @@ def test_negative_sampling_is_the_sum_of_separate_questions_one_a_column() -> No
     np.testing.assert_allclose(layer.grads[0].dense(), expected_gradient, rtol=0, atol=1e-15)
 
 
-def test_an_untrained_layer_loses_ln_2_a_question() -> None:
+def test_the_loss_of_an_untrained_layer_is_ln_2_per_question() -> None:
     sampler = UnigramSampler(np.ones(VOCAB), sample_size=5, generator=np.random.default_rng(1))
     loss = NegativeSamplingLoss(np.zeros((VOCAB, SIZE)), sampler).forward(numbers(4, SIZE), np.arange(4))
     assert math.isclose(loss, 6 * math.log(2), rel_tol=1e-15)
@@ -248,7 +248,7 @@ def test_before_read_sees_the_distinct_ids_before_the_rows_are_read() -> None:
 
 
 def gradients_of_every_layer(xp: Any) -> list[Any]:
-    """Loss and gradients of both roads, computed with the arrays of `xp`."""
+    """Loss and gradients of both ways to the model, computed with the arrays of `xp`."""
     asarray: Callable[[Any], Any] = xp.asarray
     sampler = UnigramSampler(np.arange(1, VOCAB + 1), generator=np.random.default_rng(0), xp=xp)
     embedding, mean = Embedding(asarray(numbers(VOCAB, SIZE))), ContextMean()
@@ -274,6 +274,6 @@ def test_backward_before_forward_is_refused() -> None:
         Embedding(np.zeros((2, 2))).backward(np.zeros((1, 2)))
 
 
-def test_a_list_is_no_array() -> None:
+def test_a_list_is_not_accepted_as_an_array() -> None:
     with pytest.raises(TypeError, match=r"expected an array of numpy or cupy, found list: use numpy.asarray first"):
         array_module([1, 2])

@@ -1,4 +1,4 @@
-"""Vectors of other programs are loaded whole or refused by name, and what was passed over is told."""
+"""Vectors of other programs are loaded completely or refused by name, and anything that was skipped is reported."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_spaces_at_line_ends_tabs_and_odd_numbers_are_read(tmp_path: Path) -> No
     assert load(tmp_path, b"\xef\xbb\xbf" + TEXT[4:], no_header=True) == EXPECTED
 
 
-def test_a_file_without_a_header_is_found_out_or_asked_for(tmp_path: Path) -> None:
+def test_a_missing_header_is_detected_or_declared(tmp_path: Path) -> None:
     with pytest.warns(VectorFileNote, match=r"foreign: no first line of words and vector size .*; 3 numbers a word"):
         assert load(tmp_path, TEXT[4:]) == EXPECTED
     assert load(tmp_path, TEXT[4:], no_header=True) == EXPECTED

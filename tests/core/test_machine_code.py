@@ -1,4 +1,4 @@
-"""Numba's cache of the kernels: kept between processes, and never older than any source it was made from."""
+"""Numba's cache of the kernels: it is kept between processes, and never older than any source it was made from."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ print(float(base[0, 0]), sum(merge_kernels._merge.stats.cache_hits.values()))
 
 
 def _merge_in_a_new_process(package_parent: Path) -> tuple[float, int]:
-    """(mean of 2, 4, 6 as the package there computes it, machine code taken from the cache)."""
+    """(the mean of 2, 4, 6 as the package there computes it, whether machine code came from the cache)."""
     environment = os.environ | {"PYTHONPATH": str(package_parent), "NUMBA_CACHE_DIR": str(package_parent / "cache")}
     done = subprocess.run(
         [sys.executable, "-c", MERGE], cwd=package_parent, env=environment, capture_output=True, text=True, check=True
@@ -36,7 +36,7 @@ def _merge_in_a_new_process(package_parent: Path) -> tuple[float, int]:
     return float(value), int(hits)
 
 
-def test_machine_code_is_kept_and_made_anew_when_a_file_it_was_built_from_changes(tmp_path: Path) -> None:
+def test_machine_code_is_kept_and_recompiled_when_a_file_it_was_built_from_changes(tmp_path: Path) -> None:
     copied = tmp_path / "w2v_core"
     shutil.copytree(Path(w2v_core.__file__).parent, copied, ignore=shutil.ignore_patterns("__pycache__"))
     assert _merge_in_a_new_process(tmp_path) == (4.0, 0)
@@ -52,7 +52,7 @@ def test_machine_code_is_kept_and_made_anew_when_a_file_it_was_built_from_change
 
 
 @pytest.mark.parametrize("model", ["cbow", "skipgram"])
-def test_one_machine_code_serves_streams_that_can_and_that_cannot_be_written(model: str) -> None:
+def test_writeable_and_read_only_streams_share_one_compiled_kernel(model: str) -> None:
     case = random_case(1, model=model)
     of_writable = train(numba_kernels, case)
     targets, noise = case.targets, case.noise
@@ -73,7 +73,7 @@ def cached_alone(function: ast.FunctionDef) -> bool:
 
 
 @pytest.mark.parametrize("path", sorted(Path(w2v_core.__file__).parent.rglob("*.py")), ids=lambda path: path.stem)
-def test_code_that_numba_keeps_by_itself_is_made_from_one_file(path: Path) -> None:
+def test_functions_that_use_numbas_own_cache_depend_on_one_file(path: Path) -> None:
     tree = ast.parse(path.read_text())
     imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("w2v_core")]
     foreign = {alias.asname or alias.name for node in imports for alias in node.names}
@@ -105,10 +105,10 @@ def addressed_in(node: ast.AST) -> set[str]:
 
 
 def let_go_early(function: ast.FunctionDef) -> set[str]:
-    """Arrays that the function makes, whose address is kept, and which it does not name again in its last statement.
+    """Arrays that the function creates, whose addresses it keeps, and which it does not mention after the last use of these.
 
-    Numba frees an array after the last statement that names it, and an integer names nothing. Inside a loop the next turn
-    names it again.
+    Numba frees an array after the last statement that mentions it, and an integer address does not. Inside a loop, the next
+    iteration mentions the array again.
     """
     made = {
         target.id
@@ -135,7 +135,7 @@ def test_compiled_code_names_every_array_after_the_last_use_of_its_address(path:
     assert {found.name: let_go_early(found) for found in functions if is_compiled(found) and let_go_early(found)} == {}
 
 
-def test_the_look_for_arrays_that_are_let_go_early_finds_one() -> None:
+def test_the_check_for_arrays_freed_too_early_finds_one() -> None:
     text = "def f():\n    a = np.empty(3)\n    at = address_of(a)\n    use(at)\n    return 1"
     (function,) = ast.parse(text).body
     assert isinstance(function, ast.FunctionDef)

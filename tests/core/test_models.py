@@ -85,7 +85,7 @@ def table_that_draws(noise_K: np.ndarray, seed: int) -> np.ndarray:
 
 @pytest.mark.parametrize("positions", [[3], [0], [11], list(range(12))], ids=["full", "left edge", "right edge", "batch"])
 def test_a_step_of_layered_cbow_is_the_reference_step_of_each_example_added_up(positions: list[int]) -> None:
-    """A slice of one target is one block and one group, so the reference's sharing of noise and of old rows falls away."""
+    """A slice of a single target is one block and one group, so the reference shares neither noise nor old rows."""
     alpha, noise_seed = 0.1, 5
     built = model("cbow")
     start = [param.copy() for param in built.params]
@@ -133,7 +133,7 @@ def test_padding_is_the_same_as_a_shorter_window() -> None:
         np.testing.assert_allclose(padded, short, rtol=0, atol=1e-15)
 
 
-def test_skip_gram_ignores_what_stands_at_padded_places() -> None:
+def test_skip_gram_ignores_padded_places() -> None:
     built = model("skipgram")
     built.forward(np.array([[PADDING, PADDING]]), np.array([3]))
     built.backward()
@@ -141,7 +141,7 @@ def test_skip_gram_ignores_what_stands_at_padded_places() -> None:
     assert not built.grads[1].dense().any()
 
 
-def test_an_untrained_model_loses_ln_2_for_each_question() -> None:
+def test_the_loss_of_an_untrained_model_is_ln_2_per_question() -> None:
     options: dict[str, Any] = {"generator": np.random.default_rng(1)}
     cbow = CBOW(VOCAB, SIZE, sampler(sample_size=5), **options)
     skip_gram = SkipGram(VOCAB, SIZE, sampler(sample_size=5), **options)

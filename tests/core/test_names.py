@@ -1,4 +1,4 @@
-"""Shape letters: every one that a name ends in stands in the legend, and the legend has no letter that nobody uses."""
+"""Shape letters: every letter at the end of a name is in the legend, and every letter of the legend is used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Counter-based draws and the noise table: exact formulas, right frequencies, independent streams."""
+"""Counter-based draws and the noise table: exact formulas, correct frequencies, independent streams."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_rates_of_words_that_never_occur_are_refused() -> None:
 
 
 def _probabilities(table: np.ndarray) -> np.ndarray:
-    """What every word's probability is when cells are equally likely and low bits uniform; exact in units of 2⁻³² / T."""
+    """The probability of every word if cells are equally likely and low bits uniform; exact, in units of 2⁻³² / T."""
     thresholds, aliases = (table >> np.uint64(32)).astype(np.int64), (table & np.uint64(0xFFFFFFFF)).astype(np.int64)
     masses = thresholds.copy()
     np.add.at(masses, aliases, (1 << 32) - thresholds)
@@ -111,7 +111,7 @@ def test_the_table_holds_the_distribution_to_the_stated_bound(words: int) -> Non
     error = _probabilities(table) - noise_distribution(counts, 0.75)
     assert table.dtype == np.uint64
     assert len(table) == words
-    # Rounded down, but for the most frequent word, which takes what that leaves.
+    # All are rounded down, except the most frequent word, which takes the rest.
     assert np.abs(error[1:]).max(initial=0) <= 2.0**-32 / words + 1e-15
     assert abs(error[0]) <= 2.0**-32 + 1e-15
 

@@ -17,7 +17,7 @@ KERNELS = ["array", "numba"]
 
 
 def frequent_and_rare_ids(generator: np.random.Generator) -> np.ndarray:
-    """A few ids, repeats included; the rarest words are absent for thousands of steps."""
+    """A few ids, some of them repeated; the rarest words are absent for thousands of steps."""
     share = 1 / np.arange(1, VOCAB + 1) ** 2.5
     return generator.choice(VOCAB, size=generator.integers(1, 8), p=share / share.sum())
 

@@ -1,4 +1,4 @@
-"""The definition itself: its updates are the gradient of its loss times the words' rates, on every branch."""
+"""The definition itself: on every branch its updates are the gradient of its loss times the words' rates."""
 
 from __future__ import annotations
 

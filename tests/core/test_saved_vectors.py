@@ -1,4 +1,4 @@
-"""Saved vectors come back whole, in every word and number; a folder that is not what was saved is refused by name."""
+"""Saved vectors come back complete, every word and number; a folder that differs from what was saved is refused by name."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def rewrite_meta(folder: Path, **changes: Any) -> None:
 
 
 def truthful_meta(folder: Path, **changes: Any) -> None:
-    """Makes meta.json agree with whatever the files are now, as an attacker would."""
+    """Makes meta.json agree with the files as they are now, as an attacker would."""
     import hashlib
 
     names = [name for name in ("vectors.npy", "words.txt", "counts.npy") if (folder / name).exists()]

@@ -141,7 +141,7 @@ def test_zero_vectors_have_cosine_zero_and_nothing_is_nan() -> None:
 
 
 @pytest.mark.parametrize("method", ["3cosadd", "3cosmul"])
-def test_the_words_asked_about_are_no_answers(vectors: WordVectors, method: Any) -> None:
+def test_the_words_asked_about_are_not_answers(vectors: WordVectors, method: Any) -> None:
     answers = vectors.analogy("w1", "w2", "w3", method=method, topn=V)
     assert sorted(word for word, _ in answers) == sorted(set(WORDS) - {"w1", "w2", "w3"})
     assert vectors.most_similar(WORDS) == []
@@ -321,7 +321,7 @@ def test_other_widths_of_number_give_the_same_answers(vectors: WordVectors, dtyp
         beyond.most_similar("b")
 
 
-def test_vectors_that_would_change_are_made_anew(vectors: WordVectors) -> None:
+def test_methods_that_would_change_vectors_return_new_ones(vectors: WordVectors) -> None:
     more = vectors.with_vectors(["w3", "new"], np.stack([np.zeros(D), np.ones(D)]), counts=[7, 8])
     assert (len(more), more["w3"].tolist(), more["new"].tolist()) == (V + 1, vectors["w3"].tolist(), [1.0] * D)
     assert (more.get_vecattr("new", "count"), more.get_vecattr("w3", "count")) == (8, V - 3)

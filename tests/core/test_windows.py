@@ -37,7 +37,7 @@ def test_fixed_windows_reach_to_the_sentence_ends_and_no_further() -> None:
     assert stream.right_N.tolist() == [2, 2, 1, 0, 2, 1, 0]
 
 
-def test_words_out_of_the_vocabulary_are_gone_before_windows_are_laid() -> None:
+def test_words_outside_the_vocabulary_are_removed_before_windows_are_laid_out() -> None:
     mapping = np.array([0, -1, 1, 2], np.int32)
     stream = draw_stream(np.array([0, 1, 2, 1, 3], np.int32), ends_of([5]), mapping, KEEP_ALL, 1, False, 9, 0)
     assert stream.tokens_N.tolist() == [0, 1, 2]
@@ -90,7 +90,7 @@ def test_a_part_drawn_in_two_pieces_is_the_part_drawn_at_once(lengths: list[int]
     window=st.sampled_from([1, 4, 255]), seed=st.integers(0, 2**64 - 1),
 )  # fmt: skip
 @settings(max_examples=200, deadline=None, derandomize=True)
-def test_a_stream_drawn_by_and_by_is_the_stream_drawn_at_once(
+def test_a_stream_drawn_step_by_step_is_the_stream_drawn_at_once(
     lengths: list[int], steps: list[int], window: int, seed: int
 ) -> None:
     ids = np.random.default_rng(seed).integers(0, 50, sum(lengths)).astype(np.int32)
@@ -125,7 +125,7 @@ def test_subsampling_of_every_epoch_keeps_each_word_with_its_probability(epoch: 
 
 
 @pytest.mark.parametrize("probability", [0.1, 0.5, 0.8])
-def test_over_the_epochs_an_occurrence_is_kept_about_as_often_as_its_chance_says(probability: float) -> None:
+def test_over_the_epochs_an_occurrence_is_kept_about_as_often_as_its_probability_says(probability: float) -> None:
     size, epochs = 5_000, 10
     thresholds = keep_thresholds(np.full(size, probability))
     ids = np.arange(size, dtype=np.int32)

@@ -1,4 +1,4 @@
-"""Splitting, folding, counting and numbering the words of UTF-8 text: the compiled table against a plain reading in Python."""
+"""Splitting, folding, counting and numbering the words of UTF-8 text: the compiled table against plain Python."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def _kind(character: str) -> int:
 
 
 def _sentences(text: str) -> list[list[bytes]]:
-    """The words of each line by the rules above, empty lines included: a plain reading, character by character."""
+    """The words of each line by the rules above, empty lines included: plain Python, character by character."""
     return [[word.encode() for word in _words(line)] for line in text.split("\n")]
 
 
@@ -103,7 +103,7 @@ def _words(line: str) -> list[str]:
 
 
 def _first_word(rest: str) -> tuple[str, str]:
-    """(word, what is behind it); the word may be empty."""
+    """(word, the rest after it); the word may be empty."""
     first = _kind(rest[0])
     if first in (SOLO, SYMBOL, REGIONAL):
         at = 1
@@ -184,7 +184,7 @@ def test_an_inner_character_stays_between_two_characters_of_a_word() -> None:
     assert list(_known(table)) == [b"don't", "don’t".encode(), b"a", b"b"]
 
 
-def test_a_joiner_at_the_edge_of_a_word_makes_no_second_spelling() -> None:
+def test_a_joiner_at_the_edge_of_a_word_does_not_make_a_second_spelling() -> None:
     table = WordTable(64)
     assert _encode(table, "ab\u200ccd \u200cab\u200c ab ab\u200d\u200c \u200c \u200d longerthan8\u200c longerthan8")[0] == [
         0,
@@ -264,7 +264,7 @@ def test_words_keep_ids_and_counts_while_the_table_grows() -> None:
     max_bytes=st.integers(1, 20),
 )
 @settings(max_examples=200, derandomize=True, deadline=None)
-def test_words_given_split_get_their_ids_and_occurrences(words: list[bytes], occurrences: list[int], max_bytes: int) -> None:
+def test_words_already_split_get_their_ids_and_counts(words: list[bytes], occurrences: list[int], max_bytes: int) -> None:
     table = WordTable(max_bytes)
     counts = dict(zip(words, occurrences, strict=False))
     kept = {word: count for word, count in counts.items() if len(word) <= max_bytes}

@@ -166,7 +166,7 @@ def test_every_pod_is_confined_and_bounded() -> None:
             assert "/tmp" in {mount["mountPath"] for mount in container["volumeMounts"]}, "scratch, as the root is read-only"
 
 
-def test_nobody_reaches_a_pod_but_those_that_are_named() -> None:
+def test_pods_can_be_reached_only_by_those_that_are_named() -> None:
     policies = {one["metadata"]["name"]: one["spec"] for one in manifests() if one["kind"] == "NetworkPolicy"}
     assert policies["closed"]["podSelector"] == {}
     assert set(policies["closed"]["policyTypes"]) == {"Ingress", "Egress"}
@@ -181,7 +181,7 @@ def test_nobody_reaches_a_pod_but_those_that_are_named() -> None:
     assert all(one["spec"].get("type", "ClusterIP") == "ClusterIP" for one in services)
 
 
-def test_what_pods_mount_is_made_here_or_by_the_commands_of_the_page() -> None:
+def test_everything_that_pods_mount_is_made_here_or_by_the_commands_of_the_page() -> None:
     page = (FOLDER / "README.md").read_text()
     secrets = dict(re.findall(r"create secret generic ([\w-]+) ((?:.|\\\n)*?)\n\n? *(?:kubectl|\n|4)", page))
     claims = {one["metadata"]["name"] for one in manifests() if one["kind"] == "PersistentVolumeClaim"}

@@ -106,7 +106,7 @@ def test_folders_and_files_of_vectors_can_be_compared_from_the_command_line(tmp_
     assert json.loads(done.output)["words"][0]["moved"][0]["word"] == "word7"
 
 
-def test_what_cannot_be_compared_is_said(tmp_path: Path) -> None:
+def test_things_that_cannot_be_compared_are_refused_by_name(tmp_path: Path) -> None:
     vectors_of().save(tmp_path / "one")
     with pytest.raises(UsageError, match="expected two or more of CONFIG, workdir, folder or file of vectors, found 1"):
         open_sides([str(tmp_path / "one")])

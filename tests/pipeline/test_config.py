@@ -107,7 +107,7 @@ def test_an_empty_section_means_its_defaults(tmp_path: Path) -> None:
         ("train: !!python/object/apply:os.getcwd []", "not valid YAML"),
     ],
 )
-def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path, text: str, message: str) -> None:
+def test_a_file_that_is_not_a_configuration_is_refused(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "c.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError, match=message):

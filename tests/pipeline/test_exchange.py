@@ -72,7 +72,7 @@ def start(participants: int, rounds: int) -> tuple[list[multiprocessing.process.
     return list(processes), [receiver for receiver, _ in pipes], Path(key)
 
 
-def test_who_waits_does_other_work_until_the_others_come(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_participant_does_other_work_while_it_waits_for_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared_memory, "usable_cores", lambda: 2)
     ours, theirs = socket.socketpair()
     barrier, other = SocketBarrier([ours], True, 2, 20, Attempts()), SocketBarrier([theirs], False, 2, 20, Attempts())
@@ -91,7 +91,7 @@ def test_who_waits_does_other_work_until_the_others_come(monkeypatch: pytest.Mon
     assert len(done) > 20, "it works all the time, not once"
 
 
-def test_with_fewer_cores_than_participants_who_waits_leaves_the_core_to_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_fewer_cores_than_participants_a_waiting_one_yields_its_core(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared_memory, "usable_cores", lambda: 1)
     ours, theirs = socket.socketpair()
     with ours, theirs:
@@ -101,7 +101,7 @@ def test_with_fewer_cores_than_participants_who_waits_leaves_the_core_to_the_oth
         came.join()
 
 
-def test_who_waits_and_has_no_work_left_still_sees_the_others_come_or_go(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_waiting_participant_without_other_work_still_notices_arrivals_and_departures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared_memory, "usable_cores", lambda: 2)
     ours, theirs = socket.socketpair()
     barrier, other = SocketBarrier([ours], True, 2, 20, Attempts()), SocketBarrier([theirs], False, 2, 20, Attempts())
@@ -147,7 +147,7 @@ def test_a_killed_process_is_noticed_at_once_by_the_others(victim: int) -> None:
         process.join(20)
 
 
-def test_who_comes_alone_does_not_wait_for_ever(tmp_path: Path) -> None:
+def test_a_participant_that_is_alone_does_not_wait_for_ever(tmp_path: Path) -> None:
     with pytest.raises(PeerLostError, match="only 1 of 2 workers came"):
         meet(tmp_path, 0, 2, 0.2, Attempts())
     with pytest.raises(PeerLostError, match="the first worker of the round did not show up"):
@@ -200,7 +200,7 @@ def wait_until_told(key: str, told: Event, pipe: Connection) -> None:
         take_part(key, 0, 2, 10**9, pipe, attempts)
 
 
-def test_who_waits_for_a_frozen_process_stops_when_the_attempt_is_abandoned() -> None:
+def test_waiting_for_a_frozen_process_stops_when_the_attempt_is_abandoned() -> None:
     key, told = f"frozen-{os.getpid()}", SPAWN.Event()
     pipes = [SPAWN.Pipe(duplex=False) for _ in range(2)]
     frozen = SPAWN.Process(target=take_part, args=(key, 1, 2, 10**9, pipes[1][1]))
@@ -229,7 +229,7 @@ def test_shared_arrays_start_at_zero_and_are_one_memory() -> None:
         assert first.dtype == np.float32
 
 
-def test_no_room_for_shared_memory_is_an_error_before_anything_is_mapped(small_disk: Path) -> None:
+def test_too_little_shared_memory_is_an_error_before_anything_is_mapped(small_disk: Path) -> None:
     with pytest.raises(Exception, match="cannot reserve 40,000,000 bytes of shared memory"):
         make_shared_array(small_disk / "x", (100_000, 100))
 

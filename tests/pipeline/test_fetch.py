@@ -124,7 +124,7 @@ def names(directory: Path) -> list[str]:
 @pytest.mark.parametrize(
     "pack", [lambda text: text, gzip.compress, lambda text: zipped(("text8", text))], ids=["plain", "gz", "zip"]
 )
-def test_what_arrives_whole_is_the_corpus_and_nothing_else_is_left(
+def test_a_complete_download_is_the_corpus_and_leaves_nothing_else_behind(
     tmp_path: Path, server: Server, pack: Callable[[bytes], bytes]
 ) -> None:
     server.content = pack(TEXT)
@@ -134,7 +134,7 @@ def test_what_arrives_whole_is_the_corpus_and_nothing_else_is_left(
     assert names(path.parent) == ["small.txt"]
 
 
-def test_what_is_there_already_is_checked_and_not_fetched_again(tmp_path: Path, server: Server) -> None:
+def test_a_file_that_is_already_there_is_checked_and_not_fetched_again(tmp_path: Path, server: Server) -> None:
     fetch_known(SMALL, tmp_path, server.address)
     fetch_known(SMALL, tmp_path, server.address)
     assert len(server.asked) == 1
@@ -207,7 +207,7 @@ def test_a_part_longer_than_the_file_is_thrown_away(tmp_path: Path, server: Serv
     ],
     ids=["altered", "short", "long", "far too long", "bomb", "cut gz", "two members", "cut zip"],
 )
-def test_what_is_not_the_corpus_is_refused_and_not_kept(tmp_path: Path, server: Server, content: bytes, message: str) -> None:
+def test_a_download_of_something_else_is_not_kept(tmp_path: Path, server: Server, content: bytes, message: str) -> None:
     server.content = content
     with pytest.raises(DataError, match=message):
         fetch_known(SMALL, tmp_path / "data", server.address)
@@ -222,7 +222,7 @@ def test_a_member_with_a_path_for_a_name_ends_under_our_name(tmp_path: Path, ser
     assert names(tmp_path / "data") == ["small.txt"]
 
 
-def test_an_address_that_has_it_not_is_named_with_its_answer_and_the_next_is_tried(tmp_path: Path, server: Server) -> None:
+def test_an_address_without_the_file_is_named_and_the_next_is_tried(tmp_path: Path, server: Server) -> None:
     server.status = 404
     with pytest.raises(
         ServiceError, match=r"/corpus: the server answers 404 Not Found; check the network, or .* --url"
@@ -234,7 +234,7 @@ def test_an_address_that_has_it_not_is_named_with_its_answer_and_the_next_is_tri
     assert fetch_known(replace(SMALL, urls=(closed, server.address)), tmp_path).read_bytes() == TEXT
 
 
-def test_an_overloaded_server_is_asked_again_and_then_given_up(tmp_path: Path, server: Server) -> None:
+def test_an_overloaded_server_is_asked_again_a_few_times(tmp_path: Path, server: Server) -> None:
     server.status = 503
     with pytest.raises(ServiceError, match=r"gives nothing \(the server answers 503\)"):
         fetch_known(SMALL, tmp_path, server.address)
@@ -282,7 +282,7 @@ def test_an_unknown_name_is_answered_with_the_known_ones(tmp_path: Path) -> None
         fetch("enwik9", tmp_path)
 
 
-def test_a_full_disk_is_told_as_such(small_disk: Path, server: Server) -> None:
+def test_a_full_disk_is_reported_as_such(small_disk: Path, server: Server) -> None:
     (small_disk / "filler").write_bytes(bytes((2 << 20) - (len(TEXT) // 2 // 4096) * 4096))
     with pytest.raises(PipelineError, match="the disk is full") as caught:
         fetch_known(SMALL, small_disk, server.address)

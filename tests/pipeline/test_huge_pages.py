@@ -83,7 +83,7 @@ def test_huge_pages_are_asked_for_where_they_are_wanted_and_only_there(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_memory_that_nothing_refers_to_is_given_back(tmp_path: Path) -> None:
+def test_unreferenced_memory_is_released(tmp_path: Path) -> None:
     array = make_shared_array(tmp_path / "x", ROWS)
     mapped = f"{tmp_path}/x"
     assert mapped in Path("/proc/self/maps").read_text()

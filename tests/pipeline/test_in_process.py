@@ -49,7 +49,7 @@ def test_results_come_in_the_order_of_the_items_whatever_order_they_end_in() -> 
     assert seen == [0, 1, 4, 9]
 
 
-def test_after_an_error_what_has_not_begun_is_not_begun() -> None:
+def test_after_an_error_no_further_item_is_started() -> None:
     begun: list[int] = []
     hold = threading.Event()
 
@@ -103,7 +103,7 @@ print(json.dumps({"loaded": [name for name in heavy if name in sys.modules],
         (True, 1, 2, {"cluster": {"options": {"memory_limit": "2GB"}}}),
     ],
 )
-def test_processes_pay_for_much_work_for_python_code_and_where_they_are_asked_for(
+def test_processes_are_used_for_much_work_for_python_code_and_when_asked_for(
     pays: bool, megabytes: int, cores: int, sections: dict[str, dict[str, object]]
 ) -> None:
     assert processes_pay(config_of(**sections), megabytes * MB, 0, cores) is pays

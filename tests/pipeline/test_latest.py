@@ -251,7 +251,7 @@ def test_a_kill_between_the_decision_and_the_link_is_mended_by_the_next_run(home
 # ── who answers ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_who_answers_is_said_with_the_settings_that_differ(home: Home, template: Home) -> None:
+def test_status_says_which_result_answers_and_which_settings_differ(home: Home, template: Home) -> None:
     home.inputs = template.inputs
     answer = find_answer(home.work)
     assert answer is not None

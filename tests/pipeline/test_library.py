@@ -132,14 +132,14 @@ def test_a_script_without_a_guard_trains_in_processes_too(tmp_path: Path) -> Non
         (7, {}, InputError, "found int"),
     ],
 )
-def test_what_cannot_be_trained_on_is_said(
+def test_input_that_cannot_be_trained_on_is_refused_by_name(
     source: Any, settings: dict[str, Any], error: type[Exception], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(error, match=message):
         pipeline.train(source, workdir=str(tmp_path / "run"), **settings)
 
 
-def test_the_front_is_imported_when_it_is_asked_for() -> None:
+def test_the_python_interface_is_imported_on_first_use() -> None:
     code = "import sys, pipeline; print([name for name in ('numpy', 'pydantic', 'pyarrow') if name in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
     with pytest.raises(AttributeError, match="no attribute 'trian'"):

@@ -42,7 +42,7 @@ def test_words_that_subsampling_leaves_alone_in_their_lines_are_an_error(tmp_pat
         summary_of(tmp_path / "x.txt", tmp_path / "work", shards={"sample": 1e-5})
 
 
-def test_three_lines_are_trained_on_whole_and_told_to_be_few(tmp_path: Path) -> None:
+def test_three_lines_are_trained_on_completely_with_a_note_that_they_are_few(tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_text("the river runs to the sea\nthe sea is blue\nand the river is green\n")
     summary = summary_of(
         tmp_path / "x.txt", tmp_path / "work", until="train", train={"vector_size": 8, "epochs": 1, "backend": "numpy"}
@@ -51,7 +51,7 @@ def test_three_lines_are_trained_on_whole_and_told_to_be_few(tmp_path: Path) -> 
     assert any(note.startswith("only 15 tokens of an epoch have a context") for note in summary["notes"])
 
 
-def test_a_small_kept_share_is_told_with_the_remedy(tmp_path: Path) -> None:
+def test_a_small_kept_share_is_reported_with_the_remedy(tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_text("the river runs to the sea and the sea is blue\n" * 1500)
     summary = summary_of(tmp_path / "x.txt", tmp_path / "work", shards={"sample": 1e-4})
     kept = summary["shards"]["kept_tokens"]

@@ -81,7 +81,7 @@ def test_a_workers_load_is_its_own_share_and_what_it_waited() -> None:
     assert live.raw_tokens_per_s == kept * 0.25 / 4
 
 
-def test_a_task_that_nobody_listens_to_may_tell_all_the_same() -> None:
+def test_a_task_may_send_messages_that_nobody_listens_to() -> None:
     tell({"a": 1})
     heard: list[Any] = []
     with heard_by(heard.append):

@@ -125,7 +125,7 @@ def test_too_much_loss_stops_the_run_and_names_the_worst_files_with_the_encoding
     assert any("is not utf-8 and became" in note for note in totals_of(folder, tmp_path / "work", max_lost=0.2)["notes"])
 
 
-def test_a_loss_behind_the_first_bytes_stops_the_run_when_it_is_known(tmp_path: Path) -> None:
+def test_a_loss_after_the_first_bytes_stops_the_run_once_it_is_known(tmp_path: Path) -> None:
     path = tmp_path / "x.txt"
     path.write_bytes(b"the river runs\n" * 10_000 + b"caf\xe9 " * 10_000 + b"x" * 20_000 + b"\n")
     with pytest.raises(DataError, match=r"(?s)would be lost.*x\.txt: 4\.5 % is not utf-8 .*, 9\.1 % is tokens longer than"):
@@ -133,12 +133,12 @@ def test_a_loss_behind_the_first_bytes_stops_the_run_when_it_is_known(tmp_path: 
     assert not list((tmp_path / "work").rglob("manifest.json"))
 
 
-def test_a_byte_or_two_of_a_tiny_corpus_are_told_and_stop_nothing(tmp_path: Path) -> None:
+def test_the_loss_of_a_byte_or_two_of_a_tiny_corpus_is_reported_and_stops_nothing(tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_bytes(b"caf\xe9 the sea\n")
     assert totals_of(tmp_path / "x.txt", tmp_path / "work")["tokens"] == 3
 
 
-def test_empty_files_wordless_files_and_equal_texts_are_told(tmp_path: Path) -> None:
+def test_empty_files_wordless_files_and_equal_texts_are_reported(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     folder.mkdir()
     (folder / "a.txt").write_text("the river\n")
@@ -151,7 +151,7 @@ def test_empty_files_wordless_files_and_equal_texts_are_told(tmp_path: Path) -> 
     assert f"1 of 4 files (12 bytes) gave no word, for example {folder}/c.txt" in notes
 
 
-def test_scripts_without_spaces_are_told_with_what_finds_their_words(tmp_path: Path) -> None:
+def test_scripts_without_spaces_are_reported_with_a_tokenizer_that_splits_them(tmp_path: Path) -> None:
     clause = "今天天气不错，我们去公园散步。"
     (tmp_path / "x.txt").write_text(clause * 60_000 + "\nthe river runs\n")
     totals = totals_of(tmp_path / "x.txt", tmp_path / "work", block_bytes=1 << 20)

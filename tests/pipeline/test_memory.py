@@ -199,7 +199,7 @@ def test_control_groups_of_the_first_version_count_too(tmp_path: Path) -> None:
     assert free_memory(tmp_path) == 600
 
 
-def test_this_process_has_room_and_is_not_under_dasks_limit() -> None:
+def test_this_process_has_memory_left_and_no_limit_of_dask() -> None:
     room = measure_room()
     assert room.limit is None
     assert room.used > 10 << 20

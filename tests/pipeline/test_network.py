@@ -205,7 +205,7 @@ def wait_for_caller(key: str, addresses: list[str], participant: int) -> str:
     return "not there"
 
 
-def test_who_waits_for_a_worker_that_never_comes_names_it_after_its_patience(client: Client) -> None:
+def test_waiting_for_a_worker_that_never_comes_ends_with_its_name(client: Client) -> None:
     waited, _ = together(client, stay_away)
     assert re.match(r"(waited 1 s for|the link to) participant 1 at tcp://", waited)
     _, waited = together(client, wait_for_caller)
@@ -261,14 +261,14 @@ def test_both_ends_can_send_more_than_the_network_holds_at_the_same_time(pair: t
     assert np.all(received[0] == 1)
 
 
-def test_a_peer_that_reads_nothing_is_not_written_to_without_end(pair: tuple[Links, Links]) -> None:
+def test_a_peer_that_reads_nothing_is_not_written_to_for_ever(pair: tuple[Links, Links]) -> None:
     fast, _ = pair
     fast.send(1, (1, "rows"), [rows(1_000_000, 1)])
     with pytest.raises(PeerLostError, match=r"^waited 1 s for participant 1, which reads nothing"):
         fast.flush()
 
 
-def test_what_is_not_expected_yet_stays_in_the_network(pair: tuple[Links, Links]) -> None:
+def test_rows_that_are_not_expected_yet_stay_in_the_network(pair: tuple[Links, Links]) -> None:
     fast, slow = pair
     found = rows(1000, 0)
     for number in (1, 2):
@@ -318,7 +318,7 @@ def test_a_link_takes_nothing_but_rows(pair: tuple[Links, Links]) -> None:
         receiver.receive(0)
 
 
-def test_who_dies_behind_the_back_of_a_worker_that_waits_for_another_ends_its_waiting_at_once() -> None:
+def test_the_death_of_any_participant_ends_the_waiting_for_another_at_once() -> None:
     silent, dying = socket.socketpair(), socket.socketpair()
     links = Links({1: Link(silent[0], "participant 1"), 2: Link(dying[0], "participant 2")}, 20, Attempts())
     links.expect(1, (1, "rows"), [rows(1, 0)])

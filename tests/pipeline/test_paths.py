@@ -55,7 +55,7 @@ def test_a_run_is_the_same_from_every_folder(project: Path, monkeypatch: pytest.
     assert load_config(moved / "run.yaml").digest == from_home
 
 
-def test_a_folder_whose_name_looks_like_a_pattern_is_none(tmp_path: Path) -> None:
+def test_a_folder_whose_name_looks_like_a_pattern_is_taken_literally(tmp_path: Path) -> None:
     write_corpus(tmp_path / "odd[1]", 10)
     (tmp_path / "odd[1]" / "run.yaml").write_text("corpus: {inputs: ['*.txt']}")
     from pipeline.text.corpus import plan_corpus
@@ -124,7 +124,7 @@ def test_an_unknown_key_is_explained_by_other_programs_names(key: str, meant: st
         parse_config({"corpus": {"inputs": ["x"]}}, [f"{key}=1"])
 
 
-def test_what_another_name_is_explained_by_exists_here() -> None:
+def test_explanations_of_other_programs_names_refer_to_keys_that_exist() -> None:
     known = set(known_keys())
     for name, meant in OTHER_NAMES.items():
         keys = [word.strip("(,:;)").partition("=")[0].rstrip(":") for word in meant.split() if "." in word.strip("(,:;)")]

@@ -60,7 +60,7 @@ def test_places_of_a_host_that_are_not_neighbours_are_refused() -> None:
 
 @settings(derandomize=True, max_examples=200)
 @given(clusters, lane_counts)
-def test_every_block_has_one_agent_on_every_other_host_who_knows_of_it(members: list[Member], lanes: int) -> None:
+def test_every_block_has_one_agent_on_every_other_host_that_knows_of_it(members: list[Member], lanes: int) -> None:
     places = place_copies(choose_workers(members, lanes), lanes)
     roles = [merge_role(places, participant) for participant in range(len(places))]
     for owner, owned in enumerate(roles):

@@ -26,7 +26,7 @@ def test_before_the_first_checkpoint_the_largest_group_trains_and_of_equals_the_
     assert judge([THIRD, THEIRS, OURS], None, deterministic=True).accepted == {THIRD.digest}
 
 
-def test_after_it_those_train_who_compute_as_the_run_did_however_few() -> None:
+def test_after_the_first_checkpoint_those_train_that_compute_as_the_run_did_however_few() -> None:
     verdict = judge([THEIRS, OURS, THEIRS], OURS, deterministic=True)
     assert verdict.accepted == {OURS.digest}
     (note,) = verdict.notes

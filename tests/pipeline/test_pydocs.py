@@ -72,7 +72,7 @@ def test_prose_is_a_paragraph_a_line_without_doctest_input_and_rulers() -> None:
 
 
 @pytest.mark.parametrize("source", [b'"""x"""\ndef (:\n', b'"""x"""\nprint "old"\n', b'"""\xff"""\n', b'"""a"""\0'])
-def test_a_file_that_does_not_parse_is_none_and_counted(tmp_path: Path, source: bytes) -> None:
+def test_a_file_that_does_not_parse_is_skipped_and_counted(tmp_path: Path, source: bytes) -> None:
     assert pydocs.text(source) is None
 
 

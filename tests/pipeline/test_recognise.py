@@ -85,7 +85,7 @@ FOREIGN: dict[str, tuple[Callable[[], bytes], str]] = {
 
 @pytest.mark.parametrize("compressed", [False, True])
 @pytest.mark.parametrize("kind", FOREIGN)
-def test_what_is_no_text_is_refused_by_content_inside_compressed_data_too(tmp_path: Path, kind: str, compressed: bool) -> None:
+def test_data_that_is_not_text_is_refused_even_inside_compressed_files(tmp_path: Path, kind: str, compressed: bool) -> None:
     make, message = FOREIGN[kind]
     path = tmp_path / ("x.txt.gz" if compressed else "x.txt")
     path.write_bytes(gzip.compress(make()) if compressed else make())
@@ -206,7 +206,7 @@ def test_names_are_read_in_any_case_and_archives_are_known(tmp_path: Path, name:
     ("x.tar", LINES, "holds no tar archive"),
     ("x.zip", LINES, "holds text, although its name says zip"),
 ], ids=["text as gz", "bz2 as gz", "text as tbz2", "text as tar", "text as zip"])  # fmt: skip
-def test_a_name_that_is_not_true_is_an_error(tmp_path: Path, name: str, data: bytes, message: str) -> None:
+def test_a_name_that_contradicts_the_content_is_an_error(tmp_path: Path, name: str, data: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(data)
     with pytest.raises(DataError, match=rf"{name}: {message}"):
         plan(tmp_path / name)
@@ -251,7 +251,7 @@ def test_settings_that_the_format_does_not_read_are_refused() -> None:
     assert Corpus(inputs=["x"], encoding="UTF8").encoding == "utf-8"
 
 
-def test_files_about_a_corpus_are_left_out_and_told(tmp_path: Path) -> None:
+def test_files_about_a_corpus_are_left_out_and_reported(tmp_path: Path) -> None:
     for name in (
         "a.txt",
         "README.md",
@@ -275,13 +275,13 @@ def test_files_about_a_corpus_are_left_out_and_told(tmp_path: Path) -> None:
     assert [Path(file.path).name for file in plan(tmp_path, include=["README*", "sub/*.txt"]).files] == ["README.md", "b.txt"]
 
 
-def test_lines_that_end_with_cr_alone_are_lines_and_told(tmp_path: Path) -> None:
+def test_lines_that_end_with_cr_alone_are_lines_and_are_reported(tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_bytes(b"the river\rthe sea\r" * 3000)
     found = plan(tmp_path / "x.txt", block_bytes=1024)
     assert found.files[0].carriage_returns
     assert any("end their lines with CR alone" in note for note in found.notes)
 
 
-def test_entities_of_html_are_told(tmp_path: Path) -> None:
+def test_html_entities_are_reported(tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_text("Tom &amp; Jerry&nbsp;say &#8217;hi&#8217;\n" * 5)
     assert any("hold HTML entities" in note for note in plan(tmp_path / "x.txt").notes)

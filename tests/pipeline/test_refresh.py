@@ -131,7 +131,7 @@ def test_renamed_files_cost_nothing(tmp_path: Path) -> None:
     assert told["delta"]["renamed"]["files"] == len(corpus.files())
 
 
-def test_asked_to_train_anew_a_refresh_does_so_once(tmp_path: Path) -> None:
+def test_a_refresh_that_is_asked_to_train_from_scratch_does_so_once(tmp_path: Path) -> None:
     corpus = ChangingCorpus(tmp_path, seed=1)
     corpus.refresh()
     corpus.add()

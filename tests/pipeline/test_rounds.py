@@ -154,7 +154,7 @@ def test_two_lanes_may_train_longer_between_merges(lanes: int, tokens: int) -> N
     assert 9_000_000 / schedule.steps == pytest.approx(tokens * HOT_ROWS, rel=0.02)
 
 
-def test_the_interval_doubles_with_the_tokens_trained_without_end() -> None:
+def test_the_interval_doubles_with_the_tokens_trained_without_limit() -> None:
     train = Train(lanes=2, epochs=2)
     tokens = 16 * int(by_number(MERGE_POLICY.first_doubling_tokens, 2))
     schedule = choose_schedule(train, 70_000, tokens)
@@ -167,7 +167,7 @@ def test_the_interval_doubles_with_the_tokens_trained_without_end() -> None:
 
 
 @pytest.mark.parametrize(("copies", "intervals"), [(8, [1, 2, 4, 16]), (16, [1, 2, 2, 2])])
-def test_the_interval_of_many_copies_doubles_later_and_that_of_very_many_ends(copies: int, intervals: list[int]) -> None:
+def test_the_interval_of_many_copies_doubles_later_and_that_of_very_many_stops(copies: int, intervals: list[int]) -> None:
     train = Train(lanes=copies, copies=copies)
     plan = plan_epoch(train, choose_schedule(train, 70_000, 16 * DOUBLING_TOKENS), 70_000, 0, 16 * DOUBLING_TOKENS)
     doubling = plan.schedule.steps // 16
@@ -202,7 +202,7 @@ def test_what_the_user_asks_for_is_merged_as_often_as_asked_in_eight_bits_too() 
     assert plan.merged_bytes(plan.rounds[0]) == 2 * (8 + 16 + 8 + 32 + 8 + 16 + 8 + 100) * 2 * 2 * (train.vector_size + 4)
 
 
-def test_words_rates_begin_equal_and_part_as_tokens_are_trained() -> None:
+def test_words_rates_start_equal_and_diverge_as_tokens_are_trained() -> None:
     train = Train(lanes=1, epochs=20, alpha_exponent=0.5)
     schedule = choose_schedule(train, 70_000, MIDDLE_AGE_TOKENS)
     first, second, last = (plan_epoch(train, schedule, 70_000, epoch, MIDDLE_AGE_TOKENS) for epoch in (0, 1, 19))
@@ -223,7 +223,7 @@ def test_the_rate_of_many_copies_loses_three_tenths_with_age(copies: int, left: 
 
 
 @pytest.mark.parametrize("epochs", [1, 5])
-def test_words_rates_part_by_tokens_trained_however_they_are_cut_into_epochs(epochs: int) -> None:
+def test_words_rates_diverge_with_tokens_trained_however_they_are_cut_into_epochs(epochs: int) -> None:
     train = Train(lanes=1, epochs=epochs)
     tokens = 4 * MIDDLE_AGE_TOKENS // epochs
     last = plan_epoch(train, choose_schedule(train, 70_000, tokens), 70_000, epochs - 1, tokens)
@@ -231,7 +231,7 @@ def test_words_rates_part_by_tokens_trained_however_they_are_cut_into_epochs(epo
 
 
 @pytest.mark.parametrize(("lanes", "tokens"), [(16, 32), (32, 32), (63, 32), (64, 16), (256, 16)])
-def test_the_more_copies_the_earlier_the_interval_ends_to_double(lanes: int, tokens: int) -> None:
+def test_the_more_copies_the_earlier_the_interval_stops_doubling(lanes: int, tokens: int) -> None:
     train = Train(lanes=lanes, copies=lanes, epochs=2)
     schedule = choose_schedule(train, 70_000, 16 * DOUBLING_TOKENS)
     last = plan_epoch(train, schedule, 70_000, 1, 16 * DOUBLING_TOKENS)

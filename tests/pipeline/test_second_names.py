@@ -46,7 +46,7 @@ def test_an_export_of_the_same_bytes_is_a_second_name_and_survives_the_first(tmp
     assert np.array_equal(WordVectors.load(exported).matrix, before)
 
 
-def test_what_has_another_name_frees_nothing_when_it_goes(tmp_path: Path) -> None:
+def test_removing_a_file_with_another_name_frees_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "work" / "vectors" / ("0" * 16)
     folder.mkdir(parents=True)
     for name in ("one", "two"):
@@ -82,7 +82,7 @@ def test_tracked_vectors_are_a_second_name_where_mlflow_keeps_files_on_this_file
 
 
 @pytest.mark.parametrize("reason", [errno.EXDEV, errno.EPERM, errno.EMLINK])
-def test_where_there_can_be_no_second_name_the_old_file_stays_and_nothing_is_left_over(
+def test_if_a_second_name_is_impossible_the_old_file_stays_and_nothing_is_left_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: int
 ) -> None:
     (tmp_path / "source").write_bytes(b"new")

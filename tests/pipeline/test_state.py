@@ -85,7 +85,7 @@ def test_no_module_keeps_state_of_its_own() -> None:
      "class Own: ...\n_own = Own()", "KNOWN = {}\ndef f():\n    KNOWN[1] = 2", "KNOWN = []\ndef f():\n    KNOWN.append(1)",
      "def f():\n    global x\n    x = 1", "from functools import lru_cache\n@lru_cache(maxsize=2)\ndef f(): ..."],
 )  # fmt: skip
-def test_the_look_for_state_finds_it(source: str, tmp_path: Path) -> None:
+def test_the_check_for_state_finds_it(source: str, tmp_path: Path) -> None:
     (tmp_path / "module.py").write_text(source)
     assert kept_by(tmp_path / "module.py")
 
@@ -129,7 +129,7 @@ class Small:
     pass
 
 
-def test_releasing_gives_back_what_says_how_and_keeps_the_rest() -> None:
+def test_release_frees_what_can_be_released_and_keeps_the_rest() -> None:
     state = WorkerState()
     small, counted = state.of(Small), state.of(Counted)
     counted.calls = 7

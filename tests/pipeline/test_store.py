@@ -206,7 +206,7 @@ def test_a_full_disk_says_so_with_the_path_and_the_free_bytes(small_disk: Path) 
     store.write_bytes(small_disk / "small", b"x")
 
 
-def test_a_folder_one_may_not_write_to_says_so() -> None:
+def test_a_folder_without_write_permission_is_reported_as_such() -> None:
     code = (
         "import os, sys\nfrom pathlib import Path\nfrom pipeline import store, errors\n"
         "os.geteuid() == 0 and os.seteuid(65534)\n"

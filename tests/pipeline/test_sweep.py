@@ -61,7 +61,7 @@ def test_every_combination_is_trained_once_over_the_same_shards_and_the_champion
     assert all(one.summary["stages"]["train"]["cached"] for one in again)
 
 
-def test_a_wrong_value_is_said_before_anything_is_trained(config: Path) -> None:
+def test_a_wrong_value_is_reported_before_anything_is_trained(config: Path) -> None:
     with pytest.raises(ConfigError, match=r"train\.alpha"):
         sweep(config, ["train.alpha=.02,fast"], Progress(quiet=True))
     assert not (config.parent / "work").exists()

@@ -64,7 +64,7 @@ def test_a_run_leaves_what_it_did_and_a_failed_one_says_so_and_keeps_the_last_su
     assert [file.name for file in path.parent.iterdir()] == ["w2v.prom"]
 
 
-def test_prometheus_own_checker_finds_nothing_to_say(tmp_path: Path) -> None:
+def test_prometheus_own_checker_has_no_complaints(tmp_path: Path) -> None:
     promtool = shutil.which("promtool")
     if promtool is None:
         pytest.skip("promtool is not here; apt-get install prometheus brings it")

@@ -68,7 +68,7 @@ def test_simple_is_its_definition(text: str) -> None:
 
 @given(text=TEXT)
 @settings(max_examples=150, derandomize=True, deadline=None)
-def test_whitespace_is_what_str_split_does_but_for_what_nobody_sees(text: str) -> None:
+def test_whitespace_does_what_str_split_does_except_for_invisible_marks(text: str) -> None:
     plain = tokenizer("whitespace", lowercase=False, normalize=None)
     expected = [words for line in text.split("\n") if (words := visible_words(re.sub("[\x01\x02]", " ", line)))]
     assert plain.split(text) == expected
@@ -114,7 +114,7 @@ def test_simple_examples_that_its_docstring_promises() -> None:
 
 
 @pytest.mark.parametrize("name", ["simple", "whitespace", "regex"])
-def test_what_nobody_sees_makes_no_word_splits_none_and_makes_no_second_spelling(name: str) -> None:
+def test_invisible_marks_make_no_word_split_none_and_make_no_second_spelling(name: str) -> None:
     split = tokenizer(name).split
     words = "data\u2060base data\ufeffbase dis\u00adcuss a\ufe0f \u202bab\u202c \ufeffab ab\u200c \u200dab ab\u200ccd".split(" ")
     expected = ["database", "database", "discuss", "a", "ab", "ab", "ab", "ab", "ab\u200ccd"]
@@ -162,7 +162,7 @@ def test_icu_knows_the_words_of_scripts_without_spaces(locale: str, text: str, w
     assert tokenizer("pipeline.text.segmenters:icu", options={"locale": locale}).split(text + "\n\n") == [words]
 
 
-def test_icu_without_its_extra_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_icu_without_its_extra_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "icu4py.breakers", None)
     with pytest.raises(ConfigError, match=r"pip install 'dask-word2vec\[icu\]'"):
         icu()
@@ -353,7 +353,7 @@ def test_korean_splits_into_morphemes_without_particles() -> None:
     assert len(words) == 2
 
 
-def test_korean_without_its_extra_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_korean_without_its_extra_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "kiwipiepy", None)
     with pytest.raises(ConfigError, match=r"pip install 'dask-word2vec\[ko\]'"):
         korean()

@@ -51,7 +51,7 @@ def test_words_with_a_hyphen_count_against(source: str) -> None:
 
 @pytest.mark.parametrize("count", ["0", "-1", "x"])
 @pytest.mark.parametrize("question", [("similar", "king"), ("analogy", "king", "queen", "man"), ("predict", "king")])
-def test_how_many_answers_has_to_be_a_number_of_at_least_one(source: str, question: tuple[str, ...], count: str) -> None:
+def test_the_number_of_answers_must_be_at_least_one(source: str, question: tuple[str, ...], count: str) -> None:
     code, message = error_of("query", question[0], source, *question[1:], "-n", count)
     assert code == 64
     assert count in message

@@ -97,7 +97,7 @@ def test_a_page_or_batch_that_is_too_large_to_be_held_is_refused_with_the_way_ou
         read(tmp_path / "a.arrow", "arrow")
 
 
-def test_a_batch_that_says_it_is_larger_than_it_is_is_refused_before_room_is_made_for_it(tmp_path: Path) -> None:
+def test_a_batch_that_claims_to_be_larger_than_it_is_is_refused_before_memory_is_allocated(tmp_path: Path) -> None:
     path = tmp_path / "a.arrow"
     write(path, pa.array(["a river runs " * 10_000]), compression="zstd")
     size = 130_000

@@ -65,7 +65,7 @@ def test_a_tokenizer_that_cannot_be_had_is_an_error_of_its_key(config: Path, tmp
 @pytest.mark.parametrize(
     "url", ["http://[", "http://", "http://a\x01b/", "http://h:99999/", "https://h:x/", "x", "file:///etc/passwd"]
 )
-def test_an_address_that_is_none_is_an_error_of_the_command_line(url: str, tmp_path: Path) -> None:
+def test_a_malformed_address_is_an_error_of_the_command_line(url: str, tmp_path: Path) -> None:
     ended = w2v("fetch", "ptb", tmp_path / "data", "--url", url, cwd=tmp_path)
     assert ended.code == 64, ended.err
     assert "expected an address of http:// or https://" in ended.err

@@ -44,7 +44,7 @@ def test_the_password_opens_and_nothing_else_does() -> None:
         assert request(authorization=authorization) == 401, authorization
 
 
-def test_two_logins_or_two_hosts_in_one_request_are_none() -> None:
+def test_a_request_with_two_logins_or_two_hosts_is_refused() -> None:
     login = ("authorization", "Basic " + base64.b64encode(f"w2v:{PASSWORD}".encode()).decode())
     for twice in (("host", HOSTS[0]), login):
         pairs = [(name.encode(), value.encode()) for name, value in (("host", HOSTS[0]), login, twice)]
@@ -58,7 +58,7 @@ def test_another_name_for_this_machine_is_refused(host: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE", "PATCH", "OPTIONS"])
-def test_pages_from_elsewhere_make_no_request_with_this_login(method: str) -> None:
+def test_other_pages_cannot_make_requests_with_this_login(method: str) -> None:
     for origin in ("http://evil.example", "null", "http://127.0.0.1:4712", "https://127.0.0.1:4711", "http://localhost"):
         assert request(method, origin=origin) == 403, origin
     for site in ("cross-site", "same-site"):
@@ -163,7 +163,7 @@ def _disturb(ports: set[int], times: int) -> list[socket.socket]:
 
 
 @pytest.mark.slow
-def test_dasks_pages_are_there_for_who_has_the_password_while_the_cluster_is(tmp_path: Path) -> None:
+def test_dasks_pages_answer_the_password_as_long_as_the_cluster_runs(tmp_path: Path) -> None:
     links: list[Pages] = []
     with open_workers(Cluster(n_workers=1), shared=tmp_path, on_pages=links.append) as workers:
         assert workers.members()

@@ -240,7 +240,7 @@ def test_a_flipped_bit_in_the_vectors_is_found_before_they_answer_or_are_exporte
 NOT_WHAT_WAS_WRITTEN = (b"", b"{}", b"[]", b"\xff", b'{"status": "complete"', b"[" * 100_000, b'{"sha256": []}', b"null")
 
 
-def test_a_summary_that_is_not_what_was_written_is_said_to_be_damaged_by_all_that_read_it(victim: Path) -> None:
+def test_a_changed_summary_is_called_damaged_by_everything_that_reads_it(victim: Path) -> None:
     path = victim / "work" / "summary.json"
     data = path.read_bytes()
     for content in (*NOT_WHAT_WAS_WRITTEN, data[:-1], data.replace(b"complete", b"complets")):

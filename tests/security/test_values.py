@@ -95,7 +95,7 @@ NO_NUMBERS = (
 
 
 @pytest.mark.parametrize("key", [key for key, _, _ in KEYS])
-def test_what_is_no_number_is_refused_by_the_name_of_the_key(key: str) -> None:
+def test_values_that_are_not_numbers_are_refused_by_the_name_of_the_key(key: str) -> None:
     for text in NO_NUMBERS:
         with pytest.raises(ConfigError, match=key) as caught:
             parse_config(BASE, [f"{key}={text}"])
@@ -147,13 +147,13 @@ def test_four_hundred_bytes_of_aliases_stay_four_hundred_bytes() -> None:
     assert parse_yaml("a: &x [1, 2]\nb: *x") == {"a": [1, 2], "b": [1, 2]}
 
 
-def test_a_key_given_twice_or_that_is_no_word_is_refused() -> None:
+def test_a_key_given_twice_or_that_is_not_a_word_is_refused() -> None:
     for text in ("a: 1\na: 2", "{a: 1, 'a': 2}", "1: a", "true: a", "~: a", "[a]: b", "{a: b}: c"):
         with pytest.raises(BadYamlError, match=r"line \d"):
             parse_yaml(text)
 
 
-def test_a_configuration_that_is_no_file_of_text_is_refused_at_once(tmp_path: Path) -> None:
+def test_a_configuration_that_is_not_a_text_file_is_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo.yaml")
     (tmp_path / "large.yaml").write_bytes(b"a: b\n" * MAX_BYTES)
     (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe")

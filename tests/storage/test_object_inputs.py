@@ -266,7 +266,7 @@ def test_an_input_named_twice_counts_once(bucket: Address, storage: Storage) -> 
     assert "objects were named by two inputs and are counted once" in " ".join(plan.notes)
 
 
-def test_what_is_no_address_in_a_bucket_is_refused_by_name(storage: Storage) -> None:
+def test_addresses_that_are_not_in_a_bucket_are_refused_by_name(storage: Storage) -> None:
     for address in ("hdfs://name/a", "https://host/a.txt", "s3a://bucket/a"):
         with pytest.raises(PipelineError, match=r"corpus.inputs: ") as found:
             plan_corpus(Corpus(inputs=[address]), storage)

@@ -26,7 +26,7 @@ def through(front: Front, storage: Storage, patience_s: float = 20.0) -> Storage
     return storage.model_copy(update={"endpoint": front.address, "patience_s": patience_s})
 
 
-def test_a_server_that_cannot_for_a_while_is_asked_again(front: Front, bucket: Address, storage: Storage) -> None:
+def test_a_server_that_fails_for_a_while_is_asked_again(front: Front, bucket: Address, storage: Storage) -> None:
     put_object(bucket / "a.txt", CORPUS, storage)
     until = time.monotonic() + 1.5
     front.answer = lambda method, path: (503, error_of("SlowDown")) if time.monotonic() < until else None
@@ -55,7 +55,7 @@ def test_a_request_that_fails_in_the_middle_of_an_object_is_made_again(front: Fr
 
 
 @pytest.mark.parametrize("status", [500, 503])
-def test_a_server_that_cannot_for_ever_is_given_up_in_the_time_that_is_set(
+def test_a_server_that_keeps_failing_is_given_up_within_the_configured_time(
     status: int, front: Front, bucket: Address, storage: Storage
 ) -> None:
     front.answer = lambda method, path: (status, error_of("InternalError"))
@@ -65,7 +65,7 @@ def test_a_server_that_cannot_for_ever_is_given_up_in_the_time_that_is_set(
     assert time.monotonic() - started < 3
 
 
-def test_nobody_at_the_endpoint_is_said_in_the_time_that_is_set() -> None:
+def test_an_endpoint_without_a_server_is_reported_within_the_configured_time() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         endpoint = f"http://127.0.0.1:{free.getsockname()[1]}"
@@ -145,7 +145,7 @@ def test_a_profile_signs_requests_unless_keys_in_the_environment_would_win(
     assert all("Credential=of-the-profile/" in text for text in headers)
 
 
-def test_another_region_is_said(front: Front, storage: Storage) -> None:
+def test_a_wrong_region_is_reported(front: Front, storage: Storage) -> None:
     front.answer = lambda method, path: (400, error_of("AuthorizationHeaderMalformed"))
     with pytest.raises(ConfigError, match=r"has the bucket in another region; set storage.region"):
         put_object(parse_address("s3://bucket/a", "x"), b"x", through(front, storage))

@@ -204,7 +204,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "LOOK_S", 0.1)
 
 
-def test_a_run_on_another_host_is_told_who_works(site: Site, quick: None, tmp_path: Path) -> None:
+def test_a_run_on_another_host_is_told_who_is_working(site: Site, quick: None, tmp_path: Path) -> None:
     place, storage = site.place("held"), site.storage()
     with lease.held(place, storage, tmp_path):
         (other := tmp_path / "other").mkdir()
@@ -217,7 +217,7 @@ def test_a_run_on_another_host_is_told_who_works(site: Site, quick: None, tmp_pa
     assert lease.holder(place, storage) is None
 
 
-def test_a_claim_without_signs_of_life_is_passed_over_when_its_time_is_up(site: Site, quick: None, tmp_path: Path) -> None:
+def test_a_lease_that_is_not_renewed_is_ignored_once_its_time_is_up(site: Site, quick: None, tmp_path: Path) -> None:
     place, storage = site.place("deserted"), site.storage()
     put_object(place / ".lease/dead.json", b'{"who": "pid 1 on elsewhere", "here": "elsewhere"}', storage)
     notes: list[str] = []
@@ -227,7 +227,7 @@ def test_a_claim_without_signs_of_life_is_passed_over_when_its_time_is_up(site: 
         assert "pid 1 on elsewhere was working here" in notes[0]
 
 
-def test_of_many_that_begin_at_the_same_time_one_at_most_works(site: Site, quick: None, tmp_path: Path) -> None:
+def test_of_many_that_start_at_the_same_time_at_most_one_works(site: Site, quick: None, tmp_path: Path) -> None:
     place, storage = site.place("contended"), site.storage()
     working, most, ready = [], [], threading.Barrier(6)
 
@@ -252,7 +252,7 @@ def test_of_many_that_begin_at_the_same_time_one_at_most_works(site: Site, quick
     assert lease.holder(place, storage) is None
 
 
-def test_a_holder_that_could_not_tell_for_too_long_commits_nothing(site: Site, quick: None, tmp_path: Path) -> None:
+def test_a_holder_that_could_not_renew_its_lease_for_too_long_commits_nothing(site: Site, quick: None, tmp_path: Path) -> None:
     with lease.held(site.place("lost"), site.storage(), tmp_path):
         lease.require(tmp_path)
         (tmp_path / lease.UNTIL).write_text(f"{os.getpid()} 0.5")
