@@ -1,4 +1,4 @@
-"""Load finished vectors and ask them: of a run, or of any program's file.
+"""Load finished vectors, from a run or from any program's file, and query them.
 
 python examples/load_and_query.py configs/demo.yaml string
 python examples/load_and_query.py vectors.bin king

@@ -1,7 +1,7 @@
-"""Train with a tokenizer of one's own: words of camelCase names are told apart.
+"""Train with your own tokenizer: camelCase names are split into their words.
 
-In a program, a tokenizer is any function whose sentences `train` is given. For `w2v run` it is a factory that a configuration
-names, `tokenize: {tokenizer: "own_tokenizer:factory"}`, and that every worker can import.
+In a program, tokenize the text yourself and pass the sentences to `train`. For `w2v run`, a tokenizer is a factory that the
+configuration names, `tokenize: {tokenizer: "own_tokenizer:factory"}`, and that every worker can import.
 
     python examples/own_tokenizer.py FILE.py…
 """
@@ -23,7 +23,7 @@ def tokens_of(line: str) -> list[str]:
 
 
 def factory() -> Callable[[list[str]], list[list[str]]]:
-    """For `tokenize.tokenizer`: a function from lines to the words of each."""
+    """A function from lines to the words of each line, for `tokenize.tokenizer`."""
     return lambda lines: [tokens_of(line) for line in lines]
 
 

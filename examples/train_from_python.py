@@ -1,4 +1,4 @@
-"""Train on this Python's own docstrings, a module's worth of them, and ask for neighbours. Takes two seconds.
+"""Train on docstrings, those of the modules that this program has imported, and show neighbours. Takes two seconds.
 
 python examples/train_from_python.py
 """

@@ -31,7 +31,7 @@ def page() -> str:
 
 
 def section(name: str, field: FieldInfo) -> Iterator[str]:
-    """The lines of a section, and behind it those of sections within it."""
+    """The lines of a section, followed by those of its subsections."""
     kind = field.annotation
     assert isinstance(kind, type)
     assert issubclass(kind, BaseModel)
@@ -53,7 +53,7 @@ def section(name: str, field: FieldInfo) -> Iterator[str]:
 
 
 def written(kind: type[BaseModel]) -> tuple[dict[str, str], dict[str, str]]:
-    """(meaning, type) of every key, as they stand in the source."""
+    """(meaning of every key, type of every key), as written in the source."""
     (tree,) = ast.parse(inspect.getsource(kind)).body
     assert isinstance(tree, ast.ClassDef)
     texts, types = {}, {}
@@ -83,7 +83,7 @@ PLAIN = {"Positive": "int", "Rate": "float", "str": "text", "Format": "format", 
 
 
 def values(annotation: ast.expr) -> str:
-    """The values a type stands for, in words."""
+    """The values that a type allows, in words."""
     match annotation:
         case ast.BinOp(left=left, right=right):
             return f"{values(left)} or {values(right)}"

@@ -1,8 +1,8 @@
-"""The loss curve of the textbook's PTB run, and milliseconds an iteration beside a naive dense twin.
+"""The loss curve of the textbook's PTB run, and milliseconds per iteration compared with a naive dense twin.
 
     python infra/benchmarks/book_curve.py --corpus ptb.train.txt
 
-The corpus is text in the PTB form: one sentence a line, tokens between blanks, rare words already `<unk>`; `<eos>` is
+The corpus is text in PTB form: one sentence per line, tokens between blanks, rare words already `<unk>`; `<eos>` is
 appended to every line. Settings (configs/ptb_book.yaml): CBOW, window 5 (full windows only), vector size 100, batch 100,
 Adam 0.001, 5 noise words, no subsampling, float32. Prints the time of both, then the mean loss of the last 1,000 iterations
 (or of all so far) at the iterations below and at the end of every epoch, beside the textbook run's value on PTB (to be
@@ -72,7 +72,7 @@ class NaiveTwin:
 
 
 class Ours:
-    """The layered engine, one call a batch."""
+    """The layered engine, one call per batch."""
 
     def __init__(self, vocab_size: int, sampler: UnigramSampler, generator: np.random.Generator) -> None:
         self.model = CBOW(vocab_size, VECTOR_SIZE, sampler, generator=generator)
@@ -105,7 +105,7 @@ def build(kind: Any, counts: Any, seed: int) -> Any:
 
 
 def loss_curve(engine: Any, batches: Iterator[Batch], iterations: int, epoch: int) -> dict[int, float]:
-    """Mean loss of the last 1,000 iterations at each textbook point and each end of an epoch of `epoch` iterations."""
+    """The mean loss of the last 1,000 iterations, at each textbook point and at the end of each epoch of `epoch` iterations."""
     losses: list[float] = []
     started_s = time.perf_counter()
     curve = {}
@@ -121,7 +121,7 @@ def loss_curve(engine: Any, batches: Iterator[Batch], iterations: int, epoch: in
 
 
 def race(ours: Any, naive: Any, batches: Iterator[Batch], blocks: int, block: int) -> dict[str, float]:
-    """Median ms an iteration of both, median of the blocks' ratios, and the largest difference of their losses."""
+    """Median ms per iteration of both, median of the blocks' ratios, and the largest difference of their losses."""
     ours_ms, naive_ms, apart = [], [], 0.0
     for number in range(blocks + 1):
         batch_list = [next(batches) for _ in range(block)]

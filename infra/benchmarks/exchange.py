@@ -1,17 +1,17 @@
-"""Seconds of one merge against the rows merged, for every way that lanes can meet.
+"""Seconds of one merge by number of rows, for every way in which lanes can exchange them.
 
     python infra/benchmarks/exchange.py [--rows 1024 8192 67873] [--participants 2] [--lanes 2] [--repeats 30] [--json FILE]
 
-    threads   all lanes in one process, one thread a participant
-    memory    one process a participant on one host: shared memory and a barrier
-    tcp, tls  one process a participant, each a host of its own: links between workers, plain and encrypted
+    threads   all lanes in one process, one thread per participant
+    memory    one process per participant on one host: shared memory and a barrier
+    tcp, tls  one process per participant, each a separate host: links between workers, plain and encrypted
     hosts     two hosts of participants/2 processes each, over TLS (with four participants or more)
 
-Every way runs `lane_group.merge` as training does, over the processes of a local Dask cluster; "hosts" are processes that
-do not share memory, so the wire is the loopback device and all of them share this machine's cores. Before each merge every
-lane changes all its rows, and a merge of one row lines the participants up; neither is timed. The ways take turns, so
-that a noisy machine disturbs all alike. Printed: least, median and quartiles in milliseconds, the
-processor time of one participant, and the bytes each host sends.
+Every way runs `lane_group.merge` as training does, in the processes of a local Dask cluster; "hosts" are processes that do not
+share memory, so the wire is the loopback device and all of them share this machine's cores. Before each merge every lane changes
+all its rows, and a merge of one row synchronises the participants; neither is timed. The ways alternate, so that a noisy machine
+disturbs all of them alike. Prints least, median and quartiles in milliseconds, the processor time of one participant, and the
+bytes that each host sends.
 """
 
 from __future__ import annotations
@@ -96,8 +96,8 @@ def time_merges(key: str, places: tuple[Place, ...], participant: int, rows: int
 
 
 def bytes_sent_by_a_host(places: tuple[Place, ...], rows: int) -> int:
-    """Of participant 0's host in one merge, without headers: its lanes' rows of the others' blocks, and its own blocks
-    merged, once to every other host."""
+    """The bytes that participant 0's host sends in one merge, without headers: its lanes' rows of the others' blocks, and its own
+    merged blocks once to every other host."""
     role = merge_role(places, 0)
     row_bytes = 2 * padded_size(VECTOR_SIZE) * 4
     owned = rows * len(role.host) // len(places)

@@ -1,4 +1,4 @@
-"""What more lanes cost in quality and in merging: the real pipeline, trained once for every number of lanes and merge.
+"""What more lanes cost in quality and in merging: the real pipeline, run once for every number of lanes and every merge.
 
     python infra/benchmarks/lanes.py --corpus FILE --eval DIR [--lanes 1,2,8,32,64/4] [--merge adasum,mean] [--seeds 1,2]
                                      [--epochs 5] [--size 100] [--workers 2] [--workdir DIR] [section.key=value …]
@@ -6,10 +6,10 @@
 Every row is `pipeline.run` itself: its plan, kernels, merges and evaluation, so the scores are those of any cluster that
 runs the same configuration (the number of workers changes no bit). 64/4 is 64 lanes on four copies of the parameters. Without
 --workers the lanes take turns in one thread of this process, which is enough for scores, bytes and *work*: the processor
-seconds of the training stage, for all lanes, relative to one lane's of the same seed in the same run. Processor time is what
-it takes on a machine that others use too; they still share its caches and memory.
-The stages before training are made once in the workdir. DIR holds questions-words.txt, wordsim353.tsv, simlex999.txt.
-Prints medians over the seeds, ratios to one lane, and, last, one JSON line. A spread of 1 % between seeds is usual.
+seconds of the training stage for all lanes, relative to those of one lane with the same seed in the same run. Processor time is
+used because others may use the machine, too; they still share its caches and memory.
+The stages before training are run once in the workdir. DIR contains questions-words.txt, wordsim353.tsv, simlex999.txt.
+Prints medians over the seeds, ratios to one lane and, last, one JSON line. A spread of 1 % between seeds is usual.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ COLUMNS = ("analogy", "ws353", "simlex", "merged_mb", "train_s", "merge_s", "cpu
 
 
 def train(given: argparse.Namespace, workdir: Path, lanes: str, merge: str, seed: int) -> Row:
-    """One run's scores, merged megabytes, and of the training stage the seconds, those of merging, and processor seconds."""
+    """One run's scores and merged megabytes, and the seconds, merging seconds and processor seconds of its training stage."""
     count, _, copies = lanes.partition("/")
     evaluation = {"analogies": ["questions-words.txt"], "similarity": ["wordsim353.tsv", "simlex999.txt"]}
     tree: dict[str, Any] = {
@@ -75,7 +75,7 @@ def train(given: argparse.Namespace, workdir: Path, lanes: str, merge: str, seed
 
 
 def median_over_seeds(given: argparse.Namespace, run_one: Callable[[int], Row]) -> Row:
-    """Column medians of the rows of all seeds."""
+    """The medians of the columns over all seeds."""
     rows = [run_one(seed) for seed in given.seeds]
     return {column: statistics.median(row[column] for row in rows) for column in COLUMNS}
 

@@ -1,10 +1,10 @@
-"""Quality of `w2v run` beside gensim at its best α of {.025, .05}: analogies, WS-353, SimLex, several seeds.
+"""Quality of `w2v run` compared with gensim at the better α of {.025, .05}: analogies, WS-353, SimLex, several seeds.
 
     python infra/benchmarks/quality.py --corpus FILE --eval DIR [--size 100|300] [--seeds 3] [--lanes 2]
 
 Both train the same file with the same vocabulary, settings and epochs, and both are scored by the same code
-(`w2v_core.vectors.evaluation`, analogies restricted to the 30,000 most frequent words). Prints a row a run, then medians and
-spreads, and last one JSON line.
+(`w2v_core.vectors.evaluation`, analogies restricted to the 30,000 most frequent words). Prints a row for each run, then medians
+and spreads and, last, one JSON line.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def score(vectors: WordVectors, questions: Path) -> dict[str, float]:
 
 
 def train_ours(corpus: Path, size: int, seed: int, lanes: int, alpha: float, workdir: Path) -> WordVectors:
-    """One run; the stages before training are shared between seeds as far as the seed allows."""
+    """The vectors of one run; seeds share the stages before training as far as these do not depend on the seed."""
     settings = SETTINGS[size]
     config = workdir / "run.yaml"
     config.write_text(

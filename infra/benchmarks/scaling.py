@@ -1,9 +1,9 @@
-"""What a second lane brings: `w2v run` with two lanes on two workers beside one lane on one worker, alternating.
+"""What a second lane gains: `w2v run` with two lanes on two workers, alternating with one lane on one worker.
 
     python infra/benchmarks/scaling.py --corpus FILE [--size 100|300] [--repeats 3]
 
-Raw tokens a second of the whole training stage, and the share of it that two lanes spend on merging (waiting for each
-other included). Prints a row a repeat and, last, one JSON line with medians.
+Raw tokens per second of the whole training stage, and the share of it that two lanes spend on merging (including waiting for
+each other). Prints a row for each repeat and, last, one JSON line with medians.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ FULL = (
     r"/[\w./-]+: (the disk is full \([\d,]+ bytes free there, at least [\d,]+ needed\); make space"
     r"|training needs .* free: make space)"
 )
-"""A file that found no room, or, where not even the checkpoints would have any, the plan of training."""
+"""The message: a file found no room or, if there is not even enough for the checkpoints, the plan of training says so."""
 
 
 @pytest.mark.parametrize("free_kb", sample([0, 8, 60, 200, 350, 450, 600], 3))

@@ -90,7 +90,7 @@ def start_cluster(
     """(the workers, the section `cluster` that connects to them) once all are there; the first to reach STEP freezes."""
     commands, section = by_command(folder / "certs", cables.address(SCHEDULER), cables.address(HOSTS[0]), SCHEDULER_PORT)
     scheduler, worker = commands
-    # A worker a host, in a process that can be told by its id: two cores do the work of all these machines.
+    # One worker per host, in a process known by its id: two cores do the work of all these machines.
     worker = worker.replace("--nworkers 2 --nthreads 2", "--no-nanny --nthreads 1")
     environment = environment_with(f"step:{STEP}=stop,{folder / 'in-a-step'}")
     processes = []

@@ -153,7 +153,7 @@ RIGHT = {
     "rows": {"columns"}, "row": {"column"}, "minimum": {"maximum"}, "first": {"second", "last"}, "true": {"false"},
     "mean": {"average", "std", "variance"}, "array": {"ndarray", "arrays", "arr"}, "two": {"three", "one"},
 }  # fmt: skip
-"""Neighbours that a person calls right, of words in NumPy's docstrings: text of the demo's kind that every machine has."""
+"""Neighbours that a person would call right, for words in NumPy's docstrings: text like the demo's that every machine has."""
 
 
 def docstring_vectors(directory: Path) -> Path:

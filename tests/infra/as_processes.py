@@ -1,4 +1,4 @@
-"""The commands of containers, run as processes of this machine: their paths and names of hosts replaced, and nothing else."""
+"""The commands of containers, run as processes on this machine: only their paths and host names are replaced."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.cluster.disturbed import environment_with
 
 
 def localized(words: Sequence[str], places: Mapping[str, str]) -> list[str]:
-    """A command with each place of the image or its network as it is here."""
+    """A command with each path of the image and each host name replaced by its counterpart here."""
     found = list(words)
     for there, here in places.items():
         found = [word.replace(there, here) for word in found]
@@ -22,13 +22,13 @@ def localized(words: Sequence[str], places: Mapping[str, str]) -> list[str]:
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """The tests' own, with this environment's programs in front."""
+    """The environment of the tests, with the programs of this virtual environment first."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return environment_with() | {"PATH": path} | variables
 
 
 def run_to_end(words: Sequence[str], folder: Path) -> str:
-    """What the command prints; raises when it fails."""
+    """The output of the command; raises if it fails."""
     done = subprocess.run(words, env=environment(), cwd=folder, capture_output=True, text=True, timeout=110)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -36,7 +36,7 @@ def run_to_end(words: Sequence[str], folder: Path) -> str:
 
 @contextlib.contextmanager
 def serving(*commands: Sequence[str], folder: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """The processes of commands that serve until they are killed."""
+    """The processes of commands that run until they are killed."""
     running: list[subprocess.Popen[bytes]] = []
     try:
         with (folder / "log").open("ab") as log:

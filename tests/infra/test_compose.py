@@ -1,6 +1,6 @@
-"""compose.yaml: read by docker-compose, closed by default, and its services' own commands make a cluster that trains.
+"""compose.yaml: docker-compose reads it, it exposes nothing by default, and its services' commands make a cluster that trains.
 
-Containers, networks and volumes are not made: that takes a daemon.
+No containers, networks or volumes are created: that needs a daemon.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def words(service: dict[str, Any], **variables: str) -> list[str]:
 
 
 def read_by_compose(folder: Path, *names: str) -> subprocess.CompletedProcess[str]:
-    """What `docker-compose config` makes of the files: checked against compose's schema, variables filled in."""
+    """The files as `docker-compose config` prints them: checked against compose's schema, with variables filled in."""
     if not shutil.which("docker-compose") and not ALL:
         pytest.skip("docker-compose is not here; make deployment installs it, make test has ten minutes")
     compose = program("docker-compose", "docker-compose")
@@ -97,7 +97,7 @@ def test_no_password_is_in_the_file_or_on_a_command_line(services: dict[str, Any
     shell = words(services["mlflow"])
     assert shell[:2] == ["sh", "-euc"]
     (tmp_path / "postgres").write_text("drawn-at-the-first-start")
-    # What the shell becomes: its arguments, and the one variable that has the address.
+    # The command that replaces the shell: its arguments, and the one variable that contains the address.
     shown = shell[2].replace("exec mlflow", "exec sh -c 'echo $0 $*; echo $MLFLOW_BACKEND_STORE_URI' mlflow")
     said = run_to_end(["sh", "-euc", *localized([shown], {"/password": str(tmp_path)})], tmp_path).splitlines()
     assert "drawn" not in said[0]

@@ -1,6 +1,6 @@
-"""The Dockerfile: what it copies is there, what it installs is the project's lock, and its user may write nothing.
+"""The Dockerfile: the files it copies exist, it installs the project's lock, and its user may write nothing.
 
-`W2V_ALL=1` (`make image`) also runs its steps, in an empty environment and as another user; the whole build takes a daemon.
+`W2V_ALL=1` (`make image`) also runs its steps, in an empty environment and as another user; a complete build needs a daemon.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ FOLDER = ROOT / "infra" / "image"
 
 @dataclass
 class Stage:
-    """The part of a Dockerfile behind one FROM."""
+    """The part of a Dockerfile after one FROM."""
 
     base: str
     steps: list[tuple[str, str]] = field(default_factory=list)
@@ -106,7 +106,7 @@ def test_the_image_runs_as_nobody_in_particular_and_holds_no_secret() -> None:
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """An empty folder that everybody may enter, which pytest's own are not."""
+    """An empty folder that everybody may enter, unlike pytest's own folders."""
     folder = Path(tempfile.mkdtemp(prefix="w2v-image."))
     folder.chmod(0o755)
     yield folder
@@ -116,7 +116,7 @@ def place() -> Iterator[Path]:
 @pytest.mark.skipif(not ALL, reason="minutes: make image")
 @pytest.mark.timeout(1800)
 def test_the_steps_of_the_image_make_a_program_that_another_user_runs(place: Path, stranger: int) -> None:
-    """As far as it goes without a daemon: FROM is this machine's Python, COPY copies, RUN runs, with / moved into a folder."""
+    """The steps as far as possible without a daemon: FROM is this machine's Python, COPY copies, RUN runs, / is a folder."""
     build, final = stages({})
     build_in(place, build)
     for name in ("tmp", "data"):
@@ -134,7 +134,7 @@ def test_the_steps_of_the_image_make_a_program_that_another_user_runs(place: Pat
 
 
 def build_in(place: Path, stage: Stage) -> None:
-    """Takes the steps of the first stage."""
+    """Carries out the steps of the first stage."""
     of_this_machine = {name: value for name, value in os.environ.items() if name.startswith(("PIP_", "SSL_"))}
     environment = {"PATH": os.environ["PATH"], "HOME": str(place)} | variables(stage) | of_this_machine
     for instruction, text in stage.steps:
@@ -149,7 +149,7 @@ def build_in(place: Path, stage: Stage) -> None:
 
 
 def a_python_for_all() -> str:
-    """A Python that another user may start, too; skips the test where there is none."""
+    """A Python that another user may start, too; skips the test if there is none."""
     for found in (os.path.realpath(sys.executable), "/usr/bin/python3"):
         tried = subprocess.run(as_stranger("env", found, "-c", "import ensurepip"), capture_output=True)
         if tried.returncode == 0:
@@ -162,7 +162,7 @@ def variables(stage: Stage) -> dict[str, str]:
 
 
 def moved(text: str, place: Path) -> str:
-    """The text with the image's folders where they are here."""
+    """The text with the image's folders replaced by those here."""
     return re.sub(r"(?<![\w/.])/(opt/w2v|build|tmp)\b", lambda match: f"{place}/{match[1]}", text)
 
 

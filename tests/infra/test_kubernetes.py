@@ -1,6 +1,6 @@
-"""The manifests: they fit the published schemas, are closed by default, and their containers' commands train.
+"""The manifests: they match the published schemas, expose nothing by default, and their containers' commands train.
 
-Nothing is sent to a cluster. `dask_kubernetes` brings the schemas of DaskCluster and DaskJob, `kubernetes_validate` the others.
+Nothing is sent to a cluster. `dask_kubernetes` contains the schemas of DaskCluster and DaskJob, `kubernetes_validate` the others.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def documents(*paths: Path) -> list[dict[str, Any]]:
 
 
 def manifests() -> list[dict[str, Any]]:
-    """Every manifest as it lies there; patches and lists of files are for kustomize."""
+    """Every manifest as written; patches and lists of files are for kustomize."""
     paths = [
         path for path in FOLDER.rglob("*.yaml") if path.name not in ("kustomization.yaml", "news.yaml", "refresh-patch.yaml")
     ]

@@ -1,4 +1,4 @@
-"""A corpus that goes on changing, and refreshes of it in this process: what the tests of refresh share."""
+"""A corpus that keeps changing, and refreshes of it in this process: shared by the tests of refresh."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def sentence(rng: random.Random) -> str:
 
 
 class ChangingCorpus:
-    """A folder of files with a marker word each, a configuration over it, and things that happen to it."""
+    """A folder of files, each with a marker word, a configuration for it, and changes that can be made to it."""
 
     def __init__(self, directory: Path, seed: int, files: int = 8, sentences: int = 60) -> None:
         self.directory, self.folder = directory, directory / "corpus"
@@ -60,7 +60,7 @@ class ChangingCorpus:
         self.sentences = before
 
     def edit_inside(self) -> None:
-        """Lines put in and taken out in the middle of the largest file."""
+        """Lines inserted and removed in the middle of the largest file."""
         path = max(self.files(), key=lambda path: path.stat().st_size)
         lines = path.read_text().splitlines()
         at = self.rng.randrange(len(lines))
@@ -72,7 +72,7 @@ class ChangingCorpus:
             file.write("\n".join(sentence(self.rng) for _ in range(5)) + "\n")
 
     def edit_unseen(self) -> None:
-        """Other text of the same size, under the same time of change."""
+        """Other text of the same size, with the same modification time."""
         path = self.rng.choice(self.files())
         before = path.stat()
         text = path.read_text()
@@ -89,7 +89,7 @@ class ChangingCorpus:
             self.rng.choice(self.files()).unlink()
 
     def happen(self) -> str:
-        """One thing happens, or several."""
+        """Makes one or several random changes."""
         ways = [self.add, self.append, self.edit_unseen, self.edit_inside, self.rename, self.delete]
         chosen = [self.rng.choice(ways) for _ in range(self.rng.randint(1, 3))]
         for way in chosen:
@@ -114,7 +114,7 @@ class ChangingCorpus:
         return refresh(self.config(**sections), cold=cold, workers=InProcess(), progress=Progress(quiet=True))
 
     def clean_build(self, until: str = "shards", **sections: dict[str, Any]) -> dict[str, dict[str, str]]:
-        """Digests of what a build from nothing makes of what is there now."""
+        """The digests of a clean build of the present files."""
         self.made += 1
         config = self.config(f"clean-{self.made}", **sections)
         summary = run(config, until=until, workers=InProcess(), progress=Progress(quiet=True))
@@ -126,7 +126,7 @@ class ChangingCorpus:
 
 
 def digests(directory: Path) -> dict[str, str]:
-    """SHA-256 of every file of an artefact, as the disk has it now."""
+    """The SHA-256 of every file of an artefact, as it is on disk now."""
     artefact = store.load_artefact(directory)
     return {part.name: store.file_sha256(directory / part.name) for part in artefact.manifest.parts}
 
@@ -138,7 +138,7 @@ def snapshot_digests(snapshot: Snapshot, stages: tuple[str, ...] = ("tokenize", 
 
 
 def words_of(snapshot: Snapshot) -> set[str]:
-    """Every word in the text and vocabulary that a snapshot was made from."""
+    """All words of the text and the vocabulary from which a snapshot was made."""
     found: set[str] = set()
     for name in ("tokenize", "vocab"):
         directory = store.artefact_directory(snapshot.workdir, *snapshot.body["artefacts"][name])

@@ -1,4 +1,4 @@
-"""Trains in processes of its own and prints what was planned and what was taken, as JSON.
+"""Trains in separate processes and prints, as JSON, how much memory was planned and how much was used.
 
 python -m tests.pipeline.measured_training CONFIG (alone | workers)
 """
@@ -20,7 +20,7 @@ from pipeline.run import run
 
 
 def peak_bytes(_: int) -> int:
-    """The largest resident size of this process since `forget_peak`, mapped and shared pages included."""
+    """The largest resident size of this process since `forget_peak`, including mapped and shared pages."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
@@ -30,14 +30,14 @@ def forget_peak(_: int) -> None:
 
 
 def held_bytes() -> int:
-    """What this process holds now: its own pages, and of shared ones its part (PSS)."""
+    """The memory that this process holds now: its own pages and its share of the shared ones (PSS)."""
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
 
 
 @contextmanager
 def most_held() -> Iterator[list[int]]:
-    """A list of what was held at the start and the most that was held until the end, looked at fifty times a second."""
+    """A list with the memory held at the start and the most held until the end, sampled fifty times a second."""
     found, ended = [held_bytes(), 0], threading.Event()
 
     def look() -> None:

@@ -1,4 +1,4 @@
-"""From the lanes' padded matrices to vectors/: the same numbers without padding, or a clear error."""
+"""From the padded matrices of the lanes to vectors/: the same numbers without padding, or a clear error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text as it is found: broken, compressed, enormous, changing. Real files, and what the reader makes of them."""
+"""Text as it is found in the wild: broken, compressed, enormous, changing. Real files, and how they are read."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def write(path: Path, data: bytes | str) -> Path:
 
 
 def read(*paths: Path, block_bytes: int = 1 << 20, look_bytes: int = 1 << 20, **options: object) -> tuple[bytes, ReadCounts]:
-    """The text of a corpus and what was counted on the way."""
+    """The text of a corpus, and what was counted while reading it."""
     corpus = Corpus(inputs=[str(path) for path in paths], **options)  # type: ignore[arg-type]
     corpus = corpus.model_copy(update={"block_bytes": block_bytes})  # smaller than anyone may choose
     strict, stop = corpus.encoding_errors == "strict", corpus.bad_records == "stop"
@@ -347,7 +347,7 @@ print(totals["tokens"], totals["dropped_long_tokens"], totals["text_bytes"], pea
 
 
 def measure(path: Path, workdir: Path) -> list[int]:
-    """[tokens, dropped, bytes of text, peak MB] of tokenizing a file in a process of its own."""
+    """[tokens, dropped, bytes of text, peak MB] from tokenizing a file in a separate process."""
     if not Path("/proc/self/status").exists():
         pytest.skip("the peak memory of one process is read from /proc, which is not here")
     done = subprocess.run([sys.executable, "-c", _MEASURED, str(path), str(workdir)], capture_output=True, text=True, check=True)

@@ -1,4 +1,4 @@
-"""As many threads as the machine lets run, and never more than were given."""
+"""As many threads as the machine lets run, never more than were allowed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line: quick answers, one readable message an error, documented exit codes, useful output."""
+"""The command line: fast answers, one readable message per error, documented exit codes, useful output."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def heavy_imports(*arguments: str) -> set[str]:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A configuration whose run is complete."""
+    """A configuration with a complete run."""
     base = tmp_path_factory.mktemp("cli")
     tree = tiny_config(base / "work", write_corpus(base / "corpus", 2000), tracking={"enabled": False}, cluster={"n_workers": 1})
     path = base / "tiny.yaml"

@@ -22,7 +22,7 @@ GROUPS, SIZE = 12, 6
 
 
 def vectors_of(seed: int = 1, moved: dict[str, int] | None = None, words: list[str] | None = None) -> WordVectors:
-    """Words in groups whose vectors lie close together; `moved` puts a word into another group."""
+    """Words in groups with similar vectors; `moved` puts a word into another group."""
     rng = np.random.default_rng(seed)
     centres = rng.normal(size=(GROUPS, 16))
     names = words or [f"word{number}" for number in range(GROUPS * SIZE)]

@@ -1,4 +1,4 @@
-"""A configuration is checked whole before anything starts, and every complaint says where and what to do."""
+"""The whole configuration is checked before anything starts, and every error says where it is and what to do."""
 
 from __future__ import annotations
 

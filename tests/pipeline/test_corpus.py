@@ -44,7 +44,7 @@ def planned(*inputs: Path | str, **options: object) -> list[str]:
 
 @contextmanager
 def without_privileges() -> Iterator[Path]:
-    """A folder of an ordinary user; root reads everything, so root becomes nobody for the test."""
+    """A folder of an ordinary user; root can read everything, so root becomes nobody during the test."""
     with tempfile.TemporaryDirectory() as name:
         os.chmod(name, 0o755)
         if os.geteuid() != 0:
@@ -339,7 +339,7 @@ def test_parts_of_a_large_file_cover_every_byte_once_in_order_and_stay_near_the_
 
 
 def test_an_edit_of_a_large_file_costs_its_neighbourhood(tmp_path: Path) -> None:
-    """1.9 MB in parts of about 64 kB: words put in, lines deleted, text put before and behind."""
+    """1.9 MB in parts of about 64 kB: words inserted, lines deleted, text added before and after."""
     lines, rng, path = text_of(20_000), random.Random(2), tmp_path / "x.txt"
     before = keys(parts_of(path, "\n".join(lines)))
     assert len(before) > 20
@@ -359,7 +359,7 @@ def test_an_edit_of_a_large_file_costs_its_neighbourhood(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("options", [{}, {"format": "jsonl"}], ids=["lines", "jsonl"])
 def test_the_same_text_is_cut_alike_whatever_stands_around_it_and_keys_say_so(tmp_path: Path, options: dict[str, str]) -> None:
-    """Whatever a part reads is decided by its key: equal keys never stand for other text."""
+    """The key of a part decides what it reads: parts with equal keys never read different text."""
     rng = random.Random(3)
     seen: dict[str, bytes] = {}
     for trial in range(12):
@@ -417,7 +417,7 @@ def test_a_file_added_in_the_middle_changes_few_of_the_parts() -> None:
 
 
 def test_an_edit_costs_its_neighbourhood_and_a_renamed_file_nothing() -> None:
-    """3.7 MB in 400 files with the block's usual size: what is tokenized again after one of them changed."""
+    """3.7 MB in 400 files with the default block size: what is tokenized again after one of them has changed."""
     files, block = list(plan_of([9_250] * 400).files), 16 << 20
     before = cut_parts(corpora.CorpusPlan(tuple(files)), block)
     costs = []

@@ -1,7 +1,7 @@
-"""A process killed before any one of the system calls that write an artefact: nobody ever sees half of it.
+"""A process is killed before any one of the system calls that write an artefact: no one ever sees half of it.
 
-strace counts the calls of an undisturbed writer, then kills the writer at the n-th. `make test` takes a few of them by a seed
-that it prints (W2V_SEED=n replays it), `make crashes` takes all.
+strace counts the calls of an undisturbed writer, then kills the writer at the n-th. `make test` takes a few of them, by a seed
+that it prints (W2V_SEED=n replays it); `make crashes` takes all.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ store.commit(workdir, store.Manifest(stage="tokens", fingerprint="{FINGERPRINT}"
 
 
 def write_artefact(workdir: Path, *strace: str) -> int:
-    """The exit status of a writer, under strace with these options if there are any."""
+    """The exit status of a writer, run under strace if options are given."""
     workdir.mkdir(exist_ok=True)
     tracer = ["strace", "-qq", f"--trace={CALLS}", *strace] if strace else []
     environment = os.environ | {"PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
@@ -51,7 +51,7 @@ def can_trace() -> bool:
 
 
 def calls_of_a_writer(workdir: Path, log: Path) -> list[tuple[str, int]]:
-    """(name, which of the calls of that name it is) of every call from the first that writes on."""
+    """(name, number among the calls of that name) of every call, starting with the first one that writes."""
     assert write_artefact(workdir, f"--output={log}") == 0
     counts: dict[str, int] = {}
     found = []

@@ -1,4 +1,4 @@
-"""Lanes in real processes meet at a barrier and in shared memory, learn of a death at once, and leave nothing behind."""
+"""Lanes in real processes meet at a barrier and in shared memory, notice a death at once, and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SPAWN = multiprocessing.get_context("spawn")
 def take_part(
     key: str, participant: int, participants: int, rounds: int, pipe: Connection, attempts: Attempts | None = None
 ) -> None:
-    """Every participant adds 1 to every cell of its row; after each barrier all must see all rows equal."""
+    """Every participant adds 1 to every cell of its row; after each barrier all participants must see equal rows."""
     try:
         attempts = attempts or Attempts()
         place = open_meeting_place(key, 1 << 16, participant == 0, 20, attempts)

@@ -1,4 +1,4 @@
-"""Every export gives every word and number back, to its real reader and to ours, or is refused naming what it cannot hold."""
+"""Every export returns every word and number, to its real reader and to ours, or is refused with what it cannot hold."""
 
 from __future__ import annotations
 

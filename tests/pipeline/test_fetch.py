@@ -1,4 +1,4 @@
-"""Fetching a known corpus from a real HTTP server on loopback that breaks off, lies, redirects and forgets."""
+"""Fetching a known corpus from a real HTTP server on loopback that breaks connections, lies, redirects and forgets."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ def zipped(*members: tuple[str, bytes]) -> bytes:
 
 @dataclass
 class Server:
-    """What the server does next, and what it was asked."""
+    """What the server will do next, and the requests it has received."""
 
     address: str = ""
     content: bytes = TEXT
     ranges: bool = True
     etag: str | None = '"one"'
     break_after: list[int] = field(default_factory=list)
-    """Bytes after which each of the next answers is cut off."""
+    """The number of bytes after which each of the next answers is cut off."""
     redirect: str | None = None
     status: int = 200
     says_length: int | None = None

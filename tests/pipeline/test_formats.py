@@ -1,4 +1,4 @@
-"""Records in every format: what is read, where the text is found, and that memory is bounded by bytes."""
+"""Records in every format: what is read, where the text is found, and that memory is bounded in bytes."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""Golden losses: what a tiny corpus trains to, for each engine, model and backend, epoch by epoch.
+"""Golden losses: the loss of a tiny corpus after each epoch, for each engine, model and backend.
 
-A change that is meant to change no result leaves them alone. One that is meant to says so in CHANGELOG.md and writes them anew:
+A change that should not alter results leaves them unchanged. One that should says so in CHANGELOG.md and writes them anew:
 
     W2V_WRITE_GOLDEN=1 python -m pytest tests/pipeline/test_golden.py
 
-Backends share one row: they differ in their last bits only. A processor without fused multiply-add rounds otherwise, too; the
-bounds are wide enough for that and far too narrow for another draw, another order or another α.
+Backends share one row, because they differ only in their last bits. A processor without fused multiply-add rounds differently,
+too; the bounds are wide enough for that and far too narrow for different draws, another order or another α.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ LAYERS: dict[str, dict[str, Any]] = {
     "layers, skipgram, adam": {"optimizer": "adam", "alpha": 0.01, "min_alpha": 0.001, "model": "skipgram"},
 }
 WITHIN = {"numba": 1e-4, "numpy": 1e-4, "layers": 1e-4, "cupy": 0.02}
-"""Relative; blocks that a GPU trains side by side meet in another order every time."""
+"""Relative; a GPU trains blocks side by side, in a different order every time."""
 CASES = [(row, backend) for row in KERNELS for backend in ("numba", "numpy", "cupy")] + [(row, "layers") for row in LAYERS]
 
 
@@ -55,12 +55,12 @@ def has_device() -> bool:
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workdir whose first three stages are made once for all."""
+    """A workdir whose first three stages are made once for all tests."""
     return tmp_path_factory.mktemp("golden")
 
 
 def losses_of(row: str, backend: str, workdir: Path) -> list[float]:
-    """Mean loss of each epoch."""
+    """The mean loss of each epoch."""
     if backend == "layers":
         train = LAYERS[row] | {"engine": "layers", "lanes": 1, "vector_size": 16, "epochs": 2, "batch_size": 32}
     else:

@@ -1,4 +1,4 @@
-"""Shared parameters in huge pages where Linux gives them; the same memory for everyone in either case."""
+"""Shared parameters use huge pages where Linux grants them, and are the same memory for everyone in either case."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def kilobytes_in_huge_pages(array: NDArray[np.float32]) -> int:
 
 
 def kernel_gives_them() -> bool:
-    """Linux 6.1 or newer, not told to deny them."""
+    """Whether this is Linux 6.1 or newer and huge pages are not disabled."""
     if sys.platform != "linux" or tuple(map(int, platform.release().split(".")[:2])) < (6, 1):
         return False
     setting = Path("/sys/kernel/mm/transparent_hugepage/shmem_enabled")

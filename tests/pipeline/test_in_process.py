@@ -1,4 +1,4 @@
-"""Small work is done in threads of the process that asks: the same bits, and nothing heavy is loaded or started for it."""
+"""Small runs use threads of the calling process: the same bits, and nothing heavy is loaded or started."""
 
 from __future__ import annotations
 

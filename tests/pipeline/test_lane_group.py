@@ -1,4 +1,4 @@
-"""A worker's copies are trained by its threads, the one that asks among them."""
+"""A worker's copies are trained by its threads, including the calling one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.training.placement import Place
 
 @pytest.fixture(params=[1, 2, 3])
 def group(request: pytest.FixtureRequest) -> Iterator[LaneGroup]:
-    """Three copies on one worker with so many threads."""
+    """Three copies on one worker with this many threads."""
     places = (Place(address="here", host="one", threads=request.param, first_copy=0, last_copy=3),)
     opened = open_group("spread", places, 0, (4, 8), 10.0, Attempts())
     yield opened

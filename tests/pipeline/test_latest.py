@@ -1,6 +1,6 @@
-"""The last good result: whatever becomes of later runs, it answers, with the same bytes.
+"""The last good result: whatever happens to later runs, it answers, with the same bytes.
 
-`make test` takes a few of the kills, and asks the real `w2v query` after a few of all ways to fail, by a seed that it prints
+`make test` takes a few of the kills, and runs the real `w2v query` after a few of the ways to fail, by a seed that it prints
 (W2V_SEED=n replays it); `make answers` takes all.
 """
 
@@ -50,7 +50,7 @@ run(load_config(sys.argv[1]), workers=InProcess(), progress=Progress(quiet=True)
 
 
 class Home:
-    """A workdir with one complete run, over a corpus of its own."""
+    """A workdir with one complete run on its own corpus."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -85,7 +85,7 @@ class Home:
         return self.summary["run_id"], self.summary["vectors"]["sha256"]
 
     def said(self) -> tuple[bytes, bytes]:
-        """What the command says on both streams when it is asked; the same wherever this home was copied to."""
+        """What `w2v query` prints on both streams; the same wherever this home was copied to."""
         config = self.directory / "mine.yaml"
         config.write_text(yaml.safe_dump(self.asked | {"run": {"name": "tiny", "workdir": "work", "seed": 4}}))
         word = (self.work / LATEST / "vectors" / "words.txt").read_text().split()[0]
@@ -185,7 +185,7 @@ WAYS: dict[str, Callable[[Home], Any]] = {
 
 
 SPOKEN = [*WAYS, *EARLIER, *KILLS] if ALL else random.Random(SEED).sample([*WAYS, *EARLIER], 3) + TAKEN[:1]
-"""The ways after which the command itself is asked, in a process of its own."""
+"""The ways to fail after which the command itself is run, in a separate process."""
 
 
 def assert_nothing_was_taken(home: Home, way: str) -> None:
@@ -220,7 +220,7 @@ def test_a_full_disk_takes_nothing_away(home: Home, small_disk: Path) -> None:
 
 
 def kill(home: Home, point: str) -> None:
-    """A changed run that is killed there."""
+    """A run with changed settings that is killed at this place."""
     token = home.directory / "token"
     path = home.directory / "changed.yaml"
     sections: dict[str, dict[str, object]] = {"tokenize": {"lowercase": False}, "run": {"workdir": str(home.work), "seed": 9}}

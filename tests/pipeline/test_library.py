@@ -1,4 +1,4 @@
-"""From Python: whatever the sentences come in, the vectors are those of `w2v run`; a script needs no guard."""
+"""From Python: in whatever form the sentences are given, the vectors are those of `w2v run`; a script needs no guard."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 @pytest.fixture(scope="module")
 def digest(lines: list[str], tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Of the vectors trained on a file of these sentences."""
+    """The digest of the vectors trained on a file of these sentences."""
     folder = tmp_path_factory.mktemp("file")
     (folder / "corpus.txt").write_text("\n".join(lines) + "\n")
     model = pipeline.train(folder / "corpus.txt", workdir=str(folder / "run"), tokenizer="whitespace", **SETTINGS)

@@ -1,4 +1,4 @@
-"""Training with no or hardly any examples is not "complete": an error for none, a note with the remedy for little."""
+"""Training with no examples is an error, and with hardly any it is complete but leaves a note with the remedy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is told of a round while it runs: the same points as its record has in the end, whoever tells them in whatever order."""
+"""What is reported during a round: the points that its record will have, whichever worker reports them and in any order."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pipeline.training.plan import EpochPlan, Round, assign_copies, choose_sched
 
 
 def run_round(plan: EpochPlan, a_round: Round, workers: int, told_every_stint: bool) -> tuple[list[RoundResult], list[Any]]:
-    """What the workers of a round hand over in the end, and the messages they sent meanwhile."""
+    """The final results of the workers of a round, and the messages that they sent before."""
     results, messages = [], []
     for participant, lanes in enumerate(assign_copies(plan.train.lanes, workers)):
         teller = Teller("group", plan, a_round, participant, len(lanes))
@@ -43,7 +43,7 @@ def test_the_points_told_live_are_those_of_the_rounds_record(
     plan = plan_epoch(train, choose_schedule(train, 400, kept), 400, 0, kept)
     a_round = plan.rounds[0]
     results, messages = run_round(plan, a_round, workers, told_every_stint)
-    # Each worker's messages come in order; those of different workers in any.
+    # The messages of one worker arrive in order, those of different workers in any order.
     random.Random(seed).shuffle(order := [message["participant"] for message in messages])
     queues = {who: [message for message in messages if message["participant"] == who] for who in set(order)}
     so_far, points = RoundSoFar("group", plan, a_round, 1000, 2.0, 0.0), []

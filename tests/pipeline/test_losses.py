@@ -1,4 +1,4 @@
-"""No byte of input is unaccounted for, in any format, and what is lost is told or stops the run."""
+"""No byte of input is unaccounted for, in any format, and losses are reported or stop the run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from pipeline.text.losses import KEPT_OR_DROPPED, PUT_IN, READ
 
 
 def totals_of(path: Path, workdir: Path, tokenize: dict[str, Any] | None = None, **corpus: Any) -> dict[str, Any]:
-    """What tokenizing the file or folder came to."""
+    """The totals of tokenizing the file or folder."""
     config = parse_config({"corpus": {"inputs": [str(path)], **corpus}, "tokenize": tokenize or {}})
     return dict(build(Work(config, workdir, InProcess()), plan_corpus(config.corpus)).manifest.totals)
 
@@ -64,7 +64,7 @@ TEXTS = st.lists(st.none() | st.text(alphabet="aé \n\"\\,\t中😀'", max_size=
 
 
 def in_format(format: str, values: list[Any], path: Path) -> list[bytes]:
-    """Writes records with these values in `text`; returns the bytes of the texts that are there."""
+    """Writes records with these values in `text`; returns the number of bytes of all texts."""
     texts = [value for value in values if isinstance(value, str)]
     if format == "jsonl":
         path.write_text("\n".join(json.dumps({"id": 1, "text": value}) for value in values))

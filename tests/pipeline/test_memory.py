@@ -1,4 +1,4 @@
-"""The plan of memory names every need and every limit that is too low, and is what training really takes."""
+"""The memory plan names every need and every limit that is too low, and it matches what training really takes."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_host_holds_one_copy_a_lane_and_the_base_whether_its_workers_are_one_o
 
 
 def test_lanes_that_share_a_copy_need_little_more_than_one_copy() -> None:
-    """Two copies of the parameters and 64 MB a lane are what 32 lanes on one host may take."""
+    """32 lanes on one host may take two copies of the parameters and 64 MB per lane."""
     sizes = replace(MILLION, vocab_size=500_000, vector_size=100, row_floats=104, lanes=32, copies=1, noise_bytes=4_000_000)
     (host,) = plan_memory(sizes, places_on("a", lanes=1)).hosts
     assert host.shared_bytes == 0

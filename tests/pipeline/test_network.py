@@ -1,7 +1,7 @@
-"""Links between workers carry rows in order, end with whoever is at their other end, and merge to the bits of one process.
+"""Links between workers carry rows in order, end when the peer ends, and give merges the bits of a single process.
 
-The workers are real ones with real connections, all in this process, so that a test takes milliseconds. Workers in
-processes of their own, TLS and SIGKILL are in tests/cluster/test_hosts.py.
+The workers are real, with real connections, but all in this process, so that a test takes milliseconds. Workers in
+separate processes, TLS and SIGKILL are tested in tests/cluster/test_hosts.py.
 """
 
 from __future__ import annotations
@@ -331,7 +331,7 @@ def test_the_death_of_any_participant_ends_the_waiting_for_another_at_once() -> 
         end.close()
 
 
-# ── who never comes ──────────────────────────────────────────────────────────────────────────────────────────────────
+# ── workers that never come ──────────────────────────────────────────────────────────────────────────────────────────
 
 
 def come_or_be_lost(item: tuple[str, int], state: WorkerState) -> None:

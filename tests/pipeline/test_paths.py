@@ -1,4 +1,4 @@
-"""Paths of a configuration are relative to its file, from wherever it is run; what was written for the old rule is explained."""
+"""Paths in a configuration are relative to its file, wherever it is run; files written for the old rule get an explanation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ cluster: {kind: address, address: "tls://x:1", tls: {ca_file: tls/ca.pem, cert: 
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A configuration in a folder of its own, and a current folder elsewhere."""
+    """A configuration in one folder, while the current folder is another."""
     (tmp_path / "project").mkdir()
     (tmp_path / "home").mkdir()
     (tmp_path / "project" / "run.yaml").write_text(TEXT)

@@ -1,4 +1,4 @@
-"""Who trains which lanes, and who speaks for a host: every lane once, hosts whole, and every block between two workers."""
+"""Which worker trains which lanes, and which one speaks for a host: every lane once, whole hosts, one agent per block."""
 
 from __future__ import annotations
 

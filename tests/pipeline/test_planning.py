@@ -1,4 +1,4 @@
-"""`w2v plan`: its arithmetic against counting one by one, its estimates against real runs, and what it tells people."""
+"""`w2v plan`: its arithmetic against counting one by one, its estimates against real runs, and its output."""
 
 from __future__ import annotations
 

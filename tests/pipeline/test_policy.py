@@ -1,4 +1,4 @@
-"""The policy of training is data with a source, and a result says by what policy it was made."""
+"""The policy of training is data, each constant with its source, and a result says by which policy it was made."""
 
 from __future__ import annotations
 

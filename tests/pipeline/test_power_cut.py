@@ -1,8 +1,8 @@
-"""Power cuts: what was not flushed to the disk is lost, kept or garbage, and still nothing wrong is ever read.
+"""Power cuts: data that were not flushed to disk are lost, kept or garbage, and still nothing wrong is ever read.
 
-A simulated disk records what the store flushes and renames while it works on a real directory, and then gives, for a cut
-after any of these steps, a directory as it may be found afterwards: a name that was not flushed with its folder is there
-or not, bytes that were not flushed are there, cut short or garbage (the three actions of SQLite's crash tests).
+A simulated disk records what the store flushes and renames while it works on a real directory. For a power cut after any of
+these steps it then produces a directory as it may be found afterwards: a name that was not flushed with its folder may exist
+or not; bytes that were not flushed are present, cut short or garbage (the three actions of SQLite's crash tests).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CUTS_A_STEP = 3
 
 @dataclass
 class Name:
-    """What became of a path at one step: it got a file, or (None) it was removed."""
+    """What happened to a path at one step: it got a file, or (None) it was removed."""
 
     path: Path
     data: bytes | None
@@ -36,7 +36,7 @@ class Name:
 
 @dataclass
 class Disk:
-    """What has happened to the names below `root`, in order, and what of it a power cut cannot undo."""
+    """What has happened to the names below `root`, in order, and which of it a power cut cannot undo."""
 
     root: Path
     names: list[Name] = field(default_factory=list)
@@ -67,7 +67,7 @@ class Disk:
         self.on_step()
 
     def after_a_cut(self, target: Path, rng: random.Random) -> None:
-        """Makes `target` a directory as `root` may be found after a power cut now."""
+        """Makes `target` a directory like the one that may be found at `root` after a power cut now."""
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir()
         found: dict[Path, bytes | None] = {}

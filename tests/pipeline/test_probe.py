@@ -1,4 +1,4 @@
-"""Workers that compute the same bits have the same sample, workers that do not have another, and who may train follows."""
+"""Workers that compute the same bits have equal samples, others do not; which workers may train follows from that."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_without_determinism_everyone_trains_and_the_difference_is_named() -> No
 
 
 def digest_elsewhere(**environment: str) -> str:
-    """The digest of the default settings in a process with these variables."""
+    """The digest for the default settings, computed in a process with these environment variables."""
     code = (
         "from pipeline import config; from pipeline.training import arithmetic; "
         "print(arithmetic.numbers_of(config.Train(backend='numba')).digest)"

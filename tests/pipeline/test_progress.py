@@ -1,4 +1,4 @@
-"""What a person sees while a run works, on a terminal that is one, and in a log."""
+"""What a person sees during a run, on a real terminal and in a log."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Screen:
             self.read()
 
     def read(self) -> None:
-        """What has come, within a short time."""
+        """What has arrived, after waiting a short time."""
         if select.select([self._descriptor], [], [], 0.05)[0]:
             self._bytes += os.read(self._descriptor, 1 << 16)
             self.text = self._bytes.decode(errors="ignore")

@@ -1,4 +1,4 @@
-"""What is read is what the file is: content decides, inside compressed data too, whatever the name."""
+"""A file is read as what it is: its content decides, even inside compressed data, whatever its name."""
 
 from __future__ import annotations
 

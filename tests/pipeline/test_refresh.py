@@ -1,4 +1,4 @@
-"""`w2v refresh`: what is new is found by content, a refresh equals a rebuild, and one decision comes of it whatever happens.
+"""`w2v refresh`: changes are found by content, a refresh equals a rebuild, and it makes one decision whatever happens.
 
 `make test` takes a sample of the sequences and kills, by a seed that it prints (W2V_SEED=n replays it); `make refreshes` takes
 fifty sequences and every kill.
@@ -192,7 +192,7 @@ GATES: dict[str, object] = {"gates": {}, "epochs": 2}
 
 
 def scored(corpus: ChangingCorpus) -> dict[str, dict[str, object]]:
-    """Gates as they are by default, and a set of pairs that good vectors order well."""
+    """The default gates, and a set of pairs that good vectors order well."""
     pairs = corpus.directory / "pairs.tsv"
     rng = random.Random(3)
     words = [(topic, word) for topic in range(8) for word in range(6)]
@@ -204,7 +204,7 @@ def scored(corpus: ChangingCorpus) -> dict[str, dict[str, object]]:
 
 
 def shuffle_all_words(corpus: ChangingCorpus) -> None:
-    """Every file has the words it had, in no order, over and over: nothing to learn, and much of it."""
+    """Every file gets its own words in random order, again and again: much text, and nothing to learn from it."""
     for path in corpus.files():
         lines = []
         for _ in range(10):
@@ -299,7 +299,7 @@ def in_place(old: Path, now: Path) -> float:
 
 
 def command(corpus: ChangingCorpus, failpoint: str = "") -> subprocess.Popen[str]:
-    """A refresh in a process of its own."""
+    """A refresh in a separate process."""
     path = corpus.directory / "config.yaml"
     path.write_text(yaml.safe_dump(corpus.config().model_dump(mode="json", by_alias=True)))
     environment = os.environ | ({"W2V_FAILPOINT": failpoint} if failpoint else {})
@@ -310,7 +310,7 @@ def command(corpus: ChangingCorpus, failpoint: str = "") -> subprocess.Popen[str
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The snapshot that a refresh of this corpus comes to."""
+    """The snapshot that a refresh of this corpus makes."""
     return str(ready(tmp_path_factory.mktemp("undisturbed")).refresh()["snapshot"])
 
 

@@ -34,7 +34,7 @@ HOSTILE = [
 
 
 def sample_summary() -> dict[str, Any]:
-    """What a run over a 2 MB corpus leaves, in the shape of summary.json."""
+    """The result of a run on a 2 MB corpus, in the form of summary.json."""
     rounds = []
     kept = 0
     for number in range(12):

@@ -1,4 +1,4 @@
-"""The whole pipeline in this process: what it says, what it leaves, and what bad input gets."""
+"""The whole pipeline in this process: its output, its files, and its answers to bad input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files below infra/refresh that start a refresh: what reads them accepts them, and they say what they promise."""
+"""The files in infra/refresh that start a refresh: their readers accept them, and they keep their promises."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Vectors take their room once: what is published or tracked on the same file system is another name of the same file."""
+"""Vectors take disk space once: published or tracked on the same file system, they are another name for the same file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from w2v_core.vectors import WordVectors
 
 pytestmark = pytest.mark.filterwarnings("default")  # MLflow and SQLAlchemy warn about themselves at import
 LARGE = 300_000
-"""Numbers of a matrix that is shared rather than copied."""
+"""Numbers in a matrix that is large enough to be shared rather than copied."""
 
 
 def test_an_export_of_the_same_bytes_is_a_second_name_and_survives_the_first(tmp_path: Path) -> None:

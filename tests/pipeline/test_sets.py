@@ -1,4 +1,4 @@
-"""Every set of questions has its own score, told with what of it could not be used; any vectors are scored the same way."""
+"""Every question set has its own score, reported with the lines that could not be used; all vectors are scored alike."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The digest of the program covers every file that is part of it, so that workers with another one are told apart."""
+"""The digest of the program covers every file that belongs to it, so that workers with a different program are recognised."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def files_of_the_program() -> list[str]:
     )  # fmt: skip
     if listed.returncode:
         pytest.skip("not a checkout: git does not list the program's files")
-    # An empty file says what it says by its name.
+    # An empty file has a meaning by its name.
     return [name for name in listed.stdout.split() if (ROOT / name).is_file() and (ROOT / name).stat().st_size]
 
 

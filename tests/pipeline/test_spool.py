@@ -1,4 +1,4 @@
-"""The tracking spool as a file format, and what tracking lets through; no MLflow here."""
+"""The tracking spool as a file format, and what tracking lets through, without MLflow."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_line_of_garbage_is_passed_over_and_does_not_hide_what_follows(spool: 
 
 @pytest.fixture
 def file_size_limit() -> Iterator[None]:
-    """A file of this process may not grow over 1,000 bytes: a write in the middle of a line fails half done."""
+    """No file of this process may exceed 1,000 bytes: a write fails in the middle of a line."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     yield

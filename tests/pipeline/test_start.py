@@ -1,4 +1,4 @@
-"""Training that goes on from other vectors: rows are found by word, and the result depends on nothing but its inputs."""
+"""Training that starts from other vectors: rows are found by word, and the result depends on nothing but its inputs."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def train(directory: Path, inputs: list[str], **changed: object) -> dict[str, An
 
 @pytest.fixture(scope="module")
 def parent(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], str]:
-    """(a folder of its own, the corpus, the folder of vectors trained on it)."""
+    """(an empty folder, the corpus, the folder of vectors trained on it)."""
     base = tmp_path_factory.mktemp("parent")
     inputs = write_corpus(base / "corpus", sentences=500)
     return base, inputs, train(base / "work", inputs)["vectors"]["path"]
 
 
 def block(parent: str, words: list[str], tmp_path: Path, matrix: int = 0) -> np.ndarray:
-    """The rows that these words begin with."""
+    """The initial rows of these words."""
     import pyarrow as pa
 
     store.write_table(tmp_path / "vocab.parquet", pa.table({"word": words}))
@@ -104,7 +104,7 @@ def test_other_vectors_of_the_parent_are_another_result(parent: tuple[Path, list
     assert one["stages"]["train"]["fingerprint"] != two["stages"]["train"]["fingerprint"]
 
 
-# ── what cannot be gone on from ──────────────────────────────────────────────────────────────────────────────────────
+# ── what training cannot start from ──────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_folder_without_vectors_and_another_size_are_refused_by_name(

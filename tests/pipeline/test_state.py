@@ -1,4 +1,4 @@
-"""What outlives a task has one owner: `WorkerState`. Nothing else in the package is kept in a variable of a module."""
+"""All that outlives a task has one owner, `WorkerState`. Nothing else in the package is kept in a variable of a module."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ALLOWED = {
     "text/characters.py: character_classes": "a constant table, computed when it is first needed",
     "training/policy.py: by_number": "a pure function of numbers, asked for at every step",
 }
-"""What is kept for the life of a process all the same, and why that is no state: only pure functions remember their results."""
+"""Exceptions that last as long as the process, and why they are not state: only results of pure functions are remembered."""
 
 
 def name_of(node: ast.expr) -> str:
@@ -40,7 +40,7 @@ def is_special(name: str) -> bool:
 
 
 def written_to(tree: ast.AST) -> set[str]:
-    """Names whose content is changed somewhere: by assigning to an item, or by a method that changes."""
+    """Names whose content is changed somewhere: by assignment to an item, or by a method that modifies it."""
     found = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load):
@@ -51,8 +51,8 @@ def written_to(tree: ast.AST) -> set[str]:
 
 
 def kept_by(path: Path) -> set[str]:
-    """Names of what a module keeps: variables at its top that can change, what functions say is global, and caches. An upper-case
-    name is a constant unless the module writes to it."""
+    """Names of what a module keeps: top-level variables that can change, names that functions declare global, and caches. An
+    upper-case name is a constant unless the module writes to it."""
     tree = ast.parse(path.read_text())
     found: set[str] = set()
     for node in tree.body:

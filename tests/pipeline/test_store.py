@@ -1,4 +1,4 @@
-"""What is not complete and unaltered is never read: flips, cuts, strays and half-written files are all found."""
+"""Nothing is ever read that is incomplete or altered: flipped bits, cut, stray and half-written files are all detected."""
 
 from __future__ import annotations
 

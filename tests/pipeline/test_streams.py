@@ -1,4 +1,4 @@
-"""An epoch's stream: the first as files, later ones drawn in pieces; the same rows either way, and what is kept is bounded."""
+"""The stream of an epoch: from files for the first, drawn in pieces for later ones; the rows are the same, memory is bounded."""
 
 from __future__ import annotations
 

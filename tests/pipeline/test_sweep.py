@@ -1,4 +1,4 @@
-"""A sweep tries every combination over one text; what it leaves, and what old runs leave, can be pruned."""
+"""A sweep trains every combination on one text; what it leaves, and what old runs leave, can be pruned."""
 
 from __future__ import annotations
 

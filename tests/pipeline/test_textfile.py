@@ -1,4 +1,4 @@
-"""The state of a run for Prometheus: valid text whatever names contain, replaced whole, and a dashboard over the same names."""
+"""The state of a run for Prometheus: valid text whatever names contain, replaced as a whole, and a dashboard for its names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is a word, for each tokenizer; the compiled pass against a plain reading in Python."""
+"""What each tokenizer takes for a word; the compiled pass against plain Python."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_whitespace_does_what_str_split_does_except_for_invisible_marks(text: st
 
 
 def visible_words(line: str) -> list[str]:
-    """What stands between white space, without invisible marks anywhere, and joiners and marks at edges."""
+    """The words between white space, without invisible marks, and without joiners and marks at their edges."""
     edge = "\u200c\u200d" + "".join({c for c in line if unicodedata.category(c)[0] == "M"})
     found = []
     for word in INVISIBLE.sub("", line).replace("\u200b", " ").split():

@@ -1,4 +1,4 @@
-"""The commands that use vectors of any program: what help promises, notes and exit codes."""
+"""The commands that use any program's vectors: what their help promises, notes and exit codes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def source(tmp_path: Path) -> str:
 
 
 def w2v(*arguments: str) -> Result:
-    """The command in this process; its errors are raised, as `cli.main` catches them around it."""
+    """Runs the command in this process; errors are raised, which `cli.main` would catch."""
     return CliRunner().invoke(cli.commands, arguments, standalone_mode=False)
 
 

@@ -1,4 +1,4 @@
-"""Two users and a run of the victim's: what the tests of this folder share."""
+"""Shared by the tests in this folder: two users, and a run of the victim."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Ended:
 
 
 def w2v(*arguments: object, cwd: Path, seconds: float = 100, **environment: str) -> Ended:
-    """How the installed command ended; one that takes longer than `seconds` fails the test."""
+    """How the installed command ended; the test fails if it takes longer than `seconds`."""
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     done = subprocess.run(
         [W2V, *map(str, arguments)], cwd=cwd, env=kept | environment, capture_output=True, timeout=seconds, check=False,
@@ -42,7 +42,7 @@ def as_stranger(*command: object) -> list[str]:
 
 
 def let_others_enter(folder: Path) -> None:
-    """Opens the way to a folder of pytest's, which nobody but its owner may enter."""
+    """Opens the path to a folder of pytest, which otherwise only its owner may enter."""
     for step in (folder, *folder.parents):
         if step.stat().st_uid == os.geteuid() and step.stat().st_mode & 0o055 != 0o055:
             step.chmod(step.stat().st_mode | 0o055)
@@ -50,7 +50,7 @@ def let_others_enter(folder: Path) -> None:
 
 @pytest.fixture(scope="session")
 def stranger() -> int:
-    """The uid of another user of this machine; skipped where this user cannot become another."""
+    """The uid of another user of this machine; skips the test if this user cannot become another."""
     if os.geteuid() != 0 or shutil.which("setpriv") is None:
         pytest.skip("a second user takes root and setpriv")
     return pwd.getpwnam("nobody").pw_uid

@@ -1,4 +1,4 @@
-"""Seeded damage of bytes and of plain data: what an accident, a careless program or an attacker makes of a file."""
+"""Seeded damage to bytes and to plain data, as an accident, a careless program or an attacker would cause it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HOSTILE_VALUES: tuple[Any, ...] = (
 
 
 def damaged(data: bytes, rng: random.Random) -> bytes:
-    """The bytes with one to eight accidents: flips, cuts, doubled and moved pieces, hostile insertions."""
+    """The bytes after one to eight accidents: flips, cuts, doubled and moved pieces, hostile insertions."""
     found = bytearray(data)
     for _ in range(rng.choice((1, 1, 1, 2, 3, 8))):
         rng.choice(ACCIDENTS)(found, rng)

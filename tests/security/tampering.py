@@ -56,7 +56,7 @@ class Bench:
 
 @dataclass(frozen=True)
 class Cell:
-    """What became of one kind of file and one way."""
+    """The outcome for one kind of file and one way of tampering."""
 
     verify: str
     query: str
@@ -82,7 +82,7 @@ def make_bench(folder: Path) -> Bench:
 
 
 def kind_of(path: Path) -> str:
-    """The file's place in a workdir without what hashes and numbers make of it."""
+    """The file's place in a workdir, with hashes and numbers left out."""
     return re.sub(r"[0-9a-f]{16}|\d{3,}", "…", str(path))
 
 
@@ -97,7 +97,7 @@ def files(workdir: Path) -> dict[str, Path]:
 
 
 def tamper(bench: Bench, victim: Path, kind: str, way: str, rng: random.Random) -> bool:
-    """Does it; False where there is nothing to do it with, or nothing would differ."""
+    """Tampers with a file; False if that is not possible or would change nothing."""
     before = victim.read_bytes()
     victim.unlink()
     if way == "flipped":

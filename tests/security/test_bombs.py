@@ -1,4 +1,4 @@
-"""A few bytes that would become gigabytes: what a file may become, and what may be held at once, is bounded before it is held."""
+"""A few bytes that would become gigabytes: expansion and memory are bounded before anything is held."""
 
 from __future__ import annotations
 

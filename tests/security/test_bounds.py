@@ -1,4 +1,4 @@
-"""What is read has a bound and is a regular file; what cannot be known before it is tried has an end."""
+"""Only regular files are read, up to a bound; what cannot be known in advance comes to an end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run in folders that another user has filled with traps: modules, links and settings under the names that are looked for."""
+"""A run in folders that another user has filled with traps: modules, links and settings under the names that Python looks for."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PRECIOUS = "not to be lost\n"
 
 @dataclass(frozen=True)
 class Trapped:
-    """A run among traps, and what they left."""
+    """A run among traps, and what the traps have left behind."""
 
     folder: Path
     ended: Ended

@@ -1,4 +1,4 @@
-"""A sample of `make fuzz`: seeded mutations of all that is read end as "read" or as an error that says so."""
+"""A sample of `make fuzz`: seeded mutations of all that is read are either read or give a clear error."""
 
 from __future__ import annotations
 

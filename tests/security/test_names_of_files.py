@@ -1,4 +1,4 @@
-"""Names in files are data: whatever a manifest, a spool or a summary calls its files, nothing outside its folder is touched."""
+"""Names in files are data: whatever names a manifest, a spool or a summary contains, nothing outside its folder is touched."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PRECIOUS = "not to be lost\n"
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, corpus: list[str]) -> Path:
-    """The folder of a configuration `c.yaml` whose run is complete, tracked in nothing."""
+    """The folder of a configuration `c.yaml` with a complete, untracked run."""
     folder = tmp_path_factory.mktemp("finished")
     tree = tiny_config(folder / "work", corpus, tracking={"enabled": False}, cluster={"n_workers": 1})
     (folder / "c.yaml").write_text(yaml.safe_dump(tree))
@@ -37,7 +37,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, corpus: list[str]) -> Pat
 
 @pytest.fixture
 def victim(finished: Path, tmp_path: Path) -> Path:
-    """A copy of that folder, with a file beside it that is nobody's business."""
+    """A copy of that folder, with a file beside it that must not be touched."""
     shutil.copytree(finished / "work", tmp_path / "work", symlinks=True)
     tree = yaml.safe_load((finished / "c.yaml").read_text())
     tree["run"]["workdir"] = str(tmp_path / "work")

@@ -1,4 +1,4 @@
-"""A sample of `python -m tests.security.tampering`: what is done to a file of a workdir is found and named, or changes no bit."""
+"""A sample of `python -m tests.security.tampering`: tampering with a file of a workdir is found and named, or changes no bit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever stands in a configuration is a value by one set of rules, or one error that names the key: never a bug."""
+"""Whatever a configuration contains is read by one set of rules, or gives one error that names the key: never a bug."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.security.conftest import w2v
 
 BASE: dict[str, Any] = {"corpus": {"inputs": ["a.txt"]}}
 TOGETHER = {"train.min_alpha": "train.alpha=10", "shards.sample": "shards.window=5", "train.batch_size": "train.engine=layers"}
-"""What else must be set for a key to take any value of its range."""
+"""Other settings that a key needs in order to accept every value of its range."""
 
 
 def types_in(annotation: Any) -> set[Any]:
@@ -32,7 +32,7 @@ def types_in(annotation: Any) -> set[Any]:
 
 
 def numeric_keys() -> Iterator[tuple[str, type, FieldInfo]]:
-    """(section.key, int or float, its field) of every key that takes a number and no truth."""
+    """(section.key, int or float, its field) for every key that takes a number but not a truth value."""
     for section, outer in RunConfig.model_fields.items():
         kind = outer.annotation
         assert isinstance(kind, type)

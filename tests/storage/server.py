@@ -1,4 +1,4 @@
-"""A server that speaks S3, in a process of its own, and a front before it that can be made bad and keeps account."""
+"""A server that speaks S3, in a separate process, and a proxy in front of it that can misbehave and records requests."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def s3_server(**environment: str) -> Iterator[str]:
 
 
 class Front:
-    """An address in front of a server. `answer`: what a request gets instead of the server's answer (status, body), or None to
-    pass it on; `seen` has every request's method, path and range."""
+    """A proxy in front of a server. `answer` returns (status, body) for a request, or None to pass it on; `seen` has
+    the method, path and range of every request."""
 
     def __init__(self, server: str) -> None:
         self.answer: Callable[[str, str], tuple[int, bytes] | None] = lambda method, path: None
@@ -114,7 +114,7 @@ class Front:
         self._server.server_close()
 
     def bytes_asked_for(self) -> int:
-        """By requests for ranges."""
+        """The bytes read by requests for ranges."""
         ranges = [
             found for method, _, text in self.seen if method == "GET" and (found := re.fullmatch(r"bytes=(\d+)-(\d+)", text))
         ]
@@ -122,7 +122,7 @@ class Front:
 
 
 def error_of(code: str) -> bytes:
-    """The body of an answer that S3 gives."""
+    """The body of an error answer of S3."""
     return f'<?xml version="1.0"?><Error><Code>{code}</Code><Message>{code}</Message></Error>'.encode()
 
 

@@ -1,4 +1,4 @@
-"""A corpus, what a run over it on a disk gives, and configurations whose inputs and workdirs lie in a bucket."""
+"""A corpus, the result of a run on it on a disk, and configurations whose inputs and workdirs are in a bucket."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ QUIET = Progress(quiet=True)
 
 
 class Site:
-    """A corpus, the digest of a run over it on a disk, and configurations with inputs and workdirs in a bucket."""
+    """A corpus, the digest of a run on it on a disk, and configurations with inputs and workdirs in a bucket."""
 
     def __init__(self, directory: Path, endpoint: str) -> None:
         self.directory, self.endpoint = directory, endpoint
@@ -35,7 +35,7 @@ class Site:
         self.digest = run(parse_config(self.tree("disk", place=None)), workers=InProcess(), progress=QUIET)["vectors"]["sha256"]
 
     def tree(self, name: str, host: str = "one", *, place: Address | None, **sections: dict[str, Any]) -> dict[str, Any]:
-        """`host`: machines keep their copies apart."""
+        """`host`: each machine keeps its own copies."""
         storage = {"endpoint": self.endpoint, "cache": str(self.directory / f"cache-{host}"), "patience_s": 20}
         settings: dict[str, Any] = {"tracking": {"enabled": False}, "cluster": {"n_workers": None, "options": {}}} | sections
         inputs = [f"{self.bucket}/corpus/"] if place else self.inputs

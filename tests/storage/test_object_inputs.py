@@ -1,4 +1,4 @@
-"""A corpus in a bucket is the corpus that the same files on a disk are: the same names are read and the same bits come of it."""
+"""A corpus in a bucket equals the same files on a disk: the same names are read, and the results have the same bits."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ PATTERNS = (
 
 
 COUNTED = ("", "*", "*.txt", "deep", "deep/*", "?.txt", "a.txt")
-"""Where what is left out is counted alike: a disk's folders are looked into one by one, and `**` meets some names twice."""
+"""Patterns for which a disk and a bucket leave out equally many files: on a disk, `**` meets some names twice."""
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)

@@ -1,4 +1,4 @@
-"""Workers of other machines share nothing with the driver but the bucket: each has a copy of its own under the same path."""
+"""Workers on other machines share nothing with the driver but the bucket: each has its own copy under the same path."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OWN_FOLDER = 'mount -t tmpfs tmpfs "$0" && exec "$@"'
 
 
 def own_folder(folder: Path) -> tuple[str, ...]:
-    """The beginning of a command that sees an empty folder in the place of this one, or a skip where that is forbidden."""
+    """The beginning of a command that sees an empty folder in place of this one; skips the test if that is forbidden."""
     through = ("unshare", "--mount", "sh", "-c", OWN_FOLDER, str(folder))
     tried = subprocess.run([*through, "true"], capture_output=True, text=True, env=environment_with())
     if tried.returncode:

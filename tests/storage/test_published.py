@@ -1,4 +1,4 @@
-"""Vectors put into a bucket for others: whole exports under names of their own, and one object that says which answers."""
+"""Vectors put into a bucket for others: complete exports under separate names, and one object that says which is current."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ QUIET = Progress(quiet=True)
 
 @pytest.fixture
 def config(tmp_path: Path, storage: Storage) -> Path:
-    """A configuration in a folder, with a bucket that exports go to."""
+    """A configuration in a folder, and a bucket for its exports."""
     bucket = make_bucket(f"published-{uuid.uuid4().hex[:8]}", storage)
     inputs = write_corpus(tmp_path / "corpus", sentences=600)
     sections: dict[str, Any] = {
@@ -57,7 +57,7 @@ def place_of(config: Path) -> Address:
 
 
 def latest(place: Address, storage: Storage) -> dict[str, bytes]:
-    """What a reader gets: the files that latest.json names, compared with what it says of them."""
+    """What a reader gets: the files that latest.json lists, compared with its description."""
     body = json.loads(read_object(place / "latest.json", storage))
     files = {name: read_object(place / body["folder"] / name, storage) for name in body["files"]}
     assert {name: hashlib.sha256(data).hexdigest() for name, data in files.items()} == {

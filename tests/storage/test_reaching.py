@@ -1,4 +1,4 @@
-"""What keeps a bucket from being reached is said once, in words, in bounded time, and without a secret in it."""
+"""If a bucket cannot be reached, the reason is given once, in plain words, in bounded time, and without a secret."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def test_a_file_is_put_whole_and_removed(tmp_path: Path, bucket: Address, storag
         read_object(bucket / "deep/file.gz", storage)
 
 
-# ── what stands in configurations ────────────────────────────────────────────────────────────────────────────────────
+# ── configurations ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(
@@ -245,7 +245,7 @@ VENDORS = {
 
 @pytest.mark.parametrize(("address", "kind"), VENDORS.items())
 def test_each_vendor_gets_pyarrows_own_file_system(address: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Google's and Azure's are opened here and asked nothing: no server of theirs can be had offline."""
+    """Google's and Azure's are opened here but not used: there is no server for them offline."""
     monkeypatch.setenv("AZURE_STORAGE_KEY", "aGVsbG8=")
     storage = Storage(endpoint="http://127.0.0.1:9000", options={"project_id": "p"})
     assert type(file_system(parse_address(address, "x"), storage)).__name__ == kind

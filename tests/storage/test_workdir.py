@@ -1,4 +1,4 @@
-"""A workdir in a bucket: the bits of one on a disk, whoever works on it from where, whatever is killed or damaged on the way."""
+"""A workdir in a bucket: the bits of one on a disk, from whichever host it is used, whatever is killed or damaged."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ QUIET = Progress(quiet=True)
 
 
 def cached(config: RunConfig) -> list[str]:
-    """The stages that a run found; its vectors are those of a disk."""
+    """The stages that a run found done; asserts that its vectors are those of a disk."""
     return [name for name, row in run(config, workers=InProcess(), progress=QUIET)["stages"].items() if row["cached"]]
 
 
@@ -193,12 +193,12 @@ def test_gc_on_a_fresh_copy_finds_what_only_the_bucket_has(site: Site) -> None:
     assert verify_workdir(look(load_config(path)).workdir)[1] == []
 
 
-# ── who works ────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── leases ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """S3 tells the time in seconds, so a sign of life cannot be seen more often."""
+    """S3 gives times in seconds, so a sign of life cannot be seen more often."""
     monkeypatch.setattr(lease, "RENEW_S", 1.1)
     monkeypatch.setattr(lease, "LEASE_S", 4.0)
     monkeypatch.setattr(lease, "LOOK_S", 0.1)
