@@ -1,12 +1,12 @@
-"""Speed and quality of the CUDA kernels on a real text, beside what the device's memory can do. Needs a GPU and CuPy.
+"""Speed and quality of the CUDA kernels on a real text, compared with the device's memory bandwidth. Needs a GPU and CuPy.
 
     python infra/benchmarks/gpu.py --corpus FILE [--quality --analogies FILE --similarity FILE …]
 
-Speed: kept tokens a second of `train_slice` (host clock, the checks and the wait for the result in) with parameters, noise
-table and stream on the device, for several numbers of thread blocks in flight; the bytes a token must move (one W_in row,
-one target row, K/8 noise rows, each read and written) times that rate, beside a copy measured in the same run.
-Quality (--quality): 5 epochs on the GPU and by the Numba kernels at the same settings, scored on the files given.
-Last comes one JSON line with versions and the device, to be kept as a record.
+Speed: kept tokens per second of `train_slice` (host clock, including the checks and the wait for the result) with parameters,
+noise table and stream on the device, for several numbers of thread blocks in flight; and the bytes that a token must move (one
+W_in row, one target row, K/8 noise rows, each read and written) times that rate, compared with a copy measured in the same run.
+Quality (--quality): 5 epochs on the GPU and with the Numba kernels at the same settings, scored on the given files.
+The last line is JSON with versions and the device, to be kept as a record.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def noise_of(kernels: Any, corpus: Corpus) -> Noise:
 
 
 def require_device() -> Any:
-    """CuPy with a usable device; ends the program with the reason where there is none."""
+    """CuPy with a usable device; without one the program ends with the reason."""
     try:
         import cupy
     except ModuleNotFoundError as error:
@@ -51,7 +51,7 @@ def require_device() -> Any:
 
 
 def copy_bandwidth(cupy: Any) -> float:
-    """Bytes a second, read plus written, of a copy of 1 GiB inside the device; median of 20."""
+    """Bytes per second, read plus written, of a copy of 1 GiB inside the device; the median of 20."""
     source, target = (cupy.zeros(1 << 28, cupy.float32) for _ in range(2))
     times_s = []
     for _ in range(23):
@@ -75,7 +75,7 @@ def on_device(kernels: Any, stream: Stream) -> Stream:
 
 
 def tokens_per_second(kernels: Any, corpus: Corpus, stream: Stream, size: int, repeats: int, **options: Any) -> list[float]:
-    """Rates of `repeats` slices after one that is not counted, all of one training at a small α."""
+    """The rates of `repeats` slices after a warm-up slice, all from one training at a small α."""
     w_in, w_out = (kernels.to_device(matrix) for matrix in initial_parameters(len(corpus.words), size, seed=1))
     noise = noise_of(kernels, corpus)
     targets = min(TIMED_SLICE if options.get("mode") != "sequential" else TIMED_SLICE // 16, len(stream))

@@ -2,11 +2,11 @@
 
     python infra/benchmarks/gpu_staleness.py --corpus FILE --analogies FILE --similarity FILE [--in-flight 1 4 8 16]
 
-With n thread blocks in flight a new block of 128 targets starts n times in the life of a block. A block reads W_in when
-it starts and adds to it when it ends, so it misses the updates of n blocks; its 16 groups read W_out together and write it
-some time later, in the middle of the block (`OUTPUT_READ`, `OUTPUT_WRITTEN`: shares of a block's life, estimated, not
-measured). The simulation keeps that order of events exactly. `0` is the CPU kernel itself, at the same settings.
-Prints a line a run and, last, one JSON line.
+With n thread blocks in flight, n new blocks of 128 targets start during the life of a block. A block reads W_in when it starts
+and adds to it when it ends, so it misses the updates of n blocks; its 16 groups read W_out together and write it some time
+later, in the middle of the block (`OUTPUT_READ`, `OUTPUT_WRITTEN`: fractions of a block's life, estimated, not measured). The
+simulation follows that order of events exactly. `0` is the CPU kernel itself, at the same settings.
+Prints a line for each run and, last, one JSON line.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Corpus:
 
     @staticmethod
     def read(path: Path) -> Corpus:
-        """Words between white space, a sentence a line."""
+        """The words between white space; each line is a sentence."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
@@ -157,7 +157,7 @@ def train_side_by_side(
     w_in: Any, w_out: Any, tokens: Any, left: Any, right: Any, start: int, stop: int, draws: Any,
     alpha_start: float, alpha_end: float, in_flight: int, segments: bool,
 ) -> float:  # fmt: skip
-    """Mean loss; draws (groups, K) are the noise words. `segments`: each thread block walks a run of blocks of its own."""
+    """The mean loss; `draws` (groups, K) are the noise words. With `segments`, each thread block has its own run of blocks."""
     negative, size = draws.shape[1], w_in.shape[1]
     blocks = (stop - start + BLOCK - 1) // BLOCK
     places = in_flight + 2
@@ -196,7 +196,7 @@ def train_side_by_side(
 def simulate(
     corpus: Corpus, size: int, window: int, negative: int, epochs: int, in_flight: int, segments: bool
 ) -> tuple[Any, float]:
-    """(W_in, mean loss of the last slice) with so many blocks in flight, every word at rate 1; 0: the CPU kernel."""
+    """(W_in, mean loss of the last slice) with this many blocks in flight (0: the CPU kernel), every word at rate 1."""
     w_in_VD, w_out_VD = initial_parameters(len(corpus.words), size, seed=1)
     table = noise_table(corpus.counts_V, NS_EXPONENT)
     noise = Noise(table, np.ones(len(corpus.words), np.float32))
@@ -219,7 +219,7 @@ def simulate(
 
 
 def scores(corpus: Corpus, matrix: Any, analogies: Path | None, similarity: list[Path]) -> dict[str, float | None]:
-    """Analogy accuracy and rank correlations; words that training made infinite or NaN score None."""
+    """Analogy accuracy and rank correlations; None if training made vectors infinite or NaN."""
     if not np.isfinite(matrix).all():
         return {"finite": 0.0}
     vectors = WordVectors(tuple(corpus.words), np.ascontiguousarray(matrix), corpus.counts_V)

@@ -1,12 +1,12 @@
-"""What a warm refresh costs and scores beside a cold build: 80 % of a corpus first, then the other 20 % arrive.
+"""Cost and scores of a warm refresh compared with a cold build: 80 % of a corpus first, then the other 20 % arrive.
 
     python infra/benchmarks/refresh.py --corpus FILE --eval DIR [--seeds 1,2,3] [--epochs 1,2] [--alphas .05,.03,.02]
                                        [--lanes 2] [--workers 2] [--workdir DIR] [section.key=value …]
 
 For every seed: the vectors of the first 80 % (the champion), a cold build of everything, and warm builds of everything from the
-champion: as `w2v refresh` does by default, or, to choose that default, one for each of the given epochs and α. Every row is the
-pipeline itself. Prints scores, seconds of the training stage, and both beside the cold build's, as means over the seeds; last one
-JSON line. DIR holds questions-words.txt, wordsim353.tsv, simlex999.txt.
+champion: as `w2v refresh` does by default, or, to choose that default, one for each of the given epochs and α. Every row is a run
+of the pipeline itself. Prints scores and seconds of the training stage, and both relative to the cold build's, as means over the
+seeds, and, last, one JSON line. DIR contains questions-words.txt, wordsim353.tsv, simlex999.txt.
 """
 
 from __future__ import annotations
@@ -121,14 +121,14 @@ def warm_settings(epochs: int, alpha: float, min_alpha: float) -> tuple[str, dic
 
 
 def as_refreshed(given: argparse.Namespace, place: Path, files: tuple[Path, Path], seed: int) -> dict[str, Row]:
-    """Two refreshes, and a cold build in a workdir of its own: every stage works in each of them, as it would at night."""
+    """Two refreshes, and a cold build in a separate workdir: every stage runs in each of them, as in a nightly refresh."""
     first, second = refresh_twice(given, place / f"refreshed-{seed}", files, seed)
     cold = build(given, place / f"cold-{seed}", list(files), seed, {})
     return {"champion (80 %)": row_of(first), "cold": row_of(cold), "warm, by w2v refresh": row_of(second)}
 
 
 def grid(given: argparse.Namespace, place: Path, files: tuple[Path, Path], seed: int) -> dict[str, Row]:
-    """Warm builds by every one of the given settings; stages before training are shared, so seconds tell little."""
+    """Warm builds with each of the given settings; they share the stages before training, so their seconds say little."""
     champion = build(given, place / "work", [files[0]], seed, {})
     rows = {"champion (80 %)": row_of(champion), "cold": row_of(build(given, place / "work", list(files), seed, {}))}
     for point in itertools.product(given.epochs, given.alphas, given.min_alphas):

@@ -1,4 +1,4 @@
-"""Time per example against vocabulary size: why the softmax had to go, and what is left when it has.
+"""Time per example by vocabulary size: why the softmax had to go, and what remains without it.
 
     python infra/benchmarks/speedup.py --record infra/benchmarks/records/speedup-DATE.md [--quick]
 
@@ -6,8 +6,8 @@ Four ways to train the same CBOW (window 5, vector size 100, batch 100, plain SG
 to 1,000,000 words:
 (a) one-hot rows times a matrix, softmax over all words; (b) row lookup, softmax over all words; (c) row lookup, 5 noise
 words; (d) the kernel of engine: kernels. (a) and (b) grow with the vocabulary and stop at the first size whose step would
-need more than --memory-gb; (c) and (d) do not grow but for cache misses. Forward, backward and update are timed, drawing
-batches is not. Prints a table and one JSON line, and writes the record with the figure (SVG) beside it.
+need more than --memory-gb; (c) and (d) grow only through cache misses. Forward, backward and update are timed; drawing
+batches is not. Prints a table and one JSON line, and writes the record and, beside it, the figure (SVG).
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ WAYS = {
 }
 
 Step = Callable[[int], int]
-"""Trains on batch number n and returns how many examples that were."""
+"""Trains on batch number n and returns its number of examples."""
 
 
 class Cost(NamedTuple):
-    """µs an example over the timed steps: the 10th percentile (least disturbed by what shares the machine), the median."""
+    """µs per example over the timed steps: the 10th percentile (least disturbed by others on the machine), the median."""
 
     tenth: float
     median: float
@@ -93,7 +93,7 @@ def zipf_stream(vocab_size: int, generator: np.random.Generator) -> tuple[Any, A
 
 
 def bytes_needed(way: str, vocab_size: int) -> int:
-    """About what a step holds: matrices and gradients, and the arrays of the batch that are as wide as the vocabulary."""
+    """Roughly the bytes of a step: matrices, gradients, and the arrays of the batch that are as wide as the vocabulary."""
     matrices = 2 * vocab_size * VECTOR_SIZE * 4
     wide = {"a": BATCH * CONTEXTS * (1 + 4) + 3 * BATCH * 4, "b": 3 * BATCH * 4}.get(way, 0) * vocab_size
     return matrices * (2 if way in "ab" else 1) + wide
@@ -141,7 +141,7 @@ def kernel_step(backend: Any, tokens: Any, counts: Any) -> Step:
 
 
 def time_steps(step: Step, seconds: float, at_least: int) -> list[float]:
-    """µs an example of each step that fits into `seconds`, after one that is not counted."""
+    """µs per example of each step that fits into `seconds`, after a warm-up step."""
     step(0)
     times_us: list[float] = []
     started_s = time.perf_counter()
@@ -159,7 +159,7 @@ def cost_of(way: str, vocab_size: int, times_us: list[float]) -> Cost:
 
 
 def measure(sizes: list[int], seconds: float, memory_bytes: float, backend: str) -> Found:
-    """(a) and (b) size after size; (c) and (d) in rounds over all sizes, so that what disturbs one disturbs all."""
+    """(a) and (b) size by size; (c) and (d) in rounds over all sizes, so that a disturbance affects all of them."""
     found: Found = {way: {} for way in WAYS}
     streams = {size: zipf_stream(size, np.random.default_rng(size)) for size in sizes}
     for size, (tokens, counts) in streams.items():

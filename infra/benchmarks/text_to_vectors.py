@@ -1,10 +1,10 @@
-"""Text to vectors, the whole command beside gensim's whole program: wall time and seconds of processor, each side in turn.
+"""Text to vectors: our whole command, alternating with a whole gensim program; wall time and processor seconds.
 
     python infra/benchmarks/text_to_vectors.py TEXT [--megabytes 12.5] [--runs 5] [--vector-size 100] [--lanes 2] [--alpha .05]
 
-Ours is `w2v run` on a fresh workdir: imports, scan, vocabulary, shards, training, evaluation, exports, report, and with
---tracked MLflow with its server process. Gensim's is a Python process that imports it, scans the file with `corpus_file`, trains
-with as many threads as there are cores, and saves. Kernels are compiled before the first run, as after set-up.
+Ours is `w2v run` in a new workdir: imports, scan, vocabulary, shards, training, evaluation, exports, report and, with --tracked,
+MLflow with its server process. The other is a Python process that imports gensim, scans the file with `corpus_file`, trains with
+as many threads as there are cores, and saves. Kernels are compiled before the first run, as they are after set-up.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def cut(text: Path, megabytes: float | None, place: Path) -> Path:
-    """The text, or its first megabytes, in lines that gensim trains to their end: it passes over what is behind 10,000 words."""
+    """The text, or its first megabytes, in lines that gensim trains completely: it ignores all but 10,000 words of a line."""
     with open(text, "rb") as file:
         lines = file.read(-1 if megabytes is None else int(megabytes * 1e6)).split(b"\n")
     short = place / "text.txt"

@@ -1,4 +1,4 @@
-"""Training throughput of `w2v run` beside gensim's corpus_file mode: same file, vocabulary, settings and threads.
+"""Training throughput of `w2v run` compared with gensim's corpus_file mode: same file, vocabulary, settings and threads.
 
     python infra/benchmarks/throughput.py --corpus FILE [--size 100|300] [--repeats 3]
 
@@ -24,7 +24,7 @@ SETTINGS = {100: {"window": 5, "negative": 5}, 300: {"window": 10, "negative": 1
 THREADS = 2
 EPOCHS = 5
 GENSIM_LINE_WORDS = 10_000
-"""gensim trains at most so many words of a line (MAX_SENTENCE_LEN in word2vec_corpusfile.pyx) and counts all of them."""
+"""gensim trains at most this many words of a line (MAX_SENTENCE_LEN in word2vec_corpusfile.pyx) but counts all of them."""
 W2V_RUN = [sys.executable, "-m", "pipeline.cli", "run", "--json", "--quiet"]
 
 GENSIM = """
@@ -46,7 +46,7 @@ print(json.dumps({"tokens": model.corpus_total_words, "words": len(model.wv), "s
 
 
 def without_long_lines(corpus: Path, scratch: Path) -> Path:
-    """The corpus itself, or a copy in which lines that gensim would not train to their end are cut."""
+    """The corpus itself, or a copy in which lines that gensim would not train completely are cut."""
     with corpus.open("rb") as lines:
         if all(line.count(b" ") < GENSIM_LINE_WORDS for line in lines):
             return corpus
@@ -61,7 +61,7 @@ def without_long_lines(corpus: Path, scratch: Path) -> Path:
 
 
 def ours(corpus: Path, size: int, scratch: Path, overrides: list[str]) -> dict[str, float]:
-    """One `w2v run` from text to vectors in a fresh workdir."""
+    """One `w2v run` from text to vectors in a new workdir."""
     config = scratch / "run.yaml"
     config.write_text(
         json.dumps({
@@ -90,7 +90,7 @@ def ours(corpus: Path, size: int, scratch: Path, overrides: list[str]) -> dict[s
 
 
 def gensim(corpus: Path, size: int, alpha: float = 0.05, save: str = "") -> dict[str, float]:
-    """One gensim training in a process of its own."""
+    """One training with gensim in a separate process."""
     settings = SETTINGS[size]
     arguments = json.dumps([str(corpus), size, settings["window"], settings["negative"], EPOCHS, THREADS, alpha, save])
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
