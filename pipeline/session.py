@@ -62,7 +62,7 @@ class Session:
     on_round: Sequence[Callable[[RoundRecord], None]] = ()
     """Called after every round with its record."""
     here: WorkerState = field(default_factory=WorkerState)
-    """What this process keeps between tasks if it does the work itself."""
+    """State that this process keeps between tasks if it does the work itself."""
     loads: dict[int, Load] = field(default_factory=dict)
     """The last load reported by each worker, by its number."""
     start_seconds: float = 0.0
@@ -226,7 +226,7 @@ def _may_be_done_here(config: RunConfig) -> bool:
 
 
 def _has_tokens(config: RunConfig) -> bool:
-    """Whether text was tokenized in this workdir before, so that possibly nothing is left to do."""
+    """Whether this workdir has tokens of an earlier run, so that possibly nothing is left to do."""
     return any((config.workdir / tokenize.STAGE).glob(f"*/{store.MANIFEST}"))
 
 

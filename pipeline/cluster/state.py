@@ -49,7 +49,7 @@ class WorkerState:
             return cast(Kept, self._kept[kind])
 
     def release(self, but: type[Any] | None = None) -> None:
-        """Releases large objects: everything that has a `release` method, except the object of class `but`."""
+        """Releases large objects: every object that has a `release` method, except the one of class `but`."""
         for kind, kept in list(self._kept.items()):
             if isinstance(kept, Releasable) and kind is not but:
                 kept.release()

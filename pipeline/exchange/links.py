@@ -54,7 +54,7 @@ class _Message:
     tag: Tag
     arrays: Sequence[memoryview]
     ready: Callable[[], None]
-    """Called before its first byte is sent, or after its last byte has arrived and the checksum was right."""
+    """Called before its first byte is sent, or after its last byte has arrived and its checksum has been verified."""
 
     @property
     def bytes(self) -> int:
@@ -217,13 +217,13 @@ class Links:
 
     def send(self, peer: int, tag: Tag, arrays: Iterable[NDArray[Any]], fill: Callable[[], None] = lambda: None) -> None:
         """Queues a message. The arrays must not change before `flush`, or before the peer has answered: they are sent later,
-        without a copy. `fill` is called just before, when all earlier messages to the peer have been sent, and may write into
-        the arrays: several messages can use the same memory."""
+        without a copy. `fill` is called just before that, after all earlier messages to the peer have been sent, and may write
+        to the arrays, so several messages can use the same memory."""
         self._links[peer].outgoing.append(message_of(tag, arrays, fill))
 
     def expect(self, peer: int, tag: Tag, arrays: Iterable[NDArray[Any]], use: Callable[[], None] = lambda: None) -> None:
         """Declares that the peer's next message, after those already expected, has this tag and goes into these arrays. `use` is
-        called once it has arrived, before anything else is read from the peer: several messages can use the same memory."""
+        called as soon as it has arrived, before more is read from the peer, so several messages can use the same memory."""
         self._links[peer].expected.append(message_of(tag, arrays, use))
 
     def receive(self, peer: int) -> None:

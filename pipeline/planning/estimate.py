@@ -112,7 +112,7 @@ def make_plan(config: RunConfig, asked: Asked, say: Callable[[str], None] = lamb
 
 
 def is_encrypted(config: RunConfig) -> bool:
-    """Whether workers on several hosts would talk TLS."""
+    """Whether connections between workers on several hosts would use TLS."""
     return config.cluster.tls is not None or config.cluster.kind != "address"
 
 

@@ -1,6 +1,6 @@
 """The model of what a run will take: arithmetic on corpus, settings, machines and speeds. No clock, no file, no worker.
 
-train   tokens / (tokens per second of a thread · threads · their efficiency) / hosts, plus the merges (`merges`)
+Training takes tokens / (tokens per second of a thread · threads · their efficiency) / hosts, plus the merges (`merges`).
 """
 
 from __future__ import annotations

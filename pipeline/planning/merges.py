@@ -1,8 +1,8 @@
-"""The merges between hosts of a training: how many there are, what they send and how long they take. Arithmetic only.
+"""The merges between hosts during a training: their number, the bytes they send and the time they take. Arithmetic only.
 
-A merge takes the longer of wire time and work, a part of the shorter, and the round trips. Every host sends
-2 · (hosts − 1)/hosts of the merged rows: its copy's rows of the other hosts' blocks, and its own block after merging. Which rows
-are merged when follows from the plan of training itself (`training.plan`), counted merge by merge.
+A merge takes the longer of wire time and work, plus a part of the shorter, plus the round trips. Every host sends
+2 · (hosts − 1)/hosts of the merged rows: its copy's rows of the other hosts' blocks, and its own block after merging. The rows of
+each merge follow from the plan of training itself (`training.plan`), counted merge by merge.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 FRAME_SHARE = 1514 / 1448
 """Bytes on the wire per payload byte, with the headers of Ethernet, IP and TCP."""
 OVERLAP_LOST = 0.25
-"""The share of the shorter of wire time and work that does not overlap with the longer, since the first piece must arrive before
-any is folded (infra/benchmarks/records/hosts-2026-11-29.md)."""
+"""The part of the shorter of wire time and work that does not overlap with the longer, because the first piece must arrive before
+any can be folded (infra/benchmarks/records/hosts-2026-11-29.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,16 +35,16 @@ class Machines:
 
 @dataclass(frozen=True, kw_only=True)
 class MergeSpeeds:
-    """What merges cost, in seconds of processor time unless stated otherwise."""
+    """The cost of merges, in seconds of processor time unless stated otherwise."""
 
     send_s: float
     """Per byte sent and received, including packing, unpacking and encryption."""
     fold_s: float
-    """Per row of both matrices of one copy folded."""
+    """Per folded row of both matrices of one copy."""
     peer_s: float
     """Fixed cost of a merge per other host."""
     message_s: float
-    """Elapsed time of a message and its answer, without their processor time."""
+    """Elapsed time of a message and its reply, without their processor time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,17 +60,17 @@ class Traffic:
 
 
 def sent_bytes(rows: int, row_bytes: int, hosts: int) -> int:
-    """The bytes that each host sends, and receives, in a merge of `rows` rows; `row_bytes` travel per row of both matrices."""
+    """The bytes that each host sends, and receives, in a merge of `rows` rows, with `row_bytes` per row of both matrices."""
     return 2 * (hosts - 1) * rows * row_bytes // hosts
 
 
 def merged_row_bytes(train: Train, row_floats: int) -> int:
-    """The bytes that travel between hosts per row of both matrices."""
+    """The bytes sent between hosts per row of both matrices."""
     return 2 * (row_floats + 4 if train.merge_bits == 8 else 4 * row_floats)
 
 
 def merge_seconds(rows: int, row_bytes: int, machines: Machines, speeds: MergeSpeeds, cores_a_host: float = 1.0) -> float:
-    """Seconds of a merge between hosts with one copy each; `row_bytes` travel per row of both matrices. `cores_a_host` is below 1
+    """Seconds of a merge between hosts with one copy each, with `row_bytes` per row of both matrices. `cores_a_host` is below 1
     for hosts that share a machine's cores."""
     sent, peers = sent_bytes(rows, row_bytes, machines.hosts), machines.hosts - 1
     wire_s = sent * FRAME_SHARE * 8 / (machines.gbit_s * 1e9)
@@ -79,8 +79,8 @@ def merge_seconds(rows: int, row_bytes: int, machines: Machines, speeds: MergeSp
 
 
 def merges_of(plan: EpochPlan) -> Counter[int]:
-    """{rows: number of merges of so many rows} in an epoch. Counts from merge to merge rather than step by step, because a long
-    epoch has millions of steps, and in closed form while the interval is constant."""
+    """{rows: number of merges of that many rows} in an epoch. It counts from merge to merge rather than step by step, because a
+    long epoch has millions of steps, and in closed form while the interval is constant."""
     if plan.copies == 1:
         return Counter()
     return _merges_of_due_rows(plan) if plan.schedule.spares else _merges_between_full_ones(plan)
@@ -121,7 +121,7 @@ def _merges_between_full_ones(plan: EpochPlan) -> Counter[int]:
 
 
 def _in_tier(merges: int, tier: int) -> int:
-    """How many of the merges 1 … `merges` have a number that 2^tier divides and 2^(tier+1) does not."""
+    """The number of merges among 1 … `merges` whose number is divisible by 2^tier and not by 2^(tier+1)."""
     return (merges >> tier) - (merges >> (tier + 1))
 
 

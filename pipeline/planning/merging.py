@@ -1,7 +1,7 @@
-"""What merges cost a processor, measured with the merges of training, between two ends of a connection in this process.
+"""The processor time of merges, measured with training's own merges between both ends of a connection in this process.
 
 Small and large merges give the fixed cost and the cost per row: packing, sending, receiving, folding, writing to base and copies.
-Folding is measured on its own as well, because with more hosts each sends more but folds as much.
+Folding is also measured alone, because with more hosts each host sends more but folds as much.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pipeline.training.placement import Place, merge_role
 from w2v_core.kernels import Kernels, load_kernels, padded_size
 
 SMALL_ROWS, LARGE_ROWS = 16, 32_768
-"""Rows of the merges that are timed. The large one does not fit into a cache, as training leaves none of these rows there."""
+"""Rows of the timed merges. The large one does not fit into a cache, because in training these rows are not cached either."""
 PATIENCE_S = 20.0
 
 
@@ -47,7 +47,7 @@ def connection_with_itself() -> tuple[socket.socket, socket.socket]:
 
 
 def encrypted(ours: socket.socket, theirs: socket.socket) -> tuple[socket.socket, socket.socket]:
-    """The same ends speaking TLS, with a throw-away certificate."""
+    """The same ends with TLS, using a throw-away certificate."""
     from distributed.security import Security
 
     security, found = Security.temporary(), {}
@@ -65,7 +65,7 @@ def encrypted(ours: socket.socket, theirs: socket.socket) -> tuple[socket.socket
 
 
 def measure_merging(train: Train, ours: socket.socket, theirs: socket.socket) -> MergeSpeeds:
-    """The merge speeds of this processor over the connection with these ends, which is then closed. Takes a second or two."""
+    """The speed of merges on this processor over the connection with these ends, which is then closed. Takes a second or two."""
     kernels = load_kernels(train.backend)
     shape = (LARGE_ROWS, padded_size(train.vector_size))
     fold_s = _seconds_of_folding(train, kernels, shape)
@@ -78,8 +78,8 @@ def measure_merging(train: Train, ours: socket.socket, theirs: socket.socket) ->
         for group in groups:
             group.pool.shutdown()
     a_row = (large_s - small_s) / (LARGE_ROWS - SMALL_ROWS)
-    # With two hosts, each sends one row's bytes per row, half of them its copy's and half merged, and folds half the rows of
-    # both copies.
+    # With two hosts, each sends one row's bytes per row, half of them of its copy's rows and half of merged ones, and folds half
+    # the rows of both copies.
     send_s = max(0.2 * a_row, a_row - fold_s) / merged_row_bytes(train, shape[1])
     return MergeSpeeds(
         send_s=send_s, fold_s=fold_s, peer_s=max(0.0, small_s - SMALL_ROWS * a_row), message_s=max(0.0, clock_s - small_s) / 2
@@ -113,7 +113,7 @@ def _seconds_of_folding(train: Train, kernels: Kernels, shape: tuple[int, int]) 
 
 
 def _seconds_of_merging(train: Train, kernels: Kernels, groups: list[LaneGroup], rows: int, repeats: int) -> tuple[float, float]:
-    """(processor seconds per end, elapsed seconds) of a merge of `rows` rows. Their values make no difference."""
+    """(processor seconds per end, elapsed seconds) of a merge of `rows` rows; the numbers in them do not affect the time."""
 
     def merge_some(group: LaneGroup, times: int) -> None:
         for _ in range(times):

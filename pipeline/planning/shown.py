@@ -22,14 +22,14 @@ def _text_lines(plan: Plan) -> list[str]:
     text, sample, speeds = plan.text, plan.sample, plan.speeds
     seen = sample.stored_bytes / max(1, sample.corpus_bytes)
     about = "all of it read" if seen > 0.999 else f"{seen:.1%} of it read as a sample"
-    ns = f"{speeds.train_s * 1e9:.0f} ns a kept token of training by one thread"
-    many = f"{speeds.threads_kept:.0%} of their speed kept by {speeds.cores} on one copy"
-    between = f"{1e9 * speeds.merging.send_s:.2f} ns a byte between hosts"
+    ns = f"training takes {speeds.train_s * 1e9:.0f} ns per kept token on one thread"
+    many = f"{speeds.cores} threads on one copy keep {speeds.threads_kept:.0%} of that speed each"
+    between = f"{1e9 * speeds.merging.send_s:.2f} ns per byte between hosts"
     return [
         f"corpus    {amount(text.stored_bytes)} in {sample.files:,} file{'s' * (sample.files != 1)}, {about}",
-        f"          {_count(text.tokens)} tokens, {_count(text.kept_tokens)} kept an epoch; {_count(text.words)} words of "
+        f"          {_count(text.tokens)} tokens, {_count(text.kept_tokens)} kept per epoch; {_count(text.words)} words of "
         f"{_count(text.distinct_words)}",
-        f"machine   {speeds.cores} core{'s' * (speeds.cores != 1)}; {ns}, {many}; {between}",
+        f"machine   {speeds.cores} core{'s' * (speeds.cores != 1)}; {ns}; {many}; {between}",
     ]
 
 

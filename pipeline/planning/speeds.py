@@ -1,7 +1,7 @@
 """The speed of this machine: each constant of the model, measured with the code that the run will use, in a few seconds.
 
 Training is timed on the sample's own stream, with matrices of the size of the whole vocabulary, because cache misses matter as
-much as arithmetic. What merges cost is measured by `merging`.
+much as arithmetic. `merging` measures the cost of merges.
 """
 
 from __future__ import annotations

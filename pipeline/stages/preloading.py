@@ -1,7 +1,8 @@
-"""What a run in this process will call is loaded in the background, in the order of need, while the corpus is looked at.
+"""Loads in the background what a run in this process will call, in that order, while the corpus is examined.
 
-To import Numba and to load compiled code from its cache takes half a second in which the interpreter is held, and to hash a
-corpus takes as long without it: the two go together. Errors are left to the stage that meets them, which reports them.
+Importing Numba and loading compiled code from its cache takes half a second and holds the interpreter; hashing a corpus takes as
+long and releases it, so both can run at once. Errors are ignored here: the stage that needs the code meets them again and reports
+them.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from pipeline.text.tokenizers import load_tokenizer
 from pipeline.training.arithmetic import KnownNumbers
 
 SWITCH_S = 0.0005
-"""How long a thread may keep the interpreter when another waits for it; Python's own 0.005 s make a thread that hashes, and asks
-for it after every block, wait through most of what the other imports."""
+"""How long a thread may keep the interpreter while another waits for it. With Python's 0.005 s, a hashing thread, which needs it
+after every block, would wait during most of the imports."""
 
 
 def preload(config: RunConfig, known: KnownNumbers | None) -> threading.Thread:
-    """The thread that loads what tokenizing calls, and then, for a run that trains, what the stages after it do. `known` receives
-    how this process computes; None: it will not train."""
+    """Starts and returns the thread, which loads what tokenizing calls and then, for a run that trains, what the later stages
+    call. `known` receives a sample of this process's arithmetic; None: the run does not train."""
 
     def load() -> None:
         with contextlib.suppress(Exception):
@@ -41,7 +42,7 @@ def preload(config: RunConfig, known: KnownNumbers | None) -> threading.Thread:
 
 @contextlib.contextmanager
 def quick_switches() -> Iterator[None]:
-    """Threads take turns ten times as often as usual."""
+    """Within it, threads take turns at the interpreter ten times as often as usual."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(min(before, SWITCH_S))
     try:

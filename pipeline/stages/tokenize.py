@@ -261,8 +261,8 @@ def tokenize_parts(tasks: tuple[TokenizeTask, ...], state: WorkerState) -> list[
 
 
 def tokenize_part(task: TokenizeTask, kept: KeptStreams) -> PartRecord:
-    """Writes one part's files, its record last; the same bytes wherever and however often it runs. The sentences stay in memory,
-    as far as they may: a shard is made of them next, often by the same worker."""
+    """Writes one part's files, its record last; the same bytes wherever and however often it runs. The sentences stay in memory
+    within KEPT_BYTES, because their shard is drawn next, often by the same worker."""
     tokenizer = load_tokenizer(task.config)
     counts = ReadCounts()
     chunks = read_part(task.part, task.reading, counts)
@@ -354,7 +354,7 @@ def _encode(
 
 
 def _write_group(writer: Any, group: list[NDArray[np.int32]]) -> NDArray[np.int32]:
-    """The content of `group`, written as one row group; empties `group`."""
+    """Writes the content of `group` as one row group, empties `group`, and returns what was written."""
     import pyarrow as pa
 
     ids_N = np.concatenate(group) if group else np.empty(0, np.int32)
@@ -365,7 +365,7 @@ def _write_group(writer: Any, group: list[NDArray[np.int32]]) -> NDArray[np.int3
 
 
 def _read_only(groups: Sequence[NDArray[np.int32]]) -> NDArray[np.int32]:
-    """All ids, as they come from a file: compiled code is made for arrays that can be written or for those that cannot."""
+    """All ids as a read-only array, like those mapped from a file, because Numba compiles separate code for writable arrays."""
     filled = [ids_N for ids_N in groups if len(ids_N)]
     ids_N = filled[0] if len(filled) == 1 else np.concatenate([np.empty(0, np.int32), *filled])
     ids_N.flags.writeable = False

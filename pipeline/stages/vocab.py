@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 STAGE = "vocab"
 STAGE_VERSION = 2
 MERGE_WIDTH = 16
-"""How many files of counts one task merges; a tree of width 16 needs two levels of tasks for 4,096 parts, and one merge here."""
+"""How many files of counts one task merges: 4,096 parts need two levels of tasks, and a last merge by the driver."""
 WORDS = "vocab.parquet"
 NOISE_TABLE = "noise_table.npy"
 
@@ -94,8 +94,8 @@ def merge_counts(task: _Merge) -> str:
 
 
 def _merged(sources: Sequence[str]) -> pa.Table:
-    """Each word of these tables once with its sum. `Table.group_by` would import pyarrow.dataset and with it pandas, which takes
-    longer than summing the counts of a small corpus."""
+    """Each word of these tables once, with the sum of its counts. `Table.group_by` would import pyarrow.dataset and with it
+    pandas, which takes longer than summing the counts of a small corpus."""
     import pyarrow as pa
 
     counted = pa.concat_tables([store.read_table(Path(source), columns=("word", "count")) for source in sources])
@@ -106,7 +106,7 @@ def _merged(sources: Sequence[str]) -> pa.Table:
 
 
 def _merge_tree(paths: tuple[str, ...], scratch: Path, workers: Workers) -> tuple[str, ...]:
-    """The paths of so few tables that together have all counts that they can be summed here."""
+    """The paths of at most MERGE_WIDTH tables, which together have all counts."""
     level = 0
     while len(paths) > MERGE_WIDTH:
         groups = [paths[first : first + MERGE_WIDTH] for first in range(0, len(paths), MERGE_WIDTH)]

@@ -88,7 +88,7 @@ class PartTokens:
 
 
 Sentences = tuple[NDArray[np.int32], NDArray[np.int64]]
-"""(part-local ids of all sentences one after the other, exclusive end of each sentence)"""
+"""(part-local ids of all sentences, one after another; exclusive end of each sentence)"""
 
 
 class KeptStreams:
@@ -97,7 +97,7 @@ class KeptStreams:
 
     def __init__(self) -> None:
         self.sentences: dict[str, Sentences] = {}
-        """Of parts that this worker tokenized and whose shard has not been written yet, by the name of the token file."""
+        """The sentences of parts that this worker tokenized, until their shard is drawn, by the name of the token file."""
         self.tokens: dict[str, PartTokens] = {}
         """Kept across epochs, by the path of the part, which identifies its content. Reading takes as long as drawing."""
         self.drawn: dict[tuple[PartDraw, int], Stream] = {}
@@ -114,7 +114,7 @@ class KeptStreams:
         self._keep(self.sentences, file, sentences, sum(array.nbytes for array in sentences))
 
     def take_sentences(self, file: str) -> Sentences | None:
-        """The sentences of a part if they are kept; they are removed."""
+        """Removes and returns the sentences of a part; None if they are not kept."""
         with self._lock:
             self._bytes.pop(file, None)
             return self.sentences.pop(file, None)
@@ -246,7 +246,7 @@ def share_out(tasks: Sequence[DrawTask], rows: Sequence[int], copies: Sequence[r
 
 class Ahead:
     """A worker's share of the next epoch: a little of it is drawn whenever the worker has to wait, the rest in `finish`. The
-    pieces are kept for `draw_pieces` within KEPT_BYTES and, with `keep`, so are the tokens. Tokens of other parts go."""
+    pieces are kept for `draw_pieces` within KEPT_BYTES and, with `keep`, so are the tokens; those of other parts are released."""
 
     def __init__(self, shares: Sequence[Share], kept: KeptStreams, *, keep: bool) -> None:
         self._shares = shares

@@ -22,7 +22,7 @@ from w2v_core.sampler import mix64
 
 _CHUNK_BYTES = 2 << 20
 _HASHED_BYTES = 4 << 20
-"""At a time: a thread that hashes has to ask for the interpreter after every piece, which others use meanwhile."""
+"""Bytes hashed at a time. They are many, because a hashing thread must wait for the interpreter after every piece."""
 _COMPARED = (0, -9, 8, -17, 16, -25)
 """Offsets from the byte after the line end to the eight bytes whose hashes are compared, in turn, to break ties."""
 _MARGIN = 32

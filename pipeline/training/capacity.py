@@ -175,7 +175,7 @@ def _worker_need(sizes: TrainingSizes, places: Sequence[Place], participant: int
 
 
 def _merge_bytes(sizes: TrainingSizes, role: MergeRole, places: Sequence[Place]) -> int:
-    """The bytes of a participant's buffers for rows of copies on other hosts; with eight bits, also for what it sends."""
+    """The bytes of a participant's buffers for rows of copies on other hosts and, with eight bits, for the rows it sends."""
     piece, foreign = min(PIECE_BYTES, sizes.pair_bytes), sizes.copies - len(role.copies)
     if sizes.merge_bits == 32:
         return foreign * AHEAD * piece

@@ -1,8 +1,8 @@
-"""The exchange of copies on several hosts: their changes since the last merge, one byte per number.
+"""The exchange between copies on several hosts: their changes since the last merge, one byte per number.
 
-Changes are rounded to eight bits in both directions (`w2v_core.kernels.cpu.change_bytes`): each copy's on the way to the owner of
-the rows, and the merged ones on the way back. The owner rounds its own copies' changes too and applies what it sends, so every
-base takes the same step, on one host as on several.
+Changes are rounded to eight bits in both directions (`w2v_core.kernels.cpu.change_bytes`): each copy's changes on the way to the
+owner of the rows, and the merged changes on the way back. The owner also rounds its own copies' changes and applies the rounded
+changes that it sends, so every base changes by the same amounts, on one host as on several.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class PackedChanges:
     spread: Spread
     threads: int
     _foreign: tuple[dict[int, Packed], ...] = ()
-    """Buffers for the changes of other hosts' copies in pieces of the own block, used in turn."""
+    """Buffers for pieces of this participant's block, with the changes of other hosts' copies; used in turn."""
     _outgoing: dict[int, dict[int, Packed]] = field(default_factory=dict)
     """The piece being sent, by owner and copy."""
     _incoming: dict[int, Packed] = field(default_factory=dict)

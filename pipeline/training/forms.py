@@ -4,7 +4,7 @@
     PackedChanges    each copy's changes since the last merge, and the merged changes, one byte per number (`changes`): about a
                      quarter of the bytes, for copies on several hosts
 
-A form decides for each piece of a block what is sent, where what arrives goes, and how copies are folded. The result does not
+For each piece of a block a form determines what is sent, where received bytes go, and how copies are folded. The result does not
 depend on where the copies are: changes are rounded to eight bits on a single host too.
 """
 
@@ -22,25 +22,25 @@ from w2v_core.kernels import Kernels, Merge
 
 Matrices = tuple[NDArray[np.float32], NDArray[np.float32]]
 Spread = Callable[[Callable[[slice], None], Sequence[slice]], Any]
-"""Applies a function to each of several runs of rows, in several threads (`LaneGroup.spread`)."""
+"""Applies a function to each of several ranges of rows, in several threads (`LaneGroup.spread`)."""
 SHARE_BYTES = 1 << 20
-"""Bytes of rows per thread of a fold; for fewer, handing them over takes longer."""
+"""Least bytes of rows per thread of a fold; with fewer, handing them to a thread takes longer than folding them."""
 
 
 class Form(Protocol):
-    """A piece is a run of rows, counted from the first row of the matrices."""
+    """The operations of a form. A piece is a range of rows, counted from the first row of the matrices."""
 
     def fold(self, kernels: Kernels, rows: slice, method: Merge) -> None:
         """Folds the changes of copies that are all in this host's memory into the base and every copy."""
 
     def to_send(self, owner: int, piece: slice) -> tuple[Sequence[NDArray[Any]], Callable[[], None]]:
-        """What this host's copies send of a piece of an owner's block, and a function to call just before it is sent."""
+        """The arrays that this host's copies send for a piece of an owner's block, and a function to call just before that."""
 
     def room(self, copies: range, number: int, piece: slice) -> Sequence[NDArray[Any]]:
-        """Buffers for what the copies on another host send of piece `number` of the own block."""
+        """Buffers for what copies on another host send for piece `number` of this participant's block."""
 
     def fold_piece(self, kernels: Kernels, number: int, piece: slice, method: Merge) -> Sequence[NDArray[Any]]:
-        """Folds a piece of which everything expected has arrived; returns the answer to all other hosts."""
+        """Folds a piece after all its expected messages have arrived; returns the answer to all other hosts."""
 
     def merged_room(self, owner: int, piece: slice) -> tuple[Sequence[NDArray[Any]], Callable[[], None]]:
         """Buffers for an owner's answer, and a function to call when it has arrived."""
@@ -54,7 +54,7 @@ class WholeRows:
     spread: Spread
     threads: int
     foreign: tuple[dict[int, Matrices], ...] = ()
-    """Buffers for the rows of other hosts' copies in pieces of the own block, used in turn."""
+    """Buffers for pieces of this participant's block, with the rows of other hosts' copies; used in turn."""
 
     def __post_init__(self) -> None:
         rows, floats = pieces_of(0, *self.base[0].shape)[0].stop, self.base[0].shape[1]
@@ -67,7 +67,7 @@ class WholeRows:
         self._fold(kernels, rows_of(self.base, rows), {copy: rows_of(pair, rows) for copy, pair in self.copies.items()}, method)
 
     def to_send(self, owner: int, piece: slice) -> tuple[Sequence[NDArray[Any]], Callable[[], None]]:
-        # Rows are sent directly from the parameters. That is safe because nobody writes them before the receiver has them all:
+        # Rows are sent directly from the parameters, which is safe because they do not change before the receiver has them all:
         # a copy's rows change when the owner of their block answers with the merged ones, and merged rows change in the next
         # merge, after all of them have been sent.
         return [matrix[piece] for pair in self.copies.values() for matrix in pair], nothing_to_do
@@ -112,8 +112,8 @@ def nothing_to_do() -> None:
 
 
 def shares_of(rows: int, row_floats: int, copies: int, threads: int) -> list[slice]:
-    """Runs of `rows` rows, one for each thread that folds. Rows are independent of each other, so the division among threads does
-    not affect the bits; the order of the copies does."""
+    """Ranges of `rows` rows, one per folding thread. Rows are independent of each other, so the division among threads does not
+    affect the bits; the order of the copies does."""
     shares = max(1, min(threads, rows * 2 * 4 * row_floats * copies // SHARE_BYTES))
     return [slice(*block_of(rows, share, shares)) for share in range(shares)]
 

@@ -7,9 +7,9 @@ not held; in a merge their rows arrive over links (`exchange.links`), one block 
     q's owner    folds the rows of all copies over the fixed tree        (`kernels.merge_rows`)
     q's owner    sends the merged rows back to every host                (the agent writes them for its whole host)
 
-`forms` decides in which form rows are sent. The fold gets the same numbers in the same order wherever the copies are, so the bits
-do not depend on the hosts. A block is sent in pieces: while one is folded, the network delivers the next, and at most two are
-held.
+`forms` determines the form in which rows are sent. The fold gets the same numbers in the same order wherever the copies are, so
+the bits do not depend on the hosts. A block is sent in pieces: while one is folded, the network delivers the next, and at most
+two are held.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def open_group(
     bits: int = 32,
 ) -> LaneGroup:  # fmt: skip
     """This worker's group, with memory for parameters of this shape (rows, padded floats), after all its workers have joined.
-    `bits` per number in a merge."""
+    `bits`: per number in a merge."""
     role = merge_role(places, participant)
     has_one_copy = places[-1].last_copy == 1
     makers = {"base.w_in": role.host[0], "base.w_out": role.host[-1]}

@@ -43,7 +43,7 @@ from w2v_core.sampler import stream_seed, word_rates
 BLOCK_BYTES = 16 << 20
 """Size of one file of a checkpoint: large enough to write fast, small enough to share the work between workers."""
 ROWS_AT_ONCE = 1 << 13
-"""Of the initial state, that a thread takes."""
+"""Rows of the initial state that a thread fills at a time."""
 _SEED_PATH = 2
 
 
@@ -162,8 +162,8 @@ def blocks_of(vocab_size: int, row_floats: int) -> list[tuple[str, int, int, int
 
 
 def load_state(group: LaneGroup, task: RoundTask) -> None:
-    """Sets the base and every copy to the state before the round. Every host needs all of it; the participants of a host, and
-    the threads of each, share the work and wait for each other."""
+    """Sets the base and every copy to the state before the round. Every host needs all of it, so its participants and their
+    threads share the work, and the participants wait for each other."""
     host = group.role.host
     if task.checkpoint_before is None:
         seed = stream_seed(task.seed, _SEED_PATH, 0)
@@ -197,8 +197,8 @@ def load_state(group: LaneGroup, task: RoundTask) -> None:
 
 
 def _some_rows(first: int, last: int) -> list[slice]:
-    """Rows [first, last) in pieces for several threads: most of the time that fresh memory takes is the kernel's, which finds
-    pages for several threads at once."""
+    """Rows [first, last) in ranges for several threads. First writes to new memory spend most of their time in the operating
+    system, which finds pages for several threads at once."""
     return [slice(begin, min(begin + ROWS_AT_ONCE, last)) for begin in range(first, last, ROWS_AT_ONCE)]
 
 

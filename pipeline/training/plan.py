@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 
 ENDLESS = 62
-"""Doublings of an interval that no training gets to the end of."""
+"""A number of doublings that no training reaches."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +64,8 @@ class Schedule:
     `doublings` times. 0 = every step always ends in a merge."""
     doublings: int = 0
     spares: bool = False
-    """Whether all rows are merged only before a checkpoint or the vectors. Tiers are then counted across epochs, and the end of
-    an epoch merges no row that is not due. For copies on several hosts (infra/decisions/0027-eight-bits.md)."""
+    """Whether all rows are merged only before a checkpoint or the final vectors. Tiers are then counted across epochs, and the
+    end of an epoch merges only rows that are due. Used for copies on several hosts (infra/decisions/0027-eight-bits.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +172,7 @@ class EpochPlan:
 
     @cached_property
     def _ends(self) -> frozenset[int]:
-        """The steps that a checkpoint or the vectors follow."""
+        """The steps after which a checkpoint or the final vectors are written."""
         return frozenset(a_round.last - 1 for a_round in self.rounds if a_round.checkpoint or a_round.vectors)
 
     def interval(self, step: int) -> int:
@@ -274,8 +274,8 @@ def default_hot_rows(copies: int, policy: MergePolicy = MERGE_POLICY) -> int:
 def default_hot_merge_every(
     copies: int, hot_rows: int, copy_tokens: float, policy: MergePolicy = MERGE_POLICY, stretch: float = 1.0
 ) -> float:
-    """Kept tokens per copy between the first merges: the policy's tokens per rank for every hot row, summed over all copies and
-    `stretch` times as many, but with at least the policy's number of merges in an epoch of `copy_tokens`."""
+    """Kept tokens per copy between the first merges: the policy's tokens per rank for every hot row, summed over all copies,
+    times `stretch`, but with at least the policy's number of merges in an epoch of `copy_tokens`."""
     of_ranks = stretch * by_number(policy.tokens_per_rank, copies) * max(hot_rows, policy.hot_rows) / copies
     return max(1.0, min(of_ranks, copy_tokens / policy.merges_per_epoch))
 

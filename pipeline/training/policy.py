@@ -65,8 +65,8 @@ class MergePolicy:
     long_training_tokens: int = field(
         default=1 << 25, metadata=_from("benchmarks/records/copies-2026-11-29.md", "| 4 copies, **as it is now**")
     )
-    """Copies on several hosts (`train.merge_bits` 8) merge no more often in a longer training than in one of so many tokens: all
-    its intervals are longer in proportion. Their doubling has no end either."""
+    """In a training of more tokens than this, copies on several hosts (`train.merge_bits` 8) merge as often as in one of exactly
+    this many: all intervals grow in proportion. The doubling of their intervals has no limit either."""
     hot_rows: int = field(default=1024, metadata=_from("benchmarks/records/lanes-2026-11-21.md", "2. **Tiers.** At equal bytes"))
     """Rows of the smallest tier, unless `train.hot_rows` is set. Subsampling makes words above about this rank nearly equally
     frequent, so fewer gain little."""

@@ -27,7 +27,7 @@ class Residency:
         row = group.base[0][:1]
         self._is_apart = kernels.to_device(row) is not row
         self._is_alone = len(group.places) == 1 and (group.bits == 32 or len(group.copies) == 1)
-        # Where other processes merge too, or changes are brought to eight bits, the base stays in the host's memory.
+        # If other processes merge too, or changes are rounded to eight bits, the base stays in the host's memory.
         self._base: Pair = self._on_device(group.base) if self._is_alone else group.base
         self.copies: dict[int, Pair] = {
             lane: self._base if group.copies[lane] is group.base else self._on_device(group.copies[lane]) for lane in group.own
