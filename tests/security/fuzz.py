@@ -1,10 +1,10 @@
-"""`make fuzz`: seeded, time-boxed mutations of everything that is read. Nothing may end as a bug of this program, take above 20 s
-or above 2 GiB, and no other answer than "read" or one of our errors may come back. The time is the processor's, so that a busy
-machine tries as much as an idle one.
+"""`make fuzz`: seeded, time-boxed mutations of all that is read. Every case must be read or give one of our errors; none may
+end as a bug of this program, take more than 20 s or use more than 2 GiB. Processor time is counted, so that a busy machine tries
+as much as an idle one.
 
     python -m tests.security.fuzz [--seconds 120] [--seed 19] [KIND…]
 
-A case is named by its kind, seed and number; `--only NUMBER` runs it again alone and shows where it failed.
+A case is identified by kind, seed and number; `--only NUMBER` runs it again by itself and shows where it failed.
 """
 
 from __future__ import annotations
@@ -199,7 +199,7 @@ def kinds(bench: Bench) -> dict[str, Case]:
 
 @dataclass
 class Tally:
-    """What became of the cases of a kind."""
+    """The outcomes of the cases of one kind."""
 
     cases: int = 0
     endings: Counter[str] = field(default_factory=Counter)

@@ -1,8 +1,8 @@
-"""One of every kind of file in a workdir is flipped, cut, deleted, swapped, replaced by an older one, by a link, by a FIFO; then
-`verify`, `query`, `export` and `run` are asked: what was done is found and named, or the answer has the same bits.
+"""A file of every kind in a workdir is flipped, cut, deleted, swapped, replaced by an older one, by a link or by a FIFO; then
+`verify`, `query`, `export` and `run` must find and name the change, or give a result with the same bits.
 
     python -m tests.security.tampering              every kind of file and every way, as a table
-    python -m tests.security.tampering snapshots    of the kinds of file whose names hold the word
+    python -m tests.security.tampering snapshots    only the kinds of file whose names contain the word
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ MEMORIES = {
     "known_files.json": ("deleted", "swapped", "older"),
     "metrics.prom": ("deleted", "swapped", "older"), "summary.json": ("deleted",),
 }  # fmt: skip
-"""What no run needs: if it is not there, or whole and of another time, that is no damage. An unfinished run has no summary."""
+"""Files that no run needs: it is no damage if they are missing, or complete but out of date. An unfinished run has no summary."""
 
 
 @dataclass(frozen=True)
 class Bench:
-    """A finished workdir, another run's and an older one; all with the same kinds of files."""
+    """The workdirs of a finished run, of another run and of an older one, all with the same kinds of files."""
 
     folder: Path
     matrix: bytes
@@ -87,7 +87,7 @@ def kind_of(path: Path) -> str:
 
 
 def files(workdir: Path) -> dict[str, Path]:
-    """One file of every kind, relative to the workdir; not the locks and links."""
+    """One file of every kind, relative to the workdir, without locks and links."""
     found: dict[str, Path] = {}
     for path in sorted(workdir.rglob("*")):
         inside = path.relative_to(workdir)
@@ -121,7 +121,7 @@ def tamper(bench: Bench, victim: Path, kind: str, way: str, rng: random.Random) 
 
 
 def try_cell(bench: Bench, kind: str, inside: Path, way: str, seed: int = 19) -> Cell | None:
-    """What the four commands say; None where this way does not apply to this kind."""
+    """The outcome of the four commands; None if this way does not apply to this kind of file."""
     rng = random.Random(f"{seed}/{kind}/{way}")
     with tempfile.TemporaryDirectory(prefix="tampered.") as folder:
         workdir = Path(folder) / "work"
@@ -172,7 +172,7 @@ def _ending(ask: Callable[[], bytes], bench: Bench) -> str:
 
 
 class TooSlow(BaseException):
-    """No error of the system's, which code that reads files may expect and pass over."""
+    """Not an OSError, which code that reads files might expect and ignore."""
 
 
 def main() -> int:
