@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,18 +39,27 @@ _CREATE = "import sys, pathlib; from pipeline.tracking.empty_database import cre
 
 
 @pytest.fixture(scope="session")
-def two_creations(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[int, bytes]]]:
-    """(database, (exit status, stderr) of each of the two processes that created it at the same time)."""
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    command = [sys.executable, "-W", "ignore", "-c", _CREATE, str(path)]
-    environment = os.environ | client_environment(dict(os.environ))
-    both = [subprocess.Popen(command, stderr=subprocess.PIPE, env=environment) for _ in range(2)]
-    results = [(process.communicate()[1], process.returncode) for process in both]
-    return path, [(status, stderr) for stderr, status in results]
+def two_creations(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[list[Any]]]:
+    """(database, [exit status, stderr] of each of the two processes that created it at the same time).
+
+    Importing MLflow twice takes six seconds of processor time, so all processes of pytest share the database.
+    """
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "created-twice"
+    with open(f"{folder}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        results = Path(f"{folder}.json")
+        if not results.exists():
+            command = [sys.executable, "-W", "ignore", "-c", _CREATE, str(folder / "mlflow.db")]
+            environment = os.environ | client_environment(dict(os.environ))
+            both = [subprocess.Popen(command, stderr=subprocess.PIPE, env=environment, text=True) for _ in range(2)]
+            ended = [(process.communicate()[1], process.returncode) for process in both]
+            results.write_text(json.dumps([(status, stderr) for stderr, status in ended]))
+    return folder / "mlflow.db", json.loads(results.read_text())
 
 
 @pytest.fixture(scope="session")
-def migrated_database(two_creations: tuple[Path, list[tuple[int, bytes]]]) -> Path:
+def migrated_database(two_creations: tuple[Path, list[list[Any]]]) -> Path:
     """An empty MLflow database: migrating one takes seconds, copying it does not."""
     return two_creations[0]
 

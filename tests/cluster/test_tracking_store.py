@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -228,7 +229,7 @@ def test_what_mlflow_will_never_take_is_counted_and_the_rest_arrives(workdir: Pa
 
 
 def test_two_processes_that_make_one_new_database_at_a_time_both_succeed(
-    two_creations: tuple[Path, list[tuple[int, bytes]]],
+    two_creations: tuple[Path, list[list[Any]]],
 ) -> None:
     path, results = two_creations
     assert [status for status, _ in results] == [0, 0], results
