@@ -54,7 +54,7 @@ FAILED = "FAILED: "
 Case = Callable[[random.Random, Path], None]
 
 
-# ── one function a kind: (random numbers, an empty folder) → nothing, or the error a person would see ────────────────
+# ── one function per kind: (random numbers, an empty folder) → nothing, or the error that a person would see ─────────
 
 
 def _settings(bench: Bench) -> dict[str, Any]:
@@ -187,7 +187,7 @@ def corpora(name: str, bench: Bench, rng: random.Random, folder: Path) -> None:
 
 
 def kinds(bench: Bench) -> dict[str, Case]:
-    """Every kind of input with what damages and reads one."""
+    """Every kind of input, with the function that damages and reads one."""
     named = (overrides, trees, yaml_files, vector_files, vector_folders, resealed_manifests, resealed_summaries, spools, workdirs,
              resealed_histories, resealed_workdirs)  # fmt: skip
     found: dict[str, Case] = {case.__name__.replace("_", " "): partial(case, bench) for case in named}

@@ -1,4 +1,4 @@
-"""What `make fuzz` damages: a workdir, one that was refreshed, files of vectors, configurations, a corpus in every format."""
+"""What `make fuzz` damages: a workdir, a refreshed workdir, files of vectors, configurations, a corpus in every format."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ UNTRACKED: dict[str, object] = {"enabled": False}
 
 @dataclass
 class Bench:
-    """What is damaged: made once, in a folder that every case gets a copy of the needed part of."""
+    """The files to be damaged, made once in a folder; every case gets a copy of the part it needs."""
 
     folder: Path
     workdir: Path
     refreshed: Path
-    """A workdir with two snapshots, a decision of a run and one of a refresh."""
+    """A workdir with two snapshots, one decision by a run and one by a refresh."""
     configs: list[bytes] = field(default_factory=list)
     vectors: dict[str, bytes] = field(default_factory=dict)
     corpora: dict[str, tuple[str, bytes]] = field(default_factory=dict)

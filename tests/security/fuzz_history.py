@@ -1,4 +1,4 @@
-"""Decisions, snapshots and summaries that somebody made up: what is asked of a workdir's past ends as an answer or an error."""
+"""Forged decisions, snapshots and summaries: every question about a workdir's past ends with an answer or an error."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.security.mutations import changed
 
 
 def resealed_histories(bench: Bench, rng: random.Random, folder: Path) -> None:
-    """Decisions and snapshots that somebody made up, and their checksums with them."""
+    """Forged decisions and snapshots, with matching checksums."""
     workdir = folder / "work"
     shutil.copytree(bench.refreshed, workdir, symlinks=True)
     kinds = ("history/*.json", "snapshots/*/snapshot.json", "snapshots/*/summary.json", "snapshots/*/corpus.json")

@@ -1,5 +1,5 @@
-"""A bucket in which somebody else puts things, and a server that answers whatever it likes: no file elsewhere is written, no
-bytes are made up, nothing hangs and no secret is repeated."""
+"""A bucket into which somebody else puts objects, and a server that answers whatever it likes: no file elsewhere is written, no
+bytes are invented, nothing hangs and no secret is repeated."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def front() -> Iterator[Front]:
-    """Its answers are the tests'; behind it is nothing."""
+    """A proxy without a server behind it: the tests supply its answers."""
     found = Front("http://127.0.0.1:9")
     yield found
     found.close()
@@ -52,7 +52,7 @@ def listed(*keys: str) -> bytes:
 
 
 def holds(front: Front, *keys: str, body: bytes = b"{}") -> Callable[[str, str], tuple[int, bytes]]:
-    """Answers as a bucket with these keys does, each of them two bytes."""
+    """Answers like a bucket with these keys, whose objects have two bytes each."""
 
     def answer(method: str, path: str) -> tuple[int, bytes]:
         return 200, listed(*keys) if "list-type" in path else body
@@ -129,7 +129,7 @@ def test_what_latest_json_names_is_confined_to_its_place(front: Front, tmp_path:
 
 
 class Raw:
-    """A server that sends what it is told to, a piece after another with a pause between them."""
+    """A server that sends the given pieces, one after another, with a pause between them."""
 
     def __init__(self, answer: Callable[[bytes], Iterator[tuple[bytes, float]]]) -> None:
         self._answer, self._socket = answer, socket.create_server(("127.0.0.1", 0))
