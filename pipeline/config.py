@@ -120,7 +120,7 @@ class RunConfig(Section):
         if self._folder is not None:
             fields = portable(fields, self._folder)
         if self.train.start_from is None:
-            del fields["train"]["start_from"]
+            del fields["train"]["start_from"], fields["train"]["rehearse"]
         return hashlib.sha256(canonical_json(fields)).hexdigest()
 
 

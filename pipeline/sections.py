@@ -112,6 +112,9 @@ class Train(Section):
     start_from: str | None = None
     """A folder of vectors that training goes on from: words that it knows begin with their rows there, new ones with random
     numbers of their own. `w2v refresh` sets it to the last good vectors."""
+    rehearse: float = Field(1.0, ge=0, le=1)
+    """With start_from: of the text that those vectors have learnt from, the share that each epoch behind the first reads again.
+    Text that is new to them is read in every epoch."""
 
     @model_validator(mode="after")
     def settings_fit_together(self) -> Train:
@@ -127,6 +130,8 @@ class Train(Section):
             raise ValueError(f"backend: {self.backend} is not read: train.engine is layers, which computes with NumPy; remove it")
         if self.engine == "layers" and self.start_from is not None:
             raise ValueError("engine: layers always starts anew; start_from needs engine: kernels")
+        if self.start_from is None:
+            refuse_unread(self, ("rehearse",), "train.start_from names no vectors to go on from")
         if self.engine == "kernels":
             refuse_unread(self, ("batch_size",), "train.engine is kernels")
         else:
@@ -312,7 +317,8 @@ class Refresh(Section):
 
     warm: bool = True
     """true: the challenger continues from the champion; false: it is trained from scratch, with the settings of `train`."""
-    epochs: Positive = 2
+    epochs: Positive = 3
+    rehearse: float = Field(0.25, ge=0, le=1)
     alpha: Rate = 0.03
     min_alpha: float = Field(0.0125, ge=0, le=10)
     alpha_exponent: float = Field(0.5, ge=0, le=1)

@@ -29,6 +29,7 @@ from pipeline.stages import tokenize
 from pipeline.stages.ladder import CORPUS, Stage, up_to
 from pipeline.stages.preloading import preload, quick_switches
 from pipeline.stages.sets import refuse_unusable
+from pipeline.stages.train import passes
 from pipeline.stages.work import Done, Watch, Work
 from pipeline.text.corpus import KNOWN_FILES, CorpusPlan, plan_corpus
 from pipeline.tracking.run_events import tell_live, tell_round, tell_start
@@ -65,6 +66,8 @@ class Session:
     """State that this process keeps between tasks if it does the work itself."""
     loads: dict[int, Load] = field(default_factory=dict)
     """The last load reported by each worker, by its number."""
+    passes: float = 0.0
+    """How many times training reads the text."""
     start_seconds: float = 0.0
     """Time spent on examining the corpus and starting workers, not part of any stage's time."""
 
@@ -119,11 +122,14 @@ class Session:
         """(total, note, unit) of the progress of a stage; total is 0 if it is not known."""
         if CORPUS in stage.needs and self.plan:
             return self.plan.bytes, "", "B"
-        return (self._kept_tokens(), "", "tokens") if stage.name == "train" else (0, "", "")
+        if stage.name == "train":
+            self.passes = passes(self.config, self.done["tokenize"].artefact)
+            return self._kept_tokens(), "", "tokens"
+        return 0, "", ""
 
     def _kept_tokens(self) -> int:
         """About how many tokens all epochs will train; subsampling keeps slightly more or fewer in each."""
-        return int(self.config.train.epochs * self.done["shards"].totals["kept_tokens"])
+        return int(self.passes * self.done["shards"].totals["kept_tokens"])
 
     def _work(self) -> Work:
         watch = Watch(

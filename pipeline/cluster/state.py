@@ -5,7 +5,6 @@
     stream.sampling.KeptStreams         sentences, and pieces of the next epoch
     training.arithmetic.KnownNumbers    the fingerprint of its arithmetic
     training.lanes.HeldLanes            the lanes it trains, with their parameters
-    training.start.ParentWords          the words of the vectors that training continues from
     stages.shards.KeptVocabulary        the vocabulary for drawing shards
 
 All of it may be lost at any time: it saves work and decides nothing. Every class is defined beside the code that uses it, so this

@@ -65,8 +65,8 @@ def challenger_config(config: RunConfig, champion: Snapshot | None, start: Start
     if not start.warm or champion is None:
         return config
     changed = {
-        "start_from": str(champion.vectors), "epochs": config.refresh.epochs, "alpha": config.refresh.alpha,
-        "min_alpha": config.refresh.min_alpha, "alpha_exponent": config.refresh.alpha_exponent,
+        "start_from": str(champion.vectors), "epochs": config.refresh.epochs, "rehearse": config.refresh.rehearse,
+        "alpha": config.refresh.alpha, "min_alpha": config.refresh.min_alpha, "alpha_exponent": config.refresh.alpha_exponent,
     }  # fmt: skip
     return config.model_copy(update={"train": config.train.model_copy(update=changed)})
 

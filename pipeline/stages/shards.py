@@ -13,7 +13,7 @@ Shards are Arrow files rather than Parquet, which has no byte type and took seve
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -30,7 +30,8 @@ from pipeline.stages import vocab as vocabulary
 from pipeline.stages.work import Done, Identity, Told, Work
 from pipeline.stream import sampling
 from pipeline.stream.mapped_files import HashedFiles, write_arrow
-from pipeline.stream.part_files import COLUMNS, ShardFiles, TokenFiles, column, token_parts
+from pipeline.stream.part_files import COLUMNS, ShardFiles, TokenFiles, column, part_names, token_parts
+from pipeline.stream.rehearsal import choose_pieces, lengths
 from pipeline.stream.sampling import DrawTask, KeptStreams, PartDraw, PartTokens
 from pipeline.text.losses import percent
 from w2v_core.sampler import stream_seed
@@ -156,15 +157,31 @@ def _notes(sample: float, kept_tokens: int, tokens: int, examples: int) -> Itera
         )
 
 
-def plan_draws(config: RunConfig, tokens: store.Artefact, shards: store.Artefact, epoch: int) -> list[DrawTask]:
-    """The draw tasks of a later epoch, in part order; `shards` are those of the first epoch."""
+def plan_draws(
+    config: RunConfig, tokens: store.Artefact, shards: store.Artefact, epoch: int, known: Collection[str] = ()
+) -> list[DrawTask]:
+    """The draws of a later epoch, in part order; `shards` are the first epoch's, `known` the names of the parts that training's
+    beginning has learnt from already (`part_names`)."""
+    chosen = choose_pieces(*_pieces(tokens, known), config.train.rehearse, epoch)
     return [
         DrawTask(
             part, str(shards.directory), shards.part(ShardFiles(shards.directory, part.index).words.name),
-            sampling.most_pieces(file.tokens),
+            sampling.most_pieces(file.tokens), pieces,
         )
-        for part, file in zip(plan_parts(config, tokens, epoch), token_parts(tokens), strict=True)
+        for part, file, pieces in zip(plan_parts(config, tokens, epoch), token_parts(tokens), chosen, strict=True)
     ]  # fmt: skip
+
+
+def epoch_lengths(config: RunConfig, tokens: store.Artefact, known: Collection[str]) -> tuple[float, ...]:
+    """The share of the text that each epoch takes, as `plan_draws` chooses it; none where every epoch takes all of it."""
+    sizes, (pieces, numbers) = [file.tokens for file in token_parts(tokens)], _pieces(tokens, known)
+    return lengths(sizes, pieces, numbers, config.train.rehearse, config.train.epochs)
+
+
+def _pieces(tokens: store.Artefact, known: Collection[str]) -> tuple[list[int], set[int]]:
+    """(pieces of every part, the numbers of the parts that are known)."""
+    pieces = [sampling.most_pieces(file.tokens) for file in token_parts(tokens)]
+    return pieces, {number for number, name in enumerate(part_names(tokens)) if name in known}
 
 
 def plan_parts(config: RunConfig, tokens: store.Artefact, epoch: int) -> list[PartDraw]:

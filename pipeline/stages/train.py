@@ -26,16 +26,16 @@ from pipeline.stages import shards as shard_stage
 from pipeline.stages import vocab as vocabulary
 from pipeline.stages.work import Done, Identity, Told, Work
 from pipeline.stream import epoch_stream, sampling
-from pipeline.stream.part_files import word_parts
+from pipeline.stream.part_files import part_names, word_parts
 from pipeline.training import arithmetic, assembly, capacity, lanes, layered
 from pipeline.training.admission import Admission
-from pipeline.training.checkpoints import START, Checkpoints
+from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.history import RoundRecord, history_of, kept_tokens, record_round, training_sections
 from pipeline.training.live import hear_round
 from pipeline.training.placement import place_copies
 from pipeline.training.plan import EpochPlan, Round, Schedule, choose_lanes, choose_schedule, copies_of, plan_epoch
-from pipeline.training.policy import POLICIES, as_data
-from pipeline.training.start import Parent, open_parent, write_start
+from pipeline.training.policy import POLICIES, START_POLICIES, as_data
+from pipeline.training.start import Parent, open_parent, require_intact
 from w2v_core.kernels import padded_size
 
 STAGE = "vectors"
@@ -59,9 +59,10 @@ class Training:
     fingerprint: str
     schedule: Schedule
     workdir: Path
-
     parent: Parent | None = None
     """The vectors that training continues from, if any."""
+    lengths: tuple[float, ...] = ()
+    """The share of the text that each epoch takes; none where every epoch takes all of it."""
 
     @property
     def checkpoints(self) -> Checkpoints:
@@ -73,14 +74,27 @@ class Training:
 
 
 def identity(config: RunConfig, tokens: store.Artefact, vocab: store.Artefact, shards: store.Artefact) -> Identity:
-    """(fingerprint, fields read, inputs) of the vectors for these shards and settings."""
-    # Which workers may take part does not affect the result; vectors to start from count by their content.
+    """(fingerprint, fields read, inputs) of the vectors that these shards and settings give."""
+    return _identity(config, vocab, shards, open_parent(config.train))
+
+
+def passes(config: RunConfig, tokens: store.Artefact) -> float:
+    """How many times training reads the text; an epoch that takes a part of it counts as that part."""
+    return sum(lengths_of(config, tokens, open_parent(config.train))) or config.train.epochs
+
+
+def lengths_of(config: RunConfig, tokens: store.Artefact, parent: Parent | None) -> tuple[float, ...]:
+    return shard_stage.epoch_lengths(config, tokens, parent.learnt) if parent else ()
+
+
+def _identity(config: RunConfig, vocab: store.Artefact, shards: store.Artefact, parent: Parent | None) -> Identity:
+    # Who may take part decides nothing that is the same whoever does; other vectors count by their content.
     train = choose_lanes(config.train, shards.manifest.totals["kept_tokens"], vocab.manifest.totals["size"])
-    fields = train.model_dump(exclude={"deterministic", "start_from"}) | {"seed": config.run.seed}
-    if parent := open_parent(config.train):
-        fields |= {"start_from": parent.digest, "trained_before": parent.trained_tokens}
+    fields = train.model_dump(exclude={"deterministic", "start_from", "rehearse"}) | {"seed": config.run.seed}
+    if parent:
+        fields |= {"start_from": parent.digest, "trained_before": parent.trained_tokens, "rehearse": train.rehearse}
     if config.train.engine == "kernels":
-        fields |= {name: as_data(policy) for name, policy in POLICIES.items()}
+        fields |= {name: as_data(policy) for name, policy in (POLICIES | (START_POLICIES if parent else {})).items()}
     inputs = (shards.fingerprint,)
     return store.fingerprint(STAGE, STAGE_VERSION, fields, inputs), fields, inputs
 
@@ -90,15 +104,16 @@ def build(work: Work, tokens: store.Artefact, vocab: store.Artefact, shards: sto
     earlier ones, `on_plan` what training will need, `on_note` which workers are left out. Raises CapacityError before starting a
     training that cannot finish."""
     config, workers, watch = work.config, work.workers, work.watch
-    fingerprint, fields, inputs = identity(config, tokens, vocab, shards)
+    parent = open_parent(config.train)
+    fingerprint, fields, inputs = _identity(config, vocab, shards, parent)
     expected = expected_tokens(vocab)
     train = choose_lanes(config.train, shards.manifest.totals["kept_tokens"], vocab.manifest.totals["size"])
     schedule = choose_schedule(train, int(vocab.manifest.totals["size"]), expected)
-    parent = open_parent(config.train)
-    training = Training(config, train, tokens, vocab, shards, fingerprint, schedule, work.workdir, parent)
+    lengths = lengths_of(config, tokens, parent)
+    training = Training(config, train, tokens, vocab, shards, fingerprint, schedule, work.workdir, parent, lengths)
     checkpoint, history = training.checkpoints.latest()
     if checkpoint is None and parent:
-        checkpoint = _commit_start(training, parent, workers)
+        require_intact(parent)
     admission = open_admission(training, expected, checkpoint, watch.on_plan, watch.on_note)
     for record in history:
         watch.on_round(record)
@@ -108,9 +123,7 @@ def build(work: Work, tokens: store.Artefact, vocab: store.Artefact, shards: sto
     epochs = _Epochs(training, workers)
     attempts = _Attempts()
     while len(history) < config.train.epochs * schedule.rounds:
-        epoch = len(history) // schedule.rounds
-        kept_tokens, before = sum(epochs.of(epoch).rows()), parent.trained_tokens if parent else 0
-        plan = plan_epoch(train, schedule, training.vocab_size, epoch, kept_tokens, before)
+        plan = epochs.plan(len(history) // schedule.rounds)
         round_plan = plan.rounds[len(history) % schedule.rounds]
         if attempts.chosen is None:
             attempts.chosen = admission.admit(workers)
@@ -126,7 +139,7 @@ def build(work: Work, tokens: store.Artefact, vocab: store.Artefact, shards: sto
             watch.on_round(done.record)
             told += 1
         if done.ahead:
-            epochs.know(epoch + 1, done.ahead)
+            epochs.know(plan.epoch + 1, done.ahead)
         if round_plan.checkpoint:
             # Two are kept, in case the newest is found damaged.
             if before_last:
@@ -137,18 +150,10 @@ def build(work: Work, tokens: store.Artefact, vocab: store.Artefact, shards: sto
     return _commit_vectors(training, fields, inputs, files, history, admission)
 
 
-def _commit_start(training: Training, parent: Parent, workers: Workers) -> store.Artefact:
-    """The state before the first round of a training that continues from other vectors."""
-    words, directory = str(training.vocab.path(vocabulary.WORDS)), training.checkpoints.directory(START)
-    parts = write_start(parent, words, training.config.run.seed, training.train, training.vocab_size, directory, workers)
-    return training.checkpoints.commit(START, parts, [], [])
-
-
 def describe(done: Done) -> Told:
     history = history_of(done.artefact)
     line = f"{' × '.join(map(str, done.totals['shape']))} vectors, loss {history[-1].loss:.4f}"
-    corpus_tokens, seconds = int(done.inputs[0].manifest.totals["tokens"]), 0.0 if done.cached else done.seconds
-    sections = training_sections(done.artefact, done.config.train, corpus_tokens, seconds)
+    sections = training_sections(done.artefact, 0.0 if done.cached else done.seconds)
     return Told(line, tokens=round(sum(record.raw_tokens for record in history)), sections=sections)
 
 
@@ -223,6 +228,15 @@ class _Epochs:
         self._training, self._workers = training, workers
         self._known: dict[int, epoch_stream.Source] = {0: epoch_stream.MappedShards(training.shards)}
 
+    def plan(self, epoch: int) -> EpochPlan:
+        """What the epoch's rounds do."""
+        training, kept_tokens = self._training, sum(self.of(epoch).rows())
+        before = training.parent.trained_tokens if training.parent else 0
+        if lengths := training.lengths:
+            # As old as if every epoch before had been one of this length.
+            before += round(kept_tokens * (sum(lengths[:epoch]) / lengths[epoch] - epoch))
+        return plan_epoch(training.train, training.schedule, training.vocab_size, epoch, kept_tokens, before, lengths)
+
     def of(self, epoch: int) -> epoch_stream.Source:
         if epoch not in self._known:
             tasks, label = self.tasks(epoch), f"stream of epoch {epoch}"
@@ -230,8 +244,9 @@ class _Epochs:
         return self._known[epoch]
 
     def tasks(self, epoch: int) -> list[sampling.DrawTask]:
-        """The draw tasks of a later epoch."""
-        return shard_stage.plan_draws(self._training.config, self._training.tokens, self._training.shards, epoch)
+        """The parts of a later epoch."""
+        training, learnt = self._training, self._training.parent.learnt if self._training.parent else ()
+        return shard_stage.plan_draws(training.config, training.tokens, training.shards, epoch, learnt)
 
     def know(self, epoch: int, rows: Sequence[tuple[int, ...]]) -> None:
         """Records the rows of the pieces of every part, in part order. Raises DataError if there are none at all."""
@@ -263,6 +278,8 @@ def _run_round(
     reach("round", f"{round_plan.round}.{attempts.number}")
     assert attempts.chosen is not None
     started, corpus_tokens = time.monotonic(), training.tokens.manifest.totals["tokens"]
+    if training.lengths:
+        corpus_tokens = round(corpus_tokens * training.lengths[plan.epoch])
     ahead: list[tuple[int, ...]] = []
     if training.train.engine == "layers":
         task = _epoch_task(training, plan, round_plan, epochs.of(plan.epoch), checkpoint)
@@ -301,8 +318,9 @@ def _round_tasks(
     places = place_copies(chosen, copies_of(training.train, training.vocab_size))
     ahead: list[tuple[sampling.Share, ...]] = [()] * len(chosen)
     if round_plan is plan.rounds[-1] and not round_plan.vectors:
-        rows = epochs.of(plan.epoch).rows_of_parts()
-        ahead = sampling.share_out(epochs.tasks(plan.epoch + 1), rows, [place.copies for place in places])
+        tasks = epochs.tasks(plan.epoch + 1)
+        rows = [round(rows * task.share) for rows, task in zip(epochs.of(0).rows_of_parts(), tasks, strict=True)]
+        ahead = sampling.share_out(tasks, rows, [place.copies for place in places])
     return [
         lanes.RoundTask(
             group_key=key,
@@ -322,6 +340,7 @@ def _round_tasks(
             checkpoint_after=str(training.checkpoints.directory(round_plan.round)) if round_plan.checkpoint else None,
             vectors_after=str(_vectors_directory(training)) if round_plan.vectors else None,
             patience_s=PATIENCE_S,
+            start_from=training.parent.directory if training.parent else None,
             ahead=ahead[index],
         )
         for index in range(len(chosen))
@@ -378,6 +397,7 @@ def _commit_vectors(
                 "history": [asdict(record) for record in history],
                 "kinds": admission.round_done(),
                 "memory": admission.plan,
+                "learnt": sorted(set(part_names(training.tokens))),
             }
             | ({"trained_before": training.parent.trained_tokens} if training.parent else {}),
         ),

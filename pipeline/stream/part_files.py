@@ -60,6 +60,11 @@ def token_parts(tokens: store.Artefact) -> list[store.Part]:
     return [part for part in tokens.manifest.parts if part.name.endswith(".tokens.parquet")]
 
 
+def part_names(tokens: store.Artefact) -> list[str]:
+    """What each part of tokens/ is called after, in corpus order: its text, and how it was tokenized."""
+    return [TokenFiles.of(part.name).stem.name for part in token_parts(tokens)]
+
+
 def word_parts(tokens: store.Artefact) -> list[store.Part]:
     """The file of words of each part of tokens/, in corpus order; `rows` is its number of words."""
     return [part for part in tokens.manifest.parts if part.name.endswith(".words.parquet")]

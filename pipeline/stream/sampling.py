@@ -58,7 +58,17 @@ class DrawTask:
     words: store.Part
     """The part's `.words.npy` in it."""
     pieces: int
-    """Upper bound of the part's number of pieces."""
+    """Most that the part can have."""
+    chosen: tuple[int, ...] | None = None
+    """The pieces that the epoch takes (`rehearsal`); None: all. Nothing is drawn of the others."""
+
+    def takes(self, piece: int) -> bool:
+        return self.chosen is None or piece in self.chosen
+
+    @property
+    def share(self) -> float:
+        """Of the part that the epoch takes, about."""
+        return 1.0 if self.chosen is None else len(self.chosen) / self.pieces
 
 
 @dataclass(frozen=True)
@@ -158,17 +168,19 @@ def draw_pieces(task: DrawTask, pieces: Sequence[int], kept: KeptStreams, *, kee
     missing = [piece for piece in pieces if piece not in found]
     if missing:
         tokens = _tokens_of(task, kept, keep=keep)
-        cuts = dict(enumerate(cut_sentences(tokens.sentence_ends_S)))
-        # A piece that the part does not have is returned empty, so the caller sees from its length that something changed.
+        cuts = dict(enumerate(_cuts_of(task, tokens)))
+        # A piece that the part does not have comes back empty, so its length tells the caller that something changed.
         drawn = _draw(part, tokens, [cuts.get(piece, slice(0, 0)) for piece in missing])
         found |= {piece: _copy(stream) for piece, stream in zip(missing, drawn, strict=True)}
     return [found[piece] for piece in pieces]
 
 
 def count_rows(task: DrawTask, state: WorkerState) -> tuple[int, ...]:
-    """The number of rows of every piece of a part."""
+    """Rows of every piece of a part; none of a part of which no piece is taken."""
+    if task.chosen == ():
+        return ()
     tokens = _tokens_of(task, state.of(KeptStreams), keep=False)
-    return tuple(map(len, _draw(task.part, tokens, cut_sentences(tokens.sentence_ends_S))))
+    return tuple(map(len, _draw(task.part, tokens, _cuts_of(task, tokens))))
 
 
 def most_pieces(tokens: int) -> int:
@@ -183,6 +195,12 @@ def cut_sentences(sentence_ends_S: NDArray[np.int64]) -> list[slice]:
     marks = np.arange(PIECE_TOKENS, tokens, PIECE_TOKENS)
     ends = np.unique([*(np.searchsorted(sentence_ends_S, marks) + 1), len(sentence_ends_S)]).tolist()
     return [slice(first, last) for first, last in pairwise([0, *ends])]
+
+
+def _cuts_of(task: DrawTask, tokens: PartTokens) -> list[slice]:
+    """The sentences of each piece of a part, none of one that the epoch leaves out."""
+    cuts = cut_sentences(tokens.sentence_ends_S)
+    return [cut if task.takes(piece) else slice(0, 0) for piece, cut in enumerate(cuts)]
 
 
 def draw_all(part: PartDraw, tokens: PartTokens) -> Stream:
@@ -229,13 +247,15 @@ def read_part(task: DrawTask) -> PartTokens:
 
 
 def share_out(tasks: Sequence[DrawTask], rows: Sequence[int], copies: Sequence[range]) -> list[tuple[Share, ...]]:
-    """The pieces that each participant draws: mostly those its own lanes will train on. `rows` are the numbers of rows of the
-    parts in the previous epoch, which predict well where the middle of a piece will lie."""
+    """The pieces of all parts for every participant to draw: those that its own lanes will train on most. `rows` are the
+    parts' as they are expected: the middle of a piece will stand about where it stands there."""
     lanes, kept_tokens = copies[-1].stop, sum(rows)
     participants = [index for index, own in enumerate(copies) for _ in own]
     shares: list[list[Share]] = [[] for _ in copies]
     for task, size, end in zip(tasks, rows, accumulate(rows), strict=True):
-        middles = [end - size + size * (2 * piece + 1) / (2 * task.pieces) for piece in range(task.pieces)]
+        taken = [task.takes(piece) for piece in range(task.pieces)]
+        widths = zip(taken, accumulate(taken), strict=True)
+        middles = [end - size + size * (2 * last - width) / (2 * max(1, sum(taken))) for width, last in widths]
         owners = [participants[min(lanes - 1, int(middle * lanes / max(1, kept_tokens)))] for middle in middles]
         for owner, group in groupby(range(task.pieces), key=owners.__getitem__):
             pieces = list(group)
@@ -284,9 +304,11 @@ class Ahead:
     def _draw_share(self, share: Share) -> Generator[None, None, tuple[int, ...]]:
         part = share.task.part
         reach("ahead", f"{part.epoch}.{part.index}")
+        if share.task.chosen == ():
+            return ()
         tokens = _tokens_of(share.task, self._kept, keep=self._keep)
         rows = []
-        for piece, cut in islice(enumerate(cut_sentences(tokens.sentence_ends_S)), share.first, share.stop):
+        for piece, cut in islice(enumerate(_cuts_of(share.task, tokens)), share.first, share.stop):
             drawing = begin_piece(part, tokens, cut)
             while drawing.advance(STEP_TOKENS):
                 yield

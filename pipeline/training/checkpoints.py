@@ -1,7 +1,7 @@
 """Checkpoints, from which an interrupted training continues: one artefact each, identified by its round.
 
-Round −1 is the state before the first round: absent for initial parameters, or the start of a training that continues from other
-vectors (`start`).
+Before the first there is none: a training begins with the initial parameters, or those of the vectors that it goes on from
+(`start`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from pipeline.training.history import RoundRecord, history_of
 
 CHECKPOINTS = "checkpoints"
 VERSION = 5
-START = -1
 
 
 @dataclass(frozen=True)
@@ -75,8 +74,4 @@ class Checkpoints:
         rounds to look for each."""
         folder = self.workdir / CHECKPOINTS
         present = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-        return (
-            [number for number in reversed(range(START, self.rounds)) if self.directory(number).name in present]
-            if present
-            else []
-        )
+        return [number for number in reversed(range(self.rounds)) if self.directory(number).name in present] if present else []

@@ -7,11 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipeline import store
-from pipeline.training.policy import POLICIES
+from pipeline.training.policy import POLICIES, START_POLICIES
 from pipeline.training.stretches import Point, points_of
 
 if TYPE_CHECKING:
-    from pipeline.config import Train
     from pipeline.training.lanes import RoundResult
     from pipeline.training.plan import EpochPlan, Round
 
@@ -89,11 +88,11 @@ def epoch_loss(history: Sequence[RoundRecord], epoch: int) -> float:
     return sum(record.loss_sum for record in rounds) / max(1, sum(record.examples for record in rounds))
 
 
-def training_sections(vectors: store.Artefact, train: Train, corpus_tokens: int, seconds: float) -> dict[str, Any]:
-    """`train` and `vectors` of `summary.json`; `seconds` is the stage's time in this run, 0 if its vectors were reused."""
-    history, totals = history_of(vectors), vectors.manifest.totals
-    raw_tokens = corpus_tokens * train.epochs
-    # The stage's own time if all of it happened in this run; otherwise the sum over its rounds.
+def training_sections(vectors: store.Artefact, seconds: float) -> dict[str, Any]:
+    """`train` and `vectors` of `summary.json`; `seconds` is what the stage took in this run, 0 if its vectors were there."""
+    history, totals, fields = history_of(vectors), vectors.manifest.totals, vectors.manifest.fields
+    raw_tokens = round(sum(record.raw_tokens for record in history))
+    # The stage's own time when all of it happened in this run; else what its rounds took when they ran.
     seconds = max(seconds, sum(record.seconds for record in history))
     return {
         "train": {
@@ -108,7 +107,7 @@ def training_sections(vectors: store.Artefact, train: Train, corpus_tokens: int,
             "merge_seconds": round(sum(record.merge_seconds for record in history), 4),
             "memory": totals["memory"],
             "kinds": totals["kinds"],
-            "policy": {name: vectors.manifest.fields[name] for name in POLICIES if name in vectors.manifest.fields},
+            "policy": {name: fields[name] for name in POLICIES | START_POLICIES if name in fields},
             "rounds": [asdict(record) for record in history],
         },
         "vectors": {

@@ -36,6 +36,7 @@ from pipeline.training.live import Teller
 from pipeline.training.placement import Place, block_of
 from pipeline.training.plan import EpochPlan, Round, Stint, lanes_of_copy
 from pipeline.training.residency import Residency
+from pipeline.training.start import Beginning
 from pipeline.training.stretches import StretchLoss
 from w2v_core.kernels import Kernels, Noise, Slice, Update, fill_initial, load_kernels, padded_size
 from w2v_core.sampler import stream_seed, word_rates
@@ -76,6 +77,8 @@ class RoundTask:
     vectors_after: str | None
     """Directory for the vectors after the last round of training, when nothing is kept for another round."""
     patience_s: float
+    start_from: str | None = None
+    """Directory of the vectors whose rows are the initial parameters (`start`)."""
     ahead: tuple[sampling.Share, ...] = ()
     """This worker's shares of the next epoch, drawn while it waits for others at merges and after its lanes have finished."""
 
@@ -165,7 +168,18 @@ def load_state(group: LaneGroup, task: RoundTask) -> None:
     """Sets the base and every copy to the state before the round. Every host needs all of it, so its participants and their
     threads share the work, and the participants wait for each other."""
     host = group.role.host
-    if task.checkpoint_before is None:
+    own = _some_rows(*block_of(task.vocab_size, group.participant - host.start, len(host)))
+    if task.checkpoint_before is None and task.start_from:
+        reach("start", group.participant)
+        beginning = Beginning(task.start_from, Path(task.words), task.train.vector_size, task.seed)
+
+        def go_on(rows: slice) -> None:
+            for matrix in (0, 1):
+                group.base[matrix][rows] = 0
+                beginning.fill(matrix, group.base[matrix][rows], rows.start)
+
+        group.spread(go_on, own)
+    elif task.checkpoint_before is None:
         seed = stream_seed(task.seed, _SEED_PATH, 0)
 
         def begin(rows: slice) -> None:
@@ -173,7 +187,7 @@ def load_state(group: LaneGroup, task: RoundTask) -> None:
                 matrix[rows] = 0
             fill_initial(group.base[0][rows], rows.start, task.train.vector_size, seed)
 
-        group.spread(begin, _some_rows(*block_of(task.vocab_size, group.participant - host.start, len(host))))
+        group.spread(begin, own)
     else:
         checkpoint = store.load_artefact(Path(task.checkpoint_before))
 

@@ -21,8 +21,8 @@ alternatives and figures: infra/benchmarks/records/lanes-2026-11-21.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -110,6 +110,10 @@ class EpochPlan:
     policy: AlphaPolicy = ALPHA_POLICY
     trained_before: int = 0
     """Kept tokens that the vectors to continue from (`start`) were trained on; they count towards the age of training."""
+    begins: float | None = None
+    """Where the epoch begins on training's way from alpha to min_alpha, in epochs of mean length; None where all are alike."""
+    length: float = 1.0
+    """How long it is on that way."""
 
     def slice(self, lane: int, first: int, last: int) -> tuple[int, int]:
         """The half-open range of positions in the epoch's stream that `lane` trains in steps first … last − 1."""
@@ -138,7 +142,9 @@ class EpochPlan:
     def alpha(self, step: float) -> float:
         """α at the start of a step, or within one."""
         slowdown = by_number(self.policy.slowdown, self.copies)
-        return alpha_at(self.train, self.epoch, step / self.schedule.steps) * (1.0 - slowdown * self.age(step))
+        begins = self.epoch if self.begins is None else self.begins
+        share = step / self.schedule.steps * self.length
+        return alpha_at(self.train, begins, share) * (1.0 - slowdown * self.age(step))
 
     def age(self, step: float) -> float:
         """The age of training at the start of a step, from 0 towards 1, as a function of the tokens trained, whatever the number
@@ -281,9 +287,14 @@ def default_hot_merge_every(
 
 
 def plan_epoch(
-    train: Train, schedule: Schedule, vocab_size: int, epoch: int, kept_tokens: int, trained_before: int = 0
-) -> EpochPlan:
-    """The steps and rounds of one epoch over `kept_tokens` rows of its shards; `trained_before` as EpochPlan's."""
+    train: Train, schedule: Schedule, vocab_size: int, epoch: int, kept_tokens: int, trained_before: int = 0,
+    lengths: Sequence[float] = (),
+) -> EpochPlan:  # fmt: skip
+    """The steps and rounds of one epoch over `kept_tokens` rows of its shards; `trained_before` as EpochPlan's, `lengths` the
+    share of the text that each epoch takes, where they differ."""
+    if lengths:
+        schedule = shortened(schedule, lengths[epoch])
+    scale = train.epochs / sum(lengths) if lengths else 1.0
     merges = schedule.steps // schedule.full_every_steps
     bounds = [merges * index // schedule.rounds * schedule.full_every_steps for index in range(schedule.rounds + 1)]
     first_round, all_rounds = epoch * schedule.rounds, train.epochs * schedule.rounds
@@ -296,8 +307,16 @@ def plan_epoch(
     )  # fmt: skip
     return EpochPlan(
         epoch=epoch, kept_tokens=kept_tokens, vocab_size=vocab_size, train=train, schedule=schedule, rounds=rounds,
-        trained_before=trained_before,
+        trained_before=trained_before, begins=sum(lengths[:epoch]) * scale if lengths else None,
+        length=lengths[epoch] * scale if lengths else 1.0,
     )  # fmt: skip
+
+
+def shortened(schedule: Schedule, length: float) -> Schedule:
+    """The cuts of an epoch that takes only a part of the text: as few steps as leave each its tokens, but a merge of all rows a
+    round."""
+    merges = max(schedule.rounds, round(length * schedule.steps / schedule.full_every_steps))
+    return replace(schedule, steps=merges * schedule.full_every_steps)
 
 
 def _is_due(checkpoints: int, a_round: int, rounds: int) -> bool:
@@ -305,7 +324,7 @@ def _is_due(checkpoints: int, a_round: int, rounds: int) -> bool:
     return a_round + 1 < rounds and (a_round + 1) * checkpoints // rounds > a_round * checkpoints // rounds
 
 
-def alpha_at(train: Train, epoch: int, share: float) -> float:
+def alpha_at(train: Train, epoch: float, share: float) -> float:
     """α after `share` of epoch `epoch`: falls linearly from alpha to min_alpha over all epochs, as in word2vec.c."""
     return train.alpha - (train.alpha - train.min_alpha) * (epoch + share) / train.epochs
 

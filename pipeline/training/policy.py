@@ -118,12 +118,27 @@ class LanePolicy:
     """Largest size of both matrices for which there are `copies` copies and their base; above it, one copy."""
 
 
-Policy = MergePolicy | AlphaPolicy | LanePolicy
+@dataclass(frozen=True, kw_only=True)
+class StartPolicy:
+    """How a training begins that goes on from other vectors."""
+
+    kept_length: float = field(
+        default=0.7, metadata=_from("benchmarks/records/refresh-2026-11-29.md", "| **.7** | **1.036 .997 1.000** |")
+    )
+    """Rows of known words begin at this part of their length, in the direction that they had. Vectors only grow while they are
+    trained, and long ones hardly turn any more: what new text says of a known word then comes too late ("shrink and perturb",
+    Ash and Adams 2020, "On warm-starting neural network training"). Cosines, and so the frame, stay what they were."""
+
+
+Policy = MergePolicy | AlphaPolicy | LanePolicy | StartPolicy
 MERGE_POLICY = MergePolicy()
 ALPHA_POLICY = AlphaPolicy()
 LANE_POLICY = LanePolicy()
+START_POLICY = StartPolicy()
 POLICIES: dict[str, Policy] = {"merge_policy": MERGE_POLICY, "alpha_policy": ALPHA_POLICY, "lane_policy": LANE_POLICY}
-"""All policies, by their names in manifests and summaries."""
+"""The policies of every training, by their names in manifests and summaries."""
+START_POLICIES: dict[str, Policy] = {"start_policy": START_POLICY}
+"""Those of a training that goes on from other vectors, besides."""
 
 
 def as_data(policy: Policy) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """The start of a training that continues from other vectors (`train.start_from`): rows are matched by word.
 
-A word in the other vectors starts with its rows there, whatever its rank is now; a new word starts with small random numbers
-drawn from the hash of the word, so that neither its rank nor other words matter. The start is stored like a checkpoint before the
-first round, and is a function of (the other vectors, vocabulary, seed) alone.
+A word that the other vectors know begins with its rows there, whatever its rank is now; a new word begins with small random
+numbers of its own, drawn by the hash of the word, so that neither its rank nor the other words matter. Where training begins is
+a function of (the other vectors, vocabulary, seed) alone, so that workers read it for themselves, and again after a loss: a copy
+of it beside the checkpoints would be written, hashed and read back before the first token is trained.
 """
 
 from __future__ import annotations
@@ -17,22 +18,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import store
-from pipeline.cluster.state import WithState, WorkerState
 from pipeline.config import Train
 from pipeline.errors import DamagedError, DataError, InputError
 from pipeline.training.assembly import CONTEXT
 from pipeline.training.history import history_of
-from pipeline.training.lanes import blocks_of
-from w2v_core.kernels.initial import initial_rows, padded_size
+from pipeline.training.policy import START_POLICY, StartPolicy
+from w2v_core.kernels.initial import initial_rows
 from w2v_core.sampler import stream_seed
 from w2v_core.vectors import WordVectors, files
 
 if TYPE_CHECKING:
-    from pipeline.cluster.workers import Workers
+    import pyarrow as pa
 
 _SEED_PATH = 3
 _HASH_BITS = 50
-"""Bits of a word's hash that are used, so that the index of its random numbers, times `vector_size`, stays below 2⁶³."""
+"""Of a word's hash: the place of its random numbers, times `vector_size`, stays below 2⁶³."""
+_ROWS_AT_ONCE = 1 << 12
+"""Of a matrix: what is gathered stays in the cache until it is stored."""
 
 
 @dataclass(frozen=True)
@@ -43,20 +45,9 @@ class Parent:
     digest: str
     """Digest of their content: equal exactly if every number and word is."""
     trained_tokens: int
-    """Kept tokens that they were trained on, including those of their own parents; 0 = not known."""
-
-
-@dataclass(frozen=True)
-class StartTask:
-    """One file of the start to write."""
-
-    parent: Parent
-    vocab: str
-    seed: int
-    vector_size: int
-    block: tuple[str, int, int, int]
-    """As `lanes.blocks_of`: file name, matrix, first row, last row."""
-    directory: str
+    """Kept tokens that they were trained on, those of their own parents included; 0 = not known."""
+    learnt: frozenset[str] = frozenset()
+    """The parts of text that their last training read, by name (`part_files.part_names`); none = not known."""
 
 
 def open_parent(train: Train) -> Parent | None:
@@ -81,7 +72,8 @@ def open_parent(train: Train) -> Parent | None:
     except DamagedError:
         return Parent(str(directory), f"{meta} {_context_digest(directory)}", 0)
     trained = int(artefact.manifest.totals.get("trained_before", 0)) + sum(r.kept_tokens for r in history_of(artefact))
-    return Parent(str(directory), f"{meta} {artefact.part(CONTEXT).sha256}", trained)
+    learnt = frozenset(artefact.manifest.totals.get("learnt", ()))
+    return Parent(str(directory), f"{meta} {artefact.part(CONTEXT).sha256}", trained, learnt)
 
 
 def _context_digest(directory: Path) -> str | None:
@@ -89,10 +81,8 @@ def _context_digest(directory: Path) -> str | None:
     return store.file_sha256(path) if path.exists() else None
 
 
-def write_start(
-    parent: Parent, vocab: str, seed: int, train: Train, vocab_size: int, directory: Path, workers: Workers
-) -> list[store.Part]:
-    """The files of the start, written by the workers. Raises DataError if the parent's files are not what was written."""
+def require_intact(parent: Parent) -> None:
+    """Raises DataError unless the parent's files are what training wrote; vectors of other makers have nothing to compare."""
     folder = Path(parent.directory)
     try:
         for damage in store.find_damage(store.load_artefact(folder)):
@@ -101,26 +91,36 @@ def write_start(
         # The parent must not be discarded like other damaged artefacts: only the run that made it can repair it.
         if (folder / store.MANIFEST).exists():
             raise DataError(f"train.start_from: {error}; choose other vectors, or start anew") from error
-    blocks = blocks_of(vocab_size, padded_size(train.vector_size))
-    tasks = [StartTask(parent, vocab, seed, train.vector_size, block, str(directory)) for block in blocks]
-    return workers.map(WithState(write_block), tasks, label="start")
 
 
-def write_block(task: StartTask, state: WorkerState) -> store.Part:
-    """Writes some rows of one matrix; the same bytes wherever it runs."""
-    name, matrix, first, last = task.block
-    words = store.read_table(Path(task.vocab), columns=["word"])["word"].slice(first, last - first).to_pylist()
-    parent_ids = state.of(ParentWords).of(task.parent)
-    rows_RD = np.zeros((last - first, padded_size(task.vector_size)), np.float32)
-    found_R = np.array([parent_ids.get(word, -1) for word in words], np.int64)
-    known_R = np.flatnonzero(found_R >= 0)
-    source = _matrix_of(task.parent.directory, matrix)
-    if source is not None:
-        rows_RD[known_R, : task.vector_size] = source[found_R[known_R]]
-    if matrix == 0:
-        fill_by_word(rows_RD, words, np.flatnonzero(found_R < 0), task.vector_size, task.seed)
-    # It is read soon, with a check, and then deleted, so it need not be flushed to disk.
-    return store.write_array(Path(task.directory) / name, rows_RD, rows=last - first, durable=False)
+class Beginning:
+    """The rows that training begins with, read from the parent by word, whatever their rank there."""
+
+    def __init__(self, parent: str, vocab: Path, vector_size: int, seed: int, policy: StartPolicy = START_POLICY) -> None:
+        """`parent`: the folder of its vectors; `vocab`: the table of the words that are trained."""
+        store.bring_folder(Path(parent))
+        self._words = store.read_table(vocab, columns=["word"])["word"].combine_chunks()
+        self._found_V = _rows_of(self._words, WordVectors.load(parent).words)
+        self._sources = [_matrix_of(parent, matrix) for matrix in (0, 1)]
+        self._vector_size, self._seed, self._kept_length = vector_size, seed, np.float32(policy.kept_length)
+
+    def fill(self, matrix: int, rows_RD: NDArray[np.float32], first: int) -> None:
+        """Writes rows `first` … of W_in (0) or W_out (1) to `rows_RD`, which is zero; the same numbers however they are cut."""
+        for begin in range(0, len(rows_RD), _ROWS_AT_ONCE):
+            some_RD = rows_RD[begin : begin + _ROWS_AT_ONCE]
+            found_R = self._found_V[first + begin :][: len(some_RD)]
+            known_R = np.flatnonzero(found_R >= 0)
+            if (source := self._sources[matrix]) is not None:
+                some_RD[known_R, : self._vector_size] = self._kept_length * source[found_R[known_R]]
+            if matrix == 0 and len(known_R) < len(found_R):
+                words = self._words.slice(first + begin, len(some_RD)).to_pylist()
+                fill_by_word(some_RD, words, np.flatnonzero(found_R < 0), self._vector_size, self._seed)
+
+
+def _rows_of(words: pa.Array, parent_words: Sequence[str]) -> NDArray[np.int64]:
+    """The parent's row of each word, −1 where it has none."""
+    rows = {word: row for row, word in enumerate(parent_words)}
+    return np.array([rows.get(word, -1) for word in words.to_pylist()], np.int64)
 
 
 def fill_by_word(
@@ -134,23 +134,6 @@ def fill_by_word(
 def _hash_of(word: str) -> int:
     digest = hashlib.sha256(word.encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:8], "little") >> (64 - _HASH_BITS)
-
-
-class ParentWords:
-    """The words of the parent, read once per worker for all blocks."""
-
-    def __init__(self) -> None:
-        self._last: tuple[str, dict[str, int]] | None = None
-
-    def of(self, parent: Parent) -> dict[str, int]:
-        """{word: row}, read again only if the parent's digest differs from the last one."""
-        if self._last is None or self._last[0] != parent.digest:
-            store.bring_folder(Path(parent.directory))
-            self._last = parent.digest, {word: row for row, word in enumerate(WordVectors.load(parent.directory).words)}
-        return self._last[1]
-
-    def release(self) -> None:
-        self._last = None
 
 
 def _matrix_of(directory: str, matrix: int) -> NDArray[np.float32] | None:

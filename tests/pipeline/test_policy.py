@@ -14,13 +14,24 @@ from pipeline.progress import Progress
 from pipeline.run import run
 from pipeline.training import policy
 from pipeline.training.plan import choose_schedule, doublings, plan_epoch
-from pipeline.training.policy import ALPHA_POLICY, LANE_POLICY, MERGE_POLICY, Policy, as_data, by_number, sources
+from pipeline.training.policy import (
+    ALPHA_POLICY,
+    LANE_POLICY,
+    MERGE_POLICY,
+    START_POLICY,
+    Policy,
+    as_data,
+    by_number,
+    sources,
+)
 from tests.tiny import tiny_config, write_corpus
 
 INFRA = Path(__file__).parents[2] / "infra"
 
 
-@pytest.mark.parametrize("chosen", [MERGE_POLICY, ALPHA_POLICY, LANE_POLICY], ids=lambda chosen: type(chosen).__name__)
+@pytest.mark.parametrize(
+    "chosen", [MERGE_POLICY, ALPHA_POLICY, LANE_POLICY, START_POLICY], ids=lambda chosen: type(chosen).__name__
+)
 def test_every_constant_names_a_row_that_stands_in_its_record(chosen: Policy) -> None:
     for name, (source, row) in sources(chosen).items():
         assert row, name

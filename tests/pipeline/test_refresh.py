@@ -34,7 +34,7 @@ SEQUENCES = 50 if ALL else 1
 STEPS = 4
 KILLS = [
     "written:known_files.json", "stage:tokenize", "commit:tokens", "committed:vocab", "stage:shards", "commit:shards",
-    "commit:checkpoints", "round:0.0", "write:vectors.npy", "commit:vectors", "stage:evaluate",
+    "start:0", "round:0.0", "write:vectors.npy", "commit:vectors", "stage:evaluate",
     "committed:report", "commit:exports", "write:index.html", "snapshot:written", "decide:refresh", "decided:refresh",
     "latest:made", "write:summary.json",
 ]  # fmt: skip

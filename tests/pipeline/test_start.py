@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from pipeline import store
-from pipeline.cluster.state import WorkerState
 from pipeline.cluster.workers import InProcess
 from pipeline.config import parse_config
 from pipeline.errors import ConfigError, DataError, InputError
 from pipeline.progress import Progress
 from pipeline.run import run
-from pipeline.training.start import Parent, StartTask, fill_by_word, write_block
+from pipeline.training.policy import START_POLICY
+from pipeline.training.start import Beginning, fill_by_word
 from tests.tiny import tiny_config, write_corpus
 from w2v_core.vectors import WordVectors
 
@@ -41,12 +41,10 @@ def block(parent: str, words: list[str], tmp_path: Path, matrix: int = 0) -> np.
     import pyarrow as pa
 
     store.write_table(tmp_path / "vocab.parquet", pa.table({"word": words}))
-    task = StartTask(
-        Parent(parent, "digest", 0), str(tmp_path / "vocab.parquet"), 7, 8, ("block.npy", matrix, 0, len(words)), str(tmp_path)
-    )
-    write_block(task, WorkerState())
-    found: np.ndarray = np.load(tmp_path / "block.npy")
-    return found
+    rows = np.zeros((len(words), 16), np.float32)
+    Beginning(parent, tmp_path / "vocab.parquet", vector_size=8, seed=7).fill(matrix, rows, 0)
+    assert not rows[:, 8:].any(), "padding stays zero"
+    return rows[:, :8]
 
 
 def test_a_known_word_begins_with_its_rows_and_a_new_one_with_numbers_of_its_own(
@@ -57,14 +55,15 @@ def test_a_known_word_begins_with_its_rows_and_a_new_one_with_numbers_of_its_own
     known = vectors.words[3]
     one = block(parent[2], ["new", known, "newer"], tmp_path)
     other = block(parent[2], [known, "newest", "newer", "new"], tmp_path)
-    np.testing.assert_array_equal(one[1], vectors.matrix[3])
-    np.testing.assert_array_equal(other[0], vectors.matrix[3])
+    kept_length = np.float32(START_POLICY.kept_length)
+    np.testing.assert_array_equal(one[1], kept_length * vectors.matrix[3])
+    np.testing.assert_array_equal(other[0], one[1])
     np.testing.assert_array_equal(one[0], other[3])
     np.testing.assert_array_equal(one[2], other[2])
     assert len(np.unique(other[1:], axis=0)) == 3
     assert (np.abs(other[1:]) <= 0.5 / 8).all()
     out = block(parent[2], ["new", known], tmp_path, matrix=1)
-    np.testing.assert_array_equal(out, [np.zeros(8), context[3]])
+    np.testing.assert_array_equal(out, [np.zeros(8), kept_length * context[3]])
 
 
 def test_new_words_begin_spread_as_in_a_training_from_nothing() -> None:
