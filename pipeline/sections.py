@@ -296,7 +296,7 @@ class Gates(Section):
     """How much the coverage of each set may fall (0.02 = two in a hundred questions)."""
     vocabulary: float = Field(0.95, ge=0, le=1)
     """Share of the champion's tokens whose words must still be known."""
-    overlap: float = Field(0.3, ge=0, le=1)
+    overlap: float = Field(0.2, ge=0, le=1)
     """Share of the ten nearest words of frequent words that must stay."""
     drift: Annotated[float, Field(ge=0, le=2)] | None = 0.5
     """How far the most frequent words may turn (median of 1 − cosine) if the frame is kept; null = any."""

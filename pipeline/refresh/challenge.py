@@ -23,6 +23,8 @@ from w2v_core.vectors import WordVectors
 
 _ROWS_AT_ONCE = 1 << 16
 DRIFT_BINS = 20
+DRIFT_ENDS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+"""Where the histogram of drift may end: so near that the words do not all stand in its first bin."""
 SAME_SHAPE = ("model", "engine", "vector_size")
 """Settings of `train` that must be equal to continue from vectors."""
 SAME_TASK = ("model", "engine", "negative", "gradient")
@@ -132,12 +134,14 @@ def compare_with_champion(config: RunConfig, champion: Scored, challenger: Score
         norm=stability.norm_ratio(old, new, common),
     )  # fmt: skip
     before, now = champion.scores, challenger.scores
-    counts, edges = np.histogram(np.clip(turned, 0, 2), bins=DRIFT_BINS, range=(0.0, 2.0))
+    widest = next(end for end in DRIFT_ENDS if not len(turned) or turned.max() <= end or end == DRIFT_ENDS[-1])
+    counts, edges = np.histogram(np.clip(turned, 0, widest), bins=DRIFT_BINS, range=(0.0, widest))
     facts = {
         "words": {"before": len(old.words), "now": len(new.words)} | dict(stability.words_moved(old, new)),
+        "known_tokens": stability.known_tokens(old, new),
         "scores": {"before": _scores(before), "now": _scores(now)},
         "stability": asdict(measured)
-        | {"drift_histogram": {"edges": [round(float(edge), 3) for edge in edges], "words": counts.tolist()},
+        | {"drift_histogram": {"edges": [round(float(edge), 4) for edge in edges], "words": counts.tolist()},
            "most_moved": _most_moved(common, turned)},
     }  # fmt: skip
     return Challenge(tuple(judge(config.refresh.gates, before, now, measured)), facts)

@@ -97,6 +97,20 @@ def words_moved(before: WordVectors, now: WordVectors) -> Mapping[str, Any]:
     }
 
 
+def known_tokens(before: WordVectors, now: WordVectors) -> dict[str, int] | None:
+    """Tokens of words in the vocabulary before and now, and those gained and lost, counted word by word, so that text that only
+    moved is neither; None for vectors without counts."""
+    if before.counts is None or now.counts is None:
+        return None
+    change = dict(zip(now.words, now.counts.tolist(), strict=True))
+    for word, count in zip(before.words, before.counts.tolist(), strict=True):
+        change[word] = change.get(word, 0) - count
+    return {
+        "before": int(before.counts.sum()), "now": int(now.counts.sum()),
+        "gained": sum(n for n in change.values() if n > 0), "lost": -sum(n for n in change.values() if n < 0),
+    }  # fmt: skip
+
+
 def _nearest(unit_WD: Floats, nearest: int) -> NDArray[np.intp]:
     """The nearest other rows of each of the first PROBES rows, unordered."""
     cosine = unit_WD[:PROBES] @ unit_WD.T

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.report.charts import NARROW, Curve, line_chart
+from pipeline.report.charts import Curve, line_chart
 from pipeline.report.page import Table
 from pipeline.report.results import Summary, get, is_number, mapping
+
+FILES_SHOWN = 5
 
 
 def refreshed(summary: Summary) -> dict[str, Any] | None:
@@ -14,39 +16,62 @@ def refreshed(summary: Summary) -> dict[str, Any] | None:
     found = mapping(summary, "refresh")
     if not found:
         return None
-    tables = [_gates(found), _sizes(found), _scores(found), _names(found), _most_moved(found)]
-    sentence = f"{get(found, 'status', '?')}: {get(found, 'decision', '')}"
+    tables = [_gates(found), _sizes(found), _files(found), _scores(found), _stability(found), _names(found), _most_moved(found)]
+    lead = f"{get(found, 'status', '?')}: {get(found, 'decision', '')} ({get(found, 'start', '?')}: {get(found, 'why', '')})"
     return {
-        "title": "Against the champion", "lead": sentence, "tables": [table for table in tables if table.rows],
+        "title": "Against the champion", "lead": lead, "tables": [table for table in tables if table.rows],
         "chart": _drift(found),
     }  # fmt: skip
 
 
 def _gates(found: Summary) -> Table:
-    rows = [
-        (gate.get("gate"), "held" if gate.get("held") else "not held", gate.get("found"), gate.get("asked"), gate.get("text"))
-        for gate in get(found, "gates", [])
-    ]
-    return Table("Gates", ("gate", "", "found", "asked for", ""), rows)
+    """Those that did not hold first; the sentence has both numbers, in the units that people read."""
+    gates = sorted(get(found, "gates", []), key=lambda gate: bool(gate.get("held")))
+    rows = [(gate.get("gate"), "held" if gate.get("held") else "NOT held", gate.get("text")) for gate in gates]
+    return Table("Gates", ("gate", "", "what was found"), rows)
 
 
 def _sizes(found: Summary) -> Table:
-    words = mapping(found, "words")
-    rows: list[tuple[object, ...]] = []
-    if words:
-        rows.append(("words", words.get("before"), words.get("now")))
-        rows += [(f"words {kind}", None, get(words, f"{kind}.words")) for kind in ("gained", "lost")]
-    rows += [
-        (f"files {kind}", None, get(count, "files")) for kind, count in mapping(found, "delta").items() if get(count, "files")
+    words, rows = mapping(found, "words"), []
+    sizes = [
+        (kind, get(found, f"corpus.before.{kind}"), get(found, f"corpus.now.{kind}")) for kind in ("files", "sentences", "tokens")
     ]
+    known = mapping(found, "known_tokens")
+    moved = {
+        "files": (get(found, "delta.added.files"), get(found, "delta.deleted.files")),
+        "tokens of known words": (known.get("gained"), known.get("lost")),
+        "words": (get(words, "gained.words"), get(words, "lost.words")),
+    }
+    sizes.append(("tokens of known words", known.get("before"), known.get("now")))
+    for name, before, now in [*sizes, ("words", words.get("before"), words.get("now"))]:
+        if now is not None:
+            rows.append((name, before, now, *moved.get(name, (None, None))))
+    return Table("What changed", ("", "before", "now", "gained", "lost"), rows)
+
+
+def _files(found: Summary) -> Table:
+    """The first of each kind by name."""
+    rows = []
+    for kind, some in mapping(found, "delta").items():
+        names = [" → ".join(map(_file_name, name if isinstance(name, list) else [name])) for name in get(some, "names", [])]
+        if names:
+            more = get(some, "files", 0) - len(names[:FILES_SHOWN])
+            rows.append((kind, get(some, "files"), ", ".join(names[:FILES_SHOWN]) + (f" and {more:,} more" if more else "")))
+    return Table("Files", ("", "files", "names"), rows)
+
+
+def _file_name(path: object) -> str:
+    return str(path).rsplit("/", 1)[-1]
+
+
+def _stability(found: Summary) -> Table:
     stability = mapping(found, "stability")
     labels = (
-        ("overlap", "neighbourhoods that stayed"),
+        ("overlap", "neighbours that stayed"),
         ("vocabulary", "old text whose words are known"),
         ("drift", "median drift"),
     )
-    rows += [(label, None, stability[key]) for key, label in labels if is_number(stability.get(key))]
-    return Table("What changed", ("", "before", "now"), rows)
+    return Table("Stability", ("", "share"), [(label, stability[key]) for key, label in labels if is_number(stability.get(key))])
 
 
 def _scores(found: Summary) -> Table:
@@ -73,4 +98,4 @@ def _drift(found: Summary) -> str:
     edges, counts = get(found, "stability.drift_histogram.edges", []), get(found, "stability.drift_histogram.words", [])
     points = [((left + right) / 2, count) for left, right, count in zip(edges, edges[1:], counts, strict=False)]
     curve = Curve("Drift", points, "1 − cosine of old and new vector", "words", from_zero=True)
-    return line_chart(curve, NARROW)
+    return line_chart(curve)

@@ -106,6 +106,9 @@ def test_the_summary_names_what_was_added_changed_renamed_and_deleted(tmp_path: 
     assert "newword" in told["words"]["gained"]["names"]
     assert any(word.startswith("marker") for word in told["words"]["lost"]["names"])
     assert told["corpus"]["before"]["tokens"] != told["corpus"]["now"]["tokens"]
+    known = told["known_tokens"]
+    assert known["before"] + known["gained"] - known["lost"] == known["now"] <= told["corpus"]["now"]["tokens"]
+    assert min(known["gained"], known["lost"]) > 50
     assert told["status"] == "promoted"
     assert {gate["gate"] for gate in told["gates"]} >= {"finite", "vocabulary", "overlap"}
 

@@ -90,8 +90,13 @@ def sample_summary() -> dict[str, Any]:
 
 REFRESH = {
     "status": "promoted", "decision": "replaces 0123: every gate held",
-    "gates": [{"gate": "overlap", "found": 0.71, "asked": 0.3, "held": True, "text": "71 % of the neighbourhoods stayed"}],
-    "delta": {"added": {"files": 2}, "deleted": {"files": 0}},
+    "gates": [{"gate": "finite", "found": 1.0, "asked": 1.0, "held": True, "text": "every number is finite"},
+              {"gate": "overlap", "found": 0.71, "asked": 0.3, "held": False, "text": "71 % of the neighbourhoods stayed"}],
+    "start": "warm", "why": "continues from the champion",
+    "delta": {"added": {"files": 7, "names": [f"/corpus/{day}.txt" for day in range(7)]}, "deleted": {"files": 0, "names": []},
+              "renamed": {"files": 1, "names": [["/corpus/a.txt", "/corpus/b.txt"]]}},
+    "corpus": {"before": {"files": 10, "tokens": 900_000}, "now": {"files": 17, "tokens": 1_000_000}},
+    "known_tokens": {"before": 850_000, "now": 950_000, "gained": 110_000, "lost": 10_000},
     "words": {"before": 30_000, "now": 31_204, "gained": {"words": 1300, "names": ["vaccine"]},
               "lost": {"words": 96, "names": []}},
     "scores": {"before": {"analogy": 0.25, "similarity": {"wordsim353": 0.6}},
@@ -105,10 +110,11 @@ def test_a_refresh_is_shown_against_the_champion() -> None:
     summary = sample_summary() | {"refresh": REFRESH}
     page = Page(report_page(summary, round_curves(summary)))
     for fact in (
-        "Against the champion promoted: replaces 0123: every gate held",
-        "overlap held 0.71 0.3 71 % of the neighbourhoods stayed",
-        "words 30,000 31,204",
-        "files added – 2",
+        "Against the champion promoted: replaces 0123: every gate held (warm: continues from the champion)",
+        "what was found overlap NOT held 71 % of the neighbourhoods stayed finite held every number is finite",
+        "files 10 17 7 0 tokens 900,000 1,000,000 – – tokens of known words 850,000 950,000 110,000 10,000 words 30,000",
+        "added 7 0.txt, 1.txt, 2.txt, 3.txt, 4.txt and 2 more renamed 1 a.txt → b.txt",
+        "median drift 0.04",
         "wordsim353 0.6 0.6218 0.0218",
         "gained vaccine",
         "corona 0.93",
