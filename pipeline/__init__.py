@@ -36,7 +36,7 @@ stands beside its short Dask wiring.
                capacity (memory and disk needed, pure) lanes (one worker's share of a round) busy_cores
                lane_group (copies of the parameters, merging) forms and changes (whole rows, or changes in eight bits)
                history and stretches (the loss curve) live (progress within a round)
-               checkpoints start (from other vectors) residency (on a GPU)
+               checkpoints start and beginning (from other vectors) residency (on a GPU)
                assembly (the files of vectors/) layered (with the textbook's layers)
     exchange/  attempts shared_memory and huge_pages (copies on one host) links and network (across hosts)
     cluster/   choosing (threads or processes, pure) workers (the stages' interface, and this process) dask_workers

@@ -29,7 +29,7 @@ from pipeline.stages import tokenize
 from pipeline.stages.ladder import CORPUS, Stage, up_to
 from pipeline.stages.preloading import preload, quick_switches
 from pipeline.stages.sets import refuse_unusable
-from pipeline.stages.train import passes
+from pipeline.stages.shards import epoch_lengths
 from pipeline.stages.work import Done, Watch, Work
 from pipeline.text.corpus import KNOWN_FILES, CorpusPlan, plan_corpus
 from pipeline.tracking.run_events import tell_live, tell_round, tell_start
@@ -38,6 +38,7 @@ from pipeline.tracking.tracker import Tracker, open_tracker
 from pipeline.training import arithmetic
 from pipeline.training.history import RoundRecord, kept_tokens
 from pipeline.training.live import Live, Load
+from pipeline.training.start import open_parent
 
 READ_HERE = ("vocab", "vectors", "report", "exports")
 """Kinds of artefacts that the driver itself reads: with a workdir in a bucket, their files must be fetched."""
@@ -123,7 +124,9 @@ class Session:
         if CORPUS in stage.needs and self.plan:
             return self.plan.bytes, "", "B"
         if stage.name == "train":
-            self.passes = passes(self.config, self.done["tokenize"].artefact)
+            parent = open_parent(self.config.train)
+            lengths = epoch_lengths(self.config, self.done["tokenize"].artefact, parent.learnt if parent else ())
+            self.passes = sum(lengths) or self.config.train.epochs
             return self._kept_tokens(), "", "tokens"
         return 0, "", ""
 

@@ -78,15 +78,6 @@ def identity(config: RunConfig, tokens: store.Artefact, vocab: store.Artefact, s
     return _identity(config, vocab, shards, open_parent(config.train))
 
 
-def passes(config: RunConfig, tokens: store.Artefact) -> float:
-    """How many times training reads the text; an epoch that takes a part of it counts as that part."""
-    return sum(lengths_of(config, tokens, open_parent(config.train))) or config.train.epochs
-
-
-def lengths_of(config: RunConfig, tokens: store.Artefact, parent: Parent | None) -> tuple[float, ...]:
-    return shard_stage.epoch_lengths(config, tokens, parent.learnt) if parent else ()
-
-
 def _identity(config: RunConfig, vocab: store.Artefact, shards: store.Artefact, parent: Parent | None) -> Identity:
     # Who may take part decides nothing that is the same whoever does; other vectors count by their content.
     train = choose_lanes(config.train, shards.manifest.totals["kept_tokens"], vocab.manifest.totals["size"])
@@ -109,7 +100,7 @@ def build(work: Work, tokens: store.Artefact, vocab: store.Artefact, shards: sto
     expected = expected_tokens(vocab)
     train = choose_lanes(config.train, shards.manifest.totals["kept_tokens"], vocab.manifest.totals["size"])
     schedule = choose_schedule(train, int(vocab.manifest.totals["size"]), expected)
-    lengths = lengths_of(config, tokens, parent)
+    lengths = shard_stage.epoch_lengths(config, tokens, parent.learnt if parent else ())
     training = Training(config, train, tokens, vocab, shards, fingerprint, schedule, work.workdir, parent, lengths)
     checkpoint, history = training.checkpoints.latest()
     if checkpoint is None and parent:

@@ -29,6 +29,7 @@ from pipeline.failpoints import reach
 from pipeline.stream import epoch_stream, sampling
 from pipeline.stream.sizes import HELD_TOKENS
 from pipeline.training import assembly
+from pipeline.training.beginning import Beginning
 from pipeline.training.busy_cores import BusyCores
 from pipeline.training.forms import Matrices
 from pipeline.training.lane_group import MATRICES, LaneGroup, open_group
@@ -36,7 +37,6 @@ from pipeline.training.live import Teller
 from pipeline.training.placement import Place, block_of
 from pipeline.training.plan import EpochPlan, Round, Stint, lanes_of_copy
 from pipeline.training.residency import Residency
-from pipeline.training.start import Beginning
 from pipeline.training.stretches import StretchLoss
 from w2v_core.kernels import Kernels, Noise, Slice, Update, fill_initial, load_kernels, padded_size
 from w2v_core.sampler import stream_seed, word_rates

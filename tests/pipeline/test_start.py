@@ -15,8 +15,8 @@ from pipeline.config import parse_config
 from pipeline.errors import ConfigError, DataError, InputError
 from pipeline.progress import Progress
 from pipeline.run import run
+from pipeline.training.beginning import Beginning, fill_by_word
 from pipeline.training.policy import START_POLICY
-from pipeline.training.start import Beginning, fill_by_word
 from tests.tiny import tiny_config, write_corpus
 from w2v_core.vectors import WordVectors
 
