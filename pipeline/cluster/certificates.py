@@ -106,17 +106,17 @@ Dask's pages are on loopback, without a password: reach them by ssh -L 8787:127.
 
 
 def _refuse_open_folder(folder: Path) -> None:
-    """Raises PermissionDeniedError for a folder in which others could put their authority in the place of ours."""
+    """Raises PermissionDeniedError for a folder in which others could replace the authority with their own."""
     found = os.stat(folder)
     if found.st_uid not in (os.geteuid(), 0) or found.st_mode & 0o022:
         raise PermissionDeniedError(
-            f"{folder}: others can put certificates of theirs here (owner {found.st_uid}, mode {stat.S_IMODE(found.st_mode):o}); "
-            "choose a folder that only you can write into"
+            f"{folder}: other users can put certificates here (owner {found.st_uid}, mode {stat.S_IMODE(found.st_mode):o}); "
+            "choose a folder that only you can write to"
         )
 
 
 def _refuse_no_host(host: str) -> None:
-    # A zone behind an address is any text to Python, and the host is printed as part of a command.
+    # Python accepts any text as the zone of an address, and the host is printed as part of a command.
     if "%" in host or (_address(host) is None and not _HOST.fullmatch(host)):
         raise UsageError(f"{printable(host, 100)}: expected the name or the address of a host, without port")
 

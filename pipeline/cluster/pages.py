@@ -89,7 +89,7 @@ def find_pages(folder: Path) -> Pages | None:
     try:
         found = _read_private(folder / NAME)
         address, password = str(found["address"]), str(found["password"])
-        # Who can write into the folder could name a place of theirs, and the link to it would be this program's.
+        # Anybody who can write to the folder could name a server of their own, to which this program would then link.
         if not (there := _ADDRESS.fullmatch(address)) or not _PASSWORD.fullmatch(password):
             return None
         socket.create_connection(("127.0.0.1", int(there[1])), timeout=1).close()
@@ -99,7 +99,7 @@ def find_pages(folder: Path) -> Pages | None:
 
 
 def _read_private(path: Path) -> dict[str, Any]:
-    """What this user wrote there; raises OSError for another user's file and one that others can change."""
+    """The object in this user's file; raises OSError if the file belongs to another user or is open to others."""
     descriptor = open_inside(path.parent, path.name)
     with open(descriptor, "rb") as file:
         facts = os.fstat(descriptor)
@@ -143,7 +143,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _write_private(path: Path, body: dict[str, Any]) -> None:
-    """Writes a new file that is readable only by its owner from the start; nothing that others put in its place is written to."""
+    """Writes a new file that is readable only by its owner from the start; never writes to a file that others put there."""
     unlink_inside(path.parent, path.name)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with open(descriptor, "w", encoding="ascii") as file:

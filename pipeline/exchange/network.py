@@ -52,7 +52,7 @@ class LinkPlugin(WorkerPlugin):
     async def answer(self, comm: Comm, group: str, sender: int, patience_s: float) -> None:
         """Passes the connection to its group once this worker's task has joined the group, and waits until the group is over.
 
-        Group and sender are the caller's claims: one that the group does not wait for is hung up on.
+        Group and sender are the caller's claims: the connection of a sender that the group does not expect is closed.
         """
         deadline = time.monotonic() + min(patience_s, _LONGEST_PATIENCE_S)
         while group not in self.groups:
@@ -191,7 +191,7 @@ class Group:
         self.adopt(peer, comm)
 
     def waits_for(self, sender: object) -> bool:
-        """Whether it is a peer that calls here and has not yet."""
+        """Whether this is a peer that will call this participant and has not called yet."""
         return type(sender) is int and sender in self._callers and sender not in self._comms
 
     def adopt(self, peer: int, comm: Comm) -> None:

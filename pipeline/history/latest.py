@@ -86,7 +86,7 @@ def history_damage(workdir: Path) -> tuple[int, list[str]]:
             if body.get("number") != number:
                 damage.append(f"{path}: it belongs to another decision")
             elif not is_decision(body):
-                damage.append(f"{path}: damaged (it lacks what a decision says)")
+                damage.append(f"{path}: damaged (a value of a decision is missing or wrong)")
         except (OSError, ValueError) as error:
             damage.append(f"{path}: damaged ({error})")
     champion, link = champion_of(workdir), workdir / LATEST

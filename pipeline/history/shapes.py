@@ -1,5 +1,5 @@
-"""The shapes of decisions and of snapshots' summaries, as far as they are read: whoever can write to a workdir can make them up,
-including their checksums."""
+"""The expected structure of decisions and of snapshots' summaries, as far as they are read: anybody who can write to a workdir
+can forge them, including their checksums."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 SNAPSHOT_ID = "^[0-9a-f]{16}$"
 YEAR_9999 = 253_402_300_799
-"""The last second that a clock shows with four digits."""
+"""The last second of the years with four digits, which is the last that `datetime` can show."""
 
 
 class _Plain(BaseModel):
-    """Values of their kinds as JSON has them, and whatever else stands beside them."""
+    """Values of exactly the declared types; further keys are ignored."""
 
     model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
 
@@ -69,7 +69,7 @@ class _Config(_Plain):
 
 
 class _Summary(_Plain):
-    """Of a run that went to the end."""
+    """The summary of a complete run."""
 
     corpus: _Corpus
     vectors: _Vectors
@@ -77,12 +77,12 @@ class _Summary(_Plain):
 
 
 def is_decision(body: Mapping[str, Any]) -> bool:
-    """Whether all that is read of an entry of history/ is there and of its kind."""
+    """Whether an entry of history/ has every value that is read, with its type."""
     return _fits(_Decision, body)
 
 
 def is_whole_summary(body: Mapping[str, Any]) -> bool:
-    """Whether all that is read of a snapshot's summary is there and of its kind, beyond what every summary says."""
+    """Whether a snapshot's summary has every value that is read of a complete run, with its type."""
     return _fits(_Summary, body)
 
 

@@ -75,7 +75,7 @@ class Snapshot:
     def summary(self) -> dict[str, Any]:
         found = _read(self.directory, SUMMARY)
         if not is_whole_summary(found):
-            raise _damaged(self.directory / SUMMARY, "it lacks what a complete run says")
+            raise _damaged(self.directory / SUMMARY, "a value of a complete run is missing or wrong")
         return found
 
     def corpus(self) -> list[list[Any]]:
@@ -83,7 +83,7 @@ class Snapshot:
         found = _read(self.directory, CORPUS).get("files")
         kinds = [str, int, str]
         if not isinstance(found, list) or not all(isinstance(row, list) and list(map(type, row)) == kinds for row in found):
-            raise _damaged(self.directory / CORPUS, "no list of files")
+            raise _damaged(self.directory / CORPUS, "not a list of files")
         return found
 
     def artefacts(self) -> Iterator[Path]:
@@ -194,12 +194,12 @@ def snapshot_damage(directory: Path) -> tuple[int, list[str]]:
     if not damage and (found := open_snapshot(directory)) is None:
         damage.append(f"{directory / BODY}: it belongs to another snapshot")
     elif not damage and found and not is_whole_summary(_read(directory, SUMMARY)):
-        damage.append(f"{directory / SUMMARY}: damaged (it lacks what a complete run says)")
+        damage.append(f"{directory / SUMMARY}: damaged (a value of a complete run is missing or wrong)")
     elif not damage and found and not _belongs(found.summary(), found.body):
         damage.append(f"{directory / SUMMARY}: it belongs to another snapshot")
     checked, pages = seal_damage(directory / REPORT)
     if pages and not damage:
-        # Adopting pages without a seal would make removing it the way to change them.
+        # If pages without a seal were accepted, anybody could change pages by removing their seal.
         pages[-1] += f"; to have the pages of this snapshot made again, remove {directory} and run again: the vectors stay"
     return 3 + checked, damage + pages
 

@@ -63,7 +63,7 @@ def take_sample(corpus: Corpus, folder: Path, forbidden: Path, budget: int = SAM
         kind = kind_of(path, corpus)
         if not here:
             continue
-        # A name may be as long as names can be; its end says what the file is.
+        # A name may already have the maximum length; its end tells the kind of the file.
         target = folder / f"{number:07d}-{os.fsdecode(os.fsencode(Path(path).name)[-100:])}"
         if kind == "plain":
             # A table needs its first line, which names the columns, and in some encodings a newline is more than one byte.

@@ -46,7 +46,7 @@ def run_hook(command: Sequence[str], told: Mapping[str, Any], timeout_s: float) 
 
 
 class _Head:
-    """The beginning of what comes through a pipe; the rest is read and forgotten, however much it is."""
+    """The beginning of what arrives through a pipe; the rest is read and discarded, whatever its size."""
 
     def __init__(self, pipe: IO[bytes]) -> None:
         self._pipe, self._data = pipe, b""
@@ -59,7 +59,7 @@ class _Head:
                 self._data += data[: _PIECE_BYTES - len(self._data)]
 
     def text(self) -> str:
-        self._thread.join(_CLOSED_S)  # something that the command started may hold it open
+        self._thread.join(_CLOSED_S)  # a process that the command started may hold the pipe open
         return self._data.decode("utf-8", "replace").strip()
 
 

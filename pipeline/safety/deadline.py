@@ -1,4 +1,4 @@
-"""Waiting no longer than is meant for what waits by its own clock, or for ever, and cannot be interrupted."""
+"""A limit on waiting for an action that has its own timeout, or none, and cannot be interrupted."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ Result = TypeVar("Result")
 
 
 def within(seconds: float | None, action: Callable[[], Result]) -> Result:
-    """What `action` returns or raises; raises TimeoutError when that takes longer (None: never), and lets Ctrl-C through.
+    """Returns or raises what `action` does; raises TimeoutError if that takes longer (None: no limit). Ctrl-C interrupts it.
 
-    The action has a thread of its own, which is left behind when the time is up: there is no way to end it from outside.
+    The action runs in a thread of its own, which is abandoned when the time is up, since a thread cannot be ended from outside.
     """
     ended: queue.SimpleQueue[tuple[list[Result], BaseException | None]] = queue.SimpleQueue()
 
@@ -27,7 +27,7 @@ def within(seconds: float | None, action: Callable[[], Result]) -> Result:
     try:
         made, error = ended.get(timeout=seconds)
     except queue.Empty:
-        raise TimeoutError(f"nothing came of it within {seconds:g} s") from None
+        raise TimeoutError(f"no result within {seconds:g} s") from None
     if error is not None:
         raise error
     return made[0]

@@ -167,7 +167,7 @@ def read_json_object(folder: Path, name: str) -> dict[str, Any]:
 
 
 def json_object(data: bytes) -> dict[str, Any]:
-    """The object that the JSON is; raises ValueError for any other bytes."""
+    """The object that these bytes of JSON hold; raises ValueError for anything else."""
     try:
         body = json.loads(data)
     except RecursionError:

@@ -97,7 +97,7 @@ def seal_damage(directory: Path) -> tuple[int, list[str]]:
         files: dict[str, str] = unsealed(read_inside(directory, SEAL))["files"]
         damage = [_changed(directory, name, digest) for name, digest in files.items()]
     except FileNotFoundError:
-        return 0, [f"{directory / SEAL}: missing: removed, or never written by a version of before 2026-11-29"]
+        return 0, [f"{directory / SEAL}: missing: removed, or the folder was written by a version from before 2026-11-29"]
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         return 0, [f"{directory / SEAL}: damaged ({error})"]
     return len(files) + 1, [found for found in damage if found]

@@ -54,7 +54,7 @@ FORGOTTEN_S = 600.0
 """Age from which a file of the copy is removed if the bucket does not have it: younger ones may belong to a worker here that
 serves a run elsewhere."""
 _LONGEST_NAME = 255
-"""Bytes of a file's name."""
+"""The longest name of a file, in bytes."""
 AT_ONCE = 8
 """Concurrent requests for the files of one artefact."""
 _COMMITS = ("manifest.json", "snapshot.json")
@@ -195,8 +195,9 @@ class Copy:
         return {key: found.size for folder in sorted(folders) for key, found in self._listed(self.at(Path(folder)))}
 
     def _listed(self, address: Address) -> Iterator[tuple[str, ListedObject]]:
-        """(key in the place, object) of all below an address that can be a file of the copy: keys are chosen by whoever can write
-        into the bucket, and `..` or an absolute path in one would lead out of it. Nothing of ours is called so."""
+        """(key in the place, object) of everything below an address that can be a file of the copy. Anybody who can write to the
+        bucket can choose keys, and one with `..` or an absolute path would lead out of the copy; this program writes no such
+        keys."""
         skip = len(self.place.key) + 1 if self.place.key else 0
         for found in listing(address, self.storage):
             key = found.key[skip:]
@@ -262,7 +263,7 @@ class Copy:
         known = self._known()
 
         def bring(key: str) -> None:
-            with contextlib.suppress(FileNotFoundError):  # it went meanwhile, or is the mark of a folder
+            with contextlib.suppress(FileNotFoundError):  # removed meanwhile, or the marker of a folder
                 _write(self.root / key, read_object(self.place / key, self.storage))
 
         _together(
@@ -281,8 +282,8 @@ class Copy:
         folders = {key[:place] for key in keys for place, letter in enumerate(key) if letter == "/"}
         for key in sorted(folders.intersection(keys)):
             raise DamagedError(
-                f"{self.place / key}: an object, and others lie below it, which no folder of files can hold; remove what is not "
-                "of this program",
+                f"{self.place / key}: is an object and also has objects below it, which is impossible for files; remove the "
+                "objects that this program did not write",
                 str(self.root),
             )
 

@@ -17,11 +17,11 @@ from pipeline.storage.filesystems import credentials_of, endpoint_of
 Result = TypeVar("Result")
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 ANSWERED_S = 45.0
-"""Within which the answer to a request for a few megabytes at most is whole, unless `storage.patience_s` is longer."""
+"""Time allowed for a whole answer of at most a few megabytes, unless `storage.patience_s` is longer."""
 _SECRETS = (
     "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AZURE_STORAGE_KEY", "AZURE_STORAGE_SAS_TOKEN",
 )  # fmt: skip
-"""Variables that a server is told or signed for, and could repeat in its answer."""
+"""Variables whose values are sent to a server or used to sign requests, so that its answer could repeat them."""
 _AWS = re.compile(r"AWS Error ([A-Z_0-9]+) during (\w+) operation")
 _STATUS = re.compile(r"HTTP response code:? ?(\d{3})|HTTP status code:? ?(\d{3})|\((\d{3})\)")
 _DENIED = (
@@ -46,8 +46,8 @@ def patiently(
 ) -> Result:
     """The result of `action()`, retried while the server does not answer or is overloaded, for at most `storage.patience_s`.
 
-    Each attempt may take ANSWERED_S, or, if `is_long`, as long as the server goes on: the vendors' clients give up on a server
-    that is silent, not on one that sends a byte now and then. FileNotFoundError passes through. Raises PermissionDeniedError,
+    Each attempt may take ANSWERED_S or, if `is_long`, as long as the server keeps sending: the vendors' clients give up on a
+    silent server, but not on one that sends a byte now and then. FileNotFoundError passes through. Raises PermissionDeniedError,
     InputError and ConfigError at once, ServiceError when the time is up.
     """
     started, pause_s, attempts = time.monotonic(), FIRST_PAUSE_S, 0

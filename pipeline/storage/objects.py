@@ -24,7 +24,7 @@ whole object takes few requests."""
 _COPY_BYTES = 1 << 22
 _UNREAD = "Failed to flush response stream"
 _UNLIKELY = (0xFF, 0xFE)
-"""No byte of any text in UTF-8, so a second request is rare."""
+"""Bytes that never occur in UTF-8, so a second request is rare."""
 ANSWER_S = 10.0
 """How long the first request to a bucket is retried."""
 
@@ -73,9 +73,9 @@ def size_of(address: Address, storage: Storage) -> int | None:
 
 
 def listing(address: Address, storage: Storage) -> Iterator[ListedObject]:
-    """Every object below the address, taken as a folder, sorted by key; empty if there are none.
+    """Every object below the address, which is taken as a folder, sorted by key; empty if there are none.
 
-    Keys are data: `a/../../b`, `a//b` and a file that is also a folder may be among them. Objects elsewhere are not.
+    Keys are untrusted: `a/../../b`, `a//b` and a key that is also a folder may be among them. Objects elsewhere are left out.
     """
     from pyarrow import fs
 
@@ -85,7 +85,7 @@ def listing(address: Address, storage: Storage) -> Iterator[ListedObject]:
     try:
         found = [(str(info.path)[len(address.bucket) + 1 :], info) for info in infos if info.type == fs.FileType.File]
     except UnicodeDecodeError:
-        raise InputError(f"{address}: the server lists keys that are no UTF-8; rename these objects") from None
+        raise InputError(f"{address}: the server lists keys that are not valid UTF-8; rename these objects") from None
     for key, info in sorted(found, key=lambda pair: pair[0]):
         if key.startswith(f"{address.key}/") or not address.key:
             yield ListedObject(key, int(info.size), int(info.mtime_ns or 0))
@@ -171,8 +171,9 @@ class ObjectFile(io.RawIOBase):
         return self._window[inside : inside + size]
 
     def _range(self, start: int, length: int) -> bytes:
-        """The bytes of a range. pyarrow says that it has read all of it however short the server's answer was, and what is
-        missing is whatever the memory held; so the last byte is one that must change, and if it did not, another that must."""
+        """The bytes of a range. pyarrow reports a complete read even if the server's answer was too short, and leaves the rest of
+        the buffer as it was. So the buffer's last byte is set before the request; if it is unchanged afterwards, a second request
+        with another value tells whether it was really read."""
         for unlikely in _UNLIKELY:
             data = patiently(partial(self._fetch, start, length, unlikely), self.address, self._storage)
             if data[-1] != unlikely:
@@ -181,7 +182,7 @@ class ObjectFile(io.RawIOBase):
             raise self._changed(f"it has {now:,} bytes now, {self.stand.size:,} before")
         raise ServiceError(
             f"{self.address}: of {length:,} bytes from byte {start:,} on {endpoint_of(self.address, self._storage)} sends fewer, "
-            "and says that it sends all; see what lies between, and run the same command again"
+            "but reports all of them; check proxies in between, then run the same command again"
         )
 
     def _fetch(self, start: int, length: int, last: int) -> bytes:

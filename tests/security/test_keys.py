@@ -19,13 +19,13 @@ def test_a_folder_that_others_can_write_into_gets_no_keys(tmp_path: Path) -> Non
         folder = tmp_path / f"{mode:o}"
         folder.mkdir()
         folder.chmod(mode)
-        with pytest.raises(PermissionDeniedError, match=r"others can put certificates of theirs here"):
+        with pytest.raises(PermissionDeniedError, match=r"other users can put certificates here"):
             make_certificates(folder, "here", [])
         assert list(folder.iterdir()) == []
     made = tmp_path / "mine"
     make_certificates(made, "here", [])
     made.chmod(0o777)
-    with pytest.raises(PermissionDeniedError, match=r"others can put certificates of theirs here"):
+    with pytest.raises(PermissionDeniedError, match=r"other users can put certificates here"):
         add_clients(made, ["ann"])
 
 

@@ -21,9 +21,9 @@ _DATA_PAGES = (5, 8)
 """The fields of a header that describe a data page, in Parquet's two versions; their first number is the count of values."""
 _HEADER: KeptFields = {1: {}, 2: {}, 3: {}} | {field: {1: {}} for field in _DATA_PAGES}
 _FOOTER: KeptFields = {4: {1: {3: {3: {}, 5: {}, 6: {}, 7: {}, 9: {}, 11: {}}}, 3: {}}}
-"""Of FileMetaData the row groups; of each its rows and its columns' metadata: path, values, sizes, where pages begin."""
+"""Of FileMetaData: the row groups, with their number of rows and their columns' metadata (path, values, sizes, first pages)."""
 _TAIL_BYTES = 1 << 16
-"""Read at once from the end of a file: most footers are shorter, and a request to a bucket takes longer than what it brings."""
+"""Bytes read at once from the end of a file: most footers are shorter, and to a bucket a second request takes longer."""
 _HEADER_BYTES, _LONGEST_HEADER_BYTES = 256, 16 << 20
 
 
@@ -33,15 +33,15 @@ class BadPage(ValueError):
 
 @dataclass(frozen=True)
 class ColumnChunk:
-    """A column of a row group, as the footer says."""
+    """A column of a row group, as the footer describes it."""
 
     path: str
-    """Of the column in the schema, with dots."""
+    """The column's path in the schema, with dots."""
     values: int
     uncompressed_bytes: int
     compressed_bytes: int
     begins: int
-    """Its first page, in bytes from the file's beginning."""
+    """Offset of its first page in the file, in bytes."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class ChunkPages:
 
 
 def row_groups(file: BinaryIO) -> list[RowGroup]:
-    """The row groups of a file of Parquet; raises BadPage."""
+    """The row groups of a Parquet file; raises BadPage."""
     size = file.seek(0, 2)
     tail = _last(file, size, _TAIL_BYTES)
     length = struct.unpack("<I", tail[-8:-4])[0] if len(tail) >= 8 else 0
@@ -82,7 +82,7 @@ def _last(file: BinaryIO, size: int, count: int) -> bytes:
 
 
 def _chunk(said: dict[int, Any]) -> ColumnChunk:
-    """What is said of a column; the dictionary, if there is one, comes before the data."""
+    """The column chunk of a decoded ColumnMetaData; its dictionary page, if any, precedes the data pages."""
     begins = min(said[9], said[11]) if said.get(11) else said[9]
     found = ColumnChunk(b".".join(said[3]).decode(errors="replace"), said[5], said[6], said[7], begins)
     if not all(isinstance(number, int) and number >= 0 for number in (found.values, found.compressed_bytes, begins)):

@@ -1,7 +1,7 @@
-"""Thrift's compact protocol, of which numbers, texts, structs and lists of them are read: what Parquet's metadata are written in.
+"""Thrift's compact protocol, in which Parquet writes its metadata: reads numbers, texts, structs, and lists of them.
 
-Everything in them may be false: places, counts and nesting are checked, and what is read takes time and memory in proportion to
-the bytes that are there.
+Everything in the bytes may be false: positions, counts and nesting are checked, and reading takes time and memory in proportion
+to the bytes given.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ _DEEPEST = 16
 _TRUE, _FALSE, _BYTE, _I64, _DOUBLE, _BINARY, _LIST, _SET, _STRUCT = 1, 2, 3, 6, 7, 8, 9, 10, 12
 _VARINTS = range(4, _I64 + 1)
 KeptFields = Mapping[int, Any]
-"""The fields of a struct that are kept, each with the fields kept in what it holds; of texts, numbers and lists of them `{}`."""
+"""The fields of a struct that are kept, each with the fields to keep within it; `{}` for texts, numbers and lists of them."""
 
 
 class BadThrift(ValueError):
-    """What is wrong with a struct."""
+    """A damaged struct; the message says what is wrong."""
 
 
 def read_struct(data: bytes, at: int, wanted: KeptFields, depth: int = 0) -> tuple[dict[int, Any], int]:
-    """({field: value} of those that are wanted and there, where the struct ends). Raises IndexError when the data end before it
-    does, and BadThrift."""
+    """({field: value} of the wanted fields that are present, end of the struct). Raises BadThrift, and IndexError if the data end
+    before the struct does."""
     if depth > _DEEPEST:
         raise BadThrift("nested too deeply")
     found: dict[int, Any] = {}
@@ -88,7 +88,7 @@ def _skip(data: bytes, at: int, kind: int, depth: int) -> int:
 
 
 def _list_head(data: bytes, at: int) -> tuple[int, int, int]:
-    """(how many values, their kind, where the first one is)."""
+    """(number of values, their kind, position of the first one)."""
     count, inner = data[at] >> 4, data[at] & 0xF
     at += 1
     if count == 0xF:
