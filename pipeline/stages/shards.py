@@ -59,7 +59,7 @@ class ShardTask:
     directory: str
     """Destination of its files."""
     keep: bool
-    """Later epochs will be drawn from its tokens, so they stay in memory within KEPT_BYTES."""
+    """Several epochs will be drawn from its tokens, so they stay in memory within KEPT_BYTES."""
 
 
 class MadeShard(NamedTuple):
@@ -84,7 +84,7 @@ def build(work: Work, tokens: store.Artefact, vocab: store.Artefact) -> store.Ar
     fingerprint, fields, inputs = identity(config, tokens, vocab)
     directory = store.artefact_directory(workdir, STAGE, fingerprint)
     tasks = [
-        ShardTask(part, str(vocab.path(vocabulary.WORDS)), vocab.fingerprint, str(directory), keep=config.train.epochs > 1)
+        ShardTask(part, str(vocab.path(vocabulary.WORDS)), vocab.fingerprint, str(directory), keep=config.train.epochs > 2)
         for part in plan_parts(config, tokens, epoch=0)
     ]
     made = work.workers.map(WithState(make_shard), tasks, label="shards of epoch 0")

@@ -7,7 +7,7 @@ the run are left out and named. When the chosen workers change, the memory they 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from pipeline.cluster.state import WithState, WorkerState
 from pipeline.cluster.workers import Member, WorkerLostError, Workers
 from pipeline.config import Train
 from pipeline.errors import CapacityError, TemporaryError
+from pipeline.stream.sampling import KeptStreams
 from pipeline.training import arithmetic, capacity
 from pipeline.training.placement import choose_workers, place_copies
 from pipeline.training.plan import copies_of
@@ -33,9 +34,11 @@ class Greeting:
 
 def introduce(train: Train, state: WorkerState) -> Greeting:
     """This worker's sample and memory limits; releases lanes left here by an earlier driver."""
-    state.release()
-    # The sample loads the kernels, so the room is measured after it.
-    return Greeting(state.of(arithmetic.KnownNumbers).of(train), measure_room())
+    state.release(but=KeptStreams if train.engine == "kernels" else None)
+    # The sample loads the kernels, so the room is measured after it. The plan counts what is kept of the corpus.
+    numbers, room = state.of(arithmetic.KnownNumbers).of(train), measure_room()
+    kept = state.of(KeptStreams).bytes
+    return Greeting(numbers, replace(room, used=room.used - kept, host=None if room.host is None else room.host + kept))
 
 
 @dataclass
