@@ -22,6 +22,7 @@ Every dimension has one letter, the same everywhere; the letters of an array's s
                      exact answers) means prediction parts (subsets, additions) gensim_names; loading (any file of vectors)
                      files word_files safetensors parquet; questions evaluation (scores with their coverage)
     text/            from bytes of text to words, compiled
+    extras.py        the commands that install optional packages
 
 NumPy and the standard library only; numba and cupy inside the kernel modules that need them, pyarrow inside the one file that
 reads Parquet. Cloud storage, clusters and tracking belong to `pipeline`.

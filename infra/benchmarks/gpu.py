@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from gpu_staleness import Corpus, scores, simulate, slices
 
+from w2v_core.extras import install_command
 from w2v_core.kernels import Noise, Slice, Update, initial_parameters, load_kernels
 from w2v_core.sampler import noise_table
 from w2v_core.windows import Stream
@@ -44,7 +45,7 @@ def require_device() -> Any:
     try:
         import cupy
     except ModuleNotFoundError as error:
-        raise SystemExit("gpu.py needs CuPy, which is not installed: pip install 'dask-word2vec[gpu12]' or '[gpu13]'") from error
+        raise SystemExit(f"gpu.py needs CuPy, which is not installed: {install_command('gpu13')} or '…[gpu12]'") from error
     if not cupy.cuda.is_available():
         raise SystemExit("gpu.py needs a GPU and CuPy finds no CUDA device here: run it on a machine with one")
     return cupy

@@ -16,15 +16,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from pipeline.cluster.vendors import refuse_misspelt
+from pipeline.cluster.vendors import EXTRAS, refuse_misspelt
 from pipeline.config import Cluster, RunConfig
 from pipeline.errors import ConfigError, InputError, ServiceError, printable
+from w2v_core.extras import install_command
 
-EXTRAS = {
-    "ssh": ("asyncssh", "dask-word2vec[ssh]"), "slurm": ("dask_jobqueue", "dask-word2vec[slurm]"),
-    "kubernetes": ("dask_kubernetes", "dask-word2vec[k8s]"),
-}  # fmt: skip
-"""{kind of cluster: (module it needs, what to install)}."""
+MODULES = {"ssh": "asyncssh", "slurm": "dask_jobqueue", "kubernetes": "dask_kubernetes"}
+"""{kind of cluster: module it needs}."""
 ANSWER_S = 10.0
 
 
@@ -33,12 +31,11 @@ def refuse_hopeless(config: RunConfig, trains: bool) -> None:
     cluster = config.cluster
     if trains and config.train.backend == "cupy" and cluster.kind == "local":
         refuse_without_gpu()
-    if cluster.kind in EXTRAS:
-        module, extra = EXTRAS[cluster.kind]
+    if module := MODULES.get(cluster.kind):
         if importlib.util.find_spec(module) is None:
             raise ServiceError(
-                f"cluster.kind: {cluster.kind} needs a package that is missing ({module}); pip install '{extra}', or set "
-                "cluster.kind: local to run on this machine"
+                f"cluster.kind: {cluster.kind} needs a package that is missing ({module}): "
+                f"{install_command(EXTRAS[cluster.kind])}, or set cluster.kind: local to run on this machine"
             )
         if cluster.options:
             refuse_misspelt(cluster)
@@ -52,8 +49,8 @@ def refuse_without_gpu() -> None:
     way_out = "set train.backend: auto to train on the CPU"
     if importlib.util.find_spec("cupy") is None:
         raise ServiceError(
-            "train.backend: cupy needs CuPy, which is not installed; pip install 'dask-word2vec[gpu13]' (CUDA 13) or "
-            f"'dask-word2vec[gpu12]' on a machine with an NVIDIA GPU, or {way_out}"
+            f"train.backend: cupy needs CuPy, which is not installed: {install_command('gpu13')} (CUDA 13) or '…[gpu12]' "
+            f"(CUDA 12) on a machine with an NVIDIA GPU, or {way_out}"
         )
     try:
         import cupy

@@ -23,6 +23,7 @@ from pipeline.cluster.jobs import JobKeeper, reporting_job
 from pipeline.cluster.ssh import carried_to, hosts_of
 from pipeline.errors import ServiceError, UsageError, printable
 from pipeline.safety.deadline import within
+from w2v_core.extras import install_command
 
 if TYPE_CHECKING:
     from distributed.security import Security
@@ -42,7 +43,7 @@ WAYS_OUT = {
     "kubernetes": "check that `kubectl get daskclusters` works (KUBECONFIG), that the Dask operator runs, and that the image can "
     "be pulled; `kubectl delete daskcluster NAME` removes what is left",
 }
-EXTRAS = {"ssh": "dask-word2vec[ssh]", "slurm": "dask-word2vec[slurm]", "kubernetes": "dask-word2vec[k8s]"}
+EXTRAS = {"ssh": "ssh", "slurm": "slurm", "kubernetes": "k8s"}
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def vendor_cluster(cluster: Cluster, shared: Path, on_note: Callable[[str], None
         except ImportError as error:
             raise ServiceError(
                 f"cluster.kind: {cluster.kind} needs a package that is missing ({error.name}); "
-                f"pip install '{EXTRAS[cluster.kind]}'"
+                f"{install_command(EXTRAS[cluster.kind])}"
             ) from error
         yield made
 

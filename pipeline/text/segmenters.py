@@ -3,7 +3,7 @@
     tokenize: {tokenizer: "pipeline.text.segmenters:icu", options: {locale: zh}}      Chinese, Japanese, Thai, Lao, Khmer, Burmese
     tokenize: {tokenizer: "pipeline.text.tokenizers:korean"}                          Korean, without particles and endings
 
-Each is an extra (`pip install 'dask-word2vec[icu]'`, `[ko]`), because dictionaries are large.
+Each is an extra (`pip install -e '.[icu]'`, `[ko]`), because dictionaries are large.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pipeline.errors import ConfigError
+from w2v_core.extras import install_command
 
 ICU_LANGUAGES = ("zh", "ja", "th", "lo", "km", "my")
 
@@ -56,7 +57,7 @@ def _icu_breaker() -> Any:
 
 def _no_icu() -> ConfigError:
     return ConfigError(
-        "tokenize.tokenizer: pipeline.text.segmenters:icu needs icu4py; install the extra: pip install 'dask-word2vec[icu]'"
+        f"tokenize.tokenizer: pipeline.text.segmenters:icu needs icu4py; install the extra: {install_command('icu')}"
     )
 
 
@@ -112,5 +113,5 @@ def _kiwi() -> Any:
 
 def _no_kiwi() -> ConfigError:
     return ConfigError(
-        "tokenize.tokenizer: pipeline.text.tokenizers:korean needs kiwipiepy; install the extra: pip install 'dask-word2vec[ko]'"
+        f"tokenize.tokenizer: pipeline.text.tokenizers:korean needs kiwipiepy; install the extra: {install_command('ko')}"
     )

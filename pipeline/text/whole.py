@@ -119,8 +119,8 @@ def _unspaced(records: Sequence[Any], tokens: int) -> Iterator[str]:
         if count >= _UNSPACED_SHARE * tokens:
             yield (
                 f"{losses.percent(count / tokens)} of the words ({count:,}) are single letters of {script} text, which is "
-                "written without spaces: a segmenter finds its words (pip install 'dask-word2vec[icu]', tokenize.tokenizer: "
-                "pipeline.text.segmenters:icu)"
+                "written without spaces: a segmenter finds its words (tokenize.tokenizer: "
+                "pipeline.text.segmenters:icu, the extra icu)"
             )
 
 

@@ -62,7 +62,7 @@ def test_an_extra_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch
         ("ssh", "ssh", {"options": {"hosts": ["a", "b"]}}), ("slurm", "slurm", {"n_workers": 2}),
         ("kubernetes", "k8s", {"options": {"image": "w2v"}, "insecure": True}),
     ):  # fmt: skip
-        wanted = rf"cluster\.kind: {kind} needs a package .*pip install 'dask-word2vec\[{extra}\]'"
+        wanted = rf"cluster\.kind: {kind} needs a package .*-m pip install -e \S*\[{extra}\]"
         with pytest.raises(ServiceError, match=wanted):
             refuse_hopeless(configured(cluster={"kind": kind} | section), trains=True)
 

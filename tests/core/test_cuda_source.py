@@ -382,7 +382,7 @@ def test_without_cupy_the_error_names_what_to_install() -> None:
     try:
         import cupy  # noqa: F401
     except ModuleNotFoundError:
-        with pytest.raises(ModuleNotFoundError, match=r"the cupy backend needs the module 'cupy'.*gpu12.*gpu13"):
+        with pytest.raises(ModuleNotFoundError, match=r"the cupy backend needs the module 'cupy'.*gpu13.*gpu12"):
             load_kernels("cupy")
     else:
         pytest.skip("CuPy is installed")

@@ -12,7 +12,7 @@ from w2v_core.contract import Noise, Slice, Update
 from w2v_core.kernels import initial_parameters, load_kernels, numpy_kernels
 from w2v_core.sampler import noise_table
 
-cupy = pytest.importorskip("cupy", reason="CuPy is not installed: pip install 'dask-word2vec[gpu12]' or '[gpu13]'")
+cupy = pytest.importorskip("cupy", reason="CuPy is not installed: pip install -e '.[gpu12]' or '.[gpu13]'")
 if not cupy.cuda.is_available():
     pytest.skip("CuPy finds no CUDA device", allow_module_level=True)
 

@@ -157,7 +157,7 @@ def test_scripts_without_spaces_are_reported_with_a_tokenizer_that_splits_them(t
     totals = totals_of(tmp_path / "x.txt", tmp_path / "work", block_bytes=1 << 20)
     assert totals["tokens"] == 60_000 * 13 + 3, "a line of two megabytes is text, word by word as in short lines"
     assert totals["dropped_long_tokens"] == 0
-    assert any("single letters of Chinese or Japanese text" in note and "dask-word2vec[icu]" in note for note in totals["notes"])
+    assert any("single letters of Chinese or Japanese text" in note and "the extra icu" in note for note in totals["notes"])
 
 
 @pytest.mark.parametrize("format", ["jsonl", "parquet"])

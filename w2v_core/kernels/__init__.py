@@ -16,6 +16,7 @@ import importlib.util
 from typing import Literal, cast
 
 from w2v_core.contract import FloatRows, Gradient, Kernels, Merge, ModelName, Noise, Slice, SliceResult, Update
+from w2v_core.extras import install_command
 from w2v_core.kernels.initial import ROW_FLOATS, allocate_parameters, fill_initial, initial_parameters, padded_size
 
 __all__ = [
@@ -43,7 +44,8 @@ def load_kernels(backend: Backend = "auto") -> Kernels:
     try:
         return cast(Kernels, importlib.import_module(BACKENDS[backend]))
     except ModuleNotFoundError as error:
-        install = {"cupy": "pip install 'dask-word2vec[gpu12]' or '[gpu13]'", "numba": "pip install numba", "numpy": ""}[backend]
+        cupy = f"{install_command('gpu13')} (CUDA 13) or '…[gpu12]' (CUDA 12)"
+        install = {"cupy": cupy, "numba": "pip install numba", "numpy": ""}[backend]
         raise ModuleNotFoundError(
             f"the {backend} backend needs the module {error.name!r}, which is not installed: {install}, or set backend to auto",
             name=error.name,

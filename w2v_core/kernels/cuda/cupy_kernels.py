@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from w2v_core.contract import FloatRows, Merge, Noise, Slice, SliceResult, Update
+from w2v_core.extras import install_command
 from w2v_core.kernels.checks import check_lanes, lane_seeds
 from w2v_core.kernels.cuda import slices
 from w2v_core.kernels.cuda.slices import Array, Mode
@@ -149,6 +150,6 @@ def _module(number: int, row_floats: int, negative: int) -> Any:
     except (ImportError, RuntimeError, OSError) as error:
         raise RuntimeError(
             f"CuPy cannot load NVRTC, CUDA's run-time compiler: {error}. Install it with "
-            "pip install 'dask-word2vec[gpu12]' or '[gpu13]', whichever matches the installed CuPy"
+            f"{install_command('gpu13')} or '…[gpu12]', whichever matches the installed CuPy"
         ) from error
     return module
