@@ -1,7 +1,7 @@
 """The commands that use finished vectors: queries, scores, and exports for other programs.
 
-SOURCE is a CONFIG with a finished run, a folder with vectors, or a file of vectors from any program; whatever is skipped in a
-file is reported on standard error.
+SOURCE is a CONFIG or a workdir with a finished run, a folder with vectors, or a file of vectors from any program; whatever is
+skipped in a file is reported on standard error.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ def source_arguments(function: Callable[..., Any]) -> Callable[..., Any]:
 def query() -> None:
     """Query finished vectors.
 
-    SOURCE is a CONFIG, a folder with vectors, a file of vectors (word2vec, GloVe, Parquet, safetensors), or the address of one of
-    them in a bucket (s3://…; access is set by AWS_ENDPOINT_URL and the like). After a CONFIG, key=value among the words
-    overrides a setting, as for every command.
+    SOURCE is a CONFIG, a workdir, a folder with vectors, a file of vectors (word2vec, GloVe, Parquet, safetensors), or the
+    address of one of them in a bucket (s3://…; access is set by AWS_ENDPOINT_URL and the like). After a CONFIG, key=value among
+    the words overrides a setting, as for every command.
     """
 
 
@@ -238,26 +238,26 @@ def find_vectors(source: Path, overrides: Sequence[str] = (), **reading: Any) ->
 
     Raises InputError, DataError, DamagedError, UsageError; notes about the file go to standard error.
     """
+    from pipeline.history.latest import is_workdir, snapshot_vectors
     from w2v_core.vectors import WordVectors
 
     options = {key: value for key, value in reading.items() if value is not None}
-    if source.suffix in _CONFIGS:
-        if options:
-            raise UsageError(
-                f"--{next(iter(options)).replace('_', '-')} is for files of vectors, and {source} is a configuration"
-            )
+    kind = "configuration" if source.suffix in _CONFIGS else "workdir" if is_workdir(source) else None
+    if kind and options:
+        raise UsageError(f"--{next(iter(options)).replace('_', '-')} is for files of vectors, and {source} is a {kind}")
+    if kind:
         from pipeline.stages.evaluate import load_vectors
         from pipeline.summary import finished_vectors
 
-        return load_vectors(finished_vectors(load(source, tuple(overrides)).workdir))
+        return load_vectors(finished_vectors(load(source, tuple(overrides)).workdir if kind == "configuration" else source))
     if overrides:
         raise UsageError(f"{overrides[0]}: only a CONFIG (.yaml) has settings to override, and {source} is not one")
     try:
         with _told():
-            return WordVectors.load(source, verify=source.is_dir(), **options)
+            return WordVectors.load(snapshot_vectors(source), verify=source.is_dir(), **options)
     except FileNotFoundError:
-        found = "there are no vectors in this folder" if source.is_dir() else "does not exist"
-        raise InputError(f"{source}: {found}; give a CONFIG, a folder with vectors or a file of vectors") from None
+        found = "neither a finished run nor vectors in this folder" if source.is_dir() else "does not exist"
+        raise InputError(f"{source}: {found}; give a CONFIG, a workdir, a folder with vectors or a file of vectors") from None
     except OSError as error:
         raise InputError(f"{error.filename or source}: cannot be read ({error.strerror})") from None
     except LookupError as error:

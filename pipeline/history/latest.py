@@ -30,6 +30,7 @@ from pipeline.history.snapshot import SNAPSHOTS, SUMMARY, Snapshot, open_snapsho
 from pipeline.safety.files import read_inside
 from pipeline.safety.seals import canonical_json, json_bytes
 from pipeline.storage.copies import copy_of
+from w2v_core.vectors.files import MATRIX
 
 if TYPE_CHECKING:
     from pipeline.config import RunConfig
@@ -170,6 +171,16 @@ def _tell_readers(workdir: Path, snapshot: str) -> None:
 
 
 # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def is_workdir(path: Path) -> bool:
+    """Whether a run ended in this folder, well or not. A snapshot has a summary too, but is a folder with vectors."""
+    return (path / LATEST).exists() or ((path / SUMMARY).is_file() and snapshot_vectors(path) == path)
+
+
+def snapshot_vectors(path: Path) -> Path:
+    """The folder `vectors` of a snapshot, such as `latest`; any other path as it is."""
+    return path / VECTORS if (path / SUMMARY).is_file() and (path / VECTORS / MATRIX).is_file() else path
 
 
 def find_answer(workdir: Path) -> Answer | None:

@@ -12,6 +12,7 @@ from pipeline.config import Storage, load_config
 from pipeline.errors import InputError
 from pipeline.formats.published import bring_vectors
 from pipeline.history.arrival import look
+from pipeline.history.latest import is_workdir, snapshot_vectors
 from pipeline.stages.evaluate import load_vectors
 from pipeline.storage.addresses import SCHEMES, parse_address
 from pipeline.summary import finished_vectors
@@ -98,9 +99,10 @@ def load(source: str | os.PathLike[str], **reading: Any) -> Model:
     path = Path(source)
     if path.suffix in (".yaml", ".yml"):
         return _of_workdir(look(load_config(path)).workdir)
-    if (path / "summary.json").is_file() or (path / "latest").exists():
+    if is_workdir(path):
         return _of_workdir(path)
-    return Model(WordVectors.load(source, **reading), {}, path)
+    place = snapshot_vectors(path)
+    return Model(WordVectors.load(source if place == path else place, **reading), {}, place)
 
 
 def _of_workdir(workdir: Path) -> Model:

@@ -12,9 +12,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from click.testing import CliRunner
 
 import pipeline
-from pipeline.errors import ConfigError, DataError, InputError
+from pipeline.cli import commands
+from pipeline.commands.vectors import find_vectors
+from pipeline.errors import ConfigError, DataError, InputError, UsageError
 from tests.tiny import write_corpus
 
 SETTINGS: dict[str, Any] = {"vector_size": 16, "epochs": 2, "min_count": 2, "sample": 1e-2, "seed": 3}
@@ -86,6 +89,16 @@ def test_a_model_is_found_by_its_workdir_its_folder_and_its_files_and_goes_to_ge
     np.testing.assert_array_equal(keyed["topic1word1"], model["topic1word1"])
     assert keyed.get_vecattr("topic1word1", "count") == model.get_vecattr("topic1word1", "count")
     assert f"{len(model):,} words × 16" in model._repr_html_()
+
+
+def test_commands_take_the_workdir_of_a_model_and_its_latest_result(lines: list[str], tmp_path: Path) -> None:
+    pipeline.train(lines, workdir=str(tmp_path / "run"), **SETTINGS)
+    for source in (tmp_path / "run", tmp_path / "run" / "latest"):
+        asked = CliRunner().invoke(commands, ["query", "similar", str(source), "topic1word1", "-n", "3"], standalone_mode=False)
+        assert asked.exception is None
+        assert len(asked.output.splitlines()) == 4
+    with pytest.raises(UsageError, match=r"--limit is for files of vectors, and .* is a workdir"):
+        find_vectors(tmp_path / "run", limit=3)
 
 
 def test_training_goes_on_from_a_model(lines: list[str], tmp_path: Path) -> None:
