@@ -7,13 +7,16 @@ The shipper registers a version for an event of a run (`register`), and moves an
 from __future__ import annotations
 
 import contextlib
+import filecmp
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 from pipeline.tracking.moves import CHALLENGER, DIGEST_TAG, MOVES_TAG, Move, next_moves, version_tags
 from pipeline.tracking.spool import Event, Spool, without_credentials
@@ -112,6 +115,7 @@ def _log_model(client: MlflowClient, run_id: str, vectors: Path, name: str, dige
             mlflow_model=mlflow.models.Model(model_id=logged.model_id, run_id=run_id),
         )  # fmt: skip
         client.log_model_artifacts(logged.model_id, str(model))
+        link_vectors(vectors, logged.artifact_location)
     client.finalize_logged_model(logged.model_id, "READY")
     return logged.model_id, logged.artifact_location
 
@@ -119,9 +123,31 @@ def _log_model(client: MlflowClient, run_id: str, vectors: Path, name: str, dige
 def copy_vectors(source: Path, target: Path) -> None:
     """Copies `meta.json` and the files it names: all that `WordVectors.load` reads, and nothing else of the artefact."""
     target.mkdir()
-    meta: Mapping[str, Any] = json.loads((source / "meta.json").read_bytes())
-    for file in (*meta["files"], "meta.json"):
+    for file in _files_of(source):
         shutil.copyfile(source / file, target / file)
+
+
+def link_vectors(source: Path, location: str) -> None:
+    """Replaces the copies of the vectors in a logged model by hard links to `source`, if its files are on the same file system:
+    artefacts never change, so one copy on the disk is enough. `location`: of the logged model, as MLflow names it."""
+    address = urlsplit(location)
+    if address.scheme not in ("", "file") or address.netloc not in ("", "localhost"):
+        return
+    place = Path(unquote(address.path) if address.scheme else location) / "artifacts" / "vectors"
+    for file in _files_of(source):
+        link = place / f".{file}.link"
+        try:
+            if (source / file).is_symlink() or not filecmp.cmp(source / file, place / file, shallow=False):
+                continue
+            os.link(source / file, link)
+            os.replace(link, place / file)
+        except OSError:  # another file system, or one without links: the copies stay
+            return
+
+
+def _files_of(vectors: Path) -> tuple[str, ...]:
+    meta: Mapping[str, Any] = json.loads((vectors / "meta.json").read_bytes())
+    return (*meta["files"], "meta.json")
 
 
 def _serving() -> Path:

@@ -16,6 +16,7 @@ import urllib.request
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -93,6 +94,15 @@ def test_champion_moves_at_once_and_back_with_who_when_and_why(registered: RunCo
     unknown = registered.model_copy(update={"publish": registered.publish.model_copy(update={"register_as": "other"})})
     with pytest.raises(InputError, match=r"no registered model other; a run with publish\.register: other creates it"):
         aliases.promote(unknown, None, "")
+
+
+def test_registered_vectors_are_on_the_disk_once(registered: RunConfig) -> None:
+    client = client_of(registered.workdir)
+    for number, name in ((1, "a"), (2, "b")):
+        place = Path(urlsplit(client.get_model_version("words", str(number)).source).path) / "artifacts" / "vectors"
+        assert sorted(path.name for path in place.iterdir()) == ["counts.npy", "meta.json", "vectors.npy", "words.txt"]
+        assert all(path.samefile(registered.workdir / name / path.name) for path in place.iterdir())
+        assert list(WordVectors.load(place, verify=True).words) == WORDS
 
 
 def test_a_move_that_cannot_be_made_now_is_made_when_mlflow_answers(registered: RunConfig) -> None:
