@@ -25,7 +25,7 @@ stands beside its short Dask wiring.
                reading lines (bytes as chunks of lines)
                archives decompress encodings formats/: records blocks json_values json_stream tables columns
                pages thrift messages (memory that a Parquet or Arrow file will take)
-               losses (what becomes of every byte) whole (the corpus's totals and notes) pydocs fetch
+               losses (what becomes of every byte) whole (the corpus's totals and notes) pydocs and docstrings fetch
                tokenizers (text as words) characters (classes of characters) folding (normalised text)
                segmenters (scripts without spaces)
     stream/    sampling (draws a part's stream of an epoch) epoch_stream (any range of an epoch's stream)

@@ -1,24 +1,22 @@
 """The input `pydocs:`: the docstrings of the installed Python, a corpus of technical English that every machine has.
 
-The Python files of the standard library and of the packages installed beside this project are parsed with `ast`; nothing
-is imported or executed. The text is every docstring of a module, class or function, one paragraph per line, without doctest
+The Python files of the standard library and of the packages installed beside this project are read as text; nothing is
+imported or executed. The text is every docstring of a module, class or function, one paragraph per line, without doctest
 input and rulers. Keeping or removing markup fields and tables made no difference measurable over three seeds; lines instead
 of paragraphs, or a whole docstring per line, did no better.
 """
 
 from __future__ import annotations
 
-import ast
-import contextlib
-import gc
 import inspect
 import os
 import re
 import sysconfig
-import warnings
 from collections.abc import Iterator
 
-EXTRACTOR_VERSION = 1
+from pipeline.text.docstrings import docstrings as find_docstrings
+
+EXTRACTOR_VERSION = 2
 """Enters every part's key: raise it when `docstrings` or `prose` return other text for the same file."""
 _SKIPPED_FOLDERS = frozenset(
     {"test", "tests", "testing", "idle_test", "__pycache__", "site-packages", "dist-packages", "lib2to3"}
@@ -54,54 +52,11 @@ def _has_text(entry: os.DirEntry[str]) -> bool:
 
 
 def docstrings(source: bytes) -> list[str] | None:
-    """The docstrings of one file, each once, in the order of the source; None if it is not valid for this version of Python."""
+    """The docstrings of one file, each once, in the order of the source; None if it is not Python."""
     if b'"""' not in source and b"'''" not in source:
         return []
-    try:
-        with warnings.catch_warnings(), _collector_paused():
-            warnings.simplefilter("ignore")  # other people's escapes and comparisons
-            tree = ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
-    found = dict.fromkeys(text for node in _documented(tree) if (text := _docstring(node)))
-    return [inspect.cleandoc(text) for text in found]
-
-
-@contextlib.contextmanager
-def _collector_paused() -> Iterator[None]:
-    """No cycle collection while a tree is built: it would find nothing and take a third of the time."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
-
-
-def _documented(tree: ast.Module) -> Iterator[ast.AST]:
-    stack: list[ast.AST] = [tree]
-    while stack:
-        node = stack.pop()
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-            yield node
-        # Definitions stand in statement lists only; expressions, the bulk of a tree, contain none.
-        for block in ("finalbody", "orelse", "handlers", "body"):
-            children = getattr(node, block, None)
-            if isinstance(children, list):
-                stack.extend(reversed(children))
-
-
-def _docstring(node: ast.AST) -> str | None:
-    body = getattr(node, "body", None)
-    if (
-        body
-        and isinstance(body[0], ast.Expr)
-        and isinstance(body[0].value, ast.Constant)
-        and isinstance(body[0].value.value, str)
-    ):
-        return body[0].value.value
-    return None
+    found = find_docstrings(source)
+    return None if found is None else [inspect.cleandoc(text) for text in dict.fromkeys(found) if text]
 
 
 _LAYOUT = re.compile(r"\s*(>>> |\.\.\. |[-=~^\"'`*+#]{3,})")

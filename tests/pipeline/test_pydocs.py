@@ -11,8 +11,10 @@ from pipeline.config import Corpus
 from pipeline.text import pydocs
 from pipeline.text.corpus import CorpusPlan, plan_corpus
 from pipeline.text.cutting import cut_parts
+from pipeline.text.docstrings import docstrings, parsed_docstrings
 from pipeline.text.losses import ReadCounts
 from pipeline.text.reading import Reading, read_part
+from tests.sampling import sample
 
 SOURCE = b'''
 """Module text.
@@ -71,8 +73,8 @@ def test_prose_is_a_paragraph_a_line_without_doctest_input_and_rulers() -> None:
     ]
 
 
-@pytest.mark.parametrize("source", [b'"""x"""\ndef (:\n', b'"""x"""\nprint "old"\n', b'"""\xff"""\n', b'"""a"""\0'])
-def test_a_file_that_does_not_parse_is_skipped_and_counted(tmp_path: Path, source: bytes) -> None:
+@pytest.mark.parametrize("source", [b'"""x\n', b'"""x"""\ny = "open\n', b'"""\xff"""\n', b'"""a"""\0'])
+def test_a_file_whose_strings_do_not_end_or_that_is_no_text_is_none(tmp_path: Path, source: bytes) -> None:
     assert pydocs.text(source) is None
 
 
@@ -93,8 +95,8 @@ def test_the_installed_python_gives_millions_of_words_the_same_way_twice() -> No
     assert len(text.split()) > 2000
 
 
-def test_only_files_that_do_not_parse_are_remarked(tmp_path: Path) -> None:
-    sources = {"good": b'"""Some text."""\n', "empty": b"x = 1\n", "broken": b'"""text"""\ndef (:\n'}
+def test_only_files_that_are_not_python_are_remarked(tmp_path: Path) -> None:
+    sources = {"good": b'"""Some text."""\n', "empty": b"x = 1\n", "broken": b'"""text\n'}
     files = []
     for name, source in sources.items():
         (tmp_path / f"{name}.py").write_bytes(source)
@@ -103,4 +105,28 @@ def test_only_files_that_do_not_parse_are_remarked(tmp_path: Path) -> None:
     (part,) = cut_parts(CorpusPlan(tuple(files)), 1 << 20)
     counts = ReadCounts()
     assert b"".join(chunk.text for chunk in read_part(part, Reading(), counts)).strip() == b"Some text."
-    assert counts.remarks == {"Python files do not parse with this Python and were left out": 1}
+    assert counts.remarks == {"Python files are no valid Python and were left out": 1}
+
+
+def test_docstrings_are_those_of_the_parser_in_the_installed_python() -> None:
+    files = [Path(path).read_bytes() for path in sample(pydocs.source_files(), 150)]
+    differ = [source[:80] for source in files if (tree := parsed_docstrings(source)) is not None and docstrings(source) != tree]
+    assert not differ
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        '"module"', "# a comment\n\n'''module'''\nx = 1", '"a" "b"\n', '"a" % b', "b'bytes'", "f'{x}'", "r'raw\\n'", "'''open",
+        'x = "def f():"\nclass A: "one line"', "def f(a=':', b={1: 2}, c=lambda x: x) -> dict[str, int]:  # why: so\n\n    'doc'",
+        "async def f():\n\t'''a \\''' b'''", "class A(\n    B,  # )\n):\n    # first\n    'doc'; x = 1", "def f(): return 'x'",
+        "if x:\n    def f():\n        'in'\nelse:\n    class B:\n        'out'", "x = '''\ndef f():\n    \"not one\"\n'''",
+        "def f():\r\n    'a\\\r\nb'\r\n", "class Ä:\n    'ü'", "def f():\n    ('doc')", "def f():\n    '\\N{BULLET} \\x41'",
+        "\ufeff'marked'", "def f():\n    'doc' \\\n    'more'", "def f():\n    'doc'.strip()",
+        "x = 1 # '''\n'text'\ny = '#'  # \"",
+        "def f():\n    'doc'\n    def g():\n        'inner'\n    return g\n\nclass A:\n    x = '\\'\\\\'\n    def m(self): 'm'",
+    ],
+)  # fmt: skip
+def test_what_looks_like_a_docstring_is_one_if_the_parser_says_so(source: str) -> None:
+    tree = parsed_docstrings(source.encode())
+    assert docstrings(source.encode()) == tree
