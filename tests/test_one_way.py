@@ -9,6 +9,7 @@ from pathlib import Path
 from tests.import_graph import ROOT
 
 PUT_IN_PLACE = {
+    "pipeline/tracking/registry.py": "hard links in place of the copies in MLflow's store",
     "pipeline/safety/second_names.py": "writes nothing: gives a file that is there another name",
     "pipeline/store.py": "the way that files of this package appear: written under another name, flushed, renamed",
     "w2v_core/vectors/files.py": "the same for the core, which knows nothing of `pipeline` and its errors and failpoints",
