@@ -82,7 +82,7 @@ def make_keys(folded, eights, offsets, keys, max_bytes):  # type: ignore[no-unty
     return not (underscored and _has_underscores_alone(folded, offsets, len(keys)))
 
 
-@njit(nogil=True, cache=True, inline="always")
+@compiled
 def _hash(eights, start, length):  # type: ignore[no-untyped-def]
     """As `hashing.key_of` a long word."""
     eight, h = np.uint64(8), np.uint64(0)

@@ -149,7 +149,7 @@ def _scratch(text_bytes: int) -> _Scratch:
     )
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _key_words(data, offsets, keys):  # type: ignore[no-untyped-def]
     for i in range(len(keys)):
         keys[i] = key_of(data, offsets[i], offsets[i + 1] - offsets[i])
@@ -305,7 +305,7 @@ def _scan(  # type: ignore[no-untyped-def]  # noqa: C901 - one loop over bytes, 
     return tokens, sentences, dropped, dropped_bytes
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _look_up(data, offsets, keys, position, words, slots, ends, counts, arena, ids):  # type: ignore[no-untyped-def]
     """Writes the ids of the words from `position` on, up to the end or to a new word for which there is no room; returns
     (position reached, number of distinct words)."""
@@ -364,7 +364,7 @@ def _same(ends, arena, word_id, data, start, stop):  # type: ignore[no-untyped-d
     return True
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _rehash(words, ends, arena, slots):  # type: ignore[no-untyped-def]
     mask = np.uint64(len(slots) // 2 - 1)
     start = 0
