@@ -100,7 +100,7 @@ class Train(Section):
     each other first (infra/decisions/0011-opposing-changes.md). mean: the average, which loses most of what was learnt."""
     merge_bits: Literal[8, 32] | None = None
     """Bits per number that copies exchange. 8: changes since the last merge, one byte per number, and only of rows that are due;
-    32: whole rows. null = 8 if `copies` is set, which is for several hosts, otherwise 32 (infra/decisions/0027-eight-bits.md)."""
+    32: whole rows. null = 8 if `copies` is set, which is for several hosts, otherwise 32 (infra/decisions/0028-eight-bits.md)."""
     merge_every: Positive | None = None
     """Kept tokens per copy between two merges of all rows; null = chosen from copies and corpus size."""
     hot_rows: Annotated[int, Field(ge=0)] | None = None

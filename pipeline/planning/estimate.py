@@ -21,9 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import store
+from pipeline.cluster.before_start import refuse_without_gpu
 from pipeline.cluster.room import free_memory
 from pipeline.cluster.workers import InProcess
 from pipeline.config import RunConfig
+from pipeline.errors import ServiceError
 from pipeline.exchange.shared_memory import usable_cores
 from pipeline.planning import speeds as measured
 from pipeline.planning.forecast import Forecast, Speeds, Text, forecast
@@ -40,8 +42,8 @@ from pipeline.training.plan import choose_lanes
 from w2v_core.kernels import padded_size
 from w2v_core.windows import default_sample
 
-START_S = 1.0
-"""Fixed time of every run: imports, the report, the last files (infra/benchmarks/records/text-to-vectors-2026-11-29.md)."""
+START_S = 0.75
+"""Fixed time of every run: imports, the report, the last files (infra/benchmarks/records/plan-2026-11-29.md)."""
 HASH_S = 0.7e-9
 """Time per byte of the corpus to read and hash it before any work."""
 
@@ -80,6 +82,8 @@ class Plan:
     """Memory of a host; None if not known."""
     disk_bytes: int
     """Free disk space for the workdir."""
+    unknown: tuple[str, ...]
+    """What this machine cannot tell."""
 
 
 def make_plan(config: RunConfig, asked: Asked, say: Callable[[str], None] = lambda text: None) -> Plan:
@@ -87,14 +91,15 @@ def make_plan(config: RunConfig, asked: Asked, say: Callable[[str], None] = lamb
     its corpus."""
     with tempfile.TemporaryDirectory(prefix="w2v-plan-") as folder:
         say("taking a sample of the corpus")
-        sample = take_sample(config.corpus, _made(folder, "text"), config.workdir)
+        sample = take_sample(config.corpus, _made(folder, "text"), config.workdir, storage=config.storage)
         say(f"tokenizing and counting it ({sample.stored_bytes / 1e6:,.0f} of {sample.corpus_bytes / 1e6:,.0f} MB)")
         whole = asked.tokens or 0.0
         first, summary = _run_sample(config, sample, Path(folder), whole)
         text, growth = _text(config, asked, sample, summary, Path(folder, "work"))
         say("timing training and merges")
         counts = vocabulary_counts(growth.counts, text.tokens, text.words)
-        speeds = _speeds(config, first, summary, text, counts, Path(folder))
+        unknown, timed = _without_gpu(config)
+        speeds = _speeds(timed, first, summary, text, counts, Path(folder))
     cores = asked.cores or usable_cores()
     sizes = _sizes(config, text)
     row_floats = padded_size(config.train.vector_size)
@@ -108,7 +113,24 @@ def make_plan(config: RunConfig, asked: Asked, say: Callable[[str], None] = lamb
         config=config, sample=sample, text=text, speeds=speeds, here=on(1, usable_cores()),
         there=tuple(on(hosts, cores) for hosts in asked.hosts), asked=asked,
         memory_bytes=asked.memory_bytes or free_memory(), disk_bytes=asked.disk_bytes or shutil.disk_usage(place).free,
+        unknown=unknown,
     )  # fmt: skip
+
+
+def _without_gpu(config: RunConfig) -> tuple[tuple[str, ...], RunConfig]:
+    """(what a machine without a GPU cannot tell of a run on one, the configuration that can be timed here)."""
+    if config.train.backend != "cupy":
+        return (), config
+    try:
+        refuse_without_gpu()
+    except ServiceError as error:
+        unknown = (
+            "the time of training on a GPU: it is that of one processor core here. Run this command on a machine with the GPU "
+            f"({error})",
+            "whether the parameters fit into the GPU's memory",
+        )
+        return unknown, config.model_copy(update={"train": config.train.model_copy(update={"backend": "auto"})})
+    return ("whether the parameters fit into the GPU's memory",), config
 
 
 def is_encrypted(config: RunConfig) -> bool:
@@ -195,12 +217,15 @@ def _speeds(
     seconds = {name: max(0.1 * row["seconds"], row["seconds"] - begun[name] / 2) for name, row in stages.items()}
     shards = _artefact(folder / "work", "shards", stages["shards"]["fingerprint"])
     train = choose_lanes(config.train, text.kept_tokens, text.words)
-    ground = measured.training_ground(
-        config, train, measured.first_stream(MappedShards(shards)), counts, config.shards.sample or default_sample(text.tokens)
-    )
-    cores = usable_cores()
-    alone = measured.seconds_a_token(ground, 1)
-    together = measured.seconds_a_token(ground, cores) if min(cores, train.lanes) > 1 else alone / cores
+    cores, stream = usable_cores(), measured.first_stream(MappedShards(shards))
+    if train.engine == "layers":
+        alone = measured.seconds_a_layered_token(config, stream, counts)
+        together = alone / cores
+    else:
+        sample = default_sample(text.tokens) if config.shards.sample is None else config.shards.sample
+        ground = measured.training_ground(config, train, stream, counts, sample)
+        alone = measured.seconds_a_token(ground, 1)
+        together = measured.seconds_a_token(ground, cores) if min(cores, train.lanes) > 1 else alone / cores
     ends = connection_with_itself()
     merging = measure_merging(train.model_copy(update={"merge_bits": 8}), *(encrypted(*ends) if is_encrypted(config) else ends))
     return Speeds(

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from pipeline.config import Train
 
 
+MOST_DRAW_S = 1e-8
+"""Most processor time per token to draw a later epoch, which writes no files: .25 s for four epochs of 17 M tokens
+(infra/benchmarks/records/plan-2026-11-29.md)."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Text:
     """The size of a corpus, as measured and estimated."""
@@ -103,21 +108,23 @@ class Forecast:
 def forecast(text: Text, train: Train, row_floats: int, machines: Machines, speeds: Speeds, sizes: TrainingSizes) -> Forecast:
     """The run on these machines, with one copy of the parameters per host; `train` is as configured, its lanes and copies chosen
     here if they are not set."""
-    copies = train.copies or (machines.hosts if machines.hosts > 1 else 0)
+    one_each = machines.hosts > 1 and train.engine == "kernels" and train.model == "cbow"
+    copies = train.copies or (machines.hosts if one_each else 0)
     chosen = choose_lanes(train.model_copy(update={"copies": copies}), text.kept_tokens, text.words)
     used = replace(machines, hosts=min(machines.hosts, chosen.copies))
     threads = min(machines.cores, -(-chosen.lanes // used.hosts))
     train_s = train.epochs * text.kept_tokens * speeds.train_s / threads / kept_by(threads, speeds) / used.hosts
     traffic = traffic_of(chosen, text.words, text.kept_tokens, row_floats, used, speeds.merging)
-    rounds = choose_schedule(chosen, text.words, text.kept_tokens).rounds
-    lane_tokens = -(-text.kept_tokens // (chosen.lanes * rounds))
+    schedule = choose_schedule(chosen, text.words, text.kept_tokens)
+    lane_tokens = -(-text.kept_tokens // (chosen.lanes * schedule.rounds))
     sizes = replace(sizes, lanes=chosen.lanes, copies=chosen.copies, merge_bits=chosen.merge_bits or 32, lane_tokens=lane_tokens)
     memory = plan_memory(sizes, places(used, chosen.copies, machines.cores))
     share = machines.hosts * machines.cores / speeds.cores
-    drawing_s = (train.epochs - 1) * text.tokens * speeds.draw_s / share
-    states = sizes.pair_bytes + 2 * text.words * (train.vector_size * 4 + text.word_bytes)
+    drawing_s = (train.epochs - 1) * text.tokens * min(speeds.draw_s, MOST_DRAW_S) / share
     token_bytes, shard_bytes = round(text.tokens * text.token_bytes), round(text.kept_tokens * text.shard_bytes)
     vector_bytes = round(text.words * (2 * train.vector_size * 4 + text.word_bytes))
+    # The last checkpoint is the vectors.
+    written_bytes = (schedule.checkpoints - 1) * sizes.pair_bytes * (1 + sizes.moments) + vector_bytes
     stages = (
         StageForecast(name="tokenize", seconds=text.tokens * speeds.tokenize_s / share, disk_bytes=token_bytes),
         StageForecast(
@@ -126,7 +133,7 @@ def forecast(text: Text, train: Train, row_floats: int, machines: Machines, spee
         StageForecast(name="shards", seconds=text.tokens * speeds.draw_s / share, disk_bytes=shard_bytes),
         StageForecast(
             name="train",
-            seconds=train_s + traffic.seconds + drawing_s + states * speeds.write_s,
+            seconds=train_s + traffic.seconds + drawing_s + written_bytes * speeds.write_s,
             disk_bytes=vector_bytes,
         ),
         StageForecast(name="the rest", seconds=speeds.start_s, disk_bytes=0),
@@ -163,7 +170,9 @@ def places(machines: Machines, copies: int, cores: int) -> tuple[Place, ...]:
 def _worker_bytes(sizes: TrainingSizes, text: Text, copies: int, hosts: int, speeds: Speeds) -> int:
     """The expected peak of a worker's resident size: the process, the parameters, and what it holds of stream and corpus."""
     own = 1 if copies == 1 else 1 + -(-copies // hosts)
-    stream, kept = text.kept_tokens * STREAM_BYTES // hosts, sizes.sentence_bytes // hosts if sizes.epochs > 2 else 0
+    # The next epoch is drawn while this one is trained.
+    stream = text.kept_tokens * STREAM_BYTES * min(2, sizes.epochs) // hosts
+    kept = sizes.sentence_bytes // hosts if sizes.epochs > 2 else 0
     lanes = -(-sizes.lanes // hosts)
     held = min(stream, lanes * HELD_TOKENS * STREAM_BYTES) + min(kept, KEPT_BYTES)
     return speeds.process_bytes + own * sizes.pair_bytes + sizes.noise_bytes + 20 * sizes.vocab_size + held

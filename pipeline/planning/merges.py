@@ -1,8 +1,8 @@
 """The merges between hosts during a training: their number, the bytes they send and the time they take. Arithmetic only.
 
-A merge takes the longer of wire time and work, plus a part of the shorter, plus the round trips. Every host sends
-2 · (hosts − 1)/hosts of the merged rows: its copy's rows of the other hosts' blocks, and its own block after merging. The rows of
-each merge follow from the plan of training itself (`training.plan`), counted merge by merge.
+A merge takes the longer of wire time and work, a part of the shorter, and the round trips. Every host sends
+2 · (hosts − 1)/hosts of the merged rows if it has one copy: its copy's rows of the other hosts' blocks, and its own block after
+merging. Which rows are merged when follows from the plan of training itself (`training.plan`), counted merge by merge.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ class Traffic:
     seconds: float
 
 
-def sent_bytes(rows: int, row_bytes: int, hosts: int) -> int:
-    """The bytes that each host sends, and receives, in a merge of `rows` rows, with `row_bytes` per row of both matrices."""
-    return 2 * (hosts - 1) * rows * row_bytes // hosts
+def sent_bytes(rows: int, row_bytes: int, hosts: int, copies_a_host: float = 1.0) -> int:
+    """The bytes that each host sends, and receives, in a merge of `rows` rows; `row_bytes` travel per row of both matrices."""
+    return round((copies_a_host + 1) * (hosts - 1) * rows * row_bytes / hosts)
 
 
 def merged_row_bytes(train: Train, row_floats: int) -> int:
@@ -69,12 +69,14 @@ def merged_row_bytes(train: Train, row_floats: int) -> int:
     return 2 * (row_floats + 4 if train.merge_bits == 8 else 4 * row_floats)
 
 
-def merge_seconds(rows: int, row_bytes: int, machines: Machines, speeds: MergeSpeeds, cores_a_host: float = 1.0) -> float:
-    """Seconds of a merge between hosts with one copy each, with `row_bytes` per row of both matrices. `cores_a_host` is below 1
-    for hosts that share a machine's cores."""
-    sent, peers = sent_bytes(rows, row_bytes, machines.hosts), machines.hosts - 1
+def merge_seconds(
+    rows: int, row_bytes: int, machines: Machines, speeds: MergeSpeeds, cores_a_host: float = 1.0, copies_a_host: float = 1.0
+) -> float:
+    """Seconds of a merge between hosts; `row_bytes` travel per row of both matrices. `cores_a_host` is below 1 for hosts that
+    share a machine's cores."""
+    sent, peers = sent_bytes(rows, row_bytes, machines.hosts, copies_a_host), machines.hosts - 1
     wire_s = sent * FRAME_SHARE * 8 / (machines.gbit_s * 1e9)
-    work_s = (sent * speeds.send_s + rows * speeds.fold_s + peers * speeds.peer_s) / cores_a_host
+    work_s = (sent * speeds.send_s + rows * copies_a_host * speeds.fold_s + peers * speeds.peer_s) / cores_a_host
     return max(wire_s, work_s) + OVERLAP_LOST * min(wire_s, work_s) + 2 * (machines.round_trip_s + speeds.message_s)
 
 
@@ -128,7 +130,8 @@ def _in_tier(merges: int, tier: int) -> int:
 def traffic_of(
     train: Train, vocab_size: int, kept_tokens: int, row_floats: int, machines: Machines, speeds: MergeSpeeds
 ) -> Traffic:
-    """The merges of a whole training with one copy per host."""
+    """The merges of a whole training whose copies are spread evenly over the hosts."""
+    copies_a_host = max(1, train.copies) / machines.hosts
     schedule = choose_schedule(train, vocab_size, kept_tokens)
     row_bytes = merged_row_bytes(train, row_floats)
     merges: Counter[int] = Counter()
@@ -137,6 +140,9 @@ def traffic_of(
     return Traffic(
         merges=merges.total(),
         rows=sum(rows * times for rows, times in merges.items()),
-        sent_bytes=sum(sent_bytes(rows, row_bytes, machines.hosts) * times for rows, times in merges.items()),
-        seconds=sum(merge_seconds(rows, row_bytes, machines, speeds) * times for rows, times in merges.items()),
+        sent_bytes=sum(sent_bytes(rows, row_bytes, machines.hosts, copies_a_host) * times for rows, times in merges.items()),
+        seconds=sum(
+            merge_seconds(rows, row_bytes, machines, speeds, copies_a_host=copies_a_host) * times
+            for rows, times in merges.items()
+        ),
     )

@@ -8,20 +8,25 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.config import Corpus
+from pipeline.config import Corpus, Storage
 from pipeline.errors import InputError
+from pipeline.storage.addresses import is_address
 from pipeline.text.decompress import decompress
 from pipeline.text.inputs import PYDOCS, Filter, Search, find_files
+from pipeline.text.object_inputs import find_objects
 from pipeline.text.recognise import kind_of
+from pipeline.text.sources import open_source, stand_of
 
 SAMPLE_BYTES = 16 << 20
 STRETCHES = 256
 """Number of stretches: many short ones, because words come in bursts, so a long stretch represents the rest less well."""
 RATIO_BYTES = 4 << 20
 """Stored bytes from which the compression ratio is estimated."""
+DEFAULT_STORAGE = Storage()
 _STREAMS = ("gzip", "zstd", "bz2", "xz", "lz4", "lzma")
 
 
@@ -40,7 +45,9 @@ class Sample:
         return self.corpus_bytes / max(1, self.stored_bytes)
 
 
-def take_sample(corpus: Corpus, folder: Path, forbidden: Path, budget: int = SAMPLE_BYTES) -> Sample:
+def take_sample(
+    corpus: Corpus, folder: Path, forbidden: Path, budget: int = SAMPLE_BYTES, storage: Storage = DEFAULT_STORAGE
+) -> Sample:
     """The sample, written into `folder`. Raises InputError for an empty corpus."""
     if PYDOCS in corpus.inputs:
         from pipeline.text.pydocs import source_files
@@ -48,8 +55,8 @@ def take_sample(corpus: Corpus, folder: Path, forbidden: Path, budget: int = SAM
         python = sum(os.path.getsize(path) for path in source_files())
         return Sample(tuple(corpus.inputs), python, python, len(source_files()))
     search = Search(corpus.follow_symlinks, Filter(tuple(corpus.include), tuple(corpus.exclude)))
-    paths = [path for pattern in corpus.inputs for path in find_files(pattern, search, forbidden)]
-    sizes = [os.path.getsize(path) for path in paths]
+    paths = [path for pattern in corpus.inputs for path in _find(pattern, search, forbidden, storage)]
+    sizes = [_size_of(path, storage) for path in paths]
     total = sum(sizes)
     if not total:
         raise InputError("corpus.inputs: no text to plan with; check the paths")
@@ -68,21 +75,33 @@ def take_sample(corpus: Corpus, folder: Path, forbidden: Path, budget: int = SAM
         if kind == "plain":
             # A table needs its first line, which names the columns, and in some encodings a newline is more than one byte.
             whole = corpus.format in ("csv", "tsv") or "16" in corpus.encoding or "32" in corpus.encoding
-            taken += _take_stretches(path, target, [0] if whole else here, stretch * (len(here) if whole else 1))
+            length = stretch * (len(here) if whole else 1)
+            taken += _take_stretches(path, target, [0] if whole else here, length, storage)
         elif kind in _STREAMS:
-            taken += _take_beginning(
-                path, kind, target.with_name(target.stem.split(".")[0] + ".txt"), stretch * len(here), corpus
-            )
+            text = target.with_name(target.stem.split(".")[0] + ".txt")
+            taken += _take_beginning(path, kind, text, stretch * len(here), corpus, storage)
         elif not taken or size <= budget:
-            shutil.copyfile(path, target)
+            with open_source(path, storage) as source, target.open("wb") as out:
+                shutil.copyfileobj(source, out)
             taken += size
     return Sample((str(folder),), taken, total, len(paths))
 
 
-def _take_stretches(path: str, target: Path, places: list[int], stretch: int) -> int:
+def _find(pattern: str, search: Search, forbidden: Path, storage: Storage) -> Iterable[str]:
+    return find_objects(pattern, search, storage, None) if is_address(pattern) else find_files(pattern, search, forbidden)
+
+
+def _size_of(path: str, storage: Storage) -> int:
+    if not is_address(path):
+        return os.path.getsize(path)
+    with open_source(path, storage) as file:
+        return stand_of(file).size
+
+
+def _take_stretches(path: str, target: Path, places: list[int], stretch: int, storage: Storage) -> int:
     """The number of bytes written: whole lines of about `stretch` bytes from each place on."""
     written = read = 0
-    with open(path, "rb") as source, target.open("wb") as out:
+    with open_source(path, storage) as source, target.open("wb") as out:
         for place in places:
             if place < read:
                 place = read
@@ -95,11 +114,11 @@ def _take_stretches(path: str, target: Path, places: list[int], stretch: int) ->
     return written
 
 
-def _take_beginning(path: str, kind: str, target: Path, wanted: int, corpus: Corpus) -> int:
+def _take_beginning(path: str, kind: str, target: Path, wanted: int, corpus: Corpus, storage: Storage) -> int:
     """The number of stored bytes that the written text corresponds to: whole lines, about `wanted` bytes of text."""
     written = unpacked = 0
-    size = os.path.getsize(path)
-    with open(path, "rb", buffering=0) as source, target.open("wb") as out:
+    size = _size_of(path, storage)
+    with open_source(path, storage) as source, target.open("wb") as out:
         for block in decompress(source, kind, path=path, size=size, max_ratio=corpus.max_ratio):
             unpacked += len(block)
             if written < wanted:

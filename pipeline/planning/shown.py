@@ -87,7 +87,8 @@ def cost(plan: Plan, each: Forecast) -> float:
 
 def _verdict(plan: Plan) -> list[str]:
     found = shortfalls(plan)
-    return ["does not fit:", *(f"  {line}" for line in found)] if found else ["it fits: memory and disk are enough"]
+    fits = ["does not fit:", *(f"  {line}" for line in found)] if found else ["it fits: memory and disk are enough"]
+    return [*fits, *(f"not known: {line}" for line in plan.unknown)]
 
 
 def shortfalls(plan: Plan) -> list[str]:
@@ -175,6 +176,7 @@ def as_data(plan: Plan, taken: Taken | None) -> dict[str, Any]:
         "memory_bytes": plan.memory_bytes,
         "disk_bytes": plan.disk_bytes,
         "does_not_fit": shortfalls(plan),
+        "not_known": list(plan.unknown),
         "last_run": asdict(taken) if taken else None,
     }
 

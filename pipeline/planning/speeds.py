@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ ENOUGH_S = 0.5
 MOST_BYTES = 512 << 20
 """Upper bound of the parameters made for timing: far more than any cache holds."""
 _WRITE_BYTES = 64 << 20
+_SOME, _BATCHES = 1 << 16, 60
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,32 @@ def seconds_a_token(ground: Ground, threads: int) -> float:
     with ThreadPoolExecutor(len(copies)) as pool:
         train_some(16)
         return _rate(lambda: train_some(4))
+
+
+def seconds_a_layered_token(config: RunConfig, stream: Stream, counts: NDArray[np.int64]) -> float:
+    """Seconds per kept token of training with the textbook's layers, measured with some batches over the whole vocabulary."""
+    from w2v_core.textbook.contexts import Batch, shard_batches
+    from w2v_core.textbook.trainer import train_layers
+
+    train, window, taken = config.train, config.shards.window, [0.0]
+    known = int(stream.tokens_N.max()) + 1
+    tokens, left, right = (column[:_SOME].copy() for column in (stream.tokens_N, stream.left_N, stream.right_N))
+    # The context of the first and last targets may lie outside.
+    left[:window], right[-window:] = 0, 0
+
+    def batches(epoch: int, order: np.random.Generator) -> Iterator[Batch]:
+        full_windows_only = not config.shards.shrink_windows
+        made = shard_batches(tokens, left, right, window, train.batch_size, order, full_windows_only=full_windows_only)
+        for batch in islice(made, _BATCHES):
+            taken.append(time.perf_counter())
+            yield batch
+
+    train_layers(
+        train.model, np.resize(counts, max(known, len(counts))), batches, epochs=1, seed=config.run.seed,
+        vector_size=train.vector_size, negative=train.negative, optimizer=train.optimizer,
+    )  # fmt: skip
+    # The first batch pays for what is set up once.
+    return (taken[-1] - taken[2]) / max(1, len(taken) - 3) / train.batch_size
 
 
 def seconds_a_written_byte(folder: Path) -> float:

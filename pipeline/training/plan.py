@@ -65,7 +65,7 @@ class Schedule:
     doublings: int = 0
     spares: bool = False
     """Whether all rows are merged only before a checkpoint or the final vectors. Tiers are then counted across epochs, and the
-    end of an epoch merges only rows that are due. Used for copies on several hosts (infra/decisions/0027-eight-bits.md)."""
+    end of an epoch merges only rows that are due. Used for copies on several hosts (infra/decisions/0028-eight-bits.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,10 +204,11 @@ class EpochPlan:
 
 def choose_lanes(train: Train, kept_tokens: int, vocab_size: int, policy: LanePolicy = LANE_POLICY) -> Train:
     """`train` with its lanes and copies; those that the configuration leaves open are chosen by the kept tokens per epoch and the
-    size of the vocabulary. If copies are configured, each gets the lanes for its share of the tokens."""
+    size of the vocabulary. If copies are configured, each gets lanes for its share of the tokens and for the cores of a host."""
     copies = max(1, train.copies)
     fits_lanes = train.engine == "kernels" and not train.lanes
-    lanes = copies * int(by_number(policy.lanes_by_tokens, kept_tokens // copies)) if fits_lanes else train.lanes or 1
+    share = kept_tokens if copies == 1 else policy.lanes_of_a_share * kept_tokens // copies
+    lanes = copies * int(by_number(policy.lanes_by_tokens, share)) if fits_lanes else train.lanes or 1
     bits = train.merge_bits or (8 if train.copies > 1 else 32)
     chosen = train.model_copy(update={"lanes": lanes, "merge_bits": bits})
     return chosen.model_copy(update={"copies": copies_of(chosen, vocab_size, policy)})
@@ -253,7 +254,8 @@ def choose_schedule(train: Train, vocab_size: int, expected_tokens: float, polic
     steps_a_full = max(1, round(full_every / hot_every)) if hot_rows else 1
     steps = max(rounds, round(copy_tokens / full_every)) * steps_a_full
     grows = train.hot_merge_every is None and steps_a_full > 1
-    first_doubling = stretch * by_number(policy.first_doubling_tokens, copies) * steps / max(1.0, expected_tokens)
+    doubling_tokens = by_number(policy.first_doubling_apart if spares else policy.first_doubling_tokens, copies)
+    first_doubling = stretch * doubling_tokens * steps / max(1.0, expected_tokens)
     return Schedule(
         steps=steps,
         rounds=rounds,

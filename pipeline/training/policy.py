@@ -56,6 +56,11 @@ class MergePolicy:
     """Tokens after which that interval doubles for the first time; it doubles again after twice as many, and so on. Early on
     vectors grow from nothing and each update builds on the previous one, so what copies learn separately does not add up; later
     they only turn a little."""
+    first_doubling_apart: ByNumber = field(
+        default=((2, 1 << 22), (8, 1 << 23), (16, 1 << 24)),
+        metadata=_from("benchmarks/records/copies-2026-11-29.md", "| 8 copies (64 lanes), **as it is now**"),
+    )
+    """The same for copies on several hosts: the more there are, the smaller the share of each interval that one sees."""
     most_tokens_per_rank: ByNumber = field(
         default=((2, 1 << 20), (16, 32), (64, 16)), metadata=_from("decisions/0017-waves.md", "| 8 copies, without limit |")
     )
@@ -110,6 +115,10 @@ class LanePolicy:
     )
     """Lanes by kept tokens per epoch: a corpus of 20 M tokens keeps eight cores busy, and larger corpora are usually trained on
     more cores. A lane too many costs a little, a lane too few leaves a core idle."""
+    lanes_of_a_share: int = field(
+        default=4, metadata=_from("benchmarks/records/copies-2026-11-29.md", "| 8 copies (64 lanes), the first doubling at 4 M")
+    )
+    """A copy on its own host gets the lanes of a corpus this many times as large as its share, because a host has many cores."""
     lanes_of_a_wave: int = field(default=4, metadata=_from("decisions/0017-waves.md", "Two and three lanes have a copy each"))
     """From this many lanes on, they share copies of the parameters; fewer lanes have one copy each."""
     copies: int = field(default=2, metadata=_from("decisions/0017-waves.md", "| 8 on two copies, a thread each"))

@@ -57,7 +57,7 @@ def test_one_copy_merges_nothing_and_a_long_epoch_is_counted_in_no_time() -> Non
 def test_every_copy_gets_the_lanes_of_its_share_of_the_tokens() -> None:
     assert [choose_lanes(Train(copies=4), tokens, 10_000).lanes for tokens in (10**6, 10**7, 4 * 10**7, 2 * 10**9)] == [
         4,
-        16,
+        32,
         32,
         128,
     ]

@@ -299,7 +299,7 @@ def test_what_is_asked_for_is_trained() -> None:
         Train(model="skipgram"),
     ]
     chosen = [choose_lanes(train, 10**7, 70_000) for train in asked]
-    assert [(train.lanes, train.copies) for train in chosen] == [(2, 2), (3, 1), (8, 2), (64, 4), (16, 16), (8, 8)]
+    assert [(train.lanes, train.copies) for train in chosen] == [(2, 2), (3, 1), (8, 2), (64, 4), (64, 16), (8, 8)]
     assert [train.merge_bits for train in chosen] == [32, 32, 32, 8, 8, 32]
     assert choose_lanes(Train(engine="layers"), 10**9, 70_000).lanes == 1
 

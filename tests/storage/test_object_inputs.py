@@ -19,6 +19,7 @@ from pipeline import store
 from pipeline.cluster.workers import InProcess
 from pipeline.config import Corpus, RunConfig, Storage, parse_config
 from pipeline.errors import DataError, InputError, PipelineError
+from pipeline.planning.sample import take_sample
 from pipeline.stages import tokenize
 from pipeline.stages.work import Work
 from pipeline.storage.addresses import Address
@@ -271,3 +272,19 @@ def test_addresses_that_are_not_in_a_bucket_are_refused_by_name(storage: Storage
         with pytest.raises(PipelineError, match=r"corpus.inputs: ") as found:
             plan_corpus(Corpus(inputs=[address]), storage)
         assert found.value.exit_code == 78
+
+
+def test_a_plan_takes_the_same_sample_from_a_bucket_as_from_a_disk(bucket: Address, storage: Storage, tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("in", "here", "there")]
+    for folder in folders:
+        folder.mkdir()
+    files = {"a.txt": TEXT, "b.txt.gz": gzip.compress(TEXT)}
+    for name, data in files.items():
+        (folders[0] / name).write_bytes(data)
+    put_all(bucket, files, storage)
+    here = take_sample(Corpus(inputs=[str(folders[0])]), folders[1], tmp_path / "none", 1 << 15)
+    there = take_sample(Corpus(inputs=[str(bucket)]), folders[2], tmp_path / "none", 1 << 15, storage)
+    assert (there.stored_bytes, there.corpus_bytes, there.files) == (here.stored_bytes, here.corpus_bytes, 2)
+    assert [path.read_bytes() for path in sorted(folders[2].iterdir())] == [
+        path.read_bytes() for path in sorted(folders[1].iterdir())
+    ]

@@ -35,13 +35,13 @@ def packed_row_bytes(row_floats: int) -> int:
 def pack_changes(packed_RB: PackedRows, rows_RD: FloatRows, base_RD: FloatRows) -> None:
     """Writes rows − base into `packed_RB`. Releases the GIL."""
     _check(packed_RB, base_RD)
-    _pack(packed_RB, rows_RD, base_RD)
+    _pack(packed_RB, rows_RD, base_RD, np.empty(base_RD.shape[1], np.float32))
 
 
 def add_changes(base_RD: FloatRows, copies: Sequence[FloatRows], packed_RB: PackedRows) -> None:
     """Adds the packed changes to the base and copies the sum to every copy. Releases the GIL."""
     _check(packed_RB, base_RD)
-    _add(base_RD, _addresses(copies), packed_RB)
+    _add(base_RD, _addresses(copies), packed_RB, np.empty(base_RD.shape[1], np.float32))
 
 
 def merge_changes(
@@ -78,10 +78,8 @@ def _addresses(arrays: Sequence[FloatRows]) -> NDArray[np.int64]:
 
 
 @compiled
-def _pack(packed_RB: Any, rows_RD: Any, base_RD: Any) -> None:
-    row_floats = base_RD.shape[1]
-    row_bytes, packed_bytes = row_floats * 4, packed_RB.shape[1]
-    change_D = np.empty(row_floats, np.float32)
+def _pack(packed_RB: Any, rows_RD: Any, base_RD: Any, change_D: Any) -> None:
+    row_bytes, packed_bytes = base_RD.shape[1] * 4, packed_RB.shape[1]
     change = np.int64(change_D.ctypes.data)
     packed, rows, base = np.int64(packed_RB.ctypes.data), np.int64(rows_RD.ctypes.data), np.int64(base_RD.ctypes.data)
     for r in range(base_RD.shape[0]):
@@ -90,10 +88,8 @@ def _pack(packed_RB: Any, rows_RD: Any, base_RD: Any) -> None:
 
 
 @compiled
-def _add(base_RD: Any, copies_L: Any, packed_RB: Any) -> None:
-    row_floats = base_RD.shape[1]
-    row_bytes, packed_bytes = row_floats * 4, packed_RB.shape[1]
-    change_D = np.empty(row_floats, np.float32)
+def _add(base_RD: Any, copies_L: Any, packed_RB: Any, change_D: Any) -> None:
+    row_bytes, packed_bytes = base_RD.shape[1] * 4, packed_RB.shape[1]
     change = np.int64(change_D.ctypes.data)
     packed, base = np.int64(packed_RB.ctypes.data), np.int64(base_RD.ctypes.data)
     for r in range(base_RD.shape[0]):
