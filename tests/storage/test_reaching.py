@@ -48,10 +48,10 @@ def test_a_request_that_fails_in_the_middle_of_an_object_is_made_again(front: Fr
 
     with ObjectFile(bucket / "a.bin", through(front, storage)) as file:
         front.answer = fail_every_second
-        assert file.read() == data
+        assert b"".join(iter(lambda: file.read(100_000), b"")) == data
         file.seek(-300, 2)
         assert file.read(200) == data[-300:-100]
-    assert len(failed) > 2
+    assert len(failed) > 4, "several ranges, each of them twice"
 
 
 @pytest.mark.parametrize("status", [500, 503])
