@@ -29,7 +29,7 @@ stands beside its short Dask wiring.
                tokenizers (text as words) characters (classes of characters) folding (normalised text)
                segmenters (scripts without spaces)
     stream/    sampling (draws a part's stream of an epoch) epoch_stream (any range of an epoch's stream)
-               rehearsal (which known text an epoch reads again, pure)
+               rehearsal (known text that an epoch repeats, pure)
                part_files (file names in tokens/ and shards/) mapped_files sizes (how much is held at a time, pure)
     training/  plan (pure) policy (its constants, pure) placement (who trains which copies, pure)
                admission and arithmetic (only workers that compute alike)

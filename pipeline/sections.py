@@ -113,8 +113,8 @@ class Train(Section):
     """A folder of vectors that training goes on from: words that it knows begin with their rows there, new ones with random
     numbers of their own. `w2v refresh` sets it to the last good vectors."""
     rehearse: float = Field(1.0, ge=0, le=1)
-    """With start_from: of the text that those vectors have learnt from, the share that each epoch behind the first reads again.
-    Text that is new to them is read in every epoch."""
+    """With start_from: the share of the text those vectors were trained on that each epoch after the first reads again. Every
+    epoch reads all text that is new to them."""
 
     @model_validator(mode="after")
     def settings_fit_together(self) -> Train:
@@ -131,7 +131,7 @@ class Train(Section):
         if self.engine == "layers" and self.start_from is not None:
             raise ValueError("engine: layers always starts anew; start_from needs engine: kernels")
         if self.start_from is None:
-            refuse_unread(self, ("rehearse",), "train.start_from names no vectors to go on from")
+            refuse_unread(self, ("rehearse",), "train.start_from is not set")
         if self.engine == "kernels":
             refuse_unread(self, ("batch_size",), "train.engine is kernels")
         else:

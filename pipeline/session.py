@@ -68,7 +68,7 @@ class Session:
     loads: dict[int, Load] = field(default_factory=dict)
     """The last load reported by each worker, by its number."""
     passes: float = 0.0
-    """How many times training reads the text."""
+    """The number of times that training reads the text; not always whole."""
     start_seconds: float = 0.0
     """Time spent on examining the corpus and starting workers, not part of any stage's time."""
 

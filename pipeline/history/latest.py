@@ -174,7 +174,7 @@ def _tell_readers(workdir: Path, snapshot: str) -> None:
 
 
 def is_workdir(path: Path) -> bool:
-    """Whether a run ended in this folder, well or not. A snapshot has a summary too, but is a folder with vectors."""
+    """Whether a run has ended in this folder, successfully or not. A snapshot has a summary too, but is not one."""
     return (path / LATEST).exists() or ((path / SUMMARY).is_file() and snapshot_vectors(path) == path)
 
 

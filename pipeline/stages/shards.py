@@ -160,8 +160,8 @@ def _notes(sample: float, kept_tokens: int, tokens: int, examples: int) -> Itera
 def plan_draws(
     config: RunConfig, tokens: store.Artefact, shards: store.Artefact, epoch: int, known: Collection[str] = ()
 ) -> list[DrawTask]:
-    """The draws of a later epoch, in part order; `shards` are the first epoch's, `known` the names of the parts that training's
-    beginning has learnt from already (`part_names`)."""
+    """The draws of a later epoch, in part order. `shards` are the first epoch's; `known` are the names (`part_names`) of the
+    parts that the vectors at training's start were trained on."""
     chosen = choose_pieces(*_pieces(tokens, known), config.train.rehearse, epoch)
     return [
         DrawTask(
@@ -173,13 +173,13 @@ def plan_draws(
 
 
 def epoch_lengths(config: RunConfig, tokens: store.Artefact, known: Collection[str]) -> tuple[float, ...]:
-    """The share of the text that each epoch takes, as `plan_draws` chooses it; none where every epoch takes all of it."""
+    """The share of the text that each epoch takes, as chosen by `plan_draws`; empty if every epoch takes all of it."""
     sizes, (pieces, numbers) = [file.tokens for file in token_parts(tokens)], _pieces(tokens, known)
     return lengths(sizes, pieces, numbers, config.train.rehearse, config.train.epochs)
 
 
 def _pieces(tokens: store.Artefact, known: Collection[str]) -> tuple[list[int], set[int]]:
-    """(pieces of every part, the numbers of the parts that are known)."""
+    """(number of pieces of every part, the numbers of the known parts)."""
     pieces = [sampling.most_pieces(file.tokens) for file in token_parts(tokens)]
     return pieces, {number for number, name in enumerate(part_names(tokens)) if name in known}
 

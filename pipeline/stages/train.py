@@ -62,7 +62,7 @@ class Training:
     parent: Parent | None = None
     """The vectors that training continues from, if any."""
     lengths: tuple[float, ...] = ()
-    """The share of the text that each epoch takes; none where every epoch takes all of it."""
+    """The share of the text that each epoch takes; empty if every epoch takes all of it."""
 
     @property
     def checkpoints(self) -> Checkpoints:
@@ -74,12 +74,12 @@ class Training:
 
 
 def identity(config: RunConfig, tokens: store.Artefact, vocab: store.Artefact, shards: store.Artefact) -> Identity:
-    """(fingerprint, fields read, inputs) of the vectors that these shards and settings give."""
+    """(fingerprint, fields read, inputs) of the vectors made from these shards with these settings."""
     return _identity(config, vocab, shards, open_parent(config.train))
 
 
 def _identity(config: RunConfig, vocab: store.Artefact, shards: store.Artefact, parent: Parent | None) -> Identity:
-    # Who may take part decides nothing that is the same whoever does; other vectors count by their content.
+    # `deterministic` only excludes workers and does not change the vectors; other vectors count by their content.
     train = choose_lanes(config.train, shards.manifest.totals["kept_tokens"], vocab.manifest.totals["size"])
     fields = train.model_dump(exclude={"deterministic", "start_from", "rehearse"}) | {"seed": config.run.seed}
     if parent:
@@ -220,11 +220,11 @@ class _Epochs:
         self._known: dict[int, epoch_stream.Source] = {0: epoch_stream.MappedShards(training.shards)}
 
     def plan(self, epoch: int) -> EpochPlan:
-        """What the epoch's rounds do."""
+        """The plan of an epoch's rounds."""
         training, kept_tokens = self._training, sum(self.of(epoch).rows())
         before = training.parent.trained_tokens if training.parent else 0
         if lengths := training.lengths:
-            # As old as if every epoch before had been one of this length.
+            # The same age as if all earlier epochs had had this epoch's length.
             before += round(kept_tokens * (sum(lengths[:epoch]) / lengths[epoch] - epoch))
         return plan_epoch(training.train, training.schedule, training.vocab_size, epoch, kept_tokens, before, lengths)
 
@@ -235,7 +235,7 @@ class _Epochs:
         return self._known[epoch]
 
     def tasks(self, epoch: int) -> list[sampling.DrawTask]:
-        """The parts of a later epoch."""
+        """The draws of a later epoch's parts."""
         training, learnt = self._training, self._training.parent.learnt if self._training.parent else ()
         return shard_stage.plan_draws(training.config, training.tokens, training.shards, epoch, learnt)
 

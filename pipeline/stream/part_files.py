@@ -61,7 +61,7 @@ def token_parts(tokens: store.Artefact) -> list[store.Part]:
 
 
 def part_names(tokens: store.Artefact) -> list[str]:
-    """What each part of tokens/ is called after, in corpus order: its text, and how it was tokenized."""
+    """The name of each part of tokens/, in corpus order, which identifies its text and how it was tokenized."""
     return [TokenFiles.of(part.name).stem.name for part in token_parts(tokens)]
 
 

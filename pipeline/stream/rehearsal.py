@@ -1,10 +1,10 @@
-"""Which text an epoch takes of a training that goes on from vectors: new text every time, of what they know already a sample.
+"""The text of each epoch when training continues from vectors: all new text, and a sample of the text they were trained on.
 
-What was learnt stays if some of it is seen again (rehearsal, Robins 1995); all of it every time is what a cold build does. The
-first epoch takes everything, because every word's rate and every new neighbour of an old word is in it; those behind it take
-all that is new, and each another sample of the rest.
+What was learnt stays if some of it is repeated (rehearsal, Robins 1995); repeating all of it would be a training from scratch.
+The first epoch takes everything, because the rates of all words and all new neighbours of old words depend on it; each later
+epoch takes all new text, and another sample of the rest.
 
-Pure: names and sizes of parts in, pieces out.
+Pure: takes the numbers and sizes of parts, returns pieces.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from math import floor
 
 
 def choose_pieces(pieces: Sequence[int], known: Collection[int], share: float, epoch: int) -> list[tuple[int, ...] | None]:
-    """Of every part the pieces that an epoch takes, None for all; `known` are the numbers of the parts that were learnt before.
+    """The pieces that an epoch takes of every part, None for all; `known` are the numbers of the parts learnt before.
 
-    A `share` of the known pieces, evenly spread, others in the next epoch; one at least if there is nothing else.
+    Of the known pieces it takes a `share`, evenly spread, and different ones in the next epoch; at least one if all are known.
     """
     if epoch == 0 or share >= 1 or not known:
         return [None] * len(pieces)
@@ -31,8 +31,8 @@ def choose_pieces(pieces: Sequence[int], known: Collection[int], share: float, e
 
 
 def lengths(tokens: Sequence[int], pieces: Sequence[int], known: Collection[int], share: float, epochs: int) -> tuple[float, ...]:
-    """The share of all tokens that each epoch takes, about, because pieces are of one size only in the mean; none where every
-    epoch takes everything. `tokens` and `pieces` are of every part."""
+    """The approximate share of all tokens that each epoch takes (pieces have equal sizes only on average); empty if every epoch
+    takes everything. `tokens` and `pieces` are the numbers of every part."""
     if share >= 1 or not known or epochs == 1:
         return ()
     taken = [

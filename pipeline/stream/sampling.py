@@ -58,16 +58,16 @@ class DrawTask:
     words: store.Part
     """The part's `.words.npy` in it."""
     pieces: int
-    """Most that the part can have."""
+    """The largest number of pieces that the part can have."""
     chosen: tuple[int, ...] | None = None
-    """The pieces that the epoch takes (`rehearsal`); None: all. Nothing is drawn of the others."""
+    """The pieces that the epoch takes (`rehearsal`); None: all. The others are not drawn."""
 
     def takes(self, piece: int) -> bool:
         return self.chosen is None or piece in self.chosen
 
     @property
     def share(self) -> float:
-        """Of the part that the epoch takes, about."""
+        """The approximate share of the part that the epoch takes."""
         return 1.0 if self.chosen is None else len(self.chosen) / self.pieces
 
 
@@ -176,7 +176,7 @@ def draw_pieces(task: DrawTask, pieces: Sequence[int], kept: KeptStreams, *, kee
 
 
 def count_rows(task: DrawTask, state: WorkerState) -> tuple[int, ...]:
-    """Rows of every piece of a part; none of a part of which no piece is taken."""
+    """The rows of every piece of a part; empty if the epoch takes none of its pieces."""
     if task.chosen == ():
         return ()
     tokens = _tokens_of(task, state.of(KeptStreams), keep=False)
@@ -198,7 +198,7 @@ def cut_sentences(sentence_ends_S: NDArray[np.int64]) -> list[slice]:
 
 
 def _cuts_of(task: DrawTask, tokens: PartTokens) -> list[slice]:
-    """The sentences of each piece of a part, none of one that the epoch leaves out."""
+    """The sentences of each piece of a part; an empty slice for a piece that the epoch leaves out."""
     cuts = cut_sentences(tokens.sentence_ends_S)
     return [cut if task.takes(piece) else slice(0, 0) for piece, cut in enumerate(cuts)]
 

@@ -1,8 +1,8 @@
 """The docstrings of Python source, found without parsing it: five times as fast as `ast`, which builds a tree of all the rest.
 
-What has to be told apart is strings, comments and the headers of definitions. A regular expression that can begin at four
-characters only finds the next of them; `bytes.find` finds where a string ends. Where this does not suffice (another encoding
-than UTF-8, strings joined by juxtaposition, quotes that do not match) `ast` parses the file after all.
+Only strings, comments and the headers of definitions must be told apart. A regular expression that can start at only four
+characters finds the next of them; `bytes.find` finds the end of a string. If this does not suffice (an encoding other than UTF-8,
+adjacent strings that are joined, quotes that do not match), `ast` parses the file after all.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _REST_OF_STRING = {
 
 
 class _UnclearError(ValueError):
-    """Only a parser can tell."""
+    """Only a parser can read this source."""
 
 
 def docstrings(source: bytes) -> list[str] | None:
-    """The docstrings of modules, classes and functions in the order of the source, or None if the source is no Python."""
+    """The docstrings of modules, classes and functions in the order of the source, or None if the source is not Python."""
     try:
         return list(_scan(_normalised(source)))
     except ValueError:
@@ -69,7 +69,7 @@ def _end_of_line(source: bytes, position: int) -> int:
 
 
 def _end_of_string(source: bytes, position: int, quote: bytes) -> int:
-    """Where the string ends whose first character is at `position`, behind its quotes."""
+    """The position after the closing quotes of the string whose first character is at `position`."""
     if len(quote) == 1:
         if found := _REST_OF_STRING[quote].match(source, position):
             return found.end()
@@ -86,7 +86,7 @@ def _end_of_string(source: bytes, position: int, quote: bytes) -> int:
 
 
 def _end_of_header(source: bytes, position: int) -> int:
-    """Where the body of a definition begins: behind the first colon that is in no brackets."""
+    """The position at which the body of a definition begins: after the first colon outside brackets."""
     depth = 0
     while found := _HEADER.search(source, position):
         token, position = found.group(), found.end()
@@ -104,7 +104,7 @@ def _end_of_header(source: bytes, position: int) -> int:
 
 
 def _first_string(source: bytes, position: int) -> tuple[int, str | None]:
-    """(where to go on, the docstring of the body that begins at `position` or None)"""
+    """(position to continue from, docstring of the body that begins at `position` or None)"""
     found = _FIRST_STRING.match(source, position)
     if found is None:
         return position, None
@@ -128,7 +128,7 @@ def _first_string(source: bytes, position: int) -> tuple[int, str | None]:
 
 
 def parsed_docstrings(source: bytes) -> list[str] | None:
-    """The same by `ast`."""
+    """The same docstrings, found by `ast`."""
     try:
         with warnings.catch_warnings(), _collector_paused():
             warnings.simplefilter("ignore")  # other people's escapes and comparisons
@@ -140,7 +140,7 @@ def parsed_docstrings(source: bytes) -> list[str] | None:
 
 @contextlib.contextmanager
 def _collector_paused() -> Iterator[None]:
-    """No cycle collection while a tree is built: it would find nothing and take a third of the time."""
+    """Pauses garbage collection while a tree is built: it would find nothing and take a third of the time."""
     was_on = gc.isenabled()
     gc.disable()
     try:

@@ -129,7 +129,7 @@ def copy_vectors(source: Path, target: Path) -> None:
 
 def link_vectors(source: Path, location: str) -> None:
     """Replaces the copies of the vectors in a logged model by hard links to `source`, if its files are on the same file system:
-    artefacts never change, so one copy on the disk is enough. `location`: of the logged model, as MLflow names it."""
+    artefacts never change, so one copy on the disk is enough. `location` is the logged model's, as MLflow names it."""
     address = urlsplit(location)
     if address.scheme not in ("", "file") or address.netloc not in ("", "localhost"):
         return

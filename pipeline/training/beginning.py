@@ -1,6 +1,6 @@
-"""The rows that a training begins with that continues from other vectors, as workers read them (`start` says which vectors).
+"""The initial rows of a training that continues from other vectors, as workers read them (`start` finds the vectors).
 
-They are a function of (the other vectors, vocabulary, seed) alone. A new word's numbers are drawn from its hash, so that neither
+They are a function of (the other vectors, vocabulary, seed) alone. A new word's numbers are drawn by its hash, so that neither
 its rank nor the other words matter.
 """
 
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 
 _SEED_PATH = 3
 _HASH_BITS = 50
-"""Of a word's hash: the place of its random numbers, times `vector_size`, stays below 2⁶³."""
+"""Bits of a word's hash, which gives the position of its random numbers: times `vector_size` it stays below 2⁶³."""
 _ROWS_AT_ONCE = 1 << 12
-"""Of a matrix: what is gathered stays in the cache until it is stored."""
+"""Rows of a matrix gathered at a time: few enough to stay in the cache until they are stored."""
 
 
 class Beginning:
-    """The rows that training begins with, read from the parent by word, whatever their rank there."""
+    """The rows that training starts with, read from the parent by word, whatever their rank there."""
 
     def __init__(self, parent: str, vocab: Path, vector_size: int, seed: int, policy: StartPolicy = START_POLICY) -> None:
-        """`parent`: the folder of its vectors; `vocab`: the table of the words that are trained."""
+        """`parent` is the folder of the vectors; `vocab` is the table of the words to train."""
         store.bring_folder(Path(parent))
         self._words = store.read_table(vocab, columns=["word"])["word"].combine_chunks()
         self._found_V = _rows_of(self._words, WordVectors.load(parent).words)
@@ -43,7 +43,8 @@ class Beginning:
         self._vector_size, self._seed, self._kept_length = vector_size, seed, np.float32(policy.kept_length)
 
     def fill(self, matrix: int, rows_RD: NDArray[np.float32], first: int) -> None:
-        """Writes rows `first` … of W_in (0) or W_out (1) to `rows_RD`, which is zero; the same numbers however they are cut."""
+        """Writes rows `first` … of W_in (0) or W_out (1) to `rows_RD`, which must be zero; the division into calls does not
+        change the numbers."""
         for begin in range(0, len(rows_RD), _ROWS_AT_ONCE):
             some_RD = rows_RD[begin : begin + _ROWS_AT_ONCE]
             found_R = self._found_V[first + begin :][: len(some_RD)]
@@ -56,7 +57,7 @@ class Beginning:
 
 
 def _rows_of(words: pa.Array, parent_words: Sequence[str]) -> NDArray[np.int64]:
-    """The parent's row of each word, −1 where it has none."""
+    """The parent's row of each word; −1 if it has none."""
     rows = {word: row for row, word in enumerate(parent_words)}
     return np.array([rows.get(word, -1) for word in words.to_pylist()], np.int64)
 

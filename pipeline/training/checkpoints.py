@@ -1,7 +1,7 @@
 """Checkpoints, from which an interrupted training continues: one artefact each, identified by its round.
 
-Before the first there is none: a training begins with the initial parameters, or those of the vectors that it goes on from
-(`start`).
+Nothing is stored before the first one: training starts with the initial parameters, or with those of the vectors that it
+continues from (`start`).
 """
 
 from __future__ import annotations

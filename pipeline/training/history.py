@@ -89,10 +89,10 @@ def epoch_loss(history: Sequence[RoundRecord], epoch: int) -> float:
 
 
 def training_sections(vectors: store.Artefact, seconds: float) -> dict[str, Any]:
-    """`train` and `vectors` of `summary.json`; `seconds` is what the stage took in this run, 0 if its vectors were there."""
+    """`train` and `vectors` of `summary.json`; `seconds` is the stage's time in this run, 0 if it reused its vectors."""
     history, totals, fields = history_of(vectors), vectors.manifest.totals, vectors.manifest.fields
     raw_tokens = round(sum(record.raw_tokens for record in history))
-    # The stage's own time when all of it happened in this run; else what its rounds took when they ran.
+    # The stage's own time if all of it happened in this run, otherwise the time of its rounds when they ran.
     seconds = max(seconds, sum(record.seconds for record in history))
     return {
         "train": {

@@ -111,9 +111,9 @@ class EpochPlan:
     trained_before: int = 0
     """Kept tokens that the vectors to continue from (`start`) were trained on; they count towards the age of training."""
     begins: float | None = None
-    """Where the epoch begins on training's way from alpha to min_alpha, in epochs of mean length; None where all are alike."""
+    """Where the epoch begins on the way from alpha to min_alpha, in epochs of average length; None if all are equally long."""
     length: float = 1.0
-    """How long it is on that way."""
+    """Its length, in epochs of average length."""
 
     def slice(self, lane: int, first: int, last: int) -> tuple[int, int]:
         """The half-open range of positions in the epoch's stream that `lane` trains in steps first … last − 1."""
@@ -292,8 +292,8 @@ def plan_epoch(
     train: Train, schedule: Schedule, vocab_size: int, epoch: int, kept_tokens: int, trained_before: int = 0,
     lengths: Sequence[float] = (),
 ) -> EpochPlan:  # fmt: skip
-    """The steps and rounds of one epoch over `kept_tokens` rows of its shards; `trained_before` as EpochPlan's, `lengths` the
-    share of the text that each epoch takes, where they differ."""
+    """The steps and rounds of one epoch over `kept_tokens` rows of its shards; `trained_before` is as in EpochPlan; `lengths`
+    are the shares of the text that the epochs take, if they differ."""
     if lengths:
         schedule = shortened(schedule, lengths[epoch])
     scale = train.epochs / sum(lengths) if lengths else 1.0
@@ -315,8 +315,8 @@ def plan_epoch(
 
 
 def shortened(schedule: Schedule, length: float) -> Schedule:
-    """The cuts of an epoch that takes only a part of the text: as few steps as leave each its tokens, but a merge of all rows a
-    round."""
+    """The schedule of an epoch that takes only part of the text: fewer steps, so that each keeps its number of tokens, but at
+    least one merge of all rows per round."""
     merges = max(schedule.rounds, round(length * schedule.steps / schedule.full_every_steps))
     return replace(schedule, steps=merges * schedule.full_every_steps)
 

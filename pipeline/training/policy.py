@@ -129,14 +129,14 @@ class LanePolicy:
 
 @dataclass(frozen=True, kw_only=True)
 class StartPolicy:
-    """How a training begins that goes on from other vectors."""
+    """The start of a training that continues from other vectors."""
 
     kept_length: float = field(
         default=0.7, metadata=_from("benchmarks/records/refresh-2026-11-29.md", "| **.7** | **1.036 .997 1.000** |")
     )
-    """Rows of known words begin at this part of their length, in the direction that they had. Vectors only grow while they are
-    trained, and long ones hardly turn any more: what new text says of a known word then comes too late ("shrink and perturb",
-    Ash and Adams 2020, "On warm-starting neural network training"). Cosines, and so the frame, stay what they were."""
+    """Rows of known words start with their old direction and this fraction of their length. Vectors only grow during training,
+    and long ones hardly turn, so new text would change a known word too little ("shrink and perturb", Ash and Adams 2020, "On
+    warm-starting neural network training"). Cosines, and so the frame, stay the same."""
 
 
 Policy = MergePolicy | AlphaPolicy | LanePolicy | StartPolicy
@@ -147,7 +147,7 @@ START_POLICY = StartPolicy()
 POLICIES: dict[str, Policy] = {"merge_policy": MERGE_POLICY, "alpha_policy": ALPHA_POLICY, "lane_policy": LANE_POLICY}
 """The policies of every training, by their names in manifests and summaries."""
 START_POLICIES: dict[str, Policy] = {"start_policy": START_POLICY}
-"""Those of a training that goes on from other vectors, besides."""
+"""Further policies, of a training that continues from other vectors."""
 
 
 def as_data(policy: Policy) -> dict[str, Any]:

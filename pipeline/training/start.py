@@ -1,9 +1,9 @@
 """The start of a training that continues from other vectors (`train.start_from`): rows are matched by word.
 
-A word that the other vectors know begins with its rows there, whatever its rank is now; a new word begins with small random
-numbers of its own, drawn by the hash of the word, so that neither its rank nor the other words matter. Where training begins is
-a function of (the other vectors, vocabulary, seed) alone, so that workers read it for themselves, and again after a loss: a copy
-of it beside the checkpoints would be written, hashed and read back before the first token is trained.
+A word that the other vectors contain starts with its rows there, whatever its rank is now; a new word starts with small random
+numbers drawn by the hash of the word, so that neither its rank nor the other words matter. The start is a function of (the other
+vectors, vocabulary, seed) alone, so each worker reads it by itself, and again after a loss: a copy beside the checkpoints would
+have to be written, hashed and read back before the first token is trained.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class Parent:
     digest: str
     """Digest of their content: equal exactly if every number and word is."""
     trained_tokens: int
-    """Kept tokens that they were trained on, those of their own parents included; 0 = not known."""
+    """Kept tokens that they were trained on, including those of their own parents; 0 = not known."""
     learnt: frozenset[str] = frozenset()
-    """The parts of text that their last training read, by name (`part_files.part_names`); none = not known."""
+    """The parts of text that their last training read, by name (`part_files.part_names`); empty = not known."""
 
 
 def open_parent(train: Train) -> Parent | None:
@@ -64,7 +64,7 @@ def _context_digest(directory: Path) -> str | None:
 
 
 def require_intact(parent: Parent) -> None:
-    """Raises DataError unless the parent's files are what training wrote; vectors of other makers have nothing to compare."""
+    """Raises DataError unless the parent's files are as training wrote them; vectors of other programs have no checksums."""
     folder = Path(parent.directory)
     try:
         for damage in store.find_damage(store.load_artefact(folder)):

@@ -87,5 +87,5 @@ def test_a_refresh_counts_the_tokens_that_it_reads(tmp_path: Path, monkeypatch: 
 
 def test_without_vectors_to_continue_from_there_is_nothing_to_rehearse(tmp_path: Path) -> None:
     inputs = write_corpus(tmp_path / "corpus", sentences=10)
-    with pytest.raises(ConfigError, match=r"rehearse is not read: train\.start_from names no vectors"):
+    with pytest.raises(ConfigError, match=r"rehearse is not read: train\.start_from is not set"):
         parse_config(tiny_config(tmp_path, inputs, train={"rehearse": 0.5}))
