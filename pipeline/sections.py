@@ -317,11 +317,11 @@ class Refresh(Section):
 
     warm: bool = True
     """true: the challenger continues from the champion; false: it is trained from scratch, with the settings of `train`."""
-    epochs: Positive = 3
-    rehearse: float = Field(0.25, ge=0, le=1)
+    epochs: Positive = 2
+    rehearse: float = Field(0.5, ge=0, le=1)
     alpha: Rate = 0.03
     min_alpha: float = Field(0.0125, ge=0, le=10)
-    alpha_exponent: float = Field(0.5, ge=0, le=1)
+    alpha_exponent: float = Field(0.6, ge=0, le=1)
     """Like those of `train`, for a challenger that continues from the champion; measured in infra/decisions/0022-refresh.md."""
     forget: bool = False
     """true: after text was changed or deleted the challenger is trained from scratch, because continuing from vectors trained on
