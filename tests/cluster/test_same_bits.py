@@ -17,6 +17,7 @@ from pipeline.run import run
 from tests.cluster.disturbed import Bench, wait_for
 from tests.cluster.kills import KILLS, Kill, disturb, disturb_at_random
 from tests.sampling import SEED, sample
+from tests.tiny import IN_THREADS
 
 
 def sampled(victims: str, stages: str, count: int) -> list[Kill]:
@@ -39,7 +40,7 @@ def test_the_number_of_workers_changes_nothing(bench: Bench, workers: int) -> No
 
 
 def test_threads_of_the_driver_instead_of_workers_change_nothing(bench: Bench) -> None:
-    bench.assert_same(bench.config_file("threads", cluster={"n_workers": None, "options": {}}))
+    bench.assert_same(bench.config_file("threads", cluster=IN_THREADS))
 
 
 def test_lanes_that_share_one_copy_give_the_same_bits_in_threads_on_workers_and_after_kills(bench: Bench) -> None:

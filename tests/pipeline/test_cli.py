@@ -13,7 +13,7 @@ import yaml
 
 from pipeline.errors import EXIT_CODES
 from pipeline.stages.ladder import NAMES
-from tests.tiny import tiny_config, write_corpus
+from tests.tiny import IN_THREADS, tiny_config, write_corpus
 
 HEAVY = {"mlflow", "numba", "cupy", "dask", "distributed", "pyarrow", "numpy"}
 
@@ -40,7 +40,7 @@ def heavy_imports(*arguments: str) -> set[str]:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A configuration with a complete run."""
     base = tmp_path_factory.mktemp("cli")
-    tree = tiny_config(base / "work", write_corpus(base / "corpus", 2000), tracking={"enabled": False}, cluster={"n_workers": 1})
+    tree = tiny_config(base / "work", write_corpus(base / "corpus", 2000), tracking={"enabled": False}, cluster=IN_THREADS)
     path = base / "tiny.yaml"
     path.write_text(yaml.safe_dump(tree))
     done = w2v("run", str(path))
@@ -92,7 +92,7 @@ def test_a_wrong_command_line_exits_64() -> None:
 
 
 def test_a_stage_command_stops_after_its_stage(tmp_path: Path) -> None:
-    tree = tiny_config(tmp_path / "work", write_corpus(tmp_path / "corpus", 500), cluster={"n_workers": 1})
+    tree = tiny_config(tmp_path / "work", write_corpus(tmp_path / "corpus", 500), cluster=IN_THREADS)
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(tree))
     done = w2v("vocab", str(tmp_path / "c.yaml"), "--json")
     assert done.returncode == 0, done.stderr

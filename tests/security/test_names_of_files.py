@@ -19,7 +19,7 @@ from pipeline.summary import read_summary
 from pipeline.tracking.registry import CannotBeTaken, resolve
 from pipeline.tracking.spool import Spool, read_events
 from tests.security.conftest import as_stranger, let_others_enter, w2v
-from tests.tiny import tiny_config
+from tests.tiny import IN_THREADS, tiny_config
 
 PRECIOUS = "not to be lost\n"
 
@@ -28,7 +28,7 @@ PRECIOUS = "not to be lost\n"
 def finished(tmp_path_factory: pytest.TempPathFactory, corpus: list[str]) -> Path:
     """The folder of a configuration `c.yaml` with a complete, untracked run."""
     folder = tmp_path_factory.mktemp("finished")
-    tree = tiny_config(folder / "work", corpus, tracking={"enabled": False}, cluster={"n_workers": 1})
+    tree = tiny_config(folder / "work", corpus, tracking={"enabled": False}, cluster=IN_THREADS)
     (folder / "c.yaml").write_text(yaml.safe_dump(tree))
     ended = w2v("run", folder / "c.yaml", cwd=folder)
     assert ended.code == 0, ended.err

@@ -19,7 +19,7 @@ from pipeline.storage.addresses import Address
 from pipeline.storage.objects import listing
 from tests.cluster.disturbed import end_of, environment_with
 from tests.storage.server import make_bucket, put_all
-from tests.tiny import tiny_config, write_corpus
+from tests.tiny import IN_THREADS, tiny_config, write_corpus
 
 QUIET = Progress(quiet=True)
 
@@ -37,7 +37,7 @@ class Site:
     def tree(self, name: str, host: str = "one", *, place: Address | None, **sections: dict[str, Any]) -> dict[str, Any]:
         """`host`: each machine keeps its own copies."""
         storage = {"endpoint": self.endpoint, "cache": str(self.directory / f"cache-{host}"), "patience_s": 20}
-        settings: dict[str, Any] = {"tracking": {"enabled": False}, "cluster": {"n_workers": None, "options": {}}} | sections
+        settings: dict[str, Any] = {"tracking": {"enabled": False}, "cluster": IN_THREADS} | sections
         inputs = [f"{self.bucket}/corpus/"] if place else self.inputs
         tree = tiny_config(self.directory / name, inputs, **settings) | {"storage": storage}
         if place:

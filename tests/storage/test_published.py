@@ -29,7 +29,7 @@ from pipeline.storage.objects import listing, put_object, read_object, remove_ob
 from tests.cluster.disturbed import end_of, environment_with
 from tests.storage.server import make_bucket
 from tests.storage.site import Site
-from tests.tiny import tiny_config, write_corpus
+from tests.tiny import IN_THREADS, tiny_config, write_corpus
 from w2v_core.vectors import WordVectors
 
 QUIET = Progress(quiet=True)
@@ -41,7 +41,7 @@ def config(tmp_path: Path, storage: Storage) -> Path:
     bucket = make_bucket(f"published-{uuid.uuid4().hex[:8]}", storage)
     inputs = write_corpus(tmp_path / "corpus", sentences=600)
     sections: dict[str, Any] = {
-        "tracking": {"enabled": False}, "cluster": {"n_workers": None, "options": {}}, "train": {"epochs": 1, "lanes": 1},
+        "tracking": {"enabled": False}, "cluster": IN_THREADS, "train": {"epochs": 1, "lanes": 1},
         "storage": {"endpoint": storage.endpoint, "patience_s": 10},
         "publish": {"to": f"{bucket}/vectors/en", "formats": ["word2vec-bin", "word2vec-text"]},
     }  # fmt: skip
