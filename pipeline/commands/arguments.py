@@ -49,6 +49,9 @@ def say(text: str, *, err: bool = False) -> None:
 
 def load(path: Path, overrides: tuple[str, ...]) -> RunConfig:
     from pipeline.config import load_config
+
+    config = load_config(path, overrides)
+    # Imports NumPy, which a faulty configuration need not wait for.
     from pipeline.history.arrival import look
 
-    return look(load_config(path, overrides))
+    return look(config)
