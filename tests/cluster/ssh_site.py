@@ -1,4 +1,4 @@
-"""A real sshd on loopback, as this user, with throw-away keys."""
+"""A real sshd on loopback that runs as this user, with throw-away keys."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class SshSite:
 
 @contextlib.contextmanager
 def ssh_site() -> Iterator[SshSite]:
-    """An sshd that lets this user in; skips the test where there is none."""
+    """An sshd that admits this user; skips the test if there is none."""
     daemon, keygen = program("sshd", "openssh-server"), program("ssh-keygen", "openssh-client")
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # where root's sshd locks up what is not root

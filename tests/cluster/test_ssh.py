@@ -1,4 +1,4 @@
-"""`cluster.kind: ssh` over a real sshd: the same bits under TLS, nothing open, nothing left, and errors that name the host."""
+"""`cluster.kind: ssh` with a real sshd: the same bits over TLS, no open ports, nothing left behind, errors that name the host."""
 
 from __future__ import annotations
 

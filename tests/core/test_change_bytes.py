@@ -1,4 +1,4 @@
-"""Changes in eight bits: each number is the nearest of 255 that are evenly spread over what its row changed by."""
+"""Changes in eight bits: each number is rounded to the nearest of 255 steps that are evenly spread over its row's range."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of SLURM's jobs is told from its queue: which are over, why, and when to give up. Real ones: test_slurm."""
+"""SLURM's queue says what happens to jobs: which are over, why, and when to give up. Real jobs are tested in test_slurm."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PRESENT = Job("w-0", "17", present=True)
 
 
 def ended_as(seen: Seen, job: Job, **queue: str) -> str | None:
-    """Why it is over, after one look at this queue (`state reason` by number, with a `j` before it)."""
+    """Why the job is over, after one look at this queue (`state reason` by number, prefixed with `j`)."""
     states = {number.removeprefix("j"): (text.split()[0], text.split()[1]) for number, text in queue.items()}
     found = seen.ended([job], states)
     return found[job.name][1] if found else None

@@ -1,4 +1,4 @@
-"""Which text an epoch reads again: all that is new, and of what is known a sample that goes round."""
+"""Which text an epoch of a refresh reads: all new text, and a sample of the known text that moves from epoch to epoch."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Where certificates and their keys are put, and what is signed with: in no folder of others, through no link, with no key but
-the authority's."""
+"""Where certificates and their keys are put, and what signs them: never in others' folders or through a link, and only with the
+authority's key."""
 
 from __future__ import annotations
 

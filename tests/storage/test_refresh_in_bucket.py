@@ -1,4 +1,4 @@
-"""A refresh whose workdir is in a bucket, killed anywhere, comes to the champion of one that nobody killed."""
+"""A refresh with its workdir in a bucket that is killed anywhere and run again has the champion of an undisturbed one."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ POINTS = [
     "was put:snapshot.json", "snapshot:written", "decide:refresh", "decided:refresh", "put:latest.json", "was put:latest.json",
     "latest:made", "put:summary.json",
 ]  # fmt: skip
-"""Where the driver is killed: from the first file of the new text on to the last word about the new champion."""
+"""Where the driver is killed: from the first file of the new text to the last object about the new champion."""
 
 
 def tree(site: Site, name: str, host: str, corpus: str) -> dict[str, object]:
@@ -42,13 +42,13 @@ def config(site: Site, name: str, host: str = "one", corpus: str = "growing") ->
 
 @pytest.fixture(scope="module")
 def halves(site: Site) -> tuple[bytes, bytes]:
-    """What is there at first, and what is new."""
+    """(the text at first, the new text)."""
     lines = Path(site.inputs[0]).read_bytes().splitlines(keepends=True)
     return b"".join(lines[: len(lines) // 2]), b"".join(lines[len(lines) // 2 :])
 
 
 def grown(site: Site, name: str, halves: tuple[bytes, bytes]) -> str:
-    """A workdir of this name with a champion, and something new beside what that has learnt; the first one's snapshot."""
+    """Makes a workdir of this name with a champion and adds new text; returns the snapshot of the champion."""
     put_object(site.bucket / name / "a.txt", halves[0], site.storage())
     first = refresh(config(site, name, corpus=name), workers=InProcess(), progress=QUIET)
     assert first["status"] == "promoted"
@@ -58,7 +58,7 @@ def grown(site: Site, name: str, halves: tuple[bytes, bytes]) -> str:
 
 @pytest.fixture(scope="module")
 def undisturbed(site: Site, halves: tuple[bytes, bytes]) -> str:
-    """The digest of the vectors that a refresh which nobody kills promotes."""
+    """The digest of the vectors that an undisturbed refresh promotes."""
     name = "refreshed-undisturbed"
     grown(site, name, halves)
     told = refresh(config(site, name, corpus=name), workers=InProcess(), progress=QUIET)
@@ -67,7 +67,7 @@ def undisturbed(site: Site, halves: tuple[bytes, bytes]) -> str:
 
 
 def digest(site: Site, name: str) -> str:
-    """Of the champion's vectors, as a host sees them that was never there."""
+    """The digest of the champion's vectors, as seen by a host that has not been used before."""
     champion = champion_of(look(config(site, name, "clean", corpus=name)).workdir)
     assert champion is not None
     return str(champion.body["vectors_sha256"])
