@@ -50,6 +50,8 @@ def _open_s3(storage: Storage) -> Any:
         # Servers other than Amazon's have no region to look up.
         options["region"] = storage.region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
     if storage.ca_file:
+        if not os.path.isfile(storage.ca_file):  # a FIFO would be waited for, a device read without end
+            raise ConfigError(f"storage.ca_file: {storage.ca_file} does not exist or is not a file; give the path of a PEM file")
         options["tls_ca_file_path"] = storage.ca_file
     if storage.profile and "AWS_ACCESS_KEY_ID" in os.environ:
         raise ConfigError(

@@ -16,7 +16,7 @@ from xml.sax.saxutils import escape
 
 import pytest
 
-from pipeline.errors import DamagedError, InputError, PipelineError, ServiceError
+from pipeline.errors import ConfigError, DamagedError, InputError, PipelineError, ServiceError
 from pipeline.formats.published import bring_vectors
 from pipeline.options.storage import Storage
 from pipeline.safety.seals import json_bytes, sealed
@@ -123,6 +123,14 @@ def test_what_latest_json_names_is_confined_to_its_place(front: Front, tmp_path:
     with pytest.raises(InputError, match="no vectors here"):
         bring_vectors(PLACE, storage)
     assert not any("other" in path or ".." in path for _, path, _ in front.seen)
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "fifo", "nothing"])
+def test_certificates_that_are_no_file_are_refused_at_once(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("fifo")
+    with pytest.raises(ConfigError, match=rf"storage.ca_file: {path} does not exist or is not a file"):
+        read_object(PLACE, Storage(endpoint="https://127.0.0.1:9", ca_file=path, patience_s=1))
 
 
 # ── answers ──────────────────────────────────────────────────────────────────────────────────────────────────────────
