@@ -30,7 +30,6 @@ from pipeline.history.snapshot import SNAPSHOTS, SUMMARY, Snapshot, open_snapsho
 from pipeline.safety.files import read_inside
 from pipeline.safety.seals import canonical_json, json_bytes
 from pipeline.storage.copies import copy_of
-from w2v_core.vectors.files import MATRIX
 
 if TYPE_CHECKING:
     from pipeline.config import RunConfig
@@ -180,6 +179,9 @@ def is_workdir(path: Path) -> bool:
 
 def snapshot_vectors(path: Path) -> Path:
     """The folder `vectors` of a snapshot, such as `latest`; any other path as it is."""
+    # Imports NumPy, which a configuration with an error need not wait for.
+    from w2v_core.vectors.files import MATRIX
+
     return path / VECTORS if (path / SUMMARY).is_file() and (path / VECTORS / MATRIX).is_file() else path
 
 
