@@ -125,7 +125,7 @@ fuzz: $(READY)
 audit: $(VENV)/audit/.ready
 	@$(VENV)/audit/bin/pip-audit --requirement requirements.lock --disable-pip --strict --progress-spinner off $(AUDIT_OPTIONS) \
 		> $(VENV)/audit/said 2>&1; code=$$?; cat $(VENV)/audit/said; \
-	if grep -qE 'ConnectionError|ConnectTimeout|Max retries|Service error|Name or service' $(VENV)/audit/said; then \
+	if grep -qE 'ConnectionError|ConnectTimeout|Max retries|Service error|Name or service|could not be audited' $(VENV)/audit/said; then \
 		echo 'no verdict: the service that knows advisories cannot be reached from here.'; \
 		echo 'Another one: make audit AUDIT_OPTIONS="-s osv", or a mirror of it: AUDIT_OPTIONS="-s osv --osv-url URL"'; exit 69; \
 	fi; exit $$code
