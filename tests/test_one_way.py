@@ -55,6 +55,11 @@ def test_files_appear_complete_or_not_at_all_in_one_way() -> None:
     assert found == set(PUT_IN_PLACE)
 
 
+def test_workers_are_listed_in_one_way_because_distributeds_own_sometimes_lists_none() -> None:
+    calls = re.compile(r"\.scheduler_info\(")
+    assert [str(path.relative_to(ROOT)) for path in program() if path.suffix == ".py" and calls.search(path.read_text())] == []
+
+
 def test_random_numbers_have_one_formula_per_language() -> None:
     constants = re.compile(r"9E3779B97F4A7C15|BF58476D1CE4E5B9|94D049BB133111EB|\bMIX_[12]\b", re.IGNORECASE)
     assert {str(path.relative_to(ROOT)) for path in program() if constants.search(path.read_text())} == set(SPLITMIX64)

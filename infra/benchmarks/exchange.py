@@ -32,6 +32,7 @@ from typing import Any
 import numpy as np
 from distributed import Client, LocalCluster, get_worker
 
+from pipeline.cluster.presence import registered
 from pipeline.exchange.attempts import Attempts
 from pipeline.exchange.network import LinkPlugin
 from pipeline.training.lane_group import merge, open_group
@@ -114,7 +115,7 @@ def open_cluster(workers: int, is_encrypted: bool) -> Iterator[tuple[Client, lis
         Client(cluster) as client,
     ):  # fmt: skip
         client.register_plugin(LinkPlugin())
-        yield client, sorted(client.scheduler_info(n_workers=-1)["workers"])
+        yield client, sorted(registered(client))
 
 
 def measure(client: Client, places: tuple[Place, ...], rows: int, repeats: int) -> list[tuple[float, float]]:

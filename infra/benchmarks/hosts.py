@@ -37,6 +37,7 @@ import numpy as np
 from distributed import Client
 from distributed.security import Security
 
+from pipeline.cluster.presence import registered
 from pipeline.config import Train
 from pipeline.exchange.attempts import Attempts
 from pipeline.exchange.network import LinkPlugin
@@ -149,7 +150,7 @@ def open_cluster(cables: Switch, security: Security | None) -> Iterator[tuple[Cl
         client = stack.enter_context(Client(scheduler, security=security, timeout=60))
         client.wait_for_workers(len(workers), timeout=60)
         client.register_plugin(LinkPlugin())
-        there = client.scheduler_info(n_workers=-1)["workers"]
+        there = registered(client)
         yield client, [address for _, address in sorted((int(worker["name"]), address) for address, worker in there.items())]
 
 

@@ -1,9 +1,22 @@
-"""Which workers of a cluster respond and which have fallen silent, judged by their heartbeats alone."""
+"""Which workers a scheduler knows, which of them respond and which have fallen silent, judged by their heartbeats alone."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+
+def registered(client: Client) -> dict[str, dict[str, Any]]:
+    """The scheduler's records of its workers, by address.
+
+    `Client.scheduler_info` sometimes returns none at all: it reads a copy that the client overwrites every two seconds with
+    one that has only the number of workers."""
+    scheduler: Any = client.scheduler
+    workers: dict[str, dict[str, Any]] = client.sync(scheduler.identity, n_workers=-1)["workers"]
+    return workers
 
 
 class Presence:

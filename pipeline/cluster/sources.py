@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pipeline.cluster.endings import Endings
+from pipeline.cluster.presence import registered
 from pipeline.errors import ServiceError
 
 if TYPE_CHECKING:
@@ -25,8 +26,7 @@ def check_sources(client: Client) -> None:
     """Raises ServiceError if a worker has other source files than this process, or none."""
     digest_of_sources = source_digest()
     ours = digest_of_sources()
-    there = client.scheduler_info(n_workers=-1)["workers"]
-    addresses = [address for address, worker in there.items() if worker["status"] != "paused"]
+    addresses = [address for address, worker in registered(client).items() if worker["status"] != "paused"]
     asked = {client.submit(digest_of_sources, workers=[address], pure=False, priority=1): address for address in addresses}
     answers: dict[str, str] = {}
     endings, deadline = Endings(client, asked), time.monotonic() + ANSWER_S

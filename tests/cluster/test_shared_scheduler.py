@@ -16,6 +16,7 @@ import pytest
 
 from pipeline.cluster.guest import TRAINING, Guest, arrival_plugin
 from pipeline.cluster.opening import open_workers
+from pipeline.cluster.presence import registered
 from pipeline.cluster.state import state_of
 from pipeline.config import Cluster, Tls
 from pipeline.errors import ServiceError, TemporaryError
@@ -57,7 +58,7 @@ def test_a_worker_that_is_silent_over_somebody_elses_task_is_left_alone_and_its_
     cluster.wait_for_workers(2)
     config = bench.config_file("silent", before="tokenize", cluster=cluster.section | {"silent_s": 1})
     with cluster.client() as stranger:
-        (busy, *_) = sorted(stranger.scheduler_info(n_workers=-1)["workers"])
+        (busy, *_) = sorted(registered(stranger))
         kept = stranger.submit(str.upper, "kept", workers=[busy])
         assert kept.result() == "KEPT"
         task = stranger.submit(hold_the_interpreter, 12, workers=[busy], pure=False)
@@ -169,4 +170,4 @@ def test_paused_workers_are_waited_for_as_long_as_for_none_and_a_run_goes_on_wit
 
 
 def _states(client: Any) -> list[str]:
-    return [worker["status"] for worker in client.scheduler_info(n_workers=-1)["workers"].values()]
+    return [worker["status"] for worker in registered(client).values()]

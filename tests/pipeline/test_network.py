@@ -22,6 +22,7 @@ from distributed.comm.core import connect
 from numpy.typing import NDArray
 
 from pipeline.cluster.opening import open_workers
+from pipeline.cluster.presence import registered
 from pipeline.cluster.state import WithState, WorkerState
 from pipeline.cluster.workers import WorkerLostError
 from pipeline.config import Cluster
@@ -60,7 +61,7 @@ def _invite(dask_worker: Worker) -> None:
 def together(client: Client, function: Callable[..., Any], *arguments: Any, count: int = 2) -> list[Any]:
     """What function(key, addresses, participant, *arguments) gives on so many workers at the same time; an error is
     given back as its text."""
-    addresses = sorted(client.scheduler_info(n_workers=-1)["workers"])[:count]
+    addresses = sorted(registered(client))[:count]
     key = uuid.uuid4().hex
     futures = [
         client.submit(_guarded, function, key, addresses, index, *arguments, workers=[address], pure=False)

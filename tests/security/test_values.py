@@ -22,7 +22,10 @@ from pipeline.safety.yaml_values import MAX_BYTES, BadYamlError, parse_yaml
 from tests.security.conftest import w2v
 
 BASE: dict[str, Any] = {"corpus": {"inputs": ["a.txt"]}}
-TOGETHER = {"train.min_alpha": "train.alpha=10", "shards.sample": "shards.window=5", "train.batch_size": "train.engine=layers"}
+TOGETHER = {
+    "train.min_alpha": "train.alpha=10", "shards.sample": "shards.window=5", "train.batch_size": "train.engine=layers",
+    "train.rehearse": "train.start_from=champion",
+}  # fmt: skip
 """Other settings that a key needs in order to accept every value of its range."""
 
 
