@@ -107,7 +107,7 @@ def test_a_word_with_a_space_keeps_it_and_is_named(tmp_path: Path) -> None:
         load(tmp_path, b"1 2\na 7 1 2\n")
 
 
-def test_the_first_of_equal_words_is_kept_and_the_others_are_told(tmp_path: Path) -> None:
+def test_the_first_of_equal_words_is_kept_and_the_others_are_reported(tmp_path: Path) -> None:
     for content in (b"4 1\na 1\nb 2\na 3\na 4\n", b"4 1\n" + b"".join(
         word + b" " + np.float32(n).tobytes() for word, n in ((b"a", 1), (b"b", 2), (b"a", 3), (b"a", 4))
     )):  # fmt: skip
@@ -146,7 +146,7 @@ def test_a_limit_reads_the_first_words_and_no_more(tmp_path: Path, content: byte
         load(tmp_path, content, limit=0)
 
 
-def test_numbers_are_kept_in_the_width_asked_for(tmp_path: Path) -> None:
+def test_numbers_are_kept_in_the_requested_precision(tmp_path: Path) -> None:
     (tmp_path / "v").write_bytes(TEXT)
     for dtype in ("float16", "float32", "float64"):
         assert WordVectors.load(tmp_path / "v", datatype=dtype).matrix.dtype == dtype
@@ -157,7 +157,7 @@ def test_numbers_are_kept_in_the_width_asked_for(tmp_path: Path) -> None:
     assert WordVectors.load(tmp_path / "folder", limit=1, datatype=np.float32).matrix.tolist() == [[1, 2, 3]]
 
 
-def test_memory_follows_what_is_read_and_not_what_is_promised(tmp_path: Path) -> None:
+def test_memory_follows_what_is_read_and_not_what_the_header_claims(tmp_path: Path) -> None:
     path = tmp_path / "v.gz"
     path.write_bytes(gzip.compress(b"900000000 300\na " + b"1 " * 300 + b"\n"))
     tracemalloc.start()
@@ -198,7 +198,7 @@ def test_memory_follows_what_is_read_and_not_what_is_promised(tmp_path: Path) ->
         (BINARY + b"c " + ROWS[0].tobytes(), "more bytes follow the last of 2 words"),
     ],
 )
-def test_a_file_that_is_not_whole_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+def test_an_incomplete_file_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         load(tmp_path, content)
     assert str(tmp_path / "foreign") in str(caught.value)

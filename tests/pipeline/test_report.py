@@ -1,4 +1,4 @@
-"""The report: it shows the facts, runs nothing, loads nothing, whatever the corpus contains."""
+"""The report shows the facts, runs nothing and loads nothing, whatever the corpus contains."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ def test_the_report_shows_every_fact_of_the_run() -> None:
     assert page.elements.count("table") >= 4
 
 
-def test_the_page_runs_nothing_and_asks_for_nothing() -> None:
+def test_the_page_runs_nothing_and_requests_nothing() -> None:
     page = Page(render_sample(sample_summary()))
     loading = {"src", "style", "srcset", "action", "data", "background", "poster"}
     assert not {"img", "link", "iframe", "object", "embed", "form", "base"} & set(page.elements)
@@ -241,7 +241,7 @@ def test_hostile_words_change_nothing_but_text(word: str) -> None:
 
 @settings(max_examples=30, deadline=None, derandomize=True)
 @given(word=st.text(min_size=1, max_size=30))
-def test_no_text_at_all_changes_anything_but_text(word: str) -> None:
+def test_arbitrary_text_changes_nothing_but_text(word: str) -> None:
     assert shape_of(Page(render_sample(with_words(word), word))) == shape_of(Page(render_sample(with_words("word"))))
     shown = format_summary(with_words(word), 80)
     assert not [c for c in shown if not c.isprintable() and c != "\n"]
@@ -379,7 +379,7 @@ def test_a_run_that_is_not_fully_tracked_says_so_in_the_terminal() -> None:
         (7800, "2 h 10 min"),
     ],
 )
-def test_durations_are_said_as_people_say_them(seconds: float, said: str) -> None:
+def test_durations_read_as_people_write_them(seconds: float, said: str) -> None:
     assert duration(seconds) == said
 
 

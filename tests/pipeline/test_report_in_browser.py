@@ -1,4 +1,4 @@
-"""The report as a browser shows it: it runs without an error, asks for nothing, the map answers, hostile words stay text."""
+"""The report as a browser shows it: it runs without an error, requests nothing, the map responds, hostile words stay text."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_report(folder / "report", summary).as_uri()
 
 
-def test_the_page_opens_without_an_error_and_asks_for_nothing(tab: Tab, page: str) -> None:
+def test_the_page_opens_without_an_error_and_requests_nothing(tab: Tab, page: str) -> None:
     for width, phone, dark in ((1280, False, False), (390, True, True)):
         tab.size(width, 844, dark, phone)
         tab.open(page)
@@ -78,7 +78,7 @@ def test_the_map_answers_to_search_hover_zoom_and_keys(tab: Tab, page: str) -> N
     assert tab.value(nearest).startswith("boat")
     tab.value("document.querySelector('#near li button').click()")
     assert tab.value("document.querySelector('#near h3').textContent") == "boat"
-    # Search put the word into the middle: pointing there, after all else is let go, finds it or the word that lies with it.
+    # The search centred the word: once everything is released, pointing there finds it or a word at the same place.
     tab.value("document.getElementById('canvas').scrollIntoView({block: 'center'}); document.getElementById('canvas').focus()")
     tab.key("Escape")
     assert tab.value("document.querySelector('#near h3').textContent") == "Nearest words"
@@ -98,7 +98,7 @@ def test_the_map_answers_to_search_hover_zoom_and_keys(tab: Tab, page: str) -> N
     assert tab.errors == []
 
 
-def test_screenshots_have_something_in_them(tab: Tab, page: str, tmp_path: Path) -> None:
+def test_screenshots_are_not_blank(tab: Tab, page: str, tmp_path: Path) -> None:
     tab.size(390, 844, phone=True)
     tab.open(page)
     assert tab.screenshot(tmp_path / "phone.png").stat().st_size > 20_000

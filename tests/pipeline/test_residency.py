@@ -27,7 +27,7 @@ from w2v_core.kernels import numpy_kernels
 
 
 class Apart:
-    """NumPy's kernels on a "device" that counts the bytes of parameters which come and go."""
+    """NumPy's kernels on a "device" that counts the bytes of parameters copied to and from it."""
 
     name = "apart"
 

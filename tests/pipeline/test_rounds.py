@@ -1,4 +1,4 @@
-"""The plan covers every token exactly once, whatever the cuts, and never asks who executes it."""
+"""The plan covers every token exactly once, whatever the cuts, and does not depend on who executes it."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ def test_copies_on_several_hosts_merge_all_rows_where_a_checkpoint_or_the_vector
             assert rows == (0 if rest else min(70_000, HOT_ROWS * (number & -number)))
 
 
-def test_what_the_user_asks_for_is_merged_as_often_as_asked_in_eight_bits_too() -> None:
+def test_a_configured_interval_is_kept_with_eight_bits_too() -> None:
     train = Train(lanes=2, copies=2, merge_bits=8, merge_every=2000, hot_rows=8, hot_merge_every=250)
     plan = plan_epoch(train, choose_schedule(train, 100, 8000), 100, 0, 8000)
     assert [plan.merged_rows(step) for step in range(plan.schedule.steps)] == [8, 16, 8, 32, 8, 16, 8, 100] * 2
@@ -239,7 +239,7 @@ def test_the_more_copies_the_earlier_the_interval_stops_doubling(lanes: int, tok
     assert between == pytest.approx(tokens * default_hot_rows(lanes), rel=0.02)
 
 
-def test_an_interval_that_is_asked_for_does_not_grow() -> None:
+def test_a_configured_interval_does_not_grow() -> None:
     train = Train(lanes=2, hot_merge_every=4000)
     plan = plan_epoch(train, choose_schedule(train, 70_000, 9_000_000), 70_000, 3, 9_000_000)
     assert {plan.interval(step) for step in range(plan.schedule.steps)} == {1}
@@ -289,7 +289,7 @@ def test_large_parameters_are_not_kept_twice_unless_few_lanes_have_a_copy_each()
     assert choose_lanes(Train(lanes=3), 10**7, 10**7).copies == 3
 
 
-def test_what_is_asked_for_is_trained() -> None:
+def test_lanes_and_copies_that_are_configured_are_the_ones_trained() -> None:
     asked = [
         Train(lanes=2),
         Train(lanes=3, copies=1),
@@ -315,7 +315,7 @@ def test_every_lane_trains_one_copy_and_copies_have_about_as_many(lanes: int, co
 
 
 @pytest.mark.parametrize("lanes", [4, 64])
-def test_lanes_of_one_copy_never_merge_and_train_so_much_at_once_as_ends_soon(lanes: int) -> None:
+def test_lanes_of_one_copy_never_merge_and_their_stretches_stay_short(lanes: int) -> None:
     train = Train(lanes=lanes, epochs=2)
     plan = plan_epoch(train, choose_schedule(train, 1_000_000, 10**9), 1_000_000, 0, 10**9)
     stints = [stint for a_round in plan.rounds for stint in plan.stints(a_round)]
