@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 STAGE = "vocab"
 STAGE_VERSION = 2
 MERGE_WIDTH = 16
-"""How many files of counts one task merges: 4,096 parts need two levels of tasks, and a last merge by the driver."""
+"""How many files of counts one task merges: 4,096 parts need three levels of tasks."""
+MERGED_BY_DRIVER = 8
+"""Up to this many files of counts, as small corpora have, the driver merges itself, without a task and its file."""
 WORDS = "vocab.parquet"
 NOISE_TABLE = "noise_table.npy"
 
@@ -106,9 +108,9 @@ def _merged(sources: Sequence[str]) -> pa.Table:
 
 
 def _merge_tree(paths: tuple[str, ...], scratch: Path, workers: Workers) -> tuple[str, ...]:
-    """The paths of at most MERGE_WIDTH tables, which together have all counts."""
+    """The paths of at most MERGED_BY_DRIVER tables, which together have all counts."""
     level = 0
-    while len(paths) > MERGE_WIDTH:
+    while len(paths) > MERGED_BY_DRIVER:
         groups = [paths[first : first + MERGE_WIDTH] for first in range(0, len(paths), MERGE_WIDTH)]
         tasks = [_Merge(group, str(scratch / f"counts-{level}-{index:05d}.parquet")) for index, group in enumerate(groups)]
         paths = tuple(workers.map(merge_counts, tasks, label="count"))

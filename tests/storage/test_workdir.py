@@ -271,7 +271,7 @@ POINTS = [
 ]  # fmt: skip
 """Where the driver is killed."""
 WORKER_POINTS = [
-    "task:tokenize.2", "task:count.0", "put:part-00001.arrow", "was put:part-00000.arrow", "put:w_in-00000.npy",
+    "task:tokenize.2", "put:part-00001.arrow", "was put:part-00000.arrow", "put:w_in-00000.npy",
     "was put:w_in-00000.npy", "put:vectors.npy", "was put:context.npy", "step:1.5.3", "merge:3.1",
 ]  # fmt: skip
 """Where a worker is."""
