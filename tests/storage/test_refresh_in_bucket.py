@@ -24,7 +24,7 @@ QUIET = Progress(quiet=True)
 OPEN_GATES = {"overlap": 0, "drift": None, "vocabulary": 0, "memory": None, "sense": None, "loss": None, "norm": None}
 POINTS = [
     "put:known_files.json", "committed:tokens", "was put:vocab.parquet", "commit:shards", "round:0.0",
-    "committed:checkpoints", "put:vectors.npy", "committed:vectors", "committed:report", "put:snapshot.json",
+    "round:1.0", "put:vectors.npy", "committed:vectors", "committed:report", "put:snapshot.json",
     "was put:snapshot.json", "snapshot:written", "decide:refresh", "decided:refresh", "put:latest.json", "was put:latest.json",
     "latest:made", "put:summary.json",
 ]  # fmt: skip
@@ -97,6 +97,7 @@ def test_a_refresh_that_is_killed_comes_to_the_same_champion_when_run_again(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 @pytest.mark.skipif(not ALL, reason="half a minute: make buckets")
 def test_the_demos_corpus_gives_the_bits_of_a_disk(site: Site) -> None:
     sections = {
