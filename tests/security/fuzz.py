@@ -174,7 +174,7 @@ def spools(bench: Bench, rng: random.Random, folder: Path) -> None:
     for batch, _ in batches(read_events(spool, 0)):
         for event in batch:
             if event["type"] in ("artifact", "register"):
-                with contextlib.suppress(CannotBeTaken), resolve(spool, event.get("path") or event["directory"]):
+                with contextlib.suppress(CannotBeTaken), resolve(spool, event["path" if "path" in event else "directory"]):
                     pass
 
 
