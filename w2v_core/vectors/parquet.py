@@ -38,8 +38,13 @@ def read(path: Path, limit: int | None = None) -> Parts:
 
 
 def _parts(table: Any, path: Path) -> Parts:
-    """The parts of a table. Raises ValueError for nulls, for vectors of several lengths and for values that are not floats."""
+    """The parts of a table. Raises ValueError for nulls, for vectors of several lengths and for columns of other types."""
+    import pyarrow as pa
+
     words, vectors = table["word"], table["vector"].combine_chunks()
+    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    if not any(is_kind(vectors.type) for is_kind in lists):
+        raise ValueError(f"{path}: expected vectors as lists of floating-point numbers, found {vectors.type}")
     if words.null_count or vectors.null_count:
         raise ValueError(f"{path}: {words.null_count + vectors.null_count:,} words or vectors are null")
     numbers = vectors.flatten()
@@ -50,5 +55,10 @@ def _parts(table: Any, path: Path) -> Parts:
     if hasattr(vectors, "offsets") and not np.all(np.diff(vectors.offsets.to_numpy()) == size):
         raise ValueError(f"{path}: expected vectors of one length, found several")
     counts = table["count"] if "count" in table.column_names else None
+    if counts is not None and not pa.types.is_integer(counts.type):
+        raise ValueError(f"{path}: expected counts as integers, found {counts.type}")
     known = None if counts is None or counts.null_count else counts.to_numpy().astype(np.int64)
-    return Parts(words.to_pylist(), values.reshape(len(table), size), known, None)
+    names = words.to_pylist()
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{path}: expected words as text, found {words.type}")
+    return Parts(names, values.reshape(len(table), size), known, None)
