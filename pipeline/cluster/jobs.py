@@ -148,11 +148,21 @@ class JobKeeper:
         if self._seen.barren >= BARREN_JOBS:
             self.trouble = self._why_barren(over)
             return
+        self._forget(over)
         self.cluster.scale(n=self.workers)
         if over:
             why = ", ".join(f"{number}: {why}" if number else why for number, why in over.values())
             self.on_note(f"{_jobs_of(len(over))} ended ({why}); {'another was' if len(over) == 1 else 'others were'} submitted")
         self._tell_who_waits(jobs, queue)
+
+    def _forget(self, over: Mapping[str, Any]) -> None:
+        """Waits until Dask has let go of ended jobs. It gives a new job the name of the last one if that is free, and submits
+        nothing while it still holds a job by that name."""
+        if over:
+            self.cluster.scale(jobs=len(self.cluster.worker_spec))
+        deadline = time.monotonic() + ANSWER_S
+        while over.keys() & dict(self.cluster.workers).keys() and time.monotonic() < deadline and not self._over.wait(0.05):
+            pass
 
     def _tell_who_waits(self, jobs: list[Job], queue: Mapping[str, tuple[str, str]]) -> None:
         """Notes once how many jobs SLURM has not started, and why."""
