@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.tracking.tracker import sync
 from tests.cluster.tracked import client_of
 from tests.pipeline.changing_corpus import ChangingCorpus
 
@@ -23,6 +24,7 @@ def test_a_refresh_is_one_run_with_its_stages_below_the_snapshot_as_dataset_and_
     corpus.add()
     told = corpus.refresh(**sections)
     assert told["status"] == "promoted"
+    assert all(state.complete for state in sync(workdir)), "sent: the end of a run waits for MLflow for ten seconds only"
     client = client_of(workdir)
     experiment = client.get_experiment_by_name("word2vec")
     runs = client.search_runs([experiment.experiment_id])
