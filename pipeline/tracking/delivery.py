@@ -241,6 +241,15 @@ def cannot_be_taken(error: Exception) -> bool:
     return isinstance(error, CannotBeTaken) or _code(error) in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
 
 
+def may_be_a_collision(error: Exception) -> bool:
+    """Whether another client may have written the same row at the same time.
+
+    An MLflow server answers each error of its database with BAD_REQUEST, also when two runs add the same alias or dataset at once
+    (`ManagedSessionMaker` in mlflow/store/db/utils.py); the same request succeeds a moment later.
+    """
+    return _code(error) == "BAD_REQUEST"
+
+
 def run_is_missing(error: Exception) -> bool:
     return _code(error) == "RESOURCE_DOES_NOT_EXIST"
 

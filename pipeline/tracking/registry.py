@@ -67,7 +67,18 @@ def register_vectors(client: MlflowClient, run_id: str, event: Event, spool: Spo
                 name, source, run_id=run_id, tags={DIGEST_TAG: digest}, description=description, model_id=model_id
             )
             version = str(created.version)
+        challenge(client, name, version)
+
+
+def challenge(client: MlflowClient, name: str, version: str) -> None:
+    """Makes `version` challenger, or the newest version that a run made, if another run has registered one meanwhile.
+
+    Whoever moves the alias last looks once more, so that it never stays on the older of two versions registered at once.
+    """
+    given: str | None = None
+    while version != given:
         client.set_registered_model_alias(name, CHALLENGER, version)
+        given, version = version, str(max(int(version), *_made_by_runs(client, name)))
 
 
 def move_alias(client: MlflowClient, event: Event) -> None:
@@ -91,6 +102,10 @@ def find_version(client: MlflowClient, name: str, digest: str) -> str | None:
     """The newest version with these vectors (a lost reply or a killed shipper may have left one behind), or None."""
     found = [v for v in client.search_model_versions(f"name = '{name}'") if v.tags.get(DIGEST_TAG) == digest]
     return str(max(found, key=lambda version: int(version.version)).version) if found else None
+
+
+def _made_by_runs(client: MlflowClient, name: str) -> list[int]:
+    return [int(found.version) for found in client.search_model_versions(f"name = '{name}'") if DIGEST_TAG in found.tags]
 
 
 def _log_model(client: MlflowClient, run_id: str, vectors: Path, name: str, digest: str) -> tuple[str, str]:

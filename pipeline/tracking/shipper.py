@@ -24,10 +24,10 @@ import os
 import select
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from pipeline.safety.locks import open_lock
 from pipeline.tracking.delivery import (
@@ -40,6 +40,7 @@ from pipeline.tracking.delivery import (
     explain,
     find_or_create_run,
     make_ready,
+    may_be_a_collision,
     open_experiment,
     reopen,
     run_is_missing,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 REQUEST_TIMEOUT_S = 5
 POLL_S = 0.25
@@ -60,6 +62,8 @@ FOLLOW_S = 1.0
 FIRST_BACKOFF_S = 0.5
 LAST_BACKOFF_S = 30.0
 LAST_BACKOFF_DRAINING_S = 2.0
+COLLISION_PAUSES_S = (0.1, 0.5, 2.0)
+"""Before a request is repeated that may have met another client's."""
 ALONE_S = 60.0
 """How long it keeps trying without success after its driver has died, when nobody waits for it any more."""
 WHOLE = "W2V_SHIPPER_WHOLE"
@@ -187,6 +191,8 @@ class Shipper:
     reopened: bool = False
     last_type: str | None = None
     """Type of the last event delivered."""
+    refused_again: bool = False
+    """Whether repeating did not help once: what MLflow refuses then is no collision, and the next refusal is believed at once."""
 
     def work(self) -> int:
         """Delivers until the spool is drained and the run is over; returns the exit status."""
@@ -198,7 +204,7 @@ class Shipper:
             released = self.owner.released
             try:
                 client = client or connect(self.target)
-                run_id = run_id or self.open_run(client)
+                run_id = run_id or self.repeated(self.open_run, client)
                 drained = self.ship_some(client, run_id)
                 if drained and released:
                     self.mark_killed(client, run_id)
@@ -278,7 +284,7 @@ class Shipper:
         if batch[0]["type"] == "register":
             start_again_whole()
         try:
-            ship(client, run_id, batch, self.spool)
+            self.repeated(ship, client, run_id, batch, self.spool)
         except Exception as error:
             if run_is_missing(error):
                 check_run(client, run_id)
@@ -289,6 +295,22 @@ class Shipper:
             logger.warning("left out %s: %s", batch[0]["type"], without_credentials(str(error)))
             return 1
         return 0
+
+    def repeated(self, request: Callable[..., T], *arguments: Any) -> T:
+        """What `request` returns; one that may have met another client's is repeated first."""
+        for pause_s in () if self.refused_again else COLLISION_PAUSES_S:
+            try:
+                return request(*arguments)
+            except Exception as error:
+                if not may_be_a_collision(error):
+                    raise
+                logger.info("will repeat what may have met another client's request: %s", without_credentials(str(error)))
+                time.sleep(pause_s)
+        try:
+            return request(*arguments)
+        except Exception as error:
+            self.refused_again = self.refused_again or may_be_a_collision(error)
+            raise
 
 
 # ── MLflow without pandas ────────────────────────────────────────────────────────────────────────────────────────────

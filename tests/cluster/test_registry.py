@@ -5,14 +5,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,11 +23,14 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+from sqlalchemy import Engine, event
+from sqlalchemy.exc import IntegrityError
 
 from pipeline.config import RunConfig, parse_config
 from pipeline.errors import InputError, ServiceError
-from pipeline.tracking import aliases
+from pipeline.tracking import aliases, shipper
 from pipeline.tracking.moves import parse_moves
+from pipeline.tracking.registry import challenge
 from pipeline.tracking.spool import Spool, all_events, spools
 from pipeline.tracking.tracker import Tracker, open_tracker
 from tests.cluster.test_tracking_servers import free_port, kill_server
@@ -94,6 +100,68 @@ def test_champion_moves_at_once_and_back_with_who_when_and_why(registered: RunCo
     unknown = registered.model_copy(update={"publish": registered.publish.model_copy(update={"register_as": "other"})})
     with pytest.raises(InputError, match=r"no registered model other; a run with publish\.register: other creates it"):
         aliases.promote(unknown, None, "")
+
+
+@contextlib.contextmanager
+def another_client_first(table: str, statement: str) -> Iterator[list[str]]:
+    """Executes `statement` in another connection just before this process inserts into `table`, once; yields it then."""
+    executed: list[str] = []
+
+    def insert_first(connection: Any, _cursor: Any, inserting: str, *_: Any) -> None:
+        if inserting.startswith(f"INSERT INTO {table} ") and not executed:
+            executed.append(statement)
+            with contextlib.closing(sqlite3.connect(connection.engine.url.database)) as other, other:
+                other.execute(statement)
+
+    event.listen(Engine, "before_cursor_execute", insert_first)
+    try:
+        yield executed
+    finally:
+        event.remove(Engine, "before_cursor_execute", insert_first)
+
+
+def test_two_clients_that_give_the_same_new_alias_at_once_both_get_through(workdir: Path) -> None:
+    tracker = tracker_without_shipper(config_of(workdir))
+    tracker.register("words", save_version(workdir / "a", 0), "")
+    tracker.writer.close()
+    neighbour = (
+        "INSERT INTO registered_model_aliases (workspace, name, alias, version) VALUES ('default', 'words', 'challenger', 7)"
+    )
+    with another_client_first("registered_model_aliases", neighbour) as executed:
+        assert ship_here(tracker.spool) == 0
+    assert executed == [neighbour]
+    assert tracker.spool.progress().skipped == 0
+    assert str(client_of(workdir).get_model_version_by_alias("words", "challenger").version) == "1"
+
+
+def test_of_two_versions_registered_at_once_the_newer_is_challenger_whoever_comes_last(registered: RunConfig) -> None:
+    client = client_of(registered.workdir)
+    challenge(client, "words", "1")  # by a run whose version became the older one while it was on its way
+    assert str(client.get_model_version_by_alias("words", "challenger").version) == "2"
+
+
+def test_what_a_database_refuses_every_time_is_counted_after_one_round_of_repeats(
+    workdir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker = tracker_without_shipper(config_of(workdir))
+    for seed in range(3):
+        tracker.register("words", save_version(workdir / f"v{seed}", seed), "")
+    tracker.writer.close()
+    asked: list[str] = []
+
+    def refuse(connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if statement.startswith("INSERT INTO registered_model_aliases "):
+            asked.append(statement)
+            raise IntegrityError(statement, None, ValueError("a constraint"))
+
+    monkeypatch.setattr(shipper, "COLLISION_PAUSES_S", (0.0, 0.0, 0.0))
+    event.listen(Engine, "before_cursor_execute", refuse)
+    try:
+        assert ship_here(tracker.spool) == 0
+    finally:
+        event.remove(Engine, "before_cursor_execute", refuse)
+    assert tracker.spool.progress().skipped == 3
+    assert len(asked) == 4 + 1 + 1
 
 
 def test_registered_vectors_are_on_the_disk_once(registered: RunConfig) -> None:
