@@ -123,7 +123,8 @@ def warm_up(train: Train, known: KnownNumbers) -> threading.Thread:
     def load() -> None:
         with contextlib.suppress(Exception):
             known.of(train)
-            importlib.import_module("pipeline.training.admission")
+            for used in ("pipeline.training.admission", "pipeline.training.lanes"):
+                importlib.import_module(used)
 
     thread = threading.Thread(target=load, name=WARM_UP, daemon=True)
     thread.start()

@@ -19,7 +19,7 @@ from pipeline.training.assembly import CONTEXT
 from pipeline.training.policy import START_POLICY, StartPolicy
 from w2v_core.kernels.initial import initial_rows
 from w2v_core.sampler import stream_seed
-from w2v_core.vectors import WordVectors, files
+from w2v_core.vectors import files
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,6 +36,9 @@ class Beginning:
 
     def __init__(self, parent: str, vocab: Path, vector_size: int, seed: int, policy: StartPolicy = START_POLICY) -> None:
         """`parent` is the folder of the vectors; `vocab` is the table of the words to train."""
+        # Few trainings continue from others, and this takes longer to import than everything else of a round.
+        from w2v_core.vectors import WordVectors
+
         store.bring_folder(Path(parent))
         self._words = store.read_table(vocab, columns=["word"])["word"].combine_chunks()
         self._found_V = _rows_of(self._words, WordVectors.load(parent).words)
