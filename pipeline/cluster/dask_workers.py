@@ -64,11 +64,21 @@ class DaskWorkers:
         on_done: Callable[[Result], None] | None = None,
     ) -> list[Result]:
         pieces = Pieces(self.client, self.guest.ticket, task, items, label)
-        waiting, before = _Waiting(self.wait_s, self._on_note), set[str]()
+        waiting, before, told = _Waiting(self.wait_s, self._on_note), set[str](), set[str]()
+
+        def tell_of_loss(gone: Iterable[str]) -> None:
+            if new := sorted(set(gone) - told):
+                told.update(new)
+                self._on_note(f"{label}: {_lost(new)}; other workers repeat the lost tasks")
+
+        # Dask repeats lost tasks by itself, often before this process has seen that a worker is missing.
+        hear_of_losses = self._mailbox.hand_over_to(lambda message: tell_of_loss(pieces.lost_in(message)))
         try:
             with _dask_errors(label):
                 while not pieces.done:
-                    if ended := pieces.next(PRESENCE_CHECK_S):
+                    ended = pieces.next(PRESENCE_CHECK_S)
+                    hear_of_losses()
+                    if ended:
                         waiting.begin_anew()
                         if on_done:
                             on_done(ended[0])
@@ -76,8 +86,7 @@ class DaskWorkers:
                     # A scheduler that is not ours may wait for a worker forever.
                     there = self._answering()
                     able = self._able(there)
-                    if gone := before - there.keys():
-                        self._on_note(f"{label}: {_lost(sorted(gone))}; other workers repeat the lost tasks")
+                    tell_of_loss(before - there.keys())
                     before = set(able)
                     if able:
                         waiting.begin_anew()
@@ -131,10 +140,10 @@ class DaskWorkers:
                 for address, why in self._unfit({name: there[name] for name in there.keys() - able.keys()}).items():
                     self._left_out.add(address)
                     self._on_note(f"left out 1 worker that cannot take part: {address} {why}")
-                hosts = self._hosts(able)
-            if hosts:
+                known = self._identities(able)
+            if known:
                 # Sorted by host first, so that neighbours in lane order share memory if they can.
-                found = [Member(address, host, able[address]["nthreads"]) for address, host in hosts.items()]
+                found = [Member(address, host, able[address]["nthreads"], own) for address, (host, own) in known.items()]
                 self._tell_who_is_missing(len(found))
                 return sorted(found, key=lambda member: (member.host, member.address))
             if waiting.is_over():
@@ -164,18 +173,18 @@ class DaskWorkers:
         none = f"none of {self._asked_for} workers" if self._asked_for else "no worker"
         return f"{what}: {none} came within {self.wait_s:g} s (cluster.wait_s); start workers and {again}"
 
-    def _hosts(self, addresses: Iterable[str]) -> dict[str, str]:
-        """{address: host key} of the workers that respond."""
+    def _identities(self, addresses: Iterable[str]) -> dict[str, tuple[str, str]]:
+        """{address: (host key, process)} of the workers that respond."""
         # As tasks, not as a broadcast, which would wait for a worker that dies meanwhile.
         asked = {
-            self.client.submit(_host_of_worker, workers=[address], pure=False, key=f"who-{uuid.uuid4().hex[:12]}"): address
+            self.client.submit(_identity, workers=[address], pure=False, key=f"who-{uuid.uuid4().hex[:12]}"): address
             for address in addresses
         }
-        hosts: dict[str, str] = {}
+        known: dict[str, tuple[str, str]] = {}
         for future, ending in self._pinned_endings(asked):
             if ending:
-                hosts[asked[future]] = ending.result()
-        return hosts
+                known[asked[future]] = ending.result()
+        return known
 
     def together(
         self,
@@ -188,7 +197,7 @@ class DaskWorkers:
         key, topic = "round-{}".format, self.guest.topic if on_message else None
         futures = {
             self.client.submit(
-                _take_part, task, item, topic, key=key(uuid.uuid4().hex[:12]), pure=False, workers=[member.address]
+                _take_part, task, item, topic, member, key=key(uuid.uuid4().hex[:12]), pure=False, workers=[member.address]
             ): member.address
             for item, member in zip(items, members, strict=True)
         }
@@ -198,9 +207,7 @@ class DaskWorkers:
             for future, ending in self._pinned_endings(futures, hand_over):
                 try:
                     if not ending:
-                        raise WorkerLostError(
-                            f"a worker went away or fell silent before its part of the round was done ({futures[future]})"
-                        )
+                        raise WorkerLostError(_lost_part(futures[future]))
                     with _dask_errors("training"):
                         results[future] = ending.result()
                 except TemporaryError as error:
@@ -325,11 +332,18 @@ def _lost(addresses: Sequence[str]) -> str:
     return f"{len(addresses)} workers went away or fell silent ({', '.join(addresses[:3])}{' …' if addresses[3:] else ''})"
 
 
-def _take_part(task: Task[Item, Result], item: Item, topic: str | None) -> Result:
+def _lost_part(address: str) -> str:
+    return f"a worker went away or fell silent before its part of the round was done ({address})"
+
+
+def _take_part(task: Task[Item, Result], item: Item, topic: str | None, member: Member) -> Result:
     from distributed import get_worker
 
     reach("part", "begins")
     worker = get_worker()
+    if worker.id != member.process:
+        # Dask gives a lost worker's task to the next process at its address, which the driver would not notice.
+        raise WorkerLostError(f"{_lost_part(member.address)}, and another came to its address")
     state = state_of(worker)
     with (
         state.of(Attempts).part_of(str(worker.get_current_task())),
@@ -342,8 +356,10 @@ def _abandon_here(names: Sequence[str], dask_worker: Any) -> None:
     state_of(dask_worker).of(Attempts).abandon(names)
 
 
-def _host_of_worker() -> str:
-    return shared_memory.host_key()
+def _identity() -> tuple[str, str]:
+    from distributed import get_worker
+
+    return shared_memory.host_key(), str(get_worker().id)
 
 
 @contextlib.contextmanager

@@ -89,6 +89,11 @@ class Pieces:
         self._open.remove(index)
         return (self.results[index],)
 
+    def lost_in(self, message: Any) -> list[str]:
+        """The worker in a list if the message says that it was lost with tasks of these (`guest.departure_plugin`)."""
+        lost = message.get("lost", ()) if isinstance(message, dict) else ()
+        return [message["worker"]] if any(key.startswith(self._prefix) for key in lost) else []
+
     def offer_to(self, able: Iterable[str]) -> None:
         """Makes the scheduler reconsider tasks that no worker could take once workers have got the ticket: by itself it does so
         only when a worker joins, which is before the worker gets its ticket."""

@@ -137,16 +137,27 @@ async def forget(worker: Worker, run: str) -> None:
 
 
 def departure_plugin(guest: Guest, client_id: str, closes_after_s: float | None = None) -> SchedulerPlugin:
-    """The plugin for the scheduler. When the driver's connection ends, it removes the run's plugin from all workers and then, if
-    the run trained, releases its lease, so that the next run may train. With `closes_after_s`, the scheduler then closes itself
-    and its workers after so many seconds: for a cluster of this run alone, which the driver would have closed."""
+    """The plugin for the scheduler. It tells the driver which of its tasks were lost with a worker. When the driver's connection
+    ends, it removes the run's plugin from all workers and then, if the run trained, releases its lease, so that the next run may
+    train. With `closes_after_s`, the scheduler then closes itself and its workers after so many seconds: for a cluster of this
+    run alone, which the driver would have closed."""
     from distributed import SchedulerPlugin
 
-    plugin, own, training = guest.plugin, guest.departure, TRAINING
+    plugin, own, training, topic = guest.plugin, guest.departure, TRAINING, guest.topic
 
     class Departure(SchedulerPlugin):
         name = own
         lease: str | None = None
+
+        def remove_worker(self, scheduler: Any, worker: str, **_: Any) -> None:
+            """Names the driver's tasks that were on a worker when it was lost: the scheduler gives them to others."""
+            driver, events = scheduler.clients.get(client_id), scheduler.get_events(worker)
+            if driver is None or not events:
+                return
+            said = events[-1][1]
+            there = {*said.get("processing-tasks", ()), *said.get("lost-computed-tasks", ())}
+            if lost := sorted(str(task.key) for task in driver.wants_what if task.key in there):
+                scheduler.log_event(topic, {"worker": worker, "lost": lost})
 
         def remove_client(self, scheduler: Any, client: str) -> None:
             import asyncio

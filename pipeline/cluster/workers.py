@@ -30,6 +30,8 @@ class Member:
     host: str
     """Host key, equal for workers that can share memory."""
     threads: int
+    process: str = ""
+    """Dask's name for the worker's process: another process may come to the same address later."""
 
 
 class Workers(Protocol):

@@ -26,11 +26,16 @@ class Attempts:
 
     def __init__(self) -> None:
         self._lost: deque[str] = deque(maxlen=1000)
+        self._begun: deque[str] = deque(maxlen=1000)
         self._own = threading.local()
 
     @contextlib.contextmanager
     def part_of(self, name: str) -> Iterator[None]:
-        """Makes waits of this thread inside the block end soon after `abandon([name])`."""
+        """Makes waits of this thread inside the block end soon after `abandon([name])`. Raises PeerLostError the second time:
+        what is trained again must be a new attempt, or nobody would be told of the lost one."""
+        if name in self._begun:
+            raise PeerLostError("a worker's part of the round was done, but its result was lost")
+        self._begun.append(name)
         self._own.name = name
         try:
             yield

@@ -56,16 +56,17 @@ class TlsCluster:
         *,
         detour: Detour | None = None,
         threads: int = 1,
+        port: str = "0",
         through: Sequence[str] = (),
         **environment: str,
     ) -> subprocess.Popen[bytes]:
-        """A worker on a host of this name; with a detour, all its connections go through that."""
+        """A worker on a host of this name; with a detour, all its connections go through that. `port`: 0 for any."""
         options = ["--nthreads", str(threads), "--no-nanny", "--no-dashboard", "--local-directory", str(self._directory)]
         if detour:
             options += ["--listen-address", detour.worker_address, "--contact-address", detour.to_worker.address]
             options += [detour.to_scheduler.address]
         else:
-            options += ["--protocol", "tls", "--host", "127.0.0.1", "--scheduler-file", str(self._file)]
+            options += ["--protocol", "tls", "--host", "127.0.0.1", "--worker-port", port, "--scheduler-file", str(self._file)]
         environment |= {"W2V_HOST_KEY": host, "W2V_FAILPOINT": failpoint}
         self._processes.append(self._start("worker", *options, environment=environment, through=through))
         return self._processes[-1]
