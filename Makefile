@@ -41,7 +41,7 @@ $(READY): requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --quiet --no-compile --disable-pip-version-check --no-input --no-build-isolation --no-deps -e .
 	@cd $(VENV)/lib/python3*/site-packages && ../../../bin/python -m compileall -q -j 0 -x '[/\\]tests?[/\\]' $(COMPILED) || true
 # A first run on a few words compiles the kernels and all that a run imports, so that later runs start at once.
-	@mkdir -p $(VENV)/first && printf 'one two three four five six\n%.0s' $$(seq 500) > $(VENV)/first/words.txt
+	@mkdir -p $(VENV)/first && printf 'one two three four fivé six\n%.0s' $$(seq 500) > $(VENV)/first/words.txt
 	@printf 'corpus: {inputs: [words.txt]}\nshards: {sample: 0}\n' > $(VENV)/first/run.yaml
 	@for lanes in 1 2; do $(BIN)/w2v run --quiet $(VENV)/first/run.yaml train.lanes=$$lanes > /dev/null 2>&1 || true; done
 	@rm -rf $(VENV)/first

@@ -57,6 +57,7 @@ STRIPPED: dict[str, Ranges] = {
     "tatweel": ((0x640, 0x640),),
 }
 """What `tokenize.strip` removes: vowel and cantillation marks, and the tatweel that stretches Arabic words."""
+_ASSIGNED: Ranges = ((0, 0x33FFF), (0xE0000, 0xE0FFF))
 _SKIN_TONES, _FLAG_LETTERS = (0x1F3FB, 0x1F3FF), (0x1F1E6, 0x1F1FF)
 
 
@@ -71,16 +72,15 @@ INVISIBLE = re.compile(f"[{pattern_of(IGNORABLE)}]+")
 @cache
 def character_classes(tokenizer: str, inner: str = "", emoji: bool = False, strip: tuple[str, ...] = ()) -> NDArray[np.uint8]:
     """The class of every character for `simple` or `whitespace`, uint8[0x110000]."""
+    categories = _categories()
     if tokenizer == "whitespace":
         classes = np.full(0x110000, WORD, np.uint8)
         classes[[ord(character) for character in WHITESPACE]] = SEPARATOR
-        for code in _codes("M"):
-            classes[code] = MARK
+        classes[categories[:, 0] == ord("M")] = MARK
     else:
-        classes = _letters()
+        classes = _letters(categories[:, 0])
         if emoji:
-            for code in _codes("So"):
-                classes[code] = SYMBOL
+            classes[(categories == list(b"So")).all(1)] = SYMBOL
             _set(classes, (_SKIN_TONES,), MARK)
             _set(classes, (_FLAG_LETTERS,), REGIONAL)
     classes[[ord(character) for character in JOINERS]] = JOINER
@@ -92,24 +92,27 @@ def character_classes(tokenizer: str, inner: str = "", emoji: bool = False, stri
     return classes
 
 
-def _letters() -> NDArray[np.uint8]:
+def _letters(category: NDArray[np.uint8]) -> NDArray[np.uint8]:
     classes = np.full(0x110000, SEPARATOR, np.uint8)
     unspaced = np.zeros(0x110000, np.bool_)
     for ranges in UNSPACED.values():
         for first, last in ranges:
             unspaced[first : last + 1] = True
-    for code in range(0x110000):
-        category = unicodedata.category(chr(code))[0]
-        if category == "M":
-            classes[code] = MARK
-        elif category in "LN":
-            classes[code] = SOLO if category == "L" and unspaced[code] else WORD
+    classes[category == ord("M")] = MARK
+    classes[(category == ord("L")) | (category == ord("N"))] = WORD
+    classes[unspaced & (category == ord("L"))] = SOLO
     _set(classes, ((0x3007, 0x3007), (0x3021, 0x3029)), SOLO)  # ideographs that are numbers
     return classes
 
 
-def _codes(category: str) -> list[int]:
-    return [code for code in range(0x110000) if unicodedata.category(chr(code)).startswith(category)]
+def _categories() -> NDArray[np.uint8]:
+    """The two letters of every character's general category, uint8[0x110000, 2]. Asking for all would take a third of a second;
+    outside _ASSIGNED all are of category C, whose characters all tokenizers treat alike."""
+    letters = np.full((0x110000, 2), list(b"Cn"), np.uint8)
+    for first, last in _ASSIGNED:
+        named = "".join(map(unicodedata.category, map(chr, range(first, last + 1)))).encode()
+        letters[first : last + 1] = np.frombuffer(named, np.uint8).reshape(-1, 2)
+    return letters
 
 
 def _set(classes: NDArray[np.uint8], ranges: Ranges, kind: int) -> None:

@@ -1,6 +1,7 @@
 """Text as tokenizers see it: entities decoded, case folded, marks removed, characters normalised. A line stays a line.
 
 The order is fixed: entities, NFKC (which can produce capital letters), lower case by the language's rules, marks, normal form.
+No step reaches across white space, so in most texts only the few words that are not ASCII are folded (`fold_bytes`).
 """
 
 from __future__ import annotations
@@ -12,9 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pipeline.config import Tokenize
 from pipeline.text.characters import STRIPPED, pattern_of
 
+_WHITE = np.isin(np.arange(256), list(b" \t\n\r"))
 ENTITY = re.compile(r"&(?:[a-zA-Z][a-zA-Z0-9]{1,31}|#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6});")
 SPELLINGS = {"'": "\u2019\u02bc\uff07", "-": "\u2010\u2011"}
 """{inner character: its other spellings}, which are replaced by it: `don’t` and `don't` are one word."""
@@ -35,6 +40,20 @@ class Fold:
         for step in self.steps:
             text = step(text)
         return text
+
+
+def fold_bytes(fold: Fold, text: bytes) -> NDArray[np.uint8]:
+    """The folded text, in UTF-8, of UTF-8 without NUL; ASCII letters may stay capitals: splitting makes them small."""
+    from w2v_core.text.stretches import gather, odd_stretches, splice
+
+    if fold.changes_ascii(text):
+        return np.frombuffer(fold(text.decode()).encode(), np.uint8)
+    whole = np.frombuffer(text, np.uint8)
+    places = odd_stretches(whole, _WHITE)
+    if not len(places[0]):
+        return whole
+    folded = fold(gather(whole, places).tobytes().decode()).encode()
+    return splice(whole, places, np.frombuffer(folded, np.uint8))
 
 
 def folding(config: Tokenize) -> Fold:

@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from pipeline.config import Tokenize
 from pipeline.errors import ConfigError, DataError, PipelineError, printable
 from pipeline.text.characters import IGNORABLE, INVISIBLE, JOINERS, WHITESPACE, ZERO_WIDTH_SPACE, character_classes
-from pipeline.text.folding import Fold, folding, spellings
+from pipeline.text.folding import Fold, fold_bytes, folding, spellings
 from pipeline.text.segmenters import korean as korean  # its name in configurations
 from w2v_core.text.character_classes import ASCII_INNER, NEWLINE
 
@@ -133,7 +133,7 @@ def _character_classes_encoder(config: Tokenize, fold: Fold) -> Callable[[bytes,
     def encode(text: bytes, table: WordTable) -> Encoded:
         if text.isascii() and not fold.changes_ascii(text):
             return Encoded(*table.encode(np.frombuffer(text, np.uint8), byte_table, no_classes))
-        folded = np.frombuffer(fold(text.decode()).encode(), np.uint8)
+        folded = fold_bytes(fold, text)
         classes = character_classes(config.tokenizer, inner, config.emoji, tuple(sorted(config.strip)))
         return Encoded(*table.encode(folded, byte_table, classes))
 

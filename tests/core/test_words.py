@@ -26,7 +26,8 @@ from w2v_core.text.character_classes import (
     WORD,
 )
 from w2v_core.text.hashing import absorb, key_of, mix
-from w2v_core.text.words import SHOWN_BYTES, WordTable
+from w2v_core.text.splitting import SHOWN_BYTES
+from w2v_core.text.words import WordTable
 
 Bytes = NDArray[np.uint8]
 
@@ -338,10 +339,16 @@ def test_words_that_meet_on_the_last_slot_go_on_from_the_first() -> None:
     assert _intern(table, words[::-1]) == list(range(len(words)))[::-1]
 
 
-def general_and_plain(text: str, byte_table: Bytes, max_token_bytes: int) -> list[tuple[object, ...]]:
-    """All that a table makes of a text on the general way, which it takes when it is given classes, and on the plain one."""
+def general_and_quick(text: str, classes: Bytes, max_token_bytes: int) -> list[tuple[object, ...]]:
+    """All that a table makes of a text on the general way, which a byte inside words (one that the text lacks) makes it take, and
+    on the way that is quick where text is plain."""
     found = []
-    for classes in (CLASSES, np.zeros(0, np.uint8)):
+    for inside in (ord("~"), None):
+        byte_table = BYTE_TABLE.copy()
+        byte_table[byte_table == ASCII_INNER] = SEPARATOR
+        if inside is not None:
+            byte_table[inside] = ASCII_INNER
+        assert plain_words.has_plain_words(byte_table) == (inside is None)
         table = WordTable(max_token_bytes)
         encoded = [
             array.tolist()
@@ -349,17 +356,27 @@ def general_and_plain(text: str, byte_table: Bytes, max_token_bytes: int) -> lis
             for array in table.encode(np.frombuffer(text.encode(), np.uint8), byte_table, classes)
         ]
         data, ends, counts = table.words()
-        found.append((encoded, bytes(data), ends.tolist(), counts.tolist(), table.dropped, table.dropped_samples))
+        found.append((
+            encoded, bytes(data), ends.tolist(), counts.tolist(), table.dropped, table.dropped_bytes, table.dropped_samples,
+        ))  # fmt: skip
     return found
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.text("aB_ ,\n\r\0z\x01\x02", max_size=80), st.sampled_from([3, 8, 9, 64]))
 def test_plain_text_gives_the_words_of_the_general_way(text: str, max_token_bytes: int) -> None:
-    byte_table = BYTE_TABLE.copy()
-    byte_table[byte_table == ASCII_INNER] = SEPARATOR
-    general, plain = general_and_plain(text, byte_table, max_token_bytes)
-    assert plain == general
+    general, quick = general_and_quick(text, np.zeros(0, np.uint8), max_token_bytes)
+    assert quick == general
+
+
+PLAIN = st.lists(st.sampled_from("abc plain,Words of ASCII\n in_a row".split(" ")), max_size=12).map(" ".join)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.text(CHARACTERS, max_size=12) | PLAIN, max_size=12).map("".join), st.sampled_from([3, 8, 64]))
+def test_plain_text_between_other_characters_gives_the_words_of_the_general_way(text: str, max_token_bytes: int) -> None:
+    general, quick = general_and_quick(text, CLASSES, max_token_bytes)
+    assert quick == general
 
 
 @pytest.mark.parametrize("length", range(1, 27))

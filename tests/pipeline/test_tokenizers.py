@@ -19,9 +19,10 @@ from pydantic import ValidationError
 from pipeline.config import Tokenize
 from pipeline.errors import ConfigError, DataError
 from pipeline.text.characters import INVISIBLE, character_classes
+from pipeline.text.folding import fold_bytes, folding
 from pipeline.text.segmenters import icu
 from pipeline.text.tokenizers import Tokenizer, identify, korean, load_tokenizer, word_array
-from w2v_core.text.character_classes import JOINER, MARK, SEPARATOR, SOLO, WORD
+from w2v_core.text.character_classes import IGNORED, JOINER, MARK, SEPARATOR, SOLO, WORD
 from w2v_core.text.hashing import absorb, key_of
 from w2v_core.text.words import WordTable
 
@@ -83,6 +84,37 @@ def visible_words(line: str) -> list[str]:
         if word.strip(edge + "_"):
             found.append(word)
     return found
+
+
+FOLDS: list[dict[str, object]] = [
+    {}, {"lowercase": False}, {"normalize": "NFKC"}, {"normalize": None, "inner": "'-"}, {"entities": True, "normalize": "NFC"},
+    {"language": "tr"}, {"language": "lt"}, {"strip": ["accents", "arabic"]}, {"tokenizer": "whitespace", "normalize": "NFKC"},
+]  # fmt: skip
+PLAIN = st.sampled_from(
+    [" plain words in a long row ", "\tA.\r\n", " I ", "&eacute;", "x" * 40, "J\u0301 ", "Σ", "ΑΣ.Α", " \u0301"]
+)
+
+
+@pytest.mark.parametrize("options", FOLDS, ids=str)
+@given(text=st.lists(TEXT | PLAIN, max_size=8).map("".join))
+@settings(max_examples=100, derandomize=True, deadline=None)
+def test_folding_only_what_is_not_ascii_is_folding_everything(options: dict[str, object], text: str) -> None:
+    config = Tokenize(**options)  # type: ignore[arg-type]
+    fold = folding(config)
+    found, expected = fold_bytes(fold, text.encode()).tobytes(), fold(text).encode()
+    assert (found.lower() if config.lowercase else found) == (expected.lower() if config.lowercase else expected)
+
+
+def test_every_character_has_its_category() -> None:
+    letters = [unicodedata.category(chr(code))[0] for code in range(0x110000)]
+    marks = np.array([letter == "M" for letter in letters])
+    classes = character_classes("whitespace")
+    assert set(np.unique(classes[~marks])) == {SEPARATOR, IGNORED, WORD, JOINER}
+    assert set(np.unique(classes[marks])) == {IGNORED, MARK}
+    # Variation selectors and other invisible marks are ignored though they are marks.
+    words = np.array([letter in "LN" for letter in letters])
+    assert set(np.unique(character_classes("simple")[words])) == {IGNORED, WORD, SOLO}
+    assert set(np.unique(character_classes("simple")[~words & ~marks])) == {SEPARATOR, IGNORED, JOINER}
 
 
 @given(text=TEXT)

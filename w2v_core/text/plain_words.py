@@ -1,6 +1,6 @@
 """Plain text, which most text is: ASCII that is letters and what separates them, split without a branch a byte.
 
-`words.WordTable` takes this way where it can and gives the same words as on its general one. What a processor cannot predict
+`splitting.split` takes this way where it can; general_words.py gives the same words. What a processor cannot predict
 is where words end; so every byte is written and counted as if one ended there, and the counters decide what stays. Keys are
 loads of eight bytes, not sums over letters.
 """
@@ -20,26 +20,29 @@ from w2v_core.text.hashing import absorb
 PAD_BYTES = 8
 """Behind the folded text there must be room for a load of eight bytes that begins at its last one."""
 _UNDERSCORE = 95
+USED, TOKENS, SENTENCES, LINE, OPENED, DROPPED, DROPPED_BYTES = range(7)
+"""How far a text is split, int64[7]: bytes of folded words, words, sentences, lines, the word that the open sentence begins with,
+and the over-long words left out with their bytes. It goes from one stretch of a text to the next."""
 
 
-def is_plain(byte_table: NDArray[np.uint8], character_classes: NDArray[np.uint8]) -> bool:
-    """Whether a text is ASCII (it came without classes) and no byte of its table is part of words only between two letters."""
-    return not len(character_classes) and not (byte_table == ASCII_INNER).any() and sys.byteorder == "little"
+def has_plain_words(byte_table: NDArray[np.uint8]) -> bool:
+    """Whether each byte of ASCII text either belongs to words or not: none is part of words only between two letters."""
+    return not (byte_table == ASCII_INNER).any() and sys.byteorder == "little"
 
 
-def eights_of(folded: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """The eight bytes that begin at each byte, as a number."""
-    return np.ndarray((max(0, len(folded) - PAD_BYTES + 1),), np.uint64, folded, strides=(1,))
+def eights_of(data: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """The eight bytes that begin at each byte but the last seven, as a number."""
+    return np.ndarray((max(0, len(data) - PAD_BYTES + 1),), np.uint64, data, strides=(1,))
 
 
 @compiled
-def split(text, byte_table, folded, offsets, sentence_ends, sentence_lines):  # type: ignore[no-untyped-def]
-    """(tokens, sentences): word i's bytes are folded[offsets[i]:offsets[i+1]]."""
-    used, tokens, inside = np.uint64(0), np.uint64(0), np.uint64(0)
+def split(text, start, stop, byte_table, folded, offsets, sentence_ends, sentence_lines, state):  # type: ignore[no-untyped-def]
+    """Splits text[start:stop], which begins and ends between words: word i's bytes are folded[offsets[i]:offsets[i+1]]. `state`
+    is taken up and handed on."""
+    used, tokens, inside = np.uint64(state[USED]), np.uint64(state[TOKENS]), np.uint64(0)
     one = np.uint64(1)
-    sentences, line, opened = 0, 0, np.uint64(0)
-    offsets[0] = 0
-    for position in range(len(text)):
+    sentences, line, opened = state[SENTENCES], state[LINE], np.uint64(state[OPENED])
+    for position in range(np.uint64(start), np.uint64(stop)):
         value = byte_table[text[position]]
         letter = np.uint64(value > NEWLINE)
         folded[used] = value
@@ -55,11 +58,7 @@ def split(text, byte_table, folded, offsets, sentence_ends, sentence_lines):  # 
                 opened = tokens
             line += 1
     tokens += inside
-    if tokens > opened:
-        sentence_ends[sentences] = tokens
-        sentence_lines[sentences] = line
-        sentences += 1
-    return np.int64(tokens), sentences
+    state[USED], state[TOKENS], state[SENTENCES], state[LINE], state[OPENED] = used, tokens, sentences, line, opened
 
 
 @compiled

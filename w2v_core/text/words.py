@@ -1,7 +1,7 @@
 """The words of UTF-8 text as dense ids: text is split, case-folded, hashed and counted without creating any string object.
 
 `WordTable` assigns ids in order of first occurrence, so the ids are a function of the text alone. It makes two passes over a
-chunk that fits into the cache: `_scan` writes the words' bytes end to end and a 64-bit key for each word, `_look_up` turns keys
+chunk that fits into the cache: `split` writes the words' bytes end to end and a 64-bit key for each word, `_look_up` turns keys
 into ids (a single pass took twice as long: it needed more registers than there are).
 
 The key of a word of at most eight bytes is the word itself, which is exact because no word contains NUL. The key of a longer
@@ -16,12 +16,10 @@ from numba import njit
 from numpy.typing import NDArray
 
 from w2v_core.kernels.cpu.machine_code import compiled
-from w2v_core.text import plain_words
-from w2v_core.text.character_classes import IGNORED, INNER, JOINER, MARK, REGIONAL, SOLO, SYMBOL, WORD
 from w2v_core.text.hashing import key_of, mix
+from w2v_core.text.plain_words import PAD_BYTES
+from w2v_core.text.splitting import SAMPLES, SHOWN_BYTES, split, word_room
 
-SHOWN_BYTES = 120
-_SAMPLES = 3
 _LONG = np.uint64(1 << 63)
 """Set in a slot's second number if its key is a hash."""
 
@@ -41,7 +39,7 @@ class WordTable:
         self._ends = np.zeros(1 << 14, np.int64)
         self._counts = np.zeros(1 << 14, np.int64)
         self._arena = np.zeros(1 << 17, np.uint8)
-        self._scratch = _scratch(0)
+        self._room = word_room(0)
 
     def __len__(self) -> int:
         return self._words
@@ -64,21 +62,13 @@ class WordTable:
         `byte_table[256]` maps each ASCII byte to its class or to the byte it becomes, `character_classes[0x110000]` every other
         character to its class (it may be empty if the text is ASCII). The last line needs no newline.
         """
-        if len(text_Y) + plain_words.PAD_BYTES > len(self._scratch[0]):
-            self._scratch = _scratch(2 * len(text_Y))
-        folded, keys_N, offsets, ends_S, lines_S = self._scratch
-        if plain_words.is_plain(byte_table, character_classes):
-            tokens, sentences = plain_words.split(text_Y, byte_table, folded, offsets, ends_S, lines_S)
-            keys_N = keys_N[:tokens]
-            if plain_words.make_keys(folded, plain_words.eights_of(folded), offsets, keys_N, self.max_token_bytes):
-                return self._look_up(folded, offsets, keys_N), ends_S[:sentences].copy(), lines_S[:sentences].copy()
-            keys_N = self._scratch[1]
-        samples = np.zeros((_SAMPLES, SHOWN_BYTES), np.uint8)
-        tokens, sentences, dropped, dropped_bytes = _scan(
-            text_Y, byte_table, character_classes, self.max_token_bytes, folded, keys_N, offsets, ends_S, lines_S, samples
-        )  # fmt: skip
-        self._drop(dropped, int(dropped_bytes), [bytes(sample).rstrip(b"\0") for sample in samples[: min(dropped, _SAMPLES)]])
-        return self._look_up(folded, offsets, keys_N[:tokens]), ends_S[:sentences].copy(), lines_S[:sentences].copy()
+        if len(text_Y) + PAD_BYTES > len(self._room.folded):
+            self._room = word_room(2 * len(text_Y))
+        found = split(text_Y, byte_table, character_classes, self.max_token_bytes, self._room)
+        self._drop(found.dropped, found.dropped_bytes, found.samples)
+        ids_N = self._look_up(self._room.folded, self._room.offsets, self._room.keys[: found.tokens])
+        ends_S, lines_S = self._room.sentence_ends[: found.sentences], self._room.sentence_lines[: found.sentences]
+        return ids_N, ends_S.copy(), lines_S.copy()
 
     def intern(self, data: NDArray[np.uint8], offsets: NDArray[np.int64], occurrences: NDArray[np.int64]) -> NDArray[np.int32]:
         """The ids of distinct words that are already split: word i is data[offsets[i]:offsets[i+1]] and occurs occurrences[i]
@@ -88,7 +78,7 @@ class WordTable:
         """
         lengths = np.diff(offsets)
         long = np.flatnonzero(lengths > self.max_token_bytes)
-        shown = np.repeat(long[:_SAMPLES], occurrences[long[:_SAMPLES]].clip(max=_SAMPLES))[:_SAMPLES]
+        shown = np.repeat(long[:SAMPLES], occurrences[long[:SAMPLES]].clip(max=SAMPLES))[:SAMPLES]
         self._drop(
             int(occurrences[long].sum()),
             int((occurrences[long] * lengths[long]).sum()),
@@ -106,7 +96,7 @@ class WordTable:
     def _drop(self, count: int, size: int, samples: list[bytes]) -> None:
         self.dropped += count
         self.dropped_bytes += size
-        self.dropped_samples = [*self.dropped_samples, *samples][:_SAMPLES]
+        self.dropped_samples = [*self.dropped_samples, *samples][:SAMPLES]
 
     def _look_up(self, data: NDArray[np.uint8], offsets: NDArray[np.int64], keys_N: NDArray[np.uint64]) -> NDArray[np.int32]:
         ids_N = np.empty(len(keys_N), np.int32)
@@ -132,177 +122,10 @@ class WordTable:
             self._counts = np.concatenate([self._counts, np.zeros_like(self._counts)])
 
 
-_Scratch = tuple[NDArray[np.uint8], NDArray[np.uint64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
-
-
-def _scratch(text_bytes: int) -> _Scratch:
-    """(folded, keys, offsets, sentence ends, their lines) with room for any text of `text_bytes` bytes. Kept between calls,
-    because fresh memory pages cost time. A word takes at least two bytes: a letter and a separator, or one character outside
-    ASCII."""
-    tokens = text_bytes // 2 + 1
-    return (
-        np.empty(text_bytes + plain_words.PAD_BYTES, np.uint8),
-        np.empty(tokens, np.uint64),
-        np.empty(tokens + 1, np.int64),
-        np.empty(tokens, np.int64),
-        np.empty(tokens, np.int64),
-    )
-
-
 @compiled
 def _key_words(data, offsets, keys):  # type: ignore[no-untyped-def]
     for i in range(len(keys)):
         keys[i] = key_of(data, offsets[i], offsets[i + 1] - offsets[i])
-
-
-@njit(nogil=True, cache=True, inline="always")
-def _character(text, position):  # type: ignore[no-untyped-def]
-    """(code point, bytes) of the multi-byte character that begins at `position`."""
-    byte = text[position]
-    width = np.uint64(1) + np.uint64(byte >= 0xC0) + np.uint64(byte >= 0xE0) + np.uint64(byte >= 0xF0)
-    code = np.uint32(byte) & (np.uint32(0x7F) >> np.uint32(width))
-    for following in range(position + np.uint64(1), position + width):
-        code = (code << np.uint32(6)) | np.uint32(text[following] & 0x3F)
-    return code, width
-
-
-@compiled
-def _solo(text, classes, position, folded, used):  # type: ignore[no-untyped-def]
-    """(position after it, length in bytes) of the word that begins with a character that is a word by itself."""
-    size, length = np.uint64(len(text)), np.uint64(0)
-    code, width = _character(text, position)
-    kind = classes[code]
-    alone = True
-    while True:
-        for at in range(position, position + width):
-            folded[used + length] = text[at]
-            length += np.uint64(1)
-        position += width
-        joined = np.uint64(0)
-        while True:
-            behind = position + joined
-            if behind >= size or text[behind] < 128:
-                return position, length
-            code, width = _character(text, behind)
-            following = classes[code]
-            if following == IGNORED and joined == 0:
-                position += width
-            elif following == JOINER and kind == SYMBOL and joined == 0:
-                joined = width
-            else:
-                break
-        if joined > 0:
-            if following != SYMBOL:
-                return position, length
-            width += joined
-        elif following == REGIONAL and kind == REGIONAL and alone:
-            alone = False
-        elif following != MARK:
-            return position, length
-
-
-@njit(nogil=True, cache=True)
-def _only_underscores(folded, used, length):  # type: ignore[no-untyped-def]
-    """Whether all ASCII characters of the word are underscores."""
-    for at in range(used, used + length):  # noqa: SIM110 - compiled
-        if folded[at] < 128 and folded[at] != 95:
-            return False
-    return True
-
-
-@compiled
-def _scan(  # type: ignore[no-untyped-def]  # noqa: C901 - one loop over bytes, one over words
-    text, byte_table, classes, max_bytes, folded, keys, offsets, sentence_ends, sentence_lines, samples
-):
-    """(tokens, sentences, dropped tokens, their bytes): word i is folded[offsets[i]:offsets[i+1]], its key is keys[i].
-
-    The first bytes of the first dropped tokens are written to `samples`.
-    """
-    size = np.uint64(len(text))
-    one, seven, eight = np.uint64(1), np.uint64(7), np.uint64(8)
-    limit = np.uint64(max_bytes)
-    position, used = np.uint64(0), np.uint64(0)
-    tokens, sentences, dropped, opened, line = 0, 0, 0, 0, 0
-    dropped_bytes = np.uint64(0)
-    offsets[0] = 0
-    while position < size:
-        packed, length = np.uint64(0), np.uint64(0)
-        # The begin and end of the last run of joiners; the word ends before it if nothing follows.
-        joined_from, joined_to = np.uint64(0), np.uint64(0)
-        newline, letters = False, False
-        while position < size:
-            byte = text[position]
-            if byte < 128:
-                value = byte_table[byte]
-                position += one
-                if value > 2:
-                    packed |= np.uint64(value) << ((length & seven) << np.uint64(3))
-                    folded[used + length] = value
-                    length += one
-                    continue
-                if value < 2:
-                    newline = value == 1
-                    break
-                if length > 0:
-                    if joined_to == length:
-                        break
-                    joined_from = length
-                    folded[used + length] = byte
-                    packed |= np.uint64(byte) << ((length & seven) << np.uint64(3))
-                    length += one
-                    joined_to = length
-                continue
-            code, width = _character(text, position)
-            kind = classes[code]
-            if kind >= SOLO:
-                if length == 0:
-                    position, length = _solo(text, classes, position, folded, used)
-                    packed, letters = key_of(folded, used, min(length, eight)), True
-                break
-            if kind == WORD or (kind >= MARK and length > 0):
-                if kind >= JOINER:
-                    if joined_to != length:
-                        joined_from = length
-                    elif kind == INNER:
-                        position += width
-                        break
-                    joined_to = length + width
-                letters |= kind == WORD
-                for at in range(position, position + width):
-                    packed |= np.uint64(text[at]) << ((length & seven) << np.uint64(3))
-                    folded[used + length] = text[at]
-                    length += one
-            position += width
-            if kind < 2:
-                break
-        if length > 0 and joined_to == length:
-            length = joined_from
-            packed = key_of(folded, used, min(length, eight))
-        if length > 0 and folded[used] == 95 and not letters and _only_underscores(folded, used, length):
-            length = np.uint64(0)
-        if length > limit:
-            if dropped < len(samples):
-                for at in range(min(length, np.uint64(samples.shape[1]))):
-                    samples[dropped, at] = folded[used + at]
-            dropped += 1
-            dropped_bytes += length
-        elif length > 0:
-            keys[tokens] = packed if length <= eight else key_of(folded, used, length)
-            used += length
-            tokens += 1
-            offsets[tokens] = used
-        if newline:
-            if tokens > opened:
-                sentence_ends[sentences] = tokens
-                sentence_lines[sentences] = line
-                sentences += 1
-                opened = tokens
-            line += 1
-    if tokens > opened:
-        sentence_ends[sentences] = tokens
-        sentence_lines[sentences] = line
-        sentences += 1
-    return tokens, sentences, dropped, dropped_bytes
 
 
 @compiled
