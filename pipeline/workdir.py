@@ -72,8 +72,8 @@ def _promised(workdir: Path) -> Iterator[Path]:
                 yield directory
 
 
-def status_lines(config: RunConfig) -> Iterator[str]:
-    """The status of a workdir, line by line."""
+def status_lines(config: RunConfig, *, compared: bool = True) -> Iterator[str]:
+    """The status of a workdir, line by line; if `compared`, with what differs between its settings and the configuration's."""
     workdir = config.workdir
     if not workdir.exists():
         yield f"{workdir}: nothing here yet"
@@ -97,8 +97,8 @@ def status_lines(config: RunConfig) -> Iterator[str]:
         yield "  no summary.json: the last run did not complete; run it again, it continues"
     if answer := find_answer(workdir):
         same = "this configuration" if answer.summary["config_digest"] == config.digest else "another configuration"
-        yield f"  last complete run: {answer.run_id} ({same})"
-        yield f"  queries are answered {introduce(answer, config)}"
+        yield f"  last complete run: {answer.run_id}" + (f" ({same})" if compared else "")
+        yield f"  queries are answered {introduce(answer, config if compared else None)}"
     for state in sync(workdir, config.tracking, timeout_s=5.0) if config.tracking.enabled else ():
         rest = "" if state.complete else f", not complete: {state.message}"
         yield f"  tracked: {state.uri} run {state.run_id or '(none yet)'}{rest}"

@@ -42,9 +42,38 @@ def config_arguments(function: Callable[..., Any]) -> Callable[..., Any]:
     return click.argument("config", type=click.Path(path_type=Path), metavar="CONFIG")(function)
 
 
+def run_arguments(function: Callable[..., Any]) -> Callable[..., Any]:
+    """RUN, which is a CONFIG or a workdir, and overrides: for commands that read what runs have left."""
+    function = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]…")(function)
+    return click.argument("run", metavar="RUN")(function)
+
+
 def say(text: str, *, err: bool = False) -> None:
     """Prints text without characters that could control the terminal. Everything that commands print goes through here."""
     click.echo(printable_lines(text), err=err)
+
+
+def names_workdir(run: str) -> bool:
+    """Whether RUN is a folder, possibly one in a bucket, rather than a configuration."""
+    from pipeline.storage.addresses import is_address
+
+    return is_address(run) or Path(run).is_dir()
+
+
+def load_run(run: str, overrides: tuple[str, ...]) -> RunConfig:
+    """The configuration RUN, or for a workdir one with nothing but this workdir and the overrides."""
+    if not names_workdir(run):
+        return load(Path(run), overrides)
+    from pipeline.config import parse_config
+    from pipeline.errors import InputError
+    from pipeline.history.arrival import look
+    from pipeline.history.latest import is_workdir
+    from pipeline.store import iterate_artefacts
+
+    config = look(parse_config({"run": {"workdir": run}, "corpus": {"inputs": [run]}}, overrides, source=run))
+    if not is_workdir(config.workdir) and not any(iterate_artefacts(config.workdir)):
+        raise InputError(f"{run}: no run has left anything in this folder; give a CONFIG or a workdir")
+    return config
 
 
 def load(path: Path, overrides: tuple[str, ...]) -> RunConfig:

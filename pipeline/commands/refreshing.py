@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from pipeline.commands.arguments import config_arguments, load, say
+from pipeline.commands.arguments import config_arguments, load, load_run, run_arguments, say
 
 
 @click.command()
@@ -39,11 +39,14 @@ def refresh(config: Path, overrides: tuple[str, ...], cold: bool, quiet: bool) -
 
 
 @click.command()
-@config_arguments
+@run_arguments
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
-def history(config: Path, overrides: tuple[str, ...], as_json: bool) -> None:
-    """List every decision taken in this workdir, newest last: what changed in the corpus, scores, which snapshot is champion."""
-    loaded = load(config, overrides)
+def history(run: str, overrides: tuple[str, ...], as_json: bool) -> None:
+    """List every decision taken in this workdir, newest last: what changed in the corpus, scores, which snapshot is champion.
+
+    RUN is a CONFIG or a workdir.
+    """
+    loaded = load_run(run, overrides)
     from pipeline.history.latest import champion_of, entries
     from pipeline.history.snapshot import snapshots
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.commands.arguments import config_arguments, load, say
+from pipeline.commands.arguments import config_arguments, load, load_run, run_arguments, say
 
 
 @click.command()
@@ -22,10 +22,10 @@ def promote(config: Path, overrides: tuple[str, ...], version: str | None, why: 
 
 
 @click.command()
-@config_arguments
-def sync(config: Path, overrides: tuple[str, ...]) -> int:
-    """Deliver to MLflow what earlier runs could not; exit 75 if anything is still undelivered."""
-    loaded = load(config, overrides)
+@run_arguments
+def sync(run: str, overrides: tuple[str, ...]) -> int:
+    """Deliver to MLflow what earlier runs could not; exit 75 if anything is still undelivered. RUN is a CONFIG or a workdir."""
+    loaded = load_run(run, overrides)
     from pipeline.tracking.tracker import sync as deliver
 
     states = deliver(loaded.workdir, loaded.tracking)

@@ -6,25 +6,28 @@ from pathlib import Path
 
 import click
 
-from pipeline.commands.arguments import config_arguments, load, say
+from pipeline.commands.arguments import load_run, names_workdir, run_arguments, say
 
 
 @click.command()
-@config_arguments
-def status(config: Path, overrides: tuple[str, ...]) -> None:
-    """Show what there is for this configuration: artefacts, the last complete run, and whether a run is working now."""
-    loaded = load(config, overrides)
+@run_arguments
+def status(run: str, overrides: tuple[str, ...]) -> None:
+    """Show what there is: artefacts, the last complete run, and whether a run is working now. RUN is a CONFIG or a workdir."""
+    loaded = load_run(run, overrides)
     from pipeline.workdir import status_lines
 
-    for line in status_lines(loaded):
+    for line in status_lines(loaded, compared=not names_workdir(run)):
         say(line)
 
 
 @click.command()
-@config_arguments
-def verify(config: Path, overrides: tuple[str, ...]) -> int:
-    """Check every byte of every artefact in the workdir against its checksum; exit 74 if any differs."""
-    loaded = load(config, overrides)
+@run_arguments
+def verify(run: str, overrides: tuple[str, ...]) -> int:
+    """Check every byte of every artefact in the workdir against its checksum; exit 74 if any differs.
+
+    RUN is a CONFIG or a workdir.
+    """
+    loaded = load_run(run, overrides)
     from pipeline.workdir import verify_workdir
 
     checked, damage = verify_workdir(loaded.workdir)
@@ -35,11 +38,14 @@ def verify(config: Path, overrides: tuple[str, ...]) -> int:
 
 
 @click.command()
-@config_arguments
+@run_arguments
 @click.option("--port", default=0, help="0 = any free port.")
-def ui(config: Path, overrides: tuple[str, ...], port: int) -> None:
-    """Open the tracked runs in MLflow's own pages, on this machine only: the table of runs with their scores."""
-    loaded = load(config, overrides)
+def ui(run: str, overrides: tuple[str, ...], port: int) -> None:
+    """Open the tracked runs in MLflow's own pages, on this machine only: the table of runs with their scores.
+
+    RUN is a CONFIG, or a workdir whose runs are tracked beside it (otherwise add tracking.uri=… and tracking.experiment=…).
+    """
+    loaded = load_run(run, overrides)
     from pipeline.cluster.pages import find_pages
     from pipeline.tracking.start_page import start_page
     from pipeline.tracking.tracker import tracking_uri

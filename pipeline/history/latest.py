@@ -209,10 +209,11 @@ def require_answer(workdir: Path, config_path: Path) -> Answer:
     raise InputError(f"{workdir}: no finished run here; run: w2v run {config_path}")
 
 
-def introduce(answer: Answer, config: RunConfig) -> str:
+def introduce(answer: Answer, config: RunConfig | None) -> str:
     """What answers, in one line: the run, when it was made, and which of its settings differ from the configuration's."""
     made = time.strftime("%Y-%m-%d %H:%M", time.localtime(answer.made))
-    found = list(differences(answer.summary.get("config", {}), config.model_dump(mode="json", by_alias=True)))
+    now = config.model_dump(mode="json", by_alias=True) if config else {}
+    found = list(differences(answer.summary.get("config", {}), now)) if now else []
     more = f" and {len(found) - SHOWN_DIFFERENCES} more" if len(found) > SHOWN_DIFFERENCES else ""
     shown = f"; differs from the configuration: {', '.join(found[:SHOWN_DIFFERENCES])}{more}" if found else ""
     return f"from {answer.run_id} of {made}{shown}"

@@ -154,6 +154,21 @@ def test_status_of_a_workdir(finished: Path, tmp_path: Path) -> None:
     assert "nothing here yet" in w2v("status", "c.yaml", cwd=tmp_path).stdout
 
 
+def test_commands_that_read_take_a_workdir_too(finished: Path, tmp_path: Path) -> None:
+    home = finished.parent
+    (shown,) = (line for line in w2v("status", "work", cwd=home).stdout.splitlines() if "last complete run" in line)
+    run_id = json.loads((home / "work" / "summary.json").read_text())["run_id"]
+    assert shown.strip() == f"last complete run: {run_id}", "there is no configuration that could be this or another one"
+    for command in ("verify", "history", "sync"):
+        from_workdir, from_config = w2v(command, "work", cwd=home), w2v(command, str(finished))
+        assert (from_workdir.returncode, from_workdir.stdout) == (from_config.returncode, from_config.stdout), command
+    for command in ("status", "verify", "history", "sync", "ui"):
+        done = w2v(command, str(tmp_path))
+        assert done.returncode == 66
+        assert f"{tmp_path}: no run has left anything in this folder; give a CONFIG or a workdir" in done.stderr
+        assert w2v(command, "elsewhere.yaml", cwd=tmp_path).returncode == 66
+
+
 def test_progress_goes_to_standard_error_and_results_to_standard_output(finished: Path) -> None:
     done = w2v("run", str(finished), "--json")
     assert json.loads(done.stdout)["status"] == "complete"
