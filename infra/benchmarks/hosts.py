@@ -1,18 +1,18 @@
 """Seconds and bytes of a merge between hosts, beside what the model says: network namespaces on this machine as hosts.
 
-    python infra/benchmarks/hosts.py [--hosts 2 4] [--gbit 10 1] [--rows 1024 8192 67873] [--repeats 30] [--bits 32] [--tls]
-                                     [--json FILE]
+    python infra/benchmarks/hosts.py [--hosts 2 4] [--gbit 10 1] [--rows 1024 8192 67873] [--repeats 30] [--bits 32] [--threads 1]
+                                     [--tls] [--json FILE]
 
 Every host is a network namespace with an address of its own and one Dask worker, the scheduler and this program live in another;
 a copy of the parameters a host, as `train.copies` = hosts. `tc` limits every cable to the rate, with netem also a delay where the
 kernel has it (else the line above the table says what the round trip is). `lane_group.merge` runs as in training.
 
-Hosts are given the machine's cores in turn and stay on them: left alone, the kernel puts a worker on the core whose packet wakes
-it, and two hosts on one core. Four hosts on two cores share them; real ones do not. So processor time is counted apart from the
-network's: *wire* is bytes over the rate; *processor* what all hosts together used for a merge, over the cores that they share (at
-most one a host). The rest is waiting for each other. Before each merge every copy changes all its rows, and the hosts line up;
-neither is timed. *Model* is what `w2v plan` makes of it (`merges.merge_seconds`), with constants measured in the same run by
-merges between two of the namespaces, through their interfaces (`planning.merging`).
+Hosts with one thread are given the machine's cores in turn and stay on them: left alone, the kernel puts a worker on the core
+whose packet wakes it, and two hosts on one core. Four hosts on two cores share them; real ones do not. So processor time is
+counted apart from the network's: *wire* is bytes over the rate; *processor* what all hosts together used for a merge, over the
+cores that they share (at most one a host). The rest is waiting for each other. Before each merge every copy changes all its rows,
+and the hosts line up; neither is timed. *Model* is what `w2v plan` makes of it (`merges.merge_seconds`), with constants measured
+in the same run by merges between two of the namespaces, through their interfaces (`planning.merging`).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from pipeline.cluster.presence import registered
 from pipeline.config import Train
 from pipeline.exchange.attempts import Attempts
 from pipeline.exchange.network import LinkPlugin
-from pipeline.planning.merges import Machines, MergeSpeeds, merge_seconds, merged_row_bytes, sent_bytes
+from pipeline.planning.merges import Machines, MergeSpeeds, merge_seconds, merged_row_bytes, sent_bytes, strips_in_use
 from pipeline.planning.merging import encrypted, measure_merging
 from pipeline.training.lane_group import LaneGroup, merge, open_group
 from pipeline.training.placement import Place
@@ -83,8 +83,7 @@ def time_merges(key: str, places: tuple[Place, ...], participant: int, rows: int
 
 def line_up(group: LaneGroup) -> None:
     """All hosts pass at the same time, with nothing on its way and nothing left in the token buckets, as after a long merge."""
-    assert group.others is not None
-    links, peers = group.others.links, [peer for peer in range(len(group.places)) if peer != group.participant]
+    links, peers = group.others[0].links, [peer for peer in range(len(group.places)) if peer != group.participant]
     for size in (BURST_BYTES, 8):
         arrays = {peer: np.zeros(size, np.uint8) for peer in peers}
         for peer, array in arrays.items():
@@ -126,7 +125,7 @@ def round_trip_s(address: str, count: int) -> float:
 
 
 @contextlib.contextmanager
-def open_cluster(cables: Switch, security: Security | None) -> Iterator[tuple[Client, list[str]]]:
+def open_cluster(cables: Switch, security: Security | None, threads: int) -> Iterator[tuple[Client, list[str]]]:
     """A client in the last namespace, where the scheduler is, and the address of the worker in each other one."""
     *workers, driver = cables.hosts
     scheme = "tls" if security else "tcp"
@@ -136,7 +135,7 @@ def open_cluster(cables: Switch, security: Security | None) -> Iterator[tuple[Cl
         options = [*files, "--protocol", scheme, "--no-dashboard"]
 
         def start(host: int, *command: str) -> None:
-            core = ["taskset", "-c", str(cores[host % len(cores)])]
+            core = ["taskset", "-c", ",".join(map(str, cores if threads > 1 else [cores[host % len(cores)]]))]
             given = [*core, *cables.on(host), sys.executable, "-m", "dask", *command, "--host", cables.address(host), *options]
             process = subprocess.Popen(given, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             stack.callback(process.wait)
@@ -169,11 +168,11 @@ def _certificates(security: Security | None) -> Iterator[list[str]]:
         yield options
 
 
-def measure(client: Client, addresses: list[str], rows: int, repeats: int, bits: int) -> list[Measured]:
+def measure(client: Client, addresses: list[str], threads: int, rows: int, repeats: int, bits: int) -> list[Measured]:
     """What every host measured of the same merges."""
     key = uuid.uuid4().hex
     places = tuple(
-        Place(address=address, host=f"host-{index}", threads=1, first_copy=index, last_copy=index + 1)
+        Place(address=address, host=f"host-{index}", threads=threads, first_copy=index, last_copy=index + 1)
         for index, address in enumerate(addresses)
     )
     futures = [
@@ -193,7 +192,7 @@ def measure_round_trip(client: Client, cables: Switch, addresses: list[str]) -> 
 def speeds_of(cables: Switch, train: Train, is_encrypted: bool) -> MergeSpeeds:
     """What the model knows of merges, measured over a connection between two of the namespaces."""
     ends = cables.connect(0, 1)
-    return measure_merging(train, *(encrypted(*ends) if is_encrypted else ends))
+    return measure_merging(train, [encrypted(*ends) if is_encrypted else ends])
 
 
 def summarise(measured: list[Measured], rows: int, row_bytes: int, machines: Machines, speeds: MergeSpeeds) -> dict[str, Any]:
@@ -202,10 +201,12 @@ def summarise(measured: list[Measured], rows: int, row_bytes: int, machines: Mac
     walls = [max(seconds for seconds, _ in merges) for merges in zip(*measured, strict=True)]
     worked = sum(statistics.median(processor for _, processor in merges) for merges in measured)
     sent = sent_bytes(rows, row_bytes, hosts)
-    model = merge_seconds(rows, row_bytes, machines, speeds, cores / hosts)
+    strips = strips_in_use(rows, padded_size(VECTOR_SIZE), machines)
+    model = merge_seconds(rows, row_bytes, machines, speeds, cores / hosts, strips=strips)
     low, median, high = statistics.quantiles(walls, n=4)
     return {
-        "hosts": hosts, "gbit": machines.gbit_s, "rows": rows, "sent_bytes": sent, "least_s": min(walls), "median_s": median,
+        "hosts": hosts, "strips": strips, "gbit": machines.gbit_s, "rows": rows, "sent_bytes": sent,
+        "least_s": min(walls), "median_s": median,
         "quartiles_s": [low, high], "wire_s": sent * 8 / (machines.gbit_s * 1e9), "processor_s": worked / cores,
         "model_s": model, "model_ratio": model / median,
     }  # fmt: skip
@@ -228,6 +229,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[1024, 8192, 67_873])
     parser.add_argument("--repeats", type=int, default=30)
     parser.add_argument("--bits", type=int, default=8, choices=(8, 32), help="of a number in a merge")
+    parser.add_argument("--threads", type=int, default=1, help="of a host, which exchange strips of a merge")
     parser.add_argument("--tls", action="store_true")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -236,7 +238,7 @@ def main() -> None:
     security = Security.temporary() if options.tls else None
     train = Train(vector_size=VECTOR_SIZE, merge="adasum", merge_bits=options.bits)
     row_bytes = merged_row_bytes(train, padded_size(VECTOR_SIZE))
-    with switch(max(options.hosts) + 1) as cables, open_cluster(cables, security) as (client, addresses):
+    with switch(max(options.hosts) + 1) as cables, open_cluster(cables, security, options.threads) as (client, addresses):
         for gbit in options.gbit:
             how = cables.shape(gbit, options.delay_ms)
             round_trip = measure_round_trip(client, cables, addresses)
@@ -251,13 +253,13 @@ def main() -> None:
             print("hosts  Gbit     rows  least ms median ms       quartiles ms    wire ms  proc. ms   model ms  ratio   sent MB")
             for hosts in options.hosts:
                 for rows in options.rows:
-                    measured = measure(client, addresses[:hosts], rows, options.repeats, options.bits)
+                    measured = measure(client, addresses[:hosts], options.threads, rows, options.repeats, options.bits)
                     # The way there and back is in what a message took.
-                    machines = Machines(hosts=hosts, cores=1, gbit_s=gbit, round_trip_s=0)
+                    machines = Machines(hosts=hosts, cores=options.threads, gbit_s=gbit, round_trip_s=0)
                     results.append(summarise(measured, rows, row_bytes, machines, speeds))
                     print_row(results[-1])
     document = {
-        "tls": options.tls, "bits": options.bits, "vector_size": VECTOR_SIZE, "merge": "adasum",
+        "tls": options.tls, "bits": options.bits, "threads": options.threads, "vector_size": VECTOR_SIZE, "merge": "adasum",
         "cores": len(os.sched_getaffinity(0)),
         "kernel": platform.release(), "python": platform.python_version(), "constants": constants, "results": results,
     }  # fmt: skip

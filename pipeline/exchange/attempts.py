@@ -36,11 +36,22 @@ class Attempts:
         if name in self._begun:
             raise PeerLostError("a worker's part of the round was done, but its result was lost")
         self._begun.append(name)
-        self._own.name = name
+        with self.helping(name):
+            yield
+
+    @contextlib.contextmanager
+    def helping(self, name: str | None) -> Iterator[None]:
+        """Makes this thread take part in an attempt that another thread has begun."""
+        before, self._own.name = self.own, name
         try:
             yield
         finally:
-            self._own.name = None
+            self._own.name = before
+
+    @property
+    def own(self) -> str | None:
+        """The attempt that this thread takes part in."""
+        return getattr(self._own, "name", None)
 
     def abandon(self, names: Iterable[str]) -> None:
         """Marks attempts as lost, which ends all waiting for their workers."""
@@ -48,5 +59,5 @@ class Attempts:
 
     def raise_if_lost(self) -> None:
         """Raises PeerLostError if the attempt that this thread takes part in is lost."""
-        if getattr(self._own, "name", None) in self._lost:
+        if self.own in self._lost:
             raise PeerLostError("another worker of the round was lost before all had met")

@@ -43,6 +43,9 @@ PHASES = ("goodbye", "hello", "rows", "merged")
 _HEADER = struct.Struct("<BQQQ")
 _TURN_BYTES = 1 << 20
 """Bytes written to or read from one peer before it is the next one's turn."""
+_JOINED_BYTES = 1 << 16
+"""With TLS the first bytes of a message are written as one piece: a piece is at least one record, one system call and one packet,
+and these take longer than anything else about a small message."""
 _CLOSE_S = 5.0
 _NOT_READY = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
@@ -121,7 +124,8 @@ class Link:
             if not self._writing:
                 message = self.outgoing[0]
                 message.ready()
-                self._writing.extend([message.header(self._is_checked), *message.arrays])
+                pieces = [message.header(self._is_checked), *message.arrays]
+                self._writing.extend(pieces if self._is_checked else _joined(pieces, _JOINED_BYTES))
             try:
                 sent = self._send()
             except _NOT_READY:
@@ -133,26 +137,38 @@ class Link:
         return left < _TURN_BYTES
 
     def _send(self) -> int:
-        # With TLS one record at a time, of up to 16 KiB from one piece of memory.
+        # TLS takes one piece of memory at a time.
         return self.socket.sendmsg(list(self._writing)) if self._is_checked else self.socket.send(self._writing[0])
 
     def _read(self) -> bool:
-        left = _TURN_BYTES
+        left, messages = _TURN_BYTES, 0
         while left > 0 and not self.has_left:
             if not self._reading and not self._begin():
                 break
+            left -= self._fill()
             if self._reading:
-                try:
-                    got = self.socket.recv_into(self._reading[0])
-                except _NOT_READY:
-                    break
-                if not got:
-                    raise ConnectionError("it was closed at the other end")
-                left -= got
-                _advance(self._reading, got)
-            if not self._reading:
-                self._finish()
-        return left < _TURN_BYTES
+                break
+            self._finish()
+            messages += 1
+        return left < _TURN_BYTES or messages > 0
+
+    def _fill(self) -> int:
+        """Reads what is there, up to the end of the header or message; returns the bytes read."""
+        filled, receive = 0, self.socket.recv_into
+        while self._reading:
+            piece, got = self._reading[0], 0
+            try:
+                # With TLS one record at a time.
+                while got < piece.nbytes:
+                    if not (more := receive(piece[got:])):
+                        raise ConnectionError("it was closed at the other end")
+                    got += more
+            except _NOT_READY:
+                self._reading[0] = piece[got:]
+                return filled + got
+            self._reading.popleft()
+            filled += got
+        return filled
 
     def _begin(self) -> bool:
         """Whether the message whose header has arrived is expected; if so, prepares to read it into its memory."""
@@ -195,6 +211,16 @@ class Link:
             self.work()
 
 
+def _joined(pieces: Sequence[memoryview], most: int) -> list[memoryview]:
+    """The first `most` bytes as one piece, and the rest."""
+    left, beginning, rest = most, [], []
+    for piece in pieces:
+        beginning.append(piece[:left])
+        rest.append(piece[left:])
+        left = max(0, left - piece.nbytes)
+    return [memoryview(b"".join(beginning)), *filter(None, rest)]
+
+
 def _advance(pieces: deque[memoryview], done: int) -> None:
     while pieces and done >= pieces[0].nbytes:
         done -= pieces.popleft().nbytes
@@ -208,7 +234,7 @@ class Links:
     def __init__(self, links: Mapping[int, Link], patience_s: float, attempts: Attempts) -> None:
         self._links = dict(links)
         self._patience_s = patience_s
-        self._attempts = attempts
+        self.attempts = attempts
         self._is_lost = False
 
     def to(self, peer: int) -> Link:
@@ -277,7 +303,7 @@ class Links:
                 if any([link.work() for link in self._links.values()]):  # a list: all of them
                     moved = time.monotonic()
                     continue
-                self._attempts.raise_if_lost()
+                self.attempts.raise_if_lost()
                 if time.monotonic() - moved > self._patience_s:
                     raise PeerLostError(
                         f"waited {self._patience_s:g} s for {what()}, which did not come; its worker is taken for lost"

@@ -99,14 +99,25 @@ def join_group(key: str, participant: int, peers: dict[int, str], patience_s: fl
     Of two peers, the one with the lower number connects to the other. Raises PeerLostError if one does not come in time,
     ServiceError if the cluster's connections have no socket that can be detached.
     """
+    return join_groups(key, participant, peers, patience_s, attempts, 1)[0]
+
+
+def join_groups(
+    key: str, participant: int, peers: dict[int, str], patience_s: float, attempts: Attempts, count: int
+) -> tuple[Group, ...]:
+    """`count` groups of links to the same peers, opened at the same time, as `join_group` opens one."""
     plugin = cast(LinkPlugin, get_worker().plugins[PLUGIN])
-    group = Group(plugin, key, participant, patience_s, attempts)
+    groups = tuple(Group(plugin, f"{key}/{number}", participant, patience_s, attempts) for number in range(count))
     try:
-        group.open(peers)
+        for group in groups:
+            group.call(peers)
+        for group in groups:
+            group.meet(peers)
     except BaseException:
-        group.close()
+        for group in groups:
+            group.close()
         raise
-    return group
+    return groups
 
 
 class Group:
@@ -131,12 +142,16 @@ class Group:
 
     # ── in the task's thread ─────────────────────────────────────────────────────────────────────────────────────────
 
-    def open(self, peers: dict[int, str]) -> None:
+    def call(self, peers: dict[int, str]) -> None:
+        """Waits for nobody: from now on peers with lower numbers can call, and those with higher ones are called."""
         self._callers = frozenset(peer for peer in peers if peer < self._participant)
         self._plugin.groups[self._key] = self
         for peer, address in peers.items():
             if self._participant < peer:
                 self._on_loop(self._call(peer, address))
+
+    def meet(self, peers: dict[int, str]) -> None:
+        """Opens the links once all peers are connected and have said hello."""
         self._wait(lambda: self._sockets.keys() >= peers.keys(), lambda: _names(peers.keys() - self._sockets.keys(), peers))
         names = {peer: f"participant {peer} at {self._comms[peer].peer_address}" for peer in peers}
         links = Links({peer: Link(self._sockets[peer], names[peer]) for peer in peers}, self._patience_s, self._attempts)

@@ -38,6 +38,7 @@ from pipeline.run import run
 from pipeline.stages import vocab as vocabulary
 from pipeline.stream.epoch_stream import MappedShards
 from pipeline.training.capacity import TrainingSizes
+from pipeline.training.placement import MOST_STRIPS
 from pipeline.training.plan import choose_lanes
 from w2v_core.kernels import padded_size
 from w2v_core.windows import default_sample
@@ -226,8 +227,10 @@ def _speeds(
         ground = measured.training_ground(config, train, stream, counts, sample)
         alone = measured.seconds_a_token(ground, 1)
         together = measured.seconds_a_token(ground, cores) if min(cores, train.lanes) > 1 else alone / cores
-    ends = connection_with_itself()
-    merging = measure_merging(train.model_copy(update={"merge_bits": 8}), *(encrypted(*ends) if is_encrypted(config) else ends))
+    connections = [connection_with_itself() for _ in range(min(MOST_STRIPS, cores))]
+    if is_encrypted(config):
+        connections = [encrypted(*ends) for ends in connections]
+    merging = measure_merging(train.model_copy(update={"merge_bits": 8}), connections)
     return Speeds(
         cores=cores,
         tokenize_s=seconds["tokenize"] / tokens,

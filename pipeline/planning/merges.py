@@ -1,8 +1,9 @@
 """The merges between hosts during a training: their number, the bytes they send and the time they take. Arithmetic only.
 
-A merge takes the longer of wire time and work, a part of the shorter, and the round trips. Every host sends
-2 · (hosts − 1)/hosts of the merged rows if it has one copy: its copy's rows of the other hosts' blocks, and its own block after
-merging. Which rows are merged when follows from the plan of training itself (`training.plan`), counted merge by merge.
+A merge takes the longer of wire time and work, a part of the shorter, and a round trip; the threads of its strips share the
+work. Every host sends 2 · (hosts − 1)/hosts of the merged rows if it has one copy: its copy's rows of the other hosts' blocks,
+and its own block after merging. Which rows are merged when follows from the plan of training itself (`training.plan`), counted
+merge by merge.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pipeline.training.placement import MOST_STRIPS, pieces_of
 from pipeline.training.plan import EpochPlan, choose_schedule, plan_epoch
 
 if TYPE_CHECKING:
@@ -44,7 +46,9 @@ class MergeSpeeds:
     peer_s: float
     """Fixed cost of a merge per other host."""
     message_s: float
-    """Elapsed time of a message and its reply, without their processor time."""
+    """Elapsed time of a byte there and back, with the waking of both ends."""
+    serial: float = 0.0
+    """The part of the processor time that only one thread of a process can spend at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,15 +73,25 @@ def merged_row_bytes(train: Train, row_floats: int) -> int:
     return 2 * (row_floats + 4 if train.merge_bits == 8 else 4 * row_floats)
 
 
+def strips_in_use(rows: int, row_floats: int, machines: Machines) -> int:
+    """The number of threads per host that work on a merge with one copy per host."""
+    strips = min(MOST_STRIPS, machines.cores)
+    return min(strips, len(pieces_of(0, -(-rows // machines.hosts), row_floats, strips)))
+
+
 def merge_seconds(
-    rows: int, row_bytes: int, machines: Machines, speeds: MergeSpeeds, cores_a_host: float = 1.0, copies_a_host: float = 1.0
-) -> float:
-    """Seconds of a merge between hosts; `row_bytes` travel per row of both matrices. `cores_a_host` is below 1 for hosts that
-    share a machine's cores."""
+    rows: int, row_bytes: int, machines: Machines, speeds: MergeSpeeds, cores_a_host: float = 1.0, copies_a_host: float = 1.0,
+    strips: int = 1,
+) -> float:  # fmt: skip
+    """Seconds of a merge between hosts; `row_bytes` travel per row of both matrices. `strips` threads share the work of a host
+    that has as many cores. `cores_a_host` is below 1 for hosts that share a machine's cores."""
     sent, peers = sent_bytes(rows, row_bytes, machines.hosts, copies_a_host), machines.hosts - 1
     wire_s = sent * FRAME_SHARE * 8 / (machines.gbit_s * 1e9)
-    work_s = (sent * speeds.send_s + rows * copies_a_host * speeds.fold_s + peers * speeds.peer_s) / cores_a_host
-    return max(wire_s, work_s) + OVERLAP_LOST * min(wire_s, work_s) + 2 * (machines.round_trip_s + speeds.message_s)
+    threads = min(strips, max(1.0, cores_a_host))
+    shared_s = (sent * speeds.send_s + rows * copies_a_host * speeds.fold_s) * (1 + speeds.serial * (threads - 1)) / threads
+    work_s = (shared_s + peers * speeds.peer_s) / min(1.0, cores_a_host)
+    # Rows go one way and merged rows the other.
+    return max(wire_s, work_s) + OVERLAP_LOST * min(wire_s, work_s) + machines.round_trip_s + speeds.message_s
 
 
 def merges_of(plan: EpochPlan) -> Counter[int]:
@@ -142,7 +156,10 @@ def traffic_of(
         rows=sum(rows * times for rows, times in merges.items()),
         sent_bytes=sum(sent_bytes(rows, row_bytes, machines.hosts, copies_a_host) * times for rows, times in merges.items()),
         seconds=sum(
-            merge_seconds(rows, row_bytes, machines, speeds, copies_a_host=copies_a_host) * times
+            times
+            * merge_seconds(
+                rows, row_bytes, machines, speeds, machines.cores, copies_a_host, strips_in_use(rows, row_floats, machines)
+            )
             for rows, times in merges.items()
         ),
     )

@@ -1,22 +1,27 @@
 """The processor time of merges, measured with training's own merges between both ends of a connection in this process.
 
 Small and large merges give the fixed cost and the cost per row: packing, sending, receiving, folding, writing to base and copies.
-Folding is also measured alone, because with more hosts each host sends more but folds as much.
+Folding is also measured alone, because with more hosts each host sends more but folds as much. Merges in several strips at once
+tell how much of the work waits for the interpreter, which one thread of a process uses at a time.
 """
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
+import statistics
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 
 from pipeline.config import Train
 from pipeline.exchange.attempts import Attempts
 from pipeline.exchange.links import Link, Links
-from pipeline.exchange.shared_memory import NoBarrier
+from pipeline.exchange.shared_memory import NoBarrier, usable_cores
 from pipeline.planning.merges import MergeSpeeds, merged_row_bytes
 from pipeline.training.forms import aligned_zeros
 from pipeline.training.lane_group import LaneGroup, merge
@@ -26,6 +31,8 @@ from w2v_core.kernels import Kernels, load_kernels, padded_size
 SMALL_ROWS, LARGE_ROWS = 16, 32_768
 """Rows of the timed merges. The large one does not fit into a cache, because in training these rows are not cached either."""
 PATIENCE_S = 20.0
+Ends = tuple[socket.socket, socket.socket]
+"""Both ends of a connection."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +45,7 @@ class _Peers:
         self.links.close()
 
 
-def connection_with_itself() -> tuple[socket.socket, socket.socket]:
+def connection_with_itself() -> Ends:
     """Both ends of a connection over this machine's loopback device."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         ours = socket.create_connection(server.getsockname())
@@ -46,7 +53,7 @@ def connection_with_itself() -> tuple[socket.socket, socket.socket]:
     return ours, theirs
 
 
-def encrypted(ours: socket.socket, theirs: socket.socket) -> tuple[socket.socket, socket.socket]:
+def encrypted(ours: socket.socket, theirs: socket.socket) -> Ends:
     """The same ends with TLS, using a throw-away certificate."""
     from distributed.security import Security
 
@@ -64,45 +71,84 @@ def encrypted(ours: socket.socket, theirs: socket.socket) -> tuple[socket.socket
     return wrapped, found["theirs"]
 
 
-def measure_merging(train: Train, ours: socket.socket, theirs: socket.socket) -> MergeSpeeds:
-    """The speed of merges on this processor over the connection with these ends, which is then closed. Takes a second or two."""
+def measure_merging(train: Train, connections: Sequence[Ends]) -> MergeSpeeds:
+    """The speed of merges on this processor over the first of these connections, and over all of them at the same time, one per
+    strip; then they are closed. Takes a second or two."""
     kernels = load_kernels(train.backend)
     shape = (LARGE_ROWS, padded_size(train.vector_size))
     fold_s = _seconds_of_folding(train, kernels, shape)
-    with ours, theirs:
-        for end in (ours, theirs):
-            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        groups = [_group(train, number, shape, end) for number, end in enumerate((ours, theirs))]
-        small_s, clock_s = _seconds_of_merging(train, kernels, groups, SMALL_ROWS, 200)
+    with contextlib.ExitStack() as stack:
+        for end in chain(*connections):
+            stack.enter_context(end).setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        message_s = _seconds_of_a_message(*connections[0])
+        groups = _groups(train, shape, connections[:1])
+        small_s, _ = _seconds_of_merging(train, kernels, groups, SMALL_ROWS, 200)
         large_s, _ = _seconds_of_merging(train, kernels, groups, LARGE_ROWS, 6)
-        for group in groups:
-            group.pool.shutdown()
+        serial = 0.0
+        if len(connections) > 1 and usable_cores() > 1:
+            strips = _groups(train, shape, connections)
+            serial = _serial_part(
+                2 * large_s, min(_seconds_of_merging(train, kernels, strips, LARGE_ROWS, 1)[1] for _ in range(8))
+            )
     a_row = (large_s - small_s) / (LARGE_ROWS - SMALL_ROWS)
     # With two hosts, each sends one row's bytes per row, half of them of its copy's rows and half of merged ones, and folds half
     # the rows of both copies.
     send_s = max(0.2 * a_row, a_row - fold_s) / merged_row_bytes(train, shape[1])
     return MergeSpeeds(
-        send_s=send_s, fold_s=fold_s, peer_s=max(0.0, small_s - SMALL_ROWS * a_row), message_s=max(0.0, clock_s - small_s) / 2
+        send_s=send_s, fold_s=fold_s, peer_s=max(0.0, small_s - SMALL_ROWS * a_row), message_s=message_s, serial=serial
     )  # fmt: skip
 
 
-def _group(train: Train, number: int, shape: tuple[int, int], end: socket.socket) -> LaneGroup:
-    places = tuple(Place(address=name, host=name, threads=1, first_copy=at, last_copy=at + 1) for at, name in enumerate("ab"))
-    return _open(train, places, number, shape, _Peers(Links({1 - number: Link(end, "this machine")}, PATIENCE_S, Attempts())))
+def _serial_part(work_s: float, elapsed_s: float) -> float:
+    """Amdahl's serial part of merges that take `work_s` of one core and `elapsed_s` in as many strips as there are cores. Both
+    ends of the merges are in this process, so all its cores can have work."""
+    cores = usable_cores()
+    return min(1.0, max(0.0, (cores * elapsed_s / work_s - 1) / (cores - 1)))
 
 
-def _open(train: Train, places: tuple[Place, ...], number: int, shape: tuple[int, int], others: _Peers | None) -> LaneGroup:
+def _groups(train: Train, shape: tuple[int, int], connections: Sequence[Ends]) -> list[LaneGroup]:
+    return [_group(train, number, shape, ends) for number, ends in enumerate(zip(*connections, strict=True))]
+
+
+def _group(train: Train, number: int, shape: tuple[int, int], ends: Sequence[socket.socket]) -> LaneGroup:
+    places = tuple(
+        Place(address=name, host=name, threads=len(ends), first_copy=at, last_copy=at + 1) for at, name in enumerate("ab")
+    )
+    links = tuple(_Peers(Links({1 - number: Link(end, "this machine")}, PATIENCE_S, Attempts())) for end in ends)
+    return _open(train, places, number, shape, links)
+
+
+def _open(train: Train, places: tuple[Place, ...], number: int, shape: tuple[int, int], others: tuple[_Peers, ...]) -> LaneGroup:
     pairs = [(aligned_zeros(shape), aligned_zeros(shape)) for _ in range(1 + len(places[number].copies))]
     return LaneGroup(
         key="plan", places=places, participant=number, role=merge_role(places, number), base=pairs[0],
         copies=dict(zip(places[number].copies, pairs[1:], strict=True)), barrier=NoBarrier(), others=others,  # type: ignore[arg-type]
-        pool=ThreadPoolExecutor(1), bits=train.merge_bits or 32,
+        pool=ThreadPoolExecutor(max(1, places[number].threads - 1)), bits=train.merge_bits or 32,
     )  # fmt: skip
+
+
+def _seconds_of_a_message(ours: socket.socket, theirs: socket.socket) -> float:
+    """Median elapsed seconds of a byte there and back."""
+    times, taken = 50, []
+
+    def answer() -> None:
+        for _ in range(times):
+            theirs.sendall(theirs.recv(1))
+
+    other = threading.Thread(target=answer)
+    other.start()
+    for _ in range(times):
+        started = time.perf_counter()
+        ours.sendall(b".")
+        ours.recv(1)
+        taken.append(time.perf_counter() - started)
+    other.join()
+    return statistics.median(taken)
 
 
 def _seconds_of_folding(train: Train, kernels: Kernels, shape: tuple[int, int]) -> float:
     """Processor seconds of a fold per row of both matrices of a copy, with two copies on this host."""
-    group = _open(train, (Place(address="a", host="a", threads=1, first_copy=0, last_copy=2),), 0, shape, None)
+    group = _open(train, (Place(address="a", host="a", threads=1, first_copy=0, last_copy=2),), 0, shape, ())
     taken = []
     for _ in range(4):
         started = time.thread_time()

@@ -19,7 +19,7 @@ from typing import Any
 from pipeline.cluster.room import WORKING_BYTES, DriverRoom, Room
 from pipeline.errors import CapacityError, amount
 from pipeline.stream.sizes import HELD_TOKENS, KEPT_BYTES, PIECE_TOKENS, STREAM_BYTES
-from pipeline.training.placement import AHEAD, PIECE_BYTES, MergeRole, Place, merge_role, participants_by_host
+from pipeline.training.placement import AHEAD, PIECE_BYTES, MergeRole, Place, merge_role, participants_by_host, strips_of
 
 WORD_BYTES = 330
 """Driver memory per word of the vocabulary: its text, held in two tables, its entry in a dictionary, count and norm."""
@@ -176,7 +176,9 @@ def _worker_need(sizes: TrainingSizes, places: Sequence[Place], participant: int
 
 def _merge_bytes(sizes: TrainingSizes, role: MergeRole, places: Sequence[Place]) -> int:
     """The bytes of a participant's buffers for rows of copies on other hosts and, with eight bits, for the rows it sends."""
-    piece, foreign = min(PIECE_BYTES, sizes.pair_bytes), sizes.copies - len(role.copies)
+    foreign = sizes.copies - len(role.copies)
+    # Every strip has buffers of its own.
+    piece = strips_of(places) * min(PIECE_BYTES, sizes.pair_bytes)
     if sizes.merge_bits == 32:
         return foreign * AHEAD * piece
     # An answer is kept until the slowest peer has read it: in the worst case until the whole block has been folded.

@@ -9,7 +9,8 @@ not held; in a merge their rows arrive over links (`exchange.links`), one block 
 
 `forms` determines the form in which rows are sent. The fold gets the same numbers in the same order wherever the copies are, so
 the bits do not depend on the hosts. A block is sent in pieces: while one is folded, the network delivers the next, and at most
-two are held.
+two are held. The pieces are dealt to strips, which have connections, buffers and a thread each: one thread that packs, encrypts,
+decrypts and folds needs longer than a network of 10 Gbit/s.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from pipeline.exchange.shared_memory import (
 )
 from pipeline.failpoints import reach
 from pipeline.training.forms import Form, Matrices, WholeRows, aligned_zeros
-from pipeline.training.placement import AHEAD, MergeRole, Place, block_of, merge_role, pieces_of
+from pipeline.training.placement import AHEAD, MergeRole, Place, block_of, merge_role, pieces_of, strips_of
 from w2v_core.kernels import Kernels, Merge
 
 if TYPE_CHECKING:
@@ -62,12 +63,15 @@ class LaneGroup:
     """Every copy on this host, by its number; with a single copy, the base itself."""
     barrier: Barrier
     """The barrier of the participants on this host."""
-    others: Group | None
-    """Links to other hosts; None if all copies are on one host."""
+    others: tuple[Group, ...]
+    """Links to other hosts, once per strip; empty if all copies are on one host."""
     pool: ThreadPoolExecutor
     bits: int = 32
     """Bits per number in a merge."""
     form: Form = field(init=False)
+    """The form of merges within this host and of the first strip."""
+    forms: tuple[Form, ...] = field(init=False)
+    """The form of every strip, with buffers of its own."""
     meanwhile: Callable[[], bool] = nothing_to_do
     """Called at a merge while this worker waits for others on its host (`exchange.shared_memory.Barrier`)."""
     merges: int = 0
@@ -76,12 +80,17 @@ class LaneGroup:
     """The round after which the parameters are in this state; −1 = initial, None = unknown (an interrupted round)."""
 
     def __post_init__(self) -> None:
+        # Threads that work on strips have no others to share a fold with.
+        threads = self.threads if len(self.others) <= 1 else 1
+        self.forms = tuple(self._new_form(threads) for _ in range(max(1, len(self.others))))
+        self.form = self.forms[0]
+
+    def _new_form(self, threads: int) -> Form:
         if self.bits == 8:
             from pipeline.training.changes import PackedChanges
 
-            self.form = PackedChanges(self.base, self.copies, self.role, self.spread, self.threads)
-        else:
-            self.form = WholeRows(self.base, self.copies, self.role, self.spread, self.threads)
+            return PackedChanges(self.base, self.copies, self.role, self.spread, threads)
+        return WholeRows(self.base, self.copies, self.role, self.spread, threads)
 
     @property
     def own(self) -> range:
@@ -113,8 +122,8 @@ class LaneGroup:
 
     def close(self) -> None:
         self.barrier.close()
-        if self.others:
-            self.others.close()
+        for links in self.others:
+            links.close()
         self.pool.shutdown()
 
 
@@ -134,15 +143,15 @@ def open_group(
         }  # fmt: skip
     arrays, barrier = _open_memory(f"{key}/{role.host.start}", makers, role.host, participant, shape, patience_s, attempts)
     pairs = list(zip(arrays[::2], arrays[1::2], strict=True))
-    others = None
+    others: tuple[Group, ...] = ()
     if role.agents:
         # Only rounds that span several hosts need distributed here.
-        from pipeline.exchange.network import join_group
+        from pipeline.exchange.network import join_groups
 
         peers = {agent for agent, _ in role.agents} | set(role.owners)
         addresses = {peer: places[peer].address for peer in peers}
         try:
-            others = join_group(key, participant, addresses, patience_s, attempts)
+            others = join_groups(key, participant, addresses, patience_s, attempts, strips_of(places))
         except BaseException:
             barrier.close()
             raise
@@ -204,17 +213,35 @@ def merge(group: LaneGroup, kernels: Kernels, rows: int, method: Merge) -> None:
     group.merges += 1
     reach("merge", f"{group.merges}.{group.participant}")
     group.barrier.wait(group.meanwhile)
-    if group.others is None:
+    if not group.others:
         group.form.fold(kernels, slice(*block_of(rows, group.participant, len(group.places))), method)
     else:
-        _merge_between_hosts(group, group.others.links, kernels, rows, method)
+        _merge_between_hosts(group, kernels, rows, method)
     reach("merged", f"{group.merges}.{group.participant}")
     group.barrier.wait()
 
 
-def _merge_between_hosts(group: LaneGroup, links: Links, kernels: Kernels, rows: int, method: Merge) -> None:
-    ours, form = _pieces(group, rows, group.participant), group.form
-    answers = [(owner, piece) for owner in group.role.owners for piece in _pieces(group, rows, owner)]
+def _merge_between_hosts(group: LaneGroup, kernels: Kernels, rows: int, method: Merge) -> None:
+    """Every strip of the merge, each in a thread of this worker, as far as there are pieces for them."""
+    pieces = {owner: _pieces(group, rows, owner) for owner in (group.participant, *group.role.owners)}
+    attempts = group.others[0].links.attempts
+    attempt = attempts.own
+
+    def merge_strip(number: int) -> None:
+        own = {owner: found[number :: len(group.others)] for owner, found in pieces.items()}
+        with attempts.helping(attempt):
+            _merge_strip(group, group.others[number].links, group.forms[number], own, kernels, method)
+
+    # In order: whichever hosts have fewer threads to spare, all of them work on the first unfinished strip.
+    group.spread(merge_strip, range(min(len(group.others), max(map(len, pieces.values())))))
+
+
+def _merge_strip(
+    group: LaneGroup, links: Links, form: Form, pieces: Mapping[int, list[slice]], kernels: Kernels, method: Merge
+) -> None:
+    """Exchanges and folds these pieces of each owner's block."""
+    ours = pieces[group.participant]
+    answers = [(owner, piece) for owner in group.role.owners for piece in pieces[owner]]
     for owner, piece in answers:
         links.send(owner, (group.merges, _ROWS), *form.to_send(owner, piece))
     for number in range(len(ours) + AHEAD):
@@ -223,7 +250,7 @@ def _merge_between_hosts(group: LaneGroup, links: Links, kernels: Kernels, rows:
             for owner, piece in answers:
                 links.expect(owner, (group.merges, _MERGED), *form.merged_room(owner, piece))
         if number >= AHEAD:
-            _fold_piece(group, links, kernels, number - AHEAD, ours[number - AHEAD], method)
+            _fold_piece(group, links, form, kernels, number - AHEAD, ours[number - AHEAD], method)
         if number < len(ours):
             for agent, copies in group.role.agents:
                 links.expect(agent, (group.merges, _ROWS), form.room(copies, number, ours[number]))
@@ -231,14 +258,14 @@ def _merge_between_hosts(group: LaneGroup, links: Links, kernels: Kernels, rows:
     links.flush()
 
 
-def _fold_piece(group: LaneGroup, links: Links, kernels: Kernels, number: int, piece: slice, method: Merge) -> None:
+def _fold_piece(group: LaneGroup, links: Links, form: Form, kernels: Kernels, number: int, piece: slice, method: Merge) -> None:
     """Folds a piece of this participant's block, once all hosts' rows of it have arrived, and sends it back to them."""
     for agent, _ in group.role.agents:
         links.receive(agent)
-    answer = group.form.fold_piece(kernels, number, piece, method)
+    answer = form.fold_piece(kernels, number, piece, method)
     for agent, _ in group.role.agents:
         links.send(agent, (group.merges, _MERGED), answer)
 
 
 def _pieces(group: LaneGroup, rows: int, participant: int) -> list[slice]:
-    return pieces_of(*block_of(rows, participant, len(group.places)), group.base[0].shape[1])
+    return pieces_of(*block_of(rows, participant, len(group.places)), group.base[0].shape[1], max(1, len(group.others)))

@@ -6,6 +6,7 @@ Plain functions of plain data, which the cluster code follows.
     place       one of them, with its copies and its host. Its number among them is the *participant*
     block       the rows of a merge are cut into one block per participant, which owns and folds it
     piece       part of a block: what is sent between hosts at a time
+    strip       the pieces that one thread of every participant exchanges over its own connections: of n strips, every n-th piece
     agent       for a block of another host: the participant of this host that sends this host's rows of the block to
                 its owner, takes the merged rows back, and writes them for the whole host
 """
@@ -125,7 +126,21 @@ AHEAD = 2
 """Pieces of a block that may be in transit from other hosts before any of them has been folded."""
 
 
-def pieces_of(first: int, last: int, row_floats: int) -> list[slice]:
-    """The rows first … last − 1 cut into the pieces in which they are sent: at least one, which may be empty."""
-    rows = max(1, PIECE_BYTES // (2 * 4 * row_floats))
+MOST_STRIPS = 4
+"""Most threads that exchange rows with other hosts, each over its own connections. Four exchange 10 Gbit/s in eight bits with TLS
+in less time than the wire takes (infra/benchmarks/records/hosts-2026-11-29.md)."""
+LEAST_PIECE_BYTES = PIECE_BYTES // 2
+"""Pieces are smaller only if a block is: waking another thread takes about as long as the rest of what a piece takes."""
+
+
+def strips_of(places: Sequence[Place]) -> int:
+    """The number of strips of the merges between these places, which all of them have threads for."""
+    return max(1, min(MOST_STRIPS, *(place.threads for place in places)))
+
+
+def pieces_of(first: int, last: int, row_floats: int, strips: int = 1) -> list[slice]:
+    """The rows first … last − 1 cut into the pieces in which they are sent, which `strips` strips take in turn: at least one,
+    which may be empty."""
+    least, most = (max(1, size // (2 * 4 * row_floats)) for size in (LEAST_PIECE_BYTES, PIECE_BYTES))
+    rows = min(most, max(least, -(-(last - first) // strips)))
     return [slice(begin, min(begin + rows, last)) for begin in range(first, max(last, first + 1), rows)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -32,7 +33,7 @@ from pipeline.exchange.links import Link, Links, message_of
 from pipeline.exchange.network import PLUGIN, Group, arrive, join_group, take_socket
 from pipeline.exchange.shared_memory import open_meeting_place
 from pipeline.training.lane_group import LaneGroup, merge, open_group
-from pipeline.training.placement import Place, pieces_of
+from pipeline.training.placement import Place, pieces_of, strips_of
 from pipeline.training.plan import assign_copies
 from w2v_core.kernels import Merge, load_kernels
 
@@ -373,19 +374,19 @@ def changed(group: LaneGroup, lane: int, number: int) -> None:
         matrix += generator.normal(size=matrix.shape).astype(np.float32)
 
 
-def places_for(layout: str, addresses: list[str], lanes: int) -> tuple[Place, ...]:
+def places_for(layout: str, addresses: list[str], lanes: int, threads: int = 1) -> tuple[Place, ...]:
     return tuple(
-        Place(address=address, host=host, threads=1 + index % 2, first_copy=run.start, last_copy=run.stop)
+        Place(address=address, host=host, threads=threads + index % 2, first_copy=run.start, last_copy=run.stop)
         for index, (host, address, run) in enumerate(zip(layout, addresses, assign_copies(lanes, len(layout)), strict=True))
     )
 
 
 def merge_often(
     key: str, addresses: list[str], participant: int, layout: str, lanes: int, method: Merge, bits: int, cuts: list[int],
-    vocab: int = VOCAB,
+    vocab: int = VOCAB, threads: int = 1,
 ) -> bytes:  # fmt: skip
     """The base after some merges, as bytes; all copies on this host must equal it in the rows merged last."""
-    places = places_for(layout, addresses, lanes)
+    places = places_for(layout, addresses, lanes, threads)
     group = open_group(key, places, participant, (vocab, ROW_FLOATS), 20, Attempts(), bits)
     kernels = load_kernels("numpy")
     for number, count in enumerate(cuts):
@@ -411,24 +412,28 @@ def test_merges_between_hosts_give_the_bits_of_one_process(client: Client, bits:
     assert all(merged == alone for merged in found)
 
 
+@pytest.mark.parametrize(("threads", "pieces"), [(1, 2), (2, 2), (3, 3), (9, 4)])
 @pytest.mark.parametrize("bits", [32, 8])
-def test_blocks_of_many_pieces_give_the_bits_of_one_process(client: Client, bits: int) -> None:
+def test_blocks_of_many_pieces_give_the_bits_of_one_process(client: Client, bits: int, threads: int, pieces: int) -> None:
     vocab, lanes = 100_000, 4
-    cuts = [vocab, 60_001, vocab]
-    assert len(pieces_of(0, vocab // 3, ROW_FLOATS)) == 3
+    # Blocks of pieces for all strips, of one piece, of several, and of one row or none.
+    cuts = [vocab, 20_000, 60_001, 3, vocab]
+    places = places_for("aabc", ["here"] * 4, lanes, threads)
+    assert strips_of(places) == min(threads, 4)
+    assert len(pieces_of(0, vocab // 4, ROW_FLOATS, strips_of(places))) == pieces
     alone = merge_often(uuid.uuid4().hex, ["here"], 0, "a", lanes, "adasum", bits, cuts, vocab)
-    found = together(client, merge_often, "aabc", lanes, "adasum", bits, cuts, vocab, count=4)
+    found = together(client, merge_often, "aabc", lanes, "adasum", bits, cuts, vocab, threads, count=4)
     assert all(merged == alone for merged in found)
 
 
-def merge_until_lost(key: str, addresses: list[str], participant: int, leaver: int) -> float:
-    group = open_group(key, places_for("aab", addresses, 4), participant, (VOCAB, ROW_FLOATS), 20, Attempts())
+def merge_until_lost(key: str, addresses: list[str], participant: int, leaver: int, vocab: int, threads: int) -> float:
+    group = open_group(key, places_for("aab", addresses, 4, threads), participant, (vocab, ROW_FLOATS), 20, Attempts())
     started = time.monotonic()
     try:
         for number in range(50):
             if participant == leaver and number == 3:
                 return 0.0
-            merge(group, load_kernels("numpy"), VOCAB, "adasum")
+            merge(group, load_kernels("numpy"), vocab, "adasum")
         return -1.0
     except PeerLostError:
         return time.monotonic() - started
@@ -436,8 +441,35 @@ def merge_until_lost(key: str, addresses: list[str], participant: int, leaver: i
         group.close()
 
 
+@pytest.mark.parametrize(("vocab", "threads"), [(VOCAB, 1), (60_000, 2)])
 @pytest.mark.parametrize("leaver", [0, 1, 2])
-def test_when_one_worker_leaves_the_others_on_all_hosts_learn_of_it_at_once(client: Client, leaver: int) -> None:
-    waited = together(client, merge_until_lost, leaver, count=3)
+def test_when_one_worker_leaves_the_others_on_all_hosts_learn_of_it_at_once(
+    client: Client, leaver: int, vocab: int, threads: int
+) -> None:
+    waited = together(client, merge_until_lost, leaver, vocab, threads, count=3)
     assert waited.pop(leaver) == 0.0
     assert all(0 < seconds < 5 for seconds in waited)
+
+
+def merge_with_nobody(key: str, addresses: list[str], participant: int) -> float:
+    """Participant 1 opens the group and does not merge; 0 merges in two strips until its attempt is called lost."""
+    attempts = Attempts()
+    with attempts.part_of("attempt"):
+        group = open_group(key, places_for("ab", addresses, 2, 2), participant, (60_000, ROW_FLOATS), 20, attempts)
+        started = time.monotonic()
+        try:
+            if participant == 1:
+                time.sleep(1.5)
+                return 0.0
+            threading.Timer(0.3, attempts.abandon, [["attempt"]]).start()
+            merge(group, load_kernels("numpy"), 60_000, "adasum")
+            return -1.0
+        except PeerLostError:
+            return time.monotonic() - started
+        finally:
+            group.close()
+
+
+def test_all_strips_of_a_lost_attempt_stop_waiting(client: Client) -> None:
+    waited, _ = together(client, merge_with_nobody)
+    assert 0.3 <= waited < 1.5

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,15 @@ from pipeline.errors import InputError
 from pipeline.planning import growth
 from pipeline.planning.estimate import Asked, last_run, make_plan
 from pipeline.planning.growth import Growth, vocabulary_counts
-from pipeline.planning.merges import Machines, MergeSpeeds, merge_seconds, merged_row_bytes, merges_of, sent_bytes
+from pipeline.planning.merges import (
+    Machines,
+    MergeSpeeds,
+    merge_seconds,
+    merged_row_bytes,
+    merges_of,
+    sent_bytes,
+    strips_in_use,
+)
 from pipeline.planning.merging import connection_with_itself, encrypted, measure_merging
 from pipeline.planning.sample import take_sample
 from pipeline.planning.shown import as_data, as_text, shortfalls
@@ -76,15 +85,32 @@ def test_a_merge_takes_as_long_as_the_slower_of_network_and_work_and_a_host_alon
     assert merge_seconds(rows, row_bytes, fast, SPEEDS, cores_a_host=0.5) > 1.8 * merge_seconds(rows, row_bytes, fast, SPEEDS)
 
 
+def test_strips_share_the_work_of_a_merge_but_for_its_serial_part() -> None:
+    machines, row_bytes, floats = Machines(hosts=4, cores=32, gbit_s=1000, round_trip_s=0), merged_row_bytes(Train(), 104), 104
+    assert [strips_in_use(rows, floats, machines) for rows in (1, 2048, 4096, 67_873)] == [1, 1, 2, 4]
+    assert strips_in_use(67_873, floats, replace(machines, cores=2)) == 2
+
+    def work_s(cores: float, strips: int, serial: float = 0.0) -> float:
+        speeds = MergeSpeeds(send_s=5e-10, fold_s=1e-7, peer_s=0, message_s=0, serial=serial)
+        return merge_seconds(67_873, row_bytes, replace(machines, gbit_s=1e9), speeds, cores, strips=strips)
+
+    assert work_s(32, 4) == pytest.approx(work_s(32, 1) / 4, rel=1e-3)
+    assert work_s(32, 4, 0.2) == pytest.approx(work_s(32, 1) * 1.6 / 4, rel=1e-3)
+    assert work_s(1, 4) == work_s(32, 4, 1.0) == work_s(1, 1)
+
+
 @pytest.mark.parametrize("bits", [8, 32])
 @pytest.mark.parametrize("is_encrypted", [False, True])
 def test_what_merges_cost_is_measured_by_merges(bits: Any, is_encrypted: bool) -> None:
-    ends = connection_with_itself()
-    found = measure_merging(Train(vector_size=16, merge_bits=bits), *(encrypted(*ends) if is_encrypted else ends))
+    connections = [connection_with_itself() for _ in range(2)]
+    if is_encrypted:
+        connections = [encrypted(*ends) for ends in connections]
+    found = measure_merging(Train(vector_size=16, merge_bits=bits), connections)
     assert 1e-11 < found.send_s < 1e-7
     assert 1e-9 < found.fold_s < 1e-5
     assert 1e-6 < found.peer_s < 0.02
     assert 0 <= found.message_s < 0.1
+    assert 0 <= found.serial <= 1
 
 
 # ── words ────────────────────────────────────────────────────────────────────────────────────────────────────────────

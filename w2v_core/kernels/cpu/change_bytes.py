@@ -70,7 +70,7 @@ def _check(packed_RB: PackedRows | FloatRows, rows_RD: FloatRows) -> None:
 
 
 def _address(rows: FloatRows | PackedRows) -> int:
-    return int(rows.ctypes.data)
+    return int(rows.__array_interface__["data"][0])
 
 
 def _addresses(arrays: Sequence[FloatRows]) -> NDArray[np.int64]:
