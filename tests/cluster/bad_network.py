@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import threading
 from urllib.parse import urlsplit
+
+from tests.ports import free_port
 
 
 class Proxy:
@@ -85,9 +86,7 @@ class Detour:
     """The connections between one worker and all others: those that it opens to the scheduler, and those opened to it."""
 
     def __init__(self, scheduler: str) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.worker_address = f"{urlsplit(scheduler).scheme}://127.0.0.1:{free.getsockname()[1]}"
+        self.worker_address = f"{urlsplit(scheduler).scheme}://127.0.0.1:{free_port()}"
         self.to_scheduler = Proxy(scheduler)
         self.to_worker = Proxy(self.worker_address)
 

@@ -30,8 +30,9 @@ from typing import Any
 import yaml
 
 from tests.cluster.test_live_tracking import Server, server_answers
-from tests.cluster.test_tracking_servers import free_port, kill_server, start_server
+from tests.cluster.test_tracking_servers import kill_server, start_server
 from tests.cluster.tracked import wait_for
+from tests.ports import free_port
 from tests.tiny import tiny_config, write_corpus
 
 MAY_TAKE = (1.05, 15.0)

@@ -16,8 +16,8 @@ from typing import Any
 
 import psycopg2
 
-from tests.cluster.test_tracking_servers import free_port
 from tests.debian import program
+from tests.ports import free_port
 
 UP_S = 30
 _BINARIES = "/usr/lib/postgresql/*/bin"

@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from tests.debian import program
+from tests.ports import free_port
 
 UP_S = 20
 
@@ -66,12 +67,6 @@ class SlurmSite:
             assert time.monotonic() - started < seconds, f"jobs are left after {seconds} s: {jobs}"
             time.sleep(0.2)
         return time.monotonic() - started
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 _CONFIG = """
@@ -126,7 +121,7 @@ def slurm_site() -> Iterator[SlurmSite]:
     owner = pwd.getpwnam("munge")
     for path in (munge, munge / "key"):
         os.chown(path, owner.pw_uid, owner.pw_gid)
-    (root / "slurm.conf").write_text(_CONFIG.format(root=root, host=host, controller=_free_port(), node=_free_port()))
+    (root / "slurm.conf").write_text(_CONFIG.format(root=root, host=host, controller=free_port(), node=free_port()))
     environment = os.environ | {"SLURM_CONF": str(root / "slurm.conf")}
     site = SlurmSite(root, environment)
     names = ("key-file", "socket", "pid-file", "log-file", "seed-file")

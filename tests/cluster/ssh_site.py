@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.debian import program
+from tests.ports import free_port
 
 UP_S = 20
 MARK = "W2V_SSH_SITE"
@@ -46,11 +47,8 @@ def ssh_site() -> Iterator[SshSite]:
     daemon, keygen = program("sshd", "openssh-server"), program("ssh-keygen", "openssh-client")
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # where root's sshd locks up what is not root
-    with tempfile.TemporaryDirectory(prefix="w2v-ssh.") as folder, socket.socket() as probe:
-        root = Path(folder)
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-        probe.close()
+    with tempfile.TemporaryDirectory(prefix="w2v-ssh.") as folder:
+        root, port = Path(folder), free_port()
         for name in ("host_key", "client_key"):
             subprocess.run([keygen, "-q", "-t", "ed25519", "-N", "", "-f", str(root / name)], check=True)
         (root / "sshd_config").write_text(_CONFIG.format(port=port, root=root, mark=MARK))

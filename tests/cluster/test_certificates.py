@@ -29,6 +29,7 @@ from pipeline.cluster.presence import registered
 from pipeline.errors import InputError, UsageError
 from tests.cluster.disturbed import Bench, end_of, environment_with, stopped_at
 from tests.exposure import files_with, listening, shown_by_ps
+from tests.ports import free_port
 
 HOST = "127.0.0.2"
 """The scheduler's address: not the one that everybody has by default."""
@@ -54,12 +55,6 @@ class ByHand:
         return [door for process in self.processes for door in listening(process.pid)]
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
-
-
 def by_command(folder: Path, scheduler: str, worker: str, port: int) -> tuple[list[str], dict[str, Any]]:
     """The commands for a scheduler and for a host of workers that `w2v cluster certs` prints, and the section `cluster`."""
     asked = ["cluster", "certs", str(folder), "--scheduler", scheduler, "--worker", worker, "--port", str(port)]
@@ -73,7 +68,7 @@ def by_command(folder: Path, scheduler: str, worker: str, port: int) -> tuple[li
 @pytest.fixture(scope="module")
 def by_hand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ByHand]:
     folder = tmp_path_factory.mktemp("certs") / "mine"
-    started, section = by_command(folder, HOST, "127.0.0.3", free_port())
+    started, section = by_command(folder, HOST, "127.0.0.3", free_port(HOST))
     processes = []
     with (folder.parent / "log").open("wb") as log:
         for command in started:

@@ -13,8 +13,8 @@ from pipeline.config import Cluster, parse_config
 from pipeline.errors import PipelineError, ServiceError, UsageError
 from tests.cluster.disturbed import Bench
 from tests.cluster.kubernetes_api import Api, kubernetes_api
-from tests.cluster.test_tracking_servers import free_port
 from tests.infra.as_processes import serving
+from tests.ports import free_port
 
 pytestmark = pytest.mark.filterwarnings("default")  # of the packages below, about themselves
 OPTIONS = {"image": "w2v", "scheduler_service_type": "LoadBalancer"}

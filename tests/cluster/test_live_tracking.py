@@ -22,9 +22,10 @@ from pipeline.errors import InputError
 from pipeline.tracking.aliases import promote, roll_back
 from pipeline.tracking.metrics import METRICS
 from pipeline.tracking.moves import parse_moves
-from tests.cluster.test_tracking_servers import free_port, kill_server, start_server
+from tests.cluster.test_tracking_servers import kill_server, start_server
 from tests.cluster.tracked import deliver_the_rest, wait_for
 from tests.exposure import beyond_loopback, files_with, listening, shown_by_ps
+from tests.ports import free_port
 from tests.tiny import tiny_config, write_corpus
 
 pytestmark = pytest.mark.filterwarnings("default")

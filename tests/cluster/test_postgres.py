@@ -20,9 +20,10 @@ from pipeline.tracking.aliases import promote
 from tests.cluster.disturbed import end_of, environment_with, stopped_at
 from tests.cluster.postgres_site import postgres
 from tests.cluster.test_live_tracking import Server, server_answers
-from tests.cluster.test_tracking_servers import free_port, kill_server
+from tests.cluster.test_tracking_servers import kill_server
 from tests.cluster.tracked import deliver_the_rest, wait_for
 from tests.exposure import files_with, shown_by_ps
+from tests.ports import free_port
 from tests.tiny import tiny_config, write_corpus
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]

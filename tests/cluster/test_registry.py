@@ -33,8 +33,9 @@ from pipeline.tracking.moves import parse_moves
 from pipeline.tracking.registry import challenge
 from pipeline.tracking.spool import Spool, all_events, spools
 from pipeline.tracking.tracker import Tracker, open_tracker
-from tests.cluster.test_tracking_servers import free_port, kill_server
+from tests.cluster.test_tracking_servers import kill_server
 from tests.cluster.tracked import DIGEST, client_of, ship_here, wait_for
+from tests.ports import free_port
 from w2v_core.vectors import WordVectors
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]

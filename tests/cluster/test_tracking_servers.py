@@ -33,14 +33,9 @@ from pipeline.tracking.shipper import ALONE_S, EXIT_LEFT_OVER, EXIT_REFUSED, FIR
 from pipeline.tracking.tracker import FLUSH_TIMEOUT_S, Dataset, serve_ui
 from tests.cluster.tracked import DIGEST, all_runs, assert_each_once, client_of, ship_here, tracker_of, wait_for
 from tests.exposure import beyond_loopback, listening, shown_by_ps
+from tests.ports import free_port
 
 pytestmark = pytest.mark.filterwarnings("default")  # MLflow and SQLAlchemy warn about themselves at import
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def start_server(root: Path, port: int, host: str = "127.0.0.1", through: Sequence[str] = ()) -> subprocess.Popen[bytes]:

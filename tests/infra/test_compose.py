@@ -17,9 +17,9 @@ import yaml
 
 from pipeline.config import parse_config
 from tests.cluster.disturbed import Bench
-from tests.cluster.test_certificates import free_port
 from tests.debian import program
 from tests.infra.as_processes import localized, run_to_end, serving
+from tests.ports import free_port
 from tests.sampling import ALL
 
 ROOT = Path(__file__).parents[2]
@@ -118,7 +118,7 @@ def test_the_services_commands_make_a_cluster_that_trains_the_same_bits(
 ) -> None:
     for folder in ("certs", "password"):
         (tmp_path / folder).mkdir()
-    port = str(free_port())
+    port = str(free_port("127.0.0.2"))
     places = {f"/{folder}/": f"{tmp_path}/{folder}/" for folder in ("certs", "password")}
     places |= {" /certs ": f" {tmp_path}/certs ", "127.0.0.1:8787": "127.0.0.1:0", "//scheduler:8786": f"//127.0.0.2:{port}"}
     places |= {"/etc/w2v/w2v.yaml": str(tmp_path / "w2v.yaml")}

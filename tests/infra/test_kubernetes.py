@@ -21,9 +21,9 @@ import yaml
 
 from pipeline.config import parse_config
 from tests.cluster.disturbed import Bench
-from tests.cluster.test_certificates import free_port
 from tests.debian import program
 from tests.infra.as_processes import localized, run_to_end, serving
+from tests.ports import free_port
 from tests.sampling import ALL
 
 ROOT = Path(__file__).parents[2]
@@ -214,7 +214,7 @@ def test_the_containers_commands_make_a_cluster_that_trains_the_same_bits(kind: 
     manifest = named(kind, {"DaskCluster": "w2v", "DaskJob": "w2v-once"}[kind])
     cluster = manifest["spec"] if kind == "DaskCluster" else manifest["spec"]["cluster"]["spec"]
     scheduler, worker = (command(cluster[part]["spec"]) for part in ("scheduler", "worker"))
-    name, port = f"{manifest['metadata']['name']}-scheduler", str(free_port())
+    name, port = f"{manifest['metadata']['name']}-scheduler", str(free_port("127.0.0.2"))
     run_to_end(["w2v", "cluster", "certs", str(tmp_path / "certs"), "--scheduler", name], tmp_path)
     places = {"/certs/": f"{tmp_path}/certs/", "127.0.0.1:8787": "127.0.0.1:0", f"//{name}:8786": f"//127.0.0.2:{port}"}
     section = yaml.safe_load((FOLDER / "news.yaml").read_text())["cluster"]

@@ -17,6 +17,7 @@ from pipeline.storage.addresses import Address, is_address, parse_address
 from pipeline.storage.filesystems import file_system
 from pipeline.storage.objects import ObjectFile, listing, put_file, put_object, read_object, remove_object, size_of
 from pipeline.text.corpus import plan_corpus
+from tests.ports import free_port
 from tests.storage.server import KEYS, Front, error_of, make_bucket, s3_server
 
 CORPUS = b"one two three\n" * 1000
@@ -66,9 +67,7 @@ def test_a_server_that_keeps_failing_is_given_up_within_the_configured_time(
 
 
 def test_an_endpoint_without_a_server_is_reported_within_the_configured_time() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        endpoint = f"http://127.0.0.1:{free.getsockname()[1]}"
+    endpoint = f"http://127.0.0.1:{free_port()}"
     started = time.monotonic()
     with pytest.raises(ServiceError, match=rf"s3://bucket/a: {endpoint} gave no usable answer.*Could not connect"):
         plan_corpus(Corpus(inputs=["s3://bucket/a"]), Storage(endpoint=endpoint, patience_s=1))
