@@ -8,6 +8,7 @@ import fcntl
 import os
 import socket
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from pipeline.errors import BusyError, explain_os_error, printable
 
 WORKDIR_LOCK = ".lock"
 _SHOWN_BYTES = 200
+_PAUSE_S = 0.002
 
 
 class HeldError(Exception):
@@ -52,9 +54,9 @@ def held(path: Path, note: str | None = None, *, wait: bool = False) -> Iterator
     lock = open_lock(path)
     try:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(lock, fcntl.LOCK_EX) if wait else _take(lock)
         except BlockingIOError:
-            raise HeldError(os.pread(lock, _SHOWN_BYTES, 0).decode(errors="replace").strip() or "unknown") from None
+            raise HeldError(_note_in(lock)) from None
         if note is not None:
             os.ftruncate(lock, 0)
             os.pwrite(lock, note.encode(), 0)
@@ -63,15 +65,35 @@ def held(path: Path, note: str | None = None, *, wait: bool = False) -> Iterator
         os.close(lock)
 
 
+def _take(lock: int) -> None:
+    """Takes a free lock; raises BlockingIOError if somebody holds it. Who only asks (`holder`) is waited for."""
+    while True:
+        with contextlib.suppress(BlockingIOError):
+            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        time.sleep(_PAUSE_S)
+
+
 def holder(path: Path) -> str | None:
-    """The note of a lock's holder; None if nobody holds it. Changes nothing and creates no file. Raises OSError."""
+    """The note of a lock's holder; None if nobody holds it. Changes nothing and creates no file. Raises OSError.
+
+    There is no way to ask about a lock without taking it, so it is shared for a moment with all who ask.
+    """
     if not os.path.lexists(path):
         return None
+    lock = open_lock(path)
     try:
-        with held(path):
-            return None
-    except HeldError as error:
-        return str(error)
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _note_in(lock)
+    finally:
+        os.close(lock)
+    return None
+
+
+def _note_in(lock: int) -> str:
+    return os.pread(lock, _SHOWN_BYTES, 0).decode(errors="replace").strip() or "unknown"
 
 
 @contextlib.contextmanager

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,7 @@ import pytest
 
 from pipeline import store
 from pipeline.errors import BusyError, DamagedError, StorageError
+from pipeline.safety import locks
 from pipeline.stream.mapped_files import HashedFiles, map_arrow, write_arrow
 
 FINGERPRINT = "ab" * 32
@@ -182,6 +186,20 @@ def test_a_second_holder_of_the_lock_is_told_who_the_first_is(tmp_path: Path) ->
         pass
     with store.lock(tmp_path):
         pass
+
+
+def test_who_only_asks_for_the_holder_is_taken_for_none(tmp_path: Path) -> None:
+    path = tmp_path / locks.WORKDIR_LOCK
+    with store.lock(tmp_path):
+        assert locks.holder(path) == f"pid {os.getpid()} on {socket.gethostname()}"
+    with open(path, "r+b") as asking:
+        fcntl.flock(asking, fcntl.LOCK_SH)  # as `w2v status` does while it asks
+        assert locks.holder(path) is None, "two may ask at the same time"
+        answered = threading.Timer(0.2, fcntl.flock, (asking, fcntl.LOCK_UN))
+        answered.start()
+        with store.lock(tmp_path):
+            pass
+        answered.join()
 
 
 def test_a_killed_holder_leaves_no_lock(tmp_path: Path) -> None:
