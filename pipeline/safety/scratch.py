@@ -29,16 +29,24 @@ def private_scratch(parent: str | None = None) -> Iterator[Path]:
     """
     where = Path(parent or tempfile.gettempdir())
     _refuse_open_parent(where)
-    for left in _left_over(where):
-        shutil.rmtree(left, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=where))
-    lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    _remove_left_over(where)
+    folder, lock = _locked_folder(where)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         os.close(lock)
+
+
+def _locked_folder(where: Path) -> tuple[Path, int]:
+    """A new folder, and the descriptor of its lock file, which is held."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=where))
+        lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if os.fstat(lock).st_nlink:
+            return folder, lock
+        os.close(lock)  # another run took it for left over before it was locked
 
 
 def _refuse_open_parent(where: Path) -> None:
@@ -55,24 +63,24 @@ def _refuse_open_parent(where: Path) -> None:
         )
 
 
-def _left_over(where: Path) -> Iterator[Path]:
-    """This user's scratch folders whose lock nobody holds."""
+def _remove_left_over(where: Path) -> None:
+    """Removes this user's scratch folders whose lock nobody holds."""
     for path in where.glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError):
             found = os.lstat(path)
-            if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and _is_abandoned(path, found):
-                yield path
+            if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid():
+                _remove_if_abandoned(path, found)
 
 
-def _is_abandoned(path: Path, found: os.stat_result) -> bool:
+def _remove_if_abandoned(path: Path, found: os.stat_result) -> None:
     try:
         lock = os.open(path / _LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
-        return time.time() - found.st_mtime > _UNLOCKED_S
+        if time.time() - found.st_mtime > _UNLOCKED_S:
+            shutil.rmtree(path, ignore_errors=True)
+        return
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        shutil.rmtree(path, ignore_errors=True)  # under its lock, for which the run that has just made it may be waiting
     finally:
         os.close(lock)
-    return True

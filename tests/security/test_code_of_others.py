@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 from dataclasses import dataclass
@@ -81,6 +82,23 @@ def test_scratch_is_closed_to_others_and_what_a_killed_run_left_is_removed(tmp_p
         with private_scratch(str(tmp_path)) as other:
             assert sorted(tmp_path.iterdir()) == sorted([held, other])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_scratch_folder_that_another_run_removes_before_it_is_locked_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, flock = [], fcntl.flock
+
+    def between(lock: int, operation: int) -> None:
+        if not begun:
+            begun.append(True)
+            with private_scratch(str(tmp_path)) as theirs:  # which finds a folder whose lock nobody holds
+                assert list(tmp_path.iterdir()) == [theirs]
+        flock(lock, operation)
+
+    monkeypatch.setattr(fcntl, "flock", between)
+    with private_scratch(str(tmp_path)) as held:
+        assert list(tmp_path.iterdir()) == [held]
 
 
 def test_a_strangers_folder_under_a_scratch_name_is_left_alone(tmp_path: Path, stranger: int) -> None:
