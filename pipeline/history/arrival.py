@@ -9,10 +9,13 @@ from pipeline import store
 from pipeline.config import RunConfig
 from pipeline.history.latest import champion_of, link_latest
 from pipeline.history.snapshot import link_artefacts, snapshots
-from pipeline.safety.locks import WORKDIR_LOCK, HeldError, held
+from pipeline.safety.locks import WORKDIR_LOCK, held, holder
 from pipeline.storage import lease
 from pipeline.storage.copies import Copy, begin
 from pipeline.storage.objects import require_bucket
+
+PULL_LOCK = ".pull-lock"
+"""Held by who brings a copy up to date to look at it; other lookers, and runs that begin, wait for that."""
 
 
 @contextlib.contextmanager
@@ -24,7 +27,10 @@ def arrive(config: RunConfig) -> Iterator[None]:
         return
     copy = begin(config.place, config.storage)
     require_bucket(copy.place, copy.storage)
-    with store.lock(copy.root), lease.held(copy.place, copy.storage, copy.root):
+    with contextlib.ExitStack() as stack:
+        with held(copy.root / PULL_LOCK, wait=True):
+            stack.enter_context(store.lock(copy.root))
+        stack.enter_context(lease.held(copy.place, copy.storage, copy.root))
         _pull(copy)
         yield
 
@@ -34,8 +40,9 @@ def look(config: RunConfig) -> RunConfig:
     this machine is working in it and keeps it so."""
     if config.place:
         copy = begin(config.place, config.storage)
-        with contextlib.suppress(HeldError), held(copy.root / WORKDIR_LOCK):
-            _pull(copy)
+        with held(copy.root / PULL_LOCK, wait=True):
+            if holder(copy.root / WORKDIR_LOCK) is None:
+                _pull(copy)
     return config
 
 

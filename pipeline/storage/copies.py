@@ -273,9 +273,10 @@ class Copy:
         data, old = {key.rpartition("/")[0] for key in there if _DATA.match(key)}, time.time() - FORGOTTEN_S
         for path in [path for path in self.root.rglob("*") if path.is_file() and not path.is_symlink()]:
             key = self.key_of(path)
-            gone = key not in data and path.stat().st_mtime < old if _DATA.match(key) else key not in small
-            if gone and not _OWN.match(key):
-                path.unlink()
+            with contextlib.suppress(FileNotFoundError):  # a worker here that serves a run elsewhere has renamed or removed it
+                gone = key not in data and path.stat().st_mtime < old if _DATA.match(key) else key not in small
+                if gone and not _OWN.match(key):
+                    path.unlink()
         _write(self.root / INDEX, json.dumps(small).encode())
 
     def _refuse_a_file_with_files_below(self, keys: Iterable[str]) -> None:
