@@ -129,7 +129,8 @@ class JobKeeper:
                 self._look(jobs)
 
     def _jobs(self) -> list[Job]:
-        here = {str(worker.name) for worker in list(self.cluster.scheduler.workers.values())}
+        # The scheduler's thread may remove a worker meanwhile. As a dict, its sorted dict is copied in one step.
+        here = {str(worker.name) for worker in list(dict.values(self.cluster.scheduler.workers))}
         made, found = dict(self.cluster.workers), []
         for name, asked_for in dict(self.cluster.worker_spec).items():
             if name in made:  # else it is being submitted

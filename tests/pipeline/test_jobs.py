@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from sortedcontainers import SortedDict
 
-from pipeline.cluster.jobs import Job, Seen, last_words
+from pipeline.cluster.jobs import Job, JobKeeper, Seen, last_words
 
 ABSENT = Job("w-0", "17", present=False)
 PRESENT = Job("w-0", "17", present=True)
@@ -61,6 +64,21 @@ def test_jobs_in_a_row_whose_workers_never_came_are_counted_until_one_comes() ->
 def test_a_job_that_sbatch_did_not_take_is_over() -> None:
     refused = Job("w", None, present=False, refusal="Job violates accounting policy")
     assert Seen().ended([refused], {}) == {"w": ("", "sbatch: Job violates accounting policy")}
+
+
+def test_a_worker_that_leaves_while_workers_are_listed_does_not_end_the_keeping_of_jobs(tmp_path: Path) -> None:
+    class Leaving(SortedDict[str, SimpleNamespace]):
+        """One that the scheduler's thread changes while this one reads it."""
+
+        def __iter__(self) -> Iterator[str]:
+            names = list(super().__iter__())
+            self.pop(names[-1])
+            return iter(names)
+
+    workers = Leaving({name: SimpleNamespace(name=name) for name in ("w-0", "w-1")})
+    job = SimpleNamespace(job_id="17")
+    cluster = SimpleNamespace(scheduler=SimpleNamespace(workers=workers), workers={"w-0": job}, worker_spec={"w-0": {}})
+    assert JobKeeper(cluster, 1, tmp_path, print)._jobs() == [PRESENT]
 
 
 def test_the_last_line_of_a_jobs_log_is_found(tmp_path: Path) -> None:
