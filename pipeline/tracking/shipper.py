@@ -271,12 +271,14 @@ class Shipper:
         """Delivers about a megabyte of events; True when there is nothing left to deliver."""
         events = read_events(self.spool, self.progress.offset)
         for batch, offset in batches(events):
-            if not self.reopened and batch[0]["type"] != "finish":
+            kind = batch[0]["type"]
+            if not self.reopened and kind not in ("finish", "alias"):
                 reopen(client, run_id)
                 self.reopened = True
             self.advance(offset, self.ship_or_skip(client, run_id, batch))
-            self.last_type = batch[0]["type"]
-            self.reopened = self.reopened and self.last_type != "finish"
+            if kind != "alias":  # which is moved after the end of a run, and leaves it ended
+                self.last_type = kind
+            self.reopened = self.reopened and kind != "finish"
         return not events
 
     def ship_or_skip(self, client: MlflowClient, run_id: str, batch: Sequence[Event]) -> int:

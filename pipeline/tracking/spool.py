@@ -214,10 +214,11 @@ class Known:
     dataset: dict[str, str] | None = None
     other: set[bytes] = field(default_factory=set)
     status: str | None = None
-    """The status of a final finish event, None if other events follow it."""
+    """The status of a final finish event, None if other events of the run follow it."""
 
     def add(self, event: Event) -> None:
-        self.status = event["status"] if event["type"] == "finish" else None
+        if event["type"] != "alias":
+            self.status = event["status"] if event["type"] == "finish" else None
         match event["type"]:
             case "metrics":
                 for name in event["values"]:
