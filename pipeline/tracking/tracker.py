@@ -60,6 +60,8 @@ WATCH_INTERVAL_S = 1.0
 FLUSH_TIMEOUT_S = 10.0
 """How long a run waits for MLflow at its end, at most: it may be 15 s slower than one without tracking."""
 REACH_TIMEOUT_S = 90.0
+FAILING_S = 10.0
+"""How long the first requests of a run that requires MLflow may fail, as those to a server that starts or is busy do."""
 RESPAWN_LIMIT = 3
 DIGEST_CHARACTERS = 36
 """MLflow refuses longer dataset digests."""
@@ -200,15 +202,8 @@ class Tracker:
         `directory` is what `WordVectors.save` wrote, `description` is Markdown. The same vectors are registered once.
         """
         digest = file_sha256(directory / "meta.json")  # it holds the SHA-256 of every other file
-        self._append_once(
-            {
-                "type": "register",
-                "name": name,
-                "directory": self.spool.relative(directory),
-                "digest": digest,
-                "description": description,
-            }
-        )
+        event = {"type": "register", "name": name, "directory": self.spool.relative(directory), "digest": digest}
+        self._append_once(event | {"description": description})
 
     def finish(self, status: Status, timeout_s: float = FLUSH_TIMEOUT_S) -> TrackingState:
         """Ends the run, waits at most `timeout_s` for the shipper, and returns whether everything arrived.
@@ -263,14 +258,16 @@ class Tracker:
     def wait_until_reached(self, timeout_s: float) -> None:
         """Returns once the MLflow run is open; raises ServiceError or PermissionDeniedError if it cannot be opened."""
         assert self.process is not None
-        deadline = time.monotonic() + timeout_s
+        deadline, failing_since = time.monotonic() + timeout_s, math.inf
         while True:
             ended = self.process.poll() is not None
             progress = self.spool.progress()
             if progress.pid == self.process.pid:
                 if progress.state == "shipping":
                     return
-                if progress.state in ("retrying", "refused"):
+                if progress.state == "retrying":
+                    failing_since = min(failing_since, time.monotonic())
+                if progress.state == "refused" or time.monotonic() - failing_since > FAILING_S:
                     problem = progress.message or "no reason given"
                     break
             if ended or time.monotonic() > deadline:
