@@ -91,7 +91,7 @@ def kubernetes_api(api: Api, folder: Path) -> Iterator[str]:
         def do_GET(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             if api.silent:
-                api.over.wait(60)
+                api.over.wait(200)
                 return
             status, found = api.answer(self.command, self.path.partition("?")[0].rstrip("/"), json.loads(body) if body else None)
             data = json.dumps(found).encode()

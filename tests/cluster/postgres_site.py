@@ -19,7 +19,7 @@ import psycopg2
 from tests.debian import program
 from tests.ports import free_port
 
-UP_S = 30
+UP_S = 90
 _BINARIES = "/usr/lib/postgresql/*/bin"
 _CARELESS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "shared_buffers": "16MB"}
 """Enough for a server that lives for one test."""

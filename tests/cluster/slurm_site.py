@@ -6,6 +6,7 @@ Its node claims more cores than the machine has (`config_overrides`), because th
 from __future__ import annotations
 
 import contextlib
+import datetime
 import os
 import pwd
 import shutil
@@ -22,7 +23,7 @@ import pytest
 from tests.debian import program
 from tests.ports import free_port
 
-UP_S = 20
+UP_S = 90
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class SlurmSite:
     directory: Path
     environment: dict[str, str]
 
-    def call(self, *command: str, timeout_s: float = 30) -> str:
+    def call(self, *command: str, timeout_s: float = 60) -> str:
         """The output of one of SLURM's commands; raises CalledProcessError if it fails."""
         environment = os.environ | self.environment | {"PATH": os.environ["PATH"]}
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=timeout_s).stdout
@@ -51,6 +52,11 @@ class SlurmSite:
         """States by number of all jobs that SLURM still knows."""
         lines = self.call("squeue", "--noheader", "--states=all", "--format=%i %T").splitlines()
         return dict(line.split() for line in lines)
+
+    def ended_at(self, job: str) -> float:
+        """The time at which a job ended, in seconds since 1970."""
+        found = self.call("squeue", "--noheader", "--states=all", f"--jobs={job}", "--format=%e")
+        return datetime.datetime.fromisoformat(found.strip()).timestamp()
 
     def end_time_of(self, jobs: list[str]) -> None:
         """The walltime of these jobs is over now; SLURM sees that within half a minute, and ends them as it does then."""

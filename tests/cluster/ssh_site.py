@@ -17,7 +17,7 @@ from typing import Any
 from tests.debian import program
 from tests.ports import free_port
 
-UP_S = 20
+UP_S = 90
 MARK = "W2V_SSH_SITE"
 """In the environment of all that is started over the site."""
 _CONFIG = """

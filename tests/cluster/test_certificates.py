@@ -44,12 +44,12 @@ class ByHand:
     section: dict[str, Any]
     processes: list[subprocess.Popen[bytes]]
 
-    def client(self, folder: Path, name: str = "client") -> Client:
+    def client(self, folder: Path, name: str = "client", timeout_s: float = 60) -> Client:
         """A client with the certificate of that name in a folder."""
         files = {"tls_client_cert": folder / f"{name}.pem", "tls_client_key": folder / f"{name}.key"}
         paths = {option: str(path) for option, path in (files | {"tls_ca_file": folder / "ca.pem"}).items()}
         security = Security(require_encryption=True, **paths)
-        return Client(self.section["address"], security=security, set_as_default=False, timeout=10)
+        return Client(self.section["address"], security=security, set_as_default=False, timeout=timeout_s)
 
     def listening(self) -> list[tuple[str, int]]:
         return [door for process in self.processes for door in listening(process.pid)]
@@ -126,7 +126,7 @@ def test_clients_without_a_certificate_of_the_authority_are_refused(by_hand: ByH
         Client(plain, timeout=3, set_as_default=False)
     make_certificates(tmp_path, HOST, [])
     with pytest.raises(OSError, match=REFUSED):
-        by_hand.client(tmp_path)
+        by_hand.client(tmp_path, timeout_s=5)
     add_clients(by_hand.folder, ["ann"])
     with by_hand.client(by_hand.folder, "ann") as client:
         assert len(registered(client)) == 2, "a client that was added is let in"

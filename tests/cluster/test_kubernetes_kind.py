@@ -54,7 +54,7 @@ def test_a_cluster_that_does_not_come_up_is_reported_within_the_deadline(
         monkeypatch.setenv("KUBECONFIG", kubeconfig)
         began = time.monotonic()
         ended = bench.finish(config)
-    assert time.monotonic() - began < 25
+    assert time.monotonic() - began < 50, "the operator's own deadline is a minute"
     assert ended.code == 69, ended.err
     assert "cluster.kind: kubernetes: TimeoutError: " in ended.err
     assert "check that `kubectl get daskclusters` works (KUBECONFIG), that the Dask operator runs" in ended.err

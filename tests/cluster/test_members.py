@@ -15,7 +15,16 @@ from pipeline.cluster.workers import WorkerLostError
 from pipeline.config import Cluster, Tls
 from pipeline.errors import TemporaryError
 from pipeline.workdir import verify_workdir
-from tests.cluster.disturbed import Bench, assert_no_process_is_left, end_of, files_of, stopped_at, wait_for, wait_until
+from tests.cluster.disturbed import (
+    PATIENCE_S,
+    Bench,
+    assert_no_process_is_left,
+    end_of,
+    files_of,
+    stopped_at,
+    wait_for,
+    wait_until,
+)
 from tests.cluster.tls_cluster import TlsCluster
 from tests.sampling import sample
 
@@ -35,7 +44,7 @@ def test_a_worker_that_joins_in_the_middle_takes_part_from_the_next_round_and_ch
     with cluster.client() as client, bench.w2v(config) as process:
         first = stopped_at(tmp_path / "first", process)
         cluster.start_worker("", failpoint=f"part:begins=note,{tmp_path / 'second'}")
-        client.wait_for_workers(2, timeout=60)
+        client.wait_for_workers(2, timeout=PATIENCE_S)
         first.resume()
         ended = end_of(process)
     assert ended.summary["vectors"]["sha256"] == bench.digest
@@ -49,7 +58,7 @@ def test_a_worker_that_is_retired_in_the_middle_of_a_round_changes_nothing(
     token = tmp_path / "token"
     started = [cluster.start_worker("", failpoint=f"step:0.9.1=stop,{token}") for _ in range(2)]
     with cluster.client() as client:
-        client.wait_for_workers(2, timeout=60)
+        client.wait_for_workers(2, timeout=PATIENCE_S)
         addresses = client.run(process_id)
     with cluster.client() as client, bench.w2v(config) as process:
         frozen = stopped_at(token, process)
@@ -141,14 +150,15 @@ def last_breath(_: int) -> LastBreath:
 
 
 def test_a_result_whose_worker_dies_before_it_was_fetched_is_not_waited_for_without_end(cluster: TlsCluster) -> None:
-    section = Cluster(kind="address", address=cluster.address, tls=Tls(**cluster.tls), wait_s=15)
+    section = Cluster(kind="address", address=cluster.address, tls=Tls(**cluster.tls), wait_s=60)
     cluster.start_worker("")
     cluster.wait_for_workers(1)
     with open_workers(section) as workers:
         with pytest.raises(WorkerLostError, match="went away or fell silent before its part of the round was done"):
             workers.together(last_breath, [1], workers.members())
         cluster.start_worker("")
-        with pytest.raises(TemporaryError, match="deadly: no worker came within 15 s"):
+        workers.wait_s = 8  # also for each answer of the scheduler
+        with pytest.raises(TemporaryError, match="deadly: no worker came within 8 s"):
             workers.map(last_breath, [1], label="deadly")
 
 

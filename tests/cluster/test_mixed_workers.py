@@ -72,5 +72,5 @@ def test_a_worker_with_another_version_of_the_program_is_refused_at_once(cluster
     expected = r"1 of 1 workers have other source files .* tls://[\d.:]+ [0-9a-f]{12}, the driver [0-9a-f]{12}; install the same"
     with pytest.raises(ServiceError, match=expected), cluster.connect(workers=1):
         pass
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 50, "cluster.wait_s is a minute"
     cluster.stop([other])

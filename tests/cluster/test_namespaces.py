@@ -25,6 +25,7 @@ from tests.cluster.namespaces import NoNamespacesError, Switch, switch
 from tests.cluster.test_certificates import by_command
 from tests.cluster.test_live_tracking import Server, server_answers
 from tests.cluster.test_tracking_servers import kill_server, start_server
+from tests.cluster.tracked import deliver_the_rest
 from tests.debian import program
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]  # MLflow's own warnings
@@ -74,6 +75,7 @@ def test_a_worker_host_cut_off_in_the_middle_of_training_and_brought_back_change
         driver.send_signal(signal.SIGCONT)
         ended = end_of(driver)
         summary = ended.summary
+        deliver_the_rest(summary, config, cables.on(DRIVER))
         curve = cables.ask(DRIVER, lambda: mlflow.curve("train/loss"))
     assert summary["vectors"]["sha256"] == bench.digest
     assert f"`ssh -L 8787:127.0.0.1:8787 {cables.address(SCHEDULER)}` brings it here" in ended.err

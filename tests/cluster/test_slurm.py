@@ -63,7 +63,7 @@ def test_a_job_that_comes_late_and_one_that_is_cancelled_in_training_change_no_b
         r"1 job ended \(\d+: \w+\); another was submitted",
     ):
         assert re.search(said, ended.err), ended.err
-    site.wait_until_empty(20)
+    site.wait_until_empty(90)
     assert not list((bench.directory / "slurm").glob(".cluster-*")), "no certificate is left"
 
 
@@ -83,7 +83,7 @@ def test_walltime_that_ends_every_job_of_a_run_changes_no_bit(bench: Bench, site
     assert set(states) > set(first), "others took their place"
     time_over = r"\d+: (TimeLimit|TIMEOUT)"
     assert re.search(rf"2 jobs ended \({time_over}, {time_over}\); others were submitted", ended.err), ended.err
-    site.wait_until_empty(20)
+    site.wait_until_empty(90)
 
 
 def test_jobs_that_end_before_their_worker_has_come_end_the_run_with_their_last_words(site: SlurmSite, tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_jobs_that_end_before_their_worker_has_come_end_the_run_with_their_last_
     words = r"3 jobs in a row ended before .* \(the last: \d+, FAILED; its log ends with: .*/nowhere/python.*\); check"
     with open_workers(cluster, shared=tmp_path) as workers, pytest.raises(ServiceError, match=words):
         workers.members()
-    site.wait_until_empty(20)
+    site.wait_until_empty(90)
 
 
 def test_a_driver_that_is_killed_leaves_no_job_and_its_rerun_gives_the_same_bits(
@@ -102,11 +102,11 @@ def test_a_driver_that_is_killed_leaves_no_job_and_its_rerun_gives_the_same_bits
     with bench.w2v(config, failpoint=f"round:1.0=kill,{token}") as driver:
         driver.communicate()
     assert driver.returncode == -signal.SIGKILL
-    killed, orphans = time.monotonic(), set(site.jobs())
+    killed, orphans = time.time(), set(site.jobs())
     bench.assert_same(config)
     wait_until(lambda: orphans.isdisjoint(site.jobs()), "the killed driver's jobs to end")
-    assert time.monotonic() - killed < ALONE_S + 30
-    site.wait_until_empty(20)
+    assert [job for job in orphans if site.ended_at(job) - killed > ALONE_S + 30] == []
+    site.wait_until_empty(90)
 
 
 def test_a_driver_may_be_a_job_itself(bench: Bench, site: SlurmSite, tmp_path: Path) -> None:
@@ -142,4 +142,4 @@ def test_a_job_that_slurm_would_refuse_is_reported_at_once(
     with pytest.raises(PipelineError, match=message) as refused, open_workers(cluster, shared=tmp_path):
         pass
     assert refused.value.exit_code == code
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 60, "cluster.wait_s is two minutes"

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.tracking.tracker import sync
-from tests.cluster.tracked import client_of
+from tests.cluster.tracked import client_of, is_all_delivered
 from tests.pipeline.changing_corpus import ChangingCorpus
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
@@ -24,7 +23,7 @@ def test_a_refresh_is_one_run_with_its_stages_below_the_snapshot_as_dataset_and_
     corpus.add()
     told = corpus.refresh(**sections)
     assert told["status"] == "promoted"
-    assert all(state.complete for state in sync(workdir)), "sent: the end of a run waits for MLflow for ten seconds only"
+    assert is_all_delivered(workdir)
     client = client_of(workdir)
     experiment = client.get_experiment_by_name("word2vec")
     runs = client.search_runs([experiment.experiment_id])

@@ -9,8 +9,7 @@ import yaml
 
 from pipeline.progress import Progress
 from pipeline.sweep.sweep import sweep
-from pipeline.tracking.tracker import sync
-from tests.cluster.tracked import all_runs, client_of, steps_of
+from tests.cluster.tracked import all_runs, client_of, is_all_delivered, steps_of
 from tests.tiny import tiny_config, write_corpus
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
@@ -22,7 +21,7 @@ def test_the_runs_of_a_sweep_lie_below_one_run_each_with_its_own_settings_curve_
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tree))
     tried = sweep(tmp_path / "tiny.yaml", ["train.alpha=.02,.05"], Progress(quiet=True))
 
-    assert all(state.complete for state in sync(tmp_path / "work")), "the rest is sent; a run waits ten seconds at its end"
+    assert is_all_delivered(tmp_path / "work")
     client = client_of(tmp_path / "work")
     found = {run.info.run_id: run for run in all_runs(client)}
     assert len(found) == 3

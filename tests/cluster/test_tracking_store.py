@@ -155,7 +155,7 @@ def test_a_killed_driver_leaves_its_points_and_its_rerun_continues_the_same_run(
         os.kill(driver.pid, signal.SIGKILL)
         driver.wait()
     spool = only_spool(workdir)
-    wait_for(lambda: spool.progress().offset == spool.size() and not spool.has_shipper(), 40)
+    wait_for(lambda: spool.progress().offset == spool.size() and not spool.has_shipper(), 90)
     client = client_of(workdir)
     (run,) = all_runs(client)
     assert run.info.status == "KILLED", "the orphaned shipper delivers what is there and ends the run"
@@ -194,7 +194,7 @@ def test_sync_delivers_what_was_left_over_but_leaves_a_spool_alone_that_is_being
         fcntl.flock(lock, fcntl.LOCK_EX)
         begun = time.monotonic()
         (state,) = sync(workdir)
-        assert time.monotonic() - begun < 1
+        assert time.monotonic() - begun < 30, "it does not wait for the one that ships, which has 60 s"
     assert not state.complete
     assert "not all of the run has reached" in str(state.message)
     (state,) = sync(workdir)

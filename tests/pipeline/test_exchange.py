@@ -29,6 +29,9 @@ from pipeline.exchange.shared_memory import (
 )
 
 SPAWN = multiprocessing.get_context("spawn")
+PATIENCE_S = 90
+AT_ONCE_S = 30
+"""Much less than PATIENCE_S, after which waiting ends anyway, and more than a busy machine holds a process up."""
 
 
 def take_part(
@@ -37,8 +40,8 @@ def take_part(
     """Every participant adds 1 to every cell of its row; after each barrier all participants must see equal rows."""
     try:
         attempts = attempts or Attempts()
-        place = open_meeting_place(key, 1 << 16, participant == 0, 20, attempts)
-        barrier = meet(place.path, participant, participants, 20, attempts)
+        place = open_meeting_place(key, 1 << 16, participant == 0, PATIENCE_S, attempts)
+        barrier = meet(place.path, participant, participants, PATIENCE_S, attempts)
         rows = make_shared_array(place.path / "rows", (participants, 1024)) if participant == 0 else None
         barrier.wait()
         if rows is None:
@@ -72,39 +75,46 @@ def start(participants: int, rounds: int) -> tuple[list[multiprocessing.process.
     return list(processes), [receiver for receiver, _ in pipes], Path(key)
 
 
+def two_at_a_barrier(ours: socket.socket, theirs: socket.socket) -> tuple[SocketBarrier, SocketBarrier]:
+    return (
+        SocketBarrier([ours], True, 2, PATIENCE_S, Attempts()),
+        SocketBarrier([theirs], False, 2, PATIENCE_S, Attempts()),
+    )
+
+
 def test_a_participant_does_other_work_while_it_waits_for_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared_memory, "usable_cores", lambda: 2)
     ours, theirs = socket.socketpair()
-    barrier, other = SocketBarrier([ours], True, 2, 20, Attempts()), SocketBarrier([theirs], False, 2, 20, Attempts())
-    done: list[int] = []
+    barrier, other = two_at_a_barrier(ours, theirs)
+    came, done = threading.Thread(target=other.wait), []
 
     def work() -> bool:
         done.append(1)
-        time.sleep(0.001)
+        if len(done) == 20:
+            came.start()
         return True
 
-    came = threading.Timer(0.2, other.wait)
     with ours, theirs:
-        came.start()
         barrier.wait(work)
         came.join()
-    assert len(done) > 20, "it works all the time, not once"
+    assert len(done) >= 20, "it works all the time, not once"
 
 
 def test_with_fewer_cores_than_participants_a_waiting_one_yields_its_core(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared_memory, "usable_cores", lambda: 1)
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        came = threading.Timer(0.05, SocketBarrier([theirs], False, 2, 20, Attempts()).wait)
+        barrier, other = two_at_a_barrier(ours, theirs)
+        came = threading.Timer(0.05, other.wait)
         came.start()
-        SocketBarrier([ours], True, 2, 20, Attempts()).wait(lambda: pytest.fail("it worked"))
+        barrier.wait(lambda: pytest.fail("it worked"))
         came.join()
 
 
 def test_a_waiting_participant_without_other_work_still_notices_arrivals_and_departures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared_memory, "usable_cores", lambda: 2)
     ours, theirs = socket.socketpair()
-    barrier, other = SocketBarrier([ours], True, 2, 20, Attempts()), SocketBarrier([theirs], False, 2, 20, Attempts())
+    barrier, other = two_at_a_barrier(ours, theirs)
     left = [3]
 
     def work() -> bool:
@@ -129,7 +139,7 @@ def test_three_processes_see_each_others_rows_after_every_barrier() -> None:
             continue
         said.append(word)
     for process in processes:
-        process.join(20)
+        process.join(PATIENCE_S)
     assert said == ["done"] * 3
 
 
@@ -140,11 +150,11 @@ def test_a_killed_process_is_noticed_at_once_by_the_others(victim: int) -> None:
     started = time.monotonic()
     os.kill(processes[victim].pid or 0, signal.SIGKILL)
     for survivor in {0, 1, 2} - {victim}:
-        assert pipes[survivor].poll(5), "a survivor still waits for a dead process"
+        assert pipes[survivor].poll(AT_ONCE_S), "a survivor still waits for a dead process"
         assert pipes[survivor].recv().startswith("lost")
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < AT_ONCE_S
     for process in processes:
-        process.join(20)
+        process.join(PATIENCE_S)
 
 
 def test_a_participant_that_is_alone_does_not_wait_for_ever(tmp_path: Path) -> None:
@@ -167,22 +177,27 @@ def test_the_meeting_place_is_private_to_this_user() -> None:
         place.close()
 
 
-def hold_place(key: str, pipe: Connection) -> None:
+def hold_place(key: str, folder: Path, pipe: Connection) -> None:
+    shared_memory._PLACES = (folder,)
     place = open_meeting_place(key, 1, True, 1, Attempts())
     make_shared_array(place.path / "rows", (3, 16))
     pipe.send(str(place.path))
     time.sleep(100)
 
 
-def test_what_a_killed_first_participant_left_is_removed_by_the_next_group_and_a_living_one_keeps_its_place() -> None:
+def test_what_a_killed_first_participant_left_is_removed_by_the_next_group_and_a_living_one_keeps_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # In a folder of its own, because the groups of all programs on this machine remove what they find in the common one.
+    monkeypatch.setattr(shared_memory, "_PLACES", (tmp_path,))
     receiver, sender = SPAWN.Pipe(duplex=False)
-    holder = SPAWN.Process(target=hold_place, args=(f"killed-{os.getpid()}", sender))
+    holder = SPAWN.Process(target=hold_place, args=(f"killed-{os.getpid()}", tmp_path, sender))
     holder.start()
     place = Path(receiver.recv())
     remove_deserted_places()
     assert (place / "rows").exists()
     holder.kill()
-    holder.join(20)
+    holder.join(PATIENCE_S)
     assert place.exists()
     open_meeting_place(f"next-{os.getpid()}", 1, True, 1, Attempts()).close()
     assert not place.exists()
@@ -211,11 +226,11 @@ def test_waiting_for_a_frozen_process_stops_when_the_attempt_is_abandoned() -> N
         assert pipes[1][0].recv() == "seven"
         os.kill(frozen.pid or 0, signal.SIGSTOP)
         told.set()
-        assert pipes[0][0].poll(15), "it still waits, although the attempt was abandoned"
+        assert pipes[0][0].poll(AT_ONCE_S), "it still waits, although the attempt was abandoned"
         assert "another worker of the round was lost" in pipes[0][0].recv()
     finally:
         frozen.kill()
-        waiting.join(20)
+        waiting.join(PATIENCE_S)
 
 
 def test_shared_arrays_start_at_zero_and_are_one_memory() -> None:

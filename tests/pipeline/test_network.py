@@ -39,7 +39,9 @@ from w2v_core.kernels import Merge, load_kernels
 
 WORKERS = 4
 ROW_FLOATS = 8
-PATIENCE_S = 1.0
+PATIENCE_S = 90.0
+AT_ONCE_S = 30.0
+"""Much less than PATIENCE_S, after which waiting ends anyway, and more than a busy machine holds a process up."""
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +80,7 @@ def _guarded(function: Callable[..., Any], *arguments: Any) -> Any:
         return str(error)
 
 
-def open_pair(key: str, addresses: list[str], participant: int, patience_s: float = 20) -> tuple[Group, int]:
+def open_pair(key: str, addresses: list[str], participant: int, patience_s: float = PATIENCE_S) -> tuple[Group, int]:
     other = 1 - participant
     return join_group(key, participant, {other: addresses[other]}, patience_s, Attempts()), other
 
@@ -148,7 +150,7 @@ def leave_or_wait(key: str, addresses: list[str], participant: int) -> float:
         links.receive(other)
     finally:
         group.close()
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < AT_ONCE_S
     return 0.0
 
 
@@ -160,7 +162,7 @@ def test_what_was_sent_before_leaving_arrives_and_then_waiting_ends_at_once(clie
 
 def leave_one_waiting_for_another(key: str, addresses: list[str], participant: int) -> float:
     peers = {peer: address for peer, address in enumerate(addresses) if peer != participant}
-    group = join_group(key, participant, peers, 20, Attempts())
+    group = join_group(key, participant, peers, PATIENCE_S, Attempts())
     received = rows(1, 0)
     if participant == 2:
         time.sleep(0.3)
@@ -186,7 +188,7 @@ def break_off_or_wait(key: str, addresses: list[str], participant: int) -> float
         group.links.receive(other)
     finally:
         group.close()
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < AT_ONCE_S
     return 0.0
 
 
@@ -263,11 +265,13 @@ def test_both_ends_can_send_more_than_the_network_holds_at_the_same_time(pair: t
     assert np.all(received[0] == 1)
 
 
-def test_a_peer_that_reads_nothing_is_not_written_to_for_ever(pair: tuple[Links, Links]) -> None:
-    fast, _ = pair
-    fast.send(1, (1, "rows"), [rows(1_000_000, 1)])
-    with pytest.raises(PeerLostError, match=r"^waited 1 s for participant 1, which reads nothing"):
-        fast.flush()
+def test_a_peer_that_reads_nothing_is_not_written_to_for_ever() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        links = Links({1: Link(ours, "participant 1")}, 1.0, Attempts())
+        links.send(1, (1, "rows"), [rows(1_000_000, 1)])
+        with pytest.raises(PeerLostError, match=r"^waited 1 s for participant 1, which reads nothing"):
+            links.flush()
 
 
 def test_rows_that_are_not_expected_yet_stay_in_the_network(pair: tuple[Links, Links]) -> None:
@@ -322,13 +326,13 @@ def test_a_link_takes_nothing_but_rows(pair: tuple[Links, Links]) -> None:
 
 def test_the_death_of_any_participant_ends_the_waiting_for_another_at_once() -> None:
     silent, dying = socket.socketpair(), socket.socketpair()
-    links = Links({1: Link(silent[0], "participant 1"), 2: Link(dying[0], "participant 2")}, 20, Attempts())
+    links = Links({1: Link(silent[0], "participant 1"), 2: Link(dying[0], "participant 2")}, PATIENCE_S, Attempts())
     links.expect(1, (1, "rows"), [rows(1, 0)])
     dying[1].close()
     started = time.monotonic()
     with pytest.raises(PeerLostError, match=r"^the link to participant 2 broke \(it was closed at the other end\)"):
         links.receive(1)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < AT_ONCE_S
     for end in (*silent, dying[0]):
         end.close()
 
@@ -340,26 +344,26 @@ def come_or_be_lost(item: tuple[str, int], state: WorkerState) -> None:
     key, participant = item
     if participant == 1:
         raise WorkerLostError("this worker went away before the round")
-    open_meeting_place(key, 1, False, 60, state.of(Attempts))
+    open_meeting_place(key, 1, False, PATIENCE_S, state.of(Attempts))
 
 
 def call_or_be_lost(item: tuple[str, int], state: WorkerState) -> None:
     key, participant = item
     if participant == 1:
         raise WorkerLostError("this worker went away before the round")
-    join_group(key, 2, {1: "nowhere"}, 60, state.of(Attempts))
+    join_group(key, 2, {1: "nowhere"}, PATIENCE_S, state.of(Attempts))
 
 
 @pytest.mark.parametrize("waiting", [come_or_be_lost, call_or_be_lost])
 def test_when_a_worker_is_lost_before_the_round_the_driver_ends_the_waiting_of_the_others(
     client: Client, waiting: Callable[[tuple[str, int], WorkerState], None]
 ) -> None:
-    with open_workers(Cluster(kind="address", address=client.scheduler.address, wait_s=10)) as workers:
+    with open_workers(Cluster(kind="address", address=client.scheduler.address, wait_s=60)) as workers:
         members = workers.members()[:2]
         started = time.monotonic()
         with pytest.raises(TemporaryError, match=r"went away before the round|another worker of the round was lost"):
             workers.together(WithState(waiting), [(uuid.uuid4().hex, 0), ("", 1)], members)
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < AT_ONCE_S
 
 
 # ── merges over them ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -387,7 +391,7 @@ def merge_often(
 ) -> bytes:  # fmt: skip
     """The base after some merges, as bytes; all copies on this host must equal it in the rows merged last."""
     places = places_for(layout, addresses, lanes, threads)
-    group = open_group(key, places, participant, (vocab, ROW_FLOATS), 20, Attempts(), bits)
+    group = open_group(key, places, participant, (vocab, ROW_FLOATS), PATIENCE_S, Attempts(), bits)
     kernels = load_kernels("numpy")
     for number, count in enumerate(cuts):
         for lane in group.own:
@@ -427,7 +431,7 @@ def test_blocks_of_many_pieces_give_the_bits_of_one_process(client: Client, bits
 
 
 def merge_until_lost(key: str, addresses: list[str], participant: int, leaver: int, vocab: int, threads: int) -> float:
-    group = open_group(key, places_for("aab", addresses, 4, threads), participant, (vocab, ROW_FLOATS), 20, Attempts())
+    group = open_group(key, places_for("aab", addresses, 4, threads), participant, (vocab, ROW_FLOATS), PATIENCE_S, Attempts())
     started = time.monotonic()
     try:
         for number in range(50):
@@ -448,14 +452,14 @@ def test_when_one_worker_leaves_the_others_on_all_hosts_learn_of_it_at_once(
 ) -> None:
     waited = together(client, merge_until_lost, leaver, vocab, threads, count=3)
     assert waited.pop(leaver) == 0.0
-    assert all(0 < seconds < 5 for seconds in waited)
+    assert all(0 < seconds < AT_ONCE_S for seconds in waited)
 
 
 def merge_with_nobody(key: str, addresses: list[str], participant: int) -> float:
     """Participant 1 opens the group and does not merge; 0 merges in two strips until its attempt is called lost."""
     attempts = Attempts()
     with attempts.part_of("attempt"):
-        group = open_group(key, places_for("ab", addresses, 2, 2), participant, (60_000, ROW_FLOATS), 20, attempts)
+        group = open_group(key, places_for("ab", addresses, 2, 2), participant, (60_000, ROW_FLOATS), PATIENCE_S, attempts)
         started = time.monotonic()
         try:
             if participant == 1:

@@ -53,7 +53,7 @@ def digest_elsewhere(**environment: str) -> str:
         "print(arithmetic.numbers_of(config.Train(backend='numba')).digest)"
     )
     found = subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | environment, capture_output=True, text=True, timeout=100, check=True
+        [sys.executable, "-c", code], env=os.environ | environment, capture_output=True, text=True, timeout=200, check=True
     )
     return found.stdout.strip()
 

