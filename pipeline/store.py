@@ -33,6 +33,7 @@ from pipeline.errors import DamagedError, printable
 from pipeline.errors import explain_os_error as explain_os_error
 from pipeline.failpoints import reach
 from pipeline.safety.files import is_confined, open_inside, read_inside, unlink_inside
+from pipeline.safety.locks import SHIPPER_LOCK, holder
 from pipeline.safety.locks import lock as lock
 from pipeline.safety.seals import HashingFile, canonical_json, json_bytes
 from pipeline.safety.seals import file_sha256 as file_sha256
@@ -393,6 +394,7 @@ def discard(directory: Path) -> None:
 
 
 def remove_unfinished(workdir: Path) -> None:
-    """Removes the temporary files of killed writers. For the holder of the workdir's lock, before it starts work."""
+    """Removes the temporary files of killed writers, for the lock's holder; an earlier run's shipper may still write its own."""
     for path in workdir.rglob(".*.tmp"):
-        path.unlink(missing_ok=True)
+        if holder(path.with_name(SHIPPER_LOCK)) is None:
+            path.unlink(missing_ok=True)

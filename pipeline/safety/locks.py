@@ -15,6 +15,8 @@ from pathlib import Path
 from pipeline.errors import BusyError, explain_os_error, printable
 
 WORKDIR_LOCK = ".lock"
+SHIPPER_LOCK = "shipper.lock"
+"""In the folder of a tracking spool: held by the process that delivers it, which may go on after its run has ended."""
 _SHOWN_BYTES = 200
 _PAUSE_S = 0.002
 

@@ -28,7 +28,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from pipeline.errors import without_credentials as without_credentials
 from pipeline.safety.files import held_still, is_confined, open_inside, read_json_object, regular
-from pipeline.safety.locks import holder
+from pipeline.safety.locks import SHIPPER_LOCK, holder
 from pipeline.safety.seals import canonical_json
 from pipeline.store import write_json
 
@@ -95,7 +95,7 @@ class Spool:
 
     @property
     def lock(self) -> Path:
-        return self.directory / "shipper.lock"
+        return self.directory / SHIPPER_LOCK
 
     @property
     def log(self) -> Path:

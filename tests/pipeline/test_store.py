@@ -202,6 +202,19 @@ def test_who_only_asks_for_the_holder_is_taken_for_none(tmp_path: Path) -> None:
         answered.join()
 
 
+def test_unfinished_files_are_removed_unless_a_shipper_of_an_earlier_run_is_writing_them(tmp_path: Path) -> None:
+    left, written = (tmp_path / "tracking" / name / ".progress.json.0123456789ab.tmp" for name in ("left", "shipped"))
+    for path in (left, written):
+        path.parent.mkdir(parents=True)
+        path.touch()
+        path.with_name(locks.SHIPPER_LOCK).touch()
+    with locks.held(written.with_name(locks.SHIPPER_LOCK)):
+        store.remove_unfinished(tmp_path)
+        assert (left.exists(), written.exists()) == (False, True)
+    store.remove_unfinished(tmp_path)
+    assert not written.exists()
+
+
 def test_a_killed_holder_leaves_no_lock(tmp_path: Path) -> None:
     code = (
         "from pathlib import Path\nfrom pipeline import store\n"
