@@ -22,7 +22,7 @@ from tornado.websocket import WebSocketClientConnection, websocket_connect
 
 from tests.debian import program
 
-START_S, ANSWER_S = 40.0, 40.0
+START_S, ANSWER_S = 90.0, 90.0
 FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--no-default-browser-check",
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-extensions", "--mute-audio",
@@ -186,15 +186,19 @@ def open_tab() -> Iterator[Tab]:
 
 async def _connect(port_file: Path, loop: asyncio.AbstractEventLoop) -> Tab:
     deadline = time.monotonic() + START_S
-    while not (port_file.exists() and port_file.read_text().strip()):
+    while not (port_file.exists() and "\n" in port_file.read_text()):
         if time.monotonic() > deadline:
             raise AssertionError(f"chromium did not start in {START_S:g} s")
         await asyncio.sleep(0.05)
     port = port_file.read_text().split()[0]
-    client = AsyncHTTPClient()
-    pages = json.loads((await client.fetch(f"http://127.0.0.1:{port}/json/list")).body)
+    client, pages = AsyncHTTPClient(), []
+    while not pages:  # it answers before its first page is there
+        if time.monotonic() > deadline:
+            raise AssertionError(f"chromium had no page in {START_S:g} s")
+        found = json.loads((await client.fetch(f"http://127.0.0.1:{port}/json/list")).body)
+        pages = [page for page in found if page["type"] == "page"]
     client.close()
-    (page,) = [page for page in pages if page["type"] == "page"]
+    (page,) = pages
     return Tab(await websocket_connect(page["webSocketDebuggerUrl"], max_message_size=1 << 28), loop)
 
 
