@@ -159,6 +159,12 @@ def stopped_at(token: Path, process: subprocess.Popen[str]) -> psutil.Process:
     return found
 
 
+def thaw(process: psutil.Process) -> None:
+    """Lets a frozen process continue, unless its driver has ended it meanwhile."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process.resume()
+
+
 def workers_of(driver: subprocess.Popen[str]) -> list[psutil.Process]:
     """The worker processes of a run with a local cluster."""
     with contextlib.suppress(psutil.NoSuchProcess):

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.cluster.disturbed import Bench, assert_no_process_is_left, end_of, stopped_at
+from tests.cluster.disturbed import Bench, assert_no_process_is_left, end_of, stopped_at, thaw
 from tests.sampling import sample
 
 IN_A_ROUND = "step:0.9.3"
@@ -40,7 +40,7 @@ def test_ctrl_c_prints_the_command_that_resumes_and_leaves_no_process(bench: Ben
     with bench.w2v(config, failpoint=f"{point}=stop,{token}") as process:
         worker = stopped_at(token, process)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all processes of the group
-        worker.resume()
+        thaw(worker)
         ended = end_of(process)
     assert ended.code == 130, ended.err
     assert "Resume with:\n  w2v run" in ended.err
@@ -57,7 +57,7 @@ def test_ctrl_c_again_and_again_ends_at_once_and_leaves_no_process(bench: Bench)
         while process.poll() is None:
             os.killpg(process.pid, signal.SIGINT)
             time.sleep(0.05)  # as fast as a person can; two at the same instant would be one
-        worker.resume()
+        thaw(worker)
         ended = end_of(process)
     assert ended.code == 130, ended.err
     assert_no_process_is_left(process.pid)
