@@ -121,14 +121,15 @@ class JobKeeper:
         there, left = 0, time.monotonic()
         asked = left
         while not self._over.wait(LOOK_S) and self.trouble is None:
-            jobs, now = self._jobs(), time.monotonic()
+            jobs, now = self.jobs(), time.monotonic()
             present = self._seen.notice(jobs)
             left, there = (now if present < there else left), present
             if present < len(self.cluster.worker_spec) and now - asked >= (SOON_S if now - left < SOON_FOR_S else LATER_S):
                 asked = now
                 self._look(jobs)
 
-    def _jobs(self) -> list[Job]:
+    def jobs(self) -> list[Job]:
+        """The requested jobs, and whether a worker of each is connected."""
         # The scheduler's thread may remove a worker meanwhile. As a dict, its sorted dict is copied in one step.
         here = {str(worker.name) for worker in list(dict.values(self.cluster.scheduler.workers))}
         made, found = dict(self.cluster.workers), []

@@ -202,7 +202,7 @@ def _connect(address: str, deadline: float, attempts: Attempts) -> socket.socket
             time.sleep(_CONNECT_PAUSE_S)
 
 
-_PLACES = (Path("/dev/shm"), Path(tempfile.gettempdir()))  # noqa: S108 - a 0700 folder is made inside
+PLACES = (Path("/dev/shm"), Path(tempfile.gettempdir()))  # noqa: S108 - a 0700 folder is made inside
 
 
 @dataclass(frozen=True)
@@ -230,17 +230,17 @@ def open_meeting_place(group_key: str, bytes_needed: int, first: bool, patience_
     name = f"{_prefix()}{hashlib.sha256(group_key.encode()).hexdigest()[:16]}"
     if first:
         remove_deserted_places()
-        for place in _PLACES:
+        for place in PLACES:
             if place.is_dir() and os.access(place, os.W_OK) and shutil.disk_usage(place).free > bytes_needed:
                 return _make_place(place / name)
         raise TemporaryError(
-            f"sharing parameters needs {bytes_needed:,} bytes in {' or '.join(map(str, _PLACES))}, and neither has them; "
+            f"sharing parameters needs {bytes_needed:,} bytes in {' or '.join(map(str, PLACES))}, and neither has them; "
             "make room there or use fewer workers on this host"
         )
     deadline = time.monotonic() + patience_s
     while time.monotonic() < deadline:
         attempts.raise_if_lost()
-        for place in _PLACES:
+        for place in PLACES:
             if (place / name).is_dir():
                 return MeetingPlace(_checked(place / name), None)
         time.sleep(_CONNECT_PAUSE_S)
@@ -250,7 +250,7 @@ def open_meeting_place(group_key: str, bytes_needed: int, first: bool, patience_
 def remove_deserted_places() -> None:
     """Removes the folders of groups whose first participant was killed before removing them, recognised by their free locks. They
     may hold all copies of the parameters."""
-    for path in (found for place in _PLACES for found in place.glob(f"*{_prefix()}*")):
+    for path in (found for place in PLACES for found in place.glob(f"*{_prefix()}*")):
         with contextlib.suppress(OSError):  # another process is removing it, or it belongs to another user
             descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             try:

@@ -178,7 +178,7 @@ def test_the_meeting_place_is_private_to_this_user() -> None:
 
 
 def hold_place(key: str, folder: Path, pipe: Connection) -> None:
-    shared_memory._PLACES = (folder,)
+    shared_memory.PLACES = (folder,)
     place = open_meeting_place(key, 1, True, 1, Attempts())
     make_shared_array(place.path / "rows", (3, 16))
     pipe.send(str(place.path))
@@ -189,7 +189,7 @@ def test_what_a_killed_first_participant_left_is_removed_by_the_next_group_and_a
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # In a folder of its own, because the groups of all programs on this machine remove what they find in the common one.
-    monkeypatch.setattr(shared_memory, "_PLACES", (tmp_path,))
+    monkeypatch.setattr(shared_memory, "PLACES", (tmp_path,))
     receiver, sender = SPAWN.Pipe(duplex=False)
     holder = SPAWN.Process(target=hold_place, args=(f"killed-{os.getpid()}", tmp_path, sender))
     holder.start()

@@ -78,7 +78,7 @@ def test_a_worker_that_leaves_while_workers_are_listed_does_not_end_the_keeping_
     workers = Leaving({name: SimpleNamespace(name=name) for name in ("w-0", "w-1")})
     job = SimpleNamespace(job_id="17")
     cluster = SimpleNamespace(scheduler=SimpleNamespace(workers=workers), workers={"w-0": job}, worker_spec={"w-0": {}})
-    assert JobKeeper(cluster, 1, tmp_path, print)._jobs() == [PRESENT]
+    assert JobKeeper(cluster, 1, tmp_path, print).jobs() == [PRESENT]
 
 
 def test_the_last_line_of_a_jobs_log_is_found(tmp_path: Path) -> None:
