@@ -9,6 +9,7 @@ import base64
 import json
 import os
 import ssl
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -22,6 +23,8 @@ from pipeline.tracking.spool import without_credentials
 
 TIMEOUT_S = 5.0
 PAGE = 200
+AGAIN_S = (0.1, 0.5)
+"""Pauses before a request is sent again."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +69,15 @@ class ServerRegistry:
             raise self._explain(error) from error
 
     def _send(self, path: str, body: dict[str, Any]) -> None:
-        try:
-            self._request(path, json.dumps(body).encode())
-        except urllib.error.HTTPError as error:
-            raise self._explain(error) from error
+        """Sends a request, and again if it may have met another client's in the server's database (`may_be_a_collision`)."""
+        for pause_s in (*AGAIN_S, None):
+            try:
+                self._request(path, json.dumps(body).encode())
+                return
+            except urllib.error.HTTPError as error:
+                if pause_s is None or _code(error) != "BAD_REQUEST":
+                    raise self._explain(error) from error
+            time.sleep(pause_s)
 
     def _request(self, path: str, data: bytes | None) -> dict[str, Any]:
         address = without_credentials(self.uri)

@@ -6,18 +6,20 @@
 from __future__ import annotations
 
 import contextlib
+import http.server
 import json
 import os
 import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -212,6 +214,42 @@ def test_a_move_that_is_sent_after_the_end_of_a_run_leaves_it_ended(workdir: Pat
     assert str(client.get_model_version_by_alias("words", "champion").version) == "1"
     assert client.get_run(str(spool.run_id())).info.status == "FINISHED"
     assert what_is_spooled(spool).status == "FINISHED", "the same run again tells nothing new"
+
+
+class Colliding(http.server.BaseHTTPRequestHandler):
+    """A registry with one version, to which another client adds the tag of the moves just before the first request that does."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        self.answer(200, {"registered_model": {"name": "words"}, "model_versions": [{"version": "1"}]})
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.asked.append(self.path.removeprefix("/api/2.0/mlflow/"))
+        collides = self.asked == ["registered-models/alias", "registered-models/set-tag"]
+        self.answer(400, {"error_code": "BAD_REQUEST"}) if collides else self.answer(200, {})
+
+    def answer(self, status: int, body: dict[str, Any]) -> None:
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(json.dumps(body).encode())
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        pass
+
+
+def test_a_move_that_meets_another_clients_is_finished(workdir: Path) -> None:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Colliding) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            aliases.promote(config_of(workdir, uri=f"http://127.0.0.1:{server.server_port}"), "1", "at last")
+        finally:
+            server.shutdown()
+            thread.join()
+    tags = ["registered-models/set-tag"] * 2 + ["model-versions/set-tag"] * 3
+    assert Colliding.asked == ["registered-models/alias", *tags]
 
 
 def test_a_server_that_the_vectors_have_not_reached_is_not_asked_for_their_version(workdir: Path) -> None:
