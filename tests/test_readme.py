@@ -42,14 +42,14 @@ def test_every_command_runs(folder: Path) -> None:
         # With tracking, MLflow would take most of the time; `w2v ui` and tracking have tests of their own.
         quick = SERVERS.get(command, command)
         quick += " tracking.enabled=false" if re.match(r"w2v (run|sweep|refresh)", quick) else ""
-        done = subprocess.run(["bash", "-c", quick], cwd=folder, env=environment, capture_output=True, text=True, timeout=100)
+        done = subprocess.run(["bash", "-c", quick], cwd=folder, env=environment, capture_output=True, text=True, timeout=200)
         assert done.returncode == 0, (command, done.stdout, done.stderr)
 
 
 def test_the_lines_of_python_run(folder: Path) -> None:
     (program,) = [block for block in blocks() if block[0].startswith("from pipeline")]
     assert len(program) == 3
-    done = subprocess.run([sys.executable, "-c", "\n".join(program)], cwd=folder, capture_output=True, text=True, timeout=100)
+    done = subprocess.run([sys.executable, "-c", "\n".join(program)], cwd=folder, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     assert re.match(r"\[\('\w+', 0\.\d+\), ", done.stdout)
 

@@ -27,7 +27,7 @@ from pipeline.summary import SUMMARY
 from tests.tiny import tiny_config, write_corpus
 
 UNTRACKED: dict[str, object] = {"enabled": False}
-PATIENCE_S = 100
+PATIENCE_S = 150
 """How long a test waits for events that must happen; what it asserts never depends on this time."""
 
 

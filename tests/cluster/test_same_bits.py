@@ -80,7 +80,7 @@ def test_a_second_run_on_the_same_workdir_is_told_to_wait(bench: Bench) -> None:
         assert second.code == 73
         assert "another run is working here" in second.err
         first.send_signal(signal.SIGCONT)
-        out, _ = first.communicate(timeout=100)
+        out, _ = first.communicate(timeout=200)
     assert bench.digest in out
 
 

@@ -149,7 +149,7 @@ def test_the_benchmark_trains_to_the_losses_of_its_naive_dense_twin(tmp_path: Pa
     (tmp_path / "corpus.txt").write_text(" the cat <unk> on the mat \n a dog <unk> by the door \n" * 60)
     script = Path(__file__).parents[2] / "infra" / "benchmarks" / "book_curve.py"
     arguments = ["--corpus", str(tmp_path / "corpus.txt"), "--iterations", "3", "--blocks", "2", "--block", "10"]
-    found = subprocess.run([sys.executable, str(script), *arguments], capture_output=True, text=True, check=True, timeout=100)
+    found = subprocess.run([sys.executable, str(script), *arguments], capture_output=True, text=True, check=True, timeout=200)
     record = json.loads(found.stdout.splitlines()[-1])
     assert record["words"] == 10
     assert record["tokens"] == 60 * 14

@@ -29,7 +29,7 @@ def environment(**variables: str) -> dict[str, str]:
 
 def run_to_end(words: Sequence[str], folder: Path) -> str:
     """The output of the command; raises if it fails."""
-    done = subprocess.run(words, env=environment(), cwd=folder, capture_output=True, text=True, timeout=110)
+    done = subprocess.run(words, env=environment(), cwd=folder, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

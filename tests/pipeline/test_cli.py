@@ -21,7 +21,7 @@ HEAVY = {"mlflow", "numba", "cupy", "dask", "distributed", "pyarrow", "numpy"}
 def w2v(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "pipeline.cli", *arguments],
-        capture_output=True, text=True, cwd=cwd, env=os.environ | environment, timeout=110,
+        capture_output=True, text=True, cwd=cwd, env=os.environ | environment, timeout=200,
     )  # fmt: skip
 
 

@@ -83,7 +83,7 @@ print(json.dumps({"loaded": [name for name in heavy if name in sys.modules],
                   "children": len(psutil.Process().children(recursive=True)), "ports": ports}))
 """
     found = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "small.yaml")], capture_output=True, text=True, timeout=100
+        [sys.executable, "-c", code, str(tmp_path / "small.yaml")], capture_output=True, text=True, timeout=200
     )
     assert found.returncode == 0, found.stderr
     assert json.loads(found.stdout) == {"loaded": [], "children": 0, "ports": []}

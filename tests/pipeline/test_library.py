@@ -129,7 +129,7 @@ def test_a_script_without_a_guard_trains_in_processes_too(tmp_path: Path) -> Non
         "print(len(model))\n"
     )
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    done = subprocess.run([sys.executable, tmp_path / "script.py"], capture_output=True, text=True, timeout=100, env=environment)
+    done = subprocess.run([sys.executable, tmp_path / "script.py"], capture_output=True, text=True, timeout=200, env=environment)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["once", "3"]
 
@@ -165,7 +165,7 @@ def test_the_python_interface_is_imported_on_first_use() -> None:
 )
 def test_examples_run(program: str, arguments: list[str], shown: str) -> None:
     done = subprocess.run(
-        [sys.executable, program, *arguments], cwd=ROOT / "examples", capture_output=True, text=True, timeout=100
+        [sys.executable, program, *arguments], cwd=ROOT / "examples", capture_output=True, text=True, timeout=200
     )
     assert done.returncode == 0, done.stderr
     assert shown in done.stdout
@@ -174,7 +174,7 @@ def test_examples_run(program: str, arguments: list[str], shown: str) -> None:
 def test_the_example_of_loading_answers_from_a_workdir(lines: list[str], tmp_path: Path) -> None:
     pipeline.train(lines, workdir=str(tmp_path / "run"), **SETTINGS)
     command = [sys.executable, ROOT / "examples" / "load_and_query.py", tmp_path / "run", "topic1word1", "nowhere"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     assert "topic1word1 →" in done.stdout
     assert "nowhere: not in the vocabulary" in done.stdout

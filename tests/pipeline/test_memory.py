@@ -245,7 +245,7 @@ def test_training_takes_what_was_planned(where: str, wide_corpus: Path, tmp_path
     config = tmp_path / "config.yaml"
     config.write_text(json.dumps(wide_config(tmp_path / "run", wide_corpus)))
     command = [sys.executable, "-m", "tests.pipeline.measured_training", config, where]
-    found = subprocess.run(command, capture_output=True, text=True, timeout=110)
+    found = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert found.returncode == 0, found.stderr
     measured = json.loads(found.stdout)
     plan = measured["plan"]
@@ -262,7 +262,7 @@ def test_thirty_two_lanes_on_one_copy_take_less_than_two_of_the_parameters(wide_
     config, pair_bytes = tmp_path / "config.yaml", 2 * 30_000 * 600 * 4
     config.write_text(json.dumps(wide_config(tmp_path / "run", wide_corpus, lanes=32, copies=1)))
     command = [sys.executable, "-m", "tests.pipeline.measured_training", config, "alone"]
-    found = subprocess.run(command, capture_output=True, text=True, timeout=110)
+    found = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert found.returncode == 0, found.stderr
     measured = json.loads(found.stdout)
     before, most = measured["held"]

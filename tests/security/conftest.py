@@ -25,7 +25,7 @@ class Ended:
     err: str
 
 
-def w2v(*arguments: object, cwd: Path, seconds: float = 100, **environment: str) -> Ended:
+def w2v(*arguments: object, cwd: Path, seconds: float = 200, **environment: str) -> Ended:
     """How the installed command ended; the test fails if it takes longer than `seconds`."""
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     done = subprocess.run(
