@@ -76,7 +76,8 @@ def process_id() -> int:
 @pytest.mark.parametrize("point", sample(["step:1.3.0", "write:w_out-00000.npy"]))
 def test_a_run_ends_without_a_worker_that_is_frozen(bench: Bench, tmp_path: Path, point: str) -> None:
     name = f"frozen-{point.split(':')[0]}"
-    config = bench.config_file(name, before="train", cluster={"n_workers": 2, "silent_s": 2})
+    # Longer than a busy machine keeps the other worker from its heartbeats: only the frozen one is lost.
+    config = bench.config_file(name, before="train", cluster={"n_workers": 2, "silent_s": 4})
     with bench.w2v(config, failpoint=f"{point}=stop,{tmp_path / 'token'}") as process:
         frozen = stopped_at(tmp_path / "token", process)
         ended = end_of(process)
