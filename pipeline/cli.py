@@ -45,9 +45,9 @@ from pipeline.safety.start import start_safely
 YOUNG_OBJECTS = 100_000
 """Threshold of Python's garbage collector: importing creates a million objects and no garbage, and by default they are scanned
 again and again, for a quarter of a second in a small run (infra/benchmarks/records/text-to-vectors-2026-11-29.md)."""
-UNUSED = "scipy.linalg"
-"""Numba imports it for `np.dot` in compiled code, which is not used here, and does without if it is missing; importing it takes a
-tenth of a second."""
+UNUSED = ("scipy.linalg", "coverage")
+"""Numba imports the former for `np.dot` in compiled code, which is not used here, the latter to tell which lines it compiled, and
+does without if they are missing; importing them takes a tenth of a second and a twentieth."""
 EXIT_HELP = "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items()) + "."
 
 
@@ -97,7 +97,8 @@ def main() -> None:
     """Runs the command line and exits with a documented code."""
     _install_signal_handlers()
     garbage.set_threshold(YOUNG_OBJECTS)
-    sys.modules.setdefault(UNUSED, None)  # type: ignore[arg-type]
+    for name in UNUSED:
+        sys.modules.setdefault(name, None)  # type: ignore[arg-type]
     try:
         start_safely()
         code = commands.main(standalone_mode=False)

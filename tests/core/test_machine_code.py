@@ -51,6 +51,13 @@ def test_machine_code_is_kept_and_recompiled_when_a_file_it_was_built_from_chang
     assert (round(value, 3), hits) == (round(2 / 3, 3), 0)
 
 
+def test_code_that_was_kept_is_loaded_without_what_only_compiling_needs(tmp_path: Path) -> None:
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    code = MERGE + "import sys\nprint('numba.cpython.unicode' in sys.modules)\n"
+    told = [subprocess.check_output([sys.executable, "-c", code], env=environment, text=True).split() for _ in range(2)]
+    assert told == [["4.0", "0", "True"], ["4.0", "1", "False"]]
+
+
 @pytest.mark.parametrize("model", ["cbow", "skipgram"])
 def test_writeable_and_read_only_streams_share_one_compiled_kernel(model: str) -> None:
     case = random_case(1, model=model)

@@ -89,6 +89,29 @@ print(json.dumps({"loaded": [name for name in heavy if name in sys.modules],
     assert json.loads(found.stdout) == {"loaded": [], "children": 0, "ports": []}
 
 
+def test_a_run_whose_code_is_on_disk_loads_nothing_that_only_compiling_needs(tmp_path: Path) -> None:
+    inputs = write_corpus(tmp_path / "corpus", 300)
+    tree = tiny_config(tmp_path / "work", inputs, tracking={"enabled": False}, cluster={}, train={"lanes": 2})
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(tree))
+    code = """
+import sys
+from pipeline.config import load_config
+from pipeline.progress import Progress
+from pipeline.run import run
+from numba.core import event
+compiled = event.RecordingListener()
+event.register("numba:compile", compiled)
+run(load_config(sys.argv[1], [f"run.workdir={sys.argv[2]}"]), progress=Progress(quiet=True))
+print(bool(compiled.buffer), "numba.cpython.unicode" in sys.modules)
+"""
+    for workdir in ("first", "second"):
+        command = [sys.executable, "-c", code, str(tmp_path / "small.yaml"), str(tmp_path / workdir)]
+        compiles, prepared = subprocess.check_output(command, text=True).split()
+        if compiles == "False":
+            break
+    assert (compiles, prepared) == ("False", "False")
+
+
 @pytest.mark.parametrize(
     ("pays", "megabytes", "cores", "sections"),
     [

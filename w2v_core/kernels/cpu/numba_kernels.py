@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from w2v_core.contract import FloatRows, Noise, Slice, SliceResult, Update
@@ -129,7 +128,7 @@ def _span_of(tokens_N: Any, left_N: Any, right_N: Any, start: int, stop: int) ->
     return Span(-1, most_left, most_right, first, last)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _first_bad(tokens_N: Any, first: int, last: int, vocab_size: int) -> int:
     """The first position in [first, last) whose word id is outside the vocabulary, or −1."""
     smallest, largest = np.int32(0), np.int32(0)
