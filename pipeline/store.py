@@ -117,27 +117,27 @@ def write_file(
 ) -> Part:  # fmt: skip
     """The Part of a file whose bytes `write(file)` produces; it appears under `path` complete or not at all.
 
-    `write` gets a binary file that it may only append to. `durable=False` leaves it to the system when the bytes reach the disk,
-    for files that are soon deleted and easily made again; readers still detect a torn one by its checksum. `on_written` is
-    called with the SHA-256 of the bytes and the file's stat. Raises StorageError (disk full, quota) or PermissionDeniedError.
-    """
+    `write` gets a binary file that it may only append to. Files that are easily made again (`durable=False`) or that a bucket has
+    reach the disk when the system likes; a torn one is detected by its checksum. `on_written` gets the SHA-256 of the bytes and
+    the file's stat. Raises StorageError or PermissionDeniedError."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     hashing: HashingFile | None = None
+    kept = copy_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "xb", buffering=0) as file:
             hashing = HashingFile(file)
             write(hashing)
             reach("write", path.name)
-            if durable:
+            if durable and not kept:
                 os.fsync(file.fileno())
             written = os.fstat(file.fileno())
-        if kept := copy_of(path):
+        if kept:
             kept.put(path, temporary, hashing.sha256.hexdigest())
         os.replace(temporary, path)
         if on_written:
             on_written(hashing.sha256.hexdigest(), written)
-        if durable:
+        if durable and not kept:
             sync_directory(path.parent)
         reach("written", path.name)
     except OSError as error:

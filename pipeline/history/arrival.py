@@ -42,6 +42,7 @@ def look(config: RunConfig) -> RunConfig:
         copy = begin(config.place, config.storage)
         with held(copy.root / PULL_LOCK, wait=True):
             if holder(copy.root / WORKDIR_LOCK) is None:
+                require_bucket(copy.place, copy.storage)
                 _pull(copy)
     return config
 

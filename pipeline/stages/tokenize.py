@@ -35,6 +35,7 @@ from pipeline.errors import InputError, printable
 from pipeline.safety.files import read_inside
 from pipeline.safety.seals import canonical_json, sealed, unsealed
 from pipeline.stages.work import Done, Identity, Told, Work
+from pipeline.storage.copies import is_listed, sizes_there
 from pipeline.stream.part_files import TokenFiles, column
 from pipeline.stream.sampling import KeptStreams
 from pipeline.text.characters import unspaced_scripts
@@ -204,20 +205,26 @@ def plan_tasks(config: RunConfig, plan: CorpusPlan, workdir: Path, fields: Mappi
 
 
 def _finished_of(tasks: Sequence[TokenizeTask]) -> Iterator[PartRecord]:
-    """The existing records, each once; several are read concurrently, because requests to a bucket are slow."""
+    """The existing records, each once. A bucket is listed once for all of them, and several are read concurrently, because
+    requests are slow."""
+    there = sizes_there(Path(tasks[0].directory)) if tasks else None
     with ThreadPoolExecutor(max_workers=8) as pool:
-        yield from filter(None, pool.map(finished, {task.key: task for task in tasks}.values()))
+        found = pool.map(lambda task: finished(task, there), {task.key: task for task in tasks}.values())
+        yield from filter(None, found)
 
 
-def finished(task: TokenizeTask) -> PartRecord | None:
-    """The record of a part whose files all exist with the right sizes, or None: then the part is made again."""
+def finished(task: TokenizeTask, there: Mapping[str, int] | None = None) -> PartRecord | None:
+    """The record of a part whose files all exist with the right sizes, or None: then the part is made again. `there`: what a
+    bucket has (`sizes_there`)."""
     try:
+        if not is_listed(Path(task.directory, f"{task.key}.json"), there):
+            return None
         body = _content(Path(task.directory), task.key)
         if body["version"] != STAGE_VERSION:
             return None
         record = _record_of(body)
         files = [part for output in record.outputs for part in output.files]
-        intact = store.all_there(Path(task.directory), files)
+        intact = store.all_there(Path(task.directory), files, there)
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return record if intact and record.key == task.key else None

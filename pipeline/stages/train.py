@@ -29,7 +29,7 @@ from pipeline.stream import epoch_stream, sampling
 from pipeline.stream.part_files import part_names, word_parts
 from pipeline.training import arithmetic, assembly, capacity, lanes, layered
 from pipeline.training.admission import Admission
-from pipeline.training.checkpoints import Checkpoints
+from pipeline.training.checkpoints import Checkpoints, Discards
 from pipeline.training.history import RoundRecord, history_of, kept_tokens, record_round, training_sections
 from pipeline.training.live import hear_round
 from pipeline.training.placement import place_copies
@@ -112,7 +112,7 @@ def build(work: Work, tokens: store.Artefact, vocab: store.Artefact, shards: sto
     before_last: store.Artefact | None = None
     files: list[store.Part] = []
     epochs = _Epochs(training, workers)
-    attempts = _Attempts()
+    attempts, discards = _Attempts(), Discards()
     while len(history) < config.train.epochs * schedule.rounds:
         plan = epochs.plan(len(history) // schedule.rounds)
         round_plan = plan.rounds[len(history) % schedule.rounds]
@@ -134,10 +134,11 @@ def build(work: Work, tokens: store.Artefact, vocab: store.Artefact, shards: sto
         if round_plan.checkpoint:
             # Two are kept, in case the newest is found damaged.
             if before_last:
-                store.discard(before_last.directory)
+                discards.discard(before_last.directory)
             made = training.checkpoints.commit(round_plan.round, files, history, admission.round_done())
             before_last, checkpoint = checkpoint, made
             attempts.chosen = None
+    discards.wait()
     return _commit_vectors(training, fields, inputs, files, history, admission)
 
 

@@ -21,7 +21,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
@@ -42,8 +42,6 @@ from pipeline.storage.objects import (
     read_object,
     remove_folder,
     remove_object,
-    require_bucket,
-    size_of,
 )
 
 Item = TypeVar("Item")
@@ -130,6 +128,8 @@ class Copy:
     root: Path
     place: Address
     storage: Storage
+    _sent: set[str] = field(default_factory=set, compare=False, repr=False)
+    """The keys of the files of artefacts that this process has put into the bucket since its run began."""
 
     def key_of(self, path: Path) -> str:
         """The key of a path, relative to the place."""
@@ -151,6 +151,7 @@ class Copy:
         reach("put", path.name)
         if _DATA.match(key):
             put_file(self.place / key / sha256, source, self.storage)
+            self._sent.add(f"{key}/{sha256}")
         else:
             lease.require(self.root)
             put_object(self.place / key, source.read_bytes(), self.storage)
@@ -159,8 +160,8 @@ class Copy:
     def require(self, directory: Path, parts: Iterable[NamedFile]) -> None:
         """Ensures that the bucket has every file that a manifest is about to name, putting missing ones from the copy; raises
         DamagedError for a file that neither has."""
-        parts = list(parts)
-        sizes = self.sizes(directory, parts)
+        parts = [part for part in parts if self._object(directory, part) not in self._sent]
+        sizes = self.sizes(directory, parts) if parts else {}
         missing = [part for part in parts if sizes.get(self._object(directory, part)) != part.bytes]
 
         def put(part: NamedFile) -> None:
@@ -178,11 +179,14 @@ class Copy:
             self.put(directory / path.relative_to(source), path, "")
 
     def remove(self, path: Path) -> None:
-        """Removes a path and everything below it from the bucket; its commit file goes first."""
-        for name in _COMMITS:
+        """Removes a path and everything below it from the bucket; its commit file goes first, except of a checkpoint, of which
+        readers look for every file anyway."""
+        key = self.key_of(path)
+        self._sent.difference_update([sent for sent in self._sent if sent.startswith(f"{key}/")])
+        for name in () if key.startswith("checkpoints/") else _COMMITS:
             if (path / name).is_file():
                 remove_object(self.at(path / name), self.storage)
-        if path.suffix and not _DATA.match(self.key_of(path)):
+        if path.suffix and not _DATA.match(key):
             remove_object(self.at(path), self.storage)
         else:
             remove_folder(self.at(path), self.storage)
@@ -204,11 +208,11 @@ class Copy:
             if is_confined(key) and all(len(os.fsencode(step)) <= _LONGEST_NAME for step in key.split("/")):
                 yield key, found
 
-    def has(self, directory: Path, parts: Iterable[NamedFile]) -> bool:
-        """Whether the bucket has all these files with the right sizes."""
+    def has(self, directory: Path, parts: Iterable[NamedFile], sizes: Mapping[str, int] | None = None) -> bool:
+        """Whether the bucket has all these files with the right sizes; `sizes` as from `sizes`, to list only once."""
         parts = list(parts)
-        found = _together(lambda part: size_of(self.place / self._object(directory, part), self.storage), parts)
-        return found == [part.bytes for part in parts]
+        found = self.sizes(directory, parts) if sizes is None else sizes
+        return all(found.get(self._object(directory, part)) == part.bytes for part in parts)
 
     def damaged(self, directory: Path, parts: Iterable[File], *, deep: bool) -> list[tuple[File, str]]:
         """(file, what is wrong with it in the bucket); `deep` reads every byte. Damaged files of the copy are simply removed."""
@@ -255,8 +259,8 @@ class Copy:
             temporary.unlink(missing_ok=True)
 
     def pull(self) -> None:
-        """Brings the copy's small files up to date with the bucket; the caller must hold the copy's lock."""
-        require_bucket(self.place, self.storage)
+        """Brings the copy's small files up to date with the bucket; the caller must hold the copy's lock and know that the bucket
+        is there."""
         there = {key: [found.size, found.modified_ns] for key, found in self._listed(self.place)}
         self._refuse_a_file_with_files_below(there)
         small = {key: facts for key, facts in there.items() if not _DATA.match(key) and not _OWN.match(key)}
@@ -342,10 +346,22 @@ def fetched(path: Path, sha256: str | None = None) -> Path:
     return path
 
 
-def all_there(directory: Path, parts: Iterable[NamedFile]) -> bool:
-    """Whether all files have the right sizes, in the bucket for a workdir in one. Raises OSError."""
+def sizes_there(directory: Path) -> Mapping[str, int] | None:
+    """{key: bytes} of all objects below a folder of a workdir in a bucket, by one listing; None for a folder on a disk."""
+    kept = copy_of(directory)
+    return kept.sizes(directory) if kept else None
+
+
+def is_listed(path: Path, sizes: Mapping[str, int] | None) -> bool:
+    """Whether a small file is among what `sizes_there` found; True on a disk, where looking for it costs nothing."""
+    return sizes is None or ((kept := copy_of(path)) is not None and kept.key_of(path) in sizes)
+
+
+def all_there(directory: Path, parts: Iterable[NamedFile], sizes: Mapping[str, int] | None = None) -> bool:
+    """Whether all files have the right sizes, in the bucket for a workdir in one; `sizes` as from `sizes_there`. Raises
+    OSError."""
     if kept := copy_of(directory):
-        return kept.has(directory, parts)
+        return kept.has(directory, parts, sizes)
     return all((directory / part.name).stat().st_size == part.bytes for part in parts)
 
 

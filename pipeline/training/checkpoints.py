@@ -7,16 +7,39 @@ continues from (`start`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pipeline import store
 from pipeline.errors import DamagedError
+from pipeline.storage.copies import copy_of
 from pipeline.training.history import RoundRecord, history_of
 
 CHECKPOINTS = "checkpoints"
 VERSION = 5
+
+
+@dataclass
+class Discards:
+    """Removes checkpoints that are no longer needed; from a bucket, where that takes several requests, while training goes on."""
+
+    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="discard"))
+    _last: Future[None] | None = None
+
+    def discard(self, directory: Path) -> None:
+        """Removes a checkpoint, at most one at a time; raises the error of the one before."""
+        self.wait()
+        if copy_of(directory):
+            self._last = self._pool.submit(store.discard, directory)
+        else:
+            store.discard(directory)
+
+    def wait(self) -> None:
+        """Returns once the last one is removed."""
+        if self._last:
+            self._last.result()
 
 
 @dataclass(frozen=True)

@@ -125,15 +125,15 @@ def environment_with(failpoint: str = "") -> dict[str, str]:
     return kept | {"W2V_FAILPOINT": failpoint, "W2V_TRACEBACK": "1", "PYTHONFAULTHANDLER": "1"}
 
 
-def end_of(process: subprocess.Popen[str]) -> Ended:
+def end_of(process: subprocess.Popen[str], patience_s: float = PATIENCE_S) -> Ended:
     """How a run ended. One that does not end is made to print where it hangs, and is killed with all its processes."""
     try:
-        out, err = process.communicate(timeout=PATIENCE_S)
+        out, err = process.communicate(timeout=patience_s)
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGABRT)
         err = process.communicate()[1]
         kill_session(process.pid)
-        raise AssertionError(f"it did not end within {PATIENCE_S} s; it hangs here:\n{err}") from None
+        raise AssertionError(f"it did not end within {patience_s:g} s; it hangs here:\n{err}") from None
     return Ended(process.returncode, out, err)
 
 

@@ -20,8 +20,12 @@ from typing import Any
 from pipeline.cluster.workers import InProcess
 from pipeline.progress import Progress
 from pipeline.run import run
+from tests.cluster import disturbed
 from tests.cluster.disturbed import Bench, end_of
 from tests.cluster.tls_cluster import TlsCluster
+
+PATIENCE_S = 900
+"""Longer than a test waits, which pytest bounds anyway: a sweep of an hour goes on where a machine stands still for minutes."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,10 @@ class Shared:
     left: list[str]
 
 
-def share(cluster: TlsCluster, bench: Bench, names: Sequence[str], seeds: Sequence[int], apart_s: float = 0) -> Shared:
+def share(
+    cluster: TlsCluster, bench: Bench, names: Sequence[str], seeds: Sequence[int], apart_s: float = 0,
+    patience_s: float = disturbed.PATIENCE_S,
+) -> Shared:  # fmt: skip
     """Runs with these names and seeds, started `apart_s` apart, on a cluster on which a stranger works and keeps data."""
     configs = [
         bench.config_file(name, before="shards", cluster=cluster.section, run=bench.run_section(name, seed))
@@ -46,7 +53,7 @@ def share(cluster: TlsCluster, bench: Bench, names: Sequence[str], seeds: Sequen
             drivers.append(bench.w2v(config))
             time.sleep(apart_s)
         busy = [stranger.submit(time.sleep, 0.5, pure=False) for _ in range(8)]
-        ended = [end_of(driver) for driver in drivers]
+        ended = [end_of(driver, patience_s) for driver in drivers]
         lost = [str(future.key) for future in busy if future.exception(timeout=60) is not None]
         lost += [] if kept.result(timeout=60) == b"data of somebody else" else ["data"]
         return Shared([one.summary["vectors"]["sha256"] for one in ended], lost, guests(stranger))
@@ -98,7 +105,7 @@ def _one(cluster: TlsCluster, bench: Bench, threads: int, seeds: tuple[int, int]
         expected.append(run(config, workers=InProcess(), progress=Progress(quiet=True))["vectors"]["sha256"])
     apart_s, began = random.Random(seeds[0]).uniform(0, 3), time.monotonic()
     try:
-        found = share(cluster, bench, names, seeds, apart_s)
+        found = share(cluster, bench, names, seeds, apart_s, PATIENCE_S)
     except AssertionError as error:
         print(f"2 x {threads} threads, seeds {seeds}, {apart_s:.2f} s apart: {error}", flush=True)
         return 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import threading
 import time
@@ -29,6 +30,7 @@ from pipeline.storage.objects import put_object, read_object, remove_object
 from pipeline.summary import finished_vectors
 from pipeline.workdir import verify_workdir
 from tests.sampling import ALL, SEED
+from tests.storage.server import Front
 from tests.storage.site import Site, w2v_run
 from w2v_core.vectors import WordVectors
 
@@ -52,6 +54,18 @@ def test_the_bits_are_those_of_a_disk_and_nothing_is_called_like_the_scheme(fini
 
             data = read_object(finished.place("finished") / key, finished.storage())
             assert hashlib.sha256(data).hexdigest() == key.rpartition("/")[2]
+
+
+def test_a_run_asks_the_bucket_for_nothing_that_it_knows(site: Site, front: Front) -> None:
+    tree = site.tree("asked", place=site.place("asked"))
+    tree["storage"]["endpoint"] = front.address
+    assert run(parse_config(tree), workers=InProcess(2), progress=QUIET)["vectors"]["sha256"] == site.digest
+    data = r"/asked/(tokens|vocab|shards|checkpoints|vectors)/.*[0-9a-f]{64}"
+    assert not [seen for seen in front.seen if seen[0] in ("GET", "HEAD") and re.search(data, seen[1])], "it reads what it has"
+    assert not [seen for seen in front.seen if seen[0] == "HEAD" and "/tokens/parts/" in seen[1]], "one listing shows all parts"
+    put = [seen for seen in front.seen if seen[0] == "PUT" and re.search(r"/checkpoints/[0-9a-f]{16}/manifest", seen[1])]
+    listed = [seen for seen in front.seen if re.search(r"prefix=[^&]*asked%2Fcheckpoints%2F[0-9a-f]{16}", seen[1])]
+    assert len(listed) <= len(put), "only to remove them, not to see what this process has put"
 
 
 def test_another_host_finds_every_stage_and_can_do_what_a_workdir_is_for(finished: Site, tmp_path: Path) -> None:
