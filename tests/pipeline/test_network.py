@@ -455,6 +455,10 @@ def test_when_one_worker_leaves_the_others_on_all_hosts_learn_of_it_at_once(
     assert all(0 < seconds < AT_ONCE_S for seconds in waited)
 
 
+STOPPED = threading.Event()
+"""Set once participant 0 no longer waits for the other."""
+
+
 def merge_with_nobody(key: str, addresses: list[str], participant: int) -> float:
     """Participant 1 opens the group and does not merge; 0 merges in two strips until its attempt is called lost."""
     attempts = Attempts()
@@ -463,7 +467,7 @@ def merge_with_nobody(key: str, addresses: list[str], participant: int) -> float
         started = time.monotonic()
         try:
             if participant == 1:
-                time.sleep(1.5)
+                STOPPED.wait(PATIENCE_S)
                 return 0.0
             threading.Timer(0.3, attempts.abandon, [["attempt"]]).start()
             merge(group, load_kernels("numpy"), 60_000, "adasum")
@@ -472,8 +476,10 @@ def merge_with_nobody(key: str, addresses: list[str], participant: int) -> float
             return time.monotonic() - started
         finally:
             group.close()
+            STOPPED.set()
 
 
 def test_all_strips_of_a_lost_attempt_stop_waiting(client: Client) -> None:
+    STOPPED.clear()
     waited, _ = together(client, merge_with_nobody)
-    assert 0.3 <= waited < 1.5
+    assert 0.3 <= waited < AT_ONCE_S
