@@ -150,7 +150,7 @@ def gone_and_back(bench: Bench, port: int, root: Path) -> tuple[float, dict[str,
     seconds later."""
     servers = [start_server(root, port)]
     server = Server(port)
-    wait_for(lambda: server_answers(server), 90)
+    wait_for(lambda: server_answers(server), 180)
 
     def kill_and_start(_file: Path) -> None:
         wait_for(lambda: bench.is_over() or shown(server) >= 2, 90)
@@ -182,7 +182,7 @@ def real(root: Path, port: int) -> Iterator[None]:
     """A real `mlflow server` over the database in `root`, answering."""
     process = start_server(root, port)
     try:
-        wait_for(lambda: server_answers(Server(port)), 90)
+        wait_for(lambda: server_answers(Server(port)), 180)
         yield
     finally:
         kill_server(process)

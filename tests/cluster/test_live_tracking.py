@@ -74,7 +74,7 @@ def test_a_server_shows_the_loss_while_a_run_trains_and_one_whole_curve_after_th
     process_server = start_server(workdir.parent, port)
     server, driver = Server(port), None
     try:
-        wait_for(lambda: server_answers(server), 90)
+        wait_for(lambda: server_answers(server), 180)
         watch_a_run_that_nobody_stops(Server(port, "free"), config, workdir.parent / "free")
         # The driver stops itself before its eighth round, so that there is time to look, however fast the machine is.
         token = workdir.parent / "stopped"

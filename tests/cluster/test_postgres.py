@@ -45,7 +45,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
         )
         try:
             server = Server(port)
-            wait_for(lambda: server_answers(server), 90)
+            wait_for(lambda: server_answers(server), 180)
             password = address.split(":")[2].partition("@")[0]
             assert shown_by_ps(password) == []
             yield server

@@ -36,7 +36,7 @@ def site() -> Iterator[SshSite]:
 def section(site: SshSite, **options: object) -> dict[str, object]:
     """A scheduler and two workers of one thread."""
     chosen = {"hosts": [HERE] * 3, "connect_options": site.connect, "worker_options": {"nthreads": 1}} | options
-    return {"kind": "ssh", "wait_s": 60, "options": chosen}
+    return {"kind": "ssh", "wait_s": 180, "options": chosen}
 
 
 def started_by(site: SshSite) -> list[psutil.Process]:

@@ -73,7 +73,7 @@ def deliver_the_rest(summary: dict[str, Any], config: Path, through: Sequence[st
     The command begins with `through`."""
     if not summary["mlflow"]["complete"]:
         wait_for_shippers(load_config(config).workdir)
-        subprocess.run([*through, sys.executable, "-m", "pipeline.cli", "sync", str(config)], check=True, timeout=90)
+        subprocess.run([*through, sys.executable, "-m", "pipeline.cli", "sync", str(config)], check=True, timeout=200)
 
 
 def is_all_delivered(workdir: Path) -> bool:
@@ -83,8 +83,9 @@ def is_all_delivered(workdir: Path) -> bool:
 
 
 def wait_for_shippers(workdir: Path) -> None:
-    """Waits for the shippers that runs have left behind to finish what is under way: `sync` does not wait for them."""
-    wait_for(lambda: not any(spool.has_shipper() for spool in spools(workdir)), 90)
+    """Waits for the shippers that runs have left behind to finish what is under way: `sync` does not wait for them. Their low
+    priority makes that long on a busy machine."""
+    wait_for(lambda: not any(spool.has_shipper() for spool in spools(workdir)), 200)
 
 
 def tracker_of(workdir: Path, uri: str | None = None, required: bool = False) -> Tracker:
