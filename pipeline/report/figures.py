@@ -18,6 +18,10 @@ from pipeline.store import write_bytes
 if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.ImageDraw import ImageDraw
+    from PIL.ImageFont import FreeTypeFont
+    from PIL.ImageFont import ImageFont as FixedFont
+
+    Font = FreeTypeFont | FixedFont
 
 FOLDER = "figures"
 LOSS, MAP = "loss.png", "map.png"
@@ -57,13 +61,14 @@ def draw_curve(curve: Curve) -> Image:
         up = (y - y_low) / ((y_high - y_low) or 1) * (HEIGHT - _TOP - _BOTTOM)
         return _SCALE * (_LEFT + across), _SCALE * (HEIGHT - _BOTTOM - up)
 
-    _write(pen, (_LEFT, 14), f"{curve.title}: {curve.y_label.partition(' (')[0]}, over {curve.x_label}", 17, _INK)
+    _write(pen, (_LEFT, 14), f"{curve.title}: {curve.y_label.partition(' (')[0]}, over {curve.x_label}", _font(17), _INK)
+    small = _font(14)
     for y in y_ticks:
         pen.line([place(x_low, y), place(x_high, y)], fill=_LINE, width=_SCALE)
-        _write(pen, (_LEFT - 10, place(x_low, y)[1] / _SCALE), short(y), 14, _SOFT, anchor="rm")
+        _write(pen, (_LEFT - 10, place(x_low, y)[1] / _SCALE), short(y), small, _SOFT, anchor="rm")
     for x in ticks(x_low, x_high, 6):
         if x_low <= x <= x_high:
-            _write(pen, (place(x, y_low)[0] / _SCALE, HEIGHT - _BOTTOM + 18), short(x), 14, _SOFT, anchor="mm")
+            _write(pen, (place(x, y_low)[0] / _SCALE, HEIGHT - _BOTTOM + 18), short(x), small, _SOFT, anchor="mm")
     pen.line([place(x, y) for x, y in points], fill=_ACCENT, width=2 * _SCALE + 1, joint="curve")
     return _halved(image)
 
@@ -75,14 +80,14 @@ def draw_map(words: Mapping[str, Any]) -> Image:
     spots = [(40 + x / 10_000 * (SIDE - 140), 40 + y / 10_000 * (SIDE - 80)) for x, y in words["xy"]]
     for x, y in spots:
         pen.ellipse([_SCALE * (x - 2), _SCALE * (y - 2), _SCALE * (x + 2), _SCALE * (y + 2)], fill="#8fb9bb")
-    shown = 0
+    shown, font = 0, _font(13)
     for word, (x, y) in zip(words["words"], spots, strict=True):
         name = printable(word, 30)
         cells = {(column, round(y / 14)) for column in range(round(x / 14), round((x + 8 * len(name)) / 14) + 1)}
         if shown < _LABELS and not cells & taken:
             taken |= cells
             shown += 1
-            _write(pen, (x + 5, y), name, 13, _INK, anchor="lm")
+            _write(pen, (x + 5, y), name, font, _INK, anchor="lm")
     return _halved(image)
 
 
@@ -93,11 +98,15 @@ def _canvas(width: int, height: int) -> tuple[Image, ImageDraw]:
     return image, ImageDraw.Draw(image)
 
 
-def _write(pen: ImageDraw, place: tuple[float, float], text: str, size: int, colour: str, anchor: str = "la") -> None:
+def _font(size: int) -> Font:
+    """Pillow's own font, which it decodes anew whenever it is asked for: longer than a word takes to draw."""
     from PIL import ImageFont
 
-    spot = (_SCALE * place[0], _SCALE * place[1])
-    pen.text(spot, text, fill=colour, font=ImageFont.load_default(_SCALE * size), anchor=anchor)
+    return ImageFont.load_default(_SCALE * size)
+
+
+def _write(pen: ImageDraw, place: tuple[float, float], text: str, font: Font, colour: str, anchor: str = "la") -> None:
+    pen.text((_SCALE * place[0], _SCALE * place[1]), text, fill=colour, font=font, anchor=anchor)
 
 
 def _halved(image: Image) -> Image:
