@@ -179,7 +179,9 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
     key, equals, value = override.partition("=")
     parts, shown = key.split("."), _shown(override)
     if not equals or not 2 <= len(parts) <= _DEEPEST_KEY or not all(parts):
-        raise ConfigError(f"{shown}: an override is section.key=value, for example train.epochs=3")
+        near = suggest(key, [known for known in known_keys() if not known.startswith("refresh")]) if equals else None
+        hint = "for example train.epochs=3" if not near else f"here it is {near}" if " " in near else f"did you mean {near}=…?"
+        raise ConfigError(f"{shown}: an override is section.key=value; {hint}")
     node = tree
     for part in parts[:-1]:
         child = node.get(part)

@@ -29,6 +29,23 @@ def test_unknown_section_is_an_error_that_names_the_nearest() -> None:
         parse_config(CORPUS | {"evalute": {}})
 
 
+@pytest.mark.parametrize(
+    ("override", "hint"),
+    [
+        ("epochs=3", "did you mean train.epochs=…?"),
+        ("window=3", "did you mean shards.window=…?"),
+        ("size=50", "did you mean train.vector_size=…?"),
+        ("sg=1", "here it is train.model=skipgram (cbow is the default)"),
+        ("min_coutn=3", "for example train.epochs=3"),
+        ("train.epochs", "for example train.epochs=3"),
+    ],
+)
+def test_an_override_without_its_section_is_told_where_the_setting_is(override: str, hint: str) -> None:
+    with pytest.raises(ConfigError) as told:
+        parse_config({"corpus": {"inputs": ["x"]}}, [override])
+    assert str(told.value) == f"'{override}': an override is section.key=value; {hint}"
+
+
 def test_all_problems_are_reported_at_once() -> None:
     tree = CORPUS | {"train": {"epochs": "many", "lanes": -1}, "shards": {"window": 256}, "run": {"name": "../../x"}}
     with pytest.raises(ConfigError) as caught:
