@@ -69,9 +69,10 @@ def _configuration(source: Any, settings: dict[str, Any]) -> RunConfig:
         given = {key: value for key, value in settings.items() if not isinstance(value, dict)}
         fields = configuration(["-"], given).model_dump(mode="json", by_alias=True, exclude_unset=True)
         return load_config(os.fspath(source), [*_overrides(fields)])
-    paths = [source] if isinstance(source, (str, os.PathLike)) else source
-    if isinstance(paths, (list, tuple)) and paths and all(isinstance(path, os.PathLike) or _is_path(path) for path in paths):
-        return configuration([os.fspath(path) for path in paths], settings)
+    if isinstance(source, (str, os.PathLike)):
+        return configuration([os.fspath(source)], settings)
+    if isinstance(source, (list, tuple)) and source and all(isinstance(path, os.PathLike) or _is_path(path) for path in source):
+        return configuration([os.fspath(path) for path in source], settings)
     config = configuration(["-"], settings)
     folder = config.workdir.with_name(f"{config.workdir.name}.sentences")
     as_words = write_sentences(sentences_of(source, config.corpus.text_field), folder)
@@ -79,7 +80,7 @@ def _configuration(source: Any, settings: dict[str, Any]) -> RunConfig:
 
 
 def _is_path(found: Any) -> bool:
-    """Whether a string is a path rather than a line of text: an existing path, a pattern, `pydocs:` or an address."""
+    """Whether a string in a list is a path rather than a line of text: an existing path, a pattern, `pydocs:` or an address."""
     if not isinstance(found, str):
         return False
     return found.startswith("pydocs:") or "://" in found or os.path.exists(found) or (" " not in found and "/" in found)

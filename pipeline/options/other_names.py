@@ -42,6 +42,9 @@ def suggest(key: str, known: Sequence[str]) -> str | None:
         return " or ".join(elsewhere)
     if name in OTHER_NAMES:
         return OTHER_NAMES[name]
-    alike = [found for found in known if ("." in found) == ("." in key)]
+    alike = {found: found for found in known if ("." in found) == ("." in key)}
+    if "." not in key:
+        # A section, or a setting without its section.
+        alike = {found.rpartition(".")[2]: found for found in reversed(known)} | alike
     near = difflib.get_close_matches(key, alike, n=1, cutoff=0.5)
-    return near[0] if near else None
+    return alike[near[0]] if near else None

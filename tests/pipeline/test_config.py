@@ -36,7 +36,8 @@ def test_unknown_section_is_an_error_that_names_the_nearest() -> None:
         ("window=3", "did you mean shards.window=…?"),
         ("size=50", "did you mean train.vector_size=…?"),
         ("sg=1", "here it is train.model=skipgram (cbow is the default)"),
-        ("min_coutn=3", "for example train.epochs=3"),
+        ("min_coutn=3", "did you mean vocab.min_count=…?"),
+        ("qqqq=3", "for example train.epochs=3"),
         ("train.epochs", "for example train.epochs=3"),
     ],
 )

@@ -143,6 +143,9 @@ def test_a_script_without_a_guard_trains_in_processes_too(tmp_path: Path) -> Non
         ([["a", "b c"]], {}, DataError, r"sentence 0: expected words without white space, found 'b c'"),
         ([["a"], "b c"], {}, DataError, r"sentence 1: expected a sequence of words like the first, found str"),
         (7, {}, InputError, "found int"),
+        ("nothing.txt", {}, InputError, "no file matches nothing.txt"),
+        ("a line of text", {}, InputError, "no file matches a line of text"),
+        (["a b"], {"vector_sise": 3}, ConfigError, r"vector_sise: unknown setting; here it is train\.vector_size"),
     ],
 )
 def test_input_that_cannot_be_trained_on_is_refused_by_name(
