@@ -123,7 +123,10 @@ def _renew(address: Address, claim: bytes, storage: Storage, root: Path, stop: t
 
 def _note_until(root: Path, renewed: float | None = None) -> None:
     until = (_now() if renewed is None else renewed) + LEASE_S - RENEW_S
-    (root / UNTIL).write_text(f"{os.getpid()} {until}")
+    # Replaced whole: while the lease is renewed, threads that put files read it.
+    fresh = root / f"{UNTIL}.{uuid.uuid4().hex[:12]}.tmp"
+    fresh.write_text(f"{os.getpid()} {until}")
+    os.replace(fresh, root / UNTIL)
 
 
 def _now() -> float:

@@ -100,9 +100,12 @@ def test_a_refresh_that_is_killed_comes_to_the_same_champion_when_run_again(
 @pytest.mark.timeout(400)
 @pytest.mark.skipif(not ALL, reason="half a minute: make buckets")
 def test_the_demos_corpus_gives_the_bits_of_a_disk(site: Site) -> None:
+    # Intervals made for a tiny corpus would write hundreds of checkpoints of 15 MB here.
+    as_usual = dict.fromkeys(("merge_every", "hot_rows", "hot_merge_every", "checkpoint_every"))
     sections = {
         "corpus": {"inputs": ["pydocs:"], "block_bytes": 4_000_000}, "vocab": {"min_count": 5}, "shards": {"sample": 1e-4},
-        "train": {"vector_size": 32, "epochs": 1, "lanes": 2}, "evaluate": {"queries": ["server"], "analogy_queries": []},
+        "train": {"vector_size": 32, "epochs": 1, "lanes": 2} | as_usual,
+        "evaluate": {"queries": ["server"], "analogy_queries": []},
     }  # fmt: skip
     demo = site.tree("demo", place=site.place("demo"), **sections)
     disk = site.tree("demo-disk", place=None, **sections)

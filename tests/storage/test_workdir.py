@@ -329,6 +329,24 @@ def test_a_holder_that_could_not_renew_its_lease_for_too_long_commits_nothing(si
             lease.require(tmp_path)
 
 
+def test_a_lease_that_is_renewed_can_be_read_at_any_moment(tmp_path: Path) -> None:
+    over = threading.Event()
+
+    def renew() -> None:
+        while not over.is_set():
+            lease._note_until(tmp_path)
+
+    lease._note_until(tmp_path)
+    renewing = threading.Thread(target=renew)
+    renewing.start()
+    try:
+        for _ in range(3000):
+            lease.require(tmp_path)
+    finally:
+        over.set()
+        renewing.join()
+
+
 # ── kills ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 POINTS = [
