@@ -100,7 +100,7 @@ def test_an_address_that_nobody_answers_is_known_before_the_first_task() -> None
 def test_a_scheduler_that_is_there_is_greeted() -> None:
     from distributed import LocalCluster
 
-    with LocalCluster(n_workers=0, dashboard_address=None, processes=False, protocol="tcp", host="127.0.0.1") as cluster:
+    with LocalCluster(n_workers=0, dashboard_address="127.0.0.1:0", processes=False, protocol="tcp", host="127.0.0.1") as cluster:
         refuse_silent(Cluster(kind="address", address=cluster.scheduler_address, wait_s=60))
 
 
