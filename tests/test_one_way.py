@@ -16,6 +16,7 @@ PUT_IN_PLACE = {
     "pipeline/exchange/shared_memory.py": "a folder in memory that is locked before anyone can find it",
     "pipeline/formats/placing.py": "several exports put beside a person's files, each written by its format's own writer",
     "pipeline/storage/copies.py": "what is fetched from a bucket, in rooms below the store's",
+    "pipeline/storage/lease.py": "a note of a process to its own threads, in rooms below the store's; useless after a crash",
     "pipeline/history/latest.py": "a link, not a file",
     "pipeline/history/snapshot.py": "a folder of links and files that appears as a whole",
     "pipeline/tracking/empty_database.py": "a database that MLflow writes",

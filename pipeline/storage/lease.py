@@ -44,7 +44,7 @@ def held(place: Address, storage: Storage, root: Path, on_note: Callable[[str], 
     try:
         if others := [other for other in _claims(place, storage) if not other.key.endswith(name)]:
             raise _busy(place, storage, others[0])
-        _note_until(root)
+        note_until(root)
         renewing.start()
         yield
     finally:
@@ -118,10 +118,11 @@ def _renew(address: Address, claim: bytes, storage: Storage, root: Path, stop: t
         with contextlib.suppress(PipelineError, OSError):
             started = _now()
             put_object(address, claim, storage)
-            _note_until(root, started)
+            note_until(root, started)
 
 
-def _note_until(root: Path, renewed: float | None = None) -> None:
+def note_until(root: Path, renewed: float | None = None) -> None:
+    """Notes how long the lease on the copy `root` holds, for `require`: counted from `renewed`, by default from now."""
     until = (_now() if renewed is None else renewed) + LEASE_S - RENEW_S
     # Replaced whole: while the lease is renewed, threads that put files read it.
     fresh = root / f"{UNTIL}.{uuid.uuid4().hex[:12]}.tmp"

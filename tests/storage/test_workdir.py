@@ -334,9 +334,9 @@ def test_a_lease_that_is_renewed_can_be_read_at_any_moment(tmp_path: Path) -> No
 
     def renew() -> None:
         while not over.is_set():
-            lease._note_until(tmp_path)
+            lease.note_until(tmp_path)
 
-    lease._note_until(tmp_path)
+    lease.note_until(tmp_path)
     renewing = threading.Thread(target=renew)
     renewing.start()
     try:
