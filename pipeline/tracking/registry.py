@@ -78,7 +78,7 @@ def challenge(client: MlflowClient, name: str, version: str) -> None:
     given: str | None = None
     while version != given:
         client.set_registered_model_alias(name, CHALLENGER, version)
-        given, version = version, str(max(int(version), *_made_by_runs(client, name)))
+        given, version = version, str(max([int(version), *_made_by_runs(client, name)]))
 
 
 def move_alias(client: MlflowClient, event: Event) -> None:
