@@ -3,18 +3,19 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+WARM := $(VENV)/.warm
 # Where PYTHONDONTWRITEBYTECODE is set, every worker process would spend 4 s compiling what it imports. So the packages that
 # workers import are compiled at installation (pip would compile all packages, on one core), the others when they are first used.
 COMPILED := numba llvmlite numpy dask distributed pyarrow tornado msgpack cloudpickle fsspec pydantic yaml click jinja2 packaging toolz zict
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help configuration demo test test-all test-fast test-core coverage chaos crashes refreshes answers buckets shared deployment image fuzz audit lint format lock clean
+.PHONY: help configuration demo test test-all test-fast test-core warm coverage chaos crashes refreshes answers buckets shared deployment image fuzz audit lint format lock clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo       train on the docstrings of the installed Python and show what was learned"
-	@echo "make test       all tests"
-	@echo "make test-all   all cases of the sweeps that make test samples; half an hour or more"
+	@echo "make test       the tests; the longest ones take turns, day by day"
+	@echo "make test-all   all tests, with all cases of the sweeps that make test samples; half an hour or more"
 	@echo "make test-fast  without the slow ones"
 	@echo "make coverage   how much of w2v_core its own tests run"
 	@echo "make chaos      kill everything everywhere and compare the bits"
@@ -39,84 +40,90 @@ $(READY): requirements.lock pyproject.toml
 	@echo "installing into $(VENV) (a few minutes the first time)"
 	@$(BIN)/python -m pip install --quiet --quiet --no-compile --disable-pip-version-check --no-input --require-hashes --no-deps -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --quiet --no-compile --disable-pip-version-check --no-input --no-build-isolation --no-deps -e .
+	@touch $@
+
+# A first run on a few words compiles the kernels and all that a run imports, so that later runs start at once. The linters need
+# none of this: `make -j 2 lint warm` does both at once.
+$(WARM): $(READY)
 	@cd $(VENV)/lib/python3*/site-packages && ../../../bin/python -m compileall -q -j 0 -x '[/\\]tests?[/\\]' $(COMPILED) || true
-# A first run on a few words compiles the kernels and all that a run imports, so that later runs start at once.
 	@mkdir -p $(VENV)/first && printf 'one two three four fivé six\n%.0s' $$(seq 500) > $(VENV)/first/words.txt
 	@printf 'corpus: {inputs: [words.txt]}\nshards: {sample: 0}\n' > $(VENV)/first/run.yaml
 	@for lanes in 1 2; do $(BIN)/w2v run --quiet $(VENV)/first/run.yaml train.lanes=$$lanes > /dev/null 2>&1 || true; done
 	@rm -rf $(VENV)/first
 	@touch $@
 
-demo: $(READY)
+warm: $(WARM)
+
+demo: $(WARM)
 	$(BIN)/w2v run configs/demo.yaml
 
 # Four at a time: most of the tests wait for processes of their own (infra/decisions/0008-tests-at-a-time.md).
-test: $(READY)
-	$(BIN)/python -m pytest -n 4 --dist worksteal
+test: $(WARM)
+	W2V_TURNS=1 $(BIN)/python -m pytest -n 4 --dist worksteal
 
-# Every case of every sweep of which `make test` takes a sample.
-test-all: $(READY)
+# Every case of every sweep of which `make test` takes a sample, and every test that takes turns there.
+test-all: $(WARM)
 	W2V_ALL=1 $(BIN)/python -m pytest -n 4 --dist worksteal
 
-test-fast: $(READY)
+test-fast: $(WARM)
 	$(BIN)/python -m pytest -m "not slow" tests/core tests/pipeline
 
-test-core: $(READY)
+test-core: $(WARM)
 	$(BIN)/python -m pytest tests/core
 
 # The lines and branches of w2v_core that tests/core runs. Compiled functions cannot be traced and are left out (pyproject.toml
 # says which); the code that generates their instructions is Python and counts, so Numba compiles it anew in a separate folder.
-coverage: $(READY)
+coverage: $(WARM)
 	rm -rf $(VENV)/coverage && mkdir -p $(VENV)/coverage
 	NUMBA_CACHE_DIR=$(VENV)/coverage/numba COVERAGE_FILE=$(VENV)/coverage/data \
 		$(BIN)/python -m coverage run --source=w2v_core -m pytest -q tests/core --timeout 600
 	COVERAGE_FILE=$(VENV)/coverage/data $(BIN)/python -m coverage report --skip-covered --show-missing --fail-under=95
 
 # Every kill point of every role and 20 runs hit at random, not the sample that `make test` takes. Seven minutes on two cores.
-chaos: $(READY)
+chaos: $(WARM)
 	$(BIN)/python -m tests.cluster.chaos
 
 # Every system call, not the sample that `make test` takes: a minute and a half.
-crashes: $(READY)
+crashes: $(WARM)
 	W2V_ALL=1 $(BIN)/python -m pytest -q tests/pipeline/test_crashing_writes.py
 
 # A whole run in each of five bad states of MLflow's server (one needs root), beside one without tracking.
-tracking: $(READY)
+tracking: $(WARM)
 	$(BIN)/python -m tests.cluster.bad_tracking
 
 # Fifty sequences of changes to a corpus, with each refresh compared with a clean build, and every place where one can be killed.
-refreshes: $(READY)
+refreshes: $(WARM)
 	W2V_ALL=1 $(BIN)/python -m pytest -q -n 2 tests/pipeline/test_refresh.py
 
 # After each of thirty-three ways to fail, to stop early and to be killed, `w2v query` says what it said before, byte for byte.
-answers: $(READY)
+answers: $(WARM)
 	W2V_ALL=1 $(BIN)/python -m pytest -q -n 2 tests/pipeline/test_latest.py
 
 # Two runs and a stranger on one scheduler, ten times with one thread per worker and ten times with four: forty digests.
 # SHARED_SEED chooses the corpora; each line names its seeds.
 SHARED_SEED ?= 1
-shared: $(READY)
+shared: $(WARM)
 	$(BIN)/python -W ignore -m tests.cluster.shared --times 10 --seed $(SHARED_SEED)
 
 # All deployment files: the image's steps in an empty environment, all containers' commands, docker-compose, sshd, SLURM jobs that all
 # reach their time limit. A quarter of an hour.
-deployment: $(READY)
+deployment: $(WARM)
 	W2V_ALL=1 W2V_INSTALL=1 $(BIN)/python -m pytest -q tests/infra tests/cluster/test_slurm.py tests/cluster/test_ssh.py tests/cluster/test_postgres.py
 
 # The real image if a Docker daemon answers, else its steps.
-image: $(READY)
+image: $(WARM)
 	@if docker info > /dev/null 2>&1; then docker build -f infra/image/Dockerfile -t w2v .; \
 	else W2V_ALL=1 $(BIN)/python -m pytest -q tests/infra/test_image.py; fi
 
 # A workdir in a bucket, with driver and workers killed at every place, not only at the few that `make test` takes: five minutes.
-buckets: $(READY)
+buckets: $(WARM)
 	W2V_ALL=1 $(BIN)/python -m pytest -q tests/storage
 
 # One file of every kind in a workdir, damaged in every way; then seeded mutations of all that is read, of which `make test`
 # takes a sample with another seed. A failure is named by kind, seed and case; --only runs one again.
 FUZZ_SECONDS ?= 300
 FUZZ_SEED ?= 19
-fuzz: $(READY)
+fuzz: $(WARM)
 	$(BIN)/python -W ignore -m tests.security.tampering
 	$(BIN)/python -W ignore -m tests.security.fuzz --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED)
 

@@ -4,19 +4,34 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.sampling import ALL, SEED
+from tests.sampling import ALL, SEED, TURNS, their_turn
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 
 def pytest_report_header() -> str:
     """What this run takes of the sweeps, and how to take the same again."""
-    return "all cases of every sweep" if ALL else f"sweeps are sampled with W2V_SEED={SEED}"
+    turns = ", and so are the tests that take turns" if TURNS else ""
+    return "all cases of every sweep" if ALL else f"sweeps are sampled with W2V_SEED={SEED}{turns}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With W2V_TURNS=1: leaves out the tests whose turn it is not."""
+    groups: dict[str, dict[pytest.Item, int]] = defaultdict(dict)
+    for item in items if TURNS else []:
+        if mark := item.get_closest_marker("turns"):
+            groups[mark.kwargs.get("of", str(item.path))][item] = mark.args[0]
+    rest: set[pytest.Item] = set()
+    for tests in groups.values():
+        rest |= {item for item, its_turn in zip(tests, their_turn(list(tests.values())), strict=True) if not its_turn}
+    config.hook.pytest_deselected(items=[item for item in items if item in rest])
+    items[:] = [item for item in items if item not in rest]
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ ODD = {"NUMBA_CPU_NAME": "generic"}
 SOURCES = Path(__file__).parents[2]
 
 
+@pytest.mark.turns(3, of="another processor")
 def test_an_odd_worker_is_left_out_and_named_and_the_bits_are_those_of_one_process(cluster: TlsCluster, bench: Bench) -> None:
     started = [cluster.start_worker("a"), cluster.start_worker("b", **ODD), cluster.start_worker("c")]
     bench.prepare("mixed")
@@ -36,6 +37,7 @@ def test_an_odd_worker_is_left_out_and_named_and_the_bits_are_those_of_one_proce
     cluster.stop(started)
 
 
+@pytest.mark.turns(3, of="another processor")
 def test_only_odd_workers_are_refused_after_a_restart_and_train_on_if_told_that_bits_may_differ(
     cluster: TlsCluster, bench: Bench, tmp_path: Path
 ) -> None:

@@ -32,6 +32,7 @@ lease after 30 s."""
 
 
 @pytest.mark.parametrize("threads", [1, 4])
+@pytest.mark.turns(4)
 def test_two_runs_and_somebody_elses_work_on_one_scheduler_end_as_if_alone(
     cluster: TlsCluster, bench: Bench, threads: int
 ) -> None:
@@ -52,6 +53,7 @@ def hold_the_interpreter(seconds: int) -> int:
     return os.getpid()
 
 
+@pytest.mark.turns(4)
 def test_a_worker_that_is_silent_over_somebody_elses_task_is_left_alone_and_its_share_done_by_others(
     cluster: TlsCluster, bench: Bench
 ) -> None:
@@ -71,6 +73,7 @@ def test_a_worker_that_is_silent_over_somebody_elses_task_is_left_alone_and_its_
     cluster.stop(started)
 
 
+@pytest.mark.turns(4)
 def test_workers_forget_a_run_whose_driver_was_killed_and_the_next_may_train_at_once(
     cluster: TlsCluster, bench: Bench, tmp_path: Path
 ) -> None:
@@ -97,6 +100,7 @@ def _holds_lanes(dask_worker: Any) -> bool:
     return state_of(dask_worker).of(HeldLanes).group is not None
 
 
+@pytest.mark.turns(4)
 def test_a_late_worker_of_another_version_gets_no_work_and_is_named(cluster: TlsCluster, bench: Bench, tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
     for package in ("pipeline", "w2v_core"):
@@ -116,6 +120,7 @@ def test_a_late_worker_of_another_version_gets_no_work_and_is_named(cluster: Tls
     cluster.stop(started)
 
 
+@pytest.mark.turns(4)
 def test_a_worker_that_does_not_see_the_workdir_is_refused_by_name(cluster: TlsCluster, bench: Bench, tmp_path: Path) -> None:
     if subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
         pytest.skip("no mount namespace may be made here (unshare -m)")
@@ -149,6 +154,7 @@ def test_a_worker_without_this_program_can_load_what_runs_give_to_workers() -> N
     assert pickle.loads(data).name == "w2v-run"
 
 
+@pytest.mark.turns(4)
 def test_paused_workers_are_waited_for_as_long_as_for_none_and_a_run_goes_on_without_them(
     cluster: TlsCluster, bench: Bench
 ) -> None:

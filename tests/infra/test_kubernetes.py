@@ -93,9 +93,17 @@ def strict(schema: Any) -> None:
             strict(value)
 
 
+@cache
+def validator(kind: str) -> Any:
+    """Checks manifests of this kind. That its schema is one itself is checked once: it takes seconds."""
+    checks = jsonschema.validators.validator_for(schema(kind))
+    checks.check_schema(schema(kind))
+    return checks(schema(kind))
+
+
 def validate(manifest: dict[str, Any]) -> None:
     if manifest["kind"] in KINDS:
-        jsonschema.validate(manifest, schema(manifest["kind"]))
+        validator(manifest["kind"]).validate(manifest)
     else:
         kubernetes_validate.validate(manifest, VERSION, strict=True)
 
@@ -210,6 +218,7 @@ def test_the_configuration_beside_them_is_one() -> None:
         "DaskJob",
     ],
 )
+@pytest.mark.turns(4, of="deployment")
 def test_the_containers_commands_make_a_cluster_that_trains_the_same_bits(kind: str, bench: Bench, tmp_path: Path) -> None:
     manifest = named(kind, {"DaskCluster": "w2v", "DaskJob": "w2v-once"}[kind])
     cluster = manifest["spec"] if kind == "DaskCluster" else manifest["spec"]["cluster"]["spec"]

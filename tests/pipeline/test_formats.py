@@ -192,6 +192,7 @@ print(totals["tokens"], peak_mb)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("format", ["parquet", "jsonl"])
+@pytest.mark.turns(3, of="bounded memory")
 def test_memory_is_bounded_by_bytes_and_not_by_rows_or_lines(tmp_path: Path, format: str) -> None:
     if not Path("/proc/self/status").exists():
         pytest.skip("the peak memory of one process is read from /proc, which is not here")

@@ -121,6 +121,7 @@ def test_a_programs_own_client_does_the_work_and_stays_open(lines: list[str], di
         assert client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.task_prefixes)) > 0
 
 
+@pytest.mark.turns(3)
 def test_a_script_without_a_guard_trains_in_processes_too(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(
         "from pipeline import train\n"
@@ -166,6 +167,7 @@ def test_the_python_interface_is_imported_on_first_use() -> None:
     ("program", "arguments", "shown"),
     [("train_from_python.py", [], "string →"), ("own_tokenizer.py", ["own_tokenizer.py", "load_and_query.py"], "<Model:")],
 )
+@pytest.mark.turns(3)
 def test_examples_run(program: str, arguments: list[str], shown: str) -> None:
     done = subprocess.run(
         [sys.executable, program, *arguments], cwd=ROOT / "examples", capture_output=True, text=True, timeout=200

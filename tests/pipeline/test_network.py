@@ -35,6 +35,7 @@ from pipeline.exchange.shared_memory import open_meeting_place
 from pipeline.training.lane_group import LaneGroup, merge, open_group
 from pipeline.training.placement import Place, pieces_of, strips_of
 from pipeline.training.plan import assign_copies
+from tests.sampling import sample
 from w2v_core.kernels import Merge, load_kernels
 
 WORKERS = 4
@@ -416,7 +417,7 @@ def test_merges_between_hosts_give_the_bits_of_one_process(client: Client, bits:
     assert all(merged == alone for merged in found)
 
 
-@pytest.mark.parametrize(("threads", "pieces"), [(1, 2), (2, 2), (3, 3), (9, 4)])
+@pytest.mark.parametrize(("threads", "pieces"), sample([(1, 2), (2, 2), (3, 3), (9, 4)]))
 @pytest.mark.parametrize("bits", [32, 8])
 def test_blocks_of_many_pieces_give_the_bits_of_one_process(client: Client, bits: int, threads: int, pieces: int) -> None:
     vocab, lanes = 100_000, 4

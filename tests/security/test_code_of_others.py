@@ -55,6 +55,7 @@ def trapped(tmp_path_factory: pytest.TempPathFactory, stranger: int, corpus: lis
     return Trapped(folder, ended, sorted(os.listdir(temporary)))
 
 
+@pytest.mark.turns(2, of="strangers")
 def test_a_run_among_traps_completes(trapped: Trapped) -> None:
     assert trapped.ended.code == 0, trapped.ended.err
 
