@@ -62,7 +62,7 @@ def test_products_have_the_same_bits_in_sixteen_lanes(count: int, with_targets: 
     def products_by(operation: Any) -> Callable[[Memory], None]:
         @njit
         def compute(hidden: int, stride: int, targets: int, noise: int, partials: int) -> None:
-            operation(hidden, stride, targets, noise, partials, stride)
+            operation(hidden, stride, targets, noise, partials, targets, stride)
 
         return lambda memory: compute(
             address(memory.hidden), memory.row_bytes, address(memory.targets), address(memory.noise), address(memory.partials)
@@ -77,7 +77,7 @@ def test_gradients_have_the_same_bits_in_sixteen_lanes() -> None:
     def gradients_by(operation: Any) -> Callable[[Memory], None]:
         @njit
         def compute(gradients: int, stride: int, targets: int, noise: int, steps: int) -> None:
-            operation(gradients, stride, targets, noise, steps, 5, stride)
+            operation(gradients, stride, targets, noise, steps, 5, targets, stride)
 
         return lambda memory: compute(
             address(memory.gradients), memory.row_bytes, address(memory.targets), address(memory.noise), address(memory.steps)

@@ -14,7 +14,7 @@ from numba import njit
 
 from w2v_core.kernels.cpu import context_operations as context
 from w2v_core.kernels.cpu import row_operations as op
-from w2v_core.kernels.cpu.group_kernels import Examples, GroupMemory, NoiseRows, train_group
+from w2v_core.kernels.cpu.group_kernels import Coming, Examples, GroupMemory, NoiseRows, train_group
 from w2v_core.kernels.cpu.vector_ir import byte_at, int_at, long_at, set_float, set_int, set_long
 from w2v_core.reference import BLOCK, GROUP, GROUPS
 
@@ -65,7 +65,8 @@ class Block(NamedTuple):
     """Addresses of a block's data. `numbers`: first target, number of targets, number of targets without context (int64). For
     the examples and for the noise words: the words (int32), the addresses of their rows (int64), 1/n and the rates (float32).
     `lowers`, `uppers`: addresses of the prefix sums at both ends of each target's window, by t. `rows`, `row_rates`: addresses
-    and rates of the rows of W_in, starting `Sizes.left` rows before the first target."""
+    and rates of the rows of W_in, starting `Sizes.left` rows before the first target. `first_edges`: the first edge at each
+    position, in the order of the targets, `next_edges`: the one after each edge (int64)."""
 
     numbers: int
     words: int
@@ -79,9 +80,14 @@ class Block(NamedTuple):
     noise_words: int
     noise: int
     noise_rates: int
+    first_edges: int
+    next_edges: int
 
 
 FIRST, COUNT, ABSENT = range(3)
+EDGES = 2 * BLOCK + 1
+"""The windows' edges, see `context_operations.move_context`: 0 is none, 2t + 1 where target t's window begins, 2t + 2 behind
+its end."""
 
 
 class Moves(NamedTuple):
@@ -102,8 +108,12 @@ class Workspace(NamedTuple):
     group: GroupMemory
     prefixes: int
     """Addresses of the prefix sums, by position. They lie in a ring with one row more than the widest window."""
-    changes: int
-    """Addresses of the differences of the rows' changes, by position, in a ring of the same size."""
+    edge_gradients: int
+    """Addresses of gradient rows, by edge."""
+    edge_signs: int
+    """float32, by edge: 1 where a gradient is added, −1 where it is subtracted."""
+    total: int
+    """The address of the row in which changes are summed."""
     gradients: int
     """Addresses of the targets' gradient rows, by t."""
     hidden: int
@@ -130,7 +140,7 @@ def draws_of(sizes: Sizes) -> int:
 @njit(nogil=True, inline="always")
 def workspace_rows(sizes: Sizes) -> int:
     """Rows of the workspace in addition to those of `GroupMemory`."""
-    return 2 * (sizes.left + sizes.right + 2) + BLOCK + GROUP
+    return sizes.left + sizes.right + 3 + BLOCK + GROUP
 
 
 @njit(nogil=True)
@@ -139,11 +149,12 @@ def workspace_of(group: GroupMemory, free: int, sizes: Sizes) -> Any:
     row_bytes, around = sizes.row_bytes, sizes.left + sizes.right
     ring_rows, reach = around + 2, reach_of(sizes)
     prefix_rows = group.rest
-    change_rows = prefix_rows + ring_rows * row_bytes
+    total = prefix_rows + ring_rows * row_bytes
     # A group writes its gradients where the previous group's hidden rows were: half the memory, and already in cache.
-    gradient_rows = change_rows + ring_rows * row_bytes
-    prefixes, changes = free, free + 8 * (reach + 1)
-    gradients, hidden = changes + 8 * (reach + 1), changes + 8 * (reach + 1) + 8 * BLOCK
+    gradient_rows = total + row_bytes
+    prefixes, edge_gradients = free, free + 8 * (reach + 1)
+    edge_signs = edge_gradients + 8 * EDGES
+    gradients, hidden = edge_signs + 8 * EDGES, edge_signs + 8 * (EDGES + BLOCK)
     owns = hidden + 8 * BLOCK
     inverse_of = owns + 8 * reach
     ones = inverse_of + 8 * (around + 1)
@@ -151,16 +162,21 @@ def workspace_of(group: GroupMemory, free: int, sizes: Sizes) -> Any:
         row = gradient_rows + (t // GROUPS * (GROUPS + 1) + t % GROUPS) * row_bytes
         set_long(gradients, t, row)
         set_long(hidden, t, row + row_bytes)
+        for end in range(2):
+            set_long(edge_gradients, 2 * t + 1 + end, row)
+            set_float(edge_signs, 2 * t + 1 + end, np.float32(1 - 2 * end))
     for j in range(reach + 1):
         set_long(prefixes, j, prefix_rows + j % ring_rows * row_bytes)
-        set_long(changes, j, change_rows + j % ring_rows * row_bytes)
     for j in range(reach):
         set_long(owns, j, group.zero)
     for n in range(around + 1):
         set_float(inverse_of, n, np.float32(1.0) / np.float32(max(1, n)))
     for u in range(GROUP):
         set_float(ones, u, np.float32(1.0))
-    return Workspace(group, prefixes, changes, gradients, hidden, owns, inverse_of, ones), ones + 8 * GROUP
+    return (
+        Workspace(group, prefixes, edge_gradients, edge_signs, total, gradients, hidden, owns, inverse_of, ones),
+        ones + 8 * GROUP,
+    )
 
 
 @njit(nogil=True)
@@ -171,8 +187,9 @@ def block_of(free: int, sizes: Sizes) -> Any:
     block = Block(
         free, examples, examples + 8 * BLOCK, examples + 16 * BLOCK, examples + 24 * BLOCK, examples + 32 * BLOCK,
         examples + 40 * BLOCK, rows, rows + 8 * reach, noise, noise + 8 * draws, noise + 16 * draws,
+        noise + 24 * draws, noise + 24 * draws + 8 * reach,
     )  # fmt: skip
-    return block, noise + 24 * draws
+    return block, noise + 24 * draws + 8 * (reach + EDGES)
 
 
 @njit(nogil=True)
@@ -188,8 +205,8 @@ def moves_of(free: int, sizes: Sizes) -> Any:
 def thread_bytes(sizes: Sizes) -> int:
     """Bytes of two blocks, the moves and a workspace, without the workspace's rows."""
     reach, draws = reach_of(sizes), draws_of(sizes)
-    blocks = 2 * (GROUP + 6 * BLOCK + 2 * reach + 3 * draws)
-    return 8 * (blocks + 2 * (BLOCK + draws + reach + 3) + 4 * (reach + 1) + 2 * BLOCK + GROUP)
+    blocks = 2 * (GROUP + 6 * BLOCK + 3 * reach + EDGES + 3 * draws)
+    return 8 * (blocks + 2 * (BLOCK + draws + reach + 3) + 3 * (reach + 1) + 2 * EDGES + 2 * BLOCK + GROUP)
 
 
 @njit(nogil=True, inline="always")
@@ -236,6 +253,7 @@ def locate(block: Block, lanes: Lanes, lane: int, wave: int, words: Words, sizes
             set_long(block.targets, at, own.group.sink)
             set_int(block.inverses, at, 0)
             set_int(block.rates, at, 0)
+    _find_edges(block, place, first, last - first, sizes)
     set_long(block.numbers, ABSENT, _locate_targets(block, place, first, last - first, words.w_out, sizes, own))
     noise = noise_of(lanes, lane, wave, sizes)
     for k in range(draws_of(sizes)):
@@ -265,6 +283,22 @@ def _locate_targets(block: Block, place: int, first: int, count: int, w_out: int
 
 
 @njit(nogil=True)
+def _find_edges(block: Block, place: int, first: int, count: int, sizes: Sizes) -> None:
+    """Fills in a block's edges. From the last target to the first, each edge is put before the others at its position; where a
+    window begins is never behind its target, and behind its end always is, so all edges at a position are in order."""
+    left, right, reach = long_at(place, LEFT), long_at(place, RIGHT), reach_of(sizes)
+    for j in range(reach):
+        set_long(block.first_edges, j, 0)
+    for t in range(count - 1, -1, -1):
+        begin, end = t + sizes.left - byte_at(left, first + t), t + sizes.left + byte_at(right, first + t) + 1
+        set_long(block.next_edges, 2 * t + 1, long_at(block.first_edges, begin))
+        set_long(block.first_edges, begin, 2 * t + 1)
+        if end < reach:
+            set_long(block.next_edges, 2 * t + 2, long_at(block.first_edges, end))
+            set_long(block.first_edges, end, 2 * t + 2)
+
+
+@njit(nogil=True)
 def train_block(now: Block, following: Block, moves: Moves, lanes: Lanes, lane: int, sizes: Sizes, own: Workspace) -> None:
     """Trains a block, adds its loss and examples to the lane's, and prefetches the rows of the following block."""
     first, count, absent = long_at(now.numbers, FIRST), long_at(now.numbers, COUNT), long_at(now.numbers, ABSENT)
@@ -279,20 +313,17 @@ def train_block(now: Block, following: Block, moves: Moves, lanes: Lanes, lane: 
     if count < BLOCK:
         op.zero_rows(long_at(own.gradients, 0), row_bytes, BLOCK + GROUP)
     context.sum_windows(
-        now.rows, around, own.prefixes, now.uppers, now.lowers, now.rows + 8 * sizes.left, following.targets, count, own.hidden,
-        row_bytes,
-    )  # fmt: skip
+        now.rows, around, own.prefixes, now.uppers, now.lowers, now.rows + 8 * sizes.left, count, own.hidden, row_bytes
+    )
     if absent:
         # The hidden row of a target without context is zero; the difference of its sums may be a rounding error.
         for t in range(count):
             if int_at(now.words, place_of(t)) < 0:
                 op.zero_rows(long_at(own.hidden, t), row_bytes, 1)
     _train_groups(now, following, moves, settings, count, sizes, own)
-    op.zero_rows(long_at(own.changes, 0), row_bytes, around + 2)
     context.move_context(
-        now.lowers, now.uppers, long_at(own.changes, 0) - long_at(own.prefixes, 0), own.gradients, following.rows + 8 * around,
-        count, own.changes, own.owns, moves.rows_from, moves.rows_to, now.row_rates,
-        min(first + count + sizes.right, long_at(place, HIGH)) - first + sizes.left, row_bytes,
+        now.first_edges, now.next_edges, own.edge_gradients, own.edge_signs, own.total, own.owns, moves.rows_from,
+        moves.rows_to, now.row_rates, min(first + count + sizes.right, long_at(place, HIGH)) - first + sizes.left, row_bytes,
     )  # fmt: skip
 
 
@@ -306,7 +337,7 @@ def _train_groups(now: Block, following: Block, moves: Moves, settings: int, cou
     row_bytes, negative, shared = sizes.row_bytes, sizes.negative, own.group
     memory = GroupMemory(settings, shared.partials, shared.to_gradient, shared.to_output, shared.zero, shared.sink, shared.rest)
     for group in range(min(GROUPS, count)):
-        at, of_noise = group * GROUP, group * negative
+        at, of_noise, is_last = group * GROUP, group * negative, group + 1 == GROUPS
         inverses = now.inverses + 4 * at
         train_group(
             memory,
@@ -319,5 +350,10 @@ def _train_groups(now: Block, following: Block, moves: Moves, settings: int, cou
                 now.noise_words + 4 * of_noise, now.noise + 8 * of_noise, moves.noise_from + 8 * of_noise,
                 moves.noise_to + 8 * of_noise, now.noise_rates + 4 * of_noise,
             ),
-            now.noise + 8 * (of_noise + negative) if group + 1 < GROUPS else following.noise, negative, row_bytes,
+            Coming(
+                following.rows + 8 * (sizes.left + sizes.right + at),
+                following.targets if is_last else now.targets + 8 * (at + GROUP),
+                following.noise if is_last else now.noise + 8 * (of_noise + negative),
+            ),
+            negative, row_bytes,
         )  # fmt: skip

@@ -1,11 +1,10 @@
 """From context rows to hidden rows and back: the passes over a block before and after its groups, written as LLVM code.
 
 Both passes walk along the block with a running sum of rows. The sum stays in registers: a row is cut into tiles of at most
-`REGISTERS` vectors, and each tile walks the whole block. The addresses that a target or a row needs are prepared in arrays, so
-the passes contain no branches.
+`REGISTERS` vectors, and each tile walks the whole block. The addresses that a target or a row needs are prepared in arrays.
 
-For each target one row that will be needed later is prefetched, which spreads the waiting for memory over all the work. A core
-can have only a limited number of cache lines in flight, and a burst of requests would hold up everything behind it.
+Nothing is prefetched here: these passes load and store as much as a core can. What they need later is asked for while groups are
+trained, see `product_operations`.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from w2v_core.kernels.cpu.row_operations import ask_for_tile
 from w2v_core.kernels.cpu.vector_ir import VECTOR_BYTES, Emitter, Value, operation
 
 REGISTERS = 13
@@ -23,21 +21,19 @@ LONG_ROW_TILE = 10
 than tiles of a quarter, tiles of half a row 6 % slower (infra/benchmarks/records/kernel-steps-2026-11-28.md)."""
 
 
-@operation(10)
+@operation(9)
 def sum_windows(
-    e: Emitter, rows: Value, lead: Value, prefixes: Value, uppers: Value, lowers: Value, owns: Value, ahead: Value,
-    targets: Value, hidden: Value, row_bytes: Value,
+    e: Emitter, rows: Value, lead: Value, prefixes: Value, uppers: Value, lowers: Value, owns: Value, targets: Value,
+    hidden: Value, row_bytes: Value,
 ) -> None:  # fmt: skip
     """prefix 0 = 0; prefix j + 1 = prefix j + row j; hidden t = upper t − lower t − own t.
 
     All arguments but the numbers `lead`, `targets` and `row_bytes` are arrays of addresses. Hidden row t is computed as soon
-    as prefix lead + t + 1 exists, so uppers and lowers may refer only to prefixes up to that one. `ahead` holds the rows to
-    prefetch, one for each target.
+    as prefix lead + t + 1 exists, so uppers and lowers may refer only to prefixes up to that one.
     """
 
     def walk(offset: Value, wide: int) -> None:
-        tile = e.columns(offset, wide)
-        at = [column.offset for column in tile]
+        at = [column.offset for column in e.columns(offset, wide)]
 
         def add_row(index: Value, sums: Sequence[Value]) -> list[Value]:
             row, prefix = e.load_address(rows, index), e.load_address(prefixes, e.builder.add(index, e.integer(1)))
@@ -55,7 +51,6 @@ def sum_windows(
             target = following.index
             following.next = add_row(e.builder.add(lead, target), following.state)
             upper, lower, own, row = (e.load_address(addresses, target) for addresses in (uppers, lowers, owns, hidden))
-            ask_for_tile(e, e.load_address(ahead, target), tile)
             for v in range(wide):
                 window = e.builder.fsub(e.load(upper, at[v]), e.load(lower, at[v]))
                 e.store(e.builder.fsub(window, e.load(own, at[v])), row, at[v])
@@ -63,45 +58,41 @@ def sum_windows(
     _in_registers(e, row_bytes, walk)
 
 
-@operation(13)
+@operation(11)
 def move_context(
-    e: Emitter, begins: Value, ends: Value, to_changes: Value, gradients: Value, ahead: Value, targets: Value,
-    changes: Value, owns: Value, rows: Value, rows_to: Value, rates: Value, count: Value, row_bytes: Value,
+    e: Emitter, first_edges: Value, next_edges: Value, gradients: Value, signs: Value, total_row: Value, owns: Value,
+    rows: Value, rows_to: Value, rates: Value, count: Value, row_bytes: Value,
 ) -> None:  # fmt: skip
-    """begin t += gradient t; end t −= gradient t; then, in order, total += change j; row rows_to[j] = row j + rate j ·
-    (total − own j); change j = 0.
+    """For j < `count`, in order: change = Σ of sign · gradient over the edges at j; total += change; row rows_to[j] = row j +
+    rate j · (total − own j).
 
-    `rates` is float32; the other arrays hold addresses. The addresses in `begins` and `ends` lie `to_changes` bytes before the
-    changes they refer to. Row j is moved after target j, when nothing more is added to its change; the rows from `targets` up
-    to `count` follow after the last target. `ahead` holds the rows to prefetch, one for each target.
+    An edge is where a target's window begins, where the target's gradient is added, or the place behind its end, where it is
+    subtracted. The edges at j are first_edges[j], next_edges[that] … until 0; `gradients` and `signs` are indexed by edge.
+    `signs` and `rates` are float32, both kinds of edges int64, all other arguments but the numbers addresses of rows: arrays
+    of them, or one. `total_row` is memory to work in: the change alone fills the registers.
     """
 
     def walk(offset: Value, wide: int) -> None:
-        tile = e.columns(offset, wide)
-        at = [column.offset for column in tile]
-
-        def move_row(index: Value, sums: Sequence[Value]) -> list[Value]:
-            change, own, row, to = (e.load_address(addresses, index) for addresses in (changes, owns, rows, rows_to))
-            rate = e.broadcast(rates, e.builder.shl(index, e.integer(2)))
-            sums = [e.builder.fadd(total, e.load(change, at[v])) for v, total in enumerate(sums)]
-            for v, total in enumerate(sums):
-                e.store(e.splat(0.0), change, at[v])
+        at = [column.offset for column in e.columns(offset, wide)]
+        zeros = [e.splat(0.0)] * wide
+        for v in range(wide):
+            e.store(zeros[v], total_row, at[v])
+        with e.loop(e.integer(0), count, 1) as position:
+            j = position.index
+            # How many edges there are is hard to predict, but it is known long before the sums are.
+            with e.chain(e.load_address(first_edges, j), next_edges, zeros) as edge:
+                sign, gradient = (
+                    e.broadcast(signs, e.builder.shl(edge.index, e.integer(2))),
+                    e.load_address(gradients, edge.index),
+                )
+                edge.next = [e.fma(sign, e.load(gradient, at[v]), change) for v, change in enumerate(edge.state)]
+            own, row, to = (e.load_address(addresses, j) for addresses in (owns, rows, rows_to))
+            rate = e.broadcast(rates, e.builder.shl(j, e.integer(2)))
+            for v, change in enumerate(edge.state):
+                total = e.builder.fadd(e.load(total_row, at[v]), change)
+                e.store(total, total_row, at[v])
                 moved = e.builder.fsub(total, e.load(own, at[v]))
                 e.store(e.fma(rate, moved, e.load(row, at[v])), to, at[v])
-            return sums
-
-        with e.loop(e.integer(0), targets, 1, [e.splat(0.0)] * wide) as following:
-            target = following.index
-            begin, end = (e.builder.add(e.load_address(addresses, target), to_changes) for addresses in (begins, ends))
-            gradient = e.load_address(gradients, target)
-            ask_for_tile(e, e.load_address(ahead, target), tile)
-            for v in range(wide):
-                value = e.load(gradient, at[v])
-                e.store(e.builder.fadd(e.load(begin, at[v]), value), begin, at[v])
-                e.store(e.builder.fsub(e.load(end, at[v]), value), end, at[v])
-            following.next = move_row(target, following.state)
-        with e.loop(targets, count, 1, following.state) as trailing:
-            trailing.next = move_row(trailing.index, trailing.state)
 
     _in_registers(e, row_bytes, walk)
 

@@ -141,54 +141,68 @@ class NoiseRows(NamedTuple):
     rates: int
 
 
+class Coming(NamedTuple):
+    """What is needed soon, and prefetched meanwhile: addresses of arrays of rows' addresses. Asking for rows evenly while a group
+    is trained hides the waiting for memory; a burst of requests would hold up everything behind it."""
+
+    rows: int
+    """Eight rows of the next block."""
+    targets: int
+    """The next group's eight targets."""
+    noise: int
+    """The next group's K noise rows."""
+
+
 @njit(nogil=True, inline="always")
-def _products_of_eight(hidden: int, stride: int, targets: int, noise: int, partials: int, negative: int, row_bytes: int) -> None:
+def _products_of_eight(
+    hidden: int, stride: int, targets: int, noise: int, partials: int, ahead: int, negative: int, row_bytes: int
+) -> None:
     k = min(negative, 2)
     if k == 2:
-        products.products_2(hidden, stride, targets, noise, partials, row_bytes)
+        products.products_2(hidden, stride, targets, noise, partials, ahead, row_bytes)
     else:
-        products.products_1(hidden, stride, targets, noise, partials, row_bytes)
+        products.products_1(hidden, stride, targets, noise, partials, ahead, row_bytes)
     while k < negative:
         at = partials + (k + 1) * GROUP * GROUP * 4
         # Tiles of three; four left are two tiles of two.
         if negative - k >= 3 and negative - k != 4:
-            products.noise_products_3(hidden, stride, 0, noise + 8 * k, at, row_bytes)
+            products.noise_products_3(hidden, stride, 0, noise + 8 * k, at, 0, row_bytes)
             k += 3
         elif negative - k >= 2:
-            products.noise_products_2(hidden, stride, 0, noise + 8 * k, at, row_bytes)
+            products.noise_products_2(hidden, stride, 0, noise + 8 * k, at, 0, row_bytes)
             k += 2
         else:
-            products.noise_products_1(hidden, stride, 0, noise + 8 * k, at, row_bytes)
+            products.noise_products_1(hidden, stride, 0, noise + 8 * k, at, 0, row_bytes)
             k += 1
 
 
 @njit(nogil=True, inline="always")
 def _products_of_sixteen(
-    hidden: int, stride: int, targets: int, noise: int, partials: int, negative: int, row_bytes: int
+    hidden: int, stride: int, targets: int, noise: int, partials: int, ahead: int, negative: int, row_bytes: int
 ) -> None:
     k = min(negative, 5)
     if k == 5:
-        products.paired_5(hidden, stride, targets, noise, partials, row_bytes)
+        products.paired_5(hidden, stride, targets, noise, partials, ahead, row_bytes)
     elif k == 4:
-        products.paired_4(hidden, stride, targets, noise, partials, row_bytes)
+        products.paired_4(hidden, stride, targets, noise, partials, ahead, row_bytes)
     elif k == 3:
-        products.paired_3(hidden, stride, targets, noise, partials, row_bytes)
+        products.paired_3(hidden, stride, targets, noise, partials, ahead, row_bytes)
     elif k == 2:
-        products.paired_2(hidden, stride, targets, noise, partials, row_bytes)
+        products.paired_2(hidden, stride, targets, noise, partials, ahead, row_bytes)
     else:
-        products.paired_1(hidden, stride, targets, noise, partials, row_bytes)
+        products.paired_1(hidden, stride, targets, noise, partials, ahead, row_bytes)
     while k < negative:
         at, left = partials + (k + 1) * GROUP * GROUP * 4, negative - k
         if left >= 5:
-            products.noise_paired_5(hidden, stride, 0, noise + 8 * k, at, row_bytes)
+            products.noise_paired_5(hidden, stride, 0, noise + 8 * k, at, 0, row_bytes)
         elif left == 4:
-            products.noise_paired_4(hidden, stride, 0, noise + 8 * k, at, row_bytes)
+            products.noise_paired_4(hidden, stride, 0, noise + 8 * k, at, 0, row_bytes)
         elif left == 3:
-            products.noise_paired_3(hidden, stride, 0, noise + 8 * k, at, row_bytes)
+            products.noise_paired_3(hidden, stride, 0, noise + 8 * k, at, 0, row_bytes)
         elif left == 2:
-            products.noise_paired_2(hidden, stride, 0, noise + 8 * k, at, row_bytes)
+            products.noise_paired_2(hidden, stride, 0, noise + 8 * k, at, 0, row_bytes)
         else:
-            products.noise_paired_1(hidden, stride, 0, noise + 8 * k, at, row_bytes)
+            products.noise_paired_1(hidden, stride, 0, noise + 8 * k, at, 0, row_bytes)
         k += min(left, 5)
 
 
@@ -197,19 +211,18 @@ _products = _products_of_sixteen if WIDEST > LANES else _products_of_eight
 
 @njit(nogil=True)
 def train_group(
-    group: GroupMemory, examples: Examples, hidden: int, stride: int, gradients: int, noise_of: NoiseRows, ahead: int,
+    group: GroupMemory, examples: Examples, hidden: int, stride: int, gradients: int, noise_of: NoiseRows, ahead: Coming,
     negative: int, row_bytes: int,
 ) -> None:  # fmt: skip
-    """Trains W_out and writes −α·gradient of the hidden rows to `gradients`; hidden and gradient rows are `stride` bytes apart.
-    `ahead` holds the addresses of K rows that the next group will need."""
+    """Trains W_out and writes −α·gradient of the hidden rows to `gradients`; rows of both are `stride` bytes apart."""
     partials, targets, noise = group.partials, examples.targets, noise_of.rows
-    _products(hidden, stride, targets, noise, partials, negative, row_bytes)
+    _products(hidden, stride, targets, noise, partials, ahead.rows, negative, row_bytes)
     op.errors(
         partials, examples.words, noise_of.words, examples.inverses, examples.scales, examples.rates, noise_of.rates,
         group.settings, group.to_gradient, group.to_output, negative,
     )  # fmt: skip
-    op.gradient_rows(gradients, stride, targets, noise, group.to_gradient, negative, row_bytes)
-    _update_output(hidden, stride, examples, noise_of, group.to_output + GROUP * 4, ahead, negative, row_bytes)
+    op.gradient_rows(gradients, stride, targets, noise, group.to_gradient, negative, ahead.targets, row_bytes)
+    _update_output(hidden, stride, examples, noise_of, group.to_output + GROUP * 4, ahead.noise, negative, row_bytes)
 
 
 @njit(nogil=True, inline="always")

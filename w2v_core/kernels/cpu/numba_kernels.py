@@ -27,6 +27,7 @@ from w2v_core.kernels.cpu import row_operations as op
 from w2v_core.kernels.cpu import wave_kernels
 from w2v_core.kernels.cpu.group_kernels import (
     NO_BAD_NOISE,
+    Coming,
     Examples,
     NoiseRows,
     address_of,
@@ -204,7 +205,7 @@ def train_skipgram(
                     NoiseRows(
                         address_of(noise_words), address_of(noise), address_of(noise), address_of(noise), address_of(noise_rates)
                     ),
-                    address_of(noise), negative, row_bytes,
+                    Coming(address_of(inputs), address_of(targets), address_of(noise)), negative, row_bytes,
                 )  # fmt: skip
                 for u in range(GROUP):
                     if words[u] >= 0:

@@ -3,6 +3,9 @@
 Each product is left as eight partial sums, which `row_operations.errors` adds up over a fixed tree. A vector of sixteen lanes
 holds the eight of one product and the eight of another, so no sum gets another order: the bits are the same whether the
 processor computes eight lanes at once or sixteen.
+
+These passes compute more than they load, so the rows of W_in that the next block needs are prefetched here, into the second
+level: the first is full, and they wait there for a whole block.
 """
 
 from __future__ import annotations
@@ -16,21 +19,25 @@ from w2v_core.kernels.cpu.vector_ir import LANES, VECTOR_BYTES, Emitter, Value, 
 def products_of(count: int, with_targets: bool) -> Any:
     """In vectors of eight."""
 
-    @operation(6)
+    @operation(7)
     def products(
         e: Emitter, hidden: Value, stride: Value, target_addresses: Value, noise_addresses: Value, partials: Value,
-        row_bytes: Value,
+        ahead: Value, row_bytes: Value,
     ) -> None:  # fmt: skip
         """partials[k][u] = the eight lanes of H u · noise row k for `count` noise rows; with targets, H u · target u comes first.
 
-        Tiles of four hidden rows by `count` (+ 1) other rows. The hidden rows are `stride` bytes apart.
+        Tiles of four hidden rows by `count` (+ 1) other rows. The hidden rows are `stride` bytes apart. With targets, the eight
+        rows whose addresses are at `ahead` are prefetched.
         """
         noise = [e.load_address(noise_addresses, k) for k in range(count)]
         width = count + with_targets
         for half in range(0, GROUP, HALF):
             rows = [row_at(e, hidden, stride, half + u) for u in range(HALF)]
             targets = [e.load_address(target_addresses, half + u) for u in range(HALF)] if with_targets else []
+            coming = [e.load_address(ahead, half + u) for u in range(HALF)] if with_targets else []
             with e.loop(e.integer(0), row_bytes, VECTOR_BYTES, [e.splat(0.0)] * (HALF * width)) as columns:
+                for row in coming:
+                    e.prefetch(row, columns.index, 2)
                 words = [e.load(row, columns.index) for row in noise]
                 columns.next = []
                 for u in range(HALF):
@@ -48,10 +55,10 @@ def products_of(count: int, with_targets: bool) -> Any:
 def paired_products_of(count: int, with_targets: bool) -> Any:
     """In vectors of sixteen."""
 
-    @operation(6)
+    @operation(7)
     def products(
         e: Emitter, hidden: Value, stride: Value, target_addresses: Value, noise_addresses: Value, partials: Value,
-        row_bytes: Value,
+        ahead: Value, row_bytes: Value,
     ) -> None:  # fmt: skip
         """As `products_of`. One tile of eight hidden rows by `count` (+ 1) other rows, which are taken in pairs; of an odd one
         the products with two hidden rows are a pair."""
@@ -61,7 +68,10 @@ def paired_products_of(count: int, with_targets: bool) -> Any:
         targets = [e.load_address(target_addresses, u) for u in range(GROUP)] if with_targets else []
         pairs, odd = divmod(count + with_targets, 2)
         zeros = [wide.splat(0.0)] * (GROUP * pairs + odd * HALF)
+        coming = [e.load_address(ahead, u) for u in range(GROUP)] if with_targets else []
         with e.loop(e.integer(0), row_bytes, VECTOR_BYTES, zeros) as columns:
+            for row in coming:
+                e.prefetch(row, columns.index, 2)
             words, values = ([e.load(row, columns.index) for row in some] for some in (noise, rows))
             of_noise = [wide.beside(words[k], words[k + 1]) for k in range(int(with_targets), count - 1, 2)]
             factors = []

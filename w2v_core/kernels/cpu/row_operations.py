@@ -105,15 +105,18 @@ def ask_for_tile(e: Emitter, row: Value, at: Sequence[Column]) -> None:
 def gradients_in(lanes: int) -> Any:
     """`gradient_rows` in vectors of so many lanes: 8 or 16, with the same bits."""
 
-    @operation(7)
+    @operation(8)
     def gradient_rows(
         e: Emitter, gradients: Value, stride: Value, target_addresses: Value, noise_addresses: Value, to_gradient: Value,
-        negative: Value, row_bytes: Value,
+        negative: Value, ahead: Value, row_bytes: Value,
     ) -> None:  # fmt: skip
-        """gradient u = to_gradient[0][u] · target u + Σ over k of to_gradient[k + 1][u] · noise row k."""
+        """gradient u = to_gradient[0][u] · target u + Σ over k of to_gradient[k + 1][u] · noise row k. The eight rows whose
+        addresses are at `ahead` are prefetched, a tile's columns with each tile."""
         e = Emitter(e.builder, lanes)
 
         def body(at: list[Column]) -> None:
+            for u in range(GROUP):
+                ask_for_tile(e, e.load_address(ahead, u), at)
             for half in range(0, GROUP, HALF):
                 _gradients_of_tile(e, at, gradients, stride, target_addresses, noise_addresses, to_gradient, negative, half)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple
 
 import llvmlite.binding
@@ -158,24 +158,39 @@ class Emitter:
         constants = [ir.Constant(I32, number) for number in (writes, level, 1)]
         self.builder.call(function, [self.pointer(address, offset), *constants])
 
-    @contextmanager
-    def loop(self, begin: Value, end: Value, step: int, carried: Sequence[Value] = ()) -> Iterator[Loop]:
+    def loop(self, begin: Value, end: Value, step: int, carried: Sequence[Value] = ()) -> AbstractContextManager[Loop]:
         """A loop over begin, begin + step … < end; its body sets `loop.next`, the values carried to the next iteration."""
+        builder = self.builder
+        return self._loop(
+            begin, lambda at: builder.icmp_signed("<", at, end), lambda at: builder.add(at, self.integer(step)), carried
+        )
+
+    def chain(self, first: Value, following: Value, carried: Sequence[Value]) -> AbstractContextManager[Loop]:
+        """A loop over first, following[first] … until 0, as `loop` otherwise; `following` is an array of int64."""
+        return self._loop(
+            first, lambda at: self.builder.icmp_signed("!=", at, self.integer(0)),
+            lambda at: self.load_address(following, at), carried,
+        )  # fmt: skip
+
+    @contextmanager
+    def _loop(
+        self, first: Value, goes_on: Callable[[Value], Value], after: Callable[[Value], Value], carried: Sequence[Value]
+    ) -> Iterator[Loop]:
         builder, function = self.builder, self.builder.function
         entry = builder.block
         head, body, leave = (function.append_basic_block(part) for part in ("head", "body", "leave"))
         builder.branch(head)
         builder.position_at_end(head)
         index = builder.phi(I64)
-        index.add_incoming(begin, entry)
+        index.add_incoming(first, entry)
         state = [builder.phi(value.type) for value in carried]
         for phi, value in zip(state, carried, strict=True):
             phi.add_incoming(value, entry)
-        builder.cbranch(builder.icmp_signed("<", index, end), body, leave)
+        builder.cbranch(goes_on(index), body, leave)
         builder.position_at_end(body)
         loop = Loop(index, state)
         yield loop
-        index.add_incoming(builder.add(index, self.integer(step)), builder.block)
+        index.add_incoming(after(index), builder.block)
         for phi, value in zip(state, loop.next, strict=True):
             phi.add_incoming(value, builder.block)
         builder.branch(head)
