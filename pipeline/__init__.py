@@ -43,7 +43,7 @@ stands beside its short Dask wiring.
                before_start (refuses hopeless runs)
                endings (results and errors of tasks) guest (admission of workers) turn (one training at a time)
                state (kept by a worker between tasks)
-               opening (the configured cluster) vendors (SSH, SLURM, Kubernetes)
+               opening (the configured cluster) vendors (SSH, SLURM, Kubernetes) options (the keys that these take)
                jobs (SLURM's, replaced when they end) ssh (prepares hosts) certificates
                lazy (opened by the first task) pages (Dask's own, behind a password)
                room (memory and disk) messages (from tasks to the driver) presence (who responds)

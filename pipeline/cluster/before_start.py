@@ -8,17 +8,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.util
-import inspect
 import os
 import re
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
-from pipeline.cluster.vendors import EXTRAS, refuse_misspelt
+from pipeline.cluster.options import refuse_misspelt
+from pipeline.cluster.vendors import EXTRAS
 from pipeline.config import Cluster, RunConfig
-from pipeline.errors import ConfigError, InputError, ServiceError, printable
+from pipeline.errors import InputError, ServiceError, printable
 from w2v_core.extras import install_command
 
 MODULES = {"ssh": "asyncssh", "slurm": "dask_jobqueue", "kubernetes": "dask_kubernetes"}
@@ -31,17 +30,15 @@ def refuse_hopeless(config: RunConfig, trains: bool) -> None:
     cluster = config.cluster
     if trains and config.train.backend == "cupy" and cluster.kind == "local":
         refuse_without_gpu()
-    if module := MODULES.get(cluster.kind):
-        if importlib.util.find_spec(module) is None:
-            raise ServiceError(
-                f"cluster.kind: {cluster.kind} needs a package that is missing ({module}): "
-                f"{install_command(EXTRAS[cluster.kind])}, or set cluster.kind: local to run on this machine"
-            )
-        if cluster.options:
-            refuse_misspelt(cluster)
-    if cluster.kind == "local" and cluster.options:
-        _refuse_scratch(cluster)
-        _refuse_unknown_options(cluster)
+    if (module := MODULES.get(cluster.kind)) and importlib.util.find_spec(module) is None:
+        raise ServiceError(
+            f"cluster.kind: {cluster.kind} needs a package that is missing ({module}): "
+            f"{install_command(EXTRAS[cluster.kind])}, or set cluster.kind: local to run on this machine"
+        )
+    if cluster.options:
+        if cluster.kind == "local":
+            _refuse_scratch(cluster)
+        refuse_misspelt(cluster)
 
 
 def refuse_without_gpu() -> None:
@@ -69,23 +66,6 @@ def _refuse_scratch(cluster: Cluster) -> None:
             f"cluster.options.local_directory: {printable(str(folder), 300)}: not a writable folder; create it, or remove the "
             "key to use the system's folder for temporary files"
         )
-
-
-def _refuse_unknown_options(cluster: Cluster) -> None:
-    """Raises ConfigError for options that neither Dask's LocalCluster nor its workers accept."""
-    from distributed import LocalCluster, Nanny, SpecCluster, Worker
-    from distributed.core import Server
-    from distributed.node import ServerNode
-
-    takers: tuple[Any, ...] = (LocalCluster, SpecCluster, Nanny, Worker, ServerNode, Server)
-    known = {name for taker in takers for name in inspect.signature(taker.__init__).parameters} - {"self", "kwargs"}
-    wrong = sorted(set(cluster.options) - known)
-    if wrong:
-        import difflib
-
-        near = difflib.get_close_matches(wrong[0], sorted(known), n=1)
-        hint = f"; did you mean {near[0]}?" if near else "; see dask.distributed.LocalCluster"
-        raise ConfigError(f"cluster.options: a local cluster does not take {printable(', '.join(wrong), 200)}{hint}")
 
 
 def refuse_silent(cluster: Cluster) -> None:

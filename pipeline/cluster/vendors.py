@@ -7,9 +7,7 @@ connections use throw-away certificates, no page is served, and workers whose dr
 from __future__ import annotations
 
 import contextlib
-import difflib
 import functools
-import inspect
 import shutil
 import subprocess
 import tempfile
@@ -20,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.cluster.jobs import JobKeeper, reporting_job
+from pipeline.cluster.options import refuse_misspelt
 from pipeline.cluster.ssh import carried_to, hosts_of
 from pipeline.errors import ServiceError, UsageError, printable
 from pipeline.safety.deadline import within
@@ -74,36 +73,6 @@ def vendor_cluster(cluster: Cluster, shared: Path, on_note: Callable[[str], None
                 f"{install_command(EXTRAS[cluster.kind])}"
             ) from error
         yield made
-
-
-def refuse_misspelt(cluster: Cluster) -> None:
-    """Raises UsageError for a key of `cluster.options` that the package's functions do not take, ImportError if it is missing."""
-    takers = {"ssh": _ssh_takers, "slurm": _slurm_takers, "kubernetes": _kubernetes_takers}[cluster.kind]()
-    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    known = {name for taker in takers for name, found in inspect.signature(taker).parameters.items() if found.kind in kinds}
-    for key in cluster.options.keys() - known:
-        near = difflib.get_close_matches(key, known, 1)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(known))}"
-        raise UsageError(f"cluster.options.{printable(key, 100)}: {takers[0].__name__} does not take it; {hint}")
-
-
-def _ssh_takers() -> tuple[Callable[..., Any], ...]:
-    from distributed import SSHCluster
-
-    return (SSHCluster,)
-
-
-def _slurm_takers() -> tuple[Callable[..., Any], ...]:
-    from dask_jobqueue.core import Job, JobQueueCluster
-    from dask_jobqueue.slurm import SLURMCluster, SLURMJob
-
-    return SLURMCluster, SLURMJob, JobQueueCluster, Job
-
-
-def _kubernetes_takers() -> tuple[Callable[..., Any], ...]:
-    from dask_kubernetes.operator import KubeCluster
-
-    return (KubeCluster,)
 
 
 @contextlib.contextmanager

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipeline.cluster.before_start import ANSWER_S, refuse_hopeless, refuse_silent
 from pipeline.config import Cluster, RunConfig, Train, parse_config
-from pipeline.errors import ConfigError, DataError, InputError, ServiceError
+from pipeline.errors import DataError, InputError, ServiceError, UsageError
 from pipeline.progress import Progress
 from pipeline.run import run
 
@@ -77,11 +79,38 @@ def test_a_scratch_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
         refuse_hopeless(configured(cluster={"options": {"local_directory": str(tmp_path / "missing")}}), trains=True)
 
 
-def test_a_misspelt_option_of_a_local_cluster_is_named_with_the_nearest() -> None:
-    with pytest.raises(ConfigError, match=r"cluster\.options: .* does not take memory_limits; did you mean memory_limit\?"):
-        refuse_hopeless(configured(cluster={"options": {"memory_limits": "1GB"}}), trains=True)
-    known = {"memory_limit": "1GB", "threads_per_worker": 1, "scheduler_kwargs": {"dashboard": False}, "silence_logs": 30}
-    refuse_hopeless(configured(cluster={"options": known}), trains=True)
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"options": {"memory_limits": "1GB"}}, "memory_limits: LocalCluster does not take it; did you mean memory_limit?"),
+        ({"options": {"scheduler_kwargs": {"dashbord": True}}}, "scheduler_kwargs.dashbord: Scheduler does not take it; did you "
+         "mean dashboard?"),
+        ({"kind": "ssh", "options": {"hosts": ["a", "b"], "worker_options": {"nthread": 8}}},
+         "worker_options.nthread: Worker does not take it; did you mean nthreads?"),
+        ({"kind": "ssh", "options": {"hosts": ["a", "b"], "connect_options": [{}, {"usrname": "ann"}]}},
+         "connect_options.usrname: connect does not take it; did you mean username?"),
+        ({"kind": "slurm", "n_workers": 2, "options": {"quue": "main"}},
+         "quue: SLURMCluster does not take it; did you mean queue?"),
+        ({"kind": "slurm", "n_workers": 2, "options": {"scheduler_options": {"interfac": "ib0"}}},
+         "scheduler_options.interfac: Scheduler does not take it; did you mean interface?"),
+    ],
+)  # fmt: skip
+def test_a_misspelt_option_is_named_with_the_nearest_in_mappings_too(section: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(f"cluster.options.{message}")):
+        refuse_hopeless(configured(cluster=section), trains=True)
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        {"options": {"memory_limit": "1GB", "threads_per_worker": 1, "silence_logs": 30, "scheduler_kwargs": {"port": 0}}},
+        {"kind": "ssh", "options": {"hosts": ["a", "b"], "worker_options": {"n_workers": 2, "nthreads": 1, "memory_limit": "1GB"},
+         "scheduler_options": {"port": 0, "host": "a"}, "connect_options": {"username": "ann", "known_hosts": None, "port": 22}}},
+        {"kind": "slurm", "n_workers": 2, "options": {"queue": "main", "cores": 1, "scheduler_options": {"interface": "ib0"}}},
+    ],
+)  # fmt: skip
+def test_options_that_the_clusters_take_are_let_through(section: dict[str, Any]) -> None:
+    refuse_hopeless(configured(cluster=section), trains=True)
 
 
 def test_an_address_that_nobody_answers_is_known_before_the_first_task() -> None:
