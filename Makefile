@@ -33,13 +33,17 @@ help:
 	@echo "make configuration  write infra/configuration.md anew"
 	@echo "make lock       resolve requirements.lock again"
 
-# The lock carries hashes and no addresses; pip refuses anything that differs.
+# The lock carries hashes and no addresses; pip refuses anything that differs. It works on one core, mostly for itself: two at a time
+# take half as long, and the third, which finds everything there, is the check that nothing is missing.
+PIP = $(BIN)/python -m pip install --quiet --quiet --no-compile --disable-pip-version-check --no-input
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; set PYTHON=")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV) (a few minutes the first time)"
-	@$(BIN)/python -m pip install --quiet --quiet --no-compile --disable-pip-version-check --no-input --require-hashes --no-deps -r requirements.lock
-	@$(BIN)/python -m pip install --quiet --quiet --no-compile --disable-pip-version-check --no-input --no-build-isolation --no-deps -e .
+	@awk '/^[^ ]/ {number++} {print > ("$(VENV)/half" number % 2 ".lock")}' requirements.lock
+	@$(PIP) --require-hashes --no-deps -r $(VENV)/half0.lock & $(PIP) --require-hashes --no-deps -r $(VENV)/half1.lock; \
+		wait $$!; $(PIP) --require-hashes --no-deps -r requirements.lock
+	@$(PIP) --no-build-isolation --no-deps -e .
 	@touch $@
 
 # A first run on a few words compiles the kernels and all that a run imports, so that later runs start at once. The linters need
