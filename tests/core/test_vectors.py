@@ -180,6 +180,31 @@ def test_a_word_is_looked_up_and_its_vector_cannot_be_changed(vectors: WordVecto
 # ── errors ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def test_all_unknown_words_of_a_question_are_named(vectors: WordVectors) -> None:
+    ways = (
+        lambda v: v.most_similar(["nowhere", "w1"], ["never", ("nobody", -2.0)]),
+        lambda v: v.most_similar_cosmul(["nowhere", "w1"], ["never", "nobody", "never"]),
+        lambda v: v.analogy("never", "nowhere", "nobody"),
+        lambda v: v[["w1", "nowhere", "never", "nobody"]],
+    )
+    for ask in ways:
+        with pytest.raises(UnknownWordError) as caught:
+            ask(vectors)
+        lines = str(caught.value).splitlines()
+        assert {line.partition(" is not in the vocabulary of ")[0] for line in lines} == {"'nowhere'", "'never'", "'nobody'"}
+        assert len(lines) == 3
+    with pytest.raises(UnknownWordError) as caught:
+        vectors.most_similar([f"no{number}" for number in range(1200)])
+    assert [str(caught.value).count("\n"), str(caught.value).splitlines()[-1]] == [5, "and 1,195 more are not in the vocabulary"]
+
+
+def test_unknown_words_are_left_out_with_a_warning_as_in_gensim(vectors: WordVectors, gensim: Any) -> None:
+    for ask in (lambda v, words: v.doesnt_match(words), lambda v, words: [word for _, word in v.rank_by_centrality(words)]):
+        with pytest.warns(UserWarning, match="left out: 'nowhere' is not in the vocabulary of"):
+            found = ask(vectors, ["w1", "nowhere", "w5", "w9", "w11"])
+        assert found == ask(vectors, ["w1", "w5", "w9", "w11"]) == ask(gensim, ["w1", "nowhere", "w5", "w9", "w11"])
+
+
 def test_an_unknown_word_is_answered_with_the_nearest_spellings() -> None:
     known = WordVectors(["king", "queen", "Kinga", "zebra"], np.eye(4, dtype=np.float32))
     with pytest.raises(UnknownWordError) as caught:
@@ -233,7 +258,7 @@ def test_numbers_that_are_not_finite_are_named_by_their_word() -> None:
         (lambda v: v.get_mean_vector(["w1"], [1, 2]), r"a weight for each of 1 keys, found shape \(2,\)"),
         (lambda v: v.n_similarity(["w1"], ["nowhere"]), "at least one known word in the second list"),
         (lambda v: v.most_similar_to_given("w1", []), "at least one word to choose from"),
-        (lambda v: v.rank_by_centrality([]), "at least one word"),
+        (lambda v: v.rank_by_centrality([]), "at least 1 known word, found 0$"),
         (lambda v: v.vectors_for_all(["nowhere"]), "at least one word of the vocabulary, found none"),
         (lambda v: v.subset(["w1"], missing="no"), "missing: expected refuse or skip, found 'no'"),
         (lambda v: v.with_vectors(["x"], np.ones((2, 24))), "vectors: expected 1 × 24 numbers"),
@@ -242,7 +267,8 @@ def test_numbers_that_are_not_finite_are_named_by_their_word() -> None:
         (lambda v: v.predict_output_word(["w1"]), "came without output vectors; load the folder that training left"),
         (lambda v: v.context_vectors(), "came without output vectors"),
         (lambda v: v.analogy("w1", "w2", "w3", method="cos"), "method: expected 3cosadd or 3cosmul, found 'cos'"),
-        (lambda v: v.doesnt_match(["w1", "w1", "w2"]), "at least 3 different words, found 2"),
+        (lambda v: v.doesnt_match(["w1", "w1", "w2"]), "at least 3 different known words, found 2"),
+        (lambda v: v.doesnt_match(["w1", "w2", "nowhere"]), "known words, found 2; 'nowhere' is not in the vocabulary of"),
         (lambda v: v.similar_by_vector([1.0]), r"vector: expected 24 finite numbers, found shape \(1,\)"),
         (lambda v: v.similar_by_vector([np.nan] * D), "expected 24 finite numbers"),
     ],

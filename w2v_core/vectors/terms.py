@@ -32,13 +32,16 @@ class Term(NamedTuple):
     weight: float
 
 
-def read_terms(vocabulary: Vocabulary, vector_size: int, positive: Query, negative: Query) -> list[Term]:
-    """The terms of a query; items of `negative` without a weight of their own get −1, as in gensim.
+def read_terms(vocabulary: Vocabulary, vector_size: int, positive: Query, negative: Query) -> tuple[list[Term], list[Term]]:
+    """The terms of either side of a query; items of `negative` without a weight of their own get −1, as in gensim.
 
-    Raises UnknownWordError, and TypeError or ValueError for items or weights that cannot be read.
+    Raises UnknownWordError, which names all unknown words, and TypeError or ValueError for items or weights that cannot be read.
     """
-    plus = [_read(vocabulary, vector_size, item, 1.0) for item in _items(positive, "positive")]
-    return plus + [_read(vocabulary, vector_size, item, -1.0) for item in _items(negative, "negative")]
+    plus, minus = _items(positive, "positive"), _items(negative, "negative")
+    keys = [item[0] if _has_weight(item) else item for item in plus + minus]
+    vocabulary.rows([key for key in keys if is_key(key)])  # so that an error names all unknown words
+    read_plus = [_read(vocabulary, vector_size, item, 1.0) for item in plus]
+    return read_plus, [_read(vocabulary, vector_size, item, -1.0) for item in minus]
 
 
 def read_vector(value: Any, vector_size: int) -> Doubles:

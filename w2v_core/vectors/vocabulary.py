@@ -19,6 +19,8 @@ Ids = npt.NDArray[np.int64]
 Key = str | int | np.integer[Any]
 
 _SPELLING_WORDS, _SPELLING_CANDIDATES = 50_000, 5_000
+_EXPLAINED_WORDS = 5
+"""How many unknown words of one question are named, a line each."""
 
 
 class UnknownWordError(KeyError):
@@ -62,25 +64,32 @@ class Vocabulary:
 
     def row(self, key: object) -> int:
         """The row of a key. Raises UnknownWordError, TypeError."""
-        if (row := self.find(key)) is not None:
-            return row
-        if isinstance(key, str):
-            raise UnknownWordError(self._explain_unknown(key))
-        raise UnknownWordError(f"row {key} is not in the vocabulary of {len(self.words):,} words")
+        return self.rows([key])[0]  # type: ignore[list-item]
 
     def rows(self, keys: Key | Iterable[Key]) -> list[int]:
-        """The rows of one key or of several. Raises UnknownWordError, TypeError."""
-        if is_key(keys):
-            return [self.row(keys)]
+        """The rows of one key or of several. Raises UnknownWordError, which names all unknown keys, and TypeError."""
         try:
-            found = list(keys)  # type: ignore[arg-type]
+            asked = [keys] if is_key(keys) else list(keys)  # type: ignore[arg-type]
         except TypeError:
             raise TypeError(f"expected words or the numbers of their rows, found {shown(keys)}") from None
-        return [self.row(key) for key in found]
+        found = [self.find(key) for key in asked]
+        known = [row for row in found if row is not None]
+        if len(known) < len(found):
+            raise UnknownWordError(self.explain_unknown(key for key, row in zip(asked, found, strict=True) if row is None))
+        return known
 
-    def _explain_unknown(self, word: str) -> str:
+    def explain_unknown(self, keys: Iterable[Key]) -> str:
+        """A line for each of these unknown keys, with the nearest spellings in the vocabulary; for many, only the first few."""
+        different = list(dict.fromkeys(keys))
+        lines = [self._explain(key) for key in different[:_EXPLAINED_WORDS]]
+        left = len(different) - len(lines)
+        return "\n".join([*lines, f"and {left:,} more are not in the vocabulary"] if left else lines)
+
+    def _explain(self, word: Key) -> str:
         """The text of the error. Only a limited number of frequent words with the same first or last letter are compared, so it
         stays fast."""
+        if not isinstance(word, str):
+            return f"row {word} is not in the vocabulary of {len(self.words):,} words"
         folded = word.casefold()
         alike = (
             (known.casefold(), known)

@@ -171,7 +171,8 @@ class WordVectors:
         rows = read_candidates(self._vocabulary, restrict_vocab, clip_start, clip_end)
         if topn is not None and whole_number(topn, "topn", 0) == 0:
             return []
-        terms = read_terms(self._vocabulary, self.vector_size, positive, negative)
+        plus, minus = read_terms(self._vocabulary, self.vector_size, positive, negative)
+        terms = plus + minus
         if not terms:
             raise ValueError("most_similar: give at least one positive or negative word")
         query_D = direction(self._cosines, terms)
@@ -207,7 +208,7 @@ class WordVectors:
         rows = read_candidates(self._vocabulary, restrict_vocab)
         if topn is not None and whole_number(topn, "topn", 0) == 0:
             return []
-        plus, minus = (read_terms(self._vocabulary, self.vector_size, side, None) for side in (positive, negative))
+        plus, minus = read_terms(self._vocabulary, self.vector_size, positive, negative)
         if not plus:
             raise ValueError("most_similar_cosmul: give at least one positive word")
         units = ([unit_of(self._cosines, term) for term in side] for side in (plus, minus))
@@ -263,7 +264,7 @@ class WordVectors:
 
     def distances(self, word_or_vector: Key | npt.ArrayLike, other_words: Iterable[Key] = ()) -> Doubles:
         """1 − the cosine with each of `other_words`, or with every word if none are given: float64 (n,)."""
-        [term] = read_terms(self._vocabulary, self.vector_size, [word_or_vector], None)  # type: ignore[list-item]
+        [term], _ = read_terms(self._vocabulary, self.vector_size, [word_or_vector], None)  # type: ignore[list-item]
         rows = np.array(self._vocabulary.rows(other_words or ()), np.int64)
         return 1 - self._cosines.exact(rows if len(rows) else slice(0, len(self)), unit_of(self._cosines, term))
 
@@ -310,18 +311,14 @@ class WordVectors:
         return means.similarity_of_lists(self._cosines, self._vocabulary, ws1, ws2)
 
     def rank_by_centrality(self, words: Iterable[Key], use_norm: bool = True) -> list[tuple[float, str]]:
-        """[(similarity, word)], the word that is nearest to the mean of all first."""
-        rows = self._vocabulary.rows(words)
-        if not rows:
-            raise ValueError("rank_by_centrality: expected at least one word, found none")
-        ids, found = means.centrality(self._cosines, rows, use_norm=use_norm)
+        """[(similarity, word)], the word that is nearest to the mean of all first; unknown words are left out with a warning."""
+        ids, found = means.centrality(self._cosines, means.known_rows(self._vocabulary, words), use_norm=use_norm)
         return [(score, word) for word, score in self._answers(ids, found)]
 
     def doesnt_match(self, words: Iterable[Key]) -> str:
-        """The word farthest from the mean direction of all, the first of equals. Raises ValueError for fewer than 3 words."""
-        rows = self._vocabulary.rows(words)
-        if len(set(rows)) < 3:
-            raise ValueError(f"doesnt_match: expected at least 3 different words, found {len(set(rows))}")
+        """The word farthest from the mean direction of all, the first of equals; unknown words are left out with a warning, as in
+        gensim. Raises ValueError for fewer than 3 known words."""
+        rows = means.known_rows(self._vocabulary, words, at_least=3)
         return self.words[int(means.centrality(self._cosines, rows, use_norm=True)[0][-1])]
 
     @staticmethod
