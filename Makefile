@@ -9,7 +9,7 @@ WARM := $(VENV)/.warm
 COMPILED := numba llvmlite numpy dask distributed pyarrow tornado msgpack cloudpickle fsspec pydantic yaml click jinja2 packaging toolz zict
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help configuration demo test test-all test-fast test-core warm coverage chaos crashes refreshes answers buckets shared deployment image fuzz audit lint format lock clean
+.PHONY: help configuration demo test test-all test-fast test-core warm collect coverage chaos crashes refreshes answers buckets shared deployment image fuzz audit lint format lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -47,7 +47,7 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 # A first run on a few words compiles the kernels and all that a run imports, so that later runs start at once. The linters need
-# none of this: `make -j 2 lint warm` does both at once.
+# none of this: .ci/run has both done at the same time.
 $(WARM): $(READY)
 	@cd $(VENV)/lib/python3*/site-packages && ../../../bin/python -m compileall -q -j 0 -x '[/\\]tests?[/\\]' $(COMPILED) || true
 	@mkdir -p $(VENV)/first && printf 'one two three four fivé six\n%.0s' $$(seq 500) > $(VENV)/first/words.txt
@@ -57,6 +57,10 @@ $(WARM): $(READY)
 	@touch $@
 
 warm: $(WARM)
+
+# Compiles the tests and what they import, once instead of in every process of pytest.
+collect: $(READY)
+	@$(BIN)/python -m pytest --collect-only -q > /dev/null
 
 demo: $(WARM)
 	$(BIN)/w2v run configs/demo.yaml

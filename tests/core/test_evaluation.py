@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gensim.models import KeyedVectors
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import spearmanr
 
+from tests.gensims import models
 from w2v_core.vectors import WordVectors, evaluation
 from w2v_core.vectors.questions import AnalogyQuestions, AnalogySection, SimilarityPairs
 
@@ -55,7 +54,7 @@ def cased_vectors(seed: int, noise: float) -> WordVectors:
 
 
 def as_gensim(vectors: WordVectors) -> Any:
-    keyed = KeyedVectors(vectors.vector_size)
+    keyed = models().KeyedVectors(vectors.vector_size)
     keyed.add_vectors(list(vectors.words), np.array(vectors.matrix))
     return keyed
 
@@ -252,6 +251,8 @@ def test_settings_without_a_meaning_are_refused(questions: AnalogyQuestions, wro
 @settings(max_examples=80, derandomize=True, deadline=None)
 @given(judgements=st.lists(st.integers(0, 4), min_size=2, max_size=30), seed=st.integers(0, 5))
 def test_spearman_is_scipys_with_ties_on_both_sides(judgements: list[int], seed: int) -> None:
+    from scipy.stats import spearmanr  # takes a second, in every process of pytest
+
     rng = np.random.default_rng(seed)
     vectors = WordVectors([f"w{i}" for i in range(8)], rng.integers(-1, 2, (8, 3)).astype(np.float32))
     pairs = tuple((f"w{rng.integers(8)}", f"w{rng.integers(8)}", float(score)) for score in judgements)

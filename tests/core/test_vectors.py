@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gensim.models import KeyedVectors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from tests.gensims import models
 from w2v_core.text.printable import printable
 from w2v_core.vectors import UnknownWordError, WordVectors
 
@@ -30,7 +30,7 @@ def vectors() -> WordVectors:
 
 @pytest.fixture(scope="module")
 def gensim(vectors: WordVectors) -> Any:
-    keyed = KeyedVectors(D)
+    keyed = models().KeyedVectors(D)
     keyed.add_vectors(list(vectors.words), np.array(vectors.matrix))
     return keyed
 

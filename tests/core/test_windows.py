@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
 
 from w2v_core.kernels.cpu import window_kernels
 from w2v_core.windows import Stream, draw_stream, keep_probability, keep_thresholds
@@ -105,6 +104,8 @@ def test_a_stream_drawn_step_by_step_is_the_stream_drawn_at_once(
 
 @pytest.mark.parametrize("epoch", [0, 1, 7])
 def test_window_widths_of_every_epoch_are_uniform(epoch: int) -> None:
+    from scipy import stats  # takes a second, in every process of pytest
+
     size = 60_000
     stream = compiled(np.zeros(size, np.int32), ends_of([size]), IDENTITY, KEEP_ALL, 5, True, 3, epoch)
     widths = np.bincount(stream.left_N[10:-10], minlength=6)[1:]

@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from gensim.models import KeyedVectors
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -22,6 +21,7 @@ from pipeline.config import Publish
 from pipeline.errors import StorageError
 from pipeline.formats.exports import FORMATS, Wanted, export_vectors
 from pipeline.formats.word2vec import read_word2vec
+from tests.gensims import models
 from w2v_core.vectors import WordVectors
 
 WORDS = ["the", "of", "naïve", "서울", '"quoted"', "a,b", "\\n", "</s>", "\U0001f600"]
@@ -41,7 +41,7 @@ def bits(matrix: Any) -> list[list[int]]:
 
 
 def read_gensim(path: Path) -> tuple[list[str], Any]:
-    keyed = KeyedVectors.load_word2vec_format(str(path), binary=path.suffix == ".bin")
+    keyed = models().KeyedVectors.load_word2vec_format(str(path), binary=path.suffix == ".bin")
     return list(keyed.index_to_key), keyed.vectors
 
 
@@ -275,14 +275,14 @@ def test_vectors_are_loaded_from_what_was_exported(tmp_path: Path, vectors: Word
 @pytest.mark.filterwarnings("ignore:Exception ignored in")  # gensim opens the file twice and closes one
 def test_text_without_a_header_is_gloves_format(tmp_path: Path, vectors: WordVectors) -> None:
     [path] = export_vectors(vectors, ["word2vec-text"], tmp_path, Wanted(header=False))["word2vec-text"]
-    keyed = KeyedVectors.load_word2vec_format(str(path), no_header=True)
+    keyed = models().KeyedVectors.load_word2vec_format(str(path), no_header=True)
     assert (keyed.index_to_key, bits(keyed.vectors)) == (WORDS, bits(vectors.matrix))
 
 
 @pytest.mark.parametrize("name", ["word2vec-text", "word2vec-bin"])
 def test_counts_are_written_as_word2vec_writes_them(tmp_path: Path, vectors: WordVectors, name: str) -> None:
     path, counts = export_vectors(vectors, [name], tmp_path, Wanted(counts=True))[name]
-    keyed = KeyedVectors.load_word2vec_format(str(path), fvocab=str(counts), binary=name == "word2vec-bin")
+    keyed = models().KeyedVectors.load_word2vec_format(str(path), fvocab=str(counts), binary=name == "word2vec-bin")
     assert [keyed.get_vecattr(word, "count") for word in WORDS] == list(range(90, 0, -10))
 
 
@@ -323,7 +323,7 @@ def test_every_float_comes_back_from_text_and_binary(tmp_path_factory: pytest.Te
 
 @pytest.mark.parametrize("binary", [False, True])
 def test_files_that_gensim_wrote_are_read(tmp_path: Path, vectors: WordVectors, binary: bool) -> None:
-    keyed = KeyedVectors(5)
+    keyed = models().KeyedVectors(5)
     keyed.add_vectors(WORDS, np.array(vectors.matrix))
     keyed.save_word2vec_format(str(tmp_path / "file"), binary=binary)
     assert (read_ours(tmp_path / "file")[0], bits(read_ours(tmp_path / "file")[1])) == (WORDS, bits(vectors.matrix))
