@@ -28,7 +28,6 @@ from pipeline.stages.publish import send_exports
 from pipeline.summary import SUMMARY, summarise, write_summary
 from pipeline.tracking.run_events import tell_results
 from pipeline.tracking.textfile import note_summary
-from pipeline.tracking.tracker import TrackingState
 from pipeline.training.history import RoundRecord
 
 REPAIRS = 3
@@ -100,14 +99,13 @@ def report_and_track(session: Session, place: Path, facts: Mapping[str, Any], *,
     summary = summarise(config, session.done, session.notes) | {"start_seconds": round(session.start_seconds, 4)} | dict(facts)
     if session.loads:
         summary["workers"] = [asdict(load) for _, load in sorted(session.loads.items())]
-    state = TrackingState(uri="", run_id=None, complete=False, message="no")
     if "train" in summary:
         summary["report"] = str(write_report(place / REPORT, summary))
     if session.tracker:
         if not register:
             config = config.model_copy(update={"publish": config.publish.model_copy(update={"register_as": None})})
         tell_results(session.tracker, config, summary)
-        state = session.tracker.finish("FINISHED")
+    state = session.end_tracking("FINISHED")
     if session.textfile and "train" in summary:
         note_summary(session.textfile, summary)
     summary["mlflow"] = {"uri": state.uri, "run_id": state.run_id, "complete": state.complete, "message": state.message}

@@ -34,7 +34,7 @@ from pipeline.stages.work import Done, Watch, Work
 from pipeline.text.corpus import KNOWN_FILES, CorpusPlan, plan_corpus
 from pipeline.tracking.run_events import tell_live, tell_round, tell_start
 from pipeline.tracking.textfile import TextFile, note_live, note_round, open_textfile
-from pipeline.tracking.tracker import Tracker, open_tracker
+from pipeline.tracking.tracker import FLUSH_TIMEOUT_S, Status, Tracker, TrackingState, open_tracker
 from pipeline.training import arithmetic
 from pipeline.training.history import RoundRecord, kept_tokens
 from pipeline.training.live import Live, Load
@@ -44,6 +44,7 @@ READ_HERE = ("vocab", "vectors", "report", "exports")
 """Kinds of artefacts that the driver itself reads: with a workdir in a bucket, their files must be fetched."""
 START = "start"
 """The name that progress shows before the first stage."""
+COMPILING = "start: compiling the kernels; this takes half a minute or more, and only the first time"
 
 
 @dataclass
@@ -144,6 +145,22 @@ class Session:
         )
         return Work(self.config, self.config.workdir, self.workers, watch)
 
+    def end_tracking(self, status: Status) -> TrackingState:
+        """Ends the run in MLflow, if it is tracked; shows that it waits for MLflow, and with what result."""
+        if self.tracker is None:
+            return TrackingState(uri="", run_id=None, complete=False, message="no")
+        began, waits = time.monotonic(), []
+
+        def on_wait() -> None:
+            waits.append(True)
+            self.progress.start("tracking", note=f"waiting for MLflow, at most {FLUSH_TIMEOUT_S:.0f} s")
+
+        state = self.tracker.finish(status, on_wait=on_wait)
+        if waits:
+            arrived = "all of the run has arrived" if state.complete else "not all of the run has arrived yet"
+            self.progress.finish(f"{arrived} ({time.monotonic() - began:.1f} s)")
+        return state
+
     def note(self, text: str) -> None:
         """Shows a note to the user, now and in the report."""
         self.notes.append(text)
@@ -211,7 +228,7 @@ def open_session(config: RunConfig, until: str, workers: Workers | None, progres
         workers = workers or stack.enter_context(LazyWorkers(lambda: _open_workers(session, until)))
         session = Session(config, workers, progress or Progress())
         if own and _may_be_done_here(config) and not _has_tokens(config):
-            preload(config, session.here.of(arithmetic.KnownNumbers) if _trains(until) else None)
+            _preload(session, until)
         if config.tracking.enabled and any(stage.tracked for stage in up_to(until)):
             session.tracker = open_tracker(config.tracking, config.workdir, run_name=config.run.name, config_digest=config.digest)
         session.textfile = open_textfile(config)
@@ -220,8 +237,7 @@ def open_session(config: RunConfig, until: str, workers: Workers | None, progres
             yield session
         except BaseException as error:
             session.textfile.state("failed")
-            if session.tracker:
-                session.tracker.finish("FAILED" if isinstance(error, Exception) else "KILLED")
+            session.end_tracking("FAILED" if isinstance(error, Exception) else "KILLED")
             raise
 
 
@@ -260,7 +276,7 @@ def _workers_for(session: Session, until: str) -> contextlib.AbstractContextMana
     background meanwhile."""
     config = session.config
     if config.cluster.kind == "local" and session.plan and _is_small(config, session.plan):
-        preload(config, session.here.of(arithmetic.KnownNumbers) if _trains(until) else None)
+        _preload(session, until)
         return contextlib.nullcontext(InProcess(usable_cores(), session.here))
     session.progress.say(f"starting workers ({_where(config.cluster)})")
     refuse_silent(config.cluster)
@@ -271,6 +287,11 @@ def _workers_for(session: Session, until: str) -> contextlib.AbstractContextMana
         on_note=session.note,
         on_pages=lambda pages: session.progress.line(pages.link if session.progress.live else pages.where),
     )
+
+
+def _preload(session: Session, until: str) -> None:
+    known = session.here.of(arithmetic.KnownNumbers) if _trains(until) else None
+    preload(session.config, known, on_compiling=lambda: session.progress.line(COMPILING))
 
 
 def _where(cluster: Cluster) -> str:

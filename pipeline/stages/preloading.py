@@ -11,7 +11,7 @@ import contextlib
 import importlib
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from pipeline.config import RunConfig
 from pipeline.text.tokenizers import load_tokenizer
@@ -22,12 +22,13 @@ SWITCH_S = 0.0005
 after every block, would wait during most of the imports."""
 
 
-def preload(config: RunConfig, known: KnownNumbers | None) -> threading.Thread:
+def preload(config: RunConfig, known: KnownNumbers | None, on_compiling: Callable[[], None]) -> threading.Thread:
     """Starts and returns the thread, which loads what tokenizing calls and then, for a run that trains, what the later stages
-    call. `known` receives a sample of this process's arithmetic; None: the run does not train."""
+    call. `known` receives a sample of this process's arithmetic; None: the run does not train. `on_compiling` is called once
+    if code is not in the cache and must be compiled."""
 
     def load() -> None:
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(Exception), telling(on_compiling):
             if ":" not in config.tokenize.tokenizer:
                 load_tokenizer(config.tokenize).split("a b\n")
             if known is not None:
@@ -38,6 +39,26 @@ def preload(config: RunConfig, known: KnownNumbers | None) -> threading.Thread:
     thread = threading.Thread(target=load, name="w2v-preload", daemon=True)
     thread.start()
     return thread
+
+
+@contextlib.contextmanager
+def telling(on_compiling: Callable[[], None]) -> Iterator[None]:
+    """Within it, `on_compiling` is called when Numba first compiles what is not in its cache, in any thread."""
+    from numba.core import event
+
+    told = threading.Event()
+
+    class First(event.Listener):
+        def on_start(self, event: object) -> None:
+            if not told.is_set():
+                told.set()
+                on_compiling()
+
+        def on_end(self, event: object) -> None:
+            pass
+
+    with event.install_listener("numba:compile", First()):
+        yield
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -59,6 +59,7 @@ FSYNC_INTERVAL_S = 0.5
 WATCH_INTERVAL_S = 1.0
 FLUSH_TIMEOUT_S = 10.0
 """How long a run waits for MLflow at its end, at most: it may be 15 s slower than one without tracking."""
+UNTOLD_S = 1.0  # a shorter wait is not mentioned
 REACH_TIMEOUT_S = 90.0
 FAILING_S = 10.0
 """How long the first requests of a run that requires MLflow may fail, as those to a server that starts or is busy do."""
@@ -205,11 +206,13 @@ class Tracker:
         event = {"type": "register", "name": name, "directory": self.spool.relative(directory), "digest": digest}
         self._append_once(event | {"description": description})
 
-    def finish(self, status: Status, timeout_s: float = FLUSH_TIMEOUT_S) -> TrackingState:
+    def finish(
+        self, status: Status, timeout_s: float = FLUSH_TIMEOUT_S, on_wait: Callable[[], object] = lambda: None
+    ) -> TrackingState:
         """Ends the run, waits at most `timeout_s` for the shipper, and returns whether everything arrived.
 
         Undelivered events stay in the spool for the next run or `sync`. A run that failed before `start` leaves no trace, in
-        particular not in the MLflow run of an earlier corpus.
+        particular not in the MLflow run of an earlier corpus. `on_wait` is called after a second of waiting.
         """
         if self._finished:
             return self.state()
@@ -223,7 +226,7 @@ class Tracker:
         self._replace_dead_shipper()
         self._finished = True
         self.writer.close()
-        self._let_shipper_drain(timeout_s)
+        self._let_shipper_drain(timeout_s, on_wait)
         return self.state()
 
     def state(self) -> TrackingState:
@@ -312,12 +315,16 @@ class Tracker:
             self._close_pipe()
             self.process = _start_shipper(self.spool, self.credentials, subprocess.PIPE, self.linger_s)
 
-    def _let_shipper_drain(self, timeout_s: float) -> None:
+    def _let_shipper_drain(self, timeout_s: float, on_wait: Callable[[], object]) -> None:
         if self.process is None:
             return
         self._close_pipe()
         try:
-            self.process.wait(timeout_s)
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(min(timeout_s, UNTOLD_S))
+                return
+            on_wait()
+            self.process.wait(max(0.0, timeout_s - UNTOLD_S))
         except subprocess.TimeoutExpired:
             # An upload goes on by itself; waiting for a server that does not answer would only leave a process behind.
             state = self.spool.progress().state
@@ -358,10 +365,7 @@ def sync(workdir: Path, tracking: Tracking | None = None, timeout_s: float = 60.
     states = []
     for spool in spools(workdir):
         target = spool.target()
-        if target is not None and spool.size() > spool.progress().offset:
-            if spool.has_shipper():
-                states.append(spool_state(spool))
-                continue
+        if target is not None and spool.size() > spool.progress().offset and not spool.has_shipper():
             credentials = credentials_of(uri) if without_credentials(uri) == target.uri else {}
             _start_shipper(spool, credentials, subprocess.DEVNULL, timeout_s).wait()
         states.append(spool_state(spool))

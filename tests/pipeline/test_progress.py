@@ -9,6 +9,7 @@ import os
 import pty
 import re
 import select
+import socket
 import struct
 import subprocess
 import sys
@@ -19,10 +20,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+import numba
 import pytest
 
 from pipeline import progress as shown
 from pipeline.progress import Progress
+from pipeline.stages.preloading import telling
 
 COLUMNS = 80
 
@@ -134,3 +137,37 @@ def test_a_run_tells_what_it_does_before_it_starts_workers_and_books_the_start_o
             passed = time.monotonic() - began
     assert screen.text.index("looking at the corpus") < screen.text.index("starting workers (cluster.kind: local)")
     assert 0.3 < summary["start_seconds"] < passed - summary["stages"]["tokenize"]["seconds"]
+
+
+def test_a_run_says_that_it_waits_for_mlflow_and_what_came_of_it(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("one two three four five six\n" * 500)
+    with socket.socket() as hanging:
+        hanging.bind(("127.0.0.1", 0))
+        hanging.listen(64)
+        (tmp_path / "run.yaml").write_text(json.dumps({
+            "corpus": {"inputs": ["text.txt"]}, "shards": {"sample": 0}, "train": {"vector_size": 8, "epochs": 1},
+            "tracking": {"uri": f"http://127.0.0.1:{hanging.getsockname()[1]}"},
+        }))  # fmt: skip
+        command = [sys.executable, "-m", "pipeline.cli", "run", str(tmp_path / "run.yaml")]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], timeout=200)
+    assert done.returncode == 0, done.stderr
+    waiting, result = [line for line in done.stderr.splitlines() if line.startswith("tracking:")]
+    assert waiting == "tracking: waiting for MLflow, at most 10 s"
+    assert result.startswith("tracking: not all of the run has arrived yet (")
+    assert "the next run or `w2v sync` delivers the rest" in done.stdout
+
+
+def test_compiling_is_told_once_and_code_from_the_cache_is_not_compiled() -> None:
+    numba.njit(_one_more, cache=True)(1)
+    told: list[str] = []
+    with telling(lambda: told.append("compiling")):
+        numba.njit(_one_more, cache=True)(1)
+        assert told == []
+        numba.njit(_one_more)(1)
+        numba.njit(_one_more)(1.5)
+    numba.njit(_one_more)(1)
+    assert told == ["compiling"]
+
+
+def _one_more(number: float) -> float:
+    return number + 1
