@@ -41,7 +41,8 @@ stands beside its short Dask wiring.
     exchange/  attempts shared_memory and huge_pages (copies on one host) links and network (across hosts)
     cluster/   choosing (threads or processes, pure) workers (the stages' interface, and this process) dask_workers
                before_start (refuses hopeless runs)
-               endings (results and errors of tasks) guest (admission of workers) turn (one training at a time)
+               endings (results and errors of tasks) guest (admission of workers) unfit (workers refused)
+               turn (one training at a time)
                state (kept by a worker between tasks)
                opening (the configured cluster) vendors (SSH, SLURM, Kubernetes) options (the keys that these take)
                jobs (SLURM's, replaced when they end) ssh (prepares hosts) certificates

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline import store
 from pipeline.cluster.workers import Workers
@@ -30,21 +30,24 @@ from pipeline.tracking.run_events import tell_results
 from pipeline.tracking.textfile import note_summary
 from pipeline.training.history import RoundRecord
 
+if TYPE_CHECKING:
+    from distributed import Client
+
 REPAIRS = 3
 """How often a run rebuilds damaged artefacts before it gives up: more damage points to a failing disk."""
 
 
 def run(
-    config: RunConfig, *, until: str = NAMES[-1], workers: Workers | None = None, progress: Progress | None = None,
-    on_round: Sequence[Callable[[RoundRecord], None]] = (),
+    config: RunConfig, *, until: str = NAMES[-1], workers: Workers | None = None, client: Client | None = None,
+    progress: Progress | None = None, on_round: Sequence[Callable[[RoundRecord], None]] = (),
 ) -> dict[str, Any]:  # fmt: skip
     """The summary of a run up to stage `until`, after committing every artefact and writing `summary.json`.
 
-    A program can pass its own `workers`; by default the configured cluster is opened when first needed. The functions in
-    `on_round` are called after every round of training, in the calling thread. Raises subclasses of PipelineError; complete
-    artefacts stay.
+    A program can pass its own `workers` or its Dask `client`; by default the configured cluster is opened when first needed. The
+    functions in `on_round` are called after every round of training, in the calling thread. Raises subclasses of PipelineError;
+    complete artefacts stay.
     """
-    with holding(config), open_session(config, until, workers, progress) as session:
+    with holding(config), open_session(config, until, workers, progress, client) as session:
         session.on_round = on_round
         store.discard(config.workdir / SUMMARY)
         try:

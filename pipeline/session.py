@@ -7,16 +7,18 @@ first task that needs it, tracking by runs that go as far as a tracked stage.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline import store
 from pipeline.cluster.before_start import refuse_hopeless, refuse_silent
 from pipeline.cluster.choosing import processes_pay
+from pipeline.cluster.guest import Proof
 from pipeline.cluster.lazy import LazyWorkers
-from pipeline.cluster.opening import open_workers
+from pipeline.cluster.opening import open_workers, use_client
 from pipeline.cluster.state import WorkerState
 from pipeline.cluster.workers import InProcess, Workers
 from pipeline.config import Cluster, RunConfig
@@ -32,6 +34,7 @@ from pipeline.stages.sets import refuse_unusable
 from pipeline.stages.shards import epoch_lengths
 from pipeline.stages.work import Done, Watch, Work
 from pipeline.text.corpus import KNOWN_FILES, CorpusPlan, plan_corpus
+from pipeline.text.sources import why_unseen
 from pipeline.tracking.run_events import tell_live, tell_round, tell_start
 from pipeline.tracking.textfile import TextFile, note_live, note_round, open_textfile
 from pipeline.tracking.tracker import FLUSH_TIMEOUT_S, Status, Tracker, TrackingState, open_tracker
@@ -40,6 +43,11 @@ from pipeline.training.history import RoundRecord, kept_tokens
 from pipeline.training.live import Live, Load
 from pipeline.training.start import open_parent
 
+if TYPE_CHECKING:
+    from distributed import Client
+
+WITNESSES = 16
+"""How many files of the corpus a worker opens to prove that it sees the corpus."""
 READ_HERE = ("vocab", "vectors", "report", "exports")
 """Kinds of artefacts that the driver itself reads: with a workdir in a bucket, their files must be fetched."""
 START = "start"
@@ -211,21 +219,23 @@ def holding(config: RunConfig) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def open_session(config: RunConfig, until: str, workers: Workers | None, progress: Progress | None) -> Iterator[Session]:
+def open_session(
+    config: RunConfig, until: str, workers: Workers | None, progress: Progress | None, client: Client | None = None
+) -> Iterator[Session]:  # fmt: skip
     """A session for a run up to stage `until`, in a workdir that is held (`holding`); a failed or interrupted run is reported to
     MLflow as such.
 
-    `workers` are a program's own; by default the configured cluster is opened when first needed.
+    `workers` are a program's own, or those of its Dask `client`; by default the configured cluster is opened when first needed.
     """
     with contextlib.ExitStack() as stack:
-        if workers is None:
+        own = workers is None and client is None
+        if own:
             refuse_hopeless(config, _trains(until))
             if config.cluster.kind == "address" and not _is_made(config):
                 refuse_silent(config.cluster)
         if any(stage.name == "evaluate" for stage in up_to(until)):
             refuse_unusable(config.evaluate.analogies, config.evaluate.similarity, config.evaluate.syntactic)
-        own = workers is None
-        workers = workers or stack.enter_context(LazyWorkers(lambda: _open_workers(session, until)))
+        workers = workers or stack.enter_context(LazyWorkers(lambda: _open_workers(session, until, client)))
         session = Session(config, workers, progress or Progress())
         if own and _may_be_done_here(config) and not _has_tokens(config):
             _preload(session, until)
@@ -262,19 +272,22 @@ def _is_made(config: RunConfig) -> bool:
 
 
 @contextlib.contextmanager
-def _open_workers(session: Session, until: str) -> Iterator[Workers]:
+def _open_workers(session: Session, until: str, client: Client | None) -> Iterator[Workers]:
     """The open workers of a run; the time to start them counts as start time, not as part of the first stage that needs them."""
     began = time.monotonic()
-    with _workers_for(session, until) as workers:
+    with _workers_for(session, until, client) as workers:
         session.start_seconds += time.monotonic() - began
         session.progress.say("")
         yield workers
 
 
-def _workers_for(session: Session, until: str) -> contextlib.AbstractContextManager[Workers]:
-    """Threads of this process for small work on this machine, otherwise the configured cluster. Both load the kernels in the
-    background meanwhile."""
+def _workers_for(session: Session, until: str, client: Client | None) -> contextlib.AbstractContextManager[Workers]:
+    """A client's workers; or threads of this process for small work on this machine, otherwise the configured cluster. All load
+    the kernels in the background meanwhile."""
     config = session.config
+    hooks = [(arithmetic.warm_up_worker, config.train)] if _trains(until) else []
+    if client is not None:
+        return use_client(client, config.cluster, hooks, config.workdir, _sees_corpus(session), session.note)
     if config.cluster.kind == "local" and session.plan and _is_small(config, session.plan):
         _preload(session, until)
         return contextlib.nullcontext(InProcess(usable_cores(), session.here))
@@ -282,8 +295,9 @@ def _workers_for(session: Session, until: str) -> contextlib.AbstractContextMana
     refuse_silent(config.cluster)
     return open_workers(
         config.cluster,
-        hooks=[(arithmetic.warm_up_worker, config.train)] if _trains(until) else [],
+        hooks,
         shared=config.workdir,
+        proofs=_sees_corpus(session),
         on_note=session.note,
         on_pages=lambda pages: session.progress.line(pages.link if session.progress.live else pages.where),
     )
@@ -292,6 +306,15 @@ def _workers_for(session: Session, until: str) -> contextlib.AbstractContextMana
 def _preload(session: Session, until: str) -> None:
     known = session.here.of(arithmetic.KnownNumbers) if _trains(until) else None
     preload(session.config, known, on_compiling=lambda: session.progress.line(COMPILING))
+
+
+def _sees_corpus(session: Session) -> list[Proof]:
+    """The proof that a worker sees the corpus, unless its text has been tokenized already."""
+    if session.plan is None or "tokenize" in session.done:
+        return []
+    files = session.plan.files
+    some = itertools.islice(files, 0, None, -(-len(files) // WITNESSES) or 1)
+    return [(why_unseen, (tuple((file.path, file.size) for file in some), session.config.storage))]
 
 
 def _where(cluster: Cluster) -> str:

@@ -7,17 +7,18 @@ import functools
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 from pipeline.cluster.endings import Ending, Endings, Pieces, cancel
-from pipeline.cluster.guest import Guest, refusal_function
+from pipeline.cluster.guest import Guest
 from pipeline.cluster.messages import Listener, Mailbox, heard_by, ignore
 from pipeline.cluster.presence import Presence
 from pipeline.cluster.state import Item, Result, Task, run_task, state_of
 from pipeline.cluster.turn import Turn
+from pipeline.cluster.unfit import Unfit, explained
 from pipeline.cluster.workers import Member, WorkerLostError
-from pipeline.errors import ServiceError, TemporaryError
+from pipeline.errors import PipelineError, ServiceError, TemporaryError
 from pipeline.exchange import shared_memory
 from pipeline.exchange.attempts import Attempts
 from pipeline.failpoints import reach
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 PRESENCE_CHECK_S = 0.5
 SAY_AFTER_S = 10.0
 """How long no worker may be ready before the run notes it."""
+BUSY_S = 10.0
+"""How long a round waits for a worker that is busy with others' tasks."""
 _PAUSE_S = 0.1
 
 
@@ -52,7 +55,8 @@ class DaskWorkers:
         self._presence = Presence(silent_s)
         self._silent: set[str] = set()
         self._dropped: set[str] = set()
-        self._left_out: set[str] = set()
+        self._unfit = Unfit(self._events, guest, on_note)
+        self._busy: dict[str, Future[tuple[str, str]]] = {}
         self._mailbox = Mailbox(client, guest.topic)
 
     def map(
@@ -92,9 +96,10 @@ class DaskWorkers:
                         waiting.begin_anew()
                         pieces.offer_to(able)
                     elif waiting.is_over():
-                        raise TemporaryError(self._no_worker(label, there))
+                        raise self._no_worker(label, there)
                     else:
                         self._expect_more()
+                    self._unfit.name_new(there)
                     if not self._own:
                         pieces.give_to_others(self._silent, list(able))
         except BaseException:
@@ -112,23 +117,7 @@ class DaskWorkers:
 
     def refuse_unfit(self) -> None:
         """Raises ServiceError if any current worker cannot take part, naming one and why."""
-        if unfit := self._unfit(self._answering()):
-            address, why = min(unfit.items())
-            raise ServiceError(
-                f"{len(unfit)} of the workers cannot take part: {address} {why}; every worker must see corpus and workdir under "
-                "the same path and run the same version of this program"
-            )
-
-    def _unfit(self, there: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-        """{address: reason} for each worker without the run's ticket; paused ones are left out, since they would not respond."""
-        strangers = [
-            address for address, worker in there.items()
-            if not worker["resources"].get(self.guest.ticket) and worker["status"] != "paused" and address not in self._left_out
-        ]  # fmt: skip
-        refusal = refusal_function(self.guest)
-        asked = {self.client.submit(refusal, workers=[address], pure=False): address for address in strangers}
-        answers = {asked[future]: ending.result() for future, ending in self._pinned_endings(asked) if ending}
-        return {address: why for address, why in answers.items() if why}
+        self._unfit.refuse(self._answering)
 
     def members(self) -> list[Member]:
         self.turn.take()
@@ -137,17 +126,15 @@ class DaskWorkers:
             with _dask_errors("looking for workers"):
                 there = self._answering()
                 able = self._able(there)
-                for address, why in self._unfit({name: there[name] for name in there.keys() - able.keys()}).items():
-                    self._left_out.add(address)
-                    self._on_note(f"left out 1 worker that cannot take part: {address} {why}")
+                self._unfit.name_new(there)
                 known = self._identities(able)
             if known:
                 # Sorted by host first, so that neighbours in lane order share memory if they can.
                 found = [Member(address, host, able[address]["nthreads"], own) for address, (host, own) in known.items()]
                 self._tell_who_is_missing(len(found))
                 return sorted(found, key=lambda member: (member.host, member.address))
-            if waiting.is_over():
-                raise TemporaryError(self._no_worker("looking for workers", there))
+            if waiting.is_over() and not self._busy:
+                raise self._no_worker("looking for workers", there)
             self._expect_more()
             time.sleep(_PAUSE_S)
 
@@ -162,28 +149,38 @@ class DaskWorkers:
             self._on_note(f"{came} of {self._asked_for} workers have come; training begins, and those that come later join it")
         self._asked_for = 0
 
-    def _no_worker(self, what: str, there: Mapping[str, Mapping[str, Any]]) -> str:
+    def _no_worker(self, what: str, there: Mapping[str, Mapping[str, Any]]) -> PipelineError:
         again = "run the same command again, it continues"
         paused = sorted(address for address, worker in there.items() if worker["status"] == "paused")
         if paused:
-            return (
+            return TemporaryError(
                 f"{what}: all {len(paused)} workers are paused because their memory is full ({paused[0]} …); free some or start "
                 f"others, and {again}"
             )
+        if unfit := self._unfit.among(there):
+            return ServiceError(f"{what}: none of the {len(unfit)} workers there can take part: {explained(unfit)}")
         none = f"none of {self._asked_for} workers" if self._asked_for else "no worker"
-        return f"{what}: {none} came within {self.wait_s:g} s (cluster.wait_s); start workers and {again}"
+        return TemporaryError(f"{what}: {none} came within {self.wait_s:g} s (cluster.wait_s); start workers and {again}")
 
-    def _identities(self, addresses: Iterable[str]) -> dict[str, tuple[str, str]]:
-        """{address: (host key, process)} of the workers that respond."""
+    def _identities(self, addresses: Collection[str]) -> dict[str, tuple[str, str]]:
+        """{address: (host key, process)} of the workers that respond. On a cluster of others, a worker that is busy with their
+        tasks is not waited for longer than BUSY_S, if another responds; it may join a later round."""
+        for address in [address for address, asked in self._busy.items() if asked.done() or address not in addresses]:
+            del self._busy[address]
         # As tasks, not as a broadcast, which would wait for a worker that dies meanwhile.
         asked = {
             self.client.submit(_identity, workers=[address], pure=False, key=f"who-{uuid.uuid4().hex[:12]}"): address
             for address in addresses
+            if address not in self._busy
         }
         known: dict[str, tuple[str, str]] = {}
-        for future, ending in self._pinned_endings(asked):
+        for future, ending in self._pinned_endings(dict(asked), patience_s=None if self._own else BUSY_S):
+            address = asked.pop(future)
             if ending:
-                known[asked[future]] = ending.result()
+                known[address] = ending.result()
+        for future, address in asked.items():
+            self._busy[address] = future
+            self._on_note(f"{address} is busy with others' tasks; the round begins without it, and it joins a later one")
         return known
 
     def together(
@@ -234,15 +231,16 @@ class DaskWorkers:
         threading.Thread(target=tell, name="abandon", daemon=True).start()
 
     def _pinned_endings(
-        self, addresses: Mapping[Future[Any], str], meanwhile: Callable[[], None] | None = None
+        self, addresses: Mapping[Future[Any], str], meanwhile: Callable[[], None] | None = None, patience_s: float | None = None
     ) -> Iterator[tuple[Future[Any], Ending | None]]:
-        """(task, ending) in the order in which they end; the ending is None if its worker is gone or silent.
+        """(task, ending) in the order in which they end; the ending is None if its worker is gone or silent. After `patience_s`,
+        if any has ended, the others are not waited for.
 
         A task pinned to a worker that died would wait for that address forever (and one allowed elsewhere is forgotten if for a
         moment there is no worker at all), and so would a finished result that has not been fetched yet.
         """
         endings = Endings(self.client, addresses)
-        waiting = set(addresses)
+        waiting, has_ended, began = set(addresses), False, time.monotonic()
         while waiting:
             ended = endings.next(PRESENCE_CHECK_S)
             if meanwhile:
@@ -250,8 +248,11 @@ class DaskWorkers:
             if ended:
                 if ended[0] in waiting:
                     waiting.remove(ended[0])
+                    has_ended = True
                     yield ended
                 continue
+            if has_ended and patience_s is not None and time.monotonic() - began > patience_s:
+                return
             with _dask_errors("training"):
                 there = self._answering()
             for future in [future for future in waiting if addresses[future] not in there]:
@@ -275,9 +276,16 @@ class DaskWorkers:
         """The scheduler's state and workers, as from Client.scheduler_info, which would wait forever on a network that drops
         packets."""
         scheduler: Any = self.client.scheduler
+        return cast(dict[str, Any], self._ask(scheduler.identity, n_workers=-1))
+
+    def _events(self, topic: str) -> Any:
+        scheduler: Any = self.client.scheduler
+        return self._ask(scheduler.events, topic=topic)
+
+    def _ask(self, function: Callable[..., Any], **arguments: Any) -> Any:
+        """The scheduler's answer. Raises WorkerLostError if none comes in time."""
         try:
-            answer: dict[str, Any] = self.client.sync(scheduler.identity, n_workers=-1, callback_timeout=self.wait_s)
-            return answer
+            return self.client.sync(function, callback_timeout=self.wait_s, **arguments)
         except OSError as error:  # a TimeoutError is one too
             why = str(error) or f"nothing came within {self.wait_s:g} s (cluster.wait_s)"
             raise WorkerLostError(

@@ -1,8 +1,9 @@
 """Admission of workers to a run: each proves that it can take part before it gets work, and forgets the run when it is over.
 
 Each run registers one plugin on every worker. The plugin checks that the worker has the driver's source files and sees its
-folders; only then it calls the run's hooks and gives the worker the run's *ticket*, a Dask resource that every task of the run
-requires. So a worker that joins later and is unfit gets no work from this run, and goes on working for others.
+workdir and corpus; only then it calls the run's hooks and gives the worker the run's *ticket*, a Dask resource that every task of
+the run requires. So a worker that joins later and is unfit gets no work from this run, and goes on working for others; it says
+why in an event on the scheduler.
 
 The plugin is pickled by value, so that a worker without this program can load it and say so. When the driver's connection ends,
 in order or by SIGKILL, the scheduler removes the plugin from all workers, which release what they kept for the run.
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.cluster.sources import source_digest
 from pipeline.cluster.state import state_of
-from pipeline.storage.copies import copy_of
+from pipeline.storage.copies import copy_of, join
 
 if TYPE_CHECKING:
     from distributed import SchedulerPlugin, Worker, WorkerPlugin
@@ -28,6 +29,8 @@ TRAINING = "w2v-training"
 """The semaphore whose single lease a run holds while it trains (`turn`)."""
 Hook = tuple[Callable[["Worker", Any], None], Any]
 """A module-level function, and its argument besides the worker."""
+Proof = tuple[Callable[[Any], str | None], Any]
+"""A module-level function that returns why a machine cannot take part, None if it can; and its argument."""
 TASKS_AT_ONCE = 1 << 20
 RELEASE_S = 60.0
 """How long a worker that is to forget a run waits for the run's last task; after that, what it keeps is left to the next run."""
@@ -64,8 +67,13 @@ class Guest:
         """The topic of messages from this run's tasks to its driver."""
         return f"w2v-{self.run}"
 
+    @property
+    def refusals(self) -> str:
+        """The topic under which workers that cannot take part say why: (address, reason)."""
+        return f"w2v-{self.run}-refusals"
 
-def arrival_plugin(guest: Guest, hooks: Sequence[Hook]) -> WorkerPlugin:
+
+def arrival_plugin(guest: Guest, hooks: Sequence[Hook], proofs: Sequence[Proof] = ()) -> WorkerPlugin:
     """The plugin for every worker, including those that come later. Its `refusal` says why a worker gets no work, or is None."""
     from distributed import WorkerPlugin
 
@@ -73,10 +81,9 @@ def arrival_plugin(guest: Guest, hooks: Sequence[Hook]) -> WorkerPlugin:
 
     # Unpickled only if the program is the same, since hooks are pickled by reference.
     calls = pickle.dumps([(network.arrive, guest.run), *hooks])
-    leave = pickle.dumps((forget, guest.run))
+    leave, asked = pickle.dumps((forget, guest.run)), pickle.dumps([*_sees_workdir(guest), *proofs])
     digest_of_sources, ours = source_digest(), guest.sources
-    seen, run, bucket = (str(guest.seen) if guest.seen else None), guest.run, guest.bucket
-    ticket, tasks_at_once = guest.ticket, TASKS_AT_ONCE
+    ticket, tasks_at_once, refusals = guest.ticket, TASKS_AT_ONCE, guest.refusals
 
     class Arrival(WorkerPlugin):
         name = guest.plugin
@@ -88,26 +95,20 @@ def arrival_plugin(guest: Guest, hooks: Sequence[Hook]) -> WorkerPlugin:
             import pickle
 
             self.refusal = self.why_not()
-            if self.refusal is None:
-                for function, argument in pickle.loads(calls):  # noqa: S301 - from the driver, as every task is
-                    function(worker, argument)
-                await worker.set_resources(**{ticket: tasks_at_once})
+            if self.refusal is not None:
+                worker.log_event(refusals, [worker.contact_address or worker.address, self.refusal])
+                return
+            for function, argument in pickle.loads(calls):  # noqa: S301 - from the driver, as every task is
+                function(worker, argument)
+            await worker.set_resources(**{ticket: tasks_at_once})
 
         def why_not(self) -> str | None:
             found = digest_of_sources() if ours else ours
             if found != ours:
                 return f"has other source files of this program ({found or 'none'}) than the driver ({ours})"
-            if bucket is not None:
-                from pipeline.storage.copies import join
+            import pickle
 
-                return join(*bucket)
-            if seen is None:
-                return None
-            try:
-                with open(seen, encoding="ascii") as file:
-                    return None if file.read() == run else f"sees another {seen} than the driver"
-            except OSError as error:
-                return f"does not see what the driver wrote to {seen} ({error.strerror})"
+            return next(filter(None, (proof(argument) for proof, argument in pickle.loads(asked))), None)  # noqa: S301
 
         async def teardown(self, worker: Any) -> None:
             import pickle
@@ -119,6 +120,25 @@ def arrival_plugin(guest: Guest, hooks: Sequence[Hook]) -> WorkerPlugin:
                 await function(worker, argument)
 
     return Arrival()
+
+
+def _sees_workdir(guest: Guest) -> list[Proof]:
+    if guest.bucket is not None:
+        return [(_why_no_bucket, guest.bucket)]
+    return [] if guest.seen is None else [(_why_no_workdir, (str(guest.seen), guest.run))]
+
+
+def _why_no_workdir(asked: tuple[str, str]) -> str | None:
+    seen, run = asked
+    try:
+        with open(seen, encoding="ascii") as file:
+            return None if file.read() == run else f"sees another {seen} than the driver"
+    except OSError as error:
+        return f"does not see what the driver wrote to {seen} ({error.strerror})"
+
+
+def _why_no_bucket(bucket: tuple[str, bytes, str]) -> str | None:
+    return join(*bucket)
 
 
 async def forget(worker: Worker, run: str) -> None:
@@ -178,19 +198,6 @@ def departure_plugin(guest: Guest, client_id: str, closes_after_s: float | None 
                 self.cleaning = asyncio.ensure_future(clean())
 
     return Departure()
-
-
-def refusal_function(guest: Guest) -> Callable[[], str | None]:
-    """A function that returns why the worker it runs on may not work for this run; pickled by value."""
-    plugin = guest.plugin
-
-    def refusal() -> str | None:
-        from distributed import get_worker
-
-        found = get_worker().plugins.get(plugin)
-        return getattr(found, "refusal", "has not been checked yet")
-
-    return refusal
 
 
 @contextlib.contextmanager

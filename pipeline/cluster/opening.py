@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.cluster.dask_workers import DaskWorkers
-from pipeline.cluster.guest import Guest, Hook, arrival_plugin, departure_plugin, sign_of_life
+from pipeline.cluster.guest import Guest, Hook, Proof, arrival_plugin, departure_plugin, sign_of_life
 from pipeline.cluster.pages import Pages, dask_pages, pages_elsewhere
 from pipeline.cluster.room import WORKING_BYTES
-from pipeline.cluster.sources import check_sources, source_digest
+from pipeline.cluster.sources import source_digest
 from pipeline.cluster.vendors import ORPHAN_S, Started, vendor_cluster
 from pipeline.errors import InputError, ServiceError, TemporaryError
 from pipeline.exchange import shared_memory
@@ -67,6 +67,7 @@ def open_workers(
     cluster: Cluster,
     hooks: Sequence[Hook] = (),
     shared: Path | None = None,
+    proofs: Sequence[Proof] = (),
     on_note: Callable[[str], None] = lambda text: None,
     on_pages: Callable[[Pages], None] = lambda pages: None,
 ) -> Iterator[DaskWorkers]:
@@ -97,6 +98,7 @@ def open_workers(
                 cluster,
                 hooks,
                 None if on_this_machine else shared,
+                () if on_this_machine else proofs,
                 on_note,
                 trusted=on_this_machine,
                 trouble=started.trouble,
@@ -110,24 +112,24 @@ def use_client(
     cluster: Cluster,
     hooks: Sequence[Hook] = (),
     shared: Path | None = None,
+    proofs: Sequence[Proof] = (),
     on_note: Callable[[str], None] = lambda text: None,
 ) -> Iterator[DaskWorkers]:
     """The workers of a program's own client, which stays open; its workers are treated like those of any foreign cluster. Raises
-    ServiceError if they run another version of this program or do not see `shared`."""
-    with _be_guest(client, cluster, hooks, shared, on_note, own=False) as workers:
+    ServiceError if they run another version of this program, do not see `shared`, or fail one of the `proofs`."""
+    with _be_guest(client, cluster, hooks, shared, proofs, on_note, own=False) as workers:
         yield workers
 
 
 @contextlib.contextmanager
 def _be_guest(
-    client: Client, cluster: Cluster, hooks: Sequence[Hook], shared: Path | None, on_note: Callable[[str], None], *,
+    client: Client, cluster: Cluster, hooks: Sequence[Hook], shared: Path | None, proofs: Sequence[Proof],
+    on_note: Callable[[str], None], *,
     own: bool | None = None, trusted: bool = False, trouble: Callable[[], str | None] = lambda: None,
 ) -> Iterator[DaskWorkers]:  # fmt: skip
     """`own`: the workers were started for this run; None: as configured. `trusted`: they run this machine's source files.
     `trouble`: why no more workers will come, None while some may."""
     run = uuid.uuid4().hex[:12]
-    if not trusted:
-        check_sources(client)
     with sign_of_life(shared, run) as (seen, bucket):
         guest = Guest(run, "" if trusted else source_digest()(), seen, bucket)
         own = cluster.kind != "address" if own is None else own
@@ -138,7 +140,7 @@ def _be_guest(
         try:
             # Processes started over SSH do not notice that their driver was killed.
             _register(client, departure_plugin(guest, client.id, ORPHAN_S if cluster.kind == "ssh" else None))
-            _register(client, arrival_plugin(guest, hooks))
+            _register(client, arrival_plugin(guest, hooks, proofs))
             workers.refuse_unfit()
             yield workers
         finally:

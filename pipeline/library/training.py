@@ -24,13 +24,11 @@ from pipeline.library.notebook import progress_for
 from pipeline.library.sentences import AS_THEY_ARE, sentences_of, write_sentences
 from pipeline.library.settings import configuration
 from pipeline.run import run
-from pipeline.training import arithmetic
 from w2v_core.vectors import WordVectors
 
 if TYPE_CHECKING:
     from distributed import Client
 
-    from pipeline.cluster.workers import Workers
     from pipeline.training.history import RoundRecord
 
 
@@ -58,8 +56,10 @@ def train(
     if start_from is not None:
         settings["start_from"] = os.fspath(start_from.directory if isinstance(start_from, Model) else start_from)
     config = _configuration(source, settings)
-    with _workers(client, config) as workers, progress_for(progress) as shown:
-        summary = run(config, workers=workers, progress=shown, on_round=callbacks)
+    client = client or _default_client()
+    guarded = _main_is_not_run_again() if client is None else contextlib.nullcontext()
+    with guarded, progress_for(progress) as shown:
+        summary = run(config, client=client, progress=shown, on_round=callbacks)
     directory = Path(summary["vectors"]["path"])
     return Model(WordVectors.load(directory), summary, directory)
 
@@ -93,21 +93,6 @@ def _overrides(fields: dict[str, dict[str, Any]]) -> Iterator[str]:
         for key, value in values.items():
             if (section, key) not in {("corpus", "inputs"), ("tracking", "enabled")}:
                 yield f"{section}.{key}={json.dumps(value)}"
-
-
-@contextlib.contextmanager
-def _workers(client: Client | None, config: RunConfig) -> Iterator[Workers | None]:
-    """The workers of a client, or None to use those of the configuration."""
-    client = client or _default_client()
-    if client is None:
-        with _main_is_not_run_again():
-            yield None
-        return
-    from pipeline.cluster.opening import use_client
-
-    hooks = [(arithmetic.warm_up_worker, config.train)]
-    with use_client(client, config.cluster, hooks, config.workdir) as workers:
-        yield workers
 
 
 def _default_client() -> Client | None:

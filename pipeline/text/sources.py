@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import BinaryIO, NamedTuple, cast
 
+from pipeline.errors import PipelineError, printable
 from pipeline.options.storage import Storage
 from pipeline.storage.addresses import is_address, parse_address
 from pipeline.storage.objects import ObjectFile
@@ -47,3 +48,17 @@ def stand_of(file: BinaryIO, *, now: bool = False) -> Stand:
 
 def is_regular(file: BinaryIO) -> bool:
     return isinstance(file, ObjectFile) or stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+
+
+def why_unseen(asked: tuple[Sequence[tuple[str, int]], Storage]) -> str | None:
+    """Why this machine cannot read these files (path, bytes) of a corpus; None if it can."""
+    files, storage = asked
+    for path, size in files:
+        try:
+            with open_source(path, storage) as file:
+                found = stand_of(file).size
+        except (PipelineError, OSError) as error:
+            return f"cannot read {printable(path, 300)} of the corpus ({getattr(error, 'strerror', None) or error})"
+        if found != size:
+            return f"sees another {printable(path, 300)} than the driver ({found:,} bytes, planned {size:,})"
+    return None

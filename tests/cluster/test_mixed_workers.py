@@ -83,7 +83,10 @@ def test_a_worker_with_another_version_of_the_program_is_refused_at_once(cluster
     other = cluster.start_worker("a", PYTHONPATH=str(tmp_path), PYTHONSAFEPATH="1")
     cluster.wait_for_workers(1)
     began = time.monotonic()
-    expected = r"1 of 1 workers have other source files .* tls://[\d.:]+ [0-9a-f]{12}, the driver [0-9a-f]{12}; install the same"
+    expected = (
+        r"1 of the workers cannot take part: tls://[\d.:]+ has other source files of this program \([0-9a-f]{12}\) than "
+        r"the driver \([0-9a-f]{12}\); .* run the same version"
+    )
     with pytest.raises(ServiceError, match=expected), cluster.connect(workers=1):
         pass
     assert time.monotonic() - began < 50, "cluster.wait_s is a minute"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import pickle
+import re
 import shutil
 import signal
 import subprocess
@@ -21,7 +22,7 @@ from pipeline.cluster.state import state_of
 from pipeline.config import Cluster, Tls
 from pipeline.errors import ServiceError, TemporaryError
 from pipeline.training.lanes import HeldLanes
-from tests.cluster.disturbed import Bench, wait_until
+from tests.cluster.disturbed import Bench, end_of, wait_until
 from tests.cluster.shared import guests, share
 from tests.cluster.tls_cluster import TlsCluster
 
@@ -100,17 +101,25 @@ def _holds_lanes(dask_worker: Any) -> bool:
     return state_of(dask_worker).of(HeldLanes).group is not None
 
 
-@pytest.mark.turns(4)
-def test_a_late_worker_of_another_version_gets_no_work_and_is_named(cluster: TlsCluster, bench: Bench, tmp_path: Path) -> None:
+@pytest.fixture
+def other(tmp_path: Path) -> dict[str, str]:
+    """The environment of a worker that has another version of this program."""
     root = Path(__file__).parents[2]
     for package in ("pipeline", "w2v_core"):
         shutil.copytree(root / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
     with (tmp_path / "pipeline" / "errors.py").open("a") as file:
         file.write("# another version\n")
+    return {"PYTHONPATH": str(tmp_path), "PYTHONSAFEPATH": "1"}
+
+
+@pytest.mark.turns(4)
+def test_a_late_worker_of_another_version_gets_no_work_and_is_named(
+    cluster: TlsCluster, bench: Bench, other: dict[str, str]
+) -> None:
     notes: list[str] = []
     section = Cluster(kind="address", address=cluster.address, tls=Tls(**cluster.tls), wait_s=60)
     with open_workers(section, on_note=notes.append) as workers:
-        started = [cluster.start_worker("", PYTHONPATH=str(tmp_path), PYTHONSAFEPATH="1"), cluster.start_worker("")]
+        started = [cluster.start_worker("", **other), cluster.start_worker("")]
         cluster.wait_for_workers(2)
         assert bench.train("late", workers) == bench.digest
         assert len(workers.members()) == 1
@@ -121,11 +130,86 @@ def test_a_late_worker_of_another_version_gets_no_work_and_is_named(cluster: Tls
 
 
 @pytest.mark.turns(4)
-def test_a_worker_that_does_not_see_the_workdir_is_refused_by_name(cluster: TlsCluster, bench: Bench, tmp_path: Path) -> None:
+def test_a_run_whose_only_workers_came_late_and_cannot_take_part_names_them(cluster: TlsCluster, other: dict[str, str]) -> None:
+    notes: list[str] = []
+    section = Cluster(kind="address", address=cluster.address, tls=Tls(**cluster.tls), wait_s=60)
+    with open_workers(section, on_note=notes.append) as workers:
+        started = [cluster.start_worker("", **other)]
+        cluster.wait_for_workers(1)
+        workers.wait_s = 2
+        named = r"upper: none of the 1 workers there can take part: tls://\S+ has other source files of this program"
+        with pytest.raises(ServiceError, match=named):
+            workers.map(str.upper, ["words"], label="upper")
+    assert [note.partition(":")[0] for note in notes] == ["left out 1 worker that cannot take part"]
+    cluster.stop(started)
+
+
+def without(folder: Path) -> list[str]:
+    """The beginning of the command for a worker that sees another, empty folder there."""
     if subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
         pytest.skip("no mount namespace may be made here (unshare -m)")
-    blind = ["unshare", "-m", "sh", "-c", f'mount -t tmpfs none "{tmp_path}" && exec "$@"', "sh"]
-    started = [cluster.start_worker("", through=blind)]
+    return ["unshare", "-m", "sh", "-c", f'mount -t tmpfs none "{folder}" && exec "$@"', "sh"]
+
+
+@pytest.mark.turns(4)
+def test_a_worker_that_does_not_see_the_corpus_is_refused_by_name_before_it_gets_work_and_may_train(
+    cluster: TlsCluster, bench: Bench
+) -> None:
+    section = cluster.section | {"wait_s": 60}
+    started = [cluster.start_worker("", through=without(bench.directory / "corpus"))]
+    cluster.wait_for_workers(1)
+    refused = bench.finish(bench.config_file("no-corpus", cluster=section))
+    named = r"1 of the workers cannot take part: tls://\S+ cannot read \S+ of the corpus \(No such file or directory\)"
+    assert refused.code == 69
+    assert re.search(named, refused.err), refused.err
+    bench.assert_same(bench.config_file("tokenized", before="vocab", cluster=section))
+    cluster.stop(started)
+
+
+@pytest.mark.turns(4)
+def test_a_late_worker_that_does_not_see_the_corpus_is_left_out_and_named(cluster: TlsCluster, bench: Bench) -> None:
+    config = bench.config_file("late-blind", cluster=cluster.section | {"wait_s": 60})
+    hidden = without(bench.directory / "corpus")
+    with bench.w2v(config) as driver, cluster.client() as client:
+        wait_until(lambda: guests(client) != [], "the run to wait for workers")
+        started = [cluster.start_worker("", through=hidden), cluster.start_worker("")]
+        ended = end_of(driver)
+    assert ended.summary["vectors"]["sha256"] == bench.digest
+    (note,) = [note for note in ended.summary["notes"] if note.startswith("left out")]
+    assert re.search(r"left out 1 worker that cannot take part: tls://\S+ cannot read \S+ of the corpus", note)
+    cluster.stop(started)
+
+
+@pytest.mark.turns(4)
+def test_a_worker_that_is_busy_with_somebody_elses_task_is_not_waited_for(
+    cluster: TlsCluster, bench: Bench, tmp_path: Path
+) -> None:
+    started = [cluster.start_worker("a"), cluster.start_worker("b")]
+    cluster.wait_for_workers(2)
+    config, released = bench.config_file("busy", before="train", cluster=cluster.section), tmp_path / "released"
+    with cluster.client() as stranger:
+        (busy, *_) = sorted(registered(stranger))
+        task = stranger.submit(until_there, str(released), workers=[busy], pure=False)
+        summary = bench.assert_same(config)
+        assert not task.done()
+        released.touch()
+        assert task.result(timeout=60) == "done"
+    assert f"{busy} is busy with others' tasks; the round begins without it, and it joins a later one" in summary["notes"]
+    cluster.stop(started)
+
+
+def until_there(path: str) -> str:
+    import time
+    from pathlib import Path
+
+    while not Path(path).exists():
+        time.sleep(0.05)
+    return "done"
+
+
+@pytest.mark.turns(4)
+def test_a_worker_that_does_not_see_the_workdir_is_refused_by_name(cluster: TlsCluster, bench: Bench, tmp_path: Path) -> None:
+    started = [cluster.start_worker("", through=without(tmp_path))]
     cluster.wait_for_workers(1)
     section = Cluster(kind="address", address=cluster.address, tls=Tls(**cluster.tls), wait_s=60)
     with (
