@@ -26,7 +26,7 @@ help:
 	@echo "make refreshes  change a corpus at random and compare every refresh with a rebuild"
 	@echo "make answers    fail a run in every way and ask w2v query after each"
 	@echo "make shared     two runs at once on one scheduler, twenty times"
-	@echo "make deployment image, compose, Kubernetes and SLURM files, as far as they go here"
+	@echo "make deployment image, compose, systemd, Kubernetes and SLURM files, SSH, PostgreSQL, several hosts, as far as they go here"
 	@echo "make image      the container image (Docker), or its steps without"
 	@echo "make buckets    kill a run whose workdir is in a bucket at every place"
 	@echo "make lint       ruff and mypy"
@@ -114,16 +114,18 @@ shared: $(WARM)
 	$(BIN)/python -W ignore -m tests.cluster.shared --times 10 --seed $(SHARED_SEED)
 
 # All deployment files: the image's steps in an empty environment, all containers' commands, docker-compose, sshd, SLURM jobs that all
-# reach their time limit. A quarter of an hour.
+# reach their time limit, a host that is cut off. About eight minutes on two cores.
 deployment: $(WARM)
-	W2V_ALL=1 W2V_INSTALL=1 $(BIN)/python -m pytest -q tests/infra tests/cluster/test_slurm.py tests/cluster/test_ssh.py tests/cluster/test_postgres.py
+	W2V_ALL=1 W2V_INSTALL=1 $(BIN)/python -m pytest -q tests/infra tests/cluster/test_slurm.py tests/cluster/test_ssh.py tests/cluster/test_postgres.py \
+		tests/cluster/test_namespaces.py
 
 # The real image if a Docker daemon answers, else its steps.
 image: $(WARM)
 	@if docker info > /dev/null 2>&1; then docker build -f infra/image/Dockerfile -t w2v .; \
 	else W2V_ALL=1 $(BIN)/python -m pytest -q tests/infra/test_image.py; fi
 
-# A workdir in a bucket, with driver and workers killed at every place, not only at the few that `make test` takes: five minutes.
+# A workdir in a bucket, with driver and workers killed at every place, not only at the few that `make test` takes: 17 minutes on two cores
+# beside other work.
 buckets: $(WARM)
 	W2V_ALL=1 $(BIN)/python -m pytest -q tests/storage
 
