@@ -77,6 +77,18 @@ def add_clients(folder: Path, clients: Sequence[str]) -> list[Path]:
     return _write(folder, {name: _signed(name, [], key, authority, until) for name in clients})
 
 
+def scheduler_of(folder: Path) -> str | None:
+    """The host that the scheduler's certificate in `folder` names; None if that cannot be read."""
+    from cryptography import x509
+
+    try:
+        found = x509.load_pem_x509_certificate(read_inside(folder, f"{SERVERS[0]}.pem", _PEM_BYTES))
+        (name,) = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (OSError, ValueError, x509.ExtensionNotFound):
+        return None
+    return str(name.value)
+
+
 def instructions(folder: Path, scheduler: str, port: int, client: str = "client") -> str:
     """The commands that start a cluster with these certificates, and the configuration that uses it."""
     address = f"tls://{f'[{scheduler}]' if ':' in scheduler else scheduler}:{port}"

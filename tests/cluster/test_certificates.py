@@ -187,6 +187,15 @@ def test_only_the_owner_can_read_the_files_and_nothing_is_overwritten(tmp_path: 
     assert {path: path.read_bytes() for path in folder.iterdir()} == before, "all of them or none"
 
 
+def test_who_is_added_is_told_the_address_of_the_scheduler(tmp_path: Path) -> None:
+    for host, address in (("scheduler.example", "scheduler.example"), ("fd00::7", "[fd00::7]")):
+        make_certificates(tmp_path / host, host, [])
+        asked = ["cluster", "certs", str(tmp_path / host), "--add", "--client", "ann"]
+        said = CliRunner().invoke(commands, asked, catch_exceptions=False).output
+        assert f"address: tls://{address}:8786" in said
+        assert "ann.pem" in said
+
+
 @pytest.mark.parametrize("host", ["", "a b", "tls://here", "here:8786", "-here", "x" * 300, "..", "a;b"])
 def test_names_that_are_not_hosts_are_refused(host: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="expected the name or the address of a host"):
