@@ -52,7 +52,8 @@ $(WARM): $(READY)
 	@cd $(VENV)/lib/python3*/site-packages && ../../../bin/python -m compileall -q -j 0 -x '[/\\]tests?[/\\]' $(COMPILED) || true
 	@mkdir -p $(VENV)/first && printf 'one two three four fivé six\n%.0s' $$(seq 500) > $(VENV)/first/words.txt
 	@printf 'corpus: {inputs: [words.txt]}\nshards: {sample: 0}\n' > $(VENV)/first/run.yaml
-	@for lanes in 1 2; do $(BIN)/w2v run --quiet $(VENV)/first/run.yaml train.lanes=$$lanes > /dev/null 2>&1 || true; done
+	@for lanes in 1 2; do $(BIN)/python -c 'import subprocess, sys; subprocess.run(sys.argv[1:], capture_output=True, timeout=200)' \
+		$(BIN)/w2v run --quiet $(VENV)/first/run.yaml train.lanes=$$lanes 2> /dev/null || true; done
 	@rm -rf $(VENV)/first
 	@touch $@
 
