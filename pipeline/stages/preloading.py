@@ -44,6 +44,9 @@ def preload(config: RunConfig, known: KnownNumbers | None, on_compiling: Callabl
 @contextlib.contextmanager
 def telling(on_compiling: Callable[[], None]) -> Iterator[None]:
     """Within it, `on_compiling` is called when Numba first compiles what is not in its cache, in any thread."""
+    # The whole package first. To import a part of it holds the part's lock while it waits for the whole: where another thread is
+    # importing that, Python breaks the deadlock by showing half a module, and llvmlite's lock is held for ever after the error.
+    import numba  # noqa: F401
     from numba.core import event
 
     told = threading.Event()

@@ -171,3 +171,34 @@ def test_compiling_is_told_once_and_code_from_the_cache_is_not_compiled() -> Non
 
 def _one_more(number: float) -> float:
     return number + 1
+
+
+_TWO_IMPORTS = """
+import importlib.abc, sys, threading, time
+from pipeline.stages.preloading import telling
+
+class Meanwhile(importlib.abc.MetaPathFinder):
+    "Holds up the other thread in the middle of importing Numba until this one has begun to."
+    def find_spec(self, name, path, target=None):
+        if name.startswith("numba.") and threading.current_thread() is other and not amid.is_set():
+            amid.set()
+            time.sleep(0.5)
+
+def load():
+    import numba.experimental.function_type
+    loaded.append(True)
+
+amid, loaded = threading.Event(), []
+sys.meta_path.insert(0, Meanwhile())
+other = threading.Thread(target=load, daemon=True)
+other.start()
+amid.wait()
+with telling(lambda: None):
+    other.join()
+assert loaded
+"""
+
+
+def test_waiting_for_what_is_compiled_while_another_thread_imports_numba_comes_to_an_end() -> None:
+    done = subprocess.run([sys.executable, "-c", _TWO_IMPORTS], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
