@@ -85,7 +85,8 @@ def status_lines(config: RunConfig, *, compared: bool = True) -> Iterator[str]:
         try:
             manifest = store.load_artefact(directory).manifest
             size = sum(part.bytes for part in manifest.parts)
-            yield f"  {manifest.stage:<12} {manifest.fingerprint[:16]}  {len(manifest.parts):>5} files  {size:>15,} bytes"
+            files = "file" if len(manifest.parts) == 1 else "files"
+            yield f"  {manifest.stage:<12} {manifest.fingerprint[:16]}  {len(manifest.parts):>5} {files:<5}  {size:>15,} bytes"
         except DamagedError as error:
             yield f"  {error}"
     try:

@@ -123,4 +123,5 @@ def gc(config: Path, overrides: tuple[str, ...], yes: bool) -> None:
         with holding(loaded):
             say(f"{found():>15,}  bytes removed")
     else:
-        say(f"{found():>15,}  bytes could be freed; w2v gc {config} --yes removes them")
+        freed = found()
+        say(f"{freed:>15,}  bytes could be freed; w2v gc {config} --yes removes them" if freed else "nothing to remove")

@@ -53,5 +53,8 @@ def prune(config: Path, overrides: tuple[str, ...], keep: int, yes: bool) -> Non
             say(f"{amount(piece.bytes):>8}  {piece.path.relative_to(workdir)}  ({piece.why})")
         if yes:
             remove(garbage)
+    if not garbage:
+        say("nothing to remove")
+        return
     total = amount(sum(piece.bytes for piece in garbage))
     say(f"{total} removed" if yes else f"{total} would be freed; w2v prune {config} --keep {keep} --yes removes it")

@@ -110,7 +110,7 @@ def predict(source: Path, words: tuple[str, ...], topn: int, **reading: Any) -> 
     """
     overrides, words = _split(source, words)
     vectors = find_vectors(source, overrides, **reading)
-    with _asking(source):
+    with _asking(source), _told():
         _show(vectors.predict_output_word(words, topn))
 
 
@@ -268,14 +268,15 @@ def find_vectors(source: Path, overrides: Sequence[str] = (), **reading: Any) ->
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """Prints the reader's notes to standard error; other warnings are passed on."""
-    from w2v_core.vectors import VectorFileNote
+    """Prints the notes of readers and of queries to standard error; other warnings are passed on."""
+    from w2v_core.vectors import UnknownWordsNote, VectorFileNote
 
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", VectorFileNote)
+        for noted in (VectorFileNote, UnknownWordsNote):
+            warnings.simplefilter("always", noted)
         yield
     for warning in caught:
-        if issubclass(warning.category, VectorFileNote):
+        if issubclass(warning.category, (VectorFileNote, UnknownWordsNote)):
             say(f"note: {warning.message}", err=True)
         else:
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)

@@ -91,6 +91,8 @@ def neighbourhoods(first: Side, other: Side) -> dict[str, Any]:
     found |= {"asked": len(shares), "overlap": float(shares.mean()), "neighbours": NEIGHBOURS}
     # A stable sort puts the more frequent of two words that moved equally far first.
     for place in np.argsort(shares, kind="stable")[:MOST_MOVED]:
+        if shares[place] >= 1:
+            break
         word = common.words[int(place)]
         found["moved"].append({
             "word": word, "kept": float(shares[place]),

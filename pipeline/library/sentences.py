@@ -67,7 +67,9 @@ def _line(sentence: Any, number: int, as_words: bool) -> str:
         return str(sentence).replace("\n", " ").replace("\r", " ")
     words = list(sentence)
     for word in words:
-        if not isinstance(word, str) or not word or _SPACE.search(word):
+        if not isinstance(word, str):
+            raise DataError(f"sentence {number:,}: expected words, found {printable(repr(word), 60)} ({type(word).__name__})")
+        if not word or _SPACE.search(word):
             raise DataError(
                 f"sentence {number:,}: expected words without white space, found {printable(repr(word), 60)}; "
                 "join the words of a phrase with _"

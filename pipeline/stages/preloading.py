@@ -28,7 +28,7 @@ def preload(config: RunConfig, known: KnownNumbers | None, on_compiling: Callabl
     if code is not in the cache and must be compiled."""
 
     def load() -> None:
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(Exception), telling(on_compiling):
             if ":" not in config.tokenize.tokenizer:
                 load_tokenizer(config.tokenize).split("a b\n")
             if known is not None:

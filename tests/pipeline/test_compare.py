@@ -55,6 +55,7 @@ def test_a_turned_copy_has_the_same_neighbourhoods() -> None:
     found = compare(sides(one, WordVectors(one.words, (one.matrix @ turn).astype(np.float32))))
     assert found["words"][0]["overlap"] == 1.0
     assert "No setting, no score and no neighbourhood differs." in as_text(found)
+    assert found["words"][0]["moved"] == [], "words whose neighbourhoods stayed are not listed among those that moved"
 
 
 def test_settings_scores_and_seconds_stand_beside_each_other() -> None:

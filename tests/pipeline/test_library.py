@@ -141,6 +141,7 @@ def test_a_script_without_a_guard_trains_in_processes_too(tmp_path: Path) -> Non
         (["a b"], {"sg": 1}, ConfigError, r"sg: unknown setting; here it is train\.model=skipgram"),
         (["a b"], {"options": {}}, ConfigError, r"options: several sections .* tokenize=\{'options': …\} or cluster="),
         ([], {}, InputError, "no sentences to train on"),
+        ([["a", 7]], {}, DataError, r"sentence 0: expected words, found 7 \(int\)"),
         ([["a", "b c"]], {}, DataError, r"sentence 0: expected words without white space, found 'b c'"),
         ([["a"], "b c"], {}, DataError, r"sentence 1: expected a sequence of words like the first, found str"),
         (7, {}, InputError, "found int"),

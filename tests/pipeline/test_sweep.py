@@ -82,6 +82,7 @@ def test_prune_says_what_would_go_and_removes_it_when_told(config: Path) -> None
     assert "would be freed" in w2v("prune", "--keep", "2")
     assert len(list((work / "vectors").iterdir())) == 4
     assert "removed" in w2v("prune", "--keep", "2", "--yes")
+    assert w2v("prune", "--keep", "2") == "nothing to remove\n"
     kept = sorted(path.name for path in (work / "vectors").iterdir())
     assert len(kept) == 2
     assert set(kept) < set(before)

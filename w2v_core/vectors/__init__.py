@@ -7,12 +7,17 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from w2v_core.vectors.loading import VectorFileNote
-    from w2v_core.vectors.vocabulary import UnknownWordError
+    from w2v_core.vectors.vocabulary import UnknownWordError, UnknownWordsNote
     from w2v_core.vectors.word_vectors import WordVectors
 
-__all__ = ["UnknownWordError", "VectorFileNote", "WordVectors"]
+__all__ = ["UnknownWordError", "UnknownWordsNote", "VectorFileNote", "WordVectors"]
 
-_HOMES = {"UnknownWordError": "vocabulary", "VectorFileNote": "loading", "WordVectors": "word_vectors"}
+_HOMES = {
+    "UnknownWordError": "vocabulary",
+    "UnknownWordsNote": "vocabulary",
+    "VectorFileNote": "loading",
+    "WordVectors": "word_vectors",
+}
 
 
 def __getattr__(name: str) -> object:

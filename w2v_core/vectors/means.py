@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from w2v_core.vectors.cosines import Cosines, Doubles, unit
 from w2v_core.vectors.terms import read_vector
-from w2v_core.vectors.vocabulary import Ids, Key, Vocabulary, is_key
+from w2v_core.vectors.vocabulary import Ids, Key, UnknownWordError, UnknownWordsNote, Vocabulary, is_key
 
 
 def mean_vector(
@@ -61,17 +61,20 @@ def similarity_of_lists(cosines: Cosines, vocabulary: Vocabulary, first: Iterabl
 
 
 def known_rows(vocabulary: Vocabulary, words: Key | Iterable[Key], at_least: int = 1) -> list[int]:
-    """The rows of the known words; warns of the others. Raises ValueError if fewer than `at_least` different ones are left."""
+    """The rows of the known words; warns of the others. Raises UnknownWordError if none is known, ValueError if fewer
+    than `at_least` different ones are."""
     keys: list[Key] = [words] if is_key(words) else list(words)  # type: ignore[arg-type]
     rows = [vocabulary.find(key) for key in keys]
     unknown = [key for key, row in zip(keys, rows, strict=True) if row is None]
     known = [row for row in rows if row is not None]
+    if unknown and not known:
+        raise UnknownWordError(vocabulary.explain_unknown(unknown))
     if len(set(known)) < at_least:
         left_out = f"; {vocabulary.explain_unknown(unknown)}" if unknown else ""
         wanted = "1 known word" if at_least == 1 else f"{at_least} different known words"
         raise ValueError(f"expected at least {wanted}, found {len(set(known))}{left_out}")
     if unknown:
-        warnings.warn(f"left out: {vocabulary.explain_unknown(unknown)}", UserWarning, stacklevel=3)
+        warnings.warn(f"left out: {vocabulary.explain_unknown(unknown)}", UnknownWordsNote, stacklevel=3)
     return known
 
 

@@ -30,6 +30,10 @@ class UnknownWordError(KeyError):
         return str(self.args[0])  # KeyError would show the message in quotes
 
 
+class UnknownWordsNote(UserWarning):
+    """Words of a question that are not in the vocabulary and were left out."""
+
+
 def is_key(value: object) -> TypeGuard[Key]:
     return isinstance(value, str | int | np.integer)
 

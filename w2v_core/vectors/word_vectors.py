@@ -231,14 +231,12 @@ class WordVectors:
     def predict_output_word(self, context_words_list: Iterable[Key], topn: int = 10) -> Answers:
         """[(word, probability)] of the words that training would expect within this context, best first, as in gensim.
 
-        Unknown words are ignored. Raises ValueError without `context` (the output vectors), UnknownWordError if no word is known.
+        Unknown words are left out with a warning. Raises ValueError without `context` (the output vectors), UnknownWordError if
+        no word is known.
         """
         if self.context is None:
             raise ValueError("predict_output_word: these vectors came without output vectors; load the folder that training left")
-        keys = [context_words_list] if is_key(context_words_list) else list(context_words_list)
-        rows = [row for key in keys if (row := self._vocabulary.find(key)) is not None]
-        if not rows:
-            self._vocabulary.rows(keys or [""])
+        rows = means.known_rows(self._vocabulary, context_words_list)
         probabilities_V = prediction.output_probabilities(self.matrix, self.context, rows)
         best = np.lexsort((np.arange(len(self)), -probabilities_V))[: whole_number(topn, "topn", 0)]
         return self._answers(best, probabilities_V[best])
