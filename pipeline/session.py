@@ -78,6 +78,8 @@ class Session:
     """The last load reported by each worker, by its number."""
     passes: float = 0.0
     """The number of times that training reads the text; not always whole."""
+    compiles: bool = False
+    """Whether it has been told that code is being compiled."""
     start_seconds: float = 0.0
     """Time spent on examining the corpus and starting workers, not part of any stage's time."""
 
@@ -305,7 +307,13 @@ def _workers_for(session: Session, until: str, client: Client | None) -> context
 
 def _preload(session: Session, until: str) -> None:
     known = session.here.of(arithmetic.KnownNumbers) if _trains(until) else None
-    preload(session.config, known, on_compiling=lambda: session.progress.line(COMPILING))
+
+    def on_compiling() -> None:
+        if not session.compiles:
+            session.compiles = True
+            session.progress.line(COMPILING)
+
+    preload(session.config, known, on_compiling)
 
 
 def _sees_corpus(session: Session) -> list[Proof]:
