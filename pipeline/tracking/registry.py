@@ -11,6 +11,7 @@ import filecmp
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -186,6 +187,8 @@ def local_copy(address: str) -> Path:
     import mlflow
     from mlflow.exceptions import MlflowException
 
+    if not sys.stderr.isatty():  # in a log, MLflow's bar would be one line of thousands of characters
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     try:
         folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=address))
     except (MlflowException, OSError) as error:

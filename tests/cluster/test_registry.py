@@ -317,7 +317,9 @@ def test_the_champion_answers_over_http_what_a_person_calls_right(workdir: Path,
     import mlflow
 
     mlflow.set_tracking_uri(f"sqlite:///{database}")
+    monkeypatch.delenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", raising=False)
     loaded = WordVectors.load("models:/words@champion")
+    assert os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] == "false", "standard error is no terminal here"
     assert (loaded.matrix == WordVectors.load(workdir / "learnt").matrix).all()
     with pytest.raises(FileNotFoundError, match="models:/words@nobody: MLflow at"):
         WordVectors.load("models:/words@nobody")
