@@ -51,7 +51,7 @@ def test_three_hosts_that_become_two_in_the_middle_of_a_round_give_the_same_bits
 
 def test_after_training_a_process_holds_no_lanes_any_more(bench: Bench) -> None:
     state = WorkerState()
-    assert bench.train("alone", InProcess(state=state)) == bench.digest
+    assert bench.train("released", InProcess(state=state)) == bench.digest
     assert state.of(HeldLanes).group is None
 
 
