@@ -25,7 +25,7 @@ TRAIN: dict[str, object] = {"model": "skipgram", "lanes": 8}
 SOURCES = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def alone(bench: Bench) -> str:
     """The digest of the vectors that one process trains."""
     bench.prepare("alone")
