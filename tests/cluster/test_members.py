@@ -137,6 +137,7 @@ def test_a_run_without_any_worker_ends_with_75_and_says_what_to_do(bench: Bench,
     config = bench.config_file("nobody", cluster=cluster.section | {"wait_s": 3})
     token = tmp_path / "token"
     workers = [cluster.start_worker("", failpoint=f"task:tokenize.0=stop,{token}") for _ in range(2)]
+    cluster.wait_for_workers(2)
     with bench.w2v(config) as process:
         stopped_at(token, process)
         cluster.stop(workers)
