@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from tests.cluster.disturbed import environment_with
+from tests.cluster.disturbed import environment_with, wait_until
 
 
 def localized(words: Sequence[str], places: Mapping[str, str]) -> list[str]:
@@ -49,3 +50,14 @@ def serving(*commands: Sequence[str], folder: Path) -> Iterator[list[subprocess.
         for process in running:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait(20)
+
+
+def wait_for_scheduler(host: str, port: str) -> None:
+    """Waits until something listens there, as the health checks of the services do."""
+
+    def is_there() -> bool:
+        with contextlib.suppress(OSError), contextlib.closing(socket.create_connection((host, int(port)), timeout=1)):
+            return True
+        return False
+
+    wait_until(is_there, f"a scheduler at {host}:{port}")

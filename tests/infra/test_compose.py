@@ -18,7 +18,7 @@ import yaml
 from pipeline.config import parse_config
 from tests.cluster.disturbed import Bench
 from tests.debian import program
-from tests.infra.as_processes import localized, run_to_end, serving
+from tests.infra.as_processes import localized, run_to_end, serving, wait_for_scheduler
 from tests.ports import free_port
 from tests.sampling import ALL
 
@@ -133,5 +133,6 @@ def test_the_services_commands_make_a_cluster_that_trains_the_same_bits(
     config = bench.config_file("compose", before="shards", cluster=section)
     (tmp_path / "w2v.yaml").write_bytes(config.read_bytes())
     with serving(scheduler, *workers, folder=tmp_path):
+        wait_for_scheduler("127.0.0.2", port)
         said = run_to_end([*localized(words(services["w2v"]), places), "--json", "--quiet"], tmp_path)
     assert f'"sha256": "{bench.digest}"' in said

@@ -22,7 +22,7 @@ import yaml
 from pipeline.config import parse_config
 from tests.cluster.disturbed import Bench
 from tests.debian import program
-from tests.infra.as_processes import localized, run_to_end, serving
+from tests.infra.as_processes import localized, run_to_end, serving, wait_for_scheduler
 from tests.ports import free_port
 from tests.sampling import ALL
 
@@ -240,6 +240,7 @@ def test_the_containers_commands_make_a_cluster_that_trains_the_same_bits(kind: 
     scheduler[scheduler.index("8786")] = port
     workers = [localized(worker, places | {"$(DASK_WORKER_NAME)": f"worker-{number}"}) for number in range(2)]
     with serving(scheduler, *workers, folder=tmp_path):
+        wait_for_scheduler("127.0.0.2", port)
         said = run_to_end([*run, "--json", "--quiet"], tmp_path)
     assert f'"sha256": "{bench.digest}"' in said
 
