@@ -27,6 +27,8 @@ def free_port(host: str = "127.0.0.1") -> int:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             with socket.socket() as probe:
                 probe.bind((host, port))
+            with socket.socket() as probe:  # a server may listen on all addresses, and another test's has one of them already
+                probe.bind(("", port))
         except OSError:
             os.close(lock)
             continue
