@@ -115,7 +115,7 @@ shared: $(WARM)
 	$(BIN)/python -W ignore -m tests.cluster.shared --times 10 --seed $(SHARED_SEED)
 
 # All deployment files: the image's steps in an empty environment, all containers' commands, docker-compose, sshd, SLURM jobs that all
-# reach their time limit, a host that is cut off. About eight minutes on two cores.
+# reach their time limit, a host that is cut off. All but the last took seven minutes on two cores.
 deployment: $(WARM)
 	W2V_ALL=1 W2V_INSTALL=1 $(BIN)/python -m pytest -q tests/infra tests/cluster/test_slurm.py tests/cluster/test_ssh.py tests/cluster/test_postgres.py \
 		tests/cluster/test_namespaces.py
