@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.sampling import ALL, SEED, TURNS, their_turn
+from tests.sampling import ALL, SEED, TURNS, Turn, day_of, first_days
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+PLAN = pytest.StashKey[list[tuple[Turn, int]]]()
+"""The turns of the tests that were collected, each with its first day."""
 
 
 def pytest_report_header() -> str:
@@ -23,13 +25,17 @@ def pytest_report_header() -> str:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """With W2V_TURNS=1: leaves out the tests whose turn it is not."""
-    groups: dict[str, dict[pytest.Item, int]] = defaultdict(dict)
-    for item in items if TURNS else []:
+    turns: dict[str, Turn] = {}
+    units: dict[str, list[pytest.Item]] = defaultdict(list)
+    for item in items:
         if mark := item.get_closest_marker("turns"):
-            groups[mark.kwargs.get("of", str(item.path))][item] = mark.args[0]
+            unit = mark.kwargs.get("together", item.nodeid)
+            turns[unit] = Turn(*mark.args, of=mark.kwargs.get("of", item.nodeid.partition("::")[0]))
+            units[unit].append(item)
+    plan = config.stash[PLAN] = list(zip(turns.values(), first_days(list(turns.values())), strict=True))
     rest: set[pytest.Item] = set()
-    for tests in groups.values():
-        rest |= {item for item, its_turn in zip(tests, their_turn(list(tests.values())), strict=True) if not its_turn}
+    for tests, (turn, first) in zip(units.values(), plan, strict=True):
+        rest |= set(tests) if TURNS and day_of(SEED) % turn.days != first else set()
     config.hook.pytest_deselected(items=[item for item in items if item in rest])
     items[:] = [item for item in items if item not in rest]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -20,6 +19,7 @@ from pipeline.tracking.tracker import Dataset
 from tests.cluster.disturbed import Bench
 from tests.cluster.tls_cluster import TlsCluster
 from tests.cluster.tracked import DIGEST, tracker_of
+from tests.sharing import made_once
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +44,9 @@ def two_creations(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[
 
     Importing MLflow twice takes six seconds of processor time, so all processes of pytest share the database.
     """
-    own = tmp_path_factory.getbasetemp()
-    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "created-twice"
-    with open(f"{folder}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with made_once(tmp_path_factory, "created-twice") as (folder, is_new):
         results = Path(f"{folder}.json")
-        if not results.exists():
+        if is_new:
             command = [sys.executable, "-W", "ignore", "-c", _CREATE, str(folder / "mlflow.db")]
             environment = os.environ | client_environment(dict(os.environ))
             both = [subprocess.Popen(command, stderr=subprocess.PIPE, env=environment, text=True) for _ in range(2)]

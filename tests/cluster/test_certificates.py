@@ -88,7 +88,7 @@ def by_hand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ByHand]:
 
 
 @pytest.mark.slow
-@pytest.mark.turns(3)
+@pytest.mark.turns(5, 5, of="certificates")
 def test_a_run_on_a_cluster_started_with_the_printed_commands_gives_the_bits_of_one_process(
     by_hand: ByHand, bench: Bench, tmp_path: Path
 ) -> None:
@@ -121,7 +121,7 @@ def test_the_link_to_dasks_pages_says_how_they_are_reached(scheduler: str, liste
 
 
 @pytest.mark.slow
-@pytest.mark.turns(3)
+@pytest.mark.turns(3, 1, of="certificates")
 def test_clients_without_a_certificate_of_the_authority_are_refused(by_hand: ByHand, tmp_path: Path) -> None:
     plain = by_hand.section["address"].replace("tls://", "tcp://")
     with pytest.raises(OSError, match=REFUSED):
@@ -135,7 +135,7 @@ def test_clients_without_a_certificate_of_the_authority_are_refused(by_hand: ByH
 
 
 @pytest.mark.slow
-@pytest.mark.turns(3)
+@pytest.mark.turns(3, 1, of="certificates")
 def test_everything_that_listens_beyond_loopback_speaks_only_tls(by_hand: ByHand) -> None:
     found = by_hand.listening()
     assert len(found) >= 3

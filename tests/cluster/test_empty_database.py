@@ -24,6 +24,7 @@ def experiments(path: Path) -> list[tuple[int, str]]:
         return database.execute("SELECT experiment_id, artifact_location FROM experiments").fetchall()
 
 
+@pytest.mark.turns(5, 4, of="tracking")
 def test_a_copied_database_is_a_migrated_one_with_its_files_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = tmp_path / "kept" / "empty.db"
     monkeypatch.setattr(empty_database, "kept_database", lambda: kept)

@@ -36,7 +36,7 @@ def cluster(tmp_path: Path) -> Iterator[TlsCluster]:
     cluster.stop()
 
 
-@pytest.mark.turns(4)
+@pytest.mark.turns(5, 11)
 def test_a_worker_that_joins_in_the_middle_takes_part_from_the_next_round_and_changes_nothing(
     bench: Bench, cluster: TlsCluster, tmp_path: Path
 ) -> None:
@@ -52,7 +52,7 @@ def test_a_worker_that_joins_in_the_middle_takes_part_from_the_next_round_and_ch
     assert (tmp_path / "second").exists(), "the second worker never took part"
 
 
-@pytest.mark.turns(4)
+@pytest.mark.turns(5, 12)
 def test_a_worker_that_is_retired_in_the_middle_of_a_round_changes_nothing(
     bench: Bench, cluster: TlsCluster, tmp_path: Path
 ) -> None:
@@ -76,7 +76,7 @@ def process_id() -> int:
 
 
 @pytest.mark.parametrize("point", sample(["step:1.3.0", "write:w_out-00000.npy"]))
-@pytest.mark.turns(4)
+@pytest.mark.turns(5, 10)
 def test_a_run_ends_without_a_worker_that_is_frozen(bench: Bench, tmp_path: Path, point: str) -> None:
     name = f"frozen-{point.split(':')[0]}"
     # Longer than a busy machine keeps the other worker from its heartbeats: only the frozen one is lost.
@@ -92,7 +92,7 @@ def test_a_run_ends_without_a_worker_that_is_frozen(bench: Bench, tmp_path: Path
 
 
 @pytest.mark.parametrize("point", sample(["merge:4.1", "write:w_in-00000.npy"]))
-@pytest.mark.turns(4)
+@pytest.mark.turns(5, 12)
 def test_a_worker_that_thaws_after_its_work_was_redone_changes_nothing(
     bench: Bench, cluster: TlsCluster, tmp_path: Path, point: str
 ) -> None:
@@ -111,7 +111,7 @@ def test_a_worker_that_thaws_after_its_work_was_redone_changes_nothing(
     assert verify_workdir(bench.directory / name)[1] == []
 
 
-@pytest.mark.turns(4)
+@pytest.mark.turns(5, 12)
 def test_a_worker_that_thaws_while_the_others_still_train_changes_nothing(
     bench: Bench, cluster: TlsCluster, tmp_path: Path
 ) -> None:
@@ -132,7 +132,7 @@ def next_checkpoint(workdir: Path) -> Path:
     return next((workdir / "checkpoints").glob("*/manifest.json"))
 
 
-@pytest.mark.turns(4)
+@pytest.mark.turns(5, 7)
 def test_a_run_without_any_worker_ends_with_75_and_says_what_to_do(bench: Bench, cluster: TlsCluster, tmp_path: Path) -> None:
     config = bench.config_file("nobody", cluster=cluster.section | {"wait_s": 3})
     token = tmp_path / "token"
@@ -157,7 +157,7 @@ def last_breath(_: int) -> LastBreath:
     return LastBreath()
 
 
-@pytest.mark.turns(4)
+@pytest.mark.turns(5, 6)
 def test_a_result_whose_worker_dies_before_it_was_fetched_is_not_waited_for_without_end(cluster: TlsCluster) -> None:
     section = Cluster(kind="address", address=cluster.address, tls=Tls(**cluster.tls), wait_s=60)
     cluster.start_worker("")

@@ -33,7 +33,7 @@ lease after 30 s."""
 
 
 @pytest.mark.parametrize("threads", [1, 4])
-@pytest.mark.turns(4)
+@pytest.mark.turns(5, 12)
 def test_two_runs_and_somebody_elses_work_on_one_scheduler_end_as_if_alone(
     cluster: TlsCluster, bench: Bench, threads: int
 ) -> None:
@@ -54,7 +54,7 @@ def hold_the_interpreter(seconds: int) -> int:
     return os.getpid()
 
 
-@pytest.mark.turns(4)
+@pytest.mark.turns(5, 8)
 def test_a_worker_that_is_silent_over_somebody_elses_task_is_left_alone_and_its_share_done_by_others(
     cluster: TlsCluster, bench: Bench
 ) -> None:
@@ -74,7 +74,7 @@ def test_a_worker_that_is_silent_over_somebody_elses_task_is_left_alone_and_its_
     cluster.stop(started)
 
 
-@pytest.mark.turns(4)
+@pytest.mark.turns(5, 10)
 def test_workers_forget_a_run_whose_driver_was_killed_and_the_next_may_train_at_once(
     cluster: TlsCluster, bench: Bench, tmp_path: Path
 ) -> None:
@@ -112,7 +112,7 @@ def other(tmp_path: Path) -> dict[str, str]:
     return {"PYTHONPATH": str(tmp_path), "PYTHONSAFEPATH": "1"}
 
 
-@pytest.mark.turns(4)
+@pytest.mark.turns(5, 6)
 def test_a_late_worker_of_another_version_gets_no_work_and_is_named(
     cluster: TlsCluster, bench: Bench, other: dict[str, str]
 ) -> None:
@@ -129,7 +129,7 @@ def test_a_late_worker_of_another_version_gets_no_work_and_is_named(
     cluster.stop(started)
 
 
-@pytest.mark.turns(4)
+@pytest.mark.turns(5, 6)
 def test_a_run_whose_only_workers_came_late_and_cannot_take_part_names_them(cluster: TlsCluster, other: dict[str, str]) -> None:
     notes: list[str] = []
     section = Cluster(kind="address", address=cluster.address, tls=Tls(**cluster.tls), wait_s=60)
@@ -151,7 +151,7 @@ def without(folder: Path) -> list[str]:
     return ["unshare", "-m", "sh", "-c", f'mount -t tmpfs none "{folder}" && exec "$@"', "sh"]
 
 
-@pytest.mark.turns(4)
+@pytest.mark.turns(5, 7)
 def test_a_worker_that_does_not_see_the_corpus_is_refused_by_name_before_it_gets_work_and_may_train(
     cluster: TlsCluster, bench: Bench
 ) -> None:
@@ -166,7 +166,7 @@ def test_a_worker_that_does_not_see_the_corpus_is_refused_by_name_before_it_gets
     cluster.stop(started)
 
 
-@pytest.mark.turns(4)
+@pytest.mark.turns(5, 7)
 def test_a_late_worker_that_does_not_see_the_corpus_is_left_out_and_named(cluster: TlsCluster, bench: Bench) -> None:
     config = bench.config_file("late-blind", cluster=cluster.section | {"wait_s": 60})
     hidden = without(bench.directory / "corpus")
@@ -180,7 +180,7 @@ def test_a_late_worker_that_does_not_see_the_corpus_is_left_out_and_named(cluste
     cluster.stop(started)
 
 
-@pytest.mark.turns(4)
+@pytest.mark.turns(5, 7)
 def test_a_worker_that_is_busy_with_somebody_elses_task_is_not_waited_for(
     cluster: TlsCluster, bench: Bench, tmp_path: Path
 ) -> None:
@@ -207,7 +207,7 @@ def until_there(path: str) -> str:
     return "done"
 
 
-@pytest.mark.turns(4)
+@pytest.mark.turns(5, 5)
 def test_a_worker_that_does_not_see_the_workdir_is_refused_by_name(cluster: TlsCluster, bench: Bench, tmp_path: Path) -> None:
     started = [cluster.start_worker("", through=without(tmp_path))]
     cluster.wait_for_workers(1)
@@ -238,7 +238,7 @@ def test_a_worker_without_this_program_can_load_what_runs_give_to_workers() -> N
     assert pickle.loads(data).name == "w2v-run"
 
 
-@pytest.mark.turns(4)
+@pytest.mark.turns(5, 7)
 def test_paused_workers_are_waited_for_as_long_as_for_none_and_a_run_goes_on_without_them(
     cluster: TlsCluster, bench: Bench
 ) -> None:

@@ -36,7 +36,7 @@ from tests.cluster.tracked import (
 pytestmark = pytest.mark.filterwarnings("default")  # MLflow and SQLAlchemy warn about themselves at import
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(5, 3, of="tracking")
 def test_a_finished_run_shows_its_curve_params_dataset_and_files_in_mlflow(workdir: Path) -> None:
     matrix = save_vectors(workdir / "vectors")
     canary = "s3cret-canary"
@@ -90,7 +90,7 @@ def test_a_finished_run_shows_its_curve_params_dataset_and_files_in_mlflow(workd
     assert again.process is None, "a run that repeats what is known must not even start a shipper"
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(5, 3, of="tracking")
 def test_a_shipper_made_ready_ships_what_comes_and_leaves_no_run_if_nothing_does(workdir: Path) -> None:
     idle = tracker_of(workdir)
     idle.make_ready()
@@ -149,7 +149,7 @@ time.sleep(600)
 """
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(5, 4, of="tracking")
 def test_a_killed_driver_leaves_its_points_and_its_rerun_continues_the_same_run(workdir: Path) -> None:
     driver = subprocess.Popen([sys.executable, "-c", _DRIVER, str(workdir), DIGEST], stdout=subprocess.PIPE)
     assert driver.stdout is not None
@@ -192,6 +192,7 @@ def test_shipping_everything_twice_doubles_nothing(workdir: Path, told: Spool) -
     assert len(run.inputs.dataset_inputs) == 1
 
 
+@pytest.mark.turns(5, 2, of="tracking")
 def test_sync_delivers_what_was_left_over_but_leaves_a_spool_alone_that_is_being_shipped(workdir: Path, told: Spool) -> None:
     with open(told.lock, "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -11,6 +11,7 @@ import ctypes
 import hashlib
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -123,23 +124,30 @@ class CpuDevice:
 def _library(directory: Path, row_floats: int, negative: int, source: str) -> ctypes.CDLL:
     # A source that is run only once is compiled quickly, without optimisation.
     optimisation = "-O1" if source == slices.source() and (row_floats, negative) != ANY_BUILD else "-O0"
-    own = directory / f"{hashlib.sha256(source.encode()).hexdigest()[:12]}-{row_floats}-{negative}"
-    own.mkdir(parents=True)
-    (own / "kernels.cu").write_text(source)
-    (own / "host.cpp").write_text(HOST_SOURCE + "".join(RUN.format(kernel) for kernel in KERNELS))
-    command = [
-        compiler(), "-std=c++17", optimisation, "-fPIC", "-shared", "-Wno-unknown-pragmas", "-U_FORTIFY_SOURCE",
-        f"-DROW_FLOATS={row_floats}", f"-DNEGATIVE={negative}",
-        f"-I{own}", f"-I{Path(__file__).parent}", str(own / "host.cpp"), "-o", str(own / "kernels.so"),
-    ]  # fmt: skip
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    library = ctypes.CDLL(str(own / "kernels.so"))
+    directory.mkdir(parents=True, exist_ok=True)
+    made = directory / f"{hashlib.sha256(source.encode()).hexdigest()[:12]}-{row_floats}-{negative}.so"
+    if not made.exists():
+        with tempfile.TemporaryDirectory(dir=directory) as own:
+            _compile(Path(own), source, optimisation, f"-DROW_FLOATS={row_floats}", f"-DNEGATIVE={negative}").rename(made)
+    library = ctypes.CDLL(str(made))
     library.random_bits_of.restype = ctypes.c_uint64
     library.random_bits_of.argtypes = [ctypes.c_uint64, ctypes.c_uint64]
     library.sigmoid_of.restype = ctypes.c_float
     library.sigmoid_of.argtypes = [ctypes.c_float]
     return library
+
+
+def _compile(own: Path, source: str, *options: str) -> Path:
+    """The path of the library, which is made in an empty folder."""
+    (own / "kernels.cu").write_text(source)
+    (own / "host.cpp").write_text(HOST_SOURCE + "".join(RUN.format(kernel) for kernel in KERNELS))
+    command = [
+        compiler(), "-std=c++17", *options, "-fPIC", "-shared", "-Wno-unknown-pragmas", "-U_FORTIFY_SOURCE",
+        f"-I{own}", f"-I{Path(__file__).parent}", str(own / "host.cpp"), "-o", str(own / "kernels.so"),
+    ]  # fmt: skip
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return own / "kernels.so"
 
 
 class CpuCuda:

@@ -22,6 +22,7 @@ import pytest
 from tests.core.cuda_on_cpu import CpuCuda, CpuDevice, compiler
 from tests.core.kernel_cases import always, assert_as_defined, assert_writes_rows_as_defined, define, random_case, train
 from tests.sampling import sample
+from tests.sharing import made_once
 from w2v_core import reference, sampler
 from w2v_core.contract import Noise, Slice
 from w2v_core.kernels import load_kernels, numpy_kernels
@@ -149,9 +150,10 @@ def test_the_kernels_named_are_the_kernels_of_the_source() -> None:
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     compiler()
-    made = tmp_path_factory.mktemp("cuda")
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda build: CpuDevice(made).library(*build), [(264, 9), (24, 5), slices.ANY_BUILD]))
+    with made_once(tmp_path_factory, "cuda") as (made, is_new):
+        if is_new:
+            with ThreadPoolExecutor(2) as pool:
+                list(pool.map(lambda build: CpuDevice(made).library(*build), [(264, 9), (24, 5), slices.ANY_BUILD]))
     return made
 
 
@@ -226,6 +228,7 @@ def test_concurrent_training_in_any_order_stays_near_the_definition(directory: P
     assert kernels.device.launched[-1][1] == 2
 
 
+@pytest.mark.turns(3, 2)
 def test_the_check_of_barriers_finds_one_that_is_missing(directory: Path) -> None:
     source = slices.source()
     at = source.index("__syncthreads();", source.index("void sum_windows("))
@@ -236,6 +239,7 @@ def test_the_check_of_barriers_finds_one_that_is_missing(directory: Path) -> Non
     assert any(w_in_VD.tobytes() != expected[0].tobytes() for w_in_VD, _, _ in found)
 
 
+@pytest.mark.turns(3, 2)
 def test_the_check_of_barriers_stops_where_threads_part(directory: Path) -> None:
     # In a separate process, because it aborts.
     source = slices.source().replace("        move_contexts(slice,", "        if (warp != 3) move_contexts(slice,", 1)

@@ -36,7 +36,7 @@ def _merge_in_a_new_process(package_parent: Path) -> tuple[float, int]:
     return float(value), int(hits)
 
 
-@pytest.mark.turns(3, of="machine code")
+@pytest.mark.turns(5, 5, of="machine code")
 def test_machine_code_is_kept_and_recompiled_when_a_file_it_was_built_from_changes(tmp_path: Path) -> None:
     copied = tmp_path / "w2v_core"
     shutil.copytree(Path(w2v_core.__file__).parent, copied, ignore=shutil.ignore_patterns("__pycache__"))
@@ -52,7 +52,7 @@ def test_machine_code_is_kept_and_recompiled_when_a_file_it_was_built_from_chang
     assert (round(value, 3), hits) == (round(2 / 3, 3), 0)
 
 
-@pytest.mark.turns(3, of="machine code")
+@pytest.mark.turns(5, 3, of="machine code")
 def test_code_that_was_kept_is_loaded_without_what_only_compiling_needs(tmp_path: Path) -> None:
     environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
     code = MERGE + "import sys\nprint('numba.cpython.unicode' in sys.modules)\n"

@@ -145,7 +145,7 @@ def test_the_learning_rate_falls_in_a_line_to_the_final_one(optimizer: str) -> N
     assert (resumed.w_in != states[0]["w_in"]).any()
 
 
-@pytest.mark.turns(3, of="large")
+@pytest.mark.turns(5, 7, of="large")
 def test_the_benchmark_trains_to_the_losses_of_its_naive_dense_twin(tmp_path: Path) -> None:
     (tmp_path / "corpus.txt").write_text(" the cat <unk> on the mat \n a dog <unk> by the door \n" * 60)
     script = Path(__file__).parents[2] / "infra" / "benchmarks" / "book_curve.py"

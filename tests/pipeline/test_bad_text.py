@@ -194,6 +194,7 @@ LINES = st.lists(
 
 @given(lines=LINES, block=st.integers(1, 400), look=st.integers(64, 200))
 @settings(max_examples=150, derandomize=True, deadline=None)
+@pytest.mark.turns(3, 4, of="properties")
 def test_no_word_is_lost_doubled_or_split_wherever_a_file_is_cut(
     tmp_path_factory: pytest.TempPathFactory, lines: list[str], block: int, look: int
 ) -> None:
@@ -356,7 +357,7 @@ def measure(path: Path, workdir: Path) -> list[int]:
 
 
 @pytest.mark.slow
-@pytest.mark.turns(3, of="bounded memory")
+@pytest.mark.turns(5, 15, of="bounded memory")
 def test_a_line_of_two_gigabytes_without_a_space_is_one_dropped_token(tmp_path: Path) -> None:
     """`make test` takes 640 MB, which is more than may be held too; W2V_ALL=1 takes more than 32 bits can count."""
     path = tmp_path / "x.zst"
@@ -371,7 +372,7 @@ def test_a_line_of_two_gigabytes_without_a_space_is_one_dropped_token(tmp_path: 
 
 
 @pytest.mark.slow
-@pytest.mark.turns(3, of="bounded memory")
+@pytest.mark.turns(5, 4, of="bounded memory")
 def test_half_a_sparse_gigabyte_passes_in_bounded_memory(tmp_path: Path) -> None:
     path = tmp_path / "x.txt"
     with open(path, "wb") as file:
@@ -384,7 +385,7 @@ def test_half_a_sparse_gigabyte_passes_in_bounded_memory(tmp_path: Path) -> None
     assert peak_mb < 500
 
 
-@pytest.mark.turns(3, of="bounded memory")
+@pytest.mark.turns(5, 3, of="bounded memory")
 def test_a_bomb_within_its_limit_passes_in_bounded_memory(tmp_path: Path) -> None:
     path = write(tmp_path / "x.gz", gzip.compress(b"a b c d\n" * (40 << 17), 9))
     tokens, _, text_bytes, peak_mb = measure(path, tmp_path / "work")

@@ -457,7 +457,7 @@ def test_parquet_is_cut_between_row_groups(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.turns(3, of="large")
+@pytest.mark.turns(5, 3, of="large")
 def test_ten_thousand_tiny_files_become_a_few_parts(tmp_path: Path) -> None:
     for folder in range(50):
         (tmp_path / f"{folder:03d}").mkdir()

@@ -64,6 +64,7 @@ JSON = st.recursive(
     indent=st.sampled_from([None, 1]), ascii_only=st.booleans(),
 )  # fmt: skip
 @settings(max_examples=150, derandomize=True, deadline=None)
+@pytest.mark.turns(3, 3, of="properties")
 def test_a_value_too_long_to_be_held_gives_the_text_that_json_gives(
     records: list[tuple[Any, str, Any]], block: int, indent: int | None, ascii_only: bool
 ) -> None:
@@ -192,7 +193,7 @@ print(totals["tokens"], peak_mb)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("format", ["parquet", "jsonl"])
-@pytest.mark.turns(3, of="bounded memory")
+@pytest.mark.turns(5, 5, of="bounded memory")
 def test_memory_is_bounded_by_bytes_and_not_by_rows_or_lines(tmp_path: Path, format: str) -> None:
     if not Path("/proc/self/status").exists():
         pytest.skip("the peak memory of one process is read from /proc, which is not here")

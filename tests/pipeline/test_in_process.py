@@ -89,7 +89,7 @@ print(json.dumps({"loaded": [name for name in heavy if name in sys.modules],
     assert json.loads(found.stdout) == {"loaded": [], "children": 0, "ports": []}
 
 
-@pytest.mark.turns(3, of="machine code")
+@pytest.mark.turns(5, 7, of="machine code")
 def test_a_run_whose_code_is_on_disk_loads_nothing_that_only_compiling_needs(tmp_path: Path) -> None:
     inputs = write_corpus(tmp_path / "corpus", 300)
     tree = tiny_config(tmp_path / "work", inputs, tracking={"enabled": False}, cluster={}, train={"lanes": 2})

@@ -75,6 +75,7 @@ def test_the_same_call_again_finds_what_is_done_and_callbacks_see_every_round(li
     assert len(model.losses) == 2
 
 
+@pytest.mark.turns(3, 4, of="readers")
 def test_a_model_is_found_by_its_workdir_its_folder_and_its_files_and_goes_to_gensim(lines: list[str], tmp_path: Path) -> None:
     from gensim.models import KeyedVectors
 
@@ -121,7 +122,7 @@ def test_a_programs_own_client_does_the_work_and_stays_open(lines: list[str], di
         assert client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.task_prefixes)) > 0
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(5, 6, of="readers")
 def test_a_script_without_a_guard_trains_in_processes_too(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(
         "from pipeline import train\n"
@@ -168,7 +169,7 @@ def test_the_python_interface_is_imported_on_first_use() -> None:
     ("program", "arguments", "shown"),
     [("train_from_python.py", [], "string →"), ("own_tokenizer.py", ["own_tokenizer.py", "load_and_query.py"], "<Model:")],
 )
-@pytest.mark.turns(3)
+@pytest.mark.turns(5, 7, of="readers")
 def test_examples_run(program: str, arguments: list[str], shown: str) -> None:
     done = subprocess.run(
         [sys.executable, program, *arguments], cwd=ROOT / "examples", capture_output=True, text=True, timeout=200

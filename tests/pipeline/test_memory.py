@@ -241,7 +241,7 @@ def wide_config(directory: Path, corpus: Path, lanes: int = 2, copies: int | Non
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
 @pytest.mark.parametrize("where", ["alone", "two workers"])
-@pytest.mark.turns(4)
+@pytest.mark.turns(5, 12)
 def test_training_takes_what_was_planned(where: str, wide_corpus: Path, tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     config.write_text(json.dumps(wide_config(tmp_path / "run", wide_corpus)))
@@ -259,7 +259,7 @@ def test_training_takes_what_was_planned(where: str, wide_corpus: Path, tmp_path
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
-@pytest.mark.turns(4)
+@pytest.mark.turns(5, 6)
 def test_thirty_two_lanes_on_one_copy_take_less_than_two_of_the_parameters(wide_corpus: Path, tmp_path: Path) -> None:
     config, pair_bytes = tmp_path / "config.yaml", 2 * 30_000 * 600 * 4
     config.write_text(json.dumps(wide_config(tmp_path / "run", wide_corpus, lanes=32, copies=1)))
@@ -273,7 +273,7 @@ def test_thirty_two_lanes_on_one_copy_take_less_than_two_of_the_parameters(wide_
 
 
 @pytest.mark.slow
-@pytest.mark.turns(4)
+@pytest.mark.turns(5, 5)
 def test_workers_whose_dask_limit_is_too_low_are_refused_before_the_first_round(wide_corpus: Path, tmp_path: Path) -> None:
     config = parse_config(wide_config(tmp_path / "run", wide_corpus))
     with (

@@ -209,7 +209,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return parse_config(tree)
 
 
-@pytest.mark.turns(3, of="large")
+@pytest.mark.turns(5, 3, of="large")
 def test_a_plan_of_a_corpus_that_is_all_sample_says_what_the_run_then_leaves(config: Any) -> None:
     plan = make_plan(config, Asked(hosts=(1, 4), price=3.0))
     assert not config.workdir.exists()
@@ -231,7 +231,7 @@ def test_a_plan_of_a_corpus_that_is_all_sample_says_what_the_run_then_leaves(con
     assert not list(store.artefact_directory(config.workdir, "tokens", "x").parent.parent.glob("w2v-plan*"))
 
 
-@pytest.mark.turns(3, of="large")
+@pytest.mark.turns(5, 8, of="large")
 def test_a_trillion_tokens_and_ten_million_words_get_a_plan_that_says_what_does_not_fit_and_what_to_change(config: Any) -> None:
     asked = Asked(tokens=1e12, words=10**7, hosts=(1, 16), cores=32, memory_bytes=10**10, disk_bytes=10**12)
     plan = make_plan(config, asked)
@@ -247,6 +247,7 @@ def test_a_trillion_tokens_and_ten_million_words_get_a_plan_that_says_what_does_
     assert "memory:" not in "\n".join(shortfalls(smaller))
 
 
+@pytest.mark.turns(4, 5, of="large")
 def test_the_command_prints_a_table_and_refuses_hosts_that_are_no_numbers(config: Any) -> None:
     path = config.workdir.parent / "planned.yaml"
 

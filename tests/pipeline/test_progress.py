@@ -119,6 +119,7 @@ def test_times_are_told_in_the_units_that_people_use() -> None:
     assert [shown.span(seconds) for seconds in (0.4, 99, 125, 7384)] == ["0 s", "99 s", "2 min 05 s", "2 h 03 min"]
 
 
+@pytest.mark.turns(4, 3)
 def test_a_run_tells_what_it_does_before_it_starts_workers_and_books_the_start_of_workers_on_no_stage(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("one two three four five six\n" * 500)
     (tmp_path / "run.yaml").write_text(json.dumps({
@@ -139,6 +140,7 @@ def test_a_run_tells_what_it_does_before_it_starts_workers_and_books_the_start_o
     assert 0.3 < summary["start_seconds"] < passed - summary["stages"]["tokenize"]["seconds"]
 
 
+@pytest.mark.turns(4, 3)
 def test_a_run_says_that_it_waits_for_mlflow_and_what_came_of_it(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("one two three four five six\n" * 500)
     with socket.socket() as hanging:

@@ -82,7 +82,7 @@ def test_nothing_is_executed(tmp_path: Path) -> None:
     assert pydocs.text(b'"""text"""\nraise SystemExit(1)\n') == "text"
 
 
-@pytest.mark.turns(3, of="large")
+@pytest.mark.turns(5, 3, of="large")
 def test_the_installed_python_gives_millions_of_words_the_same_way_twice() -> None:
     plan = plan_corpus(Corpus(inputs=["pydocs:"]))
     assert plan == plan_corpus(Corpus(inputs=["pydocs:"]))

@@ -175,7 +175,7 @@ def test_an_edit_of_a_large_file_tokenizes_the_part_around_it_and_a_rename_nothi
 
 
 @pytest.mark.slow
-@pytest.mark.turns(3, of="large")
+@pytest.mark.turns(5, 10, of="large")
 def test_ten_thousand_unchanged_files_are_known_in_two_seconds(tmp_path: Path) -> None:
     corpus = ChangingCorpus(tmp_path, seed=1, files=2)
     for number in range(10_000):
@@ -218,7 +218,7 @@ def shuffle_all_words(corpus: ChangingCorpus) -> None:
         path.write_text("\n".join(lines) + "\n")
 
 
-@pytest.mark.turns(2, of="gates")
+@pytest.mark.turns(4, 4, of="gates")
 def test_a_challenger_trained_on_noise_is_kept_out_and_the_gate_that_did_it_is_named(tmp_path: Path) -> None:
     corpus = ChangingCorpus(tmp_path, seed=1, sentences=200)
     sections = scored(corpus)
@@ -238,7 +238,7 @@ def test_a_challenger_trained_on_noise_is_kept_out_and_the_gate_that_did_it_is_n
     assert corpus.refresh(cold=True, **sections)["status"] == "nothing new", "the same corpus is not tried every night"
 
 
-@pytest.mark.turns(2, of="gates")
+@pytest.mark.turns(4, 3, of="gates")
 def test_noise_is_kept_out_by_the_defaults_where_there_is_no_question_set(tmp_path: Path) -> None:
     corpus = ChangingCorpus(tmp_path, seed=1, sentences=200)
     sections = scored(corpus) | {"evaluate": {}}
@@ -270,7 +270,7 @@ def test_a_challenger_of_more_of_the_same_text_passes_the_gates(tmp_path: Path) 
 # ── the frame ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.turns(2, of="gates")
+@pytest.mark.turns(4, 4, of="gates")
 def test_a_warm_refresh_keeps_the_frame_and_a_cold_one_is_turned_into_it_when_asked(tmp_path: Path) -> None:
     def drift(align: bool, cold: bool) -> tuple[float, float]:
         corpus = ChangingCorpus(tmp_path / f"{align}-{cold}", seed=1, sentences=200)
@@ -352,6 +352,7 @@ def test_a_refresh_killed_anywhere_comes_to_the_same_snapshot_when_run_again(
     assert found["vectors"]["sha256"] == champion(corpus).body["vectors_sha256"]
 
 
+@pytest.mark.turns(4, 6, of="gates")
 def test_five_refreshes_at_once_make_one_snapshot(tmp_path: Path, undisturbed: str) -> None:
     corpus = ready(tmp_path)
     done = [(process.communicate(), process.returncode) for process in [command(corpus) for _ in range(5)]]

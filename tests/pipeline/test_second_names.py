@@ -55,6 +55,7 @@ def test_removing_a_file_with_another_name_frees_nothing(tmp_path: Path) -> None
     assert [(found.path, found.bytes) for found in find_garbage(tmp_path / "work", 1)] == [(folder, 1000)]
 
 
+@pytest.mark.turns(5, 6, of="tracking")
 def test_tracked_vectors_are_a_second_name_where_mlflow_keeps_files_on_this_file_system(tmp_path: Path) -> None:
     workdir = tmp_path / "work"
     words = [f"word{number}" for number in range(LARGE // 100)]

@@ -38,6 +38,7 @@ def test_values_are_parted_at_commas_outside_of_brackets_and_quotes() -> None:
         combine(["a.b=1"])
 
 
+@pytest.mark.turns(3, 3, of="gates")
 def test_every_combination_is_trained_once_over_the_same_shards_and_the_champion_stays(config: Path) -> None:
     quiet = Progress(quiet=True)
     run(load_config(config), progress=quiet)
@@ -67,6 +68,7 @@ def test_a_wrong_value_is_reported_before_anything_is_trained(config: Path) -> N
     assert not (config.parent / "work").exists()
 
 
+@pytest.mark.turns(3, 2, of="gates")
 def test_prune_says_what_would_go_and_removes_it_when_told(config: Path) -> None:
     def w2v(*arguments: str) -> str:
         ended = CliRunner().invoke(commands, [arguments[0], str(config), *arguments[1:]])

@@ -378,6 +378,7 @@ def test_factories_that_cannot_be_had_are_configuration_errors(plugin: Callable[
         tokenizer(plugin("def factory():\n    return len\n"), options={"x": 1})
 
 
+@pytest.mark.turns(4, 4, of="large")
 def test_korean_splits_into_morphemes_without_particles() -> None:
     pytest.importorskip("kiwipiepy", reason="the extra [ko] is not installed")
     words = tokenizer("pipeline.text.tokenizers:korean").split("나는 학교에서 밥을 먹었다.\n\n한국어 형태소")

@@ -74,6 +74,7 @@ def test_a_list_of_one_word_repeated_is_not_held(tmp_path: Path, format: str) ->
         read(tmp_path / f"a.{format}", format)
 
 
+@pytest.mark.turns(3, 3, of="bytes of others")
 def test_views_of_the_same_bytes_are_taken_a_few_at_a_time(tmp_path: Path) -> None:
     long = ("word " * 200_000).encode()
     view = struct.pack("<i4sii", len(long), long[:4], 0, 0)

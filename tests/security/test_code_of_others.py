@@ -18,6 +18,7 @@ from tests.security.conftest import Ended, as_stranger, let_others_enter, w2v
 from tests.tiny import tiny_config
 
 PRECIOUS = "not to be lost\n"
+among_traps = pytest.mark.turns(3, 8, of="strangers", together="a run among traps")
 
 
 @dataclass(frozen=True)
@@ -55,21 +56,24 @@ def trapped(tmp_path_factory: pytest.TempPathFactory, stranger: int, corpus: lis
     return Trapped(folder, ended, sorted(os.listdir(temporary)))
 
 
-@pytest.mark.turns(2, of="strangers")
+@among_traps
 def test_a_run_among_traps_completes(trapped: Trapped) -> None:
     assert trapped.ended.code == 0, trapped.ended.err
 
 
+@among_traps
 def test_no_module_of_the_scratch_or_the_current_folder_is_imported_and_no_cache_is_made_where_its_file_says(
     trapped: Trapped,
 ) -> None:
     assert os.listdir(trapped.folder / "hits") == []
 
 
+@among_traps
 def test_links_under_the_names_of_dasks_locks_truncate_nothing(trapped: Trapped) -> None:
     assert (trapped.folder / "precious.txt").read_text() == PRECIOUS
 
 
+@among_traps
 def test_the_runs_own_scratch_folder_is_gone_at_its_end(trapped: Trapped) -> None:
     assert trapped.scratch_names == ["dask-scratch-space"]
 

@@ -163,7 +163,7 @@ def _disturb(ports: set[int], times: int) -> list[socket.socket]:
 
 
 @pytest.mark.slow
-@pytest.mark.turns(2, of="strangers")
+@pytest.mark.turns(3, 5, of="strangers")
 def test_dasks_pages_answer_the_password_as_long_as_the_cluster_runs(tmp_path: Path) -> None:
     links: list[Pages] = []
     with open_workers(Cluster(n_workers=1), shared=tmp_path, on_pages=links.append) as workers:

@@ -16,7 +16,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     return make_bench(tmp_path_factory.mktemp("tampering"))
 
 
-@pytest.mark.turns(2, of="bytes of others")
+@pytest.mark.turns(4, 5, of="bytes of others")
 def test_what_is_done_to_a_file_of_a_workdir_is_found_and_named_or_changes_no_bit(bench: Bench) -> None:
     kinds = files(bench.workdir)
     assert len(kinds) > 15

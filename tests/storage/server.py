@@ -27,7 +27,10 @@ ENVIRONMENT = KEYS | {
 _HOPS = ("transfer-encoding", "content-length", "connection", "expect")
 _SERVE = """
 import threading
+from moto import backends
 from moto.server import ThreadedMotoServer
+modules = list(backends.list_of_moto_modules())
+backends.list_of_moto_modules = lambda: modules  # it looks through 200 folders for every request, a quarter of the time
 server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
 server.start()
 print("port", server.get_host_and_port()[1], flush=True)

@@ -84,7 +84,7 @@ def test_where_vectors_are_sent_decides_no_result(config: Path) -> None:
     assert parse_config(tree).digest == parse_config(yaml.safe_load(config.read_text())).digest
 
 
-@pytest.mark.turns(3, of="buckets")
+@pytest.mark.turns(5, 5, of="buckets")
 def test_a_kill_while_exports_are_sent_leaves_the_ones_before_whole(config: Path, storage: Storage, tmp_path: Path) -> None:
     place = place_of(config)
     run(load_config(config), workers=InProcess(), progress=QUIET)

@@ -95,6 +95,7 @@ def test_latest_json_names_the_objects_that_answer(finished: Site) -> None:
     assert data == vectors.path("vectors.npy").read_bytes()
 
 
+@pytest.mark.turns(3, 3, of="buckets")
 def test_a_changed_object_is_named_by_verify_and_made_again(finished: Site) -> None:
     name = "damaged"
     config = finished.config(name)
@@ -113,6 +114,7 @@ def test_a_changed_object_is_named_by_verify_and_made_again(finished: Site) -> N
     assert read_object(place / key, storage) == data
 
 
+@pytest.mark.turns(3, 3, of="buckets")
 def test_objects_that_are_gone_are_named_by_verify_and_made_again(finished: Site) -> None:
     name = "gone"
     run(finished.config(name), workers=InProcess(), progress=QUIET)
@@ -200,6 +202,7 @@ def test_a_file_that_a_worker_renames_while_a_copy_is_brought_up_to_date_is_no_e
 # ── refresh ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.turns(4, 4, of="buckets")
 def test_a_refresh_goes_on_from_a_champion_in_the_bucket_on_any_host(site: Site) -> None:
     corpus = site.bucket / "texts"
     lines = Path(site.inputs[0]).read_bytes().splitlines(keepends=True)
@@ -227,6 +230,7 @@ def test_a_refresh_goes_on_from_a_champion_in_the_bucket_on_any_host(site: Site)
     assert verify_workdir(seen)[1] == []
 
 
+@pytest.mark.turns(4, 4, of="buckets")
 def test_a_rollback_holds_on_every_host(site: Site) -> None:
     name = "rolled"
     first = run(site.config(name), workers=InProcess(), progress=QUIET)
@@ -240,6 +244,7 @@ def test_a_rollback_holds_on_every_host(site: Site) -> None:
     assert WordVectors.load(config.workdir / "latest" / "vectors").words
 
 
+@pytest.mark.turns(4, 4, of="buckets")
 def test_gc_on_a_fresh_copy_finds_what_only_the_bucket_has(site: Site) -> None:
     name = "collected"
     run(site.config(name), workers=InProcess(), progress=QUIET)
@@ -367,7 +372,7 @@ CHOSEN_WORKERS = WORKER_POINTS if ALL else random.Random(SEED).sample(WORKER_POI
 
 
 @pytest.mark.parametrize("point", CHOSEN)
-@pytest.mark.turns(3, of="buckets")
+@pytest.mark.turns(5, 5, of="buckets")
 def test_a_driver_that_is_killed_goes_on_to_the_same_bits(point: str, site: Site, tmp_path: Path) -> None:
     print(f"sampled with W2V_SEED={SEED}")
     name = f"killed-{POINTS.index(point)}"
@@ -381,7 +386,7 @@ def test_a_driver_that_is_killed_goes_on_to_the_same_bits(point: str, site: Site
 
 
 @pytest.mark.parametrize("point", CHOSEN_WORKERS)
-@pytest.mark.turns(3, of="buckets")
+@pytest.mark.turns(5, 12, of="buckets")
 def test_a_worker_that_is_killed_changes_nothing(point: str, site: Site, tmp_path: Path) -> None:
     print(f"sampled with W2V_SEED={SEED}")
     cluster = {"n_workers": 2, "options": {"scheduler_kwargs": {"dashboard": False}}}
