@@ -3,25 +3,42 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
+from typing import Any
 
 import click
 
 from pipeline.commands.arguments import config_arguments, load, say
 
 
+class Number(click.FloatRange):
+    """A number between bounds; a FloatRange also takes NaN."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return number
+
+
+MOST_HOSTS = 1000
+"""The time of a plan grows with the square of the hosts: some seconds for so many."""
+GIGABYTES = Number(min=0, max=1e9)
+
+
 @click.command()
 @config_arguments
 @click.option(
-    "--tokens", type=click.FloatRange(min=1), help="Tokens in the whole corpus, e.g. 1e12, instead of the sample's estimate."
+    "--tokens", type=Number(min=1, max=1e15), help="Tokens in the whole corpus, e.g. 1e12, instead of the sample's estimate."
 )
-@click.option("--words", type=click.FloatRange(min=2, max=2**31 - 1), help="Words in its vocabulary, likewise.")
+@click.option("--words", type=Number(min=2, max=2**31 - 1), help="Words in its vocabulary, likewise.")
 @click.option("--hosts", default="1,2,4,8,16", show_default=True, help="Numbers of hosts to plan for.")
 @click.option("--cores", type=click.IntRange(min=1), help="Cores per host; default: those of this machine.")
-@click.option("--memory", type=click.FloatRange(min=0), help="GB of memory per host; default: what this machine can give now.")
-@click.option("--disk", type=click.FloatRange(min=0), help="GB free for the workdir; default: what is free there now.")
-@click.option("--gbit", type=click.FloatRange(min=0.001), default=10.0, show_default=True, help="Gbit/s between hosts.")
-@click.option("--price", type=click.FloatRange(min=0), help="Price per host and hour.")
+@click.option("--memory", type=GIGABYTES, help="GB of memory per host; default: what this machine can give now.")
+@click.option("--disk", type=GIGABYTES, help="GB free for the workdir; default: what is free there now.")
+@click.option("--gbit", type=Number(min=0.001, max=1e6), default=10.0, show_default=True, help="Gbit/s between hosts.")
+@click.option("--price", type=Number(min=0, max=1e9), help="Price per host and hour.")
 @click.option("--json", "as_json", is_flag=True, help="Print plain data instead of tables.")
 @click.option("--quiet", is_flag=True, help="No progress on standard error.")
 def plan(
@@ -54,6 +71,6 @@ def _numbers(text: str) -> tuple[int, ...]:
         found = tuple(sorted({int(number) for number in text.split(",")}))
     except ValueError:
         found = ()
-    if not found or not 1 <= found[0] <= found[-1] <= 10_000:
-        raise UsageError(f"--hosts: expected numbers of hosts like 1,2,4, found {text!r}")
+    if not found or not 1 <= found[0] <= found[-1] <= MOST_HOSTS:
+        raise UsageError(f"--hosts: expected numbers of hosts like 1,2,4, at most {MOST_HOSTS:,}, found {text!r}")
     return found

@@ -28,7 +28,7 @@ from pipeline.config import RunConfig
 from pipeline.errors import ServiceError
 from pipeline.exchange.shared_memory import usable_cores
 from pipeline.planning import speeds as measured
-from pipeline.planning.forecast import Forecast, Speeds, Text, forecast
+from pipeline.planning.forecast import Forecast, Speeds, Text, forecast, lanes_on
 from pipeline.planning.growth import Growth, vocabulary_counts
 from pipeline.planning.merges import Machines
 from pipeline.planning.merging import connection_with_itself, encrypted, measure_merging
@@ -77,7 +77,7 @@ class Plan:
     here: Forecast
     """On this machine alone."""
     there: tuple[Forecast, ...]
-    """On each of the requested numbers of hosts."""
+    """On each of the requested numbers of hosts that can all train."""
     asked: Asked
     memory_bytes: int | None
     """Memory of a host; None if not known."""
@@ -98,7 +98,7 @@ def make_plan(config: RunConfig, asked: Asked, say: Callable[[str], None] = lamb
         first, summary = _run_sample(config, sample, Path(folder), whole)
         text, growth = _text(config, asked, sample, summary, Path(folder, "work"))
         say("timing training and merges")
-        counts = vocabulary_counts(growth.counts, text.tokens, text.words)
+        counts = vocabulary_counts(growth.counts, text.tokens, min(text.words, measured.most_words(config.train)))
         unknown, timed = _without_gpu(config)
         speeds = _speeds(timed, first, summary, text, counts, Path(folder))
     cores = asked.cores or usable_cores()
@@ -109,12 +109,14 @@ def make_plan(config: RunConfig, asked: Asked, say: Callable[[str], None] = lamb
         machines = Machines(hosts=hosts, cores=cores, gbit_s=asked.gbit_s, round_trip_s=asked.round_trip_s)
         return forecast(text, config.train, row_floats, machines, speeds, sizes)
 
+    # Hosts for which there is no copy of the parameters would not train.
+    hosts = sorted({min(asked_hosts, lanes_on(asked_hosts, config.train, text).copies) for asked_hosts in asked.hosts})
     place = next(parent for parent in (config.workdir, *config.workdir.parents) if parent.exists())
     return Plan(
         config=config, sample=sample, text=text, speeds=speeds, here=on(1, usable_cores()),
-        there=tuple(on(hosts, cores) for hosts in asked.hosts), asked=asked,
-        memory_bytes=asked.memory_bytes or free_memory(), disk_bytes=asked.disk_bytes or shutil.disk_usage(place).free,
-        unknown=unknown,
+        there=tuple(on(each, cores) for each in hosts), asked=asked, unknown=unknown,
+        memory_bytes=free_memory() if asked.memory_bytes is None else asked.memory_bytes,
+        disk_bytes=shutil.disk_usage(place).free if asked.disk_bytes is None else asked.disk_bytes,
     )  # fmt: skip
 
 
@@ -218,7 +220,8 @@ def _speeds(
     seconds = {name: max(0.1 * row["seconds"], row["seconds"] - begun[name] / 2) for name, row in stages.items()}
     shards = _artefact(folder / "work", "shards", stages["shards"]["fingerprint"])
     train = choose_lanes(config.train, text.kept_tokens, text.words)
-    cores, stream = usable_cores(), measured.first_stream(MappedShards(shards))
+    cores = usable_cores()
+    stream = measured.repeated(measured.first_stream(MappedShards(shards)), max(measured.LEAST_TOKENS, 2 * train.lanes))
     if train.engine == "layers":
         alone = measured.seconds_a_layered_token(config, stream, counts)
         together = alone / cores

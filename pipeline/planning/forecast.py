@@ -108,9 +108,7 @@ class Forecast:
 def forecast(text: Text, train: Train, row_floats: int, machines: Machines, speeds: Speeds, sizes: TrainingSizes) -> Forecast:
     """The run on these machines, with one copy of the parameters per host; `train` is as configured, its lanes and copies chosen
     here if they are not set."""
-    one_each = machines.hosts > 1 and train.engine == "kernels" and train.model == "cbow"
-    copies = train.copies or (machines.hosts if one_each else 0)
-    chosen = choose_lanes(train.model_copy(update={"copies": copies}), text.kept_tokens, text.words)
+    chosen = lanes_on(machines.hosts, train, text)
     used = replace(machines, hosts=min(machines.hosts, chosen.copies))
     threads = min(machines.cores, -(-chosen.lanes // used.hosts))
     train_s = train.epochs * text.kept_tokens * speeds.train_s / threads / kept_by(threads, speeds) / used.hosts
@@ -142,6 +140,15 @@ def forecast(text: Text, train: Train, row_floats: int, machines: Machines, spee
         machines=used, lanes=chosen.lanes, copies=chosen.copies, stages=stages, train_s=train_s, traffic=traffic, memory=memory,
         worker_bytes=_worker_bytes(sizes, text, chosen.copies, used.hosts, speeds),
     )  # fmt: skip
+
+
+def lanes_on(hosts: int, train: Train, text: Text) -> Train:
+    """`train` with the lanes and copies of a training on so many hosts. Fewer copies than hosts, because lanes or copies are
+    configured, leave hosts without work in training."""
+    copies = train.copies
+    if not copies and hosts > 1 and train.engine == "kernels" and train.model == "cbow":
+        copies = min(hosts, train.lanes or hosts)
+    return choose_lanes(train.model_copy(update={"copies": copies}), text.kept_tokens, text.words)
 
 
 def kept_by(threads: int, speeds: Speeds) -> float:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 from pipeline.config import Train
+from pipeline.errors import ServiceError
 from pipeline.exchange.attempts import Attempts
 from pipeline.exchange.links import Link, Links
 from pipeline.exchange.shared_memory import NoBarrier, usable_cores
@@ -46,10 +47,16 @@ class _Peers:
 
 
 def connection_with_itself() -> Ends:
-    """Both ends of a connection over this machine's loopback device."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        ours = socket.create_connection(server.getsockname())
-        theirs, _ = server.accept()
+    """Both ends of a connection over this machine's loopback device. Raises ServiceError if it has none."""
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            ours = socket.create_connection(server.getsockname())
+            theirs, _ = server.accept()
+    except OSError as error:
+        raise ServiceError(
+            f"merges between hosts are timed over 127.0.0.1, which does not answer here ({error.strerror or error}): "
+            "bring the loopback device up (ip link set lo up)"
+        ) from None
     return ours, theirs
 
 

@@ -11,6 +11,8 @@ from pipeline.planning.forecast import Forecast, speedups
 
 GOOD_SHARE = 0.8
 """Share of linear speed-up from which on more hosts are worthwhile."""
+WORD_BYTES = 28
+"""What a worker needs per word besides the matrices: the noise table, counts and rates."""
 
 
 def as_text(plan: Plan, taken: Taken | None) -> str:
@@ -50,11 +52,8 @@ def _here_lines(plan: Plan, taken: Taken | None) -> list[str]:
     memory = f"  memory          {amount(here.worker_bytes)}, at most {amount(_most_memory(plan, here))}"
     if taken and taken.memory_bytes:
         memory += f"; the last run's {amount(taken.memory_bytes)}"
-    return [
-        *lines,
-        memory,
-        f"  {here.lanes} lanes on {_copies(here)}, checkpoints {amount(here.memory.disk_bytes)} besides while it trains",
-    ]
+    lanes = f"{_number(here.lanes, 'lane')} on {_copies(here)}"
+    return [*lines, memory, f"  {lanes}, checkpoints {amount(here.memory.disk_bytes)} besides while it trains"]
 
 
 def _hosts_lines(plan: Plan) -> list[str]:
@@ -93,7 +92,7 @@ def _verdict(plan: Plan) -> list[str]:
 
 def shortfalls(plan: Plan) -> list[str]:
     """One sentence per limit that the run would exceed, with what to change."""
-    found = [*_memory_shortfall(plan), *_disk_shortfall(plan)]
+    found = [*_memory_shortfall(plan), *_disk_shortfall(plan), *_hosts_shortfall(plan)]
     for each, share in zip(plan.there, speedups(plan.there), strict=True):
         if share < GOOD_SHARE:
             found.append(
@@ -111,17 +110,18 @@ def _memory_shortfall(plan: Plan) -> list[str]:
     if limit is None or needed <= limit:
         return []
     copies = 1 if there.copies == 1 else 1 + -(-there.copies // there.machines.hosts)
-    a_word = copies * _pair_bytes(plan) / plan.text.words + 28
-    room = limit - (needed - copies * _pair_bytes(plan))
+    a_word = copies * _pair_bytes(plan) / plan.text.words + WORD_BYTES
+    room = limit - (needed - a_word * plan.text.words)
     change = (
         "add memory (--memory)" if room > 0 else "lower train.lanes, whose streams take what is left, or add memory (--memory)"
     )
     if room > 0:
         words = int(0.95 * room / a_word)
-        size = int(plan.config.train.vector_size * room / (copies * _pair_bytes(plan))) // 8 * 8
+        left = room - WORD_BYTES * plan.text.words
+        size = int(plan.config.train.vector_size * left / (copies * _pair_bytes(plan))) // 8 * 8
         change = (
             f"set vocab.max_size={words:,}".replace(",", "_")
-            + (f", or train.vector_size={size}" if size else "")
+            + (f", or train.vector_size={size}" if size > 0 else "")
             + f", or {change}"
         )
     need = "two matrices" if copies == 1 else f"two matrices {copies} times (the copies and their base)"
@@ -139,6 +139,17 @@ def _disk_shortfall(plan: Plan) -> list[str]:
         f"disk: {amount(needed)} are needed, {amount(largest.disk_bytes)} of it by {largest.name}, and {amount(plan.disk_bytes)} "
         "are free where run.workdir is: choose a workdir with more (--disk), which every host must see, or less text"
     ]
+
+
+def _hosts_shortfall(plan: Plan) -> list[str]:
+    asked, train = max(plan.asked.hosts), plan.config.train
+    most = plan.there[-1].machines.hosts
+    if most >= asked:
+        return []
+    why = f"train.copies is {train.copies}" if train.copies else f"train.lanes is {train.lanes or 1}"
+    if train.engine == "layers":
+        why = "train.engine is layers, which trains on one host"
+    return [f"hosts: of {asked} hosts {most} would train, because each needs a copy of the parameters with its lanes and {why}"]
 
 
 def _pair_bytes(plan: Plan) -> int:
@@ -190,6 +201,10 @@ def _count(number: int) -> str:
 
 def _copies(each: Forecast) -> str:
     return "one copy" if each.copies == 1 else f"{each.copies} copies"
+
+
+def _number(number: int, what: str) -> str:
+    return f"{number:,} {what}{'s' * (number != 1)}"
 
 
 def _time(seconds: float) -> str:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +37,10 @@ _WRITE_BYTES = 64 << 20
 _SOME, _BATCHES = 1 << 16, 60
 
 
+LEAST_TOKENS = 1 << 16
+"""A shorter stream is repeated until it has as many tokens, or two per lane: one call must train for longer than it takes."""
+
+
 @dataclass(frozen=True)
 class Ground:
     """The data that training is timed on."""
@@ -49,12 +53,16 @@ class Ground:
     train: Train
 
 
+def most_words(train: Train) -> int:
+    """The number of words from which on matrices of more words would take no more time per token."""
+    return MOST_BYTES // (2 * padded_size(train.vector_size) * 4)
+
+
 def training_ground(config: RunConfig, train: Train, source: Stream, counts: NDArray[np.int64], sample: float) -> Ground:
     """Matrices for words with these counts, and the sample's stream with its words mapped to their ranks. `train` has its lanes
     chosen; `sample` is the subsampling threshold."""
-    row_bytes = 2 * padded_size(train.vector_size) * 4
     copies = min(copies_of(train, len(counts)), usable_cores())
-    words = min(len(counts), MOST_BYTES // row_bytes // copies)
+    words = min(len(counts), most_words(train) // copies)
     counts = counts[:words]
     known = int(source.tokens_N.max()) + 1
     # Frequent words keep their rank; rare ones are spread over the ranks of words that the sample lacks.
@@ -79,20 +87,25 @@ def first_stream(source: Source, most: int = 1 << 22) -> Stream:
     return rows.between(*ends)[0]
 
 
+def repeated(stream: Stream, least: int) -> Stream:
+    """A stream of at least this many tokens: the same sentences again and again, whose windows end where they end."""
+    times = -(-least // max(1, len(stream.tokens_N)))
+    return Stream(np.tile(stream.tokens_N, times), np.tile(stream.left_N, times), np.tile(stream.right_N, times))
+
+
 def seconds_a_token(ground: Ground, threads: int) -> float:
     """Seconds per token of training with `threads` threads: one thread on one copy, or several divided among all copies."""
     train, stream = ground.train, ground.stream
     lanes = max(1, train.lanes // max(1, train.copies))
-    length = len(stream.tokens_N) // lanes
     window = int(max(stream.left_N.max(), stream.right_N.max()))
     # No targets at the very ends, whose context may lie outside the stream.
-    ranges = [(max(window, lane * length), min((lane + 1) * length, len(stream.tokens_N) - window)) for lane in range(lanes)]
+    bounds = [min(max(window, len(stream.tokens_N) * lane // lanes), len(stream.tokens_N) - window) for lane in range(lanes + 1)]
     update = Update(train.model, train.gradient, train.negative, (train.alpha, train.alpha), 1)
     copies = ground.copies[: min(threads, len(ground.copies))]
 
     def train_some(share: int) -> int:
-        slices = [Slice(stream.tokens_N, stream.left_N, stream.right_N, first, first + (last - first) // share)
-                  for first, last in ranges]  # fmt: skip
+        slices = [Slice(stream.tokens_N, stream.left_N, stream.right_N, first, last - (last - first) * (share - 1) // share)
+                  for first, last in pairwise(bounds)]  # fmt: skip
 
         def train_copy(parameters: tuple[NDArray[np.float32], NDArray[np.float32]]) -> None:
             if lanes == 1:
@@ -113,7 +126,8 @@ def seconds_a_layered_token(config: RunConfig, stream: Stream, counts: NDArray[n
     from w2v_core.textbook.contexts import Batch, shard_batches
     from w2v_core.textbook.trainer import train_layers
 
-    train, window, taken = config.train, config.shards.window, [0.0]
+    train, window = config.train, config.shards.window
+    begun, sizes = list[float](), list[int]()
     known = int(stream.tokens_N.max()) + 1
     tokens, left, right = (column[:_SOME].copy() for column in (stream.tokens_N, stream.left_N, stream.right_N))
     # The context of the first and last targets may lie outside.
@@ -123,15 +137,19 @@ def seconds_a_layered_token(config: RunConfig, stream: Stream, counts: NDArray[n
         full_windows_only = not config.shards.shrink_windows
         made = shard_batches(tokens, left, right, window, train.batch_size, order, full_windows_only=full_windows_only)
         for batch in islice(made, _BATCHES):
-            taken.append(time.perf_counter())
+            begun.append(time.perf_counter())
+            sizes.append(len(batch[1]))
             yield batch
 
     train_layers(
         train.model, np.resize(counts, max(known, len(counts))), batches, epochs=1, seed=config.run.seed,
         vector_size=train.vector_size, negative=train.negative, optimizer=train.optimizer,
     )  # fmt: skip
-    # The first batch pays for what is set up once.
-    return (taken[-1] - taken[2]) / max(1, len(taken) - 3) / train.batch_size
+    begun.append(time.perf_counter())
+    # The first batch pays for what is set up once, and after the last one the parameters are copied.
+    first = min(1, len(sizes) - 1)
+    last = max(first + 1, len(sizes) - 1)
+    return (begun[last] - begun[first]) / sum(sizes[first:last])
 
 
 def seconds_a_written_byte(folder: Path) -> float:
