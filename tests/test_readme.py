@@ -47,6 +47,7 @@ def test_every_command_runs(folder: Path) -> None:
         assert done.returncode == 0, (command, done.stdout, done.stderr)
 
 
+@pytest.mark.turns(3, 2, of="readers")
 def test_the_lines_of_python_run(folder: Path) -> None:
     (program,) = [block for block in blocks() if block[0].startswith("from pipeline")]
     assert len(program) == 3

@@ -62,6 +62,7 @@ def run_here(bench: Bench, name: str) -> list[str]:
     return list(summary["notes"])
 
 
+@pytest.mark.turns(3, 2)
 def test_verify_finds_every_flip_in_every_kind_of_file_and_names_it(bench: Bench) -> None:
     workdir = copied(bench, "flipped")
     files = files_of(workdir)

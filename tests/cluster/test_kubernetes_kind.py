@@ -46,6 +46,7 @@ def test_a_run_on_the_cluster_that_the_operator_made_gives_the_same_bits_and_tak
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("acts", "silent"), [(False, False), (True, True)], ids=["no operator", "an API that does not answer"])
+@pytest.mark.turns(3, 2, of="deployment")
 def test_a_cluster_that_does_not_come_up_is_reported_within_the_deadline(
     acts: bool, silent: bool, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

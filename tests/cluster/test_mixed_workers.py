@@ -74,6 +74,7 @@ def test_only_odd_workers_are_refused_after_a_restart_and_train_on_if_told_that_
     cluster.stop([ours, odd])
 
 
+@pytest.mark.turns(3, 3)
 def test_a_worker_with_another_version_of_the_program_is_refused_at_once(cluster: TlsCluster, tmp_path: Path) -> None:
     for package in ("pipeline", "w2v_core"):
         shutil.copytree(SOURCES / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))

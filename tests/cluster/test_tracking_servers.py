@@ -101,6 +101,7 @@ def test_no_point_is_missing_or_doubled_after_a_server_that_came_late_and_was_ki
     assert len([record for record in caplog.records if record.levelno == logging.WARNING]) <= 1
 
 
+@pytest.mark.turns(3, 1.5, of="tracking")
 def test_a_server_that_never_answers_delays_the_end_by_the_timeout_and_no_more(workdir: Path) -> None:
     assert FLUSH_TIMEOUT_S <= 10, "a run may be 15 s slower in all"
     with socket.socket() as hanging:
@@ -238,6 +239,7 @@ def answering(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("answering", [401], indirect=True)
+@pytest.mark.turns(3, 1.5, of="tracking")
 def test_wrong_credentials_are_reported_once_and_the_run_continues(
     workdir: Path, answering: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -256,12 +258,14 @@ def test_wrong_credentials_are_reported_once_and_the_run_continues(
 
 
 @pytest.mark.parametrize("answering", [403], indirect=True)
+@pytest.mark.turns(3, 1.5, of="tracking")
 def test_required_tracking_with_wrong_credentials_stops_before_any_work(workdir: Path, answering: str) -> None:
     with pytest.raises(PermissionDeniedError, match=r"refuses these credentials.*nothing was started") as caught:
         tracker_of(workdir, answering, required=True)
     assert caught.value.exit_code == 77
 
 
+@pytest.mark.turns(3, 1.5, of="tracking")
 def test_required_tracking_that_cannot_be_reached_stops_before_any_work(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.tracking.tracker.FAILING_S", 1.0)
     with pytest.raises(ServiceError, match=r"does not answer.*nothing was started") as caught:

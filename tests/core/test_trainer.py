@@ -169,6 +169,7 @@ def test_fit_twice_is_fit_once_for_longer() -> None:
     assert results[0] == results[1]
 
 
+@pytest.mark.turns(3, 2)
 def test_plot_writes_a_figure(tmp_path: Path) -> None:
     model = SimpleCBOW(VOCAB, 4, generator=np.random.default_rng(1))
     trainer = Trainer(model, SGD(1.0))

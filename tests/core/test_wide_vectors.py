@@ -73,6 +73,7 @@ def test_products_have_the_same_bits_in_sixteen_lanes(count: int, with_targets: 
     )
 
 
+@pytest.mark.turns(3, 1.5)
 def test_gradients_have_the_same_bits_in_sixteen_lanes() -> None:
     def gradients_by(operation: Any) -> Callable[[Memory], None]:
         @njit
@@ -87,6 +88,7 @@ def test_gradients_have_the_same_bits_in_sixteen_lanes() -> None:
 
 
 @pytest.mark.parametrize("count", [3, 5])
+@pytest.mark.turns(3, 1)
 def test_updates_have_the_same_bits_in_sixteen_lanes(count: int) -> None:
     def updates_by(operation: Any) -> Callable[[Memory], None]:
         @njit

@@ -338,6 +338,7 @@ def test_parts_of_a_large_file_cover_every_byte_once_in_order_and_stay_near_the_
         assert all(part.pieces[0].cut and part.pieces[0].cut.exact for part in parts)
 
 
+@pytest.mark.turns(3, 1)
 def test_an_edit_of_a_large_file_costs_its_neighbourhood(tmp_path: Path) -> None:
     """1.9 MB in parts of about 64 kB: words inserted, lines deleted, text added before and after."""
     lines, rng, path = text_of(20_000), random.Random(2), tmp_path / "x.txt"
@@ -358,6 +359,7 @@ def test_an_edit_of_a_large_file_costs_its_neighbourhood(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("options", [{}, {"format": "jsonl"}], ids=["lines", "jsonl"])
+@pytest.mark.turns(3, 1)
 def test_the_same_text_is_cut_alike_whatever_stands_around_it_and_keys_say_so(tmp_path: Path, options: dict[str, str]) -> None:
     """The key of a part decides what it reads: parts with equal keys never read different text."""
     rng = random.Random(3)

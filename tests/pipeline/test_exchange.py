@@ -144,6 +144,7 @@ def test_three_processes_see_each_others_rows_after_every_barrier() -> None:
 
 
 @pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.turns(2, 1)
 def test_a_killed_process_is_noticed_at_once_by_the_others(victim: int) -> None:
     processes, pipes, _ = start(participants=3, rounds=10**9)
     assert pipes[1].recv() == "seven"

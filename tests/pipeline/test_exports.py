@@ -224,6 +224,7 @@ def test_tensorboard_labels_are_escaped_without_asking(tmp_path: Path) -> None:
     assert json.loads(escaped.read_text())[0] == {"word": "a\tb", "written": "a\\u0009b"}
 
 
+@pytest.mark.turns(3, 1.5)
 def test_padded_vectors_of_several_blocks_are_exported_without_their_padding(tmp_path: Path) -> None:
     rows = 2 * 8192 + 3
     padded = np.random.default_rng(0).standard_normal((rows, 8)).astype(np.float32)

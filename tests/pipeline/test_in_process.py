@@ -65,6 +65,7 @@ def test_after_an_error_no_further_item_is_started() -> None:
     assert len(begun) < 10
 
 
+@pytest.mark.turns(2, 3, of="machine code")
 def test_a_small_run_starts_no_process_opens_no_port_and_loads_neither_dask_nor_pandas(tmp_path: Path) -> None:
     inputs = write_corpus(tmp_path / "corpus", 300)
     tree = tiny_config(tmp_path / "work", inputs, tracking={"enabled": False}, publish={"formats": ["word2vec-bin"]})

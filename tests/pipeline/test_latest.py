@@ -239,6 +239,7 @@ def test_a_killed_run_takes_nothing_away(home: Home, point: str) -> None:
     assert_nothing_was_taken(home, point)
 
 
+@pytest.mark.turns(3, 2)
 def test_a_kill_between_the_decision_and_the_link_is_mended_by_the_next_run(home: Home) -> None:
     kill(home, "decided:run")
     assert home.answer() == home.at_first(), "a reader has the old one, whole"

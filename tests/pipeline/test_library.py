@@ -108,6 +108,7 @@ def test_training_goes_on_from_a_model(lines: list[str], tmp_path: Path) -> None
     assert second.losses[0] < first.losses[0]
 
 
+@pytest.mark.turns(3, 1.5, of="readers")
 def test_a_programs_own_client_does_the_work_and_stays_open(lines: list[str], digest: str, tmp_path: Path) -> None:
     from distributed import Client, LocalCluster
 
@@ -178,6 +179,7 @@ def test_examples_run(program: str, arguments: list[str], shown: str) -> None:
     assert shown in done.stdout
 
 
+@pytest.mark.turns(3, 1, of="readers")
 def test_the_example_of_loading_answers_from_a_workdir(lines: list[str], tmp_path: Path) -> None:
     pipeline.train(lines, workdir=str(tmp_path / "run"), **SETTINGS)
     command = [sys.executable, ROOT / "examples" / "load_and_query.py", tmp_path / "run", "topic1word1", "nowhere"]

@@ -43,6 +43,7 @@ SIZE = st.sampled_from([1024, 1 << 20])
 
 @given(pieces=PIECES, block=SIZE, compressed=st.booleans(), tokenizer=st.sampled_from(["simple", "whitespace", "regex"]))
 @settings(max_examples=60, derandomize=True, deadline=None)
+@pytest.mark.turns(3, 2, of="properties")
 def test_every_byte_of_any_lines_is_in_a_sentence_or_counted_as_dropped(
     tmp_path_factory: pytest.TempPathFactory, pieces: list[bytes], block: int, compressed: bool, tokenizer: str
 ) -> None:

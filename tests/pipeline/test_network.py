@@ -419,6 +419,7 @@ def test_merges_between_hosts_give_the_bits_of_one_process(client: Client, bits:
 
 @pytest.mark.parametrize(("threads", "pieces"), sample([(1, 2), (2, 2), (3, 3), (9, 4)]))
 @pytest.mark.parametrize("bits", [32, 8])
+@pytest.mark.turns(2, 2)
 def test_blocks_of_many_pieces_give_the_bits_of_one_process(client: Client, bits: int, threads: int, pieces: int) -> None:
     vocab, lanes = 100_000, 4
     # Blocks of pieces for all strips, of one piece, of several, and of one row or none.

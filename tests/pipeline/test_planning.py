@@ -104,6 +104,7 @@ def test_strips_share_the_work_of_a_merge_but_for_its_serial_part() -> None:
 
 @pytest.mark.parametrize("bits", [8, 32])
 @pytest.mark.parametrize("is_encrypted", [False, True])
+@pytest.mark.turns(2, 1)
 def test_what_merges_cost_is_measured_by_merges(bits: Any, is_encrypted: bool) -> None:
     connections = [connection_with_itself() for _ in range(2)]
     if is_encrypted:

@@ -109,6 +109,7 @@ def test_only_files_that_are_not_python_are_remarked(tmp_path: Path) -> None:
     assert counts.remarks == {"Python files are no valid Python and were left out": 1}
 
 
+@pytest.mark.turns(3, 1.5)
 def test_docstrings_are_those_of_the_parser_in_the_installed_python() -> None:
     files = [Path(path).read_bytes() for path in sample(pydocs.source_files(), 150)]
     differ = [source[:80] for source in files if (tree := parsed_docstrings(source)) is not None and docstrings(source) != tree]

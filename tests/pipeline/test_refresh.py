@@ -74,6 +74,7 @@ def test_after_any_sequence_of_changes_a_refresh_equals_a_clean_build(tmp_path: 
         assert markers == there, f"deleted text is in no new artefact, added text is in it; {what}"
 
 
+@pytest.mark.turns(3, 2)
 def test_a_warm_refresh_is_reproducible_from_its_parent_and_the_corpus(tmp_path: Path) -> None:
     results = []
     for name in ("one", "two"):
@@ -134,6 +135,7 @@ def test_renamed_files_cost_nothing(tmp_path: Path) -> None:
     assert told["delta"]["renamed"]["files"] == len(corpus.files())
 
 
+@pytest.mark.turns(3, 2)
 def test_a_refresh_that_is_asked_to_train_from_scratch_does_so_once(tmp_path: Path) -> None:
     corpus = ChangingCorpus(tmp_path, seed=1)
     corpus.refresh()
@@ -146,6 +148,7 @@ def test_a_refresh_that_is_asked_to_train_from_scratch_does_so_once(tmp_path: Pa
     assert corpus.refresh()["status"] == "nothing new"
 
 
+@pytest.mark.turns(3, 2)
 def test_an_edit_tokenizes_only_the_parts_around_it(tmp_path: Path) -> None:
     corpus = ChangingCorpus(tmp_path, seed=1, files=60)
     corpus.refresh()
@@ -378,6 +381,7 @@ def three(tmp_path: Path, **sections: dict[str, object]) -> tuple[ChangingCorpus
     return corpus, found
 
 
+@pytest.mark.turns(3, 1.5)
 def test_rollback_returns_to_any_snapshot_with_the_same_bytes(tmp_path: Path) -> None:
     corpus, ids = three(tmp_path)
     work, config = tmp_path / "work", corpus.config()
@@ -398,6 +402,7 @@ def test_rollback_returns_to_any_snapshot_with_the_same_bytes(tmp_path: Path) ->
     assert corpus.refresh()["status"] == "nothing new", "a refresh does not undo what a person decided"
 
 
+@pytest.mark.turns(3, 2)
 def test_a_refresh_after_a_rollback_goes_on_from_the_champion_that_was_chosen(tmp_path: Path) -> None:
     corpus, ids = three(tmp_path)
     rollback(corpus.config(), ids[0])
@@ -405,6 +410,7 @@ def test_a_refresh_after_a_rollback_goes_on_from_the_champion_that_was_chosen(tm
     assert corpus.refresh()["parent"] == ids[0]
 
 
+@pytest.mark.turns(3, 1.5)
 def test_a_snapshot_that_is_not_there_or_damaged_is_refused_and_the_champion_stays(tmp_path: Path) -> None:
     corpus, ids = three(tmp_path)
     with pytest.raises(InputError, match=r"expected one snapshot 777, found 0; there are: "):
@@ -416,6 +422,7 @@ def test_a_snapshot_that_is_not_there_or_damaged_is_refused_and_the_champion_sta
     assert champion(corpus).id == ids[2]
 
 
+@pytest.mark.turns(3, 1.5)
 def test_history_is_bounded_and_what_older_snapshots_had_to_themselves_goes(tmp_path: Path) -> None:
     corpus, ids = three(tmp_path, refresh={"keep": 2, "gates": {"overlap": 0, "drift": None, "vocabulary": 0}})
     work = tmp_path / "work"
@@ -429,6 +436,7 @@ def test_history_is_bounded_and_what_older_snapshots_had_to_themselves_goes(tmp_
     assert corpus.refresh()["status"] == "nothing new"
 
 
+@pytest.mark.turns(3, 2)
 def test_gc_finds_what_nobody_needs_and_never_the_champion(tmp_path: Path) -> None:
     corpus, ids = three(tmp_path)
     work = tmp_path / "work"

@@ -196,6 +196,7 @@ def test_a_missing_question_file_is_named(tmp_path: Path) -> None:
         run_tiny(tmp_path / "work", inputs, evaluate={"analogies": [str(tmp_path / "none.txt")]})
 
 
+@pytest.mark.turns(3, 1.5)
 def test_a_full_disk_is_one_clear_error_and_the_same_run_goes_on_after_space_is_made(small_disk: Path, tmp_path: Path) -> None:
     inputs = write_corpus(tmp_path / "corpus", sentences=3000)
     ballast = small_disk / "ballast"

@@ -107,6 +107,7 @@ WORDS = st.sampled_from(["a", "bb", "Ccc", "é", "word", "한국어", "x" * 70, 
     compressed=st.booleans(),
 )
 @settings(max_examples=40, derandomize=True, deadline=None)
+@pytest.mark.turns(3, 1.5)
 def test_every_word_is_counted_once_however_the_corpus_is_cut(
     tmp_path_factory: pytest.TempPathFactory, texts: list[list[list[str]]], block: int, compressed: bool
 ) -> None:
@@ -252,6 +253,7 @@ def test_a_corpus_without_a_token_is_an_error_that_says_what_to_check(tmp_path: 
         build(configured(tmp_path / "x.txt"), tmp_path / "work")
 
 
+@pytest.mark.turns(3, 1.5)
 def test_a_part_with_much_text_becomes_several_pairs_of_files(tmp_path: Path) -> None:
     lines = [f"line {index} word{index % 7}" for index in range(200_000)]
     (tmp_path / "x.gz").write_bytes(gzip.compress("\n".join(lines).encode(), 1))

@@ -56,6 +56,7 @@ def test_checkpoints_so_close_that_training_does_nothing_else_are_refused(config
     "text",
     sample(["raise RuntimeError('boo')", "import sys; sys.exit(3)", "1 +", "def f(): raise RuntimeError('boo')", "f = 3"], 2),
 )
+@pytest.mark.turns(2, 1, of="bytes of others")
 def test_a_tokenizer_that_cannot_be_had_is_an_error_of_its_key(config: Path, tmp_path: Path, text: str) -> None:
     (tmp_path / "plugins").mkdir()
     (tmp_path / "plugins" / "bad_plugin.py").write_text(text)

@@ -18,7 +18,7 @@ from pipeline.safety.files import is_confined, open_inside, unlink_inside
 from pipeline.summary import read_summary
 from pipeline.tracking.registry import CannotBeTaken, resolve
 from pipeline.tracking.spool import Spool, read_events
-from tests.security.conftest import as_stranger, let_others_enter, w2v
+from tests.security.conftest import as_stranger, here, let_others_enter, w2v
 from tests.tiny import IN_THREADS, tiny_config
 
 PRECIOUS = "not to be lost\n"
@@ -64,7 +64,7 @@ def test_a_part_that_is_called_by_a_name_outside_its_folder_is_damage_and_nothin
     with pytest.raises(DamagedError, match="it names a file outside its folder"):
         store.load_artefact(directory)
     if name.startswith(("..", "{")):
-        ended = w2v("vocab", victim / "c.yaml", cwd=victim)
+        ended = here("vocab", victim / "c.yaml", cwd=victim)
         assert ended.code == 0, ended.err
         assert "names a file outside its folder" in ended.err
     assert precious.read_text() == PRECIOUS
@@ -79,7 +79,7 @@ def test_a_part_that_has_become_a_link_or_a_fifo_is_damage_and_is_built_again(vi
     other = next((victim / "work" / "tokens" / "parts").glob("*.tokens.*"))
     other.unlink()
     os.mkfifo(other)
-    ended = w2v("run", victim / "c.yaml", cwd=victim)
+    ended = here("run", victim / "c.yaml", cwd=victim)
     assert ended.code == 0, ended.err
     assert "symbolic link, which is not followed" in ended.err
     assert "not a regular file but a FIFO" in ended.err
@@ -160,7 +160,7 @@ def test_a_link_in_the_place_of_a_lock_is_refused_and_what_it_points_to_stays(vi
     lock = victim / "work" / ".lock"
     lock.unlink()
     lock.symlink_to(victim / "precious.txt")
-    ended = w2v(command, victim / "c.yaml", cwd=victim)
+    ended = here(command, victim / "c.yaml", cwd=victim)
     assert "a symbolic link in the place of a lock file" in ended.err + ended.out
     assert ended.code == (77 if command == "run" else 0)
     assert (victim / "precious.txt").read_text() == PRECIOUS
@@ -168,14 +168,14 @@ def test_a_link_in_the_place_of_a_lock_is_refused_and_what_it_points_to_stays(vi
 
 def test_status_writes_nothing(victim: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in victim.rglob("*")}
-    assert w2v("status", victim / "c.yaml", cwd=victim).code == 0
+    assert here("status", victim / "c.yaml", cwd=victim).code == 0
     assert {path: path.stat().st_mtime_ns for path in victim.rglob("*")} == before
 
 
 def test_another_user_cannot_hold_the_lock(victim: Path, stranger: int) -> None:
     lock = victim / "work" / ".lock"
     lock.chmod(0o644)
-    assert w2v("vocab", victim / "c.yaml", cwd=victim).code == 0
+    assert here("vocab", victim / "c.yaml", cwd=victim).code == 0
     assert lock.stat().st_mode & 0o777 == 0o600
     let_others_enter(victim / "work")
     hold = f"import fcntl; fcntl.flock(open({str(lock)!r}), fcntl.LOCK_EX)"
@@ -185,7 +185,7 @@ def test_another_user_cannot_hold_the_lock(victim: Path, stranger: int) -> None:
 
 def test_a_strangers_lock_file_is_refused(victim: Path, stranger: int) -> None:
     os.chown(victim / "work" / ".lock", stranger, stranger)
-    ended = w2v("vocab", victim / "c.yaml", cwd=victim)
+    ended = here("vocab", victim / "c.yaml", cwd=victim)
     assert ended.code == 77
     assert "not a lock file of this user" in ended.err
 
@@ -194,16 +194,16 @@ def test_export_replaces_what_it_wrote_and_nothing_else_unless_forced(victim: Pa
     out = victim / "out"
     out.mkdir()
     (out / "words.txt").write_text(PRECIOUS)
-    refused = w2v("export", victim / "c.yaml", out, "-f", "npy", "-f", "word2vec-text", cwd=victim)
+    refused = here("export", victim / "c.yaml", out, "-f", "npy", "-f", "word2vec-text", cwd=victim)
     assert refused.code == 64
     assert "words.txt would be replaced" in refused.err
     assert os.listdir(out) == ["words.txt"]
     assert (out / "words.txt").read_text() == PRECIOUS
-    assert w2v("export", victim / "c.yaml", out, "-f", "npy", "--force", cwd=victim).code == 0
+    assert here("export", victim / "c.yaml", out, "-f", "npy", "--force", cwd=victim).code == 0
     assert (out / "words.txt").read_text() != PRECIOUS
-    assert w2v("export", victim / "c.yaml", out, "-f", "npy", cwd=victim).code == 0
+    assert here("export", victim / "c.yaml", out, "-f", "npy", cwd=victim).code == 0
     (out / "words.txt").write_text(PRECIOUS)
-    assert w2v("export", victim / "c.yaml", out, "-f", "npy", cwd=victim).code == 64
+    assert here("export", victim / "c.yaml", out, "-f", "npy", cwd=victim).code == 64
     assert (out / "words.txt").read_text() == PRECIOUS
 
 
@@ -211,8 +211,8 @@ def test_export_does_not_write_through_a_link(victim: Path) -> None:
     out = victim / "out"
     out.mkdir()
     (out / "vectors.bin").symlink_to(victim / "precious.txt")
-    assert w2v("export", victim / "c.yaml", out, cwd=victim).code == 64
-    assert w2v("export", victim / "c.yaml", out, "--force", cwd=victim).code == 0
+    assert here("export", victim / "c.yaml", out, cwd=victim).code == 64
+    assert here("export", victim / "c.yaml", out, "--force", cwd=victim).code == 0
     assert (victim / "precious.txt").read_text() == PRECIOUS
 
 
@@ -220,7 +220,7 @@ def test_a_summary_cannot_name_vectors_elsewhere(victim: Path) -> None:
     summary = store.unsealed((victim / "work" / "summary.json").read_bytes())
     summary["vectors"]["path"] = "/proc/self"
     store.write_json(victim / "work" / "summary.json", store.sealed(summary))
-    ended = w2v("query", "similar", victim / "c.yaml", "topic1word1", cwd=victim)
+    ended = here("query", "similar", victim / "c.yaml", "topic1word1", cwd=victim)
     assert ended.code == 0, ended.err
 
 
@@ -230,10 +230,10 @@ def test_a_flipped_bit_in_the_vectors_is_found_before_they_answer_or_are_exporte
     data[-3] ^= 1
     (directory / "vectors.npy").write_bytes(data)
     for command in (("query", "similar", victim / "c.yaml", "topic1word1"), ("export", victim / "c.yaml", victim / "out")):
-        ended = w2v(*command, cwd=victim)
+        ended = here(*command, cwd=victim)
         assert ended.code == 74
         assert "vectors.npy: its content changed" in ended.err
-    ended = w2v("query", "similar", directory, "topic1word1", cwd=victim)
+    ended = here("query", "similar", directory, "topic1word1", cwd=victim)
     assert (ended.code, "vectors.npy: its content changed" in ended.err) == (65, True)
 
 
@@ -250,8 +250,8 @@ def test_a_changed_summary_is_called_damaged_by_everything_that_reads_it(victim:
     path.unlink()
     os.mkfifo(path)
     for command in ("verify", "status"):
-        ended = w2v(command, victim / "c.yaml", cwd=victim)
+        ended = here(command, victim / "c.yaml", cwd=victim)
         assert "summary.json: damaged" in ended.out + ended.err
         assert ended.code == (74 if command == "verify" else 0)
     # What answers is the last good result with a summary of its own, so this one is not asked.
-    assert w2v("query", "similar", victim / "c.yaml", "topic1word1", cwd=victim).code == 0
+    assert here("query", "similar", victim / "c.yaml", "topic1word1", cwd=victim).code == 0

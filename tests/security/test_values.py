@@ -189,6 +189,7 @@ def test_standard_output_on_a_full_device_is_an_error_of_writing(config: Path, t
     assert "No space left on device" in done.stderr
 
 
+@pytest.mark.turns(3, 2, of="bytes of others")
 def test_a_name_too_long_for_a_file_is_an_error_of_that_file(config: Path, tmp_path: Path) -> None:
     for command in ("run", "status", "verify"):
         ended = w2v(command, config, f"run.workdir={'x' * 3000}", cwd=tmp_path)

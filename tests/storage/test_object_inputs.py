@@ -98,6 +98,7 @@ def test_every_format_gives_the_tokens_that_it_gives_on_a_disk(
     }
 
 
+@pytest.mark.turns(3, 1.5, of="buckets")
 def test_the_pages_of_a_parquet_file_are_looked_at_many_at_a_request(tmp_path: Path, front: Front, bucket: Address) -> None:
     rows = random.Random(1)
     words = [" ".join("".join(rows.choices("abcdefghij", k=8)) for _ in range(50)) for _ in range(9_000)]

@@ -56,6 +56,7 @@ def test_the_bits_are_those_of_a_disk_and_nothing_is_called_like_the_scheme(fini
             assert hashlib.sha256(data).hexdigest() == key.rpartition("/")[2]
 
 
+@pytest.mark.turns(3, 2, of="buckets")
 def test_a_run_asks_the_bucket_for_nothing_that_it_knows(site: Site, front: Front) -> None:
     tree = site.tree("asked", place=site.place("asked"))
     tree["storage"]["endpoint"] = front.address
@@ -133,6 +134,7 @@ def test_objects_that_are_gone_are_named_by_verify_and_made_again(finished: Site
     assert verify_workdir(config.workdir)[1] == []
 
 
+@pytest.mark.turns(3, 2, of="buckets")
 def test_a_manifest_that_is_gone_takes_the_artefact_from_every_copy(finished: Site) -> None:
     name = "unmade"
     config = finished.config(name)
