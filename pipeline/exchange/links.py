@@ -211,6 +211,13 @@ class Link:
             self.work()
 
 
+def keep_open(connection: socket.socket, seconds: float) -> None:
+    """Keeps a connection whose peer reads nothing for so long: it may still be training, which does not mean that it is dead.
+    Linux ends a connection whose receive window is full for TCP_USER_TIMEOUT although the peer answers (since 5.11)."""
+    if hasattr(socket, "TCP_USER_TIMEOUT") and connection.family in (socket.AF_INET, socket.AF_INET6):
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, min(int(seconds * 1000), (1 << 31) - 1))
+
+
 def _joined(pieces: Sequence[memoryview], most: int) -> list[memoryview]:
     """The first `most` bytes as one piece, and the rest."""
     left, beginning, rest = most, [], []
@@ -233,9 +240,15 @@ class Links:
 
     def __init__(self, links: Mapping[int, Link], patience_s: float, attempts: Attempts) -> None:
         self._links = dict(links)
-        self._patience_s = patience_s
+        self._patience_s, self._allowance_s = patience_s, 0.0
         self.attempts = attempts
         self._is_lost = False
+
+    def allow(self, seconds: float) -> None:
+        """From now on waits so much longer than its patience, because peers may train more slowly."""
+        self._allowance_s = seconds
+        for link in self._links.values():
+            keep_open(link.socket, self._patience_s + seconds)
 
     def to(self, peer: int) -> Link:
         """The link to a peer."""
@@ -290,7 +303,7 @@ class Links:
     def close(self) -> None:
         """Leaves the group after sending what is queued. After a loss the connections are dropped instead."""
         if not self._is_lost:
-            self._patience_s = min(self._patience_s, _CLOSE_S)
+            self._patience_s, self._allowance_s = min(self._patience_s, _CLOSE_S), 0.0
             with contextlib.suppress(PeerLostError):
                 self.flush()
                 for link in self._links.values():
@@ -304,10 +317,9 @@ class Links:
                     moved = time.monotonic()
                     continue
                 self.attempts.raise_if_lost()
-                if time.monotonic() - moved > self._patience_s:
-                    raise PeerLostError(
-                        f"waited {self._patience_s:g} s for {what()}, which did not come; its worker is taken for lost"
-                    )
+                waited, most = time.monotonic() - moved, self._patience_s + self._allowance_s
+                if waited > most:
+                    raise PeerLostError(f"waited {most:.4g} s for {what()}, which did not come; its worker is taken for lost")
                 self._sleep()
         except BaseException:
             self._is_lost = True

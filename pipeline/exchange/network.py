@@ -24,7 +24,7 @@ from tornado.iostream import IOStream
 
 from pipeline.errors import ServiceError
 from pipeline.exchange.attempts import ATTENTION_S, Attempts, PeerLostError
-from pipeline.exchange.links import Link, Links
+from pipeline.exchange.links import Link, Links, keep_open
 
 if TYPE_CHECKING:
     from distributed import Worker
@@ -248,9 +248,7 @@ def take_socket(comm: Comm, patience_s: float) -> socket.socket:
     if stream.writing() or stream._read_buffer_size:
         raise CommClosedError("its event loop was still using the connection")
     taken = stream.socket
-    if hasattr(socket, "TCP_USER_TIMEOUT"):
-        # A peer that is still training while rows wait for it has a full receive window; that does not mean it is dead.
-        taken.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(patience_s * 1000))
+    keep_open(taken, patience_s)
     return taken
 
 

@@ -68,9 +68,12 @@ def nothing_to_do() -> bool:
 
 class Barrier(Protocol):
     """`wait()` returns once every participant has called it, and raises PeerLostError if one no longer can. While it waits, it
-    calls `meanwhile` as long as that returns True, meaning that it did some work; each call must be short, or the others wait."""
+    calls `meanwhile` as long as that returns True, meaning that it did some work; each call must be short, or the others wait.
+    After `allow(s)` it waits so many seconds longer than its patience, because others may train more slowly."""
 
     def wait(self, meanwhile: Callable[[], bool] = nothing_to_do) -> None: ...
+
+    def allow(self, seconds: float) -> None: ...
 
     def close(self) -> None: ...
 
@@ -79,6 +82,9 @@ class NoBarrier:
     """The barrier of one participant."""
 
     def wait(self, meanwhile: Callable[[], bool] = nothing_to_do) -> None:
+        return
+
+    def allow(self, seconds: float) -> None:
         return
 
     def close(self) -> None:
@@ -99,9 +105,12 @@ class SocketBarrier:
         self._is_hub = is_hub
         self._attempts = attempts
         self._has_core = participants <= usable_cores()
-        self._patience_s = patience_s
+        self._patience_s, self._allowance_s = patience_s, 0.0
         for peer in sockets:
             peer.setblocking(False)
+
+    def allow(self, seconds: float) -> None:
+        self._allowance_s = seconds
 
     def wait(self, meanwhile: Callable[[], bool] = nothing_to_do) -> None:
         if not self._has_core:
@@ -134,7 +143,7 @@ class SocketBarrier:
                 if (self._has_core and now - idle_since < SPIN_S) or select.select([peer], [], [], ATTENTION_S)[0]:
                     continue
                 self._attempts.raise_if_lost()
-                if now - began > self._patience_s:
+                if now - began > self._patience_s + self._allowance_s:
                     raise PeerLostError("a lane's worker did not reach the merge in time; it is taken for lost") from None
 
     def _send_all(self) -> None:

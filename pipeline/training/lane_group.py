@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 MATRICES = ("w_in", "w_out")
+SLOWER = 10.0
+"""How many times as long as this worker another one may train the same tokens: it has fewer cores, or other work."""
 _ROWS, _MERGED = "rows", "merged"
 
 
@@ -78,6 +80,7 @@ class LaneGroup:
     """Number of merges so far, equal in all participants at the same merge."""
     state_round: int | None = None
     """The round after which the parameters are in this state; −1 = initial, None = unknown (an interrupted round)."""
+    _allowance_s: float = 0.0
 
     def __post_init__(self) -> None:
         # Threads that work on strips have no others to share a fold with.
@@ -100,6 +103,15 @@ class LaneGroup:
     @property
     def threads(self) -> int:
         return max(1, self.places[self.participant].threads)
+
+    def wait_for_slower(self, trained_s: float) -> None:
+        """Lets merges wait for others that train SLOWER times as long as this worker did. The older training gets, the more
+        tokens lie between merges; without this, a slow host would be taken for lost again and again."""
+        if SLOWER * trained_s > self._allowance_s:
+            self._allowance_s = SLOWER * trained_s
+            self.barrier.allow(self._allowance_s)
+            for strip in self.others:
+                strip.links.allow(self._allowance_s)
 
     def spread(self, work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
         """`[work(item) for item in items]` on this worker's threads, including the calling one, since handing work to another

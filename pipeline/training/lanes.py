@@ -287,6 +287,7 @@ def _train_stints(
         losses = [loss for of_copy in of_copies for loss in of_copy]
         trained = time.perf_counter()
         if stint.merged_rows:
+            group.wait_for_slower(trained - started)
             resident.merge(stint.merged_rows, task.train.merge)
         train_seconds += trained - started
         merge_seconds += time.perf_counter() - trained

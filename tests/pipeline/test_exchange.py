@@ -111,6 +111,23 @@ def test_with_fewer_cores_than_participants_a_waiting_one_yields_its_core(monkey
         came.join()
 
 
+def test_a_slow_participant_is_waited_for_as_long_as_it_is_allowed() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        barrier, other = (
+            SocketBarrier([ours], True, 2, 0.1, Attempts()),
+            SocketBarrier([theirs], False, 2, PATIENCE_S, Attempts()),
+        )
+        barrier.allow(PATIENCE_S)
+        came = threading.Timer(0.5, other.wait)
+        came.start()
+        barrier.wait()
+        came.join()
+        barrier.allow(0.0)
+        with pytest.raises(PeerLostError, match="did not reach the merge in time"):
+            barrier.wait()
+
+
 def test_a_waiting_participant_without_other_work_still_notices_arrivals_and_departures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared_memory, "usable_cores", lambda: 2)
     ours, theirs = socket.socketpair()

@@ -29,9 +29,10 @@ from pipeline.cluster.workers import WorkerLostError
 from pipeline.config import Cluster
 from pipeline.errors import ServiceError, TemporaryError
 from pipeline.exchange.attempts import Attempts, PeerLostError
-from pipeline.exchange.links import Link, Links, message_of
+from pipeline.exchange.links import Link, Links, keep_open, message_of
 from pipeline.exchange.network import PLUGIN, Group, arrive, join_group, take_socket
 from pipeline.exchange.shared_memory import open_meeting_place
+from pipeline.planning.merging import connection_with_itself
 from pipeline.training.lane_group import LaneGroup, merge, open_group
 from pipeline.training.placement import Place, pieces_of, strips_of
 from pipeline.training.plan import assign_copies
@@ -273,6 +274,29 @@ def test_a_peer_that_reads_nothing_is_not_written_to_for_ever() -> None:
         links.send(1, (1, "rows"), [rows(1_000_000, 1)])
         with pytest.raises(PeerLostError, match=r"^waited 1 s for participant 1, which reads nothing"):
             links.flush()
+
+
+def test_a_slow_peer_is_waited_for_as_long_as_it_is_allowed_although_its_window_is_full() -> None:
+    ours, theirs = connection_with_itself()
+    with ours, theirs:
+        for end in (ours, theirs):
+            keep_open(end, 1.0)
+        fast = Links({1: Link(ours, "participant 1")}, 1.0, Attempts())
+        slow = Links({0: Link(theirs, "participant 0")}, 1.0, Attempts())
+        fast.allow(PATIENCE_S)
+        taken = rows(1_000_000, 0)
+
+        def read_late() -> None:
+            time.sleep(3)
+            slow.expect(0, (1, "rows"), [taken])
+            slow.receive(0)
+
+        fast.send(1, (1, "rows"), [rows(1_000_000, 7)])
+        with ThreadPoolExecutor(1) as beside:
+            reading = beside.submit(read_late)
+            fast.flush()
+            reading.result()
+        assert np.all(taken == 7)
 
 
 def test_rows_that_are_not_expected_yet_stay_in_the_network(pair: tuple[Links, Links]) -> None:
