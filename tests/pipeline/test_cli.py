@@ -100,7 +100,7 @@ def test_a_stage_command_stops_after_its_stage(tmp_path: Path) -> None:
     assert not (tmp_path / "work" / "shards").exists()
 
 
-@pytest.mark.turns(4, 7)
+@pytest.mark.turns(5, 7)
 def test_query_answers_from_a_configuration_a_folder_and_an_exported_file(finished: Path, tmp_path: Path) -> None:
     from_config = w2v("query", "similar", str(finished), "topic1word1", "-n", "3")
     assert from_config.returncode == 0, from_config.stderr
@@ -155,7 +155,7 @@ def test_status_of_a_workdir(finished: Path, tmp_path: Path) -> None:
     assert "nothing here yet" in w2v("status", "c.yaml", cwd=tmp_path).stdout
 
 
-@pytest.mark.turns(4, 7)
+@pytest.mark.turns(5, 7)
 def test_commands_that_read_take_a_workdir_too(finished: Path, tmp_path: Path) -> None:
     home = finished.parent
     (shown,) = (line for line in w2v("status", "work", cwd=home).stdout.splitlines() if "last complete run" in line)

@@ -69,7 +69,7 @@ def content_of(workdir: Path) -> dict[str, bytes]:
 
 @pytest.mark.skipif(not can_trace(), reason="needs strace and the right to trace; test_same_bits kills at failpoints without")
 @pytest.mark.parametrize("is_there_before", [False, True], ids=["into nothing", "over a whole artefact"])
-@pytest.mark.turns(4, 7)
+@pytest.mark.turns(5, 7)
 def test_a_writer_killed_at_any_system_call_leaves_an_artefact_whole_or_not_there(tmp_path: Path, is_there_before: bool) -> None:
     whole = tmp_path / "whole"
     assert write_artefact(whole) == 0

@@ -270,6 +270,7 @@ def test_the_command_prints_a_table_and_refuses_hosts_that_are_no_numbers(config
 
 
 @pytest.mark.parametrize("train", [{"lanes": 4}, {"engine": "layers", "batch_size": 10**6}], ids=["kernels", "layers"])
+@pytest.mark.turns(3, 6, of="large")
 def test_a_single_sentence_and_more_words_than_fit_into_memory_get_a_plan(train: dict[str, object], tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("the cat sat on the mat\n")
     config = parse_config(
