@@ -1,8 +1,8 @@
 """One worker's share of a round: it trains its lanes, in lockstep with the workers of the other lanes.
 
 The training of a copy is a pure function of (parameters at the start of the round, slices of the shards, the seed path (seed,
-epoch, first step, copy), α from the plan). Merges fold the copies' changes over a fixed tree in order. So neither which worker
-trains which lane, nor the number of workers, nor repeated rounds can change a single bit.
+epoch, first step, copy, portion), α from the plan). Merges fold the copies' changes over a fixed tree in order. So neither which
+worker trains which lane, nor the number of workers, nor repeated rounds can change a single bit.
 
 Between two rounds a worker keeps its group of lanes (`HeldLanes`) with the parameters in memory. A worker without them reads the
 checkpoint if the previous round ended with one; otherwise the attempt is lost, and training goes on from the last checkpoint.
@@ -35,7 +35,7 @@ from pipeline.training.forms import Matrices
 from pipeline.training.lane_group import MATRICES, LaneGroup, open_group
 from pipeline.training.live import Teller
 from pipeline.training.placement import Place, block_of
-from pipeline.training.plan import EpochPlan, Round, Stint, lanes_of_copy
+from pipeline.training.plan import EpochPlan, Portion, Round, lanes_of_copy
 from pipeline.training.residency import Residency
 from pipeline.training.stretches import StretchLoss
 from w2v_core.kernels import Kernels, Noise, Slice, Update, fill_initial, load_kernels, padded_size
@@ -265,31 +265,42 @@ def _train_stints(
     cores = BusyCores(max(1, min(group.threads, usable_cores()) // len(group.own)))
     train_seconds = merge_seconds = 0.0
     for stint in task.plan.stints(task.round):
-        if stint.last > held:
-            held = min(task.round.last, max(stint.last, stint.first + steps))
-            rows.hold([task.plan.slice(lane, stint.first, held) for lane in own_lanes])
-            if task.ahead and held == task.round.last:
+        losses, stint_seconds = list[tuple[int, float, int]](), 0.0
+        for portion in task.plan.portions(stint):
+            if portion.portions > 1:
+                held = stint.last
+                rows.hold([task.plan.slice_of(lane, portion) for lane in own_lanes])
+            elif stint.last > held:
+                held = min(task.round.last, max(stint.last, stint.first + steps))
+                rows.hold([task.plan.slice(lane, stint.first, held) for lane in own_lanes])
+            if (
+                task.ahead
+                and held == task.round.last
+                and portion.number + 1 == portion.portions
+                and group.meanwhile is nothing_to_do
+            ):
                 # The lanes have loaded everything that was drawn of this epoch.
                 state.of(sampling.KeptStreams).forget_drawn()
                 group.meanwhile = ahead.draw_some
-        started = time.perf_counter()
-        if task.plan.alpha_exponent(stint.first) != exponent:
-            exponent = task.plan.alpha_exponent(stint.first)
-            noise = Noise(table_T, kernels.to_device(words.rates(exponent)))
-        cores.begin()
-        of_copies = group.spread(
-            lambda copy, stint=stint, noise=noise: _train_copy(  # type: ignore[misc]
-                resident.copies[copy], task, kernels, noise, rows, copy, stint, cores.threads
-            ),
-            group.own,
-        )
-        cores.end(len(group.own))
-        losses = [loss for of_copy in of_copies for loss in of_copy]
+            started = time.perf_counter()
+            if task.plan.alpha_exponent(stint.first) != exponent:
+                exponent = task.plan.alpha_exponent(stint.first)
+                noise = Noise(table_T, kernels.to_device(words.rates(exponent)))
+            cores.begin()
+            of_copies = group.spread(
+                lambda copy, portion=portion, noise=noise: _train_copy(  # type: ignore[misc]
+                    resident.copies[copy], task, kernels, noise, rows, copy, portion, cores.threads
+                ),
+                group.own,
+            )
+            cores.end(len(group.own))
+            losses += [loss for of_copy in of_copies for loss in of_copy]
+            stint_seconds += time.perf_counter() - started
         trained = time.perf_counter()
         if stint.merged_rows:
-            group.wait_for_slower(trained - started)
+            group.wait_for_slower(stint_seconds)
             resident.merge(stint.merged_rows, task.train.merge)
-        train_seconds += trained - started
+        train_seconds += stint_seconds
         merge_seconds += time.perf_counter() - trained
         teller.trained(stint, losses, train_seconds, merge_seconds - ahead.seconds)
     group.meanwhile = nothing_to_do
@@ -320,17 +331,19 @@ def read_words(noise_table: str, words: str) -> HeldWords:
 
 
 def _train_copy(
-    parameters: Matrices, task: RoundTask, kernels: Kernels, noise: Noise, rows: epoch_stream.Rows, copy: int, stint: Stint,
+    parameters: Matrices, task: RoundTask, kernels: Kernels, noise: Noise, rows: epoch_stream.Rows, copy: int, portion: Portion,
     threads: int,
 ) -> list[tuple[int, float, int]]:  # fmt: skip
     """(lane, sum of losses, examples) of each lane of a copy."""
     train, lanes, slices = task.train, lanes_of_copy(task.train.lanes, task.plan.copies, copy), []
+    stint = portion.stint
     for lane in lanes:
         reach("step", f"{task.plan.epoch}.{stint.first}.{lane}")
-        stream, start, stop = rows.between(*task.plan.slice(lane, stint.first, stint.last))
+        stream, start, stop = rows.between(*task.plan.slice_of(lane, portion))
         slices.append(Slice(stream.tokens_N, stream.left_N, stream.right_N, start, stop))
-    seed = stream_seed(task.seed, _SEED_PATH, 1, task.plan.epoch, stint.first, copy)
-    update = Update(train.model, train.gradient, train.negative, (stint.alpha_start, stint.alpha_end), seed)
+    later = [portion.number] if portion.number else []
+    seed = stream_seed(task.seed, _SEED_PATH, 1, task.plan.epoch, stint.first, copy, *later)
+    update = Update(train.model, train.gradient, train.negative, (portion.alpha_start, portion.alpha_end), seed)
     if len(slices) == 1:
         results = [kernels.train_slice(*parameters, slices[0], noise, update)]
     else:
@@ -339,7 +352,7 @@ def _train_copy(
         if not np.isfinite(result.loss_sum):
             raise DivergedError(
                 f"training diverged in round {task.round.round}, epoch {task.plan.epoch}, step {stint.first}, lane {lane} "
-                f"at α = {stint.alpha_start:.6g}: the loss is not finite. The last checkpoint is kept; "
+                f"at α = {portion.alpha_start:.6g}: the loss is not finite. The last checkpoint is kept; "
                 "run again with a lower train.alpha"
             )
     return [(lane, result.loss_sum, result.examples) for lane, result in zip(lanes, results, strict=True)]

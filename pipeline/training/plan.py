@@ -6,7 +6,8 @@ size and the planned token counts, so one worker or forty execute the same plan 
     epoch   one pass over one epoch's shards; lane l owns the l-th contiguous share of the stream
     copy    of the parameters: trained by an equal share of the lanes, in waves (`Kernels.train_lanes`)
     step    the tokens that every copy is trained on before it may be merged with the others again
-    stint   the steps from one merge to the next, which a copy is trained on in one go; with one copy, a single step
+    stint   the steps from one merge to the next; with one copy, a single step
+    portion  of a stint, trained in one call of the kernels: all of it, unless it is too long for them and for memory
     merge   after a step, or after every 2nd, 4th, 8th as training gets older: rows 0 … R−1 of both matrices. R
             is the hot rows (the most frequent words), twice as many at every second merge, four times as many at every
             fourth …: a row is merged at an interval in proportion to its rank, and so, by Zipf's law, every row after
@@ -36,6 +37,7 @@ from pipeline.training.policy import (
     MergePolicy,
     by_number,
 )
+from w2v_core.contract import MOST_LANE_TARGETS
 
 if TYPE_CHECKING:
     from pipeline.config import Train
@@ -70,7 +72,7 @@ class Schedule:
 
 @dataclass(frozen=True, kw_only=True)
 class Stint:
-    """The steps that a lane trains in one go, up to the next merge."""
+    """The steps that a lane trains up to the next merge."""
 
     first: int
     """Counted from the start of the epoch."""
@@ -80,6 +82,19 @@ class Stint:
     alpha_end: float
     merged_rows: int
     """Rows of each matrix merged after it; 0 = none (one copy)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Portion:
+    """What the lanes of a copy train in one call."""
+
+    stint: Stint
+    number: int
+    """Counted from the start of the stint."""
+    portions: int
+    """Number of portions of the stint."""
+    alpha_start: float
+    alpha_end: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +153,27 @@ class EpochPlan:
                 merged_rows=self.merged_rows(last - 1),
             )  # fmt: skip
             first = last
+
+    def portions(self, stint: Stint) -> list[Portion]:
+        """The portions of a stint, of at most MOST_LANE_TARGETS tokens per lane each. Intervals between merges have no limit."""
+        steps = stint.last - stint.first
+        longest = -(-self.kept_tokens // self.train.lanes) * steps // self.schedule.steps + 1
+        portions = -(-longest // MOST_LANE_TARGETS)
+        alphas = [
+            stint.alpha_start,
+            *(self.alpha(stint.first + steps * n / portions) for n in range(1, portions)),
+            stint.alpha_end,
+        ]
+        return [
+            Portion(stint=stint, number=number, portions=portions, alpha_start=start, alpha_end=end)
+            for number, (start, end) in enumerate(pairwise(alphas))
+        ]
+
+    def slice_of(self, lane: int, portion: Portion) -> tuple[int, int]:
+        """The range of positions that `lane` trains in a portion of a stint."""
+        begin, end = self.slice(lane, portion.stint.first, portion.stint.last)
+        first, last = (begin + (end - begin) * number // portion.portions for number in (portion.number, portion.number + 1))
+        return first, last
 
     def alpha(self, step: float) -> float:
         """α at the start of a step, or within one."""

@@ -14,10 +14,12 @@ from pipeline.cluster.workers import InProcess
 from pipeline.config import parse_config
 from pipeline.progress import Progress
 from pipeline.run import run
+from pipeline.training import plan
 from tests.cluster.disturbed import Bench, wait_for
 from tests.cluster.kills import KILLS, Kill, disturb, disturb_at_random
 from tests.sampling import SEED, sample
 from tests.tiny import IN_THREADS
+from w2v_core.kernels import checks
 
 
 def sampled(victims: str, stages: str, count: int) -> list[Kill]:
@@ -58,6 +60,15 @@ def test_lanes_that_share_one_copy_give_the_same_bits_in_threads_on_workers_and_
     killed = bench.finish(config, failpoint=f"step:1.5.6=kill,{token}")
     assert token.exists(), "the failpoint was never reached"
     assert killed.summary["vectors"]["sha256"] == expected
+
+
+def test_what_is_too_long_for_one_call_of_the_kernels_gives_the_same_bits_with_any_number_of_threads(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (plan, checks):
+        monkeypatch.setattr(module, "MOST_LANE_TARGETS", 150)
+    digests = [bench.train(f"long-{threads}", InProcess(threads=threads)) for threads in (1, 3)]
+    assert digests[0] == digests[1] != bench.digest
 
 
 @pytest.mark.parametrize("kill", SAMPLE, ids=str)

@@ -20,6 +20,7 @@ from pipeline.training.plan import (
     plan_epoch,
 )
 from pipeline.training.policy import ALPHA_POLICY, LANE_POLICY, MERGE_POLICY, by_number
+from w2v_core.contract import MOST_LANE_TARGETS
 
 HOT_ROWS, MIDDLE_AGE_TOKENS, RATE_LEVELS = MERGE_POLICY.hot_rows, ALPHA_POLICY.middle_age_tokens, ALPHA_POLICY.rate_levels
 DOUBLING_TOKENS = int(by_number(MERGE_POLICY.first_doubling_tokens, 32))
@@ -92,6 +93,33 @@ def test_late_in_training_a_stint_is_as_many_steps_as_pass_between_merges() -> N
     plan = plan_epoch(train, schedule, 70_000, 7, 8_000_000)
     lengths = [stint.last - stint.first for stint in plan.stints(plan.rounds[0])]
     assert set(lengths[:-1]) == {16}
+
+
+@pytest.mark.parametrize(
+    ("train", "vocab_size", "kept_tokens"),
+    [
+        (Train(copies=2), 3_000_000, 2 * 10**10),
+        (Train(), 200_000, 2 * 10**10),
+        (Train(lanes=4, copies=2, hot_rows=0, merge_every=20_000_000), 50_000, 100_000_000),
+        (Train(lanes=4, copies=2), 50_000, 10_000),
+    ],
+)
+def test_however_long_a_stint_is_its_portions_are_short_enough_for_the_kernels(
+    train: Train, vocab_size: int, kept_tokens: int
+) -> None:
+    chosen = choose_lanes(train, kept_tokens, vocab_size)
+    last_epoch = chosen.epochs - 1
+    plan = plan_epoch(chosen, choose_schedule(chosen, vocab_size, kept_tokens), vocab_size, last_epoch, kept_tokens)
+    stint = max(plan.stints(plan.rounds[-1]), key=lambda stint: stint.last - stint.first)
+    portions = plan.portions(stint)
+    assert (len(portions) > 1) == (kept_tokens > 10_000)
+    for lane in (0, 1, chosen.lanes - 1):
+        slices = [plan.slice_of(lane, portion) for portion in portions]
+        assert (slices[0][0], slices[-1][1]) == plan.slice(lane, stint.first, stint.last)
+        assert all(before[1] == after[0] for before, after in pairwise(slices))
+        assert all(0 < stop - start <= MOST_LANE_TARGETS for start, stop in slices)
+    assert (portions[0].alpha_start, portions[-1].alpha_end) == (stint.alpha_start, stint.alpha_end)
+    assert all(before.alpha_end == after.alpha_start > after.alpha_end for before, after in pairwise(portions))
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
