@@ -35,6 +35,7 @@ stands beside its short Dask wiring.
                admission and arithmetic (only workers that compute alike)
                capacity (memory and disk needed, pure) lanes (one worker's share of a round) busy_cores
                lane_group (copies of the parameters, merging) forms and changes (whole rows, or changes in eight bits)
+               meanwhile (threads that merge beside training)
                history and stretches (the loss curve) live (progress within a round)
                checkpoints start and beginning (from other vectors) residency (on a GPU)
                assembly (the files of vectors/) layered (with the textbook's layers)

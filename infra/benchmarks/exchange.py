@@ -85,7 +85,7 @@ def time_merges(key: str, places: tuple[Place, ...], participant: int, rows: int
     try:
         for repeat in range(repeats + 2):
             for lane in group.own:
-                for matrix in group.copies[lane]:
+                for matrix in group.trained[lane]:
                     matrix[:, :VECTOR_SIZE] += np.roll(noise, 7 * lane + repeat, axis=0)
             merge(group, kernels, 1, "adasum")
             started, worked = time.perf_counter(), time.process_time()

@@ -1,7 +1,7 @@
 """Seconds and bytes of a merge between hosts, beside what the model says: network namespaces on this machine as hosts.
 
     python infra/benchmarks/hosts.py [--hosts 2 4] [--gbit 10 1] [--rows 1024 8192 67873] [--repeats 30] [--bits 32] [--threads 1]
-                                     [--tls] [--json FILE]
+                                     [--tls] [--stint 20 100] [--json FILE]
 
 Every host is a network namespace with an address of its own and one Dask worker, the scheduler and this program live in another;
 a copy of the parameters a host, as `train.copies` = hosts. `tc` limits every cable to the rate, with netem also a delay where the
@@ -13,6 +13,9 @@ counted apart from the network's: *wire* is bytes over the rate; *processor* wha
 cores that they share (at most one a host). The rest is waiting for each other. Before each merge every copy changes all its rows,
 and the hosts line up; neither is timed. *Model* is what `w2v plan` makes of it (`merges.merge_seconds`), with constants measured
 just before by merges between two of the namespaces, through their interfaces (`planning.merging`).
+
+With --stint, copies are also trained in stints of so many milliseconds, with the kernel and threads of real training: without any
+merge, with a merge after each that training waits for, and with merges beside the next stint; ms a stint, in turn, medians.
 """
 
 from __future__ import annotations
@@ -43,12 +46,23 @@ from pipeline.cluster.presence import registered
 from pipeline.config import Train
 from pipeline.exchange.attempts import Attempts
 from pipeline.exchange.network import LinkPlugin
-from pipeline.planning.merges import Machines, MergeSpeeds, merge_seconds, merged_row_bytes, sent_bytes, strips_in_use
+from pipeline.planning.merges import (
+    Machines,
+    MergeSpeeds,
+    beside_s,
+    merge_seconds,
+    merge_work_s,
+    merged_row_bytes,
+    sent_bytes,
+    strips_in_use,
+)
 from pipeline.planning.merging import encrypted, measure_merging
 from pipeline.training.lane_group import LaneGroup, merge, open_group
 from pipeline.training.placement import Place
+from pipeline.training.residency import Residency
 from tests.cluster.namespaces import BURST_BYTES, Switch, enter, switch
-from w2v_core.kernels import load_kernels, padded_size
+from w2v_core.kernels import Noise, Slice, Update, load_kernels, padded_size
+from w2v_core.sampler import noise_table
 
 PATIENCE_S = 60.0
 VECTOR_SIZE = 100
@@ -61,6 +75,10 @@ REST_S = 0.01
 """Before a merge: a process that has just worked waits for its next turn where hosts share a core."""
 Measured = list[tuple[float, float]]
 """(seconds, processor seconds of the process) of each merge."""
+WINDOW, STINTS = 5, 8
+WAYS = ("alone", "waits", "beside")
+Stints = dict[str, list[float]]
+"""Seconds of a stint, by the way in which copies merge."""
 
 
 def time_merges(key: str, places: tuple[Place, ...], participant: int, rows: int, repeats: int, bits: int) -> Measured:
@@ -73,7 +91,7 @@ def time_merges(key: str, places: tuple[Place, ...], participant: int, rows: int
     measured = []
     try:
         for repeat in range(repeats + 3):
-            for matrix in group.copies[group.own.start]:
+            for matrix in group.trained[group.own.start]:
                 matrix[:, :VECTOR_SIZE] += np.roll(noise, repeat, axis=0)
             time.sleep(REST_S)
             line_up(group)
@@ -83,6 +101,45 @@ def time_merges(key: str, places: tuple[Place, ...], participant: int, rows: int
     finally:
         group.close()
     return measured[3:]
+
+
+def time_stints(key: str, places: tuple[Place, ...], participant: int, rows: int, repeats: int, stint_s: float) -> Stints:
+    """Seconds that a stint took at this participant, in turn in every way. Runs as a task on its worker."""
+    kernels = load_kernels("auto")
+    take_short_turns()
+    group = open_group(key, places, participant, (max(rows, COLD_ROWS), padded_size(VECTOR_SIZE)), PATIENCE_S, Attempts(), 8)
+    resident = Residency(kernels, group)
+    generator, words = np.random.default_rng(participant), len(group.base[0])
+    for pair in group.trained.values():
+        pair[0][:, :VECTOR_SIZE] = generator.normal(0, 1e-3, (words, VECTOR_SIZE))
+    noise = Noise(noise_table(np.ones(words, np.int64), 0.75), np.ones(words, np.float32))
+
+    def train(tokens: int) -> float:
+        ids = generator.integers(0, words, tokens + 2 * WINDOW, dtype=np.int32)
+        around = np.full(len(ids), WINDOW, np.uint8)
+        started = time.perf_counter()
+        targets = Slice(ids, around, around, WINDOW, WINDOW + tokens)
+        update = Update("cbow", "word2vec", 5, (0.01, 0.01), int(generator.integers(1 << 32)))
+        kernels.train_slice(*group.trained[group.own.start], targets, noise, update)
+        return time.perf_counter() - started
+
+    found: Stints = {way: [] for way in WAYS}
+    try:
+        train(10_000)
+        tokens = max(100, round(stint_s * 20_000 / statistics.median(train(20_000) for _ in range(5))))
+        for _ in range(repeats):
+            for way in WAYS:
+                line_up(group)
+                started = time.perf_counter()
+                for _ in range(STINTS):
+                    train(tokens)
+                    if way != "alone":
+                        resident.merge(rows, "adasum", waits=way == "waits")
+                resident.end_merge()
+                found[way].append((time.perf_counter() - started) / STINTS)
+    finally:
+        group.close()
+    return found
 
 
 def take_short_turns() -> None:
@@ -183,16 +240,20 @@ def _certificates(security: Security | None) -> Iterator[list[str]]:
 
 def measure(client: Client, addresses: list[str], threads: int, rows: int, repeats: int, bits: int) -> list[Measured]:
     """What every host measured of the same merges."""
-    key = uuid.uuid4().hex
-    places = tuple(
-        Place(address=address, host=f"host-{index}", threads=threads, first_copy=index, last_copy=index + 1)
-        for index, address in enumerate(addresses)
-    )
+    key, places = uuid.uuid4().hex, places_of(addresses, threads)
     futures = [
         client.submit(time_merges, key, places, index, rows, repeats, bits, workers=[place.address], pure=False)
         for index, place in enumerate(places)
     ]
     return client.gather(futures)  # type: ignore[no-any-return]
+
+
+def places_of(addresses: list[str], threads: int) -> tuple[Place, ...]:
+    """A copy on every host."""
+    return tuple(
+        Place(address=address, host=f"host-{index}", threads=threads, first_copy=index, last_copy=index + 1)
+        for index, address in enumerate(addresses)
+    )
 
 
 def measure_round_trip(client: Client, cables: Switch, addresses: list[str]) -> float:
@@ -206,6 +267,30 @@ def speeds_of(cables: Switch, train: Train, is_encrypted: bool) -> MergeSpeeds:
     """What the model knows of merges, measured over a connection between two of the namespaces."""
     ends = cables.connect(0, 1)
     return measure_merging(train, [encrypted(*ends) if is_encrypted else ends])
+
+
+def print_stints(client: Client, addresses: list[str], rows: int, stint_s: float, merge: dict[str, Any]) -> dict[str, Any]:
+    """Trains beside merges, and prints what stints took and what the model says; `merge` is the same merge's row."""
+    key, places = uuid.uuid4().hex, places_of(addresses, 1)
+    futures = [
+        client.submit(time_stints, key, places, index, rows, 9, stint_s, workers=[place.address], pure=False)
+        for index, place in enumerate(places)
+    ]
+    found = client.gather(futures)
+    alone, waits, beside = (
+        statistics.median(max(turns) for turns in zip(*(each[way] for each in found), strict=True)) for way in WAYS
+    )
+    speeds, merged_s = MergeSpeeds(**merge["speeds"]), merge["median_s"]
+    machines = Machines(hosts=len(addresses), cores=1, gbit_s=merge["gbit"], round_trip_s=0)
+    row_bytes = merged_row_bytes(Train(vector_size=VECTOR_SIZE, merge_bits=8), padded_size(VECTOR_SIZE))
+    work_s = merge_work_s(rows, row_bytes, machines, speeds)
+    model = alone + rows * speeds.pass_s + beside_s(alone, merged_s, work_s, 1, 1)
+    print(
+        f"{'':>20} stints: alone {1e3 * alone:.1f} ms, waiting {1e3 * waits:.1f}, beside {1e3 * beside:.1f} "
+        f"(a merge {1e3 * merged_s:.1f}, its work {1e3 * work_s:.1f}; model {1e3 * model:.1f}, {model / beside:.2f})",
+        flush=True,
+    )
+    return {"alone_s": alone, "waits_s": waits, "beside_s": beside, "model_s": model}
 
 
 def summarise(measured: list[Measured], rows: int, row_bytes: int, machines: Machines, speeds: MergeSpeeds) -> dict[str, Any]:
@@ -246,6 +331,7 @@ def main() -> None:
     parser.add_argument("--bits", type=int, default=8, choices=(8, 32), help="of a number in a merge")
     parser.add_argument("--threads", type=int, default=1, help="of a host, which exchange strips of a merge")
     parser.add_argument("--tls", action="store_true")
+    parser.add_argument("--stint", type=float, nargs="+", default=[], help="milliseconds of training beside a merge")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     results: list[dict[str, Any]] = []
@@ -271,6 +357,9 @@ def main() -> None:
                     machines = Machines(hosts=hosts, cores=options.threads, gbit_s=gbit, round_trip_s=0)
                     results.append(summarise(measured, rows, row_bytes, machines, speeds))
                     print_row(results[-1])
+                    results[-1]["stints"] = [
+                        print_stints(client, addresses[:hosts], rows, 1e-3 * stint_ms, results[-1]) for stint_ms in options.stint
+                    ]
     document = {
         "tls": options.tls, "bits": options.bits, "threads": options.threads, "vector_size": VECTOR_SIZE, "merge": "adasum",
         "cores": len(os.sched_getaffinity(0)),

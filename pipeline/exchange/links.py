@@ -242,7 +242,7 @@ class Links:
         self._links = dict(links)
         self._patience_s, self._allowance_s = patience_s, 0.0
         self.attempts = attempts
-        self._is_lost = False
+        self._is_lost = self._is_given_up = False
 
     def allow(self, seconds: float) -> None:
         """From now on waits so much longer than its patience, because peers may train more slowly."""
@@ -300,6 +300,10 @@ class Links:
 
         self._wait(is_sent, lambda: ", ".join(f"{link.name}, which reads nothing" for link in slow()))
 
+    def give_up(self) -> None:
+        """Ends another thread's waiting within ATTENTION_S."""
+        self._is_given_up = True
+
     def close(self) -> None:
         """Leaves the group after sending what is queued. After a loss the connections are dropped instead."""
         if not self._is_lost:
@@ -317,6 +321,8 @@ class Links:
                     moved = time.monotonic()
                     continue
                 self.attempts.raise_if_lost()
+                if self._is_given_up:
+                    raise PeerLostError("this worker gave up the merge")
                 waited, most = time.monotonic() - moved, self._patience_s + self._allowance_s
                 if waited > most:
                     raise PeerLostError(f"waited {most:.4g} s for {what()}, which did not come; its worker is taken for lost")

@@ -168,6 +168,10 @@ class Group:
         """Breaks a link without a goodbye, as the kernel does for a process that is killed."""
         self._plugin.loop.call_soon_threadsafe(self._comms[peer].abort)
 
+    def give_up(self) -> None:
+        """Ends another thread's use of the links, within a moment."""
+        self.links.give_up()
+
     def close(self) -> None:
         """Leaves the group after sending what is queued. After a loss the connections are dropped instead."""
         if self._plugin.groups.get(self._key) is self:

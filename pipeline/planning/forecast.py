@@ -90,6 +90,8 @@ class Forecast:
     memory: MemoryPlan
     worker_bytes: int
     """Expected resident size of a worker; `memory` has its upper bounds."""
+    pairs: int
+    """Pairs of matrices that a worker holds: the base, its copies, and their rows in a merge if they are trained meanwhile."""
 
     @property
     def seconds(self) -> float:
@@ -112,11 +114,13 @@ def forecast(text: Text, train: Train, row_floats: int, machines: Machines, spee
     used = replace(machines, hosts=min(machines.hosts, chosen.copies))
     threads = min(machines.cores, -(-chosen.lanes // used.hosts))
     train_s = train.epochs * text.kept_tokens * speeds.train_s / threads / kept_by(threads, speeds) / used.hosts
-    traffic = traffic_of(chosen, text.words, text.kept_tokens, row_floats, used, speeds.merging)
+    traffic = traffic_of(chosen, text.words, text.kept_tokens, row_floats, used, speeds.merging, train_s)
     schedule = choose_schedule(chosen, text.words, text.kept_tokens)
     lane_tokens = -(-text.kept_tokens // (chosen.lanes * schedule.rounds))
     sizes = replace(sizes, lanes=chosen.lanes, copies=chosen.copies, merge_bits=chosen.merge_bits or 32, lane_tokens=lane_tokens)
     memory = plan_memory(sizes, places(used, chosen.copies, machines.cores))
+    own = -(-chosen.copies // used.hosts)
+    pairs = 1 if chosen.copies == 1 else 1 + own * (2 if sizes.merge_bits == 8 else 1)
     share = machines.hosts * machines.cores / speeds.cores
     drawing_s = (train.epochs - 1) * text.tokens * min(speeds.draw_s, MOST_DRAW_S) / share
     token_bytes, shard_bytes = round(text.tokens * text.token_bytes), round(text.kept_tokens * text.shard_bytes)
@@ -138,7 +142,7 @@ def forecast(text: Text, train: Train, row_floats: int, machines: Machines, spee
     )
     return Forecast(
         machines=used, lanes=chosen.lanes, copies=chosen.copies, stages=stages, train_s=train_s, traffic=traffic, memory=memory,
-        worker_bytes=_worker_bytes(sizes, text, chosen.copies, used.hosts, speeds),
+        worker_bytes=_worker_bytes(sizes, text, pairs, used.hosts, speeds), pairs=pairs,
     )  # fmt: skip
 
 
@@ -174,15 +178,14 @@ def places(machines: Machines, copies: int, cores: int) -> tuple[Place, ...]:
     )
 
 
-def _worker_bytes(sizes: TrainingSizes, text: Text, copies: int, hosts: int, speeds: Speeds) -> int:
+def _worker_bytes(sizes: TrainingSizes, text: Text, pairs: int, hosts: int, speeds: Speeds) -> int:
     """The expected peak of a worker's resident size: the process, the parameters, and what it holds of stream and corpus."""
-    own = 1 if copies == 1 else 1 + -(-copies // hosts)
     # The next epoch is drawn while this one is trained.
     stream = text.kept_tokens * STREAM_BYTES * min(2, sizes.epochs) // hosts
     kept = sizes.sentence_bytes // hosts if sizes.epochs > 2 else 0
     lanes = -(-sizes.lanes // hosts)
     held = min(stream, lanes * HELD_TOKENS * STREAM_BYTES) + min(kept, KEPT_BYTES)
-    return speeds.process_bytes + own * sizes.pair_bytes + sizes.noise_bytes + 20 * sizes.vocab_size + held
+    return speeds.process_bytes + pairs * sizes.pair_bytes + sizes.noise_bytes + 20 * sizes.vocab_size + held
 
 
 def speedups(forecasts: Sequence[Forecast]) -> list[float]:

@@ -1,18 +1,20 @@
 """The merges between hosts during a training: their number, the bytes they send and the time they take. Arithmetic only.
 
 A merge takes the longer of wire time and work, a part of the shorter, and a round trip; the threads of its strips share the
-work. Every host sends 2 · (hosts − 1)/hosts of the merged rows if it has one copy: its copy's rows of the other hosts' blocks,
-and its own block after merging. Which rows are merged when follows from the plan of training itself (`training.plan`), counted
-merge by merge.
+work. Copies that exchange eight bits are trained meanwhile, on the other cores. Every host sends 2 · (hosts − 1)/hosts of the
+merged rows if it has one copy: its copy's rows of the other hosts' blocks, and its own block after merging. Which rows are merged
+when follows from the plan of training itself (`training.plan`), counted merge by merge.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pipeline.training.meanwhile import MANY, SHORT
 from pipeline.training.placement import MOST_STRIPS, pieces_of
 from pipeline.training.plan import EpochPlan, choose_schedule, plan_epoch
 
@@ -49,6 +51,9 @@ class MergeSpeeds:
     """Elapsed time of a byte there and back, with the waking of both ends."""
     serial: float = 0.0
     """The part of the processor time that only one thread of a process can spend at a time."""
+    pass_s: float = 0.0
+    """Per row of both matrices of one copy: showing it to a merge and catching up with its result, if copies are trained
+    meanwhile."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +66,15 @@ class Traffic:
     sent_bytes: int
     """Bytes sent by each host."""
     seconds: float
+    """What they add to the seconds of training: waiting for them, and the cores that they use meanwhile."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A merge, and the steps of training that take place during it; with none, training waits for it."""
+
+    rows: int
+    beside: int
 
 
 def sent_bytes(rows: int, row_bytes: int, hosts: int, copies_a_host: float = 1.0) -> int:
@@ -88,30 +102,46 @@ def merge_seconds(
     sent, peers = sent_bytes(rows, row_bytes, machines.hosts, copies_a_host), machines.hosts - 1
     wire_s = sent * FRAME_SHARE * 8 / (machines.gbit_s * 1e9)
     threads = min(strips, max(1.0, cores_a_host))
-    shared_s = (sent * speeds.send_s + rows * copies_a_host * speeds.fold_s) * (1 + speeds.serial * (threads - 1)) / threads
-    work_s = (shared_s + peers * speeds.peer_s) / min(1.0, cores_a_host)
+    peers_s = peers * speeds.peer_s
+    shared_s = merge_work_s(rows, row_bytes, machines, speeds, copies_a_host) - peers_s
+    work_s = (shared_s * (1 + speeds.serial * (threads - 1)) / threads + peers_s) / min(1.0, cores_a_host)
     # Rows go one way and merged rows the other.
     return max(wire_s, work_s) + OVERLAP_LOST * min(wire_s, work_s) + machines.round_trip_s + speeds.message_s
 
 
-def merges_of(plan: EpochPlan) -> Counter[int]:
-    """{rows: number of merges of that many rows} in an epoch. It counts from merge to merge rather than step by step, because a
-    long epoch has millions of steps, and in closed form while the interval is constant."""
+def merge_work_s(rows: int, row_bytes: int, machines: Machines, speeds: MergeSpeeds, copies_a_host: float = 1.0) -> float:
+    """Processor seconds of a merge on each host."""
+    sent, peers = sent_bytes(rows, row_bytes, machines.hosts, copies_a_host), machines.hosts - 1
+    return sent * speeds.send_s + rows * copies_a_host * speeds.fold_s + peers * speeds.peer_s
+
+
+def merges_of(plan: EpochPlan) -> Counter[Step]:
+    """The merges of an epoch, and how many there are of each kind. It counts from merge to merge rather than step by step,
+    because a long epoch has millions of steps, and in closed form while the interval is constant."""
     if plan.copies == 1:
         return Counter()
-    return _merges_of_due_rows(plan) if plan.schedule.spares else _merges_between_full_ones(plan)
+    if plan.schedule.spares:
+        return Counter(_merges_of_due_rows(plan))
+    # With configured intervals as if training waited, which is too long if it does not.
+    return Counter({Step(rows, 0): times for rows, times in _merges_between_full_ones(plan).items()})
 
 
-def _merges_of_due_rows(plan: EpochPlan) -> Counter[int]:
-    found: Counter[int] = Counter()
+def _merges_of_due_rows(plan: EpochPlan) -> Iterator[Step]:
     before, ends, step = plan.epoch * plan.schedule.steps, [a_round.last - 1 for a_round in plan.rounds], 0
+    under_way, began = 0, 0
     while step < plan.schedule.steps:
         # The next step at which a merge can be due: after a whole interval, or at the end of a round.
-        step = min(step + -(before + step + 1) % plan.interval(step), ends[bisect_left(ends, step)])
-        if rows := plan.merged_rows(step):
-            found[rows] += 1
+        end = ends[bisect_left(ends, step)]
+        step = min(step + -(before + step + 1) % plan.interval(step), end)
+        rows = plan.merged_rows(step)
+        if under_way and (rows or step == end):
+            yield Step(under_way, step - began)
+            under_way = 0
+        if rows and (step == end or not plan.schedule.beside):
+            yield Step(rows, 0)
+        elif rows:
+            under_way, began = rows, step
         step += 1
-    return found
 
 
 def _merges_between_full_ones(plan: EpochPlan) -> Counter[int]:
@@ -142,24 +172,48 @@ def _in_tier(merges: int, tier: int) -> int:
 
 
 def traffic_of(
-    train: Train, vocab_size: int, kept_tokens: int, row_floats: int, machines: Machines, speeds: MergeSpeeds
+    train: Train, vocab_size: int, kept_tokens: int, row_floats: int, machines: Machines, speeds: MergeSpeeds, train_s: float
 ) -> Traffic:
-    """The merges of a whole training whose copies are spread evenly over the hosts."""
+    """The merges of a whole training of `train_s` seconds, whose copies are spread evenly over the hosts."""
     copies_a_host = max(1, train.copies) / machines.hosts
     schedule = choose_schedule(train, vocab_size, kept_tokens)
     row_bytes = merged_row_bytes(train, row_floats)
-    merges: Counter[int] = Counter()
+    merges: Counter[Step] = Counter()
     for epoch in range(train.epochs):
         merges += merges_of(plan_epoch(train, schedule, vocab_size, epoch, kept_tokens))
+    step_s = train_s / (train.epochs * schedule.steps)
+
+    def elapsed_s(rows: int, threads: int) -> float:
+        return merge_seconds(rows, row_bytes, machines, speeds, threads, copies_a_host, threads)
+
+    def added_s(merge: Step) -> float:
+        strips = strips_in_use(merge.rows, row_floats, machines)
+        if not merge.beside:
+            return elapsed_s(merge.rows, strips)
+        trained_s = merge.beside * step_s
+        passed_s = merge.rows * copies_a_host * speeds.pass_s / machines.cores
+        work_s = merge_work_s(merge.rows, row_bytes, machines, speeds, copies_a_host)
+        return passed_s + min(
+            beside_s(trained_s, elapsed_s(merge.rows, threads), work_s, threads, machines.cores)
+            for threads in range(1, strips + 1)
+        )
+
     return Traffic(
         merges=merges.total(),
-        rows=sum(rows * times for rows, times in merges.items()),
-        sent_bytes=sum(sent_bytes(rows, row_bytes, machines.hosts, copies_a_host) * times for rows, times in merges.items()),
-        seconds=sum(
-            times
-            * merge_seconds(
-                rows, row_bytes, machines, speeds, machines.cores, copies_a_host, strips_in_use(rows, row_floats, machines)
-            )
-            for rows, times in merges.items()
+        rows=sum(merge.rows * times for merge, times in merges.items()),
+        sent_bytes=sum(
+            sent_bytes(merge.rows, row_bytes, machines.hosts, copies_a_host) * times for merge, times in merges.items()
         ),
+        seconds=sum(times * added_s(merge) for merge, times in merges.items()),
     )
+
+
+def beside_s(trained_s: float, merged_s: float, work_s: float, threads: int, cores: int) -> float:
+    """The seconds that a merge adds to a stint of `trained_s` beside it (see `training.meanwhile`), if it takes `merged_s` and
+    `work_s` of processor time on so many threads."""
+    if merged_s < trained_s * SHORT:
+        # All cores train, and while one of them does not, the others may have to wait for it.
+        return merged_s
+    if cores >= MANY * threads:
+        return max(merged_s, trained_s * cores / (cores - threads)) - trained_s
+    return max(merged_s - trained_s, work_s / cores)

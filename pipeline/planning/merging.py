@@ -25,7 +25,7 @@ from pipeline.exchange.links import Link, Links
 from pipeline.exchange.shared_memory import NoBarrier, usable_cores
 from pipeline.planning.merges import MergeSpeeds, merged_row_bytes
 from pipeline.training.forms import aligned_zeros
-from pipeline.training.lane_group import LaneGroup, merge
+from pipeline.training.lane_group import LaneGroup, begin_merge, end_merge, merge, show, take_over
 from pipeline.training.placement import Place, merge_role
 from w2v_core.kernels import Kernels, load_kernels, padded_size
 
@@ -41,6 +41,9 @@ class _Peers:
     """A `network.Group` without a cluster."""
 
     links: Links
+
+    def give_up(self) -> None:
+        self.links.give_up()
 
     def close(self) -> None:
         self.links.close()
@@ -83,7 +86,7 @@ def measure_merging(train: Train, connections: Sequence[Ends]) -> MergeSpeeds:
     strip; then they are closed. Takes a second or two."""
     kernels = load_kernels(train.backend)
     shape = (LARGE_ROWS, padded_size(train.vector_size))
-    fold_s = _seconds_of_folding(train, kernels, shape)
+    fold_s, pass_s = _seconds_of_folding(train, kernels, shape)
     with contextlib.ExitStack() as stack:
         for end in chain(*connections):
             stack.enter_context(end).setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -109,9 +112,10 @@ def measure_merging(train: Train, connections: Sequence[Ends]) -> MergeSpeeds:
     a_row = (large_s - small_s) / (LARGE_ROWS - SMALL_ROWS)
     # With two hosts, each sends one row's bytes per row, half of them of its copy's rows and half of merged ones, and folds half
     # the rows of both copies.
-    send_s = max(0.2 * a_row, a_row - fold_s) / merged_row_bytes(train, shape[1])
+    send_s = max(0.2 * a_row, a_row - fold_s - pass_s) / merged_row_bytes(train, shape[1])
     return MergeSpeeds(
-        send_s=send_s, fold_s=fold_s, peer_s=max(0.0, small_s - SMALL_ROWS * a_row), message_s=message_s, serial=serial
+        send_s=send_s, fold_s=fold_s, peer_s=max(0.0, small_s - SMALL_ROWS * a_row), message_s=message_s, serial=serial,
+        pass_s=pass_s,
     )  # fmt: skip
 
 
@@ -162,16 +166,29 @@ def _seconds_of_a_message(ours: socket.socket, theirs: socket.socket) -> float:
     return statistics.median(taken)
 
 
-def _seconds_of_folding(train: Train, kernels: Kernels, shape: tuple[int, int]) -> float:
-    """Processor seconds of a fold per row of both matrices of a copy, with two copies on this host."""
+def _seconds_of_folding(train: Train, kernels: Kernels, shape: tuple[int, int]) -> tuple[float, float]:
+    """Processor seconds per row of both matrices of a copy, with two copies on this host: of a fold, and of showing it to the
+    merge and catching up with the result, if copies are trained meanwhile."""
     group = _open(train, (Place(address="a", host="a", threads=1, first_copy=0, last_copy=2),), 0, shape, ())
-    taken = []
+    folded, passed, rows = [], [], shape[0]
     for _ in range(4):
-        started = time.thread_time()
-        merge(group, kernels, shape[0], train.merge)
-        taken.append(time.thread_time() - started)
-    group.pool.shutdown()
-    return min(taken) / (2 * shape[0])
+        started = time.process_time()
+        if group.trains_meanwhile:
+            show(group, rows)
+            shown = time.process_time()
+            begin_merge(group, kernels, rows, train.merge)
+            end_merge(group)
+            merged = time.process_time()
+            take_over(group, rows, wholly=False)
+            ended = time.process_time()
+            folded.append(merged - shown)
+            passed.append(shown - started + ended - merged)
+        else:
+            merge(group, kernels, rows, train.merge)
+            folded.append(time.process_time() - started)
+            passed.append(0.0)
+    group.close()
+    return min(folded) / (2 * rows), min(passed) / (2 * rows)
 
 
 def _seconds_of_merging(train: Train, kernels: Kernels, groups: list[LaneGroup], rows: int, repeats: int) -> tuple[float, float]:

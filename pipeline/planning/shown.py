@@ -109,8 +109,8 @@ def _memory_shortfall(plan: Plan) -> list[str]:
     needed = _most_memory(plan, there)
     if limit is None or needed <= limit:
         return []
-    copies = 1 if there.copies == 1 else 1 + -(-there.copies // there.machines.hosts)
-    a_word = copies * _pair_bytes(plan) / plan.text.words + WORD_BYTES
+    parameters = there.pairs * _pair_bytes(plan)
+    a_word = parameters / plan.text.words + WORD_BYTES
     room = limit - (needed - a_word * plan.text.words)
     change = (
         "add memory (--memory)" if room > 0 else "lower train.lanes, whose streams take what is left, or add memory (--memory)"
@@ -118,15 +118,15 @@ def _memory_shortfall(plan: Plan) -> list[str]:
     if room > 0:
         words = int(0.95 * room / a_word)
         left = room - WORD_BYTES * plan.text.words
-        size = int(plan.config.train.vector_size * left / (copies * _pair_bytes(plan))) // 8 * 8
+        size = int(plan.config.train.vector_size * left / parameters) // 8 * 8
         change = (
             f"set vocab.max_size={words:,}".replace(",", "_")
             + (f", or train.vector_size={size}" if size > 0 else "")
             + f", or {change}"
         )
-    need = "two matrices" if copies == 1 else f"two matrices {copies} times (the copies and their base)"
-    parameters = amount(copies * _pair_bytes(plan))
-    return [f"memory: a worker needs up to {amount(needed)}, {parameters} of it {need}; {amount(limit)} are there: {change}"]
+    need = "two matrices" if there.pairs == 1 else f"two matrices {there.pairs} times (copies, also as merges see them, and base)"
+    found = f"a worker needs up to {amount(needed)}, {amount(parameters)} of it {need}; {amount(limit)} are there"
+    return [f"memory: {found}: {change}"]
 
 
 def _disk_shortfall(plan: Plan) -> list[str]:

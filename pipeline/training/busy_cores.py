@@ -32,9 +32,10 @@ class BusyCores:
     def begin(self) -> None:
         self._began = time.perf_counter(), time.process_time()
 
-    def end(self, copies: int) -> None:
-        wall_s, cpu_s = time.perf_counter() - self._began[0], time.process_time() - self._began[1]
-        self.ran(cpu_s / max(wall_s, 1e-9) / copies)
+    def end(self, copies: int, spared: int = 0, others_s: float = 0.0) -> None:
+        """`spared`: threads per copy that did not train; `others_s`: processor time of this process for something else."""
+        wall_s, cpu_s = time.perf_counter() - self._began[0], time.process_time() - self._began[1] - others_s
+        self.ran(cpu_s / max(wall_s, 1e-9) / copies + spared)
 
     def ran(self, cores: float) -> None:
         """Adjusts `threads`, given the average number of cores that the threads of a copy got."""

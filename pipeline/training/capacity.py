@@ -4,10 +4,11 @@
     room    = cluster.room.measure_room()                        on every worker, once its kernels are loaded
     explain_shortfalls(plan, rooms, driver)                      one line per limit that is too low, with the numbers
 
-All lanes of a copy share its two matrices. With several copies, a host also needs the base, their last merged state. If a host
-has several workers, the copies lie in shared memory, and a worker's resident size counts the shared pages it touches: the base,
-its own copies, and the rows of other copies that it folds. This resident size is compared with Dask's limits. Smaller needs are
-included too. Sizes are upper bounds, and close ones (tests/pipeline/test_memory.py compares them).
+All lanes of a copy share its two matrices. With several copies, a host also needs the base, their last merged state, and, if they
+are trained during merges, the rows that each had when the merge began. If a host has several workers, these lie in shared memory,
+or else the copies themselves, and a worker's resident size counts the shared pages it touches: the base, its own copies, and the
+rows of other copies that it folds. This resident size is compared with Dask's limits. Smaller needs are included too. Sizes are
+upper bounds, and close ones (tests/pipeline/test_memory.py compares them).
 """
 
 from __future__ import annotations
@@ -161,6 +162,8 @@ def _worker_need(sizes: TrainingSizes, places: Sequence[Place], participant: int
     if role.agents or (sizes.merge_bits < 32 and sizes.copies > 1):
         foreign = sizes.copies - len(role.copies)
         private.append((f"rows of {_count(foreign, 'copy')} on other hosts in a merge", _merge_bytes(sizes, role, places)))
+    if sizes.merge_bits < 32 and sizes.copies > 1:
+        private.append((f"rows of {_count(own, 'copy')} when a merge began", own * sizes.pair_bytes))
     # The first epoch's shards are memory-mapped: pages of the file cache, which the host reclaims when it needs them.
     mapped = (f"mapped shards of {_count(own_lanes, 'lane')}", own_lanes * slice_bytes)
     copies = [("the base", sizes.pair_bytes)]
@@ -175,14 +178,15 @@ def _worker_need(sizes: TrainingSizes, places: Sequence[Place], participant: int
 
 
 def _merge_bytes(sizes: TrainingSizes, role: MergeRole, places: Sequence[Place]) -> int:
-    """The bytes of a participant's buffers for rows of copies on other hosts and, with eight bits, for the rows it sends."""
+    """The bytes of a participant's buffers for rows of copies on other hosts and, with eight bits, for the rows of its host."""
     foreign = sizes.copies - len(role.copies)
     # Every strip has buffers of its own.
     piece = strips_of(places) * min(PIECE_BYTES, sizes.pair_bytes)
     if sizes.merge_bits == 32:
         return foreign * AHEAD * piece
     # An answer is kept until the slowest peer has read it: in the worst case until the whole block has been folded.
-    packed = (foreign * AHEAD + len(role.owners) * (len(role.copies) + 1)) * piece + sizes.pair_bytes // len(places)
+    here = len(role.copies) + len(role.owners) * (len(role.copies) + 1)
+    packed = (foreign * AHEAD + here) * piece + sizes.pair_bytes // len(places)
     return round(packed * (sizes.row_floats + 4) / (4 * sizes.row_floats))
 
 

@@ -3,6 +3,9 @@
 Changes are rounded to eight bits in both directions (`w2v_core.kernels.cpu.change_bytes`): each copy's changes on the way to the
 owner of the rows, and the merged changes on the way back. The owner also rounds its own copies' changes and applies the rounded
 changes that it sends, so every base changes by the same amounts, on one host as on several.
+
+`copies` are the rows that the copies had when the merge began. They are only read: their owners add to the trained rows what the
+base has gained over them (`lane_group.catch_up`).
 """
 
 from __future__ import annotations
@@ -39,6 +42,8 @@ class PackedChanges:
     threads: int
     _foreign: tuple[dict[int, Packed], ...] = ()
     """Buffers for pieces of this participant's block, with the changes of other hosts' copies; used in turn."""
+    _own: dict[int, Packed] = field(default_factory=dict)
+    """The piece being folded, of this host's copies."""
     _outgoing: dict[int, dict[int, Packed]] = field(default_factory=dict)
     """The piece being sent, by owner and copy."""
     _incoming: dict[int, Packed] = field(default_factory=dict)
@@ -49,19 +54,20 @@ class PackedChanges:
         self._foreign = tuple(
             {copy: self._packed(rows) for _, copies in self.role.agents for copy in copies} for _ in range(AHEAD)
         )
+        self._own = {copy: self._packed(rows) for copy in self.copies}
         self._outgoing = {owner: {copy: self._packed(rows) for copy in self.copies} for owner in self.role.owners}
         self._incoming = {owner: self._packed(rows) for owner in self.role.owners}
 
     def fold(self, kernels: Kernels, rows: slice, method: Merge) -> None:
-        self._fold(rows, {}, None, method)
+        for piece in pieces_of(rows.start, rows.stop, self.base[0].shape[1]):
+            self._fold(piece, {}, None, method)
 
     def to_send(self, owner: int, piece: slice) -> tuple[Sequence[NDArray[Any]], Callable[[], None]]:
         held = {copy: self._part(packed, piece) for copy, packed in self._outgoing[owner].items()}
 
         def fill() -> None:
             for copy, packed in held.items():
-                for matrix in (0, 1):
-                    pack_changes(self._rows(packed[matrix], piece), self.copies[copy][matrix][piece], self.base[matrix][piece])
+                self._pack(copy, packed, piece, slice(0, piece.stop - piece.start))
 
         return [flat for packed in held.values() for flat in packed], fill
 
@@ -78,27 +84,31 @@ class PackedChanges:
 
         def use() -> None:
             for matrix in (0, 1):
-                add_changes(self.base[matrix][piece], self._here(matrix, piece), self._rows(packed[matrix], piece))
+                add_changes(self.base[matrix][piece], self._rows(packed[matrix], piece))
 
         return packed, use
 
     def _fold(self, piece: slice, foreign: Mapping[int, Packed], answer: Packed | None, method: Merge) -> None:
         """Folds the changes of a piece; `answer`, if given, receives the merged changes too."""
 
+        copies = dict(sorted((self._own | dict(foreign)).items()))
+
         def fold(share: slice) -> None:
             rows = slice(piece.start + share.start, piece.start + share.stop)
+            for copy, packed in self._own.items():
+                self._pack(copy, packed, piece, share)
             for matrix in (0, 1):
-                copies = {copy: pair[matrix][rows] for copy, pair in self.copies.items()}
-                changes = {copy: self._rows(packed[matrix], piece)[share] for copy, packed in foreign.items()}
-                in_order = [each for _, each in sorted((copies | changes).items(), key=lambda item: item[0])]
+                changes = [self._rows(packed[matrix], piece)[share] for packed in copies.values()]
                 to = None if answer is None else self._rows(answer[matrix], piece)[share]
-                merge_changes(self.base[matrix][rows], in_order, to, method)
+                merge_changes(self.base[matrix][rows], changes, to, method)
 
-        copies = len(self.copies) + len(foreign)
-        self.spread(fold, shares_of(piece.stop - piece.start, self.base[0].shape[1], copies, self.threads))
+        self.spread(fold, shares_of(piece.stop - piece.start, self.base[0].shape[1], len(copies), self.threads))
 
-    def _here(self, matrix: int, rows: slice) -> list[NDArray[np.float32]]:
-        return [pair[matrix][rows] for pair in self.copies.values()]
+    def _pack(self, copy: int, packed: Packed, piece: slice, share: slice) -> None:
+        """Packs a copy's changes of a share of a piece."""
+        rows = slice(piece.start + share.start, piece.start + share.stop)
+        for matrix in (0, 1):
+            pack_changes(self._rows(packed[matrix], piece)[share], self.copies[copy][matrix][rows], self.base[matrix][rows])
 
     def _packed(self, rows: int) -> Packed:
         size = packed_bytes(rows, self.base[0].shape[1])

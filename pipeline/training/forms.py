@@ -21,8 +21,8 @@ from pipeline.training.placement import AHEAD, MergeRole, block_of, pieces_of
 from w2v_core.kernels import Kernels, Merge
 
 Matrices = tuple[NDArray[np.float32], NDArray[np.float32]]
-Spread = Callable[[Callable[[slice], None], Sequence[slice]], Any]
-"""Applies a function to each of several ranges of rows, in several threads (`LaneGroup.spread`)."""
+Spread = Callable[[Callable[[Any], None], Sequence[Any]], Any]
+"""Applies a function to each of several items, in several threads (`LaneGroup.spread`)."""
 SHARE_BYTES = 1 << 20
 """Least bytes of rows per thread of a fold; with fewer, handing them to a thread takes longer than folding them."""
 

@@ -11,12 +11,17 @@ not held; in a merge their rows arrive over links (`exchange.links`), one block 
 the bits do not depend on the hosts. A block is sent in pieces: while one is folded, the network delivers the next, and at most
 two are held. The pieces are dealt to strips, which have connections, buffers and a thread each: one thread that packs, encrypts,
 decrypts and folds needs longer than a network of 10 Gbit/s.
+
+In eight bits copies exchange the rows that they showed when the merge began, so they can be trained meanwhile:
+
+    begin_merge     shows this worker's rows to the merge, which from then on runs in threads of its own
+    end_merge       waits until it has changed the base, on all workers of the host; then `residency` lets the copies catch up
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
@@ -35,8 +40,9 @@ from pipeline.exchange.shared_memory import (
     remove_deserted_places,
 )
 from pipeline.failpoints import reach
-from pipeline.training.forms import Form, Matrices, WholeRows, aligned_zeros
-from pipeline.training.placement import AHEAD, MergeRole, Place, block_of, merge_role, pieces_of, strips_of
+from pipeline.training.forms import Form, Matrices, Spread, WholeRows, aligned_zeros
+from pipeline.training.meanwhile import Meanwhile, spread_over
+from pipeline.training.placement import AHEAD, MOST_STRIPS, MergeRole, Place, block_of, merge_role, pieces_of, strips_of
 from w2v_core.kernels import Kernels, Merge
 
 if TYPE_CHECKING:
@@ -49,6 +55,8 @@ MATRICES = ("w_in", "w_out")
 SLOWER = 10.0
 """How many times as long as this worker another one may train the same tokens: it has fewer cores, or other work."""
 _ROWS, _MERGED = "rows", "merged"
+ROWS_AT_ONCE = 1 << 13
+"""Rows that a thread fills or copies at a time."""
 
 
 @dataclass
@@ -62,7 +70,8 @@ class LaneGroup:
     base: Matrices
     """Both matrices in their last merged state; one pair per host."""
     copies: dict[int, Matrices]
-    """Every copy on this host, by its number; with a single copy, the base itself."""
+    """What a merge sees of every copy on this host, by its number: the copy itself, or, with eight bits, its rows when the merge
+    began. With a single copy, the base itself."""
     barrier: Barrier
     """The barrier of the participants on this host."""
     others: tuple[Group, ...]
@@ -70,6 +79,8 @@ class LaneGroup:
     pool: ThreadPoolExecutor
     bits: int = 32
     """Bits per number in a merge."""
+    trained: dict[int, Matrices] = field(init=False)
+    """The copies that this worker trains; with eight bits in memory of their own."""
     form: Form = field(init=False)
     """The form of merges within this host and of the first strip."""
     forms: tuple[Form, ...] = field(init=False)
@@ -78,27 +89,45 @@ class LaneGroup:
     """Called at a merge while this worker waits for others on its host (`exchange.shared_memory.Barrier`)."""
     merges: int = 0
     """Number of merges so far, equal in all participants at the same merge."""
+    background: Meanwhile = field(init=False)
+    """The threads of merges that take place while copies are trained."""
     state_round: int | None = None
     """The round after which the parameters are in this state; −1 = initial, None = unknown (an interrupted round)."""
     _allowance_s: float = 0.0
 
     def __post_init__(self) -> None:
+        self.trained = {copy: self.copies[copy] for copy in self.own}
         # Threads that work on strips have no others to share a fold with.
-        threads = self.threads if len(self.others) <= 1 else 1
-        self.forms = tuple(self._new_form(threads) for _ in range(max(1, len(self.others))))
+        threads, spread = self.threads if len(self.others) <= 1 else 1, self.spread
+        self.background = Meanwhile(min(self.threads, MOST_STRIPS))
+        if self.trains_meanwhile:
+            shape = self.base[0].shape
+            self.trained = {copy: (aligned_zeros(shape), aligned_zeros(shape)) for copy in self.own}
+            threads, spread = min(threads, MOST_STRIPS), self.background.spread
+        self.forms = tuple(self._new_form(spread, threads) for _ in range(max(1, len(self.others))))
         self.form = self.forms[0]
 
-    def _new_form(self, threads: int) -> Form:
-        if self.bits == 8:
+    def _new_form(self, spread: Spread, threads: int) -> Form:
+        if self.trains_meanwhile:
             from pipeline.training.changes import PackedChanges
 
-            return PackedChanges(self.base, self.copies, self.role, self.spread, threads)
-        return WholeRows(self.base, self.copies, self.role, self.spread, threads)
+            return PackedChanges(self.base, self.copies, self.role, spread, threads)
+        return WholeRows(self.base, self.copies, self.role, spread, threads)
+
+    @property
+    def trains_meanwhile(self) -> bool:
+        """Whether copies can be trained while a merge takes place."""
+        return self.bits == 8 and self.places[-1].last_copy > 1
 
     @property
     def own(self) -> range:
         """The copies that this worker trains."""
         return self.places[self.participant].copies
+
+    @property
+    def attempt(self) -> str | None:
+        """The attempt that this thread takes part in, if it may have to wait for other hosts."""
+        return self.others[0].links.attempts.own if self.others else None
 
     @property
     def threads(self) -> int:
@@ -116,24 +145,14 @@ class LaneGroup:
     def spread(self, work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
         """`[work(item) for item in items]` on this worker's threads, including the calling one, since handing work to another
         thread and waiting for it takes 0.1 to 0.3 ms, as long as training a thousand tokens."""
-        results: dict[int, Result] = {}
-        left = iter(range(len(items)))
-
-        def take_some() -> None:
-            for index in left:
-                results[index] = work(items[index])
-
-        helpers = [self.pool.submit(take_some) for _ in range(min(self.threads, len(items)) - 1)]
-        try:
-            take_some()
-        finally:
-            wait(helpers)
-        for helper in helpers:
-            helper.result()
-        return [results[index] for index in range(len(items))]
+        return spread_over(self.pool.submit, self.threads, work, items)
 
     def close(self) -> None:
         self.barrier.close()
+        if self.background.is_under_way:
+            for links in self.others:
+                links.give_up()
+        self.background.close()
         for links in self.others:
             links.close()
         self.pool.shutdown()
@@ -222,22 +241,79 @@ def merge(group: LaneGroup, kernels: Kernels, rows: int, method: Merge) -> None:
 
     Raises PeerLostError if another worker is lost; the parameters are then half merged and must be loaded again.
     """
+    if group.trains_meanwhile:
+        show(group, rows)
+        begin_merge(group, kernels, rows, method)
+        end_merge(group)
+        return take_over(group, rows, wholly=True)
     group.merges += 1
     reach("merge", f"{group.merges}.{group.participant}")
     group.barrier.wait(group.meanwhile)
-    if not group.others:
-        group.form.fold(kernels, slice(*block_of(rows, group.participant, len(group.places))), method)
-    else:
-        _merge_between_hosts(group, kernels, rows, method)
+    _fold_all(group, kernels, rows, method, group.spread, group.attempt)
     reach("merged", f"{group.merges}.{group.participant}")
     group.barrier.wait()
 
 
-def _merge_between_hosts(group: LaneGroup, kernels: Kernels, rows: int, method: Merge) -> None:
+def show(group: LaneGroup, rows: int) -> None:
+    """Copies the trained rows 0 … rows−1 to where the next merge sees them."""
+
+    def copy(some: slice) -> None:
+        for number, pair in group.trained.items():
+            for shown, trained in zip(group.copies[number], pair, strict=True):
+                shown[some] = trained[some]
+
+    group.spread(copy, some_rows(0, rows))
+
+
+def begin_merge(group: LaneGroup, kernels: Kernels, rows: int, method: Merge) -> None:
+    """Begins to fold what copies have shown of rows 0 … rows−1 into the base. Until it ends, only trained rows may be used."""
+    group.merges += 1
+    reach("merge", f"{group.merges}.{group.participant}")
+    group.barrier.wait(group.meanwhile)
+    attempt = group.attempt
+    group.background.begin(lambda: _fold_all(group, kernels, rows, method, group.background.spread, attempt))
+
+
+def end_merge(group: LaneGroup) -> None:
+    """Waits until the merge has ended on this host. Raises PeerLostError as `merge` does."""
+    group.background.end(group.meanwhile)
+    reach("merged", f"{group.merges}.{group.participant}")
+    group.barrier.wait(group.meanwhile)
+
+
+def take_over(group: LaneGroup, rows: int, *, wholly: bool) -> None:
+    """Adds to the trained rows 0 … rows−1 what the base has gained over what they had shown; `wholly`: makes them the base."""
+    from w2v_core.kernels.cpu.change_bytes import catch_up
+
+    def take(some: slice) -> None:
+        for number, pair in group.trained.items():
+            for trained, base, shown in zip(pair, group.base, group.copies[number], strict=True):
+                if wholly:
+                    trained[some] = base[some]
+                else:
+                    catch_up(trained[some], base[some], shown[some])
+
+    group.spread(take, some_rows(0, rows))
+
+
+def some_rows(first: int, last: int) -> list[slice]:
+    """Rows [first, last) in ranges for several threads."""
+    return [slice(begin, min(begin + ROWS_AT_ONCE, last)) for begin in range(first, last, ROWS_AT_ONCE)]
+
+
+def _fold_all(group: LaneGroup, kernels: Kernels, rows: int, method: Merge, spread: Spread, attempt: str | None) -> None:
+    if group.others:
+        _merge_between_hosts(group, kernels, rows, method, spread, attempt)
+    else:
+        group.form.fold(kernels, slice(*block_of(rows, group.participant, len(group.places))), method)
+
+
+def _merge_between_hosts(
+    group: LaneGroup, kernels: Kernels, rows: int, method: Merge, spread: Spread, attempt: str | None
+) -> None:
     """Every strip of the merge, each in a thread of this worker, as far as there are pieces for them."""
     pieces = {owner: _pieces(group, rows, owner) for owner in (group.participant, *group.role.owners)}
     attempts = group.others[0].links.attempts
-    attempt = attempts.own
 
     def merge_strip(number: int) -> None:
         own = {owner: found[number :: len(group.others)] for owner, found in pieces.items()}
@@ -245,7 +321,7 @@ def _merge_between_hosts(group: LaneGroup, kernels: Kernels, rows: int, method: 
             _merge_strip(group, group.others[number].links, group.forms[number], own, kernels, method)
 
     # In order: whichever hosts have fewer threads to spare, all of them work on the first unfinished strip.
-    group.spread(merge_strip, range(min(len(group.others), max(map(len, pieces.values())))))
+    spread(merge_strip, range(min(len(group.others), max(map(len, pieces.values())))))
 
 
 def _merge_strip(

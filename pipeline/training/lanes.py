@@ -32,7 +32,7 @@ from pipeline.training import assembly
 from pipeline.training.beginning import Beginning
 from pipeline.training.busy_cores import BusyCores
 from pipeline.training.forms import Matrices
-from pipeline.training.lane_group import MATRICES, LaneGroup, open_group
+from pipeline.training.lane_group import MATRICES, LaneGroup, open_group, some_rows
 from pipeline.training.live import Teller
 from pipeline.training.placement import Place, block_of
 from pipeline.training.plan import EpochPlan, Portion, Round, lanes_of_copy
@@ -43,8 +43,6 @@ from w2v_core.sampler import stream_seed, word_rates
 
 BLOCK_BYTES = 16 << 20
 """Size of one file of a checkpoint: large enough to write fast, small enough to share the work between workers."""
-ROWS_AT_ONCE = 1 << 13
-"""Rows of the initial state that a thread fills at a time."""
 _SEED_PATH = 2
 
 
@@ -166,9 +164,10 @@ def blocks_of(vocab_size: int, row_floats: int) -> list[tuple[str, int, int, int
 
 def load_state(group: LaneGroup, task: RoundTask) -> None:
     """Sets the base and every copy to the state before the round. Every host needs all of it, so its participants and their
-    threads share the work, and the participants wait for each other."""
+    threads share the work, and the participants wait for each other. First writes to new memory spend most of their time in the
+    operating system, which finds pages for several threads at once."""
     host = group.role.host
-    own = _some_rows(*block_of(task.vocab_size, group.participant - host.start, len(host)))
+    own = some_rows(*block_of(task.vocab_size, group.participant - host.start, len(host)))
     if task.checkpoint_before is None and task.start_from:
         reach("start", group.participant)
         beginning = Beginning(task.start_from, Path(task.words), task.train.vector_size, task.seed)
@@ -199,21 +198,15 @@ def load_state(group: LaneGroup, task: RoundTask) -> None:
 
         group.spread(read, blocks_of(*group.base[0].shape)[group.participant - host.start :: len(host)])
     group.barrier.wait()
-    copies = [group.copies[lane] for lane in group.own if group.copies[lane] is not group.base]
+    copies = [trained for trained in group.trained.values() if trained is not group.base]
 
     def copy(rows: slice) -> None:
         for pair in copies:
             for matrix, base in zip(pair, group.base, strict=True):
                 matrix[rows] = base[rows]
 
-    group.spread(copy, _some_rows(0, task.vocab_size))
+    group.spread(copy, some_rows(0, task.vocab_size))
     group.barrier.wait()
-
-
-def _some_rows(first: int, last: int) -> list[slice]:
-    """Rows [first, last) in ranges for several threads. First writes to new memory spend most of their time in the operating
-    system, which finds pages for several threads at once."""
-    return [slice(begin, min(begin + ROWS_AT_ONCE, last)) for begin in range(first, last, ROWS_AT_ONCE)]
 
 
 def write_state(group: LaneGroup, directory: Path) -> tuple[store.Part, ...]:
@@ -263,6 +256,7 @@ def _train_stints(
     own_lanes = [lane for copy in group.own for lane in lanes_of_copy(task.train.lanes, task.plan.copies, copy)]
     teller = Teller(task.group_key, task.plan, task.round, task.participant, len(own_lanes))
     cores = BusyCores(max(1, min(group.threads, usable_cores()) // len(group.own)))
+    group.background.processor_s()
     train_seconds = merge_seconds = 0.0
     for stint in task.plan.stints(task.round):
         losses, stint_seconds = list[tuple[int, float, int]](), 0.0
@@ -287,19 +281,22 @@ def _train_stints(
                 exponent = task.plan.alpha_exponent(stint.first)
                 noise = Noise(table_T, kernels.to_device(words.rates(exponent)))
             cores.begin()
+            spared = group.background.spared(cores.threads) // len(group.own)
             of_copies = group.spread(
-                lambda copy, portion=portion, noise=noise: _train_copy(  # type: ignore[misc]
-                    resident.copies[copy], task, kernels, noise, rows, copy, portion, cores.threads
+                lambda copy, portion=portion, noise=noise, spared=spared: _train_copy(  # type: ignore[misc]
+                    resident.copies[copy], task, kernels, noise, rows, copy, portion, cores.threads - spared
                 ),
                 group.own,
             )
-            cores.end(len(group.own))
+            cores.end(len(group.own), spared, group.background.processor_s())
             losses += [loss for of_copy in of_copies for loss in of_copy]
             stint_seconds += time.perf_counter() - started
         trained = time.perf_counter()
         if stint.merged_rows:
             group.wait_for_slower(stint_seconds)
-            resident.merge(stint.merged_rows, task.train.merge)
+            resident.merge(stint.merged_rows, task.train.merge, waits=stint.waits)
+        elif stint.waits:
+            resident.end_merge()
         train_seconds += stint_seconds
         merge_seconds += time.perf_counter() - trained
         teller.trained(stint, losses, train_seconds, merge_seconds - ahead.seconds)

@@ -68,6 +68,8 @@ class Schedule:
     spares: bool = False
     """Whether all rows are merged only before a checkpoint or the final vectors. Tiers are then counted across epochs, and the
     end of an epoch merges only rows that are due. Used for copies on several hosts (infra/decisions/0028-eight-bits.md)."""
+    beside: bool = False
+    """Whether a merge takes place while the next stint is trained, except at the end of a round."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +84,8 @@ class Stint:
     alpha_end: float
     merged_rows: int
     """Rows of each matrix merged after it; 0 = none (one copy)."""
+    waits: bool = True
+    """Whether that merge ends before the next stint begins, instead of after it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +154,7 @@ class EpochPlan:
                 last += 1
             yield Stint(
                 first=first, last=last, alpha_start=self.alpha(first), alpha_end=self.alpha(last),
-                merged_rows=self.merged_rows(last - 1),
+                merged_rows=self.merged_rows(last - 1), waits=not self.schedule.beside or last == a_round.last,
             )  # fmt: skip
             first = last
 
@@ -301,6 +305,7 @@ def choose_schedule(train: Train, vocab_size: int, expected_tokens: float, polic
         first_doubling=max(1, round(first_doubling)) if grows else 0,
         doublings=ENDLESS if spares else doublings(copies, policy),
         spares=grows and spares,
+        beside=train.merge_bits == 8 and policy.trains_beside_merges,
     )
 
 

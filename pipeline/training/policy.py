@@ -57,21 +57,27 @@ class MergePolicy:
     vectors grow from nothing and each update builds on the previous one, so what copies learn separately does not add up; later
     they only turn a little."""
     first_doubling_apart: ByNumber = field(
-        default=((2, 1 << 22), (8, 1 << 23), (16, 1 << 24)),
+        default=((2, 1 << 23), (16, 1 << 24)),
         metadata=_from("benchmarks/records/copies-2026-11-29.md", "| 8 copies (64 lanes), **as it is now**"),
     )
     """The same for copies on several hosts: the more there are, the smaller the share of each interval that one sees."""
     most_tokens_per_rank: ByNumber = field(
-        default=((2, 1 << 20), (16, 32), (64, 16)), metadata=_from("decisions/0017-waves.md", "| 8 copies, without limit |")
+        default=((2, 128), (3, 1 << 20), (16, 32), (64, 16)),
+        metadata=_from("benchmarks/records/lanes-2026-11-29.md", "| 16 lanes, ends at **128 (now)** |"),
     )
-    """Where the doubling ends: practically nowhere for up to eight copies. The more copies there are, the smaller is the share of
-    the text that one sees while it trains alone; with many, doubling ends early, which costs traffic and keeps the score
+    """Where the doubling ends. The two copies of a host, for which merges cost little, keep more of their analogies so; three to
+    fifteen copies double practically without limit (decisions/0017-waves.md). The more copies there are, the smaller is the share
+    of the text that one sees while it trains alone; with many, doubling ends early, which costs traffic and keeps the score
     (lanes-2026-11-21.md, "32 | 16, 32 (**now**)")."""
     long_training_tokens: int = field(
         default=1 << 25, metadata=_from("benchmarks/records/copies-2026-11-29.md", "| 4 copies, **as it is now**")
     )
     """In a training of more tokens than this, copies on several hosts (`train.merge_bits` 8) merge as often as in one of exactly
     this many: all intervals grow in proportion. The doubling of their intervals has no limit either."""
+    trains_beside_merges: bool = field(
+        default=True, metadata=_from("benchmarks/records/copies-2026-11-29.md", "| 4 copies, **trained beside merges**")
+    )
+    """Copies on several hosts are trained while they merge, and the result is used one merge later, except at a round's end."""
     hot_rows: int = field(default=1024, metadata=_from("benchmarks/records/lanes-2026-11-21.md", "2. **Tiers.** At equal bytes"))
     """Rows of the smallest tier, unless `train.hot_rows` is set. Subsampling makes words above about this rank nearly equally
     frequent, so fewer gain little."""

@@ -10,9 +10,11 @@ copied to the device before its first step and back after its last. A merge in b
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
-from pipeline.training.lane_group import LaneGroup, merge
+from pipeline.training.lane_group import LaneGroup, begin_merge, end_merge, merge, show, take_over
 from w2v_core.kernels import Kernels, Merge
 
 Pair = tuple[Any, Any]
@@ -30,26 +32,47 @@ class Residency:
         # If other processes merge too, or changes are rounded to eight bits, the base stays in the host's memory.
         self._base: Pair = self._on_device(group.base) if self._is_alone else group.base
         self.copies: dict[int, Pair] = {
-            lane: self._base if group.copies[lane] is group.base else self._on_device(group.copies[lane]) for lane in group.own
+            lane: self._base if pair is group.base else self._on_device(pair) for lane, pair in group.trained.items()
         }
+        self._under_way = 0
+        """Rows of the merge that is under way."""
 
     def _on_device(self, pair: Pair) -> Pair:
         return self._kernels.to_device(pair[0]), self._kernels.to_device(pair[1])
 
-    def merge(self, rows: int, method: Merge) -> None:
-        """Folds all lanes' changes of rows 0 … rows−1 into every lane, see `lane_group.merge`."""
+    def merge(self, rows: int, method: Merge, *, waits: bool = True) -> None:
+        """Folds all lanes' changes of rows 0 … rows−1 into every lane, see `lane_group.merge`. Unless it `waits`, the next merge
+        or `end_merge` does, and the lanes can be trained meanwhile."""
         group, kernels = self._group, self._kernels
         if self._is_apart and self._is_alone:
             for matrix in (0, 1):
                 kernels.merge_rows(self._base[matrix][:rows], [pair[matrix][:rows] for pair in self.copies.values()], method)
             return
-        if self._is_apart:
-            self._copy_to_host(rows)
-        merge(group, kernels, rows, method)
-        if self._is_apart:
-            for lane, pair in self.copies.items():
-                for matrix in (0, 1):
-                    pair[matrix][:rows] = kernels.to_device(group.copies[lane][matrix][:rows])
+        if not group.trains_meanwhile:
+            with self._on_host(rows):
+                merge(group, kernels, rows, method)
+            return
+        with self._on_host(max(rows, self._under_way)):
+            self._end_merge()
+            show(group, rows)
+            begin_merge(group, kernels, rows, method)
+            self._under_way = rows
+            if waits:
+                end_merge(group)
+                take_over(group, rows, wholly=True)
+                self._under_way = 0
+
+    def end_merge(self) -> None:
+        """Ends the merge that is under way, if there is one."""
+        if self._under_way:
+            with self._on_host(self._under_way):
+                self._end_merge()
+
+    def _end_merge(self) -> None:
+        if self._under_way:
+            end_merge(self._group)
+            take_over(self._group, self._under_way, wholly=False)
+            self._under_way = 0
 
     def bring_home(self, *, all_merged: bool) -> None:
         """Copies the trained parameters to the group's memory. `all_merged`: the round ended with a merge of all rows, after
@@ -64,11 +87,22 @@ class Residency:
             return
         for matrix in (0, 1):
             group.base[matrix][:] = self._kernels.to_host(self._base[matrix])
-            for copy in group.copies.values():
+            for copy in group.trained.values():
                 if copy is not group.base:
                     copy[matrix][:] = group.base[matrix]
+
+    @contextlib.contextmanager
+    def _on_host(self, rows: int) -> Iterator[None]:
+        """Rows 0 … rows−1 in the host's memory, from where they go back to the device."""
+        if self._is_apart:
+            self._copy_to_host(rows)
+        yield
+        if self._is_apart:
+            for lane, pair in self.copies.items():
+                for matrix in (0, 1):
+                    pair[matrix][:rows] = self._kernels.to_device(self._group.trained[lane][matrix][:rows])
 
     def _copy_to_host(self, rows: int) -> None:
         for lane, pair in self.copies.items():
             for matrix in (0, 1):
-                self._group.copies[lane][matrix][:rows] = self._kernels.to_host(pair[matrix][:rows])
+                self._group.trained[lane][matrix][:rows] = self._kernels.to_host(pair[matrix][:rows])

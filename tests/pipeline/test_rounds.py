@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -88,7 +89,7 @@ def test_stints_hand_alpha_over_without_a_gap_and_end_with_a_merge(lanes: int) -
 
 
 def test_late_in_training_a_stint_is_as_many_steps_as_pass_between_merges() -> None:
-    train = Train(lanes=2, epochs=8)
+    train = Train(lanes=3, epochs=8)
     schedule = choose_schedule(train, 70_000, 8_000_000)
     plan = plan_epoch(train, schedule, 70_000, 7, 8_000_000)
     lengths = [stint.last - stint.first for stint in plan.stints(plan.rounds[0])]
@@ -98,8 +99,8 @@ def test_late_in_training_a_stint_is_as_many_steps_as_pass_between_merges() -> N
 @pytest.mark.parametrize(
     ("train", "vocab_size", "kept_tokens"),
     [
-        (Train(copies=2), 3_000_000, 2 * 10**10),
-        (Train(), 200_000, 2 * 10**10),
+        (Train(copies=2), 3_000_000, 2 * 10**11),
+        (Train(lanes=3), 200_000, 2 * 10**10),
         (Train(lanes=4, copies=2, hot_rows=0, merge_every=20_000_000), 50_000, 100_000_000),
         (Train(lanes=4, copies=2), 50_000, 10_000),
     ],
@@ -182,16 +183,20 @@ def test_two_lanes_may_train_longer_between_merges(lanes: int, tokens: int) -> N
     assert 9_000_000 / schedule.steps == pytest.approx(tokens * HOT_ROWS, rel=0.02)
 
 
-def test_the_interval_doubles_with_the_tokens_trained_without_limit() -> None:
-    train = Train(lanes=2, epochs=2)
-    tokens = 16 * int(by_number(MERGE_POLICY.first_doubling_tokens, 2))
+@pytest.mark.parametrize(("lanes", "intervals", "later"), [(2, [1, 2, 4, 4, 4, 4, 4], 4), (3, [1, 2, 4, 4, 8, 16, 16], 32)])
+def test_the_interval_doubles_with_the_tokens_trained_without_limit_but_for_two_copies(
+    lanes: int, intervals: list[int], later: int
+) -> None:
+    train = Train(lanes=lanes, epochs=2)
+    tokens = 16 * int(by_number(MERGE_POLICY.first_doubling_tokens, lanes))
     schedule = choose_schedule(train, 70_000, tokens)
     first, second = (plan_epoch(train, schedule, 70_000, epoch, tokens) for epoch in (0, 1))
     doubling = schedule.steps // 16
-    assert [first.interval(doubling * share + 5) for share in (0, 1, 2, 3, 4, 8, 15)] == [1, 2, 4, 4, 8, 16, 16]
-    assert {second.interval(step) for step in range(schedule.steps)} == {32}
-    merged = [HOT_ROWS if step == 31 else 2 * HOT_ROWS if step == 63 else 0 for step in range(64)]
-    assert [second.merged_rows(step) for step in range(64)] == merged
+    assert [first.interval(doubling * share + 5) for share in (0, 1, 2, 3, 4, 8, 15)] == intervals
+    assert {second.interval(step) for step in range(schedule.steps)} == {later}
+    tiers = {later - 1: HOT_ROWS, 2 * later - 1: 2 * HOT_ROWS}
+    merged = [tiers.get(step, 0) for step in range(2 * later)]
+    assert [second.merged_rows(step) for step in range(2 * later)] == merged
 
 
 @pytest.mark.parametrize(("copies", "intervals"), [(8, [1, 2, 4, 16]), (16, [1, 2, 2, 2])])
@@ -221,6 +226,17 @@ def test_copies_on_several_hosts_merge_all_rows_where_a_checkpoint_or_the_vector
         if step not in ends:
             number, rest = divmod(step + 1, interval)
             assert rows == (0 if rest else min(70_000, HOT_ROWS * (number & -number)))
+
+
+@pytest.mark.parametrize(("bits", "configured"), [(8, {}), (32, {}), (8, {"hot_merge_every": 2000})])
+def test_hosts_train_beside_their_merges_but_wait_at_the_end_of_a_round(bits: Any, configured: Any) -> None:
+    train = choose_lanes(Train(copies=4, epochs=4, checkpoint_every=400_000, merge_bits=bits, **configured), 9_000_000, 70_000)
+    schedule = choose_schedule(train, 70_000, 9_000_000)
+    for epoch in range(train.epochs):
+        plan = plan_epoch(train, schedule, 70_000, epoch, 9_000_000)
+        for stints in (list(plan.stints(a_round)) for a_round in plan.rounds):
+            assert [stint.waits for stint in stints] == [bits == 32] * (len(stints) - 1) + [True]
+            assert len(stints) > 1
 
 
 def test_a_configured_interval_is_kept_with_eight_bits_too() -> None:

@@ -18,7 +18,6 @@ from w2v_core.contract import FloatRows, Merge
 from w2v_core.kernels.cpu.change_operations import add_rows, subtract_rows
 from w2v_core.kernels.cpu.machine_code import compiled
 from w2v_core.kernels.cpu.merge_kernels import fold_changes
-from w2v_core.kernels.cpu.row_operations import copy_row
 from w2v_core.kernels.cpu.vector_ir import F32, I8, I32, LANES, V8F, V8I, VECTOR_BYTES, Emitter, Value, operation
 
 PackedRows = NDArray[np.uint8]
@@ -38,43 +37,38 @@ def pack_changes(packed_RB: PackedRows, rows_RD: FloatRows, base_RD: FloatRows) 
     _pack(packed_RB, rows_RD, base_RD, np.empty(base_RD.shape[1], np.float32))
 
 
-def add_changes(base_RD: FloatRows, copies: Sequence[FloatRows], packed_RB: PackedRows) -> None:
-    """Adds the packed changes to the base and copies the sum to every copy. Releases the GIL."""
+def add_changes(base_RD: FloatRows, packed_RB: PackedRows) -> None:
+    """Adds the packed changes to the base. Releases the GIL."""
     _check(packed_RB, base_RD)
-    _add(base_RD, _addresses(copies), packed_RB, np.empty(base_RD.shape[1], np.float32))
+    _add(base_RD, packed_RB, np.empty(base_RD.shape[1], np.float32))
 
 
-def merge_changes(
-    base_RD: FloatRows, copies: Sequence[FloatRows | PackedRows], answer_RB: PackedRows | None, method: Merge
-) -> None:
-    """Folds the changes of copies, each given either as float32 rows or as packed changes. Changes of the former are rounded to
-    eight bits like the latter, then all are folded as in `Kernels.merge_rows`, and the merged changes are rounded again. They are
-    applied to the base and all float32 copies, and written to `answer_RB` if given. Releases the GIL."""
-    own = np.array([_address(copy) if copy.dtype == np.float32 else 0 for copy in copies], np.int64)
-    packed = np.array([_address(copy) if copy.dtype == np.uint8 else 0 for copy in copies], np.int64)
+def merge_changes(base_RD: FloatRows, copies: Sequence[PackedRows], answer_RB: PackedRows | None, method: Merge) -> None:
+    """Folds the packed changes of copies as `Kernels.merge_rows` does, and rounds the merged changes to eight bits again. They
+    are added to the base, and written to `answer_RB` if given. Releases the GIL."""
     row_floats = base_RD.shape[1]
+    for copy in copies:
+        _check(copy, base_RD)
     # One packed row, where no answer is needed.
     scratch_RB = np.empty((1, packed_row_bytes(row_floats)), np.uint8)
     changes_LD = np.zeros((len(copies) + 1, row_floats), np.float32)
-    for copy in copies:
-        if copy.dtype == np.uint8:
-            _check(copy, base_RD)
-    answer = 0 if answer_RB is None else _address(answer_RB)
-    _merge(base_RD, own, packed, changes_LD, scratch_RB, answer, method == "adasum")
+    packed = np.array([_address(copy) for copy in copies], np.int64)
+    _merge(base_RD, packed, changes_LD, scratch_RB, 0 if answer_RB is None else _address(answer_RB), method == "adasum")
 
 
-def _check(packed_RB: PackedRows | FloatRows, rows_RD: FloatRows) -> None:
+def catch_up(rows_RD: FloatRows, base_RD: FloatRows, shown_RD: FloatRows) -> None:
+    """rows += base − shown. Releases the GIL."""
+    _catch_up(rows_RD, base_RD, shown_RD, np.empty(base_RD.shape[1], np.float32))
+
+
+def _check(packed_RB: PackedRows, rows_RD: FloatRows) -> None:
     expected = (len(rows_RD), packed_row_bytes(rows_RD.shape[1]))
     if packed_RB.shape != expected:
         raise ValueError(f"expected packed changes of shape {expected}, found {packed_RB.shape}")
 
 
-def _address(rows: FloatRows | PackedRows) -> int:
+def _address(rows: PackedRows) -> int:
     return int(rows.__array_interface__["data"][0])
-
-
-def _addresses(arrays: Sequence[FloatRows]) -> NDArray[np.int64]:
-    return np.array([_address(array) for array in arrays], np.int64)
 
 
 @compiled
@@ -88,7 +82,7 @@ def _pack(packed_RB: Any, rows_RD: Any, base_RD: Any, change_D: Any) -> None:
 
 
 @compiled
-def _add(base_RD: Any, copies_L: Any, packed_RB: Any, change_D: Any) -> None:
+def _add(base_RD: Any, packed_RB: Any, change_D: Any) -> None:
     row_bytes, packed_bytes = base_RD.shape[1] * 4, packed_RB.shape[1]
     change = np.int64(change_D.ctypes.data)
     packed, base = np.int64(packed_RB.ctypes.data), np.int64(base_RD.ctypes.data)
@@ -96,26 +90,18 @@ def _add(base_RD: Any, copies_L: Any, packed_RB: Any, change_D: Any) -> None:
         row = base + r * row_bytes
         unpack_row(change, packed + r * packed_bytes, row_bytes)
         add_rows(row, row, change, row_bytes)
-        for copy in copies_L:
-            copy_row(copy + r * row_bytes, row, row_bytes)
 
 
 @compiled
-def _merge(base_RD: Any, own_L: Any, packed_L: Any, changes_LD: Any, scratch_RB: Any, answer: Any, adasum: bool) -> None:
+def _merge(base_RD: Any, packed_L: Any, changes_LD: Any, scratch_RB: Any, answer: Any, adasum: bool) -> None:
     """`changes_LD` as `merge_kernels.fold_changes` takes it."""
-    copies, row_floats = len(own_L), base_RD.shape[1]
+    copies, row_floats = len(packed_L), base_RD.shape[1]
     row_bytes, packed_bytes = row_floats * 4, scratch_RB.shape[1]
     base, scratch, changes = np.int64(base_RD.ctypes.data), np.int64(scratch_RB.ctypes.data), np.int64(changes_LD.ctypes.data)
     for r in range(base_RD.shape[0]):
         row = base + r * row_bytes
         for copy in range(copies):
-            change = changes + copy * row_bytes
-            if own_L[copy]:
-                subtract_rows(change, own_L[copy] + r * row_bytes, row, row_bytes)
-                pack_row(scratch, change, row_bytes)
-                unpack_row(change, scratch, row_bytes)
-            else:
-                unpack_row(change, packed_L[copy] + r * packed_bytes, row_bytes)
+            unpack_row(changes + copy * row_bytes, packed_L[copy] + r * packed_bytes, row_bytes)
         fold_changes(changes, copies, row_bytes, adasum)
         if not adasum:
             for d in range(row_floats):
@@ -124,9 +110,16 @@ def _merge(base_RD: Any, own_L: Any, packed_L: Any, changes_LD: Any, scratch_RB:
         pack_row(to, changes, row_bytes)
         unpack_row(changes, to, row_bytes)
         add_rows(row, row, changes, row_bytes)
-        for copy in range(copies):
-            if own_L[copy]:
-                copy_row(own_L[copy] + r * row_bytes, row, row_bytes)
+
+
+@compiled
+def _catch_up(rows_RD: Any, base_RD: Any, shown_RD: Any, change_D: Any) -> None:
+    row_bytes, change = base_RD.shape[1] * 4, np.int64(change_D.ctypes.data)
+    rows, base, shown = np.int64(rows_RD.ctypes.data), np.int64(base_RD.ctypes.data), np.int64(shown_RD.ctypes.data)
+    for r in range(base_RD.shape[0]):
+        row = rows + r * row_bytes
+        subtract_rows(change, base + r * row_bytes, shown + r * row_bytes, row_bytes)
+        add_rows(row, row, change, row_bytes)
 
 
 @operation(3)
