@@ -34,6 +34,8 @@ STATES_OF_LAYERS = 3
 
 MOST_CHANGES_OF_A_BLOCK = 128 + 128 + 2 * 255 + 16 * 64
 """Most rows that a block of a wave can touch, with the widest windows and the most noise words."""
+IN_PROCESS = "in-process"
+"""The address of a run's own process where it trains without workers (`cluster.workers.InProcess`)."""
 MARK_BYTES = 8
 """Bytes of marks per word: two 16-bit numbers for each matrix."""
 
@@ -98,6 +100,8 @@ class WorkerNeed:
 @dataclass(frozen=True)
 class HostNeed:
     host: str
+    address: str
+    """Of its first worker: hosts have no names for people."""
     workers: int
     private_bytes: int
     """Private bytes of all its workers."""
@@ -206,7 +210,8 @@ def _host_need(sizes: TrainingSizes, places: Sequence[Place], workers: Sequence[
     copies = sum(len(places[participant].copies) for participant in host)
     shared = (1 + copies) * sizes.pair_bytes if len(host) > 1 else 0
     private = sum(workers[participant].private_bytes for participant in host)
-    return HostNeed(places[host.start].host, len(host), private, shared)
+    first = places[host.start]
+    return HostNeed(first.host, first.address, len(host), private, shared)
 
 
 def _driver_need(sizes: TrainingSizes) -> Contributors:
@@ -273,19 +278,22 @@ def _worker_shortfall(worker: WorkerNeed, room: Room) -> list[str]:
 
 def _host_shortfall(host: HostNeed, rooms: Sequence[Room]) -> list[str]:
     found = []
-    workers = f"{_count(host.workers, 'worker')} on host {host.host.rsplit('/', 1)[0]}"
+    who = f"the {_count(host.workers, 'worker')} on the host of {host.address} together need"
+    if host.workers == 1:
+        who = "this process needs" if host.address == IN_PROCESS else f"worker {host.address} needs"
     # Measured one after the other; lanes of this run that exist already can only lower the measurements.
     free = max((room.host for room in rooms if room.host is not None), default=None)
     if free is not None and host.bytes > free:
         found.append(
-            f"{workers} need {amount(host.bytes)} ({amount(host.shared_bytes)} shared, {amount(host.private_bytes)} of their "
+            f"{who} {amount(host.bytes)} ({amount(host.shared_bytes)} shared, {amount(host.private_bytes)} of their "
             f"own), but the host or container has {amount(free)}: add hosts or memory, or lower train.lanes, "
             "train.vector_size or vocab.max_size"
         )
     shared = max(rooms, key=lambda room: room.shared)
     if host.shared_bytes > shared.shared:
         found.append(
-            f"{workers} share parameters of {amount(host.shared_bytes)}, {shared.shared_place} has {amount(shared.shared)} free: "
+            f"{who} shared memory for parameters of {amount(host.shared_bytes)}, but {shared.shared_place} has "
+            f"{amount(shared.shared)} free: "
             "enlarge it (docker run --shm-size, an emptyDir with medium: Memory), or start one worker per host with more threads"
         )
     return found

@@ -49,6 +49,20 @@ def test_three_hosts_that_become_two_in_the_middle_of_a_round_give_the_same_bits
     cluster.stop(started)
 
 
+@pytest.mark.turns(5, 12, of="hosts")
+def test_odd_lanes_on_workers_with_one_two_and_five_threads_give_the_bits_of_one_process(
+    cluster: TlsCluster, bench: Bench
+) -> None:
+    odd: dict[str, object] = {"lanes": 7, "copies": 3, "merge_bits": 8}
+    bench.prepare("odd-here")
+    here = bench.resume("odd-here", InProcess(), train=odd)["vectors"]["sha256"]
+    started = [cluster.start_worker(host, threads=threads) for host, threads in (("a", 1), ("b", 2), ("b", 5))]
+    with cluster.connect(workers=3) as workers:
+        bench.prepare("odd-there")
+        assert bench.resume("odd-there", workers, train=odd)["vectors"]["sha256"] == here
+    cluster.stop(started)
+
+
 def test_after_training_a_process_holds_no_lanes_any_more(bench: Bench) -> None:
     state = WorkerState()
     assert bench.train("released", InProcess(state=state)) == bench.digest

@@ -138,7 +138,8 @@ def test_every_limit_that_is_too_low_is_named_at_once() -> None:
     found = explain_shortfalls(plan, rooms_of(plan, tight), DriverRoom(memory=1 << 20, disk=GB, workdir="runs/large"))
     assert len(found) == 3 + 2 + 1 + 1 + 1
     shared = amount(plan.hosts[0].shared_bytes)
-    assert f"2 workers on host a share parameters of {shared}, /dev/shm has 67 MB free: enlarge it" in "\n".join(found)
+    together = "the 2 workers on the host of tcp://0 together need"
+    assert f"{together} shared memory for parameters of {shared}, but /dev/shm has 67 MB free: enlarge it" in "\n".join(found)
     assert f"runs/large: training needs {amount(plan.disk_bytes)} of disk (checkpoints " in found[-1]
     assert any(line.startswith("the driver needs 431 MB (the vocabulary 330 MB") for line in found)
 
@@ -149,6 +150,14 @@ def test_a_host_is_judged_by_the_most_that_any_of_its_workers_saw_free() -> None
     assert explain_shortfalls(plan, rooms_of(plan) | {"tcp://1": later}, AMPLE_DRIVER) == []
     (line,) = explain_shortfalls(plan, rooms_of(plan, later), AMPLE_DRIVER)
     assert f"the host or container has {amount(GB)}" in line
+
+
+def test_a_run_without_workers_is_called_this_process() -> None:
+    (place,) = places_on("a")
+    plan = plan_memory(MILLION, [replace(place, address=InProcess().members()[0].address)])
+    (line,) = explain_shortfalls(plan, rooms_of(plan, replace(AMPLE, host=GB)), AMPLE_DRIVER)
+    assert line.startswith("this process needs ")
+    assert "the host or container has 1.0 GB: add hosts or memory" in line
 
 
 def test_the_disk_holds_three_checkpoints_or_two_and_the_vectors() -> None:
