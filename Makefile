@@ -9,7 +9,7 @@ WARM := $(VENV)/.warm
 COMPILED := numba llvmlite numpy dask distributed pyarrow tornado msgpack cloudpickle fsspec pydantic yaml click jinja2 packaging toolz zict
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help configuration demo test test-all test-fast test-core warm collect coverage chaos crashes refreshes answers buckets shared deployment image fuzz audit lint format lock clean
+.PHONY: help configuration demo test test-all test-fast test-core warm collect coverage chaos crashes refreshes answers buckets shared deployment image fuzz audit notebook lint format lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -23,6 +23,7 @@ help:
 	@echo "make fuzz       seeded mutations of everything that is read, for FUZZ_SECONDS"
 	@echo "make audit      known vulnerabilities of what requirements.lock installs"
 	@echo "make tracking   runs beside a tracking server that is absent, slow, full, refusing, gone: what they cost"
+	@echo "make notebook   train in a kernel of Jupyter's: bar, interrupt, example"
 	@echo "make refreshes  change a corpus at random and compare every refresh with a rebuild"
 	@echo "make answers    fail a run in every way and ask w2v query after each"
 	@echo "make shared     two runs at once on one scheduler, twenty times"
@@ -151,6 +152,17 @@ audit: $(VENV)/audit/.ready
 $(VENV)/audit/.ready:
 	$(PYTHON) -m venv $(VENV)/audit
 	$(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check --no-input 'pip-audit>=2.9,<3'
+	@touch $@
+
+# Jupyter's kernel has an environment of its own, which sees the packages of the other, because nothing else needs it.
+notebook: $(WARM) $(VENV)/notebook/.ready
+	$(VENV)/notebook/bin/python -m pytest tests/pipeline/test_notebook.py
+
+$(VENV)/notebook/.ready: $(READY)
+	$(PYTHON) -m venv $(VENV)/notebook
+	@cd $(VENV) && for here in lib/python3*/site-packages; do \
+		echo "import site; site.addsitedir('$$PWD/$$here')" > notebook/$$here/beside.pth; done
+	$(VENV)/notebook/bin/python -m pip install --quiet --disable-pip-version-check --no-input 'ipykernel>=6.29,<8'
 	@touch $@
 
 lint: $(READY)

@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import BaseModel, PrivateAttr, ValidationError
 
 from pipeline.errors import ConfigError, InputError, printable, without_credentials
-from pipeline.options.other_names import suggest
+from pipeline.options.other_names import hint, suggest
 from pipeline.options.paths import anchored, explain_moved, portable
 from pipeline.safety.files import read_bounded
 from pipeline.safety.seals import canonical_json
@@ -180,8 +180,8 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
     parts, shown = key.split("."), _shown(override)
     if not equals or not 2 <= len(parts) <= _DEEPEST_KEY or not all(parts):
         near = suggest(key, [known for known in known_keys() if not known.startswith("refresh")]) if equals else None
-        hint = "for example train.epochs=3" if not near else f"here it is {near}" if " " in near else f"did you mean {near}=…?"
-        raise ConfigError(f"{shown}: an override is section.key=value; {hint}")
+        way = "for example train.epochs=3" if not near else hint(near if " " in near else f"{near}=…")
+        raise ConfigError(f"{shown}: an override is section.key=value; {way}")
     node = tree
     for part in parts[:-1]:
         child = node.get(part)
@@ -197,9 +197,8 @@ def _explain(problem: Mapping[str, Any]) -> str:
     """One line about one wrong key: where, what is wrong, what was found."""
     key = printable(".".join(str(part) for part in problem["loc"]))
     if problem["type"] == "extra_forbidden":
-        near = suggest(key, list(known_keys())) or ""
-        hint = f"; here it is {near}" if " " in near else f"; did you mean {near}?"
-        return f"{key}: unknown key" + (hint if near else "")
+        near = suggest(key, list(known_keys()))
+        return f"{key}: unknown key" + (f"; {hint(near)}" if near else "")
     if problem["type"] == "missing":
         return f"{key}: missing; this key has no default"
     found = problem.get("input")

@@ -32,6 +32,7 @@ class Progress:
 
     stream: TextIO = field(default_factory=lambda: sys.stderr)
     quiet: bool = False
+    redraw_s: float = REDRAW_S
     _stage: str = ""
     _total: float = 0
     _done: float = 0
@@ -75,7 +76,7 @@ class Progress:
             self._done += pieces
             self._note = note or self._note
             now = time.monotonic()
-            if self.live and now - self._drawn >= REDRAW_S:
+            if self.live and now - self._drawn >= self.redraw_s:
                 self._draw()
             elif not self.live and now - self._drawn >= LOG_EVERY_S:
                 self._drawn = now
@@ -107,6 +108,12 @@ class Progress:
             self._clear()
             print(printable_lines(text), file=self.stream, flush=True)
 
+    def stop(self, text: str) -> None:
+        """Ends the step before it is complete; `text` stays on the screen."""
+        with self._lock:
+            self._stage = ""
+            self.line(text)
+
     def close(self) -> None:
         """Stops drawing and clears an unfinished line."""
         self._over.set()
@@ -121,9 +128,9 @@ class Progress:
             self._clock.start()
 
     def _keep_moving(self) -> None:
-        while not self._over.wait(REDRAW_S):
+        while not self._over.wait(self.redraw_s):
             with self._lock, contextlib.suppress(OSError, ValueError):  # the terminal may be gone; the run goes on
-                if self._stage and time.monotonic() - self._drawn >= REDRAW_S:
+                if self._stage and time.monotonic() - self._drawn >= self.redraw_s:
                     self._draw()
 
     def _draw(self) -> None:

@@ -10,7 +10,7 @@ stages, `session` holds what they share, `summary` what they leave for other pro
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,9 +37,25 @@ REPAIRS = 3
 """How often a run rebuilds damaged artefacts before it gives up: more damage points to a failing disk."""
 
 
+@dataclass
+class Callbacks:
+    """A program's own functions of a round, called in turn; an error of theirs is told apart from those of a run."""
+
+    functions: Sequence[Callable[[RoundRecord], object]]
+    raised: Exception | None = None
+
+    def __call__(self, record: RoundRecord) -> None:
+        try:
+            for function in self.functions:
+                function(record)
+        except Exception as error:
+            self.raised = error
+            raise
+
+
 def run(
     config: RunConfig, *, until: str = NAMES[-1], workers: Workers | None = None, client: Client | None = None,
-    progress: Progress | None = None, on_round: Sequence[Callable[[RoundRecord], None]] = (),
+    progress: Progress | None = None, on_round: Sequence[Callable[[RoundRecord], object]] = (),
 ) -> dict[str, Any]:  # fmt: skip
     """The summary of a run up to stage `until`, after committing every artefact and writing `summary.json`.
 
@@ -48,12 +64,15 @@ def run(
     complete artefacts stay.
     """
     with holding(config), open_session(config, until, workers, progress, client) as session:
-        session.on_round = on_round
+        callbacks = Callbacks(on_round)
+        session.on_round = (callbacks,)
         store.discard(config.workdir / SUMMARY)
         try:
             go_through_stages(session, until)
             return conclude(session)
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            if error is callbacks.raised:
+                raise
             # Anybody who can write to the workdir can forge an artefact with arbitrary numbers and a valid checksum.
             if reused := [str(done.artefact.directory) for done in session.done.values() if done.cached]:
                 raise StorageError(_unusable(reused, error)) from error

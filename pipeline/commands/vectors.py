@@ -236,9 +236,9 @@ def _split(source: Path, arguments: Sequence[str]) -> tuple[tuple[str, ...], tup
 def find_vectors(source: Path, overrides: Sequence[str] = (), **reading: Any) -> WordVectors:
     """The vectors of SOURCE; `reading` are options of `WordVectors.load`, None if not given.
 
-    Raises InputError, DataError, DamagedError, UsageError; notes about the file go to standard error.
+    Raises InputError, DataError, DamagedError, UsageError. Notes about the file, and which run answers, go to standard error.
     """
-    from pipeline.history.latest import is_workdir, snapshot_vectors
+    from pipeline.history.latest import find_answer, introduce, is_workdir, snapshot_vectors
     from w2v_core.vectors import WordVectors
 
     options = {key: value for key, value in reading.items() if value is not None}
@@ -249,7 +249,12 @@ def find_vectors(source: Path, overrides: Sequence[str] = (), **reading: Any) ->
         from pipeline.stages.evaluate import load_vectors
         from pipeline.summary import finished_vectors
 
-        return load_vectors(finished_vectors(load(source, tuple(overrides)).workdir if kind == "configuration" else source))
+        config = load(source, tuple(overrides)) if kind == "configuration" else None
+        workdir = config.workdir if config else source
+        vectors = load_vectors(finished_vectors(workdir))
+        if answer := find_answer(workdir):
+            say(introduce(answer, config), err=True)
+        return vectors
     if overrides:
         raise UsageError(f"{overrides[0]}: only a CONFIG (.yaml) has settings to override, and {source} is not one")
     try:

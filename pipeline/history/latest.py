@@ -227,12 +227,22 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any], section: str = 
     for key in [*now, *(key for key in then if key not in now)]:
         name = f"{section}{key}"
         before, after = then.get(key), now.get(key)
-        if name in _DECIDE_NOTHING or before == after:
+        if name in _DECIDE_NOTHING or before == after or _same_places(before, after):
             continue
         if isinstance(before, dict) and isinstance(after, dict) and not section:
             yield from differences(before, after, f"{name}.")
         elif not (section == "" and (key not in then or key not in now)):
             yield f"{name} {_short(before)} → {_short(after)}"
+
+
+def _same_places(before: object, after: object) -> bool:
+    """Whether two lists can name the same files, seen from different folders: `texts/*.txt` and `/home/me/texts/*.txt`."""
+    if not (isinstance(before, list) and isinstance(after, list) and len(before) == len(after)):
+        return False
+    if not all(isinstance(item, str) for item in before + after):
+        return False
+    pairs = [sorted(pair, key=len) for pair in zip(before, after, strict=True)]
+    return all(one == other or (other.startswith("/") and other.endswith(f"/{one}")) for one, other in pairs)
 
 
 def _short(value: object) -> str:

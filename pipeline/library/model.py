@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import html
 import os
 from collections.abc import Mapping
@@ -36,6 +37,10 @@ class Model:
         if name.startswith("__"):
             raise AttributeError(name)
         return getattr(self.wv, name)
+
+    def __dir__(self) -> list[str]:
+        """For completion in notebooks: the methods of the vectors, too."""
+        return sorted({*super().__dir__(), *(name for name in dir(self.wv) if not name.startswith("_"))})
 
     def __getitem__(self, words: Any) -> Any:
         return self.wv[words]
@@ -102,7 +107,11 @@ def load(source: str | os.PathLike[str], **reading: Any) -> Model:
     if is_workdir(path):
         return _of_workdir(path)
     place = snapshot_vectors(path)
-    return Model(WordVectors.load(source if place == path else place, **reading), {}, place)
+    try:
+        return Model(WordVectors.load(source if place == path else place, **reading), {}, place)
+    except FileNotFoundError:
+        found = "neither a finished run nor vectors in this folder" if path.is_dir() else "no such file or folder"
+        raise FileNotFoundError(errno.ENOENT, found, str(source)) from None
 
 
 def _of_workdir(workdir: Path) -> Model:

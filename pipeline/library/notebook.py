@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.progress import Progress
+from w2v_core.text.printable import printable_lines
 
-REDRAW_S = 0.2
+REDRAW_S = 0.5
+"""Every redraw is a message to the browser that holds all lines."""
 
 
 def progress_for(wanted: bool) -> Progress:
@@ -21,14 +23,16 @@ def progress_for(wanted: bool) -> Progress:
 
 
 def is_notebook() -> bool:
+    """Whether this process is a kernel: Jupyter's, or one made of its parts, such as Colab's."""
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-    return type(shell).__name__ == "ZMQInteractiveShell"
+    return getattr(shell, "kernel", None) is not None
 
 
 @dataclass
 class NotebookProgress(Progress):
-    """One bar, redrawn in place, below the lines that stay."""
+    """One bar, redrawn in place, below the lines that stay. Updates of a display find their cell, whichever cell runs."""
 
+    redraw_s: float = REDRAW_S
     _display: Any = None
     _lines: str = ""
 
@@ -37,29 +41,31 @@ class NotebookProgress(Progress):
         return True
 
     def line(self, text: str) -> None:
-        self._lines += html.escape(text) + "<br>"
-        self._show(bar=False)
-
-    def _tick(self) -> None:
-        """Does nothing: a notebook may show output from another thread below another cell."""
+        with self._lock:
+            self._lines += f"{printable_lines(text)}\n"
+            self._show("")
 
     def _draw(self) -> None:
         self._drawn = time.monotonic()
-        self._show(bar=True)
+        share = min(1.0, self._done / self._total) if self._total else 0.0
+        bar = f"<progress max='1' value='{share:.3f}'></progress> " if self._total else ""
+        percent = [f"{share:.0%}"] if self._total else []
+        words = "  ".join([self._stage, *percent, *self._figures(self._drawn)])
+        self._show(f"{bar}{html.escape(words)}")
 
     def _clear(self) -> None:
-        pass
+        if self._display is not None:
+            self._show("")
 
-    def _show(self, bar: bool) -> None:
-        from IPython.display import HTML, display
+    def _show(self, bar: str) -> None:
+        """Shows the lines and a bar; a front end without HTML shows the lines."""
+        from IPython.display import display
 
-        shown = self._lines
-        if bar:
-            share = min(1.0, self._done / self._total) if self._total else 0.0
-            figures = html.escape("  ".join(self._figures(time.monotonic())))
-            value = f"value='{share:.3f}'" if self._total else ""
-            shown += f"<progress max='1' {value}></progress> {html.escape(self._stage)} {share:.0%} {figures}"
+        shown = {
+            "text/plain": self._lines.rstrip("\n"),
+            "text/html": f"{html.escape(self._lines).replace(chr(10), '<br>')}{bar}",
+        }
         if self._display is None:
-            self._display = display(HTML(shown), display_id=True)
+            self._display = display(shown, raw=True, display_id=True)
         else:
-            self._display.update(HTML(shown))
+            self._display.update(shown, raw=True)

@@ -2,15 +2,17 @@
 
 lists of words                  written unchanged, and later split at white space only
 lines of text                   tokenized like those of any file
-an Arrow table                  the lines of one column
-a Dask bag                      of either kind, one partition at a time
+a table (Arrow, pandas, Polars) the lines of one column, or a column by itself
+a Dask bag or data frame        of either kind, one partition at a time
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,38 +23,83 @@ FILE_BYTES = 16 << 20
 AS_THEY_ARE = {"tokenizer": "whitespace", "lowercase": False, "normalize": None}
 """Settings of `tokenize` for text that is already split into words."""
 _SPACE = re.compile(r"\s")
+_LIKE_A_PATH = re.compile(r"pydocs:|\S*://|\S*[/*?]|\S*\.[A-Za-z0-9]{1,10}$")
+_EXPECTED = "paths, sentences (lists of words or lines of text), a table or a Dask bag"
+_END = object()
+
+
+def paths_in(source: Any) -> list[str]:
+    """The paths, patterns and addresses that `source` consists of; none if it holds sentences.
+
+    Strings in a list are paths if every one of them exists, or if they look like file names (`a.txt`, `texts/*`, `s3://…`) or
+    exist, without white space in any: lines of text have some.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        return [os.fspath(source)]
+    if not isinstance(source, (list, tuple)) or not source:
+        return []
+    if all(isinstance(item, os.PathLike) or (isinstance(item, str) and _is_path(item)) for item in source):
+        return [os.fspath(item) for item in source]
+    return []
+
+
+def _is_path(text: str) -> bool:
+    return (_SPACE.search(text) is None and _LIKE_A_PATH.match(text) is not None) or os.path.exists(text)
 
 
 def sentences_of(source: Any, text_field: str) -> Iterator[Any]:
-    """The sentences of a source that is not a path, one by one: lines of text, or sequences of words."""
+    """The sentences of a source that is not a path, one by one: lines of text, or sequences of words. Raises InputError."""
+    columns = _columns_of(source)
     if hasattr(source, "to_delayed"):
         for partition in source.to_delayed():
-            yield from partition.compute()
-    elif hasattr(source, "column_names"):
-        if text_field not in source.column_names:
-            raise InputError(f"the table has no column {text_field!r}, it has {', '.join(source.column_names)}; give text_field")
-        for chunk in source.column(text_field).chunks:
-            yield from (line for line in chunk.to_pylist() if line is not None)
-    elif isinstance(source, Iterable):
-        yield from source
+            yield from sentences_of(partition.compute(), text_field)
+    elif columns is not None:
+        if text_field not in columns:
+            raise InputError(f"the table has no column {text_field!r}, it has {', '.join(columns)}; give text_field")
+        # Only readers, which yield a table at a time, cannot be asked for a column.
+        for table in [source] if hasattr(source, "__getitem__") else source:
+            column = table[text_field]
+            yield from (row for row in _rows_of(column.dropna() if hasattr(column, "dropna") else column) if row is not None)
+    elif isinstance(source, Iterable) and not isinstance(source, (bytes, bytearray, Mapping)):
+        yield from _rows_of(source)
     else:
-        raise InputError(f"expected paths, sentences, an Arrow table or a Dask bag, found {type(source).__name__}")
+        hint = "; pass what it returns" if callable(source) else ""
+        raise InputError(f"expected {_EXPECTED}, found {type(source).__name__}{hint}")
 
 
-def write_sentences(sentences: Iterator[Any], folder: Path) -> bool:
+def _columns_of(source: Any) -> list[str] | None:
+    """The names of a table's columns; None if the source is not a table."""
+    for names in ("column_names", "columns", "schema"):  # Arrow's tables; pandas and Polars; Arrow's readers
+        if hasattr(source, names):
+            found = getattr(source, names)
+            return [str(name) for name in getattr(found, "names", found)] if names == "schema" else [str(name) for name in found]
+    return None
+
+
+def _rows_of(column: Iterable[Any]) -> Iterator[Any]:
+    """The values of a column as Python's own, those of Arrow a chunk at a time."""
+    if not hasattr(column, "to_pylist"):
+        yield from column
+        return
+    for chunk in getattr(column, "chunks", [column]):
+        yield from chunk.to_pylist()
+
+
+def write_sentences(sentences: Iterator[Any], folder: Path, on_block: Callable[[int], None]) -> bool:
     """Writes the sentences as `part-00000.txt` and so on into `folder`, replacing earlier ones; returns whether they are
-    sequences of words.
+    sequences of words. `on_block` is called with the bytes of every block written.
 
     Raises InputError if there are none, DataError for a word that contains white space.
     """
-    first = next(sentences, None)
-    if first is None:
+    first = next(sentences, _END)
+    if first is _END:
         raise InputError("there are no sentences to train on; note that a generator yields its sentences only once")
     as_words = not isinstance(first, str)
     lines = (_line(sentence, number, as_words) for number, sentence in enumerate(itertools.chain([first], sentences)))
     count = 0
     for count, data in enumerate(_blocks(lines), start=1):
         store.write_bytes(folder / f"part-{count - 1:05d}.txt", data)
+        on_block(len(data))
     for path in folder.glob("part-*.txt"):
         if int(path.stem.partition("-")[2]) >= count:
             path.unlink()
@@ -60,12 +107,17 @@ def write_sentences(sentences: Iterator[Any], folder: Path) -> bool:
 
 
 def _line(sentence: Any, number: int, as_words: bool) -> str:
-    if isinstance(sentence, str) is as_words:
-        expected = "a sequence of words" if as_words else "a line of text"
-        raise DataError(f"sentence {number:,}: expected {expected} like the first, found {type(sentence).__name__}")
-    if not as_words:
-        return str(sentence).replace("\n", " ").replace("\r", " ")
+    if not as_words and isinstance(sentence, str):
+        return sentence.replace("\n", " ").replace("\r", " ")
+    if isinstance(sentence, (str, bytes, bytearray, Mapping)) or not as_words or not isinstance(sentence, Iterable):
+        like = "a sequence of words like the first" if as_words else "a line of text like the first"
+        expected = like if number else "a sequence of words or a line of text"
+        raise DataError(f"sentence {number:,}: expected {expected}, found {type(sentence).__name__}")
     words = list(sentence)
+    with contextlib.suppress(TypeError):
+        line = " ".join(words)
+        if line.split() == words:
+            return line
     for word in words:
         if not isinstance(word, str):
             raise DataError(f"sentence {number:,}: expected words, found {printable(repr(word), 60)} ({type(word).__name__})")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.config import RunConfig, known_keys, parse_config
 from pipeline.errors import ConfigError
-from pipeline.options.other_names import suggest
+from pipeline.options.other_names import hint, suggest
 
 
 def configuration(inputs: Sequence[str], settings: Mapping[str, Any]) -> RunConfig:
@@ -35,4 +36,11 @@ def _key_of(name: str, known: Sequence[str]) -> str:
         sections = " or ".join(f"{key.partition('.')[0]}={{{name!r}: …}}" for key in found)
         raise ConfigError(f"{name}: several sections have a setting of this name; write {sections}")
     near = suggest(name, known)
-    raise ConfigError(f"{name}: unknown setting" + (f"; here it is {near}" if near else ""))
+    if near == "corpus.inputs":
+        raise ConfigError(f"{name}: unknown setting; sentences and paths are the first argument")
+    raise ConfigError(f"{name}: unknown setting" + (f"; {hint(_without_section(near))}" if near else ""))
+
+
+def _without_section(near: str) -> str:
+    """The suggestion without sections that are not needed here, since no other section has a setting of that name."""
+    return re.sub(r"\b(?:corpus|vocab|shards|train|run)\.(\w+)", r"\1", near)

@@ -5,8 +5,9 @@
     model = train("texts/*.txt", vector_size=200, epochs=10)
     model.most_similar("river")
 
-It does what `w2v run` does, with a workdir: the same call reuses what is done, and an interrupted call continues. The work runs
-in threads, or on the program's Dask client; a script needs no `if __name__ == "__main__":`.
+It does what `w2v run` does, with a workdir (`runs/word2vec` unless `workdir` or `name` is given): the same call reuses what is
+done, and an interrupted call continues. Sentences are kept beside it, in `<workdir>.sentences/`. The work runs in threads, or on
+the program's Dask client; a script needs no `if __name__ == "__main__":`.
 """
 
 from __future__ import annotations
@@ -14,16 +15,19 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import RunConfig, load_config
+from pipeline.errors import UsageError
 from pipeline.library.model import Model
 from pipeline.library.notebook import progress_for
-from pipeline.library.sentences import AS_THEY_ARE, sentences_of, write_sentences
+from pipeline.library.sentences import AS_THEY_ARE, paths_in, sentences_of, write_sentences
 from pipeline.library.settings import configuration
+from pipeline.progress import Progress
 from pipeline.run import run
+from pipeline.safety.locks import SENTENCES_LOCK, lock
 from w2v_core.vectors import WordVectors
 
 if TYPE_CHECKING:
@@ -31,18 +35,21 @@ if TYPE_CHECKING:
 
     from pipeline.training.history import RoundRecord
 
+    Callback = Callable[[RoundRecord], object]
+
 
 def train(
     source: Any,
     *,
     start_from: Model | str | os.PathLike[str] | None = None,
     client: Client | None = None,
-    callbacks: Sequence[Callable[[RoundRecord], None]] = (),
+    callbacks: Callback | Iterable[Callback] = (),
     progress: bool = True,
     **settings: Any,
 ) -> Model:
     """The model trained on `source`: a path, a glob or a list of them, a configuration file (.yaml), an iterable of sentences
-    (lists of words or lines of text), an Arrow table, or a Dask bag.
+    (lists of words or lines of text), a table of Arrow, pandas or Polars (its column `text_field`, "text" by default) or a column
+    of one, a Dask bag or data frame.
 
     settings      keys of the configuration by their last name (`vector_size`, `window`, `min_count`, `lanes`, `workdir`, …),
                   or sections as mappings; `tracking={…}` reports the run to MLflow
@@ -51,39 +58,62 @@ def train(
     callbacks     each is called after every round with its record (loss, alpha, kept_tokens, seconds, …)
     progress      whether to show progress on a terminal or in a notebook
 
-    Raises subclasses of PipelineError.
+    Raises subclasses of PipelineError, and what a callback raises.
     """
     if start_from is not None:
         settings["start_from"] = os.fspath(start_from.directory if isinstance(start_from, Model) else start_from)
-    config = _configuration(source, settings)
-    client = client or _default_client()
+    called = _functions(callbacks)
+    client = _usable(client or _default_client())
     guarded = _main_is_not_run_again() if client is None else contextlib.nullcontext()
-    with guarded, progress_for(progress) as shown:
-        summary = run(config, client=client, progress=shown, on_round=callbacks)
+    with contextlib.ExitStack() as stack:
+        shown = stack.enter_context(progress_for(progress))
+        config = _configuration(source, settings, shown, stack)
+        stack.enter_context(guarded)
+        try:
+            summary = run(config, client=client, progress=shown, on_round=called)
+        except KeyboardInterrupt:
+            shown.stop("interrupted; the same call continues from what is complete")
+            raise
     directory = Path(summary["vectors"]["path"])
     return Model(WordVectors.load(directory), summary, directory)
 
 
-def _configuration(source: Any, settings: dict[str, Any]) -> RunConfig:
-    if isinstance(source, (str, os.PathLike)) and os.fspath(source).endswith((".yaml", ".yml")):
+def _configuration(source: Any, settings: dict[str, Any], shown: Progress, stack: contextlib.ExitStack) -> RunConfig:
+    """The configuration of the run; sentences are written first, and nobody else can replace them until `stack` is closed."""
+    paths = paths_in(source)
+    if paths and not isinstance(source, list) and paths[0].endswith((".yaml", ".yml")):
         given = {key: value for key, value in settings.items() if not isinstance(value, dict)}
         fields = configuration(["-"], given).model_dump(mode="json", by_alias=True, exclude_unset=True)
-        return load_config(os.fspath(source), [*_overrides(fields)])
-    if isinstance(source, (str, os.PathLike)):
-        return configuration([os.fspath(source)], settings)
-    if isinstance(source, (list, tuple)) and source and all(isinstance(path, os.PathLike) or _is_path(path) for path in source):
-        return configuration([os.fspath(path) for path in source], settings)
-    config = configuration(["-"], settings)
-    folder = config.workdir.with_name(f"{config.workdir.name}.sentences")
-    as_words = write_sentences(sentences_of(source, config.corpus.text_field), folder)
+        return load_config(paths[0], [*_overrides(fields)])
+    if paths:
+        return configuration(paths, settings)
+    text_field = settings.pop("text_field", "text")
+    workdir = configuration(["-"], settings).workdir
+    folder = workdir.with_name(f"{workdir.name}.sentences")
+    sentences = sentences_of(source, text_field)
+    stack.enter_context(lock(workdir, SENTENCES_LOCK))
+    shown.start("sentences", note="writing them to files", unit="B")
+    as_words = write_sentences(sentences, folder, shown.advance)
     return configuration([str(folder)], settings | ({"tokenize": AS_THEY_ARE} if as_words else {}))
 
 
-def _is_path(found: Any) -> bool:
-    """Whether a string in a list is a path rather than a line of text: an existing path, a pattern, `pydocs:` or an address."""
-    if not isinstance(found, str):
-        return False
-    return found.startswith("pydocs:") or "://" in found or os.path.exists(found) or (" " not in found and "/" in found)
+def _functions(callbacks: Any) -> list[Callback]:
+    found = [callbacks] if callable(callbacks) else list(callbacks)
+    for callback in found:
+        if not callable(callback):
+            raise UsageError(f"callbacks: expected functions that take the record of a round, found {type(callback).__name__}")
+    return found
+
+
+def _usable(client: Any) -> Client | None:
+    if client is None or (hasattr(client, "scheduler_info") and not client.asynchronous):
+        found: Client | None = client
+        return found
+    kind = "one with asynchronous=True" if hasattr(client, "asynchronous") else type(client).__name__
+    raise UsageError(
+        f"client: expected a Client of dask.distributed that waits for results, found {kind}; "
+        "for the address of a scheduler: cluster={'kind': 'address', 'address': …}"
+    )
 
 
 def _overrides(fields: dict[str, dict[str, Any]]) -> Iterator[str]:

@@ -48,3 +48,10 @@ def suggest(key: str, known: Sequence[str]) -> str | None:
         alike = {found.rpartition(".")[2]: found for found in reversed(known)} | alike
     near = difflib.get_close_matches(key, alike, n=1, cutoff=0.5)
     return alike[near[0]] if near else None
+
+
+def hint(near: str) -> str:
+    """What `suggest` has found, as the end of a message."""
+    if near.startswith("nothing here"):
+        return near.replace("nothing here", "there is no such setting here", 1)
+    return f"here it is {near}" if " " in near else f"did you mean {near}?"

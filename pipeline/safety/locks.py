@@ -12,9 +12,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.errors import BusyError, explain_os_error, printable
+from pipeline.errors import BusyError, ConfigError, explain_os_error, printable
 
 WORKDIR_LOCK = ".lock"
+SENTENCES_LOCK = ".sentences-lock"
+"""Held by a program that has written the sentences it trains on, until its run has ended."""
 SHIPPER_LOCK = "shipper.lock"
 """In the folder of a tracking spool: held by the process that delivers it, which may go on after its run has ended."""
 _SHOWN_BYTES = 200
@@ -99,10 +101,12 @@ def _note_in(lock: int) -> str:
 
 
 @contextlib.contextmanager
-def lock(workdir: Path) -> Iterator[None]:
+def lock(workdir: Path, name: str = WORKDIR_LOCK) -> Iterator[None]:
     """Holds the workdir for this process; raises BusyError naming the holder. The kernel releases it when the process ends."""
-    path = workdir / WORKDIR_LOCK
+    path = workdir / name
     with contextlib.ExitStack() as stack:
+        if workdir.exists() and not workdir.is_dir():
+            raise ConfigError(f"run.workdir: {workdir} is a file, and a run needs a folder")
         try:
             workdir.mkdir(parents=True, exist_ok=True)
             stack.enter_context(held(path, f"pid {os.getpid()} on {socket.gethostname()}"))

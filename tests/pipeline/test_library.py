@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import gzip
 import os
+import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 from click.testing import CliRunner
@@ -17,7 +22,7 @@ from click.testing import CliRunner
 import pipeline
 from pipeline.cli import commands
 from pipeline.commands.vectors import find_vectors
-from pipeline.errors import ConfigError, DataError, InputError, UsageError
+from pipeline.errors import BusyError, ConfigError, DataError, InputError, UsageError
 from tests.tiny import write_corpus
 
 SETTINGS: dict[str, Any] = {"vector_size": 16, "epochs": 2, "min_count": 2, "sample": 1e-2, "seed": 3}
@@ -42,11 +47,19 @@ def digest(lines: list[str], tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def sources(lines: list[str]) -> dict[str, Any]:
+    table = pa.table({"text": pa.chunked_array([lines[:200], lines[200:]], pa.string())})
     return {
         "lists of words": [line.split() for line in lines],
         "a generator": (tuple(line.split()) for line in lines),
         "lines of text": iter(lines),
-        "an Arrow table": pa.table({"text": pa.chunked_array([lines[:200], lines[200:]])}),
+        "an Arrow table": table,
+        "a batch of Arrow": pa.record_batch({"text": lines}),
+        "a reader of Arrow": table.to_reader(),
+        "a column of Arrow": table["text"],
+        "an array of Arrow": pa.array(lines),
+        "a data frame": pd.DataFrame({"other": range(len(lines) + 1), "text": [None, *lines]}),
+        "a column of a data frame": pd.Series(lines),
+        "an array of NumPy": np.array(lines),
     }
 
 
@@ -54,6 +67,48 @@ def sources(lines: list[str]) -> dict[str, Any]:
 def test_sentences_in_memory_give_the_vectors_of_a_file(kind: str, lines: list[str], digest: str, tmp_path: Path) -> None:
     model = pipeline.train(sources(lines)[kind], workdir=str(tmp_path / "run"), **SETTINGS)
     assert model.summary["vectors"]["sha256"] == digest
+
+
+def test_a_column_of_another_name_and_lists_of_words_in_a_column(lines: list[str], digest: str, tmp_path: Path) -> None:
+    table = pa.table({"body": [line.split() for line in lines]})
+    model = pipeline.train(table, text_field="body", workdir=str(tmp_path / "run"), **SETTINGS)
+    assert model.summary["vectors"]["sha256"] == digest
+
+
+def test_patterns_and_names_of_files_in_a_list_are_paths(lines: list[str], digest: str, tmp_path: Path) -> None:
+    (tmp_path / "corpus.txt").write_text("\n".join(lines) + "\n")
+    with contextlib.chdir(tmp_path):
+        model = pipeline.train(["corp*.txt"], workdir="run", tokenizer="whitespace", **SETTINGS)
+        assert model.summary["vectors"]["sha256"] == digest
+        for missing in (["corpus.txt", "missing.txt"], ["missing.txt"], ["texts/*"]):
+            with pytest.raises(InputError, match=r"no file matches (missing\.txt|texts/\*)"):
+                pipeline.train(missing, workdir="other", **SETTINGS)
+
+
+def test_sentences_are_not_replaced_while_a_run_reads_them(lines: list[str], digest: str, tmp_path: Path) -> None:
+    def second(record: object) -> None:
+        with pytest.raises(BusyError, match="another run is working here"):
+            pipeline.train(["other words"] * 99, workdir=str(tmp_path / "run"), **SETTINGS)
+
+    model = pipeline.train(lines, workdir=str(tmp_path / "run"), callbacks=second, **SETTINGS)
+    assert model.summary["vectors"]["sha256"] == digest
+    assert pipeline.train(lines, workdir=str(tmp_path / "run"), **SETTINGS).summary["stages"]["tokenize"]["cached"]
+
+
+def test_an_error_of_a_callback_comes_out_as_it_is(lines: list[str], tmp_path: Path) -> None:
+    def fails(record: object) -> None:
+        raise LookupError("mine")
+
+    for _ in range(2):  # the second time with results of the first
+        with pytest.raises(LookupError, match=r"^'mine'$|^mine$"):
+            pipeline.train(lines, workdir=str(tmp_path / "run"), callbacks=[fails], **SETTINGS)
+    assert len(pipeline.train(lines, workdir=str(tmp_path / "run"), **SETTINGS).losses) == 2
+
+
+def test_completion_finds_the_methods_of_the_vectors(lines: list[str], tmp_path: Path) -> None:
+    model = pipeline.train(lines, workdir=str(tmp_path / "run"), **SETTINGS)
+    assert {"most_similar", "doesnt_match", "key_to_index", "to_gensim", "losses"} <= set(dir(model))
+    assert len(pickle.loads(pickle.dumps(model))) == len(copy.copy(model)) == len(model)
 
 
 def test_a_dask_bag_is_read_a_partition_at_a_time(lines: list[str], digest: str, tmp_path: Path) -> None:
@@ -97,9 +152,17 @@ def test_commands_take_the_workdir_of_a_model_and_its_latest_result(lines: list[
     for source in (tmp_path / "run", tmp_path / "run" / "latest"):
         asked = CliRunner().invoke(commands, ["query", "similar", str(source), "topic1word1", "-n", "3"], standalone_mode=False)
         assert asked.exception is None
-        assert len(asked.output.splitlines()) == 4
+        assert len(asked.stdout.splitlines()) == 4
+        assert re.fullmatch(r"from run-\w+ of \d{4}-\d\d-\d\d \d\d:\d\d\n", asked.stderr)
     with pytest.raises(UsageError, match=r"--limit is for files of vectors, and .* is a workdir"):
         find_vectors(tmp_path / "run", limit=3)
+
+
+def test_a_place_without_vectors_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"neither a finished run nor vectors in this folder: '.*'"):
+        pipeline.load(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"no such file or folder: '.*missing'"):
+        pipeline.load(tmp_path / "missing")
 
 
 def test_training_goes_on_from_a_model(lines: list[str], tmp_path: Path) -> None:
@@ -140,23 +203,43 @@ def test_a_script_without_a_guard_trains_in_processes_too(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("source", "settings", "error", "message"),
     [
-        (["a b"], {"sg": 1}, ConfigError, r"sg: unknown setting; here it is train\.model=skipgram"),
+        (["a b"], {"sg": 1}, ConfigError, r"sg: unknown setting; here it is model=skipgram"),
+        (["a b"], {"size": 3}, ConfigError, r"size: unknown setting; did you mean vector_size\?"),
+        (["a b"], {"hs": 1}, ConfigError, r"hs: unknown setting; there is no such setting here: .* \(negative\)"),
+        (["a b"], {"corpus_file": "x"}, ConfigError, r"corpus_file: unknown setting; sentences and paths are the first argument"),
+        (["a b"], {"callbacks": [3]}, UsageError, r"callbacks: expected functions .* found int"),
+        (
+            ["a b"],
+            {"client": "tcp://127.0.0.1:1"},
+            UsageError,
+            r"client: expected a Client .* found str; .*'address'",
+        ),
+        (["a b"], {"workdir": __file__}, ConfigError, r"run\.workdir: .*test_library\.py is a file, and a run needs a folder"),
         (["a b"], {"options": {}}, ConfigError, r"options: several sections .* tokenize=\{'options': …\} or cluster="),
         ([], {}, InputError, "no sentences to train on"),
         ([["a", 7]], {}, DataError, r"sentence 0: expected words, found 7 \(int\)"),
         ([["a", "b c"]], {}, DataError, r"sentence 0: expected words without white space, found 'b c'"),
         ([["a"], "b c"], {}, DataError, r"sentence 1: expected a sequence of words like the first, found str"),
+        ([b"a b"], {}, DataError, r"sentence 0: expected a sequence of words or a line of text, found bytes"),
+        ([["a"], None], {}, DataError, r"sentence 1: expected a sequence of words like the first, found NoneType"),
+        ([None, ["a"]], {}, DataError, r"sentence 0: expected a sequence of words or a line of text, found NoneType"),
+        ([{"text": "a b"}], {}, DataError, r"sentence 0: .*, found dict"),
+        ({"text": ["a b"]}, {}, InputError, "found dict"),
+        (b"a b", {}, InputError, "found bytes"),
+        (lambda: ["a b"], {}, InputError, "found function; pass what it returns"),
+        (pa.table({"text": [1, 2]}), {}, DataError, r"sentence 0: .*, found int"),
+        (pd.DataFrame({"body": ["a b"]}), {}, InputError, r"the table has no column 'text', it has body; give text_field"),
         (7, {}, InputError, "found int"),
         ("nothing.txt", {}, InputError, "no file matches nothing.txt"),
         ("a line of text", {}, InputError, "no file matches a line of text"),
-        (["a b"], {"vector_sise": 3}, ConfigError, r"vector_sise: unknown setting; here it is train\.vector_size"),
+        (["a b"], {"vector_sise": 3}, ConfigError, r"vector_sise: unknown setting; did you mean vector_size\?"),
     ],
 )
 def test_input_that_cannot_be_trained_on_is_refused_by_name(
     source: Any, settings: dict[str, Any], error: type[Exception], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(error, match=message):
-        pipeline.train(source, workdir=str(tmp_path / "run"), **settings)
+        pipeline.train(source, **({"workdir": str(tmp_path / "run")} | settings))
 
 
 def test_the_python_interface_is_imported_on_first_use() -> None:
