@@ -136,7 +136,7 @@ def _expand(pattern: str, search: Search, forbidden: Path | None) -> Iterator[st
         head = fixed_head(path)
         if "**" in path.split("/") and forbidden:
             _refuse_around(pattern, head, forbidden)
-        yield from _glob(head, path[len(head) :].lstrip("/").split("/"), search)
+        yield from _glob(head, path.removeprefix(f"{head}/").lstrip("/").split("/"), search)
         return
     if stat.S_ISDIR(named.st_mode):
         if forbidden:

@@ -81,6 +81,19 @@ def test_globs_match_in_one_folder_and_across_folders_with_two_stars(tmp_path: P
     assert planned(tmp_path / "o[mn]e") == [str(tmp_path / name) for name in ("one/two/x.txt", "one/two/z.md", "one/x.txt")]
 
 
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [("*.txt", ["x.txt"]), ("./*.txt", ["x.txt"]), ("x*", ["x.txt"]), ("[a-z].txt", ["x.txt"]), ("**/y.txt", ["one/y.txt"])],
+)
+def test_a_pattern_without_a_folder_matches_in_the_folder_where_the_program_runs(
+    pattern: str, found: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "x.txt", "x")
+    write(tmp_path / "one/y.txt", "y")
+    monkeypatch.chdir(tmp_path)
+    assert [os.path.normpath(path) for path in planned(pattern)] == found
+
+
 def test_a_file_whose_name_looks_like_a_glob_is_read_as_named(tmp_path: Path) -> None:
     literal = write(tmp_path / "a[1].txt")
     write(tmp_path / "a1.txt")
