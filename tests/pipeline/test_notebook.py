@@ -117,15 +117,15 @@ await main()
 
 
 def test_an_interrupted_cell_leaves_no_process_and_the_same_cell_goes_on(notebook: Notebook) -> None:
-    training = "from pipeline import train\nlen(train(sentences, vector_size=32, epochs=60, sample=0, checkpoint_every=1000))"
+    training = "from pipeline import train\nlen(train(sentences, vector_size=32, epochs=20, sample=0, checkpoint_every=12_000))"
     notebook.run(WORDS)
-    interrupted = notebook.run(training, interrupt_at="epoch 3 of 60")
+    interrupted = notebook.run(training, interrupt_at="epoch 3 of 20")
     assert [content["ename"] for content in of_kind(interrupted, "error")] == ["KeyboardInterrupt"]
     assert texts(interrupted)[-1].endswith("interrupted; the same call continues from what is complete<br>")
     assert of_kind(notebook.run(LEFT), "execute_result")[0]["data"]["text/plain"] == "[[], []]"
     again = notebook.run(training)
     assert of_kind(again, "execute_result")[0]["data"]["text/plain"] == "200"
-    assert "epoch 1 of 60" not in "".join(texts(again))
+    assert "epoch 1 of 20" not in "".join(texts(again))
 
 
 def test_the_bar_moves_while_sentences_come_slowly_and_a_coroutine_can_train(notebook: Notebook) -> None:
