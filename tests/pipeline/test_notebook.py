@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "in_a_notebook.ipynb"
-WAIT_S = 150
+WAIT_S = 200
 Messages = list[tuple[str, dict[str, Any]]]
 WORDS = "import random\nrng = random.Random(3)\nsentences = [[f'w{rng.randrange(200)}' for _ in range(12)] for _ in range(2000)]"
 
