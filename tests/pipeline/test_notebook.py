@@ -28,16 +28,12 @@ def cells() -> list[str]:
 
 
 class Notebook:
-    """A kernel of Jupyter's and a client of it, in a folder."""
+    """A kernel of Jupyter's, run by the Python that runs the tests, and a client of it, in a folder."""
 
     def __init__(self, folder: Path) -> None:
         client = pytest.importorskip("jupyter_client", reason="no kernel here; make notebook brings one")
         pytest.importorskip("ipykernel", reason="no kernel here; make notebook brings one")
-        from jupyter_client.kernelspec import KernelSpec
-
         self.manager = client.KernelManager()
-        command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-        self.manager._kernel_spec = KernelSpec(argv=command, language="python", display_name="tests")
         self.manager.start_kernel(cwd=str(folder))
         self.client = self.manager.client()
         self.client.start_channels()
