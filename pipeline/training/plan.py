@@ -276,7 +276,8 @@ def choose_schedule(train: Train, vocab_size: int, expected_tokens: float, polic
     if train.engine == "layers":
         return Schedule(steps=1, rounds=1, checkpoints=train.epochs, full_every_steps=1, hot_rows=0)
     lane_tokens = max(1.0, expected_tokens / train.lanes)
-    checkpoint_tokens = train.checkpoint_every or policy.checkpoint_tokens_per_row * vocab_size
+    chosen_tokens = max(policy.checkpoint_tokens_per_row * vocab_size, policy.least_checkpoint_tokens)
+    checkpoint_tokens = train.checkpoint_every or chosen_tokens
     rounds = max(1, round(lane_tokens / checkpoint_tokens))
     checkpoints = min(train.epochs * rounds, max(1, round(train.epochs * lane_tokens / checkpoint_tokens)))
     copies = copies_of(train, vocab_size)

@@ -43,6 +43,12 @@ class MergePolicy:
     """Tokens per lane between checkpoints, per row of the vocabulary, unless `train.checkpoint_every` is set: the cost of a
     checkpoint grows with the rows, the loss without one with the tokens. At 200 ns per token and 2 µs per row, writing takes 3 %
     of the time."""
+    least_checkpoint_tokens: int = field(
+        default=1 << 22,
+        metadata=_from("benchmarks/records/lanes-2026-11-29.md", "| a checkpoint every 19,200 tokens per lane (before) |"),
+    )
+    """Minimum number of tokens per lane between checkpoints, half a second of work: a round takes some hundredths of a second
+    to end, however few rows there are."""
     tokens_per_rank: ByNumber = field(
         default=((2, 32), (3, 16)),
         metadata=_from("benchmarks/records/lanes-2026-11-28.md", "| 64 → 256, 4 M | .3744 .6867 .2934"),

@@ -140,7 +140,15 @@ def test_checkpoints_are_spread_evenly_and_the_last_is_the_vectors(train: Train,
 def test_short_epochs_over_a_large_vocabulary_share_a_checkpoint() -> None:
     train = Train(lanes=2, epochs=5)
     assert choose_schedule(train, 70_000, 9_000_000).checkpoints == 1
-    assert choose_schedule(train, 7_000, 9_000_000).checkpoints == 10
+    assert choose_schedule(train, 20_000, 24_000_000).checkpoints == 10
+
+
+def test_a_small_vocabulary_has_no_checkpoint_every_moment() -> None:
+    at_once = MERGE_POLICY.least_checkpoint_tokens
+    assert choose_schedule(Train(lanes=4, copies=1), 64, 4 * at_once).rounds == 1
+    assert choose_schedule(Train(lanes=4, copies=1), 64, 40 * at_once).rounds == 10
+    assert choose_schedule(Train(lanes=4, copies=1), 100_000, 4 * 30_000_000 * 10).rounds == 10
+    assert choose_schedule(Train(lanes=4, copies=1, checkpoint_every=20_000), 64, 4_000_000).rounds == 50
 
 
 def test_between_full_merges_every_second_step_merges_twice_the_rows() -> None:
