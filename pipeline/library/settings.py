@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.config import RunConfig, known_keys, parse_config
+from pipeline.config import RunConfig, known_keys, load_config, parse_config
 from pipeline.errors import ConfigError
 from pipeline.options.other_names import hint, suggest
 
@@ -14,16 +16,31 @@ from pipeline.options.other_names import hint, suggest
 def configuration(inputs: Sequence[str], settings: Mapping[str, Any]) -> RunConfig:
     """The validated configuration of these inputs and settings. MLflow is not used unless a setting of `tracking` is given.
     Raises ConfigError."""
-    tree: dict[str, dict[str, Any]] = {"corpus": {"inputs": list(inputs)}, "tracking": {"enabled": False}}
+    given = in_sections(settings)
+    given["corpus"] = given.get("corpus", {}) | {"inputs": list(inputs)}
+    given["tracking"] = {"enabled": "tracking" in given} | given.get("tracking", {})
+    return parse_config(given, source="train(…)")
+
+
+def overriding(path: str, settings: Mapping[str, Any]) -> RunConfig:
+    """The configuration in a file, with these settings instead of its own. Raises ConfigError, InputError."""
+    given = in_sections(settings).items()
+    overrides = [f"{section}.{key}={json.dumps(value)}" for section, values in given for key, value in values.items()]
+    return load_config(path, overrides)
+
+
+def in_sections(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The settings as section → key → value. Raises ConfigError."""
+    tree: dict[str, dict[str, Any]] = {}
     # `refresh` repeats names of `train`, and only `w2v refresh` reads it.
     known = [key for key in known_keys() if not key.startswith("refresh")]
     for name, value in settings.items():
         if name in known and isinstance(value, Mapping):
-            tree[name] = tree.get(name, {}) | ({"enabled": True} if name == "tracking" else {}) | dict(value)
+            tree[name] = tree.get(name, {}) | dict(value)
             continue
         section, _, key = _key_of(name, known).partition(".")
-        tree.setdefault(section, {})[key] = value
-    return parse_config(tree, source="train(…)")
+        tree.setdefault(section, {})[key] = os.fspath(value) if isinstance(value, os.PathLike) else value
+    return tree
 
 
 def _key_of(name: str, known: Sequence[str]) -> str:

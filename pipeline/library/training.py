@@ -19,12 +19,12 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.config import RunConfig, load_config
+from pipeline.config import RunConfig
 from pipeline.errors import UsageError
 from pipeline.library.model import Model
 from pipeline.library.notebook import progress_for
 from pipeline.library.sentences import AS_THEY_ARE, paths_in, sentences_of, write_sentences
-from pipeline.library.settings import configuration
+from pipeline.library.settings import configuration, overriding
 from pipeline.progress import Progress
 from pipeline.run import run
 from pipeline.safety.locks import SENTENCES_LOCK, lock
@@ -82,9 +82,7 @@ def _configuration(source: Any, settings: dict[str, Any], shown: Progress, stack
     """The configuration of the run; sentences are written first, and nobody else can replace them until `stack` is closed."""
     paths = paths_in(source)
     if paths and not isinstance(source, list) and paths[0].endswith((".yaml", ".yml")):
-        given = {key: value for key, value in settings.items() if not isinstance(value, dict)}
-        fields = configuration(["-"], given).model_dump(mode="json", by_alias=True, exclude_unset=True)
-        return load_config(paths[0], [*_overrides(fields)])
+        return overriding(paths[0], settings)
     if paths:
         return configuration(paths, settings)
     text_field = settings.pop("text_field", "text")
@@ -114,15 +112,6 @@ def _usable(client: Any) -> Client | None:
         f"client: expected a Client of dask.distributed that waits for results, found {kind}; "
         "for the address of a scheduler: cluster={'kind': 'address', 'address': …}"
     )
-
-
-def _overrides(fields: dict[str, dict[str, Any]]) -> Iterator[str]:
-    import json
-
-    for section, values in fields.items():
-        for key, value in values.items():
-            if (section, key) not in {("corpus", "inputs"), ("tracking", "enabled")}:
-                yield f"{section}.{key}={json.dumps(value)}"
 
 
 def _default_client() -> Client | None:

@@ -23,6 +23,7 @@ import pipeline
 from pipeline.cli import commands
 from pipeline.commands.vectors import find_vectors
 from pipeline.errors import BusyError, ConfigError, DataError, InputError, UsageError
+from pipeline.library.settings import configuration, overriding
 from tests.tiny import write_corpus
 
 SETTINGS: dict[str, Any] = {"vector_size": 16, "epochs": 2, "min_count": 2, "sample": 1e-2, "seed": 3}
@@ -73,6 +74,31 @@ def test_a_column_of_another_name_and_lists_of_words_in_a_column(lines: list[str
     table = pa.table({"body": [line.split() for line in lines]})
     model = pipeline.train(table, text_field="body", workdir=str(tmp_path / "run"), **SETTINGS)
     assert model.summary["vectors"]["sha256"] == digest
+
+
+def test_settings_and_sections_go_before_those_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("corpus: {inputs: [x.jsonl], format: jsonl}\ntrain: {epochs: 7, alpha: 0.02}\n")
+    settings = {
+        "epochs": 2,
+        "text_field": "body",
+        "workdir": tmp_path / "run",
+        "cluster": {"n_workers": 3, "options": {"a": [1]}},
+    }
+    found = overriding(str(tmp_path / "c.yaml"), settings)
+    assert (found.train.epochs, found.train.alpha, found.corpus.text_field) == (2, 0.02, "body")
+    assert (found.cluster.n_workers, found.cluster.options, found.workdir) == (3, {"a": [1]}, tmp_path / "run")
+    assert found.tracking.enabled
+    assert not overriding(str(tmp_path / "c.yaml"), {"tracking": {"enabled": False}}).tracking.enabled
+
+
+def test_runs_are_tracked_where_a_setting_of_tracking_is_given() -> None:
+    assert [
+        configuration(["x"], given).tracking.enabled for given in ({}, {"experiment": "e"}, {"tracking": {"enabled": False}})
+    ] == [
+        False,
+        True,
+        False,
+    ]
 
 
 def test_patterns_and_names_of_files_in_a_list_are_paths(lines: list[str], digest: str, tmp_path: Path) -> None:
