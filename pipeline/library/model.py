@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import html
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,16 @@ from pipeline.summary import finished_vectors
 from w2v_core.vectors import WordVectors
 
 SHOWN_WORDS, SHOWN_NEIGHBOURS = 6, 5
+INSTEAD = {
+    **dict.fromkeys(("train", "build_vocab"), "pipeline.train(sentences, start_from=model) continues from it"),
+    **dict.fromkeys(
+        ("epochs", "window", "min_count", "alpha", "negative", "sg", "seed"), "its settings are in summary['config']"
+    ),
+    **dict.fromkeys(("corpus_count", "corpus_total_words"), "the sizes of the corpus are in summary['corpus']"),
+    "get_latest_training_loss": "losses has the mean loss of every round",
+    "syn1neg": "wv.context has the output vectors",
+}
+"""Names of gensim's Word2Vec that a Model does not have, each with what to use instead."""
 
 
 class Model:
@@ -36,6 +46,8 @@ class Model:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
+        if name in INSTEAD:
+            raise AttributeError(f"a Model has no {name}; {INSTEAD[name]}")
         return getattr(self.wv, name)
 
     def __dir__(self) -> list[str]:
@@ -47,6 +59,10 @@ class Model:
 
     def __contains__(self, word: object) -> bool:
         return word in self.wv
+
+    def __iter__(self) -> Iterator[str]:
+        """The words, most frequent first."""
+        return iter(self.wv)
 
     def __len__(self) -> int:
         return len(self.wv)

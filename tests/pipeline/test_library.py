@@ -92,13 +92,8 @@ def test_settings_and_sections_go_before_those_of_a_file(tmp_path: Path) -> None
 
 
 def test_runs_are_tracked_where_a_setting_of_tracking_is_given() -> None:
-    assert [
-        configuration(["x"], given).tracking.enabled for given in ({}, {"experiment": "e"}, {"tracking": {"enabled": False}})
-    ] == [
-        False,
-        True,
-        False,
-    ]
+    givens: list[dict[str, Any]] = [{}, {"experiment": "e"}, {"tracking": {"enabled": False}}]
+    assert [configuration(["x"], given).tracking.enabled for given in givens] == [False, True, False]
 
 
 def test_patterns_and_names_of_files_in_a_list_are_paths(lines: list[str], digest: str, tmp_path: Path) -> None:
@@ -135,6 +130,16 @@ def test_completion_finds_the_methods_of_the_vectors(lines: list[str], tmp_path:
     model = pipeline.train(lines, workdir=str(tmp_path / "run"), **SETTINGS)
     assert {"most_similar", "doesnt_match", "key_to_index", "to_gensim", "losses"} <= set(dir(model))
     assert len(pickle.loads(pickle.dumps(model))) == len(copy.copy(model)) == len(model)
+    assert list(model) == model.index_to_key
+    assert model.summary["config"]["train"]["epochs"] == 2
+    assert model.summary["corpus"]["sentences"] == len(lines)
+    for name, instead in [
+        ("train", r"pipeline\.train\("),
+        ("get_latest_training_loss", "losses"),
+        ("epochs", r"summary\['config'\]"),
+    ]:
+        with pytest.raises(AttributeError, match=f"a Model has no {name}; .*{instead}"):
+            getattr(model, name)
 
 
 def test_a_dask_bag_is_read_a_partition_at_a_time(lines: list[str], digest: str, tmp_path: Path) -> None:
