@@ -89,7 +89,8 @@ def test_the_example_runs_in_a_kernel(notebook: Notebook) -> None:
     (model,) = of_kind(done[1], "execute_result")
     assert "<table>" in model["data"]["text/html"]
     assert "words × 64" in model["data"]["text/plain"]
-    assert [stream["text"][:7] for stream in of_kind(done[3], "stream")] == ["epoch 1", "epoch 2"]
+    printed = "".join(stream["text"] for stream in of_kind(done[3], "stream"))
+    assert [line[:7] for line in printed.splitlines()] == ["epoch 1", "epoch 2"]
 
 
 LEFT = """\
