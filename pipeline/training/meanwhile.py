@@ -62,11 +62,15 @@ class Meanwhile:
         """Waits for the work, and calls `meanwhile` until then as long as that returns True; raises what the work raised."""
         if self._work is None:
             return
-        work, self._work = self._work, None
         asked = time.perf_counter()
-        while not work.done() and meanwhile():
-            pass
-        work.result()
+        try:
+            while not self._work.done() and meanwhile():
+                pass
+            self._work.result()
+        finally:
+            # Work that goes on, because waiting was interrupted, stays known to `close`.
+            if self._work.done():
+                self._work = None
         self.took(asked - self._began, self._ended - self._began)
 
     def took(self, trained_s: float, merged_s: float) -> None:

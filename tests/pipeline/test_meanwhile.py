@@ -41,6 +41,21 @@ def test_what_can_be_done_meanwhile_is_done_until_the_work_has_ended(background:
     assert len(calls) >= 3
 
 
+def test_work_that_goes_on_after_an_interrupt_is_still_known(background: Meanwhile) -> None:
+    go_on = threading.Event()
+
+    def interrupted() -> bool:
+        raise KeyboardInterrupt
+
+    background.begin(lambda: go_on.wait(10) and None)
+    with pytest.raises(KeyboardInterrupt):
+        background.end(interrupted)
+    assert background.is_under_way
+    go_on.set()
+    background.end(lambda: False)
+    assert not background.is_under_way
+
+
 def test_items_are_spread_over_as_many_threads_as_the_merge_has(background: Meanwhile) -> None:
     background.threads = 3
     together, seen = threading.Barrier(3), set()
