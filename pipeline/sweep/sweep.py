@@ -52,6 +52,9 @@ def sweep(path: Path, arguments: Sequence[str], progress: Progress) -> list[Trie
     combinations = combine(arguments)
     configs = [_named(load_config(path, overrides), number) for number, overrides in enumerate(combinations, start=1)]
     varied = [argument.partition("=")[0] for argument in arguments if len(choices(argument)) > 1]
+    for key in varied:
+        if key in ("run.name", "run.workdir"):
+            raise UsageError(f"sweep: {key} cannot vary; all combinations share one workdir and have numbers for names")
     tried = []
     with holding(configs[0]):
         parent = _parent(configs, varied)

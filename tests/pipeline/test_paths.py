@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.config import known_keys, load_config, parse_config
 from pipeline.errors import ConfigError
+from pipeline.history.latest import differences
 from pipeline.options.other_names import OTHER_NAMES, suggest
 from tests.tiny import write_corpus
 
@@ -132,3 +133,14 @@ def test_explanations_of_other_programs_names_refer_to_keys_that_exist() -> None
         assert keys or meant.startswith("nothing here"), name
         assert name not in {key.rpartition(".")[2] for key in known}, f"{name} is a key here: it needs no explanation"
     assert suggest("zzz.qqqqqqqq", sorted(known)) is None
+
+
+def test_the_same_files_seen_from_another_folder_are_no_difference() -> None:
+    def differing(then: object, now: object) -> list[str]:
+        return list(differences({"corpus": {"inputs": then}}, {"corpus": {"inputs": now}}))
+
+    assert differing(["texts/*.txt", "b"], ["/home/me/texts/*.txt", "/home/me/b"]) == []
+    assert differing(["/home/me/texts/*.txt"], ["texts/*.txt"]) == []
+    assert differing(["texts/*.txt"], ["/home/me/other/*.txt"]) != []
+    assert differing(["xts/a"], ["/home/me/texts/a"]) != []
+    assert differing(["a"], ["a", "b"]) != []

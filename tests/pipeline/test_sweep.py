@@ -38,6 +38,12 @@ def test_values_are_parted_at_commas_outside_of_brackets_and_quotes() -> None:
         combine(["a.b=1"])
 
 
+@pytest.mark.parametrize("key", ["run.name", "run.workdir"])
+def test_what_all_combinations_share_cannot_vary(key: str, config: Path) -> None:
+    with pytest.raises(UsageError, match=rf"sweep: {key} cannot vary; all combinations share one workdir"):
+        sweep(config, [f"{key}=a,b"], Progress(quiet=True))
+
+
 @pytest.mark.turns(3, 3, of="gates")
 def test_every_combination_is_trained_once_over_the_same_shards_and_the_champion_stays(config: Path) -> None:
     quiet = Progress(quiet=True)
