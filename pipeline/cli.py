@@ -17,6 +17,7 @@ import os
 import signal
 import sys
 from types import FrameType
+from typing import NoReturn
 
 import click
 
@@ -95,7 +96,7 @@ for _command in (
 
 def main() -> None:
     """Runs the command line and exits with a documented code."""
-    _install_signal_handlers()
+    terminations = _install_signal_handlers()
     garbage.set_threshold(YOUNG_OBJECTS)
     for name in UNUSED:
         sys.modules.setdefault(name, None)  # type: ignore[arg-type]
@@ -119,8 +120,7 @@ def main() -> None:
         say(f"\nw2v: interrupted; finished work is kept. Resume with:\n  {_this_command()}", err=True)
         _exit(130)
     except Terminated as stop:
-        say(f"w2v: terminated; finished work is kept. Resume with:\n  {_this_command()}", err=True)
-        _exit(stop.exit_code)
+        _exit_terminated(stop)
     except BrokenPipeError:
         _exit(0)
     except (OSError, MemoryError) as error:
@@ -129,6 +129,9 @@ def main() -> None:
         say(f"w2v: {explained}", err=True)
         _exit(explained.exit_code)
     except Exception as error:
+        if terminations:
+            # Code called from C, such as a part of Numba's compiler, lost what the signal raised, and then something else failed.
+            _exit_terminated(terminations[0])
         _show_traceback_if_asked()
         say(
             f"w2v: a bug in this program: {type(error).__name__}: {error}\n"
@@ -138,7 +141,12 @@ def main() -> None:
         _exit(70)
 
 
-def _exit(code: int) -> None:
+def _exit_terminated(stop: Terminated) -> NoReturn:
+    say(f"w2v: terminated; finished work is kept. Resume with:\n  {_this_command()}", err=True)
+    _exit(stop.exit_code)
+
+
+def _exit(code: int) -> NoReturn:
     """Exits at once: threads of a closing cluster must not hold up the process or print over the message."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):
@@ -169,8 +177,9 @@ def _show_traceback_if_asked() -> None:
         traceback.print_exc()
 
 
-def _install_signal_handlers() -> None:
-    interrupts = 0
+def _install_signal_handlers() -> list[Terminated]:
+    """What signals have raised, wherever it went: empty for now."""
+    interrupts, terminations = 0, list[Terminated]()
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         nonlocal interrupts
@@ -182,11 +191,13 @@ def _install_signal_handlers() -> None:
 
     def terminate(number: int, frame: FrameType | None) -> None:
         signal.signal(number, signal.SIG_IGN)
-        raise Terminated(number)
+        terminations.append(Terminated(number))
+        raise terminations[-1]
 
     signal.signal(signal.SIGINT, interrupt)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, terminate)
+    return terminations
 
 
 if __name__ == "__main__":

@@ -176,3 +176,21 @@ def test_progress_goes_to_standard_error_and_results_to_standard_output(finished
     assert json.loads(done.stdout)["status"] == "complete"
     assert "train:" in done.stderr
     assert w2v("run", str(finished), "--json", "--quiet").stderr == ""
+
+
+def test_a_termination_that_a_compiler_loses_is_not_called_a_bug() -> None:
+    code = """
+import ctypes, os, signal, sys
+from pipeline import cli
+
+@cli.commands.command()
+def compiling():
+    ctypes.CFUNCTYPE(None)(lambda: os.kill(os.getpid(), signal.SIGTERM))()
+    raise RuntimeError("no compiled object yet")
+
+sys.argv = ["w2v", "compiling"]
+cli.main()
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.returncode == 143, ended.stderr
+    assert "w2v: terminated; finished work is kept. Resume with:\n  w2v compiling" in ended.stderr
