@@ -106,11 +106,11 @@ def test_export_to_a_bucket_prints_where_the_files_are(config: Path, storage: St
     command = ["export", str(config), f"{bucket}/deep/place", "-f", "word2vec-text", "-f", "parquet"]
     told = CliRunner().invoke(commands, command)
     assert told.exit_code == 0, told.output
-    addresses = told.output.split()
+    addresses = told.stdout.split()
     assert [address.rpartition("/")[2] for address in addresses] == ["vectors.txt", "vectors.parquet"]
     assert all(address.startswith(f"{bucket}/deep/place/") for address in addresses)
     assert set(latest(bucket / "deep/place", storage)) == {"vectors.txt", "vectors.parquet"}
-    assert CliRunner().invoke(commands, command).output == told.output, "the same export has the same name"
+    assert CliRunner().invoke(commands, command).stdout == told.stdout, "the same export has the same name"
     assert not list(Path.cwd().glob("s3:*"))
 
 
