@@ -133,7 +133,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         uri = f"sqlite:///{os.path.abspath(folder)}/runs/mlflow.db"
         config = config.model_copy(update={"tracking": config.tracking.model_copy(update={"uri": uri})})
     config._folder = Path(os.path.abspath(folder))
-    explain_moved(tree, folder, config.workdir, config.run.name)
+    overridden = {override.partition("=")[0].strip() for override in overrides}
+    explain_moved(tree, folder, config.workdir, config.run.name, overridden)
     return config
 
 

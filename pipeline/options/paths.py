@@ -8,7 +8,7 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,23 +71,27 @@ def _is_address(path: str) -> bool:
     return path == "-" or bool(re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", path))
 
 
-def explain_moved(tree: Mapping[str, Any], folder: Path, workdir: Path, name: str) -> None:
+def explain_moved(tree: Mapping[str, Any], folder: Path, workdir: Path, name: str, overridden: Collection[str] = ()) -> None:
     """Raises ConfigError for a file written when paths were relative to the current folder: if an input, or the results of an
     earlier run, exist relative to the current folder but not relative to the file.
 
-    `tree` is the file's content, `workdir` its workdir as resolved now.
+    `tree` is the file's content, `workdir` its workdir as resolved now; keys that are `overridden` ("section.key") do not count.
     """
     if os.path.realpath(folder) == os.path.realpath("."):
         return
     for section, key in INPUTS:
         values = tree.get(section)
         given = values.get(key) if isinstance(values, Mapping) else None
+        if f"{section}.{key}" in overridden:
+            continue
         for path in [given] if isinstance(given, str) else given if isinstance(given, list) else []:
             if isinstance(path, str) and path and _is_there(path) and not _is_there(_join(folder, path)):
                 raise ConfigError(
                     f"{section}.{key}: {printable(path, 200)} is not in {folder}, but in the current folder. Paths in a "
                     f"configuration are relative to its file: write {os.path.relpath(path, folder)}"
                 )
+    if "run.workdir" in overridden:
+        return
     run = tree.get("run")
     before = Path(run.get("workdir") or f"runs/{name}") if isinstance(run, Mapping) else Path("runs") / name
     if not before.is_absolute() and (before / "tokens").is_dir() and not workdir.exists():

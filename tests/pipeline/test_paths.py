@@ -86,6 +86,17 @@ def test_results_of_an_earlier_run_at_the_old_place_are_not_made_twice(tmp_path:
         load_config("configs/run.yaml")
 
 
+def test_what_the_command_line_says_cannot_have_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "runs" / "mine" / "tokens").mkdir(parents=True)
+    (tmp_path / "x.txt").write_text("a b c\n")
+    (tmp_path / "configs" / "run.yaml").write_text("{run: {name: mine}, corpus: {inputs: x.txt}}")
+    monkeypatch.chdir(tmp_path)
+    elsewhere = tmp_path / "elsewhere"
+    config = load_config("configs/run.yaml", [f"run.workdir={elsewhere}", "corpus.inputs=['pydocs:']"])
+    assert config.workdir == elsewhere
+
+
 @pytest.mark.parametrize(
     ("workdir", "message"),
     [
