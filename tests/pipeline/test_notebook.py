@@ -97,6 +97,15 @@ LEFT = """\
 import psutil, threading
 [psutil.Process().children(), [thread for thread in threading.enumerate() if thread.name == "progress"]]
 """
+LONG = """\
+import time
+from pipeline import train
+
+def pause(done):
+    time.sleep(0.2)
+
+len(train(sentences, vector_size=32, epochs=20, sample=0, checkpoint_every=12_000, callbacks=pause))
+"""
 SLOWLY = """\
 import time
 from pipeline import train
@@ -114,13 +123,12 @@ await main()
 
 
 def test_an_interrupted_cell_leaves_no_process_and_the_same_cell_goes_on(notebook: Notebook) -> None:
-    training = "from pipeline import train\nlen(train(sentences, vector_size=32, epochs=20, sample=0, checkpoint_every=12_000))"
     notebook.run(WORDS)
-    interrupted = notebook.run(training, interrupt_at="epoch 3 of 20")
+    interrupted = notebook.run(LONG, interrupt_at="epoch 3 of 20")
     assert [content["ename"] for content in of_kind(interrupted, "error")] == ["KeyboardInterrupt"]
     assert texts(interrupted)[-1].endswith("interrupted; the same call continues from what is complete<br>")
     assert of_kind(notebook.run(LEFT), "execute_result")[0]["data"]["text/plain"] == "[[], []]"
-    again = notebook.run(training)
+    again = notebook.run(LONG)
     assert of_kind(again, "execute_result")[0]["data"]["text/plain"] == "200"
     assert "epoch 1 of 20" not in "".join(texts(again))
 
