@@ -102,6 +102,7 @@ import time
 from pipeline import train
 
 def pause(done):
+    print("trained epoch", done.epoch + 1)
     time.sleep(0.2)
 
 len(train(sentences, vector_size=32, epochs=20, sample=0, checkpoint_every=12_000, callbacks=pause))
@@ -124,7 +125,7 @@ await main()
 
 def test_an_interrupted_cell_leaves_no_process_and_the_same_cell_goes_on(notebook: Notebook) -> None:
     notebook.run(WORDS)
-    interrupted = notebook.run(LONG, interrupt_at="epoch 3 of 20")
+    interrupted = notebook.run(LONG, interrupt_at="trained epoch 3")
     assert [content["ename"] for content in of_kind(interrupted, "error")] == ["KeyboardInterrupt"]
     assert texts(interrupted)[-1].endswith("interrupted; the same call continues from what is complete<br>")
     assert of_kind(notebook.run(LEFT), "execute_result")[0]["data"]["text/plain"] == "[[], []]"
