@@ -5,7 +5,7 @@ owner of the rows, and the merged changes on the way back. The owner also rounds
 changes that it sends, so every base changes by the same amounts, on one host as on several.
 
 `copies` are the rows that the copies had when the merge began. They are only read: their owners add to the trained rows what the
-base has gained over them (`lane_group.catch_up`).
+base has gained over them (`lane_group.take_over`).
 """
 
 from __future__ import annotations

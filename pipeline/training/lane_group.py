@@ -14,8 +14,10 @@ decrypts and folds needs longer than a network of 10 Gbit/s.
 
 In eight bits copies exchange the rows that they showed when the merge began, so they can be trained meanwhile:
 
-    begin_merge     shows this worker's rows to the merge, which from then on runs in threads of its own
-    end_merge       waits until it has changed the base, on all workers of the host; then `residency` lets the copies catch up
+    show            copies the rows of this worker's copies to where the merge sees them
+    begin_merge     begins to fold them, in threads of its own (`meanwhile`)
+    end_merge       waits until the base has changed, on all workers of the host
+    take_over       lets this worker's copies catch up with the base
 """
 
 from __future__ import annotations
