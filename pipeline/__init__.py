@@ -20,6 +20,7 @@ stands beside its short Dask wiring.
                tokenize vocab shards train evaluate sets (named sets of questions) publish
     storage/   addresses (in buckets) filesystems (pyarrow's, configured) failures (which requests are retried)
                objects (read, put) copies (of workdirs in buckets) lease (one run at a time)
+               local_files (of a workdir, wherever that is)
     text/      corpus (which files) inputs object_inputs (from names to files) sources (opened) pieces (files and parts as data)
                cutting and cut_places (into parts) recognise signatures (the kind of a file, by its name and bytes)
                reading lines (bytes as chunks of lines)
@@ -51,7 +52,8 @@ stands beside its short Dask wiring.
                room (memory and disk) messages (from tasks to the driver) presence (who responds)
                sources (the same program everywhere)
     history/   arrival (access to a workdir) snapshot (a complete result, kept) shapes (of what is read there)
-               latest (the current one and the decisions so far) gc (removes unneeded snapshots and files)
+               latest (the current one and the decisions so far) answers (which result answers)
+               gc (removes unneeded snapshots and files)
     refresh/   refresh (one decision) delta (changed files, pure) challenge (both vectors trained and measured) gates (pure)
                probe (which word belongs in a window?) stability (neighbourhoods, frame) align (to the former frame) rollback
                hook (a command after the decision)
@@ -62,8 +64,8 @@ stands beside its short Dask wiring.
     library/   training (train) model (load) settings sentences notebook: the pipeline from Python
     options/   section (their common base) text (of corpus and tokenize) storage paths (relative to the file)
                other_names (settings by the names of gensim and others)
-    safety/    start scratch (closed to other users) files second_names locks seals yaml_values values (checked)
-               login (passwords for pages) deadline (a limit on waiting)
+    safety/    start scratch (closed to other users) files second_names locks seals json_shapes manifests
+               yaml_values values (checked) login (passwords for pages) deadline (a limit on waiting)
     tracking/  tracker spool shipper delivery registry (events, and their way to MLflow) ui start_page door metrics
                run_events (the events of a run) card (the description of a run)
                textfile (for Prometheus)
@@ -73,6 +75,7 @@ stands beside its short Dask wiring.
     report/    report sections refreshed recipes page (for people) charts figures (PNGs) results
                layout (the map of words)
     formats/   exports word2vec placing (exports moved to folders and buckets) published (vectors read from buckets)
+               trained (the vectors of an artefact)
 
 Imports go pipeline → w2v_core, never back.
 """

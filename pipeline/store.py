@@ -22,12 +22,9 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
-from functools import cache
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from pydantic import TypeAdapter
 
 from pipeline.errors import DamagedError, printable
 from pipeline.errors import explain_os_error as explain_os_error
@@ -35,47 +32,22 @@ from pipeline.failpoints import reach
 from pipeline.safety.files import is_confined, open_inside, read_inside, unlink_inside
 from pipeline.safety.locks import SHIPPER_LOCK, holder
 from pipeline.safety.locks import lock as lock
+from pipeline.safety.manifests import FORMAT_VERSION, manifest_of
+from pipeline.safety.manifests import Manifest as Manifest
+from pipeline.safety.manifests import Part as Part
 from pipeline.safety.seals import HashingFile, canonical_json, json_bytes
 from pipeline.safety.seals import file_sha256 as file_sha256
 from pipeline.safety.seals import sealed as sealed
 from pipeline.safety.seals import unsealed as unsealed
-from pipeline.storage.copies import all_there as all_there
-from pipeline.storage.copies import copy_of
-from pipeline.storage.copies import fetched as fetched
-from pipeline.storage.copies import put_folder as put_folder
+from pipeline.storage.local_files import all_there as all_there
+from pipeline.storage.local_files import copy_of
+from pipeline.storage.local_files import fetched as fetched
+from pipeline.storage.local_files import put_folder as put_folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FORMAT_VERSION = 1
 MANIFEST, SHARED = "manifest.json", "parts"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """One file of an artefact. `name` is relative to the artefact's directory, and lies in it or in `../parts`."""
-
-    name: str
-    bytes: int
-    sha256: str
-    rows: int = 0
-    tokens: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Manifest:
-    """The description of an artefact: its files in order, its totals, and what it was made from."""
-
-    stage: str
-    fingerprint: str
-    parts: tuple[Part, ...]
-    totals: Mapping[str, Any] = field(default_factory=dict)
-    """Counts for later stages and for people (tokens, sentences, kept tokens …)."""
-    fields: Mapping[str, Any] = field(default_factory=dict)
-    """The configuration fields the stage read."""
-    inputs: tuple[str, ...] = ()
-    """Fingerprints or content digests of what it was made from."""
-    format_version: int = FORMAT_VERSION
 
 
 @dataclass(frozen=True)
@@ -268,7 +240,7 @@ def _read_manifest(directory: Path) -> Manifest:
         fetched(directory / MANIFEST)
         text = read_inside(directory, MANIFEST)
         body = unsealed(text)
-        manifest = _checked_manifest().validate_python(body)
+        manifest = manifest_of(body)
         if strays := [part.name for part in manifest.parts if not is_confined(_inside(directory, part.name)[1])]:
             raise ValueError(f"it names a file outside its folder: {printable(strays[0])}")
         return manifest
@@ -277,11 +249,6 @@ def _read_manifest(directory: Path) -> Manifest:
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         message = f"{directory / MANIFEST}: damaged ({_reason(error)}); run again to rebuild it"
         raise DamagedError(message, str(directory)) from None
-
-
-@cache
-def _checked_manifest() -> TypeAdapter[Manifest]:
-    return TypeAdapter(Manifest)
 
 
 def _inside(directory: Path, name: str) -> tuple[Path, str]:

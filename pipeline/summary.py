@@ -12,8 +12,7 @@ from typing import Any
 
 from pipeline import store
 from pipeline.config import RunConfig
-from pipeline.errors import InputError, StorageError
-from pipeline.history.latest import find_answer
+from pipeline.errors import StorageError
 from pipeline.history.snapshot import unsealed_summary
 from pipeline.safety.files import read_inside
 from pipeline.stages.ladder import KINDS, STAGES
@@ -86,17 +85,3 @@ def read_summary(workdir: Path) -> dict[str, Any] | None:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise StorageError(f"{workdir / SUMMARY}: damaged ({reason}); the same `w2v run` makes it again") from None
-
-
-def finished_vectors(workdir: Path) -> store.Artefact:
-    """The vectors of the last good result, every byte of them checked.
-
-    They are found by their fingerprint in this workdir, since a path in a summary could name any folder. Raises InputError if no
-    run has trained vectors here, DamagedError or StorageError if they are not what was written.
-    """
-    answer = find_answer(workdir)
-    if answer is None:
-        raise InputError(f"{workdir}: no finished run with vectors here; run `w2v run` with this configuration first")
-    found = store.load_artefact(answer.vectors)
-    store.require_intact(found)
-    return found

@@ -9,7 +9,8 @@ from pathlib import Path
 from pipeline import store
 from pipeline.config import RunConfig
 from pipeline.errors import DamagedError, StorageError
-from pipeline.history.latest import champion_of, find_answer, history_damage, introduce
+from pipeline.history.answers import find_answer, introduce
+from pipeline.history.latest import champion_of, history_damage
 from pipeline.history.snapshot import PASSING, REPORT, SNAPSHOTS, snapshot_damage
 from pipeline.safety import locks
 from pipeline.safety.seals import SEAL, seal_damage

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.cluster.sources import source_digest
 from pipeline.cluster.state import state_of
-from pipeline.storage.copies import copy_of, join
+from pipeline.storage.copies import join
+from pipeline.storage.local_files import copy_of
 
 if TYPE_CHECKING:
     from distributed import SchedulerPlugin, Worker, WorkerPlugin

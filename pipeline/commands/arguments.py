@@ -66,8 +66,8 @@ def load_run(run: str, overrides: tuple[str, ...]) -> RunConfig:
         return load(Path(run), overrides)
     from pipeline.config import parse_config
     from pipeline.errors import InputError
+    from pipeline.history.answers import is_workdir
     from pipeline.history.arrival import look
-    from pipeline.history.latest import is_workdir
     from pipeline.store import iterate_artefacts
 
     config = look(parse_config({"run": {"workdir": run}, "corpus": {"inputs": [run]}}, overrides, source=run))

@@ -238,7 +238,7 @@ def find_vectors(source: Path, overrides: Sequence[str] = (), **reading: Any) ->
 
     Raises InputError, DataError, DamagedError, UsageError. Notes about the file, and which run answers, go to standard error.
     """
-    from pipeline.history.latest import find_answer, introduce, is_workdir, snapshot_vectors
+    from pipeline.history.answers import intact_vectors, introduce, is_workdir, require_answer, snapshot_vectors
     from w2v_core.vectors import WordVectors
 
     options = {key: value for key, value in reading.items() if value is not None}
@@ -246,14 +246,12 @@ def find_vectors(source: Path, overrides: Sequence[str] = (), **reading: Any) ->
     if kind and options:
         raise UsageError(f"--{next(iter(options)).replace('_', '-')} is for files of vectors, and {source} is a {kind}")
     if kind:
-        from pipeline.stages.evaluate import load_vectors
-        from pipeline.summary import finished_vectors
+        from pipeline.formats.trained import load_vectors
 
         config = load(source, tuple(overrides)) if kind == "configuration" else None
-        workdir = config.workdir if config else source
-        vectors = load_vectors(finished_vectors(workdir))
-        if answer := find_answer(workdir):
-            say(introduce(answer, config), err=True)
+        answer = require_answer(config.workdir if config else source)
+        vectors = load_vectors(intact_vectors(answer))
+        say(introduce(answer, config), err=True)
         return vectors
     if overrides:
         raise UsageError(f"{overrides[0]}: only a CONFIG (.yaml) has settings to override, and {source} is not one")

@@ -10,8 +10,8 @@ from typing import Any
 from pipeline import store
 from pipeline.config import load_config
 from pipeline.errors import InputError, UsageError
+from pipeline.history.answers import find_answer
 from pipeline.history.arrival import look
-from pipeline.history.latest import find_answer
 from pipeline.history.snapshot import unsealed_summary
 from pipeline.safety.files import read_inside
 from w2v_core.vectors import WordVectors

@@ -18,7 +18,7 @@ from pipeline.history.latest import champion_of, entries
 from pipeline.history.snapshot import PASSING, SNAPSHOTS, SUMMARY, Snapshot, snapshots
 from pipeline.safety.files import read_inside
 from pipeline.safety.second_names import own_bytes
-from pipeline.storage.copies import copy_of
+from pipeline.storage.local_files import copy_of
 
 KINDS = ("tokens", "vocab", "shards", "checkpoints", "vectors", "report", "exports")
 """Folders of artefacts, in the order in which they are made."""

@@ -9,50 +9,27 @@ workdir's lock repairs it first if a kill came in between. A reader that resolve
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import itertools
-import json
 import os
 import re
 import time
 import uuid
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipeline import store
-from pipeline.errors import DamagedError, InputError
+from pipeline.errors import DamagedError
 from pipeline.failpoints import reach
 from pipeline.history.shapes import is_decision
-from pipeline.history.snapshot import SNAPSHOTS, SUMMARY, Snapshot, open_snapshot, remove_unfinished, unsealed_summary
+from pipeline.history.snapshot import SNAPSHOTS, Snapshot, open_snapshot, remove_unfinished
 from pipeline.safety.files import read_inside
 from pipeline.safety.seals import canonical_json, json_bytes
-from pipeline.storage.copies import copy_of
-
-if TYPE_CHECKING:
-    from pipeline.config import RunConfig
+from pipeline.storage.local_files import copy_of
 
 HISTORY, LATEST = "history", "latest"
 _NUMBER = re.compile("[0-9]{6,9}")
-VECTORS = "vectors"
-"""Kind of the artefact with the vectors."""
-SHOWN_DIFFERENCES = 4
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The last good result: its folder, its vectors, and the summary of the run that made it."""
-
-    directory: Path
-    vectors: Path
-    summary: Mapping[str, Any]
-    made: float
-
-    @property
-    def run_id(self) -> str:
-        return str(self.summary["run_id"])
 
 
 def entries(workdir: Path) -> list[dict[str, Any]]:
@@ -167,84 +144,3 @@ def _tell_readers(workdir: Path, snapshot: str) -> None:
     path = workdir / f"{LATEST}.json"
     if not path.is_file() or path.read_bytes() != body:
         store.write_bytes(path, body)
-
-
-# ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def is_workdir(path: Path) -> bool:
-    """Whether a run has ended in this folder, successfully or not. A snapshot has a summary too, but is not one."""
-    return (path / LATEST).exists() or ((path / SUMMARY).is_file() and snapshot_vectors(path) == path)
-
-
-def snapshot_vectors(path: Path) -> Path:
-    """The folder `vectors` of a snapshot, such as `latest`; any other path as it is."""
-    # Imports NumPy, which a configuration with an error need not wait for.
-    from w2v_core.vectors.files import MATRIX
-
-    return path / VECTORS if (path / SUMMARY).is_file() and (path / VECTORS / MATRIX).is_file() else path
-
-
-def find_answer(workdir: Path) -> Answer | None:
-    """The last good result of a workdir: the champion or, if no run was ever complete, the vectors of a run that was to stop at
-    train or evaluate. None if there is none."""
-    link = Path(os.path.realpath(workdir / LATEST))
-    for snapshot in (open_snapshot(link), champion_of(workdir)):
-        # A link that was redirected elsewhere does not count.
-        if snapshot and snapshot.workdir.resolve() == workdir.resolve():
-            with contextlib.suppress(DamagedError, InputError):
-                return Answer(snapshot.directory, snapshot.vectors, snapshot.summary(), snapshot.made)
-    try:
-        summary = unsealed_summary(read_inside(workdir, SUMMARY))
-        vectors = store.artefact_directory(workdir, VECTORS, summary["stages"]["train"]["fingerprint"])
-        return Answer(workdir, vectors, summary, (workdir / SUMMARY).stat().st_mtime)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def require_answer(workdir: Path, config_path: Path) -> Answer:
-    """As find_answer, but raises InputError, with the command to run, if there is none."""
-    if found := find_answer(workdir):
-        return found
-    raise InputError(f"{workdir}: no finished run here; run: w2v run {config_path}")
-
-
-def introduce(answer: Answer, config: RunConfig | None) -> str:
-    """What answers, in one line: the run, when it was made, and which of its settings differ from the configuration's."""
-    made = time.strftime("%Y-%m-%d %H:%M", time.localtime(answer.made))
-    now = config.model_dump(mode="json", by_alias=True) if config else {}
-    found = list(differences(answer.summary.get("config", {}), now)) if now else []
-    more = f" and {len(found) - SHOWN_DIFFERENCES} more" if len(found) > SHOWN_DIFFERENCES else ""
-    shown = f"; differs from the configuration: {', '.join(found[:SHOWN_DIFFERENCES])}{more}" if found else ""
-    return f"from {answer.run_id} of {made}{shown}"
-
-
-_DECIDE_NOTHING = ("run.name", "run.workdir", "tracking", "cluster", "storage", "refresh", "train.deterministic")
-
-
-def differences(then: Mapping[str, Any], now: Mapping[str, Any], section: str = "") -> Iterator[str]:
-    """`key then → now` for every setting that decides a result and differs."""
-    for key in [*now, *(key for key in then if key not in now)]:
-        name = f"{section}{key}"
-        before, after = then.get(key), now.get(key)
-        if name in _DECIDE_NOTHING or before == after or _same_places(before, after):
-            continue
-        if isinstance(before, dict) and isinstance(after, dict) and not section:
-            yield from differences(before, after, f"{name}.")
-        elif not (section == "" and (key not in then or key not in now)):
-            yield f"{name} {_short(before)} → {_short(after)}"
-
-
-def _same_places(before: object, after: object) -> bool:
-    """Whether two lists can name the same files, seen from different folders: `texts/*.txt` and `/home/me/texts/*.txt`."""
-    if not (isinstance(before, list) and isinstance(after, list) and len(before) == len(after)):
-        return False
-    if not all(isinstance(item, str) for item in before + after):
-        return False
-    pairs = [sorted(pair, key=len) for pair in zip(before, after, strict=True)]
-    return all(one == other or (other.startswith("/") and other.endswith(f"/{one}")) for one, other in pairs)
-
-
-def _short(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 40 else text[:37] + "…"

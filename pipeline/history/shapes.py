@@ -3,92 +3,48 @@ can forge them, including their checksums."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pipeline.safety.json_shapes import ABSENT, misfit, number
 
-SNAPSHOT_ID = "^[0-9a-f]{16}$"
 YEAR_9999 = 253_402_300_799
 """The last second of the years with four digits, which is the last that `datetime` can show."""
 
 
-class _Plain(BaseModel):
-    """Values of exactly the declared types; further keys are ignored."""
-
-    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
+def snapshot_id(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{16}", value) is not None
 
 
-class _Files(_Plain):
-    files: int
+def seconds_since_1970(value: Any) -> bool:
+    return number(value) and 0 <= value <= YEAR_9999
 
 
-class _Delta(_Plain):
-    added: _Files
-    changed: _Files
-    renamed: _Files
-    deleted: _Files
-
-
-class _Scored(_Plain):
-    analogy: float | None
-    similarity: dict[str, float | None]
-
-
-class _Scores(_Plain):
-    before: _Scored
-    now: _Scored
-
-
-class _Decision(_Plain):
-    number: int
-    time: float = Field(ge=0, le=YEAR_9999)
-    kind: str
-    champion: str = Field(pattern=SNAPSHOT_ID)
-    snapshot: str = Field(default="0" * 16, pattern=SNAPSHOT_ID)
-    status: str = ""
-    input: str = ""
-    start: str = ""
-    why: str = ""
-    delta: _Delta | None = None
-    scores: _Scores | None = None
-
-
-class _Corpus(_Plain):
-    tokens: int
-    sentences: int
-    files: int
-
-
-class _Vectors(_Plain):
-    sha256: str
-
-
-class _Config(_Plain):
-    train: dict[str, Any]
-
-
-class _Summary(_Plain):
-    """The summary of a complete run."""
-
-    corpus: _Corpus
-    vectors: _Vectors
-    config: _Config
+_FILES = {"files": int}
+_SCORED = {"analogy": (number, None), "similarity": {str: (number, None)}}
+_DECISION = {
+    "number": int,
+    "time": seconds_since_1970,
+    "kind": str,
+    "champion": snapshot_id,
+    "snapshot": (snapshot_id, ABSENT),
+    **dict.fromkeys(("status", "input", "start", "why"), (str, ABSENT)),
+    "delta": ({"added": _FILES, "changed": _FILES, "renamed": _FILES, "deleted": _FILES}, None, ABSENT),
+    "scores": ({"before": _SCORED, "now": _SCORED}, None, ABSENT),
+}
+_COMPLETE = {
+    "corpus": {"tokens": int, "sentences": int, "files": int},
+    "vectors": {"sha256": str},
+    "config": {"train": dict},
+}
 
 
 def is_decision(body: Mapping[str, Any]) -> bool:
     """Whether an entry of history/ has every value that is read, with its type."""
-    return _fits(_Decision, body)
+    return misfit(body, _DECISION) is None
 
 
 def is_whole_summary(body: Mapping[str, Any]) -> bool:
     """Whether a snapshot's summary has every value that is read of a complete run, with its type."""
-    return _fits(_Summary, body)
-
-
-def _fits(shape: type[_Plain], body: Mapping[str, Any]) -> bool:
-    try:
-        shape.model_validate(body)
-    except ValidationError:
-        return False
-    return True
+    return misfit(body, _COMPLETE) is None

@@ -12,11 +12,10 @@ from typing import Any
 from pipeline.config import Storage, load_config
 from pipeline.errors import InputError
 from pipeline.formats.published import bring_vectors
+from pipeline.formats.trained import load_vectors
+from pipeline.history.answers import intact_vectors, is_workdir, require_answer, snapshot_vectors
 from pipeline.history.arrival import look
-from pipeline.history.latest import is_workdir, snapshot_vectors
-from pipeline.stages.evaluate import load_vectors
 from pipeline.storage.addresses import SCHEMES, parse_address
-from pipeline.summary import finished_vectors
 from w2v_core.vectors import WordVectors
 
 SHOWN_WORDS, SHOWN_NEIGHBOURS = 6, 5
@@ -131,12 +130,5 @@ def load(source: str | os.PathLike[str], **reading: Any) -> Model:
 
 
 def _of_workdir(workdir: Path) -> Model:
-    found = finished_vectors(workdir)
-    return Model(load_vectors(found), _summary_of(workdir), found.directory)
-
-
-def _summary_of(workdir: Path) -> Mapping[str, Any]:
-    from pipeline.history.latest import find_answer
-
-    answer = find_answer(workdir)
-    return answer.summary if answer else {}
+    answer = require_answer(workdir)
+    return Model(load_vectors(intact_vectors(answer)), answer.summary, answer.vectors)

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from pipeline import store
+from pipeline.formats.trained import load_vectors
 from pipeline.refresh.stability import common_words, rotation
-from pipeline.stages.evaluate import load_vectors
 from pipeline.training import assembly
 from w2v_core.vectors import files
 

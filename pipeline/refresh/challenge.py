@@ -12,12 +12,13 @@ import numpy as np
 from pipeline import store
 from pipeline.config import RunConfig
 from pipeline.errors import DamagedError
+from pipeline.formats.trained import load_vectors
 from pipeline.history.snapshot import Snapshot
 from pipeline.refresh import stability
 from pipeline.refresh.delta import Delta
 from pipeline.refresh.gates import Measured, Verdict, judge
 from pipeline.refresh.probe import beyond_chance, probe
-from pipeline.stages.evaluate import headline, load_vectors
+from pipeline.stages.evaluate import headline
 from pipeline.training.history import epoch_loss, history_of
 from w2v_core.vectors import WordVectors
 

@@ -12,7 +12,6 @@ import os
 import stat
 import sys
 from collections.abc import Sequence
-from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
 from types import CodeType, ModuleType
@@ -87,7 +86,7 @@ def ignore_numba_file() -> None:
         sys.meta_path.insert(0, _NumbaSettings())
 
 
-class _NumbaSettings(MetaPathFinder):
+class _NumbaSettings:
     """Finds the module of Numba that reads the file, and loads it with another name in place of the file's."""
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:

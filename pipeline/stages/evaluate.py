@@ -12,7 +12,8 @@ from typing import Any
 
 from pipeline import store
 from pipeline.config import RunConfig
-from pipeline.errors import DamagedError, InputError
+from pipeline.errors import InputError
+from pipeline.formats.trained import load_vectors
 from pipeline.report.layout import map_file
 from pipeline.stages import sets
 from pipeline.stages.work import Done, Identity, Told, Work
@@ -76,14 +77,6 @@ def headline(scores: Mapping[str, Any]) -> dict[str, Any]:
     for found in list(scores["analogy"].values())[:1]:
         result |= {key: found[key] for key in ("analogy", "semantic", "syntactic", "coverage")}
     return result
-
-
-def load_vectors(vectors: store.Artefact) -> WordVectors:
-    """The vectors of an artefact, memory-mapped; raises DamagedError if the files do not fit together."""
-    try:
-        return WordVectors.load(store.bring(vectors).directory)
-    except (ValueError, OSError) as error:
-        raise DamagedError(f"{vectors.directory}: the vectors cannot be read ({error})", str(vectors.directory)) from error
 
 
 def score(config: RunConfig, vectors: WordVectors) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from pipeline.config import RunConfig
 from pipeline.errors import DataError
 from pipeline.formats.exports import Wanted, export_vectors
 from pipeline.formats.placing import send
+from pipeline.formats.trained import load_vectors
 from pipeline.safety.second_names import share
-from pipeline.stages.evaluate import load_vectors
 from pipeline.stages.work import Done, Identity, Told, Work
 from pipeline.storage.addresses import parse_address
 

@@ -35,7 +35,7 @@ from pipeline.errors import InputError, printable
 from pipeline.safety.files import read_inside
 from pipeline.safety.seals import canonical_json, sealed, unsealed
 from pipeline.stages.work import Done, Identity, Told, Work
-from pipeline.storage.copies import is_listed, sizes_there
+from pipeline.storage.local_files import is_listed, sizes_there
 from pipeline.stream.part_files import TokenFiles, column
 from pipeline.stream.sampling import KeptStreams
 from pipeline.text.characters import unspaced_scripts

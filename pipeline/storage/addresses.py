@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pipeline.errors import ConfigError, printable, without_credentials
 
 SCHEMES = ("s3", "gs", "abfss")
+COPIES = "w2v-buckets"
+"""Name of the folder in which a machine keeps its copies of places in buckets (`copies.py`)."""
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
 _OTHER_NAMES = {"s3a": "s3", "s3n": "s3", "gcs": "gs", "abfs": "abfss", "az": "abfss", "wasbs": "abfss", "adl": "abfss"}
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,221}")

@@ -32,7 +32,7 @@ from pipeline.options.storage import Storage
 from pipeline.safety.files import is_confined, read_inside, read_json_object
 from pipeline.safety.seals import canonical_json, file_sha256
 from pipeline.storage import lease
-from pipeline.storage.addresses import Address, parse_address
+from pipeline.storage.addresses import COPIES, Address, parse_address
 from pipeline.storage.objects import (
     ListedObject,
     ObjectFile,
@@ -47,7 +47,7 @@ from pipeline.storage.objects import (
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 File = TypeVar("File", bound="NamedFile")
-FOLDER, MARKER, INDEX = "w2v-buckets", ".bucket.json", ".index.json"
+MARKER, INDEX = ".bucket.json", ".index.json"
 FORGOTTEN_S = 600.0
 """Age from which a file of the copy is removed if the bucket does not have it: younger ones may belong to a worker here that
 serves a run elsewhere."""
@@ -78,7 +78,7 @@ def copy_folder(place: Address, storage: Storage) -> Path:
     """The folder of this machine's copy of a place: the same path for the same place and user on all machines."""
     parent = Path(storage.cache) if storage.cache else Path(tempfile.gettempdir()) / f"w2v-{os.getuid()}"
     digest = hashlib.sha256(canonical_json([str(place), storage.endpoint])).hexdigest()[:16]
-    return Path(os.path.abspath(parent)) / FOLDER / f"{digest}-{place.path.rpartition('/')[2]}"
+    return Path(os.path.abspath(parent)) / COPIES / f"{digest}-{place.path.rpartition('/')[2]}"
 
 
 def private_folder(place: Address, storage: Storage) -> Path:
@@ -102,18 +102,13 @@ def begin(place: Address, storage: Storage) -> Copy:
     marker = canonical_json({"place": str(place), "storage": storage.model_dump()})
     if not (root / MARKER).exists() or (root / MARKER).read_bytes() != marker:
         _write(root / MARKER, marker)
-    _copy_at.cache_clear()
+    copy_at.cache_clear()
     return Copy(root, place, storage)
 
 
-def copy_of(path: str | Path) -> Copy | None:
-    """The copy that a path lies in; None if it lies in none."""
-    head, found, rest = str(path).partition(f"/{FOLDER}/")
-    return _copy_at(f"{head}/{FOLDER}/{rest.partition('/')[0]}") if found and rest else None
-
-
 @cache
-def _copy_at(root: str) -> Copy | None:
+def copy_at(root: str) -> Copy | None:
+    """The copy in a folder, None if it is none of this user's."""
     try:
         if os.lstat(root).st_uid != os.getuid():
             return None
@@ -333,42 +328,6 @@ def _write(path: Path, data: bytes) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-# ── for paths in any workdir ─────────────────────────────────────────────────────────────────────────────────────────
-
-
-def fetched(path: Path, sha256: str | None = None) -> Path:
-    """The path, after fetching its file if it is missing from a copy. Does not raise if there is no file: opening it will."""
-    if (kept := copy_of(path)) and not path.exists():
-        with contextlib.suppress(FileNotFoundError):
-            kept.fetch(path, sha256)
-    return path
-
-
-def sizes_there(directory: Path) -> Mapping[str, int] | None:
-    """{key: bytes} of all objects below a folder of a workdir in a bucket, by one listing; None for a folder on a disk."""
-    kept = copy_of(directory)
-    return kept.sizes(directory) if kept else None
-
-
-def is_listed(path: Path, sizes: Mapping[str, int] | None) -> bool:
-    """Whether a small file is among what `sizes_there` found; True on a disk, where looking for it costs nothing."""
-    return sizes is None or ((kept := copy_of(path)) is not None and kept.key_of(path) in sizes)
-
-
-def all_there(directory: Path, parts: Iterable[NamedFile], sizes: Mapping[str, int] | None = None) -> bool:
-    """Whether all files have the right sizes, in the bucket for a workdir in one; `sizes` as from `sizes_there`. Raises
-    OSError."""
-    if kept := copy_of(directory):
-        return kept.has(directory, parts, sizes)
-    return all((directory / part.name).stat().st_size == part.bytes for part in parts)
-
-
-def put_folder(source: Path, directory: Path, last: str) -> None:
-    """For a workdir in a bucket: puts the files of `source` there as those of `directory`, the file named `last` last."""
-    if kept := copy_of(directory):
-        kept.put_folder(source, directory, last)
 
 
 # ── workers of other machines ────────────────────────────────────────────────────────────────────────────────────────

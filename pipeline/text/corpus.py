@@ -24,7 +24,7 @@ from pipeline.errors import DataError, InputError, PermissionDeniedError, Pipeli
 from pipeline.safety.files import read_json_object
 from pipeline.safety.seals import canonical_json
 from pipeline.storage.addresses import is_address
-from pipeline.storage.copies import copy_of
+from pipeline.storage.local_files import copy_of
 from pipeline.text.cut_places import cut_file, is_cut
 from pipeline.text.encodings import UTF8
 from pipeline.text.inputs import PYDOCS, Filter, Search, find_files, refuse_inside

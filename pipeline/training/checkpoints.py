@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline import store
 from pipeline.errors import DamagedError
-from pipeline.storage.copies import copy_of
+from pipeline.storage.local_files import copy_of
 from pipeline.training.history import RoundRecord, history_of
 
 CHECKPOINTS = "checkpoints"

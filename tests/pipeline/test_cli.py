@@ -25,15 +25,20 @@ def w2v(*arguments: str, cwd: Path | None = None, **environment: str) -> subproc
     )  # fmt: skip
 
 
-def heavy_imports(*arguments: str) -> set[str]:
-    """The heavy packages that a command imports."""
+def imported(*arguments: str) -> set[str]:
+    """The modules that a command imports."""
     code = (
         "import sys\nfrom pipeline import cli\n"
         f"try:\n    cli.commands.main({list(arguments)!r}, standalone_mode=False)\nexcept BaseException: pass\n"
-        "print('modules', *{name.split('.')[0] for name in sys.modules}, file=sys.stderr)"
+        "print('modules', *sys.modules, file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return HEAVY & set(done.stderr.strip().splitlines()[-1].split())
+    return set(done.stderr.strip().splitlines()[-1].split())
+
+
+def heavy_imports(*arguments: str) -> set[str]:
+    """The heavy packages that a command imports."""
+    return HEAVY & {name.split(".")[0] for name in imported(*arguments)}
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +61,19 @@ def test_help_and_configuration_errors_import_nothing_heavy(tmp_path: Path) -> N
     assert heavy_imports("--help") == set()
     assert heavy_imports("run", "--help") == set()
     assert heavy_imports("run", str(path)) == set()
+
+
+@pytest.mark.parametrize("asked", [("similar", "topic1word1"), ("analogy", "topic1word1", "topic1word2", "topic1word3")])
+def test_a_question_to_a_workdir_on_a_disk_imports_no_settings_no_stages_and_no_buckets(
+    finished: Path, asked: tuple[str, ...]
+) -> None:
+    kind, *words = asked
+    modules = imported("query", kind, str(finished.parent / "work"), *words)
+    assert "w2v_core.vectors.cosines" in modules, "it was answered"
+    assert not {name.split(".")[0] for name in modules} & (HEAVY - {"numpy"} | {"pydantic", "yaml"})
+    rooms = {name for name in modules if name.startswith("pipeline.")}
+    assert not {name for name in rooms if name.startswith(("pipeline.stages", "pipeline.options", "pipeline.tracking"))}
+    assert "pipeline.storage.copies" not in rooms
 
 
 def test_help_lists_every_command_and_every_exit_code() -> None:

@@ -24,7 +24,8 @@ from pipeline import store
 from pipeline.cluster.workers import InProcess
 from pipeline.config import RunConfig, parse_config
 from pipeline.errors import PipelineError, StorageError
-from pipeline.history.latest import LATEST, champion_of, decide, entries, find_answer, introduce, mend
+from pipeline.history.answers import find_answer, introduce
+from pipeline.history.latest import LATEST, champion_of, decide, entries, mend
 from pipeline.history.snapshot import snapshots
 from pipeline.progress import Progress
 from pipeline.run import run

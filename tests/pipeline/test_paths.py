@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.config import known_keys, load_config, parse_config
 from pipeline.errors import ConfigError
-from pipeline.history.latest import differences
+from pipeline.history.answers import differences
 from pipeline.options.other_names import OTHER_NAMES, suggest
 from tests.tiny import write_corpus
 

@@ -21,8 +21,9 @@ import yaml
 
 from pipeline import store
 from pipeline.errors import InputError, StorageError
+from pipeline.history.answers import find_answer
 from pipeline.history.gc import find_garbage, remove
-from pipeline.history.latest import champion_of, entries, find_answer
+from pipeline.history.latest import champion_of, entries
 from pipeline.history.snapshot import Snapshot, snapshots
 from pipeline.refresh.rollback import rollback
 from pipeline.summary import read_summary

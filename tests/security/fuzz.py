@@ -35,7 +35,7 @@ from pipeline import store
 from pipeline.cluster.workers import InProcess
 from pipeline.config import load_config, parse_config
 from pipeline.errors import PipelineError
-from pipeline.history.latest import find_answer
+from pipeline.history.answers import find_answer
 from pipeline.progress import Progress
 from pipeline.run import run
 from pipeline.summary import SUMMARY, read_summary

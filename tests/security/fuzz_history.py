@@ -21,7 +21,7 @@ from pipeline.compare.shown import as_page, as_text
 from pipeline.compare.sides import open_sides
 from pipeline.config import RunConfig
 from pipeline.errors import PipelineError
-from pipeline.history.latest import find_answer, introduce
+from pipeline.history.answers import find_answer, introduce
 from pipeline.progress import Progress
 from pipeline.refresh.refresh import refresh
 from pipeline.refresh.rollback import rollback

@@ -26,10 +26,10 @@ from pipeline.config import RunConfig, load_config
 from pipeline.errors import PipelineError
 from pipeline.formats.exports import export_vectors
 from pipeline.formats.placing import place
+from pipeline.formats.trained import load_vectors
+from pipeline.history.answers import intact_vectors, require_answer
 from pipeline.progress import Progress
 from pipeline.run import run
-from pipeline.stages.evaluate import load_vectors
-from pipeline.summary import finished_vectors
 from pipeline.workdir import verify_workdir
 from tests.tiny import tiny_config, write_corpus
 
@@ -145,10 +145,10 @@ def _verify(workdir: Path, inside: Path) -> str:
 
 def _answers(workdir: Path, out: Path) -> Iterator[Callable[[], bytes]]:
     def query() -> bytes:
-        return load_vectors(finished_vectors(workdir)).matrix.tobytes()
+        return load_vectors(intact_vectors(require_answer(workdir))).matrix.tobytes()
 
     def export() -> bytes:
-        vectors = load_vectors(finished_vectors(workdir))
+        vectors = load_vectors(intact_vectors(require_answer(workdir)))
         place(out, lambda folder: export_vectors(vectors, ["npy"], folder))
         return (out / "vectors.npy").read_bytes()
 

@@ -18,6 +18,7 @@ from pipeline.cli import commands
 from pipeline.cluster.workers import InProcess
 from pipeline.config import RunConfig, load_config, parse_config
 from pipeline.errors import BusyError, ConfigError, TemporaryError
+from pipeline.history.answers import intact_vectors, require_answer
 from pipeline.history.arrival import arrive, look
 from pipeline.history.latest import champion_of, entries
 from pipeline.progress import Progress
@@ -27,7 +28,6 @@ from pipeline.run import run
 from pipeline.storage import lease
 from pipeline.storage.copies import Copy
 from pipeline.storage.objects import put_object, read_object, remove_object
-from pipeline.summary import finished_vectors
 from pipeline.workdir import verify_workdir
 from tests.sampling import ALL, SEED
 from tests.storage.server import Front
@@ -92,7 +92,7 @@ def test_latest_json_names_the_objects_that_answer(finished: Site) -> None:
     place, storage = finished.place("finished"), finished.storage()
     latest = json.loads(read_object(place / "latest.json", storage))
     data = read_object(place / latest["vectors"]["vectors.npy"], storage)
-    vectors = finished_vectors(look(finished.config("finished")).workdir)
+    vectors = intact_vectors(require_answer(look(finished.config("finished")).workdir))
     assert data == vectors.path("vectors.npy").read_bytes()
 
 
@@ -241,7 +241,7 @@ def test_a_rollback_holds_on_every_host(site: Site) -> None:
     entry = rollback(site.config(name, host="two"), None)
     config = look(site.config(name, host="three"))
     assert champion_of(config.workdir).id == entry["champion"]  # type: ignore[union-attr]
-    found = finished_vectors(config.workdir)
+    found = intact_vectors(require_answer(config.workdir))
     assert found.part("vectors.npy").sha256 == first["vectors"]["sha256"]
     assert WordVectors.load(config.workdir / "latest" / "vectors").words
 

@@ -19,7 +19,6 @@ import re
 import warnings
 import zlib
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
@@ -102,6 +101,8 @@ def _local(address: str) -> Path:
     scheme = _ADDRESS.match(address)
     if scheme is None:
         return Path(address)
+    from importlib import metadata  # with its parser of e-mail headers, which paths need not wait for
+
     known = metadata.entry_points(group="w2v_core.places")
     for place in known.select(name=scheme[1]):
         fetch: Callable[[str], Path] = place.load()
