@@ -7,9 +7,10 @@ Every row is `pipeline.run` itself: its plan, kernels, merges and evaluation, so
 runs the same configuration (the number of workers changes no bit). 64/4 is 64 lanes on four copies of the parameters. Without
 --workers the lanes take turns in one thread of this process, which is enough for scores, bytes and *work*: the processor
 seconds of the training stage for all lanes, relative to those of one lane with the same seed in the same run. Processor time is
-used because others may use the machine, too; they still share its caches and memory.
+used because others may use the machine, too; they still share its caches and memory. Rows of a seed follow one another.
 The stages before training are run once in the workdir. DIR contains questions-words.txt, wordsim353.tsv, simlex999.txt.
-Prints medians over the seeds, ratios to one lane and, last, one JSON line. A spread of 1 % between seeds is usual.
+Prints every row, then medians over the seeds with ratios to one lane (work: the median of the ratios with the same seed) and,
+last, one JSON line. A spread of 1 % between seeds is usual.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -74,10 +74,22 @@ def train(given: argparse.Namespace, workdir: Path, lanes: str, merge: str, seed
     }
 
 
-def median_over_seeds(given: argparse.Namespace, run_one: Callable[[int], Row]) -> Row:
-    """The medians of the columns over all seeds."""
-    rows = [run_one(seed) for seed in given.seeds]
-    return {column: statistics.median(row[column] for row in rows) for column in COLUMNS}
+def warm_up(given: argparse.Namespace) -> None:
+    """A small training with one lane and one with eight, so that no row includes compiling, or loading what was compiled."""
+    with tempfile.TemporaryDirectory() as scratch:
+        text = Path(scratch, "text.txt")
+        text.write_text("".join(f"w{n % 97} w{n % 89} w{n % 7} w{n % 11}\n" for n in range(20_000)))
+        small = argparse.Namespace(**(vars(given) | {"corpus": text, "epochs": 1, "overrides": []}))
+        for lanes in ("1", "8"):
+            train(small, Path(scratch, "workdir"), lanes, "adasum", 1)
+
+
+def medians(rows: list[Row], one_lane: list[Row]) -> Row:
+    """The medians of the columns over all seeds; `work` is that of the ratios to one lane's processor time with the same seed."""
+    ratios = [row["cpu_s"] / one["cpu_s"] for row, one in zip(rows, one_lane, strict=True)] if one_lane else []
+    return {column: statistics.median(row[column] for row in rows) for column in COLUMNS} | (
+        {"work": statistics.median(ratios)} if ratios else {}
+    )
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -96,28 +108,36 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def show(lanes: str, merge: str, row: Row, one_lane: Row | None) -> None:
+def show(seed: str, lanes: str, merge: str, row: Row, one_lane: Row | None) -> None:
     numbers = f"{row['analogy']:8.4f} {row['ws353']:7.4f} {row['simlex']:7.4f} {row['merged_mb']:10,.0f}"
     seconds = f"{row['train_s']:8.1f} {row['merge_s']:8.1f} {row['cpu_s']:8.1f}"
-    work = f"{row['cpu_s'] / one_lane['cpu_s']:6.2f}" if one_lane else ""
+    work = f"{row.get('work', row['cpu_s'] / one_lane['cpu_s']):6.2f}" if one_lane else ""
     ratios = " ".join(f"{row[name] / one_lane[name]:7.1%}" for name in SCORES) if one_lane else ""
-    print(f"{lanes:>5} {merge:>7} {numbers} {seconds} {work}  {ratios}", flush=True)
+    print(f"{seed:>6} {lanes:>5} {merge:>7} {numbers} {seconds} {work}  {ratios}", flush=True)
 
 
 def main() -> None:
     given = parse_arguments()
-    results = []
-    one_lane: Row | None = None
-    titles = f"{'lanes':>5} {'merge':>7} {'analogy':>8} {'WS-353':>7} {'SimLex':>7} {'merged MB':>10}"
+    variants = [(lanes, merge) for lanes in given.lanes for merge in (given.merge if lanes != "1" else ["adasum"])]
+    found: dict[tuple[str, str], list[Row]] = {variant: [] for variant in variants}
+    one_lane = found.get(("1", "adasum"), [])
+    titles = f"{'seed':>6} {'lanes':>5} {'merge':>7} {'analogy':>8} {'WS-353':>7} {'SimLex':>7} {'merged MB':>10}"
     print(f"{titles} {'train s':>8} {'merge s':>8} {'cpu s':>8} {'work':>6}  {'ratios to one lane':>23}")
+    warm_up(given)
     with tempfile.TemporaryDirectory() as scratch:
         workdir = given.workdir or Path(scratch)
-        for lanes in given.lanes:
-            for merge in given.merge if lanes != "1" else ["adasum"]:
-                row = median_over_seeds(given, lambda seed, lanes=lanes, merge=merge: train(given, workdir, lanes, merge, seed))  # type: ignore[misc]
-                one_lane = row if lanes == "1" else one_lane
-                show(lanes, merge if row["merged_mb"] else "-", row, one_lane)
-                results.append({"lanes": lanes, "merge": merge, **{name: round(value, 4) for name, value in row.items()}})
+        # All rows of a seed one after another: the machine may be slower in an hour, and rows are compared with each other.
+        for seed in given.seeds:
+            for lanes, merge in variants:
+                row = train(given, workdir, lanes, merge, seed)
+                found[lanes, merge].append(row)
+                show(str(seed), lanes, merge if row["merged_mb"] else "-", row, one_lane[-1] if one_lane else None)
+    results = []
+    of_one_lane = medians(one_lane, one_lane) if one_lane else None
+    for lanes, merge in variants:
+        row = medians(found[lanes, merge], one_lane)
+        show("median", lanes, merge if row["merged_mb"] else "-", row, of_one_lane)
+        results.append({"lanes": lanes, "merge": merge, **{name: round(value, 4) for name, value in row.items()}})
     print(
         json.dumps({
             "corpus": given.corpus.name, "epochs": given.epochs, "size": given.size, "seeds": given.seeds,
