@@ -3,7 +3,7 @@
 lists of words                  written unchanged, and later split at white space only
 lines of text                   tokenized like those of any file
 a table (Arrow, pandas, Polars) the lines of one column, or a column by itself
-a Dask bag or data frame        of either kind, one partition at a time
+a Dask bag or data frame        of either kind, a partition at a time, the next ones computed meanwhile if there is a cluster
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import contextlib
 import itertools
 import os
 import re
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -51,8 +52,8 @@ def sentences_of(source: Any, text_field: str) -> Iterator[Any]:
     """The sentences of a source that is not a path, one by one: lines of text, or sequences of words. Raises InputError."""
     columns = _columns_of(source)
     if hasattr(source, "to_delayed"):
-        for partition in source.to_delayed():
-            yield from sentences_of(partition.compute(), text_field)
+        for partition in _partitions_of(source):
+            yield from sentences_of(partition, text_field)
     elif columns is not None:
         if text_field not in columns:
             raise InputError(f"the table has no column {text_field!r}, it has {', '.join(columns)}; give text_field")
@@ -65,6 +66,23 @@ def sentences_of(source: Any, text_field: str) -> Iterator[Any]:
     else:
         hint = "; pass what it returns" if callable(source) else ""
         raise InputError(f"expected {_EXPECTED}, found {type(source).__name__}{hint}")
+
+
+def _partitions_of(source: Any) -> Iterator[Any]:
+    """The partitions of a bag or data frame, in order. If Dask would compute them on a cluster, as many as it has threads are
+    computed ahead: they wait in its memory, and this process holds one."""
+    from dask.base import get_scheduler
+
+    left = deque(source.to_delayed())
+    client = getattr(get_scheduler(), "__self__", None)
+    if client is None or client.asynchronous:
+        yield from (partition.compute() for partition in left)
+        return
+    ahead, under_way = sum(client.nthreads().values()), deque[Any]()
+    while left or under_way:
+        while left and len(under_way) <= ahead:
+            under_way.append(client.compute(left.popleft()))
+        yield under_way.popleft().result()
 
 
 def _columns_of(source: Any) -> list[str] | None:

@@ -10,6 +10,7 @@ import pickle
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import pipeline
 from pipeline.cli import commands
 from pipeline.commands.vectors import find_vectors
 from pipeline.errors import BusyError, ConfigError, DataError, InputError, UsageError
+from pipeline.library.sentences import sentences_of
 from pipeline.library.settings import configuration, overriding
 from tests.tiny import write_corpus
 
@@ -150,6 +152,21 @@ def test_a_dask_bag_is_read_a_partition_at_a_time(lines: list[str], digest: str,
         found = bag.from_sequence(lines, npartitions=5).map(str.split)
         model = pipeline.train(found, workdir=str(tmp_path / "run"), **SETTINGS)
     assert model.summary["vectors"]["sha256"] == digest
+
+
+def test_partitions_of_a_bag_are_computed_side_by_side_on_a_cluster_and_read_in_order() -> None:
+    from dask import bag
+    from distributed import Client, Event
+
+    def wait_for(other: int, sentences: list[str]) -> list[str]:
+        Event(f"begun {1 - other}").set()
+        if not Event(f"begun {other}").wait(30):
+            raise TimeoutError("the partitions are computed one after another")
+        return sentences
+
+    with Client(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None):
+        first, second = (bag.from_sequence([f"a b {n}"], npartitions=1).map_partitions(partial(wait_for, 1 - n)) for n in (0, 1))
+        assert list(sentences_of(bag.concat([first, second]), "text")) == ["a b 0", "a b 1"]
 
 
 def test_the_same_call_again_finds_what_is_done_and_callbacks_see_every_round(lines: list[str], tmp_path: Path) -> None:
