@@ -138,6 +138,10 @@ class Train(Section):
             refuse_unread(self, ("alpha_exponent", "gradient", "checkpoint_every", *_OF_COPIES), "train.engine is layers")
         return self
 
+    def unread_by_one_copy(self) -> list[str]:
+        """The keys given that do nothing where a single copy of the parameters is trained."""
+        return [f"train.{key}" for key in _OF_COPIES if key in self.model_fields_set]
+
 
 class Evaluate(Section):
     analogies: list[str] = Field(default_factory=list)

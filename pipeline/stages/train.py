@@ -99,6 +99,8 @@ def build(work: Work, tokens: store.Artefact, vocab: store.Artefact, shards: sto
     fingerprint, fields, inputs = _identity(config, vocab, shards, parent)
     expected = expected_tokens(vocab)
     train = choose_lanes(config.train, shards.manifest.totals["kept_tokens"], vocab.manifest.totals["size"])
+    if train.copies == 1 and (unread := config.train.unread_by_one_copy()):
+        watch.on_note(f"{', '.join(unread)}: no effect, one copy of the parameters is trained (train.copies=2 makes two)")
     schedule = choose_schedule(train, int(vocab.manifest.totals["size"]), expected)
     lengths = shard_stage.epoch_lengths(config, tokens, parent.learnt if parent else ())
     training = Training(config, train, tokens, vocab, shards, fingerprint, schedule, work.workdir, parent, lengths)

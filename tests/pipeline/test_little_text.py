@@ -51,6 +51,15 @@ def test_three_lines_are_trained_on_completely_with_a_note_that_they_are_few(tmp
     assert any(note.startswith("only 15 tokens of an epoch have a context") for note in summary["notes"])
 
 
+def test_keys_about_copies_that_a_single_copy_leaves_without_effect_are_noted(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_text("the river runs to the sea\nthe sea is blue\nand the river is green\n")
+    train = {"vector_size": 8, "epochs": 1, "backend": "numpy", "hot_rows": 4, "merge_every": 9}
+    for copies, expected in ((1, "train.merge_every, train.hot_rows: no effect"), (2, None)):
+        found = summary_of(tmp_path / "x.txt", tmp_path / f"{copies}", until="train", train=train | {"lanes": 2, "copies": copies})
+        notes = [note for note in found["notes"] if "no effect" in note]
+        assert [note.startswith(expected) for note in notes] == [True] if expected else notes == []
+
+
 def test_a_small_kept_share_is_reported_with_the_remedy(tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_text("the river runs to the sea and the sea is blue\n" * 1500)
     summary = summary_of(tmp_path / "x.txt", tmp_path / "work", shards={"sample": 1e-4})
