@@ -29,7 +29,7 @@ from pipeline.history.latest import champion_of, mend
 from pipeline.progress import Progress
 from pipeline.stages import tokenize
 from pipeline.stages.ladder import CORPUS, Stage, up_to
-from pipeline.stages.preloading import preload, quick_switches
+from pipeline.stages.preloading import COMPILING, preload, quick_switches
 from pipeline.stages.sets import refuse_unusable
 from pipeline.stages.shards import epoch_lengths
 from pipeline.stages.work import Done, Watch, Work
@@ -52,7 +52,6 @@ READ_HERE = ("vocab", "vectors", "report", "exports")
 """Kinds of artefacts that the driver itself reads: with a workdir in a bucket, their files must be fetched."""
 START = "start"
 """The name that progress shows before the first stage."""
-COMPILING = "start: compiling the kernels; this takes half a minute or more, and only the first time"
 
 
 @dataclass
@@ -311,7 +310,7 @@ def _preload(session: Session, until: str) -> None:
     def on_compiling() -> None:
         if not session.compiles:
             session.compiles = True
-            session.progress.line(COMPILING)
+            session.progress.line(f"start: {COMPILING}")
 
     preload(session.config, known, on_compiling)
 

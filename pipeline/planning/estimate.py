@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from pipeline.planning.sample import Sample, take_sample
 from pipeline.progress import Progress
 from pipeline.run import run
 from pipeline.stages import vocab as vocabulary
+from pipeline.stages.preloading import COMPILING, telling
 from pipeline.stream.epoch_stream import MappedShards
 from pipeline.training.capacity import TrainingSizes
 from pipeline.training.placement import MOST_STRIPS
@@ -90,12 +91,18 @@ class Plan:
 def make_plan(config: RunConfig, asked: Asked, say: Callable[[str], None] = lambda text: None) -> Plan:
     """The plan of a run, which takes several seconds; `say` is called with each step. Raises the errors that a run raises about
     its corpus."""
-    with tempfile.TemporaryDirectory(prefix="w2v-plan-") as folder:
+    compiled: list[str] = []
+
+    def on_compiling() -> None:
+        compiled.append(COMPILING)
+        say(COMPILING)
+
+    with tempfile.TemporaryDirectory(prefix="w2v-plan-") as folder, telling(on_compiling):
         say("taking a sample of the corpus")
         sample = take_sample(config.corpus, _made(folder, "text"), config.workdir, storage=config.storage)
         say(f"tokenizing and counting it ({sample.stored_bytes / 1e6:,.0f} of {sample.corpus_bytes / 1e6:,.0f} MB)")
         whole = asked.tokens or 0.0
-        first, summary = _run_sample(config, sample, Path(folder), whole)
+        first, summary = _run_sample(config, sample, Path(folder), whole, compiled)
         text, growth = _text(config, asked, sample, summary, Path(folder, "work"))
         say("timing training and merges")
         counts = vocabulary_counts(growth.counts, text.tokens, min(text.words, measured.most_words(config.train)))
@@ -147,8 +154,11 @@ def _made(*names: str) -> Path:
     return path
 
 
-def _run_sample(config: RunConfig, sample: Sample, folder: Path, tokens: float) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The summaries of two runs up to shards: of a few words, to load and compile everything, and of the sample."""
+def _run_sample(
+    config: RunConfig, sample: Sample, folder: Path, tokens: float, compiled: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The summaries of two runs up to shards: of a few words, to load everything, and of the sample. If code was `compiled` in the
+    first, which happens once on a machine, it is repeated."""
     warm = _made(str(folder), "warm")
     (warm / "few.txt").write_text("some words to begin with\nand some words more\n" * 50, encoding="utf-8")
     workers = InProcess(usable_cores())
@@ -164,7 +174,10 @@ def _run_sample(config: RunConfig, sample: Sample, folder: Path, tokens: float) 
         }
         return run(config.model_copy(update=changed), until=until, workers=workers, progress=Progress(quiet=True))
 
-    first = go("warm-work", {"inputs": [str(warm)], "format": "lines"}, "shards", 1.0)
+    few = {"inputs": [str(warm)], "format": "lines"}
+    first = go("warm-work", few, "shards", 1.0)
+    if compiled:
+        first = go("warm-again", few, "shards", 1.0)
     inputs = {"inputs": list(sample.inputs), "bad_records": "skip", "max_lost": 1.0}
     tokenized = go("work", inputs, "tokenize", 1.0)
     whole = tokens or tokenized["corpus"]["tokens"] * sample.times

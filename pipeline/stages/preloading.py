@@ -17,6 +17,7 @@ from pipeline.config import RunConfig
 from pipeline.text.tokenizers import load_tokenizer
 from pipeline.training.arithmetic import KnownNumbers
 
+COMPILING = "compiling the kernels; this takes half a minute or more, and only the first time"
 SWITCH_S = 0.0005
 """How long a thread may keep the interpreter while another waits for it. With Python's 0.005 s, a hashing thread, which needs it
 after every block, would wait during most of the imports."""

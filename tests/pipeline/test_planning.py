@@ -40,6 +40,7 @@ from pipeline.planning.sample import take_sample
 from pipeline.planning.shown import as_data, as_text, shortfalls
 from pipeline.progress import Progress
 from pipeline.run import run
+from pipeline.stages.preloading import COMPILING
 from pipeline.training.plan import choose_lanes, choose_schedule, plan_epoch
 
 SPEEDS = MergeSpeeds(send_s=5e-10, fold_s=1e-7, peer_s=1e-4, message_s=5e-5)
@@ -240,6 +241,32 @@ def test_a_plan_of_a_corpus_that_is_all_sample_says_what_the_run_then_leaves(con
     assert [row["machines"]["hosts"] for row in data["hosts"]] == [1, 4]
     assert data["hosts"][0]["money"] == pytest.approx(3.0 * data["hosts"][0]["seconds"] / 3600)
     assert not list(store.artefact_directory(config.workdir, "tokens", "x").parent.parent.glob("w2v-plan*"))
+
+
+@pytest.mark.turns(5, 9, of="large")
+def test_what_is_compiled_for_a_plan_is_told_and_is_no_part_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "compiling_words.py").write_text(
+        "import time, numba\n"
+        "def factory():\n"
+        "    def split(lines):\n"
+        "        if not compiled:\n"
+        "            compiled.append(numba.njit(lambda number: number + 1)(1))\n"
+        "            time.sleep(5)\n"
+        "        return [line.split() for line in lines]\n"
+        "    return split\n"
+        "compiled = []\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    write_lines(tmp_path / "text.txt", 2000)
+    steps: list[str] = []
+    plan = make_plan(
+        parse_config({
+            "run": {"workdir": str(tmp_path / "run")}, "corpus": {"inputs": [str(tmp_path / "text.txt")]},
+            "tokenize": {"tokenizer": "compiling_words:factory"}, "train": {"vector_size": 8, "backend": "numpy"},
+        }), Asked(), steps.append,
+    )  # fmt: skip
+    assert steps.count(COMPILING) == 1
+    assert plan.speeds.start_s < 5
 
 
 @pytest.mark.turns(5, 8, of="large")
