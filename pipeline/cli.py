@@ -49,9 +49,10 @@ again and again, for a quarter of a second in a small run (infra/benchmarks/reco
 UNUSED = ("scipy.linalg", "coverage")
 """Numba imports the former for `np.dot` in compiled code, which is not used here, the latter to tell which lines it compiled, and
 does without if they are missing; importing them takes a tenth of a second and a twentieth."""
-IDLE_BLAS = ("OPENBLAS_THREAD_TIMEOUT", "4")
-"""A thread of OpenBLAS with nothing to do, after `import numpy` as after every product, looks for work for a tenth of a second,
-without a pause, before it sleeps. With this value, the least, it sleeps at once; threads and results stay the same."""
+AT_ONCE = {"OPENBLAS_THREAD_TIMEOUT": "4", "PYDANTIC_DISABLE_PLUGINS": "__all__"}
+"""Variables for this process and those it starts. A thread of OpenBLAS with nothing to do, after `import numpy` as after every
+product, looks for work for a tenth of a second, without a pause, before it sleeps; with 4, the least, it sleeps at once, and
+threads and results stay the same. pydantic searches all installed packages for plugins, which nothing here uses."""
 EXIT_HELP = "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items()) + "."
 
 
@@ -103,7 +104,8 @@ def main() -> None:
     garbage.set_threshold(YOUNG_OBJECTS)
     for name in UNUSED:
         sys.modules.setdefault(name, None)  # type: ignore[arg-type]
-    os.environ.setdefault(*IDLE_BLAS)
+    for name, value in AT_ONCE.items():
+        os.environ.setdefault(name, value)
     try:
         start_safely()
         code = commands.main(standalone_mode=False)

@@ -75,11 +75,16 @@ def lay_out(unit_ND: Floats, near_Nk: Ids, seed: int) -> Floats:
     count, k = near_Nk.shape
     near_kN = np.ascontiguousarray(near_Nk.T)
     ends, others = near_kN.ravel(), min(OTHERS, count - 1)
-    around, push = np.arange(count), np.float32(_PUSH * k / others)
+    push = np.float32(_PUSH * k / others)
+    pull, away = np.empty((2, k, count), np.float32), np.empty((2, others, count), np.float32)
     for step in range(STEPS):
-        pull = xy[:, None, :] - xy[:, near_kN]
+        np.take(xy, near_kN, axis=1, out=pull, mode="clip")  # of all modes, the one without a copy
+        np.subtract(xy[:, None, :], pull, out=pull)
         pull /= 1 + (pull[0] * pull[0] + pull[1] * pull[1])
-        away = xy[:, None, :] - xy[:, (around + rng.integers(1, count, others)[:, None]) % count]
+        # The other words are those some rows further on, in a circle: slices of the rows written twice, with nothing to gather.
+        circle = np.concatenate([xy, xy], axis=1)
+        for other, rows in enumerate(rng.integers(1, count, others).tolist()):
+            np.subtract(xy, circle[:, rows : rows + count], out=away[:, other])
         square = away[0] * away[0] + away[1] * away[1]
         away /= (np.float32(0.05) + square) * (1 + square)
         force = push * away.sum(axis=1) - pull.sum(axis=1)
