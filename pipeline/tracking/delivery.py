@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import urllib.parse
 from collections.abc import Iterator, Sequence
@@ -179,11 +178,16 @@ def ship_stage(client: MlflowClient, run_id: str, event: Event) -> None:
 
 
 def make_ready(target: Target) -> None:
-    """Imports MLflow and creates a local database, so that `connect` is quick; errors are left for `connect` to report."""
-    with contextlib.suppress(Exception):
+    """Imports MLflow and creates a local database, so that `connect` is quick. Raises ImportError; other errors are left for
+    `connect` to report."""
+    try:
         client = connect(target)
         if target.uri.startswith("sqlite:///"):
             client.search_experiments(max_results=1)
+    except ImportError:
+        raise
+    except Exception as error:
+        logger.info("not ready yet: %s", without_credentials(str(error)))
 
 
 def connect(target: Target) -> MlflowClient:

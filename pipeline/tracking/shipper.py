@@ -27,6 +27,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import ModuleType
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from pipeline.safety.locks import open_lock
@@ -96,7 +97,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return EXIT_LEFT_OVER
         os.environ.update(client_environment(os.environ))
         with _uncollected():
-            make_ready(target)
+            try:
+                make_ready(target)
+            except ImportError:
+                start_again_whole()
         if options.await_events and not _is_needed(spool, owner):
             return EXIT_DRAINED
         return Shipper(spool, target, owner, options.linger_s, replace(spool.progress(), pid=os.getpid(), message=None)).work()
@@ -228,6 +232,8 @@ class Shipper:
 
     def give_up_or_wait(self, error: Exception) -> int | None:
         """The exit status if retrying cannot help, otherwise None after a pause."""
+        if isinstance(error, ImportError):
+            start_again_whole()
         problem = explain(error, self.target.uri)
         if isinstance(problem, Refused):
             self.note("refused", str(problem), denied=problem.denied)
@@ -317,17 +323,19 @@ class Shipper:
             raise
 
 
-# ── MLflow without pandas ────────────────────────────────────────────────────────────────────────────────────────────
+# ── MLflow with less to import ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def leave_out_tables() -> None:
-    """Makes MLflow do without pandas and NumPy, as its package mlflow-skinny does.
+def leave_out_unneeded() -> None:
+    """Makes MLflow do without pandas and NumPy, as its package mlflow-skinny does, and without FastAPI, of which its client uses
+    the name of one error: three tenths less to import (infra/benchmarks/records/text-to-vectors-2026-11-29.md).
 
-    A quarter less to import (1.4 s of processor time), only for a process that does nothing but deliver. Registering a model
-    needs both: see `start_again_whole`.
+    Only for a process that does nothing but deliver. What cannot be done this way is done after `start_again_whole`.
     """
     if WHOLE not in os.environ:
         sys.modules.update(dict.fromkeys(LEFT_OUT))  # type: ignore[arg-type]
+        sys.modules["fastapi"] = stand_in = ModuleType("fastapi")
+        vars(stand_in)["HTTPException"] = Exception
 
 
 def start_again_whole() -> None:
@@ -338,5 +346,5 @@ def start_again_whole() -> None:
 
 
 if __name__ == "__main__":
-    leave_out_tables()
+    leave_out_unneeded()
     sys.exit(main())

@@ -260,3 +260,37 @@ def test_a_deleted_experiment_is_refused_with_what_to_do(workdir: Path, told: Sp
     with pytest.raises(Refused, match=r"experiment 'word2vec' is deleted in MLflow; restore it"):
         open_experiment(client, target)
     assert isinstance(explain(Refused("x"), target.uri), Refused)
+
+
+def test_a_shipper_gets_ready_without_what_only_a_whole_mlflow_needs(tmp_path: Path) -> None:
+    code = """
+import sys
+from pipeline.tracking import delivery, shipper, spool
+shipper.leave_out_unneeded()
+delivery.make_ready(spool.Target(sys.argv[1], "experiment", "run", "0", "0", 0, None))
+names = ("mlflow.store.tracking.sqlalchemy_store", *shipper.LEFT_OUT, "fastapi.routing", "starlette")
+print(*(name for name in names if sys.modules.get(name)))
+"""
+    command = [sys.executable, "-P", "-c", code, f"sqlite:///{tmp_path}/mlflow.db"]
+    assert subprocess.check_output(command, text=True).split() == ["mlflow.store.tracking.sqlalchemy_store"]
+
+
+def test_an_mlflow_that_cannot_do_without_what_was_left_out_is_started_again_whole(workdir: Path) -> None:
+    tracker = tracker_of(workdir)
+    tracker.ships = False
+    tracker.start({"train.alpha": 0.05}, {}, Dataset("corpus", DIGEST, "corpus.txt"))
+    tracker.log(1, {"train/loss": 5.0})
+    tracker.writer.close()
+    code = """
+import sys
+from pipeline.tracking import shipper
+shipper.LEFT_OUT = (*shipper.LEFT_OUT, "mlflow.gateway")
+shipper.leave_out_unneeded()
+sys.exit(shipper.main())
+"""
+    arguments = [str(only_spool(workdir).directory), "--driver-pid", str(os.getpid()), "--linger-s", "10"]
+    done = subprocess.run([sys.executable, "-P", "-c", code, *arguments], stdin=subprocess.DEVNULL, timeout=200, check=False)
+    assert done.returncode == EXIT_DRAINED
+    client = client_of(workdir)
+    (run,) = all_runs(client)
+    assert steps_of(client, run.info.run_id) == [1]

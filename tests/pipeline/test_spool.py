@@ -168,20 +168,6 @@ def test_the_default_uri_is_a_database_beside_the_workdir_and_paths_become_absol
     assert tracking_uri(Tracking(uri="http://host:5000/", experiment="x"), tmp_path) == "http://host:5000"
 
 
-def test_a_shipper_gets_ready_without_pandas_and_numpy(tmp_path: Path) -> None:
-    code = """
-import sys
-from pipeline.tracking import shipper
-from pipeline.tracking.delivery import make_ready
-from pipeline.tracking.spool import Target
-shipper.leave_out_tables()
-make_ready(Target(sys.argv[1], "experiment", "run", "0", "0", 0, None))
-print(*(name for name in ("mlflow.store.tracking.sqlalchemy_store", *shipper.LEFT_OUT) if sys.modules.get(name)))
-"""
-    command = [sys.executable, "-P", "-c", code, f"sqlite:///{tmp_path}/mlflow.db"]
-    assert subprocess.check_output(command, text=True).split() == ["mlflow.store.tracking.sqlalchemy_store"]
-
-
 def test_the_driver_never_imports_mlflow() -> None:
     code = "import sys, pipeline.tracking.tracker, pipeline.report.report, pipeline.text.fetch; sys.exit('mlflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
