@@ -157,8 +157,8 @@ def _made(*names: str) -> Path:
 def _run_sample(
     config: RunConfig, sample: Sample, folder: Path, tokens: float, compiled: Sequence[str]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The summaries of two runs up to shards: of a few words, to load everything, and of the sample. If code was `compiled` in the
-    first, which happens once on a machine, it is repeated."""
+    """The summaries of two runs up to shards: of a few words, to load everything, and of the sample. If code was `compiled` in
+    the first, which happens once on a machine, it is repeated."""
     warm = _made(str(folder), "warm")
     (warm / "few.txt").write_text("some words to begin with\nand some words more\n" * 50, encoding="utf-8")
     workers = InProcess(usable_cores())

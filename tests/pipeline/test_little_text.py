@@ -55,7 +55,9 @@ def test_keys_about_copies_that_a_single_copy_leaves_without_effect_are_noted(tm
     (tmp_path / "x.txt").write_text("the river runs to the sea\nthe sea is blue\nand the river is green\n")
     train = {"vector_size": 8, "epochs": 1, "backend": "numpy", "hot_rows": 4, "merge_every": 9}
     for copies, expected in ((1, "train.merge_every, train.hot_rows: no effect"), (2, None)):
-        found = summary_of(tmp_path / "x.txt", tmp_path / f"{copies}", until="train", train=train | {"lanes": 2, "copies": copies})
+        found = summary_of(
+            tmp_path / "x.txt", tmp_path / f"{copies}", until="train", train=train | {"lanes": 2, "copies": copies}
+        )
         notes = [note for note in found["notes"] if "no effect" in note]
         assert [note.startswith(expected) for note in notes] == [True] if expected else notes == []
 
