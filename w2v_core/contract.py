@@ -1,8 +1,8 @@
 """The contract of the kernels: records for the arguments of training, and the functions that every backend offers.
 
 `w2v_core.reference` defines the computation, with these same arguments; a backend may differ in rounding only. On a CPU, the
-same arguments give the same bits on the same machine, in any thread and any process. Kernels hold no state, and the CPU kernels
-release the GIL, so lanes may run as threads, each on its own parameters.
+same arguments give the same bits on the same machine, in any thread and any process. Kernels hold no state but what a caller
+keeps for them in a `Workroom`, and the CPU kernels release the GIL, so lanes may run as threads, each on its own parameters.
 
     w_in_VD, w_out_VD   float32 (V, padded_size(vector_size)), C-contiguous; padding columns are zero and stay zero
 
@@ -72,6 +72,20 @@ class SliceResult:
     """CBOW: targets with at least one context word. Skip-gram: (target, context word) pairs."""
 
 
+@dataclass(eq=False)
+class Workroom:
+    """What a backend keeps from one call to the next, memory and threads: getting them takes as long as training some thousand
+    targets. For one call at a time; no bit of a result depends on it. To be closed when no call uses it any more."""
+
+    kept: Any = None
+    """The backend's own, with a `close` method."""
+
+    def close(self) -> None:
+        if self.kept is not None:
+            self.kept.close()
+            self.kept = None
+
+
 class Kernels(Protocol):
     """A backend. A backend is a module that satisfies this protocol: `load_kernels("numpy")` is `numpy_kernels`."""
 
@@ -87,8 +101,9 @@ class Kernels(Protocol):
         ...
 
     def train_lanes(
-        self, w_in_VD: FloatRows, w_out_VD: FloatRows, lanes: Sequence[Slice], noise: Noise, update: Update, threads: int
-    ) -> list[SliceResult]:
+        self, w_in_VD: FloatRows, w_out_VD: FloatRows, lanes: Sequence[Slice], noise: Noise, update: Update, threads: int,
+        room: Workroom,
+    ) -> list[SliceResult]:  # fmt: skip
         """Trains all lanes' slices in place on one copy of the parameters, in waves; returns the result of each lane.
 
         The outcome of a wave depends on the lanes, never on `threads`: on a CPU any number of threads gives the same bits.

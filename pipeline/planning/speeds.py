@@ -6,6 +6,7 @@ much as arithmetic. `merging` measures the cost of merges.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ from pipeline.config import RunConfig, Train
 from pipeline.exchange.shared_memory import usable_cores
 from pipeline.stream.epoch_stream import Rows, Source
 from pipeline.training.plan import copies_of
-from w2v_core.kernels import Kernels, Noise, Slice, Update, initial_parameters, load_kernels, padded_size
+from w2v_core.kernels import Kernels, Noise, Slice, Update, Workroom, initial_parameters, load_kernels, padded_size
 from w2v_core.sampler import noise_table, word_rates
 from w2v_core.windows import Stream, keep_probability
 
@@ -101,22 +102,25 @@ def seconds_a_token(ground: Ground, threads: int) -> float:
     # No targets at the very ends, whose context may lie outside the stream.
     bounds = [min(max(window, len(stream.tokens_N) * lane // lanes), len(stream.tokens_N) - window) for lane in range(lanes + 1)]
     update = Update(train.model, train.gradient, train.negative, (train.alpha, train.alpha), 1)
-    copies = ground.copies[: min(threads, len(ground.copies))]
+    copies = [(parameters, Workroom()) for parameters in ground.copies[: min(threads, len(ground.copies))]]
 
     def train_some(share: int) -> int:
         slices = [Slice(stream.tokens_N, stream.left_N, stream.right_N, first, last - (last - first) * (share - 1) // share)
                   for first, last in pairwise(bounds)]  # fmt: skip
 
-        def train_copy(parameters: tuple[NDArray[np.float32], NDArray[np.float32]]) -> None:
+        def train_copy(copy: tuple[tuple[NDArray[np.float32], NDArray[np.float32]], Workroom]) -> None:
+            parameters, room = copy
             if lanes == 1:
                 ground.kernels.train_slice(*parameters, slices[0], ground.noise, update)
             else:
-                ground.kernels.train_lanes(*parameters, slices, ground.noise, update, threads // len(copies))
+                ground.kernels.train_lanes(*parameters, slices, ground.noise, update, threads // len(copies), room)
 
         list(pool.map(train_copy, copies))
         return len(copies) * sum(each.stop - each.start for each in slices)
 
-    with ThreadPoolExecutor(len(copies)) as pool:
+    with ThreadPoolExecutor(len(copies)) as pool, contextlib.ExitStack() as rooms:
+        for _, room in copies:
+            rooms.enter_context(contextlib.closing(room))
         train_some(16)
         return _rate(lambda: train_some(4))
 

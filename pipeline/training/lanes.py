@@ -12,6 +12,7 @@ A round before a checkpoint ends with a merge of all rows, after which all copie
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,6 @@ from pipeline.stream.sizes import HELD_TOKENS
 from pipeline.training import assembly
 from pipeline.training.beginning import Beginning
 from pipeline.training.busy_cores import BusyCores
-from pipeline.training.forms import Matrices
 from pipeline.training.lane_group import MATRICES, LaneGroup, open_group, some_rows
 from pipeline.training.live import Teller
 from pipeline.training.placement import Place, block_of
@@ -229,11 +229,11 @@ def write_vectors(group: LaneGroup, directory: Path, vector_size: int) -> tuple[
 
 def _run_steps(group: LaneGroup, task: RoundTask, state: WorkerState) -> RoundResult:
     kernels = load_kernels(task.train.backend)
-    resident = Residency(kernels, group)
     # In the epoch after the next, if there is one, this worker will draw the same parts again.
     ahead = sampling.Ahead(task.ahead, state.of(sampling.KeptStreams), keep=task.plan.epoch + 2 < task.train.epochs)
-    losses, train_seconds, merge_seconds = _train_stints(group, task, state, kernels, resident, ahead)
-    resident.bring_home(all_merged=task.plan.merged_rows(task.round.last - 1) == task.vocab_size)
+    with contextlib.closing(Residency(kernels, group)) as resident:
+        losses, train_seconds, merge_seconds = _train_stints(group, task, state, kernels, resident, ahead)
+        resident.bring_home(all_merged=task.plan.merged_rows(task.round.last - 1) == task.vocab_size)
     files: tuple[store.Part, ...] = ()
     if task.checkpoint_after:
         files = write_state(group, Path(task.checkpoint_after))
@@ -284,7 +284,7 @@ def _train_stints(
             spared = group.background.spared(cores.threads) // len(group.own)
             of_copies = group.spread(
                 lambda copy, portion=portion, noise=noise, spared=spared: _train_copy(  # type: ignore[misc]
-                    resident.copies[copy], task, kernels, noise, rows, copy, portion, cores.threads - spared
+                    resident, task, kernels, noise, rows, copy, portion, cores.threads - spared
                 ),
                 group.own,
             )
@@ -328,12 +328,12 @@ def read_words(noise_table: str, words: str) -> HeldWords:
 
 
 def _train_copy(
-    parameters: Matrices, task: RoundTask, kernels: Kernels, noise: Noise, rows: epoch_stream.Rows, copy: int, portion: Portion,
+    resident: Residency, task: RoundTask, kernels: Kernels, noise: Noise, rows: epoch_stream.Rows, copy: int, portion: Portion,
     threads: int,
 ) -> list[tuple[int, float, int]]:  # fmt: skip
     """(lane, sum of losses, examples) of each lane of a copy."""
     train, lanes, slices = task.train, lanes_of_copy(task.train.lanes, task.plan.copies, copy), []
-    stint = portion.stint
+    stint, parameters = portion.stint, resident.copies[copy]
     for lane in lanes:
         reach("step", f"{task.plan.epoch}.{stint.first}.{lane}")
         stream, start, stop = rows.between(*task.plan.slice_of(lane, portion))
@@ -344,9 +344,9 @@ def _train_copy(
     if len(slices) == 1:
         results = [kernels.train_slice(*parameters, slices[0], noise, update)]
     else:
-        results = kernels.train_lanes(*parameters, slices, noise, update, threads)
+        results = kernels.train_lanes(*parameters, slices, noise, update, threads, resident.rooms[copy])
     for lane, result in zip(lanes, results, strict=True):
-        if not np.isfinite(result.loss_sum):
+        if not math.isfinite(result.loss_sum):
             raise DivergedError(
                 f"training diverged in round {task.round.round}, epoch {task.plan.epoch}, step {stint.first}, lane {lane} "
                 f"at α = {portion.alpha_start:.6g}: the loss is not finite. The last checkpoint is kept; "

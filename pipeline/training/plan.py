@@ -176,6 +176,8 @@ class EpochPlan:
     def slice_of(self, lane: int, portion: Portion) -> tuple[int, int]:
         """The range of positions that `lane` trains in a portion of a stint."""
         begin, end = self.slice(lane, portion.stint.first, portion.stint.last)
+        if portion.portions == 1:
+            return begin, end
         first, last = (begin + (end - begin) * number // portion.portions for number in (portion.number, portion.number + 1))
         return first, last
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipeline.training.lane_group import LaneGroup, begin_merge, end_merge, merge, show, take_over
-from w2v_core.kernels import Kernels, Merge
+from w2v_core.kernels import Kernels, Merge, Workroom
 
 Pair = tuple[Any, Any]
 """Both matrices, as arrays of NumPy or of the kernels' device."""
@@ -34,8 +34,14 @@ class Residency:
         self.copies: dict[int, Pair] = {
             lane: self._base if pair is group.base else self._on_device(pair) for lane, pair in group.trained.items()
         }
+        self.rooms = {copy: Workroom() for copy in self.copies}
+        """What the kernels keep for the lanes of each copy."""
         self._under_way = 0
         """Rows of the merge that is under way."""
+
+    def close(self) -> None:
+        for room in self.rooms.values():
+            room.close()
 
     def _on_device(self, pair: Pair) -> Pair:
         return self._kernels.to_device(pair[0]), self._kernels.to_device(pair[1])

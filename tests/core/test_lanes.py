@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import threading
@@ -12,7 +13,7 @@ import pytest
 
 from tests.core.kernel_cases import Case, always, random_case, train
 from w2v_core import reference
-from w2v_core.contract import MOST_LANE_TARGETS, FloatRows, Kernels, Slice, SliceResult
+from w2v_core.contract import MOST_LANE_TARGETS, FloatRows, Kernels, Slice, SliceResult, Workroom
 from w2v_core.kernels import load_kernels
 from w2v_core.kernels.checks import lane_seeds
 
@@ -34,7 +35,8 @@ def train_lanes(
     kernels: Kernels, case: Case, lanes: list[Slice], threads: int = 1
 ) -> tuple[FloatRows, FloatRows, list[SliceResult]]:
     w_in_VD, w_out_VD = case.w_in_VD.copy("K"), case.w_out_VD.copy("K")
-    results = kernels.train_lanes(w_in_VD, w_out_VD, lanes, case.noise, case.update, threads)
+    with contextlib.closing(Workroom()) as room:
+        results = kernels.train_lanes(w_in_VD, w_out_VD, lanes, case.noise, case.update, threads, room)
     return w_in_VD, w_out_VD, results
 
 
@@ -97,6 +99,24 @@ def test_the_number_of_threads_changes_no_bit() -> None:
         assert found_in.tobytes() == w_in_VD.tobytes()
         assert found_out.tobytes() == w_out_VD.tobytes()
         assert found == results
+
+
+def test_calls_that_share_a_room_give_the_bits_of_calls_that_do_not(kernels: Kernels, monkeypatch: pytest.MonkeyPatch) -> None:
+    if kernels.name == "numba":
+        from w2v_core.kernels.cpu import wave_kernels
+
+        monkeypatch.setattr(wave_kernels, "MOST_WAVES", 7)  # marks are cleared in some of the calls
+    before, room = threading.active_count(), Workroom()
+    for seed, threads in enumerate([1, 1, 3, 3, 3, 3, 2, 1]):
+        case = random_case(seed, rows=900, vocab_size=60 + seed // 6, window=3 + seed // 5, vector_size=24)
+        lanes = lanes_of(case, [0, 200, 390, 700, 900])
+        expected_in, expected_out, expected = train_lanes(kernels, case, lanes)
+        results = kernels.train_lanes(case.w_in_VD, case.w_out_VD, lanes, case.noise, case.update, threads, room)
+        assert (case.w_in_VD.tobytes(), case.w_out_VD.tobytes(), results) == (
+            expected_in.tobytes(), expected_out.tobytes(), expected,
+        )  # fmt: skip
+    room.close()
+    assert threading.active_count() == before
 
 
 def test_one_lane_is_a_slice_with_the_seed_of_lane_0(kernels: Kernels) -> None:

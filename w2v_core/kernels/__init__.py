@@ -15,13 +15,29 @@ import importlib
 import importlib.util
 from typing import Literal, cast
 
-from w2v_core.contract import FloatRows, Gradient, Kernels, Merge, ModelName, Noise, Slice, SliceResult, Update
+from w2v_core.contract import FloatRows, Gradient, Kernels, Merge, ModelName, Noise, Slice, SliceResult, Update, Workroom
 from w2v_core.extras import install_command
 from w2v_core.kernels.initial import ROW_FLOATS, allocate_parameters, fill_initial, initial_parameters, padded_size
 
 __all__ = [
-    "BACKENDS", "ROW_FLOATS", "Backend", "FloatRows", "Gradient", "Kernels", "Merge", "ModelName", "Noise", "Slice",
-    "SliceResult", "Update", "allocate_parameters", "fill_initial", "initial_parameters", "load_kernels", "padded_size",
+    "BACKENDS",
+    "ROW_FLOATS",
+    "Backend",
+    "FloatRows",
+    "Gradient",
+    "Kernels",
+    "Merge",
+    "ModelName",
+    "Noise",
+    "Slice",
+    "SliceResult",
+    "Update",
+    "Workroom",
+    "allocate_parameters",
+    "fill_initial",
+    "initial_parameters",
+    "load_kernels",
+    "padded_size",
 ]  # fmt: skip
 
 Backend = Literal["auto", "numba", "numpy", "cupy"]

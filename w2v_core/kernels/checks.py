@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, NoReturn
 
 import numpy as np
@@ -11,23 +12,21 @@ from numpy.typing import NDArray
 
 from w2v_core.contract import MOST_LANE_TARGETS, FloatRows, Noise, Slice, Update
 from w2v_core.kernels.initial import ROW_FLOATS
-from w2v_core.sampler import stream_seed
+from w2v_core.sampler import random_bits
 
 
 def check_slice(w_in_VD: FloatRows, w_out_VD: FloatRows, targets: Slice, noise: Noise, update: Update) -> None:
     """Raises if shapes, dtypes or options break the contract. Word ids and spans are checked by `check_stream`."""
-    named: list[tuple[str, NDArray[Any], type[np.generic], int]] = [
-        ("w_in_VD", w_in_VD, np.float32, 2), ("w_out_VD", w_out_VD, np.float32, 2),
-        ("tokens_N", targets.tokens_N, np.int32, 1), ("left_N", targets.left_N, np.uint8, 1),
-        ("right_N", targets.right_N, np.uint8, 1),
-        ("noise.table_T", noise.table_T, np.uint64, 1), ("noise.rates_V", noise.rates_V, np.float32, 1),
-    ]  # fmt: skip
-    for name, array, dtype, dimensions in named:
-        if array.dtype != dtype or array.ndim != dimensions or not array.flags.c_contiguous:
-            raise TypeError(
-                f"{name}: expected a C-contiguous {np.dtype(dtype)} array of {dimensions} dimensions, "
-                f"found {array.dtype} {array.shape}, contiguous: {array.flags.c_contiguous}"
-            )
+    check_arguments(w_in_VD, w_out_VD, noise, update)
+    check_targets(targets)
+
+
+def check_arguments(w_in_VD: FloatRows, w_out_VD: FloatRows, noise: Noise, update: Update) -> None:
+    """`check_slice` for all but the slice."""
+    _check_array("w_in_VD", w_in_VD, _FLOAT, 2)
+    _check_array("w_out_VD", w_out_VD, _FLOAT, 2)
+    _check_array("noise.table_T", noise.table_T, _CELL, 1)
+    _check_array("noise.rates_V", noise.rates_V, _FLOAT, 1)
     for name, array in (("w_in_VD", w_in_VD), ("w_out_VD", w_out_VD)):
         if not array.flags.writeable:
             raise ValueError(f"{name}: training works in place and needs a writeable array, found a read-only one")
@@ -36,9 +35,19 @@ def check_slice(w_in_VD: FloatRows, w_out_VD: FloatRows, targets: Slice, noise: 
             f"expected two matrices of one shape (V, multiple of {ROW_FLOATS}), found {w_in_VD.shape} and {w_out_VD.shape}: "
             "make them with allocate_parameters"
         )
-    _check_targets(targets)
     _check_noise(noise, len(w_in_VD))
     _check_update(update)
+
+
+_FLOAT, _CELL, _WORD, _SPAN = np.dtype(np.float32), np.dtype(np.uint64), np.dtype(np.int32), np.dtype(np.uint8)
+
+
+def _check_array(name: str, array: NDArray[Any], dtype: np.dtype[Any], dimensions: int) -> None:
+    if array.dtype != dtype or array.ndim != dimensions or not array.flags.c_contiguous:
+        raise TypeError(
+            f"{name}: expected a C-contiguous {dtype} array of {dimensions} dimensions, "
+            f"found {array.dtype} {array.shape}, contiguous: {array.flags.c_contiguous}"
+        )
 
 
 _MOST_LANES = 1 << 16
@@ -59,11 +68,21 @@ def check_lanes(lanes: Sequence[Slice], update: Update, threads: int) -> None:
 
 
 def lane_seeds(seed: int, lanes: int) -> list[int]:
-    """The seed with which each lane draws its noise."""
-    return [stream_seed(seed, lane) for lane in range(lanes)]
+    """The seed with which each lane draws its noise: `stream_seed(seed, lane)`, of which half is the same in every call."""
+    state = random_bits(seed, 1)
+    return [random_bits(state ^ bits, 0) for bits in _bits_of_lanes(lanes)]
 
 
-def _check_targets(targets: Slice) -> None:
+@cache
+def _bits_of_lanes(lanes: int) -> tuple[int, ...]:
+    return tuple(random_bits(lane, 0) for lane in range(lanes))
+
+
+def check_targets(targets: Slice) -> None:
+    """`check_slice` for the slice."""
+    _check_array("tokens_N", targets.tokens_N, _WORD, 1)
+    _check_array("left_N", targets.left_N, _SPAN, 1)
+    _check_array("right_N", targets.right_N, _SPAN, 1)
     rows = [len(column) for column in (targets.tokens_N, targets.left_N, targets.right_N)]
     if not rows[0] == rows[1] == rows[2]:
         raise ValueError(f"expected a stream of equal columns, found {rows[0]}, {rows[1]}, {rows[2]} rows")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from w2v_core.contract import FloatRows, Merge, Noise, Slice, SliceResult, Update
+from w2v_core.contract import FloatRows, Merge, Noise, Slice, SliceResult, Update, Workroom
 from w2v_core.kernels.checks import check_lanes, check_merge, check_slice, check_stream, lane_seeds, raise_bad_noise
 from w2v_core.reference import BLOCK, GROUPS, SLOTS, block_alpha, blocks_of, shared_rows
 from w2v_core.sampler import mix64
@@ -34,8 +34,9 @@ def train_slice(w_in_VD: FloatRows, w_out_VD: FloatRows, targets: Slice, noise: 
 
 
 def train_lanes(
-    w_in_VD: FloatRows, w_out_VD: FloatRows, lanes: Sequence[Slice], noise: Noise, update: Update, threads: int
-) -> list[SliceResult]:
+    w_in_VD: FloatRows, w_out_VD: FloatRows, lanes: Sequence[Slice], noise: Noise, update: Update, threads: int,
+    room: Workroom,
+) -> list[SliceResult]:  # fmt: skip
     """See `Kernels.train_lanes`. Uses one thread, whatever `threads` is."""
     check_lanes(lanes, update, threads)
     for targets in lanes:

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from w2v_core.contract import FloatRows, Noise, Slice, SliceResult, Update
+from w2v_core.contract import FloatRows, Noise, Slice, SliceResult, Update, Workroom
 from w2v_core.kernels import numpy_kernels
-from w2v_core.kernels.checks import check_lanes, check_slice, lane_seeds, raise_bad_noise, raise_bad_span, raise_bad_word
+from w2v_core.kernels.checks import check_arguments, check_lanes, check_slice, check_targets, lane_seeds, raise_bad_noise
 from w2v_core.kernels.cpu import row_operations as op
 from w2v_core.kernels.cpu import wave_kernels
 from w2v_core.kernels.cpu.group_kernels import (
@@ -41,7 +41,7 @@ from w2v_core.kernels.cpu.group_kernels import (
 )
 from w2v_core.kernels.cpu.machine_code import compiled
 from w2v_core.kernels.cpu.merge_kernels import merge_rows
-from w2v_core.kernels.cpu.wave_kernels import Span
+from w2v_core.kernels.cpu.stream_rows import places_of
 from w2v_core.reference import BLOCK, GROUP, GROUPS, SLOTS
 
 name = "numba"
@@ -51,10 +51,12 @@ __all__ = ["merge_rows", "name", "to_device", "to_host", "train_lanes", "train_s
 
 def train_slice(w_in_VD: FloatRows, w_out_VD: FloatRows, targets: Slice, noise: Noise, update: Update) -> SliceResult:
     """See `Kernels.train_slice`. Releases the GIL. A model's first call compiles its kernel or loads it from Numba's cache."""
-    span = _checked(w_in_VD, w_out_VD, targets, noise, update)
+    check_slice(w_in_VD, w_out_VD, targets, noise, update)
+    places = places_of([targets], len(w_in_VD))
     noise = Noise(_read_only(noise.table_T), _read_only(noise.rates_V))
     if update.model == "cbow":
-        (result,) = wave_kernels.train(w_in_VD, w_out_VD, [targets], [span], [update.seed], noise, update, 1)
+        seeds_L = np.array([update.seed & (1 << 64) - 1], np.uint64)
+        (result,) = wave_kernels.train(w_in_VD, w_out_VD, *places, seeds_L, noise, update, 1, Workroom())
         return result
     stream = _read_only(targets.tokens_N), _read_only(targets.left_N), _read_only(targets.right_N)
     seed = np.uint64(update.seed & (1 << 64) - 1)
@@ -76,26 +78,18 @@ def train_slice(w_in_VD: FloatRows, w_out_VD: FloatRows, targets: Slice, noise: 
 
 
 def train_lanes(
-    w_in_VD: FloatRows, w_out_VD: FloatRows, lanes: Sequence[Slice], noise: Noise, update: Update, threads: int
-) -> list[SliceResult]:
+    w_in_VD: FloatRows, w_out_VD: FloatRows, lanes: Sequence[Slice], noise: Noise, update: Update, threads: int,
+    room: Workroom,
+) -> list[SliceResult]:  # fmt: skip
     """See `Kernels.train_lanes`. Releases the GIL."""
     check_lanes(lanes, update, threads)
-    spans = [_checked(w_in_VD, w_out_VD, targets, noise, update) for targets in lanes]
+    check_arguments(w_in_VD, w_out_VD, noise, update)
+    for targets in lanes:
+        check_targets(targets)
+    places = places_of(lanes, len(w_in_VD))
     noise = Noise(_read_only(noise.table_T), _read_only(noise.rates_V))
-    return wave_kernels.train(w_in_VD, w_out_VD, lanes, spans, lane_seeds(update.seed, len(lanes)), noise, update, threads)
-
-
-def _checked(w_in_VD: FloatRows, w_out_VD: FloatRows, targets: Slice, noise: Noise, update: Update) -> Span:
-    """The rows that a slice reads; raises ValueError or TypeError for arguments that break the contract."""
-    check_slice(w_in_VD, w_out_VD, targets, noise, update)
-    stream = _read_only(targets.tokens_N), _read_only(targets.left_N), _read_only(targets.right_N)
-    span = Span(*_span_of(*stream, targets.start, targets.stop))
-    if span.bad_target >= 0:
-        raise_bad_span(targets, span.bad_target)
-    bad_word = _first_bad(stream[0], span.first, span.last, len(w_in_VD))
-    if bad_word >= 0:
-        raise_bad_word(targets, bad_word, len(w_in_VD))
-    return span
+    seeds_L = np.array(lane_seeds(update.seed, len(lanes)), np.uint64)
+    return wave_kernels.train(w_in_VD, w_out_VD, *places, seeds_L, noise, update, threads, room)
 
 
 def _read_only(array: NDArray[Any]) -> NDArray[Any]:
@@ -104,42 +98,6 @@ def _read_only(array: NDArray[Any]) -> NDArray[Any]:
     view = array.view()
     view.flags.writeable = False
     return view
-
-
-# ── the rows of the stream that a slice reads ────────────────────────────────────────────────────────────────────────
-
-
-@compiled
-def _span_of(tokens_N: Any, left_N: Any, right_N: Any, start: int, stop: int) -> Any:
-    """The `Span` of a slice; the word ids of its rows are not checked."""
-    rows = np.int64(tokens_N.shape[0])
-    most_left: Any = np.int64(0)
-    most_right: Any = np.int64(0)
-    first: Any = np.int64(start)
-    last: Any = np.int64(stop)
-    # The loop has no early exit, so that it can be vectorised; a second loop locates a bad span if there is one.
-    for i in range(start, stop):
-        left, right = np.int64(left_N[i]), np.int64(right_N[i])
-        most_left, most_right = max(most_left, left), max(most_right, right)
-        first, last = min(first, i - left), max(last, i + right + 1)
-    if first < 0 or last > rows:
-        for i in range(start, stop):
-            if i - np.int64(left_N[i]) < 0 or i + np.int64(right_N[i]) >= rows:
-                return Span(i, most_left, most_right, first, last)
-    return Span(-1, most_left, most_right, first, last)
-
-
-@compiled
-def _first_bad(tokens_N: Any, first: int, last: int, vocab_size: int) -> int:
-    """The first position in [first, last) whose word id is outside the vocabulary, or −1."""
-    smallest, largest = np.int32(0), np.int32(0)
-    for i in range(first, last):
-        smallest, largest = min(smallest, tokens_N[i]), max(largest, tokens_N[i])
-    if smallest < 0 or largest >= vocab_size:
-        for i in range(first, last):
-            if tokens_N[i] < 0 or tokens_N[i] >= vocab_size:
-                return i
-    return -1
 
 
 # ── skip-gram ────────────────────────────────────────────────────────────────────────────────────────────────────────

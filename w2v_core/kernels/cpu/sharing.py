@@ -45,10 +45,12 @@ MARKED = 2
 
 class Marks(NamedTuple):
     """Addresses of the first word's marks; those of the next word are `MARKED` marks further on. A mark is two uint16: the lane
-    that stamped the row last, and the latest wave, counted from 1, in which several lanes touched it."""
+    that stamped the row last, and the number of the latest wave in which several lanes touched it. Waves are numbered on
+    from call to call: the first one is `before` + 1."""
 
     w_in: int
     w_out: int
+    before: int
 
 
 class Changes(NamedTuple):
@@ -124,19 +126,19 @@ def find_shared(lanes: Lanes, lane: int, wave: int, marks: Marks, none: int, siz
     if first == last:
         return
     place, noise = lanes.places + 8 * PLACES * lane, noise_of(lanes, lane, wave, sizes)
-    tokens = long_at(place, TOKENS)
+    tokens, number = long_at(place, TOKENS), marks.before + wave + 1
     for i in range(max(long_at(place, LOW), first - sizes.left), min(long_at(place, HIGH), last + sizes.right)):
-        _compare(marks.w_in + 4 * MARKED * int_at(tokens, i), lane, wave, none)
+        _compare(marks.w_in + 4 * MARKED * int_at(tokens, i), lane, number, none)
     for i in range(first, last):
-        _compare(marks.w_out + 4 * MARKED * int_at(tokens, i), lane, wave, none)
+        _compare(marks.w_out + 4 * MARKED * int_at(tokens, i), lane, number, none)
     for k in range(draws_of(sizes)):
-        _compare(marks.w_out + 4 * MARKED * int_at(noise, k), lane, wave, none)
+        _compare(marks.w_out + 4 * MARKED * int_at(noise, k), lane, number, none)
 
 
 @njit(nogil=True, inline="always")
-def _compare(mark_: int, lane: int, wave: int, none: int) -> None:
+def _compare(mark_: int, lane: int, number: int, none: int) -> None:
     own = -np.int64(short_at(mark_, 0) == lane)
-    set_short(mark_ & ~own | none & own, 1, wave + 1)
+    set_short(mark_ & ~own | none & own, 1, number)
 
 
 # ── where changes go ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -151,11 +153,12 @@ def divide(
     count: Any = np.int64(0)
     if long_at(block.numbers, COUNT) == 0:
         return count  # type: ignore[no-any-return]
+    number = marks.before + wave + 1
     memory = changes.memory + lane * entries_of(sizes) * sizes.row_bytes
     _copy_longs(moves.targets_from, moves.targets_to, block.targets, BLOCK)
     for at in range(BLOCK):
         word = int_at(block.words, at)
-        shared = np.int64(word >= 0) & np.int64(short_at(marks.w_out, 2 * MARKED * max(word, 0) + 1) == wave + 1)
+        shared = np.int64(word >= 0) & np.int64(short_at(marks.w_out, 2 * MARKED * max(word, 0) + 1) == number)
         count = _list(listed, count, at, word, shared)
     targets: Any = count
     _take_in(listed, 0, targets, moves.targets_from, moves.targets_to, zero, memory, sizes)
@@ -163,7 +166,7 @@ def divide(
     # A short last block has fewer groups and does not touch the noise rows of the others.
     for k in range(min(GROUPS, long_at(block.numbers, COUNT)) * sizes.negative):
         word = int_at(block.noise_words, k)
-        count = _list(listed, count, k, word, np.int64(short_at(marks.w_out, 2 * MARKED * word + 1) == wave + 1))
+        count = _list(listed, count, k, word, np.int64(short_at(marks.w_out, 2 * MARKED * word + 1) == number))
     noise: Any = count
     _take_in(listed, targets, noise, moves.noise_from, moves.noise_to, zero, memory, sizes)
     place, lead = lanes.places + 8 * PLACES * lane, long_at(block.numbers, FIRST) - sizes.left
@@ -172,7 +175,7 @@ def divide(
     _copy_longs(moves.rows_from, moves.rows_to, block.rows, reach_of(sizes))
     for j in range(begin, end):
         word = int_at(tokens, lead + j)
-        count = _list(listed, count, j, word, np.int64(short_at(marks.w_in, 2 * MARKED * word + 1) == wave + 1))
+        count = _list(listed, count, j, word, np.int64(short_at(marks.w_in, 2 * MARKED * word + 1) == number))
     _take_in(listed, noise, count, moves.rows_from, moves.rows_to, zero, memory, sizes)
     return count  # type: ignore[no-any-return]
 

@@ -13,19 +13,20 @@ row is shared, and this is `train_slice`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from w2v_core.contract import FloatRows, Noise, Slice, SliceResult, Update
+from w2v_core.contract import FloatRows, Noise, SliceResult, Update, Workroom
 from w2v_core.kernels.checks import raise_bad_noise
 from w2v_core.kernels.cpu import barrier, sharing
 from w2v_core.kernels.cpu import row_operations as op
 from w2v_core.kernels.cpu.block_kernels import (
+    START,
+    STOP,
     Block,
     Lanes,
     Moves,
@@ -134,74 +135,94 @@ def _make_ready(
 
 # ── from arrays to addresses ─────────────────────────────────────────────────────────────────────────────────────────
 
+MOST_WAVES = (1 << 16) - 1
+"""Waves that a mark can tell apart, from the first one on."""
 
-class Span(NamedTuple):
-    """The rows of its stream that a slice reads."""
 
-    bad_target: int
-    """A target whose context leaves the stream, or −1."""
-    left: int
-    """Most context rows before a target."""
-    right: int
-    """Most context rows after a target."""
-    first: int
-    """First row read."""
-    last: int
-    """One past the last row read."""
+class _Kept:
+    """What a `Workroom` keeps: marks, room for changes, threads. Waves are numbered on from call to call, because the marks of a
+    large vocabulary take longer to clear than a short call to train."""
+
+    def __init__(self, words: int, sizes: Sizes) -> None:
+        self.made_for = words, sizes.left, sizes.right, sizes.lanes, sizes.threads, sizes.negative, sizes.row_bytes
+        # `sharing.entries_of`, which would have to be compiled for this one call. With one lane nothing is shared.
+        lanes, entries = sizes.lanes, 2 * BLOCK + GROUPS * sizes.negative + sizes.left + sizes.right if sizes.lanes > 1 else 0
+        self.marks = np.zeros((words if entries else 0, sharing.MARKED, 2), np.uint16)
+        self.listed = np.empty((2, lanes, entries), np.int64)
+        # From a cache line on: with vectors across two lines, 32 lanes took a tenth longer.
+        raw = np.empty(lanes * entries * sizes.row_bytes // 4 + 16, np.float32)
+        self.changes = raw[-_address(raw) % 64 // 4 :]
+        self.pool = ThreadPoolExecutor(sizes.threads - 1, thread_name_prefix="wave") if sizes.threads > 1 else None
+        self._waves = 0
+
+    def close(self) -> None:
+        if self.pool:
+            self.pool.shutdown()
+
+    def count(self, waves: int) -> int:
+        """Adds to the waves; returns the number of those before."""
+        if self._waves + waves > MOST_WAVES:
+            self.marks.fill(0)
+            self._waves = 0
+        self._waves += waves
+        return self._waves - waves
+
+
+def _kept_in(room: Workroom, words: int, sizes: Sizes) -> _Kept:
+    asked = words, sizes.left, sizes.right, sizes.lanes, sizes.threads, sizes.negative, sizes.row_bytes
+    if room.kept is None or room.kept.made_for != asked:
+        room.close()
+        room.kept = _Kept(words, sizes)
+    kept: _Kept = room.kept
+    return kept
 
 
 def train(
-    w_in_VD: FloatRows, w_out_VD: FloatRows, slices: Sequence[Slice], spans: Sequence[Span], seeds: Sequence[int], noise: Noise,
-    update: Update, threads: int,
+    w_in_VD: FloatRows, w_out_VD: FloatRows, places: NDArray[np.int64], left: int, right: int, seeds_L: NDArray[np.uint64],
+    noise: Noise, update: Update, threads: int, room: Workroom,
 ) -> list[SliceResult]:  # fmt: skip
-    """`reference.train_lanes` for model cbow, on at most `threads` threads. The arguments must have been checked."""
-    count, row_floats = len(slices), w_in_VD.shape[1]
+    """`reference.train_lanes` for model cbow, on at most `threads` threads; lanes as `stream_rows.places_of` describes them. The
+    arguments must have been checked."""
+    count, row_floats = len(places), w_in_VD.shape[1]
+    longest = int((places[:, STOP] - places[:, START]).max())
     sizes = Sizes(
-        max(span.left for span in spans), max(span.right for span in spans), count, min(threads, count),
-        max(-(-(targets.stop - targets.start) // BLOCK) for targets in slices), update.negative, 4 * row_floats,
+        left, right, count, min(threads, count), -(-longest // BLOCK), update.negative, 4 * row_floats,
         update.gradient == "exact", update.alphas,
     )  # fmt: skip
-    places = np.array([_place_of(targets, span) for targets, span in zip(slices, spans, strict=True)], np.int64)
+    kept = _kept_in(room, len(w_in_VD), sizes)
     settings = np.zeros((count, op.SETTINGS_FLOATS), np.float32)
     settings[:, op.PRODUCT : op.PRODUCT + 2 * GROUP].view(np.float64)[:] = 1.0
     noise_words, examples = np.zeros((2, count, GROUPS * sizes.negative), np.int32), np.zeros(count, np.int64)
-    # With one lane nothing is shared.
-    shared_words, entries = (len(w_in_VD), sharing.entries_of(sizes)) if count > 1 else (0, 0)
-    marks, listed = np.zeros((shared_words, sharing.MARKED, 2), np.uint16), np.empty((2, count, entries), np.int64)
-    ends, changes = np.zeros((count, sizes.threads + 1), np.int64), np.empty((count, entries, row_floats), np.float32)
+    ends = np.zeros((count, sizes.threads + 1), np.int64)
     outcome = Outcome(np.zeros(count), np.full(count, NO_BAD_NOISE, np.int64))
     meeting = barrier.new_barrier()
+    rest = (
+        row_floats, noise.table_T, noise.rates_V, seeds_L, settings,
+        Words(_address(w_in_VD), _address(w_out_VD), _address(noise.rates_V)),
+        Lanes(_address(places), _address(noise_words), _address(settings), _address(examples)), sizes,
+        Marks(_address(kept.marks), _address(kept.marks) + 4, kept.count(sizes.waves)),
+        Changes(_address(kept.listed[0]), _address(kept.listed[1]), _address(ends), _address(kept.changes)), outcome,
+    )  # fmt: skip
 
     def run(thread: int) -> None:
         try:
-            run_thread(
-                thread, meeting, row_floats, noise.table_T, noise.rates_V,
-                np.array([seed & (1 << 64) - 1 for seed in seeds], np.uint64), settings,
-                Words(_address(w_in_VD), _address(w_out_VD), _address(noise.rates_V)),
-                Lanes(_address(places), _address(noise_words), _address(settings), _address(examples)), sizes,
-                Marks(_address(marks), _address(marks) + 4),
-                Changes(_address(listed[0]), _address(listed[1]), _address(ends), _address(changes)), outcome,
-            )  # fmt: skip
+            run_thread(thread, meeting, *rest)
         except BaseException:
             barrier.give_up(meeting)
             raise
 
-    with ThreadPoolExecutor(sizes.threads) as pool:
-        others = [pool.submit(run, thread) for thread in range(1, sizes.threads)]
+    others = [kept.pool.submit(run, thread) for thread in range(1, sizes.threads)] if kept.pool else []
+    try:
         run(0)
-        for other in others:
-            other.result()
+    finally:
+        wait(others)
+    for other in others:
+        other.result()
     for lane in range(count):
         if outcome.bad_noise_L[lane] != NO_BAD_NOISE:
             raise_bad_noise(int(outcome.bad_noise_L[lane]), len(w_in_VD))
-    return [SliceResult(float(outcome.losses_L[lane]), int(examples[lane])) for lane in range(count)]
+    return [SliceResult(*found) for found in zip(outcome.losses_L.tolist(), examples.tolist(), strict=True)]
 
 
 def _address(array: NDArray[Any]) -> int:
     return int(array.ctypes.data)
-
-
-def _place_of(targets: Slice, span: Span) -> list[int]:
-    """The fields of a lane (`block_kernels.TOKENS` …). The caller must keep the slice's arrays, whose addresses these are."""
-    columns = (targets.tokens_N, targets.left_N, targets.right_N)
-    return [*(_address(column) for column in columns), span.first, span.last, targets.start, targets.stop]

@@ -26,7 +26,7 @@ import cupy
 import numpy as np
 from numpy.typing import NDArray
 
-from w2v_core.contract import FloatRows, Merge, Noise, Slice, SliceResult, Update
+from w2v_core.contract import FloatRows, Merge, Noise, Slice, SliceResult, Update, Workroom
 from w2v_core.extras import install_command
 from w2v_core.kernels.checks import check_lanes, lane_seeds
 from w2v_core.kernels.cuda import slices
@@ -51,8 +51,9 @@ def train_slice(
 
 
 def train_lanes(
-    w_in_VD: FloatRows, w_out_VD: FloatRows, lanes: Sequence[Slice], noise: Noise, update: Update, threads: int
-) -> list[SliceResult]:
+    w_in_VD: FloatRows, w_out_VD: FloatRows, lanes: Sequence[Slice], noise: Noise, update: Update, threads: int,
+    room: Workroom,
+) -> list[SliceResult]:  # fmt: skip
     """See `Kernels.train_lanes`. Trains one lane after another: one lane has enough blocks in flight to fill the device."""
     check_lanes(lanes, update, threads)
     return [
