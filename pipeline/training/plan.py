@@ -306,15 +306,17 @@ def choose_schedule(train: Train, vocab_size: int, expected_tokens: float, polic
         full_every_steps=steps_a_full,
         hot_rows=min(vocab_size, hot_rows),
         first_doubling=max(1, round(first_doubling)) if grows else 0,
-        doublings=ENDLESS if spares else doublings(copies, policy),
+        doublings=ENDLESS if spares else doublings(copies, train.lanes, policy),
         spares=grows and spares,
         beside=train.merge_bits == 8 and policy.trains_beside_merges,
     )
 
 
-def doublings(copies: int, policy: MergePolicy) -> int:
+def doublings(copies: int, lanes: int, policy: MergePolicy) -> int:
     """How often the interval between merges doubles on its way from the first tokens per rank to the most."""
     first, most = by_number(policy.tokens_per_rank, copies), by_number(policy.most_tokens_per_rank, copies)
+    if copies == 2:
+        most = by_number(policy.most_tokens_per_rank_of_two, lanes)
     return int(most // first).bit_length() - 1
 
 

@@ -68,13 +68,18 @@ class MergePolicy:
     )
     """The same for copies on several hosts: the more there are, the smaller the share of each interval that one sees."""
     most_tokens_per_rank: ByNumber = field(
-        default=((2, 128), (3, 1 << 20), (16, 32), (64, 16)),
-        metadata=_from("benchmarks/records/lanes-2026-11-29.md", "| 16 lanes, ends at **128 (now)** |"),
+        default=((3, 1 << 20), (16, 32), (64, 16)), metadata=_from("decisions/0017-waves.md", "of three to fifteen without limit")
     )
-    """Where the doubling ends. The two copies of a host, for which merges cost little, keep more of their analogies so; three to
-    fifteen copies double practically without limit (decisions/0017-waves.md). The more copies there are, the smaller is the share
-    of the text that one sees while it trains alone; with many, doubling ends early, which costs traffic and keeps the score
-    (lanes-2026-11-21.md, "32 | 16, 32 (**now**)")."""
+    """Where the doubling ends, by number of copies: three to fifteen double practically without limit. The more copies there are,
+    the smaller is the share of the text that one sees while it trains alone; with many, doubling ends early, which costs traffic
+    and keeps the score (lanes-2026-11-21.md, "32 | 16, 32 (**now**)")."""
+    most_tokens_per_rank_of_two: ByNumber = field(
+        default=((2, 128), (32, 512)),
+        metadata=_from("benchmarks/records/lanes-2026-11-29.md", "| 64 lanes, ends at **512 (now)** |"),
+    )
+    """The same for the two copies of a host, by number of lanes. Few lanes keep more of their analogies if they merge more often.
+    Many do not, and the more lanes there are, the shorter is the time between two merges on a core each, and the longer what the
+    interpreter does for every lane before it and after it."""
     long_training_tokens: int = field(
         default=1 << 25, metadata=_from("benchmarks/records/copies-2026-11-29.md", "| 4 copies, **as it is now**")
     )

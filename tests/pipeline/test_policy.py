@@ -47,11 +47,12 @@ def test_a_policy_cannot_be_changed() -> None:
 def test_a_value_by_number_holds_from_its_number_of_lanes_on() -> None:
     found = [by_number(((2, 512), (4, 32), (64, 16)), lanes) for lanes in (1, 2, 3, 4, 63, 64, 1000)]
     assert found == [512, 512, 512, 32, 32, 16, 16]
-    assert as_data(MERGE_POLICY)["most_tokens_per_rank"] == {"2": 128, "3": 1 << 20, "16": 32, "64": 16}
+    assert as_data(MERGE_POLICY)["most_tokens_per_rank"] == {"3": 1 << 20, "16": 32, "64": 16}
 
 
 def test_the_interval_of_merges_doubles_as_often_as_lies_between_its_first_and_its_last() -> None:
-    assert [doublings(copies, MERGE_POLICY) for copies in (2, 3, 8, 16, 63, 64)] == [2, 16, 16, 1, 1, 0]
+    assert [doublings(copies, copies, MERGE_POLICY) for copies in (2, 3, 8, 16, 63, 64)] == [2, 16, 16, 1, 1, 0]
+    assert [doublings(2, lanes, MERGE_POLICY) for lanes in (2, 8, 16, 32, 64)] == [2, 2, 2, 4, 4]
 
 
 def test_another_policy_gives_another_plan() -> None:
