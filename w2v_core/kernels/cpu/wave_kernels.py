@@ -144,7 +144,7 @@ class _Kept:
     large vocabulary take longer to clear than a short call to train."""
 
     def __init__(self, words: int, sizes: Sizes) -> None:
-        self.made_for = words, sizes.left, sizes.right, sizes.lanes, sizes.threads, sizes.negative, sizes.row_bytes
+        self.made_for = words, sizes
         # `sharing.entries_of`, which would have to be compiled for this one call. With one lane nothing is shared.
         lanes, entries = sizes.lanes, 2 * BLOCK + GROUPS * sizes.negative + sizes.left + sizes.right if sizes.lanes > 1 else 0
         self.marks = np.zeros((words if entries else 0, sharing.MARKED, 2), np.uint16)
@@ -169,8 +169,8 @@ class _Kept:
 
 
 def _kept_in(room: Workroom, words: int, sizes: Sizes) -> _Kept:
-    asked = words, sizes.left, sizes.right, sizes.lanes, sizes.threads, sizes.negative, sizes.row_bytes
-    if room.kept is None or room.kept.made_for != asked:
+    sizes = sizes._replace(waves=0, alphas=(0.0, 0.0))  # these two may differ from call to call
+    if room.kept is None or room.kept.made_for != (words, sizes):
         room.close()
         room.kept = _Kept(words, sizes)
     kept: _Kept = room.kept
