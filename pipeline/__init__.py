@@ -34,7 +34,8 @@ stands beside its short Dask wiring.
                part_files (file names in tokens/ and shards/) mapped_files sizes (how much is held at a time, pure)
     training/  plan (pure) policy (its constants, pure) placement (who trains which copies, pure)
                admission and arithmetic (only workers that compute alike)
-               capacity (memory and disk needed, pure) lanes (one worker's share of a round) busy_cores
+               capacity (memory and disk needed, pure) tasks (what a worker is told)
+               lanes (one worker's share of a round) stints (training between merges) busy_cores
                lane_group (copies of the parameters, merging) forms and changes (whole rows, or changes in eight bits)
                meanwhile (threads that merge beside training)
                history and stretches (the loss curve) live (progress within a round)

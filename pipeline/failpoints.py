@@ -29,6 +29,10 @@ import signal
 _ARMED = os.environ.get("W2V_FAILPOINT", "")
 
 
+def are_armed() -> bool:
+    return bool(_ARMED)
+
+
 def reach(kind: str, name: object) -> None:
     """Fires if the failpoint `kind:name` is armed and has not fired yet."""
     if _ARMED and _ARMED.startswith(f"{kind}:{name}="):

@@ -86,6 +86,35 @@ class Workroom:
             self.kept = None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class LocalTraining:
+    """A copy of the parameters, and what it is trained on in S stretches, each of which may end with a merge."""
+
+    w_in_VD: FloatRows
+    w_out_VD: FloatRows
+    lanes: Sequence[Slice]
+    """The targets of each of its L lanes in all stretches."""
+    bounds_SL: NDArray[np.int64]
+    """(S + 1, L): in stretch s, lane l trains the targets bounds[s, l] … bounds[s + 1, l] − 1 of its slice."""
+    updates: Sequence[Update]
+    """One for each stretch. They differ in α and seed only."""
+
+
+class TrainCopies(Protocol):
+    def __call__(
+        self, bases: tuple[FloatRows, FloatRows], copies: Sequence[LocalTraining], merged_rows: Sequence[int], noise: Noise,
+        method: Merge, threads: int, room: Workroom,
+    ) -> tuple[list[list[list[SliceResult]]], float]:  # fmt: skip
+        """Trains all copies in place, stretch after stretch, and merges them in between; the same bits as by calls of
+        `train_lanes` (`train_slice` for a copy with one lane) and of `merge_rows` for both `bases`.
+
+        `merged_rows`: how many rows are merged after each stretch; 0 = none. CBOW only. Returns the results by stretch, copy and
+        lane, and the seconds of merging and of waiting for it. Raises as `train_lanes` and `merge_rows` do, before anything is
+        trained; and ValueError if all stretches of a lane together have more than MOST_LANE_TARGETS targets.
+        """
+        ...
+
+
 class Kernels(Protocol):
     """A backend. A backend is a module that satisfies this protocol: `load_kernels("numpy")` is `numpy_kernels`."""
 
@@ -110,6 +139,11 @@ class Kernels(Protocol):
         The seed of lane l is `stream_seed(update.seed, l)`. CBOW only. Raises as `train_slice` does, and ValueError for a
         slice of more than MOST_LANE_TARGETS targets.
         """
+        ...
+
+    @property
+    def train_copies(self) -> TrainCopies | None:
+        """None if a backend trains and merges call by call."""
         ...
 
     def merge_rows(self, base_RD: FloatRows, lanes: Sequence[FloatRows], method: Merge) -> None:

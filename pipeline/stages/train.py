@@ -36,6 +36,7 @@ from pipeline.training.placement import place_copies
 from pipeline.training.plan import EpochPlan, Round, Schedule, choose_lanes, choose_schedule, copies_of, plan_epoch
 from pipeline.training.policy import POLICIES, START_POLICIES, as_data
 from pipeline.training.start import Parent, open_parent, require_intact
+from pipeline.training.tasks import RoundResult, RoundTask
 from w2v_core.kernels import padded_size
 
 STAGE = "vectors"
@@ -292,7 +293,7 @@ def _run_round(
     )  # fmt: skip
 
 
-def _rows_ahead(tasks: Sequence[lanes.RoundTask], results: Sequence[lanes.RoundResult]) -> list[tuple[int, ...]]:
+def _rows_ahead(tasks: Sequence[RoundTask], results: Sequence[RoundResult]) -> list[tuple[int, ...]]:
     """The numbers of rows of the pieces of every part, in part order. A part's shares come in the order of its pieces."""
     rows: dict[int, tuple[int, ...]] = {}
     for task, result in zip(tasks, results, strict=True):
@@ -303,27 +304,26 @@ def _rows_ahead(tasks: Sequence[lanes.RoundTask], results: Sequence[lanes.RoundR
 
 
 def _round_tasks(
-    training: Training, plan: EpochPlan, round_plan: Round, epochs: _Epochs,
-    checkpoint: store.Artefact | None, attempts: _Attempts,
-) -> list[lanes.RoundTask]:  # fmt: skip
+    training: Training, plan: EpochPlan, a_round: Round, epochs: _Epochs, checkpoint: store.Artefact | None, attempts: _Attempts,
+) -> list[RoundTask]:  # fmt: skip
     # The key identifies the group of workers, which keep their memory from round to round.
     chosen = attempts.chosen or ()
     key = f"{training.fingerprint[:16]}/{attempts.session}/{attempts.number}/{[member.address for member in chosen]}"
     places = place_copies(chosen, copies_of(training.train, training.vocab_size))
     ahead: list[tuple[sampling.Share, ...]] = [()] * len(chosen)
-    if round_plan is plan.rounds[-1] and not round_plan.vectors:
+    if a_round is plan.rounds[-1] and not a_round.vectors:
         tasks = epochs.tasks(plan.epoch + 1)
         rows = [round(rows * task.share) for rows, task in zip(epochs.of(0).rows_of_parts(), tasks, strict=True)]
         ahead = sampling.share_out(tasks, rows, [place.copies for place in places])
     return [
-        lanes.RoundTask(
+        RoundTask(
             group_key=key,
             participant=index,
             places=places,
             train=training.train,
             seed=training.config.run.seed,
             plan=plan,
-            round=round_plan,
+            round=a_round,
             vocab_size=training.vocab_size,
             window=training.config.shards.window,
             stream=epochs.of(plan.epoch),
@@ -331,8 +331,8 @@ def _round_tasks(
             words=str(training.vocab.path(vocabulary.WORDS)),
             checkpoint_before=str(checkpoint.directory) if checkpoint else None,
             checkpoint_round=int(checkpoint.manifest.totals["round"]) if checkpoint else -1,
-            checkpoint_after=str(training.checkpoints.directory(round_plan.round)) if round_plan.checkpoint else None,
-            vectors_after=str(_vectors_directory(training)) if round_plan.vectors else None,
+            checkpoint_after=str(training.checkpoints.directory(a_round.round)) if a_round.checkpoint else None,
+            vectors_after=str(_vectors_directory(training)) if a_round.vectors else None,
             patience_s=PATIENCE_S,
             start_from=training.parent.directory if training.parent else None,
             ahead=ahead[index],

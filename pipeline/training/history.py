@@ -11,8 +11,8 @@ from pipeline.training.policy import POLICIES, START_POLICIES
 from pipeline.training.stretches import Point, points_of
 
 if TYPE_CHECKING:
-    from pipeline.training.lanes import RoundResult
     from pipeline.training.plan import EpochPlan, Round
+    from pipeline.training.tasks import RoundResult
 
 
 @dataclass(frozen=True, kw_only=True)

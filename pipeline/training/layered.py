@@ -21,8 +21,8 @@ from pipeline.errors import DamagedError, DivergedError
 from pipeline.stream import epoch_stream
 from pipeline.training import assembly
 from pipeline.training.lane_group import MATRICES
-from pipeline.training.lanes import RoundResult
 from pipeline.training.stretches import StretchLoss
+from pipeline.training.tasks import RoundResult
 from w2v_core.textbook.contexts import Batch, shard_batches, usable_positions
 from w2v_core.textbook.trainer import LossReport, TrainerState, epoch_rate, train_layers
 

@@ -36,12 +36,19 @@ class Residency:
         }
         self.rooms = {copy: Workroom() for copy in self.copies}
         """What the kernels keep for the lanes of each copy."""
+        self.room = Workroom()
+        """What they keep for copies that are trained and merged together."""
         self._under_way = 0
         """Rows of the merge that is under way."""
 
     def close(self) -> None:
-        for room in self.rooms.values():
+        for room in (self.room, *self.rooms.values()):
             room.close()
+
+    @property
+    def merges_in_place(self) -> bool:
+        """Whether nothing but this process merges the copies, in the memory in which they are trained."""
+        return self._is_alone and not self._is_apart
 
     def _on_device(self, pair: Pair) -> Pair:
         return self._kernels.to_device(pair[0]), self._kernels.to_device(pair[1])

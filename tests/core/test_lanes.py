@@ -103,9 +103,9 @@ def test_the_number_of_threads_changes_no_bit() -> None:
 
 def test_calls_that_share_a_room_give_the_bits_of_calls_that_do_not(kernels: Kernels, monkeypatch: pytest.MonkeyPatch) -> None:
     if kernels.name == "numba":
-        from w2v_core.kernels.cpu import wave_kernels
+        from w2v_core.kernels.cpu import copies_kernels
 
-        monkeypatch.setattr(wave_kernels, "MOST_WAVES", 7)  # marks are cleared in some of the calls
+        monkeypatch.setattr(copies_kernels, "MOST_WAVES", 7)  # marks are cleared in some of the calls
     before, room = threading.active_count(), Workroom()
     for seed, threads in enumerate([1, 1, 3, 3, 3, 3, 2, 1]):
         case = random_case(seed, rows=900, vocab_size=60 + seed // 6, window=3 + seed // 5, vector_size=24)
@@ -164,16 +164,16 @@ def test_arguments_that_break_the_contract_are_refused_and_no_thread_is_left(ker
 
 
 def test_a_thread_that_fails_ends_the_waiting_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    from w2v_core.kernels.cpu import wave_kernels
+    from w2v_core.kernels.cpu import copies_kernels
 
-    run_thread = wave_kernels.run_thread
+    run_thread = copies_kernels.run_thread
 
     def fail_in_thread_1(thread: int, *arguments: Any) -> None:
         if thread == 1:
             raise MemoryError("no room")
         run_thread(thread, *arguments)
 
-    monkeypatch.setattr(wave_kernels, "run_thread", fail_in_thread_1)
+    monkeypatch.setattr(copies_kernels, "run_thread", fail_in_thread_1)
     case = random_case(1, rows=900)
     with pytest.raises(MemoryError, match="no room"):
         train_lanes(load_kernels("numba"), case, lanes_of(case, [0, 300, 600, 900]), 3)

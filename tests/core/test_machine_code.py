@@ -14,7 +14,7 @@ import pytest
 
 import w2v_core
 from tests.core.kernel_cases import random_case, train
-from w2v_core.kernels.cpu import numba_kernels, wave_kernels
+from w2v_core.kernels.cpu import copies_kernels, numba_kernels
 
 MERGE = """
 import numpy as np
@@ -70,7 +70,7 @@ def test_writeable_and_read_only_streams_share_one_compiled_kernel(model: str) -
     of_read_only = train(numba_kernels, case)
     for matrix in (0, 1):
         np.testing.assert_array_equal(of_writable[matrix], of_read_only[matrix])
-    kernel = wave_kernels.run_thread if model == "cbow" else numba_kernels.train_skipgram
+    kernel = copies_kernels.run_thread if model == "cbow" else numba_kernels.train_skipgram
     assert len(kernel.signatures) == 1
 
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from pipeline.cluster.messages import heard_by, tell
 from pipeline.config import Train
 from pipeline.training.history import record_round
-from pipeline.training.lanes import RoundResult
 from pipeline.training.live import Live, RoundSoFar, Teller
 from pipeline.training.plan import EpochPlan, Round, assign_copies, choose_schedule, plan_epoch
+from pipeline.training.tasks import RoundResult
 
 
 def run_round(plan: EpochPlan, a_round: Round, workers: int, told_every_stint: bool) -> tuple[list[RoundResult], list[Any]]:

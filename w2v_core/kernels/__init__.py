@@ -15,17 +15,32 @@ import importlib
 import importlib.util
 from typing import Literal, cast
 
-from w2v_core.contract import FloatRows, Gradient, Kernels, Merge, ModelName, Noise, Slice, SliceResult, Update, Workroom
+from w2v_core.contract import (
+    MOST_LANE_TARGETS,
+    FloatRows,
+    Gradient,
+    Kernels,
+    LocalTraining,
+    Merge,
+    ModelName,
+    Noise,
+    Slice,
+    SliceResult,
+    Update,
+    Workroom,
+)
 from w2v_core.extras import install_command
 from w2v_core.kernels.initial import ROW_FLOATS, allocate_parameters, fill_initial, initial_parameters, padded_size
 
 __all__ = [
     "BACKENDS",
+    "MOST_LANE_TARGETS",
     "ROW_FLOATS",
     "Backend",
     "FloatRows",
     "Gradient",
     "Kernels",
+    "LocalTraining",
     "Merge",
     "ModelName",
     "Noise",

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from w2v_core.contract import MOST_LANE_TARGETS, FloatRows, Noise, Slice, Update
+from w2v_core.contract import MOST_LANE_TARGETS, FloatRows, LocalTraining, Noise, Slice, Update
 from w2v_core.kernels.initial import ROW_FLOATS
 from w2v_core.sampler import random_bits
 
@@ -67,6 +67,46 @@ def check_lanes(lanes: Sequence[Slice], update: Update, threads: int) -> None:
         )
 
 
+def check_copies(
+    bases: Sequence[FloatRows],
+    copies: Sequence[LocalTraining],
+    merged_rows: Sequence[int],
+    noise: Noise,
+    method: str,
+    threads: int,
+) -> None:
+    """Raises if copies cannot be trained and merged together; words and spans are checked while they are read."""
+    if not copies or not merged_rows:
+        raise ValueError(f"expected at least one copy and one stretch, found {len(copies)} copies, {len(merged_rows)} stretches")
+    first = copies[0].updates[0]
+    for number, copy in enumerate(copies):
+        check_arguments(copy.w_in_VD, copy.w_out_VD, noise, first)
+        check_lanes(copy.lanes, first, threads)
+        if len(copy.updates) != len(merged_rows) or copy.bounds_SL.shape != (len(merged_rows) + 1, len(copy.lanes)):
+            raise ValueError(
+                f"copy {number}: expected {len(merged_rows)} updates and bounds ({len(merged_rows) + 1}, {len(copy.lanes)}), "
+                f"found {len(copy.updates)} and {copy.bounds_SL.shape}"
+            )
+        for update in copy.updates:
+            if (update.model, update.gradient, update.negative) != (first.model, first.gradient, first.negative):
+                raise ValueError(
+                    f"copy {number}: expected updates that differ in alphas and seed only, found {first} and {update}"
+                )
+            _check_alphas(update)
+        for lane, targets in enumerate(copy.lanes):
+            check_targets(targets)
+            bounds = [targets.start, *copy.bounds_SL[:, lane].tolist(), targets.stop]
+            if bounds != sorted(bounds):
+                raise ValueError(
+                    f"copy {number}, lane {lane}: expected ascending bounds from {targets.start} to {targets.stop}, "
+                    f"found {bounds[1:-1]}"
+                )
+    for base, matrices in zip(bases, ([copy.w_in_VD for copy in copies], [copy.w_out_VD for copy in copies]), strict=True):
+        check_merge(base, matrices, method)
+    if not all(0 <= rows <= len(bases[0]) for rows in merged_rows):
+        raise ValueError(f"expected 0 … {len(bases[0])} merged rows, found {list(merged_rows)}")
+
+
 def lane_seeds(seed: int, lanes: int) -> list[int]:
     """The seed with which each lane draws its noise: `stream_seed(seed, lane)`, of which half is the same in every call."""
     state = random_bits(seed, 1)
@@ -105,6 +145,10 @@ def _check_update(update: Update) -> None:
         )
     if update.negative < 1:
         raise ValueError(f"expected negative >= 1 noise words, found {update.negative}")
+    _check_alphas(update)
+
+
+def _check_alphas(update: Update) -> None:
     if not (math.isfinite(update.alphas[0]) and math.isfinite(update.alphas[1])):
         raise ValueError(f"expected finite learning rates, found alphas {update.alphas[0]} … {update.alphas[1]}")
 

@@ -18,6 +18,7 @@ from w2v_core.reference import BLOCK, GROUPS, SLOTS, block_alpha, blocks_of, sha
 from w2v_core.sampler import mix64
 
 name = "numpy"
+train_copies = None
 
 
 def train_slice(w_in_VD: FloatRows, w_out_VD: FloatRows, targets: Slice, noise: Noise, update: Update) -> SliceResult:

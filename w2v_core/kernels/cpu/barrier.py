@@ -3,9 +3,11 @@ each time would cost too much."""
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numba import njit, types
 from numpy.typing import NDArray
 
@@ -41,6 +43,13 @@ def _read(e: Emitter, address: Value) -> Value:
 @operation(0)
 def _yield_core(e: Emitter) -> None:
     e.builder.call(e.declare("sched_yield", I32, []), [])
+
+
+@operation(1)
+def read_clock(e: Emitter, address: Value) -> None:
+    """Writes the time since some moment as two int64, seconds and nanoseconds."""
+    now = e.declare("clock_gettime", I32, [I32, ir.PointerType()])
+    e.builder.call(now, [ir.Constant(I32, time.CLOCK_MONOTONIC), e.pointer(address)])
 
 
 @njit(nogil=True)

@@ -1,6 +1,6 @@
 """One block of CBOW: 128 targets of one lane, from locating their rows to changing them.
 
-Nothing here is compiled by itself; it is inlined into `wave_kernels`. All data is passed by address, see `vector_ir`. A thread
+Nothing here is compiled by itself; it is inlined into `copies_kernels`. All data is passed by address, see `vector_ir`. A thread
 keeps its rows in one array (`workspace_rows`) and its addresses and numbers in another (`thread_bytes`). Data of a block's
 examples is stored group after group: see `place_of`.
 """

@@ -1,7 +1,7 @@
 """The parts that both models of the Numba backend share: noise words, scratch memory, and the training of a group.
 
 A group is eight examples that share their noise words. Nothing here is compiled by itself; it is inlined into the kernels of
-`numba_kernels` and `wave_kernels`.
+`numba_kernels` and `copies_kernels`.
 """
 
 from __future__ import annotations

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numba import njit
 
 from w2v_core.contract import FloatRows, Merge
 from w2v_core.kernels.checks import check_merge
 from w2v_core.kernels.cpu import change_operations as change
 from w2v_core.kernels.cpu import row_operations as op
+from w2v_core.kernels.cpu.group_kernels import address_of
 from w2v_core.kernels.cpu.machine_code import compiled
 
 
@@ -24,18 +26,22 @@ def merge_rows(base_RD: FloatRows, lanes: Sequence[FloatRows], method: Merge) ->
 
 @compiled
 def _merge(base_RD: Any, addresses_L: Any, changes_LD: Any, adasum: bool) -> None:
-    """`changes_LD` is scratch memory, zero: a row for each lane's changes, and one more for the final factor."""
-    lanes, row_floats = len(addresses_L), base_RD.shape[1]
-    row_bytes = row_floats * 4
-    base = np.int64(base_RD.ctypes.data)
+    fold_rows(address_of(base_RD), base_RD.shape[0], addresses_L, changes_LD, 4 * base_RD.shape[1], adasum)
+
+
+@njit(nogil=True)
+def fold_rows(base: Any, rows: Any, addresses_L: Any, changes_LD: Any, row_bytes: Any, adasum: bool) -> None:
+    """Merges so many rows, which begin at the address `base` and at each lane's address. `changes_LD` is scratch memory, zero: a
+    row for each lane's changes, and one more for the final factor."""
+    lanes = len(addresses_L)
     if lanes == 2 and adasum:
-        for r in range(base_RD.shape[0]):
+        for r in range(rows):
             at = r * row_bytes
             change.merge_two_rows(base + at, addresses_L[0] + at, addresses_L[1] + at, row_bytes)
         return
     changes_LD[lanes, 0] = 1.0 if adasum else np.float32(1.0) / np.float32(lanes)
-    changes = np.int64(changes_LD.ctypes.data)
-    for r in range(base_RD.shape[0]):
+    changes = address_of(changes_LD)
+    for r in range(rows):
         row = base + r * row_bytes
         for lane in range(lanes):
             change.subtract_rows(changes + lane * row_bytes, addresses_L[lane] + r * row_bytes, row, row_bytes)

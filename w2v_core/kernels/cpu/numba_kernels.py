@@ -20,11 +20,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from w2v_core.contract import FloatRows, Noise, Slice, SliceResult, Update, Workroom
+from w2v_core.contract import FloatRows, LocalTraining, Merge, Noise, Slice, SliceResult, Update, Workroom
 from w2v_core.kernels import numpy_kernels
-from w2v_core.kernels.checks import check_arguments, check_lanes, check_slice, check_targets, lane_seeds, raise_bad_noise
+from w2v_core.kernels.checks import (
+    check_arguments,
+    check_copies,
+    check_lanes,
+    check_slice,
+    check_targets,
+    lane_seeds,
+    raise_bad_noise,
+)
+from w2v_core.kernels.cpu import copies_kernels
 from w2v_core.kernels.cpu import row_operations as op
-from w2v_core.kernels.cpu import wave_kernels
 from w2v_core.kernels.cpu.group_kernels import (
     NO_BAD_NOISE,
     Coming,
@@ -41,25 +49,23 @@ from w2v_core.kernels.cpu.group_kernels import (
 )
 from w2v_core.kernels.cpu.machine_code import compiled
 from w2v_core.kernels.cpu.merge_kernels import merge_rows
-from w2v_core.kernels.cpu.stream_rows import places_of
+from w2v_core.kernels.cpu.stream_rows import check_stream_of
 from w2v_core.reference import BLOCK, GROUP, GROUPS, SLOTS
 
 name = "numba"
 to_device, to_host = numpy_kernels.to_device, numpy_kernels.to_host
-__all__ = ["merge_rows", "name", "to_device", "to_host", "train_lanes", "train_slice"]
+__all__ = ["merge_rows", "name", "to_device", "to_host", "train_copies", "train_lanes", "train_slice"]
 
 
 def train_slice(w_in_VD: FloatRows, w_out_VD: FloatRows, targets: Slice, noise: Noise, update: Update) -> SliceResult:
     """See `Kernels.train_slice`. Releases the GIL. A model's first call compiles its kernel or loads it from Numba's cache."""
     check_slice(w_in_VD, w_out_VD, targets, noise, update)
-    places = places_of([targets], len(w_in_VD))
     noise = Noise(_read_only(noise.table_T), _read_only(noise.rates_V))
     if update.model == "cbow":
-        seeds_L = np.array([update.seed & (1 << 64) - 1], np.uint64)
-        (result,) = wave_kernels.train(w_in_VD, w_out_VD, *places, seeds_L, noise, update, 1, Workroom())
-        return result
+        return _train_one(w_in_VD, w_out_VD, [targets], [_own_seed(update)], noise, update, 1, Workroom())[0]
+    check_stream_of(targets, len(w_in_VD))
     stream = _read_only(targets.tokens_N), _read_only(targets.left_N), _read_only(targets.right_N)
-    seed = np.uint64(update.seed & (1 << 64) - 1)
+    seed = np.uint64(_own_seed(update))
     loss_sum, examples, bad_noise = train_skipgram(
         w_in_VD,
         w_out_VD,
@@ -86,10 +92,37 @@ def train_lanes(
     check_arguments(w_in_VD, w_out_VD, noise, update)
     for targets in lanes:
         check_targets(targets)
-    places = places_of(lanes, len(w_in_VD))
     noise = Noise(_read_only(noise.table_T), _read_only(noise.rates_V))
-    seeds_L = np.array(lane_seeds(update.seed, len(lanes)), np.uint64)
-    return wave_kernels.train(w_in_VD, w_out_VD, *places, seeds_L, noise, update, threads, room)
+    return _train_one(w_in_VD, w_out_VD, lanes, lane_seeds(update.seed, len(lanes)), noise, update, threads, room)
+
+
+def _train_one(
+    w_in_VD: FloatRows, w_out_VD: FloatRows, lanes: Sequence[Slice], seeds_L: Sequence[int], noise: Noise, update: Update,
+    threads: int, room: Workroom,
+) -> list[SliceResult]:  # fmt: skip
+    """One stretch of one copy."""
+    bounds_SL = np.array([[targets.start for targets in lanes], [targets.stop for targets in lanes]], np.int64)
+    one = LocalTraining(w_in_VD, w_out_VD, lanes, bounds_SL, [update])
+    found, _ = copies_kernels.train([w_in_VD, w_out_VD], [one], [[seeds_L]], [0], noise, adasum=False, threads=threads, room=room)
+    return found[0][0]
+
+
+def _own_seed(update: Update) -> int:
+    return update.seed & (1 << 64) - 1
+
+
+def train_copies(
+    bases: tuple[FloatRows, FloatRows], copies: Sequence[LocalTraining], merged_rows: Sequence[int], noise: Noise, method: Merge,
+    threads: int, room: Workroom,
+) -> tuple[list[list[list[SliceResult]]], float]:  # fmt: skip
+    """See `Kernels.train_copies`. Releases the GIL."""
+    check_copies(bases, copies, merged_rows, noise, method, threads)
+    noise = Noise(_read_only(noise.table_T), _read_only(noise.rates_V))
+    seeds = [
+        [lane_seeds(each.seed, len(copy.lanes)) if len(copy.lanes) > 1 else [_own_seed(each)] for each in copy.updates]
+        for copy in copies
+    ]
+    return copies_kernels.train(bases, copies, seeds, merged_rows, noise, method == "adasum", threads, room)
 
 
 def _read_only(array: NDArray[Any]) -> NDArray[Any]:

@@ -1,4 +1,4 @@
-"""The rows of their streams that slices read, and whether words and spans are good: one compiled pass over all slices.
+"""The rows of their streams that slices read, and whether words and spans are good: compiled passes over lanes.
 
 A call with 32 lanes trains for less than a millisecond on as many cores, while Python takes tens of microseconds to look at
 each lane. So everything about lanes is found here, in arrays.
@@ -19,30 +19,41 @@ from w2v_core.kernels.checks import raise_bad_span, raise_bad_word
 from w2v_core.kernels.cpu.block_kernels import HIGH, LEFT, LOW, RIGHT, START, STOP, TOKENS
 from w2v_core.kernels.cpu.machine_code import compiled
 
-_BAD_TARGET, _BAD_WORD, _BEFORE, _AFTER, _FOUND = range(5)
+BAD_TARGET, BAD_WORD, BEFORE, AFTER, FOUND = range(5)
+"""What is found out about a place, int64: the first target whose context leaves the stream, the first row with a word outside the
+vocabulary, −1 where there is none, and the most context rows before and after a target."""
 
 
-def places_of(slices: Sequence[Slice], vocab_size: int) -> tuple[NDArray[np.int64], int, int]:
-    """(places, left, right): int64 (L, PLACES), see `block_kernels`, and the most context rows before and after a target. The
-    caller must keep the slices' arrays, whose addresses are among the places. Raises ValueError for a bad span or word."""
-    places = np.array([_whole(targets) for targets in slices], np.int64)
-    found = np.empty((len(slices), _FOUND), np.int64)
-    _look_through(places, vocab_size, found)
-    for lane in np.flatnonzero(found[:, [_BAD_TARGET, _BAD_WORD]].max(axis=1) >= 0).tolist():
-        if found[lane, _BAD_TARGET] >= 0:
-            raise_bad_span(slices[lane], int(found[lane, _BAD_TARGET]))
-        raise_bad_word(slices[lane], int(found[lane, _BAD_WORD]), vocab_size)
-    return places, int(found[:, _BEFORE].max()), int(found[:, _AFTER].max())
+def check_stream_of(targets: Slice, vocab_size: int) -> None:
+    """Raises ValueError for a bad span or word."""
+    places, found = np.array([place_of(targets)], np.int64), nothing_found(1)
+    look_through(places, 0, 1, vocab_size, found)
+    raise_what_is_bad([targets], vocab_size, found)
 
 
-def _whole(targets: Slice) -> list[int]:
-    """A slice's place that reads its whole stream."""
+def place_of(targets: Slice) -> list[int]:
+    """A slice's place, see `block_kernels.PLACES`, that reads its whole stream. The caller must keep the slice's arrays."""
     columns = (targets.tokens_N, targets.left_N, targets.right_N)
-    return [*map(_address, columns), 0, len(targets.tokens_N), targets.start, targets.stop]
+    return [*map(address, columns), 0, len(targets.tokens_N), targets.start, targets.stop]
+
+
+def nothing_found(places: int) -> NDArray[np.int64]:
+    """int64 (places, FOUND)."""
+    found = np.zeros((places, FOUND), np.int64)
+    found[:, [BAD_TARGET, BAD_WORD]] = -1
+    return found
+
+
+def raise_what_is_bad(slices: Sequence[Slice], vocab_size: int, found: NDArray[np.int64]) -> None:
+    """Raises ValueError for the first place with a bad span or word; `slices` has one for each place."""
+    for at in np.flatnonzero(found[:, [BAD_TARGET, BAD_WORD]].max(axis=1) >= 0).tolist():
+        if found[at, BAD_TARGET] >= 0:
+            raise_bad_span(slices[at], int(found[at, BAD_TARGET]))
+        raise_bad_word(slices[at], int(found[at, BAD_WORD]), vocab_size)
 
 
 @compiled
-def _address(array: Any) -> int:
+def address(array: Any) -> int:
     """`array.ctypes.data` in a fifth of the time."""
     return np.int64(array.ctypes.data)  # type: ignore[return-value]
 
@@ -59,11 +70,10 @@ _pointer: Any = _as_pointer
 
 
 @compiled
-def _look_through(places: Any, vocab_size: int, found: Any) -> None:
-    """Narrows each place to the rows that its targets reach. Fills in the first target whose context leaves the stream, the first
-    row with a word outside the vocabulary, −1 where there is none, and the most rows before and after a target."""
-    for lane in range(places.shape[0]):
-        place = places[lane]
+def look_through(places: Any, begin: int, end: int, vocab_size: int, found: Any) -> None:
+    """Narrows each of the places [begin, end) to the rows that its targets reach, and fills in what is found."""
+    for at in range(begin, end):
+        place = places[at]
         rows, start, stop = place[HIGH], place[START], place[STOP]
         tokens_N = carray(_pointer(place[TOKENS]), (rows,), np.int32)
         left_N = carray(_pointer(place[LEFT]), (rows,), np.uint8)
@@ -92,5 +102,5 @@ def _look_through(places: Any, vocab_size: int, found: Any) -> None:
                     if tokens_N[i] < 0 or tokens_N[i] >= vocab_size:
                         bad_word = i
         place[LOW], place[HIGH] = first, last
-        found[lane, _BAD_TARGET], found[lane, _BAD_WORD] = bad_target, bad_word
-        found[lane, _BEFORE], found[lane, _AFTER] = most_left, most_right
+        found[at, BAD_TARGET], found[at, BAD_WORD] = bad_target, bad_word
+        found[at, BEFORE], found[at, AFTER] = most_left, most_right

@@ -9,24 +9,19 @@ row is shared, and this is `train_slice`.
     barrier
     every thread                    add the listed changes to the rows that it owns; find what the next blocks share
     barrier
+
+Nothing here is compiled by itself; it is inlined into `copies_kernels`.
 """
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
-from w2v_core.contract import FloatRows, Noise, SliceResult, Update, Workroom
-from w2v_core.kernels.checks import raise_bad_noise
 from w2v_core.kernels.cpu import barrier, sharing
-from w2v_core.kernels.cpu import row_operations as op
 from w2v_core.kernels.cpu.block_kernels import (
-    START,
-    STOP,
     Block,
     Lanes,
     Moves,
@@ -51,9 +46,7 @@ from w2v_core.kernels.cpu.group_kernels import (
     pick_cells,
     scratch_of,
 )
-from w2v_core.kernels.cpu.machine_code import compiled
 from w2v_core.kernels.cpu.sharing import Changes, Marks
-from w2v_core.reference import BLOCK, GROUP, GROUPS
 
 
 class Outcome(NamedTuple):
@@ -64,13 +57,14 @@ class Outcome(NamedTuple):
     """A word outside the vocabulary that was drawn, else NO_BAD_NOISE."""
 
 
-@compiled
-def run_thread(
-    thread: int, meeting: Any, row_floats: int, noise_table: Any, rates_V: Any, seeds_L: Any, settings_L: Any, words: Words,
+@njit(nogil=True, inline="always")
+def train_waves(
+    thread: int, meeting: int, row_floats: int, noise_table: Any, rates_V: Any, seeds_L: Any, settings_L: Any, words: Words,
     lanes: Lanes, sizes: Sizes, marks: Marks, changes: Changes, outcome: Outcome,
 ) -> None:  # fmt: skip
-    """Trains one thread's part of all waves; returns early when another thread has given up."""
-    several, here = sizes.lanes > 1, address_of(meeting)
+    """Trains one thread's part of all waves; returns early when another thread has given up. `meeting`: address of the barrier of
+    this copy's threads."""
+    several = sizes.lanes > 1
     first_lane, last_lane = sizes.lanes * thread // sizes.threads, sizes.lanes * (thread + 1) // sizes.threads
     scratch = scratch_of(row_floats, workspace_rows(sizes), sizes.negative)
     memory = np.zeros(thread_bytes(sizes) + sharing.listed_bytes(sizes), np.uint8)
@@ -97,13 +91,13 @@ def run_thread(
                 moves = Moves(now.targets, now.targets, now.noise, now.noise, now.rows, now.rows)
             train_block(now, following, moves, lanes, lane, sizes, own)
         if several:
-            if not barrier.wait(here, sizes.threads):
+            if not barrier.wait(meeting, sizes.threads):
                 return
             if wave >= 0:
                 sharing.hand_over(changes, thread, sizes)
             for lane in range(first_lane, last_lane):
                 sharing.find_shared(lanes, lane, wave + 1, marks, sharing.nowhere_in(listed, sizes), sizes)
-            if not barrier.wait(here, sizes.threads):
+            if not barrier.wait(meeting, sizes.threads):
                 return
     for lane in range(first_lane, last_lane):
         outcome.losses_L[lane] = loss_of(settings_L[lane])
@@ -131,98 +125,3 @@ def _make_ready(
         locate(following, lanes, first_lane, wave + 1, words, sizes, own)
     elif not is_last and wave >= 0:
         locate(following, lanes, lane + 1, wave, words, sizes, own)
-
-
-# ── from arrays to addresses ─────────────────────────────────────────────────────────────────────────────────────────
-
-MOST_WAVES = (1 << 16) - 1
-"""Waves that a mark can tell apart, from the first one on."""
-
-
-class _Kept:
-    """What a `Workroom` keeps: marks, room for changes, threads. Waves are numbered on from call to call, because the marks of a
-    large vocabulary take longer to clear than a short call to train."""
-
-    def __init__(self, words: int, sizes: Sizes) -> None:
-        self.made_for = words, sizes
-        # `sharing.entries_of`, which would have to be compiled for this one call. With one lane nothing is shared.
-        lanes, entries = sizes.lanes, 2 * BLOCK + GROUPS * sizes.negative + sizes.left + sizes.right if sizes.lanes > 1 else 0
-        self.marks = np.zeros((words if entries else 0, sharing.MARKED, 2), np.uint16)
-        self.listed = np.empty((2, lanes, entries), np.int64)
-        # From a cache line on: with vectors across two lines, 32 lanes took a tenth longer.
-        raw = np.empty(lanes * entries * sizes.row_bytes // 4 + 16, np.float32)
-        self.changes = raw[-_address(raw) % 64 // 4 :]
-        self.pool = ThreadPoolExecutor(sizes.threads - 1, thread_name_prefix="wave") if sizes.threads > 1 else None
-        self._waves = 0
-
-    def close(self) -> None:
-        if self.pool:
-            self.pool.shutdown()
-
-    def count(self, waves: int) -> int:
-        """Adds to the waves; returns the number of those before."""
-        if self._waves + waves > MOST_WAVES:
-            self.marks.fill(0)
-            self._waves = 0
-        self._waves += waves
-        return self._waves - waves
-
-
-def _kept_in(room: Workroom, words: int, sizes: Sizes) -> _Kept:
-    sizes = sizes._replace(waves=0, alphas=(0.0, 0.0))  # these two may differ from call to call
-    if room.kept is None or room.kept.made_for != (words, sizes):
-        room.close()
-        room.kept = _Kept(words, sizes)
-    kept: _Kept = room.kept
-    return kept
-
-
-def train(
-    w_in_VD: FloatRows, w_out_VD: FloatRows, places: NDArray[np.int64], left: int, right: int, seeds_L: NDArray[np.uint64],
-    noise: Noise, update: Update, threads: int, room: Workroom,
-) -> list[SliceResult]:  # fmt: skip
-    """`reference.train_lanes` for model cbow, on at most `threads` threads; lanes as `stream_rows.places_of` describes them. The
-    arguments must have been checked."""
-    count, row_floats = len(places), w_in_VD.shape[1]
-    longest = int((places[:, STOP] - places[:, START]).max())
-    sizes = Sizes(
-        left, right, count, min(threads, count), -(-longest // BLOCK), update.negative, 4 * row_floats,
-        update.gradient == "exact", update.alphas,
-    )  # fmt: skip
-    kept = _kept_in(room, len(w_in_VD), sizes)
-    settings = np.zeros((count, op.SETTINGS_FLOATS), np.float32)
-    settings[:, op.PRODUCT : op.PRODUCT + 2 * GROUP].view(np.float64)[:] = 1.0
-    noise_words, examples = np.zeros((2, count, GROUPS * sizes.negative), np.int32), np.zeros(count, np.int64)
-    ends = np.zeros((count, sizes.threads + 1), np.int64)
-    outcome = Outcome(np.zeros(count), np.full(count, NO_BAD_NOISE, np.int64))
-    meeting = barrier.new_barrier()
-    rest = (
-        row_floats, noise.table_T, noise.rates_V, seeds_L, settings,
-        Words(_address(w_in_VD), _address(w_out_VD), _address(noise.rates_V)),
-        Lanes(_address(places), _address(noise_words), _address(settings), _address(examples)), sizes,
-        Marks(_address(kept.marks), _address(kept.marks) + 4, kept.count(sizes.waves)),
-        Changes(_address(kept.listed[0]), _address(kept.listed[1]), _address(ends), _address(kept.changes)), outcome,
-    )  # fmt: skip
-
-    def run(thread: int) -> None:
-        try:
-            run_thread(thread, meeting, *rest)
-        except BaseException:
-            barrier.give_up(meeting)
-            raise
-
-    others = [kept.pool.submit(run, thread) for thread in range(1, sizes.threads)] if kept.pool else []
-    try:
-        run(0)
-    finally:
-        wait(others)
-    for other in others:
-        other.result()
-    for lane in range(count):
-        if outcome.bad_noise_L[lane] != NO_BAD_NOISE:
-            raise_bad_noise(int(outcome.bad_noise_L[lane]), len(w_in_VD))
-    return [SliceResult(*found) for found in zip(outcome.losses_L.tolist(), examples.tolist(), strict=True)]
-
-
-def _address(array: NDArray[Any]) -> int:
-    return int(array.ctypes.data)

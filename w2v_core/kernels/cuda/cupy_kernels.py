@@ -33,6 +33,7 @@ from w2v_core.kernels.cuda import slices
 from w2v_core.kernels.cuda.slices import Array, Mode
 
 name = "cupy"
+train_copies = None
 
 COMPILE_OPTIONS = ("-std=c++17",)
 """The source includes no files, so no header directory is needed; no fast math, so that NaN and infinity are preserved."""
