@@ -14,10 +14,12 @@ import errno
 import gc as garbage
 import io
 import os
+import select
 import signal
 import sys
+from collections.abc import Iterator
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -53,6 +55,7 @@ AT_ONCE = {"OPENBLAS_THREAD_TIMEOUT": "4", "PYDANTIC_DISABLE_PLUGINS": "__all__"
 """Variables for this process and those it starts. A thread of OpenBLAS with nothing to do, after `import numpy` as after every
 product, looks for work for a tenth of a second, without a pause, before it sleeps; with 4, the least, it sleeps at once, and
 threads and results stay the same. pydantic searches all installed packages for plugins, which nothing here uses."""
+UNREAD = 128 + signal.SIGPIPE
 EXIT_HELP = "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items()) + "."
 
 
@@ -64,7 +67,42 @@ class Terminated(BaseException):
         self.exit_code = 128 + number
 
 
-@click.group(cls=InOrder, epilog=EXIT_HELP, context_settings={"help_option_names": ["-h", "--help"]})
+class Unread(BaseException):
+    """Nobody reads the output any more."""
+
+
+class Commands(InOrder):
+    """Keeps from click what it would end with exit code 1: it takes a broken pipe for that of the output, whichever it is, and
+    prints when it is interrupted, into a pipe that an interrupt may have closed (`w2v run … 2>&1 | tee log`)."""
+
+    def make_context(self, *given: Any, **more: Any) -> click.Context:
+        with _kept_from_click():
+            return super().make_context(*given, **more)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _kept_from_click():
+            return super().invoke(ctx)
+
+
+@contextlib.contextmanager
+def _kept_from_click() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise Unread if _nobody_reads() else _explained(error) from error
+    except KeyboardInterrupt:
+        raise click.Abort from None
+
+
+def _nobody_reads() -> bool:
+    """Whether output goes into a pipe that was closed at its other end."""
+    outputs = select.poll()
+    for number in (1, 2):
+        outputs.register(number, 0)
+    return any(state & select.POLLERR for _, state in outputs.poll(0))
+
+
+@click.group(cls=Commands, epilog=EXIT_HELP, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="dask-word2vec", prog_name="w2v")
 def commands() -> None:
     """Distributed word2vec: raw text in, tracked word vectors out.
@@ -100,6 +138,7 @@ for _command in (
 
 def main() -> None:
     """Runs the command line and exits with a documented code."""
+    _open_closed_streams()
     terminations = _install_signal_handlers()
     garbage.set_threshold(YOUNG_OBJECTS)
     for name in UNUSED:
@@ -115,41 +154,57 @@ def main() -> None:
         _exit(code if isinstance(code, int) else 0)
     except PipelineError as error:
         _show_traceback_if_asked()
-        say(f"w2v: {error}", err=True)
+        _tell(f"w2v: {error}")
         _exit(error.exit_code)
     except click.ClickException as error:
         shown = io.StringIO()
         error.show(shown)
-        say(shown.getvalue().rstrip(), err=True)
+        _tell(shown.getvalue().rstrip())
         _exit(UsageError.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        say(f"\nw2v: interrupted; finished work is kept. Resume with:\n  {_this_command()}", err=True)
+        _tell(f"\nw2v: interrupted; finished work is kept. Resume with:\n  {_this_command()}")
         _exit(130)
     except Terminated as stop:
         _exit_terminated(stop)
-    except BrokenPipeError:
-        _exit(0)
+    except Unread:
+        _exit(UNREAD)
     except (OSError, MemoryError) as error:
         _show_traceback_if_asked()
         explained = _explained(error)
-        say(f"w2v: {explained}", err=True)
+        _tell(f"w2v: {explained}")
         _exit(explained.exit_code)
     except Exception as error:
         if terminations:
             # Code called from C, such as a part of Numba's compiler, lost what the signal raised, and then something else failed.
             _exit_terminated(terminations[0])
         _show_traceback_if_asked()
-        say(
+        _tell(
             f"w2v: a bug in this program: {type(error).__name__}: {error}\n"
-            "Set W2V_TRACEBACK=1 to see where, and please report it. Finished work is kept.",
-            err=True,
+            "Set W2V_TRACEBACK=1 to see where, and please report it. Finished work is kept."
         )
         _exit(70)
 
 
 def _exit_terminated(stop: Terminated) -> NoReturn:
-    say(f"w2v: terminated; finished work is kept. Resume with:\n  {_this_command()}", err=True)
+    _tell(f"w2v: terminated; finished work is kept. Resume with:\n  {_this_command()}")
     _exit(stop.exit_code)
+
+
+def _tell(text: str) -> None:
+    """Prints a last message; if that fails, the exit code has to say it."""
+    with contextlib.suppress(OSError):
+        say(text, err=True)
+
+
+def _open_closed_streams() -> None:
+    """Opens the standard streams that were closed (`>&-`) on /dev/null: the next file would get their number, and what anything
+    prints, here or in a child process, would be written into it."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(number, True)
+    os.close(number)
+    sys.stdin = sys.stdin or os.fdopen(0, "r")
+    sys.stdout = sys.stdout or os.fdopen(1, "w")
+    sys.stderr = sys.stderr or os.fdopen(2, "w")
 
 
 def _exit(code: int) -> NoReturn:

@@ -29,6 +29,7 @@ EXIT_CODES: dict[int, str] = {
     78: "the configuration is wrong",
     79: "the gates of a refresh kept the new vectors out; the champion stays",
     130: "interrupted by Ctrl-C; the same command resumes",
+    141: "nobody reads the output any more, as after `| head`; finished work is kept",
     143: "terminated by SIGTERM; the same command resumes",
 }
 
@@ -131,7 +132,7 @@ def explain_os_error(error: OSError, path: Path, needed: int = 1) -> Exception:
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return PermissionDeniedError(
-            f"{path}: cannot write here ({error.strerror}); choose another run.workdir or change the rights"
+            f"{path}: cannot write here ({error.strerror}); choose another folder (of a run: run.workdir) or change the rights"
         )
     return StorageError(f"{path}: writing failed ({error.strerror or error}); nothing was committed, run the same command again")
 

@@ -106,7 +106,7 @@ class Progress:
             return
         with self._lock:
             self._clear()
-            print(printable_lines(text), file=self.stream, flush=True)
+            self._write(printable_lines(text) + "\n")
 
     def stop(self, text: str) -> None:
         """Ends the step before it is complete; `text` stays on the screen."""
@@ -129,7 +129,7 @@ class Progress:
 
     def _keep_moving(self) -> None:
         while not self._over.wait(self.redraw_s):
-            with self._lock, contextlib.suppress(OSError, ValueError):  # the terminal may be gone; the run goes on
+            with self._lock, contextlib.suppress(ValueError):  # the stream may be closed
                 if self._stage and time.monotonic() - self._drawn >= self.redraw_s:
                     self._draw()
 
@@ -139,9 +139,13 @@ class Progress:
         share, width = min(1.0, self._done / self._total) if self._total else 0.0, 10 if columns < NARROW else 24
         bar = f"{'━' * round(width * share):<{width}} {share:4.0%}  " if self._total else ""
         text = f"{self._stage:<9} {bar}{'  '.join(self._figures(self._drawn))}"[:columns].rstrip()
-        self.stream.write("\r" + text.ljust(self._wide))
-        self.stream.flush()
+        self._write("\r" + text.ljust(self._wide))
         self._wide = len(text)
+
+    def _write(self, text: str) -> None:
+        with contextlib.suppress(OSError):  # a closed terminal or pipe, a full disk: the run goes on
+            self.stream.write(text)
+            self.stream.flush()
 
     def _figures(self, now: float) -> list[str]:
         """Time passed, time left, rate and note, as far as known."""
@@ -164,7 +168,7 @@ class Progress:
 
     def _clear(self) -> None:
         if self.live and self._wide:
-            self.stream.write("\r" + " " * self._wide + "\r")
+            self._write("\r" + " " * self._wide + "\r")
             self._wide = 0
 
 

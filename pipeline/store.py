@@ -47,7 +47,7 @@ from pipeline.storage.local_files import put_folder as put_folder
 if TYPE_CHECKING:
     import pyarrow as pa
 
-MANIFEST, SHARED = "manifest.json", "parts"
+MANIFEST, SHARED, LATEST = "manifest.json", "parts", "latest"
 
 
 @dataclass(frozen=True)
@@ -343,9 +343,10 @@ def numbers(column: pa.ChunkedArray | pa.Array) -> Any:
 
 
 def iterate_artefacts(workdir: Path) -> Iterator[Path]:
-    """Every directory of the workdir with a manifest, sorted; links to artefacts do not count."""
+    """Every directory of the workdir with a manifest, sorted; links to artefacts do not count, and neither do the copies of them
+    that `scp -r` and the like make of `latest`."""
     for path in sorted(workdir.glob(f"*/*/{MANIFEST}")):
-        if not (path.parent.is_symlink() or path.parent.parent.is_symlink()):
+        if not (path.parent.is_symlink() or path.parent.parent.is_symlink() or path.parent.parent == workdir / LATEST):
             yield path.parent
 
 

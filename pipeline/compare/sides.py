@@ -50,8 +50,9 @@ def _open(source: str) -> tuple[str, WordVectors, Mapping[str, Any]]:
         if (path / SUMMARY).is_file() and (path / "vectors").is_dir():
             return source, WordVectors.load(path / "vectors", verify=True), unsealed_summary(read_inside(path, SUMMARY))
         return source, WordVectors.load(source, verify=path.is_dir()), {}
-    except FileNotFoundError as error:
-        raise InputError(f"{error.filename or error}: does not exist; give a CONFIG, a workdir or vectors") from None
+    except FileNotFoundError:
+        found = "neither a finished run nor vectors in this folder" if path.is_dir() else "does not exist"
+        raise InputError(f"{source}: {found}; give a CONFIG, a workdir or vectors") from None
     except (ValueError, OSError) as error:
         raise InputError(f"{source}: cannot be read as vectors ({error})") from None
 

@@ -13,6 +13,7 @@ import hashlib
 import itertools
 import os
 import re
+import shutil
 import time
 import uuid
 from collections.abc import Mapping
@@ -20,15 +21,16 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import store
-from pipeline.errors import DamagedError
+from pipeline.errors import DamagedError, StorageError
 from pipeline.failpoints import reach
 from pipeline.history.shapes import is_decision
-from pipeline.history.snapshot import SNAPSHOTS, Snapshot, open_snapshot, remove_unfinished
+from pipeline.history.shapes import snapshot_id as is_snapshot_id
+from pipeline.history.snapshot import BODY, SNAPSHOTS, UNFINISHED, Snapshot, open_snapshot, remove_unfinished
 from pipeline.safety.files import read_inside
 from pipeline.safety.seals import canonical_json, json_bytes
 from pipeline.storage.local_files import copy_of
 
-HISTORY, LATEST = "history", "latest"
+HISTORY, LATEST = "history", store.LATEST
 _NUMBER = re.compile("[0-9]{6,9}")
 
 
@@ -121,6 +123,8 @@ def link_latest(workdir: Path, snapshot: str) -> None:
     try:
         if link.is_symlink() and os.readlink(link) == target:
             return
+        if link.is_dir() and not link.is_symlink():
+            _remove_copy(link)
         temporary = workdir / f".{LATEST}.{uuid.uuid4().hex[:12]}.tmp"
         os.symlink(target, temporary)
         reach("latest", "made")
@@ -128,6 +132,24 @@ def link_latest(workdir: Path, snapshot: str) -> None:
         store.sync_directory(workdir)
     except OSError as error:
         raise store.explain_os_error(error, link) from error
+
+
+def _remove_copy(link: Path) -> None:
+    """Removes a folder in the place of `latest` that copying has made of it (`scp -r`, `cp -L`, archives without links), if the
+    snapshot that it is a copy of is here. Raises StorageError."""
+    workdir = link.parent
+    try:
+        copied = str(store.unsealed(read_inside(link, BODY)).get("id"))
+    except (OSError, ValueError):
+        copied = ""
+    if not is_snapshot_id(copied) or open_snapshot(workdir / SNAPSHOTS / copied) is None:
+        raise StorageError(
+            f"{link}: expected a link to a folder in {SNAPSHOTS}, found a folder that is a copy of none of them; "
+            "move it away and run again"
+        )
+    unwanted = workdir / SNAPSHOTS / f"{UNFINISHED}{LATEST}-{uuid.uuid4().hex[:12]}"
+    os.rename(link, unwanted)
+    shutil.rmtree(unwanted, ignore_errors=True)
 
 
 def _tell_readers(workdir: Path, snapshot: str) -> None:

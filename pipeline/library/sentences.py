@@ -2,7 +2,7 @@
 
 lists of words                  written unchanged, and later split at white space only
 lines of text                   tokenized like those of any file
-a table (Arrow, pandas, Polars) the lines of one column, or a column by itself
+a table (Arrow, pandas, Polars) the lines of one column, or a column by itself, without missing values
 a Dask bag or data frame        of either kind, a partition at a time, the next ones computed meanwhile if there is a cluster
 """
 
@@ -14,6 +14,7 @@ import os
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,22 @@ _EXPECTED = "paths, sentences (lists of words or lines of text), a table or a Da
 _END = object()
 
 
+def in_order(source: Any) -> Any:
+    """The source; a set sorted, since its own order differs from process to process, and an iterator over nothing but paths
+    (`Path.glob`, `iglob`), which would be read as lines of text, as a list of them."""
+    if isinstance(source, AbstractSet):
+        with contextlib.suppress(TypeError):  # of what cannot be sorted, its sentences are refused
+            return sorted(source)
+    if not isinstance(source, Iterator) or _columns_of(source) is not None:
+        return source
+    begun = []
+    for item in source:
+        begun.append(item)
+        if not _names_file(item):
+            return itertools.chain(begun, source)
+    return begun
+
+
 def paths_in(source: Any) -> list[str]:
     """The paths, patterns and addresses that `source` consists of; none if it holds sentences.
 
@@ -39,9 +56,11 @@ def paths_in(source: Any) -> list[str]:
         return [os.fspath(source)]
     if not isinstance(source, (list, tuple)) or not source:
         return []
-    if all(isinstance(item, os.PathLike) or (isinstance(item, str) and _is_path(item)) for item in source):
-        return [os.fspath(item) for item in source]
-    return []
+    return [os.fspath(item) for item in source] if all(map(_names_file, source)) else []
+
+
+def _names_file(item: object) -> bool:
+    return isinstance(item, os.PathLike) or (isinstance(item, str) and _is_path(item))
 
 
 def _is_path(text: str) -> bool:
@@ -50,6 +69,8 @@ def _is_path(text: str) -> bool:
 
 def sentences_of(source: Any, text_field: str) -> Iterator[Any]:
     """The sentences of a source that is not a path, one by one: lines of text, or sequences of words. Raises InputError."""
+    if _is_one_value(source):
+        raise InputError(f"expected {_EXPECTED}, found a single value ({type(source).__name__}); pass what its compute() returns")
     columns = _columns_of(source)
     if hasattr(source, "to_delayed"):
         for partition in _partitions_of(source):
@@ -57,15 +78,24 @@ def sentences_of(source: Any, text_field: str) -> Iterator[Any]:
     elif columns is not None:
         if text_field not in columns:
             raise InputError(f"the table has no column {text_field!r}, it has {', '.join(columns)}; give text_field")
+        if columns.count(text_field) > 1:
+            raise InputError(f"the table has {columns.count(text_field)} columns {text_field!r}; rename all but the one to read")
         # Only readers, which yield a table at a time, cannot be asked for a column.
         for table in [source] if hasattr(source, "__getitem__") else source:
-            column = table[text_field]
-            yield from (row for row in _rows_of(column.dropna() if hasattr(column, "dropna") else column) if row is not None)
+            yield from _present(table[text_field])
+    elif hasattr(source, "dropna") or hasattr(source, "to_pylist"):
+        yield from _present(source)
     elif isinstance(source, Iterable) and not isinstance(source, (bytes, bytearray, Mapping)):
-        yield from _rows_of(source)
+        yield from source
     else:
         hint = "; pass what it returns" if callable(source) else ""
         raise InputError(f"expected {_EXPECTED}, found {type(source).__name__}{hint}")
+
+
+def _is_one_value(source: Any) -> bool:
+    """Whether it is a single value that Dask has yet to compute, which answers to every name: what a bag's `count()` returns."""
+    kind = type(source)
+    return kind.__module__ == "dask.delayed" or (kind.__module__, kind.__name__) == ("dask.bag.core", "Item")
 
 
 def _partitions_of(source: Any) -> Iterator[Any]:
@@ -94,13 +124,13 @@ def _columns_of(source: Any) -> list[str] | None:
     return None
 
 
-def _rows_of(column: Iterable[Any]) -> Iterator[Any]:
-    """The values of a column as Python's own, those of Arrow a chunk at a time."""
-    if not hasattr(column, "to_pylist"):
-        yield from column
-        return
-    for chunk in getattr(column, "chunks", [column]):
-        yield from chunk.to_pylist()
+def _present(column: Any) -> Iterator[Any]:
+    """The values of a column that are not missing as Python's own, those of Arrow a chunk at a time."""
+    if hasattr(column, "to_pylist"):
+        rows = itertools.chain.from_iterable(chunk.to_pylist() for chunk in getattr(column, "chunks", [column]))
+    else:
+        rows = iter(column.dropna() if hasattr(column, "dropna") else column)
+    return (row for row in rows if row is not None)
 
 
 def write_sentences(sentences: Iterator[Any], folder: Path, on_block: Callable[[int], None]) -> bool:

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import RunConfig
-from pipeline.errors import UsageError
+from pipeline.errors import InputError, UsageError
 from pipeline.library.model import Model
 from pipeline.library.notebook import progress_for
-from pipeline.library.sentences import AS_THEY_ARE, paths_in, sentences_of, write_sentences
+from pipeline.library.sentences import AS_THEY_ARE, in_order, paths_in, sentences_of, write_sentences
 from pipeline.library.settings import configuration, overriding
 from pipeline.progress import Progress
 from pipeline.run import run
@@ -80,7 +80,10 @@ def train(
 
 def _configuration(source: Any, settings: dict[str, Any], shown: Progress, stack: contextlib.ExitStack) -> RunConfig:
     """The configuration of the run; sentences are written first, and nobody else can replace them until `stack` is closed."""
+    source = in_order(source)
     paths = paths_in(source)
+    if isinstance(source, str) and "\n" in source:
+        raise InputError("train: a text with several lines is no path; for lines of text: train(text.splitlines())")
     if paths and not isinstance(source, list) and paths[0].endswith((".yaml", ".yml")):
         return overriding(paths[0], settings)
     if paths:
@@ -96,7 +99,7 @@ def _configuration(source: Any, settings: dict[str, Any], shown: Progress, stack
 
 
 def _functions(callbacks: Any) -> list[Callback]:
-    found = [callbacks] if callable(callbacks) else list(callbacks)
+    found = list(callbacks) if isinstance(callbacks, Iterable) and not callable(callbacks) else [callbacks]
     for callback in found:
         if not callable(callback):
             raise UsageError(f"callbacks: expected functions that take the record of a round, found {type(callback).__name__}")

@@ -6,10 +6,12 @@ UTF-32, and text that is not sentences (JSON, tables, HTML, a Git LFS pointer). 
 
 from __future__ import annotations
 
+import codecs
 import csv
 import re
 from dataclasses import dataclass
 from typing import Any
+from unicodedata import category
 
 from pipeline.text.encodings import UTF8, fitting_encoding, has_line_ends, invalid_share
 from pipeline.text.folding import ENTITY
@@ -87,6 +89,19 @@ def _wide(head: bytes) -> str | None:
     ):  # fmt: skip
         if all(share[at] > 0.6 for at in zero) and all(share[at] < 0.3 for at in letters):
             return f"looks like {name.upper()} (every second byte or more is NUL), expected UTF-8; set corpus.encoding: {name}"
+    return _reads_as(head, "utf-32-le", "utf-32-be")
+
+
+def _reads_as(head: bytes, *encodings: str) -> str | None:
+    """Which of these encodings gives nothing but letters and signs, with characters below U+0100, such as spaces, among them."""
+    for name in encodings if b"\0" in head else ():
+        try:
+            found = set(codecs.getincrementaldecoder(name)().decode(head))
+        except UnicodeDecodeError:
+            continue
+        signs = all(char.isprintable() or char.isspace() or category(char) == "Cf" for char in found)
+        if signs and min(found, default="\uffff") < "\u0100":
+            return f"reads well as {name.upper()}, expected UTF-8; set corpus.encoding: {name}"
     return None
 
 
@@ -99,6 +114,9 @@ def _binary(head: bytes) -> str | None:
     found = _named(head)
     if found is None and control <= _BINARY_SHARE * len(head) and foreign <= _FOREIGN_SHARE:
         return None
+    # Any two letters of ASCII are a letter in UTF-16, so only what is no text otherwise is taken for it.
+    if found is None and (wide := _reads_as(head, "utf-16-le", "utf-16-be")):
+        return wide
     if found is None and control <= _BINARY_SHARE * len(head) and (fitting := fitting_encoding(head)):
         return f"is not UTF-8; its bytes read well as {fitting}: set corpus.encoding: {fitting}"
     what = f"looks like {found}" if found else "holds binary data"

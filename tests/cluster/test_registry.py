@@ -296,7 +296,8 @@ def docstring_vectors(directory: Path) -> Path:
     from pipeline.text import pydocs
 
     texts = (pydocs.text(Path(path).read_bytes()) for path in pydocs.source_files() if "/numpy/" in path)
-    learnt = train([line for text in texts if text for line in text.split("\n")], vector_size=50, epochs=20, seed=1)
+    lines = [line for text in texts if text for line in text.split("\n")]
+    learnt = train(lines, vector_size=50, epochs=20, seed=1, workdir=directory.with_name("run"))
     odd = np.random.default_rng(0).normal(size=(3, 50)).astype(np.float32)
     WordVectors([*learnt.wv.words, *WORDS[4:]], np.concatenate([learnt.wv.matrix, odd])).save(directory)
     return directory

@@ -196,6 +196,64 @@ def test_progress_goes_to_standard_error_and_results_to_standard_output(finished
     assert w2v("run", str(finished), "--json", "--quiet").stderr == ""
 
 
+def run_without(streams: str, finished: Path, *arguments: str) -> int:
+    """The exit code of a command run by a shell with redirections."""
+    command = ["sh", "-c", f'exec "$@" {streams}', "sh", sys.executable, "-m", "pipeline.cli", *arguments]
+    return subprocess.run(command, cwd=finished.parent, timeout=200).returncode
+
+
+@pytest.mark.parametrize("streams", [">&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_errors_and_no_file_gets_their_place(finished: Path, streams: str) -> None:
+    exported = finished.parent / "out-closed"
+    assert run_without(streams, finished, "export", "tiny.yaml", str(exported), "-f", "word2vec-text", "--force") == 0
+    assert not {name for path in exported.iterdir() if (name := path.read_bytes()).startswith(b"from ")}
+    assert run_without(streams, finished, "run", "tiny.yaml", "train.epochs=3") == 0
+    assert w2v("verify", str(finished)).returncode == 0
+    assert run_without(streams, finished, "dance") == 64
+    assert w2v("run", str(finished)).returncode == 0
+
+
+def unread(command: list[str], output: str) -> int:
+    """The exit code of a command into a pipe that has no reader."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    others = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    try:
+        return subprocess.run([sys.executable, *command], timeout=200, **others | {output: writing}).returncode
+    finally:
+        os.close(writing)
+
+
+def test_output_that_nobody_reads_ends_a_command_with_its_own_exit_code(finished: Path) -> None:
+    for arguments in (["--help"], ["status", str(finished)], ["query", "similar", str(finished), "topic1word1"]):
+        assert unread(["-m", "pipeline.cli", *arguments], "stdout") == 141
+    assert unread(["-m", "pipeline.cli", "dance"], "stderr") == 64
+
+
+def test_a_run_goes_on_if_nobody_reads_its_progress(finished: Path) -> None:
+    assert unread(["-m", "pipeline.cli", "run", str(finished), "train.epochs=4"], "stderr") == 0
+    assert "4 →" in w2v("query", "similar", str(finished), "topic1word1").stderr
+    assert w2v("run", str(finished)).returncode == 0
+
+
+def test_a_pipe_to_another_process_that_breaks_is_an_error_and_no_success() -> None:
+    code = """
+import os, sys
+from pipeline import cli
+
+@cli.commands.command()
+def working():
+    reading, writing = os.pipe()
+    os.close(reading)
+    os.write(writing, b"work")
+
+sys.argv = ["w2v", "working"]
+cli.main()
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (ended.returncode, "Broken pipe" in ended.stderr) == (74, True), ended.stderr
+
+
 def test_a_termination_that_a_compiler_loses_is_not_called_a_bug() -> None:
     code = """
 import ctypes, os, signal, sys

@@ -127,6 +127,31 @@ def test_a_moved_workdir_answers_as_before(home: Home) -> None:
     assert find_answer(home.work).vectors.is_relative_to(home.work)  # type: ignore[union-attr]
 
 
+def test_a_workdir_copied_without_its_links_answers_is_listed_once_and_gets_its_link_back(home: Home) -> None:
+    before, listed = home.answer(), list(status_lines(home.config(), compared=False))
+    copied = home.directory / "copied"
+    shutil.copytree(home.work, copied, symlinks=False)  # as scp -r does, and cp -L, and most archives
+    shutil.rmtree(home.work)
+    copied.rename(home.work)
+    assert not (home.work / LATEST).is_symlink()
+    assert home.answer() == before
+    assert list(status_lines(home.config(), compared=False)) == listed
+    home.run()
+    assert os.readlink(home.work / LATEST) == f"snapshots/{snapshots(home.work)[0].id}"
+    assert sorted(path.name for path in (home.work / "snapshots").iterdir()) == [snapshots(home.work)[0].id]
+    assert home.answer() == before
+
+
+def test_a_folder_of_somebody_in_the_place_of_the_link_is_left_alone(home: Home) -> None:
+    (home.work / LATEST).unlink()
+    (home.work / LATEST).mkdir()
+    (home.work / LATEST / "mine.txt").write_text("mine")
+    with pytest.raises(StorageError, match=r"latest: expected a link to a folder in snapshots.*move it away and run again"):
+        home.run()
+    assert [path.name for path in (home.work / LATEST).iterdir()] == ["mine.txt"]
+    assert not list(home.work.glob(".latest.*"))
+
+
 def test_the_same_run_again_is_the_same_snapshot_and_no_new_decision(home: Home) -> None:
     home.run()
     assert len(snapshots(home.work)) == len(entries(home.work)) == 1

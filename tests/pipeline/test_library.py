@@ -19,12 +19,13 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from click.testing import CliRunner
+from dask import bag, delayed
 
 import pipeline
 from pipeline.cli import commands
 from pipeline.commands.vectors import find_vectors
 from pipeline.errors import BusyError, ConfigError, DataError, InputError, UsageError
-from pipeline.library.sentences import sentences_of
+from pipeline.library.sentences import in_order, sentences_of
 from pipeline.library.settings import configuration, overriding
 from tests.tiny import write_corpus
 
@@ -61,7 +62,8 @@ def sources(lines: list[str]) -> dict[str, Any]:
         "a column of Arrow": table["text"],
         "an array of Arrow": pa.array(lines),
         "a data frame": pd.DataFrame({"other": range(len(lines) + 1), "text": [None, *lines]}),
-        "a column of a data frame": pd.Series(lines),
+        "a column of a data frame": pd.Series([float("nan"), *lines]),
+        "a column of Arrow with a null": pa.array([None, *lines]),
         "an array of NumPy": np.array(lines),
     }
 
@@ -108,6 +110,25 @@ def test_patterns_and_names_of_files_in_a_list_are_paths(lines: list[str], diges
                 pipeline.train(missing, workdir="other", **SETTINGS)
 
 
+def test_files_that_an_iterator_or_a_set_names_are_read_instead_of_their_names(
+    lines: list[str], digest: str, tmp_path: Path
+) -> None:
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "b.txt").write_text("\n".join(lines[200:]) + "\n")
+    (tmp_path / "texts" / "a.txt").write_text("\n".join(lines[:200]) + "\n")
+    names = [str(path) for path in sorted((tmp_path / "texts").iterdir())]
+    for number, source in enumerate(((tmp_path / "texts").glob("*.txt"), iter(names), set(names), dict.fromkeys(names).keys())):
+        model = pipeline.train(source, workdir=str(tmp_path / f"run-{number}"), tokenizer="whitespace", **SETTINGS)
+        assert model.summary["corpus"]["files"] == 2
+        assert model.summary["corpus"]["sentences"] == len(lines)
+
+
+def test_a_set_of_sentences_is_read_in_the_order_of_the_alphabet() -> None:
+    lines = {f"{word} and {word}" for word in "zyxabc"}
+    assert in_order(lines) == sorted(lines)
+    assert list(in_order(iter(["a.txt", "a line"]))) == ["a.txt", "a line"]
+
+
 def test_sentences_are_not_replaced_while_a_run_reads_them(lines: list[str], digest: str, tmp_path: Path) -> None:
     def second(record: object) -> None:
         with pytest.raises(BusyError, match="another run is working here"):
@@ -146,7 +167,6 @@ def test_completion_finds_the_methods_of_the_vectors(lines: list[str], tmp_path:
 
 def test_a_dask_bag_is_read_a_partition_at_a_time(lines: list[str], digest: str, tmp_path: Path) -> None:
     import dask
-    from dask import bag
 
     with dask.config.set(scheduler="synchronous"):
         found = bag.from_sequence(lines, npartitions=5).map(str.split)
@@ -155,7 +175,6 @@ def test_a_dask_bag_is_read_a_partition_at_a_time(lines: list[str], digest: str,
 
 
 def test_partitions_of_a_bag_are_computed_side_by_side_on_a_cluster_and_read_in_order() -> None:
-    from dask import bag
     from distributed import Client, Event
 
     def wait_for(other: int, sentences: list[str]) -> list[str]:
@@ -257,6 +276,11 @@ def test_a_script_without_a_guard_trains_in_processes_too(tmp_path: Path) -> Non
         (["a b"], {"hs": 1}, ConfigError, r"hs: unknown setting; there is no such setting here: .* \(negative\)"),
         (["a b"], {"corpus_file": "x"}, ConfigError, r"corpus_file: unknown setting; sentences and paths are the first argument"),
         (["a b"], {"callbacks": [3]}, UsageError, r"callbacks: expected functions .* found int"),
+        (["a b"], {"callbacks": 3}, UsageError, r"callbacks: expected functions .* found int"),
+        ("a b\nc d", {}, InputError, r"a text with several lines is no path; for lines of text: train\(text.splitlines\(\)\)"),
+        (bag.from_sequence([["a", "b"]]).count(), {}, InputError, r"found a single value \(Item\); pass what its compute"),
+        (delayed(list)("ab"), {}, InputError, r"found a single value \(Delayed\w*\); pass what its compute"),
+        (pd.DataFrame([["a", "b"]], columns=["text"] * 2), {}, InputError, r"2 columns 'text'; rename all but the one to read"),
         (
             ["a b"],
             {"client": "tcp://127.0.0.1:1"},

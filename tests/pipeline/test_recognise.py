@@ -121,6 +121,23 @@ def test_text_in_another_encoding_is_refused_with_the_one_that_reads_it(tmp_path
     assert len(plan(tmp_path / "x.txt", encoding=found[1]).files) == 1
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+@pytest.mark.parametrize("text", [RUSSIAN, CHINESE, JAPANESE, GREEK, KOREAN], ids=lambda text: text[:5])
+def test_utf16_and_utf32_of_scripts_whose_letters_hold_no_nul_are_refused_by_name(
+    tmp_path: Path, text: str, encoding: str
+) -> None:
+    (tmp_path / "x.txt").write_bytes(text.encode(encoding))
+    with pytest.raises(DataError, match=rf"x\.txt: .*expected UTF-8; set corpus\.encoding: {encoding}"):
+        plan(tmp_path / "x.txt")
+    assert len(plan(tmp_path / "x.txt", encoding=encoding).files) == 1
+
+
+def test_ascii_with_single_nuls_is_not_taken_for_utf16(tmp_path: Path) -> None:
+    for shift in (0, 1):
+        (tmp_path / f"{shift}.txt").write_bytes(b"x" * shift + b"ab c\0de " * 400)
+        assert len(plan(tmp_path / f"{shift}.txt").files) == 1
+
+
 @pytest.mark.parametrize(
     ("line", "encoding"),
     [("L'hôtel où l'élève a dîné était fermé à Noël, ça brûle\n", "cp1252"),
