@@ -178,7 +178,9 @@ def _run_sample(
     first = go("warm-work", few, "shards", 1.0)
     if compiled:
         first = go("warm-again", few, "shards", 1.0)
-    inputs = {"inputs": list(sample.inputs), "bad_records": "skip", "max_lost": 1.0}
+    # What was cut out of the middle of a corpus begins and ends in the middle of records.
+    lenient: dict[str, Any] = {} if sample.is_whole else {"bad_records": "skip", "max_lost": 1.0}
+    inputs = {"inputs": list(sample.inputs)} | lenient
     tokenized = go("work", inputs, "tokenize", 1.0)
     whole = tokens or tokenized["corpus"]["tokens"] * sample.times
     threshold = default_sample(round(whole)) if config.shards.sample is None else config.shards.sample
@@ -193,10 +195,12 @@ def _text(config: RunConfig, asked: Asked, sample: Sample, summary: dict[str, An
              for stage, kind in (("tokenize", "tokens"), ("vocab", "vocab"), ("shards", "shards"))}  # fmt: skip
     sizes = {stage: sum(part.bytes for part in artefact.manifest.parts) for stage, artefact in found.items()}
     tokens, kept = summary["corpus"]["tokens"], summary["shards"]["kept_tokens"]
-    counts = store.numbers(store.read_table(found["vocab"].path(vocabulary.WORDS), columns=["count"])["count"])
-    growth = Growth(np.asarray(counts, np.int64))
+    counted = store.read_table(found["vocab"].path(vocabulary.WORDS), columns=["word", "count"])
+    growth = Growth(np.asarray(store.numbers(counted["count"]), np.int64))
     whole = asked.tokens or tokens * sample.times
     least = config.vocab.min_count
+    if sample.is_whole and not (asked.tokens or asked.words):
+        vocabulary.select_words(counted, least, None)  # refuses what the run will refuse
     words = asked.words or round(growth.frequent_words(whole, least))
     if config.vocab.max_size and not asked.words:
         words = min(words, config.vocab.max_size)

@@ -40,6 +40,11 @@ class Sample:
     files: int
 
     @property
+    def is_whole(self) -> bool:
+        """Whether it is the corpus itself, with all its errors, and not lines cut out of it."""
+        return self.stored_bytes == self.corpus_bytes
+
+    @property
     def times(self) -> float:
         """How many times as large as the sample the corpus is."""
         return self.corpus_bytes / max(1, self.stored_bytes)

@@ -21,7 +21,7 @@ from pipeline import store
 from pipeline.cluster.workers import InProcess
 from pipeline.commands.planning import Number
 from pipeline.config import Train, parse_config
-from pipeline.errors import InputError
+from pipeline.errors import DataError, InputError
 from pipeline.planning import growth
 from pipeline.planning.estimate import Asked, last_run, make_plan
 from pipeline.planning.forecast import Text, lanes_on
@@ -300,6 +300,31 @@ def test_the_command_prints_a_table_and_refuses_hosts_that_are_no_numbers(config
     refused = w2v("--hosts", "two")
     expected = "w2v: --hosts: expected numbers of hosts like 1,2,4, at most 1,000, found 'two'\n"
     assert (refused.returncode, refused.stderr) == (64, expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "sections", "message"),
+    [
+        ("the cat sat\n" * 50, {"vocab": {"min_count": 51}}, "no word reaches vocab.min_count=51, .* usable value here is 50"),
+        ('{"text": "a b"}\n{"txt": "c d"}\n', {"corpus": {"format": "jsonl"}}, "line 2: no field 'text'; it has txt"),
+    ],
+    ids=["rare words", "a bad record"],
+)
+def test_a_plan_of_a_corpus_that_is_all_sample_refuses_what_the_run_would(
+    tmp_path: Path, text: str, sections: dict[str, dict[str, Any]], message: str
+) -> None:
+    (tmp_path / "text.jsonl").write_text(text)
+    tree: dict[str, dict[str, Any]] = {
+        "run": {"workdir": str(tmp_path / "run")}, "corpus": {"inputs": [str(tmp_path / "text.jsonl")], "sniff": False},
+        "vocab": {"min_count": 1}, "tracking": {"enabled": False},
+    }  # fmt: skip
+    config = parse_config({name: section | sections.get(name, {}) for name, section in tree.items()})
+    for planned_or_run in (
+        lambda: make_plan(config, Asked()),
+        lambda: run(config, workers=InProcess(), progress=Progress(quiet=True)),
+    ):
+        with pytest.raises(DataError, match=message):
+            planned_or_run()
 
 
 @pytest.mark.parametrize("train", [{"lanes": 4}, {"engine": "layers", "batch_size": 10**6}], ids=["kernels", "layers"])
