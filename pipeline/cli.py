@@ -159,7 +159,7 @@ def main() -> None:
     except click.ClickException as error:
         shown = io.StringIO()
         error.show(shown)
-        _tell(shown.getvalue().rstrip())
+        _tell(shown.getvalue().rstrip().expandtabs(4))
         _exit(UsageError.exit_code)
     except (KeyboardInterrupt, click.Abort):
         _tell(f"\nw2v: interrupted; finished work is kept. Resume with:\n  {_this_command()}")

@@ -15,14 +15,17 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from pipeline.cluster.options import refuse_misspelt
+from pipeline.cluster.room import free_memory
 from pipeline.cluster.vendors import EXTRAS
 from pipeline.config import Cluster, RunConfig
-from pipeline.errors import InputError, ServiceError, printable
+from pipeline.errors import CapacityError, InputError, ServiceError, amount, printable
 from w2v_core.extras import install_command
 
 MODULES = {"ssh": "asyncssh", "slurm": "dask_jobqueue", "kubernetes": "dask_kubernetes"}
 """{kind of cluster: module it needs}."""
 ANSWER_S = 10.0
+WORKER_BYTES = 50 << 20
+"""What a local worker's process takes for itself before it has work, without what it shares with others (49 MB were measured)."""
 
 
 def refuse_hopeless(config: RunConfig, trains: bool) -> None:
@@ -35,10 +38,21 @@ def refuse_hopeless(config: RunConfig, trains: bool) -> None:
             f"cluster.kind: {cluster.kind} needs a package that is missing ({module}): "
             f"{install_command(EXTRAS[cluster.kind])}, or set cluster.kind: local to run on this machine"
         )
+    if cluster.kind == "local" and cluster.n_workers:
+        _refuse_crowd(cluster.n_workers)
     if cluster.options:
         if cluster.kind == "local":
             _refuse_scratch(cluster)
         refuse_misspelt(cluster)
+
+
+def _refuse_crowd(n_workers: int) -> None:
+    free = free_memory()
+    if free is not None and n_workers * WORKER_BYTES > free:
+        raise CapacityError(
+            f"cluster.n_workers: {n_workers:,} processes take at least {amount(n_workers * WORKER_BYTES)} before any work, "
+            f"{amount(free)} are free here; more of them than cores gain nothing"
+        )
 
 
 def refuse_without_gpu() -> None:

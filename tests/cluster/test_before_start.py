@@ -16,7 +16,7 @@ import pytest
 
 from pipeline.cluster.before_start import ANSWER_S, refuse_hopeless, refuse_silent
 from pipeline.config import Cluster, RunConfig, Train, parse_config
-from pipeline.errors import DataError, InputError, ServiceError, UsageError
+from pipeline.errors import CapacityError, DataError, InputError, ServiceError, UsageError
 from pipeline.progress import Progress
 from pipeline.run import run
 
@@ -51,6 +51,13 @@ def test_runs_that_do_not_train_or_train_elsewhere_need_no_gpu_here() -> None:
     refuse_hopeless(configured(train={"backend": "cupy"}, cluster={"kind": "address", "address": "tcp://host:8786"}), trains=True)
     with pytest.raises(ServiceError, match="cupy"):
         refuse_hopeless(configured(train={"backend": "cupy"}), trains=True)
+
+
+def test_more_processes_than_memory_has_room_for_are_refused_and_another_clusters_are_not() -> None:
+    with pytest.raises(CapacityError, match=r"cluster.n_workers: 10,000,000 processes take at least .* are free here"):
+        refuse_hopeless(configured(cluster={"n_workers": 10**7}), trains=False)
+    refuse_hopeless(configured(cluster={"n_workers": 1}), trains=False)
+    refuse_hopeless(configured(cluster={"kind": "slurm", "n_workers": 10**7}), trains=False)
 
 
 def test_a_backend_that_the_layers_do_not_read_is_refused() -> None:
