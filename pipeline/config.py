@@ -18,7 +18,7 @@ from pydantic import BaseModel, PrivateAttr, ValidationError
 
 from pipeline.errors import ConfigError, InputError, printable, without_credentials
 from pipeline.options.other_names import hint, suggest
-from pipeline.options.paths import anchored, explain_moved, portable
+from pipeline.options.paths import anchored, at_home, explain_moved, portable
 from pipeline.safety.files import read_bounded
 from pipeline.safety.seals import canonical_json
 from pipeline.safety.yaml_values import MAX_BYTES, BadYamlError, parse_yaml
@@ -145,6 +145,7 @@ def parse_config(tree: Mapping[str, Any], overrides: Sequence[str] = (), source:
     merged = {key: dict(value) if isinstance(value, Mapping) else value for key, value in tree.items()}
     for override in overrides:
         _apply_override(merged, override)
+    merged = at_home(merged)
     # An empty section (`publish:` alone) is YAML null; read it as "all defaults".
     merged = {key: {} if value is None and key in RunConfig.model_fields else value for key, value in merged.items()}
     try:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -47,6 +48,7 @@ from pipeline.storage.local_files import put_folder as put_folder
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}\.tmp", re.DOTALL)
 MANIFEST, SHARED, LATEST = "manifest.json", "parts", "latest"
 
 
@@ -362,7 +364,10 @@ def discard(directory: Path) -> None:
 
 
 def remove_unfinished(workdir: Path) -> None:
-    """Removes the temporary files of killed writers, for the lock's holder; an earlier run's shipper may still write its own."""
+    """Removes the temporary files of killed writers, for the lock's holder; an earlier run's shipper may still write its own.
+
+    Only names that writers here give: other programs' files and folders can lie below a workdir, too.
+    """
     for path in workdir.rglob(".*.tmp"):
-        if holder(path.with_name(SHIPPER_LOCK)) is None:
+        if _TEMPORARY.fullmatch(path.name) and not path.is_dir() and holder(path.with_name(SHIPPER_LOCK)) is None:
             path.unlink(missing_ok=True)

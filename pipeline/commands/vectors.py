@@ -7,6 +7,7 @@ skipped in a file is reported on standard error.
 from __future__ import annotations
 
 import json
+import os
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -183,6 +184,8 @@ def export(
     DIRECTORY may be a place in a bucket, s3://bucket/vectors: each export gets its own folder there, and latest.json, written
     last, names the files of the latest one. Access to the bucket is set by `storage:` in CONFIG, or by the environment.
     """
+    if not directory:
+        raise UsageError("export: DIRECTORY is an empty text; write . for the current folder")
     how = {key: options.pop(key) for key in ("on_unwritable", "words", "float16", "without_header", "counts")}
     vectors = find_vectors(source, overrides, **options)
     from pipeline.formats.exports import Wanted, export_vectors
@@ -257,7 +260,7 @@ def find_vectors(source: Path, overrides: Sequence[str] = (), **reading: Any) ->
         raise UsageError(f"{overrides[0]}: only a CONFIG (.yaml) has settings to override, and {source} is not one")
     try:
         with _told():
-            return WordVectors.load(snapshot_vectors(source), verify=source.is_dir(), **options)
+            return WordVectors.load(snapshot_vectors(source), verify=os.path.isdir(source), **options)
     except FileNotFoundError:
         found = "neither a finished run nor vectors in this folder" if source.is_dir() else "does not exist"
         raise InputError(f"{source}: {found}; give a CONFIG, a workdir, a folder with vectors or a file of vectors") from None

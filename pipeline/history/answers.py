@@ -44,7 +44,7 @@ class Answer:
 
 def is_workdir(path: Path) -> bool:
     """Whether a run has ended in this folder, successfully or not. A snapshot has a summary too, but is not one."""
-    return (path / LATEST).exists() or ((path / SUMMARY).is_file() and snapshot_vectors(path) == path)
+    return os.path.exists(path / LATEST) or (os.path.isfile(path / SUMMARY) and snapshot_vectors(path) == path)
 
 
 def snapshot_vectors(path: Path) -> Path:
@@ -52,7 +52,7 @@ def snapshot_vectors(path: Path) -> Path:
     # Imports NumPy, which a configuration with an error need not wait for.
     from w2v_core.vectors.files import MATRIX
 
-    return path / VECTORS if (path / SUMMARY).is_file() and (path / VECTORS / MATRIX).is_file() else path
+    return path / VECTORS if os.path.isfile(path / SUMMARY) and os.path.isfile(path / VECTORS / MATRIX) else path
 
 
 def find_answer(workdir: Path) -> Answer | None:

@@ -34,6 +34,11 @@ def anchored(tree: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     return _mapped(tree, lambda path: _join(folder, path))
 
 
+def at_home(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """The sections with `~` at the beginning of a path replaced by the home folder: no shell does it in a file or after `=`."""
+    return _mapped(tree, os.path.expanduser)
+
+
 def portable(fields: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """The sections with paths relative to the configuration's folder: the same from wherever it is run."""
     return _mapped(fields, lambda path: path if _is_address(path) else os.path.relpath(os.path.abspath(path), folder))
@@ -60,7 +65,7 @@ def _join(folder: Path, path: str) -> str:
     if path.startswith(_SQLITE) and not path.startswith(f"{_SQLITE}/"):
         file, question, rest = path.removeprefix(_SQLITE).partition("?")
         return f"{_SQLITE}{os.path.abspath(folder / file)}{question}{rest}"
-    if _is_address(path) or os.path.isabs(path):
+    if _is_address(path) or os.path.isabs(os.path.expanduser(path)):
         return path
     before = glob.escape(str(folder)) if glob.has_magic(path) else str(folder)
     return os.path.normpath(os.path.join(before, path))

@@ -261,7 +261,7 @@ def _refuse_around(pattern: str, folder: str, forbidden: Path) -> None:
 
 
 def refuse_inside(found: Sequence[str], forbidden: Path) -> None:
-    workdir = str(forbidden.resolve()) + os.sep
+    workdir = str(forbidden.resolve()).rstrip(os.sep) + os.sep
     folders: dict[str, str] = {}
     for path in found:
         folder = os.path.dirname(path)

@@ -27,6 +27,7 @@ from pipeline.safety.seals import canonical_json
 from pipeline.text import corpus as corpora
 from pipeline.text.corpus import SourceFile, TextPart, plan_corpus
 from pipeline.text.cutting import SHARED_PARTS_A_BLOCK, cut_parts, group_tasks
+from pipeline.text.inputs import refuse_inside
 from pipeline.text.losses import ReadCounts
 from pipeline.text.reading import Reading, read_part
 
@@ -481,3 +482,8 @@ def test_ten_thousand_tiny_files_become_a_few_parts(tmp_path: Path) -> None:
     plan = plan_corpus(Corpus(inputs=[str(tmp_path)]))
     assert len(plan.files) == 10_000
     assert len(cut_parts(plan, 32 << 20)) < 40
+
+
+def test_the_root_of_the_file_system_is_no_workdir_of_files_in_it(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"lies inside run.workdir /: input inside output"):
+        refuse_inside([str(tmp_path / "a.txt")], Path("/"))

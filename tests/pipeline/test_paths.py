@@ -48,6 +48,16 @@ def test_overrides_are_relative_to_the_current_folder(project: Path) -> None:
     assert load_config("../project/run.yaml", ["run.name=other"]).workdir == project / "runs" / "other"
 
 
+def test_a_tilde_is_the_home_folder_in_a_file_as_on_the_command_line(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = project.parent / "home"
+    monkeypatch.setenv("HOME", str(home))
+    (project / "tilde.yaml").write_text("run: {workdir: ~/out}\ncorpus: {inputs: [~/texts/*.txt, ~notes.txt]}\n")
+    config = load_config(project / "tilde.yaml")
+    assert (config.workdir, config.corpus.inputs) == (home / "out", [f"{home}/texts/*.txt", str(project / "~notes.txt")])
+    config = load_config(project / "run.yaml", ["run.workdir=~/out", "train.start_from=~/vectors"])
+    assert (config.workdir, config.train.start_from) == (home / "out", str(home / "vectors"))
+
+
 def test_a_run_is_the_same_from_every_folder(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from_home = load_config("../project/run.yaml").digest
     monkeypatch.chdir(project)

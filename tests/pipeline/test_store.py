@@ -215,6 +215,17 @@ def test_unfinished_files_are_removed_unless_a_shipper_of_an_earlier_run_is_writ
     assert not written.exists()
 
 
+def test_hidden_temporary_files_and_folders_of_others_below_a_workdir_stay(tmp_path: Path) -> None:
+    others = [tmp_path / "notes" / name for name in (".draft.tmp", ".export.ab12cd34.tmp", ".x.0123456789AB.tmp")]
+    for path in others:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("not ours")
+    (tmp_path / ".cache.0123456789ab.tmp").mkdir()
+    store.remove_unfinished(tmp_path)
+    assert [path.read_text() for path in others] == ["not ours"] * 3
+    assert (tmp_path / ".cache.0123456789ab.tmp").is_dir()
+
+
 def test_a_killed_holder_leaves_no_lock(tmp_path: Path) -> None:
     code = (
         "from pathlib import Path\nfrom pipeline import store\n"

@@ -148,3 +148,11 @@ def test_nothing_that_comes_from_data_reaches_the_terminal_as_a_command(
     Progress().line("a \x1b[2J word\nand a line")
     told = capsys.readouterr()
     assert (told.out, told.err) == ("two\nlines \\x07\n", "a \\x1b[2J word\nand a line\n")
+
+
+def test_an_empty_folder_name_and_one_that_is_too_long_are_refused(source: str) -> None:
+    code, message = error_of("export", source, "")
+    assert (code, message) == (64, "export: DIRECTORY is an empty text; write . for the current folder")
+    for name in ("a" * 300, f"{'a' * 300}/b"):
+        code, message = error_of("query", "similar", name, "king")
+        assert (code, message.endswith("(File name too long)")) == (66, True)
