@@ -105,14 +105,20 @@ def _partitions_of(source: Any) -> Iterator[Any]:
 
     left = deque(source.to_delayed())
     client = getattr(get_scheduler(), "__self__", None)
-    if client is None or client.asynchronous:
+    if client is None or client.asynchronous or client.status != "running":
         yield from (partition.compute() for partition in left)
         return
     ahead, under_way = sum(client.nthreads().values()), deque[Any]()
-    while left or under_way:
-        while left and len(under_way) <= ahead:
-            under_way.append(client.compute(left.popleft()))
-        yield under_way.popleft().result()
+    try:
+        while left or under_way:
+            while left and len(under_way) <= ahead:
+                under_way.append(client.compute(left.popleft()))
+            yield under_way[0].result()
+            under_way.popleft()
+    finally:
+        # After an error, what nobody will read would be computed to its end, and stay in the cluster's memory.
+        for future in under_way:
+            future.release()
 
 
 def _columns_of(source: Any) -> list[str] | None:

@@ -108,6 +108,8 @@ def _functions(callbacks: Any) -> list[Callback]:
 
 def _usable(client: Any) -> Client | None:
     if client is None or (hasattr(client, "scheduler_info") and not client.asynchronous):
+        if client is not None and client.status != "running":
+            raise UsageError(f"client: expected one that is connected to its scheduler, found one that is {client.status}")
         found: Client | None = client
         return found
     kind = "one with asynchronous=True" if hasattr(client, "asynchronous") else type(client).__name__
@@ -124,7 +126,7 @@ def _default_client() -> Client | None:
 
     try:
         found: Client = default_client()
-        return found
+        return found if found.status == "running" else None
     except ValueError:
         return None
 

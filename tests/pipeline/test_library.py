@@ -10,6 +10,7 @@ import pickle
 import re
 import subprocess
 import sys
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -186,6 +187,26 @@ def test_partitions_of_a_bag_are_computed_side_by_side_on_a_cluster_and_read_in_
     with Client(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None):
         first, second = (bag.from_sequence([f"a b {n}"], npartitions=1).map_partitions(partial(wait_for, 1 - n)) for n in (0, 1))
         assert list(sentences_of(bag.concat([first, second]), "text")) == ["a b 0", "a b 1"]
+
+
+def test_after_a_partition_that_fails_the_cluster_keeps_none_of_those_computed_ahead(tmp_path: Path) -> None:
+    from distributed import Client
+
+    def fail_at_2(number: int) -> list[str]:
+        if number == 2:
+            raise LookupError("partition 2")
+        return [f"a b {number}"]
+
+    failing = bag.from_delayed([delayed(fail_at_2)(number) for number in range(9)])
+    with Client(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None) as client:
+        with pytest.raises(LookupError, match="partition 2") as caught:
+            list(sentences_of(failing, "text"))
+        deadline = time.monotonic() + 30
+        while client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)):
+            assert time.monotonic() < deadline, f"kept while the error {caught.value} is known"
+            time.sleep(0.05)
+    with pytest.raises(UsageError, match="connected to its scheduler, found one that is closed"):
+        pipeline.train(["a b"], client=client, workdir=str(tmp_path / "run"))
 
 
 def test_the_same_call_again_finds_what_is_done_and_callbacks_see_every_round(lines: list[str], tmp_path: Path) -> None:
