@@ -27,6 +27,10 @@ OVERLAP_LOST = 0.25
 """The part of the shorter of wire time and work that does not overlap with the longer, because the first piece must arrive before
 any can be folded (infra/benchmarks/records/hosts-2026-11-29.md)."""
 
+LANE_S = 8e-6
+"""Seconds in which no thread trains, per lane and merge on one host: the interpreter prepares what lanes train and records their
+losses, .5 ms for 64 lanes (infra/benchmarks/records/lanes-2026-11-29.md)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Machines:
@@ -187,6 +191,10 @@ def traffic_of(
         return merge_seconds(rows, row_bytes, machines, speeds, threads, copies_a_host, threads)
 
     def added_s(merge: Step) -> float:
+        if machines.hosts == 1:
+            # All threads that train fold, too, without anything being handed to them.
+            fold_s = merge.rows * copies_a_host * speeds.fold_s / min(machines.cores, train.lanes)
+            return fold_s + train.lanes * LANE_S
         strips = strips_in_use(merge.rows, row_floats, machines)
         if not merge.beside:
             return elapsed_s(merge.rows, strips)

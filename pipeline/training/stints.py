@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from pipeline.training.tasks import RoundTask
 
 SEED_PATH = 2
-TOKENS_TOGETHER = 1 << 20
-"""About as many tokens per thread are trained in one call: one or two tenths of a second, so that a run that is told to stop does
+TOKENS_TOGETHER = 1 << 19
+"""About as many tokens per thread are trained in one call: about a tenth of a second, so that a run that is told to stop does
 so soon, and handing out the work takes little of it."""
 Losses = list[tuple[int, float, int]]
 """(lane, sum of losses, examples) of a stint."""

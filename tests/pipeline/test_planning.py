@@ -27,6 +27,7 @@ from pipeline.planning.estimate import Asked, last_run, make_plan
 from pipeline.planning.forecast import Text, lanes_on
 from pipeline.planning.growth import Growth, vocabulary_counts
 from pipeline.planning.merges import (
+    LANE_S,
     Machines,
     MergeSpeeds,
     merge_seconds,
@@ -34,6 +35,7 @@ from pipeline.planning.merges import (
     merges_of,
     sent_bytes,
     strips_in_use,
+    traffic_of,
 )
 from pipeline.planning.merging import connection_with_itself, encrypted, measure_merging
 from pipeline.planning.sample import take_sample
@@ -107,6 +109,19 @@ def test_strips_share_the_work_of_a_merge_but_for_its_serial_part() -> None:
     assert work_s(32, 4) == pytest.approx(work_s(32, 1) / 4, rel=1e-3)
     assert work_s(32, 4, 0.2) == pytest.approx(work_s(32, 1) * 1.6 / 4, rel=1e-3)
     assert work_s(1, 4) == work_s(32, 4, 1.0) == work_s(1, 1)
+
+
+def test_merges_on_one_host_are_folded_by_all_its_threads_and_cost_time_for_every_lane() -> None:
+    def seconds(cores: int, lanes: int, fold_s: float = 1e-7) -> tuple[int, int, float]:
+        machines, speeds = Machines(hosts=1, cores=cores, gbit_s=10, round_trip_s=1), replace(SPEEDS, fold_s=fold_s)
+        found = traffic_of(Train(lanes=lanes, copies=2, merge_bits=32), 67_873, 10**8, 104, machines, speeds, 100.0)
+        return found.merges, found.rows, found.seconds
+
+    merges, rows, on_one_core = seconds(1, 16)
+    assert on_one_core == pytest.approx(rows * 2e-7 + merges * 16 * LANE_S)
+    assert seconds(8, 16)[2] == pytest.approx(rows * 2e-7 / 8 + merges * 16 * LANE_S)
+    assert seconds(64, 16) == seconds(16, 16)
+    assert seconds(16, 16, fold_s=0)[2] == pytest.approx(merges * 16 * LANE_S)
 
 
 @pytest.mark.parametrize("bits", [8, 32])
