@@ -24,6 +24,8 @@ Merge = Literal["adasum", "mean"]
 FloatRows = NDArray[np.float32]
 MOST_LANE_TARGETS = 1 << 22
 """Most targets of one lane in a call of `Kernels.train_lanes`, which numbers its waves with 16 bits."""
+MOST_STRETCHES = 1 << 14
+"""Most stretches in a call of `Kernels.train_copies`: each has a wave of its own, however few targets."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,7 +112,8 @@ class TrainCopies(Protocol):
 
         `merged_rows`: how many rows are merged after each stretch; 0 = none. CBOW only. Returns the results by stretch, copy and
         lane, and the seconds of merging and of waiting for it. Raises as `train_lanes` and `merge_rows` do, before anything is
-        trained; and ValueError if all stretches of a lane together have more than MOST_LANE_TARGETS targets.
+        trained; and ValueError for more than MOST_STRETCHES stretches, or if those of a lane together have more than
+        MOST_LANE_TARGETS targets.
         """
         ...
 

@@ -43,6 +43,8 @@ SEED_PATH = 2
 TOKENS_TOGETHER = 1 << 19
 """About as many tokens per thread are trained in one call: about a tenth of a second, so that a run that is told to stop does
 so soon, and handing out the work takes little of it."""
+STINTS_TOGETHER = 1 << 10
+"""Most stints in one call: with few words they are short, and each takes memory for every lane."""
 Losses = list[tuple[int, float, int]]
 """(lane, sum of losses, examples) of a stint."""
 
@@ -105,7 +107,7 @@ class RoundStints:
         """The stints of each call."""
         batch: list[Stint] = []
         for stint in self._plan.stints(self._task.round):
-            if batch and not (self._goes_together(stint) and self._fits(stint, batch[0])):
+            if batch and not (self._goes_together(stint) and self._fits(stint, batch)):
                 yield batch
                 batch = []
             batch.append(stint)
@@ -118,11 +120,12 @@ class RoundStints:
     def _goes_together(self, stint: Stint) -> bool:
         return self._together is not None and self._lane_tokens(stint.last - stint.first) <= MOST_LANE_TARGETS
 
-    def _fits(self, stint: Stint, first: Stint) -> bool:
-        """Whether a stint can be trained in one call with the first of a batch, and those between them."""
-        tokens, threads = self._lane_tokens(stint.last - first.first), self._cores.threads * len(self._group.own)
+    def _fits(self, stint: Stint, batch: Sequence[Stint]) -> bool:
+        """Whether a stint can be trained in one call with those of a batch."""
+        tokens, threads = self._lane_tokens(stint.last - batch[0].first), self._cores.threads * len(self._group.own)
         return (
-            self._plan.alpha_exponent(stint.first) == self._plan.alpha_exponent(first.first)
+            len(batch) < STINTS_TOGETHER
+            and self._plan.alpha_exponent(stint.first) == self._plan.alpha_exponent(batch[0].first)
             and tokens <= MOST_LANE_TARGETS
             and tokens * self._task.train.lanes <= TOKENS_TOGETHER * threads
         )

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.core.kernel_cases import Case, random_case
-from w2v_core.contract import FloatRows, LocalTraining, Merge, SliceResult, TrainCopies, Update, Workroom
+from w2v_core.contract import MOST_STRETCHES, FloatRows, LocalTraining, Merge, SliceResult, TrainCopies, Update, Workroom
 from w2v_core.kernels import load_kernels
 
 kernels = load_kernels("numba")
@@ -156,8 +156,10 @@ def test_what_breaks_the_contract_is_refused_before_anything_is_trained(
     assert bits_of(bases, copies) == before
 
 
-def test_merges_of_more_rows_than_there_are_are_refused(train_copies: TrainCopies) -> None:
+def test_too_many_rows_and_too_many_stretches_are_refused(train_copies: TrainCopies) -> None:
     case = two_thousand_rows()
     bases, copies = copies_of(case, [1, 1])
     with contextlib.closing(Workroom()) as room, pytest.raises(ValueError, match="expected 0 … 200 merged rows, found"):
         train_copies(bases, copies, [0, 0, 0, 0, 0, 201], case.noise, "adasum", 2, room)
+    with contextlib.closing(Workroom()) as room, pytest.raises(ValueError, match="at most 16,384 stretches, found 16,385"):
+        train_copies(bases, copies, [0] * (MOST_STRETCHES + 1), case.noise, "adasum", 2, room)

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from w2v_core.contract import MOST_LANE_TARGETS, FloatRows, LocalTraining, Noise, Slice, Update
+from w2v_core.contract import MOST_LANE_TARGETS, MOST_STRETCHES, FloatRows, LocalTraining, Noise, Slice, Update
 from w2v_core.kernels.initial import ROW_FLOATS
 from w2v_core.sampler import random_bits
 
@@ -78,6 +78,10 @@ def check_copies(
     """Raises if copies cannot be trained and merged together; words and spans are checked while they are read."""
     if not copies or not merged_rows:
         raise ValueError(f"expected at least one copy and one stretch, found {len(copies)} copies, {len(merged_rows)} stretches")
+    if len(merged_rows) > MOST_STRETCHES:
+        raise ValueError(
+            f"expected at most {MOST_STRETCHES:,} stretches, found {len(merged_rows):,}; train them in several calls"
+        )
     first = copies[0].updates[0]
     for number, copy in enumerate(copies):
         check_arguments(copy.w_in_VD, copy.w_out_VD, noise, first)

@@ -220,21 +220,21 @@ class _OfCopy:
 class _Kept:
     """What a `Workroom` keeps: something for every copy, and the threads."""
 
-    def __init__(self, made_for: tuple[Any, ...], threads: int) -> None:
-        self.made_for, self.threads = made_for, threads
-        words, lanes_C, negative, row_floats, a_group = made_for
-        self.copies = [_OfCopy(words, lanes, negative, row_floats, min(lanes, a_group)) for lanes in lanes_C]
-        self.pool = ThreadPoolExecutor(threads - 1, thread_name_prefix="wave") if threads > 1 else None
+    def __init__(self, words: int, lanes_C: tuple[int, ...], negative: int, row_floats: int, crew: Crew) -> None:
+        self.made_for = words, lanes_C, negative, row_floats, crew
+        self.copies = [_OfCopy(words, lanes, negative, row_floats, min(lanes, crew.a_group)) for lanes in lanes_C]
+        others = crew.groups * crew.a_group - 1
+        self.pool = ThreadPoolExecutor(others, thread_name_prefix="wave") if others else None
 
     def close(self) -> None:
         if self.pool:
             self.pool.shutdown()
 
 
-def _kept_in(room: Workroom, *made_for: Any, threads: int) -> _Kept:
-    if room.kept is None or (room.kept.made_for, room.kept.threads) != (made_for, threads):
+def _kept_in(room: Workroom, *made_for: Any) -> _Kept:
+    if room.kept is None or room.kept.made_for != made_for:
         room.close()
-        room.kept = _Kept(made_for, threads)
+        room.kept = _Kept(*made_for)
     kept: _Kept = room.kept
     return kept
 
@@ -253,7 +253,7 @@ def train(
     lanes_C = tuple(len(copy.lanes) for copy in copies)
     shape = len(merged_rows), len(copies), max(lanes_C)
     crew = Crew(min(threads, len(copies)), min(max(1, threads // len(copies)), max(lanes_C)))
-    kept = _kept_in(room, words, lanes_C, update.negative, row_floats, crew.a_group, threads=crew.groups * crew.a_group)
+    kept = _kept_in(room, words, lanes_C, update.negative, row_floats, crew)
     places = np.zeros((*shape, PLACES), np.int64)
     seeds_SCL = np.zeros(shape, np.uint64)
     for number, (copy, seeds_SL) in enumerate(zip(copies, seeds, strict=True)):
