@@ -366,8 +366,10 @@ def discard(directory: Path) -> None:
 def remove_unfinished(workdir: Path) -> None:
     """Removes the temporary files of killed writers, for the lock's holder; an earlier run's shipper may still write its own.
 
-    Only names that writers here give: other programs' files and folders can lie below a workdir, too.
+    Only names that writers here give, of files and links (`history.latest`): other programs' files and folders can lie below a
+    workdir, too.
     """
     for path in workdir.rglob(".*.tmp"):
-        if _TEMPORARY.fullmatch(path.name) and not path.is_dir() and holder(path.with_name(SHIPPER_LOCK)) is None:
+        is_folder = path.is_dir() and not path.is_symlink()
+        if _TEMPORARY.fullmatch(path.name) and not is_folder and holder(path.with_name(SHIPPER_LOCK)) is None:
             path.unlink(missing_ok=True)

@@ -226,6 +226,15 @@ def test_hidden_temporary_files_and_folders_of_others_below_a_workdir_stay(tmp_p
     assert (tmp_path / ".cache.0123456789ab.tmp").is_dir()
 
 
+def test_a_temporary_link_to_a_folder_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "snapshots").mkdir()
+    link = tmp_path / ".latest.0123456789ab.tmp"
+    link.symlink_to("snapshots", target_is_directory=True)
+    store.remove_unfinished(tmp_path)
+    assert not link.is_symlink()
+    assert (tmp_path / "snapshots").is_dir()
+
+
 def test_a_killed_holder_leaves_no_lock(tmp_path: Path) -> None:
     code = (
         "from pathlib import Path\nfrom pipeline import store\n"
