@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,15 +32,13 @@ from pipeline.training.live import Teller
 from pipeline.training.plan import Portion, Stint, lanes_of_copy
 from pipeline.training.residency import Residency
 from pipeline.training.stretches import StretchLoss
+from pipeline.training.tasks import RoundTask
 from w2v_core.kernels import MOST_LANE_TARGETS, Kernels, LocalTraining, Noise, Slice, SliceResult, Update
 from w2v_core.sampler import stream_seed, word_rates
 
-if TYPE_CHECKING:
-    from pipeline.training.tasks import RoundTask
-
 SEED_PATH = 2
 TOKENS_TOGETHER = 1 << 19
-"""About as many tokens per thread are trained in one call: about a tenth of a second, so that a run that is told to stop does
+"""About as many tokens per thread are trained in one call, in a tenth of a second, so that a run that is told to stop does
 so soon, and handing out the work takes little of it."""
 STINTS_TOGETHER = 1 << 10
 """Most stints in one call: with few words they are short, and each takes memory for every lane."""
