@@ -18,7 +18,7 @@ from pydantic import BaseModel, PrivateAttr, ValidationError
 
 from pipeline.errors import ConfigError, InputError, printable, without_credentials
 from pipeline.options.other_names import hint, suggest
-from pipeline.options.paths import anchored, at_home, explain_moved, portable
+from pipeline.options.paths import anchored, at_home, explain_moved, portable, refuse_variables
 from pipeline.safety.files import read_bounded
 from pipeline.safety.seals import canonical_json
 from pipeline.safety.yaml_values import MAX_BYTES, BadYamlError, parse_yaml
@@ -146,6 +146,7 @@ def parse_config(tree: Mapping[str, Any], overrides: Sequence[str] = (), source:
     for override in overrides:
         _apply_override(merged, override)
     merged = at_home(merged)
+    refuse_variables(merged)
     # An empty section (`publish:` alone) is YAML null; read it as "all defaults".
     merged = {key: {} if value is None and key in RunConfig.model_fields else value for key, value in merged.items()}
     try:

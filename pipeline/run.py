@@ -19,13 +19,13 @@ from pipeline.cluster.workers import Workers
 from pipeline.config import RunConfig
 from pipeline.errors import DamagedError, StorageError, printable
 from pipeline.history.latest import champion_of, decide, input_key
-from pipeline.history.snapshot import REPORT, Snapshot, make_snapshot
+from pipeline.history.snapshot import REPORT, SUMMARY, Snapshot, make_snapshot
 from pipeline.progress import Progress
 from pipeline.report.report import write_report
 from pipeline.session import Session, holding, open_session
 from pipeline.stages.ladder import NAMES, up_to
 from pipeline.stages.publish import send_exports
-from pipeline.summary import SUMMARY, summarise, write_summary
+from pipeline.summary import summarise, write_summary
 from pipeline.tracking.run_events import tell_results
 from pipeline.tracking.textfile import note_summary
 from pipeline.training.history import RoundRecord

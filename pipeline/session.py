@@ -27,6 +27,7 @@ from pipeline.failpoints import reach
 from pipeline.history.arrival import arrive
 from pipeline.history.latest import champion_of, mend
 from pipeline.progress import Progress
+from pipeline.safety import locks
 from pipeline.stages import tokenize
 from pipeline.stages.ladder import CORPUS, Stage, up_to
 from pipeline.stages.preloading import COMPILING, preload, quick_switches
@@ -86,6 +87,7 @@ class Session:
         """Starts over with the first stage: examines the corpus."""
         workdir, began = self.config.workdir, time.monotonic()
         self.progress.start(START, note="looking at the corpus")
+        locks.tell(workdir, "looking at the corpus")
         with quick_switches():
             self.plan = plan_corpus(self.config.corpus, self.config.storage, forbidden=workdir, known=workdir / KNOWN_FILES)
         self.done.clear()
@@ -119,6 +121,7 @@ class Session:
             if self.tracker:
                 self.tracker.make_ready()
             self.progress.start(stage.name, *self._pieces(stage))
+            locks.tell(self.config.workdir, f"in {stage.name}")
         reach("stage", stage.name if found is None else f"{stage.name} cached")
         return found or stage.build(self._work(), *inputs), found is not None
 

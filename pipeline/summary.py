@@ -12,14 +12,11 @@ from typing import Any
 
 from pipeline import store
 from pipeline.config import RunConfig
-from pipeline.errors import StorageError
-from pipeline.history.snapshot import unsealed_summary
-from pipeline.safety.files import read_inside
-from pipeline.stages.ladder import KINDS, STAGES
+from pipeline.history.snapshot import SUMMARY
+from pipeline.stages.ladder import STAGES
 from pipeline.stages.work import Done, Told
 from pipeline.tracking.run_events import command_line
 
-SUMMARY = "summary.json"
 VERSIONED = ("dask-word2vec", "numpy", "numba", "dask", "distributed", "pyarrow", "mlflow")
 
 
@@ -71,17 +68,3 @@ def write_summary(workdir: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
     written = store.sealed(summary)
     store.write_json(workdir / SUMMARY, written)
     return written
-
-
-def read_summary(workdir: Path) -> dict[str, Any] | None:
-    """The summary of the last complete run, None if there is none; raises StorageError if it is not what was written."""
-    try:
-        summary = unsealed_summary(read_inside(workdir, SUMMARY))
-        if not summary["stages"].keys() <= KINDS.keys():
-            raise ValueError("its stages are not those of a run")
-        return summary
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise StorageError(f"{workdir / SUMMARY}: damaged ({reason}); the same `w2v run` makes it again") from None

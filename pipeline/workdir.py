@@ -1,4 +1,6 @@
-"""Inspecting a workdir: what it contains, and whether that is intact."""
+"""Inspecting a workdir: what it contains, and whether that is intact.
+
+The status is asked for often and needs neither stages nor text, so what checks their files is imported by who checks."""
 
 from __future__ import annotations
 
@@ -11,14 +13,10 @@ from pipeline.config import RunConfig
 from pipeline.errors import DamagedError, StorageError
 from pipeline.history.answers import find_answer, introduce
 from pipeline.history.latest import champion_of, history_damage
-from pipeline.history.snapshot import PASSING, REPORT, SNAPSHOTS, snapshot_damage
+from pipeline.history.snapshot import PASSING, REPORT, SNAPSHOTS, read_summary, snapshot_damage
 from pipeline.safety import locks
 from pipeline.safety.seals import SEAL, seal_damage
-from pipeline.stages import tokenize
-from pipeline.stages.ladder import KINDS
 from pipeline.storage import lease
-from pipeline.summary import read_summary
-from pipeline.text.corpus import KNOWN_FILES, known_damage
 from pipeline.tracking.textfile import NAME as TEXTFILE
 from pipeline.tracking.textfile import textfile_damage
 from pipeline.tracking.tracker import sync
@@ -35,6 +33,8 @@ def verify_workdir(workdir: Path) -> tuple[int, list[str]]:
 
 
 def _looks(workdir: Path) -> Iterator[tuple[int, list[str]]]:
+    from pipeline.text.corpus import KNOWN_FILES, known_damage
+
     summary = None
     try:
         summary = read_summary(workdir)
@@ -54,6 +54,8 @@ def _looks(workdir: Path) -> Iterator[tuple[int, list[str]]]:
 
 def verify_artefact(directory: Path) -> tuple[int, list[str]]:
     """(files checked, problems found) for one artefact."""
+    from pipeline.stages import tokenize
+
     try:
         artefact = store.load_artefact(directory)
     except DamagedError as error:
@@ -64,12 +66,15 @@ def verify_artefact(directory: Path) -> tuple[int, list[str]]:
 
 def _promised(workdir: Path) -> Iterator[Path]:
     """The directories of the artefacts that the last complete run left, including any whose manifest is gone."""
+    from pipeline.stages.ladder import KINDS
+
     if champion := champion_of(workdir):
         yield from champion.lasting()
     with contextlib.suppress(StorageError):
-        for name, row in (read_summary(workdir) or {"stages": {}})["stages"].items():
-            directory = store.artefact_directory(workdir, KINDS[name], row["fingerprint"])
-            if directory.exists() or KINDS[name] not in PASSING:
+        stages = (read_summary(workdir) or {}).get("stages", {})
+        for kind, row in ((KINDS[name], row) for name, row in stages.items() if name in KINDS):
+            directory = store.artefact_directory(workdir, kind, row["fingerprint"])
+            if directory.exists() or kind not in PASSING:
                 yield directory
 
 

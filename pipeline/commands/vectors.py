@@ -24,7 +24,6 @@ from pipeline.errors import DataError, InputError, PipelineError, UsageError, pr
 if TYPE_CHECKING:
     from w2v_core.vectors import WordVectors
 
-_CONFIGS = (".yaml", ".yml")
 _OVERRIDE = re.compile(r"[a-z_]+(\.[A-Za-z0-9_-]+)+=")
 """What an override looks like; a word with `=` in it hardly ever has this form."""
 Neighbours = list[tuple[str, float]]
@@ -130,9 +129,11 @@ def evaluate(source: Path, rest: tuple[str, ...], as_json: bool, quiet: bool, **
     w2v evaluate CONFIG runs the stages before it as needed. With SETs (files of analogies or of word pairs), SOURCE is a CONFIG
     with a finished run, a folder with vectors, or a file of vectors, and the scores are printed.
     """
+    from pipeline.history.answers import is_configuration
+
     rules = {key: options.pop(key) for key in ("method", "restrict_vocab", "case_sensitive", "syntactic")}
     overrides, paths = _split(source, rest)
-    if not paths and source.suffix in _CONFIGS:
+    if not paths and is_configuration(source):
         if any(rules.values()):
             raise UsageError("evaluate CONFIG: these options are for SETs; set evaluate.method=… and the like instead")
         run_until(source, overrides, "evaluate", as_json, quiet)
@@ -210,10 +211,11 @@ def _place(
     from pipeline.config import Storage
     from pipeline.errors import explain_os_error
     from pipeline.formats.placing import place, place_in_bucket
+    from pipeline.history.answers import is_configuration
     from pipeline.storage.addresses import is_address, parse_address
 
     if is_address(directory):
-        storage = load(source, tuple(overrides)).storage if source.suffix in _CONFIGS else Storage()
+        storage = load(source, tuple(overrides)).storage if is_configuration(source) else Storage()
         found = place_in_bucket(parse_address(directory, "DIRECTORY"), storage, write)
         return [address for addresses in found.values() for address in addresses]
     folder = Path(directory)
@@ -230,7 +232,9 @@ def _place(
 
 def _split(source: Path, arguments: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """(overrides, the rest) of the arguments after SOURCE; only a CONFIG can have overrides."""
-    if source.suffix not in _CONFIGS:
+    from pipeline.history.answers import is_configuration
+
+    if not is_configuration(source):
         return (), tuple(arguments)
     overrides = tuple(argument for argument in arguments if _OVERRIDE.match(argument))
     return overrides, tuple(argument for argument in arguments if argument not in overrides)
@@ -241,11 +245,11 @@ def find_vectors(source: Path, overrides: Sequence[str] = (), **reading: Any) ->
 
     Raises InputError, DataError, DamagedError, UsageError. Notes about the file, and which run answers, go to standard error.
     """
-    from pipeline.history.answers import intact_vectors, introduce, is_workdir, require_answer, snapshot_vectors
+    from pipeline.history.answers import intact_vectors, introduce, is_configuration, is_workdir, require_answer, snapshot_vectors
     from w2v_core.vectors import WordVectors
 
     options = {key: value for key, value in reading.items() if value is not None}
-    kind = "configuration" if source.suffix in _CONFIGS else "workdir" if is_workdir(source) else None
+    kind = "configuration" if is_configuration(source) else "workdir" if is_workdir(source) else None
     if kind and options:
         raise UsageError(f"--{next(iter(options)).replace('_', '-')} is for files of vectors, and {source} is a {kind}")
     if kind:

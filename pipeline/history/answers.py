@@ -18,6 +18,7 @@ from pipeline import store
 from pipeline.errors import DamagedError, InputError
 from pipeline.history.latest import LATEST, champion_of
 from pipeline.history.snapshot import SUMMARY, Snapshot, open_snapshot, unsealed_summary
+from pipeline.safety import locks
 from pipeline.safety.files import read_inside
 
 if TYPE_CHECKING:
@@ -40,6 +41,11 @@ class Answer:
     @property
     def run_id(self) -> str:
         return str(self.summary["run_id"])
+
+
+def is_configuration(source: str | os.PathLike[str]) -> bool:
+    """Whether a name that could be that of vectors, too, is a configuration's: it ends in .yaml or .yml, in any case."""
+    return os.fspath(source).lower().endswith((".yaml", ".yml"))
 
 
 def is_workdir(path: Path) -> bool:
@@ -81,7 +87,15 @@ def require_answer(workdir: Path) -> Answer:
     """As find_answer, but raises InputError, with the command to run, if there is none."""
     if found := find_answer(workdir):
         return found
+    if holder := _worker_in(workdir):
+        raise InputError(f"{locks.busy(workdir, holder)}, and none has finished with vectors yet; wait for it")
     raise InputError(f"{workdir}: no finished run with vectors here; run `w2v run` with this configuration first")
+
+
+def _worker_in(workdir: Path) -> str | None:
+    with contextlib.suppress(OSError):
+        return locks.holder(workdir / locks.WORKDIR_LOCK)
+    return None
 
 
 def intact_vectors(answer: Answer) -> store.Artefact:

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import store
-from pipeline.errors import DamagedError, InputError
+from pipeline.errors import DamagedError, InputError, StorageError
 from pipeline.failpoints import reach
 from pipeline.history.shapes import YEAR_9999, is_whole_summary
 from pipeline.safety.files import is_confined, read_inside
@@ -234,6 +234,17 @@ def unsealed_summary(text: bytes) -> dict[str, Any]:
     if not whole or not all(map(is_fingerprint, digests)):
         raise ValueError("it lacks keys of a summary")
     return summary
+
+
+def read_summary(workdir: Path) -> dict[str, Any] | None:
+    """The summary of the last complete run, None if there is none; raises StorageError if it is not what was written."""
+    try:
+        return unsealed_summary(read_inside(workdir, SUMMARY))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise StorageError(f"{workdir / SUMMARY}: damaged ({reason}); the same `w2v run` makes it again") from None
 
 
 def _read(directory: Path, name: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pipeline.config import Storage, load_config
 from pipeline.errors import InputError
 from pipeline.formats.published import bring_vectors
 from pipeline.formats.trained import load_vectors
-from pipeline.history.answers import intact_vectors, is_workdir, require_answer, snapshot_vectors
+from pipeline.history.answers import intact_vectors, is_configuration, is_workdir, require_answer, snapshot_vectors
 from pipeline.history.arrival import look
 from pipeline.storage.addresses import SCHEMES, parse_address
 from w2v_core.vectors import WordVectors
@@ -117,7 +117,7 @@ def load(source: str | os.PathLike[str], **reading: Any) -> Model:
     if isinstance(source, str) and source.startswith(tuple(f"{scheme}://" for scheme in SCHEMES)):
         source = bring_vectors(parse_address(source, "load"), Storage())
     path = Path(source)
-    if path.suffix in (".yaml", ".yml"):
+    if is_configuration(path):
         return _of_workdir(look(load_config(path)).workdir)
     if is_workdir(path):
         return _of_workdir(path)

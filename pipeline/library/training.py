@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.config import RunConfig
 from pipeline.errors import InputError, UsageError
+from pipeline.history.answers import is_configuration
 from pipeline.library.model import Model
 from pipeline.library.notebook import progress_for
 from pipeline.library.sentences import AS_THEY_ARE, in_order, paths_in, sentences_of, write_sentences
@@ -84,7 +85,7 @@ def _configuration(source: Any, settings: dict[str, Any], shown: Progress, stack
     paths = paths_in(source)
     if isinstance(source, str) and "\n" in source:
         raise InputError("train: a text with several lines is no path; for lines of text: train(text.splitlines())")
-    if paths and not isinstance(source, list) and paths[0].endswith((".yaml", ".yml")):
+    if paths and not isinstance(source, list) and is_configuration(paths[0]):
         return overriding(paths[0], settings)
     if paths:
         return configuration(paths, settings)

@@ -5,6 +5,7 @@ A path on the command line is relative to the current folder, as usual.
 
 from __future__ import annotations
 
+import functools
 import glob
 import os
 import re
@@ -12,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import ConfigError, printable
+from pipeline.errors import ConfigError, printable, without_credentials
 
 PATHS = {
     "run": ("workdir",),
@@ -27,6 +28,8 @@ PATHS = {
 INPUTS = (("corpus", "inputs"), ("evaluate", "analogies"), ("evaluate", "similarity"))
 """The keys whose files must exist."""
 _SQLITE = "sqlite:///"
+_VARIABLE = re.compile(r"\$\{\w+\}|(?:^|/)\$[A-Za-z_]\w*")
+"""A variable as shells write it: `${NAME}` anywhere, `$NAME` at the beginning of a name."""
 
 
 def anchored(tree: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -37,6 +40,26 @@ def anchored(tree: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 def at_home(tree: Mapping[str, Any]) -> dict[str, Any]:
     """The sections with `~` at the beginning of a path replaced by the home folder: no shell does it in a file or after `=`."""
     return _mapped(tree, os.path.expanduser)
+
+
+def refuse_variables(tree: Mapping[str, Any]) -> None:
+    """Raises ConfigError for a path with a shell's variable, such as $HOME: nothing replaces it, and a run would make a folder
+    of that name. A name that exists is meant as it is."""
+
+    def refuse(key: str, path: str) -> str:
+        file = path.removeprefix(_SQLITE)
+        if (found := _VARIABLE.search(file)) and not os.path.lexists(file) and not glob.glob(file):
+            raise ConfigError(
+                f"{key}: {found.group().removeprefix('/')} is not replaced in a configuration, and there is no "
+                f"{printable(without_credentials(file), 200)}; write the path itself, ~ for the home folder, or give the setting "
+                f'on the command line, where the shell replaces it: {key}="$HOME/…"'
+            )
+        return path
+
+    for section, keys in PATHS.items():
+        if isinstance(values := tree.get(section), Mapping):
+            for key in keys:
+                _each(values.get(key), functools.partial(refuse, f"{section}.{key}"))
 
 
 def portable(fields: Mapping[str, Any], folder: Path) -> dict[str, Any]:

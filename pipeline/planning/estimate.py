@@ -296,8 +296,8 @@ class Taken:
 
 def last_run(config: RunConfig) -> Taken | None:
     """The figures of the last run, None if there was none."""
+    from pipeline.history.snapshot import SUMMARY
     from pipeline.safety.files import read_json_object
-    from pipeline.summary import SUMMARY
 
     try:
         found = read_json_object(config.workdir, SUMMARY)

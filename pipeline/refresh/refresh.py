@@ -22,7 +22,7 @@ from pipeline.config import RunConfig
 from pipeline.errors import StorageError, printable
 from pipeline.history.gc import find_outdated, remove
 from pipeline.history.latest import champion_of, decide, input_key, last_decision
-from pipeline.history.snapshot import Snapshot
+from pipeline.history.snapshot import Snapshot, read_summary
 from pipeline.progress import Progress
 from pipeline.refresh.align import aligned
 from pipeline.refresh.challenge import Challenge, Scored, Start, challenger_config, choose_start, compare_with_champion, is_whole
@@ -34,7 +34,7 @@ from pipeline.session import Session, holding, open_session
 from pipeline.stages import tokenize
 from pipeline.stages.ladder import NAMES, STAGES, up_to
 from pipeline.stages.publish import send_exports
-from pipeline.summary import read_summary, write_summary
+from pipeline.summary import write_summary
 from pipeline.text.corpus import KNOWN_FILES, CorpusPlan, plan_corpus
 from pipeline.tracking.aliases import move_alias
 

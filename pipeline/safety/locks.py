@@ -62,8 +62,7 @@ def held(path: Path, note: str | None = None, *, wait: bool = False) -> Iterator
         except BlockingIOError:
             raise HeldError(_note_in(lock)) from None
         if note is not None:
-            os.ftruncate(lock, 0)
-            os.pwrite(lock, note.encode(), 0)
+            _write(lock, note)
         yield
     finally:
         os.close(lock)
@@ -100,6 +99,11 @@ def _note_in(lock: int) -> str:
     return os.pread(lock, _SHOWN_BYTES, 0).decode(errors="replace").strip() or "unknown"
 
 
+def _write(lock: int, note: str) -> None:
+    """Writes the note, always as many bytes and in one piece, so that a reader never sees half of it."""
+    os.pwrite(lock, note.encode()[:_SHOWN_BYTES].ljust(_SHOWN_BYTES), 0)
+
+
 @contextlib.contextmanager
 def lock(workdir: Path, name: str = WORKDIR_LOCK) -> Iterator[None]:
     """Holds the workdir for this process; raises BusyError naming the holder. The kernel releases it when the process ends."""
@@ -109,12 +113,27 @@ def lock(workdir: Path, name: str = WORKDIR_LOCK) -> Iterator[None]:
             raise ConfigError(f"run.workdir: {workdir} is a file, and a run needs a folder")
         try:
             workdir.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(held(path, f"pid {os.getpid()} on {socket.gethostname()}"))
+            stack.enter_context(held(path, _who()))
         except HeldError as error:
             raise BusyError(f"{busy(workdir, str(error))}; wait for it or choose another run.workdir") from None
         except OSError as error:
             raise explain_os_error(error, path) from error
         yield
+
+
+def tell(workdir: Path, doing: str) -> None:
+    """Adds what this process, which holds the workdir, does from now on to the note that others are shown."""
+    # No run ends because this cannot be written, for example on a full disk.
+    with contextlib.suppress(OSError):
+        lock = open_lock(workdir / WORKDIR_LOCK)
+        try:
+            _write(lock, f"{_who()}, {doing} since {time.strftime('%Y-%m-%d %H:%M')}")
+        finally:
+            os.close(lock)
+
+
+def _who() -> str:
+    return f"pid {os.getpid()} on {socket.gethostname()}"
 
 
 def busy(workdir: Path, holder: str) -> str:

@@ -20,10 +20,10 @@ import yaml
 
 from pipeline.cluster.workers import InProcess, Workers
 from pipeline.config import RunConfig, load_config, parse_config
+from pipeline.history.snapshot import SUMMARY
 from pipeline.progress import Progress
 from pipeline.run import run
 from pipeline.stages.ladder import KINDS, NAMES
-from pipeline.summary import SUMMARY
 from tests.tiny import tiny_config, write_corpus
 
 UNTRACKED: dict[str, object] = {"enabled": False}

@@ -13,10 +13,10 @@ import pytest
 
 from pipeline import store
 from pipeline.cluster.workers import InProcess
+from pipeline.history.snapshot import SUMMARY
 from pipeline.progress import Progress
 from pipeline.run import run
 from pipeline.stages.ladder import KINDS
-from pipeline.summary import SUMMARY
 from pipeline.workdir import verify_artefact, verify_workdir
 from tests.cluster.disturbed import Bench
 from tests.sampling import SEED, sample

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pipeline import load
 from pipeline.errors import EXIT_CODES
 from pipeline.stages.ladder import NAMES
 from tests.tiny import IN_THREADS, tiny_config, write_corpus
@@ -76,6 +77,12 @@ def test_a_question_to_a_workdir_on_a_disk_imports_no_settings_no_stages_and_no_
     assert "pipeline.storage.copies" not in rooms
 
 
+def test_the_status_imports_no_stages_and_no_text(finished: Path) -> None:
+    modules = imported("status", str(finished))
+    assert "pipeline.workdir" in modules, "it was shown"
+    assert not {name for name in modules if name.startswith(("pipeline.stages.", "pipeline.text.", "pipeline.training."))}
+
+
 def test_help_lists_every_command_and_every_exit_code() -> None:
     text = w2v("--help").stdout
     for command in ("run", *NAMES, "refresh", "history", "rollback", "gc", "query", "export", "fetch", "status", "verify", "ui"):
@@ -139,6 +146,16 @@ def test_query_answers_from_a_configuration_a_folder_and_an_exported_file(finish
     assert len(predicted.stdout.splitlines()) == 3, predicted.stderr
     analogy = w2v("query", "analogy", str(finished), "topic1word1", "topic1word2", "topic2word1")
     assert len(analogy.stdout.splitlines()) == 5
+
+
+def test_a_configuration_is_known_by_its_name_in_any_case_to_every_command(finished: Path, tmp_path: Path) -> None:
+    loud = tmp_path / "Tiny.YAML"
+    loud.write_text(finished.read_text())
+    answer = w2v("query", "similar", str(loud), "topic1word1", "run.name=tiny")
+    assert (answer.returncode, answer.stdout.splitlines()[0]) == (0, "topic1word1"), answer.stderr
+    assert w2v("export", str(loud), str(tmp_path / "out")).returncode == 0
+    assert w2v("compare", str(loud), str(finished)).returncode == 0
+    assert len(load(loud)) == len(load(finished))
 
 
 def test_an_unknown_word_is_named(finished: Path) -> None:

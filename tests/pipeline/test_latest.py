@@ -23,12 +23,13 @@ import yaml
 from pipeline import store
 from pipeline.cluster.workers import InProcess
 from pipeline.config import RunConfig, parse_config
-from pipeline.errors import PipelineError, StorageError
-from pipeline.history.answers import find_answer, introduce
+from pipeline.errors import InputError, PipelineError, StorageError
+from pipeline.history.answers import find_answer, introduce, require_answer
 from pipeline.history.latest import LATEST, champion_of, decide, entries, mend
 from pipeline.history.snapshot import snapshots
 from pipeline.progress import Progress
 from pipeline.run import run
+from pipeline.training.history import RoundRecord
 from pipeline.workdir import status_lines
 from tests.sampling import ALL, SEED
 from tests.tiny import tiny_config, write_corpus
@@ -297,6 +298,19 @@ def test_a_run_up_to_train_answers_where_no_run_was_ever_complete(tmp_path: Path
     answer = find_answer(tmp_path / "work")
     assert answer is not None
     assert str(answer.vectors) == summary["vectors"]["path"]
+
+
+def test_a_question_during_the_first_run_is_told_what_that_run_is_doing(tmp_path: Path) -> None:
+    inputs = write_corpus(tmp_path / "corpus", sentences=200)
+    config = parse_config(tiny_config(tmp_path / "work", inputs, tracking={"enabled": False}))
+
+    def ask(record: RoundRecord) -> None:
+        found = rf"work: another run is working here \(pid {os.getpid()} on .*, in train since 20\S+ \S+\), and none has finished"
+        with pytest.raises(InputError, match=found):
+            require_answer(config.workdir)
+
+    run(config, until="train", workers=InProcess(), progress=Progress(quiet=True), on_round=[ask])
+    assert require_answer(config.workdir)
 
 
 def test_a_decision_that_names_a_snapshot_that_is_gone_falls_back_to_the_one_before(home: Home) -> None:

@@ -58,6 +58,32 @@ def test_a_tilde_is_the_home_folder_in_a_file_as_on_the_command_line(project: Pa
     assert (config.workdir, config.train.start_from) == (home / "out", str(home / "vectors"))
 
 
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [
+        ("run: {workdir: $HOME/out}", "run.workdir"),
+        ("run: {workdir: 'runs/${NAME}-x'}", "run.workdir"),
+        ("corpus: {inputs: [x.txt, $DATA/*.txt]}", "corpus.inputs"),
+        ("corpus: {inputs: ['s3://${BUCKET}/x']}", "corpus.inputs"),
+        ("tracking: {uri: 'sqlite:///$HOME/track.db'}", "tracking.uri"),
+    ],
+)
+def test_a_variable_of_the_shell_in_a_path_is_refused_instead_of_making_a_folder_of_its_name(
+    project: Path, section: str, key: str
+) -> None:
+    corpus = "" if section.startswith("corpus") else "\ncorpus: {inputs: [x.txt]}"
+    (project / "variable.yaml").write_text(section + corpus)
+    with pytest.raises(ConfigError, match=rf"{key}: \$\{{?[A-Z]+\}}? is not replaced in a configuration.*{key}="):
+        load_config(project / "variable.yaml")
+
+
+def test_a_dollar_sign_in_the_name_of_a_file_that_exists_or_inside_a_name_is_no_variable(project: Path) -> None:
+    (project / "$HOME").mkdir()
+    (project / "dollar.yaml").write_text("run: {workdir: $HOME}\ncorpus: {inputs: [a$b.txt, cash$.txt, 's3://bucket/a$b']}")
+    config = load_config(project / "dollar.yaml")
+    assert (config.workdir, config.corpus.inputs[2]) == (project / "$HOME", "s3://bucket/a$b")
+
+
 def test_a_run_is_the_same_from_every_folder(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from_home = load_config("../project/run.yaml").digest
     monkeypatch.chdir(project)

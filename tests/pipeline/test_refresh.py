@@ -24,9 +24,8 @@ from pipeline.errors import InputError, StorageError
 from pipeline.history.answers import find_answer
 from pipeline.history.gc import find_garbage, remove
 from pipeline.history.latest import champion_of, entries
-from pipeline.history.snapshot import Snapshot, snapshots
+from pipeline.history.snapshot import Snapshot, read_summary, snapshots
 from pipeline.refresh.rollback import rollback
-from pipeline.summary import read_summary
 from pipeline.workdir import verify_workdir
 from tests.pipeline.changing_corpus import ChangingCorpus, sentence, snapshot_digests, words_of
 from tests.sampling import ALL, SEED

@@ -36,9 +36,9 @@ from pipeline.cluster.workers import InProcess
 from pipeline.config import load_config, parse_config
 from pipeline.errors import PipelineError
 from pipeline.history.answers import find_answer
+from pipeline.history.snapshot import SUMMARY, read_summary
 from pipeline.progress import Progress
 from pipeline.run import run
-from pipeline.summary import SUMMARY, read_summary
 from pipeline.tracking.delivery import batches
 from pipeline.tracking.registry import CannotBeTaken, resolve
 from pipeline.tracking.spool import Spool, Target, read_events, what_is_spooled

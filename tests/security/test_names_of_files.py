@@ -14,8 +14,8 @@ import yaml
 
 from pipeline import store
 from pipeline.errors import DamagedError, StorageError
+from pipeline.history.snapshot import read_summary
 from pipeline.safety.files import is_confined, open_inside, unlink_inside
-from pipeline.summary import read_summary
 from pipeline.tracking.registry import CannotBeTaken, resolve
 from pipeline.tracking.spool import Spool, read_events
 from tests.security.conftest import as_stranger, here, let_others_enter, w2v
