@@ -41,7 +41,8 @@ stands beside its short Dask wiring.
                history and stretches (the loss curve) live (progress within a round)
                checkpoints start and beginning (from other vectors) residency (on a GPU)
                assembly (the files of vectors/) layered (with the textbook's layers)
-    exchange/  attempts shared_memory and huge_pages (copies on one host) links and network (across hosts)
+    exchange/  attempts host (its name and cores) shared_memory and huge_pages (copies on one host)
+               links and network (across hosts)
     cluster/   choosing (threads or processes, pure) workers (the stages' interface, and this process) dask_workers
                before_start (refuses hopeless runs)
                endings (results and errors of tasks) guest (admission of workers) unfit (workers refused)

@@ -22,7 +22,7 @@ from pipeline.cluster.opening import open_workers, use_client
 from pipeline.cluster.state import WorkerState
 from pipeline.cluster.workers import InProcess, Workers
 from pipeline.config import Cluster, RunConfig
-from pipeline.exchange.shared_memory import usable_cores
+from pipeline.exchange.host import usable_cores
 from pipeline.failpoints import reach
 from pipeline.history.arrival import arrive
 from pipeline.history.latest import champion_of, mend

@@ -19,8 +19,8 @@ from pipeline.cluster.turn import Turn
 from pipeline.cluster.unfit import Unfit, explained
 from pipeline.cluster.workers import Member, WorkerLostError
 from pipeline.errors import PipelineError, ServiceError, TemporaryError
-from pipeline.exchange import shared_memory
 from pipeline.exchange.attempts import Attempts
+from pipeline.exchange.host import host_key
 from pipeline.failpoints import reach
 
 if TYPE_CHECKING:
@@ -367,7 +367,7 @@ def _abandon_here(names: Sequence[str], dask_worker: Any) -> None:
 def _identity() -> tuple[str, str]:
     from distributed import get_worker
 
-    return shared_memory.host_key(), str(get_worker().id)
+    return host_key(), str(get_worker().id)
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from pipeline.cluster.room import WORKING_BYTES
 from pipeline.cluster.sources import source_digest
 from pipeline.cluster.vendors import ORPHAN_S, Started, vendor_cluster
 from pipeline.errors import InputError, ServiceError, TemporaryError
-from pipeline.exchange import shared_memory
+from pipeline.exchange.host import usable_cores
 from pipeline.safety.scratch import private_scratch
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ def _open_cluster(
         # Also for the scheduler's files; Dask requires its own default name.
         stack.enter_context(dask.config.set({"temporary-directory": str(scratch / "dask-scratch-space")}))
         options: dict[str, Any] = {
-            "n_workers": cluster.n_workers or shared_memory.usable_cores(),
+            "n_workers": cluster.n_workers or usable_cores(),
             "threads_per_worker": 1,
             "processes": True,
             # Dask's default listens on every interface, and so does None, on port 8787.

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import amount
+from pipeline.exchange.host import control_groups
 
 WORKING_BYTES = 64 << 20
 """A worker's buffers: blocks of a checkpoint while it is checked, read and written (16 MiB each), initial values while they are
@@ -113,24 +114,11 @@ def free_memory(root: Path = Path("/")) -> int | None:
 
 def _cgroup_rooms(root: Path) -> list[int]:
     """What each control group of this process leaves: its limit minus used memory that cannot be reclaimed at will."""
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return []
-    rooms = []
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers == "":
-            mounts = [root / "sys/fs/cgroup", root / "sys/fs/cgroup/unified"]
-            names = ("memory.max", "memory.current", "inactive_file")
-        elif "memory" in controllers.split(","):
-            mounts = [root / "sys/fs/cgroup/memory"]
-            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-        else:
-            continue
-        group = Path(path.lstrip("/"))
-        # In a container the path may be the host's and only the mount's root visible; then the root has the limit.
-        rooms += [_group_room(mount / level, *names) for mount in mounts for level in (group, *group.parents)]
+    names = {
+        1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+        2: ("memory.max", "memory.current", "inactive_file"),
+    }
+    rooms = (_group_room(group, *names[version]) for version, group in control_groups("memory", root))
     return [room for room in rooms if room is not None]
 
 

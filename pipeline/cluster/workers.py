@@ -15,7 +15,7 @@ from typing import Protocol
 from pipeline.cluster.messages import Listener, heard_by, ignore
 from pipeline.cluster.state import Item, Result, Task, WorkerState, run_task
 from pipeline.errors import TemporaryError
-from pipeline.exchange import shared_memory
+from pipeline.exchange.host import host_key
 
 
 class WorkerLostError(TemporaryError):
@@ -104,7 +104,7 @@ class InProcess:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def members(self) -> list[Member]:
-        return [Member("in-process", shared_memory.host_key(), self._threads)]
+        return [Member("in-process", host_key(), self._threads)]
 
     def together(
         self,

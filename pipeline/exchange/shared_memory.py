@@ -31,32 +31,12 @@ from numpy.typing import NDArray
 
 from pipeline.errors import TemporaryError
 from pipeline.exchange.attempts import ATTENTION_S, Attempts, PeerLostError
+from pipeline.exchange.host import usable_cores
 from pipeline.exchange.huge_pages import map_shared, reserve
 
 _CONNECT_PAUSE_S = 0.005
 SPIN_S = 0.0005
 """How long a participant polls before it goes to sleep: longer than lanes usually lag behind each other."""
-
-
-def host_key() -> str:
-    """A name that is equal exactly for processes that can share memory: same kernel boot, same mounts, same user.
-
-    W2V_HOST_KEY in a worker's environment overrides it: workers with different names never share memory, but exchange rows over
-    their connections as if they were on different hosts. For tests, and for containers that share mounts but not /dev/shm.
-    """
-    if named := os.environ.get("W2V_HOST_KEY"):
-        return named
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        mounts = os.stat("/proc/self/ns/mnt").st_ino
-    except OSError:
-        boot, mounts = socket.gethostname(), 0
-    return f"{boot}/{mounts}/{os.getuid()}"
-
-
-def usable_cores() -> int:
-    """The number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 # ── meeting on one host ──────────────────────────────────────────────────────────────────────────────────────────────

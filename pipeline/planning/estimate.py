@@ -26,7 +26,7 @@ from pipeline.cluster.room import free_memory
 from pipeline.cluster.workers import InProcess
 from pipeline.config import RunConfig
 from pipeline.errors import ServiceError
-from pipeline.exchange.shared_memory import usable_cores
+from pipeline.exchange.host import usable_cores
 from pipeline.planning import speeds as measured
 from pipeline.planning.forecast import Forecast, Speeds, Text, forecast, lanes_on
 from pipeline.planning.growth import Growth, vocabulary_counts

@@ -21,8 +21,9 @@ from itertools import chain
 from pipeline.config import Train
 from pipeline.errors import ServiceError
 from pipeline.exchange.attempts import Attempts
+from pipeline.exchange.host import usable_cores
 from pipeline.exchange.links import Link, Links
-from pipeline.exchange.shared_memory import NoBarrier, usable_cores
+from pipeline.exchange.shared_memory import NoBarrier
 from pipeline.planning.merges import MergeSpeeds, merged_row_bytes
 from pipeline.training.forms import aligned_zeros
 from pipeline.training.lane_group import LaneGroup, begin_merge, end_merge, merge, show, take_over

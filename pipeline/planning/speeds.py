@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from pipeline.cluster.state import WorkerState
 from pipeline.config import RunConfig, Train
-from pipeline.exchange.shared_memory import usable_cores
+from pipeline.exchange.host import usable_cores
 from pipeline.stream.epoch_stream import Rows, Source
 from pipeline.training.plan import copies_of
 from w2v_core.kernels import Kernels, Noise, Slice, Update, Workroom, initial_parameters, load_kernels, padded_size

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from pipeline import failpoints, store
 from pipeline.cluster.state import WorkerState
 from pipeline.errors import DivergedError
-from pipeline.exchange.shared_memory import nothing_to_do, usable_cores
+from pipeline.exchange.host import usable_cores
+from pipeline.exchange.shared_memory import nothing_to_do
 from pipeline.failpoints import reach
 from pipeline.stream import epoch_stream, sampling
 from pipeline.stream.sizes import HELD_TOKENS

@@ -20,7 +20,6 @@ from pipeline.exchange import shared_memory
 from pipeline.exchange.attempts import Attempts, PeerLostError
 from pipeline.exchange.shared_memory import (
     SocketBarrier,
-    host_key,
     make_shared_array,
     meet,
     open_meeting_place,
@@ -265,11 +264,6 @@ def test_shared_arrays_start_at_zero_and_are_one_memory() -> None:
 def test_too_little_shared_memory_is_an_error_before_anything_is_mapped(small_disk: Path) -> None:
     with pytest.raises(Exception, match="cannot reserve 40,000,000 bytes of shared memory"):
         make_shared_array(small_disk / "x", (100_000, 100))
-
-
-def test_the_host_key_is_the_same_in_every_process_of_this_host() -> None:
-    with SPAWN.Pool(1) as pool:
-        assert pool.apply(host_key) == host_key()
 
 
 def test_a_meeting_place_that_went_away_is_a_lost_round_that_can_be_run_again(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from pipeline.training.capacity import (
     plan_memory,
 )
 from pipeline.training.placement import AHEAD, PIECE_BYTES, Place
+from tests.roots import write_files
 from tests.tiny import tiny_config, write_corpus
 
 GB = 10**9
@@ -179,13 +180,6 @@ def test_the_layered_engine_is_planned_with_its_optimizer() -> None:
     state = 2 * 1_000_000 * 300 * 4
     assert adam.workers[0].private_bytes - sgd.workers[0].private_bytes == 3 * 2 * state
     assert adam.hosts[0].shared_bytes == 0
-
-
-def write_files(root: Path, **files: str) -> None:
-    for name, text in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
 
 
 def test_a_container_gives_what_the_tightest_of_its_control_groups_leaves(tmp_path: Path) -> None:
