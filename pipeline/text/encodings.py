@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import codecs
 import importlib
+import re
 from collections.abc import Iterator
 
 from pipeline.errors import DataError, printable
+from pipeline.text import alphabets
 from pipeline.text.losses import NOT_TEXT, PUT_IN, READ, ReadCounts
 
 UTF8 = "utf-8"
@@ -22,6 +24,7 @@ _LIKELY = (
     "cp1252", "cp1250", "cp1251", "koi8_r", "cp1253", "cp1254", "cp1256", "gb18030", "big5", "cp932", "euc_jp", "cp949",
 )  # fmt: skip
 """Preferred, in this order, when several fit equally well: the encodings that most text outside UTF-8 is in."""
+_RUN = re.compile(rb"[\x80-\xff]{2,}")
 _AS_CLEAN = 0.02
 """How much higher than the best one's an encoding's chaos (charset-normalizer's measure, 0 … 1) may be for it to fit as well. In
 text that is mostly ASCII too few other letters remain to judge by, so any encoding that can decode it fits."""
@@ -94,11 +97,13 @@ def invalid_share(head: bytes) -> float:
 
 
 def fitting_encoding(head: bytes) -> str | None:
-    """The encoding in which these bytes read best, by their statistics (charset-normalizer); None if none fits."""
+    """The encoding in which these bytes read best, by their statistics (charset-normalizer) and by the letters of languages
+    (alphabets.py); None if none fits."""
     from charset_normalizer import from_bytes
 
     head = head[:_GUESS_BYTES]
-    head = head[: head.rfind(b"\n") + 1] or head  # half a character at the end fits nothing
+    # Half a character at the end fits nothing; these bytes are never its second half.
+    head = head[: max(head.rfind(byte) for byte in (b"\n", b" ", b".", b",")) + 1] or head
     found = [match for match in from_bytes(head) if match.encoding not in ("utf_8", "ascii")]
     if not found:
         return None
@@ -106,4 +111,8 @@ def fitting_encoding(head: bytes) -> str | None:
         cleanest = min(match.chaos for match in found)
         found = [match for match in found if match.chaos <= cleanest + _AS_CLEAN]
     fitting = [name for match in found for name in match.could_be_from_charset]
-    return next((name for name in _LIKELY if name in fitting), fitting[0])
+    name = next((name for name in _LIKELY if name in fitting), fitting[0])
+    # A character of two bytes is rarely alone; a letter of a single one often is, between letters of ASCII.
+    if name in _WITH_LINE_ENDS and 2 * len(b"".join(_RUN.findall(head))) > sum(byte >= 0x80 for byte in head):
+        return name
+    return alphabets.best_reading(head, (name,)) or name

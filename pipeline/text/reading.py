@@ -17,6 +17,7 @@ import contextlib
 import hashlib
 import io
 import itertools
+import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple, cast
 
@@ -26,13 +27,15 @@ from pipeline.text import archives, lines, signatures
 from pipeline.text.decompress import BLOCK_BYTES, bounded, decompress, zstd_frame_has_checksum
 from pipeline.text.encodings import UTF8, repair, transcode
 from pipeline.text.formats.blocks import record_blocks
-from pipeline.text.losses import LONG_TOKENS, MARKS, READ, ReadCounts
+from pipeline.text.losses import LONG_TOKENS, MARKS, NOT_TEXT, PUT_IN, READ, ReadCounts
 from pipeline.text.pieces import Piece, SourceFile, TextPart
 from pipeline.text.pieces import Reading as Reading
 from pipeline.text.sources import is_regular, open_source, stand_of
 
 _NUL_TO_SPACE = bytes([0x20, *range(1, 256)])
 _MARK = b"\xef\xbb\xbf"
+_WIDE_TEXT = re.compile(rb"(?:\0[^\0]){8,}\0?")
+"""Sixteen bytes and more of which every second one is NUL."""
 
 
 class Chunk(NamedTuple):
@@ -148,14 +151,21 @@ def _texts(piece: Piece, place: int, file: _Watched, reading: Reading, counts: R
         return
     if kind == "plain":
         start, blocks = _plain_blocks(piece, place, file, reading, counts)
-        yield _decoded(path, start, blocks, piece, place, reading, counts)
+        yield _decoded(path, start, blocks, piece, place, reading, counts, piece.file.carriage_returns)
         return
-    for name, blocks in _unpacked(piece, place, file, reading, counts):
-        yield _decoded(f"{path}/{name}" if name else path, 0, blocks, piece, place, reading, counts)
+    for name, blocks, carriage_returns in _unpacked(piece, place, file, reading, counts):
+        yield _decoded(f"{path}/{name}" if name else path, 0, blocks, piece, place, reading, counts, carriage_returns)
 
 
 def _decoded(
-    path: str, start: int, blocks: Iterator[bytes], piece: Piece, place: int, reading: Reading, counts: ReadCounts
+    path: str,
+    start: int,
+    blocks: Iterator[bytes],
+    piece: Piece,
+    place: int,
+    reading: Reading,
+    counts: ReadCounts,
+    carriage_returns: bool,
 ) -> _Text:
     if reading.encoding != UTF8:
         blocks = transcode(blocks, reading.encoding, counts, place, path, reading.strict)
@@ -163,7 +173,7 @@ def _decoded(
         blocks = _booked(blocks, counts, place)
     if reading.format in ("jsonl", "csv", "tsv"):
         return _Text(path, 0, record_blocks(reading.format, piece, place, blocks, reading, counts, path), stored=False)
-    if piece.file.carriage_returns:
+    if carriage_returns:
         blocks = (block.replace(b"\r", b"\n") for block in blocks)
     return _Text(path, start, blocks, stored=True)
 
@@ -204,12 +214,13 @@ def _range_blocks(file: _Watched, start: int, stop: int, piece: Piece) -> Iterat
 
 def _unpacked(
     piece: Piece, place: int, file: _Watched, reading: Reading, counts: ReadCounts
-) -> Iterator[tuple[str, Iterator[bytes]]]:
-    """(name, blocks) of every member of an archive; a compressed file is one text with an empty name."""
+) -> Iterator[tuple[str, Iterator[bytes], bool]]:
+    """(name, blocks, whether its lines end with CR alone) of every member of an archive; a compressed file is one text with an
+    empty name."""
     planned = piece.file
     if planned.kind == "zip":
         members = archives.zip_members(file.file, planned.path, reading.chosen)
-        yield from _checked(members, planned, reading)
+        yield from _checked(members, planned, reading, counts)
         return
     archive, _, compression = planned.kind.rpartition("+")
     if planned.kind == "tar":
@@ -223,26 +234,27 @@ def _unpacked(
             cast(BinaryIO, file), compression, path=planned.path, size=planned.size, max_ratio=reading.max_ratio
         )  # fmt: skip
     if archive or planned.kind == "tar":
-        yield from _checked(archives.tar_members(blocks, planned.path, reading.chosen), planned, reading)
+        yield from _checked(archives.tar_members(blocks, planned.path, reading.chosen), planned, reading, counts)
         return
-    yield "", _hashed(blocks, place, counts)
+    yield "", _hashed(blocks, place, counts), planned.carriage_returns
 
 
 def _checked(
-    members: Iterator[tuple[str, Iterator[bytes]]], planned: SourceFile, reading: Reading
-) -> Iterator[tuple[str, Iterator[bytes]]]:
-    """The members; raises DataError for one that the format does not read, and for a decompression bomb."""
+    members: Iterator[tuple[str, Iterator[bytes]]], planned: SourceFile, reading: Reading, counts: ReadCounts
+) -> Iterator[tuple[str, Iterator[bytes], bool]]:
+    """The members, as `_unpacked` gives them; raises DataError for one that the format does not read, and for a bomb."""
     for name, blocks in members:
         path = f"{planned.path}/{name}"
         blocks = bounded(blocks, path=path, size=planned.size, max_ratio=reading.max_ratio)
         head, blocks = _peeked(blocks)
-        if reading.sniff and head:
-            kind = signatures.container(head)
-            problem = f"is a {kind} file inside an archive" if kind else None
-            problem = problem or signatures.examine(head, reading.format, reading.encoding).problem
-            if problem:
-                raise DataError(f"{printable(path, 300)}: {problem}; leave it out with corpus.exclude, or unpack the archive")
-        yield name, blocks
+        found = signatures.examine(head, reading.format, reading.encoding) if head else signatures.Finding()
+        kind = signatures.container(head)
+        problem = f"is a {kind} file inside an archive" if kind else found.problem
+        if reading.sniff and problem:
+            raise DataError(f"{printable(path, 300)}: {problem}; leave it out with corpus.exclude, or unpack the archive")
+        for remark in found.remarks:
+            counts.remarks[f"members of archives {remark}"] += 1
+        yield name, blocks, found.carriage_returns
 
 
 def _peeked(blocks: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
@@ -269,10 +281,22 @@ def _clean(chunk: bytes, text: _Text, place: int, offset: int, reading: Reading,
         chunk = chunk[len(_MARK) :]
         counts.add(place, MARKS, len(_MARK))
     if b"\0" in chunk:
-        chunk = chunk.translate(_NUL_TO_SPACE)
+        chunk = _without_wide_text(chunk, place, counts).translate(_NUL_TO_SPACE)
     if reading.strict and not chunk.isascii():
         _refuse_invalid(chunk, text.path, offset)
     return repair(chunk, counts, place)
+
+
+def _without_wide_text(chunk: bytes, place: int, counts: ReadCounts) -> bytes:
+    """The chunk with a space for text in UTF-16, as `>>` of PowerShell appends it to a file in UTF-8, which is counted as lost:
+    each of its letters would be a word."""
+
+    def lost(found: re.Match[bytes]) -> bytes:
+        counts.drop(place, NOT_TEXT, len(found[0]))
+        counts.add(place, PUT_IN, 1)
+        return b" "
+
+    return _WIDE_TEXT.sub(lost, chunk)
 
 
 def _refuse_invalid(chunk: bytes, path: str, offset: int) -> None:

@@ -11,10 +11,10 @@ import csv
 import re
 from dataclasses import dataclass
 from typing import Any
-from unicodedata import category
 
 from pipeline.text.encodings import UTF8, fitting_encoding, has_line_ends, invalid_share
 from pipeline.text.folding import ENTITY
+from pipeline.text.unlike_ascii import WIDE, reads_as, shifting, wide
 
 HEAD_BYTES = 1 << 16
 CONTAINERS = {
@@ -23,13 +23,23 @@ CONTAINERS = {
 }  # fmt: skip
 """Formats this program reads, by their leading bytes; bzip2 and tar have rules of their own."""
 SUFFIX = {"gzip": ".gz", "zstd": ".zst", "xz": ".xz", "lz4": ".lz4", "bz2": ".bz2", "zip": ".zip", "tar": ".tar"}
+_MARK = b"\xef\xbb\xbf"
 _MARKS = (b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff")
 _CONTROL = bytes(set(range(0x20)) - set(b"\t\n\v\f\r\x1b\x1c\x1d\x1e\x1f\0"))
 _JSON = re.compile(rb'\s*(?:\[\s*)*\{\s*"[^"\n]{0,200}"\s*:')
-_MARKUP = re.compile(rb"\s*(?:<!doctype\s|<html\b|<\?xml\b|<head\b|<svg\b)", re.IGNORECASE)
+_MARKUP = re.compile(rb"<!doctype\s|<html\b|<\?xml\b|<head\b|<svg\b", re.IGNORECASE)
+_ELEMENT = re.compile(rb"<[A-Za-z][\w:.-]*(\s+[\w:.-]+\s*=\s*[\"'][^<>]*)?\s*/?>")
+_TAG = re.compile(rb"</(?!s>)[A-Za-z][\w:.-]*\s*>|<[A-Za-z][\w:.-]*\s*/>")
+"""Tags that end an element; </s> ends a sentence in many corpora."""
+_TAGS_APART = 500
+"""Bytes between two tags on average, at most, in what is markup rather than a text with a few tags."""
 _COLUMN_NAME = re.compile(r"[^\W\d][\w.-]{0,39}")
 _BINARY_SHARE, _FOREIGN_SHARE = 0.02, 0.3
 _ROWS = 20
+_CERTAINLY_UTF8 = 5
+"""So many characters outside ASCII that are valid UTF-8 are no accident in any other encoding."""
+_ARRAYS = re.compile(rb"\x93NUMPY|(?s:.{4})\0{4}\{\"")
+"""How NumPy's files and safetensors begin."""
 _PICKLE = re.compile(rb"\((?:[ld]p\d+\n|[VS][^\n]*\np\d+\n)|c[A-Za-z_][\w.]*\n[A-Za-z_]\w*\np\d+\n")
 """How a protocol-0 (ASCII) pickle begins: a list, a dict, a tuple of text, or a class, each followed by its memo number."""
 
@@ -52,71 +62,96 @@ def container(head: bytes) -> str | None:
     """The compression, archive or table format, of those this program reads, that the bytes begin."""
     if re.match(rb"BZh[1-9](?:1AY&SY|\x17\x72\x45\x38\x50\x90)", head):
         return "bz2"
-    if head[257:262] == b"ustar":
+    if head[257:262] == b"ustar" or _is_old_tar(head):
         return "tar"
     return next((kind for magic, kind in CONTAINERS.items() if head.startswith(magic)), None)
 
 
+def _is_old_tar(head: bytes) -> bool:
+    """Whether a tar header without the magic of 1988 begins the bytes: its checksum is right."""
+    found = re.match(rb" *([0-7]{1,7})[\0 ]", head[148:156])
+    return found is not None and int(found[1], 8) == sum(head[:148]) + sum(head[156:512]) + 8 * 0x20
+
+
 def examine(head: bytes, format: str, encoding: str) -> Finding:
     """The finding about the first decompressed bytes of a text."""
-    if encoding != UTF8:
-        return Finding(whole=format not in ("lines", "tsv") or not has_line_ends(encoding))
-    if head.startswith(_MARKS):
-        return Finding(
-            "starts with a UTF-16 or UTF-32 byte order mark, expected UTF-8; set corpus.encoding: "
-            + ("utf-32" if head.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff")) else "utf-16")
-        )
-    problem = _wide(head) or _binary(head) or _no_sentences(head, format)
+    if encoding == UTF8:
+        return _examine_utf8(head, format, "UTF-8")
+    if problem := _contradiction(head, encoding):
+        return Finding(problem)
+    text = codecs.getincrementaldecoder(encoding)("replace").decode(head).encode("utf-8", "surrogatepass")
+    found = _examine_utf8(text, format, encoding)
+    whole = found.carriage_returns or format not in ("lines", "tsv") or not has_line_ends(encoding)
+    return Finding(found.problem, found.remarks, found.carriage_returns, whole)
+
+
+def _examine_utf8(head: bytes, format: str, expected: str) -> Finding:
+    """The finding about text that was in the encoding `expected` and is in UTF-8 now."""
+    problem = _marked(head, expected) or _wide(head, expected) or _binary(head) or _no_sentences(head, format)
     if problem:
         return Finding(problem)
     remarks = []
-    if format == "lines" and len(ENTITY.findall(head[:HEAD_BYTES].decode("utf-8", "replace"))) > max(2, len(head) // 4000):
+    if format == "lines" and len(ENTITY.findall(head[:HEAD_BYTES].decode("utf-8", "replace"))) > _a_few(head):
         remarks.append("hold HTML entities (&amp;), whose names become words unless tokenize.entities is true")
+    if format == "lines" and len(_TAG.findall(head)) > _a_few(head):
+        remarks.append("hold HTML or XML tags (<br />), whose names become words; take them out of the text first")
     carriage_returns = head.count(b"\r") > 1 and b"\n" not in head
     if carriage_returns:
         remarks.append("end their lines with CR alone, as old Macs did, and are read that way")
     return Finding(None, tuple(remarks), carriage_returns, carriage_returns or not _a_line_a_record(head, format))
 
 
-def _wide(head: bytes) -> str | None:
-    """UTF-16 or UTF-32 without a mark: most bytes at every second or fourth place are NUL."""
-    if head.count(b"\0") < len(head) // 5 or len(head) < 4 or not head.strip(b"\0"):
+def _a_few(head: bytes) -> int:
+    return max(2, len(head) // 4000)
+
+
+def _contradiction(head: bytes, encoding: str) -> str | None:
+    """Why bytes are not in `encoding`, which is not UTF-8; None if they may be."""
+    if encoding not in WIDE:
+        if (problem := _marked(head, encoding) or _wide(head, encoding)) and shifting(head) != encoding:
+            return problem
+    elif (name := wide(head)) and encoding != name and not (encoding == name[:6] and head.startswith((*_MARKS, b"\xff\xfe\0\0"))):
+        return f"looks like {name.upper()}, expected {encoding}; set corpus.encoding: {name}"
+    if encoding.startswith(("utf-8", "utf_8", "utf-7")) or invalid_share(head):
         return None
-    share = [head[at::4].count(b"\0") / len(head[at::4]) for at in range(4)]
-    for name, zero, letters in (
-        ("utf-32-le", (1, 2, 3), (0,)), ("utf-32-be", (0, 1, 2), (3,)),
-        ("utf-16-le", (1, 3), (0, 2)), ("utf-16-be", (0, 2), (1, 3)),
-    ):  # fmt: skip
-        if all(share[at] > 0.6 for at in zero) and all(share[at] < 0.3 for at in letters):
-            return f"looks like {name.upper()} (every second byte or more is NUL), expected UTF-8; set corpus.encoding: {name}"
-    return _reads_as(head, "utf-32-le", "utf-32-be")
-
-
-def _reads_as(head: bytes, *encodings: str) -> str | None:
-    """Which of these encodings gives nothing but letters and signs, with characters below U+0100, such as spaces, among them."""
-    for name in encodings if b"\0" in head else ():
-        try:
-            found = set(codecs.getincrementaldecoder(name)().decode(head))
-        except UnicodeDecodeError:
-            continue
-        signs = all(char.isprintable() or char.isspace() or category(char) == "Cf" for char in found)
-        if signs and min(found, default="\uffff") < "\u0100":
-            return f"reads well as {name.upper()}, expected UTF-8; set corpus.encoding: {name}"
+    others = sum(byte >= 0xC0 for byte in head)
+    if head.startswith(_MARK) or others >= _CERTAINLY_UTF8 or (encoding in WIDE and b"\0" not in head):
+        return f"is UTF-8, expected {encoding}; leave corpus.encoding out"
     return None
+
+
+def _marked(head: bytes, expected: str) -> str | None:
+    if not head.startswith(_MARKS):
+        return None
+    return f"starts with a UTF-16 or UTF-32 byte order mark, expected {expected}; set corpus.encoding: " + (
+        "utf-32" if head.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff")) else "utf-16"
+    )
+
+
+def _wide(head: bytes, expected: str) -> str | None:
+    if name := wide(head):
+        return f"looks like {name.upper()} (every second byte or more is NUL), expected {expected}; set corpus.encoding: {name}"
+    return _reads_well(reads_as(head, "utf-32-le", "utf-32-be") if b"\0" in head else shifting(head), expected)
+
+
+def _reads_well(name: str | None, expected: str = "UTF-8") -> str | None:
+    return name and f"reads well as {name.upper()}, expected {expected}; set corpus.encoding: {name}"
 
 
 def _binary(head: bytes) -> str | None:
     """Why bytes that are not text are refused; None for text."""
     control = len(head) - len(head.translate(None, _CONTROL))
     foreign = invalid_share(head)
-    if control == 0 and b"\0" not in head and foreign == 0 and not head.startswith((b"%", b"{\\")):
+    begin = head.lstrip()
+    if control == 0 and b"\0" not in head and foreign == 0 and not begin.startswith((b"%", b"{\\")):
         return None
-    found = _named(head)
+    found = _named(head) or _named(begin)
+    # Any two letters of ASCII are a letter in UTF-16, so only what can hardly be UTF-8 is taken for it.
+    odd = max(foreign, control / max(1, len(head))) > _BINARY_SHARE
+    if found is None and odd and (problem := _reads_well(reads_as(head, "utf-16-le", "utf-16-be"))):
+        return problem
     if found is None and control <= _BINARY_SHARE * len(head) and foreign <= _FOREIGN_SHARE:
         return None
-    # Any two letters of ASCII are a letter in UTF-16, so only what is no text otherwise is taken for it.
-    if found is None and (wide := _reads_as(head, "utf-16-le", "utf-16-be")):
-        return wide
     if found is None and control <= _BINARY_SHARE * len(head) and (fitting := fitting_encoding(head)):
         return f"is not UTF-8; its bytes read well as {fitting}: set corpus.encoding: {fitting}"
     what = f"looks like {found}" if found else "holds binary data"
@@ -126,6 +161,9 @@ def _binary(head: bytes) -> str | None:
 def _named(head: bytes) -> str | None:
     """The format's name by a puremagic signature of at least three bytes; None if there is none."""
     import puremagic
+
+    if _ARRAYS.match(head):
+        return "an array of numbers (.npy or .safetensors)"
 
     try:
         matches = puremagic.magic_string(head)
@@ -138,12 +176,14 @@ def _named(head: bytes) -> str | None:
 
 def _no_sentences(head: bytes, format: str) -> str | None:
     """Why text of a kind that this format does not read is refused; None for sentences."""
-    head = head.removeprefix(b"\xef\xbb\xbf")
+    head = head.removeprefix(_MARK)
     if _PICKLE.match(head):
         return "looks like a Python pickle (protocol 0) and would be read as text; write its texts to a file first"
     if head.startswith(b"version https://git-lfs.github.com/spec/"):
         return "is a Git LFS pointer, not the file itself; fetch it with git lfs pull"
-    if _MARKUP.match(head):
+    if head.startswith(b"/annex/objects/"):
+        return "is a git-annex pointer, not the file itself; fetch it with git annex get"
+    if _is_markup(head):
         return "looks like HTML or XML, whose tags would become words; extract its text first"
     if format == "jsonl":
         return None if head.lstrip()[:1] in (b"", b"{", b"[") else f"holds no JSON; set corpus.format: {_table(head) or 'lines'}"
@@ -156,6 +196,18 @@ def _no_sentences(head: bytes, format: str) -> str | None:
             "corpus.text_field"
         )
     return None
+
+
+def _is_markup(head: bytes) -> bool:
+    """Whether the bytes begin a document of HTML or XML, or an element whose attributes or many tags would become words."""
+    begin = head.lstrip()
+    while begin.startswith(b"<!--"):
+        begin = begin.partition(b"-->")[2].lstrip()
+    if _MARKUP.match(begin):
+        return True
+    element = _ELEMENT.match(begin)
+    tags = len(_TAG.findall(head)) if element else 0
+    return element is not None and tags > (0 if element[1] else len(head) // _TAGS_APART)
 
 
 def _table(head: bytes) -> str | None:
@@ -185,5 +237,5 @@ def _a_line_a_record(head: bytes, format: str) -> bool:
         return format == "tsv"
     if format != "jsonl":
         return True
-    first = head.removeprefix(b"\xef\xbb\xbf").lstrip().split(b"\n", 1)[0].strip()
+    first = head.removeprefix(_MARK).lstrip().split(b"\n", 1)[0].strip()
     return first.startswith(b"{") and (first.endswith(b"}") or len(first) > HEAD_BYTES // 2)

@@ -8,6 +8,7 @@ import io
 import json
 import lzma
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,12 +25,13 @@ from pipeline.text.characters import WHITESPACE
 from pipeline.text.corpus import plan_corpus
 from pipeline.text.cutting import cut_parts
 from pipeline.text.lines import cut_lines, skip_run
-from pipeline.text.losses import BAD_RECORDS, LONG_TOKENS, NOT_TEXT, ReadCounts
+from pipeline.text.losses import BAD_RECORDS, LONG_TOKENS, NOT_TEXT, PUT_IN, READ, ReadCounts
 from pipeline.text.reading import Reading, read_part
 from tests.sampling import ALL
 
 
 def write(path: Path, data: bytes | str) -> Path:
+    path.parent.mkdir(exist_ok=True)
     path.write_bytes(data.encode() if isinstance(data, str) else data)
     return path
 
@@ -411,3 +413,20 @@ def test_a_run_at_the_end_is_dropped_like_any_other() -> None:
     assert list(cut_lines(iter([b"a\nb ", b"x" * 64]), 64, counts)) == [(0, b"a\n"), (2, b"b ")]
     assert counts.count(LONG_TOKENS) == 1
     assert counts.overlong_samples == [b"x" * 64]
+
+
+@pytest.mark.parametrize("archive", ["zip", "tar"])
+def test_members_of_archives_whose_lines_end_with_cr_alone_are_read_as_lines(tmp_path: Path, archive: str) -> None:
+    shutil.make_archive(str(tmp_path / "x"), archive, write(tmp_path / "texts" / "a.txt", b"the river\rthe sea\r" * 20).parent)
+    text, counts = read(tmp_path / f"x.{archive}")
+    assert text.split(b"\n")[:2] == [b"the river", b"the sea"]
+    assert any("end their lines with CR alone" in remark for remark in counts.remarks)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf16_after_text_in_utf8_is_lost_and_counted(tmp_path: Path, encoding: str) -> None:
+    lines = "the river runs to the sea\n" * 100
+    text, counts = read(write(tmp_path / "x.txt", b"a first line\n" * 6000 + lines.encode(encoding)))
+    assert set(text.split()) <= {b"a", b"first", b"line", b"t"}, "no letter of it is a word, but perhaps the first"
+    assert counts.total(NOT_TEXT) == pytest.approx(2 * len(lines), abs=4)
+    assert counts.total(READ) + counts.total(PUT_IN) - counts.total(NOT_TEXT) == pytest.approx(len(text), abs=2)

@@ -53,6 +53,20 @@ def array() -> bytes:
     return sink.getvalue()
 
 
+def zeros() -> bytes:
+    sink = io.BytesIO()
+    np.save(sink, np.zeros(1000))
+    return sink.getvalue()
+
+
+def old_tar() -> bytes:
+    """An archive as tar wrote them before 1988, without a magic number."""
+    data = bytearray(tarred())
+    data[148:156], data[257:265] = b" " * 8, bytes(8)
+    data[148:156] = b"%06o\0 " % sum(data[:512])
+    return bytes(data)
+
+
 def database(folder: Path) -> bytes:
     connection = sqlite3.connect(folder / "x.db")
     connection.execute("create table t (a text)")
@@ -63,6 +77,7 @@ def database(folder: Path) -> bytes:
 
 FOREIGN: dict[str, tuple[Callable[[], bytes], str]] = {
     "zip": (zipped, r"looks like a \.zip file .*rename it to end in \.zip"),
+    "old tar": (old_tar, r"looks like a \.tar file .*rename it to end in \.tar"),
     "tar": (tarred, r"looks like a \.tar file .*rename it to end in \.tar"),
     "gzip": (lambda: gzip.compress(LINES), r"looks like a \.gz file .*rename it"),
     "bz2": (lambda: bz2.compress(LINES), r"looks like a \.bz2 file .*rename it"),
@@ -71,8 +86,16 @@ FOREIGN: dict[str, tuple[Callable[[], bytes], str]] = {
     "7z": (lambda: b"7z\xbc\xaf\x27\x1c\0\4" + bytes(range(200)), r"looks like a \.7z file"),
     "elf": (lambda: b"\x7fELF\x02\x01\x01" + bytes(200), r"looks like a .* file \(ELF"),
     "pickle": (lambda: pickle.dumps(["the river"] * 9 + [1.5, 2.5], 4), r"looks like a \.pickle file"),
-    "numpy": (array, "holds binary data"),
+    "numpy": (array, "looks like an array of numbers"),
+    "zeros": (zeros, "looks like an array of numbers"),
+    "safetensors": (lambda: b"<" + bytes(7) + b'{"a":{"dtype":"F32"}}'.ljust(60) + bytes(800), "looks like an array of numbers"),
+    "indented pdf": (lambda: b"\n\n%PDF-1.4\n1 0 obj <</Type /Catalog>>\n" * 9, r"looks like a \.pdf file .*extract its text"),
+    "annex": (lambda: b"/annex/objects/SHA256E-s1234--abc.txt\n", "git-annex pointer.*git annex get"),
     "lfs": (lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n", "Git LFS pointer.*git lfs pull"),
+    "comment": (lambda: b"<!-- of --> <!-- a page -->\n<html><p>the river</p>\n", "looks like HTML or XML"),
+    "fragment": (lambda: b"<div>the river<br/>\n<p>and the sea</p></div>\n" * 9, "looks like HTML or XML"),
+    "dump": (lambda: b'<mediawiki xmlns="x">\n<page><title>River</title></page>\n' + LINES, "looks like HTML or XML"),
+    "articles": (lambda: b'<doc id="1" title="River">\n' + LINES + b"</doc>\n", "looks like HTML or XML"),
     "html": (lambda: b"\n<!doctype HTML><p>the river</p>\n", "looks like HTML or XML"),
     "json": (lambda: b'{"text": "the river"}\n{"text": "the sea"}\n', r"looks like JSON.*set corpus\.format: jsonl"),
     "array": (lambda: json.dumps([{"text": "a"}] * 3, indent=1).encode(), r"looks like JSON.*set corpus\.format: jsonl"),
@@ -91,7 +114,7 @@ def test_data_that_is_not_text_is_refused_even_inside_compressed_files(tmp_path:
     path.write_bytes(gzip.compress(make()) if compressed else make())
     if compressed and kind in ("zip", "gzip", "bz2"):
         message = "is compressed twice: inside is a"
-    if compressed and kind == "tar":
+    if compressed and kind in ("tar", "old tar"):
         message = r"holds a tar archive; rename it to end in \.tar\.gz"
     with pytest.raises(DataError, match=rf"(?s)x\.txt.*{message}"):
         plan(path)
@@ -101,13 +124,17 @@ def test_data_that_is_not_text_is_refused_even_inside_compressed_files(tmp_path:
 RUSSIAN = "Съешь же ещё этих мягких французских булок, да выпей чаю.\n" * 300
 CHINESE = "今天天气很好，我们一起去公园散步吧。人工智能正在改变世界。\n" * 300
 JAPANESE = "今日は良い天気ですね。散歩に行きましょう。\n" * 300
+HEBREW = "כל בני האדם נולדו בני חורין ושווים בערכם ובזכויותיהם.\n" * 300
+ARABIC = "يولد جميع الناس أحرارا متساوين في الكرامة والحقوق.\n" * 300
 GREEK = "Η γρήγορη καφέ αλεπού πηδάει πάνω από το τεμπέλικο σκυλί.\n" * 300
 KOREAN = "오늘은 날씨가 좋아서 공원에 산책하러 갑니다.\n" * 300
 
 
 @pytest.mark.parametrize(
     ("text", "encoding"),
-    [(RUSSIAN, "cp1251"), (RUSSIAN, "koi8_r"), (GREEK, "cp1253"), (CHINESE, "gb18030"), (CHINESE, "gbk"),
+    [(RUSSIAN, "cp1251"), (RUSSIAN, "koi8_r"), (RUSSIAN, "cp866"), (RUSSIAN, "iso8859_5"), (RUSSIAN, "mac_cyrillic"),
+     (RUSSIAN.upper(), "cp1251"), (RUSSIAN.upper(), "koi8_r"), (GREEK, "cp1253"), (GREEK, "iso8859_7"), (HEBREW, "cp1255"),
+     (HEBREW, "iso8859_8"), (ARABIC, "cp1256"), (ARABIC, "iso8859_6"), (CHINESE, "gb18030"), (CHINESE, "gbk"),
      (JAPANESE, "cp932"), (JAPANESE, "euc_jp"), (KOREAN, "cp949")],
     ids=lambda value: value[:8].strip(),
 )  # fmt: skip
@@ -132,6 +159,81 @@ def test_utf16_and_utf32_of_scripts_whose_letters_hold_no_nul_are_refused_by_nam
     assert len(plan(tmp_path / "x.txt", encoding=encoding).files) == 1
 
 
+UNSPACED = {
+    "Chinese": "今天天气很好，我们一起去公园散步吧。", "without signs": "今天天气很好我们一起去公园散步吧因为花都开了",
+    "Japanese": "吾輩は猫である。名前はまだ無い。",
+    "kana": "わがはいはねこであるなまえはまだない", "katakana": "ワガハイハネコデアル",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+@pytest.mark.parametrize("script", UNSPACED)
+def test_utf16_and_utf32_of_one_line_without_a_space_are_refused_by_name(tmp_path: Path, script: str, encoding: str) -> None:
+    for times in (1, 500):
+        (tmp_path / "x.txt").write_bytes((UNSPACED[script] * times).encode(encoding))
+        with pytest.raises(DataError, match=rf"x\.txt: .*expected UTF-8; set corpus\.encoding: {encoding}"):
+            plan(tmp_path / "x.txt")
+
+
+@pytest.mark.parametrize("encoding", ["cp932", "euc_jp", "gb18030", "big5"])
+def test_text_of_two_bytes_a_character_without_a_space_is_not_taken_for_utf16(tmp_path: Path, encoding: str) -> None:
+    text = "今天天気一起去公園散歩花都開了大家都人工世界"
+    (tmp_path / "x.txt").write_bytes((text * 100).encode(encoding, "ignore"))
+    with pytest.raises(DataError) as caught:
+        plan(tmp_path / "x.txt")
+    assert "UTF-16" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [(JAPANESE, "iso2022_jp"), (KOREAN, "iso2022_kr"), (CHINESE, "hz"), (RUSSIAN, "utf-7"), ("Größe für Öl\n" * 99, "utf-7")],
+)
+def test_encodings_of_seven_bits_are_refused_by_name(tmp_path: Path, text: str, encoding: str) -> None:
+    (tmp_path / "x.txt").write_bytes(text.encode(encoding))
+    with pytest.raises(DataError, match=rf"reads well as {encoding.upper()}, .*set corpus\.encoding: {encoding}"):
+        plan(tmp_path / "x.txt")
+    assert len(plan(tmp_path / "x.txt", encoding=encoding).files) == 1
+
+
+@pytest.mark.parametrize(
+    ("data", "encoding", "message"),
+    [("Größe für Öl, käuflich über Händler\n".encode(), "cp1252", "is UTF-8, expected cp1252; leave corpus.encoding out"),
+     ("\ufeffplain\n".encode(), "cp1252", "is UTF-8, expected cp1252"),
+     (RUSSIAN.encode(), "gbk", "is UTF-8, expected gbk"),
+     (LINES, "utf-16", "is UTF-8, expected utf-16"),
+     (LINES.decode().encode("utf-16"), "cp1252", "byte order mark, expected cp1252; set corpus.encoding: utf-16"),
+     (LINES.decode().encode("utf-16-be"), "cp1252", "looks like UTF-16-BE .*expected cp1252; set corpus.encoding: utf-16-be"),
+     (LINES.decode().encode("utf-16-be"), "utf-16", "looks like UTF-16-BE, expected utf-16; set corpus.encoding: utf-16-be"),
+     (b"%PDF-1.4\n1 0 obj <</Type /Catalog>>\n" * 9, "cp1252", r"looks like a \.pdf file"),
+     (bytes(range(256)) * 9, "latin-1", "holds binary data"),
+     ('{"text": "für"}\n'.encode("cp1252") * 9, "cp1252", "looks like JSON"),
+     ("<html><p>Größe</p>".encode("utf-16"), "utf-16", "looks like HTML or XML")],
+)  # fmt: skip
+def test_bytes_that_are_not_in_the_encoding_that_is_set_are_refused(
+    tmp_path: Path, data: bytes, encoding: str, message: str
+) -> None:
+    (tmp_path / "x.txt").write_bytes(data)
+    with pytest.raises(DataError, match=rf"x\.txt: .*{message}"):
+        plan(tmp_path / "x.txt", encoding=encoding)
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [(RUSSIAN, "cp1251"), (CHINESE, "gbk"), ("Größe für Öl\n", "latin-1"), (RUSSIAN, "utf-16"), (LINES.decode(), "utf-16-be"),
+     (JAPANESE, "euc_jp"), (JAPANESE, "utf-32"), (CHINESE, "utf-8-sig"), (LINES.decode(), "ascii"), ("a\n", "cp1252")],
+)  # fmt: skip
+def test_text_in_the_encoding_that_is_set_is_read(tmp_path: Path, text: str, encoding: str) -> None:
+    (tmp_path / "x.txt").write_bytes(text.encode(encoding))
+    assert len(plan(tmp_path / "x.txt", encoding=encoding).files) == 1
+
+
+def test_lines_that_end_with_cr_alone_are_lines_in_the_encoding_of_macs_too(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_bytes("Größe für Öl\rund für Löwen\r".encode("mac_roman") * 99)
+    found = plan(tmp_path / "x.txt", encoding="mac_roman")
+    assert found.files[0].carriage_returns
+    assert any("end their lines with CR alone" in note for note in found.notes)
+
+
 def test_ascii_with_single_nuls_is_not_taken_for_utf16(tmp_path: Path) -> None:
     for shift in (0, 1):
         (tmp_path / f"{shift}.txt").write_bytes(b"x" * shift + b"ab c\0de " * 400)
@@ -144,8 +246,19 @@ def test_ascii_with_single_nuls_is_not_taken_for_utf16(tmp_path: Path) -> None:
      ("Le garçon naïf déjà âgé préfère la forêt où l'été est très chaud\n", "latin-1"),
      ("Høj bly gom vandt fræk sexquiz på wc å æ ø\n", "latin-1"),
      ("Falsches Üben von Xylophonmusik quält jeden größeren Zwerg\n", "cp1252"),
-     ("Zażółć gęślą jaźń, pchnąć w tę łódź jeża lub ośm skrzyń fig.\n", "cp1250")],
-    ids=["French", "French again", "Danish", "German", "Polish"],
+     ("Zażółć gęślą jaźń, pchnąć w tę łódź jeża lub ośm skrzyń fig.\n", "cp1250"),
+     ("Zażółć gęślą jaźń, pchnąć w tę łódź jeża lub ośm skrzyń fig.\n", "iso8859_2"),
+     ("Příliš žluťoučký kůň úpěl ďábelské ódy na louce u řeky\n", "cp1250"),
+     ("Árvíztűrő tükörfúrógép, és a folyó a tengerbe ömlik\n", "cp1250"),
+     ("Fiinţele umane se nasc libere şi egale în demnitate\n", "iso8859_2"),
+     ("El pingüino Wenceslao hizo kilómetros bajo la lluvia, ¿y mañana qué?\n", "cp1252"),
+     ("Pijamalı hasta yağız şoföre çabucak güvendi\n", "cp1254"),
+     ("Įlinkdama fechtuotojo špaga sublykčiojusi pragręžė\n", "cp1257"),
+     ("Falsches Üben von Xylophonmusik quält jeden größeren Zwerg\n", "cp850"),
+     ("Falsches Üben von Xylophonmusik quält jeden größeren Zwerg\n", "mac_roman"),
+     ("The ticket was £5 and not the £3 that he had paid\n", "cp1252")],
+    ids=["French", "French again", "Danish", "German", "Polish", "Polish again", "Czech", "Hungarian", "Romanian", "Spanish",
+         "Turkish", "Lithuanian", "German of DOS", "German of Macs", "pounds"],
 )  # fmt: skip
 @pytest.mark.parametrize("lines", [20, 400])
 def test_text_that_is_mostly_ascii_is_refused_with_the_encoding_that_reads_the_rest(
@@ -199,6 +312,8 @@ def test_a_database_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", [
     "the river, the sea\nthe sea, the river\na, b\n", "{curly} words\n", "a\tb\nc\n", "x < y and <b>bold</b>\n",
+    "<s> the river </s>\n<s> the <unk> </s>\n" * 50, "<unk> is a word\n" * 50, "see~{a} or ~{ab}\n1 +1000 a +bcd-e C++\n" * 50,
+    "<b>bold</b> at the start\n" + "and a long plain text after it\n" * 99, "\x1b[31mred\x1b[0m words for $ 5\n" * 50,
     "BM is a thing\nMZ too\n", "한국어, 문장\n" * 5, "“quotes” — and ‘more’\n", "[1] a footnote\n", "a,b\n1,2\n",
 ])  # fmt: skip
 def test_text_that_only_resembles_something_is_read(tmp_path: Path, text: str) -> None:
@@ -302,3 +417,10 @@ def test_lines_that_end_with_cr_alone_are_lines_and_are_reported(tmp_path: Path)
 def test_html_entities_are_reported(tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_text("Tom &amp; Jerry&nbsp;say &#8217;hi&#8217;\n" * 5)
     assert any("hold HTML entities" in note for note in plan(tmp_path / "x.txt").notes)
+
+
+def test_tags_in_text_are_reported(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_text("A fine film.<br /><br />I liked it.\n" * 50)
+    assert any("hold HTML or XML tags" in note for note in plan(tmp_path / "x.txt").notes)
+    (tmp_path / "x.txt").write_text("<s> the river </s>\n" * 50)
+    assert not plan(tmp_path / "x.txt").notes
