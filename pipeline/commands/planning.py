@@ -53,7 +53,9 @@ def plan(
     loaded = load(config, overrides)
     from pipeline.planning.estimate import Asked, last_run, make_plan
     from pipeline.planning.shown import as_data, as_text
+    from pipeline.safety.start import require_private_cache
 
+    require_private_cache()
     asked = Asked(
         tokens=tokens, words=int(words) if words else None, hosts=_numbers(hosts), cores=cores,
         memory_bytes=int(memory * 1e9) if memory is not None else None,

@@ -27,7 +27,9 @@ def refresh(config: Path, overrides: tuple[str, ...], cold: bool, quiet: bool) -
     from pipeline.progress import Progress
     from pipeline.refresh.refresh import EXIT_CODES
     from pipeline.refresh.refresh import refresh as refresh_workdir
+    from pipeline.safety.start import require_private_cache
 
+    require_private_cache()
     with Progress(quiet=quiet) as progress:
         told = refresh_workdir(loaded, cold=cold, progress=progress)
     say(json.dumps(told))

@@ -29,8 +29,10 @@ def run(config: Path, overrides: tuple[str, ...], as_json: bool, quiet: bool) ->
 
 def run_until(path: Path, overrides: tuple[str, ...], until: str, as_json: bool, quiet: bool) -> None:
     from pipeline.progress import Progress
+    from pipeline.safety.start import require_private_cache
 
     loaded = load(path, overrides)
+    require_private_cache()
     with Progress(quiet=quiet) as progress:
         progress.start("start", note="looking at the corpus")
         from pipeline.run import run as run_pipeline

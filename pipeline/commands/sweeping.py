@@ -21,9 +21,11 @@ def sweep(config: Path, settings: tuple[str, ...], as_json: bool, quiet: bool) -
     For example: w2v sweep mine.yaml train.alpha=.025,.05 train.lanes=1,4. A setting with a single value is an ordinary override.
     """
     from pipeline.progress import Progress
+    from pipeline.safety.start import require_private_cache
     from pipeline.sweep.sweep import sweep as try_all
     from pipeline.sweep.sweep import table
 
+    require_private_cache()
     with Progress(quiet=quiet) as progress:
         tried = try_all(config, settings, progress)
     if as_json:

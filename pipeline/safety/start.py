@@ -25,13 +25,19 @@ _NO_FILE = os.devnull
 
 
 def start_safely() -> None:
-    """To be called first by a program: keeps child processes from importing from the current folder, and Numba's cache private.
-    Raises PermissionDeniedError if the folder named by NUMBA_CACHE_DIR is open to others."""
+    """To be called first by a program: keeps child processes from importing from the current folder, and names a folder for
+    Numba's cache, which `require_private_cache` makes or checks before anything is compiled."""
     os.environ["PYTHONSAFEPATH"] = "1"
     folder = numba_cache_folder(Path(__file__).parents[2], os.environ)
     if folder is not None:
-        make_private(folder)
         os.environ["NUMBA_CACHE_DIR"] = str(folder)
+
+
+def require_private_cache() -> None:
+    """To be called by commands that run compiled code: raises PermissionDeniedError if there can be no folder for Numba's cache,
+    or if the one named by NUMBA_CACHE_DIR is open to others."""
+    if named := os.environ.get("NUMBA_CACHE_DIR"):
+        make_private(Path(named))
 
 
 def numba_cache_folder(sources: Path, environment: os._Environ[str] | dict[str, str]) -> Path | None:
@@ -45,7 +51,15 @@ def numba_cache_folder(sources: Path, environment: os._Environ[str] | dict[str, 
     folders = [Path(folder) for folder, _, _ in os.walk(sources / "w2v_core") if Path(folder).name != "__pycache__"]
     if all(_as_safe_as_its_sources(folder) for folder in folders):
         return None
-    return Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "dask-word2vec" / "numba"
+    return Path(environment.get("XDG_CACHE_HOME") or _home() / ".cache").absolute() / "dask-word2vec" / "numba"
+
+
+def _home() -> Path:
+    """The home folder; for a user without one, as in containers that choose the user's number, the root."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path("/")
 
 
 def _as_safe_as_its_sources(folder: Path) -> bool:

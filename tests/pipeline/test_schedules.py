@@ -59,7 +59,22 @@ def test_schedulers_are_told_only_exit_codes_that_there_are() -> None:
     rules = yaml.safe_load((FOLDER / "cronjob.yaml").read_text())["spec"]["jobTemplate"]["spec"]["podFailurePolicy"]["rules"]
     codes = {int(code) for line in named for code in line.split()} | set(rules[0]["onExitCodes"]["values"])
     assert codes <= set(EXIT_CODES)
-    assert 75 not in codes, "what is temporary is tried again"
+    assert not codes & {69, 74, 75}, "what is temporary is tried again"
+    assert codes == set(rules[0]["onExitCodes"]["values"]), "systemd and Kubernetes try the same again"
+
+
+def test_the_table_says_what_to_do_about_every_exit_code_of_a_refresh() -> None:
+    rows = re.findall(r"^\| ([\d, ]+) \|", (FOLDER / "README.md").read_text(), re.M)
+    codes = [int(code) for row in rows for code in row.split(",")]
+    assert sorted(codes) == sorted({*EXIT_CODES, 137} - {141}), "137 is the kernel's, and nobody closes a scheduler's pipe"
+
+
+def test_refreshes_of_several_corpora_on_one_machine_share_a_user_with_a_folder_for_compiled_kernels() -> None:
+    service = (FOLDER / "w2v-refresh@.service").read_text()
+    lines = service.splitlines()
+    for line in ("User=w2v", "StateDirectory=w2v", "CacheDirectory=w2v", "Environment=NUMBA_CACHE_DIR=%C/w2v"):
+        assert line in lines
+    assert "DynamicUser=" not in service, "each instance would take the folders from the others, and readers would not get in"
 
 
 def test_the_crontab_line_is_one_that_cron_reads() -> None:

@@ -135,6 +135,15 @@ def test_a_cache_of_machine_code_that_others_can_write_is_refused(config: Path, 
     assert os.listdir(cache) == []
 
 
+def test_without_a_folder_for_machine_code_only_what_compiles_is_refused(config: Path, tmp_path: Path) -> None:
+    nowhere = {"NUMBA_CACHE_DIR": "/proc/nobody/cache"}
+    assert w2v("--help", cwd=tmp_path, **nowhere).code == 0
+    assert "nothing here yet" in w2v("status", config, cwd=tmp_path, **nowhere).out
+    for command in ("run", "refresh", "plan", "sweep"):
+        ended = w2v(command, config, *["train.alpha=.1,.2"] * (command == "sweep"), cwd=tmp_path, **nowhere)
+        assert (ended.code, "/proc/nobody/cache: no folder for Numba's cache" in ended.err) == (77, True), ended.err
+
+
 def test_a_strangers_cache_of_machine_code_is_refused(tmp_path: Path, stranger: int) -> None:
     (tmp_path / "theirs").mkdir()
     os.chown(tmp_path / "theirs", stranger, stranger)
