@@ -359,6 +359,10 @@ def test_lines_that_could_not_be_used_count_against_coverage(tmp_path: Path) -> 
             r"line 1: word1\\tword2.*has 5 columns|5 columns; keep .* cut -f1,2,4",
         ),
         ("love\t\tsex\t6.77\ntiger\t\tcat\t7.35\n", r"line 1: love\\t\\tsex\\t6.77; its lines have 4 columns; .* cut -f1,3,4"),
+        ("id,word1,word2,score\n1,old,new,1.58\n2,cat,dog,7\n", r"its lines have 4 columns; .* cut -d, -f2,3,4"),
+        ("old new 1.58 1\ncat dog 7 1\n", r"its lines have 4 columns; .* cut -d' ' -f1,2,3"),
+        ("old\tnew\t1,58\ncat\tdog\t7,5\n", "numbers have a point, not a comma"),
+        ("old\tnew\t1_58\n", "first of 1 other lines"),
         ("a b\nc\n", r"first of 2 other lines: line 1: a b$"),
     ],
 )
@@ -375,9 +379,17 @@ def test_a_set_is_read_as_what_it_is(tmp_path: Path) -> None:
         ("a b 1.5\nb c 2\n", SimilarityPairs),
         ("word1,word2,score\na,b,1\n", SimilarityPairs),
         ("New York\tNew Jersey\t5\n", SimilarityPairs),
+        (": s\ra b c d\r", AnalogyQuestions),
+        ("a\tb\t1.5\rb\tc\t2\r", SimilarityPairs),
     ):
         (tmp_path / "set").write_text(content)
         assert isinstance(evaluation.read_questions(tmp_path / "set"), kind)
+
+
+def test_pairs_with_a_weight_are_not_taken_for_analogies(tmp_path: Path) -> None:
+    (tmp_path / "set").write_text("cat\tdog\t7.5\t1.0\nold\tnew\t1.58\t.5\n")
+    with pytest.raises(ValueError, match=r"its lines have 4 columns; keep the words and one score, perhaps: cut -f1,2,3"):
+        evaluation.read_questions(tmp_path / "set")
 
 
 def test_a_file_without_pairs_is_refused(tmp_path: Path) -> None:

@@ -107,6 +107,19 @@ def test_a_word_with_a_space_keeps_it_and_is_named(tmp_path: Path) -> None:
         load(tmp_path, b"1 2\na 7 1 2\n")
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_a_word_with_a_space_in_a_binary_file_is_refused_by_name(tmp_path: Path, first: bool) -> None:
+    rows = np.random.default_rng(1).standard_normal((3, 3)).astype(np.float32)
+    words = [b"New York", b"a", b"b"] if first else [b"a", b"New York", b"b"]
+    content = b"3 3\n" + b"".join(word + b" " + row.tobytes() + b"\n" for word, row in zip(words, rows, strict=True))
+    with pytest.raises(ValueError, match=rf"word {1 if first else 2}, 'New', goes on after a space"):
+        load(tmp_path, content, unicode_errors="replace")
+
+
+def test_spaces_before_words_belong_to_no_word(tmp_path: Path) -> None:
+    assert load(tmp_path, TEXT.replace(b"\n", b"\n ")[:-1]) == EXPECTED
+
+
 def test_the_first_of_equal_words_is_kept_and_the_others_are_reported(tmp_path: Path) -> None:
     for content in (b"4 1\na 1\nb 2\na 3\na 4\n", b"4 1\n" + b"".join(
         word + b" " + np.float32(n).tobytes() for word, n in ((b"a", 1), (b"b", 2), (b"a", 3), (b"a", 4))
@@ -173,6 +186,8 @@ def test_memory_follows_what_is_read_and_not_what_the_header_claims(tmp_path: Pa
     [
         (b"", r"expected a first line of two numbers, words and vector size, found ''; is this a word2vec or GloVe file\?"),
         (b"the quick brown fox\n", "found 'the quick brown fox'"),
+        (gzip.compress(gzip.compress(TEXT, mtime=0), mtime=0), "it is compressed twice"),
+        (TEXT.decode().encode("utf-16"), "it is UTF-16; convert it to UTF-8"),
         (b"0 3\n", r"its first line promises no vectors \(0 3\)"),
         (b"\x28\xb5\x2f\xfd....", r"it is compressed \(zstd\); decompress it first"),
         (b"PK\x03\x04....", "it is a ZIP; unpack it first"),

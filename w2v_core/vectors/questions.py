@@ -17,6 +17,7 @@ from pathlib import Path
 from w2v_core.text.printable import printable
 from w2v_core.vectors.files import require_regular
 
+_NUMBER = re.compile(r"[+-]?\d*\.?\d+")
 Words4 = tuple[str, str, str, str]
 
 SYNTACTIC = r"^(gram|[ID]\d\d\b)"
@@ -72,7 +73,10 @@ def read_questions(path: str | os.PathLike[str], syntactic: str = SYNTACTIC) -> 
     """The set in a file: analogies if it has section lines or if most of its lines are four words, else pairs. Raises as the
     two functions below do."""
     lines = [line for _, line in _lines(path) if line.strip() and not line.startswith("#")]
-    fours = sum(len(line.split()) == 4 and _parse_pair(line) is None for line in lines)
+    fours = sum(
+        len(line.split()) == 4 and _parse_pair(line) is None and not any(map(_NUMBER.fullmatch, line.split()[2:]))
+        for line in lines
+    )
     analogies = any(map(_begins_a_section, lines)) or 2 * fours > len(lines)
     return read_analogies(path, syntactic) if analogies else read_similarity(path)
 
@@ -165,7 +169,7 @@ def _parse_pair(line: str) -> tuple[str, str, float] | None:
     if len(fields) != 3 or not fields[0] or not fields[1]:
         return None
     try:
-        return fields[0], fields[1], float(fields[2])
+        return fields[0], fields[1], math.nan if "_" in fields[2] else float(fields[2])
     except ValueError:
         return fields[0], fields[1], math.nan
 
@@ -177,14 +181,19 @@ def _names_columns(line: str) -> bool:
 
 
 def _columns_hint(path: str | os.PathLike[str]) -> str:
-    """A hint which columns to keep, if all lines have the same number of columns, more than three; else nothing."""
-    rows = [_fields(line) for _, line in _lines(path) if line.strip() and not line.startswith("#")]
+    """A hint which columns to keep, if all lines have the same number of columns, more than three, or that numbers have a point;
+    else nothing."""
+    lines = [line for _, line in _lines(path) if line.strip() and not line.startswith("#")]
+    rows = [_fields(line) for line in lines]
+    if any(len(row) == 3 and re.fullmatch(r"\d+,\d+", row[2]) for row in rows):
+        return "; numbers have a point, not a comma"
     wide = rows[-1] if rows and len({len(row) for row in rows}) == 1 and len(rows[-1]) > 3 else []
     if not wide:
         return ""
-    words = [column for column, field in enumerate(wide, 1) if field][:2]
-    score = next((column for column, field in enumerate(wide, 1) if column > 2 and re.fullmatch(r"[+-]?\d*\.?\d+", field)), None)
-    keep = f"; keep the words and one score, perhaps: cut -f{words[0]},{words[1]},{score}" if score and len(words) == 2 else ""
+    words = [column for column, field in enumerate(wide, 1) if field and not _NUMBER.fullmatch(field)][:2]
+    score = next((column for column, field in enumerate(wide, 1) if column > 2 and _NUMBER.fullmatch(field)), None)
+    between = "" if "\t" in lines[-1] else "-d, " if "," in lines[-1] else "-d' ' "
+    keep = f"; keep the words and one score, perhaps: cut {between}-f{words[0]},{words[1]},{score}" if score and words[1:] else ""
     return f"; its lines have {len(wide)} columns{keep}"
 
 
@@ -195,6 +204,8 @@ def _lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
     content = Path(path).read_bytes()
     if content.startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ", b"PK\x03\x04")):
         raise ValueError(f"{path}: it is compressed; decompress it first")
+    if b"\n" not in content:
+        content = content.replace(b"\r", b"\n")  # as old Macs end lines
     for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
         try:
             yield number, line.decode("utf-8").rstrip("\r")

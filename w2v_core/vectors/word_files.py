@@ -36,6 +36,8 @@ _OTHERS = {
     b"PK\x03\x04": "it is a ZIP; unpack it first",
     b"\x93NUMPY": "it is a NumPy matrix without its words; give the folder that holds it, with meta.json beside it",
     b"\xba\x16\x4f\x2f": "it is a fastText model; load the .vec file that fastText wrote beside it",
+    b"\xff\xfe": "it is UTF-16; convert it to UTF-8",
+    b"\x1f\x8b": "it is compressed twice; decompress it once",
     b"\x80": "it is a pickle, as gensim's save() writes; write it with gensim's save_word2vec_format",
     b"\x89HDF": "it is HDF5; write the vectors in word2vec's format",
     b"PAR1": "it is Parquet; name it .parquet",
@@ -171,6 +173,7 @@ def read_binary(stream: BinaryIO, header: Header, found: Found, limit: int | Non
             rows.append(buffer[space + 1 : end])
             position = end
         if words:
+            _refuse_spaced(words, found, name)
             found.add(words, np.frombuffer(b"".join(rows), "<f4").reshape(len(rows), header.vector_size))
         buffer = buffer[position:]
         if len(found.words) < wanted and (not more or len(buffer) > _LONGEST_LINE + row_bytes):
@@ -180,6 +183,19 @@ def read_binary(stream: BinaryIO, header: Header, found: Found, limit: int | Non
     rest = (buffer + stream.read(64)).lstrip(b"\n") if limit is None or limit > promised else b""
     if rest:
         raise ValueError(f"{name}: more bytes follow the last of {promised:,} words (read as binary); {CUT}")
+
+
+def _refuse_spaced(words: list[bytes], found: Found, name: str) -> None:
+    """Raises ValueError if a space inside a word was taken for its end: then the next begins with the rest of its numbers, and
+    with the line end after them, where the file has line ends."""
+    at = next((at for at, word in enumerate(words) if b"\n" in word), None)
+    if at is not None:
+        before = words[at - 1] if at else found.words[-1] if found.words else b""
+        shown = printable(before.decode("utf-8", "replace"))
+        raise ValueError(
+            f"{name}: word {len(found.words) + at:,}, '{shown}', goes on after a space, which this format cannot hold, "
+            "or its numbers are not as many as the first line says; export the vectors as text"
+        )
 
 
 # ── text ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -266,7 +282,7 @@ def _parse_line(line: bytes, found: Found, number: int, name: str) -> tuple[byte
     if b"\t" in line and line.count(b"\t") >= size:
         word = line.rstrip().rsplit(b"\t", size)[0]
     else:
-        word = line.rstrip().rsplit(None, size)[0] if len(fields) > size + 1 else line.partition(b" ")[0]
+        word = line.rstrip().rsplit(None, size)[0] if len(fields) > size + 1 else b"".join(others)
     wrong = next((one for one in numbers if not _NUMBER.fullmatch(one)), None)
     begins = printable(line[:60].decode("utf-8", "replace"))
     if len(fields) <= size and line[:1] not in (b" ", b"\t"):
