@@ -88,7 +88,7 @@ def _scores(scores: dict[str, Any]) -> str:
 @click.argument("arguments", nargs=-1, metavar="[SNAPSHOT] [KEY=VALUE]…")
 def rollback(config: Path, arguments: tuple[str, ...]) -> None:
     """Make an earlier snapshot the champion: SNAPSHOT as listed by `w2v history` (id, its beginning, or number); by default the
-    previous champion."""
+    champion before this one; twice, and it is the one before that."""
     loaded = load(config, tuple(argument for argument in arguments if "=" in argument))
     chosen = [argument for argument in arguments if "=" not in argument]
     if len(chosen) > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline import store
@@ -20,7 +21,7 @@ def rollback(config: RunConfig, wanted: str | None) -> dict[str, Any]:
     StorageError if it is damaged.
 
     The registered model's alias `champion` follows, at once or once MLflow answers; `registry` says which. `wanted` is an id, the
-    beginning of one, or the number of a decision; None means the previous champion.
+    beginning of one, or the number of a decision; None means the champion before this one.
     """
     with holding(config):
         champion = champion_of(config.workdir)
@@ -40,7 +41,7 @@ def _find(config: RunConfig, champion: Snapshot, wanted: str | None) -> Snapshot
     there = {snapshot.id: snapshot for snapshot in snapshots(config.workdir)}
     decisions = entries(config.workdir)
     if wanted is None:
-        found = [entry["champion"] for entry in decisions if entry["champion"] != champion.id and entry["champion"] in there][-1:]
+        found = [name for name in _line(decisions, champion.id)[:-1] if name in there][-1:]
     elif wanted.isdecimal() and any(entry["number"] == int(wanted) for entry in decisions):
         found = [entry.get("snapshot", entry["champion"]) for entry in decisions if entry["number"] == int(wanted)]
     else:
@@ -50,6 +51,18 @@ def _find(config: RunConfig, champion: Snapshot, wanted: str | None) -> Snapshot
     what = "an earlier champion" if wanted is None else f"one snapshot {wanted}"
     kept = ", ".join(there) or "none"
     raise InputError(f"{config.workdir}: expected {what}, found {len(found) if wanted else 0}; there are: {kept} (w2v history)")
+
+
+def _line(decisions: Sequence[Mapping[str, Any]], champion: str) -> list[str]:
+    """The champions up to this one, without those that were gone back from: going back twice goes back by two, and what was taken
+    out of service does not come into it again."""
+    line, known = list[str](), list[str]()
+    for name, back in [*((entry["champion"], entry["kind"] == "rollback") for entry in decisions), (champion, True)]:
+        if back and name in known:
+            line = known[: len(known) - known[::-1].index(name)]
+        elif line[-1:] != [name]:
+            line = known = [*line, name]
+    return line
 
 
 def _require_intact(directory: Any) -> None:

@@ -385,7 +385,7 @@ def three(tmp_path: Path, **sections: dict[str, object]) -> tuple[ChangingCorpus
 def test_rollback_returns_to_any_snapshot_with_the_same_bytes(tmp_path: Path) -> None:
     corpus, ids = three(tmp_path)
     work, config = tmp_path / "work", corpus.config()
-    for wanted, expected in ((None, ids[1]), (ids[0][:6], ids[0]), ("3", ids[2])):
+    for wanted, expected in ((None, ids[1]), (None, ids[0]), ("3", ids[2]), (ids[1][:6], ids[1])):
         entry = rollback(config, wanted)
         assert entry["champion"] == expected
         answer, summary = find_answer(work), read_summary(work)
@@ -398,7 +398,10 @@ def test_rollback_returns_to_any_snapshot_with_the_same_bytes(tmp_path: Path) ->
             == answer.summary["vectors"]["sha256"]
         )
         assert (work / "latest" / "exports" / "vectors.bin").exists()
-    assert [entry["kind"] for entry in entries(work)] == ["refresh"] * 3 + ["rollback"] * 3
+    assert [entry["kind"] for entry in entries(work)] == ["refresh"] * 3 + ["rollback"] * 4
+    rollback(config, None)
+    with pytest.raises(InputError, match=r"expected an earlier champion, found 0"):
+        rollback(config, None)
     assert corpus.refresh()["status"] == "nothing new", "a refresh does not undo what a person decided"
 
 
