@@ -15,7 +15,7 @@ from pipeline.commands.arguments import config_arguments, load, say
 @click.argument("settings", nargs=-1, required=True, metavar="KEY=VALUE,VALUE…")
 @click.option("--json", "as_json", is_flag=True, help="Print the rows as JSON.")
 @click.option("--quiet", is_flag=True, help="No progress on standard error.")
-def sweep(config: Path, settings: tuple[str, ...], as_json: bool, quiet: bool) -> None:
+def sweep(config: Path, settings: tuple[str, ...], as_json: bool, quiet: bool) -> int:
     """Train and score every combination of values on the same text: one table, and MLflow runs grouped below one run.
 
     For example: w2v sweep mine.yaml train.alpha=.025,.05 train.lanes=1,4. A setting with a single value is an ordinary override.
@@ -33,6 +33,10 @@ def sweep(config: Path, settings: tuple[str, ...], as_json: bool, quiet: bool) -
     else:
         for line in table(tried):
             say(line)
+    problems = [one for one in tried if one.problem]
+    for one in problems:
+        say(f"w2v: {' '.join(f'{key}={value}' for key, value in one.settings.items())}: {one.problem}", err=True)
+    return next((one.problem.exit_code for one in problems if one.problem), 0)
 
 
 @click.command()

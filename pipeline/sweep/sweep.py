@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import RunConfig, load_config
-from pipeline.errors import UsageError
+from pipeline.errors import CapacityError, DataError, PipelineError, UsageError
 from pipeline.progress import Progress
 from pipeline.run import go_through_stages, report_and_track
 from pipeline.safety.seals import canonical_json
@@ -36,9 +36,13 @@ class Tried:
     settings: dict[str, str]
     """The settings that vary, as given."""
     summary: dict[str, Any]
+    """Empty for a combination that cannot be trained."""
+    problem: PipelineError | None = None
 
     def row(self) -> dict[str, Any]:
-        """Settings, loss, seconds and every score."""
+        """Settings, loss, seconds and every score; for a combination that cannot be trained, why."""
+        if self.problem:
+            return self.settings | {"problem": str(self.problem)}
         evaluation = self.summary.get("evaluation") or {}
         scores = {name: evaluation[name] for name in ("analogy",) if evaluation.get(name) is not None}
         train = self.summary["train"]
@@ -47,27 +51,40 @@ class Tried:
 
 
 def sweep(path: Path, arguments: Sequence[str], progress: Progress) -> list[Tried]:
-    """Every combination, trained and scored, in order. Raises ConfigError for an invalid one before the first begins, UsageError
-    if nothing varies."""
+    """Every combination, trained and scored, in order; one that diverges, or for which the text or the machine is too small, is
+    told as such and does not end the others. Raises ConfigError for an invalid one before the first begins, UsageError if nothing
+    varies, and the first one's problem if none can be trained."""
     combinations = combine(arguments)
     configs = [_named(load_config(path, overrides), number) for number, overrides in enumerate(combinations, start=1)]
     varied = [argument.partition("=")[0] for argument in arguments if len(choices(argument)) > 1]
     for key in varied:
         if key in ("run.name", "run.workdir"):
             raise UsageError(f"sweep: {key} cannot vary; all combinations share one workdir and have numbers for names")
-    tried = []
+    tried = list[Tried]()
     with holding(configs[0]):
         parent = _parent(configs, varied)
         for config, overrides in zip(configs, combinations, strict=True):
             settings = {key: value for key, _, value in (override.partition("=") for override in overrides) if key in varied}
             progress.line("sweep: " + ", ".join(f"{key} = {value}" for key, value in settings.items()))
-            with open_session(config, "evaluate", None, progress) as session:
-                go_through_stages(session, "evaluate")
-                if session.tracker and parent:
-                    session.tracker.set_tags({"mlflow.parentRunId": parent})
-                place = config.workdir / SWEEPS / config.digest[:12]
-                tried.append(Tried(settings, report_and_track(session, place, {"sweep": settings}, register=False)))
+            try:
+                tried.append(Tried(settings, _try(config, settings, parent, progress)))
+            except (DataError, CapacityError) as error:
+                progress.line(f"sweep: {error}")
+                tried.append(Tried(settings, {}, error))
+    problems = [one.problem for one in tried if one.problem]
+    if len(problems) == len(tried):
+        raise problems[0]
     return tried
+
+
+def _try(config: RunConfig, settings: dict[str, str], parent: str | None, progress: Progress) -> dict[str, Any]:
+    """The summary of one combination."""
+    with open_session(config, "evaluate", None, progress) as session:
+        go_through_stages(session, "evaluate")
+        if session.tracker and parent:
+            session.tracker.set_tags({"mlflow.parentRunId": parent})
+        place = config.workdir / SWEEPS / config.digest[:12]
+        return report_and_track(session, place, {"sweep": settings}, register=False)
 
 
 def combine(arguments: Sequence[str]) -> list[tuple[str, ...]]:
@@ -118,7 +135,7 @@ def _parent(configs: Sequence[RunConfig], varied: Sequence[str]) -> str | None:
 def table(tried: Sequence[Tried]) -> list[str]:
     """The lines of a table with one row per combination, the best score in each column marked."""
     rows = [one.row() for one in tried]
-    columns = list(dict.fromkeys(key for row in rows for key in row))
+    columns = list(dict.fromkeys(key for row in rows for key in row if key != "problem"))
     settings = set(tried[0].settings)
     best = {column: _best(column, rows) for column in columns if column not in settings and column != "seconds"}
     shown = [[_shown(row.get(column), row.get(column) == best.get(column, row)) for column in columns] for row in rows]

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from pipeline.cli import commands
 from pipeline.config import load_config
-from pipeline.errors import ConfigError, UsageError
+from pipeline.errors import ConfigError, DataError, UsageError
 from pipeline.history.latest import champion_of
 from pipeline.progress import Progress
 from pipeline.run import run
@@ -66,6 +66,22 @@ def test_every_combination_is_trained_once_over_the_same_shards_and_the_champion
 
     again = sweep(config, ["train.alpha=.02,.05", "train.epochs=1,2"], quiet)
     assert all(one.summary["stages"]["train"]["cached"] for one in again)
+
+
+@pytest.mark.turns(3, 3, of="gates")
+def test_a_combination_that_cannot_be_trained_does_not_end_the_others_and_is_told(config: Path) -> None:
+    arguments = ["sweep", str(config), "vocab.min_count=2,99999,3", "train.epochs=1", "--quiet"]
+    done = CliRunner().invoke(commands, arguments, standalone_mode=False)
+    assert done.return_value == 65, "not everything is complete"
+    assert "w2v: vocab.min_count=99999: " in done.stderr
+    heads, *rows = [line.split() for line in done.stdout.splitlines()]
+    assert heads[:2] == ["vocab.min_count", "loss"]
+    assert [row[0] for row in rows] == ["2", "99999", "3"]
+    assert rows[1][1:] == ["–"] * (len(heads) - 1)
+    rows = json.loads(CliRunner().invoke(commands, [*arguments, "--json"], standalone_mode=False).stdout)
+    assert ["problem" in row for row in rows] == [False, True, False]
+    with pytest.raises(DataError, match="no word reaches vocab.min_count=99998"):
+        sweep(config, ["vocab.min_count=99998,99999"], Progress(quiet=True))
 
 
 def test_a_wrong_value_is_reported_before_anything_is_trained(config: Path) -> None:
