@@ -80,7 +80,7 @@ def test_a_combination_that_cannot_be_trained_does_not_end_the_others_and_is_tol
     assert rows[1][1:] == ["–"] * (len(heads) - 1)
     rows = json.loads(CliRunner().invoke(commands, [*arguments, "--json"], standalone_mode=False).stdout)
     assert ["problem" in row for row in rows] == [False, True, False]
-    with pytest.raises(DataError, match="no word reaches vocab.min_count=99998"):
+    with pytest.raises(DataError, match=r"no word reaches vocab\.min_count=99998"):
         sweep(config, ["vocab.min_count=99998,99999"], Progress(quiet=True))
 
 
