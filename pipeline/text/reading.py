@@ -171,10 +171,10 @@ def _decoded(
         blocks = transcode(blocks, reading.encoding, counts, place, path, reading.strict)
     else:
         blocks = _booked(blocks, counts, place)
-    if reading.format in ("jsonl", "csv", "tsv"):
-        return _Text(path, 0, record_blocks(reading.format, piece, place, blocks, reading, counts, path), stored=False)
     if carriage_returns:
         blocks = (block.replace(b"\r", b"\n") for block in blocks)
+    if reading.format in ("jsonl", "csv", "tsv"):
+        return _Text(path, 0, record_blocks(reading.format, piece, place, blocks, reading, counts, path), stored=False)
     return _Text(path, start, blocks, stored=True)
 
 

@@ -34,6 +34,7 @@ _TAG = re.compile(rb"</(?!s>)[A-Za-z][\w:.-]*\s*>|<[A-Za-z][\w:.-]*\s*/>")
 _TAGS_APART = 500
 """Bytes between two tags on average, at most, in what is markup rather than a text with a few tags."""
 _COLUMN_NAME = re.compile(r"[^\W\d][\w.-]{0,39}")
+_NUMBER = re.compile(r"[+-]?\d+(?:[.,]\d+)?")
 _BINARY_SHARE, _FOREIGN_SHARE = 0.02, 0.3
 _ROWS = 20
 _CERTAINLY_UTF8 = 5
@@ -223,12 +224,21 @@ def _table(head: bytes) -> str | None:
             rows = list(csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE if name == "tsv" else csv.QUOTE_MINIMAL))
         except csv.Error:
             continue
+        names = _are_names(rows)
         header = rows[0]
-        names = len(set(header)) == len(header) and all(_COLUMN_NAME.fullmatch(cell) for cell in header)
         # A quoted cell may hold line ends, so that the last rows can be cut.
         if names and all(len(row) == len(header) for row in rows[1:-1]) and len(rows) > 2:
             return name
     return None
+
+
+def _are_names(rows: list[list[str]]) -> bool:
+    """Whether the first of the rows names the columns: words, or several words each over a column of numbers among others."""
+    header = [cell.strip() for cell in rows[0]]
+    if len(set(header)) < len(header) or not all(_COLUMN_NAME.fullmatch(cell.replace(" ", "_")) for cell in header):
+        return False
+    numbers = any(all(_NUMBER.fullmatch(cell.strip()) for cell in column) for column in zip(*rows[1:], strict=False))
+    return numbers or all(map(_COLUMN_NAME.fullmatch, rows[0]))
 
 
 def _a_line_a_record(head: bytes, format: str) -> bool:

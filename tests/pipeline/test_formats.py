@@ -139,6 +139,46 @@ def test_a_folder_saved_by_datasets_and_one_of_spark_are_read(tmp_path: Path) ->
     assert words(tmp_path / "spark", format="parquet") == [RUNS, SEA]
 
 
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [('1,the river, runs\n', r"line 2: 3 cells, expected 2 as in the first line: a delimiter in a cell must be quoted"),
+     ('1,"the river\n2,to the sea\n', r"not CSV \(unexpected end of data\); a quotation mark inside .* must be doubled"),
+     ('1,"the \\"river\\" runs"\n', r"line 2: not CSV .*must be doubled \(not \\\"\)")],
+)  # fmt: skip
+def test_a_row_of_which_a_part_would_be_lost_is_an_error(tmp_path: Path, rows: str, message: str) -> None:
+    (tmp_path / "x.csv").write_text("id,text\n" + rows)
+    with pytest.raises(DataError, match=message):
+        words(tmp_path / "x.csv", format="csv")
+
+
+def test_a_tab_in_the_text_of_a_tsv_is_an_error_and_empty_cells_after_it_are_not(tmp_path: Path) -> None:
+    (tmp_path / "x.tsv").write_text("id\ttext\n1\tto the sea\t\t\n")
+    assert words(tmp_path / "x.tsv", format="tsv") == [SEA]
+    (tmp_path / "x.tsv").write_text("id\ttext\n1\tto the sea\t\t\n2\tthe river\truns\n")
+    with pytest.raises(DataError, match="line 3: 3 cells, expected 2"):
+        words(tmp_path / "x.tsv", format="tsv")
+
+
+def test_a_column_whose_name_another_has_too_is_an_error(tmp_path: Path) -> None:
+    table = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["text", "text"])
+    pq.write_table(table, tmp_path / "x.parquet")
+    with pa.ipc.new_file(str(tmp_path / "x.arrow"), table.schema) as file:
+        file.write_table(table)
+    (tmp_path / "x.csv").write_text("text,text\na,b\n")
+    for format in ("parquet", "arrow", "csv"):
+        with pytest.raises(DataError, match="2 columns have the name 'text'"):
+            words(tmp_path / f"x.{format}", format=format)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_the_header_of_a_table_is_its_first_line_with_text_whatever_ends_it(tmp_path: Path, end: str) -> None:
+    lines = ['\ufeff"text","id"', '"the river, runs",1', "to the sea,2", ""]
+    (tmp_path / "x.csv").write_bytes(end.join(lines).encode())
+    (tmp_path / "y.csv").write_bytes(end.join(["", "", *lines]).replace("\ufeff", "").encode())
+    for name in ("x.csv", "y.csv"):
+        assert words(tmp_path / name, format="csv") == [["the", "river,", "runs"], SEA]
+
+
 def test_cells_of_tables_may_be_quoted_in_csv_and_never_are_in_tsv(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text('\ufeffid;text\n1;"the river\nruns; ""fast"""\n\n2;to the sea\n')
     assert words(tmp_path / "x.csv", format="csv") == [["the", "river"], ["runs;", '"fast"'], SEA]

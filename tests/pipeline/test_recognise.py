@@ -100,6 +100,7 @@ FOREIGN: dict[str, tuple[Callable[[], bytes], str]] = {
     "json": (lambda: b'{"text": "the river"}\n{"text": "the sea"}\n', r"looks like JSON.*set corpus\.format: jsonl"),
     "array": (lambda: json.dumps([{"text": "a"}] * 3, indent=1).encode(), r"looks like JSON.*set corpus\.format: jsonl"),
     "csv": (lambda: b'id,text\n1,"a river, a sea"\n2,"x"\n3,y\n', r"looks like a table \(CSV\).*set corpus\.format: csv"),
+    "spaces": (lambda: b"user id,review text\n1,good river\n2,bad sea\n3,x\n", r"looks like a table \(CSV\)"),
     "tsv": (lambda: b"id\ttext\n1\ta river\n2\tx y\n3\ty\n", r"looks like a table \(TSV\).*set corpus\.format: tsv"),
     "utf-16": (lambda: LINES.decode().encode("utf-16-le"), r"looks like UTF-16-LE .*set corpus\.encoding: utf-16-le"),
     "utf-32": (lambda: LINES.decode().encode("utf-32-be"), r"looks like UTF-32-BE .*set corpus\.encoding: utf-32-be"),

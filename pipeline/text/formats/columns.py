@@ -178,6 +178,8 @@ def _find(schema: pa.Schema, field: str, path: str) -> tuple[str, list[str]]:
         column = ".".join(parts[:length])
         if column not in schema.names:
             continue
+        if (same := schema.names.count(column)) > 1:
+            raise DataError(f"{printable(path, 300)}: {same} columns have the name {printable(column)!r}; give each its own")
         kind, steps = schema.field(column).type, parts[length:]
         for step in steps:
             if not pa.types.is_struct(kind) or kind.get_field_index(step) < 0:

@@ -21,30 +21,42 @@ def read_rows(blocks: Iterator[bytes], format: str, field: str, path: str) -> It
     """(text or the reason why there is none, line from 1) of every row; raises DataError if there is no such column."""
     csv.field_size_limit(CELL_BYTES)
     lines = _Lines(blocks)
-    first = next(lines, None)
-    if first is None:
+    first = next(lines, "").removeprefix("\ufeff")
+    blank = 0
+    while first and not first.strip():
+        first, blank = next(lines, ""), blank + 1
+    if not first:
         return
     delimiter = "\t" if format == "tsv" else max(_DELIMITERS, key=first.count)
-    rows = csv.reader(_chain(first, lines), delimiter=delimiter, quoting=csv.QUOTE_NONE if format == "tsv" else csv.QUOTE_MINIMAL)
-    column: int | None = None
+    rows = csv.reader(
+        _chain(first, lines),
+        delimiter=delimiter,
+        quoting=csv.QUOTE_NONE if format == "tsv" else csv.QUOTE_MINIMAL,
+        strict=True,
+    )
+    column, width = None, 0
     try:
         for row in rows:
             if column is None:
-                column, is_data = _column(row, field, path)
+                (column, is_data), width = _column(row, field, path), len(row)
                 if not is_data:
                     continue
             if not row:
                 continue
-            yield _cell(row, column, field), rows.line_num
+            yield _cell(row, column, field, width), rows.line_num + blank
     except csv.Error as error:
         raise DataError(
-            f"{printable(path, 300)}: line {rows.line_num:,}: not {format.upper()} ({printable(str(error), 100)}); "
-            f"a cell may hold {CELL_BYTES >> 20} MB, so a quotation mark is probably not closed; correct the "
-            "file, or read it as tsv or lines"
+            f"{printable(path, 300)}: line {rows.line_num + blank:,}: not {format.upper()} ({printable(str(error), 100)}); a "
+            f'quotation mark inside a quoted cell must be doubled (not \\"), and the last one closes it; a cell may hold '
+            f"{CELL_BYTES >> 20} MB; correct the file, or read it as tsv or lines"
         ) from None
 
 
-def _cell(row: list[str], column: int, field: str) -> bytes | NoText:
+def _cell(row: list[str], column: int, field: str, width: int) -> bytes | NoText:
+    if any(row[max(width, column + 1) :]):
+        return NoText(
+            f"{len(row)} cells, expected {width} as in the first line: a delimiter in a cell must be quoted, or is a space"
+        )
     value = row[column] if column < len(row) else ABSENT
     try:
         return str(text_of({field: value}, field)[0]).encode("utf-8", "surrogateescape")
@@ -54,7 +66,12 @@ def _cell(row: list[str], column: int, field: str) -> bytes | NoText:
 
 def _column(header: list[str], field: str, path: str) -> tuple[int, bool]:
     """(index of the column, whether the first row is data)."""
-    header = [name.removeprefix("\ufeff").strip() for name in header]
+    header = [name.strip() for name in header]
+    if header.count(field) > 1:
+        raise DataError(
+            f"{printable(path, 300)}: {header.count(field)} columns have the name {printable(field)!r}; give each its own, or "
+            "set corpus.text_field to the number of one, from 1"
+        )
     if field in header:
         return header.index(field), False
     if field.isdecimal() and int(field):
