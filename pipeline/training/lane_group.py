@@ -31,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.exchange.attempts import Attempts
+from pipeline.exchange.host import usable_cores
 from pipeline.exchange.shared_memory import (
     Barrier,
     NoBarrier,
@@ -42,6 +43,7 @@ from pipeline.exchange.shared_memory import (
     remove_deserted_places,
 )
 from pipeline.failpoints import reach
+from pipeline.training.busy_cores import BusyCores
 from pipeline.training.forms import Form, Matrices, Spread, WholeRows, aligned_zeros
 from pipeline.training.meanwhile import Meanwhile, spread_over
 from pipeline.training.placement import AHEAD, MOST_STRIPS, MergeRole, Place, block_of, merge_role, pieces_of, strips_of
@@ -93,6 +95,8 @@ class LaneGroup:
     """Number of merges so far, equal in all participants at the same merge."""
     background: Meanwhile = field(init=False)
     """The threads of merges that take place while copies are trained."""
+    cores: BusyCores = field(init=False)
+    """How many threads train each copy."""
     state_round: int | None = None
     """The round after which the parameters are in this state; −1 = initial, None = unknown (an interrupted round)."""
     _allowance_s: float = 0.0
@@ -102,6 +106,7 @@ class LaneGroup:
         # Threads that work on strips have no others to share a fold with.
         threads, spread = self.threads if len(self.others) <= 1 else 1, self.spread
         self.background = Meanwhile(min(self.threads, MOST_STRIPS))
+        self.cores = BusyCores(max(1, min(self.threads, usable_cores()) // len(self.own)))
         if self.trains_meanwhile:
             shape = self.base[0].shape
             self.trained = {copy: (aligned_zeros(shape), aligned_zeros(shape)) for copy in self.own}

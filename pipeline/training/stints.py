@@ -22,12 +22,10 @@ from numpy.typing import NDArray
 from pipeline import failpoints, store
 from pipeline.cluster.state import WorkerState
 from pipeline.errors import DivergedError
-from pipeline.exchange.host import usable_cores
 from pipeline.exchange.shared_memory import nothing_to_do
 from pipeline.failpoints import reach
 from pipeline.stream import epoch_stream, sampling
 from pipeline.stream.sizes import HELD_TOKENS
-from pipeline.training.busy_cores import BusyCores
 from pipeline.training.lane_group import LaneGroup
 from pipeline.training.live import Teller
 from pipeline.training.plan import Portion, Stint, lanes_of_copy
@@ -38,9 +36,6 @@ from w2v_core.kernels import MOST_LANE_TARGETS, Kernels, LocalTraining, Noise, S
 from w2v_core.sampler import stream_seed, word_rates
 
 SEED_PATH = 2
-TOKENS_TOGETHER = 1 << 19
-"""About as many tokens per thread are trained in one call, in a tenth of a second, so that a run that is told to stop does
-so soon, and handing out the work takes little of it."""
 STINTS_TOGETHER = 1 << 10
 """Most stints in one call: with few words they are short, and each takes memory for every lane."""
 Losses = list[tuple[int, float, int]]
@@ -81,7 +76,6 @@ class RoundStints:
         self._state, self._words, self._ahead = state, words, ahead
         self._rows, self._held = epoch_stream.Rows(task.stream, task.window, state), task.round.first
         self._lanes = {copy: list(lanes_of_copy(task.train.lanes, task.plan.copies, copy)) for copy in group.own}
-        self._cores = BusyCores(max(1, min(group.threads, usable_cores()) // len(group.own)))
         self._table_T = kernels.to_device(words.noise_table)
         self._noise, self._exponent = Noise(self._table_T, np.empty(0, np.float32)), -1.0
         self._train_s = self._merge_s = 0.0
@@ -115,17 +109,22 @@ class RoundStints:
         """Most tokens of a lane in so many steps."""
         return -(-self._plan.kept_tokens // self._task.train.lanes) * steps // self._plan.schedule.steps + 1
 
+    @property
+    def _threads(self) -> int:
+        """The threads of the next call that trains copies together."""
+        return min(self._group.threads, self._group.cores.threads * len(self._group.own))
+
     def _goes_together(self, stint: Stint) -> bool:
         return self._together is not None and self._lane_tokens(stint.last - stint.first) <= MOST_LANE_TARGETS
 
     def _fits(self, stint: Stint, batch: Sequence[Stint]) -> bool:
         """Whether a stint can be trained in one call with those of a batch."""
-        tokens, threads = self._lane_tokens(stint.last - batch[0].first), self._cores.threads * len(self._group.own)
+        tokens = self._lane_tokens(stint.last - batch[0].first)
         return (
             len(batch) < STINTS_TOGETHER
             and self._plan.alpha_exponent(stint.first) == self._plan.alpha_exponent(batch[0].first)
             and tokens <= MOST_LANE_TARGETS
-            and tokens * self._task.train.lanes <= TOKENS_TOGETHER * threads
+            and tokens * self._task.train.lanes <= self._group.cores.tokens * self._threads
         )
 
     # ── what is needed before a call ─────────────────────────────────────────────────────────────────────────────────
@@ -174,7 +173,7 @@ class RoundStints:
 
     def _train_together(self, stints: Sequence[Stint]) -> list[Losses]:
         assert self._together
-        group, resident, plan, cores = self._group, self._resident, self._plan, self._cores
+        group, resident, plan = self._group, self._resident, self._plan
         first, last = stints[0].first, stints[-1].last
         self._hold(first, last)
         self._set_noise(first)
@@ -187,12 +186,12 @@ class RoundStints:
             updates = [self._update((stint.alpha_start, stint.alpha_end), stint.first, copy) for stint in stints]
             copies.append(LocalTraining(*resident.copies[copy], slices, bounds_SL, updates))
         merged_rows = [stint.merged_rows for stint in stints]
-        cores.begin()
+        group.cores.begin()
         results, merging_s = self._together(
-            group.base, copies, merged_rows, self._noise, self._task.train.merge, min(group.threads, cores.threads * len(copies)),
-            resident.room,
+            group.base, copies, merged_rows, self._noise, self._task.train.merge,
+            self._threads, resident.room,
         )  # fmt: skip
-        cores.end(len(copies))
+        group.cores.end(len(copies))
         group.merges += sum(rows > 0 for rows in merged_rows)
         self._train_s += time.perf_counter() - started - merging_s
         self._merge_s += merging_s
@@ -208,7 +207,7 @@ class RoundStints:
     # ── one stint ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _train_alone(self, stint: Stint) -> Losses:
-        group, cores = self._group, self._cores
+        group = self._group
         losses, seconds = Losses(), 0.0
         for portion in self._plan.portions(stint):
             if portion.portions > 1:
@@ -220,15 +219,15 @@ class RoundStints:
                 self._hold(stint.first, stint.last)
             started = time.perf_counter()
             self._set_noise(stint.first)
-            cores.begin()
-            spared = group.background.spared(cores.threads) // len(group.own)
+            group.cores.begin()
+            spared = group.background.spared(group.cores.threads) // len(group.own)
             of_copies = group.spread(
-                lambda copy, portion=portion, spared=spared: self._train_copy(  # type: ignore[misc]
-                    copy, portion, cores.threads - spared
+                lambda copy, portion=portion, threads=group.cores.threads - spared: self._train_copy(  # type: ignore[misc]
+                    copy, portion, threads
                 ),
                 group.own,
             )
-            cores.end(len(group.own), spared, group.background.processor_s())
+            group.cores.end(len(group.own), spared, group.background.processor_s())
             losses += [loss for of_copy in of_copies for loss in of_copy]
             seconds += time.perf_counter() - started
         trained = time.perf_counter()
