@@ -142,7 +142,8 @@ def _writable(words: Sequence[str], name: str, policy: OnUnwritable | None) -> S
     if (policy or form.policy) == "refuse":
         raise ValueError(
             f"{name} cannot hold {len(bad):,} of {len(words):,} words ({form.lacks}): {_named([words[i] for i in bad])}; "
-            "export npy, which holds every word, or escape them (on_unwritable='escape')"
+            "export npy, which holds every word, or escape them (on_unwritable='escape', "
+            "on the command line --on-unwritable escape)"
         )
     escaped = list(words)
     for word_id in bad:

@@ -262,6 +262,12 @@ def test_a_bad_record_stops_the_run_with_file_and_line(tmp_path: Path, bad: str,
         read(path, format="jsonl", block_bytes=block_bytes, bad_records="stop")
 
 
+def test_a_path_into_a_list_of_records_is_an_error_with_a_way_out(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.json", json.dumps({"talk": {"turns": [{"text": "the river"}]}}))
+    with pytest.raises(DataError, match=r"'talk\.turns' holds a list, .*jq -c '\.talk\.turns\[\]'"):
+        read(path, format="jsonl", text_field="talk.turns.text")
+
+
 def test_a_lone_surrogate_in_json_is_counted_as_bad_text(tmp_path: Path) -> None:
     text, counts = read(write(tmp_path / "x.jsonl", '{"text": "a \\ud800 b"}\n'), format="jsonl")
     assert text.decode().split()[0] == "a"

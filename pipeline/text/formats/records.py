@@ -30,6 +30,11 @@ def text_of(record: Any, field: str) -> tuple[str | bytes, int]:
     if not isinstance(record, Mapping):
         raise NoText(f"expected an object, found {_kind(record)}")
     if value is ABSENT:
+        if holder := _list_on_the_way(record, field):
+            raise NoText(
+                f"{printable(holder)!r} holds a list, which corpus.text_field does not enter; give each item of it a line of its "
+                f"own, perhaps: jq -c '.{printable(holder)}[]'"
+            )
         raise NoText(
             f"no field {printable(field)!r}; it has {printable(', '.join(map(str, record)), 100)}; set corpus.text_field"
         )
@@ -49,6 +54,16 @@ def _at(record: Any, field: str) -> Any:
         step, dot, rest = rest.partition(".")
         head = f"{head}.{step}"
     return ABSENT
+
+
+def _list_on_the_way(record: Mapping[str, Any], field: str) -> str | None:
+    """The first part of the path `field` that ends at a list of records; None if there is none."""
+    steps = field.split(".")
+    for length in range(1, len(steps)):
+        found = _at(record, ".".join(steps[:length]))
+        if isinstance(found, list) and any(isinstance(item, Mapping) for item in found):
+            return ".".join(steps[:length])
+    return None
 
 
 def _joined(value: list[Any] | tuple[Any, ...], field: str) -> tuple[str, int]:
