@@ -6,15 +6,19 @@ Files are left out by the same rules as in folders. Every member is read to its 
 from __future__ import annotations
 
 import io
+import itertools
+import lzma
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
-from typing import Any, BinaryIO, cast
+from typing import IO, BinaryIO, cast
 
 from pipeline.errors import DataError, printable
 from pipeline.text.decompress import BLOCK_BYTES
 from pipeline.text.inputs import Filter
+
+_DAMAGE = (zipfile.BadZipFile, tarfile.TarError, NotImplementedError, zlib.error, lzma.LZMAError, EOFError, OSError)
 
 
 def zip_members(file: BinaryIO, path: str, chosen: Filter) -> Iterator[tuple[str, Iterator[bytes]]]:
@@ -29,8 +33,8 @@ def zip_members(file: BinaryIO, path: str, chosen: Filter) -> Iterator[tuple[str
                         f"{printable(path, 300)}: {printable(member.filename, 100)} in it is encrypted; unpack it first"
                     )
                 with archive.open(member) as content:
-                    yield member.filename, iter(lambda content=content: content.read(BLOCK_BYTES), b"")  # type: ignore[misc]
-    except (zipfile.BadZipFile, NotImplementedError, zlib.error, EOFError, OSError) as error:
+                    yield member.filename, _blocks(content, path, "zip")
+    except _DAMAGE as error:
         raise _damaged(path, "zip", error) from None
 
 
@@ -42,12 +46,22 @@ def tar_members(blocks: Iterator[bytes], path: str, chosen: Filter) -> Iterator[
             for member in archive:
                 if not member.isreg() or not chosen.takes(member.name):
                     continue
-                content = cast(Any, archive.extractfile(member))
-                yield member.name, iter(lambda content=content: content.read(BLOCK_BYTES), b"")  # type: ignore[misc]
+                yield member.name, _blocks(cast(IO[bytes], archive.extractfile(member)), path, "tar")
+            end = archive.offset
     except (tarfile.TarError, EOFError) as error:
         raise _damaged(path, "tar", error) from None
-    for _ in blocks:  # reading to the end checks the compression's checksum
-        pass
+    # tarfile takes a header that it cannot read for the end. Reading on checks the compression's checksum, too.
+    if any(rest.strip(b"\0") for rest in itertools.chain([stream.since(end)], blocks)):
+        raise _damaged(path, "tar", f"what follows byte {end:,} of it is no member and not the end: damage, or archives joined")
+
+
+def _blocks(content: IO[bytes], path: str, kind: str) -> Iterator[bytes]:
+    """The blocks of a member; raises DataError for damage, which reading it finds."""
+    try:
+        while block := content.read(BLOCK_BYTES):
+            yield block
+    except _DAMAGE as error:
+        raise _damaged(path, kind, error) from None
 
 
 class _Stream(io.RawIOBase):
@@ -56,6 +70,8 @@ class _Stream(io.RawIOBase):
     def __init__(self, blocks: Iterator[bytes]) -> None:
         self._blocks = blocks
         self._rest = b""
+        self._last = b""
+        self._given = 0
 
     def readable(self) -> bool:
         return True
@@ -68,10 +84,16 @@ class _Stream(io.RawIOBase):
         data = b"".join(parts)
         cut = len(data) if size < 0 else size
         self._rest = data[cut:]
+        self._last = (self._last + data[:cut])[-2 * BLOCK_BYTES :]
+        self._given += len(data[:cut])
         return data[:cut]
 
+    def since(self, offset: int) -> bytes:
+        """What was given or is held from `offset` on; tarfile reads ahead by a block."""
+        return self._last[max(0, offset - self._given + len(self._last)) :] + self._rest
 
-def _damaged(path: str, kind: str, error: Exception) -> DataError:
+
+def _damaged(path: str, kind: str, error: Exception | str) -> DataError:
     return DataError(
         f"{printable(path, 300)}: damaged {kind} archive ({printable(str(error), 120)}); nothing of this file was counted; "
         "download or pack it again"

@@ -17,6 +17,8 @@ from pipeline.errors import DataError, printable
 
 BLOCK_BYTES = 1 << 18
 _INPUT_BYTES = 1 << 16
+_DICTIONARY_BYTES = 256 << 20
+"""What xz may take to decompress; files of xz -9 take 65 MB."""
 _BOMB_FLOOR_BYTES = 16 << 20
 """Any file may grow to this size: a tiny file of one repeated word compresses beyond any ratio."""
 
@@ -64,8 +66,8 @@ class _GzipMember:
 _MEMBERS: dict[str, Callable[[], Any]] = {
     "gzip": _GzipMember,
     "bz2": bz2.BZ2Decompressor,
-    "xz": lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ),
-    "lzma": lambda: lzma.LZMADecompressor(lzma.FORMAT_ALONE),
+    "xz": lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, _DICTIONARY_BYTES),
+    "lzma": lambda: lzma.LZMADecompressor(lzma.FORMAT_ALONE, _DICTIONARY_BYTES),
 }
 
 
@@ -86,6 +88,11 @@ def _member_blocks(file: BinaryIO, kind: str, path: str) -> Iterator[bytes]:
                     break
                 data, member = member.unused_data, None
     except (zlib.error, lzma.LZMAError, OSError, ValueError, EOFError) as error:
+        if "limit" in str(error).lower():
+            raise DataError(
+                f"{printable(path, 300)}: its {kind} dictionary is too large (it can take {_DICTIONARY_BYTES >> 20} MB); "
+                "decompress it with xz -d, or compress it again with xz -9"
+            ) from None
         raise _damaged(path, kind, offset, str(error)) from None
     if member is not None:
         raise _damaged(path, kind, offset, "it ends in the middle: truncated")

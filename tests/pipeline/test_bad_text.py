@@ -11,6 +11,8 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -436,3 +438,56 @@ def test_utf16_after_text_in_utf8_is_lost_and_counted(tmp_path: Path, encoding: 
     assert set(text.split()) <= {b"a", b"first", b"line", b"t"}, "no letter of it is a word, but perhaps the first"
     assert counts.total(NOT_TEXT) == pytest.approx(2 * len(lines), abs=4)
     assert counts.total(READ) + counts.total(PUT_IN) - counts.total(NOT_TEXT) == pytest.approx(len(text), abs=2)
+
+
+def tar_of_three() -> bytes:
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w") as archive:
+        for name in ("a.txt", "b.txt", "c.txt"):
+            member = tarfile.TarInfo(name)
+            member.size = 12
+            archive.addfile(member, io.BytesIO(f"words of {name[0]}\n ".encode()))
+    return sink.getvalue()
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("damage", ["header", "zeros", "cut", "joined"])
+def test_no_member_of_a_tar_is_lost_behind_a_header_that_cannot_be_read(tmp_path: Path, damage: str, compressed: bool) -> None:
+    whole = tar_of_three()
+    second = whole.index(b"b.txt")
+    damaged = {
+        "header": whole[:second] + b"XX" + whole[second + 2 :],
+        "zeros": whole[:second] + bytes(512) + whole[second + 512 :],
+        "cut": whole[: second + 100],
+        "joined": whole + whole,
+    }[damage]
+    path = write(tmp_path / ("x.tar.gz" if compressed else "x.tar"), gzip.compress(damaged) if compressed else damaged)
+    with pytest.raises(DataError, match=r"x\.tar.*: damaged tar archive \(what follows byte [\d,]+ of it is no member"):
+        read(path)
+    assert read(write(tmp_path / "y.tar", whole + bytes(1 << 20)))[0].split() == b"words of a words of b words of c".split()
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damage_inside_a_member_of_an_archive_is_an_error_of_the_archive(tmp_path: Path, method: int) -> None:
+    sink = io.BytesIO()
+    with zipfile.ZipFile(sink, "w", method) as archive:
+        archive.writestr("a.txt", "".join(f"word{number} " for number in range(3000)))
+    data = bytearray(sink.getvalue())
+    data[200:220] = bytes(20)
+    with pytest.raises(DataError, match=r"x\.zip: damaged zip archive"):
+        read(write(tmp_path / "x.zip", bytes(data)))
+    with pytest.raises(DataError, match=r"x\.tar: damaged tar archive \(unexpected end of data"):
+        read(write(tmp_path / "x.tar", tar_of_three()[:520]))
+
+
+@pytest.mark.parametrize(("suffix", "format"), [(".xz", lzma.FORMAT_XZ), (".lzma", lzma.FORMAT_ALONE)])
+def test_a_dictionary_that_would_take_a_gigabyte_is_refused(tmp_path: Path, suffix: str, format: int) -> None:
+    kind = lzma.FILTER_LZMA2 if format == lzma.FORMAT_XZ else lzma.FILTER_LZMA1
+    for size, readable in ((64 << 20, True), (1 << 30, False)):
+        data = lzma.compress(b"the river\n" * 99, format, filters=[{"id": kind, "dict_size": size}])
+        path = write(tmp_path / f"x.txt{suffix}", data)
+        if readable:
+            assert read(path)[0].count(b"river") == 99
+            continue
+        with pytest.raises(DataError, match=r"dictionary is too large .* compress it again with xz -9"):
+            read(path)
