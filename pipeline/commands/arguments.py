@@ -53,6 +53,14 @@ def say(text: str, *, err: bool = False) -> None:
     click.echo(printable_lines(text), err=err)
 
 
+def note_who_works(workdir: Path) -> None:
+    """Says on standard error if a run is working there: for commands that list what could be removed without holding it up."""
+    from pipeline.safety.locks import busy, worker_in
+
+    if holder := worker_in(workdir):
+        say(f"note: {busy(workdir, holder)}; what it makes is listed, too, and --yes is refused until it has ended", err=True)
+
+
 def names_workdir(run: str) -> bool:
     """Whether RUN is a folder, possibly one in a bucket, rather than a configuration."""
     from pipeline.storage.addresses import is_address

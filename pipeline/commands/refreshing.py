@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from pipeline.commands.arguments import config_arguments, load, load_run, run_arguments, say
+from pipeline.commands.arguments import config_arguments, load, load_run, note_who_works, run_arguments, say
 
 
 @click.command()
@@ -70,6 +70,8 @@ def _line(entry: dict[str, Any], champion: str, kept: set[str]) -> str:
         facts.append(_scores(scores))
     elif "why" in entry:
         facts.append(str(entry["why"]))
+    if entry.get("status") == "kept":
+        facts.append(str(entry.get("decision", "")).partition(": ")[2])
     return "  ".join(facts)
 
 
@@ -125,5 +127,6 @@ def gc(config: Path, overrides: tuple[str, ...], yes: bool) -> None:
         with holding(loaded):
             say(f"{found():>15,}  bytes removed")
     else:
+        note_who_works(loaded.workdir)
         freed = found()
         say(f"{freed:>15,}  bytes could be freed; w2v gc {config} --yes removes them" if freed else "nothing to remove")

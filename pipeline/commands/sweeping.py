@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.commands.arguments import config_arguments, load, say
+from pipeline.commands.arguments import config_arguments, load, note_who_works, say
 
 
 @click.command()
@@ -53,6 +53,8 @@ def prune(config: Path, overrides: tuple[str, ...], keep: int, yes: bool) -> Non
     from pipeline.history.gc import find_garbage, remove
     from pipeline.session import holding
 
+    if not yes:
+        note_who_works(workdir)
     with holding(loaded) if yes else nullcontext():
         garbage = find_garbage(workdir, keep)
         for piece in garbage:

@@ -108,4 +108,4 @@ def _near(side: Side, word: str, most: int = 5) -> list[str]:
 def is_same(found: Mapping[str, Any]) -> bool:
     """Whether nothing differs: no setting, no score, no neighbour."""
     same_scores = all(len({repr(score) for score in row["score"]}) == 1 for row in found["scores"])
-    return not found["settings"] and same_scores and all(words["overlap"] in (None, 1.0) for words in found["words"])
+    return not found["settings"] and same_scores and all(words["overlap"] == 1.0 for words in found["words"])

@@ -57,6 +57,8 @@ def sentences(found: Compared) -> Iterator[str]:
             text += (
                 f"; of the {words['neighbours']} nearest of {words['asked']:,} frequent ones {words['overlap']:.1%} are the same"
             )
+        else:
+            text += ", too few to compare neighbourhoods"
         yield f"{text}. {words['gained']['words']:,} words were gained, {words['lost']['words']:,} lost."
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from pipeline import store
 from pipeline.config import load_config
 from pipeline.errors import InputError, UsageError
-from pipeline.history.answers import find_answer, is_configuration
+from pipeline.history.answers import find_answer, is_configuration, is_workdir
 from pipeline.history.arrival import look
 from pipeline.history.snapshot import unsealed_summary
 from pipeline.safety.files import read_inside
@@ -43,7 +43,7 @@ def _open(source: str) -> tuple[str, WordVectors, Mapping[str, Any]]:
     path = Path(source)
     workdir = look(load_config(path)).workdir if is_configuration(path) else path
     try:
-        if answer := find_answer(workdir) if workdir.is_dir() else None:
+        if answer := find_answer(workdir) if is_workdir(workdir) else None:
             return source, WordVectors.load(store.bring_folder(answer.vectors), verify=True), answer.summary
         if workdir != path:
             raise InputError(f"{source}: no finished run in {workdir}; run: w2v run {source}")

@@ -87,15 +87,9 @@ def require_answer(workdir: Path) -> Answer:
     """As find_answer, but raises InputError, with the command to run, if there is none."""
     if found := find_answer(workdir):
         return found
-    if holder := _worker_in(workdir):
+    if holder := locks.worker_in(workdir):
         raise InputError(f"{locks.busy(workdir, holder)}, and none has finished with vectors yet; wait for it")
     raise InputError(f"{workdir}: no finished run with vectors here; run `w2v run` with this configuration first")
-
-
-def _worker_in(workdir: Path) -> str | None:
-    with contextlib.suppress(OSError):
-        return locks.holder(workdir / locks.WORKDIR_LOCK)
-    return None
 
 
 def intact_vectors(answer: Answer) -> store.Artefact:

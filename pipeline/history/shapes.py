@@ -29,7 +29,7 @@ _DECISION = {
     "kind": str,
     "champion": snapshot_id,
     "snapshot": (snapshot_id, ABSENT),
-    **dict.fromkeys(("status", "input", "start", "why"), (str, ABSENT)),
+    **dict.fromkeys(("status", "input", "start", "why", "decision"), (str, ABSENT)),
     "delta": ({"added": _FILES, "changed": _FILES, "renamed": _FILES, "deleted": _FILES}, None, ABSENT),
     "scores": ({"before": _SCORED, "now": _SCORED}, None, ABSENT),
 }

@@ -121,6 +121,13 @@ def lock(workdir: Path, name: str = WORKDIR_LOCK) -> Iterator[None]:
         yield
 
 
+def worker_in(workdir: Path) -> str | None:
+    """The note of who works in a workdir; None if nobody does, or if this user may not ask."""
+    with contextlib.suppress(OSError):
+        return holder(workdir / WORKDIR_LOCK)
+    return None
+
+
 def tell(workdir: Path, doing: str) -> None:
     """Adds what this process, which holds the workdir, does from now on to the note that others are shown."""
     # No run ends because this cannot be written, for example on a full disk.

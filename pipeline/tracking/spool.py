@@ -152,8 +152,9 @@ class Spool:
 
 
 def spools(workdir: Path) -> Iterator[Spool]:
-    """Every spool of a workdir, sorted by key."""
-    yield from (Spool(path.parent) for path in sorted((workdir / "tracking").glob("*/target.json")))
+    """Every spool of a workdir, sorted by key, without those of runs that ended before they had anything to tell."""
+    found = (Spool(path.parent) for path in sorted((workdir / "tracking").glob("*/target.json")))
+    yield from (spool for spool in found if spool.size() or spool.run_id() is not None)
 
 
 def read_events(spool: Spool, offset: int, limit_bytes: int = 1 << 20) -> list[tuple[Event | None, int]]:

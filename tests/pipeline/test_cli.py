@@ -77,6 +77,14 @@ def test_a_question_to_a_workdir_on_a_disk_imports_no_settings_no_stages_and_no_
     assert "pipeline.storage.copies" not in rooms
 
 
+def test_a_run_that_had_nothing_to_tell_mlflow_is_not_waited_for_afterwards(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("corpus: {inputs: [nothing-here]}")
+    assert w2v("run", "c.yaml", cwd=tmp_path).returncode == 66
+    assert "tracked" not in w2v("status", "c.yaml", cwd=tmp_path).stdout
+    done = w2v("sync", "c.yaml", cwd=tmp_path)
+    assert (done.returncode, "nothing was tracked here yet" in done.stdout) == (0, True), done.stdout
+
+
 def test_the_status_imports_no_stages_and_no_text(finished: Path) -> None:
     modules = imported("status", str(finished))
     assert "pipeline.workdir" in modules, "it was shown"

@@ -58,6 +58,12 @@ def test_a_turned_copy_has_the_same_neighbourhoods() -> None:
     assert found["words"][0]["moved"] == [], "words whose neighbourhoods stayed are not listed among those that moved"
 
 
+def test_vectors_without_words_in_common_are_not_called_the_same() -> None:
+    text = as_text(compare(sides(vectors_of(), vectors_of(words=["x", "y"]))))
+    assert "a and b have 0 words in common, too few to compare neighbourhoods" in text
+    assert "differs" not in text
+
+
 def test_settings_scores_and_seconds_stand_beside_each_other() -> None:
     one, other = sample_summary(), sample_summary()
     other["config"] = {"run": {"name": "demo", "seed": 1}, "train": {"vector_size": 100, "epochs": 9, "model": "cbow"}}

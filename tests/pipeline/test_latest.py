@@ -22,6 +22,7 @@ import yaml
 
 from pipeline import store
 from pipeline.cluster.workers import InProcess
+from pipeline.compare.sides import open_sides
 from pipeline.config import RunConfig, parse_config
 from pipeline.errors import InputError, PipelineError, StorageError
 from pipeline.history.answers import find_answer, introduce, require_answer
@@ -119,6 +120,13 @@ def test_a_complete_run_is_found_under_stable_paths(home: Home) -> None:
     for path in ("report/index.html", "report/report.json", "exports/vectors.bin", "vocab/vocab.parquet", "scores/scores.json"):
         assert (latest / path).is_file(), path
     assert not Path(os.readlink(latest)).is_absolute()
+
+
+def test_a_snapshot_is_compared_like_its_workdir(home: Home) -> None:
+    (snapshot,) = snapshots(home.work)
+    sides = open_sides([str(source) for source in (home.work, home.work / "latest", snapshot.directory)])
+    assert [side.summary["run_id"] for side in sides] == [home.summary["run_id"]] * 3
+    assert len({side.vectors.matrix.tobytes() for side in sides}) == 1
 
 
 def test_a_moved_workdir_answers_as_before(home: Home) -> None:

@@ -18,8 +18,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from pipeline import store
+from pipeline.cli import commands
 from pipeline.errors import InputError, StorageError
 from pipeline.history.answers import find_answer
 from pipeline.history.gc import find_garbage, remove
@@ -233,6 +235,8 @@ def test_a_challenger_trained_on_noise_is_kept_out_and_the_gate_that_did_it_is_n
     stopped = [gate["gate"] for gate in told["gates"] if not gate["held"]]
     assert "similarity pairs" in stopped
     assert "gate similarity pairs: " in told["decision"]
+    shown = CliRunner().invoke(commands, ["history", str(tmp_path / "work")]).stdout.splitlines()
+    assert "gate similarity pairs: " in shown[1], "the history of decisions names the gate, too"
     assert champion(corpus) == before
     assert find_answer(tmp_path / "work") == answer
     found = read_summary(tmp_path / "work")

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from pipeline import store
 from pipeline.cli import commands
 from pipeline.config import load_config
 from pipeline.errors import ConfigError, DataError, UsageError
@@ -105,6 +106,10 @@ def test_prune_says_what_would_go_and_removes_it_when_told(config: Path) -> None
     assert [row["train.alpha"] for row in rows] == [".02", ".06"]
     assert "would be freed" in w2v("prune", "--keep", "2")
     assert len(list((work / "vectors").iterdir())) == 4
+    with store.lock(work):
+        told = CliRunner().invoke(commands, ["prune", str(config)]).stderr
+        assert "another run is working here" in told, "a list made beside a run says so"
+        assert CliRunner().invoke(commands, ["gc", str(config)]).stderr == told
     assert "removed" in w2v("prune", "--keep", "2", "--yes")
     assert w2v("prune", "--keep", "2") == "nothing to remove\n"
     kept = sorted(path.name for path in (work / "vectors").iterdir())
