@@ -11,7 +11,7 @@ from pathlib import Path
 from pipeline import store
 from pipeline.config import RunConfig
 from pipeline.errors import DamagedError, StorageError
-from pipeline.history.answers import find_answer, introduce
+from pipeline.history.answers import changes, find_answer, introduce
 from pipeline.history.latest import champion_of, history_damage
 from pipeline.history.snapshot import PASSING, REPORT, SNAPSHOTS, read_summary, snapshot_damage
 from pipeline.safety import locks
@@ -103,8 +103,8 @@ def status_lines(config: RunConfig, *, compared: bool = True) -> Iterator[str]:
     if missing:
         yield "  no summary.json: the last run did not complete; run it again, it continues"
     if answer := find_answer(workdir):
-        same = "this configuration" if answer.summary["config_digest"] == config.digest else "another configuration"
-        yield f"  last complete run: {answer.run_id}" + (f" ({same})" if compared else "")
+        same = answer.summary["config_digest"] == config.digest or not changes(answer, config)
+        yield f"  last complete run: {answer.run_id}" + (f" ({'this' if same else 'another'} configuration)" if compared else "")
         yield f"  queries are answered {introduce(answer, config if compared else None)}"
     for state in sync(workdir, config.tracking, timeout_s=5.0) if config.tracking.enabled else ():
         rest = "" if state.complete else f", not complete: {state.message}"

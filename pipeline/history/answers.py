@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 VECTORS = "vectors"
 """Kind of the artefact with the vectors."""
 SHOWN_DIFFERENCES = 4
+OF_A_REFRESH = ("epochs", "rehearse", "alpha", "min_alpha", "alpha_exponent")
+"""The settings of `refresh` that take the place of those of `train` where a refresh continues from the champion."""
 
 
 @dataclass(frozen=True)
@@ -105,11 +107,21 @@ def intact_vectors(answer: Answer) -> store.Artefact:
 def introduce(answer: Answer, config: RunConfig | None) -> str:
     """What answers, in one line: the run, when it was made, and which of its settings differ from the configuration's."""
     made = time.strftime("%Y-%m-%d %H:%M", time.localtime(answer.made))
-    now = config.model_dump(mode="json", by_alias=True) if config else {}
-    found = list(differences(answer.summary.get("config", {}), now)) if now else []
+    found = changes(answer, config) if config else []
     more = f" and {len(found) - SHOWN_DIFFERENCES} more" if len(found) > SHOWN_DIFFERENCES else ""
     shown = f"; differs from the configuration: {', '.join(found[:SHOWN_DIFFERENCES])}{more}" if found else ""
     return f"from {answer.run_id} of {made}{shown}"
+
+
+def changes(answer: Answer, config: RunConfig) -> list[str]:
+    """`key then → now` for every setting that decides a result and has changed since the answer was made."""
+    then, now = answer.summary.get("config", {}), config.model_dump(mode="json", by_alias=True)
+    told = answer.summary.get("refresh")
+    if isinstance(told, Mapping) and told.get("start") == "warm":
+        # It was trained with settings of `refresh` in the place of those of `train`, from vectors that nobody configured.
+        now["train"] |= {key: now["refresh"][key] for key in OF_A_REFRESH}
+        then = dict(then) | {"train": dict(then.get("train", {})) | {"start_from": now["train"]["start_from"]}}
+    return list(differences(then, now))
 
 
 _DECIDE_NOTHING = ("run.name", "run.workdir", "tracking", "cluster", "storage", "refresh", "train.deterministic")

@@ -13,6 +13,7 @@ from pipeline import store
 from pipeline.config import RunConfig
 from pipeline.errors import DamagedError
 from pipeline.formats.trained import load_vectors
+from pipeline.history.answers import OF_A_REFRESH
 from pipeline.history.snapshot import Snapshot
 from pipeline.refresh import stability
 from pipeline.refresh.delta import Delta
@@ -67,10 +68,7 @@ def challenger_config(config: RunConfig, champion: Snapshot | None, start: Start
     """The configuration for training the challenger."""
     if not start.warm or champion is None:
         return config
-    changed = {
-        "start_from": str(champion.vectors), "epochs": config.refresh.epochs, "rehearse": config.refresh.rehearse,
-        "alpha": config.refresh.alpha, "min_alpha": config.refresh.min_alpha, "alpha_exponent": config.refresh.alpha_exponent,
-    }  # fmt: skip
+    changed = {"start_from": str(champion.vectors)} | {key: getattr(config.refresh, key) for key in OF_A_REFRESH}
     return config.model_copy(update={"train": config.train.model_copy(update=changed)})
 
 

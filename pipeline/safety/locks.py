@@ -116,6 +116,8 @@ def lock(workdir: Path, name: str = WORKDIR_LOCK) -> Iterator[None]:
             stack.enter_context(held(path, _who()))
         except HeldError as error:
             raise BusyError(f"{busy(workdir, str(error))}; wait for it or choose another run.workdir") from None
+        except (FileExistsError, NotADirectoryError):
+            raise ConfigError(f"run.workdir: {workdir} cannot be a folder: a file or a link to nowhere is in its place") from None
         except OSError as error:
             raise explain_os_error(error, path) from error
         yield

@@ -23,12 +23,12 @@ from click.testing import CliRunner
 from pipeline import store
 from pipeline.cli import commands
 from pipeline.errors import InputError, StorageError
-from pipeline.history.answers import find_answer
+from pipeline.history.answers import changes, find_answer
 from pipeline.history.gc import find_garbage, remove
 from pipeline.history.latest import champion_of, entries
 from pipeline.history.snapshot import Snapshot, read_summary, snapshots
 from pipeline.refresh.rollback import rollback
-from pipeline.workdir import verify_workdir
+from pipeline.workdir import status_lines, verify_workdir
 from tests.pipeline.changing_corpus import ChangingCorpus, sentence, snapshot_digests, words_of
 from tests.sampling import ALL, SEED
 
@@ -272,6 +272,19 @@ def test_a_challenger_of_more_of_the_same_text_passes_the_gates(tmp_path: Path) 
     assert found["memory"] > 0.95
     assert found["sense"] > 0.9
     assert 0.5 < found["loss"] < 1.2
+
+
+def test_a_result_that_a_refresh_continued_to_differs_from_its_configuration_only_where_that_was_changed(tmp_path: Path) -> None:
+    corpus = ChangingCorpus(tmp_path, seed=1, sentences=200)
+    corpus.refresh()
+    corpus.add()
+    assert corpus.refresh()["start"] == "warm"
+    answer = find_answer(tmp_path / "work")
+    assert answer is not None
+    assert changes(answer, corpus.config()) == []
+    assert any("(this configuration)" in line for line in status_lines(corpus.config()))
+    changed = corpus.config(refresh={"epochs": 7}, vocab={"min_count": 3})
+    assert [change.partition(" ")[0] for change in changes(answer, changed)] == ["vocab.min_count", "train.epochs"]
 
 
 # ── the frame ────────────────────────────────────────────────────────────────────────────────────────────────────────

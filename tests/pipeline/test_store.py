@@ -17,7 +17,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline import store
-from pipeline.errors import BusyError, DamagedError, StorageError
+from pipeline.errors import BusyError, ConfigError, DamagedError, StorageError
 from pipeline.safety import locks
 from pipeline.stream.mapped_files import HashedFiles, map_arrow, write_arrow
 
@@ -186,6 +186,15 @@ def test_a_second_holder_of_the_lock_is_told_who_the_first_is(tmp_path: Path) ->
         pass
     with store.lock(tmp_path):
         pass
+
+
+def test_a_workdir_that_cannot_be_a_folder_is_an_error_of_the_configuration(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for name in ("file", "file/below", "link"):
+        found = rf"run\.workdir: .*{name} (cannot be a folder|is a file, and a run needs a folder)"
+        with pytest.raises(ConfigError, match=found), store.lock(tmp_path / name):
+            pass
 
 
 def test_who_only_asks_for_the_holder_is_taken_for_none(tmp_path: Path) -> None:
