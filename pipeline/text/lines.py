@@ -1,9 +1,10 @@
 """Chunks of whole lines from bytes of text, in bounded memory, and where lines start in a file that is cut into pieces.
 
 A line belongs to the piece it starts in, so reading goes on past the piece's end. A line with no end within LOOK_BYTES is cut
-between words instead, at the ends of pieces and chunks: after white space or, for tokenizers that also split scripts written
-without spaces, before an ideograph or another letter that is a word by itself. No token is lost, doubled or split, but the line
-becomes several sentences. LOOK_BYTES without any such place are one over-long token, which is dropped and counted.
+between words instead, at the ends of pieces and chunks: after white space or U+200B, which ends words too, or, for tokenizers
+that also split scripts written without spaces, before an ideograph or another letter that is a word by itself and after stops
+that are no ASCII. No token is lost, doubled or split, but the line becomes several sentences. LOOK_BYTES without any such place
+are one over-long token, which is dropped and counted.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from pipeline.text.characters import WHITESPACE
+from pipeline.text.characters import WHITESPACE, ZERO_WIDTH_SPACE
 from pipeline.text.losses import LONG_TOKENS, ReadCounts
 
 LOOK_BYTES = 1 << 20
 _NEAR_BYTES = 1 << 12
-_SPACE = b"|".join(re.escape(character.encode()) for character in WHITESPACE + "\0")
+_SPACE = b"|".join(re.escape(character.encode()) for character in WHITESPACE + "\0" + ZERO_WIDTH_SPACE)
 _ASCII_SPACES = [character.encode() for character in " \t\r\v\f\0\n"]
 _LETTERS = (
     rb"(?=[\xe4-\xe9]|\xf0[\xa0-\xb3]"  # ideographs, U+4000 to U+9FFF and U+20000 on
@@ -61,7 +62,9 @@ class Breaks:
 
 
 SPACES = Breaks(re.compile(_SPACE), re.compile(rb"[\0\t-\r\x1c- \xc2\xe1-\xe3]"))
-LETTERS = Breaks(re.compile(_SPACE + b"|" + _LETTERS), re.compile(rb"[\0\t-\r\x1c- \xc2\xe0-\xe9\xef\xf0]"))
+_STOPS = rb"\xd8[\x8c\x9b\x9f]|\xe0\xa5[\xa4\xa5]|\xe0\xbc[\x8d-\x92]"
+"""Comma, semicolon and question mark of Arabic, danda of Indic scripts, shad of Tibetan: no word goes on after them."""
+LETTERS = Breaks(re.compile(_SPACE + b"|" + _STOPS + b"|" + _LETTERS), re.compile(rb"[\0\t-\r\x1c- \xc2\xd8\xe0-\xe9\xef\xf0]"))
 
 
 def line_start(file: BinaryIO, boundary: int, size: int, look_bytes: int, breaks: Breaks | None) -> tuple[int, bool]:

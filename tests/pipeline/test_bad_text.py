@@ -21,14 +21,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.config import Corpus
+from pipeline.config import Corpus, Tokenize
 from pipeline.errors import DataError, InputError, PipelineError
 from pipeline.text.characters import WHITESPACE
 from pipeline.text.corpus import plan_corpus
 from pipeline.text.cutting import cut_parts
-from pipeline.text.lines import cut_lines, skip_run
+from pipeline.text.lines import LETTERS, SPACES, Breaks, cut_lines, skip_run
 from pipeline.text.losses import BAD_RECORDS, LONG_TOKENS, NOT_TEXT, PUT_IN, READ, ReadCounts
 from pipeline.text.reading import Reading, read_part
+from pipeline.text.tokenizers import load_tokenizer
 from tests.sampling import ALL
 
 
@@ -491,3 +492,22 @@ def test_a_dictionary_that_would_take_a_gigabyte_is_refused(tmp_path: Path, suff
             continue
         with pytest.raises(DataError, match=r"dictionary is too large .* compress it again with xz -9"):
             read(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "breaks"),
+    [("ab\u200bcd\u200b", SPACES), ("ภาษา\u200bไทย\u200b", LETTERS), ("يولد،جميع؛", LETTERS), ("मनुष्य।सभी॥", LETTERS),
+     ("བོད།སྐད།", LETTERS)],
+    ids=["zero-width spaces", "Thai", "Arabic", "Hindi", "Tibetan"],
+)  # fmt: skip
+def test_a_long_line_without_white_space_is_cut_where_its_words_end(text: str, breaks: Breaks) -> None:
+    counts, line = ReadCounts(), text * 40
+    tokenizer = load_tokenizer(Tokenize(tokenizer="simple" if breaks is LETTERS else "whitespace"))
+    data = line.encode()
+    for size in (7, 50, 64):
+        blocks = (data[at : at + size] for at in range(0, len(data), size))
+        chunks = [chunk.decode() for _, chunk in cut_lines(blocks, 64, counts, breaks=breaks)]
+        assert "".join(chunks) == line
+        assert len(chunks) > 2
+        assert [word for chunk in chunks for row in tokenizer.split(chunk) for word in row] == tokenizer.split(line)[0]
+    assert not counts.count(LONG_TOKENS)
