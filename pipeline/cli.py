@@ -224,7 +224,7 @@ def _explained(error: OSError | MemoryError) -> PipelineError:
     kind = PermissionDeniedError if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) else StorageError
     name = error.filename if isinstance(error.filename, str | bytes) else None
     where = "reading or writing failed" if name is None else printable(os.fsdecode(name), 200)
-    return kind(f"{where}: {error.strerror or printable(str(error), 200)}; finished work is kept")
+    return kind(f"{where}: {error.strerror or printable(str(error), 200) or type(error).__name__}; finished work is kept")
 
 
 def _this_command() -> str:

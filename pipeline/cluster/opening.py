@@ -15,7 +15,7 @@ from pipeline.cluster.guest import Guest, Hook, Proof, arrival_plugin, departure
 from pipeline.cluster.pages import Pages, dask_pages, pages_elsewhere
 from pipeline.cluster.room import WORKING_BYTES
 from pipeline.cluster.sources import source_digest
-from pipeline.cluster.vendors import ORPHAN_S, Started, vendor_cluster
+from pipeline.cluster.vendors import ORPHAN_S, Started, closed_at_the_end, vendor_cluster
 from pipeline.errors import InputError, ServiceError, TemporaryError
 from pipeline.exchange.host import usable_cores
 from pipeline.safety.scratch import private_scratch
@@ -189,7 +189,8 @@ def _open_cluster(
         # Without a dashboard, imports take half a second less in every run.
         scheduler = {"dashboard": "dashboard_address" in cluster.options} | cluster.options.get("scheduler_kwargs", {})
         chosen = {key: value for key, value in cluster.options.items() if key != "local_directory"}
-        return Started(stack.enter_context(_start_local(LocalCluster, options | chosen | {"scheduler_kwargs": scheduler})))
+        made = _start_local(LocalCluster, options | chosen | {"scheduler_kwargs": scheduler})
+        return Started(stack.enter_context(closed_at_the_end(made, on_note)))
     return stack.enter_context(vendor_cluster(cluster, shared, on_note))
 
 

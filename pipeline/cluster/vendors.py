@@ -95,7 +95,7 @@ def _slurm(cluster: Cluster, shared: Path, on_note: Callable[[str], None]) -> It
     options.pop("n_workers", None)
     options["worker_extra_args"] = [*no_pages, *(options.get("worker_extra_args") or _site_default("worker-extra-args") or [])]
     try:
-        with _explained(cluster, SLURMCluster, options) as made:
+        with _explained(cluster, SLURMCluster, options, on_note) as made:
             _refuse_refused(SLURMJob.submit_command, made.job_script())
             keeper = JobKeeper(made, workers, Path(options["log_directory"]), on_note)
             with keeper.keeping():
@@ -157,7 +157,7 @@ def _ssh(cluster: Cluster, shared: Path, on_note: Callable[[str], None]) -> Iter
     start = functools.partial(_within, cluster.wait_s, SSHCluster, security=made)
     with carried_to(hosts_of(options), made, cluster.wait_s) as settings, contextlib.ExitStack() as stack:
         with dask.config.set(settings):  # SSHCluster passes them to the processes on the hosts
-            started = stack.enter_context(_explained(cluster, start, options))
+            started = stack.enter_context(_explained(cluster, start, options, on_note))
         yield Started(started)
 
 
@@ -179,7 +179,8 @@ def _kubernetes(cluster: Cluster, shared: Path, on_note: Callable[[str], None]) 
         options["create_mode"] = CreateMode[mode]
     with contextlib.ExitStack() as stack:
         try:
-            made = stack.enter_context(_explained(cluster, functools.partial(_within, cluster.wait_s, KubeCluster), options))
+            start = functools.partial(_within, cluster.wait_s, KubeCluster)
+            made = stack.enter_context(_explained(cluster, start, options, on_note))
         except ServiceError:
             # At exit, it would query the cluster that never came up again.
             for left in [one for one in KubeCluster._instances if getattr(one, "name", None) == options["name"]]:
@@ -200,7 +201,9 @@ def _within(seconds: float, start: Callable[..., Any], **options: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _explained(cluster: Cluster, start: Callable[..., Any], options: dict[str, Any]) -> Iterator[Any]:
+def _explained(
+    cluster: Cluster, start: Callable[..., Any], options: dict[str, Any], on_note: Callable[[str], None]
+) -> Iterator[Any]:
     """The cluster object; errors while it starts are raised as ServiceError with advice."""
     try:
         made = start(**options)
@@ -209,5 +212,21 @@ def _explained(cluster: Cluster, start: Callable[..., Any], options: dict[str, A
     except Exception as error:  # errors of the packages underneath pass through unchanged
         said = printable(f"{type(error).__name__}: {error}".rstrip(": "), 300)
         raise ServiceError(f"cluster.kind: {cluster.kind}: {said}; {WAYS_OUT[cluster.kind]}") from error
-    with made:
+    with closed_at_the_end(made, on_note):
         yield made
+
+
+@contextlib.contextmanager
+def closed_at_the_end(made: Any, on_note: Callable[[str], None]) -> Iterator[Any]:
+    """The cluster, closed afterwards. That this fails, because a process takes too long to die on an overloaded machine or a
+    service no longer answers, is a note: it does not make a complete run fail, nor hide why a run failed."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(made)
+        try:
+            yield made
+        finally:
+            try:
+                stack.close()
+            except Exception as error:
+                said = printable(f"{type(error).__name__}: {error}".rstrip(": "), 300)
+                on_note(f"the cluster was not closed in order ({said}); what is left of it ends by itself")

@@ -7,7 +7,10 @@ import signal
 import time
 
 import pytest
+from distributed import LocalCluster
 
+from pipeline.cluster.vendors import closed_at_the_end
+from pipeline.errors import DataError
 from tests.cluster.disturbed import Bench, assert_no_process_is_left, end_of, stopped_at, thaw
 from tests.sampling import sample
 
@@ -65,3 +68,29 @@ def test_ctrl_c_again_and_again_ends_at_once_and_leaves_no_process(bench: Bench)
     assert ended.code == 130, ended.err
     assert_no_process_is_left(process.pid)
     bench.assert_continues(config)
+
+
+class NeverQuiteClosed(LocalCluster):  # type: ignore[misc]
+    """A cluster that closes, but says what Dask's says if a worker takes too long to die."""
+
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
+        raise TimeoutError
+
+
+def without_workers() -> NeverQuiteClosed:
+    return NeverQuiteClosed(n_workers=0, processes=False, dashboard_address=None)
+
+
+def test_a_cluster_that_does_not_close_in_time_is_a_note_and_not_the_failure_of_a_complete_run() -> None:
+    notes: list[str] = []
+    with closed_at_the_end(without_workers(), notes.append) as cluster:
+        assert cluster.scheduler_info["workers"] == {}
+    assert notes == ["the cluster was not closed in order (TimeoutError); what is left of it ends by itself"]
+
+
+def test_a_cluster_that_does_not_close_in_time_hides_no_error() -> None:
+    notes: list[str] = []
+    with pytest.raises(DataError, match="the reason"), closed_at_the_end(without_workers(), notes.append):
+        raise DataError("the reason")
+    assert len(notes) == 1
