@@ -5,6 +5,7 @@ The status is asked for often and needs neither stages nor text, so what checks 
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,15 +22,30 @@ from pipeline.tracking.textfile import NAME as TEXTFILE
 from pipeline.tracking.textfile import textfile_damage
 from pipeline.tracking.tracker import sync
 
+MORE_LOOKS, PAUSE_S = 2, 1.0
+"""How often, and after how long, what looks damaged beside a run that works there is looked at again."""
+
 
 def verify_workdir(workdir: Path) -> tuple[int, list[str]]:
     """(files checked, problems found): checks every byte of every file that a run wrote to be read again, and that everything the
-    last complete run left still exists. The tracking spool is left out; its shipper reports damage."""
-    checked, damage = 0, []
-    for files, found in _looks(workdir):
-        checked += files
-        damage += found
+    last complete run left still exists. The tracking spool is left out; its shipper reports damage.
+
+    What a run that works there meanwhile is replacing or removing looks damaged for a moment: only what does so again counts.
+    """
+    works = locks.worker_in(workdir)
+    checked, damage = _look_through(workdir)
+    for _ in range(MORE_LOOKS):
+        works = works or locks.worker_in(workdir)
+        if damage and works:
+            time.sleep(PAUSE_S)
+            checked, again = _look_through(workdir)
+            damage = [problem for problem in damage if problem in again]
     return checked, damage
+
+
+def _look_through(workdir: Path) -> tuple[int, list[str]]:
+    looks = list(_looks(workdir))
+    return sum(files for files, _ in looks), [problem for _, found in looks for problem in found]
 
 
 def _looks(workdir: Path) -> Iterator[tuple[int, list[str]]]:

@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,9 @@ from pipeline.history.latest import LATEST, champion_of, decide, entries, mend
 from pipeline.history.snapshot import snapshots
 from pipeline.progress import Progress
 from pipeline.run import run
+from pipeline.safety.seals import SEAL
 from pipeline.training.history import RoundRecord
-from pipeline.workdir import status_lines
+from pipeline.workdir import status_lines, verify_workdir
 from tests.sampling import ALL, SEED
 from tests.tiny import tiny_config, write_corpus
 
@@ -120,6 +122,19 @@ def test_a_complete_run_is_found_under_stable_paths(home: Home) -> None:
     for path in ("report/index.html", "report/report.json", "exports/vectors.bin", "vocab/vocab.parquet", "scores/scores.json"):
         assert (latest / path).is_file(), path
     assert not Path(os.readlink(latest)).is_absolute()
+
+
+def test_what_a_run_is_just_replacing_is_not_called_damaged_and_what_is_damaged_is(home: Home) -> None:
+    seal = home.work / "report" / SEAL
+    text = seal.read_bytes()
+    with store.lock(home.work):
+        seal.unlink()
+        restored = threading.Timer(0.3, seal.write_bytes, [text])
+        restored.start()
+        assert verify_workdir(home.work)[1] == []
+        restored.join()
+        seal.unlink()
+        assert [problem.partition(": ")[0] for problem in verify_workdir(home.work)[1]] == [str(seal)]
 
 
 def test_a_snapshot_is_compared_like_its_workdir(home: Home) -> None:
