@@ -91,6 +91,11 @@ class RunConfig(Section):
     """Folder of the file it was read from."""
 
     @property
+    def folder(self) -> Path | None:
+        """The folder of the file it was read from."""
+        return self._folder
+
+    @property
     def place(self) -> Address | None:
         """The workdir's address in a bucket; None if it is a folder."""
         workdir = self.run.workdir

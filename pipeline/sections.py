@@ -335,8 +335,8 @@ class Refresh(Section):
     keep: Positive = 5
     """How many snapshots are kept, including the champion."""
     on_finish: list[str] | None = None
-    """A command and its arguments, run after every decision with the refresh's JSON on standard input; its outcome changes
-    nothing."""
+    """A command and its arguments, run after every decision in the configuration's folder, with the refresh's JSON on standard
+    input; its outcome changes nothing."""
     on_finish_timeout_s: float = Field(60, gt=0)
     gates: Gates = Gates()
 

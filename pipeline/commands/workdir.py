@@ -39,7 +39,7 @@ def verify(run: str, overrides: tuple[str, ...]) -> int:
 
 @click.command()
 @run_arguments
-@click.option("--port", default=0, help="0 = any free port.")
+@click.option("--port", default=0, type=click.IntRange(0, 65535), help="0 = any free port.")
 def ui(run: str, overrides: tuple[str, ...], port: int) -> None:
     """Open the tracked runs in MLflow's own pages, on this machine only: the table of runs with their scores.
 

@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import IO, Any
 
 from pipeline.errors import printable
@@ -17,15 +18,15 @@ SHOWN = 300
 _PIECE_BYTES, _CLOSED_S = 1 << 16, 1.0
 
 
-def run_hook(command: Sequence[str], told: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
+def run_hook(command: Sequence[str], told: Mapping[str, Any], timeout_s: float, folder: Path | None = None) -> dict[str, Any]:
     """How the command ended: `{"exit": 0}`, or another exit with `problem`, which includes the beginning of its output. The
-    command gets `told` as JSON on standard input."""
+    command is run in `folder`, by default the current one, and gets `told` as JSON on standard input."""
     try:
         with tempfile.TemporaryFile() as asked:
             asked.write(json.dumps(told).encode())
             asked.seek(0)
             process = subprocess.Popen(  # noqa: S603 - a command from the configuration
-                list(command), stdin=asked, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+                list(command), stdin=asked, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, cwd=folder
             )
     except (OSError, ValueError) as error:
         return {"exit": None, "problem": f"{printable(command[0])}: cannot be run ({getattr(error, 'strerror', None) or error})"}

@@ -54,7 +54,7 @@ def refresh(
         told = _refresh(config, cold, workers, progress or Progress())
     told["seconds"] = round(time.monotonic() - started, 3)
     if config.refresh.on_finish and told["status"] != NOTHING_NEW:
-        told["on_finish"] = run_hook(config.refresh.on_finish, told, config.refresh.on_finish_timeout_s)
+        told["on_finish"] = run_hook(config.refresh.on_finish, told, config.refresh.on_finish_timeout_s, config.folder)
     return told
 
 

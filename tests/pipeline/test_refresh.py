@@ -492,6 +492,11 @@ def test_the_hook_is_handed_the_json(tmp_path: Path) -> None:
     assert said["snapshot"] == told["snapshot"]
 
 
+def test_the_hook_is_run_in_the_configurations_folder_wherever_the_refresh_is_started(tmp_path: Path) -> None:
+    told = hooked(tmp_path, "open('here', 'x')")
+    assert (told["on_finish"], (tmp_path / "here").exists()) == ({"exit": 0}, True)
+
+
 @pytest.mark.parametrize(
     ("code", "problem"),
     [("import sys; sys.exit('no disk')", "exit code 1: no disk"), ("import time; time.sleep(60)", "took longer than")],
