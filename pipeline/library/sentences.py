@@ -170,14 +170,14 @@ def _line(sentence: Any, number: int, as_words: bool) -> str:
     words = list(sentence)
     with contextlib.suppress(TypeError):
         line = " ".join(words)
-        if line.split() == words:
+        if line.split() == words and "\0" not in line:
             return line
     for word in words:
         if not isinstance(word, str):
             raise DataError(f"sentence {number:,}: expected words, found {printable(repr(word), 60)} ({type(word).__name__})")
-        if not word or _SPACE.search(word):
+        if not word or _SPACE.search(word) or "\0" in word:
             raise DataError(
-                f"sentence {number:,}: expected words without white space, found {printable(repr(word), 60)}; "
+                f"sentence {number:,}: expected words without white space and NUL, found {printable(repr(word), 60)}; "
                 "join the words of a phrase with _"
             )
     return " ".join(words)

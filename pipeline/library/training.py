@@ -96,7 +96,8 @@ def _configuration(source: Any, settings: dict[str, Any], shown: Progress, stack
     stack.enter_context(lock(workdir, SENTENCES_LOCK))
     shown.start("sentences", note="writing them to files", unit="B")
     as_words = write_sentences(sentences, folder, shown.advance)
-    return configuration([str(folder)], settings | ({"tokenize": AS_THEY_ARE} if as_words else {}))
+    # Words are words, whatever a file with them would look like.
+    return configuration([str(folder)], settings | ({"tokenize": AS_THEY_ARE, "sniff": False} if as_words else {}))
 
 
 def _functions(callbacks: Any) -> list[Callback]:

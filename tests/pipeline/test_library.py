@@ -312,7 +312,9 @@ def test_a_script_without_a_guard_trains_in_processes_too(tmp_path: Path) -> Non
         (["a b"], {"options": {}}, ConfigError, r"options: several sections .* tokenize=\{'options': …\} or cluster="),
         ([], {}, InputError, "no sentences to train on"),
         ([["a", 7]], {}, DataError, r"sentence 0: expected words, found 7 \(int\)"),
-        ([["a", "b c"]], {}, DataError, r"sentence 0: expected words without white space, found 'b c'"),
+        ([["a", "b c"]], {}, DataError, r"sentence 0: expected words without white space and NUL, found 'b c'"),
+        ([["a", "b\0c"]], {}, DataError, r"sentence 0: expected words without white space and NUL, found 'b\\x00c'"),
+        ([["a", "\ud800"]] * 2, {}, DataError, "is not UTF-8 and would be lost"),
         ([["a"], "b c"], {}, DataError, r"sentence 1: expected a sequence of words like the first, found str"),
         ([b"a b"], {}, DataError, r"sentence 0: expected a sequence of words or a line of text, found bytes"),
         ([["a"], None], {}, DataError, r"sentence 1: expected a sequence of words like the first, found NoneType"),
@@ -364,3 +366,11 @@ def test_the_example_of_loading_answers_from_a_workdir(lines: list[str], tmp_pat
     assert done.returncode == 0, done.stderr
     assert "topic1word1 →" in done.stdout
     assert "nowhere: not in the vocabulary" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "sentence", [["<p>", "the", "river", "</p>"], ['{"text":', "river"], ["/annex/objects/a", "b"], ["a,b", "c"]]
+)
+def test_words_that_look_like_a_file_of_another_format_are_words(tmp_path: Path, sentence: list[str]) -> None:
+    model = pipeline.train([sentence] * 20, workdir=tmp_path / "run", min_count=1, epochs=1, vector_size=4)
+    assert sorted(model.wv.index_to_key) == sorted(sentence)
