@@ -80,7 +80,10 @@ def examine(head: bytes, format: str, encoding: str) -> Finding:
         return _examine_utf8(head, format, "UTF-8")
     if problem := _contradiction(head, encoding):
         return Finding(problem)
-    text = codecs.getincrementaldecoder(encoding)("replace").decode(head).encode("utf-8", "surrogatepass")
+    try:
+        text = codecs.getincrementaldecoder(encoding)("replace").decode(head).encode("utf-8", "surrogatepass")
+    except UnicodeError:
+        return Finding(f"cannot be decoded as {encoding}; set corpus.encoding to what it is")
     found = _examine_utf8(text, format, encoding)
     whole = found.carriage_returns or format not in ("lines", "tsv") or not has_line_ends(encoding)
     return Finding(found.problem, found.remarks, found.carriage_returns, whole)

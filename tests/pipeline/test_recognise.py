@@ -207,6 +207,7 @@ def test_encodings_of_seven_bits_are_refused_by_name(tmp_path: Path, text: str, 
      (LINES.decode().encode("utf-16-be"), "utf-16", "looks like UTF-16-BE, expected utf-16; set corpus.encoding: utf-16-be"),
      (b"%PDF-1.4\n1 0 obj <</Type /Catalog>>\n" * 9, "cp1252", r"looks like a \.pdf file"),
      (bytes(range(256)) * 9, "latin-1", "holds binary data"),
+     (LINES, "idna", "cannot be decoded as idna"),
      ('{"text": "für"}\n'.encode("cp1252") * 9, "cp1252", "looks like JSON"),
      ("<html><p>Größe</p>".encode("utf-16"), "utf-16", "looks like HTML or XML")],
 )  # fmt: skip
