@@ -237,7 +237,8 @@ class Cluster(Section):
     kind: Literal["local", "address", "ssh", "slurm", "kubernetes"] = "local"
     address: str | None = None
     n_workers: Annotated[int, Field(ge=1)] | None = None
-    """null = one worker per core, but no more than training has lanes for."""
+    """Worker processes. null = for kind local one per core that may be used, or threads of this process if they suffice; for
+    kubernetes one."""
     wait_s: float = Field(120, gt=0)
     """How long to wait for workers, and for any answer from the scheduler, before giving up."""
     silent_s: float = Field(30, gt=0)
