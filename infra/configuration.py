@@ -46,7 +46,7 @@ def section(name: str, field: FieldInfo) -> Iterator[str]:
         if isinstance(inner.annotation, type) and issubclass(inner.annotation, BaseModel):
             within.append((f"{name}.{key}", inner))
             continue
-        yield f"| `{inner.alias or key}` | {cell(types[key])} | {default(inner)} | {cell(texts.get(key, ''))} |"
+        yield f"| `{inner.alias or key}` | {cell(types[key])} | {default(inner, types[key])} | {cell(texts.get(key, ''))} |"
     yield ""
     for path, inner in within:
         yield from section(path, inner)
@@ -65,7 +65,10 @@ def written(kind: type[BaseModel]) -> tuple[dict[str, str], dict[str, str]]:
     return texts, types
 
 
-def default(field: FieldInfo) -> str:
+def default(field: FieldInfo, values: str) -> str:
+    """A key's default. Numbers that are chosen are 0 inside the program, and null in the file."""
+    if field.default == 0 and values.endswith(" or null"):
+        return "`null`"
     if field.is_required():
         return "must be given"
     if field.default_factory is not None:
@@ -79,7 +82,15 @@ def default(field: FieldInfo) -> str:
     return cell(f"`{field.default}`".replace("'", "")) if field.default != "" else "empty"
 
 
-PLAIN = {"Positive": "int", "Rate": "float", "str": "text", "Format": "format", "Any": "anything"}
+PLAIN = {
+    "Positive": "int",
+    "Rate": "float",
+    "Fraction": "float",
+    "Chosen": "int or null",
+    "str": "text",
+    "Format": "format",
+    "Any": "anything",
+}
 
 
 def values(annotation: ast.expr) -> str:
