@@ -132,7 +132,8 @@ class RunConfig(Section):
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """The validated configuration in YAML file `path` with `section.key=value` overrides; raises ConfigError or InputError."""
     tree, folder = read_yaml(Path(path)), Path(path).parent
-    config = parse_config(anchored(tree, folder), overrides, source=str(path))
+    # Absolute, because workers that others have started have current folders of their own.
+    config = parse_config(anchored(tree, Path(os.path.abspath(folder))), overrides, source=str(path))
     if config.place and config.tracking.uri is None:
         # The local copy of a workdir in a bucket is not permanent.
         uri = f"sqlite:///{os.path.abspath(folder)}/runs/mlflow.db"

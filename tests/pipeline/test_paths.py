@@ -41,6 +41,17 @@ def test_paths_are_relative_to_the_file_and_addresses_stay(project: Path) -> Non
     assert (config.cluster.tls.ca_file, config.cluster.tls.key) == (str(project / "tls/ca.pem"), "/etc/k.pem")
 
 
+def test_paths_in_a_file_are_absolute_so_that_workers_with_another_current_folder_find_them(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    config = load_config("run.yaml")
+    assert config.corpus.inputs == [str(project / "texts/*.txt"), "/absolute/x.txt", "pydocs:"]
+    assert config.evaluate.analogies == [str(project / "sets/questions.txt")]
+    assert config.cluster.tls is not None
+    assert config.cluster.tls.ca_file == str(project / "tls/ca.pem")
+
+
 def test_overrides_are_relative_to_the_current_folder(project: Path) -> None:
     config = load_config("../project/run.yaml", ["run.workdir=out", "corpus.inputs=[mine.txt]"])
     assert config.workdir == project.parent / "home" / "out"
