@@ -100,7 +100,7 @@ def build(work: Work, tokens: store.Artefact, vocab: store.Artefact) -> store.Ar
             stage=STAGE, fingerprint=fingerprint, parts=parts, fields=fields, inputs=inputs,
             totals={
                 "kept_tokens": kept_tokens, "tokens": all_tokens, "examples": examples, "sample": sample, "epoch": 0,
-                "notes": list(_notes(sample, kept_tokens, all_tokens, examples)),
+                "notes": list(_notes(sample, config.shards.sample is not None, kept_tokens, all_tokens, examples)),
             },
         ),
     )  # fmt: skip
@@ -142,13 +142,14 @@ def _refuse_without_context(sample: float, kept_tokens: int, examples: int, toke
     )
 
 
-def _notes(sample: float, kept_tokens: int, tokens: int, examples: int) -> Iterator[str]:
+def _notes(sample: float, given: bool, kept_tokens: int, tokens: int, examples: int) -> Iterator[str]:
     """Notes for a corpus that leaves little to train on."""
     if kept_tokens < _LITTLE * tokens:
         yield (
             f"only {kept_tokens:,} of {tokens:,} tokens ({percent(kept_tokens / tokens)}) are trained on in an epoch: "
-            f"shards.sample={sample:g} leaves out the rest; remove the key to have it chosen by the corpus's size, or "
-            "set it to 0 to keep all"
+            f"shards.sample={sample:g} leaves out the rest; "
+            + ("remove the key to have it chosen by the corpus's size, or " if given else "its words are few and frequent: ")
+            + "set it to 0 to keep all"
         )
     if examples < _FEW_EXAMPLES:
         yield (

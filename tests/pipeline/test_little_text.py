@@ -51,6 +51,16 @@ def test_three_lines_are_trained_on_completely_with_a_note_that_they_are_few(tmp
     assert any(note.startswith("only 15 tokens of an epoch have a context") for note in summary["notes"])
 
 
+def test_the_note_about_subsampling_advises_to_remove_the_key_only_where_it_is_given(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_text("a b\n" * 150_000)
+    for number, (shards, advice) in enumerate((
+        ({}, "leaves out the rest; its words are few and frequent: set it to 0"),
+        ({"sample": 1e-5}, "leaves out the rest; remove the key to have it chosen"),
+    )):  # fmt: skip
+        summary = summary_of(tmp_path / "x.txt", tmp_path / f"{number}", shards=shards)
+        assert any(advice in note for note in summary["notes"])
+
+
 def test_keys_about_copies_that_a_single_copy_leaves_without_effect_are_noted(tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_text("the river runs to the sea\nthe sea is blue\nand the river is green\n")
     train = {"vector_size": 8, "epochs": 1, "backend": "numpy", "hot_rows": 4, "merge_every": 9}
