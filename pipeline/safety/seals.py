@@ -52,7 +52,10 @@ def canonical_json(value: object) -> bytes:
 
 def json_bytes(value: object) -> bytes:
     """JSON for files, readable for people; equal values give the same bytes."""
-    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n"
+    try:
+        return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n"
+    except UnicodeEncodeError:  # a lone surrogate, as in the name of a file that is not UTF-8; JSON can escape it
+        return json.dumps(value, indent=1, sort_keys=True).encode() + b"\n"
 
 
 def sealed(body: Mapping[str, Any]) -> dict[str, Any]:

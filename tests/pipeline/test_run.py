@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,15 @@ def test_the_summary_has_every_field_that_other_programs_read(finished: tuple[Pa
     assert summary["corpus"]["sentences"] == 6000
     assert summary["corpus"]["tokens"] == 72_000
     assert summary["train"]["raw_tokens"] == 144_000
+
+
+def test_a_file_whose_name_is_not_utf8_is_trained_on_and_known_again(tmp_path: Path) -> None:
+    text = Path(write_corpus(tmp_path / "corpus")[0])
+    os.rename(os.fsencode(text), os.fsencode(text.parent) + b"/\xff\xfe.txt")
+    assert run_tiny(tmp_path / "work", [str(tmp_path / "corpus" / "*.txt")])["status"] == "complete"
+    again = run_tiny(tmp_path / "work", [str(tmp_path / "corpus" / "*.txt")])
+    assert again["stages"]["tokenize"]["cached"]
+    assert json.loads((tmp_path / "work" / "summary.json").read_text())["status"] == "complete"
 
 
 def test_training_learns_what_the_corpus_was_made_from(finished: tuple[Path, list[str], dict[str, Any]]) -> None:
