@@ -340,3 +340,24 @@ def test_a_damaged_parquet_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "v.parquet").write_bytes(b"PAR1 and not much else PAR1")
     with pytest.raises(ValueError, match=r"v.parquet: cannot be read as Parquet \(.*\); fetch or export it again"):
         WordVectors.load(tmp_path / "v.parquet")
+
+
+def test_a_parquet_file_with_two_columns_of_one_name_is_refused(tmp_path: Path) -> None:
+    table = pa.Table.from_arrays([pa.array(["a"]), pa.array(["x"]), pa.array([[1.0]])], names=["word", "word", "vector"])
+    pq.write_table(table, tmp_path / "w.parquet")
+    with pytest.raises(ValueError, match=r"w\.parquet: two columns have one name"):
+        WordVectors.load(tmp_path / "w.parquet")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [[1], None, {"embeddings": 5}, {"embeddings": {"dtype": ["F32"], "shape": [1, 1], "data_offsets": [0, 4]}},
+     {"embeddings": {"dtype": "F32", "shape": [True, 1], "data_offsets": [0, 4]}},
+     {"embeddings": {"dtype": "F32", "shape": [1, 1], "data_offsets": ["0", 4]}}],
+)  # fmt: skip
+def test_a_safetensors_header_of_the_wrong_shape_is_refused_by_name(tmp_path: Path, header: object) -> None:
+    data = json.dumps(header).encode()
+    (tmp_path / "v.safetensors").write_bytes(len(data).to_bytes(8, "little") + data + bytes(4))
+    (tmp_path / "vocab.json").write_text('{"a": 0}')
+    with pytest.raises(ValueError, match=r"v\.safetensors: (its header is no JSON object|tensor 'embeddings')"):
+        WordVectors.load(tmp_path / "v.safetensors")

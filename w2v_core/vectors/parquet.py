@@ -24,6 +24,8 @@ def read(path: Path, limit: int | None = None) -> Parts:
             names = set(file.schema_arrow.names)
             if not {"word", "vector"} <= names:
                 raise ValueError(f"{path}: expected columns word, vector and perhaps count, found {', '.join(sorted(names))}")
+            if len(file.schema_arrow.names) > len(names):
+                raise ValueError(f"{path}: two columns have one name; give each its own")
             wanted = min(file.metadata.num_rows, limit or file.metadata.num_rows)
             groups = []
             for group in range(file.num_row_groups):

@@ -51,17 +51,19 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
             header = json.loads(file.read(length))
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{path}: its header is not JSON ({error}); fetch or export it again") from None
+    if not isinstance(header, dict):
+        raise ValueError(f"{path}: its header is no JSON object; fetch or export it again")
     header.pop("__metadata__", None)
     for name, tensor in header.items():
-        shape, ends = tensor.get("shape"), tensor.get("data_offsets")
-        whole = isinstance(shape, list) and all(isinstance(length, int) and length >= 0 for length in shape)
-        if not whole or not isinstance(ends, list) or len(ends) != 2 or not 0 <= ends[0] <= ends[1] <= size - 8 - length:
+        lists: list[Any] = [tensor.get(key) if isinstance(tensor, dict) else None for key in ("shape", "data_offsets")]
+        whole = all(isinstance(found, list) and all(type(n) is int and n >= 0 for n in found) for found in lists)
+        if not whole or len(lists[1]) != 2 or not lists[1][0] <= lists[1][1] <= size - 8 - length:
             raise ValueError(f"{path}: tensor {shown(name)} does not lie in the file: it is cut; fetch or export it again")
     return header, 8 + length
 
 
 def _tensor(path: Path, name: str, tensor: dict[str, Any], offset: int) -> npt.NDArray[Any]:
-    if tensor.get("dtype") not in _DTYPES:
+    if str(tensor.get("dtype")) not in _DTYPES:
         raise ValueError(f"{path}: tensor {shown(name)}: expected one of {', '.join(_DTYPES)}, found {tensor.get('dtype')!r}")
     dtype, shape = np.dtype(_DTYPES[tensor["dtype"]]), tuple(tensor["shape"])
     start, end = tensor["data_offsets"]
