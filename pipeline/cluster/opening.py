@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import signal
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -80,8 +81,10 @@ def open_workers(
     """
     import dask
     from distributed import Client
+    from distributed.utils import silence_logging_cmgr
 
-    with dask.config.set(_settings(cluster)), contextlib.ExitStack() as stack:
+    # What is lost is told in messages of our own; Dask would put tracebacks above them.
+    with dask.config.set(_settings(cluster)), silence_logging_cmgr(logging.CRITICAL), contextlib.ExitStack() as stack:
         try:
             started = _open_cluster(cluster, shared or Path.cwd(), stack, on_note)
             target = started.cluster

@@ -164,6 +164,7 @@ def _kill_scheduler(bench: Bench, kill: Kill, name: str, token: Path) -> tuple[E
                 cluster.scheduler.kill()
                 frozen.resume()
                 ended = end_of(process)
+            assert " - ERROR - " not in ended.err, "of a scheduler that is gone the run tells, and Dask nothing"
             config.write_text(text)
             return ended, config
         finally:
