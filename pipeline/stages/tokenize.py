@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from w2v_core.text.words import WordTable
 
 STAGE = "tokens"
-STAGE_VERSION = 3
+STAGE_VERSION = 4
 PARTS = store.SHARED
 _GROUP_TOKENS = 4 << 20
 _DROPPED_SHOWN = 3
