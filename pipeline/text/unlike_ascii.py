@@ -20,7 +20,8 @@ _SHIFTING = (
     (re.compile(rb"\+[A-Za-z0-9+/]{3,}-?"), ("utf-7",)),
 )
 """What begins other letters in text of seven bits, and the encodings in which it does."""
-_SHIFTED_SHARE = 0.02
+_SHIFTED_SHARE, _SHIFTED_LEAST = 0.02, 4
+"""The least share of letters outside ASCII, and how many different ones: `a+bcd` in a program happens to be one in UTF-7."""
 
 
 def wide(head: bytes) -> str | None:
@@ -69,6 +70,7 @@ def shifting(head: bytes) -> str | None:
             except UnicodeDecodeError:
                 continue
             others = [char for char in text if char >= "\x80"]
-            if len(others) > _SHIFTED_SHARE * len(text) and all(map(str.isprintable, others)):
+            noticeable = len(others) > _SHIFTED_SHARE * len(text) and len(set(others)) >= _SHIFTED_LEAST
+            if noticeable and all(map(str.isprintable, others)):
                 return name
     return None

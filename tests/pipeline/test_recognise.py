@@ -196,6 +196,12 @@ def test_encodings_of_seven_bits_are_refused_by_name(tmp_path: Path, text: str, 
     assert len(plan(tmp_path / "x.txt", encoding=encoding).files) == 1
 
 
+@pytest.mark.parametrize("line", ["int a = b+ccc-d;", "call +49301234567-8 or +4930-99", "~{abc~} is near ~{de~}", "I <3 a+b"])
+def test_a_plus_or_a_tilde_in_ordinary_text_makes_no_encoding_of_seven_bits(tmp_path: Path, line: str) -> None:
+    (tmp_path / "x.txt").write_text((line + "\n") * 500)
+    assert len(plan(tmp_path / "x.txt").files) == 1
+
+
 @pytest.mark.parametrize(
     ("data", "encoding", "message"),
     [("Größe für Öl, käuflich über Händler\n".encode(), "cp1252", "is UTF-8, expected cp1252; leave corpus.encoding out"),
