@@ -79,7 +79,8 @@ class NeverQuiteClosed(LocalCluster):  # type: ignore[misc]
 
 
 def without_workers() -> NeverQuiteClosed:
-    return NeverQuiteClosed(n_workers=0, processes=False, dashboard_address=None)
+    # By default, Dask's scheduler listens on port 8787 and on every interface.
+    return NeverQuiteClosed(n_workers=0, host="127.0.0.1", dashboard_address="127.0.0.1:0", scheduler_kwargs={"dashboard": False})
 
 
 def test_a_cluster_that_does_not_close_in_time_is_a_note_and_not_the_failure_of_a_complete_run() -> None:
