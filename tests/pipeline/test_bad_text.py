@@ -8,11 +8,8 @@ import io
 import json
 import lzma
 import os
-import shutil
 import subprocess
 import sys
-import tarfile
-import zipfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -30,28 +27,8 @@ from pipeline.text.lines import LETTERS, SPACES, Breaks, cut_lines, skip_run
 from pipeline.text.losses import BAD_RECORDS, LONG_TOKENS, NOT_TEXT, PUT_IN, READ, ReadCounts
 from pipeline.text.reading import Reading, read_part
 from pipeline.text.tokenizers import load_tokenizer
+from tests.pipeline.texts_on_disk import read, write
 from tests.sampling import ALL
-
-
-def write(path: Path, data: bytes | str) -> Path:
-    path.parent.mkdir(exist_ok=True)
-    path.write_bytes(data.encode() if isinstance(data, str) else data)
-    return path
-
-
-def read(*paths: Path, block_bytes: int = 1 << 20, look_bytes: int = 1 << 20, **options: object) -> tuple[bytes, ReadCounts]:
-    """The text of a corpus, and what was counted while reading it."""
-    corpus = Corpus(inputs=[str(path) for path in paths], **options)  # type: ignore[arg-type]
-    corpus = corpus.model_copy(update={"block_bytes": block_bytes})  # smaller than anyone may choose
-    strict, stop = corpus.encoding_errors == "strict", corpus.bad_records == "stop"
-    reading = Reading(
-        corpus.format, corpus.text_field, strict, corpus.max_ratio, look_bytes, corpus.encoding, stop, sniff=corpus.sniff
-    )
-    counts = ReadCounts()
-    text = b""
-    for part in cut_parts(plan_corpus(corpus), block_bytes):
-        text += b"\n".join(chunk.text for chunk in read_part(part, reading, counts)) + b"\n"
-    return text, counts
 
 
 def zstd(data: bytes) -> bytes:
@@ -424,14 +401,6 @@ def test_a_run_at_the_end_is_dropped_like_any_other() -> None:
     assert counts.overlong_samples == [b"x" * 64]
 
 
-@pytest.mark.parametrize("archive", ["zip", "tar"])
-def test_members_of_archives_whose_lines_end_with_cr_alone_are_read_as_lines(tmp_path: Path, archive: str) -> None:
-    shutil.make_archive(str(tmp_path / "x"), archive, write(tmp_path / "texts" / "a.txt", b"the river\rthe sea\r" * 20).parent)
-    text, counts = read(tmp_path / f"x.{archive}")
-    assert text.split(b"\n")[:2] == [b"the river", b"the sea"]
-    assert any("end their lines with CR alone" in remark for remark in counts.remarks)
-
-
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
 def test_utf16_after_text_in_utf8_is_lost_and_counted(tmp_path: Path, encoding: str) -> None:
     lines = "the river runs to the sea\n" * 100
@@ -439,59 +408,6 @@ def test_utf16_after_text_in_utf8_is_lost_and_counted(tmp_path: Path, encoding: 
     assert set(text.split()) <= {b"a", b"first", b"line", b"t"}, "no letter of it is a word, but perhaps the first"
     assert counts.total(NOT_TEXT) == pytest.approx(2 * len(lines), abs=4)
     assert counts.total(READ) + counts.total(PUT_IN) - counts.total(NOT_TEXT) == pytest.approx(len(text), abs=2)
-
-
-def tar_of_three() -> bytes:
-    sink = io.BytesIO()
-    with tarfile.open(fileobj=sink, mode="w") as archive:
-        for name in ("a.txt", "b.txt", "c.txt"):
-            member = tarfile.TarInfo(name)
-            member.size = 12
-            archive.addfile(member, io.BytesIO(f"words of {name[0]}\n ".encode()))
-    return sink.getvalue()
-
-
-@pytest.mark.parametrize("compressed", [False, True])
-@pytest.mark.parametrize("damage", ["header", "zeros", "cut", "joined"])
-def test_no_member_of_a_tar_is_lost_behind_a_header_that_cannot_be_read(tmp_path: Path, damage: str, compressed: bool) -> None:
-    whole = tar_of_three()
-    second = whole.index(b"b.txt")
-    damaged = {
-        "header": whole[:second] + b"XX" + whole[second + 2 :],
-        "zeros": whole[:second] + bytes(512) + whole[second + 512 :],
-        "cut": whole[: second + 100],
-        "joined": whole + whole,
-    }[damage]
-    path = write(tmp_path / ("x.tar.gz" if compressed else "x.tar"), gzip.compress(damaged) if compressed else damaged)
-    with pytest.raises(DataError, match=r"x\.tar.*: damaged tar archive \(what follows byte [\d,]+ of it is no member"):
-        read(path)
-    assert read(write(tmp_path / "y.tar", whole + bytes(1 << 20)))[0].split() == b"words of a words of b words of c".split()
-
-
-@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_damage_inside_a_member_of_an_archive_is_an_error_of_the_archive(tmp_path: Path, method: int) -> None:
-    sink = io.BytesIO()
-    with zipfile.ZipFile(sink, "w", method) as archive:
-        archive.writestr("a.txt", "".join(f"word{number} " for number in range(3000)))
-    data = bytearray(sink.getvalue())
-    data[200:220] = bytes(20)
-    with pytest.raises(DataError, match=r"x\.zip: damaged zip archive"):
-        read(write(tmp_path / "x.zip", bytes(data)))
-    with pytest.raises(DataError, match=r"x\.tar: damaged tar archive \(unexpected end of data"):
-        read(write(tmp_path / "x.tar", tar_of_three()[:520]))
-
-
-@pytest.mark.parametrize(("suffix", "format"), [(".xz", lzma.FORMAT_XZ), (".lzma", lzma.FORMAT_ALONE)])
-def test_a_dictionary_that_would_take_a_gigabyte_is_refused(tmp_path: Path, suffix: str, format: int) -> None:
-    kind = lzma.FILTER_LZMA2 if format == lzma.FORMAT_XZ else lzma.FILTER_LZMA1
-    for size, readable in ((64 << 20, True), (1 << 30, False)):
-        data = lzma.compress(b"the river\n" * 99, format, filters=[{"id": kind, "dict_size": size}])
-        path = write(tmp_path / f"x.txt{suffix}", data)
-        if readable:
-            assert read(path)[0].count(b"river") == 99
-            continue
-        with pytest.raises(DataError, match=r"dictionary is too large .* compress it again with xz -9"):
-            read(path)
 
 
 @pytest.mark.parametrize(

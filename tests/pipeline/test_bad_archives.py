@@ -1,0 +1,77 @@
+"""Archives as they are found in the wild: no member of a damaged one is left out silently, and none takes unbounded memory."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import lzma
+import shutil
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import DataError
+from tests.pipeline.texts_on_disk import read, write
+
+
+def tar_of_three() -> bytes:
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w") as archive:
+        for name in ("a.txt", "b.txt", "c.txt"):
+            member = tarfile.TarInfo(name)
+            member.size = 12
+            archive.addfile(member, io.BytesIO(f"words of {name[0]}\n ".encode()))
+    return sink.getvalue()
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("damage", ["header", "zeros", "cut", "joined"])
+def test_no_member_of_a_tar_is_lost_behind_a_header_that_cannot_be_read(tmp_path: Path, damage: str, compressed: bool) -> None:
+    whole = tar_of_three()
+    second = whole.index(b"b.txt")
+    damaged = {
+        "header": whole[:second] + b"XX" + whole[second + 2 :],
+        "zeros": whole[:second] + bytes(512) + whole[second + 512 :],
+        "cut": whole[: second + 100],
+        "joined": whole + whole,
+    }[damage]
+    path = write(tmp_path / ("x.tar.gz" if compressed else "x.tar"), gzip.compress(damaged) if compressed else damaged)
+    with pytest.raises(DataError, match=r"x\.tar.*: damaged tar archive \(what follows byte [\d,]+ of it is no member"):
+        read(path)
+    assert read(write(tmp_path / "y.tar", whole + bytes(1 << 20)))[0].split() == b"words of a words of b words of c".split()
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damage_inside_a_member_of_an_archive_is_an_error_of_the_archive(tmp_path: Path, method: int) -> None:
+    sink = io.BytesIO()
+    with zipfile.ZipFile(sink, "w", method) as archive:
+        archive.writestr("a.txt", "".join(f"word{number} " for number in range(3000)))
+    data = bytearray(sink.getvalue())
+    data[200:220] = bytes(20)
+    with pytest.raises(DataError, match=r"x\.zip: damaged zip archive"):
+        read(write(tmp_path / "x.zip", bytes(data)))
+    with pytest.raises(DataError, match=r"x\.tar: damaged tar archive \(unexpected end of data"):
+        read(write(tmp_path / "x.tar", tar_of_three()[:520]))
+
+
+@pytest.mark.parametrize(("suffix", "format"), [(".xz", lzma.FORMAT_XZ), (".lzma", lzma.FORMAT_ALONE)])
+def test_a_dictionary_that_would_take_a_gigabyte_is_refused(tmp_path: Path, suffix: str, format: int) -> None:
+    kind = lzma.FILTER_LZMA2 if format == lzma.FORMAT_XZ else lzma.FILTER_LZMA1
+    for size, readable in ((64 << 20, True), (1 << 30, False)):
+        data = lzma.compress(b"the river\n" * 99, format, filters=[{"id": kind, "dict_size": size}])
+        path = write(tmp_path / f"x.txt{suffix}", data)
+        if readable:
+            assert read(path)[0].count(b"river") == 99
+            continue
+        with pytest.raises(DataError, match=r"dictionary is too large .* compress it again with xz -9"):
+            read(path)
+
+
+@pytest.mark.parametrize("archive", ["zip", "tar"])
+def test_members_of_archives_whose_lines_end_with_cr_alone_are_read_as_lines(tmp_path: Path, archive: str) -> None:
+    shutil.make_archive(str(tmp_path / "x"), archive, write(tmp_path / "texts" / "a.txt", b"the river\rthe sea\r" * 20).parent)
+    text, counts = read(tmp_path / f"x.{archive}")
+    assert text.split(b"\n")[:2] == [b"the river", b"the sea"]
+    assert any("end their lines with CR alone" in remark for remark in counts.remarks)
