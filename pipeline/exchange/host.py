@@ -34,7 +34,7 @@ def usable_cores(root: Path = Path("/")) -> int:
     """The number of cores that this process may use: those it may run on, and no more than its control groups' quotas, rounded
     up, since part of a core is worth a thread."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores, *(math.ceil(quota) for quota in _quotas(root)), cores))
+    return max(1, min([cores, *map(math.ceil, _quotas(root))]))
 
 
 def _quotas(root: Path) -> Iterator[float]:
