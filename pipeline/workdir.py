@@ -14,7 +14,7 @@ from pipeline.config import RunConfig
 from pipeline.errors import DamagedError, StorageError
 from pipeline.history.answers import changes, find_answer, introduce
 from pipeline.history.latest import champion_of, history_damage
-from pipeline.history.snapshot import PASSING, REPORT, SNAPSHOTS, read_summary, snapshot_damage
+from pipeline.history.snapshot import PASSING, REPORT, SNAPSHOTS, SUMMARY, read_summary, snapshot_damage
 from pipeline.safety import locks
 from pipeline.safety.seals import SEAL, seal_damage
 from pipeline.storage import lease
@@ -49,12 +49,14 @@ def _look_through(workdir: Path) -> tuple[int, list[str]]:
 
 
 def _looks(workdir: Path) -> Iterator[tuple[int, list[str]]]:
+    from pipeline.stages.ladder import KINDS
     from pipeline.text.corpus import KNOWN_FILES, known_damage
 
     summary = None
     try:
         summary = read_summary(workdir)
-        yield int(summary is not None), []
+        strange = summary is not None and not summary.get("stages", {}).keys() <= KINDS.keys()
+        yield int(summary is not None), [f"{workdir / SUMMARY}: damaged (its stages are not those of a run)"] * strange
     except StorageError as error:
         yield 0, [str(error)]
     for directory in sorted({*store.iterate_artefacts(workdir), *_promised(workdir)}):

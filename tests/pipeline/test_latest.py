@@ -137,6 +137,14 @@ def test_what_a_run_is_just_replacing_is_not_called_damaged_and_what_is_damaged_
         assert [problem.partition(": ")[0] for problem in verify_workdir(home.work)[1]] == [str(seal)]
 
 
+def test_a_summary_with_stages_that_no_run_has_is_called_damaged(home: Home) -> None:
+    path = home.work / "summary.json"
+    summary = store.unsealed(path.read_bytes())
+    path.unlink()
+    store.write_json(path, store.sealed(summary | {"stages": {"compile": summary["stages"]["train"]}}))
+    assert verify_workdir(home.work)[1] == [f"{path}: damaged (its stages are not those of a run)"]
+
+
 def test_a_snapshot_is_compared_like_its_workdir(home: Home) -> None:
     (snapshot,) = snapshots(home.work)
     sides = open_sides([str(source) for source in (home.work, home.work / "latest", snapshot.directory)])
