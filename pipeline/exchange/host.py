@@ -2,7 +2,7 @@
 
 A container with 2 of a host's 64 cores sees all 64: its limit is a quota of its control groups, and once its threads have used it
 up, all of them stand still for the rest of each tenth of a second. Threads that train in lockstep lose time by that: two with one
-core's quota took 1.1 to 1.25 times as long as one thread (infra/benchmarks/records/throughput-2026-11-29.md).
+core's quota took 1.15 to 1.3 times as long as one thread (infra/benchmarks/records/throughput-2026-11-29.md).
 """
 
 from __future__ import annotations
