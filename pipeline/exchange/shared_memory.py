@@ -16,6 +16,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import re
 import select
 import shutil
 import socket
@@ -238,13 +239,16 @@ def open_meeting_place(group_key: str, bytes_needed: int, first: bool, patience_
 
 def remove_deserted_places() -> None:
     """Removes the folders of groups whose first participant was killed before removing them, recognised by their free locks. They
-    may hold all copies of the parameters."""
-    for path in (found for place in PLACES for found in place.glob(f"*{_prefix()}*")):
+    may hold all copies of the parameters. Other folders, whose names only begin or end like theirs, are left alone."""
+    # As `open_meeting_place` and `_make_place` name them.
+    made_here = re.compile(rf"{_prefix()}[0-9a-f]{{16}}|\.{_prefix()}[0-9a-z_]{{8}}")
+    for path in (found for place in PLACES for found in place.glob(f"*{_prefix()}*") if made_here.fullmatch(found.name)):
         with contextlib.suppress(OSError):  # another process is removing it, or it belongs to another user
             descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(path)
+                if _is_private(os.fstat(descriptor)):
+                    shutil.rmtree(path)
             finally:
                 os.close(descriptor)
 
@@ -273,9 +277,13 @@ def _checked(directory: Path) -> Path:
         found = directory.stat()
     except FileNotFoundError:
         raise PeerLostError(f"{directory} went away before all workers of the round had met there") from None
-    if found.st_uid != os.getuid() or found.st_mode & 0o077:
+    if not _is_private(found):
         raise TemporaryError(f"{directory}: expected a folder of this user that nobody else can enter; remove it")
     return directory
+
+
+def _is_private(found: os.stat_result) -> bool:
+    return found.st_uid == os.getuid() and not found.st_mode & 0o077
 
 
 def make_shared_array(path: Path, shape: tuple[int, int], *, huge: bool = True) -> NDArray[np.float32]:

@@ -220,6 +220,17 @@ def test_what_a_killed_first_participant_left_is_removed_by_the_next_group_and_a
     assert not place.exists()
 
 
+@pytest.mark.parametrize("name", ["w2v-{}-runs", "enwiki-w2v-{}-0123456789abcdef", "w2v-{}-0123456789abcdef.bak", ".w2v-{}-mine"])
+def test_folders_of_the_user_with_similar_names_are_never_removed(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_memory, "PLACES", (tmp_path,))
+    theirs = tmp_path / name.format(os.getuid())
+    theirs.mkdir(mode=0o700)
+    remove_deserted_places()
+    assert theirs.exists()
+
+
 def wait_until_told(key: str, told: Event, pipe: Connection) -> None:
     attempts = Attempts()
 
