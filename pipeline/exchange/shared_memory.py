@@ -121,7 +121,7 @@ class SocketBarrier:
                     idle_since = time.perf_counter()
                     continue
                 now = time.perf_counter()
-                if (self._has_core and now - idle_since < SPIN_S) or select.select([peer], [], [], ATTENTION_S)[0]:
+                if (self._has_core and now - idle_since < SPIN_S) or _readable(peer, ATTENTION_S):
                     continue
                 self._attempts.raise_if_lost()
                 if now - began > self._patience_s + self._allowance_s:
@@ -135,6 +135,13 @@ class SocketBarrier:
     def close(self) -> None:
         for peer in self._sockets:
             peer.close()
+
+
+def _readable(peer: socket.socket, timeout_s: float) -> bool:
+    """Whether something can be read before the timeout. (`select.select` takes no descriptors from 1,024 on.)"""
+    poll = select.poll()
+    poll.register(peer, select.POLLIN)
+    return bool(poll.poll(timeout_s * 1000))
 
 
 def meet(directory: Path, participant: int, participants: int, patience_s: float, attempts: Attempts) -> Barrier:

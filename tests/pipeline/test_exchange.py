@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
+import resource
 import signal
 import socket
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -181,6 +184,22 @@ def test_a_participant_that_is_alone_does_not_wait_for_ever(tmp_path: Path) -> N
         meet(tmp_path, 1, 2, 0.2, Attempts())
     with pytest.raises(PeerLostError, match="the first worker of the round did not show up"):
         open_meeting_place("nobody", 1, False, 0.1, Attempts())
+
+
+def test_lanes_meet_in_a_process_with_thousands_of_open_files(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(4096, before[0]), before[1]))
+    with contextlib.ExitStack() as stack:
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, before)
+        for _ in range(1100):
+            stack.enter_context(open(os.devnull, "rb"))
+        pool = stack.enter_context(ThreadPoolExecutor(2))
+        met = pool.map(lambda participant: meet(tmp_path, participant, 2, PATIENCE_S, Attempts()), range(2))
+        barriers = [stack.enter_context(contextlib.closing(barrier)) for barrier in met]
+        late = pool.submit(barriers[1].wait)
+        time.sleep(10 * shared_memory.SPIN_S)
+        barriers[0].wait()
+        late.result()
 
 
 def test_the_meeting_place_is_private_to_this_user() -> None:
