@@ -117,10 +117,15 @@ def spread_over(
         for index in left:
             results[index] = work(items[index])
 
-    helpers = [submit(take_some) for _ in range(min(threads, len(items)) - 1)]
+    helpers: list[Future[None]] = []
     try:
+        for _ in range(min(threads, len(items)) - 1):
+            helpers.append(submit(take_some))
         take_some()
     finally:
+        # After an error nobody begins another item, not even a helper that waits for a thread.
+        for _ in left:
+            pass
         wait(helpers)
     for helper in helpers:
         helper.result()

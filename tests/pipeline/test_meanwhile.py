@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from pipeline.training.meanwhile import MANY, Meanwhile
+from pipeline.training.meanwhile import MANY, Meanwhile, spread_over
 
 
 @pytest.fixture
@@ -72,6 +73,29 @@ def test_items_are_spread_over_as_many_threads_as_the_merge_has(background: Mean
     assert len(seen) == 3
     assert background.processor_s() > 0
     assert background.processor_s() == 0
+
+
+def test_if_a_helper_cannot_be_started_no_other_goes_on_after_the_error() -> None:
+    begun, ended = threading.Event(), []
+
+    def work(item: int) -> None:
+        begun.set()
+        threading.Event().wait(0.1)
+        ended.append(item)
+
+    with ThreadPoolExecutor(1) as pool:
+
+        def submit(some: Callable[[], None]) -> Future[None]:
+            if begun.wait(0):
+                raise RuntimeError("can't start new thread")
+            helper = pool.submit(some)
+            begun.wait(10)
+            return helper
+
+        with pytest.raises(RuntimeError, match="can't start"):
+            spread_over(submit, 3, work, range(10))
+        assert ended == [0]
+    assert ended == [0]
 
 
 @pytest.mark.parametrize(
