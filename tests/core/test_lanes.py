@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+import subprocess
+import sys
+import textwrap
 import threading
 from typing import Any
 
@@ -161,6 +164,37 @@ def test_arguments_that_break_the_contract_are_refused_and_no_thread_is_left(ker
     with pytest.raises(ValueError, match="train them in several calls"):
         train_lanes(kernels, case, [Slice(*columns, 0, MOST_LANE_TARGETS + 1)])
     assert threading.active_count() == before
+
+
+def test_if_threads_cannot_be_started_training_fails_and_none_goes_on() -> None:
+    """In a process whose memory has room for the stack of one more thread, not of two: like a container's limit on threads."""
+    case = random_case(1, rows=900)
+    train_lanes(load_kernels("numba"), case, lanes_of(case, [0, 200, 400, 600, 900]), 2)  # compiled here, if at all
+    program = """
+        import resource, threading
+        from pathlib import Path
+        from tests.core.kernel_cases import random_case
+        from tests.core.test_lanes import lanes_of, train_lanes
+        from w2v_core.kernels import load_kernels
+
+        case, kernels = random_case(1, rows=900), load_kernels("numba")
+        lanes = lanes_of(case, [0, 200, 400, 600, 900])
+        expected = train_lanes(kernels, case, lanes, 2)[0].tobytes()
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        threading.stack_size(256 << 20)
+        resource.setrlimit(resource.RLIMIT_AS, (used + (640 << 20), resource.RLIM_INFINITY))
+        try:
+            train_lanes(kernels, case, lanes, 4)
+        except RuntimeError as error:
+            print(error)
+        print(threading.active_count())
+        threading.stack_size(0)
+        print(train_lanes(kernels, case, lanes, 4)[0].tobytes() == expected)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.splitlines() == ["can't start new thread", "1", "True"]
 
 
 def test_a_thread_that_fails_ends_the_waiting_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:

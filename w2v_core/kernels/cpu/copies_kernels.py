@@ -14,7 +14,7 @@ the interpreter, takes as long, so it is done once for many stretches. One stret
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -283,7 +283,12 @@ def train(
         places.reshape(-1, PLACES), stream_rows.nothing_found(np.prod(shape).item()), settings, np.zeros(shape, np.int64),
         np.zeros(shape), np.full(shape, NO_BAD_NOISE, np.int64), np.zeros((2, 2), np.int64), np.zeros(1, np.int64),
     )  # fmt: skip
-    _run(kept, crew, given, results)
+    try:
+        _run(kept, crew, given, results)
+    except BaseException:
+        # Ends what may still wait for a thread of the pool: it has addresses of arrays that the caller will not keep.
+        room.close()
+        raise
     if (results.found[:, [stream_rows.BAD_TARGET, stream_rows.BAD_WORD]] >= 0).any():
         # A copy with fewer lanes than others has places without any.
         slices = [copy.lanes[min(lane, len(copy.lanes) - 1)] for copy in copies for lane in range(shape[2])]
@@ -309,9 +314,17 @@ def _run(kept: _Kept, crew: Crew, given: Inputs, results: Results) -> None:
                 barrier.give_up(meeting)
             raise
 
-    others = [kept.pool.submit(run, thread) for thread in range(1, crew.groups * crew.a_group)] if kept.pool else []
+    others: list[Future[None]] = []
     try:
+        if kept.pool:
+            for thread in range(1, crew.groups * crew.a_group):
+                others.append(kept.pool.submit(run, thread))
         run(0)
+    except BaseException:
+        # A thread that cannot be started, because a container has as many as it may have, will not reach a barrier either.
+        for meeting in meetings:
+            barrier.give_up(meeting)
+        raise
     finally:
         wait(others)
     for other in others:
