@@ -112,8 +112,9 @@ class TrainCopies(Protocol):
 
         `merged_rows`: how many rows are merged after each stretch; 0 = none. CBOW only. Returns the results by stretch, copy and
         lane, and the seconds of merging and of waiting for it. Raises as `train_lanes` and `merge_rows` do, before anything is
-        trained (but a bad noise word is found when it is drawn); and ValueError for more than MOST_STRETCHES stretches, or if
-        those of a lane together have more than MOST_LANE_TARGETS targets.
+        trained (but a bad noise word is found when it is drawn); and ValueError for more than MOST_STRETCHES stretches, if those
+        of a lane together have more than MOST_LANE_TARGETS targets, or if a copy's lanes share stretches so unequally that these
+        have more waves than can be numbered.
         """
         ...
 

@@ -12,7 +12,18 @@ import numpy as np
 import pytest
 
 from tests.core.kernel_cases import Case, random_case
-from w2v_core.contract import MOST_STRETCHES, FloatRows, LocalTraining, Merge, SliceResult, TrainCopies, Update, Workroom
+from w2v_core.contract import (
+    MOST_LANE_TARGETS,
+    MOST_STRETCHES,
+    FloatRows,
+    LocalTraining,
+    Merge,
+    Slice,
+    SliceResult,
+    TrainCopies,
+    Update,
+    Workroom,
+)
 from w2v_core.kernels import load_kernels
 
 kernels = load_kernels("numba")
@@ -154,6 +165,20 @@ def test_what_breaks_the_contract_is_refused_before_anything_is_trained(
     with contextlib.closing(Workroom()) as room, pytest.raises(ValueError, match=message):
         train_copies(bases, [copies[0], broken(copies[1])], ROWS, case.noise, "adasum", 3, room)
     assert bits_of(bases, copies) == before
+
+
+def test_lanes_that_take_turns_for_more_waves_than_can_be_numbered_are_refused(train_copies: TrainCopies) -> None:
+    """Three lanes, of which each trains the most targets that a lane may, in a stretch of its own."""
+    case = two_thousand_rows()
+    tokens_N, spans_N = np.zeros(MOST_LANE_TARGETS, np.int32), np.zeros(MOST_LANE_TARGETS, np.uint8)
+    lanes = [Slice(tokens_N, spans_N, spans_N, 0, MOST_LANE_TARGETS)] * 3
+    bounds_SL = MOST_LANE_TARGETS * np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [1, 1, 1]], np.int64)
+    copy = LocalTraining(case.w_in_VD, case.w_out_VD, lanes, bounds_SL, [case.update] * 3)
+    with (
+        contextlib.closing(Workroom()) as room,
+        pytest.raises(ValueError, match="at most 65,535 waves in all stretches, found 98,304"),
+    ):
+        train_copies((case.w_in_VD, case.w_out_VD), [copy], [0, 0, 0], case.noise, "adasum", 2, room)
 
 
 def test_too_many_rows_and_too_many_stretches_are_refused(train_copies: TrainCopies) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from w2v_core.contract import MOST_LANE_TARGETS, MOST_STRETCHES, FloatRows, LocalTraining, Noise, Slice, Update
 from w2v_core.kernels.initial import ROW_FLOATS
+from w2v_core.reference import BLOCK
 from w2v_core.sampler import random_bits
 
 
@@ -51,6 +52,8 @@ def _check_array(name: str, array: NDArray[Any], dtype: np.dtype[Any], dimension
 
 
 _MOST_LANES = 1 << 16
+MOST_WAVES = (1 << 16) - 1
+"""Waves that the marks of a copy's rows can tell apart, from the first one on (`cpu.sharing.Marks`)."""
 
 
 def check_lanes(lanes: Sequence[Slice], update: Update, threads: int) -> None:
@@ -105,6 +108,13 @@ def check_copies(
                     f"copy {number}, lane {lane}: expected ascending bounds from {targets.start} to {targets.stop}, "
                     f"found {bounds[1:-1]}"
                 )
+        # Each stretch has as many waves as its longest share; lanes of unequal shares together have more than any of them.
+        waves = int((-(-np.diff(copy.bounds_SL, axis=0).max(axis=1) // BLOCK)).sum())
+        if waves > MOST_WAVES:
+            raise ValueError(
+                f"copy {number}: expected at most {MOST_WAVES:,} waves in all stretches, found {waves:,}; train them in several "
+                "calls, or in shares that are equal in each stretch"
+            )
     for base, matrices in zip(bases, ([copy.w_in_VD for copy in copies], [copy.w_out_VD for copy in copies]), strict=True):
         check_merge(base, matrices, method)
     if not all(0 <= rows <= len(bases[0]) for rows in merged_rows):

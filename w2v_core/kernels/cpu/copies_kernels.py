@@ -21,7 +21,7 @@ import numpy as np
 from numba import njit
 
 from w2v_core.contract import FloatRows, LocalTraining, Noise, SliceResult, Workroom
-from w2v_core.kernels.checks import raise_bad_noise
+from w2v_core.kernels.checks import MOST_WAVES, raise_bad_noise
 from w2v_core.kernels.cpu import barrier, sharing, stream_rows
 from w2v_core.kernels.cpu import row_operations as op
 from w2v_core.kernels.cpu.block_kernels import PLACES, START, STOP, Lanes, Sizes, Words
@@ -181,8 +181,6 @@ def _is_bad(found: Any) -> bool:
 
 # ── from arrays to addresses ─────────────────────────────────────────────────────────────────────────────────────────
 
-MOST_WAVES = (1 << 16) - 1
-"""Waves that a mark can tell apart, from the first one on."""
 _MOST_REACH = 2 * 255
 """Most context rows before and after a target: spans are bytes."""
 
