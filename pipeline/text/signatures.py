@@ -9,11 +9,13 @@ from __future__ import annotations
 import codecs
 import csv
 import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 from pipeline.text.encodings import UTF8, fitting_encoding, has_line_ends, invalid_share
 from pipeline.text.folding import ENTITY
+from pipeline.text.losses import percent
 from pipeline.text.unlike_ascii import WIDE, reads_as, shifting, wide
 
 HEAD_BYTES = 1 << 16
@@ -29,6 +31,8 @@ _CONTROL = bytes(set(range(0x20)) - set(b"\t\n\v\f\r\x1b\x1c\x1d\x1e\x1f\0"))
 _JSON = re.compile(rb'\s*(?:\[\s*)*\{\s*"[^"\n]{0,200}"\s*:')
 _MARKUP = re.compile(rb"<!doctype\s|<html\b|<\?xml\b|<head\b|<svg\b", re.IGNORECASE)
 _ELEMENT = re.compile(rb"<[A-Za-z][\w:.-]*(\s+[\w:.-]+\s*=\s*[\"'][^<>]*)?\s*/?>")
+_LEADING = re.compile(rb"(?:<([A-Za-z][\w:.-]*)(?:\s[^<>]*)?>|</[^<>]*>|<!--(?s:.*?)-->)\s*")
+_VOID = (b"img", b"br", b"hr")
 _TAG = re.compile(rb"</(?!s>)[A-Za-z][\w:.-]*\s*>|<[A-Za-z][\w:.-]*\s*/>")
 """Tags that end an element; </s> ends a sentence in many corpora."""
 _TAGS_APART = 500
@@ -36,6 +40,11 @@ _TAGS_APART = 500
 _COLUMN_NAME = re.compile(r"[^\W\d][\w.-]{0,39}")
 _NUMBER = re.compile(r"[+-]?\d+(?:[.,]\d+)?")
 _BINARY_SHARE, _FOREIGN_SHARE = 0.02, 0.3
+_DOCUMENTS = (b"%PDF", b"%!PS", b"{\\rtf", b"{\\pwi")
+"""How documents begin that may be ASCII throughout."""
+_BINARY_BEGIN = 64
+"""Bytes within which a binary format whose signature is letters has a NUL or a control character."""
+_LETTERS = bytes(set(b"\t\n\v\f\r") | set(range(0x20, 0x7F)))
 _ROWS = 20
 _CERTAINLY_UTF8 = 5
 """So many characters outside ASCII that are valid UTF-8 are no accident in any other encoding."""
@@ -144,10 +153,11 @@ def _reads_well(name: str | None, expected: str = "UTF-8") -> str | None:
 
 def _binary(head: bytes) -> str | None:
     """Why bytes that are not text are refused; None for text."""
+    head = head.removeprefix(_MARK)
     control = len(head) - len(head.translate(None, _CONTROL))
     foreign = invalid_share(head)
     begin = head.lstrip()
-    if control == 0 and b"\0" not in head and foreign == 0 and not begin.startswith((b"%", b"{\\")):
+    if control == 0 and b"\0" not in head and foreign == 0 and not begin.startswith(_DOCUMENTS):
         return None
     found = _named(head) or _named(begin)
     # Any two letters of ASCII are a letter in UTF-16, so only what can hardly be UTF-8 is taken for it.
@@ -158,6 +168,12 @@ def _binary(head: bytes) -> str | None:
         return None
     if found is None and control <= _BINARY_SHARE * len(head) and (fitting := fitting_encoding(head)):
         return f"is not UTF-8; its bytes read well as {fitting}: set corpus.encoding: {fitting}"
+    if found is None and foreign == 0 and b"\0" not in head:
+        byte, count = Counter(byte for byte in head if byte in _CONTROL).most_common(1)[0]
+        return (
+            f"holds control characters, most often byte {byte:#04x} ({percent(count / len(head))} of its bytes), and would be "
+            "read as text; replace them by spaces or tabs first, or leave it out with corpus.exclude"
+        )
     what = f"looks like {found}" if found else "holds binary data"
     return f"{what} and would be read as text; extract its text first, or leave it out with corpus.exclude"
 
@@ -173,8 +189,15 @@ def _named(head: bytes) -> str | None:
         matches = puremagic.magic_string(head)
     except (puremagic.PureError, ValueError):
         return None
-    # NUL alone says nothing: files with holes are full of it.
-    strong: list[Any] = [match for match in matches if len((match.byte_match or b"").strip(b"\0")) >= 3]
+    # NUL alone says nothing: files with holes are full of it. Signatures of letters (`This is `, `From`, `DVD`) begin texts, too,
+    # and text may hold a control character or bytes of another encoding further on.
+    first = head[:_BINARY_BEGIN]
+    letters_do = head.startswith(_DOCUMENTS) or first != first.translate(None, _CONTROL + b"\0")
+    strong: list[Any] = [
+        match
+        for match in matches
+        if len((match.byte_match or b"").strip(b"\0")) >= 3 and (letters_do or match.byte_match.translate(None, _LETTERS))
+    ]
     return f"a {strong[0].extension or 'binary'} file ({strong[0].name})" if strong else None
 
 
@@ -203,15 +226,32 @@ def _no_sentences(head: bytes, format: str) -> str | None:
 
 
 def _is_markup(head: bytes) -> bool:
-    """Whether the bytes begin a document of HTML or XML, or an element whose attributes or many tags would become words."""
+    """Whether the bytes begin a document of HTML or XML, or an element whose attributes or many tags would become words. Text
+    after its end, as in Markdown that begins with a picture, is text with a few tags."""
     begin = head.lstrip()
     while begin.startswith(b"<!--"):
         begin = begin.partition(b"-->")[2].lstrip()
     if _MARKUP.match(begin):
         return True
     element = _ELEMENT.match(begin)
-    tags = len(_TAG.findall(head)) if element else 0
-    return element is not None and tags > (0 if element[1] else len(head) // _TAGS_APART)
+    if element is None:
+        return False
+    after = _after_elements(begin)
+    only_tags = element[1] and (not after or after.startswith(b"<"))
+    return len(_TAG.findall(head)) > (0 if only_tags else len(head) // _TAGS_APART)
+
+
+def _after_elements(begin: bytes) -> bytes:
+    """What follows the elements and comments that the bytes begin with; nothing, if the last of them does not end."""
+    at = 0
+    while found := _LEADING.match(begin, at):
+        at = found.end()
+        if found[1] and not found[0].rstrip().endswith(b"/>") and found[1].lower() not in _VOID:
+            end = begin.find(b"</" + found[1], at)
+            if end < 0:
+                return b""
+            at = end
+    return begin[at:]
 
 
 def _table(head: bytes) -> str | None:

@@ -21,7 +21,8 @@ _SHIFTING = (
 )
 """What begins other letters in text of seven bits, and the encodings in which it does."""
 _SHIFTED_SHARE, _SHIFTED_LEAST = 0.02, 4
-"""The least share of letters outside ASCII, and how many different ones: `a+bcd` in a program happens to be one in UTF-7."""
+"""The least share of letters outside ASCII, and how many different ones: `a+bcd` in a program happens to be one in UTF-7. Letters
+of Latin, which few bytes of ASCII happen to be, need not differ: French may have no others than é."""
 
 
 def wide(head: bytes) -> str | None:
@@ -47,7 +48,7 @@ def reads_as(head: bytes, *encodings: str) -> str | None:
         except UnicodeDecodeError:
             continue
         found = set(text)
-        signs = all(char.isprintable() or char.isspace() or category(char) == "Cf" for char in found)
+        signs = all(_is_seen(char) or char.isspace() for char in found)
         spaced = b"\0" in head and min(found, default="\uffff") < "\u0100"
         if found and signs and (spaced or name.startswith("utf-32") or _is_east_asian(head, text)):
             return name
@@ -70,7 +71,15 @@ def shifting(head: bytes) -> str | None:
             except UnicodeDecodeError:
                 continue
             others = [char for char in text if char >= "\x80"]
-            noticeable = len(others) > _SHIFTED_SHARE * len(text) and len(set(others)) >= _SHIFTED_LEAST
-            if noticeable and all(map(str.isprintable, others)):
+            varied = len(set(others)) >= _SHIFTED_LEAST or (len(others) >= _SHIFTED_LEAST and _are_latin(others))
+            if varied and len(others) > _SHIFTED_SHARE * len(text) and all(map(_is_seen, others)):
                 return name
     return None
+
+
+def _are_latin(letters: list[str]) -> bool:
+    return all("À" <= letter < "ɐ" and letter.isalpha() for letter in letters)
+
+
+def _is_seen(char: str) -> bool:
+    return char.isprintable() or category(char) == "Cf"

@@ -1,0 +1,87 @@
+"""Ordinary text is read, however it begins and whatever single odd byte it holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import Corpus
+from pipeline.errors import DataError
+from pipeline.text.corpus import CorpusPlan, plan_corpus
+
+STORY = b"the river runs to the sea and nobody knows why\n" * 40
+
+
+def plan(path: Path, **corpus: object) -> CorpusPlan:
+    return plan_corpus(Corpus(inputs=[str(path)], **corpus))  # type: ignore[arg-type]
+
+
+def written(folder: Path, data: bytes) -> Path:
+    (folder / "x.txt").write_bytes(data)
+    return folder / "x.txt"
+
+
+@pytest.mark.parametrize("odd", [b"caf\xe9", b"bell \x07", b"hole \0"], ids=["another encoding", "control character", "NUL"])
+@pytest.mark.parametrize(
+    "begin",
+    ["This is", "From", "From:", "Subject:", "DVD", "function", "import", "graph", "record", "FILE", "Article", "Version", "AOL",
+     "begin", "Only in", '[Event "F"]', "Summary:", "#!/usr/bin/python", "%YAML 1.2", "SHOW", "I I"],
+)  # fmt: skip
+def test_text_that_begins_with_letters_that_are_a_signature_may_hold_an_odd_byte(tmp_path: Path, begin: str, odd: bytes) -> None:
+    path = written(tmp_path, begin.encode() + b" a story\n" + STORY + odd + b"\n")
+    assert plan(path).files
+
+
+@pytest.mark.parametrize("odd", [b"caf\xe9", b"bell \x07", b"hole \0"], ids=["another encoding", "control character", "NUL"])
+def test_text_with_a_byte_order_mark_may_hold_an_odd_byte(tmp_path: Path, odd: bytes) -> None:
+    assert plan(written(tmp_path, b"\xef\xbb\xbf" + STORY + odd + b"\n")).files
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [b"GIF89a\x10\0\x10\0", b"ID3\x03\0\0", b"OggS\0\x02", b"SQLite format 3\0\x10\0\x01", b"RIFF\x24\0\0\0WAVE", b"8BPS\0\x01",
+     b"MThd\0\0\0\x06", b"bplist00\xd4\x01\x02", b"%!PS-Adobe-3.0\n", b"{\\rtf1\\ansi\n"],
+)  # fmt: skip
+def test_a_signature_of_letters_in_a_binary_file_is_one(tmp_path: Path, begin: bytes) -> None:
+    with pytest.raises(DataError, match=r"x\.txt: looks like an? .*extract its text"):
+        plan(written(tmp_path, begin + STORY))
+
+
+def test_text_full_of_control_characters_is_refused_with_the_character(tmp_path: Path) -> None:
+    path = written(tmp_path, b"12\x01the river runs\x01x\n" * 40)
+    with pytest.raises(DataError, match=r"holds control characters, most often byte 0x01 \(10 % of its bytes\).*replace them"):
+        plan(path)
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [b'<p align="center">\n<img src="a.png"/>\n</p>\n\n', b'<div align="center">\n<div>x</div>\n</div>\n',
+     b'<img src="a.png">\n\n', b'<!-- badges -->\n<h1 align="center"><a href="x">River</a></h1>\n<p align="left">y</p>\n',
+     b'<a href="http://example.org">x</a> is a page about '],
+)  # fmt: skip
+def test_text_that_begins_with_a_few_tags_is_read_with_a_note(tmp_path: Path, begin: bytes) -> None:
+    found = plan(written(tmp_path, begin + STORY * 5 + b"<b>the</b> <i>end</i> <i>of</i>\n"))
+    assert any("HTML or XML tags" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b'<doc id="1" title="River">\n' + STORY + b"</doc>\n" + b'<doc id="2" title="Sea">\n' + STORY + b"</doc>\n",
+     b'<dump about="x">\n<page><title>River</title></page>\n' + STORY * 50,
+     b'<p class="a">the <b>river</b></p> runs <i>to</i> the <b>sea</b>\n' * 20],
+    ids=["documents", "an element that does not end", "dense"],
+)  # fmt: skip
+def test_markup_is_refused(tmp_path: Path, data: bytes) -> None:
+    with pytest.raises(DataError, match="looks like HTML or XML"):
+        plan(written(tmp_path, data))
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["caf\u00e9 na\u00efve\n", "T\u00e4ll\u00e4 on hyv\u00e4\n", "می\u200cرود به دریا\n"],
+    ids=["two letters", "one letter", "joiner"],
+)  # fmt: skip
+def test_utf7_with_few_different_letters_or_joiners_is_refused_by_name(tmp_path: Path, line: str) -> None:
+    with pytest.raises(DataError, match=r"set corpus\.encoding: utf-7"):
+        plan(written(tmp_path, (line * 40).encode("utf-7")))
