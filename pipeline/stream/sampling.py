@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Container, Generator, Iterator, MutableMapping, Sequence
+from collections.abc import Container, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby, islice, pairwise
 from pathlib import Path
@@ -103,7 +103,7 @@ Sentences = tuple[NDArray[np.int32], NDArray[np.int64]]
 
 class KeptStreams:
     """What a worker keeps in memory of the parts' streams, up to KEPT_BYTES. Nothing is evicted: every epoch reads parts in the
-    same order, so evicting the oldest would drop each part just before it is needed again."""
+    same order, so evicting the oldest would drop each part just before it is needed again. Several threads may use it at once."""
 
     def __init__(self) -> None:
         self.sentences: dict[str, Sentences] = {}
@@ -112,13 +112,11 @@ class KeptStreams:
         """Kept across epochs, by the path of the part, which identifies its content. Reading takes as long as drawing."""
         self.drawn: dict[tuple[PartDraw, int], Stream] = {}
         """Pieces drawn ahead for the next epoch."""
-        self._bytes: dict[Any, int] = {}
-        """Size of the entries of both, by their keys."""
+        self.bytes = 0
+        """Size of all entries."""
+        self._sizes: dict[Any, int] = {}
+        """Size of each entry, by its key."""
         self._lock = threading.Lock()
-
-    @property
-    def bytes(self) -> int:
-        return sum(self._bytes.values())
 
     def keep_sentences(self, file: str, sentences: Sentences) -> None:
         self._keep(self.sentences, file, sentences, sum(array.nbytes for array in sentences))
@@ -126,8 +124,9 @@ class KeptStreams:
     def take_sentences(self, file: str) -> Sentences | None:
         """Removes and returns the sentences of a part; None if they are not kept."""
         with self._lock:
-            self._bytes.pop(file, None)
-            return self.sentences.pop(file, None)
+            found = self.sentences.get(file)
+            self._forget(self.sentences, [file] if found else [])
+            return found
 
     def keep_tokens(self, part: str, tokens: PartTokens) -> None:
         self._keep(self.tokens, part, tokens, tokens.bytes)
@@ -135,36 +134,39 @@ class KeptStreams:
     def keep_drawn(self, part: PartDraw, piece: int, stream: Stream) -> None:
         self._keep(self.drawn, (part, piece), stream, len(stream) * STREAM_BYTES)
 
+    def forget_drawn(self) -> None:
+        """Releases the pieces drawn ahead."""
+        with self._lock:
+            self._forget(self.drawn, list(self.drawn))
+
+    def keep_only(self, parts: Container[str]) -> None:
+        """Releases all sentences, and the tokens of all parts except these."""
+        with self._lock:
+            self._forget(self.sentences, list(self.sentences))
+            self._forget(self.tokens, [part for part in self.tokens if part not in parts])
+
+    def release(self) -> None:
+        with self._lock:
+            for where in (self.sentences, self.tokens, self.drawn):
+                self._forget(where, list(where))
+
     def _keep(self, where: dict[Any, Any], key: Any, value: Any, size: int) -> None:
         with self._lock:
             if key not in where and self.bytes + size <= KEPT_BYTES:
-                where[key], self._bytes[key] = value, size
+                where[key], self._sizes[key] = value, size
+                self.bytes += size
 
-    def forget_drawn(self) -> None:
-        """Releases the pieces drawn ahead."""
-        for key in self.drawn:
-            del self._bytes[key]
-        self.drawn.clear()
-
-    def keep_only(self, parts: Container[str]) -> None:
-        """Releases all sentences and tokens except those of `parts`."""
-        found: tuple[MutableMapping[str, Any], ...] = (self.sentences, self.tokens)
-        for where in found:
-            for key in [key for key in where if key not in parts]:
-                del where[key], self._bytes[key]
-
-    def release(self) -> None:
-        self.sentences.clear()
-        self.tokens.clear()
-        self.drawn.clear()
-        self._bytes.clear()
+    def _forget(self, where: dict[Any, Any], keys: Sequence[Any]) -> None:
+        for key in keys:
+            del where[key]
+            self.bytes -= self._sizes.pop(key)
 
 
 def draw_pieces(task: DrawTask, pieces: Sequence[int], kept: KeptStreams, *, keep: bool = False) -> list[Stream]:
     """The streams of these pieces of a part, drawn ahead or else drawn now. With `keep`, this worker will draw another epoch of
     the part, so its tokens stay in memory within KEPT_BYTES."""
     part = task.part
-    found = {piece: kept.drawn[part, piece] for piece in pieces if (part, piece) in kept.drawn}
+    found = {piece: stream for piece in pieces if (stream := kept.drawn.get((part, piece))) is not None}
     missing = [piece for piece in pieces if piece not in found]
     if missing:
         tokens = _tokens_of(task, kept, keep=keep)

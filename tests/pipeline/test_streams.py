@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -269,3 +271,31 @@ def test_a_flipped_bit_in_what_is_known_of_the_words_is_found_before_anything_is
     (tmp_path / task.words.name).write_bytes(content)
     with pytest.raises(DamagedError, match=r"part-00000\.words\.npy: its content changed"):
         sampling.count_rows(replace(task, directory=str(tmp_path)), WorkerState())
+
+
+def test_threads_of_an_abandoned_and_of_the_next_attempt_may_keep_and_release_at_once() -> None:
+    stream = Stream(np.zeros(4, np.int32), np.zeros(4, np.uint8), np.zeros(4, np.uint8))
+    tokens = sampling.PartTokens(np.zeros(4, np.int32), np.zeros(1, np.int64), np.zeros(2, np.uint64))
+    part, kept = sampling.PartDraw(0, "part", 5, True, 1, 1), sampling.KeptStreams()
+    works: list[Callable[[int], None]] = [
+        lambda turn: kept.keep_drawn(part, turn % 50, stream),
+        lambda turn: kept.keep_tokens(str(turn % 50), tokens),
+        lambda turn: kept.forget_drawn(),
+        lambda turn: kept.keep_only({"1", "2"}),
+    ]
+
+    def go_on(work: Callable[[int], None]) -> None:
+        for turn in range(5000):
+            work(turn)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(len(works)) as pool:
+            for ended in [pool.submit(go_on, work) for work in works]:
+                ended.result()
+    finally:
+        sys.setswitchinterval(before)
+    assert kept.bytes == 24 * len(kept.drawn) + tokens.bytes * len(kept.tokens)
+    kept.release()
+    assert kept.bytes == 0
