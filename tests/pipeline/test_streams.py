@@ -285,7 +285,7 @@ def test_threads_of_an_abandoned_and_of_the_next_attempt_may_keep_and_release_at
     ]
 
     def go_on(work: Callable[[int], None]) -> None:
-        for turn in range(5000):
+        for turn in range(40_000):
             work(turn)
 
     before = sys.getswitchinterval()
