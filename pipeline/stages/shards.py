@@ -13,6 +13,7 @@ Shards are Arrow files rather than Parquet, which has no byte type and took seve
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -227,21 +228,23 @@ def make_shard(task: ShardTask, state: WorkerState) -> MadeShard:
 
 
 class KeptVocabulary:
-    """The vocabulary that a worker used for its last shard, read once for all parts."""
+    """The vocabulary that a worker used for its last shard, read once for all parts and by one thread for all."""
 
     def __init__(self) -> None:
         self._last: tuple[str, tuple[pa.Array, NDArray[np.uint32]]] | None = None
+        self._one_at_a_time = threading.Lock()
 
     def release(self) -> None:
         self._last = None
 
     def of(self, path: str, fingerprint: str) -> tuple[pa.Array, NDArray[np.uint32]]:
         """(words in id order, keep thresholds), read again only if `fingerprint` differs from the last one."""
-        if self._last is None or self._last[0] != fingerprint:
-            table = store.read_table(Path(path), columns=["word", "keep_probability"])
-            words = table["word"].combine_chunks(), keep_thresholds(store.numbers(table["keep_probability"]))
-            self._last = fingerprint, words
-        return self._last[1]
+        with self._one_at_a_time:
+            if self._last is None or self._last[0] != fingerprint:
+                table = store.read_table(Path(path), columns=["word", "keep_probability"])
+                words = table["word"].combine_chunks(), keep_thresholds(store.numbers(table["keep_probability"]))
+                self._last = fingerprint, words
+            return self._last[1]
 
 
 def global_ids(part_words: pa.ChunkedArray, words: pa.Array) -> NDArray[np.int32]:

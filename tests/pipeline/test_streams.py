@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -21,6 +22,7 @@ from pipeline.errors import DamagedError
 from pipeline.progress import Progress
 from pipeline.run import run
 from pipeline.stages import shards
+from pipeline.stages import vocab as vocabulary
 from pipeline.stream import epoch_stream, sampling
 from pipeline.stream.part_files import TokenFiles
 from pipeline.training.placement import place_copies
@@ -299,3 +301,15 @@ def test_threads_of_an_abandoned_and_of_the_next_attempt_may_keep_and_release_at
     assert kept.bytes == 24 * len(kept.drawn) + tokens.bytes * len(kept.tokens)
     kept.release()
     assert kept.bytes == 0
+
+
+def test_threads_that_begin_to_make_shards_together_share_one_vocabulary(made: Made) -> None:
+    _, artefacts = made
+    vocab, kept, together = artefacts["vocab"], shards.KeptVocabulary(), threading.Barrier(8)
+
+    def read(_thread: int) -> int:
+        together.wait(30)
+        return id(kept.of(str(vocab.path(vocabulary.WORDS)), vocab.fingerprint))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(read, range(8)))) == 1
