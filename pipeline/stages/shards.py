@@ -31,7 +31,7 @@ from pipeline.stages import vocab as vocabulary
 from pipeline.stages.work import Done, Identity, Told, Work
 from pipeline.stream import sampling
 from pipeline.stream.mapped_files import HashedFiles, write_arrow
-from pipeline.stream.part_files import COLUMNS, ShardFiles, TokenFiles, column, part_names, token_parts
+from pipeline.stream.part_files import COLUMNS, ShardFiles, TokenFiles, column, drawn_word_parts, part_names, token_parts
 from pipeline.stream.rehearsal import choose_pieces, lengths
 from pipeline.stream.sampling import DrawTask, KeptStreams, PartDraw, PartTokens
 from pipeline.text.losses import percent
@@ -166,12 +166,11 @@ def plan_draws(
     parts that the vectors at training's start were trained on."""
     chosen = choose_pieces(*_pieces(tokens, known), config.train.rehearse, epoch)
     return [
-        DrawTask(
-            part, str(shards.directory), shards.part(ShardFiles(shards.directory, part.index).words.name),
-            sampling.most_pieces(file.tokens), pieces,
+        DrawTask(part, str(shards.directory), words, sampling.most_pieces(file.tokens), pieces)
+        for part, words, file, pieces in zip(
+            plan_parts(config, tokens, epoch), drawn_word_parts(shards), token_parts(tokens), chosen, strict=True
         )
-        for part, file, pieces in zip(plan_parts(config, tokens, epoch), token_parts(tokens), chosen, strict=True)
-    ]  # fmt: skip
+    ]
 
 
 def epoch_lengths(config: RunConfig, tokens: store.Artefact, known: Collection[str]) -> tuple[float, ...]:

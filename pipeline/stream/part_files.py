@@ -92,6 +92,11 @@ def shard_parts(shards: store.Artefact) -> list[store.Part]:
     return [part for part in shards.manifest.parts if part.name.endswith(".arrow")]
 
 
+def drawn_word_parts(shards: store.Artefact) -> list[store.Part]:
+    """The files of words of shards/, in part order."""
+    return [part for part in shards.manifest.parts if part.name.endswith(".words.npy")]
+
+
 def column(array: NDArray[Any]) -> pa.Array:
     """A NumPy array of numbers as an Arrow array, not copied; unlike `pa.array`, it never imports an installed pandas."""
     import pyarrow as pa

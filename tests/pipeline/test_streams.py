@@ -24,7 +24,7 @@ from pipeline.run import run
 from pipeline.stages import shards
 from pipeline.stages import vocab as vocabulary
 from pipeline.stream import epoch_stream, sampling
-from pipeline.stream.part_files import TokenFiles
+from pipeline.stream.part_files import ShardFiles, TokenFiles
 from pipeline.training.placement import place_copies
 from tests.tiny import tiny_config, write_corpus
 from w2v_core.windows import Stream
@@ -273,6 +273,12 @@ def test_a_flipped_bit_in_what_is_known_of_the_words_is_found_before_anything_is
     (tmp_path / task.words.name).write_bytes(content)
     with pytest.raises(DamagedError, match=r"part-00000\.words\.npy: its content changed"):
         sampling.count_rows(replace(task, directory=str(tmp_path)), WorkerState())
+
+
+def test_every_part_is_drawn_with_its_own_words(made: Made) -> None:
+    tasks = tasks_of(made, 1)
+    assert len(tasks) > 1
+    assert [task.words.name for task in tasks] == [ShardFiles(Path(), task.part.index).words.name for task in tasks]
 
 
 def test_threads_of_an_abandoned_and_of_the_next_attempt_may_keep_and_release_at_once() -> None:
