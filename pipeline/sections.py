@@ -337,7 +337,7 @@ class Refresh(Section):
     """How many snapshots are kept, including the champion."""
     on_finish: list[str] | None = None
     """A command and its arguments, run after every decision in the configuration's folder, with the refresh's JSON on standard
-    input; its outcome changes nothing."""
+    input; its outcome changes nothing. If a refresh was killed before its command had ended, the next one runs it again."""
     on_finish_timeout_s: float = Field(60, gt=0)
     gates: Gates = Gates()
 

@@ -247,6 +247,8 @@ def open_session(
             session.tracker = open_tracker(config.tracking, config.workdir, run_name=config.run.name, config_digest=config.digest)
         session.textfile = open_textfile(config)
         session.textfile.state("running")
+        if session.textfile.problem:
+            session.note(session.textfile.problem)
         try:
             yield session
         except BaseException as error:

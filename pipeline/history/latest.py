@@ -77,13 +77,18 @@ def history_damage(workdir: Path) -> tuple[int, list[str]]:
 
 def decide(workdir: Path, kind: str, champion: str, facts: Mapping[str, Any]) -> dict[str, Any]:
     """Records a decision that makes `champion` the champion, and returns its entry. The caller must hold the workdir's lock."""
-    number = max(_files(workdir), default=0) + 1
+    number = next_number(workdir)
     entry = {"number": number, "time": time.time(), "kind": kind, "champion": champion} | dict(facts)
     reach("decide", kind)
     store.write_json(workdir / HISTORY / f"{number:06d}.json", store.sealed(entry))
     reach("decided", kind)
     point_at(workdir, champion)
     return entry
+
+
+def next_number(workdir: Path) -> int:
+    """The number of the next decision."""
+    return max(_files(workdir), default=0) + 1
 
 
 def input_key(config_digest: str, tokens: str) -> str:

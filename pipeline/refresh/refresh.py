@@ -11,17 +11,20 @@ nothing new.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 from pipeline import store
 from pipeline.cluster.workers import Workers
 from pipeline.config import RunConfig
 from pipeline.errors import StorageError, printable
+from pipeline.failpoints import reach
 from pipeline.history.gc import find_outdated, remove
-from pipeline.history.latest import champion_of, decide, input_key, last_decision
+from pipeline.history.latest import champion_of, decide, entries, input_key, last_decision, next_number
 from pipeline.history.snapshot import Snapshot, read_summary
 from pipeline.progress import Progress
 from pipeline.refresh.align import aligned
@@ -30,6 +33,8 @@ from pipeline.refresh.delta import Delta, compare
 from pipeline.refresh.gates import Verdict, stopped_by
 from pipeline.refresh.hook import run_hook
 from pipeline.run import go_through_stages, report_and_track, take_snapshot
+from pipeline.safety.files import json_object, read_inside
+from pipeline.safety.locks import HeldError, held
 from pipeline.session import Session, holding, open_session
 from pipeline.stages import tokenize
 from pipeline.stages.ladder import NAMES, STAGES, up_to
@@ -39,6 +44,8 @@ from pipeline.text.corpus import KNOWN_FILES, CorpusPlan, plan_corpus
 from pipeline.tracking.aliases import move_alias
 
 PROMOTED, KEPT, NOTHING_NEW = "promoted", "kept", "nothing new"
+OWED, TELLING_LOCK = "on_finish.json", ".on-finish-lock"
+"""The former names the decision that `refresh.on_finish` has to be told, until it has been; who tells it holds the latter."""
 EXIT_CODES = {PROMOTED: 0, NOTHING_NEW: 0, KEPT: 79}
 
 
@@ -50,12 +57,44 @@ def refresh(
     A program can pass its own `workers`. Raises subclasses of PipelineError; the champion then stays unchanged.
     """
     started = time.monotonic()
-    with holding(config):
-        told = _refresh(config, cold, workers, progress or Progress())
-    told["seconds"] = round(time.monotonic() - started, 3)
-    if config.refresh.on_finish and told["status"] != NOTHING_NEW:
-        told["on_finish"] = run_hook(config.refresh.on_finish, told, config.refresh.on_finish_timeout_s, config.folder)
+    with contextlib.ExitStack() as telling:
+        with holding(config):
+            told = _refresh(config, cold, workers, progress or Progress())
+            about = _about(config, told, telling) if config.refresh.on_finish else None
+        told["seconds"] = round(time.monotonic() - started, 3)
+        if config.refresh.on_finish and about:
+            reach("hook", "begins")
+            told["on_finish"] = run_hook(config.refresh.on_finish, about, config.refresh.on_finish_timeout_s, config.folder)
+            if _owed(config.workdir) == about["number"]:
+                store.discard(config.workdir / OWED)
     return told
+
+
+def _about(config: RunConfig, told: dict[str, Any], telling: contextlib.ExitStack) -> dict[str, Any] | None:
+    """What `refresh.on_finish` has to be told: this decision or, where nothing is new, the last one, if its refresh was killed
+    before it had told it. None if there is nothing to tell, or another process is just doing so."""
+    is_new = told["status"] != NOTHING_NEW
+    if not is_new:
+        number = _owed(config.workdir)
+        last = entries(config.workdir)[-1:]
+        if number is None or not last or last[0]["number"] != number:
+            return None
+        told = last[0]
+    try:
+        # Taken while the workdir is held, so that no other refresh comes between the decision and telling it.
+        telling.enter_context(held(config.workdir / TELLING_LOCK, wait=is_new))
+    except HeldError:
+        return None
+    return told
+
+
+def _owed(workdir: Path) -> int | None:
+    """The number of the decision that `refresh.on_finish` was not told; None if it was told everything."""
+    try:
+        number = json_object(read_inside(workdir, OWED)).get("number")
+    except (OSError, ValueError):
+        return None
+    return number if isinstance(number, int) else None
 
 
 def _refresh(config: RunConfig, cold: bool, workers: Workers | None, progress: Progress) -> dict[str, Any]:
@@ -95,9 +134,9 @@ def _settle(config: RunConfig, champion: Snapshot) -> None:
     except StorageError:
         found = None
     if found is None or found.get("vectors", {}).get("sha256") != champion.body["vectors_sha256"]:
-        write_summary(config.workdir, champion.summary())
         remove(find_outdated(config.workdir, config.refresh.keep))
         move_alias(config, champion.vectors, why="w2v refresh: the champion, after an interrupted refresh")
+        write_summary(config.workdir, champion.summary())
 
 
 def _nothing_new(champion: Snapshot, plan: CorpusPlan, delta: Delta) -> dict[str, Any]:
@@ -152,11 +191,14 @@ def _decide(
     snapshot = take_snapshot(session, summary, parent=champion.id if champion else None)
     body |= {"snapshot": snapshot.id, "run_id": summary["run_id"], "vectors": summary["vectors"]}
     body |= {"tokens": summary["corpus"]["tokens"], "notes": [printable(note, 300) for note in summary["notes"]]}
+    if config.refresh.on_finish:
+        store.write_json(config.workdir / OWED, {"number": next_number(config.workdir)})
     entry = decide(config.workdir, "refresh", snapshot.id if promoted or champion is None else champion.id, body)
     if promoted:
+        # The summary tells `_settle` that the alias has moved, so it is written after that.
+        entry = entry | {"registry": move_alias(config, snapshot.vectors, why=f"w2v refresh: {body['decision']}")}
         write_summary(config.workdir, summary)
         send_exports(config, session.done[NAMES[-1]].artefact)
-        entry = entry | {"registry": move_alias(config, snapshot.vectors, why=f"w2v refresh: {body['decision']}")}
     return entry
 
 

@@ -32,9 +32,10 @@ def rollback(config: RunConfig, wanted: str | None) -> dict[str, Any]:
             _require_intact(directory)
         facts = {"snapshot": chosen.id, "status": "rolled back", "before": champion.id, "run_id": chosen.body["run_id"]}
         entry = decide(config.workdir, "rollback", chosen.id, facts)
-        write_summary(config.workdir, chosen.summary())
+        entry |= {"registry": move_alias(config, chosen.vectors, why=f"w2v rollback to snapshot {chosen.id}")}
+        write_summary(config.workdir, chosen.summary())  # after the alias: the next refresh does again what came after a kill
         send_exports(config, store.load_artefact(chosen.exports))
-        return entry | {"registry": move_alias(config, chosen.vectors, why=f"w2v rollback to snapshot {chosen.id}")}
+        return entry
 
 
 def _find(config: RunConfig, champion: Snapshot, wanted: str | None) -> Snapshot:

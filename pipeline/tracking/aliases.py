@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.errors import InputError, ServiceError, UsageError
+from pipeline.errors import InputError, PermissionDeniedError, ServiceError, UsageError
+from pipeline.failpoints import reach
 from pipeline.store import file_sha256
 from pipeline.tracking.addresses import tracking_uri
 from pipeline.tracking.moves import CHALLENGER, CHAMPION, Move, RegisteredModel, Registry, new_move, next_moves
@@ -60,19 +60,21 @@ def roll_back(config: RunConfig, why: str) -> Move:
 
 
 def move_alias(config: RunConfig, vectors: Path, *, alias: str = CHAMPION, why: str) -> str | None:
-    """One line for the user: the version with these vectors has the alias now, or will have it once MLflow answers.
+    """One line for the user: the version with these vectors has the alias now, or will have it once MLflow answers, or why not.
 
-    None if nothing is registered. Never waits long: a move that cannot be made now is appended to the spool that registered the
-    vectors, after their registration, and the next run or `w2v sync` makes it. The registry is not queried while the registration
-    is still undelivered.
+    None if nothing is to be registered. Raises nothing that MLflow is the reason for, since a decision of the caller's holds
+    anyhow. Never waits long: a move that cannot be made now is appended to the spool that registered the vectors, after their
+    registration, and the next run or `w2v sync` makes it. The registry is not queried before the registration is delivered.
     """
+    reach("alias", alias)
     name = config.publish.register_as
     if name is None or not config.tracking.enabled:
         return None
     digest = file_sha256(vectors / "meta.json")
     spool = _spool_of(config, digest)
     arrived = spool is None or not any(_registers(event, digest) for event in all_events(spool, spool.progress().offset))
-    with suppress(ServiceError):
+    problem = "no version has these vectors; a run with publish.register makes one"
+    try:
         registry = open_registry(config)
         model = registry.model(name) if arrived else None
         found = [version for version in model.versions if version.digest == digest] if model else []
@@ -80,8 +82,10 @@ def move_alias(config: RunConfig, vectors: Path, *, alias: str = CHAMPION, why: 
             if model.aliases.get(alias) == found[0].number:
                 return f"{name}: {alias} is version {found[0].number} already"
             return f"{name}: {_make(registry, name, model, found[0].number, why, alias)}"
+    except (ServiceError, PermissionDeniedError) as error:
+        problem = str(error)
     if spool is None:
-        return None
+        return f"{name}: {alias} was not moved: {problem} (w2v promote moves it)"
     _leave(spool, name, digest, new_move(alias, "", None, why))
     where = without_credentials(tracking_uri(config.tracking, config.workdir))
     return f"{name}: {alias} moves when MLflow at {where} answers (w2v sync)"

@@ -1,11 +1,14 @@
 """MLflow's model registry behind its REST API, as far as moving an alias needs it.
 
-Credentials, and the certificate to trust, come from the address or from MLflow's own environment variables.
+Credentials, and the certificate to trust, come from the address or from MLflow's own environment variables. Redirections are not
+followed: urllib would send the credentials on to wherever they lead, and turn a request that moves an alias into one that reads
+it, which succeeds without moving anything.
 """
 
 from __future__ import annotations
 
 import base64
+import http.client
 import json
 import os
 import ssl
@@ -16,12 +19,18 @@ import urllib.request
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.errors import PermissionDeniedError, ServiceError
+from pipeline.errors import PermissionDeniedError, ServiceError, printable
+from pipeline.safety.deadline import within
+from pipeline.safety.files import json_object
 from pipeline.tracking.addresses import credentials_of
 from pipeline.tracking.moves import DIGEST_TAG, MOVES_TAG, Move, RegisteredModel, Version, parse_moves, version_tags
 from pipeline.tracking.spool import without_credentials
 
 TIMEOUT_S = 5.0
+"""How long a server may be silent."""
+WHOLE_S = 15.0
+"""How long one answer may take, since a server may send a byte now and then for ever."""
+LARGEST_BYTES = 64 << 20
 PAGE = 200
 AGAIN_S = (0.1, 0.5)
 """Pauses before a request is sent again."""
@@ -36,6 +45,13 @@ class ServerRegistry:
         object.__setattr__(self, "_names", dict(os.environ) | credentials_of(self.uri))
 
     def model(self, name: str) -> RegisteredModel | None:
+        try:
+            return self._model(name)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            where = without_credentials(self.uri)
+            raise ServiceError(f"MLflow at {where} does not answer like MLflow ({printable(repr(error), 100)})") from error
+
+    def _model(self, name: str) -> RegisteredModel | None:
         found = self._ask("registered-models/get", {"name": name}, missing_is_none=True)
         if found is None:
             return None
@@ -82,13 +98,21 @@ class ServerRegistry:
     def _request(self, path: str, data: bytes | None) -> dict[str, Any]:
         address = without_credentials(self.uri)
         request = urllib.request.Request(f"{address}/api/2.0/mlflow/{path}", data, self._headers())  # noqa: S310 - http(s), see config
+
+        def ask() -> dict[str, Any]:
+            opener = urllib.request.build_opener(_Unredirected, urllib.request.HTTPSHandler(context=self._tls()))
+            try:
+                with opener.open(request, timeout=TIMEOUT_S) as answer:
+                    return json_object(answer.read(LARGEST_BYTES) or b"{}")
+            except urllib.error.HTTPError as error:
+                _code(error)  # reads the rest of the answer
+                raise
+
         try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT_S, context=self._tls()) as answer:  # noqa: S310
-                body: dict[str, Any] = json.loads(answer.read() or b"{}")
-                return body
+            return within(WHOLE_S, ask)
         except urllib.error.HTTPError:
             raise
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             raise ServiceError(f"MLflow at {address} does not answer ({without_credentials(str(error))})") from error
 
     def _headers(self) -> dict[str, str]:
@@ -112,7 +136,19 @@ class ServerRegistry:
                 f"MLflow at {address} refuses these credentials; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, "
                 "or MLFLOW_TRACKING_TOKEN"
             )
+        if 300 <= error.code < 400:
+            place = printable(without_credentials(error.headers.get("Location", "nowhere")), 200)
+            return ServiceError(
+                f"MLflow at {address} redirects to {place}, which is not followed; set tracking.uri to that server"
+            )
         return ServiceError(f"MLflow at {address} answers {error.code} ({_code(error) or error.reason})")
+
+
+class _Unredirected(urllib.request.HTTPRedirectHandler):
+    """Leaves a redirection to be reported as the error that it then is."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
 
 
 def _digest(version: dict[str, Any]) -> str | None:
@@ -123,9 +159,8 @@ def _code(error: urllib.error.HTTPError) -> str | None:
     """MLflow's error code in a response; its body can be read only once, so it is kept with the error."""
     if not hasattr(error, "w2v_body"):
         try:
-            body = json.loads(error.read())
-        except (OSError, ValueError):
-            body = {}
-        error.w2v_body = body if isinstance(body, dict) else {}  # type: ignore[attr-defined]
+            error.w2v_body = json_object(error.read(LARGEST_BYTES))  # type: ignore[attr-defined]
+        except (OSError, ValueError, http.client.HTTPException):
+            error.w2v_body = {}  # type: ignore[attr-defined]
     code = error.w2v_body.get("error_code")
     return str(code) if code else None

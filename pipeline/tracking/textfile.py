@@ -1,8 +1,8 @@
 """The state of a run in Prometheus's text format, for monitoring with Grafana: a file that is replaced every two seconds.
 
 node_exporter's textfile collector reads such files (`--collector.textfile.directory`); `tracking.textfile` sets the path, by
-default `<workdir>/metrics.prom`. `infra/grafana/w2v.json` is a dashboard over these names. Failing to write the file is ignored:
-monitoring never stops a run.
+default `<workdir>/metrics.prom`. `infra/grafana/w2v.json` is a dashboard over these names. A file that cannot be written is a
+note: monitoring never stops a run.
 """
 
 from __future__ import annotations
@@ -64,6 +64,8 @@ class TextFile:
     path: Path
     run: str
     samples: dict[str, dict[Labels, float]] = field(default_factory=dict)
+    problem: str | None = None
+    """Why it could not be written the last time."""
     _written: float = -math.inf
 
     def set(self, name: str, value: object, **labels: object) -> None:
@@ -87,10 +89,17 @@ class TextFile:
         self.set("w2v_updated_seconds", time.time())
         text = "".join(self._lines())
         temporary = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex[:12]}.tmp")
-        with suppress(OSError):
+        self.problem = None
+        try:
             with open(temporary, "x", encoding="utf-8") as file:
                 file.write(f"{text}{_sealing(text)}")
             os.replace(temporary, self.path)
+        except OSError as error:
+            self.problem = f"{self.path}: cannot be written ({error.strerror}); what watches the run does not see it"
+        finally:
+            # On a full disk it would be one more every two seconds, in a folder that may not be the workdir.
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
     def _lines(self) -> Iterator[str]:
         for name, (kind, meaning) in FAMILIES.items():

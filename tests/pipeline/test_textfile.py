@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
@@ -94,6 +95,7 @@ def test_scores_are_written_with_their_coverage(tmp_path: Path) -> None:
 def test_a_place_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
     file = TextFile(tmp_path / "absent" / "w2v.prom", "run")
     file.state("running")
+    assert "w2v.prom: cannot be written (No such file or directory); what watches the run" in (file.problem or "")
     with pytest.raises(ValueError, match=r"expected a name of textfile\.FAMILIES, found 'w2v_new'"):
         file.set("w2v_new", 1)
 
@@ -106,3 +108,17 @@ def test_the_dashboard_asks_for_names_that_are_written_and_for_all_that_matter()
     assert asked <= FAMILIES.keys()
     assert FAMILIES.keys() - asked <= {"w2v_updated_seconds", "w2v_run_started_seconds"}
     assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
+
+
+def test_a_full_disk_gets_no_file_more_with_every_attempt(small_disk: Path) -> None:
+    with open(small_disk / "filler", "wb", buffering=0) as filler, contextlib.suppress(OSError):
+        while filler.write(bytes(4096)):
+            pass
+    file = TextFile(small_disk / "w2v.prom", "run")
+    for _ in range(3):
+        file.state("running")
+    assert "No space left on device" in (file.problem or "")
+    assert [path.name for path in small_disk.iterdir()] == ["filler"]
+    (small_disk / "filler").unlink()
+    file.state("running")
+    assert file.problem is None
