@@ -31,7 +31,7 @@ def sample(cases: Sequence[Case], count: int = 1) -> list[Case]:
 
 
 CYCLE = 60
-"""After so many days everything repeats: a multiple of 2, 3, 4 and 5, the days between two runs of a test."""
+"""After so many days everything repeats: a multiple of 2, 3, 4, 5 and 10, the days between two runs of a test."""
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.turns(5, 19, of="readers")
+@pytest.mark.turns(10, 19, of="readers")
 def test_every_command_runs(folder: Path) -> None:
     commands = [line for block in blocks() for line in block if line.startswith(("w2v ", "echo "))]
     assert len(commands) > 10

@@ -33,7 +33,7 @@ def test_no_day_takes_much_longer_than_another(pytestconfig: pytest.Config) -> N
     plan = pytestconfig.stash[PLAN]
     if len({turn.of for turn, _ in plan}) < 20:
         pytest.skip("only if all tests are collected")
-    assert {turn.days for turn, _ in plan} <= {2, 3, 4, 5}, "what a test claims is checked within five days"
+    assert {turn.days for turn, _ in plan} <= {2, 3, 4, 5, 10}, "what a test claims is checked within ten days"
     days = [sum(turn.seconds for turn, first in plan if day % turn.days == first) for day in range(CYCLE)]
     assert max(days) < 1.1 * sum(days) / CYCLE
 

@@ -40,7 +40,7 @@ def detour(cluster: TlsCluster) -> Iterator[Detour]:
 
 
 @pytest.mark.parametrize("how", sample(["cut-off", "deaf", "mute"]))
-@pytest.mark.turns(5, 20)
+@pytest.mark.turns(10, 20)
 def test_a_worker_cut_off_in_the_middle_of_a_round_is_given_up_and_changes_nothing_when_the_network_is_back(
     bench: Bench, cluster: TlsCluster, detour: Detour, tmp_path: Path, how: str
 ) -> None:
@@ -62,7 +62,7 @@ def test_a_worker_cut_off_in_the_middle_of_a_round_is_given_up_and_changes_nothi
     assert verify_workdir(bench.directory / how)[1] == []
 
 
-@pytest.mark.turns(5, 14)
+@pytest.mark.turns(10, 14)
 def test_a_slow_network_makes_a_run_slow_and_nobody_dead(bench: Bench, cluster: TlsCluster, detour: Detour) -> None:
     detour.delay(0.03)
     config = bench.config_file("slow", before="train", cluster=cluster.section)
@@ -75,7 +75,7 @@ def test_a_slow_network_makes_a_run_slow_and_nobody_dead(bench: Bench, cluster: 
     assert "lost" not in ended.err
 
 
-@pytest.mark.turns(5, 16)
+@pytest.mark.turns(10, 16)
 def test_a_network_that_comes_and_goes_changes_nothing(bench: Bench, cluster: TlsCluster, detour: Detour) -> None:
     print(f"moments of W2V_SEED={SEED}")
     moments = random.Random(SEED)
@@ -97,7 +97,7 @@ def test_a_network_that_comes_and_goes_changes_nothing(bench: Bench, cluster: Tl
 
 
 @pytest.mark.parametrize("how", sample(["held", "cut"]))
-@pytest.mark.turns(5, 17)
+@pytest.mark.turns(10, 17)
 def test_a_driver_cut_off_from_its_cluster_ends_with_75_and_the_same_command_continues(
     bench: Bench, cluster: TlsCluster, tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

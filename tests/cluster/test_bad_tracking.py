@@ -18,7 +18,7 @@ pytestmark = pytest.mark.filterwarnings("default")  # connections of the slow se
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.turns(5, 21, of="tracking")
+@pytest.mark.turns(10, 21, of="tracking")
 def test_a_server_that_is_unwell_changes_no_bit_and_once_it_is_back_no_point_is_missing_or_doubled(tmp_path: Path) -> None:
     names = sample(list(STATES))
     print(f"W2V_SEED={SEED}: {', '.join(names)}")

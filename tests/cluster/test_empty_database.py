@@ -42,6 +42,7 @@ def test_a_copied_database_is_a_migrated_one_with_its_files_beside_it(tmp_path: 
     assert [found.name for found in MlflowClient(tracking_uri=uri).search_experiments()] == ["Default"]
 
 
+@pytest.mark.turns(5, 4, of="tracking")
 def test_an_installation_that_cannot_be_written_to_goes_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a file").write_text("where the folder would be")
     monkeypatch.setattr(empty_database, "kept_database", lambda: tmp_path / "a file" / "empty.db")

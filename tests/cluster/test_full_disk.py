@@ -39,7 +39,7 @@ def test_a_full_disk_stops_the_run_with_a_message_and_with_more_space_it_continu
 @pytest.mark.parametrize(
     ("stage", "file"), sample([("shards", "part-00002.arrow"), ("train", "w_in-00000.npy"), ("publish", "vectors.bin")])
 )
-@pytest.mark.turns(5, 15)
+@pytest.mark.turns(10, 15)
 def test_a_disk_that_is_full_under_a_worker_or_the_driver_ends_the_command_with_74(bench: Bench, stage: str, file: str) -> None:
     config = bench.config_file(f"full-{stage}", before=stage)
     ended = bench.finish(config, failpoint=f"write:{file}=ENOSPC,{bench.directory / f'full-{stage}.token'}")
@@ -48,7 +48,7 @@ def test_a_disk_that_is_full_under_a_worker_or_the_driver_ends_the_command_with_
     bench.assert_same(config)
 
 
-@pytest.mark.turns(5, 8)
+@pytest.mark.turns(10, 8)
 def test_a_disk_that_fails_while_a_worker_flushes_a_file_ends_the_command_and_commits_nothing(bench: Bench) -> None:
     config = bench.config_file("failing", before="train")
     ended = bench.finish(config, failpoint=f"write:w_out-00000.npy=EIO,{bench.directory / 'failing.token'}")

@@ -23,7 +23,7 @@ from tests.cluster.disturbed import Bench
 from tests.cluster.tls_cluster import TlsCluster
 
 
-@pytest.mark.turns(5, 12, of="hosts")
+@pytest.mark.turns(10, 12, of="hosts")
 def test_a_run_on_an_existing_tls_scheduler_with_two_hosts_gives_the_bits_of_one_process(
     cluster: TlsCluster, bench: Bench
 ) -> None:
@@ -36,7 +36,7 @@ def test_a_run_on_an_existing_tls_scheduler_with_two_hosts_gives_the_bits_of_one
     cluster.stop(started)
 
 
-@pytest.mark.turns(5, 14, of="hosts")
+@pytest.mark.turns(10, 14, of="hosts")
 def test_three_hosts_that_become_two_in_the_middle_of_a_round_give_the_same_bits(
     cluster: TlsCluster, bench: Bench, tmp_path: Path
 ) -> None:
@@ -49,7 +49,7 @@ def test_three_hosts_that_become_two_in_the_middle_of_a_round_give_the_same_bits
     cluster.stop(started)
 
 
-@pytest.mark.turns(5, 12, of="hosts")
+@pytest.mark.turns(10, 12, of="hosts")
 def test_odd_lanes_on_workers_with_one_two_and_five_threads_give_the_bits_of_one_process(
     cluster: TlsCluster, bench: Bench
 ) -> None:

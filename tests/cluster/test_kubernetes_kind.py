@@ -25,7 +25,7 @@ def kubernetes(wait_s: float = 60, **options: object) -> Cluster:
 
 
 @pytest.mark.slow
-@pytest.mark.turns(5, 10, of="deployment")
+@pytest.mark.turns(10, 10, of="deployment")
 def test_a_run_on_the_cluster_that_the_operator_made_gives_the_same_bits_and_takes_it_down(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -64,7 +64,7 @@ class Server:
 
 
 @pytest.mark.slow
-@pytest.mark.turns(5, 32, of="tracking")
+@pytest.mark.turns(10, 32, of="tracking")
 def test_a_server_shows_the_loss_while_a_run_trains_and_one_whole_curve_after_the_driver_was_killed(workdir: Path) -> None:
     port = free_port()
     config = tiny_config(workdir, write_corpus(workdir.parent / "corpus"), train=TRAIN, publish={"register": "words"})

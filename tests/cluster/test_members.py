@@ -36,7 +36,7 @@ def cluster(tmp_path: Path) -> Iterator[TlsCluster]:
     cluster.stop()
 
 
-@pytest.mark.turns(5, 11)
+@pytest.mark.turns(10, 11)
 def test_a_worker_that_joins_in_the_middle_takes_part_from_the_next_round_and_changes_nothing(
     bench: Bench, cluster: TlsCluster, tmp_path: Path
 ) -> None:
@@ -52,7 +52,7 @@ def test_a_worker_that_joins_in_the_middle_takes_part_from_the_next_round_and_ch
     assert (tmp_path / "second").exists(), "the second worker never took part"
 
 
-@pytest.mark.turns(5, 12)
+@pytest.mark.turns(10, 12)
 def test_a_worker_that_is_retired_in_the_middle_of_a_round_changes_nothing(
     bench: Bench, cluster: TlsCluster, tmp_path: Path
 ) -> None:
@@ -76,7 +76,7 @@ def process_id() -> int:
 
 
 @pytest.mark.parametrize("point", sample(["step:1.3.0", "write:w_out-00000.npy"]))
-@pytest.mark.turns(5, 10)
+@pytest.mark.turns(10, 10)
 def test_a_run_ends_without_a_worker_that_is_frozen(bench: Bench, tmp_path: Path, point: str) -> None:
     name = f"frozen-{point.split(':')[0]}"
     # Longer than a busy machine keeps the other worker from its heartbeats: only the frozen one is lost.
@@ -92,7 +92,7 @@ def test_a_run_ends_without_a_worker_that_is_frozen(bench: Bench, tmp_path: Path
 
 
 @pytest.mark.parametrize("point", sample(["merge:4.1", "write:w_in-00000.npy"]))
-@pytest.mark.turns(5, 12)
+@pytest.mark.turns(10, 12)
 def test_a_worker_that_thaws_after_its_work_was_redone_changes_nothing(
     bench: Bench, cluster: TlsCluster, tmp_path: Path, point: str
 ) -> None:
@@ -111,7 +111,7 @@ def test_a_worker_that_thaws_after_its_work_was_redone_changes_nothing(
     assert verify_workdir(bench.directory / name)[1] == []
 
 
-@pytest.mark.turns(5, 12)
+@pytest.mark.turns(10, 12)
 def test_a_worker_that_thaws_while_the_others_still_train_changes_nothing(
     bench: Bench, cluster: TlsCluster, tmp_path: Path
 ) -> None:

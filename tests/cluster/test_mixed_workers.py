@@ -32,7 +32,7 @@ def alone(bench: Bench) -> str:
     return str(bench.resume("alone", InProcess(), train=TRAIN)["vectors"]["sha256"])
 
 
-@pytest.mark.turns(5, 46, of="another processor", together="what is compiled for it")
+@pytest.mark.turns(10, 46, of="another processor", together="what is compiled for it")
 def test_an_odd_worker_is_left_out_and_named_and_the_bits_are_those_of_one_process(
     cluster: TlsCluster, bench: Bench, alone: str
 ) -> None:
@@ -49,7 +49,7 @@ def test_an_odd_worker_is_left_out_and_named_and_the_bits_are_those_of_one_proce
     cluster.stop(started)
 
 
-@pytest.mark.turns(5, 46, of="another processor", together="what is compiled for it")
+@pytest.mark.turns(10, 46, of="another processor", together="what is compiled for it")
 def test_only_odd_workers_are_refused_after_a_restart_and_train_on_if_told_that_bits_may_differ(
     cluster: TlsCluster, bench: Bench, alone: str, tmp_path: Path
 ) -> None:

@@ -47,7 +47,7 @@ def cables() -> Iterator[Switch]:
         yield made
 
 
-@pytest.mark.turns(5, 22, of="tracking")
+@pytest.mark.turns(10, 22, of="tracking")
 def test_a_worker_host_cut_off_in_the_middle_of_training_and_brought_back_changes_no_bit_and_no_point_of_the_curve(
     cables: Switch, bench: Bench, tmp_path: Path, migrated_database: Path
 ) -> None:

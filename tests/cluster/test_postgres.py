@@ -59,7 +59,7 @@ def curve(server: Server, run: Any) -> list[tuple[int, float]]:
     return [(int(point["step"]), point["value"]) for point in found.get("metrics", [])]
 
 
-@pytest.mark.turns(5, 16, of="tracking")
+@pytest.mark.turns(10, 16, of="tracking")
 def test_two_runs_at_once_show_their_own_curves_live_and_both_enter_the_registry(server: Server, tmp_path: Path) -> None:
     inputs = write_corpus(tmp_path / "corpus")
     trees = {name: tiny_config(tmp_path / "runs" / name, inputs, train=TRAIN, publish={"register": "words"}) for name in "ab"}

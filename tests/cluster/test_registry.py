@@ -303,7 +303,7 @@ def docstring_vectors(directory: Path) -> Path:
     return directory
 
 
-@pytest.mark.turns(5, 8, of="tracking")
+@pytest.mark.turns(10, 8, of="tracking")
 def test_the_champion_answers_over_http_what_a_person_calls_right(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = config_of(workdir)
     tracker = tracker_without_shipper(config)

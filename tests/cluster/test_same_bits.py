@@ -46,7 +46,7 @@ def test_threads_of_the_driver_instead_of_workers_change_nothing(bench: Bench) -
     bench.assert_same(bench.config_file("threads", cluster=IN_THREADS))
 
 
-@pytest.mark.turns(5, 11)
+@pytest.mark.turns(10, 11)
 def test_lanes_that_share_one_copy_give_the_same_bits_in_threads_on_workers_and_after_kills(bench: Bench) -> None:
     shared: dict[str, object] = {"lanes": 8, "copies": 1}
     here = run(bench.config("shared", train=shared), until="train", workers=InProcess(), progress=Progress(quiet=True))
@@ -72,21 +72,21 @@ def test_what_is_too_long_for_one_call_of_the_kernels_gives_the_same_bits_with_a
 
 
 @pytest.mark.parametrize("kill", SAMPLE, ids=str)
-@pytest.mark.turns(5, 11)
+@pytest.mark.turns(10, 11)
 def test_a_killed_process_changes_nothing(bench: Bench, kill: Kill) -> None:
     print(f"sampled with W2V_SEED={SEED}")
     row = disturb(bench, kill, f"killed-{SAMPLE.index(kill)}")
     assert not row.problem, row.problem
 
 
-@pytest.mark.turns(5, 12)
+@pytest.mark.turns(10, 12)
 def test_a_run_hit_at_random_moments_comes_to_the_same_bits(bench: Bench) -> None:
     row = disturb_at_random(bench, SEED, "random")
     print(row.case)
     assert not row.problem, row.problem
 
 
-@pytest.mark.turns(5, 10)
+@pytest.mark.turns(10, 10)
 def test_a_second_run_on_the_same_workdir_is_told_to_wait(bench: Bench) -> None:
     config = bench.config_file("twice", before="train")
     token = bench.directory / "twice.token"

@@ -33,7 +33,7 @@ lease after 30 s."""
 
 
 @pytest.mark.parametrize("threads", [1, 4])
-@pytest.mark.turns(5, 12)
+@pytest.mark.turns(10, 12)
 def test_two_runs_and_somebody_elses_work_on_one_scheduler_end_as_if_alone(
     cluster: TlsCluster, bench: Bench, threads: int
 ) -> None:
@@ -54,7 +54,7 @@ def hold_the_interpreter(seconds: int) -> int:
     return os.getpid()
 
 
-@pytest.mark.turns(5, 8)
+@pytest.mark.turns(10, 8)
 def test_a_worker_that_is_silent_over_somebody_elses_task_is_left_alone_and_its_share_done_by_others(
     cluster: TlsCluster, bench: Bench
 ) -> None:
@@ -74,7 +74,7 @@ def test_a_worker_that_is_silent_over_somebody_elses_task_is_left_alone_and_its_
     cluster.stop(started)
 
 
-@pytest.mark.turns(5, 10)
+@pytest.mark.turns(10, 10)
 def test_workers_forget_a_run_whose_driver_was_killed_and_the_next_may_train_at_once(
     cluster: TlsCluster, bench: Bench, tmp_path: Path
 ) -> None:

@@ -54,7 +54,7 @@ def parts_done(dask_scheduler: Any) -> list[str]:
     return [str(key) for key, task in dask_scheduler.tasks.items() if str(key).startswith("round-") and task.state == "memory"]
 
 
-@pytest.mark.turns(5, 8)
+@pytest.mark.turns(10, 8)
 def test_a_part_of_a_round_that_dask_gives_to_another_process_at_the_same_address_is_told(
     bench: Bench, cluster: TlsCluster, tmp_path: Path
 ) -> None:
@@ -77,7 +77,7 @@ def test_a_part_of_a_round_that_dask_gives_to_another_process_at_the_same_addres
     assert len(re.findall(lost, ended.err)) == 1, ended.err
 
 
-@pytest.mark.turns(5, 8)
+@pytest.mark.turns(10, 8)
 def test_a_part_of_a_round_that_dask_repeats_because_its_result_was_lost_is_told(
     bench: Bench, cluster: TlsCluster, tmp_path: Path
 ) -> None:
@@ -101,7 +101,7 @@ def test_a_part_of_a_round_that_dask_repeats_because_its_result_was_lost_is_told
     assert len(re.findall(lost, ended.err)) == 1, ended.err
 
 
-@pytest.mark.turns(5, 8)
+@pytest.mark.turns(10, 8)
 def test_tasks_that_dask_gives_to_another_worker_while_nobody_looks_are_told(
     bench: Bench, cluster: TlsCluster, tmp_path: Path
 ) -> None:

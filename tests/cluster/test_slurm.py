@@ -43,7 +43,7 @@ def section(**options: object) -> dict[str, object]:
     return {"kind": "slurm", "n_workers": 2, "wait_s": 60, "options": JOB | options}
 
 
-@pytest.mark.turns(5, 14, of="deployment")
+@pytest.mark.turns(10, 14, of="deployment")
 def test_a_job_that_comes_late_and_one_that_is_cancelled_in_training_change_no_bit(
     bench: Bench, site: SlurmSite, tmp_path: Path
 ) -> None:
@@ -95,7 +95,7 @@ def test_jobs_that_end_before_their_worker_has_come_end_the_run_with_their_last_
     site.wait_until_empty(90)
 
 
-@pytest.mark.turns(5, 10, of="deployment")
+@pytest.mark.turns(10, 10, of="deployment")
 def test_a_driver_that_is_killed_leaves_no_job_and_its_rerun_gives_the_same_bits(
     bench: Bench, site: SlurmSite, tmp_path: Path
 ) -> None:
@@ -111,7 +111,7 @@ def test_a_driver_that_is_killed_leaves_no_job_and_its_rerun_gives_the_same_bits
     site.wait_until_empty(90)
 
 
-@pytest.mark.turns(5, 9, of="deployment")
+@pytest.mark.turns(10, 9, of="deployment")
 def test_a_driver_may_be_a_job_itself(bench: Bench, site: SlurmSite, tmp_path: Path) -> None:
     config = bench.config_file("job", before="shards", cluster=section())
     driver = Path(__file__).parents[2] / "infra" / "slurm" / "driver.sh"

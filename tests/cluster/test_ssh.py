@@ -49,13 +49,13 @@ def started_by(site: SshSite) -> list[psutil.Process]:
     return found
 
 
-@pytest.mark.turns(5, 9, of="deployment")
+@pytest.mark.turns(10, 9, of="deployment")
 def test_a_cluster_over_ssh_gives_the_same_bits_and_leaves_no_process(bench: Bench, site: SshSite) -> None:
     bench.assert_same(bench.config_file("ssh", before="shards", cluster=section(site)))
     wait_until(lambda: started_by(site) == [], "the processes over SSH to end")
 
 
-@pytest.mark.turns(5, 8, of="deployment")
+@pytest.mark.turns(10, 8, of="deployment")
 def test_no_door_beyond_loopback_speaks_plainly_and_no_command_line_shows_the_key(site: SshSite, tmp_path: Path) -> None:
     with open_workers(Cluster.model_validate(section(site)), shared=tmp_path) as workers:
         assert len(workers.members()) == 2

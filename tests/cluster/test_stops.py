@@ -18,7 +18,7 @@ IN_A_ROUND = "step:0.9.3"
 
 
 @pytest.mark.parametrize(("number", "code"), sample([(15, 143), (1, 129)]))
-@pytest.mark.turns(5, 14)
+@pytest.mark.turns(10, 14)
 def test_a_terminated_run_ends_within_ten_seconds_even_with_a_frozen_worker_and_resumes(
     bench: Bench, number: int, code: int
 ) -> None:
@@ -37,7 +37,7 @@ def test_a_terminated_run_ends_within_ten_seconds_even_with_a_frozen_worker_and_
 
 
 @pytest.mark.parametrize("stage", sample(["tokenize", "train"]))
-@pytest.mark.turns(5, 14)
+@pytest.mark.turns(10, 14)
 def test_ctrl_c_prints_the_command_that_resumes_and_leaves_no_process(bench: Bench, stage: str) -> None:
     config = bench.config_file(f"interrupted-{stage}", before=stage)
     token = bench.directory / f"interrupted-{stage}.token"
@@ -54,7 +54,7 @@ def test_ctrl_c_prints_the_command_that_resumes_and_leaves_no_process(bench: Ben
     bench.assert_same(config)
 
 
-@pytest.mark.turns(5, 8)
+@pytest.mark.turns(10, 8)
 def test_ctrl_c_again_and_again_ends_at_once_and_leaves_no_process(bench: Bench) -> None:
     config = bench.config_file("interrupted-twice", before="train")
     token = bench.directory / "interrupted-twice.token"

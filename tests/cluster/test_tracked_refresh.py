@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 TRACKED: dict[str, dict[str, object]] = {"tracking": {"enabled": True}, "publish": {"register": "words"}}
 
 
-@pytest.mark.turns(5, 12, of="tracking")
+@pytest.mark.turns(10, 12, of="tracking")
 def test_a_refresh_is_one_run_with_its_stages_below_the_snapshot_as_dataset_and_the_alias_moved(
     workdir: Path, tmp_path: Path
 ) -> None:

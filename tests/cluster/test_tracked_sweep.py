@@ -15,7 +15,7 @@ from tests.tiny import tiny_config, write_corpus
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 
 
-@pytest.mark.turns(5, 12, of="tracking")
+@pytest.mark.turns(10, 12, of="tracking")
 def test_the_runs_of_a_sweep_lie_below_one_run_each_with_its_own_settings_curve_and_loss(tmp_path: Path) -> None:
     tree = tiny_config(tmp_path / "work", write_corpus(tmp_path / "corpus", 400), tracking={"enabled": True})
     tree["cluster"] = {}

@@ -55,7 +55,7 @@ def kill_server(server: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.turns(5, 42, of="tracking")
+@pytest.mark.turns(10, 42, of="tracking")
 def test_no_point_is_missing_or_doubled_after_a_server_that_came_late_and_was_killed_in_the_middle(
     workdir: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -168,7 +168,7 @@ def ask(address: str, path: str, **headers: str) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.turns(5, 9, of="tracking")
+@pytest.mark.turns(10, 9, of="tracking")
 def test_the_ui_answers_who_has_the_password_and_ctrl_c_leaves_no_process(workdir: Path) -> None:
     uri = f"sqlite:///{workdir.parent / 'mlflow.db'}"
     for name in ("uvicorn", "mlflow", "signal"):

@@ -262,6 +262,7 @@ def test_a_deleted_experiment_is_refused_with_what_to_do(workdir: Path, told: Sp
     assert isinstance(explain(Refused("x"), target.uri), Refused)
 
 
+@pytest.mark.turns(5, 4, of="tracking")
 def test_a_shipper_gets_ready_without_what_only_a_whole_mlflow_needs(tmp_path: Path) -> None:
     code = """
 import sys
@@ -275,6 +276,7 @@ print(*(name for name in names if sys.modules.get(name)))
     assert subprocess.check_output(command, text=True).split() == ["mlflow.store.tracking.sqlalchemy_store"]
 
 
+@pytest.mark.turns(5, 4, of="tracking")
 def test_an_mlflow_that_cannot_do_without_what_was_left_out_is_started_again_whole(workdir: Path) -> None:
     tracker = tracker_of(workdir)
     tracker.ships = False

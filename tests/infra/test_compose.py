@@ -113,7 +113,7 @@ def test_the_configuration_beside_it_is_one(services: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.turns(5, 9, of="deployment")
+@pytest.mark.turns(10, 9, of="deployment")
 def test_the_services_commands_make_a_cluster_that_trains_the_same_bits(
     services: dict[str, Any], bench: Bench, tmp_path: Path
 ) -> None:

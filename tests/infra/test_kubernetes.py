@@ -218,7 +218,7 @@ def test_the_configuration_beside_them_is_one() -> None:
         "DaskJob",
     ],
 )
-@pytest.mark.turns(5, 9, of="deployment")
+@pytest.mark.turns(10, 9, of="deployment")
 def test_the_containers_commands_make_a_cluster_that_trains_the_same_bits(kind: str, bench: Bench, tmp_path: Path) -> None:
     manifest = named(kind, {"DaskCluster": "w2v", "DaskJob": "w2v-once"}[kind])
     cluster = manifest["spec"] if kind == "DaskCluster" else manifest["spec"]["cluster"]["spec"]

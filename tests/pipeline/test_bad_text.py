@@ -345,7 +345,7 @@ def measure(path: Path, workdir: Path) -> list[int]:
 
 
 @pytest.mark.slow
-@pytest.mark.turns(5, 15, of="bounded memory")
+@pytest.mark.turns(10, 15, of="bounded memory")
 def test_a_line_of_two_gigabytes_without_a_space_is_one_dropped_token(tmp_path: Path) -> None:
     """`make test` takes 640 MB, which is more than may be held too; W2V_ALL=1 takes more than 32 bits can count."""
     path = tmp_path / "x.zst"

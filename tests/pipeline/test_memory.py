@@ -244,7 +244,7 @@ def wide_config(directory: Path, corpus: Path, lanes: int = 2, copies: int | Non
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
 @pytest.mark.parametrize("where", ["alone", "two workers"])
-@pytest.mark.turns(5, 12)
+@pytest.mark.turns(10, 12)
 def test_training_takes_what_was_planned(where: str, wide_corpus: Path, tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     config.write_text(json.dumps(wide_config(tmp_path / "run", wide_corpus)))

@@ -139,6 +139,7 @@ def test_the_bar_moves_while_sentences_come_slowly_and_a_coroutine_can_train(not
     assert len({text for text in texts(notebook.run(SLOWLY)) if text.startswith("sentences")}) >= 3
 
 
+@pytest.mark.turns(5, 4, of="readers")
 def test_the_example_runs_as_a_program(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text("\n".join(cells()), encoding="utf-8")
     done = subprocess.run([sys.executable, "program.py"], cwd=tmp_path, capture_output=True, text=True, timeout=WAIT_S)

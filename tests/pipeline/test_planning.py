@@ -258,7 +258,7 @@ def test_a_plan_of_a_corpus_that_is_all_sample_says_what_the_run_then_leaves(con
     assert not list(store.artefact_directory(config.workdir, "tokens", "x").parent.parent.glob("w2v-plan*"))
 
 
-@pytest.mark.turns(5, 9, of="large")
+@pytest.mark.turns(10, 9, of="large")
 def test_what_is_compiled_for_a_plan_is_told_and_is_no_part_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "compiling_words.py").write_text(
         "import time, numba\n"
@@ -284,7 +284,7 @@ def test_what_is_compiled_for_a_plan_is_told_and_is_no_part_of_the_run(tmp_path:
     assert plan.speeds.start_s < 5
 
 
-@pytest.mark.turns(5, 8, of="large")
+@pytest.mark.turns(10, 8, of="large")
 def test_a_trillion_tokens_and_ten_million_words_get_a_plan_that_says_what_does_not_fit_and_what_to_change(config: Any) -> None:
     asked = Asked(tokens=1e12, words=10**7, hosts=(1, 16), cores=32, memory_bytes=10**10, disk_bytes=10**12)
     plan = make_plan(config, asked)

@@ -62,7 +62,7 @@ def test_a_sample_has_the_same_bits_in_every_process() -> None:
     assert digest_elsewhere() == numbers_of(Train(backend="numba")).digest
 
 
-@pytest.mark.turns(5, 46, of="another processor", together="what is compiled for it")
+@pytest.mark.turns(10, 46, of="another processor", together="what is compiled for it")
 def test_a_sample_has_other_bits_when_compiled_for_another_processor() -> None:
     # Without fused multiply-add products are rounded before they are added. Half as many functions are compiled as for CBOW.
     here = numbers_of(Train(backend="numba", model="skipgram"))

@@ -180,7 +180,7 @@ def test_an_edit_of_a_large_file_tokenizes_the_part_around_it_and_a_rename_nothi
 
 
 @pytest.mark.slow
-@pytest.mark.turns(5, 10, of="large")
+@pytest.mark.turns(10, 10, of="large")
 def test_ten_thousand_unchanged_files_are_known_in_two_seconds(tmp_path: Path) -> None:
     corpus = ChangingCorpus(tmp_path, seed=1, files=2)
     for number in range(10_000):

@@ -16,7 +16,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     return make_bench(tmp_path_factory.mktemp("fuzz"))
 
 
-@pytest.mark.turns(5, 10, of="bytes of others")
+@pytest.mark.turns(10, 10, of="bytes of others")
 def test_no_mutation_of_any_kind_of_input_is_a_bug_of_this_program(bench: Bench) -> None:
     tallies = {}
     for name, case in kinds(bench).items():

@@ -37,7 +37,7 @@ def cluster(tmp_path: Path) -> Iterator[TlsCluster]:
 
 
 @pytest.mark.parametrize("failpoint", FAILPOINTS if ALL else random.Random(SEED).sample(FAILPOINTS, 1))
-@pytest.mark.turns(5, 16, of="hosts")
+@pytest.mark.turns(10, 16, of="hosts")
 def test_workers_that_share_no_folder_give_the_bits_of_a_disk(
     failpoint: str, site: Site, cluster: TlsCluster, tmp_path: Path
 ) -> None:  # fmt: skip

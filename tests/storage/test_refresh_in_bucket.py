@@ -75,7 +75,7 @@ def digest(site: Site, name: str) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("point", sample(POINTS))
-@pytest.mark.turns(5, 8, of="buckets")
+@pytest.mark.turns(10, 8, of="buckets")
 def test_a_refresh_that_is_killed_comes_to_the_same_champion_when_run_again(
     point: str, site: Site, halves: tuple[bytes, bytes], undisturbed: str, tmp_path: Path
 ) -> None:

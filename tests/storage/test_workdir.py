@@ -388,7 +388,7 @@ def test_a_driver_that_is_killed_goes_on_to_the_same_bits(point: str, site: Site
 
 
 @pytest.mark.parametrize("point", CHOSEN_WORKERS)
-@pytest.mark.turns(5, 12, of="buckets")
+@pytest.mark.turns(10, 12, of="buckets")
 def test_a_worker_that_is_killed_changes_nothing(point: str, site: Site, tmp_path: Path) -> None:
     print(f"sampled with W2V_SEED={SEED}")
     cluster = {"n_workers": 2, "options": {"scheduler_kwargs": {"dashboard": False}}}
