@@ -23,11 +23,18 @@ from tests.sharing import made_once
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsCluster]:
-    """A scheduler under TLS, without workers: a test starts its own and stops them."""
+def scheduler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsCluster]:
+    """A scheduler under TLS, for the tests of a file one after the other."""
     cluster = TlsCluster(tmp_path_factory.mktemp("tls"))
     yield cluster
     cluster.stop()
+
+
+@pytest.fixture
+def cluster(scheduler: TlsCluster) -> Iterator[TlsCluster]:
+    """The scheduler, without workers. Those of a test end with it even if it fails: the next ones would count them as theirs."""
+    yield scheduler
+    scheduler.stop_workers()
 
 
 @pytest.fixture(scope="session")

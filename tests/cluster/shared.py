@@ -21,7 +21,7 @@ from pipeline.cluster.workers import InProcess
 from pipeline.progress import Progress
 from pipeline.run import run
 from tests.cluster import disturbed
-from tests.cluster.disturbed import Bench, end_of
+from tests.cluster.disturbed import Bench, end_of, kill_session
 from tests.cluster.tls_cluster import TlsCluster
 
 PATIENCE_S = 900
@@ -49,11 +49,16 @@ def share(
     with cluster.client() as stranger:
         kept = stranger.scatter(b"data of somebody else", hash=False)
         drivers = []
-        for config in configs:
-            drivers.append(bench.w2v(config))
-            time.sleep(apart_s)
-        busy = [stranger.submit(time.sleep, 0.5, pure=False) for _ in range(8)]
-        ended = [end_of(driver, patience_s) for driver in drivers]
+        try:
+            for config in configs:
+                drivers.append(bench.w2v(config))
+                time.sleep(apart_s)
+            busy = [stranger.submit(time.sleep, 0.5, pure=False) for _ in range(8)]
+            ended = [end_of(driver, patience_s) for driver in drivers]
+        finally:
+            for driver in drivers:
+                if driver.poll() is None:
+                    kill_session(driver.pid)
         lost = [str(future.key) for future in busy if future.exception(timeout=60) is not None]
         lost += [] if kept.result(timeout=60) == b"data of somebody else" else ["data"]
         return Shared([one.summary["vectors"]["sha256"] for one in ended], lost, guests(stranger))

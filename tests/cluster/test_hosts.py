@@ -27,13 +27,13 @@ from tests.cluster.tls_cluster import TlsCluster
 def test_a_run_on_an_existing_tls_scheduler_with_two_hosts_gives_the_bits_of_one_process(
     cluster: TlsCluster, bench: Bench
 ) -> None:
-    started = [cluster.start_worker(host) for host in ("a", "b", "b")]
+    for host in ("a", "b", "b"):
+        cluster.start_worker(host)
     with cluster.connect(workers=3) as workers:
         assert [member.host for member in choose_workers(workers.members(), 4)] == ["a", "b", "b"]
     address: dict[str, object] = {"kind": "address", "address": cluster.address, "tls": cluster.tls}
     summary = run(bench.config("whole", cluster=address), progress=Progress(quiet=True))
     assert summary["vectors"]["sha256"] == bench.digest
-    cluster.stop(started)
 
 
 @pytest.mark.turns(10, 14, of="hosts")
@@ -41,12 +41,12 @@ def test_three_hosts_that_become_two_in_the_middle_of_a_round_give_the_same_bits
     cluster: TlsCluster, bench: Bench, tmp_path: Path
 ) -> None:
     token = tmp_path / "token"
-    started = [cluster.start_worker(host, f"step:0.9.6=kill,{token}") for host in ("a", "b", "b", "c")]
+    for host in ("a", "b", "b", "c"):
+        cluster.start_worker(host, f"step:0.9.6=kill,{token}")
     with cluster.connect(workers=4) as workers:
         assert bench.train("killed", workers) == bench.digest
         assert token.exists(), "the failpoint was never reached"
         assert [member.host for member in workers.members()] == ["a", "b", "b"]
-    cluster.stop(started)
 
 
 @pytest.mark.turns(10, 12, of="hosts")
@@ -56,11 +56,11 @@ def test_odd_lanes_on_workers_with_one_two_and_five_threads_give_the_bits_of_one
     odd: dict[str, object] = {"lanes": 7, "copies": 3, "merge_bits": 8}
     bench.prepare("odd-here")
     here = bench.resume("odd-here", InProcess(), train=odd)["vectors"]["sha256"]
-    started = [cluster.start_worker(host, threads=threads) for host, threads in (("a", 1), ("b", 2), ("b", 5))]
+    for host, threads in (("a", 1), ("b", 2), ("b", 5)):
+        cluster.start_worker(host, threads=threads)
     with cluster.connect(workers=3) as workers:
         bench.prepare("odd-there")
         assert bench.resume("odd-there", workers, train=odd)["vectors"]["sha256"] == here
-    cluster.stop(started)
 
 
 def test_after_training_a_process_holds_no_lanes_any_more(bench: Bench) -> None:

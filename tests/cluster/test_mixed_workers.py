@@ -36,7 +36,9 @@ def alone(bench: Bench) -> str:
 def test_an_odd_worker_is_left_out_and_named_and_the_bits_are_those_of_one_process(
     cluster: TlsCluster, bench: Bench, alone: str
 ) -> None:
-    started = [cluster.start_worker("a"), cluster.start_worker("b", **ODD), cluster.start_worker("c")]
+    cluster.start_worker("a")
+    cluster.start_worker("b", **ODD)
+    cluster.start_worker("c")
     bench.prepare("mixed")
     with cluster.connect(workers=3) as workers:
         summary = bench.resume("mixed", workers, train=TRAIN)
@@ -46,7 +48,6 @@ def test_an_odd_worker_is_left_out_and_named_and_the_bits_are_those_of_one_proce
     assert "compiled for generic" in note
     assert len(summary["train"]["kinds"]) == 1
     assert summary["train"]["memory"]["workers"] == 2
-    cluster.stop(started)
 
 
 @pytest.mark.turns(10, 46, of="another processor", together="what is compiled for it")
@@ -54,14 +55,14 @@ def test_only_odd_workers_are_refused_after_a_restart_and_train_on_if_told_that_
     cluster: TlsCluster, bench: Bench, alone: str, tmp_path: Path
 ) -> None:
     # The worker dies in the second epoch and nobody takes over: the checkpoint of the first is left.
-    ours = cluster.start_worker("a", f"step:1.0.3=kill,{tmp_path / 'token'}")
+    cluster.start_worker("a", f"step:1.0.3=kill,{tmp_path / 'token'}")
     bench.prepare("restarted")
     with cluster.connect(workers=1) as workers:
         workers.wait_s = 1
         with pytest.raises(TemporaryError, match=r"no worker came within 1 s"):
             bench.resume("restarted", workers, train=TRAIN)
     assert (tmp_path / "token").exists(), "the failpoint was never reached"
-    odd = cluster.start_worker("b", **ODD)
+    cluster.start_worker("b", **ODD)
     with cluster.connect(workers=1) as workers:
         with pytest.raises(
             ServiceError, match=r"no current worker computes like that: 1 with .*compiled for generic.*train.deterministic"
@@ -71,7 +72,6 @@ def test_only_odd_workers_are_refused_after_a_restart_and_train_on_if_told_that_
     assert summary["vectors"]["sha256"] != alone
     assert [("generic" in kind["processor"]) for kind in summary["train"]["kinds"]] == [False, True]
     assert any("another run may give other bits" in note for note in summary["notes"])
-    cluster.stop([ours, odd])
 
 
 @pytest.mark.turns(3, 3)
@@ -81,7 +81,7 @@ def test_a_worker_with_another_version_of_the_program_is_refused_at_once(cluster
     changed = tmp_path / "pipeline" / "stages" / "shards.py"
     changed.write_text(changed.read_text().replace("STAGE_VERSION = ", "STAGE_VERSION = 1"))
     # PYTHONSAFEPATH: not what lies in the test's own folder.
-    other = cluster.start_worker("a", PYTHONPATH=str(tmp_path), PYTHONSAFEPATH="1")
+    cluster.start_worker("a", PYTHONPATH=str(tmp_path), PYTHONSAFEPATH="1")
     cluster.wait_for_workers(1)
     began = time.monotonic()
     expected = (
@@ -91,4 +91,3 @@ def test_a_worker_with_another_version_of_the_program_is_refused_at_once(cluster
     with pytest.raises(ServiceError, match=expected), cluster.connect(workers=1):
         pass
     assert time.monotonic() - began < 50, "cluster.wait_s is a minute"
-    cluster.stop([other])

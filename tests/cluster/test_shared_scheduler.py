@@ -37,13 +37,13 @@ lease after 30 s."""
 def test_two_runs_and_somebody_elses_work_on_one_scheduler_end_as_if_alone(
     cluster: TlsCluster, bench: Bench, threads: int
 ) -> None:
-    started = [cluster.start_worker("", threads=threads) for _ in range(2)]
+    for _ in range(2):
+        cluster.start_worker("", threads=threads)
     cluster.wait_for_workers(2)
     found = share(cluster, bench, [f"guest-{threads}-{name}" for name in "ab"], [bench.seed] * 2)
     assert found.digests == [bench.digest] * 2
     assert found.lost == []
     assert found.left == [], "nothing of the runs is left on the scheduler"
-    cluster.stop(started)
 
 
 def hold_the_interpreter(seconds: int) -> int:
@@ -71,14 +71,14 @@ def test_a_worker_that_is_silent_over_somebody_elses_task_is_left_alone_and_its_
         assert task.result(timeout=60) in [process.pid for process in started], "it was not restarted"
         assert kept.result() == "KEPT"
     assert all(process.poll() is None for process in started)
-    cluster.stop(started)
 
 
 @pytest.mark.turns(10, 10)
 def test_workers_forget_a_run_whose_driver_was_killed_and_the_next_may_train_at_once(
     cluster: TlsCluster, bench: Bench, tmp_path: Path
 ) -> None:
-    started = [cluster.start_worker("", threads=2) for _ in range(2)]
+    for _ in range(2):
+        cluster.start_worker("", threads=2)
     cluster.wait_for_workers(2)
     config = bench.config_file("orphaned", before="train", cluster=cluster.section)
     with bench.w2v(config, failpoint=f"round:1.0=kill,{tmp_path / 'token'}") as driver:
@@ -90,7 +90,6 @@ def test_workers_forget_a_run_whose_driver_was_killed_and_the_next_may_train_at_
         wait_until(lambda: client.run_on_scheduler(_trainings) == 0, "its lease to be taken back")
     assert time.monotonic() - began < FORGOTTEN_S
     bench.assert_same(config)
-    cluster.stop(started)
 
 
 def _trainings(dask_scheduler: Any) -> int:
@@ -119,14 +118,14 @@ def test_a_late_worker_of_another_version_gets_no_work_and_is_named(
     notes: list[str] = []
     section = Cluster(kind="address", address=cluster.address, tls=Tls(**cluster.tls), wait_s=60)
     with open_workers(section, on_note=notes.append) as workers:
-        started = [cluster.start_worker("", **other), cluster.start_worker("")]
+        cluster.start_worker("", **other)
+        cluster.start_worker("")
         cluster.wait_for_workers(2)
         assert bench.train("late", workers) == bench.digest
         assert len(workers.members()) == 1
     (note,) = notes
     assert note.startswith("left out 1 worker that cannot take part: tls://127.0.0.1:")
     assert "has other source files of this program" in note
-    cluster.stop(started)
 
 
 @pytest.mark.turns(5, 6)
@@ -134,14 +133,13 @@ def test_a_run_whose_only_workers_came_late_and_cannot_take_part_names_them(clus
     notes: list[str] = []
     section = Cluster(kind="address", address=cluster.address, tls=Tls(**cluster.tls), wait_s=60)
     with open_workers(section, on_note=notes.append) as workers:
-        started = [cluster.start_worker("", **other)]
+        cluster.start_worker("", **other)
         cluster.wait_for_workers(1)
         workers.wait_s = 2
         named = r"upper: none of the 1 workers there can take part: tls://\S+ has other source files of this program"
         with pytest.raises(ServiceError, match=named):
             workers.map(str.upper, ["words"], label="upper")
     assert [note.partition(":")[0] for note in notes] == ["left out 1 worker that cannot take part"]
-    cluster.stop(started)
 
 
 def without(folder: Path) -> list[str]:
@@ -156,14 +154,13 @@ def test_a_worker_that_does_not_see_the_corpus_is_refused_by_name_before_it_gets
     cluster: TlsCluster, bench: Bench
 ) -> None:
     section = cluster.section | {"wait_s": 60}
-    started = [cluster.start_worker("", through=without(bench.directory / "corpus"))]
+    cluster.start_worker("", through=without(bench.directory / "corpus"))
     cluster.wait_for_workers(1)
     refused = bench.finish(bench.config_file("no-corpus", cluster=section))
     named = r"1 of the workers cannot take part: tls://\S+ cannot read \S+ of the corpus \(No such file or directory\)"
     assert refused.code == 69
     assert re.search(named, refused.err), refused.err
     bench.assert_same(bench.config_file("tokenized", before="vocab", cluster=section))
-    cluster.stop(started)
 
 
 @pytest.mark.turns(5, 7)
@@ -172,19 +169,20 @@ def test_a_late_worker_that_does_not_see_the_corpus_is_left_out_and_named(cluste
     hidden = without(bench.directory / "corpus")
     with bench.w2v(config) as driver, cluster.client() as client:
         wait_until(lambda: guests(client) != [], "the run to wait for workers")
-        started = [cluster.start_worker("", through=hidden), cluster.start_worker("")]
+        cluster.start_worker("", through=hidden)
+        cluster.start_worker("")
         ended = end_of(driver)
     assert ended.summary["vectors"]["sha256"] == bench.digest
     (note,) = [note for note in ended.summary["notes"] if note.startswith("left out")]
     assert re.search(r"left out 1 worker that cannot take part: tls://\S+ cannot read \S+ of the corpus", note)
-    cluster.stop(started)
 
 
 @pytest.mark.turns(5, 7)
 def test_a_worker_that_is_busy_with_somebody_elses_task_is_not_waited_for(
     cluster: TlsCluster, bench: Bench, tmp_path: Path
 ) -> None:
-    started = [cluster.start_worker("a"), cluster.start_worker("b")]
+    cluster.start_worker("a")
+    cluster.start_worker("b")
     cluster.wait_for_workers(2)
     config, released = bench.config_file("busy", before="train", cluster=cluster.section), tmp_path / "released"
     with cluster.client() as stranger:
@@ -195,7 +193,6 @@ def test_a_worker_that_is_busy_with_somebody_elses_task_is_not_waited_for(
         released.touch()
         assert task.result(timeout=60) == "done"
     assert f"{busy} is busy with others' tasks; the round begins without it, and it joins a later one" in summary["notes"]
-    cluster.stop(started)
 
 
 def until_there(path: str) -> str:
@@ -209,7 +206,7 @@ def until_there(path: str) -> str:
 
 @pytest.mark.turns(5, 5)
 def test_a_worker_that_does_not_see_the_workdir_is_refused_by_name(cluster: TlsCluster, bench: Bench, tmp_path: Path) -> None:
-    started = [cluster.start_worker("", through=without(tmp_path))]
+    cluster.start_worker("", through=without(tmp_path))
     cluster.wait_for_workers(1)
     section = Cluster(kind="address", address=cluster.address, tls=Tls(**cluster.tls), wait_s=60)
     with (
@@ -219,7 +216,6 @@ def test_a_worker_that_does_not_see_the_workdir_is_refused_by_name(cluster: TlsC
         open_workers(section, shared=tmp_path),
     ):
         pass
-    cluster.stop(started)
 
 
 def test_a_worker_without_this_program_can_load_what_runs_give_to_workers() -> None:
@@ -243,7 +239,7 @@ def test_paused_workers_are_waited_for_as_long_as_for_none_and_a_run_goes_on_wit
     cluster: TlsCluster, bench: Bench
 ) -> None:
     # The share of its memory at which a worker pauses: less than an idle worker uses.
-    full = cluster.start_worker("a", DASK_DISTRIBUTED__WORKER__MEMORY__PAUSE="0.0001")
+    cluster.start_worker("a", DASK_DISTRIBUTED__WORKER__MEMORY__PAUSE="0.0001")
     cluster.wait_for_workers(1)
     with cluster.client() as client:
         wait_until(lambda: _states(client) == ["paused"], "the worker to pause")
@@ -254,11 +250,10 @@ def test_paused_workers_are_waited_for_as_long_as_for_none_and_a_run_goes_on_wit
             workers.map(str.upper, ["words"], label="upper")
         with pytest.raises(TemporaryError, match=r"looking for workers: all 1 workers are paused"):
             workers.members()
-    able = cluster.start_worker("b")
+    cluster.start_worker("b")
     with cluster.client() as client:
         wait_until(lambda: sorted(_states(client)) == ["paused", "running"], "another worker to come")
     bench.assert_same(bench.config_file("paused", before="shards", cluster=cluster.section))
-    cluster.stop([full, able])
 
 
 def _states(client: Any) -> list[str]:

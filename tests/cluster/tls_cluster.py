@@ -112,10 +112,14 @@ class TlsCluster:
             # It is told to end or, if the run was over before the scheduler noticed its absence, it simply continues.
             wait_until(lambda: given_up.poll() is not None or is_idle(), "the worker that was given up to be done")
 
-    def stop(self, processes: list[subprocess.Popen[bytes]] | None = None) -> None:
-        for process in processes or reversed(self._processes):
+    def stop(self, processes: Sequence[subprocess.Popen[bytes]] | None = None) -> None:
+        for process in self._processes[::-1] if processes is None else processes:
             process.kill()
             process.wait(20)
+
+    def stop_workers(self) -> None:
+        self.stop(self._processes[1:])
+        del self._processes[1:]
 
 
 def _running_tasks(dask_worker: Worker) -> int:
