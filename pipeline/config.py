@@ -109,6 +109,12 @@ class RunConfig(Section):
         default = (self._folder or Path()) / "runs" / self.run.name
         return Path(os.path.abspath(self.run.workdir or default))
 
+    def told(self) -> dict[str, Any]:
+        """The settings as summaries and reports show them: without those that may hold a secret, which are where tracking goes,
+        the free-form options of a cluster, and the command that is run after a refresh."""
+        left_out: dict[str, Any] = {"tracking": True, "cluster": {"options"}, "refresh": {"on_finish"}}
+        return self.model_dump(mode="json", by_alias=True, exclude=left_out)
+
     @property
     def digest(self) -> str:
         """Hash of everything that decides the results, without where it runs and how it is tracked."""

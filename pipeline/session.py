@@ -25,7 +25,7 @@ from pipeline.config import Cluster, RunConfig
 from pipeline.exchange.host import usable_cores
 from pipeline.failpoints import reach
 from pipeline.history.arrival import arrive
-from pipeline.history.latest import champion_of, mend
+from pipeline.history.latest import champion_of, damage_notes, mend
 from pipeline.progress import Progress
 from pipeline.safety import locks
 from pipeline.stages import tokenize
@@ -249,6 +249,8 @@ def open_session(
         session.textfile.state("running")
         if session.textfile.problem:
             session.note(session.textfile.problem)
+        for note in damage_notes(config.workdir):
+            session.note(note)
         try:
             yield session
         except BaseException as error:

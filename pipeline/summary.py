@@ -27,7 +27,7 @@ def summarise(config: RunConfig, done: Mapping[str, Done], notes: Sequence[str])
         "status": "complete",
         "run_id": f"{config.run.name}-{config.digest[:12]}",
         "config_digest": config.digest,
-        "config": config.model_dump(mode="json", by_alias=True, exclude={"tracking"}),
+        "config": config.told(),
         "stages": {name: _stage_row(done[name], found) for name, found in told.items()},
         "versions": versions(),
         "made": made(),

@@ -58,7 +58,7 @@ def history(run: str, overrides: tuple[str, ...], as_json: bool) -> None:
 
 
 def _line(entry: dict[str, Any], champion: str, kept: set[str]) -> str:
-    made = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry["time"]))
+    made = time.strftime("%Y-%m-%d %H:%M %Z", time.localtime(entry["time"]))
     snapshot = str(entry.get("snapshot", ""))
     mark = "*" if snapshot == champion else " " if snapshot in kept else "-"
     facts = [f"{entry['number']:>4} {mark} {snapshot:<16}  {made}  {entry['kind']:<8} {entry.get('status', ''):<11}"]

@@ -106,7 +106,7 @@ def intact_vectors(answer: Answer) -> store.Artefact:
 
 def introduce(answer: Answer, config: RunConfig | None) -> str:
     """What answers, in one line: the run, when it was made, and which of its settings differ from the configuration's."""
-    made = time.strftime("%Y-%m-%d %H:%M", time.localtime(answer.made))
+    made = time.strftime("%Y-%m-%d %H:%M %Z", time.localtime(answer.made))
     found = changes(answer, config) if config else []
     more = f" and {len(found) - SHOWN_DIFFERENCES} more" if len(found) > SHOWN_DIFFERENCES else ""
     shown = f"; differs from the configuration: {', '.join(found[:SHOWN_DIFFERENCES])}{more}" if found else ""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 
 from pipeline import store
 from pipeline.config import RunConfig
+from pipeline.errors import PermissionDeniedError
 from pipeline.history.latest import champion_of, link_latest
 from pipeline.history.snapshot import link_artefacts, snapshots
 from pipeline.safety.locks import WORKDIR_LOCK, held, holder
@@ -37,8 +39,14 @@ def arrive(config: RunConfig) -> Iterator[None]:
 
 def look(config: RunConfig) -> RunConfig:
     """The configuration, with its workdir ready to be read: the copy of one in a bucket is brought up to date, unless a run on
-    this machine is working in it and keeps it so."""
-    if config.place:
+    this machine is working in it and keeps it so. Raises PermissionDeniedError for a folder that this user may not read, which
+    would otherwise look empty."""
+    if config.place is None:
+        if config.workdir.is_dir() and not os.access(config.workdir, os.R_OK | os.X_OK):
+            raise PermissionDeniedError(
+                f"{config.workdir}: this user may not read what is in it; change the rights of the folder"
+            )
+    else:
         copy = begin(config.place, config.storage)
         with held(copy.root / PULL_LOCK, wait=True):
             if holder(copy.root / WORKDIR_LOCK) is None:

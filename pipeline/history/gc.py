@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline import store
-from pipeline.errors import DamagedError
-from pipeline.history.latest import champion_of, entries
+from pipeline.errors import DamagedError, StorageError
+from pipeline.history.latest import champion_of, entries, unreadable
 from pipeline.history.snapshot import PASSING, SNAPSHOTS, SUMMARY, Snapshot, snapshots
 from pipeline.safety.files import read_inside
 from pipeline.safety.second_names import own_bytes
@@ -48,7 +48,10 @@ def kept_snapshots(workdir: Path, keep: int) -> list[Snapshot]:
 
 
 def find_outdated(workdir: Path, keep: int) -> list[Garbage]:
-    """Older snapshots and the artefacts that only they need; artefacts that belong to no snapshot stay."""
+    """Older snapshots and the artefacts that only they need; artefacts that belong to no snapshot stay. Nothing where
+    `find_garbage` would raise."""
+    if unreadable(workdir):
+        return []
     ids = {snapshot.id for snapshot in kept_snapshots(workdir, keep)}
     theirs = {path for snapshot in snapshots(workdir) if snapshot.id not in ids for path in snapshot.artefacts()}
     theirs |= {path for snapshot in snapshots(workdir) for path in snapshot.artefacts() if path.parent.name in PASSING}
@@ -61,7 +64,15 @@ def find_outdated(workdir: Path, keep: int) -> list[Garbage]:
 
 
 def find_garbage(workdir: Path, keep: int) -> list[Garbage]:
-    """Everything that can be removed, snapshots first, so that no reader finds one whose artefacts are gone."""
+    """Everything that can be removed, snapshots first, so that no reader finds one whose artefacts are gone.
+
+    Raises StorageError where a decision or a snapshot is damaged: its artefacts would look like garbage and may be the last good
+    ones."""
+    if damaged := unreadable(workdir):
+        raise StorageError(
+            f"{damaged[0]}: damaged or missing, so nothing is removed, because what it needs is not known; `w2v verify` names "
+            "all damage; if you need neither this result nor this decision, remove the file (of a snapshot, its folder)"
+        )
     kept, champion = kept_snapshots(workdir, keep), champion_of(workdir)
     ids = {snapshot.id for snapshot in kept}
     needed = {path for snapshot in kept for path in snapshot.lasting()} | set(_of_summary(workdir))

@@ -9,6 +9,7 @@ workdir's lock repairs it first if a kill came in between. A reader that resolve
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import os
@@ -36,14 +37,17 @@ _NUMBER = re.compile("[0-9]{6,9}")
 
 def entries(workdir: Path) -> list[dict[str, Any]]:
     """Every decision taken here, oldest first; unreadable ones are left out."""
-    found = []
+    return [body for body in _decisions(workdir).values() if body]
+
+
+def _decisions(workdir: Path) -> dict[Path, dict[str, Any] | None]:
+    """The decisions by their files, oldest first; None for an unreadable one."""
+    found: dict[Path, dict[str, Any] | None] = {}
     for path in _files(workdir).values():
-        try:
+        with contextlib.suppress(OSError, ValueError):
             body = store.unsealed(read_inside(path.parent, path.name))
-        except (OSError, ValueError):
-            continue
-        if is_decision(body):
-            found.append(body)
+            found[path] = body if is_decision(body) else None
+        found.setdefault(path, None)
     return found
 
 
@@ -102,11 +106,39 @@ def last_decision(workdir: Path) -> dict[str, Any]:
 
 
 def champion_of(workdir: Path) -> Snapshot | None:
-    """The snapshot named by the last decision, None before the first; if it is not whole, the champion before it."""
-    for entry in reversed(entries(workdir)):
-        if found := open_snapshot(workdir / SNAPSHOTS / entry["champion"]):
+    """The snapshot named by the last decision, None before the first; if it is not whole, the champion before it. Where the last
+    decision is unreadable, `latest` still says what it was."""
+    decisions = list(_decisions(workdir).values())
+    if decisions[-1:] == [None] and (found := _linked(workdir)):
+        return found
+    for entry in reversed(decisions):
+        if entry and (found := open_snapshot(workdir / SNAPSHOTS / entry["champion"])):
             return found
     return None
+
+
+def _linked(workdir: Path) -> Snapshot | None:
+    """The whole snapshot of this workdir to which `latest` points."""
+    found = open_snapshot(Path(os.path.realpath(workdir / LATEST)))
+    return found if found and found.workdir.resolve() == workdir.resolve() else None
+
+
+def unreadable(workdir: Path) -> list[Path]:
+    """The files of decisions and snapshots from which it cannot be told what is needed: damaged ones, and that of the champion if
+    it is missing."""
+    decisions = _decisions(workdir)
+    found = [path for path, body in decisions.items() if body is None]
+    bodies = [path for path in sorted((workdir / SNAPSHOTS).glob(f"*/{BODY}")) if is_snapshot_id(path.parent.name)]
+    last = next((body for body in reversed(decisions.values()) if body), None)
+    if last and (path := workdir / SNAPSHOTS / last["champion"] / BODY) not in bodies:
+        bodies.append(path)
+    return found + [path for path in bodies if open_snapshot(path.parent) is None]
+
+
+def damage_notes(workdir: Path) -> list[str]:
+    """What to tell whoever works in a workdir with such files."""
+    end = "damaged or missing; nothing is removed until it is put right (`w2v verify` names all damage)"
+    return [f"{path}: {end}" for path in unreadable(workdir)]
 
 
 def mend(workdir: Path) -> None:

@@ -30,6 +30,7 @@ from pipeline.failpoints import reach
 from pipeline.history.shapes import YEAR_9999, is_whole_summary
 from pipeline.safety.files import is_confined, read_inside
 from pipeline.safety.seals import SEAL, canonical_json, seal_damage, seal_of
+from pipeline.storage.local_files import copy_of
 
 SNAPSHOTS = "snapshots"
 BODY, SUMMARY, CORPUS = "snapshot.json", "summary.json", "corpus.json"
@@ -73,9 +74,14 @@ class Snapshot:
         return store.artefact_directory(self.workdir, *self.body["artefacts"]["publish"])
 
     def summary(self) -> dict[str, Any]:
+        """The summary as the run wrote it, with the places where its vectors and its report are now."""
         found = _read(self.directory, SUMMARY)
         if not is_whole_summary(found):
             raise _damaged(self.directory / SUMMARY, "a value of a complete run is missing or wrong")
+        # Where they are now: the workdir may have been moved or copied, and the report there is of the last run.
+        found["vectors"] |= {"path": str(self.vectors)}
+        if "report" in found and (page := self.directory / REPORT / "index.html").is_file():
+            found["report"] = str(page)
         return found
 
     def corpus(self) -> list[list[Any]]:
@@ -132,6 +138,7 @@ def make_snapshot(
         store.write_json(temporary / BODY, store.sealed(body))
         reach("snapshot", "written")
         store.put_folder(temporary, directory, last=BODY)
+        _flush_names(workdir, {kind for kind, _ in artefacts.values()})
         shutil.rmtree(directory, ignore_errors=True)  # a snapshot there was not whole
         os.replace(temporary, directory)
         store.sync_directory(directory.parent)
@@ -140,6 +147,17 @@ def make_snapshot(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return Snapshot(directory, body)
+
+
+def _flush_names(workdir: Path, kinds: set[str]) -> None:
+    """Makes the folders of artefacts survive a power cut: whoever wrote their files flushed the files and their names, but not
+    the names of the folders that they lie in."""
+    if copy_of(workdir):
+        return
+    for folder in (*(workdir / kind for kind in sorted(kinds)), workdir):
+        store.sync_directory(folder)
+    with contextlib.suppress(PermissionError):
+        store.sync_directory(workdir.parent)
 
 
 def link_artefacts(directory: Path, artefacts: Iterable[Sequence[str]]) -> None:

@@ -45,8 +45,8 @@ class Start:
         return "warm" if self.warm else "cold"
 
 
-def choose_start(config: RunConfig, champion: Snapshot | None, delta: Delta, *, cold: bool) -> Start:
-    """A warm start if possible: it costs only part of the training and keeps the frame."""
+def choose_start(config: RunConfig, champion: Snapshot | None, delta: Delta, *, cold: bool, damage: str = "") -> Start:
+    """A warm start if possible: it costs only part of the training and keeps the frame. `damage` is the champion's."""
     if cold:
         return Start(False, "asked for")
     if champion is None:
@@ -59,7 +59,7 @@ def choose_start(config: RunConfig, champion: Snapshot | None, delta: Delta, *, 
     changed = [key for key in SAME_SHAPE if then.get(key) != now[key]]
     if changed or config.train.engine == "layers":
         return Start(False, f"train.{changed[0] if changed else 'engine'} does not allow continuing from the champion")
-    if damage := _damage_of(champion.vectors):
+    if damage:
         return Start(False, f"the champion is damaged: {damage}")
     return Start(True, "continues from the champion")
 
@@ -72,22 +72,15 @@ def challenger_config(config: RunConfig, champion: Snapshot | None, start: Start
     return config.model_copy(update={"train": config.train.model_copy(update=changed)})
 
 
-def is_whole(snapshot: Snapshot) -> bool:
-    """Whether all lasting files of the snapshot exist with the right sizes."""
+def damage_of(snapshot: Snapshot) -> str:
+    """What is wrong with the snapshot's lasting files: with their sizes, and with every byte of its vectors; empty if nothing."""
     try:
         for directory in snapshot.lasting():
             artefact = store.load_artefact(directory)
             if not store.all_there(directory, artefact.manifest.parts):
-                return False
-    except (DamagedError, OSError):
-        return False
-    return True
-
-
-def _damage_of(directory: Path) -> str:
-    try:
-        return next(iter(store.find_damage(store.load_artefact(directory))), "")
-    except DamagedError as error:
+                return f"{directory}: a file is missing or has another size"
+        return next(iter(store.find_damage(store.load_artefact(snapshot.vectors))), "")
+    except (DamagedError, OSError) as error:
         return str(error)
 
 

@@ -24,11 +24,11 @@ from pipeline.config import RunConfig
 from pipeline.errors import StorageError, printable
 from pipeline.failpoints import reach
 from pipeline.history.gc import find_outdated, remove
-from pipeline.history.latest import champion_of, decide, entries, input_key, last_decision, next_number
+from pipeline.history.latest import champion_of, damage_notes, decide, entries, input_key, last_decision, next_number
 from pipeline.history.snapshot import Snapshot, read_summary
 from pipeline.progress import Progress
 from pipeline.refresh.align import aligned
-from pipeline.refresh.challenge import Challenge, Scored, Start, challenger_config, choose_start, compare_with_champion, is_whole
+from pipeline.refresh.challenge import Challenge, Scored, Start, challenger_config, choose_start, compare_with_champion, damage_of
 from pipeline.refresh.delta import Delta, compare
 from pipeline.refresh.gates import Verdict, stopped_by
 from pipeline.refresh.hook import run_hook
@@ -105,14 +105,19 @@ def _refresh(config: RunConfig, cold: bool, workers: Workers | None, progress: P
     last = last_decision(workdir)
     # With `cold`, unchanged input counts as known only if the last challenger was trained from scratch, too.
     known = last.get("input") == key and (not cold or last.get("start", "cold") == "cold")
-    if champion and known and is_whole(champion):
+    # The champion may be an earlier one, because the snapshot that was decided for is damaged: then that is made again.
+    known = known and any(champion and entry["champion"] == champion.id for entry in entries(workdir)[-1:])
+    damage = damage_of(champion) if champion else ""
+    if champion and known and not damage:
         _settle(config, champion)
         send_exports(config, store.load_artefact(champion.exports))
         return _nothing_new(champion, plan, delta)
-    start = choose_start(config, champion, delta, cold=cold)
+    start = choose_start(config, champion, delta, cold=cold, damage=damage)
     progress.line(f"refresh: {start.name} ({start.why})")
     with open_session(challenger_config(config, champion, start), NAMES[-1], workers, progress) as session:
-        comparison, leftover = _make_challenger(session, config, champion, start)
+        if champion and damage:
+            session.note(f"the champion {champion.id} is damaged ({damage}), so the challenger cannot be compared with it")
+        comparison, leftover = _make_challenger(session, config, None if damage else champion, start)
         entry = _decide(session, config, champion, comparison, {
             "start": start.name, "why": start.why, "input": key, "delta": delta.as_data(),
             "corpus": _corpus_sizes(session, champion),
@@ -140,11 +145,11 @@ def _settle(config: RunConfig, champion: Snapshot) -> None:
 
 
 def _nothing_new(champion: Snapshot, plan: CorpusPlan, delta: Delta) -> dict[str, Any]:
-    summary = champion.summary()
+    summary, notes = champion.summary(), damage_notes(champion.workdir)
     return {
         "status": NOTHING_NEW, "champion": champion.id, "stages": [], "files": len(plan.files), "delta": delta.as_data(),
         "vectors": summary["vectors"], "tokens": summary["corpus"]["tokens"],
-    }  # fmt: skip
+    } | ({"notes": notes} if notes else {})  # fmt: skip
 
 
 def _make_challenger(
@@ -153,7 +158,7 @@ def _make_challenger(
     """(comparison of the challenger with the champion, vectors that are no longer needed because they were aligned)."""
     leftover = None
     go_through_stages(session, "train")
-    old = store.load_artefact(champion.vectors) if champion and is_whole(champion) else None
+    old = store.load_artefact(champion.vectors) if champion else None
     trained = session.done["train"]
     if old and config.refresh.align and not start.warm:
         turned = aligned(trained.artefact, old, config.workdir)
@@ -182,7 +187,8 @@ def _decide(
     promoted = champion is None or not stopped
     made = [name for name, done in session.done.items() if not done.cached]
     body: dict[str, Any] = {
-        "status": PROMOTED if promoted else KEPT, "decision": _sentence(champion, stopped), "parent": champion and champion.id,
+        "status": PROMOTED if promoted else KEPT, "decision": _sentence(champion, comparison, stopped),
+        "parent": champion and champion.id,
         "gates": [asdict(verdict) for verdict in comparison.verdicts], "stages": made,
     }  # fmt: skip
     body |= dict(facts) | dict(comparison.facts)
@@ -202,9 +208,11 @@ def _decide(
     return entry
 
 
-def _sentence(champion: Snapshot | None, stopped: list[Verdict]) -> str:
+def _sentence(champion: Snapshot | None, comparison: Challenge, stopped: list[Verdict]) -> str:
     if champion is None:
         return "the first result is champion"
+    if not comparison.verdicts:
+        return f"replaces {champion.id}, which is damaged and cannot be compared with"
     if not stopped:
         return f"replaces {champion.id}: every gate held"
     return f"{champion.id} stays: " + "; ".join(f"gate {verdict.gate}: {verdict.text}" for verdict in stopped)

@@ -136,7 +136,7 @@ def tell(workdir: Path, doing: str) -> None:
     with contextlib.suppress(OSError):
         lock = open_lock(workdir / WORKDIR_LOCK)
         try:
-            _write(lock, f"{_who()}, {doing} since {time.strftime('%Y-%m-%d %H:%M')}")
+            _write(lock, f"{_who()}, {doing} since {time.strftime('%Y-%m-%d %H:%M %Z')}")
         finally:
             os.close(lock)
 

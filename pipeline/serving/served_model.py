@@ -17,10 +17,11 @@ MOST_ANSWERS = 1000
 
 
 class ServedVectors(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]  # untyped base class
-    """Answers questions about words; the matrix stays on disk until its rows are needed."""
+    """Answers questions about words, after comparing every byte with its checksum; the matrix stays on disk until its rows are
+    needed."""
 
     def load_context(self, context) -> None:  # type: ignore[no-untyped-def]  # MLflow's own signature
-        self.vectors = WordVectors.load(context.artifacts["vectors"])
+        self.vectors = WordVectors.load(context.artifacts["vectors"], verify=True)
 
     def predict(self, context, model_input: list[str], params: dict[str, Any] | None = None):  # type: ignore[no-untyped-def]
         asked: dict[str, Any] = {"ask": "similar", "topn": 10, "restrict_vocab": 0} | (params or {})

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import re
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 TRACKED_SECTIONS = ("corpus", "tokenize", "vocab", "shards", "train", "evaluate", "publish")
 REFRESH_TAGS = ("status", "decision", "start", "parent")
 DATASET_CHARACTERS = 200
+_UNTOLD = re.compile(r"((?:cluster\.options|refresh\.on_finish)[^=]*=).*", re.DOTALL)
+"""Overrides whose values `RunConfig.told` leaves out, too."""
 
 
 # ── at the start ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -58,10 +61,12 @@ def source_tags() -> dict[str, str]:
 
 
 def command_line() -> str:
-    """The command that started this process, as one would type it, without user names and passwords in addresses."""
+    """The command that started this process, as one would type it, without what may be a secret: user names and passwords in
+    addresses, the values of settings that no report shows, and the arguments of other programs."""
     name = Path(sys.argv[0]).name
     first = {"cli.py": "w2v", "-c": "python", "-m": "python", "": "python"}.get(name, name)
-    return without_credentials(shlex.join([first, *sys.argv[1:]]))
+    shown = [_UNTOLD.sub(r"\1…", argument) for argument in sys.argv[1:]] if first == "w2v" else []
+    return without_credentials(shlex.join([first, *shown]))
 
 
 def dataset_name(config: RunConfig) -> str:

@@ -80,6 +80,16 @@ class Delivered:
     pid: int = 0
 
 
+@dataclass(frozen=True)
+class TrackingState:
+    """Where a result is tracked, and whether all of it has arrived; if not, `message` says why."""
+
+    uri: str
+    run_id: str | None
+    complete: bool
+    message: str | None = None
+
+
 _TARGET, _PROGRESS = TypeAdapter(Target), TypeAdapter(Delivered)
 
 
@@ -149,6 +159,18 @@ class Spool:
         """The file or folder that an event names, inside the workdir, without links on the way or below, and held so that nobody
         can replace it while it is used. Raises OSError."""
         return held_still(self.workdir, name)
+
+
+def spool_state(spool: Spool) -> TrackingState:
+    """How much of a spool has been delivered, from its files alone."""
+    target, progress = spool.target(), spool.progress()
+    uri = target.uri if target else "unknown"
+    left = spool.size() - progress.offset
+    message = f"{progress.skipped} events were refused by MLflow; see {spool.log}" if progress.skipped else None
+    if left > 0:
+        problem = progress.message or f"not all of the run has reached {uri} yet"
+        message = f"{problem}; the next run or `w2v sync` delivers the rest, kept in {spool.directory}"
+    return TrackingState(uri, spool.run_id(), left <= 0 and spool.run_id() is not None and not progress.skipped, message)
 
 
 def spools(workdir: Path) -> Iterator[Spool]:

@@ -40,8 +40,10 @@ from pipeline.tracking.spool import (
     Spool,
     SpoolWriter,
     Target,
+    TrackingState,
     identity,
     open_writer,
+    spool_state,
     spools,
     what_is_spooled,
     without_credentials,
@@ -77,16 +79,6 @@ class Dataset:
     source: str
     profile: Mapping[str, int] = field(default_factory=dict)
     """Figures about it, such as its number of tokens."""
-
-
-@dataclass(frozen=True)
-class TrackingState:
-    """Where a result is tracked, and whether all of it has arrived; if not, `message` says why."""
-
-    uri: str
-    run_id: str | None
-    complete: bool
-    message: str | None = None
 
 
 def open_tracker(tracking: Tracking, workdir: Path, *, run_name: str, config_digest: str) -> Tracker:
@@ -343,18 +335,6 @@ class Tracker:
                 self.process.stdin.close()
 
 
-def spool_state(spool: Spool) -> TrackingState:
-    """How much of a spool has been delivered, from its files alone."""
-    target, progress = spool.target(), spool.progress()
-    uri = target.uri if target else "unknown"
-    left = spool.size() - progress.offset
-    message = f"{progress.skipped} events were refused by MLflow; see {spool.log}" if progress.skipped else None
-    if left > 0:
-        problem = progress.message or f"not all of the run has reached {uri} yet"
-        message = f"{problem}; the next run or `w2v sync` delivers the rest, kept in {spool.directory}"
-    return TrackingState(uri, spool.run_id(), left <= 0 and spool.run_id() is not None and not progress.skipped, message)
-
-
 def sync(workdir: Path, tracking: Tracking | None = None, timeout_s: float = 60.0) -> list[TrackingState]:
     """Delivers what earlier runs of this workdir left undelivered; returns the state of each spool.
 
@@ -365,10 +345,15 @@ def sync(workdir: Path, tracking: Tracking | None = None, timeout_s: float = 60.
     states = []
     for spool in spools(workdir):
         target = spool.target()
-        if target is not None and spool.size() > spool.progress().offset and not spool.has_shipper():
-            credentials = credentials_of(uri) if without_credentials(uri) == target.uri else {}
-            _start_shipper(spool, credentials, subprocess.DEVNULL, timeout_s).wait()
-        states.append(spool_state(spool))
+        problem = None
+        try:
+            if target is not None and spool.size() > spool.progress().offset and not spool.has_shipper():
+                credentials = credentials_of(uri) if without_credentials(uri) == target.uri else {}
+                _start_shipper(spool, credentials, subprocess.DEVNULL, timeout_s).wait()
+        except OSError as error:  # the workdir is read-only, or another user's
+            problem = f"the rest of it cannot be delivered from here: {spool.directory}: {error.strerror}"
+        state = spool_state(spool)
+        states.append(replace(state, complete=False, message=problem) if problem else state)
     return states
 
 

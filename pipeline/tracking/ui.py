@@ -14,7 +14,7 @@ from types import FrameType
 
 import click
 
-from pipeline.errors import ServiceError, printable
+from pipeline.errors import PermissionDeniedError, ServiceError, printable
 from pipeline.safety.login import USER
 from pipeline.tracking.door import ENTRANCE, PASSWORD_VARIABLE
 from pipeline.tracking.shipper import client_environment
@@ -37,6 +37,8 @@ def serve_ui(uri: str, port: int = 0, start: str = "/") -> int:
     database = Path(uri.removeprefix("sqlite:///").partition("?")[0])
     if not database.exists():
         raise ServiceError(f"{database}: no tracked runs yet; start one with `w2v run`")
+    if not os.access(database, os.R_OK):
+        raise PermissionDeniedError(f"{database}: this user may not read it; change its rights")
     password = secrets.token_urlsafe(24)
     before = signal.signal(signal.SIGTERM, _stop)
     process = _start(uri, database, password, port, start)

@@ -336,7 +336,9 @@ def test_a_question_during_the_first_run_is_told_what_that_run_is_doing(tmp_path
     config = parse_config(tiny_config(tmp_path / "work", inputs, tracking={"enabled": False}))
 
     def ask(record: RoundRecord) -> None:
-        found = rf"work: another run is working here \(pid {os.getpid()} on .*, in train since 20\S+ \S+\), and none has finished"
+        found = (
+            rf"work: another run is working here \(pid {os.getpid()} on .*, in train since 20\S+ \S+ \S+\), and none has finished"
+        )
         with pytest.raises(InputError, match=found):
             require_answer(config.workdir)
 

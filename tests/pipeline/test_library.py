@@ -241,7 +241,7 @@ def test_commands_take_the_workdir_of_a_model_and_its_latest_result(lines: list[
         asked = CliRunner().invoke(commands, ["query", "similar", str(source), "topic1word1", "-n", "3"], standalone_mode=False)
         assert asked.exception is None
         assert len(asked.stdout.splitlines()) == 4
-        says_which = "" if source.name == "latest" else r"from word2vec-\w+ of \d{4}-\d\d-\d\d \d\d:\d\d\n"
+        says_which = "" if source.name == "latest" else r"from word2vec-\w+ of \d{4}-\d\d-\d\d \d\d:\d\d \S+\n"
         assert re.fullmatch(says_which, asked.stderr)
     with pytest.raises(UsageError, match=r"--limit is for files of vectors, and .* is a workdir"):
         find_vectors(tmp_path / "run", limit=3)

@@ -1,0 +1,116 @@
+"""A damaged decision or snapshot costs no good result: the last champion still answers, is not collected as garbage, and the
+damage is said."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pipeline import store
+from pipeline.errors import StorageError
+from pipeline.history.answers import find_answer
+from pipeline.history.gc import find_garbage, find_outdated
+from pipeline.history.latest import HISTORY, champion_of, entries, mend
+from pipeline.history.snapshot import BODY, SNAPSHOTS, read_summary
+from pipeline.refresh.rollback import rollback
+from pipeline.workdir import verify_workdir
+from tests.pipeline.changing_corpus import ChangingCorpus
+
+
+@pytest.fixture(scope="module")
+def refreshed(tmp_path_factory: pytest.TempPathFactory) -> tuple[ChangingCorpus, list[str]]:
+    """A corpus after two refreshes, and their snapshots."""
+    corpus = ChangingCorpus(tmp_path_factory.mktemp("refreshed"), seed=6)
+    found = [str(corpus.refresh()["snapshot"])]
+    corpus.add()
+    return corpus, [*found, str(corpus.refresh()["snapshot"])]
+
+
+@pytest.fixture
+def work(refreshed: tuple[ChangingCorpus, list[str]]) -> Path:
+    """A fresh copy of its workdir, in its place."""
+    corpus, _ = refreshed
+    kept, work = corpus.directory / "kept", corpus.directory / "work"
+    if not kept.exists():
+        shutil.copytree(work, kept, symlinks=True)
+    shutil.rmtree(work)
+    return Path(shutil.copytree(kept, work, symlinks=True))
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def test_a_damaged_last_decision_takes_nothing_away(work: Path, refreshed: tuple[ChangingCorpus, list[str]]) -> None:
+    corpus, ids = refreshed
+    before = find_answer(work)
+    flip(max((work / HISTORY).iterdir()))
+    assert [entry["champion"] for entry in entries(work)] == ids[:1]
+    champion = champion_of(work)
+    assert champion is not None
+    assert champion.id == ids[1], "the link says what the decision was"
+    mend(work)
+    assert find_answer(work) == before
+    told = corpus.refresh()
+    assert any("000002.json: damaged or missing; nothing is removed" in note for note in told["notes"]), told
+    assert find_outdated(work, 1) == []
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_what_a_damaged_snapshot_needs_is_not_collected(
+    work: Path, refreshed: tuple[ChangingCorpus, list[str]], missing: bool
+) -> None:
+    corpus, ids = refreshed
+    champion = champion_of(work)
+    assert champion is not None
+    body = work / SNAPSHOTS / ids[1] / BODY
+    body.unlink() if missing else flip(body)
+    with pytest.raises(StorageError, match=rf"{ids[1]}/snapshot\.json: damaged or missing, so nothing is removed"):
+        find_garbage(work, 1)
+    assert find_outdated(work, 1) == []
+    corpus.refresh()
+    assert not store.find_damage(store.load_artefact(champion.vectors))
+    assert verify_workdir(work)[1] == [], "the same refresh again makes the snapshot anew"
+    assert find_garbage(work, 5) == []
+
+
+def test_a_rollback_in_a_moved_workdir_names_the_vectors_where_they_are(
+    work: Path, refreshed: tuple[ChangingCorpus, list[str]]
+) -> None:
+    corpus, ids = refreshed
+    moved = work.rename(work.with_name("moved"))
+    shutil.copytree(corpus.directory / "kept", work, symlinks=True)  # another one is where it was
+    rollback(corpus.config("moved"), ids[0])
+    summary = read_summary(moved)
+    assert summary is not None
+    for path in (summary["vectors"]["path"], summary["report"]):
+        assert Path(path).is_relative_to(moved)
+        assert Path(path).exists()
+    assert store.file_sha256(Path(summary["vectors"]["path"]) / "vectors.npy") == summary["vectors"]["sha256"]
+    told = corpus.refresh(run={"name": "changing", "workdir": str(moved), "seed": 3})
+    assert (told["status"], told["vectors"]["path"]) == ("nothing new", summary["vectors"]["path"])
+    shutil.rmtree(moved)
+
+
+@pytest.mark.parametrize("new_text", [False, True])
+def test_a_champion_with_a_flipped_bit_is_replaced_and_keeps_nobody_out(
+    work: Path, refreshed: tuple[ChangingCorpus, list[str]], new_text: bool
+) -> None:
+    corpus, ids = refreshed
+    champion = champion_of(work)
+    assert champion is not None
+    flip(champion.vectors / "vectors.npy")
+    if new_text:
+        corpus.add()
+    told = corpus.refresh(refresh={"gates": {}})
+    assert (told["status"], told["start"]) == ("promoted", "cold")
+    assert told["decision"] == f"replaces {ids[1]}, which is damaged and cannot be compared with"
+    assert any(f"the champion {ids[1]} is damaged" in note for note in told["notes"])
+    answer = find_answer(work)
+    assert answer is not None
+    assert not store.find_damage(store.load_artefact(answer.vectors))
+    assert corpus.refresh(refresh={"gates": {}})["status"] == "nothing new"
