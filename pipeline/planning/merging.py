@@ -25,10 +25,9 @@ from pipeline.exchange.host import usable_cores
 from pipeline.exchange.links import Link, Links
 from pipeline.exchange.shared_memory import NoBarrier
 from pipeline.planning.merges import MergeSpeeds, merged_row_bytes
-from pipeline.training.forms import aligned_zeros
 from pipeline.training.lane_group import LaneGroup, begin_merge, end_merge, merge, show, take_over
 from pipeline.training.placement import Place, merge_role
-from w2v_core.kernels import Kernels, load_kernels, padded_size
+from w2v_core.kernels import Kernels, aligned_zeros, load_kernels, padded_size
 
 SMALL_ROWS, LARGE_ROWS = 16, 32_768
 """Rows of the timed merges. The large one does not fit into a cache, because in training these rows are not cached either."""
@@ -140,7 +139,7 @@ def _group(train: Train, number: int, shape: tuple[int, int], ends: Sequence[soc
 
 
 def _open(train: Train, places: tuple[Place, ...], number: int, shape: tuple[int, int], others: tuple[_Peers, ...]) -> LaneGroup:
-    pairs = [(aligned_zeros(shape), aligned_zeros(shape)) for _ in range(1 + len(places[number].copies))]
+    pairs = [(aligned_zeros(*shape), aligned_zeros(*shape)) for _ in range(1 + len(places[number].copies))]
     return LaneGroup(
         key="plan", places=places, participant=number, role=merge_role(places, number), base=pairs[0],
         copies=dict(zip(places[number].copies, pairs[1:], strict=True)), barrier=NoBarrier(), others=others,  # type: ignore[arg-type]

@@ -249,16 +249,16 @@ def read_part(task: DrawTask) -> PartTokens:
 
 
 def share_out(tasks: Sequence[DrawTask], rows: Sequence[int], copies: Sequence[range]) -> list[tuple[Share, ...]]:
-    """The pieces of all parts for every participant to draw: those that its own lanes will train on most. `rows` are the
+    """The pieces of all parts for every participant to draw: those that its own copies will train on most. `rows` are the
     parts' as they are expected: the middle of a piece will stand about where it stands there."""
-    lanes, kept_tokens = copies[-1].stop, sum(rows)
+    all_copies, kept_tokens = copies[-1].stop, sum(rows)
     participants = [index for index, own in enumerate(copies) for _ in own]
     shares: list[list[Share]] = [[] for _ in copies]
     for task, size, end in zip(tasks, rows, accumulate(rows), strict=True):
         taken = [task.takes(piece) for piece in range(task.pieces)]
         widths = zip(taken, accumulate(taken), strict=True)
         middles = [end - size + size * (2 * last - width) / (2 * max(1, sum(taken))) for width, last in widths]
-        owners = [participants[min(lanes - 1, int(middle * lanes / max(1, kept_tokens)))] for middle in middles]
+        owners = [participants[min(all_copies - 1, int(middle * all_copies / max(1, kept_tokens)))] for middle in middles]
         for owner, group in groupby(range(task.pieces), key=owners.__getitem__):
             pieces = list(group)
             stop = pieces[-1] + 1

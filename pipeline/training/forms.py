@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.training.placement import AHEAD, MergeRole, block_of, pieces_of
-from w2v_core.kernels import Kernels, Merge
+from w2v_core.kernels import Kernels, Merge, aligned_zeros
 
 Matrices = tuple[NDArray[np.float32], NDArray[np.float32]]
 Spread = Callable[[Callable[[Any], None], Sequence[Any]], Any]
@@ -60,7 +60,7 @@ class WholeRows:
         rows, floats = pieces_of(0, *self.base[0].shape)[0].stop, self.base[0].shape[1]
         there = [copy for _, copies in self.role.agents for copy in copies]
         self.foreign = tuple(
-            {copy: (aligned_zeros((rows, floats)), aligned_zeros((rows, floats))) for copy in there} for _ in range(AHEAD)
+            {copy: (aligned_zeros(rows, floats), aligned_zeros(rows, floats)) for copy in there} for _ in range(AHEAD)
         )
 
     def fold(self, kernels: Kernels, rows: slice, method: Merge) -> None:
@@ -116,10 +116,3 @@ def shares_of(rows: int, row_floats: int, copies: int, threads: int) -> list[sli
     affect the bits; the order of the copies does."""
     shares = max(1, min(threads, rows * 2 * 4 * row_floats * copies // SHARE_BYTES))
     return [slice(*block_of(rows, share, shares)) for share in range(shares)]
-
-
-def aligned_zeros(shape: tuple[int, int]) -> NDArray[np.float32]:
-    """A float32 array of zeros that starts on a 64-byte cache line."""
-    raw = np.zeros(shape[0] * shape[1] * 4 + 64, np.uint8)
-    first = -raw.ctypes.data % 64
-    return raw[first : first + shape[0] * shape[1] * 4].view(np.float32).reshape(shape)

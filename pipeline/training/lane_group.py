@@ -44,10 +44,10 @@ from pipeline.exchange.shared_memory import (
 )
 from pipeline.failpoints import reach
 from pipeline.training.busy_cores import BusyCores
-from pipeline.training.forms import Form, Matrices, Spread, WholeRows, aligned_zeros
+from pipeline.training.forms import Form, Matrices, Spread, WholeRows
 from pipeline.training.meanwhile import Meanwhile, spread_over
 from pipeline.training.placement import AHEAD, MOST_STRIPS, MergeRole, Place, block_of, merge_role, pieces_of, strips_of
-from w2v_core.kernels import Kernels, Merge
+from w2v_core.kernels import Kernels, Merge, aligned_zeros
 
 if TYPE_CHECKING:
     from pipeline.exchange.links import Links
@@ -109,7 +109,7 @@ class LaneGroup:
         self.cores = BusyCores(max(1, min(self.threads, usable_cores()) // len(self.own)))
         if self.trains_meanwhile:
             shape = self.base[0].shape
-            self.trained = {copy: (aligned_zeros(shape), aligned_zeros(shape)) for copy in self.own}
+            self.trained = {copy: (aligned_zeros(*shape), aligned_zeros(*shape)) for copy in self.own}
             threads, spread = min(threads, MOST_STRIPS), self.background.spread
         self.forms = tuple(self._new_form(spread, threads) for _ in range(max(1, len(self.others))))
         self.form = self.forms[0]
@@ -176,8 +176,8 @@ def open_group(
     makers = {"base.w_in": role.host[0], "base.w_out": role.host[-1]}
     if not has_one_copy:
         makers |= {
-            f"lane-{lane}.{matrix}": index
-            for index in role.host for lane in places[index].copies for matrix in ("w_in", "w_out")
+            f"copy-{copy}.{matrix}": index
+            for index in role.host for copy in places[index].copies for matrix in MATRICES
         }  # fmt: skip
     arrays, barrier = _open_memory(f"{key}/{role.host.start}", makers, role.host, participant, shape, patience_s, attempts)
     pairs = list(zip(arrays[::2], arrays[1::2], strict=True))
@@ -223,7 +223,7 @@ def _open_memory(
     """
     if len(host) == 1:
         remove_deserted_places()
-        return [aligned_zeros(shape) for _ in makers], NoBarrier()
+        return [aligned_zeros(*shape) for _ in makers], NoBarrier()
     is_first = participant == host.start
     place = open_meeting_place(key, shape[0] * shape[1] * 4 * len(makers), is_first, patience_s, attempts)
     try:

@@ -22,7 +22,7 @@ Pair = tuple[Any, Any]
 
 
 class Residency:
-    """The parameters of one worker's lanes during one round: train `lanes`, merge by `merge`, and `bring_home` at the end."""
+    """The parameters of one worker's copies during one round: train `copies`, merge by `merge`, and `bring_home` at the end."""
 
     def __init__(self, kernels: Kernels, group: LaneGroup) -> None:
         self._kernels, self._group = kernels, group
@@ -32,7 +32,7 @@ class Residency:
         # If other processes merge too, or changes are rounded to eight bits, the base stays in the host's memory.
         self._base: Pair = self._on_device(group.base) if self._is_alone else group.base
         self.copies: dict[int, Pair] = {
-            lane: self._base if pair is group.base else self._on_device(pair) for lane, pair in group.trained.items()
+            copy: self._base if pair is group.base else self._on_device(pair) for copy, pair in group.trained.items()
         }
         self.rooms = {copy: Workroom() for copy in self.copies}
         """What the kernels keep for the lanes of each copy."""
@@ -54,8 +54,8 @@ class Residency:
         return self._kernels.to_device(pair[0]), self._kernels.to_device(pair[1])
 
     def merge(self, rows: int, method: Merge, *, waits: bool = True) -> None:
-        """Folds all lanes' changes of rows 0 … rows−1 into every lane, see `lane_group.merge`. Unless it `waits`, the next merge
-        or `end_merge` does, and the lanes can be trained meanwhile."""
+        """Folds all copies' changes of rows 0 … rows−1 into every copy, see `lane_group.merge`. Unless it `waits`, the next merge
+        or `end_merge` does, and the copies can be trained meanwhile."""
         group, kernels = self._group, self._kernels
         if self._is_apart and self._is_alone:
             for matrix in (0, 1):
@@ -111,11 +111,11 @@ class Residency:
             self._copy_to_host(rows)
         yield
         if self._is_apart:
-            for lane, pair in self.copies.items():
+            for copy, pair in self.copies.items():
                 for matrix in (0, 1):
-                    pair[matrix][:rows] = self._kernels.to_device(self._group.trained[lane][matrix][:rows])
+                    pair[matrix][:rows] = self._kernels.to_device(self._group.trained[copy][matrix][:rows])
 
     def _copy_to_host(self, rows: int) -> None:
-        for lane, pair in self.copies.items():
+        for copy, pair in self.copies.items():
             for matrix in (0, 1):
-                self._group.trained[lane][matrix][:rows] = self._kernels.to_host(pair[matrix][:rows])
+                self._group.trained[copy][matrix][:rows] = self._kernels.to_host(pair[matrix][:rows])

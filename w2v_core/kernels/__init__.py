@@ -30,7 +30,14 @@ from w2v_core.contract import (
     Workroom,
 )
 from w2v_core.extras import install_command
-from w2v_core.kernels.initial import ROW_FLOATS, allocate_parameters, fill_initial, initial_parameters, padded_size
+from w2v_core.kernels.initial import (
+    ROW_FLOATS,
+    aligned_zeros,
+    allocate_parameters,
+    fill_initial,
+    initial_parameters,
+    padded_size,
+)
 
 __all__ = [
     "BACKENDS",
@@ -48,6 +55,7 @@ __all__ = [
     "SliceResult",
     "Update",
     "Workroom",
+    "aligned_zeros",
     "allocate_parameters",
     "fill_initial",
     "initial_parameters",

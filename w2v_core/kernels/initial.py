@@ -23,7 +23,7 @@ def padded_size(vector_size: int) -> int:
 
 def allocate_parameters(vocab_size: int, vector_size: int) -> tuple[FloatRows, FloatRows]:
     """(w_in_VD, w_out_VD), both zero, C-contiguous and aligned to cache lines."""
-    return _aligned_zeros(vocab_size, padded_size(vector_size)), _aligned_zeros(vocab_size, padded_size(vector_size))
+    return aligned_zeros(vocab_size, padded_size(vector_size)), aligned_zeros(vocab_size, padded_size(vector_size))
 
 
 def initial_parameters(vocab_size: int, vector_size: int, seed: int) -> tuple[FloatRows, FloatRows]:
@@ -53,7 +53,8 @@ def initial_rows(rows_R: NDArray[np.uint64], vector_size: int, seed: int) -> Flo
     return np.asarray((uniform - np.float32(0.5)) / np.float32(vector_size), np.float32)
 
 
-def _aligned_zeros(rows: int, row_floats: int) -> FloatRows:
+def aligned_zeros(rows: int, row_floats: int) -> FloatRows:
+    """Zeros that begin with a cache line."""
     raw = np.zeros(rows * row_floats + ALIGNMENT_BYTES // 4, np.float32)
     first = -raw.ctypes.data % ALIGNMENT_BYTES // 4
     return raw[first : first + rows * row_floats].reshape(rows, row_floats)

@@ -13,12 +13,14 @@ the interpreter, takes as long, so it is done once for many stretches. One stret
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 from w2v_core.contract import FloatRows, LocalTraining, Noise, SliceResult, Workroom
 from w2v_core.kernels.checks import MOST_WAVES, raise_bad_noise
@@ -247,52 +249,18 @@ def train(
 ) -> tuple[list[list[list[SliceResult]]], float]:  # fmt: skip
     """`Kernels.train_copies` for model cbow, on at most `threads` threads. The arguments must have been checked, words and spans
     excepted."""
-    update, (words, row_floats) = copies[0].updates[0], copies[0].w_in_VD.shape
     lanes_C = tuple(len(copy.lanes) for copy in copies)
-    shape = len(merged_rows), len(copies), max(lanes_C)
     crew = Crew(min(threads, len(copies)), min(max(1, threads // len(copies)), max(lanes_C)))
-    kept = _kept_in(room, words, lanes_C, update.negative, row_floats, crew)
-    places = np.zeros((*shape, PLACES), np.int64)
-    seeds_SCL = np.zeros(shape, np.uint64)
-    for number, (copy, seeds_SL) in enumerate(zip(copies, seeds, strict=True)):
-        lanes = len(copy.lanes)
-        places[:, number, :lanes] = [stream_rows.place_of(targets) for targets in copy.lanes]
-        places[:, number, :lanes, START], places[:, number, :lanes, STOP] = copy.bounds_SL[:-1], copy.bounds_SL[1:]
-        seeds_SCL[:, number, :lanes] = seeds_SL
-    waves_SC = -(-(places[..., STOP] - places[..., START]).max(axis=2) // BLOCK)
-    before_CS = [of_copy.count(waves_SC[:, number].tolist()) for number, of_copy in enumerate(kept.copies)]
-    given = Inputs(
-        noise.table_T, noise.rates_V, seeds_SCL,
-        np.array([[copy.updates[stretch].alphas for copy in copies] for stretch in range(shape[0])], np.float64),
-        np.array(lanes_C, np.int64),
-        np.array(
-            [
-                [address(copy.w_in_VD), address(copy.w_out_VD), *of_copy.addresses]
-                for copy, of_copy in zip(copies, kept.copies, strict=True)
-            ],
-            np.int64,
-        ),
-        np.array(before_CS, np.int64).T.copy(), np.array([address(base) for base in bases], np.int64),
-        np.array(merged_rows, np.int64), row_floats, update.negative, update.gradient == "exact", adasum,
-    )  # fmt: skip
-    settings = np.zeros((*shape, op.SETTINGS_FLOATS), np.float32)
-    settings[..., op.PRODUCT : op.PRODUCT + 2 * GROUP].view(np.float64)[:] = 1.0
-    results = Results(
-        places.reshape(-1, PLACES), stream_rows.nothing_found(np.prod(shape).item()), settings, np.zeros(shape, np.int64),
-        np.zeros(shape), np.full(shape, NO_BAD_NOISE, np.int64), np.zeros((2, 2), np.int64), np.zeros(1, np.int64),
-    )  # fmt: skip
+    kept = _kept_in(room, len(copies[0].w_in_VD), lanes_C, copies[0].updates[0].negative, copies[0].w_in_VD.shape[1], crew)
+    places = _places_of(copies, len(merged_rows))
+    given, results = _given(bases, copies, seeds, merged_rows, noise, adasum, kept, places), _nothing_yet(places)
     try:
         _run(kept, crew, given, results)
     except BaseException:
         # Ends what may still wait for a thread of the pool: it has addresses of arrays that the caller will not keep.
         room.close()
         raise
-    if (results.found[:, [stream_rows.BAD_TARGET, stream_rows.BAD_WORD]] >= 0).any():
-        # A copy with fewer lanes than others has places without any.
-        slices = [copy.lanes[min(lane, len(copy.lanes) - 1)] for copy in copies for lane in range(shape[2])]
-        stream_rows.raise_what_is_bad(slices * shape[0], words, results.found)
-    for bad_noise in results.bad_noise_SCL[results.bad_noise_SCL != NO_BAD_NOISE].tolist():
-        raise_bad_noise(bad_noise, words)
+    _raise_what_is_bad(copies, results)
     losses, examples = results.losses_SCL.tolist(), results.examples_SCL.tolist()
     found = [
         [list(map(SliceResult, *of_copy))[:lanes] for *of_copy, lanes in zip(*of_stretch, lanes_C, strict=True)]
@@ -301,29 +269,91 @@ def train(
     return found, int(results.merging_ns[0]) * 1e-9
 
 
+def _places_of(copies: Sequence[LocalTraining], stretches: int) -> NDArray[np.int64]:
+    """int64 (S, C, L, PLACES): the place of every lane in each stretch; zeros where a copy has fewer lanes than others."""
+    places = np.zeros((stretches, len(copies), max(len(copy.lanes) for copy in copies), PLACES), np.int64)
+    for number, copy in enumerate(copies):
+        own = places[:, number, : len(copy.lanes)]
+        own[:] = [stream_rows.place_of(targets) for targets in copy.lanes]
+        own[..., START], own[..., STOP] = copy.bounds_SL[:-1], copy.bounds_SL[1:]
+    return places
+
+
+def _given(
+    bases: Sequence[FloatRows], copies: Sequence[LocalTraining], seeds: Sequence[Seeds], merged_rows: Sequence[int], noise: Noise,
+    adasum: bool, kept: _Kept, places: NDArray[np.int64],
+) -> Inputs:  # fmt: skip
+    """Counts the waves in `kept`. The caller must keep all arrays, of which some are passed by address."""
+    update, row_floats = copies[0].updates[0], copies[0].w_in_VD.shape[1]
+    seeds_SCL = np.zeros(places.shape[:3], np.uint64)
+    for number, (copy, seeds_SL) in enumerate(zip(copies, seeds, strict=True)):
+        seeds_SCL[:, number, : len(copy.lanes)] = seeds_SL
+    waves_SC = -(-(places[..., STOP] - places[..., START]).max(axis=2) // BLOCK)
+    before_CS = [of_copy.count(waves_SC[:, number].tolist()) for number, of_copy in enumerate(kept.copies)]
+    addresses = [
+        [address(copy.w_in_VD), address(copy.w_out_VD), *of_copy.addresses]
+        for copy, of_copy in zip(copies, kept.copies, strict=True)
+    ]
+    return Inputs(
+        noise.table_T, noise.rates_V, seeds_SCL,
+        np.array([[copy.updates[stretch].alphas for copy in copies] for stretch in range(len(merged_rows))], np.float64),
+        np.array([len(copy.lanes) for copy in copies], np.int64), np.array(addresses, np.int64),
+        np.array(before_CS, np.int64).T.copy(), np.array([address(base) for base in bases], np.int64),
+        np.array(merged_rows, np.int64), row_floats, update.negative, update.gradient == "exact", adasum,
+    )  # fmt: skip
+
+
+def _nothing_yet(places: NDArray[np.int64]) -> Results:
+    """The results of a call that begins with these places, which it narrows."""
+    shape = places.shape[:3]
+    settings = np.zeros((*shape, op.SETTINGS_FLOATS), np.float32)
+    settings[..., op.PRODUCT : op.PRODUCT + 2 * GROUP].view(np.float64)[:] = 1.0
+    places = places.reshape(-1, PLACES)
+    return Results(
+        places, stream_rows.nothing_found(len(places)), settings, np.zeros(shape, np.int64), np.zeros(shape),
+        np.full(shape, NO_BAD_NOISE, np.int64), np.zeros((2, 2), np.int64), np.zeros(1, np.int64),
+    )  # fmt: skip
+
+
 def _run(kept: _Kept, crew: Crew, given: Inputs, results: Results) -> None:
+    """All threads' parts. After an error in one of them, or where one cannot be started, none waits for another."""
     meetings = np.stack([barrier.new_barrier() for _ in range(len(given.lanes_C) + 1)])
 
     def run(thread: int) -> None:
-        try:
+        with _giving_up(meetings):
             run_thread(thread, meetings, crew, given, results)
-        except BaseException:
-            for meeting in meetings:
-                barrier.give_up(meeting)
-            raise
 
     others: list[Future[None]] = []
     try:
-        if kept.pool:
-            for thread in range(1, crew.groups * crew.a_group):
-                others.append(kept.pool.submit(run, thread))
-        run(0)
-    except BaseException:
-        # A thread that cannot be started, because a container has as many as it may have, will not reach a barrier either.
-        for meeting in meetings:
-            barrier.give_up(meeting)
-        raise
+        with _giving_up(meetings):
+            if kept.pool:
+                for thread in range(1, crew.groups * crew.a_group):
+                    others.append(kept.pool.submit(run, thread))
+            run_thread(0, meetings, crew, given, results)
     finally:
         wait(others)
     for other in others:
         other.result()
+
+
+@contextlib.contextmanager
+def _giving_up(meetings: NDArray[np.int64]) -> Iterator[None]:
+    """After an error inside, no thread waits at a barrier any more."""
+    try:
+        yield
+    except BaseException:
+        for meeting in meetings:
+            barrier.give_up(meeting)
+        raise
+
+
+def _raise_what_is_bad(copies: Sequence[LocalTraining], results: Results) -> None:
+    """Raises ValueError for the first bad span, word or noise word."""
+    words = len(copies[0].w_in_VD)
+    if (results.found[:, [stream_rows.BAD_TARGET, stream_rows.BAD_WORD]] >= 0).any():
+        stretches, _, lanes = results.examples_SCL.shape
+        # A copy with fewer lanes than others has places without any.
+        slices = [copy.lanes[min(lane, len(copy.lanes) - 1)] for copy in copies for lane in range(lanes)]
+        stream_rows.raise_what_is_bad(slices * stretches, words, results.found)
+    for bad_noise in results.bad_noise_SCL[results.bad_noise_SCL != NO_BAD_NOISE].tolist():
+        raise_bad_noise(bad_noise, words)
