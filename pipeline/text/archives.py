@@ -1,6 +1,7 @@
 """The files inside a .zip or .tar (compressed or not), one after the other, as blocks of bytes in bounded memory.
 
-Files are left out by the same rules as in folders. Every member is read to its end, so that damage is found.
+Files are left out by the same rules as in folders, and counted; links are never followed. Every member is read to its end, so
+that damage is found.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import lzma
 import tarfile
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from typing import IO, BinaryIO, cast
 
@@ -18,15 +20,20 @@ from pipeline.errors import DataError, printable
 from pipeline.text.decompress import BLOCK_BYTES
 from pipeline.text.inputs import Filter
 
+LINKS = "links were not followed"
 _DAMAGE = (zipfile.BadZipFile, tarfile.TarError, NotImplementedError, zlib.error, lzma.LZMAError, EOFError, OSError)
 
 
-def zip_members(file: BinaryIO, path: str, chosen: Filter) -> Iterator[tuple[str, Iterator[bytes]]]:
-    """(name, blocks) of every file in a zip archive; raises DataError for damage and encryption."""
+def zip_members(file: BinaryIO, path: str, chosen: Filter, left_out: Counter[str]) -> Iterator[tuple[str, Iterator[bytes]]]:
+    """(name, blocks) of every file in a zip archive; counts in `left_out`, by reason, the members that are not read. Raises
+    DataError for damage and encryption."""
     try:
         with zipfile.ZipFile(file) as archive:
             for member in archive.infolist():
-                if member.is_dir() or not chosen.takes(member.filename):
+                if member.is_dir():
+                    continue
+                if reason := chosen.problem(member.filename):
+                    left_out[reason] += 1
                     continue
                 if member.flag_bits & 1:
                     raise DataError(
@@ -38,13 +45,18 @@ def zip_members(file: BinaryIO, path: str, chosen: Filter) -> Iterator[tuple[str
         raise _damaged(path, "zip", error) from None
 
 
-def tar_members(blocks: Iterator[bytes], path: str, chosen: Filter) -> Iterator[tuple[str, Iterator[bytes]]]:
-    """(name, blocks) of every regular file in a tar archive; raises DataError for damage."""
+def tar_members(
+    blocks: Iterator[bytes], path: str, chosen: Filter, left_out: Counter[str]
+) -> Iterator[tuple[str, Iterator[bytes]]]:
+    """(name, blocks) of every regular file in a tar archive; counts as `zip_members` does. Raises DataError for damage."""
     stream = _Stream(blocks)
     try:
         with tarfile.open(fileobj=stream, mode="r|", bufsize=BLOCK_BYTES, errorlevel=2) as archive:
             for member in archive:
-                if not member.isreg() or not chosen.takes(member.name):
+                reason = chosen.problem(member.name) if member.isreg() else LINKS if member.islnk() or member.issym() else None
+                if reason:
+                    left_out[reason] += 1
+                if reason or not member.isreg():
                     continue
                 yield member.name, _blocks(cast(IO[bytes], archive.extractfile(member)), path, "tar")
             end = archive.offset

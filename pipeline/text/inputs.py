@@ -44,9 +44,6 @@ class Filter:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
 
-    def takes(self, path: str) -> bool:
-        return self.problem(path) is None
-
     def problem(self, path: str) -> str | None:
         """Why the file is left out; None when it is read."""
         name = os.path.basename(path)

@@ -143,8 +143,14 @@ def refuse(files: Mapping[str, FileLosses], max_lost: float, encoding: str, fitt
     more = f"\n  … and {len(worst) - WORST_SHOWN:,} more files" if len(worst) > WORST_SHOWN else ""
     raise DataError(
         f"corpus: {percent(whole.share)} of it would be lost, corpus.max_lost allows {percent(max_lost)}. Worst:{shown}{more}\n"
-        "Mend the files or the settings, leave files out with corpus.exclude, or raise corpus.max_lost"
+        f"{_advice(whole)}leave files out with corpus.exclude, or raise corpus.max_lost"
     )
+
+
+def _advice(whole: FileLosses) -> str:
+    if whole.bytes[NOT_TEXT] < whole.bytes[LONG_TOKENS]:
+        return "Raise tokenize.max_token_bytes, mend the files, "
+    return "Set corpus.encoding to what the files are in, convert those that hold several encodings, "
 
 
 def _reasons(found: FileLosses, encoding: str) -> str:

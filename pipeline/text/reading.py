@@ -18,6 +18,7 @@ import hashlib
 import io
 import itertools
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple, cast
 
@@ -218,9 +219,10 @@ def _unpacked(
     """(name, blocks, whether its lines end with CR alone) of every member of an archive; a compressed file is one text with an
     empty name."""
     planned = piece.file
+    left_out: Counter[str] = Counter()
     if planned.kind == "zip":
-        members = archives.zip_members(file.file, planned.path, reading.chosen)
-        yield from _checked(members, planned, reading, counts)
+        members = archives.zip_members(file.file, planned.path, reading.chosen, left_out)
+        yield from _checked(members, planned, reading, counts, left_out)
         return
     archive, _, compression = planned.kind.rpartition("+")
     if planned.kind == "tar":
@@ -234,13 +236,18 @@ def _unpacked(
             cast(BinaryIO, file), compression, path=planned.path, size=planned.size, max_ratio=reading.max_ratio
         )  # fmt: skip
     if archive or planned.kind == "tar":
-        yield from _checked(archives.tar_members(blocks, planned.path, reading.chosen), planned, reading, counts)
+        members = archives.tar_members(blocks, planned.path, reading.chosen, left_out)
+        yield from _checked(members, planned, reading, counts, left_out)
         return
     yield "", _hashed(blocks, place, counts), planned.carriage_returns
 
 
 def _checked(
-    members: Iterator[tuple[str, Iterator[bytes]]], planned: SourceFile, reading: Reading, counts: ReadCounts
+    members: Iterator[tuple[str, Iterator[bytes]]],
+    planned: SourceFile,
+    reading: Reading,
+    counts: ReadCounts,
+    left_out: Counter[str],
 ) -> Iterator[tuple[str, Iterator[bytes], bool]]:
     """The members, as `_unpacked` gives them; raises DataError for one that the format does not read, and for a bomb."""
     for name, blocks in members:
@@ -249,12 +256,15 @@ def _checked(
         head, blocks = _peeked(blocks)
         found = signatures.examine(head, reading.format, reading.encoding) if head else signatures.Finding()
         kind = signatures.container(head)
-        problem = f"is a {kind} file inside an archive" if kind else found.problem
+        problem = f"is a {kind} file inside an archive; unpack the archive" if kind else found.problem
         if reading.sniff and problem:
-            raise DataError(f"{printable(path, 300)}: {problem}; leave it out with corpus.exclude, or unpack the archive")
+            or_else = "" if "corpus.exclude" in problem else ", or leave it out with corpus.exclude"
+            raise DataError(f"{printable(path, 300)}: {problem}{or_else}")
         for remark in found.remarks:
             counts.remarks[f"members of archives {remark}"] += 1
         yield name, blocks, found.carriage_returns
+    for reason, count in left_out.items():
+        counts.remarks[f"{reason} (members of archives)"] += count
 
 
 def _peeked(blocks: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:

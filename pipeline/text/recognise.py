@@ -66,21 +66,25 @@ def kind_of(path: str, corpus: Corpus) -> str:
     named = _FORMATS.get(ending if kind == "plain" else os.path.splitext(stem)[1])
     if named and named != corpus.format and corpus.sniff:
         raise ConfigError(
-            f"{printable(path, 300)}: a {_spoken(named)} file, but corpus.format is {corpus.format}; set corpus.format: {named}, "
-            "leave it out with corpus.exclude, or set corpus.sniff: false to read it all the same"
+            f"{printable(path, 300)}: {_article(_spoken(named))} file, but corpus.format is {corpus.format}; set "
+            f"corpus.format: {named}, leave it out with corpus.exclude, or set corpus.sniff: false to read it all the same"
         )
     if corpus.format not in _COLUMNAR:
         return kind
     if kind != "plain":
         raise InputError(
-            f"{printable(path, 300)}: expected a {_spoken(corpus.format)} file (they are compressed inside), found {kind}; "
-            "unpack it"
+            f"{printable(path, 300)}: expected {_article(_spoken(corpus.format))} file (they are compressed inside), "
+            f"found {kind}; unpack it"
         )
     return corpus.format
 
 
 def _spoken(format: str) -> str:
     return {"parquet": "Parquet", "arrow": "Arrow", "jsonl": "JSON lines"}.get(format, format.upper())
+
+
+def _article(noun: str) -> str:
+    return f"{'an' if noun[0] in 'Aaxi' else 'a'} {noun}"
 
 
 def look_at(file: Any, path: str, kind: str, size: int, corpus: Corpus) -> Look:
@@ -106,7 +110,7 @@ def look_at(file: Any, path: str, kind: str, size: int, corpus: Corpus) -> Look:
             return Look(problem)
     if inside == "tar" or kind == "tar":
         return Look(whole=True)
-    if kind.startswith("tar+") and inside != "tar" and head:
+    if kind.startswith("tar+") and inside != "tar" and head.strip(b"\0"):
         return Look(
             f"holds no tar archive, although its name ends like one; rename it to end in {SUFFIX.get(compression, '.gz')}"
         )
@@ -156,11 +160,13 @@ def _not_columnar(head: bytes, kind: str) -> str | None:
     # An Arrow stream begins with 0xFFFFFFFF or, in the old format, with a length.
     if inside == kind or (kind == "arrow" and inside is None and head[3:4] == b"\0"):
         return None
-    looks = f"looks like a {inside} file" if inside else "is none"
+    if head.startswith(b"FEA1"):
+        return "is a Feather file of version 1, which is not read; write it again (pyarrow.feather.write_feather, version=2)"
+    looks = f"looks like {_article(inside)} file" if inside else "is none"
     problem = examine(head, "lines", UTF8).problem
     hint = f" ({problem})" if problem and "corpus.format" in problem else ""
     return (
-        f"expected a {_spoken(kind)} file, but it {looks}{hint}; set corpus.format to what it is, or leave it out with "
+        f"expected {_article(_spoken(kind))} file, but it {looks}{hint}; set corpus.format to what it is, or leave it out with "
         "corpus.exclude"
     )
 
@@ -168,21 +174,26 @@ def _not_columnar(head: bytes, kind: str) -> str | None:
 def _misnamed(head: bytes, inside: str | None, kind: str) -> str | None:
     """How the stored bytes contradict the name; None if they agree."""
     compression = kind.rpartition("+")[2]
-    if kind in ("plain", "lzma", "tar+lzma") and inside is None:
+    if inside is None and (kind == "plain" or (compression == "lzma" and not _is_text(head))):
         return None
     if kind == "tar" or compression == inside:
-        return None if inside in (compression, "tar") else "holds no tar archive, although its name ends in .tar"
+        fits = inside in (compression, "tar") or not head.strip(b"\0")  # an archive without members is NUL throughout
+        return None if fits else "holds no tar archive, although its name ends in .tar"
     if kind == "plain":
         if inside in _COLUMNAR:
-            return f"looks like a {_spoken(inside)} file and would be read as text; set corpus.format: {inside}"
+            return f"looks like {_article(_spoken(inside))} file and would be read as text; set corpus.format: {inside}"
         more = " (an office document, EPUB or JAR is such an archive too: extract its text)" if inside == "zip" else ""
         suffix = SUFFIX[str(inside)]
         return f"looks like a {suffix} file and would be read as text; rename it to end in {suffix}{more}"
     if inside is None:
-        if len(head) > 16 and head.isascii() and b"\0" not in head:
+        if len(head) > 16 and _is_text(head):
             return f"holds text, although its name says {compression}; rename it"
         return None  # perhaps damaged: reading will report where
     return f"looks like a {SUFFIX.get(inside, inside)} file, although its name says {compression}; rename it"
+
+
+def _is_text(head: bytes) -> bool:
+    return invalid_share(head) == 0 and all(byte >= 0x20 or chr(byte).isspace() for byte in set(head))
 
 
 def _misplaced(inside: str | None, kind: str) -> str | None:
@@ -192,7 +203,7 @@ def _misplaced(inside: str | None, kind: str) -> str | None:
     if inside == "tar":
         return f"holds a tar archive; rename it to end in .tar{SUFFIX.get(kind, '.lzma')}, and its members are read"
     if inside in SUFFIX:
-        return f"is compressed twice: inside is {'an' if inside == 'xz' else 'a'} {inside} file; unpack it once"
+        return f"is compressed twice: inside is {_article(inside)} file; unpack it once"
     return f"holds a compressed {_spoken(inside)} file (they are compressed inside); unpack it and set corpus.format: {inside}"
 
 

@@ -24,6 +24,7 @@ CONTAINERS = {
     b"PK\x05\x06": "zip", b"PAR1": "parquet", b"ARROW1\0\0": "arrow", b"\xff\xff\xff\xff": "arrow",
 }  # fmt: skip
 """Formats this program reads, by their leading bytes; bzip2 and tar have rules of their own."""
+ENTITIES = "hold HTML entities (&amp;), whose names become words unless tokenize.entities is true"
 SUFFIX = {"gzip": ".gz", "zstd": ".zst", "xz": ".xz", "lz4": ".lz4", "bz2": ".bz2", "zip": ".zip", "tar": ".tar"}
 _MARK = b"\xef\xbb\xbf"
 _MARKS = (b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff")
@@ -33,10 +34,11 @@ _MARKUP = re.compile(rb"<!doctype\s|<html\b|<\?xml\b|<head\b|<svg\b", re.IGNOREC
 _ELEMENT = re.compile(rb"<[A-Za-z][\w:.-]*(\s+[\w:.-]+\s*=\s*[\"'][^<>]*)?\s*/?>")
 _LEADING = re.compile(rb"(?:<([A-Za-z][\w:.-]*)(?:\s[^<>]*)?>|</[^<>]*>|<!--(?s:.*?)-->)\s*")
 _VOID = (b"img", b"br", b"hr")
-_TAG = re.compile(rb"</(?!s>)[A-Za-z][\w:.-]*\s*>|<[A-Za-z][\w:.-]*\s*/>")
-"""Tags that end an element; </s> ends a sentence in many corpora."""
+_TAG = re.compile(rb"</(?!s>)[A-Za-z][\w:.-]*\s*>|<[A-Za-z][\w:.-]*\s*/>|<(?:br|hr|p|li|td)>", re.IGNORECASE)
+"""Tags that end an element, or that often stand alone; </s> ends a sentence in many corpora."""
 _TAGS_APART = 500
 """Bytes between two tags on average, at most, in what is markup rather than a text with a few tags."""
+_OTHER_ENDS = re.compile(rb"[^\0]\0[^\0]|\xc2\x85|\xe2\x80[\xa8\xa9]|[\v\f]")
 _COLUMN_NAME = re.compile(r"[^\W\d][\w.-]{0,39}")
 _NUMBER = re.compile(r"[+-]?\d+(?:[.,]\d+)?")
 _BINARY_SHARE, _FOREIGN_SHARE = 0.02, 0.3
@@ -46,6 +48,9 @@ _BINARY_BEGIN = 64
 """Bytes within which a binary format whose signature is letters has a NUL or a control character."""
 _LETTERS = bytes(set(b"\t\n\v\f\r") | set(range(0x20, 0x7F)))
 _ROWS = 20
+_VECTORS, _VECTOR_SIZE = 3, 8
+"""So many lines with so many numbers are no table in a text."""
+_POINTED = re.compile(rb"-?\d*\.\d+(?:[eE][+-]?\d+)?")
 _CERTAINLY_UTF8 = 5
 """So many characters outside ASCII that are valid UTF-8 are no accident in any other encoding."""
 _ARRAYS = re.compile(rb"\x93NUMPY|(?s:.{4})\0{4}\{\"")
@@ -105,9 +110,11 @@ def _examine_utf8(head: bytes, format: str, expected: str) -> Finding:
         return Finding(problem)
     remarks = []
     if format == "lines" and len(ENTITY.findall(head[:HEAD_BYTES].decode("utf-8", "replace"))) > _a_few(head):
-        remarks.append("hold HTML entities (&amp;), whose names become words unless tokenize.entities is true")
+        remarks.append(ENTITIES)
     if format == "lines" and len(_TAG.findall(head)) > _a_few(head):
         remarks.append("hold HTML or XML tags (<br />), whose names become words; take them out of the text first")
+    if format == "lines" and b"\n" not in head and b"\r" not in head and len(_OTHER_ENDS.findall(head)) > 1:
+        remarks.append("have no line end, but U+2028, NEL or NUL, which end no sentence here; make them line ends first")
     carriage_returns = head.count(b"\r") > 1 and b"\n" not in head
     if carriage_returns:
         remarks.append("end their lines with CR alone, as old Macs did, and are read that way")
@@ -164,9 +171,10 @@ def _binary(head: bytes) -> str | None:
     odd = max(foreign, control / max(1, len(head))) > _BINARY_SHARE
     if found is None and odd and (problem := _reads_well(reads_as(head, "utf-16-le", "utf-16-be"))):
         return problem
-    if found is None and control <= _BINARY_SHARE * len(head) and foreign <= _FOREIGN_SHARE:
+    text = control <= _BINARY_SHARE * len(head) and not _begins_binary(head)
+    if found is None and text and foreign <= _FOREIGN_SHARE:
         return None
-    if found is None and control <= _BINARY_SHARE * len(head) and (fitting := fitting_encoding(head)):
+    if found is None and text and (fitting := fitting_encoding(head)):
         return f"is not UTF-8; its bytes read well as {fitting}: set corpus.encoding: {fitting}"
     if found is None and foreign == 0 and b"\0" not in head:
         byte, count = Counter(byte for byte in head if byte in _CONTROL).most_common(1)[0]
@@ -176,6 +184,12 @@ def _binary(head: bytes) -> str | None:
         )
     what = f"looks like {found}" if found else "holds binary data"
     return f"{what} and would be read as text; extract its text first, or leave it out with corpus.exclude"
+
+
+def _begins_binary(head: bytes) -> bool:
+    """Whether NUL and another control character are at the beginning, as in the headers of binary formats that are mostly NUL."""
+    first = head[:_BINARY_BEGIN]
+    return b"\0" in first and first != first.translate(None, _CONTROL)
 
 
 def _named(head: bytes) -> str | None:
@@ -210,6 +224,8 @@ def _no_sentences(head: bytes, format: str) -> str | None:
         return "is a Git LFS pointer, not the file itself; fetch it with git lfs pull"
     if head.startswith(b"/annex/objects/"):
         return "is a git-annex pointer, not the file itself; fetch it with git annex get"
+    if format == "lines" and _is_vectors(head):
+        return "looks like word vectors, whose numbers would become words; leave it out with corpus.exclude"
     if _is_markup(head):
         return "looks like HTML or XML, whose tags would become words; extract its text first"
     if format == "jsonl":
@@ -223,6 +239,17 @@ def _no_sentences(head: bytes, format: str) -> str | None:
             "corpus.text_field"
         )
     return None
+
+
+def _is_vectors(head: bytes) -> bool:
+    """Whether line after line is a word and numbers with a point, many and equally many."""
+    lines = head.split(b"\n")[:_ROWS]
+    rows = [line.split() for line in lines[: len(lines) - 1]]
+    if rows and len(rows[0]) == 2 and all(map(bytes.isdigit, rows[0])):
+        rows = rows[1:]
+    widths = {len(row) for row in rows}
+    numbers = [number for row in rows for number in row[1:]]
+    return len(rows) >= _VECTORS and len(widths) == 1 and min(widths) > _VECTOR_SIZE and all(map(_POINTED.fullmatch, numbers))
 
 
 def _is_markup(head: bytes) -> bool:

@@ -6,6 +6,7 @@
   segmenters.py uses dictionaries. `inner: "'-"` keeps these characters inside words, in any spelling (’, ʼ, U+2010);
   `emoji: true` makes every emoji a word.
 - `whitespace`: whatever stands between white space (the fixed list in characters.py), unchanged. For text tokenized elsewhere.
+  Control characters stay in words, except NUL, 0x01 and 0x02, which separate: a terminal's colours (ESC [31m) are parts of words.
 - `regex`: the matches of `tokenize.pattern` in RE2 syntax, in time linear in the text. RE2's `\\w` knows ASCII only; for words
   of any script use `[\\pL\\pM\\pN_\\x{200C}\\x{200D}]+`.
 - `package.module:factory`: any Python. `factory(**options)` is called once per process and returns f(list of lines) →

@@ -16,7 +16,7 @@ from pipeline.text import losses
 from pipeline.text.encodings import UTF8, fitting_encoding
 from pipeline.text.losses import FileLosses
 from pipeline.text.pieces import CorpusPlan, TextPart
-from pipeline.text.signatures import HEAD_BYTES
+from pipeline.text.signatures import ENTITIES, HEAD_BYTES
 
 _SAMPLES_SHOWN = 3
 _MUCH = 0.001
@@ -41,11 +41,7 @@ def whole_corpus(config: RunConfig, plan: CorpusPlan, parts: Sequence[tuple[Text
     records = [record for _, record in parts]
     tokens = sum(record.tokens for record in records)
     if not tokens:
-        skipped = next((f" ({found.example})" for found in files.values() if found.example), "")
-        raise DataError(
-            f"corpus: not one token in {len(plan.files):,} files ({plan.bytes:,} bytes); first: "
-            f"{printable(plan.files[0].path, 200)}{skipped}. Check corpus.format, corpus.text_field and tokenize.tokenizer"
-        )
+        raise DataError(_no_token(plan, files))
     whole = FileLosses()
     for found in files.values():
         whole.add(found.bytes, found.things)
@@ -69,8 +65,17 @@ def whole_corpus(config: RunConfig, plan: CorpusPlan, parts: Sequence[tuple[Text
         "bytes": losses.as_json(whole),
         "records": whole.things[losses.RECORDS],
         "bad_records": whole.things[losses.BAD_RECORDS],
-        "notes": [*plan.notes, *notes],
+        "notes": [note for note in (*plan.notes, *notes) if not (config.tokenize.entities and ENTITIES in note)],
     }
+
+
+def _no_token(plan: CorpusPlan, files: Mapping[str, FileLosses]) -> str:
+    skipped = next((f" ({found.example})" for found in files.values() if found.example), "")
+    found = f"corpus: not one token in {len(plan.files):,} files ({plan.bytes:,} bytes); first: "
+    first = f"{printable(plan.files[0].path, 200)}{skipped}"
+    if not any(losses_of.bytes[losses.READ] for losses_of in files.values()):
+        return f"{found}{first}. There is no text in them: they are empty, or hold nothing that is read; check corpus.inputs"
+    return f"{found}{first}. Check corpus.format, corpus.text_field and tokenize.tokenizer"
 
 
 def _refuse_bad_records(files: Mapping[str, FileLosses], bad_records: str) -> None:

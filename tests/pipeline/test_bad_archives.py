@@ -75,3 +75,40 @@ def test_members_of_archives_whose_lines_end_with_cr_alone_are_read_as_lines(tmp
     text, counts = read(tmp_path / f"x.{archive}")
     assert text.split(b"\n")[:2] == [b"the river", b"the sea"]
     assert any("end their lines with CR alone" in remark for remark in counts.remarks)
+
+
+def test_members_that_are_left_out_are_counted(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        for name in ("a.txt", "LICENSE", "authors.txt", "__MACOSX/._a.txt", "_b.txt"):
+            archive.writestr(name, "the river\n")
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        archive.add(write(tmp_path / "texts" / "a.txt", "the sea\n"), "a.txt")
+        for name, kind in (("b.txt", tarfile.SYMTYPE), ("c.txt", tarfile.LNKTYPE)):
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = kind, "a.txt"
+            archive.addfile(link)
+    text, counts = read(tmp_path / "x.zip", tmp_path / "x.tar")
+    assert sorted(text.split()) == [b"river", b"sea", b"the", b"the"]
+    left_out = {remark.split(" ")[0]: count for remark, count in counts.remarks.items() if "(members of archives)" in remark}
+    assert left_out == {"hidden,": 2, "files": 2, "links": 2}
+
+
+def test_an_archive_without_members_is_empty_and_not_misnamed(tmp_path: Path) -> None:
+    tarfile.open(tmp_path / "x.tar", "w").close()
+    tarfile.open(tmp_path / "x.tar.gz", "w:gz").close()
+    zipfile.ZipFile(tmp_path / "x.zip", "w").close()
+    assert read(tmp_path / "x.tar", tmp_path / "x.tar.gz", tmp_path / "x.zip")[0].split() == []
+
+
+def test_the_way_out_of_a_member_that_is_not_read_is_told_once(tmp_path: Path) -> None:
+    for data, advice in (
+        (b"\x89PNG\r\n\x1a\n" + bytes(50), "or leave it out with corpus.exclude"),
+        (gzip.compress(b"the river\n"), "unpack the archive, or leave it out with corpus.exclude"),
+        ("the river\n".encode("utf-16"), "set corpus.encoding: utf-16, or leave it out with corpus.exclude"),
+    ):
+        with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+            archive.writestr("a.txt", data)
+        with pytest.raises(DataError, match=r"x\.zip/a\.txt: ") as caught:
+            read(tmp_path / "x.zip")
+        assert str(caught.value).endswith(advice)
+        assert str(caught.value).count("corpus.exclude") == 1

@@ -85,3 +85,46 @@ def test_markup_is_refused(tmp_path: Path, data: bytes) -> None:
 def test_utf7_with_few_different_letters_or_joiners_is_refused_by_name(tmp_path: Path, line: str) -> None:
     with pytest.raises(DataError, match=r"set corpus\.encoding: utf-7"):
         plan(written(tmp_path, (line * 40).encode("utf-7")))
+
+
+@pytest.mark.parametrize(
+    "header",
+    [b"\x89HDF\r\n\x1a\n\0\0", b"\x03\x7a\x01\x01\0\0\0\0", b"\xde\x12\x04\x95\0\0\0\0", b"\xba\x16\x4f\x2f\x0c\0\0\0"],
+    ids=["HDF5", "dBase", "gettext", "fastText"],
+)  # fmt: skip
+def test_a_binary_file_that_is_mostly_nul_is_refused(tmp_path: Path, header: bytes) -> None:
+    with pytest.raises(DataError, match="holds binary data"):
+        plan(written(tmp_path, header + bytes(2000) + b"the river runs"))
+
+
+@pytest.mark.parametrize("header", [b"", b"4 8\n"])
+def test_word_vectors_are_no_text(tmp_path: Path, header: bytes) -> None:
+    rows = b"".join(word + b" -0.25 .5 1.5e-3 0.1 0.2 0.3 0.4 0.5\n" for word in (b"the", b"river", b"runs", b"3.5"))
+    with pytest.raises(DataError, match=r"looks like word vectors.*corpus\.exclude"):
+        plan(written(tmp_path, header + rows))
+    assert plan(written(tmp_path, header + rows), sniff=False).files
+    assert plan(written(tmp_path, b"it cost 1.5 or 2.5 but not 3.5\n" * 9)).files
+
+
+@pytest.mark.parametrize("name", ["x.txt.gz", "x.zip", "x.lzma", "x.zst"])
+def test_text_under_the_name_of_an_archive_is_called_text_in_every_language(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes("Über die Brücke\n".encode() * 9)
+    with pytest.raises(DataError, match="holds text, although its name says"):
+        plan(tmp_path / name)
+
+
+@pytest.mark.parametrize("end", ["\u2028", "\u2029", "\u0085", "\0", "\v"], ids=["U+2028", "U+2029", "NEL", "NUL", "VT"])
+def test_a_file_without_line_ends_that_has_others_is_read_with_a_note(tmp_path: Path, end: str) -> None:
+    found = plan(written(tmp_path, f"the river runs{end}to the sea{end}and back".encode()))
+    assert any("have no line end, but U+2028" in note for note in found.notes)
+    assert not plan(written(tmp_path, f"the river{end}runs\nto the sea{end}\n".encode())).notes
+
+
+def test_tags_that_never_end_are_noted(tmp_path: Path) -> None:
+    assert any("HTML or XML tags" in note for note in plan(written(tmp_path, b"the river<br>\n" * 40)).notes)
+
+
+def test_a_feather_file_of_the_first_version_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "x.feather").write_bytes(b"FEA1" + bytes(90))
+    with pytest.raises(DataError, match=r"Feather file of version 1.*version=2"):
+        plan(tmp_path / "x.feather", format="arrow")

@@ -367,7 +367,7 @@ def test_a_format_that_the_name_contradicts_is_a_configuration_error(tmp_path: P
     ("csv", b'{"text": "a"}\n', r"looks like JSON.*set corpus\.format: jsonl"),
     ("parquet", LINES, "expected a Parquet file, but it is none"),
     ("parquet", b'{"text": "a"}\n', r"expected a Parquet file, .*set corpus\.format: jsonl"),
-    ("arrow", LINES, "expected a Arrow file, but it is none"),
+    ("arrow", LINES, "expected an Arrow file, but it is none"),
 ])  # fmt: skip
 def test_a_wrong_format_is_found_for_every_format(tmp_path: Path, format: str, data: bytes, message: str) -> None:
     (tmp_path / "x").write_bytes(data)

@@ -247,6 +247,13 @@ def test_nothing_of_a_broken_file_is_committed(tmp_path: Path) -> None:
     assert not list((tmp_path / "work").rglob(".*.tmp"))
 
 
+@pytest.mark.parametrize("name", ["x.txt", "x.txt.gz", "x.jsonl"])
+def test_a_corpus_of_empty_files_is_called_empty(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(gzip.compress(b"") if name.endswith(".gz") else b"")
+    with pytest.raises(DataError, match=r"There is no text in them: they are empty"):
+        build(configured(tmp_path / name, format="jsonl" if name == "x.jsonl" else "lines"), tmp_path / "work")
+
+
 def test_a_corpus_without_a_token_is_an_error_that_says_what_to_check(tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_text("... --- !!!\n")
     with pytest.raises(DataError, match=r"not one token in 1 files .* Check corpus\.format"):

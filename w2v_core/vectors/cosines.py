@@ -43,8 +43,8 @@ class Cosines:
         """Euclidean lengths, float64 (V,), read-only. Raises ValueError naming the first row that is not finite."""
         norms_V = np.empty(len(self.matrix), np.float64)
         for rows in files.row_blocks(len(self.matrix), _BLOCK_ROWS):
-            block = self.matrix[rows].astype(np.float64)
             with np.errstate(over="ignore", invalid="ignore"):
+                block = self.matrix[rows].astype(np.float64)
                 norms_V[rows] = np.sqrt((block * block).sum(axis=1))
         # Norms beyond float32 would overflow in the fast cosines; only a float64 matrix or a damaged one has them.
         broken = np.flatnonzero(~(norms_V <= np.finfo(np.float32).max))
@@ -60,7 +60,8 @@ class Cosines:
     def unit_rows(self, ids: npt.ArrayLike) -> Doubles:
         """The rows `ids` scaled to length 1, float64 (n, D); zero vectors stay zero."""
         found = np.asarray(ids, dtype=np.int64)
-        return self.matrix[found].astype(np.float64) / _nonzero(self.norms[found])[:, None]
+        norms = _nonzero(self.norms[found])  # first, because it refuses numbers that cannot be cast
+        return self.matrix[found].astype(np.float64) / norms[:, None]
 
     def between(self, first: int, second: int) -> float:
         """The cosine of two rows; exactly 1 for equal vectors, because √(x·x) is exactly x."""

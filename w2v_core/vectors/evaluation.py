@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
+from unicodedata import normalize
 
 import numpy as np
 import numpy.typing as npt
@@ -223,7 +224,12 @@ class _Spelling:
         """For each row, the first one whose word differs at most in case."""
 
     def row(self, word: str) -> int | None:
-        """The row of the word as it is spelt, else of the most frequent one that differs only in case, else None."""
+        """The row of the word as it is spelt, else of the most frequent one that differs only in case, else None. An accent may
+        be a mark of its own in the set and part of its letter in the vocabulary, or the other way round."""
+        forms = (word,) if word.isascii() else (word, normalize("NFC", word), normalize("NFD", word))
+        return next((row for form in forms if (row := self._row(form)) is not None), None)
+
+    def _row(self, word: str) -> int | None:
         exact = self._exact.get(word)
         return exact if exact is not None and exact < self._limit else self._first.get(self._fold(word))
 

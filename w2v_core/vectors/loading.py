@@ -18,6 +18,7 @@ import os
 import re
 import warnings
 import zlib
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
@@ -86,9 +87,9 @@ def load(path: str | os.PathLike[str], options: Options = Options(), *, verify: 
         return _limited(Parts(*files.load(place, verify=verify)), options)
     files.require_regular(place)
     if place.suffix == ".parquet":
-        return _limited(parquet.read(place, _limit(options)), options)
+        return _different(_limited(parquet.read(place, _limit(options)), options), place)
     if place.suffix == ".safetensors":
-        return _limited(safetensors.read(place), options)
+        return _different(_limited(safetensors.read(place), options), place)
     return load_word2vec(place, options)
 
 
@@ -189,6 +190,8 @@ def _finish(found: word_files.Found, name: str, options: Options) -> Parts:
     if found.spaced:
         spaced = [word.decode(options.encoding, "replace") for word in found.spaced]
         _note(f"{name}: {_count(spaced, 'word holds', 'words hold')} white space: {_named(spaced)}")
+    if "" in words:
+        _note(f"{name}: the word of row {words.index('') + 1:,} is empty")
     first: dict[str, int] = {}
     for row, word in enumerate(words):
         first.setdefault(word, row)
@@ -201,15 +204,30 @@ def _finish(found: word_files.Found, name: str, options: Options) -> Parts:
     return Parts(words, matrix, counts, None)
 
 
+def _different(parts: Parts, place: Path) -> Parts:
+    """The parts, whose words must all be different: in these formats, which programs write for programs, others are damage."""
+    counted = Counter(parts.words)
+    if len(counted) < len(parts.words):
+        twice = next(word for word, count in counted.items() if count > 1)
+        extra = len(parts.words) - len(counted)
+        raise ValueError(f"{place}: words: {extra:,} come twice, first '{printable(twice)}'; give every word once")
+    return parts
+
+
 def _decode(raw: list[bytes], name: str, options: Options) -> list[str]:
     try:
         return [word.decode(options.encoding, options.unicode_errors) for word in raw]
     except UnicodeDecodeError as error:
         index = raw.index(error.object)
+        way_out = "read it with unicode_errors='backslashreplace' to keep its bytes visible"
+        if any(byte < 0x20 for byte in error.object):
+            way_out = (
+                "it holds control characters, as numbers do: the word before it may hold a space, or the first line is wrong; "
+                "export the vectors as text"
+            )
         raise WordDecodeError(
             f"{name}: word {index + 1:,} is not {options.encoding.upper().replace('UTF8', 'UTF-8')}: "
-            f"'{printable(error.object.decode('latin-1'))}'; read it with unicode_errors='backslashreplace' to keep its bytes "
-            "visible",
+            f"'{printable(error.object.decode('latin-1'))}'; {way_out}",
             error,
         ) from None
 

@@ -113,7 +113,9 @@ def read_analogies(path: str | os.PathLike[str], syntactic: str = SYNTACTIC) -> 
 
 
 def _begins_a_section(line: str) -> bool:
-    return line.split()[:1] == [":"]
+    """Whether the line is `: name`, or `:name`, which is no question of four words and no pair."""
+    words = line.split()
+    return words[:1] == [":"] or (line.startswith(":") and len(words) < 4 and _parse_pair(line) is None)
 
 
 def read_similarity(path: str | os.PathLike[str]) -> SimilarityPairs:
@@ -152,7 +154,7 @@ def _first_of(malformed: Sequence[MalformedLine]) -> str:
 
 def _fields(line: str) -> list[str]:
     if "\t" in line:
-        fields = line.split("\t")
+        fields = [_unquoted(field.strip()) for field in line.split("\t")]
     elif "," in line:
         try:
             fields = next(csv.reader([line]))
@@ -161,6 +163,10 @@ def _fields(line: str) -> list[str]:
     else:
         fields = line.split()
     return [field.strip() for field in fields]
+
+
+def _unquoted(field: str) -> str:
+    return field[1:-1] if len(field) > 2 and field[0] == field[-1] == '"' else field
 
 
 def _parse_pair(line: str) -> tuple[str, str, float] | None:
@@ -181,12 +187,23 @@ def _names_columns(line: str) -> bool:
 
 
 def _columns_hint(path: str | os.PathLike[str]) -> str:
-    """A hint which columns to keep, if all lines have the same number of columns, more than three, or that numbers have a point;
-    else nothing."""
+    """What is wrong with the columns of all lines, and which of them to keep; nothing if they have no fault in common."""
     lines = [line for _, line in _lines(path) if line.strip() and not line.startswith("#")]
     rows = [_fields(line) for line in lines]
+    if not rows:
+        return "; it is empty"
     if any(len(row) == 3 and re.fullmatch(r"\d+,\d+", row[2]) for row in rows):
         return "; numbers have a point, not a comma"
+    if any(len(row) == 3 and re.fullmatch(r"[\d.]+\s*%|\d+/\d+", row[2]) for row in rows):
+        return "; a score is a plain number, without % or a fraction"
+    if all(len(row) == 3 and any(map(_NUMBER.fullmatch, row[:2])) for row in rows):
+        return "; the score comes third, behind the words"
+    if separator := next((char for char in ";|" if all(line.count(char) == 2 for line in lines)), None):
+        return f"; its columns are separated by {separator!r}: write tabs"
+    if all(len(row) == 2 and all(row) for row in rows):
+        return "; its lines are pairs without a score, as in BATS, whose questions are four words: two pairs"
+    if all(len(row) == 5 and not any(map(_NUMBER.fullmatch, row)) for row in rows):
+        return "; its lines have 5 columns; analogies have four words: cut " + ("-f1-4" if "\t" in lines[0] else "-d' ' -f1-4")
     wide = rows[-1] if rows and len({len(row) for row in rows}) == 1 and len(rows[-1]) > 3 else []
     if not wide:
         return ""
@@ -200,6 +217,8 @@ def _columns_hint(path: str | os.PathLike[str]) -> str:
 def _lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
     """(line number from 1, line) for each line of a UTF-8 file, without its byte order mark. Raises ValueError for a compressed
     file and for a line that is not UTF-8, which it names."""
+    if Path(path).is_dir():
+        raise ValueError(f"{path}: a folder; give the files in it")
     require_regular(Path(path))
     content = Path(path).read_bytes()
     if content.startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ", b"PK\x03\x04")):

@@ -41,6 +41,10 @@ _OTHERS = {
     b"\x80": "it is a pickle, as gensim's save() writes; write it with gensim's save_word2vec_format",
     b"\x89HDF": "it is HDF5; write the vectors in word2vec's format",
     b"PAR1": "it is Parquet; name it .parquet",
+    b"version https://git-lfs": "it is a Git LFS pointer, not the file itself; fetch it with git lfs pull",
+    b"SQLite format": "it is a database (.magnitude?); export the vectors in word2vec's format",
+    b"<": "it is HTML or XML, perhaps the error page of a download; fetch it again",
+    b"{": "it is JSON; write a line of word and numbers for each word",
 }
 """What people mistake for files of vectors, by its first bytes."""
 CUT = "the file is cut or its first line is wrong: fetch or export it again"
@@ -97,13 +101,42 @@ def read_header(sample: bytes, name: str, no_header: bool | None) -> Header:
         if not int(found[1]) or not int(found[2]):
             raise ValueError(f"{name}: its first line promises no vectors ({printable(line[0].decode('latin-1'))}); {CUT}")
         return Header(int(found[1]), int(found[2]), begin + found.end())
+    if b"\n" not in sample and sample.count(b"\r") > 1 and not _NEVER_IN_TEXT.search(sample):
+        raise ValueError(rf"{name}: its lines end with CR alone, as old Macs did; convert them: tr '\r' '\n'")
     counts = _numbers_a_line(sample[begin:]) if no_header is not False else []
     if not counts:
         shown = printable(sample[:_HEADER_BYTES].partition(b"\n")[0].decode("latin-1"))
-        hint = next((hint for magic, hint in _OTHERS.items() if sample.startswith(magic)), "is this a word2vec or GloVe file?")
+        hint = _mistaken(sample[begin:])
         expected = "lines of a word and numbers" if no_header else "a first line of two numbers, words and vector size"
         raise ValueError(f"{name}: expected {expected}, found '{shown}'; {hint}")
+    if all(_is_a_coordinate(line) for line in sample[begin:].split(b"\n", _SAMPLE_LINES)[:-1] or [sample]):
+        raise ValueError(f"{name}: its lines hold numbers only, as a matrix without its words; put each word before its numbers")
     return Header(None, max(set(counts), key=lambda size: (counts.count(size), -size)), begin)
+
+
+def _is_a_coordinate(line: bytes) -> bool:
+    """Whether the line begins with a number with a point, which is hardly the word of every line, or is blank."""
+    fields = line.split()
+    return not fields or (b"." in fields[0] and _NUMBER.fullmatch(fields[0]) is not None)
+
+
+def _mistaken(sample: bytes) -> str:
+    """What the file may be instead, or what is wrong with its lines, and what to do."""
+    if known := next((hint for magic, hint in _OTHERS.items() if sample.startswith(magic)), None):
+        return known
+    lines = sample.split(b"\n")
+    separator = next((char for char in (b",", b";") if _separated(lines[0], char)), None)
+    if separator:
+        return f"its fields are separated by {separator.decode()!r}; separate them by spaces or tabs"
+    if any(b"," in field and _NUMBER.fullmatch(field.replace(b",", b".")) for field in lines[0].split()[1:]):
+        return "numbers have a point, not a comma"
+    return "is this a word2vec or GloVe file?"
+
+
+def _separated(line: bytes, separator: bytes) -> bool:
+    """Whether the line is a word and at least two numbers with `separator` between them."""
+    fields = line.strip().split(separator)
+    return len(fields) > 2 and all(_NUMBER.fullmatch(field.strip()) for field in fields[1:])
 
 
 def _numbers_a_line(sample: bytes) -> list[int]:
@@ -286,8 +319,9 @@ def _parse_line(line: bytes, found: Found, number: int, name: str) -> tuple[byte
     wrong = next((one for one in numbers if not _NUMBER.fullmatch(one)), None)
     begins = printable(line[:60].decode("utf-8", "replace"))
     if len(fields) <= size and line[:1] not in (b" ", b"\t"):
+        hint = _mistaken(line) if len(fields) == 1 and (_separated(line, b",") or _separated(line, b";")) else CUT
         raise ValueError(
-            f"{name}: line {number:,}: expected {size} numbers after the word, found {max(len(fields) - 1, 0)}; {CUT}"
+            f"{name}: line {number:,}: expected {size} numbers after the word, found {max(len(fields) - 1, 0)}; {hint}"
         )
     if wrong is not None:
         hint = "; numbers have a point, not a comma" if b"," in wrong else ""
@@ -296,7 +330,7 @@ def _parse_line(line: bytes, found: Found, number: int, name: str) -> tuple[byte
     if len(others) > 1 and any(_NUMBER.fullmatch(one) for one in others[1:]):
         raise ValueError(
             f"{name}: line {number:,}: expected {size} numbers after the word, found {len(fields) - 1} fields ({begins}); "
-            f"the word may hold a space: '{printable(word.decode('utf-8', 'replace'))}'"
+            f"the word may hold a space: '{printable(word.decode('utf-8', 'replace'))}', or the first line is wrong"
         )
     if len(others) > 1:
         found.spaced.append(word)

@@ -76,9 +76,10 @@ def _column(header: list[str], field: str, path: str) -> tuple[int, bool]:
         return header.index(field), False
     if field.isdecimal() and int(field):
         return int(field) - 1, True
+    tabs = len(header) == 1 and "\t" in header[0]
+    advice = "corpus.format: tsv" if tabs else "corpus.text_field to one of them, or to a column's number from 1"
     raise DataError(
-        f"{printable(path, 300)}: no column {printable(field)!r}; it has {printable(', '.join(header), 200)}; "
-        "set corpus.text_field to one of them, or to a column's number from 1"
+        f"{printable(path, 300)}: no column {printable(field)!r}; it has {printable(', '.join(header), 200)}; set {advice}"
     )
 
 
