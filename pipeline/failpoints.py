@@ -15,6 +15,7 @@ comparison.
     snapshot:written       a snapshot is complete, but not yet renamed
     decide:KIND, decided:KIND   around the entry that names the champion        latest:made   … and before `latest` points to it
     alias:ALIAS            before the alias of a registered model follows a decision        hook:begins   before refresh.on_finish
+    place:FILE             before a file of `w2v export` is moved to its place
     part:begins            a worker, before its part of a round
     meet:PARTICIPANT       a worker created or joined its group's memory   step:EPOCH.STEP.LANE    before a lane's step
     ahead:EPOCH.PART       a worker, before it draws a part of the next epoch's stream

@@ -6,11 +6,14 @@ last, names the current folder: a reader that follows it never sees half an expo
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pipeline import store
@@ -26,6 +29,7 @@ RECORD = ".w2v-export.json"
 """Beside the files: {name: SHA-256} of everything that exports have put there."""
 LATEST = "latest.json"
 """In a bucket: names the current export."""
+_BEGUN = re.compile(r"\.export\.[a-z0-9_]{8}\.tmp")
 _NAMED = 5
 
 
@@ -36,25 +40,49 @@ def place(directory: Path, write: Callable[[Path], dict[str, list[Path]]], *, fo
     replaces it.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=".export.", suffix=".tmp", dir=directory))
-    try:
+    with _begun(directory) as folder:
         written = write(folder)
         paths = sorted({path for paths in written.values() for path in paths})
-        record = _record(directory)
-        strange = [path.name for path in paths if not force and _is_strange(directory / path.name, record)]
+        record, fresh = _record(directory), {path.name: store.file_sha256(path) for path in paths}
+        strange = [name for name in fresh if not force and _is_strange(directory / name, record.get(name), fresh[name])]
         if strange:
             names = ", ".join(map(printable, strange[:_NAMED])) + (" …" if len(strange) > _NAMED else "")
             raise UsageError(
                 f"{directory}: {names} would be replaced, which no export wrote, or which was changed since; choose another "
                 "folder, or replace it with --force"
             )
-        record |= {path.name: store.file_sha256(path) for path in paths}
         for path in paths:
+            reach("place", path.name)
             os.replace(path, directory / path.name)
-        store.write_json(directory / RECORD, {"files": record})
+        store.write_json(directory / RECORD, {"files": record | fresh})
         return {name: [directory / path.name for path in paths] for name, paths in written.items()}
+
+
+@contextlib.contextmanager
+def _begun(directory: Path) -> Iterator[Path]:
+    """A new folder in `directory` for files that go there, removed at the end, as are those of exports that were killed."""
+    for left in directory.glob(".export.*.tmp"):
+        with contextlib.suppress(OSError), _locked(left) as owner:
+            if _BEGUN.fullmatch(left.name) and owner == os.getuid():
+                shutil.rmtree(left, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=".export.", suffix=".tmp", dir=directory))
+    with _locked(folder):
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[int]:
+    """Holds a lock on a folder, which ends with this process; the folder's owner. Raises OSError if somebody else has the lock or
+    if it is no folder."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield os.fstat(descriptor).st_uid
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        os.close(descriptor)
 
 
 def place_in_bucket(place: Address, storage: Storage, write: Callable[[Path], dict[str, list[Path]]]) -> dict[str, list[str]]:
@@ -95,7 +123,9 @@ def _record(directory: Path) -> dict[str, str]:
     return {str(name): str(digest) for name, digest in files.items()} if isinstance(files, dict) else {}
 
 
-def _is_strange(path: Path, record: dict[str, str]) -> bool:
+def _is_strange(path: Path, recorded: str | None, fresh: str) -> bool:
+    """Whether a file is there that no export wrote; what an export wrote that was killed before it recorded it is what the same
+    export writes again."""
     if not os.path.lexists(path):
         return False
-    return path.is_symlink() or not path.is_file() or record.get(path.name) != store.file_sha256(path)
+    return path.is_symlink() or not path.is_file() or store.file_sha256(path) not in (recorded, fresh)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -337,3 +341,22 @@ def test_a_file_cut_anywhere_is_refused(tmp_path: Path, vectors: WordVectors) ->
             paths[0].write_bytes(data[:end])
             with pytest.raises(ValueError, match="vectors"):
                 read_word2vec(paths[0])
+
+
+@pytest.mark.parametrize("point", ["place:vectors.npy", "place:words.txt"])
+def test_an_export_that_was_killed_leaves_nothing_and_is_finished_by_the_same_command(
+    tmp_path: Path, vectors: WordVectors, point: str
+) -> None:
+    vectors.save(tmp_path / "vectors")
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "pipeline.cli", "export", str(tmp_path / "vectors"), str(out), "-f", "npy"]
+    killed = subprocess.run(
+        command, env=os.environ | {"W2V_FAILPOINT": f"{point}=kill,{tmp_path / 'token'}"}, capture_output=True, timeout=120
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert list(out.glob(".export.*"))
+    (out / ".export.mine").mkdir()
+    done = subprocess.run(command, capture_output=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in out.glob(".export.*")] == [".export.mine"], "that is nobody's who exports"
+    assert np.array_equal(np.load(out / "vectors.npy"), vectors.matrix)
