@@ -83,11 +83,13 @@ def ship(client: MlflowClient, run_id: str, batch: Sequence[Event], spool: Spool
         case "alias":
             from pipeline.tracking.registry import move_alias
 
-            move_alias(client, event)
+            move_alias(client, event, spool)
         case "stage":
             ship_stage(client, run_id, event)
         case "finish":
-            client.set_terminated(run_id, status=event["status"], end_time=event["time"])
+            # A clock that was set back during the run would give it a negative duration.
+            started = client.get_run(run_id).info.start_time
+            client.set_terminated(run_id, status=event["status"], end_time=max(event["time"], started))
         case other:
             raise CannotBeTaken(f"{other}: an event of a newer version")
 

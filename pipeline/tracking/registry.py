@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import filecmp
 import json
+import logging
 import os
 import shutil
 import sys
@@ -19,11 +20,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from pipeline.tracking.moves import CHALLENGER, DIGEST_TAG, MOVES_TAG, Move, next_moves, version_tags
+from pipeline.history.latest import champion_of
+from pipeline.safety.seals import file_sha256
+from pipeline.tracking.moves import CHALLENGER, CHAMPION, DIGEST_TAG, MOVES_TAG, Move, next_moves, parse_moves, version_tags
 from pipeline.tracking.spool import Event, Spool, without_credentials
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+logger = logging.getLogger(__name__)
 
 REQUIREMENTS = ["mlflow>=3.17,<4", "numpy>=2.0"]
 ABOUT = "Word vectors. The newest version that a run made is `challenger`; the one in use is `champion`."
@@ -82,21 +87,33 @@ def challenge(client: MlflowClient, name: str, version: str) -> None:
         given, version = version, str(max([int(version), *_made_by_runs(client, name)]))
 
 
-def move_alias(client: MlflowClient, event: Event) -> None:
-    """Gives an alias to the version whose vectors an `alias` event names."""
+def move_alias(client: MlflowClient, event: Event, spool: Spool) -> None:
+    """Gives an alias to the version whose vectors an `alias` event names, unless something else has been decided since: several
+    spools are delivered in any order."""
     name, move = event["name"], Move(**event["move"])
+    decided = champion_of(spool.workdir) if move.alias == CHAMPION else None
+    if decided and _digest(decided.vectors) not in (event["digest"], None):
+        logger.info("%s: %s does not move to vectors that are no longer the workdir's champion", name, move.alias)
+        return
     version = find_version(client, name, event["digest"])
     if version is None:
         raise CannotBeTaken(f"{name}: no version has these vectors ({event['digest'][:16]}…), so {move.alias} stays where it is")
     model = client.get_registered_model(name)
     before = model.aliases.get(move.alias)
-    if str(before) == version:
+    moves = parse_moves(model.tags.get(MOVES_TAG))
+    if str(before) == version or any(later.alias == move.alias and later.at > move.at for later in moves):
         return
     move = replace(move, version=version, before=None if before is None else str(before))
     client.set_registered_model_alias(name, move.alias, version)
     client.set_registered_model_tag(name, MOVES_TAG, next_moves(model.tags.get(MOVES_TAG), move))
     for key, value in version_tags(move).items():
         client.set_model_version_tag(name, version, key, value)
+
+
+def _digest(vectors: Path) -> str | None:
+    with contextlib.suppress(OSError):
+        return file_sha256(vectors / "meta.json")
+    return None
 
 
 def find_version(client: MlflowClient, name: str, digest: str) -> str | None:

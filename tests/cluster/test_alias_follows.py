@@ -22,12 +22,16 @@ import yaml
 from pipeline.config import RunConfig, parse_config
 from pipeline.errors import ServiceError
 from pipeline.history.latest import champion_of
-from pipeline.history.snapshot import snapshots
+from pipeline.history.snapshot import Snapshot, snapshots
+from pipeline.refresh.rollback import rollback
 from pipeline.store import file_sha256
 from pipeline.tracking import aliases, registry_server
 from pipeline.tracking.empty_database import create_database
 from pipeline.tracking.moves import DIGEST_TAG, new_move
 from pipeline.tracking.registry_server import ServerRegistry
+from pipeline.tracking.spool import all_events, spools
+from pipeline.tracking.tracker import open_tracker
+from tests.cluster.tracked import client_of, ship_here
 from tests.pipeline.changing_corpus import ChangingCorpus
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
@@ -72,7 +76,7 @@ def test_the_alias_follows_a_rollback_that_was_killed_before_it_moved(tmp_path: 
     corpus.refresh(**REGISTERS)
     first, second = snapshots(tmp_path / "work")
     database = tmp_path / "mlflow.db"
-    registers(database, [file_sha256(snapshot.vectors / "meta.json") for snapshot in (first, second)])
+    registers(database, [digest_of(first), digest_of(second)])
     tracked = REGISTERS | {"tracking": {"enabled": True}}
     corpus.config(**tracked)
     done = subprocess.run(
@@ -87,6 +91,39 @@ def test_the_alias_follows_a_rollback_that_was_killed_before_it_moved(tmp_path: 
     assert champion_in(database) == 1
     summary = yaml.safe_load((tmp_path / "work" / "summary.json").read_text())
     assert summary["vectors"]["sha256"] == first.body["vectors_sha256"]
+
+
+@pytest.mark.turns(10, 30, of="tracking")
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_rollback_while_mlflow_was_away_holds_in_whatever_order_it_gets_the_rest(tmp_path: Path, order: int) -> None:
+    corpus, work = ChangingCorpus(tmp_path, seed=2), tmp_path / "work"
+    corpus.refresh(**REGISTERS)
+    corpus.add()
+    corpus.refresh(**REGISTERS)
+    first, second = snapshots(work)
+    config = corpus.config(**REGISTERS, tracking={"enabled": True})
+    for number, snapshot in enumerate((first, second)):
+        tracker = open_tracker(config.tracking, work, run_name="test", config_digest=f"{number:064x}")
+        tracker.ships = False
+        tracker.start({"train.epochs": 5}, {})
+        tracker.register("words", snapshot.vectors)
+        tracker.writer.close()
+    assert "moves when MLflow" in str(aliases.move_alias(config, second.vectors, why="w2v refresh"))
+    assert "moves when MLflow" in str(rollback(config, first.id)["registry"])
+    told = [spool for spool in spools(work) if any(event.get("digest") == digest_of(first) for event in all_events(spool))]
+    rest = [spool for spool in spools(work) if spool not in told]
+    assert [len(told), len(rest)] == [1, 1]
+    for spool in (told + rest)[::order]:
+        assert ship_here(spool) == 0
+        assert spool.progress().skipped == 0
+    client = client_of(work)
+    assert client.get_model_version_by_alias("words", "champion").tags[DIGEST_TAG] == digest_of(first)
+    assert len(client.search_model_versions("name = 'words'")) == 2
+
+
+def digest_of(snapshot: Snapshot) -> str:
+    """The digest under which the snapshot's vectors are registered."""
+    return file_sha256(snapshot.vectors / "meta.json")
 
 
 # ── servers ──────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -19,6 +19,7 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
@@ -377,3 +378,18 @@ def ask(port: int, body: object) -> tuple[int, Any]:
     except urllib.error.HTTPError as error:
         with error:
             return error.code, json.loads(error.read())
+
+
+def test_a_served_model_with_a_flipped_bit_does_not_answer(tmp_path: Path) -> None:
+    from pipeline.serving.served_model import ServedVectors
+
+    served, context = ServedVectors(), SimpleNamespace(artifacts={"vectors": str(save_version(tmp_path / "a", 1))})
+    served.load_context(context)
+    assert served.predict(None, ["king"])[0]["known"]
+    matrix = tmp_path / "a" / "vectors.npy"
+    data = bytearray(matrix.read_bytes())
+    data[-3] ^= 1
+    matrix.unlink()
+    matrix.write_bytes(data)
+    with pytest.raises(ValueError, match=r"vectors\.npy: its content changed"):
+        served.load_context(context)

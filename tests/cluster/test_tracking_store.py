@@ -296,3 +296,15 @@ sys.exit(shipper.main())
     client = client_of(workdir)
     (run,) = all_runs(client)
     assert steps_of(client, run.info.run_id) == [1]
+
+
+def test_a_run_during_which_the_clock_was_set_back_ends_no_earlier_than_it_began(workdir: Path) -> None:
+    tracker = tracker_of(workdir)
+    tracker.ships = False
+    tracker.start({"train.epochs": 5}, {})
+    tracker.writer.append({"type": "finish", "time": 1_000, "status": "FINISHED"}, 0.0)
+    tracker.writer.close()
+    assert ship_here(tracker.spool) == 0
+    run = client_of(workdir).get_run(str(tracker.spool.run_id()))
+    assert run.info.status == "FINISHED"
+    assert run.info.end_time == run.info.start_time
