@@ -180,7 +180,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         text = read_bounded(path, MAX_BYTES).decode("utf-8-sig")
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise InputError(f"{path}: cannot read the configuration ({reason}); give the path of a YAML file") from None
+        way_out = "settings follow the file" if "=" in path.name else "give the path of a YAML file"
+        raise InputError(f"{path}: cannot read the configuration ({reason}); {way_out}") from None
     try:
         tree = parse_yaml(text)
     except BadYamlError as error:

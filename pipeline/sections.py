@@ -33,6 +33,7 @@ class Run(Section):
     """Folder of every artefact, or a place in a bucket (s3://…, gs://…, abfss://…); null = `runs/<name>` beside the configuration
     file."""
     seed: int = Field(1, ge=0, lt=2**63)
+    """All random numbers come from it: the same seed gives the same vectors, bit for bit."""
 
     @field_validator("workdir")
     @classmethod
@@ -50,12 +51,16 @@ def _address(value: str, key: str) -> str:
 
 class Vocab(Section):
     min_count: Positive = 5
+    """Words that are rarer are left out, as if they were not in the text."""
     max_size: Annotated[int, Field(ge=2, lt=2**31)] | None = None
+    """Keep only this many of the most frequent words; null = all."""
     ns_exponent: float = Field(0.75, ge=-2, le=2)
+    """Noise words are drawn in proportion to count to this power: 1 = as in the text, 0 = all alike."""
 
 
 class Shards(Section):
     window: int = Field(5, ge=1, le=255)
+    """How many words on each side of a word count as its context, at most."""
     shrink_windows: bool = True
     """true: each target draws its width from 1..window, as word2vec does; false: always `window`."""
     sample: Annotated[float, Field(ge=0, le=1)] | None = None
@@ -69,11 +74,18 @@ _OF_COPIES = ("merge", "merge_bits", "merge_every", "hot_rows", "hot_merge_every
 
 class Train(Section):
     model: Literal["cbow", "skipgram"] = "cbow"
+    """cbow: a word is predicted from the mean of its context; skipgram: each word of its context from the word."""
     engine: Literal["kernels", "layers"] = "kernels"
+    """kernels: compiled, fast; layers: the textbook's layers in NumPy, slow, to learn from."""
     backend: Literal["auto", "numba", "numpy", "cupy"] = "auto"
+    """What the kernels compute with: numba and numpy on the CPU (numpy is slow), cupy on a GPU; auto = cupy
+    where there is a GPU and CuPy, otherwise numba."""
     vector_size: int = Field(100, ge=1, le=4096)
+    """Numbers per vector."""
     negative: int = Field(5, ge=1, le=64)
+    """Noise words drawn for each word."""
     epochs: int = Field(5, ge=1, le=100_000)
+    """How often the text is read."""
     alpha: Rate = 0.05
     """Initial learning rate. From 4 copies on it falls by up to three tenths more than the schedule to min_alpha, as training
     gets older (infra/decisions/0015-age.md)."""
@@ -83,6 +95,8 @@ class Train(Section):
     """For `engine: kernels`: the rate of a word's rows is α times a factor proportional to count**−p, 1 on average, where p grows
     from 0 towards this value as tokens are trained (infra/decisions/0015-age.md); 0 = α for every word, as in word2vec."""
     gradient: Literal["word2vec", "exact"] = "word2vec"
+    """The step of each word of a context in cbow: word2vec = the whole gradient of their mean, as in word2vec and gensim; exact =
+    its share of it, which needs a higher alpha."""
     optimizer: Literal["sgd", "adam"] = "sgd"
     """For `engine: layers`; the kernels use SGD by design."""
     batch_size: Positive = 100
@@ -145,7 +159,9 @@ class Train(Section):
 
 class Evaluate(Section):
     analogies: list[str] = Field(default_factory=list)
+    """Files of questions `a b c d`, one a line, in sections that begin with `: name`, as in Google's questions-words.txt."""
     similarity: list[str] = Field(default_factory=list)
+    """Files of two words and a score a line, with tabs, commas or spaces between, such as WordSim-353."""
     restrict_vocab: Positive = 30000
     """Analogies: only this many of the most frequent words are used in questions and as answers."""
     method: Literal["3cosadd", "3cosmul"] = "3cosadd"
@@ -182,6 +198,7 @@ Format = Literal["word2vec-text", "word2vec-bin", "npy", "parquet", "safetensors
 
 class Publish(Section):
     formats: list[Format] = Field(["word2vec-bin"])
+    """Files for other programs: word2vec-text, word2vec-bin, npy, parquet, safetensors, tensorboard."""
     on_unwritable: Literal["refuse", "escape"] | None = None
     """A word that a format cannot hold (with a space, for word2vec formats): refuse the export, or write the word escaped and
     list the replacements; null = the format's default (all refuse, TensorBoard escapes)."""
@@ -211,6 +228,7 @@ class Tracking(Section):
     uri: str | None = None
     """MLflow server (http/https) or sqlite:///…; null = an SQLite file in the workdir's parent."""
     experiment: str = Field("word2vec", min_length=1)
+    """MLflow's experiment that the run belongs to."""
     required: bool = False
     """true: the run stops at its start if the tracking server cannot be reached."""
     textfile: str | None = None
@@ -235,7 +253,9 @@ class Tls(Section):
 
 class Cluster(Section):
     kind: Literal["local", "address", "ssh", "slurm", "kubernetes"] = "local"
+    """local: this machine; address: an existing scheduler; ssh, slurm, kubernetes: a cluster started for the run."""
     address: str | None = None
+    """For `kind: address`: the scheduler, `tls://host:port` or `tcp://host:port`."""
     n_workers: Annotated[int, Field(ge=1)] | None = None
     """Worker processes. null = for kind local one per core that may be used, or threads of this process if they suffice; for
     kubernetes one."""
@@ -249,6 +269,7 @@ class Cluster(Section):
     options: dict[str, Any] = Field(default_factory=dict)
     """The cluster class's own keyword arguments, passed through unchanged."""
     tls: Tls | None = None
+    """Certificates: `ca_file`, `cert` and `key`, PEM files such as `w2v cluster certs` makes; null = connections without TLS."""
     insecure: bool = False
     """true: kind kubernetes may start a cluster whose connections are neither encrypted nor authenticated, the only kind that
     `dask_kubernetes` offers: anyone who can reach its pods can run code there."""
@@ -323,11 +344,16 @@ class Refresh(Section):
     warm: bool = True
     """true: the challenger continues from the champion; false: it is trained from scratch, with the settings of `train`."""
     epochs: Positive = 2
+    """As in `train`, for a challenger that continues from the champion; measured, as the four below, in
+    infra/decisions/0022-refresh.md."""
     rehearse: float = Field(0.5, ge=0, le=1)
+    """As in `train`."""
     alpha: Rate = 0.03
+    """As in `train`."""
     min_alpha: float = Field(0.0125, ge=0, le=10)
+    """As in `train`."""
     alpha_exponent: float = Field(0.6, ge=0, le=1)
-    """Like those of `train`, for a challenger that continues from the champion; measured in infra/decisions/0022-refresh.md."""
+    """As in `train`."""
     forget: bool = False
     """true: after text was changed or deleted the challenger is trained from scratch, because continuing from vectors trained on
     that text would keep traces of it."""
@@ -339,6 +365,7 @@ class Refresh(Section):
     """A command and its arguments, run after every decision in the configuration's folder, with the refresh's JSON on standard
     input; its outcome changes nothing. If a refresh was killed before its command had ended, the next one runs it again."""
     on_finish_timeout_s: float = Field(60, gt=0)
+    """How long that command may take before it is ended."""
     gates: Gates = Gates()
 
     @field_validator("on_finish", mode="before")

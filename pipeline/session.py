@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pipeline import store
-from pipeline.cluster.before_start import refuse_hopeless, refuse_silent
+from pipeline.cluster.before_start import crowded, refuse_hopeless, refuse_silent
 from pipeline.cluster.choosing import processes_pay
 from pipeline.cluster.guest import Proof
 from pipeline.cluster.lazy import LazyWorkers
@@ -239,6 +239,8 @@ def open_session(
                 refuse_silent(config.cluster)
         if any(stage.name == "evaluate" for stage in up_to(until)):
             refuse_unusable(config.evaluate.analogies, config.evaluate.similarity, config.evaluate.syntactic)
+        if _trains(until):
+            open_parent(config.train)  # refuses vectors that training cannot continue from
         workers = workers or stack.enter_context(LazyWorkers(lambda: _open_workers(session, until, client)))
         session = Session(config, workers, progress or Progress())
         if own and _may_be_done_here(config) and not _has_tokens(config):
@@ -299,6 +301,8 @@ def _workers_for(session: Session, until: str, client: Client | None) -> context
     if config.cluster.kind == "local" and session.plan and _is_small(config, session.plan):
         _preload(session, until)
         return contextlib.nullcontext(InProcess(usable_cores(), session.here))
+    if crowd := crowded(config.cluster):
+        session.progress.line(f"start: {crowd}")
     session.progress.say(f"starting workers ({_where(config.cluster)})")
     refuse_silent(config.cluster)
     return open_workers(

@@ -65,6 +65,11 @@ def test_targets_and_files_that_the_readme_names_exist() -> None:
     assert [path for path, name in tests if not (ROOT / path).exists() or name not in (ROOT / path).read_text()] == []
 
 
+def test_every_key_is_explained_on_the_page_of_settings() -> None:
+    page = (ROOT / "infra" / "configuration.md").read_text(encoding="utf-8")
+    assert [line for line in page.splitlines() if line.startswith("| `") and line.endswith("|  |")] == []
+
+
 def test_the_page_of_settings_is_current() -> None:
     done = subprocess.run(
         [sys.executable, "-c", "from infra.configuration import page; print(page(), end='')"],

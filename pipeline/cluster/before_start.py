@@ -19,11 +19,14 @@ from pipeline.cluster.room import free_memory
 from pipeline.cluster.vendors import EXTRAS
 from pipeline.config import Cluster, RunConfig
 from pipeline.errors import CapacityError, InputError, ServiceError, amount, printable
+from pipeline.exchange.host import usable_cores
 from w2v_core.extras import install_command
 
 MODULES = {"ssh": "asyncssh", "slurm": "dask_jobqueue", "kubernetes": "dask_kubernetes"}
 """{kind of cluster: module it needs}."""
 ANSWER_S = 10.0
+START_S = 1.4
+"""Seconds of a core that the start of a local worker takes (on two cores 8 started in 5.4 s, 16 in 11.6 s)."""
 WORKER_BYTES = 50 << 20
 """What a local worker's process takes for itself before it has work, without what it shares with others (49 MB were measured)."""
 
@@ -53,6 +56,15 @@ def _refuse_crowd(n_workers: int) -> None:
             f"cluster.n_workers: {n_workers:,} processes take at least {amount(n_workers * WORKER_BYTES)} before any work, "
             f"{amount(free)} are free here; more of them than cores gain nothing"
         )
+
+
+def crowded(cluster: Cluster) -> str | None:
+    """What to expect of more local processes than this machine has cores; None if there are not."""
+    asked, cores = cluster.n_workers or 0, usable_cores()
+    if cluster.kind != "local" or asked <= cores:
+        return None
+    seconds, here = asked * START_S / cores, "one core" if cores == 1 else f"{cores} cores"
+    return f"{asked:,} processes start on {here}, for about {seconds:.0f} s, and gain nothing over {cores} (cluster.n_workers)"
 
 
 def refuse_without_gpu() -> None:

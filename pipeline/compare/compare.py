@@ -16,6 +16,7 @@ import numpy as np
 from pipeline.compare.sides import Side
 from pipeline.refresh.stability import NEIGHBOURS, common_words, neighbour_shares, words_moved
 from pipeline.report.results import STAGES, Summary, evaluation_rows, flatten, get, is_number, mapping
+from pipeline.safety.values import as_written
 
 FORMAT_VERSION = 1
 MOST_MOVED = 15
@@ -46,7 +47,7 @@ def _about(side: Side) -> dict[str, Any]:
 
 def differing_settings(summaries: Sequence[Summary]) -> dict[str, list[object]]:
     """The settings whose values differ; None for a side without the key, made by another program or version."""
-    settings = [dict(flatten(mapping(summary, "config"))) for summary in summaries]
+    settings = [dict(flatten(as_written(mapping(summary, "config")))) for summary in summaries]
     keys = {key: None for each in settings for key in each if not key.startswith(NOT_SETTINGS)}
     rows = {key: [each.get(key) for each in settings] for key in keys}
     said = {key: {repr(each[key]) for each in settings if key in each} for key in keys}

@@ -20,6 +20,7 @@ from pipeline.history.latest import LATEST, champion_of
 from pipeline.history.snapshot import SUMMARY, Snapshot, open_snapshot, unsealed_summary
 from pipeline.safety import locks
 from pipeline.safety.files import read_inside
+from pipeline.safety.values import as_written
 
 if TYPE_CHECKING:
     from pipeline.config import RunConfig
@@ -115,7 +116,7 @@ def introduce(answer: Answer, config: RunConfig | None) -> str:
 
 def changes(answer: Answer, config: RunConfig) -> list[str]:
     """`key then → now` for every setting that decides a result and has changed since the answer was made."""
-    then, now = answer.summary.get("config", {}), config.model_dump(mode="json", by_alias=True)
+    then, now = as_written(answer.summary.get("config", {})), as_written(config.model_dump(mode="json", by_alias=True))
     told = answer.summary.get("refresh")
     if isinstance(told, Mapping) and told.get("start") == "warm":
         # It was trained with settings of `refresh` in the place of those of `train`, from vectors that nobody configured.

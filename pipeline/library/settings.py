@@ -38,9 +38,17 @@ def in_sections(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         if name in known and isinstance(value, Mapping):
             tree[name] = tree.get(name, {}) | dict(value)
             continue
+        if name in known:
+            raise ConfigError(
+                f"{name}: expected settings, such as {name}={{{_first_key(name, known)!r}: …}}, found {value!r:.60}"
+            )
         section, _, key = _key_of(name, known).partition(".")
         tree.setdefault(section, {})[key] = os.fspath(value) if isinstance(value, os.PathLike) else value
     return tree
+
+
+def _first_key(section: str, known: Sequence[str]) -> str:
+    return next(key.partition(".")[2] for key in known if key.startswith(f"{section}."))
 
 
 def _key_of(name: str, known: Sequence[str]) -> str:

@@ -29,6 +29,7 @@ from pipeline.library.settings import configuration, overriding
 from pipeline.progress import Progress
 from pipeline.run import run
 from pipeline.safety.locks import SENTENCES_LOCK, lock
+from pipeline.safety.start import name_cache, require_private_cache
 from w2v_core.vectors import WordVectors
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
 
 def train(
-    source: Any,
+    source: Any = None,
     *,
     start_from: Model | str | os.PathLike[str] | None = None,
     client: Client | None = None,
@@ -62,7 +63,9 @@ def train(
     Raises subclasses of PipelineError, and what a callback raises.
     """
     if start_from is not None:
-        settings["start_from"] = os.fspath(start_from.directory if isinstance(start_from, Model) else start_from)
+        settings["start_from"] = _folder_of(start_from)
+    name_cache()
+    require_private_cache()
     called = _functions(callbacks)
     client = _usable(client or _default_client())
     guarded = _main_is_not_run_again() if client is None else contextlib.nullcontext()
@@ -98,6 +101,15 @@ def _configuration(source: Any, settings: dict[str, Any], shown: Progress, stack
     as_words = write_sentences(sentences, folder, shown.advance)
     # Words are words, whatever a file with them would look like.
     return configuration([str(folder)], settings | ({"tokenize": AS_THEY_ARE, "sniff": False} if as_words else {}))
+
+
+def _folder_of(start_from: Any) -> str:
+    found = start_from.directory if isinstance(start_from, Model) else start_from
+    if not isinstance(found, str | os.PathLike):
+        raise UsageError(
+            f"start_from: expected a model of train() or load(), or a folder of vectors, found {type(found).__name__}"
+        )
+    return str(os.fspath(found))
 
 
 def _functions(callbacks: Any) -> list[Callback]:

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 
 SKIPGRAM = "train.model=skipgram (cbow is the default)"
 NO_SUBWORDS = "nothing here: words have no subword vectors"
-LANES = "train.lanes (copies that train in parallel; part of the result) or cluster.n_workers (processes; not part of it)"
+LANES = (
+    "train.lanes (trained side by side, on as many cores; part of the result) or cluster.n_workers (processes; not part of it)"
+)
 
 OTHER_NAMES = {
     # gensim

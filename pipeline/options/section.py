@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
@@ -16,11 +16,14 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def values_are_what_they_look_like(cls, value: Any, info: ValidationInfo) -> Any:
-        """The value, with numbers in any usual spelling parsed; refuses booleans and odd spellings as numbers, and text with
-        characters that no path or word can hold."""
-        kinds = plain_types(cls.model_fields[str(info.field_name)].annotation)
+        """The value, with numbers in any usual spelling parsed, and one text as a list of one; refuses booleans and odd spellings
+        as numbers, and text with characters that no path or word can hold."""
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        kinds = plain_types(annotation)
         if not any(isinstance(kind, type) and issubclass(kind, Section) for kind in kinds):
             refuse_unwritable(value)
+        if isinstance(value, str) and get_origin(annotation) is list:
+            return [value]
         return number_of(value) if kinds & {int, float} and not kinds & {bool, dict} else value
 
 

@@ -33,12 +33,15 @@ class Corpus(Section):
     encoding: str = "utf-8"
     """Encoding of lines, jsonl, csv and tsv; any name that Python knows."""
     encoding_errors: Literal["replace", "strict"] = "replace"
+    """Bytes that are invalid in `encoding`: replace = U+FFFD takes their place, and they are counted (`max_lost`); strict = they
+    stop the run."""
     max_lost: float = Field(0.01, ge=0, le=1)
     """Share of the text's bytes that may be lost (invalid in `encoding`, over-long tokens) before the run stops and names the
     worst files."""
     sniff: bool = True
     """true: a file that does not look like `format` stops the run; false: it is read as `format` anyway."""
     follow_symlinks: bool = False
+    """true: inside folders, links to files and folders are followed; false: they are left out."""
     skip_unreadable: bool = False
     """false: an unreadable input stops the run before work starts; true: it is listed and left out."""
     block_bytes: int = Field(16 << 20, ge=1 << 10, le=1 << 30)
@@ -46,11 +49,6 @@ class Corpus(Section):
     file, the part with the edit is tokenized again."""
     max_ratio: int = Field(2000, ge=2)
     """A compressed file that expands to more than this many times its size is refused (a decompression bomb)."""
-
-    @field_validator("inputs", "include", "exclude", mode="before")
-    @classmethod
-    def one_is_a_list_of_one(cls, value: Any) -> Any:
-        return [value] if isinstance(value, str) else value
 
     @field_validator("encoding")
     @classmethod
@@ -76,9 +74,11 @@ class Tokenize(Section):
     tokenizer: str = "simple"
     """`simple` (Unicode words), `whitespace`, `regex`, or `package.module:factory`."""
     lowercase: bool = True
+    """true: `The` and `the` are one word."""
     language: Literal["tr", "az", "lt"] | None = None
     """Lower-case by this language's rules where these differ from Unicode's: i in Turkish and Azeri, dots in Lithuanian."""
     normalize: Literal["NFC", "NFKC"] | None = "NFC"
+    """Unicode form of the text, so that one spelling is one word; NFKC also unites variants such as ﬁ and fi; null = as it is."""
     strip: list[Literal["accents", "arabic", "hebrew", "tatweel"]] = Field(default_factory=list)
     """Marks removed from words: accents (é → e), vowel marks of Arabic or Hebrew, the tatweel that stretches Arabic words."""
     entities: bool = False

@@ -22,6 +22,7 @@ from pipeline.report.results import (
     stage_rows,
     title_of,
 )
+from pipeline.safety.values import as_written
 
 GOOD = ("complete", "finished", "ok")
 
@@ -203,7 +204,7 @@ def provenance(summary: Summary) -> tuple[list[tuple[str, object]], list[tuple[s
     ]
     artefacts = [(f"{name} artefact", get(row, "fingerprint")) for name, row in mapping(summary, "stages").items()]
     folded = [
-        ("Configuration", flatten(mapping(summary, "config"))), ("Software", flatten(mapping(summary, "versions"))),
+        ("Configuration", flatten(as_written(mapping(summary, "config")))), ("Software", flatten(mapping(summary, "versions"))),
         ("Artefacts", [(name, value) for name, value in artefacts if value]),
     ]  # fmt: skip
     return [fact for fact in facts if fact[1] is not None], [pair for pair in folded if pair[1]]
@@ -211,7 +212,7 @@ def provenance(summary: Summary) -> tuple[list[tuple[str, object]], list[tuple[s
 
 def differing_settings(summary: Summary, before: Summary) -> list[tuple[str, object, object]]:
     """(key, before, now) of the settings that differ, except where a run ran and how it was tracked."""
-    then, now = (dict(flatten(mapping(one, "config"))) for one in (before, summary))
+    then, now = (dict(flatten(as_written(mapping(one, "config")))) for one in (before, summary))
     skipped = ("run.workdir", "tracking.", "cluster.", "storage.")
     keys = [key for key in {**then, **now} if not key.startswith(skipped) and then.get(key) != now.get(key)]
     return [(key, then.get(key), now.get(key)) for key in keys]

@@ -28,6 +28,11 @@ def start_safely() -> None:
     """To be called first by a program: keeps child processes from importing from the current folder, and names a folder for
     Numba's cache, which `require_private_cache` makes or checks before anything is compiled."""
     os.environ["PYTHONSAFEPATH"] = "1"
+    name_cache()
+
+
+def name_cache() -> None:
+    """Sets NUMBA_CACHE_DIR, for this process and those it starts, where Numba cannot keep its cache beside the sources."""
     folder = numba_cache_folder(Path(__file__).parents[2], os.environ)
     if folder is not None:
         os.environ["NUMBA_CACHE_DIR"] = str(folder)
@@ -49,7 +54,7 @@ def numba_cache_folder(sources: Path, environment: os._Environ[str] | dict[str, 
     if named := environment.get("NUMBA_CACHE_DIR"):
         return Path(named).absolute()
     folders = [Path(folder) for folder, _, _ in os.walk(sources / "w2v_core") if Path(folder).name != "__pycache__"]
-    if all(_as_safe_as_its_sources(folder) for folder in folders):
+    if all(as_safe_as_its_sources(folder) for folder in folders):
         return None
     return Path(environment.get("XDG_CACHE_HOME") or _home() / ".cache").absolute() / "dask-word2vec" / "numba"
 
@@ -62,7 +67,8 @@ def _home() -> Path:
         return Path("/")
 
 
-def _as_safe_as_its_sources(folder: Path) -> bool:
+def as_safe_as_its_sources(folder: Path) -> bool:
+    """Whether this user can keep a cache of code beside the sources in this folder that nobody else can change."""
     if not os.access(folder, os.W_OK):
         return False
     try:
@@ -80,7 +86,9 @@ def make_private(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         found = os.stat(folder)
     except OSError as error:
-        raise PermissionDeniedError(f"{folder}: no folder for Numba's cache ({error.strerror}); set NUMBA_CACHE_DIR") from None
+        raise PermissionDeniedError(
+            f"{folder}: no folder for Numba's cache ({error.strerror}); set NUMBA_CACHE_DIR to a folder of your own"
+        ) from None
     if found.st_uid not in (os.getuid(), 0) or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise PermissionDeniedError(
             f"{folder}: Numba would load machine code from here, and others may write into it (owner {found.st_uid}, mode "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any, get_args
 from urllib.parse import urlsplit
 
@@ -41,6 +42,18 @@ def refuse_unwritable(value: Any) -> None:
     elif isinstance(value, list):
         for inner in value:
             refuse_unwritable(inner)
+
+
+CHOSEN = ("lanes", "copies")
+"""Keys of `train` that are null in a file and 0 in the program where they are left to be chosen."""
+
+
+def as_written(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration in a summary as a file would say it."""
+    train = config.get("train")
+    if not isinstance(train, Mapping):
+        return dict(config)
+    return {**config, "train": {key: None if key in CHOSEN and value == 0 else value for key, value in train.items()}}
 
 
 def has_host(url: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pipeline import store
@@ -35,7 +35,7 @@ class RoundRecord:
     merge_seconds: float
     merged_bytes: int
     merges: int
-    points: tuple[Point, ...]
+    points: tuple[Point, ...] = field(repr=False)
     """The curves over the stretches of the round."""
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from pipeline import store
 from pipeline.config import Train
 from pipeline.errors import DamagedError, DataError, InputError
+from pipeline.history.answers import find_answer
 from pipeline.training.assembly import CONTEXT
 from pipeline.training.history import history_of
 from w2v_core.vectors import WordVectors, files
@@ -43,7 +44,7 @@ def open_parent(train: Train) -> Parent | None:
         vectors = WordVectors.load(directory)
         meta = store.file_sha256(directory / files.META)  # it holds the SHA-256 of every file but W_out
     except (OSError, ValueError) as error:
-        raise InputError(f"train.start_from: {directory}: no vectors here ({error}); give a folder that training wrote") from None
+        raise InputError(f"train.start_from: {directory}: {_instead(directory, error)}") from None
     if vectors.matrix.shape[1] != train.vector_size:
         raise DataError(
             f"train.start_from: {directory} has vectors of {vectors.matrix.shape[1]} numbers, train.vector_size is "
@@ -56,6 +57,16 @@ def open_parent(train: Train) -> Parent | None:
     trained = int(artefact.manifest.totals.get("trained_before", 0)) + sum(r.kept_tokens for r in history_of(artefact))
     learnt = frozenset(artefact.manifest.totals.get("learnt", ()))
     return Parent(str(directory), f"{meta} {artefact.part(CONTEXT).sha256}", trained, learnt)
+
+
+def _instead(place: Path, error: OSError | ValueError) -> str:
+    """What to give in place of something that is no folder of vectors."""
+    if place.is_file():
+        return f"a file, not a folder of vectors; `w2v export {place} FOLDER -f npy` makes one of a file with vectors"
+    if answer := find_answer(place):
+        return f"a workdir, not a folder of vectors; its last ones are in {answer.vectors}"
+    reason = error.strerror if isinstance(error, OSError) else error
+    return f"no vectors here ({reason}); give a folder that training or `w2v export … -f npy` wrote"
 
 
 def _context_digest(directory: Path) -> str | None:

@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.cluster.before_start import ANSWER_S, refuse_hopeless, refuse_silent
+from pipeline.cluster.before_start import ANSWER_S, crowded, refuse_hopeless, refuse_silent
 from pipeline.config import Cluster, RunConfig, Train, parse_config
 from pipeline.errors import CapacityError, DataError, InputError, ServiceError, UsageError
+from pipeline.exchange.host import usable_cores
 from pipeline.progress import Progress
 from pipeline.run import run
 
@@ -58,6 +59,14 @@ def test_more_processes_than_memory_has_room_for_are_refused_and_another_cluster
         refuse_hopeless(configured(cluster={"n_workers": 10**7}), trains=False)
     refuse_hopeless(configured(cluster={"n_workers": 1}), trains=False)
     refuse_hopeless(configured(cluster={"kind": "slurm", "n_workers": 10**7}), trains=False)
+
+
+def test_more_processes_than_cores_are_told_how_long_they_take_to_start() -> None:
+    cores = usable_cores()
+    assert crowded(Cluster(n_workers=cores)) is None
+    assert crowded(Cluster(kind="slurm", n_workers=100 * cores)) is None
+    assert f"{50 * cores:,} processes start on" in (told := str(crowded(Cluster(n_workers=50 * cores))))
+    assert f"for about 70 s, and gain nothing over {cores}" in told
 
 
 def test_a_backend_that_the_layers_do_not_read_is_refused() -> None:
@@ -147,6 +156,18 @@ def test_an_address_that_nobody_answers_is_known_before_the_corpus_is_read(tmp_p
     })  # fmt: skip
     with pytest.raises(ServiceError, match="no Dask scheduler answers"):
         run(config, progress=Progress(quiet=True))
+
+
+def test_vectors_that_training_cannot_go_on_from_are_known_before_the_corpus_is_read(tmp_path: Path) -> None:
+    (tmp_path / "pretrained.vec").write_text("2 3\none 1 2 3\ntwo 3 2 1\n")
+    for name, message in (("pretrained.vec", r"a file, not a folder .* `w2v export .*pretrained\.vec FOLDER -f npy`"),
+                          ("gone", "no vectors here")):  # fmt: skip
+        config = parse_config({
+            "corpus": {"inputs": [str(tmp_path / "missing.txt")]}, "run": {"workdir": str(tmp_path / "work")},
+            "tracking": {"enabled": False}, "train": {"start_from": str(tmp_path / name)},
+        })  # fmt: skip
+        with pytest.raises(InputError, match=rf"train\.start_from: .*{message}"):
+            run(config, progress=Progress(quiet=True))
 
 
 def test_a_set_that_could_not_be_asked_about_is_known_before_the_corpus_is_read(tmp_path: Path) -> None:

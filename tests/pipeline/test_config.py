@@ -47,6 +47,18 @@ def test_an_override_without_its_section_is_told_where_the_setting_is(override: 
     assert str(told.value) == f"'{override}': an override is section.key=value; {hint}"
 
 
+def test_one_text_is_a_list_of_one_for_every_key_that_takes_a_list(tmp_path: Path) -> None:
+    config = parse_config({"corpus": {"inputs": "x", "include": "*.txt"}}, ["publish.formats=npy", "evaluate.queries=river"])
+    assert (config.corpus.include, config.publish.formats, config.evaluate.queries) == (["*.txt"], ["npy"], ["river"])
+    with pytest.raises(ConfigError, match="Input should be 'word2vec-text'"):
+        parse_config({"corpus": {"inputs": "x"}}, ["publish.formats=word2vec"])
+
+
+def test_settings_before_the_file_are_told_apart_from_a_missing_file() -> None:
+    with pytest.raises(InputError, match=r"train\.epochs=3: cannot read .*; settings follow the file"):
+        load_config("train.epochs=3")
+
+
 def test_all_problems_are_reported_at_once() -> None:
     tree = CORPUS | {"train": {"epochs": "many", "lanes": -1}, "shards": {"window": 256}, "run": {"name": "../../x"}}
     with pytest.raises(ConfigError) as caught:

@@ -308,6 +308,10 @@ def test_a_script_without_a_guard_trains_in_processes_too(tmp_path: Path) -> Non
             UsageError,
             r"client: expected a Client .* found str; .*'address'",
         ),
+        (["a b"], {"tracking": True}, ConfigError, r"tracking: expected settings, such as tracking=\{'enabled': …\}, found True"),
+        (["a b"], {"cluster": "local"}, ConfigError, r"cluster: expected settings, such as cluster=\{'kind': …\}, found 'local'"),
+        (["a b"], {"start_from": 5}, UsageError, r"start_from: expected a model of train\(\) .* found int"),
+        (None, {"sentences": ["a b"]}, ConfigError, r"sentences: .* sentences and paths are the first argument"),
         (["a b"], {"workdir": __file__}, ConfigError, r"run\.workdir: .*test_library\.py is a file, and a run needs a folder"),
         (["a b"], {"options": {}}, ConfigError, r"options: several sections .* tokenize=\{'options': …\} or cluster="),
         ([], {}, InputError, "no sentences to train on"),
@@ -336,6 +340,17 @@ def test_input_that_cannot_be_trained_on_is_refused_by_name(
 ) -> None:
     with pytest.raises(error, match=message):
         pipeline.train(source, **({"workdir": str(tmp_path / "run")} | settings))
+
+
+def test_training_without_a_folder_for_machine_code_says_what_to_do(tmp_path: Path) -> None:
+    """As on an installation that cannot be written to, for a user without a home."""
+    code = "import pipeline; pipeline.train(['a b'] * 9, workdir='run', min_count=1)"
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(Path(__file__) / "cache"), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100
+    )
+    assert "cache: no folder for Numba's cache (Not a directory); set NUMBA_CACHE_DIR to a folder of your own" in done.stderr
+    assert "PermissionDeniedError" in done.stderr
 
 
 def test_the_python_interface_is_imported_on_first_use() -> None:

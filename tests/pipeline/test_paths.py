@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.config import known_keys, load_config, parse_config
 from pipeline.errors import ConfigError
-from pipeline.history.answers import differences
+from pipeline.history.answers import Answer, changes, differences
 from pipeline.options.other_names import OTHER_NAMES, suggest
 from tests.tiny import write_corpus
 
@@ -36,6 +36,8 @@ def test_paths_are_relative_to_the_file_and_addresses_stay(project: Path) -> Non
     assert config.corpus.inputs == [str(project / "texts/*.txt"), "/absolute/x.txt", "pydocs:"]
     assert config.evaluate.analogies == [str(project / "sets/questions.txt")]
     assert config.workdir == project / "runs" / "here"
+    (project / "one.yaml").write_text("corpus: {inputs: a.txt}\nevaluate: {analogies: sets/questions.txt}\n")
+    assert load_config(project / "one.yaml").evaluate.analogies == [str(project / "sets/questions.txt")]
     assert config.tracking.uri == f"sqlite:///{project / 'track.db'}"
     assert config.cluster.tls is not None
     assert (config.cluster.tls.ca_file, config.cluster.tls.key) == (str(project / "tls/ca.pem"), "/etc/k.pem")
@@ -191,6 +193,12 @@ def test_explanations_of_other_programs_names_refer_to_keys_that_exist() -> None
         assert keys or meant.startswith("nothing here"), name
         assert name not in {key.rpartition(".")[2] for key in known}, f"{name} is a key here: it needs no explanation"
     assert suggest("zzz.qqqqqqqq", sorted(known)) is None
+
+
+def test_numbers_that_are_left_to_be_chosen_are_null_where_settings_are_compared() -> None:
+    corpus = {"corpus": {"inputs": ["x"]}}
+    then = parse_config(corpus | {"train": {"lanes": 2}}).model_dump(mode="json", by_alias=True)
+    assert changes(Answer(Path(), Path(), {"config": then}, 0.0), parse_config(corpus)) == ["train.lanes 2 → null"]
 
 
 def test_the_same_files_seen_from_another_folder_are_no_difference() -> None:

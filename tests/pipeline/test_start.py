@@ -112,6 +112,8 @@ def test_a_folder_without_vectors_and_another_size_are_refused_by_name(
     _, inputs, vectors = parent
     with pytest.raises(InputError, match=r"train\.start_from: .*nothing: no vectors here"):
         train(tmp_path / "work", inputs, start_from=str(tmp_path / "nothing"))
+    with pytest.raises(InputError, match=r"a workdir, not a folder of vectors; its last ones are in .*vectors"):
+        train(tmp_path / "work", inputs, start_from=str(Path(vectors).parents[1]))
     with pytest.raises(DataError, match=r"vectors of 8 numbers, train\.vector_size is 16; set it to 8"):
         train(tmp_path / "work", inputs, start_from=vectors, vector_size=16)
     with pytest.raises(ConfigError, match=r"engine: layers always starts anew"):

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from pipeline.errors import PermissionDeniedError
+from pipeline.report.page import compiled_templates
 from pipeline.safety.scratch import private_scratch
 from pipeline.safety.start import make_private, numba_cache_folder
 from tests.security.conftest import Ended, as_stranger, let_others_enter, w2v
@@ -149,6 +150,14 @@ def test_a_strangers_cache_of_machine_code_is_refused(tmp_path: Path, stranger: 
     os.chown(tmp_path / "theirs", stranger, stranger)
     with pytest.raises(PermissionDeniedError, match=f"owner {stranger}"):
         make_private(tmp_path / "theirs")
+
+
+def test_compiled_templates_lie_beside_the_sources_only_if_they_are_as_safe_there(tmp_path: Path) -> None:
+    assert compiled_templates(tmp_path) is None
+    (cache := tmp_path / "__pycache__").mkdir(mode=0o755)
+    assert compiled_templates(tmp_path) is not None
+    cache.chmod(0o777)
+    assert compiled_templates(tmp_path) is None
 
 
 def test_machine_code_lies_beside_the_sources_only_if_it_is_as_safe_there(tmp_path: Path) -> None:
