@@ -184,7 +184,7 @@ def test_partitions_of_a_bag_are_computed_side_by_side_on_a_cluster_and_read_in_
             raise TimeoutError("the partitions are computed one after another")
         return sentences
 
-    with Client(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None):
+    with Client(n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0"):
         first, second = (bag.from_sequence([f"a b {n}"], npartitions=1).map_partitions(partial(wait_for, 1 - n)) for n in (0, 1))
         assert list(sentences_of(bag.concat([first, second]), "text")) == ["a b 0", "a b 1"]
 
@@ -198,7 +198,7 @@ def test_after_a_partition_that_fails_the_cluster_keeps_none_of_those_computed_a
         return [f"a b {number}"]
 
     failing = bag.from_delayed([delayed(fail_at_2)(number) for number in range(9)])
-    with Client(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None) as client:
+    with Client(n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0") as client:
         with pytest.raises(LookupError, match="partition 2") as caught:
             list(sentences_of(failing, "text"))
         deadline = time.monotonic() + 30
