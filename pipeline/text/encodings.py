@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 
 from pipeline.errors import DataError, printable
-from pipeline.text import alphabets
+from pipeline.text import alphabets, east_asian
 from pipeline.text.losses import NOT_TEXT, PUT_IN, READ, ReadCounts
 
 UTF8 = "utf-8"
@@ -97,13 +97,15 @@ def invalid_share(head: bytes) -> float:
 
 
 def fitting_encoding(head: bytes) -> str | None:
-    """The encoding in which these bytes read best, by their statistics (charset-normalizer) and by the letters of languages
-    (alphabets.py); None if none fits."""
+    """The encoding in which these bytes read best, by the characters (east_asian.py) and letters (alphabets.py) of languages
+    and by their statistics (charset-normalizer); None if none fits."""
     from charset_normalizer import from_bytes
 
     head = head[:_GUESS_BYTES]
     # Half a character at the end fits nothing; these bytes are never its second half.
     head = head[: max(head.rfind(byte) for byte in (b"\n", b" ", b".", b",")) + 1] or head
+    if name := east_asian.best_reading(head):
+        return name
     found = [match for match in from_bytes(head) if match.encoding not in ("utf_8", "ascii")]
     if not found:
         return None

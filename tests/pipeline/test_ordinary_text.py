@@ -128,3 +128,47 @@ def test_a_feather_file_of_the_first_version_is_refused_by_name(tmp_path: Path) 
     (tmp_path / "x.feather").write_bytes(b"FEA1" + bytes(90))
     with pytest.raises(DataError, match=r"Feather file of version 1.*version=2"):
         plan(tmp_path / "x.feather", format="arrow")
+
+
+SHORT = {
+    "cp932": [
+        "猫が座る。犬も座る。",
+        "吾輩は猫である。名前はまだ無い。",
+        "カタカナのテスト",
+        "東京都に行きました。",
+        "私は学生です",
+    ],
+    "euc_jp": [
+        "猫が座る。犬も座る。",
+        "吾輩は猫である。名前はまだ無い。",
+        "カタカナのテスト",
+        "ご飯を食べましたか？",
+        "私は学生です",
+    ],
+    "gb18030": ["今天天气很好。", "猫坐在垫子上", "你好，世界", "床前明月光，疑是地上霜。", "中华人民共和国"],
+    "big5": ["今天天氣很好。", "貓坐在墊子上", "你好，世界", "我喜歡讀書", "這是一個測試"],
+    "cp949": ["고양이가 앉아 있다.", "오늘은 날씨가 좋다", "강은 바다로 흐른다", "대한민국", "책을 읽는다"],
+}
+
+
+@pytest.mark.parametrize("times", [1, 40])
+@pytest.mark.parametrize("encoding", SHORT)
+def test_one_short_sentence_of_an_east_asian_language_tells_its_encoding(tmp_path: Path, encoding: str, times: int) -> None:
+    for sentence in SHORT[encoding]:
+        with pytest.raises(DataError, match=rf"set corpus\.encoding: {encoding}\b"):
+            plan(written(tmp_path, f"{sentence}\n".encode(encoding) * times))
+        with pytest.raises(DataError, match=rf"set corpus\.encoding: {encoding}\b"):
+            plan(written(tmp_path, (sentence.replace(" ", "").encode(encoding) * 9000)[:70_001]))
+
+
+@pytest.mark.parametrize(
+    ("sentence", "encoding"),
+    [("Les élèves étaient là", "cp850"), ("Die Straße führt über die Brücke", "cp437"),
+     ("старик сидит на берегу весь день", "koi8_r"), ("בבית הספר והמורה", "cp1255"),
+     ("Το ποτάμι τρέχει προς τη θάλασσα", "cp1253"), ("الأطفال إلى المدرسة", "cp1256")],
+)  # fmt: skip
+def test_letters_of_one_byte_are_not_taken_for_east_asian_characters(tmp_path: Path, sentence: str, encoding: str) -> None:
+    for times in (1, 40):
+        with pytest.raises(DataError) as caught:
+            plan(written(tmp_path, f"{sentence}\n".encode(encoding) * times))
+        assert not any(f"corpus.encoding: {name}" in str(caught.value) for name in SHORT)
