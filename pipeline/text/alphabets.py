@@ -30,6 +30,11 @@ _SIGNS = frozenset("µ«»„“”’‘‚–—…•·°§€£¥©®™¿¡
 _SIGN, _STRANGER, _CAPITAL_INSIDE = math.log(0.05), math.log(0.001), math.log(0.02)
 """The weight of a sign, of a letter or sign that a language lacks, and of a capital after a small letter."""
 
+_OTHERS = bytes(range(0x80, 0x100))
+_ENOUGH, _CLEARLY, _CLEARLY_WITH_CASE = 20, 0.55, 0.25
+"""With these, of 55 texts of 300 characters in encodings of their languages none is doubted, and 746 of 805 wrong readings are.
+Russian in KOI8 that is read as cp1251 has a score worse by 0.4 to 0.6 only, but is in capitals."""
+
 
 def _weights(letters: str) -> dict[str, float]:
     """The logarithms of shares that fall with the rank, as the letters of languages do."""
@@ -52,6 +57,26 @@ def best_reading(data: bytes, others: Iterable[str] = ()) -> str | None:
         if score > best_score:
             best, best_score = name, score
     return best
+
+
+def better_reading(data: bytes, encoding: str) -> str | None:
+    """An encoding in which the characters of `data` outside ASCII are clearly more those of a language than in `encoding`; None
+    if there is none, if they are few, or if `encoding` is for languages that are not known here."""
+    if encoding.replace("-", "_") not in (*LIKELY, "iso8859_1"):
+        return None
+    if len(data) - len(data.translate(None, _OTHERS)) < _ENOUGH:
+        return None
+    best = best_reading(data, (encoding,))
+    if best is None:
+        return None
+    read, said = data.decode(best), data.decode(encoding, "replace")
+    enough = _CLEARLY if _mostly_capitals(read) or not _mostly_capitals(said) else _CLEARLY_WITH_CASE
+    return best if _score(read) > _score(said) + enough else None
+
+
+def _mostly_capitals(text: str) -> bool:
+    """Whether most letters outside ASCII are capitals, as where KOI8 and cp1251 are taken for each other."""
+    return sum(char >= "\x80" and char.isupper() for char in text) > sum(char >= "\x80" and char.islower() for char in text)
 
 
 def _score(text: str) -> float:

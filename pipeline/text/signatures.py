@@ -13,12 +13,14 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.text.alphabets import better_reading
 from pipeline.text.encodings import UTF8, fitting_encoding, has_line_ends, invalid_share
 from pipeline.text.folding import ENTITY
 from pipeline.text.losses import percent
 from pipeline.text.unlike_ascii import WIDE, reads_as, shifting, wide
 
 HEAD_BYTES = 1 << 16
+_GUESS_BYTES = 1 << 15
 CONTAINERS = {
     b"\x1f\x8b\x08": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ\0": "xz", b"\x04\x22\x4d\x18": "lz4", b"PK\x03\x04": "zip",
     b"PK\x05\x06": "zip", b"PAR1": "parquet", b"ARROW1\0\0": "arrow", b"\xff\xff\xff\xff": "arrow",
@@ -99,8 +101,11 @@ def examine(head: bytes, format: str, encoding: str) -> Finding:
     except UnicodeError:
         return Finding(f"cannot be decoded as {encoding}; set corpus.encoding to what it is")
     found = _examine_utf8(text, format, encoding)
+    remarks = found.remarks
+    if better := better_reading(head[:_GUESS_BYTES], encoding):
+        remarks += (f"read better as {better} than as {encoding}, which corpus.encoding says: look at the words",)
     whole = found.carriage_returns or format not in ("lines", "tsv") or not has_line_ends(encoding)
-    return Finding(found.problem, found.remarks, found.carriage_returns, whole)
+    return Finding(found.problem, remarks, found.carriage_returns, whole)
 
 
 def _examine_utf8(head: bytes, format: str, expected: str) -> Finding:

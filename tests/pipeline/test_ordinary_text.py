@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -172,3 +173,34 @@ def test_letters_of_one_byte_are_not_taken_for_east_asian_characters(tmp_path: P
         with pytest.raises(DataError) as caught:
             plan(written(tmp_path, f"{sentence}\n".encode(encoding) * times))
         assert not any(f"corpus.encoding: {name}" in str(caught.value) for name in SHORT)
+
+
+RUSSIAN = "Река течёт к морю, и старик сидит на берегу весь день. Дети пошли в школу. Никто не знал, почему ушла девушка.\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding", "said"),
+    [(RUSSIAN, "koi8-r", "cp1251"), (RUSSIAN, "cp1251", "koi8-r"), (RUSSIAN, "cp1251", "latin-1"),
+     ("Zażółć gęślą jaźń, dziewczynka śpiewała pieśń o żółtej róży\n", "cp1250", "cp1252"),
+     ("הילדים הלכו לבית הספר והמורה סיפר להם סיפור\n", "cp1255", "cp1256"),
+     ("“it’s late” – he said…\n" * 9, "cp1252", "latin-1")],
+)  # fmt: skip
+def test_an_encoding_that_makes_other_letters_than_a_language_has_is_noted(
+    tmp_path: Path, text: str, encoding: str, said: str
+) -> None:
+    notes = plan(written(tmp_path, text.encode(encoding) * 9), encoding=said).notes
+    found = re.search(r"read better as (\S+) than as", " ".join(notes))
+    assert found is not None
+    assert text.encode(encoding).decode(found[1]) == text
+    assert not plan(tmp_path / "x.txt", encoding=encoding).notes
+
+
+def test_the_right_encoding_is_not_doubted(tmp_path: Path) -> None:
+    for text, encoding in (
+        ("Le garçon mange à la forêt où l'été dernier il avait déjà vu un hérisson", "iso8859-15"),
+        ("Árvíztűrő tükörfúrógép, mondta az öreg", "iso8859-2"), ("Çocuklar bahçede oynuyor ve güneş parlıyor", "cp1254"),
+        ("Жінка тече ґудзик їжак щодня", "koi8-u"), ("Žmonės eina į mišką rinkti grybų", "iso8859-13"),
+        ("Το ποτάμι τρέχει προς τη θάλασσα", "iso8859-7"), ("แม่น้ำไหลลงสู่ทะเล", "cp874"), ("Straße über Öl und Äpfel", "mac_roman"),
+        ("Straße über Öl und Äpfel", "cp437"), ("Børnene så en ærlig mand på øen", "cp865"), ("plain words only", "cp1252"),
+    ):  # fmt: skip
+        assert not plan(written(tmp_path, f"{text}\n".encode(encoding) * 20), encoding=encoding).notes
