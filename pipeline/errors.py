@@ -7,8 +7,8 @@ with `exit_code`; library callers catch `PipelineError` or one of its subclasses
 from __future__ import annotations
 
 import errno
+import os
 import re
-import shutil
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -123,13 +123,16 @@ def without_credentials(text: str) -> str:
 
 def explain_os_error(error: OSError, path: Path, needed: int = 1) -> Exception:
     """The error to show for an OSError on `path`; for a full disk, with the bytes free and the least number of bytes (`needed`)
-    that were still to be written."""
+    that were still to be written, or with what else has run out."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        free = shutil.disk_usage(_existing_parent(path)).free
-        return StorageError(
-            f"{path}: the disk is full ({free:,} bytes free there, at least {needed:,} needed); make space and run the same "
-            "command again, it continues"
-        )
+        there = os.statvfs(_existing_parent(path))
+        free = there.f_bavail * there.f_frsize
+        full = f"the disk is full ({free:,} bytes free there, at least {needed:,} needed)"
+        if error.errno == errno.EDQUOT:
+            full = "the quota of this user is used up there"
+        elif there.f_files and not there.f_favail and free >= needed:
+            full = f"the file system has no room for another file, whatever its size ({free:,} bytes free, no inode)"
+        return StorageError(f"{path}: {full}; make space and run the same command again, it continues")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return PermissionDeniedError(
             f"{path}: cannot write here ({error.strerror}); choose another folder (of a run: run.workdir) or change the rights"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,21 @@ def test_a_full_disk_stops_the_run_with_a_message_and_with_more_space_it_continu
         run(config, workers=InProcess(), progress=Progress(quiet=True))
     assert verify_workdir(small_disk / "run")[1] == []
     ballast.unlink()
+    assert run(config, workers=InProcess(), progress=Progress(quiet=True))["vectors"]["sha256"] == bench.digest
+
+
+@pytest.mark.turns(5, 4)
+def test_a_disk_without_an_inode_left_is_told_from_one_without_bytes_and_with_more_the_run_continues_to_the_same_bits(
+    bench: Bench, small_disk: Path
+) -> None:
+    subprocess.run(["mount", "-o", "remount,size=100m,nr_inodes=50", small_disk], check=True)
+    config = bench.config("few-inodes", run={"workdir": str(small_disk / "run")})
+    with pytest.raises(
+        StorageError, match=r"the file system has no room for another file, whatever its size \([\d,]+ bytes free"
+    ):
+        run(config, workers=InProcess(), progress=Progress(quiet=True))
+    assert verify_workdir(small_disk / "run")[1] == []
+    subprocess.run(["mount", "-o", "remount,size=100m,nr_inodes=5000", small_disk], check=True)
     assert run(config, workers=InProcess(), progress=Progress(quiet=True))["vectors"]["sha256"] == bench.digest
 
 

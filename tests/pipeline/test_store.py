@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import random
@@ -264,6 +265,14 @@ def test_a_full_disk_says_so_with_the_path_and_the_free_bytes(small_disk: Path) 
         store.write_bytes(small_disk / "big", bytes(4 << 20))
     assert list(small_disk.iterdir()) == []
     store.write_bytes(small_disk / "small", b"x")
+
+
+def test_a_quota_that_is_used_up_is_not_called_a_full_disk(tmp_path: Path) -> None:
+    told = store.explain_os_error(OSError(errno.EDQUOT, "Disk quota exceeded"), tmp_path / "big", needed=7)
+    assert (
+        str(told)
+        == f"{tmp_path / 'big'}: the quota of this user is used up there; make space and run the same command again, it continues"
+    )
 
 
 def test_a_folder_without_write_permission_is_reported_as_such() -> None:
