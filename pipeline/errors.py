@@ -85,6 +85,11 @@ class DamagedError(StorageError):
         return type(self), (str(self), self.directory)
 
 
+class UnreadError(StorageError):
+    """A file that may be intact could not be read. Not damage, which is removed and made again: it may be the only copy of
+    something good."""
+
+
 class TemporaryError(PipelineError):
     exit_code = 75
 
@@ -138,6 +143,23 @@ def explain_os_error(error: OSError, path: Path, needed: int = 1) -> Exception:
             f"{path}: cannot write here ({error.strerror}); choose another folder (of a run: run.workdir) or change the rights"
         )
     return StorageError(f"{path}: writing failed ({error.strerror or error}); nothing was committed, run the same command again")
+
+
+_MAY_PASS = (
+    errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ETIMEDOUT,
+    errno.EREMOTEIO,
+)  # fmt: skip
+
+
+def unread(error: OSError, path: Path | str) -> UnreadError | None:
+    """The error to raise if a file could not be read for a reason that says nothing about its content, such as missing rights
+    or a server that is away. None for any other error, which means damage."""
+    if error.errno not in _MAY_PASS:
+        return None
+    return UnreadError(
+        f"{path}: cannot be read ({error.strerror}); it may be intact, so nothing was removed: put that right, or remove it, and "
+        "run the same command again"
+    )
 
 
 def _existing_parent(path: Path) -> Path:

@@ -21,13 +21,13 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import DamagedError, printable
+from pipeline.errors import DamagedError, UnreadError, printable, unread
 from pipeline.errors import explain_os_error as explain_os_error
 from pipeline.failpoints import reach
 from pipeline.safety.files import is_confined, open_inside, read_inside, unlink_inside
@@ -249,6 +249,8 @@ def _read_manifest(directory: Path) -> Manifest:
     except FileNotFoundError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        if isinstance(error, OSError) and (problem := unread(error, directory / MANIFEST)):
+            raise problem from None
         message = f"{directory / MANIFEST}: damaged ({_reason(error)}); run again to rebuild it"
         raise DamagedError(message, str(directory)) from None
 
@@ -263,8 +265,21 @@ def _reason(error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or printable(str(error), 200)
 
 
+def refuse_unread(damage: Iterable[str]) -> None:
+    """Raises UnreadError if a problem that was found is that a file could not be read."""
+    for problem in damage:
+        if isinstance(problem, UnreadFile):
+            raise UnreadError(problem)
+
+
+class UnreadFile(str):
+    """What is wrong with a file that may be intact: it could not be read."""
+
+    __slots__ = ()
+
+
 def check_part(directory: Path, part: Part) -> str | None:
-    """What is wrong with one file (missing, another size, other bytes than were written), or None."""
+    """What is wrong with one file (missing, another size, other bytes than were written, unreadable), or None."""
     path = fetched(directory / part.name, part.sha256)
     try:
         descriptor = open_inside(*_inside(directory, part.name))
@@ -276,7 +291,7 @@ def check_part(directory: Path, part: Part) -> str | None:
     except FileNotFoundError:
         return f"{path}: missing"
     except OSError as error:
-        return f"{path}: cannot be read ({error.strerror})"
+        return UnreadFile(problem) if (problem := unread(error, path)) else f"{path}: cannot be read ({error.strerror})"
 
 
 def find_damage(artefact: Artefact, *, deep: bool = False) -> list[str]:
@@ -297,14 +312,16 @@ def _damaged(artefact: Artefact, *, deep: bool = False) -> list[tuple[Part, str]
 def require_intact(artefact: Artefact) -> None:
     """Fetches missing files, and raises DamagedError, naming the first one, unless every file is what was written."""
     if damage := find_damage(bring(artefact)):
+        refuse_unread(damage)
         more = f" and {len(damage) - 1:,} more files" if len(damage) > 1 else ""
         raise DamagedError(f"{damage[0]}{more}; run again to rebuild it", str(artefact.directory))
 
 
 def remove_damaged(artefact: Artefact) -> list[str]:
     """What `find_damage` finds, after removing the damaged files, so that a stage that reuses existing files (by their sizes, as
-    tokenize does) makes them again."""
+    tokenize does) makes them again. Raises StorageError, with nothing removed, if a file cannot be read but may be intact."""
     damaged, kept = _damaged(artefact), copy_of(artefact.directory)
+    refuse_unread(damage for _, damage in damaged)
     for part, _ in damaged:
         with contextlib.suppress(OSError):  # a forged name (too long, below a file) has nothing to remove
             unlink_inside(*_inside(artefact.directory, part.name))
@@ -325,6 +342,8 @@ def open_parquet(path: Path) -> Iterator[Any]:
     except FileNotFoundError:
         raise DamagedError(f"{path}: missing; run again to rebuild it", str(path.parent)) from None
     except (OSError, pa.ArrowException) as error:
+        if isinstance(error, OSError) and (problem := unread(error, path)):
+            raise problem from None
         raise DamagedError(f"{path}: damaged ({error}); run again to rebuild it", str(path.parent)) from None
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pipeline import store
 from pipeline.config import RunConfig
-from pipeline.errors import DamagedError, StorageError
+from pipeline.errors import StorageError, UnreadError
 from pipeline.history.answers import changes, find_answer, introduce
 from pipeline.history.latest import champion_of, history_damage
 from pipeline.history.snapshot import PASSING, REPORT, SNAPSHOTS, SUMMARY, read_summary, snapshot_damage
@@ -76,7 +76,7 @@ def verify_artefact(directory: Path) -> tuple[int, list[str]]:
 
     try:
         artefact = store.load_artefact(directory)
-    except DamagedError as error:
+    except StorageError as error:
         return 0, [str(error)]
     records, damage = tokenize.record_damage(artefact) if artefact.manifest.stage == tokenize.STAGE else (0, [])
     return len(artefact.manifest.parts) + 1 + records, [*store.find_damage(artefact, deep=True), *damage]
@@ -86,8 +86,9 @@ def _promised(workdir: Path) -> Iterator[Path]:
     """The directories of the artefacts that the last complete run left, including any whose manifest is gone."""
     from pipeline.stages.ladder import KINDS
 
-    if champion := champion_of(workdir):
-        yield from champion.lasting()
+    with contextlib.suppress(UnreadError):  # which `history_damage` tells
+        if champion := champion_of(workdir):
+            yield from champion.lasting()
     with contextlib.suppress(StorageError):
         stages = (read_summary(workdir) or {}).get("stages", {})
         for kind, row in ((KINDS[name], row) for name, row in stages.items() if name in KINDS):
@@ -111,7 +112,7 @@ def status_lines(config: RunConfig, *, compared: bool = True) -> Iterator[str]:
             size = sum(part.bytes for part in manifest.parts)
             files = "file" if len(manifest.parts) == 1 else "files"
             yield f"  {manifest.stage:<12} {manifest.fingerprint[:16]}  {len(manifest.parts):>5} {files:<5}  {size:>15,} bytes"
-        except DamagedError as error:
+        except StorageError as error:
             yield f"  {error}"
     try:
         missing = read_summary(workdir) is None

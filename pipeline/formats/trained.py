@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline import store
-from pipeline.errors import DamagedError
+from pipeline.errors import DamagedError, unread
 from w2v_core.vectors import WordVectors
 
 
@@ -12,4 +12,6 @@ def load_vectors(vectors: store.Artefact) -> WordVectors:
     try:
         return WordVectors.load(store.bring(vectors).directory)
     except (ValueError, OSError) as error:
+        if isinstance(error, OSError) and (problem := unread(error, error.filename or vectors.directory)):
+            raise problem from error
         raise DamagedError(f"{vectors.directory}: the vectors cannot be read ({error})", str(vectors.directory)) from error

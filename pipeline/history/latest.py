@@ -9,7 +9,6 @@ workdir's lock repairs it first if a kill came in between. A reader that resolve
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import itertools
 import os
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import store
-from pipeline.errors import DamagedError, StorageError
+from pipeline.errors import DamagedError, StorageError, UnreadError, unread
 from pipeline.failpoints import reach
 from pipeline.history.shapes import is_decision
 from pipeline.history.shapes import snapshot_id as is_snapshot_id
@@ -44,10 +43,13 @@ def _decisions(workdir: Path) -> dict[Path, dict[str, Any] | None]:
     """The decisions by their files, oldest first; None for an unreadable one."""
     found: dict[Path, dict[str, Any] | None] = {}
     for path in _files(workdir).values():
-        with contextlib.suppress(OSError, ValueError):
+        found[path] = None
+        try:
             body = store.unsealed(read_inside(path.parent, path.name))
             found[path] = body if is_decision(body) else None
-        found.setdefault(path, None)
+        except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and (problem := unread(error, path)):
+                raise problem from None
     return found
 
 
@@ -72,7 +74,11 @@ def history_damage(workdir: Path) -> tuple[int, list[str]]:
                 damage.append(f"{path}: damaged (a value of a decision is missing or wrong)")
         except (OSError, ValueError) as error:
             damage.append(f"{path}: damaged ({error})")
-    champion, link = champion_of(workdir), workdir / LATEST
+    link = workdir / LATEST
+    try:
+        champion = champion_of(workdir)
+    except UnreadError as error:
+        return len(files), [*damage, str(error)]
     named = f"{SNAPSHOTS}/{champion.id}" if champion else None
     if (os.readlink(link) if link.is_symlink() else None) != named:
         damage.append(f"{link}: not what the last decision in {HISTORY} names ({named}); the next run repairs it")

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import store
-from pipeline.errors import DamagedError, InputError, StorageError
+from pipeline.errors import DamagedError, InputError, StorageError, unread
 from pipeline.failpoints import reach
 from pipeline.history.shapes import YEAR_9999, is_whole_summary
 from pipeline.safety.files import is_confined, read_inside
@@ -207,7 +207,7 @@ def snapshot_damage(directory: Path) -> tuple[int, list[str]]:
     for name in (BODY, SUMMARY, CORPUS):
         try:
             _read(directory, name)
-        except (DamagedError, InputError) as error:
+        except (StorageError, InputError) as error:
             damage.append(str(error).partition(";")[0])
     if not damage and (found := open_snapshot(directory)) is None:
         damage.append(f"{directory / BODY}: it belongs to another snapshot")
@@ -274,6 +274,8 @@ def _read(directory: Path, name: str) -> dict[str, Any]:
     except FileNotFoundError:
         raise InputError(f"{path}: missing; choose another snapshot, or run again") from None
     except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and (problem := unread(error, path)):
+            raise problem from None
         raise _damaged(path, error) from None
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline import store
 from pipeline.config import RunConfig
-from pipeline.errors import DamagedError
+from pipeline.errors import DamagedError, unread
 from pipeline.formats.trained import load_vectors
 from pipeline.history.answers import OF_A_REFRESH
 from pipeline.history.snapshot import Snapshot
@@ -73,14 +73,19 @@ def challenger_config(config: RunConfig, champion: Snapshot | None, start: Start
 
 
 def damage_of(snapshot: Snapshot) -> str:
-    """What is wrong with the snapshot's lasting files: with their sizes, and with every byte of its vectors; empty if nothing."""
+    """What is wrong with the snapshot's lasting files: with their sizes, and with every byte of its vectors; empty if nothing.
+    Raises UnreadError for a file that may be intact."""
     try:
         for directory in snapshot.lasting():
             artefact = store.load_artefact(directory)
             if not store.all_there(directory, artefact.manifest.parts):
                 return f"{directory}: a file is missing or has another size"
-        return next(iter(store.find_damage(store.load_artefact(snapshot.vectors))), "")
+        damage = store.find_damage(store.load_artefact(snapshot.vectors))
+        store.refuse_unread(damage)
+        return next(iter(damage), "")
     except (DamagedError, OSError) as error:
+        if isinstance(error, OSError) and (problem := unread(error, error.filename or snapshot.directory)):
+            raise problem from None
         return str(error)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import store
-from pipeline.errors import DamagedError
+from pipeline.errors import DamagedError, unread
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -67,6 +67,7 @@ def map_arrow(directory: Path, part: store.Part, hashed: HashedFiles) -> pa.Tabl
         found = identity_of(path, part.sha256, path.stat())
         if found not in hashed:
             if damage := store.check_part(directory, part):
+                store.refuse_unread([damage])
                 raise DamagedError(f"{damage}; run again to rebuild it", str(directory))
             hashed.add(found)
         with pa.memory_map(str(path)) as mapped:
@@ -74,4 +75,6 @@ def map_arrow(directory: Path, part: store.Part, hashed: HashedFiles) -> pa.Tabl
     except FileNotFoundError:
         raise DamagedError(f"{path}: missing; run again to rebuild it", str(directory)) from None
     except (OSError, pa.ArrowException) as error:
+        if isinstance(error, OSError) and (problem := unread(error, path)):
+            raise problem from None
         raise DamagedError(f"{path}: damaged ({error}); run again to rebuild it", str(directory)) from None
