@@ -9,9 +9,10 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, groupby
+from functools import cached_property
+from itertools import accumulate, chain, groupby
 from pathlib import Path
 from typing import Protocol
 
@@ -37,9 +38,21 @@ class Source(Protocol):
         """Number of rows of every part of the corpus, in stream order."""
         ...
 
+    def shares(self, units: Sequence[int]) -> list[list[int]]:
+        """The units, cut into those that are best loaded by one thread, in order."""
+        ...
+
     def load(self, units: Sequence[int], state: WorkerState) -> Iterator[list[Stream]]:
         """The rows of each unit, in one or more contiguous pieces."""
         ...
+
+
+SpreadLoads = Callable[[Callable[[list[int]], list[list[Stream]]], Sequence[list[int]]], list[list[list[Stream]]]]
+"""Applies a function to each of several shares, in one thread or in several (`LaneGroup.spread`)."""
+
+
+def one_by_one(work: Callable[[list[int]], list[list[Stream]]], shares: Sequence[list[int]]) -> list[list[list[Stream]]]:
+    return [work(share) for share in shares]
 
 
 @dataclass(frozen=True)
@@ -57,6 +70,9 @@ class MappedShards:
 
     def rows_of_parts(self) -> list[int]:
         return self.rows()
+
+    def shares(self, units: Sequence[int]) -> list[list[int]]:
+        return [[unit] for unit in units]
 
     def load(self, units: Sequence[int], state: WorkerState) -> Iterator[list[Stream]]:
         files = self.files
@@ -82,9 +98,22 @@ class DrawnStream:
     def rows_of_parts(self) -> list[int]:
         return [sum(pieces) for pieces in self.rows_of_pieces]
 
+    def shares(self, units: Sequence[int]) -> list[list[int]]:
+        """The units of each part: its tokens are read once for all of them."""
+        return [list(share) for _, share in groupby(units, key=lambda unit: self._place(unit)[0])]
+
+    @cached_property
+    def _firsts(self) -> list[int]:
+        """The first unit of every part."""
+        return [0, *accumulate(map(len, self.rows_of_pieces))]
+
+    def _place(self, unit: int) -> tuple[int, int]:
+        """(part, piece) of a unit."""
+        part = bisect_right(self._firsts, unit) - 1
+        return part, unit - self._firsts[part]
+
     def load(self, units: Sequence[int], state: WorkerState) -> Iterator[list[Stream]]:
-        places = [(part, piece) for part, pieces in enumerate(self.rows_of_pieces) for piece in range(len(pieces))]
-        for index, group in groupby((places[unit] for unit in units), key=lambda place: place[0]):
+        for index, group in groupby(map(self._place, units), key=lambda place: place[0]):
             pieces = [piece for _, piece in group]
             task = self.tasks[index]
             drawn = draw_pieces(task, pieces, state.of(KeptStreams), keep=self.keep)
@@ -114,12 +143,12 @@ class Rows:
     def units_held(self) -> list[int]:
         return sorted(self._held)
 
-    def hold(self, ranges: Sequence[tuple[int, int]]) -> None:
+    def hold(self, ranges: Sequence[tuple[int, int]], spread: SpreadLoads = one_by_one) -> None:
         """Loads these ranges [start, stop) and releases all others. The lanes do this together; otherwise each would load a unit
         when it reaches it, while the others wait."""
         units = sorted({unit for start, stop in ranges for unit in self._units(start - self._halo, stop + self._halo)})
         self._held = {unit: self._held[unit] for unit in units if unit in self._held}
-        self._load(units)
+        self._load(units, spread)
 
     def _units(self, low: int, high: int) -> range:
         """The units with rows in [low, high)."""
@@ -147,10 +176,12 @@ class Rows:
                     inside = slice(first - begin, last - begin)
                     yield Stream(piece.tokens_N[inside], piece.left_N[inside], piece.right_N[inside])
 
-    def _load(self, units: Sequence[int]) -> None:
+    def _load(self, units: Sequence[int], spread: SpreadLoads = one_by_one) -> None:
         missing = [unit for unit in units if unit not in self._held]
         if not missing:
             return
-        for unit, streams in zip(missing, self._source.load(missing, self._state), strict=True):
+        shares = self._source.shares(missing)
+        loaded = spread(lambda share: list(self._source.load(share, self._state)), shares)
+        for unit, streams in zip(missing, chain.from_iterable(loaded), strict=True):
             starts = accumulate(map(len, streams), initial=self._starts[unit])
             self._held[unit] = list(zip(starts, streams, strict=False))

@@ -19,7 +19,7 @@ from typing import Any
 
 from pipeline.cluster.room import WORKING_BYTES, DriverRoom, Room
 from pipeline.errors import CapacityError, amount
-from pipeline.stream.sizes import HELD_TOKENS, KEPT_BYTES, PIECE_TOKENS, STREAM_BYTES
+from pipeline.stream.sizes import HELD_TOKENS, KEPT_BYTES, LOADERS, PART_BYTES, PIECE_TOKENS, STREAM_BYTES
 from pipeline.training.placement import AHEAD, PIECE_BYTES, MergeRole, Place, merge_role, participants_by_host, strips_of
 
 WORD_BYTES = 330
@@ -159,6 +159,9 @@ def _worker_need(sizes: TrainingSizes, places: Sequence[Place], participant: int
     ]
     if sizes.epochs > 1:
         private.append((f"a later epoch's stream for {_count(own_lanes, 'lane')}", own_lanes * slice_bytes))
+        # One thread's part is part of the working memory.
+        loaders = min(LOADERS, place.threads) - 1
+        private.append((f"parts that {loaders + 1} threads draw from", loaders * min(PART_BYTES, sizes.sentence_bytes)))
     if lanes_a_copy > 1:
         # A lane leaves at most one change for every row that its block touches; marks record who touched which row.
         changes = own_lanes * MOST_CHANGES_OF_A_BLOCK * 4 * sizes.row_floats

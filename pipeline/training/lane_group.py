@@ -43,6 +43,7 @@ from pipeline.exchange.shared_memory import (
     remove_deserted_places,
 )
 from pipeline.failpoints import reach
+from pipeline.stream.sizes import LOADERS
 from pipeline.training.busy_cores import BusyCores
 from pipeline.training.forms import Form, Matrices, Spread, WholeRows
 from pipeline.training.meanwhile import Meanwhile, spread_over
@@ -153,6 +154,10 @@ class LaneGroup:
         """`[work(item) for item in items]` on this worker's threads, including the calling one, since handing work to another
         thread and waiting for it takes 0.1 to 0.3 ms, as long as training a thousand tokens."""
         return spread_over(self.pool.submit, self.threads, work, items)
+
+    def spread_loading(self, work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+        """`spread` for work that takes much memory in each thread."""
+        return spread_over(self.pool.submit, min(self.threads, LOADERS), work, items)
 
     def close(self) -> None:
         self.barrier.close()

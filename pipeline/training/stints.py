@@ -136,7 +136,8 @@ class RoundStints:
             lanes, plan = self._task.train.lanes, self._plan
             steps = max(1, HELD_TOKENS * lanes * plan.schedule.steps // max(1, plan.kept_tokens))
             self._held = min(self._task.round.last, max(last, first + steps))
-            self._rows.hold([plan.slice(lane, first, self._held) for own in self._lanes.values() for lane in own])
+            ranges = [plan.slice(lane, first, self._held) for own in self._lanes.values() for lane in own]
+            self._rows.hold(ranges, self._group.spread_loading)
             self._forget_drawn()
 
     def _forget_drawn(self) -> None:
@@ -212,7 +213,8 @@ class RoundStints:
         for portion in self._plan.portions(stint):
             if portion.portions > 1:
                 self._held = stint.last
-                self._rows.hold([self._plan.slice_of(lane, portion) for own in self._lanes.values() for lane in own])
+                ranges = [self._plan.slice_of(lane, portion) for own in self._lanes.values() for lane in own]
+                self._rows.hold(ranges, group.spread_loading)
                 if portion.number + 1 == portion.portions:
                     self._forget_drawn()
             else:

@@ -17,7 +17,7 @@ from pipeline.config import Cluster, parse_config
 from pipeline.errors import CapacityError, amount
 from pipeline.progress import Progress
 from pipeline.run import run
-from pipeline.stream.sizes import HELD_TOKENS, KEPT_BYTES, PIECE_TOKENS, STREAM_BYTES
+from pipeline.stream.sizes import HELD_TOKENS, KEPT_BYTES, PART_BYTES, PIECE_TOKENS, STREAM_BYTES
 from pipeline.training.capacity import (
     CHECKPOINTS_AT_ONCE,
     MemoryPlan,
@@ -109,6 +109,13 @@ def test_the_stream_of_a_later_epoch_is_in_memory_a_stretch_at_a_time() -> None:
         assert dict(worker.private)["a later epoch's stream for 8 lanes"] == 8 * most
     (worker,) = plan_memory(replace(MILLION, epochs=1), places_on("a")).workers
     assert not any("later epoch" in what for what, _ in worker.private)
+
+
+def test_the_parts_that_threads_draw_from_at_a_time_are_planned() -> None:
+    (place,) = places_on("a")
+    for threads, corpus, planned in ((1, GB, None), (2, GB, PART_BYTES), (64, GB, 7 * PART_BYTES), (64, 1000, 7000)):
+        (worker,) = plan_memory(replace(MILLION, sentence_bytes=corpus), [replace(place, threads=threads)]).workers
+        assert next((size for what, size in worker.private if "draw from" in what), None) == planned
 
 
 def test_what_fits_is_not_refused() -> None:

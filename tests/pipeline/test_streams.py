@@ -25,6 +25,7 @@ from pipeline.stages import shards
 from pipeline.stages import vocab as vocabulary
 from pipeline.stream import epoch_stream, sampling
 from pipeline.stream.part_files import ShardFiles, TokenFiles
+from pipeline.training.meanwhile import spread_over
 from pipeline.training.placement import place_copies
 from tests.tiny import tiny_config, write_corpus
 from w2v_core.windows import Stream
@@ -125,6 +126,29 @@ def test_only_the_pieces_that_the_ranges_reach_into_are_held(made: Made) -> None
     assert rows.units_held == [0, 1, 5]
     rows.hold([(ends[4] + 2, ends[5] - 2)])
     assert rows.units_held == [4, 5, 6]
+
+
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_a_stream_that_several_threads_load_has_the_rows_of_one_that_one_thread_loads(made: Made, epoch: int) -> None:
+    source = drawn(made, epoch) if epoch else epoch_stream.MappedShards(made[1]["shards"])
+    total, threads, together = sum(source.rows()), set(), threading.Barrier(2)
+    rows = epoch_stream.Rows(source, 0, WorkerState())
+
+    with ThreadPoolExecutor(1) as pool:
+
+        def spread(work: Callable[[list[int]], list[list[Stream]]], shares: Sequence[list[int]]) -> list[list[list[Stream]]]:
+            def load(share: list[int]) -> list[list[Stream]]:
+                if threading.current_thread() not in threads:
+                    threads.add(threading.current_thread())
+                    together.wait(30)
+                return work(share)
+
+            return spread_over(pool.submit, 2, load, shares)
+
+        rows.hold([(0, total)], spread)
+    assert len(threads) == 2
+    assert rows.units_held == list(range(len(source.rows())))
+    np.testing.assert_array_equal(columns_of(rows.between(0, total)[0]), all_rows(source))
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)
