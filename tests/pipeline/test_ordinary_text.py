@@ -10,6 +10,7 @@ import pytest
 from pipeline.config import Corpus
 from pipeline.errors import DataError
 from pipeline.text.corpus import CorpusPlan, plan_corpus
+from tests.pipeline.texts_on_disk import read
 
 STORY = b"the river runs to the sea and nobody knows why\n" * 40
 
@@ -204,3 +205,16 @@ def test_the_right_encoding_is_not_doubted(tmp_path: Path) -> None:
         ("Straße über Öl und Äpfel", "cp437"), ("Børnene så en ærlig mand på øen", "cp865"), ("plain words only", "cp1252"),
     ):  # fmt: skip
         assert not plan(written(tmp_path, f"{text}\n".encode(encoding) * 20), encoding=encoding).notes
+
+
+def test_fields_inside_others_are_named_as_the_setting_takes_them(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text('{"id": 1, "data": {"text": "the river", "n": {"m": 2}}, "meta": {}}\n')
+    with pytest.raises(DataError, match=r"no field 'text'; it has id, data\.text, data\.n, meta; set corpus\.text_field"):
+        read(tmp_path / "x.jsonl", format="jsonl")
+    assert read(tmp_path / "x.jsonl", format="jsonl", text_field="data.text")[0].split() == [b"the", b"river"]
+
+
+def test_values_that_are_no_objects_come_with_what_to_write_around_them(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text('["the river", "the sea"]\n')
+    with pytest.raises(DataError, match=r'line 1: expected an object, found str; write \{"text": …\} around each'):
+        read(tmp_path / "x.jsonl", format="jsonl")

@@ -28,16 +28,14 @@ def text_of(record: Any, field: str) -> tuple[str | bytes, int]:
     if isinstance(value, list | tuple):
         return _joined(value, field)
     if not isinstance(record, Mapping):
-        raise NoText(f"expected an object, found {_kind(record)}")
+        raise NoText(f'expected an object, found {_kind(record)}; write {{"{printable(field)}": …}} around each')
     if value is ABSENT:
         if holder := _list_on_the_way(record, field):
             raise NoText(
                 f"{printable(holder)!r} holds a list, which corpus.text_field does not enter; give each item of it a line of its "
                 f"own, perhaps: jq -c '.{printable(holder)}[]'"
             )
-        raise NoText(
-            f"no field {printable(field)!r}; it has {printable(', '.join(map(str, record)), 100)}; set corpus.text_field"
-        )
+        raise NoText(f"no field {printable(field)!r}; it has {printable(', '.join(_fields(record)), 100)}; set corpus.text_field")
     raise NoText(f"expected a string in {printable(field)!r}, found {_kind(value)}")
 
 
@@ -54,6 +52,15 @@ def _at(record: Any, field: str) -> Any:
         step, dot, rest = rest.partition(".")
         head = f"{head}.{step}"
     return ABSENT
+
+
+def _fields(record: Mapping[str, Any]) -> list[str]:
+    """The names of the fields, and of those inside one, as `text_field` takes them."""
+    return [
+        name
+        for field, value in record.items()
+        for name in ([f"{field}.{inner}" for inner in value] if isinstance(value, Mapping) and value else [str(field)])
+    ]
 
 
 def _list_on_the_way(record: Mapping[str, Any], field: str) -> str | None:
