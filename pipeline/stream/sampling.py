@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Container, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby, islice, pairwise
@@ -277,19 +278,24 @@ class Ahead:
         self._keep = keep
         self._drawing = [self._draw_share(share) for share in shares]
         self._rows: dict[int, tuple[int, ...]] = {}
+        self._at_hand: deque[int] | None = None
+        """The shares that `draw_some` may still draw; None before its first call."""
         self.seconds = 0.0
         """Spent in `draw_some`."""
 
     def draw_some(self) -> bool:
-        """Draws STEP_TOKENS tokens of a part that is in memory; whether there was one."""
+        """Draws STEP_TOKENS tokens of a part that was in memory at the first call; whether there was one."""
         began = time.perf_counter()
         tokens = self._kept.tokens
-        at_hand = (i for i, share in enumerate(self._shares) if i not in self._rows and share.task.part.tokens in tokens)
-        index = next(at_hand, None)
-        if index is not None:
-            self._advance(index)
+        if self._at_hand is None:
+            # Others wait: looking through all parts each time would take longer than a step, where they are many.
+            self._at_hand = deque(i for i, share in enumerate(self._shares) if share.task.part.tokens in tokens)
+        while self._at_hand and (self._at_hand[0] in self._rows or self._shares[self._at_hand[0]].task.part.tokens not in tokens):
+            self._at_hand.popleft()
+        if self._at_hand:
+            self._advance(self._at_hand[0])
         self.seconds += time.perf_counter() - began
-        return index is not None
+        return bool(self._at_hand)
 
     def finish(self, index: int) -> tuple[int, ...]:
         """The number of rows of every piece of a share, after drawing the rest of it."""

@@ -263,6 +263,26 @@ def test_nothing_is_read_while_others_wait(made: Made, state: WorkerState) -> No
     assert not ahead.draw_some()
 
 
+def test_while_others_wait_only_the_first_call_looks_through_all_shares(made: Made, state: WorkerState) -> None:
+    looked: list[str] = []
+
+    class Kept(dict[str, sampling.PartTokens]):
+        def __contains__(self, part: object) -> bool:
+            looked.append(str(part))
+            return super().__contains__(part)
+
+    tasks = tasks_of(made, 1)
+    kept(state).tokens = Kept({task.part.tokens: sampling.read_part(task) for task in tasks[-1:]})
+    ahead = sampling.Ahead(wholes(tasks), kept(state), keep=True)
+    steps = []
+    while ahead.draw_some():
+        steps.append(len(looked))
+        looked.clear()
+    assert len(tasks) > 2
+    assert steps[0] >= len(tasks)
+    assert max(steps[1:], default=0) <= 2
+
+
 def test_no_more_is_kept_than_there_is_room_for_and_the_rest_is_drawn_again(
     made: Made, state: WorkerState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
