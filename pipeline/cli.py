@@ -37,6 +37,7 @@ from pipeline.commands.workdir import status, ui, verify
 from pipeline.errors import (
     EXIT_CODES,
     CapacityError,
+    InputError,
     PermissionDeniedError,
     PipelineError,
     StorageError,
@@ -221,10 +222,19 @@ def _explained(error: OSError | MemoryError) -> PipelineError:
     """The error for an OSError or MemoryError that nothing else has handled: which file, and the system's message."""
     if isinstance(error, MemoryError):
         return CapacityError("out of memory; close other programs, or set a smaller train.vector_size or vocab.max_size")
+    if isinstance(error, FileNotFoundError) and error.filename is None and not _has_current_folder():
+        return InputError("the current folder does not exist any more; change to one that does")
     kind = PermissionDeniedError if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) else StorageError
     name = error.filename if isinstance(error.filename, str | bytes) else None
     where = "reading or writing failed" if name is None else printable(os.fsdecode(name), 200)
     return kind(f"{where}: {error.strerror or printable(str(error), 200) or type(error).__name__}; finished work is kept")
+
+
+def _has_current_folder() -> bool:
+    try:
+        return bool(os.getcwd())
+    except OSError:
+        return False
 
 
 def _this_command() -> str:

@@ -15,10 +15,22 @@ if TYPE_CHECKING:
 
 
 class InOrder(click.Group):
-    """Lists commands in the order of the pipeline rather than alphabetically."""
+    """Lists commands in the order of the pipeline rather than alphabetically, each with its whole first sentence."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, command.get_short_help_str(1000)) for name, command in self.commands.items()])
+
+
+def quiet_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option("--quiet", is_flag=True, help="No progress on standard error.")(function)
+
+
+def summary_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option("--json", "as_json", is_flag=True, help="Print summary.json instead of tables.")(function)
 
 
 class VectorSource(click.ParamType[Path]):

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from pipeline.commands.arguments import config_arguments, load, say
+from pipeline.commands.arguments import config_arguments, load, quiet_option, say
 
 
 class Number(click.FloatRange):
@@ -40,7 +40,7 @@ GIGABYTES = Number(min=0, max=1e9)
 @click.option("--gbit", type=Number(min=0.001, max=1e6), default=10.0, show_default=True, help="Gbit/s between hosts.")
 @click.option("--price", type=Number(min=0, max=1e9), help="Price per host and hour.")
 @click.option("--json", "as_json", is_flag=True, help="Print plain data instead of tables.")
-@click.option("--quiet", is_flag=True, help="No progress on standard error.")
+@quiet_option
 def plan(
     config: Path, overrides: tuple[str, ...], tokens: float | None, words: float | None, hosts: str, cores: int | None,
     memory: float | None, disk: float | None, gbit: float, price: float | None, as_json: bool, quiet: bool,

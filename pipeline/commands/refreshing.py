@@ -9,13 +9,13 @@ from typing import Any
 
 import click
 
-from pipeline.commands.arguments import config_arguments, load, load_run, note_who_works, run_arguments, say
+from pipeline.commands.arguments import config_arguments, load, load_run, note_who_works, quiet_option, run_arguments, say
 
 
 @click.command()
 @config_arguments
 @click.option("--cold", is_flag=True, help="Train the challenger from scratch instead of from the champion.")
-@click.option("--quiet", is_flag=True)
+@quiet_option
 def refresh(config: Path, overrides: tuple[str, ...], cold: bool, quiet: bool) -> int:
     """For a scheduler: bring everything up to date with the corpus, or report that nothing is new.
 

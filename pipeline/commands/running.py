@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.commands.arguments import config_arguments, load, say
+from pipeline.commands.arguments import config_arguments, load, quiet_option, say, summary_option
 
 STAGE_HELP = {
     "tokenize": "Corpus files → tokens/.",
@@ -20,8 +20,8 @@ STAGE_HELP = {
 
 @click.command()
 @config_arguments
-@click.option("--json", "as_json", is_flag=True, help="Print summary.json instead of tables.")
-@click.option("--quiet", is_flag=True, help="No progress on standard error.")
+@summary_option
+@quiet_option
 def run(config: Path, overrides: tuple[str, ...], as_json: bool, quiet: bool) -> None:
     """Run all stages in order; unchanged results are reused, and an interrupted run continues."""
     run_until(config, overrides, "publish", as_json, quiet)
@@ -55,8 +55,8 @@ def _width() -> int:
 def _stage_command(name: str) -> click.Command:
     @click.command(name, help=STAGE_HELP[name] + " Runs the stages before it as needed.")
     @config_arguments
-    @click.option("--json", "as_json", is_flag=True)
-    @click.option("--quiet", is_flag=True)
+    @summary_option
+    @quiet_option
     def stage(config: Path, overrides: tuple[str, ...], as_json: bool, quiet: bool) -> None:
         run_until(config, overrides, name, as_json, quiet)
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import click
 
-from pipeline.commands.arguments import config_arguments, load, note_who_works, say
+from pipeline.commands.arguments import config_arguments, load, note_who_works, quiet_option, say
 
 
 @click.command()
 @click.argument("config", type=click.Path(path_type=Path), metavar="CONFIG")
 @click.argument("settings", nargs=-1, required=True, metavar="KEY=VALUE,VALUE…")
 @click.option("--json", "as_json", is_flag=True, help="Print the rows as JSON.")
-@click.option("--quiet", is_flag=True, help="No progress on standard error.")
+@quiet_option
 def sweep(config: Path, settings: tuple[str, ...], as_json: bool, quiet: bool) -> int:
     """Train and score every combination of values on the same text: one table, and MLflow runs grouped below one run.
 

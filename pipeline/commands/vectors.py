@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from pipeline.commands.arguments import InOrder, VectorSource, load, say
+from pipeline.commands.arguments import InOrder, VectorSource, load, quiet_option, say
 from pipeline.commands.running import run_until
 from pipeline.errors import DataError, InputError, PipelineError, UsageError, printable
 
@@ -35,7 +35,9 @@ def source_arguments(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--limit", type=click.IntRange(min=1), help="Read only the first N words of a file."),
         click.option("--no-header", is_flag=True, default=None, help="The file has no header; its first line is a word (GloVe)."),
         click.option("--binary/--text", default=None, help="The file's format, if it is not recognised."),
-        click.option("--unicode-errors", help="For words that are not UTF-8: replace, ignore, backslashreplace."),
+        click.option(
+            "--unicode-errors", type=click.Choice(["replace", "ignore", "backslashreplace"]), help="For words that are not UTF-8."
+        ),
         click.option("--allow-unfinished", is_flag=True, default=None, help="Accept a last line without a line end."),
     ):
         function = option(function)
@@ -87,8 +89,10 @@ def similar(source: Path, words: tuple[str, ...], topn: int, **reading: Any) -> 
 @query.command()
 @source_arguments
 @click.argument("words", nargs=-1, required=True, metavar="A B C")
-@click.option("-n", "topn", default=5, show_default=True, type=click.IntRange(min=1))
-@click.option("--method", type=click.Choice(["3cosadd", "3cosmul"]), default="3cosadd", show_default=True)
+@click.option("-n", "topn", default=5, show_default=True, type=click.IntRange(min=1), help="How many answers.")
+@click.option(
+    "--method", type=click.Choice(["3cosadd", "3cosmul"]), default="3cosadd", show_default=True, help="Sum or product of cosines."
+)
 def analogy(source: Path, words: tuple[str, ...], topn: int, method: Literal["3cosadd", "3cosmul"], **reading: Any) -> None:
     """Complete the analogy A is to B as C is to … (A, B and C are excluded from the answers)."""
     overrides, words = _split(source, words)
@@ -102,7 +106,7 @@ def analogy(source: Path, words: tuple[str, ...], topn: int, method: Literal["3c
 @query.command()
 @source_arguments
 @click.argument("words", nargs=-1, required=True)
-@click.option("-n", "topn", default=10, show_default=True, type=click.IntRange(min=1))
+@click.option("-n", "topn", default=10, show_default=True, type=click.IntRange(min=1), help="How many words.")
 def predict(source: Path, words: tuple[str, ...], topn: int, **reading: Any) -> None:
     """Predict the words most likely among these context WORDs, with their probabilities.
 
@@ -121,8 +125,8 @@ def predict(source: Path, words: tuple[str, ...], topn: int, **reading: Any) -> 
 @click.option("--restrict-vocab", type=click.IntRange(min=1), help="Restrict analogies to the first N words (SETs).")
 @click.option("--case-sensitive", is_flag=True, help="Distinguish upper and lower case (SETs).")
 @click.option("--syntactic", help="Regular expression for the names of syntactic analogy sections (SETs).")
-@click.option("--json", "as_json", is_flag=True)
-@click.option("--quiet", is_flag=True)
+@click.option("--json", "as_json", is_flag=True, help="Print summary.json, or the scores on SETs, instead of tables.")
+@quiet_option
 def evaluate(source: Path, rest: tuple[str, ...], as_json: bool, quiet: bool, **options: Any) -> None:
     """… → report/: analogies, similarity, neighbours; or the scores of any vectors on SETs.
 
@@ -168,7 +172,9 @@ def _score(vectors: WordVectors, source: Path, paths: Sequence[str], wanted: dic
 @source_arguments
 @click.argument("directory", metavar="DIRECTORY")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]…")
-@click.option("-f", "--format", "formats", multiple=True, default=("word2vec-bin",), show_default=True)
+@click.option(
+    "-f", "--format", "formats", multiple=True, default=("word2vec-bin",), show_default=True, help="Repeat it for several."
+)
 @click.option(
     "--on-unwritable", type=click.Choice(["refuse", "escape"]), help="What to do with a word that a format cannot hold."
 )
@@ -245,7 +251,15 @@ def find_vectors(source: Path, overrides: Sequence[str] = (), **reading: Any) ->
 
     Raises InputError, DataError, DamagedError, UsageError. Notes about the file, and which run answers, go to standard error.
     """
-    from pipeline.history.answers import intact_vectors, introduce, is_configuration, is_workdir, require_answer, snapshot_vectors
+    from pipeline.history.answers import (
+        intact_vectors,
+        introduce,
+        is_configuration,
+        is_workdir,
+        require_answer,
+        snapshot_vectors,
+        why_none,
+    )
     from w2v_core.vectors import WordVectors
 
     options = {key: value for key, value in reading.items() if value is not None}
@@ -265,13 +279,13 @@ def find_vectors(source: Path, overrides: Sequence[str] = (), **reading: Any) ->
     try:
         with _told():
             return WordVectors.load(snapshot_vectors(source), verify=os.path.isdir(source), **options)
-    except FileNotFoundError:
-        found = "neither a finished run nor vectors in this folder" if source.is_dir() else "does not exist"
-        raise InputError(f"{source}: {found}; give a CONFIG, a workdir, a folder with vectors or a file of vectors") from None
+    except FileNotFoundError as error:
+        if error.errno is None:  # of an address, with a message of its own
+            raise InputError(str(error)) from None
+        way_out = "give a CONFIG, a workdir, a folder with vectors or a file of vectors"
+        raise InputError(f"{source}: {why_none(source)}; {way_out}") from None
     except OSError as error:
         raise InputError(f"{error.filename or source}: cannot be read ({error.strerror})") from None
-    except LookupError as error:
-        raise UsageError(f"--unicode-errors: {error}") from None
     except ValueError as error:
         raise DataError(_as_options(str(error))) from None
 

@@ -10,7 +10,7 @@ from typing import Any
 from pipeline import store
 from pipeline.config import load_config
 from pipeline.errors import InputError, UsageError
-from pipeline.history.answers import find_answer, is_configuration, is_workdir
+from pipeline.history.answers import find_answer, is_configuration, is_workdir, why_none
 from pipeline.history.arrival import look
 from pipeline.history.snapshot import unsealed_summary
 from pipeline.safety.files import read_inside
@@ -50,9 +50,10 @@ def _open(source: str) -> tuple[str, WordVectors, Mapping[str, Any]]:
         if (path / SUMMARY).is_file() and (path / "vectors").is_dir():
             return source, WordVectors.load(path / "vectors", verify=True), unsealed_summary(read_inside(path, SUMMARY))
         return source, WordVectors.load(source, verify=path.is_dir()), {}
-    except FileNotFoundError:
-        found = "neither a finished run nor vectors in this folder" if path.is_dir() else "does not exist"
-        raise InputError(f"{source}: {found}; give a CONFIG, a workdir or vectors") from None
+    except FileNotFoundError as error:
+        if error.errno is None:  # of an address, with a message of its own
+            raise InputError(str(error)) from None
+        raise InputError(f"{source}: {why_none(path)}; give a CONFIG, a workdir or vectors") from None
     except (ValueError, OSError) as error:
         raise InputError(f"{source}: cannot be read as vectors ({error})") from None
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 VECTORS = "vectors"
 """Kind of the artefact with the vectors."""
+EXPORTED = ("vectors.bin", "vectors.txt", "vectors.parquet", "model.safetensors")
+"""Files of vectors that `w2v export` leaves in a folder."""
 SHOWN_DIFFERENCES = 4
 OF_A_REFRESH = ("epochs", "rehearse", "alpha", "min_alpha", "alpha_exponent")
 """The settings of `refresh` that take the place of those of `train` where a refresh continues from the champion."""
@@ -62,6 +64,14 @@ def snapshot_vectors(path: Path) -> Path:
     from w2v_core.vectors.files import MATRIX
 
     return path / VECTORS if os.path.isfile(path / SUMMARY) and os.path.isfile(path / VECTORS / MATRIX) else path
+
+
+def why_none(path: Path) -> str:
+    """Why there are no vectors at this path, with the files in it that could be given themselves."""
+    if not path.is_dir():
+        return "does not exist"
+    files = [str(path / name) for name in EXPORTED if (path / name).is_file()]
+    return "neither a finished run nor vectors in this folder" + (f", but in {' and '.join(files)}" if files else "")
 
 
 def find_answer(workdir: Path) -> Answer | None:

@@ -13,7 +13,7 @@ from pipeline.config import Storage, load_config
 from pipeline.errors import InputError
 from pipeline.formats.published import bring_vectors
 from pipeline.formats.trained import load_vectors
-from pipeline.history.answers import intact_vectors, is_configuration, is_workdir, require_answer, snapshot_vectors
+from pipeline.history.answers import intact_vectors, is_configuration, is_workdir, require_answer, snapshot_vectors, why_none
 from pipeline.history.arrival import look
 from pipeline.storage.addresses import SCHEMES, parse_address
 from w2v_core.vectors import WordVectors
@@ -124,8 +124,10 @@ def load(source: str | os.PathLike[str], **reading: Any) -> Model:
     place = snapshot_vectors(path)
     try:
         return Model(WordVectors.load(source if place == path else place, **reading), {}, place)
-    except FileNotFoundError:
-        found = "neither a finished run nor vectors in this folder" if path.is_dir() else "no such file or folder"
+    except FileNotFoundError as error:
+        if error.errno is None:  # of an address, with a message of its own
+            raise
+        found = why_none(path) if path.is_dir() else "no such file or folder"
         raise FileNotFoundError(errno.ENOENT, found, str(source)) from None
 
 

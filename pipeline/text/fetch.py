@@ -207,7 +207,7 @@ def download(known: KnownCorpus, urls: tuple[str, ...], part: PartFile, progress
             return _download_from(known, url, part, progress)
         except ServiceError as error:
             problems.append(str(error))
-            if progress:
+            if progress and len(urls) > 1:
                 progress.line(str(error))
     raise ServiceError("; ".join(problems) + "; check the network, or give the address of a copy with --url")
 
@@ -307,7 +307,8 @@ def shown(url: str) -> str:
 
 
 def _reason(error: Exception) -> str:
-    return printable(str(getattr(error, "reason", None) or error) or type(error).__name__, 120)
+    reason = getattr(error, "reason", None) or error
+    return printable(str(getattr(reason, "strerror", None) or reason) or type(error).__name__, 120)
 
 
 # ── what it is ───────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -281,7 +281,15 @@ def explain(error: Exception, uri: str) -> Refused | str:
         return Refused(f"MLflow at {uri} will not open the run ({text[:200]}); check tracking.uri and tracking.experiment")
     if isinstance(error, ImportError):
         return Refused(f"MLflow cannot be imported ({text}); install the package mlflow into this Python")
-    return f"MLflow at {uri} does not answer ({text})"
+    return f"MLflow at {uri} does not answer ({_cause(error) or text})"
+
+
+def _cause(error: BaseException) -> str | None:
+    """What the system said when the connection failed; MLflow wraps it in the words of four libraries."""
+    found: BaseException | None = error
+    while found is not None and not (isinstance(found, OSError) and found.strerror):
+        found = found.__cause__ or found.__context__
+    return found.strerror if isinstance(found, OSError) else None
 
 
 def _code(error: Exception) -> str | None:

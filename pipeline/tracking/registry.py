@@ -204,6 +204,9 @@ def local_copy(address: str) -> Path:
     import mlflow
     from mlflow.exceptions import MlflowException
 
+    if not mlflow.is_tracking_uri_set() and not os.path.exists("mlflow.db") and not os.path.isdir("mlruns"):
+        # MLflow would make an empty database here, and find nothing in it.
+        raise FileNotFoundError(f"{address}: set MLFLOW_TRACKING_URI to the store of the run (`w2v status` shows it)")
     if not sys.stderr.isatty():  # in a log, MLflow's bar would be one line of thousands of characters
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     try:

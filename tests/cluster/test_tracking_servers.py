@@ -268,7 +268,7 @@ def test_required_tracking_with_wrong_credentials_stops_before_any_work(workdir:
 @pytest.mark.turns(3, 1.5, of="tracking")
 def test_required_tracking_that_cannot_be_reached_stops_before_any_work(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.tracking.tracker.FAILING_S", 1.0)
-    with pytest.raises(ServiceError, match=r"does not answer.*nothing was started") as caught:
+    with pytest.raises(ServiceError, match=r"does not answer \(Connection refused\); .*nothing was started") as caught:
         tracker_of(workdir, f"http://127.0.0.1:{free_port()}", required=True)
     assert caught.value.exit_code == 69
 

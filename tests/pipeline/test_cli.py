@@ -8,10 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 import yaml
 
 from pipeline import load
+from pipeline.cli import commands
 from pipeline.errors import EXIT_CODES
 from pipeline.stages.ladder import NAMES
 from tests.tiny import IN_THREADS, tiny_config, write_corpus
@@ -98,6 +100,28 @@ def test_help_lists_every_command_and_every_exit_code() -> None:
     flat = " ".join(text.split())
     for code, meaning in EXIT_CODES.items():
         assert f"{code} {meaning}" in flat
+
+
+def test_every_option_is_explained_and_no_description_is_cut() -> None:
+    def explained(command: click.Command, name: str) -> list[str]:
+        options = [
+            f"{name} {option.opts[0]}" for option in command.params if isinstance(option, click.Option) and not option.help
+        ]
+        inner = command.commands if isinstance(command, click.Group) else {}
+        return [*options, *(problem for key, each in inner.items() for problem in explained(each, f"{name} {key}"))]
+
+    assert explained(commands, "w2v") == []
+    for group in ((), ("query",), ("cluster",)):
+        assert "..." not in w2v(*group, "--help").stdout.partition("Commands:")[2]
+
+
+def test_a_current_folder_that_was_removed_is_named(tmp_path: Path) -> None:
+    (folder := tmp_path / "gone").mkdir()
+    script = f"rmdir {folder}; {sys.executable} -P -m pipeline.cli status c.yaml"
+    (tmp_path / "c.yaml").write_text("corpus: {inputs: [x]}")
+    script = script.replace("c.yaml", str(tmp_path / "c.yaml"))
+    done = subprocess.run(["sh", "-c", script], cwd=folder, capture_output=True, text=True, timeout=100)
+    assert (done.returncode, done.stderr) == (66, "w2v: the current folder does not exist any more; change to one that does\n")
 
 
 @pytest.mark.parametrize(

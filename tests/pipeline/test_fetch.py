@@ -7,6 +7,8 @@ import hashlib
 import http.server
 import io
 import random
+import subprocess
+import sys
 import threading
 import urllib.request
 import zipfile
@@ -22,6 +24,7 @@ from hypothesis import strategies as st
 from pipeline.errors import BusyError, DataError, PipelineError, ServiceError, TemporaryError, UsageError
 from pipeline.text import fetch as fetching
 from pipeline.text.fetch import BLOCK_BYTES, KNOWN, Check, KnownCorpus, fetch, fetch_known, open_part
+from tests.ports import free_port
 
 
 def make_text(lines: int) -> bytes:
@@ -313,3 +316,11 @@ def test_the_known_corpora_are_described_in_full() -> None:
         assert all(len(digest) == 2 * hashlib.new(name).digest_size for name, digest in known.digests.items())
         assert all(url.startswith("https://") for url in known.urls)
         assert Path(known.file_name).name == known.file_name
+
+
+def test_an_address_that_nobody_answers_is_told_once_and_in_words(tmp_path: Path) -> None:
+    url = f"http://127.0.0.1:{free_port()}/text8.zip"
+    command = [sys.executable, "-m", "pipeline.cli", "fetch", "text8", str(tmp_path), "--url", url]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    way_out = "check the network, or give the address of a copy with --url"
+    assert (done.returncode, done.stderr) == (69, f"w2v: {url}: cannot be reached (Connection refused); {way_out}\n")

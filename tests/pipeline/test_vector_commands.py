@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,7 @@ from pipeline.errors import PipelineError
 from pipeline.progress import Progress
 from w2v_core.vectors import WordVectors
 
+ROOT = Path(__file__).parents[2]
 VECTORS = "6 2\nking 3 1\nqueen 3 -1\nman 1 1\nwoman 1 -1\nboy .5 1\ngirl .5 -1\n"
 PAIRS = "king\tqueen\t8\nman\tgirl\t2\nboy\tgirl\t5\n"
 
@@ -156,3 +160,24 @@ def test_an_empty_folder_name_and_one_that_is_too_long_are_refused(source: str) 
     for name in ("a" * 300, f"{'a' * 300}/b"):
         code, message = error_of("query", "similar", name, "king")
         assert (code, message.endswith("(File name too long)")) == (66, True)
+
+
+def test_a_folder_of_exports_names_the_files_that_can_be_given(source: str, tmp_path: Path) -> None:
+    assert w2v("export", source, str(tmp_path / "out"), "-f", "word2vec-text").exit_code == 0
+    code, message = error_of("query", "similar", str(tmp_path / "out"), "king")
+    found = f"out: neither a finished run nor vectors in this folder, but in {tmp_path / 'out' / 'vectors.txt'}"
+    assert (code, found in message) == (66, True)
+    assert w2v("query", "similar", str(tmp_path / "out" / "vectors.txt"), "king").exit_code == 0
+
+
+def test_an_address_of_a_registry_that_is_not_set_leaves_no_database(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
+    command = [sys.executable, "-m", "pipeline.cli", "query", "similar", "models:/words@champion", "king"]
+    asked = subprocess.run(
+        command, cwd=tmp_path, env=environment | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=200
+    )
+    assert asked.stderr == (
+        "w2v: models:/words@champion: set MLFLOW_TRACKING_URI to the store of the run (`w2v status` shows it)\n"
+    )
+    assert asked.returncode == 66
+    assert list(tmp_path.iterdir()) == []
