@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -66,5 +67,6 @@ class _Head:
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
     """Kills the command and everything it started."""
-    os.killpg(process.pid, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
+        os.killpg(process.pid, signal.SIGKILL)
     process.wait()
