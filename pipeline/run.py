@@ -22,6 +22,7 @@ from pipeline.history.latest import champion_of, decide, input_key
 from pipeline.history.snapshot import REPORT, SUMMARY, Snapshot, make_snapshot
 from pipeline.progress import Progress
 from pipeline.report.report import write_report
+from pipeline.safety import locks
 from pipeline.session import Session, holding, open_session
 from pipeline.stages.ladder import NAMES, up_to
 from pipeline.stages.publish import send_exports
@@ -137,6 +138,7 @@ def report_and_track(session: Session, place: Path, facts: Mapping[str, Any], *,
 def take_snapshot(session: Session, summary: dict[str, Any], parent: str | None = None) -> Snapshot:
     """The snapshot of the session's results."""
     assert session.plan is not None
+    locks.require_held(session.config.workdir)
     artefacts = {name: (done.artefact.manifest.stage, done.artefact.fingerprint) for name, done in session.done.items()}
     corpus = [(file.path, file.size, file.sha256) for file in session.plan.files]
     return make_snapshot(session.config.workdir, summary, artefacts, corpus, parent=parent, report=Path(summary["report"]))

@@ -86,6 +86,7 @@ class Session:
     def begin(self) -> None:
         """Starts over with the first stage: examines the corpus."""
         workdir, began = self.config.workdir, time.monotonic()
+        locks.require_held(workdir)
         self.progress.start(START, note="looking at the corpus")
         locks.tell(workdir, "looking at the corpus")
         with quick_switches():
@@ -116,6 +117,7 @@ class Session:
 
     def obtain(self, stage: Stage, inputs: tuple[Any, ...]) -> tuple[store.Artefact, bool]:
         """(the stage's artefact for these inputs, whether it existed already)"""
+        locks.require_held(self.config.workdir)
         found = self._find(stage, stage.identity(self.config, *inputs)[0])
         if found is None:
             if self.tracker:

@@ -6,13 +6,14 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import socket
 import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.errors import BusyError, ConfigError, explain_os_error, printable
+from pipeline.errors import BusyError, ConfigError, StorageError, explain_os_error, printable
 
 WORKDIR_LOCK = ".lock"
 SENTENCES_LOCK = ".sentences-lock"
@@ -121,6 +122,21 @@ def lock(workdir: Path, name: str = WORKDIR_LOCK) -> Iterator[None]:
         except OSError as error:
             raise explain_os_error(error, path) from error
         yield
+
+
+def require_held(workdir: Path) -> None:
+    """For the holder of a workdir: raises StorageError if the lock there is no longer its own. Whoever moved the folder moved the
+    lock, too, so another run could begin where this one would go on writing."""
+    try:
+        with open(workdir / WORKDIR_LOCK, "rb") as lock:
+            note = _note_in(lock.fileno())
+    except OSError:
+        note = ""
+    if not re.match(rf"{re.escape(_who())}(,|$)", note):
+        raise StorageError(
+            f"{workdir}: was moved, removed or replaced while this run was working there, so it writes nothing more; move it "
+            "back and run the same command again, it continues"
+        )
 
 
 def worker_in(workdir: Path) -> str | None:
