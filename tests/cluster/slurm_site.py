@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cluster.disturbed import wait_until
 from tests.debian import program
 from tests.ports import free_port
 
@@ -73,6 +74,12 @@ class SlurmSite:
             assert time.monotonic() - started < seconds, f"jobs are left after {seconds} s: {jobs}"
             time.sleep(0.2)
         return time.monotonic() - started
+
+    def cancel_all(self) -> None:
+        """Ends all jobs with their processes; after a test that waited until there is none, this does nothing."""
+        if jobs := self.jobs():
+            self.call("scancel", *jobs)
+        wait_until(lambda: not self.call("squeue", "--noheader"), "the processes of the cancelled jobs to end")
 
 
 _CONFIG = """

@@ -31,8 +31,16 @@ def site() -> Iterator[SlurmSite]:
         yield found
 
 
+@pytest.fixture
+def queue(site: SlurmSite) -> Iterator[None]:
+    """A test that fails leaves jobs, which the next ones would take for theirs: they end with it. This is set up before
+    `monkeypatch`, with which one test hides SLURM's commands, and so ends after it."""
+    yield
+    site.cancel_all()
+
+
 @pytest.fixture(autouse=True)
-def found_by_all(site: SlurmSite, monkeypatch: pytest.MonkeyPatch) -> None:
+def found_by_all(queue: None, site: SlurmSite, monkeypatch: pytest.MonkeyPatch) -> None:
     path = f"{Path(sys.executable).parent}{os.pathsep}{site.environment['PATH']}"  # the jobs' `w2v` is this one
     for name, value in (site.environment | {"PATH": path}).items():
         monkeypatch.setenv(name, value)
