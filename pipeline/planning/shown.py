@@ -61,7 +61,7 @@ def _hosts_lines(plan: Plan) -> list[str]:
     money = f"{'money':>11}" if asked.price is not None else ""
     lines = [
         f"hosts of {first.machines.cores} cores, {asked.gbit_s:g} Gbit/s between them (train.copies = hosts)",
-        f"{'hosts':>7}{'lanes':>7}{'all':>10}{'training':>10}{'merging':>10}{'merges':>8}{'a merge':>10}{'between hosts':>15}"
+        f"{'hosts':>7}{'lanes':>7}{'all':>10}{'training':>10}{'merging':>10}{'merges':>14}{'a merge':>10}{'between hosts':>15}"
         f"{'memory':>10}{'of linear':>11}{money}",
     ]
     for each, share in zip(plan.there, speedups(plan.there), strict=True):
@@ -70,7 +70,7 @@ def _hosts_lines(plan: Plan) -> list[str]:
         merge = amount(each.traffic.sent_bytes // merges) if each.traffic.sent_bytes else "–"
         line = (
             f"{each.machines.hosts:>7}{each.lanes:>7}{_time(each.seconds):>10}{_time(each.train_s):>10}"
-            f"{_time(each.traffic.seconds):>10}{each.traffic.merges:>8,}{merge:>10}{between:>15}{amount(each.worker_bytes):>10}"
+            f"{_time(each.traffic.seconds):>10}{each.traffic.merges:>14,}{merge:>10}{between:>15}{amount(each.worker_bytes):>10}"
             f"{share:>10.0%} "
         )
         lines.append(line + (f"{cost(plan, each):>11,.2f}" if asked.price is not None else ""))

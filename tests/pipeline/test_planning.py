@@ -252,6 +252,8 @@ def test_a_plan_of_a_corpus_that_is_all_sample_says_what_the_run_then_leaves(con
     assert "all of it read" in text
     assert "last run" in text
     assert "it fits" in text or "network: 4 hosts reach" in text
+    many = replace(plan.there[0], traffic=replace(plan.there[0].traffic, merges=1_234_567_890))
+    assert " 1,234,567,890 " in as_text(replace(plan, there=(many,)), taken)  # not one word with the column before it
     data = json.loads(json.dumps(as_data(plan, taken)))
     assert [row["machines"]["hosts"] for row in data["hosts"]] == [1, 4]
     assert data["hosts"][0]["money"] == pytest.approx(3.0 * data["hosts"][0]["seconds"] / 3600)
