@@ -20,7 +20,6 @@ from pipeline.history.latest import LATEST, champion_of
 from pipeline.history.snapshot import SUMMARY, Snapshot, open_snapshot, unsealed_summary
 from pipeline.safety import locks
 from pipeline.safety.files import read_inside
-from pipeline.safety.values import as_written
 
 if TYPE_CHECKING:
     from pipeline.config import RunConfig
@@ -126,6 +125,8 @@ def introduce(answer: Answer, config: RunConfig | None) -> str:
 
 def changes(answer: Answer, config: RunConfig) -> list[str]:
     """`key then → now` for every setting that decides a result and has changed since the answer was made."""
+    from pipeline.safety.values import as_written  # imports YAML, which a question to a workdir does without
+
     then, now = as_written(answer.summary.get("config", {})), as_written(config.model_dump(mode="json", by_alias=True))
     told = answer.summary.get("refresh")
     if isinstance(told, Mapping) and told.get("start") == "warm":
