@@ -14,7 +14,7 @@ from pipeline.text.cutting import cut_parts
 from pipeline.text.docstrings import docstrings, parsed_docstrings
 from pipeline.text.losses import ReadCounts
 from pipeline.text.reading import Reading, read_part
-from tests.sampling import sample
+from tests.sampling import ALL, sample
 
 SOURCE = b'''
 """Module text.
@@ -109,10 +109,16 @@ def test_only_files_that_are_not_python_are_remarked(tmp_path: Path) -> None:
     assert counts.remarks == {"Python files are no valid Python and were left out": 1}
 
 
+SHARES = 10 if ALL else 1
+"""All the installed files together take a minute of processor time."""
+
+
+@pytest.mark.parametrize("share", range(SHARES))
 @pytest.mark.turns(3, 1.5)
-def test_docstrings_are_those_of_the_parser_in_the_installed_python() -> None:
-    files = [Path(path).read_bytes() for path in sample(pydocs.source_files(), 150)]
-    differ = [source[:80] for source in files if (tree := parsed_docstrings(source)) is not None and docstrings(source) != tree]
+def test_docstrings_are_those_of_the_parser_in_the_installed_python(share: int) -> None:
+    files = sample(pydocs.source_files(), 150)[share::SHARES]
+    sources = (Path(path).read_bytes() for path in files)
+    differ = [source[:80] for source in sources if (tree := parsed_docstrings(source)) is not None and docstrings(source) != tree]
     assert not differ
 
 
