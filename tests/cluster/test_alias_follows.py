@@ -68,7 +68,7 @@ def champion_in(database: Path) -> int:
         return int(opened.execute("SELECT version FROM registered_model_aliases WHERE alias = 'champion'").fetchone()[0])
 
 
-@pytest.mark.turns(6, 12, of="tracking")
+@pytest.mark.turns(10, 12, of="tracking")
 def test_the_alias_follows_a_rollback_that_was_killed_before_it_moved(tmp_path: Path) -> None:
     corpus = ChangingCorpus(tmp_path, seed=2)
     corpus.refresh(**REGISTERS)
