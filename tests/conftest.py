@@ -13,7 +13,7 @@ import pytest
 from tests.sampling import ALL, SEED, TURNS, Turn, day_of, first_days
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-# As in the clusters that the pipeline starts. On Python 3.11 a garbage collection inside `sys._current_frames`, which Dask's
+# As in the clusters that the pipeline starts. On Python 3.11.7 a garbage collection inside `sys._current_frames`, which Dask's
 # profiler calls every 10 ms, can stop a process for ever (python/cpython#106883), and no time limit of pytest ends that.
 os.environ.setdefault("DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED", "False")
 PLAN = pytest.StashKey[list[tuple[Turn, int]]]()

@@ -1,5 +1,5 @@
-"""The wall clock decides nothing: set back or forward between two commands, or read in another time zone, it changes neither
-which result answers nor what is kept, and times are shown so that they mean one moment."""
+"""The wall clock: set back or forward between two refreshes, or read in another time zone, it changes neither which result
+answers nor what is kept, and times are shown so that they mean one moment."""
 
 from __future__ import annotations
 
