@@ -99,24 +99,31 @@ def strips_in_use(rows: int, row_floats: int, machines: Machines) -> int:
 
 def merge_seconds(
     rows: int, row_bytes: int, machines: Machines, speeds: MergeSpeeds, cores_a_host: float = 1.0, copies_a_host: float = 1.0,
-    strips: int = 1,
+    strips: int = 1, waits: bool = True,
 ) -> float:  # fmt: skip
     """Seconds of a merge between hosts; `row_bytes` travel per row of both matrices. `strips` threads share the work of a host
-    that has as many cores. `cores_a_host` is below 1 for hosts that share a machine's cores."""
+    that has as many cores. `cores_a_host` is below 1 for hosts that share a machine's cores. A merge that training waits for
+    takes the seconds before and after it, too, in which rows are shown and the base is taken over."""
     sent, peers = sent_bytes(rows, row_bytes, machines.hosts, copies_a_host), machines.hosts - 1
     wire_s = sent * FRAME_SHARE * 8 / (machines.gbit_s * 1e9)
     threads = min(strips, max(1.0, cores_a_host))
     peers_s = peers * speeds.peer_s
     shared_s = merge_work_s(rows, row_bytes, machines, speeds, copies_a_host) - peers_s
     work_s = (shared_s * (1 + speeds.serial * (threads - 1)) / threads + peers_s) / min(1.0, cores_a_host)
+    passed_s = _pass_s(rows, machines, speeds, copies_a_host) / min(1.0, cores_a_host) if waits else 0.0
     # Rows go one way and merged rows the other.
-    return max(wire_s, work_s) + OVERLAP_LOST * min(wire_s, work_s) + machines.round_trip_s + speeds.message_s
+    return passed_s + max(wire_s, work_s) + OVERLAP_LOST * min(wire_s, work_s) + machines.round_trip_s + speeds.message_s
 
 
 def merge_work_s(rows: int, row_bytes: int, machines: Machines, speeds: MergeSpeeds, copies_a_host: float = 1.0) -> float:
-    """Processor seconds of a merge on each host."""
+    """Processor seconds of a merge on each host, without showing rows to it and taking its result over."""
     sent, peers = sent_bytes(rows, row_bytes, machines.hosts, copies_a_host), machines.hosts - 1
     return sent * speeds.send_s + rows * copies_a_host * speeds.fold_s + peers * speeds.peer_s
+
+
+def _pass_s(rows: int, machines: Machines, speeds: MergeSpeeds, copies_a_host: float) -> float:
+    """Seconds in which all threads of a host show rows and take the result over; nothing is trained meanwhile."""
+    return rows * copies_a_host * speeds.pass_s / machines.cores
 
 
 def merges_of(plan: EpochPlan) -> Counter[Step]:
@@ -187,8 +194,8 @@ def traffic_of(
         merges += merges_of(plan_epoch(train, schedule, vocab_size, epoch, kept_tokens))
     step_s = train_s / (train.epochs * schedule.steps)
 
-    def elapsed_s(rows: int, threads: int) -> float:
-        return merge_seconds(rows, row_bytes, machines, speeds, threads, copies_a_host, threads)
+    def elapsed_s(merge: Step, threads: int) -> float:
+        return merge_seconds(merge.rows, row_bytes, machines, speeds, threads, copies_a_host, threads, not merge.beside)
 
     def added_s(merge: Step) -> float:
         if machines.hosts == 1:
@@ -197,13 +204,11 @@ def traffic_of(
             return fold_s + train.lanes * LANE_S
         strips = strips_in_use(merge.rows, row_floats, machines)
         if not merge.beside:
-            return elapsed_s(merge.rows, strips)
+            return elapsed_s(merge, strips)
         trained_s = merge.beside * step_s
-        passed_s = merge.rows * copies_a_host * speeds.pass_s / machines.cores
         work_s = merge_work_s(merge.rows, row_bytes, machines, speeds, copies_a_host)
-        return passed_s + min(
-            beside_s(trained_s, elapsed_s(merge.rows, threads), work_s, threads, machines.cores)
-            for threads in range(1, strips + 1)
+        return _pass_s(merge.rows, machines, speeds, copies_a_host) + min(
+            beside_s(trained_s, elapsed_s(merge, threads), work_s, threads, machines.cores) for threads in range(1, strips + 1)
         )
 
     return Traffic(

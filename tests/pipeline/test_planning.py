@@ -97,6 +97,18 @@ def test_a_merge_takes_as_long_as_the_slower_of_network_and_work_and_a_host_alon
     assert merge_seconds(rows, row_bytes, fast, SPEEDS, cores_a_host=0.5) > 1.8 * merge_seconds(rows, row_bytes, fast, SPEEDS)
 
 
+def test_only_a_merge_that_training_waits_for_takes_the_time_in_which_rows_are_shown_and_taken_over() -> None:
+    machines, speeds, row_bytes = Machines(hosts=2, cores=4, gbit_s=10, round_trip_s=0), replace(SPEEDS, pass_s=4e-7), 216
+
+    def seconds(speeds: MergeSpeeds, waits: bool, cores: float = 4, copies: float = 1) -> float:
+        return merge_seconds(10_000, row_bytes, machines, speeds, cores, copies, waits=waits)
+
+    assert seconds(speeds, waits=False) == seconds(SPEEDS, waits=False) == seconds(SPEEDS, waits=True)
+    assert seconds(speeds, waits=True) - seconds(speeds, waits=False) == pytest.approx(10_000 * 4e-7 / 4)
+    assert seconds(speeds, True, copies=3) - seconds(speeds, False, copies=3) == pytest.approx(10_000 * 3 * 4e-7 / 4)
+    assert seconds(speeds, True, 0.5) - seconds(speeds, False, 0.5) == pytest.approx(2 * 10_000 * 4e-7 / 4)
+
+
 def test_strips_share_the_work_of_a_merge_but_for_its_serial_part() -> None:
     machines, row_bytes, floats = Machines(hosts=4, cores=32, gbit_s=1000, round_trip_s=0), merged_row_bytes(Train(), 104), 104
     assert [strips_in_use(rows, floats, machines) for rows in (1, 2048, 4096, 67_873)] == [1, 1, 2, 4]
