@@ -8,6 +8,7 @@ import contextlib
 import functools
 import queue
 import uuid
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
 
 ANSWER_S = 20.0
 """Timeout of a short request to the scheduler."""
+SUSPECT = 3
+"""A task that so many workers were working on when they were lost is set aside, and repeated when the others are done."""
+GUILTY = 3
+"""A task that is lost so many times with a worker that had nothing else to do for this run is not repeated any more."""
+MANY = 2
+"""With so many suspects for each worker the other tasks wait for them: perhaps they would all be lost."""
 Ending: TypeAlias = "concurrent.futures.Future[Any]"
 
 
@@ -55,7 +62,11 @@ class Endings:
 
 class Pieces:
     """The submitted tasks of a map: one per item, or more if a worker fell silent over one. `ticket` is the resource that workers
-    must have."""
+    must have.
+
+    A task whose item kills its worker would be repeated until no worker is left, and what waits on the same worker seems as
+    guilty. So tasks that were lost several times are set aside and, when the others are done, repeated with a worker for each.
+    """
 
     def __init__(self, client: Client, ticket: str, task: Task[Any, Any], items: Sequence[Any], label: str) -> None:
         self._client = client
@@ -67,12 +78,23 @@ class Pieces:
         self._endings = Endings(client, self._futures)
         self._open = set(self._futures.values())
         self._given: set[Any] = set()
+        self._submissions = 0
+        """Repeated ones, which need keys of their own."""
         self._offered: set[str] = set()
+        self._losses: Counter[int] = Counter()
+        """How often each item was being worked on, or alone on its worker, when that was lost."""
+        self._suspects: list[int] = []
+        self._alone: set[int] = set()
+        """The suspects that are being repeated."""
+        self._held: set[int] = set()
+        """Items that wait for the suspects."""
+        self.guilty: list[int] = []
         self.results: list[Any] = [None] * len(items)
 
     @property
     def done(self) -> bool:
-        return not self._open
+        """Whether all items are done, or those that are not never will be."""
+        return not self._open or bool(self.guilty and self._held)
 
     def _submit(self, index: int, again: int = 0, workers: Sequence[str] | None = None) -> Future[Any]:
         return self._client.submit(
@@ -82,17 +104,78 @@ class Pieces:
 
     def next(self, timeout_s: float) -> tuple[Any] | None:
         """The next item's result in a tuple, once per item; raises its error. None if none comes in time."""
+        from distributed import KilledWorker
+
         ended = self._endings.next(timeout_s)
-        if not ended or (index := self._futures[ended[0]]) not in self._open:
+        if not ended or (index := self._futures.get(ended[0])) not in self._open:
             return None
-        self.results[index] = ended[1].result()
+        try:
+            self.results[index] = ended[1].result()
+        except KilledWorker:
+            # Another's scheduler may give up a task after four losses, also one that was only waiting for its turn.
+            self._suspect(index, GUILTY)
+            return None
         self._open.remove(index)
+        self._alone.discard(index)
+        # Dask would compute it again if its worker was lost.
+        self._forget([index])
         return (self.results[index],)
 
     def lost_in(self, message: Any) -> list[str]:
         """The worker in a list if the message says that it was lost with tasks of these (`guest.departure_plugin`)."""
-        lost = message.get("lost", ()) if isinstance(message, dict) else ()
-        return [message["worker"]] if any(key.startswith(self._prefix) for key in lost) else []
+        if not isinstance(message, dict):
+            return []
+        lost = [key for key in message.get("lost", ()) if key.startswith(self._prefix)]
+        begun = {key for key in message.get("begun", ()) if key.startswith(self._prefix)}
+        for index in sorted({index for future, index in self._futures.items() if future.key in begun} & self._open):
+            if index not in self._alone or len(lost) == 1:
+                self._suspect(index)
+        return [message["worker"]] if lost else []
+
+    def _suspect(self, index: int, losses: int = 1) -> None:
+        self._losses[index] += losses
+        if self._losses[index] < (GUILTY if index in self._alone else SUSPECT):
+            return
+        cancel(self._client, self._forget([index]))
+        if index in self._alone:
+            self._alone.remove(index)
+            self._open.remove(index)
+            self.guilty.append(index)
+        else:
+            self._suspects.append(index)
+
+    def repeat_suspects(self, workers: int) -> None:
+        """Begins with the next suspects, at most one for each worker, once nothing else is under way; after the last of them,
+        with what has waited for them."""
+        if self._alone or not workers or not (self._suspects or self._held):
+            return
+        others = self._open - self._held - set(self._suspects)
+        if others and len(self._suspects) >= MANY * workers:
+            cancel(self._client, self._forget(others))
+            self._held |= others
+        elif others:
+            return
+        if self._suspects:
+            self._alone, self._suspects = set(self._suspects[:workers]), self._suspects[workers:]
+            self._begin_anew(self._alone)
+        else:
+            self._begin_anew(self._held)
+            self._held = set()
+
+    def _begin_anew(self, indices: Iterable[int]) -> None:
+        for index in sorted(indices):
+            self._losses[index] = 0
+            self._submissions += 1
+            future = self._submit(index, self._submissions)
+            self._futures[future] = index
+            self._endings.add(future)
+
+    def _forget(self, indices: Collection[int]) -> list[Future[Any]]:
+        """The tasks of these items, whose endings no longer count."""
+        theirs = [future for future, index in self._futures.items() if index in indices]
+        for future in theirs:
+            del self._futures[future]
+        return theirs
 
     def offer_to(self, able: Iterable[str]) -> None:
         """Makes the scheduler reconsider tasks that no worker could take once workers have got the ticket: by itself it does so
@@ -118,7 +201,8 @@ class Pieces:
         for future, index in list(self._futures.items()):
             if future.key in keys and index in self._open:
                 self._given.add(future.key)
-                fresh = self._submit(index, len(self._given), answering)
+                self._submissions += 1
+                fresh = self._submit(index, self._submissions, answering)
                 self._futures[fresh] = index
                 self._endings.add(fresh)
 

@@ -164,21 +164,22 @@ def departure_plugin(guest: Guest, client_id: str, closes_after_s: float | None 
     run alone, which the driver would have closed."""
     from distributed import SchedulerPlugin
 
-    plugin, own, training, topic = guest.plugin, guest.departure, TRAINING, guest.topic
+    plugin, own, training, topic, losses = guest.plugin, guest.departure, TRAINING, guest.topic, _losses
 
     class Departure(SchedulerPlugin):
         name = own
         lease: str | None = None
 
+        async def start(self, scheduler: Any) -> None:
+            self.threads = {address: there.nthreads for address, there in scheduler.workers.items()}
+
+        def add_worker(self, scheduler: Any, worker: str) -> None:
+            self.threads[worker] = scheduler.workers[worker].nthreads
+
         def remove_worker(self, scheduler: Any, worker: str, **_: Any) -> None:
-            """Names the driver's tasks that were on a worker when it was lost: the scheduler gives them to others."""
-            driver, events = scheduler.clients.get(client_id), scheduler.get_events(worker)
-            if driver is None or not events:
-                return
-            said = events[-1][1]
-            there = {*said.get("processing-tasks", ()), *said.get("lost-computed-tasks", ())}
-            if lost := sorted(str(task.key) for task in driver.wants_what if task.key in there):
-                scheduler.log_event(topic, {"worker": worker, "lost": lost})
+            driver, threads = scheduler.clients.get(client_id), self.threads.pop(worker, 1)
+            if driver is not None and (told := losses(scheduler, worker, {task.key for task in driver.wants_what}, threads)):
+                scheduler.log_event(topic, told)
 
         def remove_client(self, scheduler: Any, client: str) -> None:
             import asyncio
@@ -199,6 +200,17 @@ def departure_plugin(guest: Guest, client_id: str, closes_after_s: float | None 
                 self.cleaning = asyncio.ensure_future(clean())
 
     return Departure()
+
+
+def _losses(scheduler: Any, worker: str, wanted: set[Any], threads: int) -> dict[str, Any] | None:
+    """The message about a worker that was just lost: which of the tasks `wanted` were on it, and which of these it was working
+    on, since it takes tasks in the order of their priority. The scheduler gives them to others."""
+    events = scheduler.get_events(worker)
+    said = events[-1][1] if events else {}
+    given = [scheduler.tasks[key] for key in said.get("processing-tasks", ()) if key in scheduler.tasks]
+    lost = sorted(map(str, wanted & {*said.get("processing-tasks", ()), *said.get("lost-computed-tasks", ())}))
+    begun = [task.key for task in sorted(given, key=lambda task: task.priority)[:threads] if task.key in wanted]
+    return {"worker": worker, "lost": lost, "begun": [str(key) for key in begun]} if lost else None
 
 
 @contextlib.contextmanager

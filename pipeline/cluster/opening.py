@@ -177,7 +177,10 @@ def _open_cluster(
 
         scratch = stack.enter_context(private_scratch(_scratch_parent(cluster)))
         # Also for the scheduler's files; Dask requires its own default name.
-        stack.enter_context(dask.config.set({"temporary-directory": str(scratch / "dask-scratch-space")}))
+        settings = {"temporary-directory": str(scratch / "dask-scratch-space")}
+        # Dask looks 15 s after every loss whether the worker is there, and if it has just been lost again, removes it for good.
+        settings["distributed.deploy.lost-worker-timeout"] = "1000 days"
+        stack.enter_context(dask.config.set(settings))
         options: dict[str, Any] = {
             "n_workers": cluster.n_workers or usable_cores(),
             "threads_per_worker": 1,

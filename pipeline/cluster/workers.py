@@ -22,6 +22,16 @@ class WorkerLostError(TemporaryError):
     """A worker was lost while its task ran; the task can be run again."""
 
 
+class DeadlyTaskError(TemporaryError):
+    """Workers were lost, one after the other, that had nothing to do for this run but one task of `Workers.map`. All other tasks
+    are done, unless many of them seemed to do the same."""
+
+    def __init__(self, message: str, items: Sequence[object]) -> None:
+        super().__init__(message)
+        self.items = items
+        """What the tasks were given."""
+
+
 @dataclass(frozen=True)
 class Member:
     """A worker that can take part in a round."""
@@ -49,7 +59,7 @@ class Workers(Protocol):
         on_done: Callable[[Result], None] | None = None,
     ) -> list[Result]:
         """`[task(item) for item in items]`. `on_done` is called with each result as it arrives, for progress. A task's
-        PipelineError is raised here; tasks lost with a worker are run again."""
+        PipelineError is raised here; tasks lost with a worker are run again, but not forever (DeadlyTaskError)."""
         ...
 
     def members(self) -> list[Member]:

@@ -30,8 +30,9 @@ from numpy.typing import NDArray
 
 from pipeline import store
 from pipeline.cluster.state import WithState, WorkerState
+from pipeline.cluster.workers import DeadlyTaskError
 from pipeline.config import RunConfig, Tokenize
-from pipeline.errors import InputError, printable
+from pipeline.errors import DataError, InputError, printable
 from pipeline.safety.files import read_inside
 from pipeline.safety.seals import canonical_json, sealed, unsealed
 from pipeline.stages.work import Done, Identity, Told, Work
@@ -152,7 +153,10 @@ def build(work: Work, plan: CorpusPlan) -> store.Artefact:
         for record in found:
             on_part(record)
 
-    made = work.workers.map(WithState(tokenize_parts), groups, label="tokenize", on_done=tell)
+    try:
+        made = work.workers.map(WithState(tokenize_parts), groups, label="tokenize", on_done=tell)
+    except DeadlyTaskError as error:
+        raise DataError(_deadly(error.items)) from error
     records |= {record.key: record for found in made for record in found}
     ordered = [records[task.key] for task in tasks]
     totals = whole_corpus(config, plan, [(task.part, record) for task, record in zip(tasks, ordered, strict=True)])
@@ -202,6 +206,16 @@ def plan_tasks(config: RunConfig, plan: CorpusPlan, workdir: Path, fields: Mappi
         )
         for part in cut_parts(plan, corpus.block_bytes)
     ]
+
+
+def _deadly(groups: Sequence[Any]) -> str:
+    """What to report of groups of parts over which workers were lost: the first unfinished part of each."""
+    unfinished = (next((task for task in group if not finished(task)), None) for group in groups)
+    places = "; ".join(task.part.place for task in unfinished if task)
+    return (
+        f"tokenize: workers were lost, one after the other, that had only {places} to do; their logs say how (memory? "
+        "a crash in a library or tokenizer?). All other parts are kept; mend or remove this text and run the same command again"
+    )
 
 
 def _finished_of(tasks: Sequence[TokenizeTask]) -> Iterator[PartRecord]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from pipeline.errors import printable
 from pipeline.options.storage import Storage
 from pipeline.text.encodings import UTF8
 from pipeline.text.inputs import Filter
@@ -77,6 +78,15 @@ class TextPart:
 
     pieces: tuple[Piece, ...]
     key: str
+
+    @property
+    def place(self) -> str:
+        """Where it is, for people."""
+        first, last = self.pieces[0], self.pieces[-1]
+        if first is not last:
+            return f"{len(self.pieces)} files from {printable(first.file.path)} to {printable(last.file.path)}"
+        unit = "row group" if first.file.kind == "parquet" else "byte"
+        return printable(first.file.path) + ("" if first.whole else f" from {unit} {first.start:,} to {first.stop:,}")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,112 @@
+"""A task that kills every worker is found and named after a few losses, and costs no other task its result."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.cluster.dask_workers import DaskWorkers
+from pipeline.cluster.endings import GUILTY, MANY, SUSPECT
+from pipeline.cluster.opening import open_workers
+from pipeline.cluster.workers import DeadlyTaskError
+from pipeline.config import Cluster
+from tests.cluster.disturbed import Bench
+
+TOKENIZER = """
+import os
+
+def factory():
+    def split(lines):
+        if any("deadlyword" in line for line in lines):
+            os.abort()
+        return [line.split() for line in lines]
+    return split
+"""
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[DaskWorkers]:
+    with open_workers(Cluster(n_workers=2)) as opened:
+        opened.members()
+        yield opened
+
+
+def dying_first(deaths: Path, times: int) -> Callable[[int], int]:
+    """A task that kills its worker with each negative number, so many times in all."""
+
+    def task(number: int) -> int:
+        time.sleep(0.05)
+        if number < 0 and len(list(deaths.glob(f"{number}.*"))) < times:
+            Path(deaths, f"{number}.{os.getpid()}").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return 2 * number
+
+    return task
+
+
+def test_a_task_that_kills_every_worker_is_named_after_a_few_and_all_others_are_done(
+    workers: DaskWorkers, tmp_path: Path
+) -> None:
+    items, done = [*range(10), -1, *range(10, 30)], list[int]()
+    with pytest.raises(DeadlyTaskError, match=f"lose: {GUILTY} workers in turn were lost that had only the same task") as found:
+        workers.map(dying_first(tmp_path, 1000), items, label="lose", on_done=done.append)
+    assert found.value.items == [-1]
+    assert sorted(done) == [2 * number for number in range(30)]
+    # Some losses count for the task before, of which the scheduler has not heard yet that it is done.
+    assert SUSPECT + GUILTY <= len(list(tmp_path.iterdir())) <= 3 * (SUSPECT + GUILTY)
+
+
+@pytest.mark.turns(2, 20)
+def test_a_task_on_workers_that_are_lost_by_accident_is_repeated_until_it_is_done(workers: DaskWorkers, tmp_path: Path) -> None:
+    items = [*range(5), -1, -2, *range(5, 20)]
+    assert workers.map(dying_first(tmp_path, SUSPECT + GUILTY - 1), items, label="accidents") == [2 * n for n in items]
+    assert len(list(tmp_path.iterdir())) == 2 * (SUSPECT + GUILTY - 1)
+
+
+@pytest.mark.turns(5, 20)
+def test_tasks_that_a_scheduler_gives_up_because_they_waited_on_lost_workers_are_repeated(
+    workers: DaskWorkers, tmp_path: Path
+) -> None:
+    def allow(failures: int) -> None:
+        workers.client.run_on_scheduler(lambda dask_scheduler: setattr(dask_scheduler, "allowed_failures", failures))
+
+    allow(1)
+    try:
+        items = [*range(5), -1, -2, *range(5, 20)]
+        assert workers.map(dying_first(tmp_path, 1), items, label="given up") == [2 * n for n in items]
+    finally:
+        allow(20)
+
+
+@pytest.mark.turns(5, 40)
+def test_if_all_tasks_kill_their_workers_few_workers_are_lost_before_the_run_ends(workers: DaskWorkers, tmp_path: Path) -> None:
+    with pytest.raises(DeadlyTaskError, match="lost"):
+        workers.map(dying_first(tmp_path, 1000), [-number for number in range(1, 101)], label="all")
+    assert len(list(tmp_path.iterdir())) <= 3 * MANY * 2 * SUSPECT
+
+
+@pytest.mark.turns(2, 25)
+def test_text_over_which_every_worker_dies_is_named_with_its_bytes_and_the_rest_is_kept(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "deadly_splitter.py").write_text(TOKENIZER)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    first, second = tmp_path / "first.txt", tmp_path / "second.txt"
+    first.write_text("a few words of text\n" * 6000)
+    second.write_text("a few words of text\n" * 3000 + "and a deadlyword\n" + "some other words\n" * 3000)
+    config = bench.config_file(
+        "deadly", corpus={"inputs": [str(first), str(second)]}, tokenize={"tokenizer": "deadly_splitter:factory"}
+    )
+    ended = bench.finish(config)
+    assert ended.code == 65, ended.err
+    assert f"had only {second} from byte " in ended.err
+    assert str(first) not in ended.err
+    records = list((bench.directory / "deadly" / "tokens" / "parts").glob("*.json"))
+    second.write_text(second.read_text().replace("deadlyword", "lively word"))
+    assert len(records) >= 3
+    assert bench.finish(config).summary["corpus"]["tokens"] == 6000 * 5 + 3000 * 5 + 4 + 3000 * 3
