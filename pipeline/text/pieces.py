@@ -84,9 +84,9 @@ class TextPart:
         """Where it is, for people."""
         first, last = self.pieces[0], self.pieces[-1]
         if first is not last:
-            return f"{len(self.pieces)} files from {printable(first.file.path)} to {printable(last.file.path)}"
+            return f"{len(self.pieces)} files from {printable(first.file.path, 300)} to {printable(last.file.path, 300)}"
         unit = "row group" if first.file.kind == "parquet" else "byte"
-        return printable(first.file.path) + ("" if first.whole else f" from {unit} {first.start:,} to {first.stop:,}")
+        return printable(first.file.path, 300) + ("" if first.whole else f" from {unit} {first.start:,} to {first.stop:,}")
 
 
 @dataclass(frozen=True)

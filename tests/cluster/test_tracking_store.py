@@ -51,7 +51,7 @@ def test_a_finished_run_shows_its_curve_params_dataset_and_files_in_mlflow(workd
     tracker.log(41, {"train/loss": float("inf"), "train/alpha": 0.009})
     tracker.artifact(workdir / "vectors", "vectors")
     tracker.register("word2vec", workdir / "vectors")
-    state = tracker.finish("FINISHED", timeout_s=60)
+    state = tracker.finish("FINISHED", timeout_s=150)
 
     assert state.complete, state.message
     client = client_of(workdir)
@@ -103,7 +103,7 @@ def test_a_shipper_made_ready_ships_what_comes_and_leaves_no_run_if_nothing_does
     busy.make_ready()
     busy.start({"train.alpha": 0.05}, {}, Dataset("corpus", DIGEST, "corpus.txt"))
     busy.log(1, {"train/loss": 2.0})
-    assert busy.finish("FINISHED", timeout_s=60).complete
+    assert busy.finish("FINISHED", timeout_s=150).complete
     assert [run.info.status for run in all_runs(client_of(workdir))] == ["FINISHED"]
 
 
@@ -172,7 +172,7 @@ def test_a_killed_driver_leaves_its_points_and_its_rerun_continues_the_same_run(
     assert rerun.process is not None
     os.kill(rerun.process.pid, signal.SIGKILL)
     rerun.process.wait()
-    state = rerun.finish("FINISHED", timeout_s=60)
+    state = rerun.finish("FINISHED", timeout_s=150)
 
     assert state.complete, state.message
     (run,) = all_runs(client)
