@@ -138,7 +138,7 @@ class Train(Section):
             raise ValueError("optimizer: adam needs engine: layers; the kernels are plain SGD")
         if self.engine == "layers" and (self.lanes > 1 or self.copies > 1):
             raise ValueError("engine: layers trains in one lane; set lanes: 1 or engine: kernels")
-        if 0 < self.lanes < self.copies or (self.model == "skipgram" and self.copies not in (0, self.lanes)):
+        if 0 < self.lanes < self.copies or (self.lanes and self.model == "skipgram" and self.copies not in (0, self.lanes)):
             raise ValueError(f"copies ({self.copies}), lanes ({self.lanes}): each copy needs a lane; skip-gram has one for each")
         if self.engine == "layers" and self.backend not in ("auto", "numpy"):
             raise ValueError(f"backend: {self.backend} is not read: train.engine is layers, which computes with NumPy; remove it")

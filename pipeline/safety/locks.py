@@ -126,17 +126,25 @@ def lock(workdir: Path, name: str = WORKDIR_LOCK) -> Iterator[None]:
 
 def require_held(workdir: Path) -> None:
     """For the holder of a workdir: raises StorageError if the lock there is no longer its own. Whoever moved the folder moved the
-    lock, too, so another run could begin where this one would go on writing."""
+    lock, too, so another run could begin where this one would go on writing; and there are file systems whose locks hold
+    nobody off, some of those on a network."""
     try:
         with open(workdir / WORKDIR_LOCK, "rb") as lock:
             note = _note_in(lock.fileno())
     except OSError:
         note = ""
-    if not re.match(rf"{re.escape(_who())}(,|$)", note):
+    if _is_own(note):
+        return
+    if re.match(r"pid \d+ on ", note):
         raise StorageError(
-            f"{workdir}: was moved, removed or replaced while this run was working there, so it writes nothing more; move it "
-            "back and run the same command again, it continues"
+            f"{workdir}: another run ({printable(note)}) works there, though this one holds its lock: it was moved or replaced, "
+            "or its file system does not lock; this run writes nothing more. Choose a run.workdir on another file system, or see "
+            "to it that only one run works there, and run the same command again, it continues"
         )
+    raise StorageError(
+        f"{workdir}: was moved, removed or replaced while this run was working there, so it writes nothing more; move it "
+        "back and run the same command again, it continues"
+    )
 
 
 def worker_in(workdir: Path) -> str | None:
@@ -152,9 +160,14 @@ def tell(workdir: Path, doing: str) -> None:
     with contextlib.suppress(OSError):
         lock = open_lock(workdir / WORKDIR_LOCK)
         try:
-            _write(lock, f"{_who()}, {doing} since {time.strftime('%Y-%m-%d %H:%M %Z')}")
+            if _is_own(_note_in(lock)):
+                _write(lock, f"{_who()}, {doing} since {time.strftime('%Y-%m-%d %H:%M %Z')}")
         finally:
             os.close(lock)
+
+
+def _is_own(note: str) -> bool:
+    return re.match(rf"{re.escape(_who())}(,|$)", note) is not None
 
 
 def _who() -> str:

@@ -250,7 +250,8 @@ def choose_lanes(train: Train, kept_tokens: int, vocab_size: int, policy: LanePo
     copies = max(1, train.copies)
     fits_lanes = train.engine == "kernels" and not train.lanes
     share = kept_tokens if copies == 1 else policy.lanes_of_a_share * kept_tokens // copies
-    lanes = copies * int(by_number(policy.lanes_by_tokens, share)) if fits_lanes else train.lanes or 1
+    of_a_copy = 1 if train.copies and train.model == "skipgram" else int(by_number(policy.lanes_by_tokens, share))
+    lanes = copies * of_a_copy if fits_lanes else train.lanes or 1
     bits = train.merge_bits or (8 if train.copies > 1 else 32)
     chosen = train.model_copy(update={"lanes": lanes, "merge_bits": bits})
     return chosen.model_copy(update={"copies": copies_of(chosen, vocab_size, policy)})

@@ -82,6 +82,7 @@ def test_every_copy_gets_the_lanes_of_its_share_of_the_tokens() -> None:
         32,
         128,
     ]
+    assert choose_lanes(Train(model="skipgram", copies=4), 10**8, 10_000).lanes == 4
 
 
 def test_a_merge_takes_as_long_as_the_slower_of_network_and_work_and_a_host_alone_sends_nothing() -> None:
