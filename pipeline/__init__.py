@@ -24,7 +24,7 @@ stands beside its short Dask wiring.
     text/      corpus (which files) inputs object_inputs (from names to files) sources (opened) pieces (files and parts as data)
                cutting and cut_places (into parts) recognise signatures (the kind of a file, by its name and bytes)
                reading lines (bytes as chunks of lines)
-               archives decompress encodings unlike_ascii alphabets east_asian (recognised)
+               archives decompress encodings unlike_ascii alphabets east_asian foreign_text (recognised)
                formats/: records blocks json_values json_stream tables columns
                pages thrift messages (memory that a Parquet or Arrow file will take)
                losses (what becomes of every byte) whole (the corpus's totals and notes) pydocs and docstrings fetch

@@ -21,6 +21,8 @@ from pipeline.text.decompress import BLOCK_BYTES
 from pipeline.text.inputs import Filter
 
 LINKS = "links were not followed"
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+_OTHER_METHODS = {9: "Deflate64", 93: "Zstandard", 95: "XZ", 98: "PPMd"}
 _DAMAGE = (zipfile.BadZipFile, tarfile.TarError, NotImplementedError, zlib.error, lzma.LZMAError, EOFError, OSError)
 
 
@@ -38,6 +40,11 @@ def zip_members(file: BinaryIO, path: str, chosen: Filter, left_out: Counter[str
                 if member.flag_bits & 1:
                     raise DataError(
                         f"{printable(path, 300)}: {printable(member.filename, 100)} in it is encrypted; unpack it first"
+                    )
+                if member.compress_type not in _METHODS:
+                    raise DataError(
+                        f"{printable(path, 300)}: {printable(member.filename, 100)} in it is compressed by a method that is not "
+                        f"read ({_OTHER_METHODS.get(member.compress_type, member.compress_type)}); unpack it first"
                     )
                 with archive.open(member) as content:
                     yield member.filename, _blocks(content, path, "zip")

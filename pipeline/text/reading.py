@@ -282,6 +282,18 @@ def _hashed(blocks: Iterator[bytes], place: int, counts: ReadCounts) -> Iterator
     counts.text_sha256[place] = digest.hexdigest()
 
 
+def heads(file: SourceFile, reading: Reading) -> Iterator[bytes]:
+    """The first bytes of a file's text; of an archive, those of one member after the other."""
+    whole = Piece(file, 0, file.size)
+    with _open_planned(file, reading.storage) as opened:
+        watched = _Watched(opened)
+        if file.kind == "plain":
+            yield _peeked(_range_blocks(watched, 0, file.size, whole))[0]
+            return
+        for _, blocks, _ in _unpacked(whole, 0, watched, reading, ReadCounts()):
+            yield _peeked(blocks)[0]
+
+
 # ── repair ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -18,7 +18,7 @@ from pipeline.text.decompress import decompress
 from pipeline.text.encodings import UTF8, fitting_encoding, invalid_share
 from pipeline.text.losses import A_FEW_BYTES, percent
 from pipeline.text.pieces import SourceFile
-from pipeline.text.signatures import HEAD_BYTES, SUFFIX, Finding, container, examine
+from pipeline.text.signatures import HEAD_BYTES, SUFFIX, Finding, container, examine, other_format
 
 COMPRESSED = {
     ".gz": "gzip", ".zst": "zstd", ".zstd": "zstd", ".bz2": "bz2", ".xz": "xz", ".lz4": "lz4", ".lzma": "lzma",
@@ -162,7 +162,10 @@ def _not_columnar(head: bytes, kind: str) -> str | None:
         return None
     if head.startswith(b"FEA1"):
         return "is a Feather file of version 1, which is not read; write it again (pyarrow.feather.write_feather, version=2)"
-    looks = f"looks like {_article(inside)} file" if inside else "is none"
+    if head.startswith(b"PARE"):
+        return "is a Parquet file with an encrypted footer; decrypt it first"
+    other = other_format(head)
+    looks = f"looks like {_article(inside)} file" if inside else f"looks like {other}" if other else "is none"
     problem = examine(head, "lines", UTF8).problem
     hint = f" ({problem})" if problem and "corpus.format" in problem else ""
     return (

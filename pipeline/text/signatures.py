@@ -13,6 +13,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.text import foreign_text
 from pipeline.text.alphabets import better_reading
 from pipeline.text.encodings import UTF8, fitting_encoding, has_line_ends, invalid_share
 from pipeline.text.folding import ENTITY
@@ -44,19 +45,29 @@ _OTHER_ENDS = re.compile(rb"[^\0]\0[^\0]|\xc2\x85|\xe2\x80[\xa8\xa9]|[\v\f]")
 _COLUMN_NAME = re.compile(r"[^\W\d][\w.-]{0,39}")
 _NUMBER = re.compile(r"[+-]?\d+(?:[.,]\d+)?")
 _BINARY_SHARE, _FOREIGN_SHARE = 0.02, 0.3
-_DOCUMENTS = (b"%PDF", b"%!PS", b"{\\rtf", b"{\\pwi")
-"""How documents begin that may be ASCII throughout."""
+_DOCUMENTS = (b"%PDF", b"%!PS", b"{\\rtf", b"{\\pwi", b"!<arch>\n", b"070701", b"070707")
+"""How documents and archives begin that may be ASCII throughout."""
 _BINARY_BEGIN = 64
 """Bytes within which a binary format whose signature is letters has a NUL or a control character."""
 _LETTERS = bytes(set(b"\t\n\v\f\r") | set(range(0x20, 0x7F)))
 _ROWS = 20
-_VECTORS, _VECTOR_SIZE = 3, 8
-"""So many lines with so many numbers are no table in a text."""
-_POINTED = re.compile(rb"-?\d*\.\d+(?:[eE][+-]?\d+)?")
 _CERTAINLY_UTF8 = 5
 """So many characters outside ASCII that are valid UTF-8 are no accident in any other encoding."""
 _ARRAYS = re.compile(rb"\x93NUMPY|(?s:.{4})\0{4}\{\"")
 """How NumPy's files and safetensors begin."""
+_OTHER_FORMATS = {
+    b"FEA1": "a Feather file of version 1", b"PARE": "a Parquet file with an encrypted footer",
+    b"Obj\x01": "an Avro file", b"ORC": "an ORC file", b"\xff\x06\0\0sNaPpY": "a Snappy file", b"\x89LZO\0": "an LZO file",
+}  # fmt: skip
+"""Binary formats that puremagic does not know, by their leading bytes."""
+_POINTERS = (
+    (re.compile(rb"version https://(?:git-lfs|hawser)\.github\.com/spec/"),
+     "is a Git LFS pointer, not the file itself; fetch it with git lfs pull"),
+    (re.compile(rb"/annex/objects/|(?:\.\./)*\.git/annex/objects/"),
+     "is a git-annex pointer, not the file itself; fetch it with git annex get"),
+    (re.compile(rb"outs:\r?\n- (?:md5|etag|hash|checksum|size):"),
+     "is a DVC pointer, not the file itself; fetch it with dvc pull"),
+)  # fmt: skip
 _PICKLE = re.compile(rb"\((?:[ld]p\d+\n|[VS][^\n]*\np\d+\n)|c[A-Za-z_][\w.]*\n[A-Za-z_]\w*\np\d+\n")
 """How a protocol-0 (ASCII) pickle begins: a list, a dict, a tuple of text, or a class, each followed by its memo number."""
 
@@ -113,7 +124,7 @@ def _examine_utf8(head: bytes, format: str, expected: str) -> Finding:
     problem = _marked(head, expected) or _wide(head, expected) or _binary(head) or _no_sentences(head, format)
     if problem:
         return Finding(problem)
-    remarks = []
+    remarks = foreign_text.remarks(head, _a_few(head)) if format == "lines" else []
     if format == "lines" and len(ENTITY.findall(head[:HEAD_BYTES].decode("utf-8", "replace"))) > _a_few(head):
         remarks.append(ENTITIES)
     if format == "lines" and len(_TAG.findall(head)) > _a_few(head):
@@ -154,6 +165,8 @@ def _marked(head: bytes, expected: str) -> str | None:
 
 
 def _wide(head: bytes, expected: str) -> str | None:
+    if _begins_binary(head) and other_format(head):
+        return None
     if name := wide(head):
         return f"looks like {name.upper()} (every second byte or more is NUL), expected {expected}; set corpus.encoding: {name}"
     return _reads_well(reads_as(head, "utf-32-le", "utf-32-be") if b"\0" in head else shifting(head), expected)
@@ -197,13 +210,19 @@ def _begins_binary(head: bytes) -> bool:
     return b"\0" in first and first != first.translate(None, _CONTROL)
 
 
+def other_format(head: bytes) -> str | None:
+    """The name of a binary format of those that puremagic does not know."""
+    return next((name for magic, name in _OTHER_FORMATS.items() if head.startswith(magic)), None)
+
+
 def _named(head: bytes) -> str | None:
     """The format's name by a puremagic signature of at least three bytes; None if there is none."""
     import puremagic
 
     if _ARRAYS.match(head):
         return "an array of numbers (.npy or .safetensors)"
-
+    if _begins_binary(head) and (name := other_format(head)):
+        return name
     try:
         matches = puremagic.magic_string(head)
     except (puremagic.PureError, ValueError):
@@ -225,17 +244,15 @@ def _no_sentences(head: bytes, format: str) -> str | None:
     head = head.removeprefix(_MARK)
     if _PICKLE.match(head):
         return "looks like a Python pickle (protocol 0) and would be read as text; write its texts to a file first"
-    if head.startswith(b"version https://git-lfs.github.com/spec/"):
-        return "is a Git LFS pointer, not the file itself; fetch it with git lfs pull"
-    if head.startswith(b"/annex/objects/"):
-        return "is a git-annex pointer, not the file itself; fetch it with git annex get"
-    if format == "lines" and _is_vectors(head):
-        return "looks like word vectors, whose numbers would become words; leave it out with corpus.exclude"
+    if pointer := next((found for begin, found in _POINTERS if begin.match(head)), None):
+        return pointer
+    if format == "lines" and (problem := foreign_text.problem(head)):
+        return problem
     if _is_markup(head):
         return "looks like HTML or XML, whose tags would become words; extract its text first"
     if format == "jsonl":
-        return None if head.lstrip()[:1] in (b"", b"{", b"[") else f"holds no JSON; set corpus.format: {_table(head) or 'lines'}"
-    if _JSON.match(head):
+        return _no_json(head)
+    if _JSON.match(head) or _later_json(head):
         return "looks like JSON, whose keys would become words; set corpus.format: jsonl and corpus.text_field"
     table = _table(head)
     if format == "lines" and table:
@@ -246,15 +263,18 @@ def _no_sentences(head: bytes, format: str) -> str | None:
     return None
 
 
-def _is_vectors(head: bytes) -> bool:
-    """Whether line after line is a word and numbers with a point, many and equally many."""
+def _no_json(head: bytes) -> str | None:
+    if head.lstrip(b" \t\r\n\x1e")[:1] in (b"", b"{", b"[", b'"'):
+        return None
+    if _later_json(head):
+        return "does not begin with JSON, although later lines hold it; take out what stands before"
+    return f"holds no JSON; set corpus.format: {_table(head) or 'lines'}"
+
+
+def _later_json(head: bytes) -> bool:
+    """Whether most of the first lines begin an object, as in JSON lines behind a comment."""
     lines = head.split(b"\n")[:_ROWS]
-    rows = [line.split() for line in lines[: len(lines) - 1]]
-    if rows and len(rows[0]) == 2 and all(map(bytes.isdigit, rows[0])):
-        rows = rows[1:]
-    widths = {len(row) for row in rows}
-    numbers = [number for row in rows for number in row[1:]]
-    return len(rows) >= _VECTORS and len(widths) == 1 and min(widths) > _VECTOR_SIZE and all(map(_POINTED.fullmatch, numbers))
+    return 2 * sum(_JSON.match(line) is not None for line in lines) > len(lines)
 
 
 def _is_markup(head: bytes) -> bool:

@@ -11,15 +11,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline.config import RunConfig
-from pipeline.errors import DataError, printable
+from pipeline.errors import DataError, PipelineError, printable
 from pipeline.text import losses
-from pipeline.text.encodings import UTF8, fitting_encoding
+from pipeline.text.encodings import UTF8, fitting_encoding, invalid_share
+from pipeline.text.inputs import Filter
 from pipeline.text.losses import FileLosses
 from pipeline.text.pieces import CorpusPlan, TextPart
-from pipeline.text.signatures import ENTITIES, HEAD_BYTES
+from pipeline.text.reading import Reading, heads
+from pipeline.text.signatures import ENTITIES
 
 _SAMPLES_SHOWN = 3
 _MUCH = 0.001
+_RECORDS = ("parquet", "arrow", "python")
+"""Kinds of files whose text is not a stretch of their bytes."""
 _UNSPACED_SHARE = 0.05
 """A script written without spaces gets a note from this share of the words on."""
 
@@ -37,7 +41,7 @@ def whole_corpus(config: RunConfig, plan: CorpusPlan, parts: Sequence[tuple[Text
             found.add(record.sizes.get(key, {}), record.things.get(key, {}), record.examples.get(key, ""))
     corpus = config.corpus
     _refuse_bad_records(files, corpus.bad_records)
-    losses.refuse(files, corpus.max_lost, corpus.encoding, _fitting(plan, files, corpus.encoding))
+    losses.refuse(files, corpus.max_lost, corpus.encoding, fitting_encodings(plan, files, config))
     records = [record for _, record in parts]
     tokens = sum(record.tokens for record in records)
     if not tokens:
@@ -85,16 +89,24 @@ def _refuse_bad_records(files: Mapping[str, FileLosses], bad_records: str) -> No
         raise DataError(f"{printable(path, 300)}: {files[path].example}; correct the file, or set corpus.bad_records: skip")
 
 
-def _fitting(plan: CorpusPlan, files: Mapping[str, FileLosses], encoding: str) -> dict[str, str]:
-    """{path: encoding that fits its first bytes} for the worst of the files with many invalid bytes."""
-    plain = [file.path for file in plan.files if file.kind == "plain" and files[file.path].share > _MUCH]
-    worst = sorted(plain, key=lambda path: -files[path].bytes[losses.NOT_TEXT])[: losses.WORST_SHOWN]
+def fitting_encodings(plan: CorpusPlan, files: Mapping[str, FileLosses], config: RunConfig) -> dict[str, str]:
+    """{path: encoding that fits its first bytes, or those of a member} for the worst of the files with many invalid bytes."""
+    corpus = config.corpus
+    of_bytes = [file for file in plan.files if file.kind not in _RECORDS and files[file.path].share > _MUCH]
+    worst = sorted(of_bytes, key=lambda file: -files[file.path].bytes[losses.NOT_TEXT])[: losses.WORST_SHOWN]
+    reading = Reading(
+        max_ratio=corpus.max_ratio,
+        chosen=Filter(tuple(corpus.include), tuple(corpus.exclude)),
+        sniff=False,
+        storage=config.storage,
+    )
     found = {}
-    for path in worst if encoding == UTF8 else ():
+    for file in worst if corpus.encoding == UTF8 else ():
         # It was read a moment ago; if it is gone by now, there is no hint.
-        with contextlib.suppress(OSError), open(path, "rb") as file:
-            if guess := fitting_encoding(file.read(HEAD_BYTES)):
-                found[path] = guess
+        with contextlib.suppress(OSError, PipelineError):
+            foreign = next((head for head in heads(file, reading) if invalid_share(head) > _MUCH), b"")
+            if guess := fitting_encoding(foreign):
+                found[file.path] = guess
     return found
 
 

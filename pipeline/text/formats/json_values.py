@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 HELD_BYTES = 4 << 20
-_BETWEEN = re.compile(rb"[ \t\r\n,\[\]]*")
+_BETWEEN = re.compile(rb"[ \t\r\n,\[\]\x1e]*")
+"""What may stand between records: also the record separator of RFC 7464."""
 _STRUCTURE = re.compile(rb'["{}\[\]]')
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _SCALAR = re.compile(rb'[^\s,\[\]{}"]+')
@@ -60,14 +61,17 @@ def read_values(source: ByteSource) -> Iterator[tuple[Any, int, int]]:
     source.more()
     if source.data.startswith(_MARK):
         source.at = len(_MARK)
+    opened = 0
     while True:
         if found := _a_line(source):
             yield found
             continue
-        _skip_between(source)
-        if source.at == len(source.data) and source.ended:
-            return
+        opened += _skip_between(source)
         line = source.lines + 1
+        if source.at == len(source.data) and source.ended:
+            if opened > 0:
+                raise NotJson(line, "an array has no end: the file is cut")
+            return
         stop = _end_of_value(source)
         if stop is None:
             yield LONG, line, 0
@@ -94,12 +98,15 @@ def _a_line(source: ByteSource) -> tuple[Any, int, int] | None:
     return value, line, len(raw)
 
 
-def _skip_between(source: ByteSource) -> None:
+def _skip_between(source: ByteSource) -> int:
+    """How many more arrays begin than end before the next record."""
+    opened = 0
     while True:
         found = _BETWEEN.match(source.data, source.at)
-        source.take(found.end() if found else source.at)
+        skipped = source.take(found.end() if found else source.at)
+        opened += skipped.count(b"[") - skipped.count(b"]")
         if source.at < len(source.data) or not source.more():
-            return
+            return opened
 
 
 def _end_of_value(source: ByteSource) -> int | None:
@@ -141,8 +148,10 @@ def _parse(raw: bytes, line: int) -> Any:
         return json.loads(lenient(raw))
     except RecursionError:
         raise NotJson(line, "nested too deeply") from None
-    except ValueError as error:
+    except json.JSONDecodeError as error:
         raise NotJson(line, str(error)) from None
+    except ValueError:  # an integer of more digits than Python converts
+        return json.loads(lenient(raw), parse_int=float)
 
 
 def lenient(raw: bytes) -> str:

@@ -6,6 +6,7 @@ A compressed buffer begins with its uncompressed length, which Arrow allocates. 
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator
 from typing import Any
@@ -19,9 +20,14 @@ _HEADER, _BUFFERS, _COMPRESSION, _DATA = 2, 2, 3, 1
 def stream_of(file: Any) -> Any:
     """The file, positioned where its messages begin: an Arrow IPC file is a stream between a magic number and a footer, and the
     footer of a forged file could point elsewhere."""
-    file.seek(0)
-    file.seek(8 if file.read(8).startswith(_MAGIC) else 0)
+    file.seek(8 if file_begins(file) else 0)
     return file
+
+
+def file_begins(file: Any) -> bool:
+    """Whether it is an Arrow IPC file rather than a stream."""
+    file.seek(0)
+    return bool(file.read(8).startswith(_MAGIC))
 
 
 def message_bytes(file: Any) -> Iterator[tuple[int, int]]:
@@ -33,6 +39,7 @@ def message_bytes(file: Any) -> Iterator[tuple[int, int]]:
         try:
             message = reader.read_next_message()
         except StopIteration:
+            _refuse_more(file)
             return
         body = message.body
         stored = body.size if body is not None else 0
@@ -40,6 +47,13 @@ def message_bytes(file: Any) -> Iterator[tuple[int, int]]:
             yield stored, _uncompressed(message.type, bytes(message.metadata), body) if stored else 0
         except (struct.error, IndexError) as error:
             raise ValueError(f"metadata that points outside the message ({error})") from None
+
+
+def _refuse_more(file: Any) -> None:
+    """Raises ValueError for bytes after the end of a stream, which no reader would read; a file has its footer there."""
+    end = file.tell()
+    if end < file.seek(0, os.SEEK_END) and not file_begins(file):
+        raise ValueError(f"its stream ends at byte {end:,} and more bytes follow: several were joined; keep each in its own file")
 
 
 def _uncompressed(kind: str, metadata: bytes, body: Any) -> int:
