@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from pipeline.cluster.endings import GUILTY, Ending, Endings, Pieces, cancel
 from pipeline.cluster.guest import Guest
 from pipeline.cluster.messages import Listener, Mailbox, heard_by, ignore
-from pipeline.cluster.presence import Presence
+from pipeline.cluster.presence import Presence, restart
 from pipeline.cluster.state import Item, Result, Task, run_task, state_of
 from pipeline.cluster.turn import Turn
 from pipeline.cluster.unfit import Unfit, explained
@@ -53,8 +53,8 @@ class DaskWorkers:
         self._trouble = trouble
         self.wait_s = wait_s
         self._presence = Presence(silent_s)
-        self._silent: set[str] = set()
-        self._dropped: set[str] = set()
+        self._lost: set[str] = set()
+        """The workers that are silent or stuck."""
         self._unfit = Unfit(self._events, guest, on_note)
         self._busy: dict[str, Future[tuple[str, str]]] = {}
         self._mailbox = Mailbox(client, guest.topic)
@@ -102,7 +102,7 @@ class DaskWorkers:
                         self._expect_more()
                     self._unfit.name_new(there)
                     if not self._own:
-                        pieces.give_to_others(self._silent, list(able))
+                        pieces.give_to_others(self._lost, list(able))
                 if guilty := [items[index] for index in pieces.guilty]:
                     why = f"{GUILTY} workers in turn were lost that had only the same task to do; check their logs (memory?)"
                     raise DeadlyTaskError(f"{label}: {why}, then run the same command again, it continues", guilty)
@@ -237,8 +237,8 @@ class DaskWorkers:
     def _pinned_endings(
         self, addresses: Mapping[Future[Any], str], meanwhile: Callable[[], None] | None = None, patience_s: float | None = None
     ) -> Iterator[tuple[Future[Any], Ending | None]]:
-        """(task, ending) in the order in which they end; the ending is None if its worker is gone or silent. After `patience_s`,
-        if any has ended, the others are not waited for.
+        """(task, ending) in the order in which they end; the ending is None if its worker is gone, silent or stuck. After
+        `patience_s`, if any has ended, the others are not waited for.
 
         A task pinned to a worker that died would wait for that address forever (and one allowed elsewhere is forgotten if for a
         moment there is no worker at all), and so would a finished result that has not been fetched yet.
@@ -259,7 +259,7 @@ class DaskWorkers:
                 return
             with _dask_errors("training"):
                 there = self._answering()
-            for future in [future for future in waiting if addresses[future] not in there]:
+            for future in [future for future in waiting if addresses[future] in self._lost or addresses[future] not in there]:
                 waiting.remove(future)
                 yield future, None
 
@@ -269,11 +269,13 @@ class DaskWorkers:
         workers = self._ask_scheduler()["workers"]
         self._expect_scheduler()
         answering = self._presence.answering(workers, time.monotonic())
-        self._silent = workers.keys() - answering.keys()
+        stuck = self._presence.stuck
+        before, self._lost = self._lost, (workers.keys() - answering.keys()) | stuck
         # On another user's cluster, a silent worker may be busy with that user's task.
-        if self._own and (silent := self._silent - self._dropped):
-            self._dropped |= silent
-            self._drop(sorted(silent))
+        if self._own and (new := sorted(self._lost - before)):
+            if stuck := stuck & {*new}:
+                self._on_note(f"{min(stuck)} does nothing since its memory is full, and is started again")
+            restart(self.client, new)
         return answering
 
     def _ask_scheduler(self) -> dict[str, Any]:
@@ -296,20 +298,6 @@ class DaskWorkers:
                 f"the scheduler does not answer ({why}); check that it runs and can be reached, and run the same command again, "
                 "it continues"
             ) from None
-
-    def _drop(self, silent: list[str]) -> None:
-        """Makes the scheduler give the silent workers' tasks to others and nannies replace the workers, as it would by itself
-        after worker-ttl, which is five minutes by default."""
-
-        async def restart(dask_scheduler: Any) -> None:
-            await dask_scheduler.restart_workers(silent, wait_for_workers=False, stimulus_id="w2v-silent")
-
-        def tell() -> None:
-            with contextlib.suppress(Exception):  # worker-ttl will do it then
-                self.client.run_on_scheduler(restart)
-
-        # In a thread, because killing a frozen process takes several seconds.
-        threading.Thread(target=tell, name="drop", daemon=True).start()
 
     def _expect_scheduler(self) -> None:
         # A restarted scheduler knows nothing of our tasks, and until it is queried the client returns stale data.

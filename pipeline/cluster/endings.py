@@ -74,9 +74,14 @@ class Pieces:
         self._ticket = {ticket: 1}
         # Unique keys: a key derived from the arguments would return an earlier result without doing the work.
         self._prefix = f"{label.replace(' ', '-')}-{uuid.uuid4().hex[:8]}"
-        self._futures = {self._submit(index): index for index in range(len(items))}
-        self._endings = Endings(client, self._futures)
-        self._open = set(self._futures.values())
+        self._futures: dict[Future[Any], int] = {}
+        """The tasks whose endings count, and their items."""
+        self._tasks: list[list[Future[Any]]] = [[] for _ in items]
+        """The same by item."""
+        self._endings = Endings(client, ())
+        for index in range(len(items)):
+            self._begin(index)
+        self._open = set(range(len(items)))
         self._given: set[Any] = set()
         self._submissions = 0
         """Repeated ones, which need keys of their own."""
@@ -96,11 +101,14 @@ class Pieces:
         """Whether all items are done, or those that are not never will be."""
         return not self._open or bool(self.guilty and self._held)
 
-    def _submit(self, index: int, again: int = 0, workers: Sequence[str] | None = None) -> Future[Any]:
-        return self._client.submit(
+    def _begin(self, index: int, again: int = 0, workers: Sequence[str] | None = None) -> None:
+        future = self._client.submit(
             _run_named, self._task, self._items[index], f"{self._label}.{index}", resources=self._ticket, workers=workers,
             key=f"{self._prefix}-{index}" + (f"-again-{again}" if again else ""), pure=False,
         )  # fmt: skip
+        self._futures[future] = index
+        self._tasks[index].append(future)
+        self._endings.add(future)
 
     def next(self, timeout_s: float) -> tuple[Any] | None:
         """The next item's result in a tuple, once per item; raises its error. None if none comes in time."""
@@ -166,13 +174,13 @@ class Pieces:
         for index in sorted(indices):
             self._losses[index] = 0
             self._submissions += 1
-            future = self._submit(index, self._submissions)
-            self._futures[future] = index
-            self._endings.add(future)
+            self._begin(index, self._submissions)
 
     def _forget(self, indices: Collection[int]) -> list[Future[Any]]:
         """The tasks of these items, whose endings no longer count."""
-        theirs = [future for future, index in self._futures.items() if index in indices]
+        theirs = [future for index in indices for future in self._tasks[index]]
+        for index in indices:
+            self._tasks[index] = []
         for future in theirs:
             del self._futures[future]
         return theirs
@@ -202,9 +210,7 @@ class Pieces:
             if future.key in keys and index in self._open:
                 self._given.add(future.key)
                 self._submissions += 1
-                fresh = self._submit(index, self._submissions, answering)
-                self._futures[fresh] = index
-                self._endings.add(fresh)
+                self._begin(index, self._submissions, answering)
 
     def cancel(self) -> None:
         cancel(self._client, list(self._futures))

@@ -35,6 +35,8 @@ DASK_SETTINGS: dict[str, Any] = {
     "distributed.scheduler.active-memory-manager.start": False,
     "distributed.comm.timeouts.connect": "30s",
     "distributed.comm.timeouts.tcp": "30s",
+    # 15 s after every loss, Dask looks whether the worker is there, and if it has just been lost again, removes it for good.
+    "distributed.deploy.lost-worker-timeout": "1000 days",
     # Workers train on all their cores. Dask's profiler would interrupt them a hundred times a second, and its other monitors
     # took a few percent of a core.
     "distributed.worker.profile.enabled": False,
@@ -56,6 +58,15 @@ DASK_SETTINGS: dict[str, Any] = {
     "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": WORKING_BYTES // 2,
     "distributed.nanny.pre-spawn-environ.MALLOC_ARENA_MAX": 1,
     "distributed.nanny.pre-spawn-environ.ARROW_DEFAULT_MEMORY_POOL": "system",
+}
+
+ON_ONE_MACHINE: dict[str, Any] = {
+    # A machine that was asleep, or a run that was stopped with Ctrl-Z, must not lose every worker when it continues: Dask's
+    # scheduler compares times of day before it reads the heartbeats that have arrived (`Presence` does it better), and an end
+    # of a connection that reads nothing is as good as gone to the system after this time.
+    "distributed.scheduler.worker-ttl": None,
+    "distributed.comm.timeouts.tcp": "8 hours",
+    "distributed.scheduler.locks.lease-timeout": "8 hours",
 }
 
 
@@ -177,10 +188,8 @@ def _open_cluster(
 
         scratch = stack.enter_context(private_scratch(_scratch_parent(cluster)))
         # Also for the scheduler's files; Dask requires its own default name.
-        settings = {"temporary-directory": str(scratch / "dask-scratch-space")}
-        # Dask looks 15 s after every loss whether the worker is there, and if it has just been lost again, removes it for good.
-        settings["distributed.deploy.lost-worker-timeout"] = "1000 days"
-        stack.enter_context(dask.config.set(settings))
+        settings: dict[str, Any] = {"temporary-directory": str(scratch / "dask-scratch-space")}
+        stack.enter_context(dask.config.set(settings | ON_ONE_MACHINE))
         options: dict[str, Any] = {
             "n_workers": cluster.n_workers or usable_cores(),
             "threads_per_worker": 1,
