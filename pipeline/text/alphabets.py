@@ -12,19 +12,21 @@ from collections.abc import Iterable
 
 LIKELY = (
     "cp1252", "cp1250", "cp1251", "koi8_r", "koi8_u", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "cp874", "iso8859_2",
-    "iso8859_5", "iso8859_6", "iso8859_7", "iso8859_8", "cp866", "cp850", "cp852", "mac_roman", "mac_cyrillic",
+    "iso8859_5", "iso8859_6", "iso8859_7", "iso8859_8", "cp866", "cp850", "cp852", "mac_roman", "mac_cyrillic", "mac_latin2",
+    "mac_greek", "mac_turkish", "mac_iceland", "cp857", "iso8859_4", "cp1258",
 )  # fmt: skip
 """In this order when several read equally well."""
 _LETTERS = (
     "£°éµ", "éèàêçùâîôûïëœ", "üäöß", "óáíéñúü", "ãçéáêóíõâúàô", "èàòùìé", "äåöé", "øåæé", "áíðéöóúþæý", "ëéïèüö", "àéèóíçòïúü",
     "ąłęóżśćńź", "íáěéščřžýůúťňóď", "áíéčšžýťúľôóňďäĺŕ", "áéöóőüíúű", "ăîâşţșț", "čšžćđ", "ıüşçğöİâî", "ėųšžąčįęū",
-    "āīēšņūļžčķģ", "äõüöšž",
+    "āīēšņūļžčķģ", "äõüöšž", "\u0300\u0301đô\u0323ưâêàơă\u0309íáéóì\u0303ò",
     "оеаинтсрвлкмдпуяыьгзбчйхжшюцщэфъё", "оаинвіертслкмдупязьбгчйхцжїющєшфґ", "аиоентрсвлкдпмзгяъубчцйжщхюшфь",
     "аиоенрсткувјдмплгзбцчшжћхђљфњџ", "αοιετσνηυρπκμλςόγίδάήέχωθύφβξώζψϊΰΐ", "יוהלרבתמאשנעםדקחפסכגטצןזךףץ",
     "اليمونرتبةعدسفهكقأحجشطصىخإذغءئزثضظؤآ", "านรอกเงมยลวดทสตะปบคหแจพชขใ่้ีัิืู็ุโ์ไถภธผซณศษึฟฐญำ",
 )  # fmt: skip
 """The characters outside ASCII of English, French, German, Spanish, Portuguese, Italian, Swedish, Danish, Icelandic, Dutch,
-Catalan; Polish, Czech, Slovak, Hungarian, Romanian, Croatian, Turkish, Lithuanian, Latvian, Estonian; Russian, Ukrainian,
+Catalan; Polish, Czech, Slovak, Hungarian, Romanian, Croatian, Turkish, Lithuanian, Latvian, Estonian, Vietnamese (with marks of
+their own); Russian, Ukrainian,
 Bulgarian, Serbian, Greek, Hebrew, Arabic and Thai, the most frequent first."""
 _SIGNS = frozenset("µ«»„“”’‘‚–—…•·°§€£¥©®™¿¡№×±½¼¾´ªº،؛؟\u00a0\u200e\u200f")
 _SIGN, _STRANGER, _CAPITAL_INSIDE = math.log(0.05), math.log(0.001), math.log(0.02)

@@ -70,6 +70,16 @@ def test_numbers_of_another_byte_order_are_an_error_without_warnings(tmp_path: P
             vectors.most_similar("king")
 
 
+def test_binary_vectors_in_the_byte_order_of_another_processor_are_refused(tmp_path: Path) -> None:
+    rows = np.random.default_rng(1).uniform(-1, 1, (20, 8))
+    for order in ("<f4", ">f4"):
+        content = b"".join(b"w%d " % at + row.astype(order).tobytes() for at, row in enumerate(rows))
+        (tmp_path / order[0]).write_bytes(b"20 8\n" + content)
+    assert len(WordVectors.load(tmp_path / "<")) == 20
+    with pytest.raises(ValueError, match=r"in the order of another processor \(big-endian\)"):
+        WordVectors.load(tmp_path / ">")
+
+
 def test_words_that_come_twice_in_parquet_are_an_error_of_the_file(tmp_path: Path) -> None:
     pq.write_table(pa.table({"word": ["a", "b", "a"], "vector": [[1.0], [2.0], [3.0]]}), tmp_path / "v.parquet")
     with pytest.raises(ValueError, match=r"v\.parquet: words: 1 come twice, first 'a'"):
@@ -86,12 +96,40 @@ def test_words_that_come_twice_in_parquet_are_an_error_of_the_file(tmp_path: Pat
      ("king\tqueen\t85%\ncat\tdog\t70 %\n", "a plain number, without %"), ("king\tqueen\t3/4\n", "or a fraction"),
      ("8.5\tking\tqueen\n7\tcat\tdog\n", "the score comes third"), ("king\t8.5\tqueen\n", "the score comes third"),
      ("king\tqueen/empress\ncat\tdog\n", "pairs without a score, as in BATS"),
-     ("good better rough rougher JJ\nbig bigger old older JJ\n", "analogies have four words: cut -d' ' -f1-4")],
+     ("good better rough rougher JJ\nbig bigger old older JJ\n", "analogies have four words: cut -d' ' -f1-4"),
+     ("good better rough JJ_JJR rougher\nbig bigger old JJ_JJR older\n", "analogies have four words: cut -d' ' -f1-3,5"),
+     ("Athens,Greece,Oslo,Norway\na,b,c,d\n", "its columns are separated by ',': write spaces"),
+     ("a;b;c;d\n", "its columns are separated by ';': write spaces"), ("0,king,queen,8.5\n", "cut -d, -f2,3,4"),
+     ("king\tqueen\t−0.5\n", "a minus is '-'")],
 )  # fmt: skip
 def test_a_set_whose_columns_have_a_common_fault_is_refused_with_it(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "s.tsv").write_text(content)
     with pytest.raises(ValueError, match=rf"s\.tsv: expected lines of .*{message}"):
         read_questions(tmp_path / "s.tsv")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(": x\na b c d\n".encode("utf-16"), "it is UTF-16"), (": x\na b c d\n".encode("utf-16-le"), "is NUL, as in UTF-16"),
+     ("king\tqueen\t8.5\n".encode("utf-16-be"), "is NUL, as in UTF-16"), (b"\x04\x22\x4d\x18abc", "it is compressed"),
+     (b"PAR1" + bytes(40), "it is Parquet"), (b"<!DOCTYPE html>\n", "it is a web page"),
+     (b"version https://git-lfs.github.com/spec/v1\noid a\nsize 1\n", "git lfs pull")],
+)  # fmt: skip
+def test_a_file_that_is_no_set_is_refused_with_what_it_is(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "s.txt").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"s\.txt: .*{message}"):
+        read_questions(tmp_path / "s.txt")
+
+
+def test_a_comment_among_analogies_is_no_lost_question(tmp_path: Path) -> None:
+    (tmp_path / "s.txt").write_text("# made by four hands\n: x\n# one more comment here\na b c d\n#one #two #three #four\n#\n")
+    found = read_questions(tmp_path / "s.txt")
+    assert isinstance(found, AnalogyQuestions)
+    assert [section.questions for section in found.sections] == [(("a", "b", "c", "d"), ("#one", "#two", "#three", "#four"))]
+    assert not found.malformed
+    (tmp_path / "s.txt").write_text(": x\nAthens,Greece,Oslo,Norway\n")
+    with pytest.raises(ValueError, match="its columns are separated by ',': write spaces"):
+        read_questions(tmp_path / "s.txt")
 
 
 def test_a_folder_is_no_set(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import base64
 import binascii
 import io
 import tarfile
+import unicodedata
 import zipfile
 from pathlib import Path
 
@@ -134,6 +135,26 @@ def test_a_member_that_is_compressed_by_another_method_is_not_called_damage(tmp_
     data[8] = data[data.find(b"PK\x01\x02") + 10] = 9
     with pytest.raises(DataError, match=r"a\.txt in it is compressed by a method that is not read \(Deflate64\); unpack it"):
         read(write(tmp_path / "x.zip", bytes(data)))
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [("Příliš žluťoučký kůň úpěl ďábelské ódy a děti šly do školy.\n", "mac_latin2"),
+     ("Το ποτάμι τρέχει προς τη θάλασσα και τα παιδιά παίζουν εκεί.\n", "mac_greek"),
+     ("Çocuklar ırmağın kıyısında koşuyordu, hava sıcaktı ve güneş parlıyordu.\n", "cp857"),
+     ("Çocuklar ırmağın kıyısında koşuyordu, hava sıcaktı ve güneş parlıyordu.\n", "mac_turkish"),
+     ("Vaikai bėgiojo palei upę, žąsys ūkė, o šuo miegojo už namų.\n", "iso8859_4"),
+     ("Það var hlýtt og börnin hlupu meðfram ánni í góðu veðri þann dag.\n", "mac_iceland"),
+     ("Ngu\u031bo\u031b\u0300i Viêt Nam no\u0301i tiê\u0301ng Viê\u0323t va\u0300 đi vê\u0300 nha\u0300.\n", "cp1258")],
+)  # fmt: skip
+def test_older_encodings_are_named_too(tmp_path: Path, text: str, encoding: str) -> None:
+    with pytest.raises(DataError, match=rf"set corpus\.encoding: {encoding}\b"):
+        plan(tmp_path, unicodedata.normalize("NFC", text).encode(encoding) * 9 if encoding != "cp1258" else vietnamese(text) * 9)
+
+
+def vietnamese(text: str) -> bytes:
+    """In cp1258 only the five tones are marks of their own."""
+    return text.replace("u\u031b", "ư").replace("o\u031b", "ơ").encode("cp1258")
 
 
 @pytest.mark.parametrize("name", ["x.zip", "x.tar", "x.tar.gz", "x.txt"])

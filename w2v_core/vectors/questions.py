@@ -18,6 +18,20 @@ from w2v_core.text.printable import printable
 from w2v_core.vectors.files import require_regular
 
 _NUMBER = re.compile(r"[+-]?\d*\.?\d+")
+_TAG = re.compile(r"[A-Z]{2,}[A-Z_$]*")
+"""A part of speech in MSR's questions: `good better rough JJ_JJR rougher`."""
+_COMMENT = re.compile(r"#(?:\s|$)")
+_OTHERS = {
+    **dict.fromkeys(
+        (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ", b"\x04\x22\x4d\x18", b"PK\x03\x04"),
+        "it is compressed; decompress it first",
+    ),
+    **dict.fromkeys((b"<!", b"<html"), "it is a web page, not the file; fetch it again"),
+    **dict.fromkeys((b"\xff\xfe", b"\xfe\xff"), "it is UTF-16; convert it to UTF-8"),
+    b"PAR1": "it is Parquet; write it as text, with tabs between the columns",
+    b"version https://git-lfs": "it is a Git LFS pointer, not the file itself; fetch it with git lfs pull",
+}
+"""What people take for a set, by its first bytes."""
 Words4 = tuple[str, str, str, str]
 
 SYNTACTIC = r"^(gram|[ID]\d\d\b)"
@@ -84,12 +98,13 @@ def read_questions(path: str | os.PathLike[str], syntactic: str = SYNTACTIC) -> 
 def read_analogies(path: str | os.PathLike[str], syntactic: str = SYNTACTIC) -> AnalogyQuestions:
     """The questions of a file in Google's format: ": section" lines, each followed by lines of four words.
 
-    Lines with another number of words, and lines before the first section, are kept as malformed; empty lines are not counted.
+    Lines with another number of words, and lines before the first section, are kept as malformed; empty lines and lines that
+    begin with "# " are not counted.
     A file without section lines (MSR's, for example) becomes one section with the name of the file. syntactic: a regular
     expression that is found in the names of sections that ask about grammar. Raises ValueError if no question is left, OSError
     if the file cannot be read.
     """
-    lines = list(_lines(path))
+    lines = [(number, line) for number, line in _lines(path) if not _COMMENT.match(line)]
     sections: list[tuple[str, list[Words4], list[MalformedLine]]] = []
     outside: list[MalformedLine] = []
     if not any(_begins_a_section(line) for _, line in lines):
@@ -108,7 +123,9 @@ def read_analogies(path: str | os.PathLike[str], syntactic: str = SYNTACTIC) -> 
     )
     if not any(section.questions for section in questions.sections):
         expected = "': section' lines followed by lines of four words"
-        raise ValueError(f"{path}: expected {expected}, found no such line{_first_of(questions.malformed)}")
+        bad = questions.malformed
+        hint = _separator_hint([line for _, line in lines if line.strip() and not _begins_a_section(line)], 4)
+        raise ValueError(f"{path}: expected {expected}, found no such line{_first_of(bad)}{hint}")
     return questions
 
 
@@ -186,6 +203,17 @@ def _names_columns(line: str) -> bool:
     return third not in _NO_JUDGEMENT and bool(re.search(r"[^\W\d_]", third)) and not re.match(r"[\d.,+-]", third)
 
 
+def _separator_hint(lines: Sequence[str], columns: int) -> str:
+    """Which character separates the columns of all lines, if it is one that does not here: words of analogies have spaces
+    between, and a comma is for pairs."""
+    chars, instead = (";|", "tabs") if columns == 3 else (";|,", "spaces")
+    found = next((char for char in chars if lines and all(line.count(char) == columns - 1 for line in lines)), None)
+    fields = [field.strip() for line in lines for field in line.split(found)]
+    if not found or (columns == 4 and any(not field or _NUMBER.fullmatch(field) for field in fields)):
+        return ""
+    return f"; its columns are separated by {found!r}: write {instead}"
+
+
 def _columns_hint(path: str | os.PathLike[str]) -> str:
     """What is wrong with the columns of all lines, and which of them to keep; nothing if they have no fault in common."""
     lines = [line for _, line in _lines(path) if line.strip() and not line.startswith("#")]
@@ -198,12 +226,16 @@ def _columns_hint(path: str | os.PathLike[str]) -> str:
         return "; a score is a plain number, without % or a fraction"
     if all(len(row) == 3 and any(map(_NUMBER.fullmatch, row[:2])) for row in rows):
         return "; the score comes third, behind the words"
-    if separator := next((char for char in ";|" if all(line.count(char) == 2 for line in lines)), None):
-        return f"; its columns are separated by {separator!r}: write tabs"
+    if any(len(row) == 3 and re.fullmatch(r"[−–]\d*\.?\d+", row[2]) for row in rows):
+        return "; a minus is '-', not another dash"
+    if hint := _separator_hint(lines, 3) or _separator_hint(lines, 4):
+        return hint
     if all(len(row) == 2 and all(row) for row in rows):
         return "; its lines are pairs without a score, as in BATS, whose questions are four words: two pairs"
     if all(len(row) == 5 and not any(map(_NUMBER.fullmatch, row)) for row in rows):
-        return "; its lines have 5 columns; analogies have four words: cut " + ("-f1-4" if "\t" in lines[0] else "-d' ' -f1-4")
+        between = "" if "\t" in lines[0] else "-d' ' "
+        words = "1-3,5" if all(map(_TAG.fullmatch, (row[3] for row in rows))) else "1-4"
+        return f"; its lines have 5 columns; analogies have four words: cut {between}-f{words}"
     wide = rows[-1] if rows and len({len(row) for row in rows}) == 1 and len(rows[-1]) > 3 else []
     if not wide:
         return ""
@@ -221,8 +253,10 @@ def _lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
         raise ValueError(f"{path}: a folder; give the files in it")
     require_regular(Path(path))
     content = Path(path).read_bytes()
-    if content.startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ", b"PK\x03\x04")):
-        raise ValueError(f"{path}: it is compressed; decompress it first")
+    if other := next((what for begin, what in _OTHERS.items() if content.startswith(begin)), None):
+        raise ValueError(f"{path}: {other}")
+    if 3 * content.count(b"\0") > len(content):
+        raise ValueError(f"{path}: every second byte of it is NUL, as in UTF-16; convert it to UTF-8")
     if b"\n" not in content:
         content = content.replace(b"\r", b"\n")  # as old Macs end lines
     for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):

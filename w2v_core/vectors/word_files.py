@@ -24,6 +24,7 @@ from w2v_core.text.printable import printable
 
 _READ_BYTES = 8 << 20
 _SAMPLE_LINES = 64
+_SAMPLE_ROWS = 1000
 _LONGEST_LINE = 64 << 20
 _HEADER = re.compile(rb"[ \t]*(\d{1,18})[ \t]+(\d{1,9})[ \t]*\r?\n")
 _HEADER_BYTES = 64
@@ -216,6 +217,24 @@ def read_binary(stream: BinaryIO, header: Header, found: Found, limit: int | Non
     rest = (buffer + stream.read(64)).lstrip(b"\n") if limit is None or limit > promised else b""
     if rest:
         raise ValueError(f"{name}: more bytes follow the last of {promised:,} words (read as binary); {CUT}")
+    _refuse_byte_order(found.matrix()[:_SAMPLE_ROWS], name)
+
+
+def _refuse_byte_order(rows_ND: npt.NDArray[Any], name: str) -> None:
+    """Raises ValueError if most numbers are of no size that vectors have, and with their bytes in reverse order all are."""
+    numbers = rows_ND.astype("<f4")
+    shares = [_share_of_odd_sizes(found) for found in (numbers, numbers.byteswap())]
+    if shares[0] > 0.5 and shares[1] < 0.01:
+        raise ValueError(
+            f"{name}: its numbers have the bytes in the order of another processor (big-endian); word2vec's binary format has "
+            "the least significant byte first: export the vectors again"
+        )
+
+
+def _share_of_odd_sizes(numbers: npt.NDArray[Any]) -> float:
+    with np.errstate(invalid="ignore"):
+        sizes = np.abs(numbers[numbers != 0])
+        return float(1 - np.mean((sizes > 1e-12) & (sizes < 1e12))) if sizes.size else 0.0
 
 
 def _refuse_spaced(words: list[bytes], found: Found, name: str) -> None:
