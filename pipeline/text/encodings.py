@@ -24,6 +24,8 @@ _LIKELY = (
     "cp1252", "cp1250", "cp1251", "koi8_r", "cp1253", "cp1254", "cp1256", "gb18030", "big5", "cp932", "euc_jp", "cp949",
 )  # fmt: skip
 """Preferred, in this order, when several fit equally well: the encodings that most text outside UTF-8 is in."""
+_SEVERAL = 2
+"""So many characters outside ASCII in a line that is UTF-8 throughout are hardly an accident."""
 _RUN = re.compile(rb"[\x80-\xff]{2,}")
 _AS_CLEAN = 0.02
 """How much higher than the best one's an encoding's chaos (charset-normalizer's measure, 0 … 1) may be for it to fit as well. In
@@ -94,6 +96,14 @@ def invalid_share(head: bytes) -> float:
     decoder = codecs.getincrementaldecoder(UTF8)("ignore")
     good = decoder.decode(head, False).encode()
     return (len(head) - len(good) - len(decoder.getstate()[0])) / len(head)
+
+
+def is_mixed(head: bytes) -> bool:
+    """Whether many of the lines that are not ASCII are UTF-8 with several such characters, and many are not UTF-8."""
+    lines = [line for line in head.split(b"\n")[:-1] if not line.isascii()]
+    good = sum(invalid_share(line) == 0 and len(line) - len(line.decode(UTF8, "replace")) >= _SEVERAL for line in lines)
+    bad = sum(invalid_share(line) > 0 for line in lines)
+    return min(good, bad) > len(lines) // 10
 
 
 def fitting_encoding(head: bytes) -> str | None:

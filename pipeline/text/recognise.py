@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, cast
 from pipeline.config import Corpus
 from pipeline.errors import ConfigError, DataError, InputError, printable
 from pipeline.text.decompress import decompress
-from pipeline.text.encodings import UTF8, fitting_encoding, invalid_share
+from pipeline.text.encodings import UTF8, fitting_encoding, invalid_share, is_mixed
 from pipeline.text.losses import A_FEW_BYTES, percent
 from pipeline.text.pieces import SourceFile
 from pipeline.text.signatures import HEAD_BYTES, SUFFIX, Finding, container, examine, other_format
@@ -48,6 +48,8 @@ class Look:
     """The share of the first bytes that is not UTF-8."""
     fitting: str | None = None
     """The encoding in which they read best, if that share is large."""
+    mixed: bool = False
+    """Whether other lines are UTF-8."""
 
 
 def kind_of(path: str, corpus: Corpus) -> str:
@@ -120,13 +122,16 @@ def look_at(file: Any, path: str, kind: str, size: int, corpus: Corpus) -> Look:
 
 def _look(head: bytes, found: Finding, corpus: Corpus) -> Look:
     share = invalid_share(head) if corpus.encoding == UTF8 else 0.0
+    mixed = share > 0 and is_mixed(head)
+    foreign = b"\n".join(line for line in head.split(b"\n") if invalid_share(line)) if mixed else head
     return Look(
         found.problem if corpus.sniff else None,
         found.remarks,
         found.whole,
         found.carriage_returns,
         share,
-        fitting_encoding(head) if share > corpus.max_lost / 2 and not found.problem else None,
+        fitting_encoding(foreign) if share > corpus.max_lost / 2 and not found.problem else None,
+        mixed,
     )
 
 
@@ -227,8 +232,7 @@ def refuse_foreign(looks: Sequence[tuple[SourceFile, Look]], corpus: Corpus) -> 
     if corpus.encoding_errors == "replace" and lost > max(A_FEW_BYTES, corpus.max_lost * sizes):
         worst = sorted((pair for pair in looks if pair[1].invalid_share), key=lambda pair: -pair[1].invalid_share * pair[0].size)
         shown = "".join(
-            f"\n  {printable(file.path, 300)}: {percent(look.invalid_share)} of its first bytes"
-            + (f"; they read well as {look.fitting}: set corpus.encoding: {look.fitting}" if look.fitting else "")
+            f"\n  {printable(file.path, 300)}: {percent(look.invalid_share)} of its first bytes" + _way_out(look)
             for file, look in worst[:_SHOWN]
         )
         raise DataError(
@@ -236,6 +240,13 @@ def refuse_foreign(looks: Sequence[tuple[SourceFile, Look]], corpus: Corpus) -> 
             f"{percent(corpus.max_lost)}. Worst:{shown}\n"
             "Set corpus.encoding to what the files are in, convert them, or raise corpus.max_lost"
         )
+
+
+def _way_out(look: Look) -> str:
+    if look.mixed:
+        others = f", others read well as {look.fitting}" if look.fitting else ""
+        return f"; some of its lines are UTF-8{others}: convert those"
+    return f"; they read well as {look.fitting}: set corpus.encoding: {look.fitting}" if look.fitting else ""
 
 
 def remarks_of(looks: Iterable[tuple[str, Look]]) -> list[str]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from pipeline.text import foreign_text
 from pipeline.text.alphabets import better_reading
-from pipeline.text.encodings import UTF8, fitting_encoding, has_line_ends, invalid_share
+from pipeline.text.encodings import UTF8, fitting_encoding, has_line_ends, invalid_share, is_mixed
 from pipeline.text.folding import ENTITY
 from pipeline.text.losses import percent
 from pipeline.text.unlike_ascii import WIDE, reads_as, shifting, wide
@@ -130,7 +130,9 @@ def _examine_utf8(head: bytes, format: str, expected: str) -> Finding:
     if format == "lines" and len(_TAG.findall(head)) > _a_few(head):
         remarks.append("hold HTML or XML tags (<br />), whose names become words; take them out of the text first")
     if format == "lines" and b"\n" not in head and b"\r" not in head and len(_OTHER_ENDS.findall(head)) > 1:
-        remarks.append("have no line end, but U+2028, NEL or NUL, which end no sentence here; make them line ends first")
+        remarks.append(
+            "have no line end, but U+2028, NEL, NUL or form feeds, which end no sentence here; make them line ends first"
+        )
     carriage_returns = head.count(b"\r") > 1 and b"\n" not in head
     if carriage_returns:
         remarks.append("end their lines with CR alone, as old Macs did, and are read that way")
@@ -192,6 +194,8 @@ def _binary(head: bytes) -> str | None:
     text = control <= _BINARY_SHARE * len(head) and not _begins_binary(head)
     if found is None and text and foreign <= _FOREIGN_SHARE:
         return None
+    if found is None and text and is_mixed(head):
+        return "is UTF-8 in some of its lines only; convert the others"
     if found is None and text and (fitting := fitting_encoding(head)):
         return f"is not UTF-8; its bytes read well as {fitting}: set corpus.encoding: {fitting}"
     if found is None and foreign == 0 and b"\0" not in head:

@@ -157,6 +157,23 @@ def vietnamese(text: str) -> bytes:
     return text.replace("u\u031b", "ư").replace("o\u031b", "ơ").encode("cp1258")
 
 
+@pytest.mark.parametrize("encoding", ["cp1252", "mac_roman"])
+def test_lines_in_another_encoding_among_others_in_utf8_are_told_apart(tmp_path: Path, encoding: str) -> None:
+    text = "Die größere Straße führt über die Brücke nach Köln\n" * 40
+    with pytest.raises(DataError, match=rf"some of its lines are UTF-8, others read well as {encoding}: convert those"):
+        plan(tmp_path, text.encode() + text.encode(encoding))
+    with pytest.raises(DataError, match=rf"they read well as {encoding}: set corpus\.encoding: {encoding}"):
+        plan(tmp_path, text.encode(encoding))
+
+
+def test_half_a_file_in_another_alphabet_is_told_apart_too(tmp_path: Path) -> None:
+    text = "река течёт в море и никто не знает почему\n"
+    with pytest.raises(DataError, match="is UTF-8 in some of its lines only; convert the others"):
+        plan(tmp_path, text.encode() * 20 + text.encode("cp1251") * 60)
+    with pytest.raises(DataError, match=r"set corpus\.encoding: cp1251"):
+        plan(tmp_path, text.encode("cp1251") * 60)
+
+
 @pytest.mark.parametrize("name", ["x.zip", "x.tar", "x.tar.gz", "x.txt"])
 def test_the_encoding_of_members_of_an_archive_is_named(tmp_path: Path, name: str) -> None:
     path, text = tmp_path / name, ("Die Straße führt über die größere Brücke.\n" * 9).encode("cp1252")

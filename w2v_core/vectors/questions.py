@@ -234,8 +234,8 @@ def _columns_hint(path: str | os.PathLike[str]) -> str:
         return "; its lines are pairs without a score, as in BATS, whose questions are four words: two pairs"
     if all(len(row) == 5 and not any(map(_NUMBER.fullmatch, row)) for row in rows):
         between = "" if "\t" in lines[0] else "-d' ' "
-        words = "1-3,5" if all(map(_TAG.fullmatch, (row[3] for row in rows))) else "1-4"
-        return f"; its lines have 5 columns; analogies have four words: cut {between}-f{words}"
+        kept = "1-3,5" if all(map(_TAG.fullmatch, (row[3] for row in rows))) else "1-4"
+        return f"; its lines have 5 columns; analogies have four words: cut {between}-f{kept}"
     wide = rows[-1] if rows and len({len(row) for row in rows}) == 1 and len(rows[-1]) > 3 else []
     if not wide:
         return ""
