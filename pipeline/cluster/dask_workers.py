@@ -46,7 +46,7 @@ class DaskWorkers:
         were requested. `trouble`: why no more workers will come, None while some may."""
         self.client = client
         self.guest = guest
-        self.turn = Turn(client, guest, on_note)
+        self.turn = Turn(client, guest, on_note, shared=not own)
         self._own = own
         self._asked_for = asked_for
         self._on_note = on_note

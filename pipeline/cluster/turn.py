@@ -2,7 +2,8 @@
 
 Otherwise two trainings could deadlock, each holding workers that the other needs. Tasks of other stages may run at any time. The
 lease belongs to the driver's process. When a driver's connection ends, the scheduler releases the lease as soon as the workers
-have forgotten the run (`guest`); when the driver falls silent, after half a minute.
+have forgotten the run (`guest`); when the driver falls silent, after half a minute. A driver that then speaks again looks before
+each round, and waits for its turn anew.
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ _ASK_S = 2
 class Turn:
     """This run's right to train on a scheduler: taken once, and held until `give_back`."""
 
-    def __init__(self, client: Client, guest: Guest, on_note: Callable[[str], None]) -> None:
+    def __init__(self, client: Client, guest: Guest, on_note: Callable[[str], None], shared: bool = True) -> None:
+        """`shared`: others may use the scheduler too."""
         self._client = client
+        self._shared = shared
         self._departure = guest.departure
         self._on_note = on_note
         self._lease: Any = None
@@ -34,7 +37,10 @@ class Turn:
     def take(self) -> None:
         """Waits until no other run trains on this scheduler, noting who does if that takes a while."""
         if self._lease is not None:
-            return
+            if not self._shared or self._client.run_on_scheduler(_holds(self._departure)):
+                return
+            self._on_note("the scheduler heard nothing of this run for so long that another may train now")
+            self.give_back()
         from distributed import Semaphore
 
         lease = Semaphore(max_leases=1, name=TRAINING, scheduler_rpc=self._client.scheduler, loop=self._client.loop)
@@ -57,11 +63,23 @@ class Turn:
 
 
 def _noting(departure: str) -> Callable[..., None]:
-    """A function that tells the run's plugin on the scheduler which lease to release: the only one, which is this run's. Pickled
-    by value, since the scheduler may not have this program."""
+    """A function that tells the run's plugin on the scheduler which lease to release: the first, which is this run's. Pickled by
+    value, since the scheduler may not have this program."""
     training = TRAINING
 
     def note(dask_scheduler: Any) -> None:
-        (dask_scheduler.plugins[departure].lease,) = dask_scheduler.extensions["semaphores"].leases[training]
+        dask_scheduler.plugins[departure].lease = next(iter(dask_scheduler.extensions["semaphores"].leases[training]))
 
     return note
+
+
+def _holds(departure: str) -> Callable[..., bool]:
+    """A function that tells whether the run's lease is the first. A lease that has run out is put behind the others when its
+    driver speaks again."""
+    training = TRAINING
+
+    def holds(dask_scheduler: Any) -> bool:
+        leases = dask_scheduler.extensions["semaphores"].leases[training]
+        return bool(next(iter(leases), None) == dask_scheduler.plugins[departure].lease)
+
+    return holds

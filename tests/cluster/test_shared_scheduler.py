@@ -22,7 +22,7 @@ from pipeline.cluster.state import state_of
 from pipeline.config import Cluster, Tls
 from pipeline.errors import ServiceError, TemporaryError
 from pipeline.training.lanes import HeldLanes
-from tests.cluster.disturbed import Bench, end_of, wait_until
+from tests.cluster.disturbed import Bench, end_of, stopped_at, wait_until
 from tests.cluster.shared import guests, share
 from tests.cluster.tls_cluster import TlsCluster
 
@@ -90,6 +90,28 @@ def test_workers_forget_a_run_whose_driver_was_killed_and_the_next_may_train_at_
         wait_until(lambda: client.run_on_scheduler(_trainings) == 0, "its lease to be taken back")
     assert time.monotonic() - began < FORGOTTEN_S
     bench.assert_same(config)
+
+
+@pytest.mark.turns(10, 50)
+def test_a_driver_that_was_frozen_until_another_run_trained_waits_for_its_turn_anew(
+    cluster: TlsCluster, bench: Bench, tmp_path: Path
+) -> None:
+    for _ in range(2):
+        cluster.start_worker("")
+    cluster.wait_for_workers(2)
+    configs = [bench.config_file(f"turn-{name}", before="train", cluster=cluster.section) for name in "ab"]
+    tokens = [tmp_path / name for name in "ab"]
+    with bench.w2v(configs[0], failpoint=f"round:1.0=stop,{tokens[0]}") as first:
+        frozen = stopped_at(tokens[0], first)
+        with bench.w2v(configs[1], failpoint=f"round:1.0=stop,{tokens[1]}") as second:
+            training = stopped_at(tokens[1], second)
+            frozen.resume()
+            time.sleep(3)
+            training.resume()
+            ended = [end_of(first), end_of(second)]
+    assert [one.summary["vectors"]["sha256"] for one in ended] == [bench.digest] * 2
+    assert "heard nothing of this run for so long that another may train now" in ended[0].err
+    assert "another may train now" not in ended[1].err
 
 
 def _trainings(dask_scheduler: Any) -> int:

@@ -93,23 +93,6 @@ def test_a_driver_that_is_killed_leaves_nothing_after_half_a_minute(bench: Bench
     bench.assert_same(config)
 
 
-@pytest.mark.turns(10, 40, of="deployment")
-def test_a_worker_that_is_lost_just_when_dask_looks_after_an_earlier_loss_comes_back(site: SshSite, tmp_path: Path) -> None:
-    with open_workers(Cluster.model_validate(section(site)), shared=tmp_path) as workers:
-        assert len(workers.members()) == 2
-        nanny = next(process for process in started_by(site) if worker_of(process))
-        for pause_s in (14.5, 6):  # Dask looks 15 s after a loss
-            (worker,) = worker_of(nanny)
-            worker.kill()
-            time.sleep(pause_s)
-        wait_until(lambda: len(workers.members()) == 2, "the worker to come back")
-
-
-def worker_of(process: psutil.Process) -> list[psutil.Process]:
-    """The worker of a nanny, none of a scheduler."""
-    return [child for child in process.children() if "spawn_main" in " ".join(child.cmdline())]
-
-
 @pytest.mark.parametrize(
     ("options", "connect", "message"),
     [
