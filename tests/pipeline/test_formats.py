@@ -83,6 +83,31 @@ def test_a_value_too_long_to_be_held_gives_the_text_that_json_gives(
     assert found == [text for _, text, _ in records]
 
 
+@given(
+    words=st.lists(st.text(max_size=6), min_size=1, max_size=12), others=st.lists(JSON, max_size=5), block=st.integers(1, 60),
+    separators=st.sampled_from([(",", ":"), (", ", ": "), (" ,\n", ": ")]), ascii_only=st.booleans(),
+)  # fmt: skip
+@settings(max_examples=150, derandomize=True, deadline=None)
+@pytest.mark.turns(3, 3, of="properties")
+def test_a_list_too_long_to_be_held_gives_its_words_and_no_others(
+    words: list[str], others: list[Any], block: int, separators: tuple[str, str], ascii_only: bool
+) -> None:
+    value = {"a": others, "text": words, "b": {"text": others}, "c": ["x", *words, "x"]}
+    data = json.dumps(value, separators=separators, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
+    source = ByteSource(iter([data[at : at + block] for at in range(0, len(data), block)]))
+    source.more()
+    pieces = text_pieces(source, 1, "text")
+    found = []
+    while True:
+        try:
+            found.append(next(pieces))
+        except StopIteration as end:
+            walk = end.value
+            break
+    assert b"".join(found) == " ".join(words).encode()
+    assert (walk.texts, walk.text_bytes, walk.raw_bytes) == (len(words), sum(len(word.encode()) for word in words), len(data))
+
+
 def test_lists_of_words_are_sentences(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text('{"text": ["the", "river", "runs"]}\n{"text": [["to", "the"], ["sea"]]}\n')
     expected = [RUNS, ["to", "the"], ["sea"]]

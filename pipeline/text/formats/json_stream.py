@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 
 from pipeline.text.formats.json_values import ByteSource, NotJson, lenient
@@ -14,6 +14,8 @@ _BLANK = re.compile(rb"[ \t\r\n,:]*")
 _SCALAR = re.compile(rb"[^\s,:\[\]{}\"]*")
 _WHOLE = re.compile(rb'[^"\\]*(?:\\(?:u[0-9a-fA-F]{4}|[^u])[^"\\]*)*', re.DOTALL)
 """The inside of a string up to its end, or up to an incomplete escape."""
+_ITEMS = re.compile(rb'(?:"[^"\\]*"[ \t\r\n]*,[ \t\r\n]*)+|(?:[^\s,:\[\]{}"]+[ \t\r\n]*,[ \t\r\n]*)+')
+"""Strings without escapes, or scalars, each with the comma behind it: one at a time they would take 18 µs each."""
 _HIGH_SURROGATE = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}$")
 _MAXIMUM_DEPTH = 1000
 _KEY_BYTES = 1 << 16
@@ -54,7 +56,9 @@ def text_pieces(source: ByteSource, line: int, wanted: str) -> Generator[bytes, 
     walk = Walk(source, line, wanted)
     while True:
         byte = _next_byte(walk)
-        if byte in b"{[":
+        if items := _items(walk):
+            yield from _words(walk, items)
+        elif byte in b"{[":
             _enter(walk, byte)
         elif byte in b"}]":
             _leave(walk)
@@ -76,6 +80,24 @@ def text_pieces(source: ByteSource, line: int, wanted: str) -> Generator[bytes, 
             _skip_scalar(walk)
         if walk.containers and walk.containers[-1] == b"{" and byte not in b"{[":
             walk.keys[-1] = None
+
+
+def _items(walk: Walk) -> bytes:
+    """The items of an array from the walk's position on that have arrived and are as in _ITEMS; often none."""
+    found = _ITEMS.match(walk.source.data, walk.source.at) if walk.containers and walk.containers[-1] == b"[" else None
+    return walk.take(found.end()) if found else b""
+
+
+def _words(walk: Walk, items: bytes) -> Iterator[bytes]:
+    """The words in such items, with a space before each that is not the first; nothing if they are not of the text."""
+    if not items.startswith(b'"') or not walk.on_text():
+        return
+    words = json.loads(f"[{lenient(items.rstrip()[:-1])}]", strict=False)
+    text = encoded(" ".join(words))
+    walk.text_bytes += len(text) - (len(words) - 1)
+    first = not walk.texts
+    walk.texts += len(words)
+    yield text if first else b" " + text
 
 
 def _next_byte(walk: Walk) -> bytes:
