@@ -212,6 +212,8 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
 def _explain(problem: Mapping[str, Any]) -> str:
     """One line about one wrong key: where, what is wrong, what was found."""
     key = printable(".".join(str(part) for part in problem["loc"]))
+    if problem["type"] == "extra_forbidden" and problem["loc"][-1] == "<<":
+        return f"{key}: YAML's merge key is not read; write the keys out"
     if problem["type"] == "extra_forbidden":
         near = suggest(key, list(known_keys()))
         return f"{key}: unknown key" + (f"; {hint(near)}" if near else "")

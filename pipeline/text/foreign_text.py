@@ -17,6 +17,8 @@ _PYTHON = re.compile(rb"\s*(?:\[\s*)*\{\s*'[^'\n]{1,200}'\s*:\s*['\"\d\[{(TFN-]"
 _TIMES = re.compile(rb"\d\d:\d\d[,.]\d{3} --> (?:\d\d:)?\d\d:\d\d[,.]\d{3}")
 _BASE64 = re.compile(rb"[A-Za-z0-9+/]{60,76}={0,2}\r?")
 _UUENCODED = re.compile(rb"begin [0-7]{3} [^\n]+\nM[\x20-\x60]{60}\r?\n")
+_EAST_ASIAN = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3\uff66-\uff9f]+")
+_SANDWICHED = re.compile(f"(?<=[A-Za-z]){_EAST_ASIAN.pattern[:-1]}{{1,2}}(?=[A-Za-z])")
 _ENOUGH = 3
 """Lines from which on all lines alike are no accident."""
 _ESCAPES = re.compile(
@@ -83,6 +85,12 @@ def remarks(head: bytes, a_few: int) -> list[str]:
             "with a header or a column's number as corpus.text_field, reads one"
         )
     return found
+
+
+def is_sandwiched(text: str) -> bool:
+    """Whether most East Asian characters stand alone inside words of ASCII, as `größe` does, read as GB18030."""
+    alone = len(_SANDWICHED.findall(text))
+    return alone >= _ENOUGH and 2 * alone > len(_EAST_ASIAN.findall(text))
 
 
 def _has_columns(head: bytes) -> bool:

@@ -115,6 +115,8 @@ def examine(head: bytes, format: str, encoding: str) -> Finding:
     remarks = found.remarks
     if better := better_reading(head[:_GUESS_BYTES], encoding):
         remarks += (f"read better as {better} than as {encoding}, which corpus.encoding says: look at the words",)
+    elif not encoding.startswith("utf") and foreign_text.is_sandwiched(text.decode("utf-8", "replace")):
+        remarks += (f"have East Asian characters inside words, as other text has that is read as {encoding}: look at the words",)
     whole = found.carriage_returns or format not in ("lines", "tsv") or not has_line_ends(encoding)
     return Finding(found.problem, remarks, found.carriage_returns, whole)
 

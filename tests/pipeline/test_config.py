@@ -123,6 +123,13 @@ def test_a_key_given_twice_is_an_error(tmp_path: Path) -> None:
         load_config(path)
 
 
+def test_a_merge_key_of_yaml_is_told_to_be_written_out(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("corpus: &c {inputs: [a]}\ntrain: {<<: *c, epochs: 1}\n")
+    with pytest.raises(ConfigError, match=r"train\.<<: YAML's merge key is not read; write the keys out"):
+        load_config(path)
+
+
 def test_an_empty_section_means_its_defaults(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text("corpus: {inputs: [a]}\npublish:\n")

@@ -166,6 +166,21 @@ def test_lines_in_another_encoding_among_others_in_utf8_are_told_apart(tmp_path:
         plan(tmp_path, text.encode(encoding))
 
 
+@pytest.mark.parametrize("encoding", ["gb18030", "big5", "cp949", "cp932"])
+def test_text_of_europe_read_as_east_asian_is_noted(tmp_path: Path, encoding: str) -> None:
+    noted = "East Asian characters inside words"
+    text = ("Die größere Straße führt über die Brücke nach Köln und Nürnberg\n" * 9).encode("cp1252")
+    found = plan(tmp_path, text, encoding=encoding, max_lost=1)
+    assert any(noted in note for note in found.notes)
+    mixed = {
+        "gb18030": "用Python写的API很好",
+        "big5": "用Python寫的API很好",
+        "cp949": "Python으로 API를 만든다",
+        "cp932": "PythonでAPIを書く",
+    }
+    assert not plan(tmp_path, (mixed[encoding] + "\n").encode(encoding) * 9, encoding=encoding).notes
+
+
 def test_half_a_file_in_another_alphabet_is_told_apart_too(tmp_path: Path) -> None:
     text = "река течёт в море и никто не знает почему\n"
     with pytest.raises(DataError, match="is UTF-8 in some of its lines only; convert the others"):
