@@ -164,7 +164,7 @@ def departure_plugin(guest: Guest, client_id: str, closes_after_s: float | None 
     run alone, which the driver would have closed."""
     from distributed import SchedulerPlugin
 
-    plugin, own, training, topic, losses = guest.plugin, guest.departure, TRAINING, guest.topic, _losses
+    plugin, own, training, topic, losses = guest.plugin, guest.departure, TRAINING, guest.topic, _losses()
 
     class Departure(SchedulerPlugin):
         name = own
@@ -202,15 +202,20 @@ def departure_plugin(guest: Guest, client_id: str, closes_after_s: float | None 
     return Departure()
 
 
-def _losses(scheduler: Any, worker: str, wanted: set[Any], threads: int) -> dict[str, Any] | None:
-    """The message about a worker that was just lost: which of the tasks `wanted` were on it, and which of these it was working
-    on, since it takes tasks in the order of their priority. The scheduler gives them to others."""
-    events = scheduler.get_events(worker)
-    said = events[-1][1] if events else {}
-    given = [scheduler.tasks[key] for key in said.get("processing-tasks", ()) if key in scheduler.tasks]
-    lost = sorted(map(str, wanted & {*said.get("processing-tasks", ()), *said.get("lost-computed-tasks", ())}))
-    begun = [task.key for task in sorted(given, key=lambda task: task.priority)[:threads] if task.key in wanted]
-    return {"worker": worker, "lost": lost, "begun": [str(key) for key in begun]} if lost else None
+def _losses() -> Callable[[Any, str, set[Any], int], dict[str, Any] | None]:
+    """A function that returns the message about a worker that was just lost: which of the tasks `wanted` were on it, and which of
+    these it was working on, since it takes tasks in the order of their priority. The scheduler gives them to others. Pickled by
+    value, since the scheduler may not have this program."""
+
+    def losses(scheduler: Any, worker: str, wanted: set[Any], threads: int) -> dict[str, Any] | None:
+        events = scheduler.get_events(worker)
+        said = events[-1][1] if events else {}
+        given = [scheduler.tasks[key] for key in said.get("processing-tasks", ()) if key in scheduler.tasks]
+        lost = sorted(map(str, wanted & {*said.get("processing-tasks", ()), *said.get("lost-computed-tasks", ())}))
+        begun = [task.key for task in sorted(given, key=lambda task: task.priority)[:threads] if task.key in wanted]
+        return {"worker": worker, "lost": lost, "begun": [str(key) for key in begun]} if lost else None
+
+    return losses
 
 
 @contextlib.contextmanager

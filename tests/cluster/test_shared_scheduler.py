@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.cluster.guest import TRAINING, Guest, arrival_plugin
+from pipeline.cluster.guest import TRAINING, Guest, arrival_plugin, departure_plugin
 from pipeline.cluster.opening import open_workers
 from pipeline.cluster.presence import registered
 from pipeline.cluster.state import state_of
@@ -240,20 +240,22 @@ def test_a_worker_that_does_not_see_the_workdir_is_refused_by_name(cluster: TlsC
         pass
 
 
-def test_a_worker_without_this_program_can_load_what_runs_give_to_workers() -> None:
-    plugin = arrival_plugin(Guest("run", "0123456789ab", None), [])
+def test_schedulers_and_workers_without_this_program_can_load_what_runs_give_to_them() -> None:
     import cloudpickle
 
+    guest = Guest("run", "0123456789ab", None)
+    plugins = cloudpickle.dumps([arrival_plugin(guest, []), departure_plugin(guest, "client")])
     code = (
         "import sys, pickle; sys.modules['pipeline'] = sys.modules['w2v_core'] = None\n"
         "import importlib.util as u; find = u.find_spec\n"
         "u.find_spec = lambda name, *a: None if name in ('pipeline', 'w2v_core') else find(name, *a)\n"
-        "print(pickle.load(sys.stdin.buffer).why_not())"
+        "arrival, departure = pickle.load(sys.stdin.buffer)\n"
+        "print(departure.name, arrival.why_not())"
     )
-    data = cloudpickle.dumps(plugin)
-    done = subprocess.run([sys.executable, "-c", code], input=data, capture_output=True, check=True)
-    assert done.stdout.decode().strip() == "has other source files of this program (none) than the driver (0123456789ab)"
-    assert pickle.loads(data).name == "w2v-run"
+    done = subprocess.run([sys.executable, "-c", code], input=plugins, capture_output=True, check=True)
+    refusal = "has other source files of this program (none) than the driver (0123456789ab)"
+    assert done.stdout.decode().strip() == f"{guest.departure} {refusal}"
+    assert pickle.loads(plugins)[0].name == "w2v-run"
 
 
 @pytest.mark.turns(5, 7)
