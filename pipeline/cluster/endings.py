@@ -120,8 +120,13 @@ class Pieces:
         try:
             self.results[index] = ended[1].result()
         except KilledWorker:
-            # Another's scheduler may give up a task after four losses, also one that was only waiting for its turn.
-            self._suspect(index, GUILTY)
+            # Another's scheduler may give up a task after four losses, also one that was only waiting for its turn, or whose
+            # workers were ended in order.
+            self._suspect(index, 1 if index in self._alone else GUILTY)
+            if index in self._alone:
+                self._forget([index])
+                self._submissions += 1
+                self._begin(index, self._submissions)
             return None
         self._open.remove(index)
         self._alone.discard(index)

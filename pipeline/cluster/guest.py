@@ -204,16 +204,24 @@ def departure_plugin(guest: Guest, client_id: str, closes_after_s: float | None 
 
 def _losses() -> Callable[[Any, str, set[Any], int], dict[str, Any] | None]:
     """A function that returns the message about a worker that was just lost: which of the tasks `wanted` were on it, and which of
-    these it was working on, since it takes tasks in the order of their priority. The scheduler gives them to others. Pickled by
-    value, since the scheduler may not have this program."""
+    these it was working on, since it takes tasks in the order of their priority: none if it announced its end, as nannies let it
+    do for batch systems, autoscalers and people, since then no task is to blame. The scheduler gives the tasks to others. Pickled
+    by value, since the scheduler may not have this program."""
+
+    def announced(events: Sequence[Any]) -> bool:
+        for _, event in reversed(events):
+            if isinstance(event, dict) and event.get("action") in ("worker-status-change", "add-worker"):
+                return str(event.get("status")).startswith("closing")
+        return False
 
     def losses(scheduler: Any, worker: str, wanted: set[Any], threads: int) -> dict[str, Any] | None:
         events = scheduler.get_events(worker)
         said = events[-1][1] if events else {}
         given = [scheduler.tasks[key] for key in said.get("processing-tasks", ()) if key in scheduler.tasks]
         lost = sorted(map(str, wanted & {*said.get("processing-tasks", ()), *said.get("lost-computed-tasks", ())}))
-        begun = [task.key for task in sorted(given, key=lambda task: task.priority)[:threads] if task.key in wanted]
-        return {"worker": worker, "lost": lost, "begun": [str(key) for key in begun]} if lost else None
+        first = [] if announced(events) else sorted(given, key=lambda task: task.priority)[:threads]
+        begun = [str(task.key) for task in first if task.key in wanted]
+        return {"worker": worker, "lost": lost, "begun": begun} if lost else None
 
     return losses
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ from pipeline.cluster.endings import GUILTY, MANY, SUSPECT
 from pipeline.cluster.opening import open_workers
 from pipeline.cluster.workers import DeadlyTaskError
 from pipeline.config import Cluster
-from tests.cluster.disturbed import Bench
+from tests.cluster.disturbed import PATIENCE_S, Bench, wait_until
 
 TOKENIZER = """
 import os
@@ -66,6 +68,34 @@ def test_a_task_on_workers_that_are_lost_by_accident_is_repeated_until_it_is_don
     items = [*range(5), -1, -2, *range(5, 20)]
     assert workers.map(dying_first(tmp_path, SUSPECT + GUILTY - 1), items, label="accidents") == [2 * n for n in items]
     assert len(list(tmp_path.iterdir())) == 2 * (SUSPECT + GUILTY - 1)
+
+
+@pytest.mark.turns(2, 20)
+def test_a_task_whose_workers_are_ended_in_order_is_repeated_more_often_than_one_that_kills_them(
+    workers: DaskWorkers, tmp_path: Path
+) -> None:
+    """As batch systems, autoscalers and people end them, through their nannies."""
+    often = SUSPECT + GUILTY
+
+    def task(number: int) -> int:
+        Path(tmp_path, str(os.getpid())).touch()
+        while len(list(tmp_path.iterdir())) <= often:
+            time.sleep(0.05)
+        return 2 * number
+
+    def end_them() -> None:
+        for count in range(1, often + 1):
+            wait_until(functools.partial(has_begun, count), "the task to begin")
+            working = [address for address, keys in workers.client.processing().items() if keys]
+            workers.client.restart_workers(working, timeout=PATIENCE_S)
+
+    def has_begun(times: int) -> bool:
+        return len(list(tmp_path.iterdir())) >= times
+
+    with ThreadPoolExecutor(1) as pool:
+        ending = pool.submit(end_them)
+        assert workers.map(task, [7], label="ended") == [14]
+        ending.result()
 
 
 @pytest.mark.turns(5, 20)
