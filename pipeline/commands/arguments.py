@@ -62,7 +62,12 @@ def run_arguments(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def say(text: str, *, err: bool = False) -> None:
     """Prints text without characters that could control the terminal. Everything that commands print goes through here."""
-    click.echo(printable_lines(text), err=err)
+    try:
+        click.echo(printable_lines(text), err=err)
+    except OSError as error:
+        # Where messages cannot be written (a full disk), the answer on standard output and the exit code still can be.
+        if not err or isinstance(error, BrokenPipeError):
+            raise
 
 
 def note_who_works(workdir: Path) -> None:

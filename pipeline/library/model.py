@@ -43,7 +43,7 @@ class Model:
         """The folder or file of the vectors."""
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
+        if name.startswith("__") or name == "wv":  # the latter: of a model that is not yet initialised
             raise AttributeError(name)
         if name in INSTEAD:
             raise AttributeError(f"a Model has no {name}; {INSTEAD[name]}")
@@ -118,9 +118,9 @@ def load(source: str | os.PathLike[str], **reading: Any) -> Model:
         source = bring_vectors(parse_address(source, "load"), Storage())
     path = Path(source)
     if is_configuration(path):
-        return _of_workdir(look(load_config(path)).workdir)
+        return _of_workdir(look(load_config(path)).workdir, reading)
     if is_workdir(path):
-        return _of_workdir(path)
+        return _of_workdir(path, reading)
     place = snapshot_vectors(path)
     try:
         return Model(WordVectors.load(source if place == path else place, **reading), {}, place)
@@ -131,6 +131,7 @@ def load(source: str | os.PathLike[str], **reading: Any) -> Model:
         raise FileNotFoundError(errno.ENOENT, found, str(source)) from None
 
 
-def _of_workdir(workdir: Path) -> Model:
+def _of_workdir(workdir: Path, reading: Mapping[str, Any]) -> Model:
     answer = require_answer(workdir)
-    return Model(load_vectors(intact_vectors(answer)), answer.summary, answer.vectors)
+    vectors = load_vectors(intact_vectors(answer))
+    return Model(WordVectors.load(answer.vectors, **reading) if reading else vectors, answer.summary, answer.vectors)

@@ -27,6 +27,7 @@ AS_THEY_ARE = {"tokenizer": "whitespace", "lowercase": False, "normalize": None}
 _SPACE = re.compile(r"\s")
 _LIKE_A_PATH = re.compile(r"pydocs:|\S*://|\S*[/*?]|\S*\.[A-Za-z0-9]{1,10}$")
 _EXPECTED = "paths, sentences (lists of words or lines of text), a table or a Dask bag"
+_ONE_VALUE = {("dask.bag.core", "Item"), ("distributed.client", "Future"), ("distributed.actor", "ActorFuture")}
 _END = object()
 
 
@@ -70,7 +71,9 @@ def _is_path(text: str) -> bool:
 def sentences_of(source: Any, text_field: str) -> Iterator[Any]:
     """The sentences of a source that is not a path, one by one: lines of text, or sequences of words. Raises InputError."""
     if _is_one_value(source):
-        raise InputError(f"expected {_EXPECTED}, found a single value ({type(source).__name__}); pass what its compute() returns")
+        raise InputError(
+            f"expected {_EXPECTED}, found a single value ({type(source).__name__}); pass what its {_method(source)}() returns"
+        )
     columns = _columns_of(source)
     if hasattr(source, "to_delayed"):
         for partition in _partitions_of(source):
@@ -83,7 +86,7 @@ def sentences_of(source: Any, text_field: str) -> Iterator[Any]:
         # Only readers, which yield a table at a time, cannot be asked for a column.
         for table in [source] if hasattr(source, "__getitem__") else source:
             yield from _present(table[text_field])
-    elif hasattr(source, "dropna") or hasattr(source, "to_pylist"):
+    elif callable(getattr(source, "dropna", None)) or hasattr(source, "to_pylist"):
         yield from _present(source)
     elif isinstance(source, Iterable) and not isinstance(source, (bytes, bytearray, Mapping)):
         yield from source
@@ -95,7 +98,11 @@ def sentences_of(source: Any, text_field: str) -> Iterator[Any]:
 def _is_one_value(source: Any) -> bool:
     """Whether it is a single value that Dask has yet to compute, which answers to every name: what a bag's `count()` returns."""
     kind = type(source)
-    return kind.__module__ == "dask.delayed" or (kind.__module__, kind.__name__) == ("dask.bag.core", "Item")
+    return kind.__module__ == "dask.delayed" or (kind.__module__, kind.__name__) in _ONE_VALUE
+
+
+def _method(value: Any) -> str:
+    return "result" if type(value).__module__.startswith("distributed.") else "compute"
 
 
 def _partitions_of(source: Any) -> Iterator[Any]:
@@ -135,7 +142,7 @@ def _present(column: Any) -> Iterator[Any]:
     if hasattr(column, "to_pylist"):
         rows = itertools.chain.from_iterable(chunk.to_pylist() for chunk in getattr(column, "chunks", [column]))
     else:
-        rows = iter(column.dropna() if hasattr(column, "dropna") else column)
+        rows = iter(column.dropna() if callable(getattr(column, "dropna", None)) else column)
     return (row for row in rows if row is not None)
 
 
@@ -163,6 +170,11 @@ def write_sentences(sentences: Iterator[Any], folder: Path, on_block: Callable[[
 def _line(sentence: Any, number: int, as_words: bool) -> str:
     if not as_words and isinstance(sentence, str):
         return sentence.replace("\n", " ").replace("\r", " ")
+    if _is_one_value(sentence):
+        raise DataError(
+            f"sentence {number:,}: expected a sequence of words or a line of text, found a value that Dask has yet to compute "
+            f"({type(sentence).__name__}); pass what its {_method(sentence)}() returns"
+        )
     if isinstance(sentence, (str, bytes, bytearray, Mapping)) or not as_words or not isinstance(sentence, Iterable):
         like = "a sequence of words like the first" if as_words else "a line of text like the first"
         expected = like if number else "a sequence of words or a line of text"

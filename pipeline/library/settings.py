@@ -17,9 +17,17 @@ def configuration(inputs: Sequence[str], settings: Mapping[str, Any]) -> RunConf
     """The validated configuration of these inputs and settings. MLflow is not used unless a setting of `tracking` is given.
     Raises ConfigError."""
     given = in_sections(settings)
+    if "inputs" in given.get("corpus", {}):
+        raise ConfigError("corpus.inputs: sentences and paths are the first argument; give all of them there")
     given["corpus"] = given.get("corpus", {}) | {"inputs": list(inputs)}
     given["tracking"] = {"enabled": "tracking" in given} | given.get("tracking", {})
-    return parse_config(given, source="train(…)")
+    config = parse_config(given, source="train(…)")
+    # The current folder may change while it trains.
+    return (
+        config
+        if config.place
+        else config.model_copy(update={"run": config.run.model_copy(update={"workdir": str(config.workdir)})})
+    )
 
 
 def overriding(path: str, settings: Mapping[str, Any]) -> RunConfig:

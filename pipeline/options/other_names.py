@@ -13,7 +13,8 @@ LANES = (
 
 OTHER_NAMES = {
     # gensim
-    "sentences": "corpus.inputs", "corpus_file": "corpus.inputs", "size": "train.vector_size", "iter": "train.epochs",
+    "sentences": "corpus.inputs", "corpus_file": "corpus.inputs", "corpus_iterable": "corpus.inputs",
+    "size": "train.vector_size", "iter": "train.epochs",
     "sg": SKIPGRAM, "hs": "nothing here: training is by negative sampling only (train.negative)",
     "cbow_mean": "nothing here: cbow takes the mean; its step is train.gradient", "max_vocab_size": "vocab.max_size",
     "max_final_vocab": "vocab.max_size", "workers": LANES, "batch_words": "nothing here: batches decide no result",
@@ -25,6 +26,7 @@ OTHER_NAMES = {
     "epoch": "train.epochs", "lr": "train.alpha", "neg": "train.negative", "t": "shards.sample", "minCount": "vocab.min_count",
     "thread": LANES, "loss": "nothing here: training is by negative sampling only (train.negative)", "minn": NO_SUBWORDS,
     "maxn": NO_SUBWORDS, "bucket": NO_SUBWORDS, "wordNgrams": NO_SUBWORDS, "pretrainedVectors": "train.start_from",
+    "verbose": "nothing here: progress is shown on a terminal unless it is switched off",
     "skipgram": SKIPGRAM, "cbow": "train.model=cbow (the default)",
     # word2vec.c
     "threads": LANES, "min-count": "vocab.min_count", "read-vocab": "vocab.min_count and vocab.max_size",

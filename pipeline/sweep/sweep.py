@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +58,10 @@ def sweep(path: Path, arguments: Sequence[str], progress: Progress) -> list[Trie
     combinations = combine(arguments)
     configs = [_named(load_config(path, overrides), number) for number, overrides in enumerate(combinations, start=1)]
     varied = [argument.partition("=")[0] for argument in arguments if len(choices(argument)) > 1]
+    keys = [argument.partition("=")[0] for argument in arguments]
+    given = [key for key in keys if key in varied] + [value for argument in arguments for value in choices(argument)]
+    for twice in (each for each, times in Counter(given).items() if times > 1):
+        raise UsageError(f"sweep: {twice} is given twice, and both would be the same run; give it once")
     for key in varied:
         if key in ("run.name", "run.workdir"):
             raise UsageError(f"sweep: {key} cannot vary; all combinations share one workdir and have numbers for names")

@@ -131,13 +131,13 @@ def _expand(pattern: str, search: Search, forbidden: Path | None) -> Iterator[st
                 search.unreadable.append(f"{path} (a link to nothing, or a folder on its way is closed)")
             return
         head = fixed_head(path)
-        if "**" in path.split("/") and forbidden:
-            _refuse_around(pattern, head, forbidden)
+        if forbidden:
+            refuse_around(pattern, forbidden)
         yield from _glob(head, path.removeprefix(f"{head}/").lstrip("/").split("/"), search)
         return
     if stat.S_ISDIR(named.st_mode):
         if forbidden:
-            _refuse_around(pattern, path, forbidden)
+            refuse_around(pattern, forbidden)
         yield from _walk(path, named, search)
     else:
         yield from _take(path, named, search)
@@ -249,7 +249,12 @@ def _nothing_found(pattern: str, search: Search) -> InputError:
     )
 
 
-def _refuse_around(pattern: str, folder: str, forbidden: Path) -> None:
+def refuse_around(pattern: str, forbidden: Path) -> None:
+    """Raises ConfigError if the input is a folder that contains `forbidden`, or a pattern with `**` that could match in it."""
+    path = os.path.expanduser(pattern)
+    folder = fixed_head(path) if "**" in path.split("/") and not os.path.lexists(path) else path
+    if not os.path.isdir(folder):
+        return
     if forbidden.resolve().is_relative_to(Path(folder).resolve()):
         raise ConfigError(
             f"corpus.inputs: {printable(pattern, 300)} holds run.workdir {forbidden}: output inside input, "

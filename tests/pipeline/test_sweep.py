@@ -45,6 +45,12 @@ def test_what_all_combinations_share_cannot_vary(key: str, config: Path) -> None
         sweep(config, [f"{key}=a,b"], Progress(quiet=True))
 
 
+@pytest.mark.parametrize("given", [["train.alpha=.1,.1"], ["train.alpha=.1,.2", "train.alpha=.3"]])
+def test_what_is_given_twice_would_be_the_same_run_and_is_refused(given: list[str], config: Path) -> None:
+    with pytest.raises(UsageError, match=r"sweep: train\.alpha\S* is given twice, and both would be the same run"):
+        sweep(config, given, Progress(quiet=True))
+
+
 @pytest.mark.turns(3, 3, of="gates")
 def test_every_combination_is_trained_once_over_the_same_shards_and_the_champion_stays(config: Path) -> None:
     quiet = Progress(quiet=True)

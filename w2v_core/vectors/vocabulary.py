@@ -35,7 +35,7 @@ class UnknownWordsNote(UserWarning):
 
 
 def is_key(value: object) -> TypeGuard[Key]:
-    return isinstance(value, str | int | np.integer)
+    return isinstance(value, str | int | np.integer) and not isinstance(value, bool)
 
 
 def shown(value: object) -> str:
