@@ -15,7 +15,8 @@ _POINTED = re.compile(rb"-?\d*\.\d+(?:[eE][+-]?\d+)?")
 _PYTHON = re.compile(rb"\s*(?:\[\s*)*\{\s*'[^'\n]{1,200}'\s*:\s*['\"\d\[{(TFN-]")
 """How `print` writes a dictionary, or a list of them."""
 _TIMES = re.compile(rb"\d\d:\d\d[,.]\d{3} --> (?:\d\d:)?\d\d:\d\d[,.]\d{3}")
-_BASE64 = re.compile(rb"[A-Za-z0-9+/]{60,76}={0,2}\r?")
+_DATA_WORD = re.compile(rb"[A-Za-z0-9+/_-]{60,}={0,2}|[0-9a-fA-F]{32,}")
+_HEXADECIMAL = re.compile(rb"[0-9a-f]+|[0-9A-F]+")
 _UUENCODED = re.compile(rb"begin [0-7]{3} [^\n]+\nM[\x20-\x60]{60}\r?\n")
 _EAST_ASIAN = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3\uff66-\uff9f]+")
 _SANDWICHED = re.compile(f"(?<=[A-Za-z]){_EAST_ASIAN.pattern[:-1]}{{1,2}}(?=[A-Za-z])")
@@ -42,8 +43,8 @@ def problem(head: bytes) -> str | None:
         return "looks like a WARC archive of web pages, whose headers would become words; extract its text first"
     if len(_TIMES.findall(head)) > 2 and 20 * len(_TIMES.findall(head)) > head.count(b"\n"):
         return "looks like subtitles, whose times would become words; extract their text first"
-    if _UUENCODED.match(head) or _is_base64(head):
-        return "holds data written as characters (base64 or uuencode), not words; decode it first"
+    if _UUENCODED.match(head) or _is_written_data(head):
+        return "holds data written as characters (base64, hexadecimal or uuencode), not words; decode it first"
     return None
 
 
@@ -58,13 +59,16 @@ def _is_vectors(head: bytes) -> bool:
     return len(rows) >= _VECTORS and len(widths) == 1 and min(widths) > _VECTOR_SIZE and all(map(_POINTED.fullmatch, numbers))
 
 
-def _is_base64(head: bytes) -> bool:
-    """Whether the first lines are long and of equal length, in small letters, capitals and digits."""
-    lines = head.split(b"\n")[:_ROWS]
-    lines = lines[: len(lines) - 1] if len(lines) > _ENOUGH else []
-    joined = b"".join(lines[:-1])
-    kinds = (joined.lower() != joined, joined.upper() != joined, any(map(str.isdigit, joined.decode("latin-1"))))
-    return bool(joined) and all(kinds) and all(map(_BASE64.fullmatch, lines[:-1])) and len(set(map(len, lines[:-1]))) == 1
+def _is_written_data(head: bytes) -> bool:
+    """Whether most of it is long words of letters and digits in an order that no language has: base64 in lines of any length, or
+    hexadecimal."""
+    size = sum(len(word) for word in head.split() if _DATA_WORD.fullmatch(word) and _is_mixed(word))
+    return 2 * size > len(head)
+
+
+def _is_mixed(word: bytes) -> bool:
+    digits = len(word) - len(word.translate(None, b"0123456789"))
+    return digits > 0 and (_HEXADECIMAL.fullmatch(word) is not None or (word.lower() != word and word.upper() != word))
 
 
 def remarks(head: bytes, a_few: int) -> list[str]:

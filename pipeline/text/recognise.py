@@ -186,6 +186,9 @@ def _misnamed(head: bytes, inside: str | None, kind: str) -> str | None:
         return None
     if kind == "tar" or compression == inside:
         fits = inside in (compression, "tar") or not head.strip(b"\0")  # an archive without members is NUL throughout
+        if not fits and inside in SUFFIX:
+            ending = f"{'' if inside == 'zip' else '.tar'}{SUFFIX[inside]}"
+            return f"is a {SUFFIX[inside]} file, although its name ends in .tar; rename it to end in {ending}"
         return None if fits else "holds no tar archive, although its name ends in .tar"
     if kind == "plain":
         if inside in _COLUMNAR:

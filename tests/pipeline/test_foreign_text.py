@@ -37,10 +37,14 @@ def plan(folder: Path, data: bytes | str, name: str = "x.txt", **corpus: object)
         ("WARC/1.0\r\nWARC-Type: response\r\n\r\nhello", "WARC archive of web pages"),
         ("".join(TIMES.format(second) for second in range(1, 9)), "looks like subtitles"),
         ("WEBVTT\n\n" + "".join(TIMES.format(second).replace(",", ".") for second in range(1, 9)), "looks like subtitles"),
-        (base64.encodebytes(DIGITS), "base64 or uuencode"),
+        (base64.encodebytes(DIGITS), "base64, hexadecimal or uuencode"),
+        (base64.b64encode(DIGITS), "base64, hexadecimal or uuencode"),
+        (base64.urlsafe_b64encode(DIGITS) + b"\n", "base64, hexadecimal or uuencode"),
+        (b"-----BEGIN MESSAGE-----\n\n" + base64.encodebytes(DIGITS) + b"-----END MESSAGE-----\n", "base64"),
+        ("\n".join(DIGITS[at : at + 16].hex() for at in range(0, 2048, 16)), "base64, hexadecimal or uuencode"),
         (
             b"begin 644 a.bin\n" + b"".join(binascii.b2a_uu(DIGITS[at : at + 45]) for at in range(0, 900, 45)),
-            "base64 or uuencode",
+            "base64, hexadecimal or uuencode",
         ),
         ("version https://hawser.github.com/spec/v1\noid sha256:0\nsize 1\n", "git lfs pull"),
         ("../../.git/annex/objects/a/b/SHA256E-s1--0.txt/SHA256E-s1--0.txt", "git annex get"),
@@ -62,7 +66,9 @@ def test_what_is_not_sentences_is_refused_by_name(tmp_path: Path, data: bytes | 
     ["{'tis the season', said the river: and it ran\n" * 3,
      "at 00:00:01,000 --> 00:00:02,000 the film begins\n" + "a line\n" * 90,
      "ACGT" * 15 + "\n" + ("ACGTTGCA" * 10)[:60] + "\n" + "GATTACA" * 8 + "GATT\n", "begin 644 a.bin is how\nit ends\n",
-     "WARCRAFT is a game\n" * 3, "ORC is a creature of tales\n" * 3, "outs:\n- a list of them\n",
+     "WARCRAFT is a game\n" * 3,
+     "Donaudampfschifffahrtsgesellschaftskapitänsmützenabzeichen1\n" * 9,
+     "ORC is a creature of tales\n" * 3, "outs:\n- a list of them\n",
      "ÉCOLE « CAFÉ »\u00a0: déjà\u00a0»\n" * 9],
 )  # fmt: skip
 def test_sentences_that_only_resemble_it_are_read_without_a_note(tmp_path: Path, text: str) -> None:
@@ -85,6 +91,14 @@ def test_sentences_that_only_resemble_it_are_read_without_a_note(tmp_path: Path,
 )
 def test_odd_text_is_read_with_a_note(tmp_path: Path, text: str, note: str) -> None:
     assert any(note in found for found in plan(tmp_path, text).notes)
+
+
+def test_a_compressed_archive_that_is_named_as_a_plain_one_is_told_its_name(tmp_path: Path) -> None:
+    memory = io.BytesIO()
+    with tarfile.open(fileobj=memory, mode="w:gz") as tar:
+        tar.addfile(tarfile.TarInfo("a.txt"), io.BytesIO())
+    with pytest.raises(DataError, match=r"is a \.gz file, although its name ends in \.tar; rename it to end in \.tar\.gz"):
+        plan(tmp_path, memory.getvalue(), "x.tar")
 
 
 def test_json_behind_a_comment_or_in_quotes_gets_a_hint_that_helps(tmp_path: Path) -> None:
