@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import store
 from pipeline.config import load_config
 from pipeline.errors import InputError, UsageError
-from pipeline.history.answers import find_answer, is_configuration, is_workdir, why_none
+from pipeline.formats.trained import load_vectors
+from pipeline.history.answers import find_answer, intact_vectors, is_configuration, is_workdir, why_none
 from pipeline.history.arrival import look
 from pipeline.history.snapshot import unsealed_summary
 from pipeline.safety.files import read_inside
@@ -32,7 +32,8 @@ class Side:
 
 
 def open_sides(sources: Sequence[str]) -> list[Side]:
-    """The sides in the order given. Raises UsageError for fewer than two, InputError for a source without vectors."""
+    """The sides in the order given. Raises UsageError for fewer than two, InputError for a source without vectors,
+    DamagedError for a run whose vectors are damaged."""
     if len(sources) < 2:
         raise UsageError(f"compare: expected two or more of CONFIG, workdir, folder or file of vectors, found {len(sources)}")
     found = [_open(source) for source in sources]
@@ -44,7 +45,7 @@ def _open(source: str) -> tuple[str, WordVectors, Mapping[str, Any]]:
     workdir = look(load_config(path)).workdir if is_configuration(path) else path
     try:
         if answer := find_answer(workdir) if is_workdir(workdir) else None:
-            return source, WordVectors.load(store.bring_folder(answer.vectors), verify=True), answer.summary
+            return source, load_vectors(intact_vectors(answer)), answer.summary
         if workdir != path:
             raise InputError(f"{source}: no finished run in {workdir}; run: w2v run {source}")
         if (path / SUMMARY).is_file() and (path / "vectors").is_dir():

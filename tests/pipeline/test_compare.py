@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+import pipeline
 from pipeline.cli import commands
 from pipeline.compare.compare import compare
 from pipeline.compare.shown import as_page, as_text
 from pipeline.compare.sides import Side, open_sides
-from pipeline.errors import InputError, UsageError
+from pipeline.errors import DamagedError, InputError, UsageError
 from tests.pipeline.test_report import HOSTILE, Page, sample_summary
 from w2v_core.vectors import WordVectors
 
@@ -126,3 +128,13 @@ def test_things_that_cannot_be_compared_are_refused_by_name(tmp_path: Path) -> N
         f"{tmp_path / 'one'} (1)",
         f"{tmp_path / 'one'} (2)",
     ]
+
+
+def test_a_run_whose_vectors_are_damaged_or_gone_is_not_called_unfinished(tmp_path: Path) -> None:
+    sentences = [["a", "b", "c"], ["c", "d", "e"]] * 50
+    model = pipeline.train(sentences, workdir=tmp_path / "run", vector_size=4, epochs=1, min_count=1, progress=False)
+    matrix = model.directory / "vectors.npy"
+    for damage in (lambda: matrix.write_bytes(matrix.read_bytes()[:-1] + b"!"), lambda: shutil.rmtree(model.directory)):
+        damage()
+        with pytest.raises(DamagedError, match=str(model.directory)):
+            open_sides([str(tmp_path / "run")] * 2)
