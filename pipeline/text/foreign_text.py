@@ -28,7 +28,7 @@ _ESCAPES = re.compile(
 )
 """Characters as JSON, addresses and mail write them, colours of a terminal, and line ends as two characters."""
 _ESCAPES_BEGIN = (b"\\u", b"\\n", b"%C", b"%D", b"%E", b"=C", b"=D", b"=E", b"\x1b[")
-"""Counting these takes a twentieth of the time that the pattern takes where there are none."""
+"""Counting these takes less than half the time of the pattern, where there are none: 0.6 ms of 64 KiB instead of 1.5."""
 _TWICE = re.compile(
     rb"\xc3[\x82-\x9f\xa0-\xaf](?:\xc2(?!\xa0|\xab|\xbb)[\x80-\xbf]|\xe2\x82\xac|\xe2\x80[\x93-\xba]|\xc5[\x92\x93\xa0\xa1\xb8\xbd\xbe])"
 )
