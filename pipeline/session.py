@@ -35,7 +35,7 @@ from pipeline.stages.sets import refuse_unusable
 from pipeline.stages.shards import epoch_lengths
 from pipeline.stages.work import Done, Watch, Work
 from pipeline.text.corpus import KNOWN_FILES, CorpusPlan, plan_corpus
-from pipeline.text.inputs import refuse_around
+from pipeline.text.inputs import refuse_place
 from pipeline.text.sources import why_unseen
 from pipeline.tracking.run_events import tell_live, tell_round, tell_start
 from pipeline.tracking.textfile import TextFile, note_live, note_round, open_textfile
@@ -237,7 +237,7 @@ def open_session(
     with contextlib.ExitStack() as stack:
         # Before anything is written, which a later run would find in its input.
         for pattern in config.corpus.inputs:
-            refuse_around(pattern, config.workdir)
+            refuse_place(pattern, config.workdir)
         own = workers is None and client is None
         if own:
             refuse_hopeless(config, _trains(until))

@@ -262,6 +262,15 @@ def refuse_around(pattern: str, forbidden: Path) -> None:
         )
 
 
+def refuse_place(pattern: str, forbidden: Path) -> None:
+    """Raises ConfigError, without looking for files, if the input contains `forbidden` or lies inside it."""
+    refuse_around(pattern, forbidden)
+    path = os.path.expanduser(pattern)
+    folder = path if os.path.isdir(path) else os.path.dirname(path) or "."
+    if os.path.lexists(path) or (MAGIC.search(path) and os.path.isdir(folder)):
+        refuse_inside([os.path.join(folder, os.path.basename(path))], forbidden)
+
+
 def refuse_inside(found: Sequence[str], forbidden: Path) -> None:
     workdir = str(forbidden.resolve()).rstrip(os.sep) + os.sep
     folders: dict[str, str] = {}

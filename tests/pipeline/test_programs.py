@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +50,10 @@ def test_a_refused_run_leaves_no_text_in_the_corpus(nested: bool, tmp_path: Path
     for pattern in (str(corpus), str(tmp_path / "**" / "*")):
         with pytest.raises(ConfigError, match="output inside input"):
             pipeline.train(pattern, workdir=corpus / "run" if nested else corpus, **SETTINGS)
+    for pattern in (str(corpus / "*"), str(corpus / "a.txt")) if not nested else ():
+        with pytest.raises(ConfigError, match=f"{re.escape(pattern)} lies inside run.workdir .*: input inside output"):
+            pipeline.train(pattern, workdir=corpus, **SETTINGS)
+    assert [path.name for path in corpus.iterdir() if path.is_file() and not path.name.startswith(".")] == ["a.txt"]
     found = pipeline.train(corpus, workdir=tmp_path / "run", **SETTINGS)
     assert (found.summary["corpus"]["files"], len(found)) == (1, len({word for sentence in SENTENCES for word in sentence}))
 
