@@ -78,6 +78,9 @@ def test_binary_vectors_in_the_byte_order_of_another_processor_are_refused(tmp_p
     assert len(WordVectors.load(tmp_path / "<")) == 20
     with pytest.raises(ValueError, match=r"in the order of another processor \(big-endian\)"):
         WordVectors.load(tmp_path / ">")
+    large = np.float32(1.6961251e16)  # a few numbers may be of such a size by chance, and small with their bytes reversed
+    (tmp_path / "few").write_bytes(b"1 1\nking " + large.tobytes())
+    assert WordVectors.load(tmp_path / "few").vectors[0, 0] == large
 
 
 def test_words_that_come_twice_in_parquet_are_an_error_of_the_file(tmp_path: Path) -> None:

@@ -49,6 +49,8 @@ _OTHERS = {
 }
 """What people mistake for files of vectors, by its first bytes."""
 CUT = "the file is cut or its first line is wrong: fetch or export it again"
+_JUDGED = 32
+"""With fewer different numbers it may be by chance that they look like reversed ones."""
 
 
 class Header(NamedTuple):
@@ -222,7 +224,9 @@ def read_binary(stream: BinaryIO, header: Header, found: Found, limit: int | Non
 
 def _refuse_byte_order(rows_ND: npt.NDArray[Any], name: str) -> None:
     """Raises ValueError if most numbers are of no size that vectors have, and with their bytes in reverse order all are."""
-    numbers = rows_ND.astype("<f4")
+    numbers = np.unique(rows_ND.astype("<f4"))
+    if len(numbers) < _JUDGED:
+        return
     shares = [_share_of_odd_sizes(found) for found in (numbers, numbers.byteswap())]
     if shares[0] > 0.5 and shares[1] < 0.01:
         raise ValueError(
