@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,15 +55,16 @@ def sweep(path: Path, arguments: Sequence[str], progress: Progress) -> list[Trie
     told as such and does not end the others. Raises ConfigError for an invalid one before the first begins, UsageError if nothing
     varies, and the first one's problem if none can be trained."""
     combinations = combine(arguments)
-    configs = [_named(load_config(path, overrides), number) for number, overrides in enumerate(combinations, start=1)]
+    loaded = [load_config(path, overrides) for overrides in combinations]
+    configs = [_named(config, number) for number, config in enumerate(loaded, start=1)]
     varied = [argument.partition("=")[0] for argument in arguments if len(choices(argument)) > 1]
-    keys = [argument.partition("=")[0] for argument in arguments]
-    given = [key for key in keys if key in varied] + [value for argument in arguments for value in choices(argument)]
-    for twice in (each for each, times in Counter(given).items() if times > 1):
-        raise UsageError(f"sweep: {twice} is given twice, and both would be the same run; give it once")
     for key in varied:
         if key in ("run.name", "run.workdir"):
             raise UsageError(f"sweep: {key} cannot vary; all combinations share one workdir and have numbers for names")
+    seen: dict[str, tuple[str, ...]] = {}
+    for config, overrides in zip(loaded, combinations, strict=True):
+        if (before := seen.setdefault(config.digest, overrides)) is not overrides:
+            raise UsageError(f"sweep: {' '.join(before)} and {' '.join(overrides)} would be the same run; give every value once")
     tried = list[Tried]()
     with holding(configs[0]):
         parent = _parent(configs, varied)
