@@ -94,7 +94,7 @@ def test_what_would_be_ignored_or_misread_is_refused(
 def test_a_value_on_a_cluster_is_refused_with_the_way_to_it(tmp_path: Path) -> None:
     from distributed import Client
 
-    with Client(processes=False, n_workers=1, dashboard_address=None) as client:
+    with Client(processes=False, n_workers=1, dashboard_address="127.0.0.1:0") as client:
         value = client.submit(list, "ab")
         for source in (value, [value]):
             with pytest.raises((DataError, InputError), match=r"\(Future\).*; pass what its result\(\) returns"):
