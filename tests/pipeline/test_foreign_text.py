@@ -116,6 +116,13 @@ def test_json_that_python_or_its_writer_treats_in_a_special_way_is_read(tmp_path
     assert read(path, format="jsonl")[0].split() == [b"the", b"river", b"the", b"sea"]
 
 
+@pytest.mark.parametrize("wrong", [", bad}", ', "more": ' + "[" * 100_000 + "}"])
+def test_what_is_wrong_behind_a_number_of_many_digits_is_told_with_its_line(tmp_path: Path, wrong: str) -> None:
+    path = write(tmp_path / "x.jsonl", '{"text": "the river"}\n{"text": "the sea", "id": ' + "9" * 6000 + wrong + "\n")
+    with pytest.raises(DataError, match=r"x\.jsonl: line 2: not valid JSON"):
+        read(path, format="jsonl")
+
+
 @pytest.mark.parametrize("text", ['[{"text": "a b"},\n {"text": "c d"}', '[{"text": "a b"},', '[{"text": "a b"}\n', "["])
 def test_an_array_without_an_end_is_cut(tmp_path: Path, text: str) -> None:
     path = write(tmp_path / "x.jsonl", text)

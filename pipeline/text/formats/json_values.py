@@ -143,15 +143,15 @@ def _next_structure(data: bytes, at: int, depth: int) -> tuple[int, int] | None:
     return depth + (1 if found[0] in b"{[" else -1), found.end()
 
 
-def _parse(raw: bytes, line: int) -> Any:
+def _parse(raw: bytes, line: int, **reading: Any) -> Any:
     try:
-        return json.loads(lenient(raw))
+        return json.loads(lenient(raw), **reading)
     except RecursionError:
         raise NotJson(line, "nested too deeply") from None
     except json.JSONDecodeError as error:
         raise NotJson(line, str(error)) from None
     except ValueError:  # an integer of more digits than Python converts
-        return json.loads(lenient(raw), parse_int=float)
+        return _parse(raw, line, parse_int=float)
 
 
 def lenient(raw: bytes) -> str:
