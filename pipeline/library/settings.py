@@ -22,12 +22,10 @@ def configuration(inputs: Sequence[str], settings: Mapping[str, Any]) -> RunConf
     given["corpus"] = given.get("corpus", {}) | {"inputs": list(inputs)}
     given["tracking"] = {"enabled": "tracking" in given} | given.get("tracking", {})
     config = parse_config(given, source="train(…)")
+    if config.place:
+        return config
     # The current folder may change while it trains.
-    return (
-        config
-        if config.place
-        else config.model_copy(update={"run": config.run.model_copy(update={"workdir": str(config.workdir)})})
-    )
+    return config.model_copy(update={"run": config.run.model_copy(update={"workdir": str(config.workdir)})})
 
 
 def overriding(path: str, settings: Mapping[str, Any]) -> RunConfig:

@@ -26,8 +26,7 @@ _LETTERS = (
 )  # fmt: skip
 """The characters outside ASCII of English, French, German, Spanish, Portuguese, Italian, Swedish, Danish, Icelandic, Dutch,
 Catalan; Polish, Czech, Slovak, Hungarian, Romanian, Croatian, Turkish, Lithuanian, Latvian, Estonian, Vietnamese (with marks of
-their own); Russian, Ukrainian,
-Bulgarian, Serbian, Greek, Hebrew, Arabic and Thai, the most frequent first."""
+their own); Russian, Ukrainian, Bulgarian, Serbian, Greek, Hebrew, Arabic and Thai, the most frequent first."""
 _SIGNS = frozenset("µ«»„“”’‘‚–—…•·°§€£¥©®™¿¡№×±½¼¾´ªº،؛؟\u00a0\u200e\u200f")
 _SIGN, _STRANGER, _CAPITAL_INSIDE = math.log(0.05), math.log(0.001), math.log(0.02)
 """The weight of a sign, of a letter or sign that a language lacks, and of a capital after a small letter."""
