@@ -112,8 +112,6 @@ class Workspace(NamedTuple):
     """Addresses of gradient rows, by edge."""
     edge_signs: int
     """float32, by edge: 1 where a gradient is added, −1 where it is subtracted."""
-    total: int
-    """The address of the row in which changes are summed."""
     gradients: int
     """Addresses of the targets' gradient rows, by t."""
     hidden: int
@@ -140,7 +138,7 @@ def draws_of(sizes: Sizes) -> int:
 @njit(nogil=True, inline="always")
 def workspace_rows(sizes: Sizes) -> int:
     """Rows of the workspace in addition to those of `GroupMemory`."""
-    return sizes.left + sizes.right + 3 + BLOCK + GROUP
+    return sizes.left + sizes.right + 2 + BLOCK + GROUP
 
 
 @njit(nogil=True)
@@ -149,9 +147,8 @@ def workspace_of(group: GroupMemory, free: int, sizes: Sizes) -> Any:
     row_bytes, around = sizes.row_bytes, sizes.left + sizes.right
     ring_rows, reach = around + 2, reach_of(sizes)
     prefix_rows = group.rest
-    total = prefix_rows + ring_rows * row_bytes
     # A group writes its gradients where the previous group's hidden rows were: half the memory, and already in cache.
-    gradient_rows = total + row_bytes
+    gradient_rows = prefix_rows + ring_rows * row_bytes
     prefixes, edge_gradients = free, free + 8 * (reach + 1)
     edge_signs = edge_gradients + 8 * EDGES
     gradients, hidden = edge_signs + 8 * EDGES, edge_signs + 8 * (EDGES + BLOCK)
@@ -174,7 +171,7 @@ def workspace_of(group: GroupMemory, free: int, sizes: Sizes) -> Any:
     for u in range(GROUP):
         set_float(ones, u, np.float32(1.0))
     return (
-        Workspace(group, prefixes, edge_gradients, edge_signs, total, gradients, hidden, owns, inverse_of, ones),
+        Workspace(group, prefixes, edge_gradients, edge_signs, gradients, hidden, owns, inverse_of, ones),
         ones + 8 * GROUP,
     )
 
@@ -322,8 +319,8 @@ def train_block(now: Block, following: Block, moves: Moves, lanes: Lanes, lane: 
                 op.zero_rows(long_at(own.hidden, t), row_bytes, 1)
     _train_groups(now, following, moves, settings, count, sizes, own)
     context.move_context(
-        now.first_edges, now.next_edges, own.edge_gradients, own.edge_signs, own.total, own.owns, moves.rows_from,
-        moves.rows_to, now.row_rates, min(first + count + sizes.right, long_at(place, HIGH)) - first + sizes.left, row_bytes,
+        now.first_edges, now.next_edges, own.edge_gradients, own.edge_signs, own.owns, moves.rows_from, moves.rows_to,
+        now.row_rates, min(first + count + sizes.right, long_at(place, HIGH)) - first + sizes.left, row_bytes,
     )  # fmt: skip
 
 

@@ -60,34 +60,29 @@ def paired_products_of(count: int, with_targets: bool) -> Any:
         e: Emitter, hidden: Value, stride: Value, target_addresses: Value, noise_addresses: Value, partials: Value,
         ahead: Value, row_bytes: Value,
     ) -> None:  # fmt: skip
-        """As `products_of`. One tile of eight hidden rows by `count` (+ 1) other rows, which are taken in pairs; of an odd one
-        the products with two hidden rows are a pair."""
+        """As `products_of`. One tile of eight hidden rows, two in a vector, by `count` (+ 1) other rows."""
         wide = Emitter(e.builder, 2 * LANES)
         noise = [e.load_address(noise_addresses, k) for k in range(count)]
         rows = [row_at(e, hidden, stride, u) for u in range(GROUP)]
         targets = [e.load_address(target_addresses, u) for u in range(GROUP)] if with_targets else []
-        pairs, odd = divmod(count + with_targets, 2)
-        zeros = [wide.splat(0.0)] * (GROUP * pairs + odd * HALF)
         coming = [e.load_address(ahead, u) for u in range(GROUP)] if with_targets else []
-        with e.loop(e.integer(0), row_bytes, VECTOR_BYTES, zeros) as columns:
+        with e.loop(e.integer(0), row_bytes, VECTOR_BYTES, [wide.splat(0.0)] * (HALF * (count + with_targets))) as columns:
             for row in coming:
                 e.prefetch(row, columns.index, 2)
-            words, values = ([e.load(row, columns.index) for row in some] for some in (noise, rows))
-            of_noise = [wide.beside(words[k], words[k + 1]) for k in range(int(with_targets), count - 1, 2)]
-            factors = []
-            for u in range(GROUP):
-                own = [wide.beside(e.load(targets[u], columns.index), words[0])] if with_targets else []
-                factors += [(wide.beside(values[u], values[u]), pair) for pair in own + of_noise]
-            if odd:
-                last = wide.beside(words[-1], words[-1])
-                factors += [(wide.beside(values[u], values[u + HALF]), last) for u in range(HALF)]
-            columns.next = [wide.fma(a, b, total) for (a, b), total in zip(factors, columns.state, strict=True)]
-        for u in range(GROUP):
-            found = [wide.half(pair, side) for pair in columns.state[u * pairs : (u + 1) * pairs] for side in (0, 1)]
-            if odd:
-                found.append(wide.half(columns.state[GROUP * pairs + u % HALF], u // HALF))
-            for k, partial in enumerate(found):
-                e.store(partial, partials, (k * GROUP + u) * VECTOR_BYTES)
+
+            def pairs_of(some: list[Value]) -> list[Value]:
+                values = [e.load(row, columns.index) for row in some]
+                return [wide.beside(one, other) for one, other in zip(values[::2], values[1::2], strict=True)]
+
+            values, factors = pairs_of(rows), pairs_of(targets)
+            for row in noise:
+                factors += pairs_of([row, row]) * HALF
+            columns.next = [
+                wide.fma(values[place % HALF], factor, total)
+                for place, (factor, total) in enumerate(zip(factors, columns.state, strict=True))
+            ]
+        for place, total in enumerate(columns.state):
+            e.store(total, partials, place * 2 * VECTOR_BYTES)
 
     return products
 
