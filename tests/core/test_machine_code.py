@@ -60,6 +60,39 @@ def test_code_that_was_kept_is_loaded_without_what_only_compiling_needs(tmp_path
     assert told == [["4.0", "0", "True"], ["4.0", "1", "False"]]
 
 
+APART = """
+from numba import njit
+from w2v_core.kernels.cpu.machine_code import compiled, compiled_apart
+
+@njit
+def halves(n):
+    total = 0.0
+    for i in range(n):
+        total += i * 0.5
+    return total
+
+@compiled
+def inlined(n):
+    return halves(n)
+
+@compiled_apart
+def apart(n):
+    return halves(n)
+"""
+
+
+@pytest.mark.turns(5, 3, of="machine code")
+def test_a_function_that_none_calls_is_kept_without_llvm_code_and_computes_the_same(tmp_path: Path) -> None:
+    (tmp_path / "halved.py").write_text(APART)
+    code = "import halved\nfor f in (halved.inlined, halved.apart): print(f(5), sum(f.stats.cache_hits.values()))"
+    path = os.pathsep.join([str(tmp_path), str(Path(w2v_core.__file__).parents[1])])
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": path}
+    told = [subprocess.check_output([sys.executable, "-c", code], env=environment, text=True).split() for _ in range(2)]
+    assert told == [["5.0", "0", "5.0", "0"], ["5.0", "1", "5.0", "1"]]
+    inlined, apart = (next((tmp_path / "cache").rglob(f"halved.{name}-*.nbc")).read_bytes() for name in ("inlined", "apart"))
+    assert len(apart) < 0.8 * len(inlined)
+
+
 @pytest.mark.parametrize("model", ["cbow", "skipgram"])
 def test_writeable_and_read_only_streams_share_one_compiled_kernel(model: str) -> None:
     case = random_case(1, model=model)

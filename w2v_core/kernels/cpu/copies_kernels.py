@@ -28,7 +28,7 @@ from w2v_core.kernels.cpu import barrier, sharing, stream_rows
 from w2v_core.kernels.cpu import row_operations as op
 from w2v_core.kernels.cpu.block_kernels import PLACES, START, STOP, Lanes, Sizes, Words
 from w2v_core.kernels.cpu.group_kernels import NO_BAD_NOISE, address_of
-from w2v_core.kernels.cpu.machine_code import compiled
+from w2v_core.kernels.cpu.machine_code import compiled_apart
 from w2v_core.kernels.cpu.merge_kernels import fold_rows
 from w2v_core.kernels.cpu.sharing import Changes, Marks
 from w2v_core.kernels.cpu.stream_rows import address
@@ -86,7 +86,7 @@ class Results(NamedTuple):
     """int64 (1,): how long the first thread has merged, and waited to merge."""
 
 
-@compiled
+@compiled_apart
 def run_thread(thread: int, meetings: Any, crew: Crew, given: Inputs, results: Results) -> None:
     """One thread's part; returns early when another thread has given up, or when a word or a span is bad. `meetings`: a barrier
     for all threads, and one for each copy."""

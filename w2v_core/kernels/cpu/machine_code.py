@@ -12,6 +12,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import llvmlite.binding
 import numba
 
 # Left to itself, Numba imports this with the first function it compiles or loads. That adds types to a dictionary which another
@@ -32,11 +33,27 @@ def compiled(function: Callable[..., Any], **options: Any) -> Any:
         index._source_stamp = (index._source_stamp, _digest_of_sources())
         dispatcher._cache.load_overload = partial(_load, dispatcher._cache)
     except AttributeError as error:
-        raise ImportError(
-            f"Numba {numba.__version__} keeps machine code differently from the versions this was written for ({error}); "
-            "install one that the package's metadata allows, or set train.backend to numpy"
-        ) from error
+        raise _unlike_others(error) from error
     return dispatcher
+
+
+def compiled_apart(function: Callable[..., Any]) -> Any:
+    """`compiled` for a function that no compiled function calls: the LLVM code from which Numba would inline it is not kept
+    beside its machine code. Every process would parse it, for a fifteenth of a second where the function is large."""
+    dispatcher = compiled(function)
+    try:
+        kept = dispatcher._cache._impl
+        kept.reduce = partial(_reduced, kept.reduce)
+    except AttributeError as error:
+        raise _unlike_others(error) from error
+    return dispatcher
+
+
+def _unlike_others(error: AttributeError) -> ImportError:
+    return ImportError(
+        f"Numba {numba.__version__} keeps machine code differently from the versions this was written for ({error}); "
+        "install one that the package's metadata allows, or set train.backend to numpy"
+    )
 
 
 def _load(kept: Any, signature: Any, context: Any) -> Any:
@@ -48,6 +65,16 @@ def _load(kept: Any, signature: Any, context: Any) -> Any:
             return found
     context.refresh()
     return None
+
+
+def _reduced(reduce: Callable[[Any], Any], result: Any) -> Any:
+    """What Numba keeps of a compiled function, with a module in place of its LLVM code that only defines the same names: Numba
+    looks there which functions the machine code has."""
+    (name, kind, (machine_code, llvm_code)), *others = reduce(result)
+    module = llvmlite.binding.parse_bitcode(llvm_code)
+    defined = [each.name for each in (*module.functions, *module.global_variables) if not each.is_declaration]
+    names = llvmlite.binding.parse_assembly("\n".join(f'@"{each}" = global i8 0' for each in defined))
+    return (name, kind, (machine_code, names.as_bitcode())), *others
 
 
 @cache

@@ -47,7 +47,7 @@ from w2v_core.kernels.cpu.group_kernels import (
     set_alpha,
     train_group,
 )
-from w2v_core.kernels.cpu.machine_code import compiled
+from w2v_core.kernels.cpu.machine_code import compiled_apart
 from w2v_core.kernels.cpu.merge_kernels import merge_rows
 from w2v_core.kernels.cpu.stream_rows import check_stream_of
 from w2v_core.reference import BLOCK, GROUP, GROUPS, SLOTS
@@ -136,7 +136,7 @@ def _read_only(array: NDArray[Any]) -> NDArray[Any]:
 # ── skip-gram ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@compiled
+@compiled_apart
 def train_skipgram(
     w_in_VD: Any, w_out_VD: Any, tokens_N: Any, left_N: Any, right_N: Any, noise_table: Any, rates_V: Any,
     start: int, stop: int, negative: int, alphas: Any, seed: Any,
