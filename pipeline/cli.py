@@ -47,7 +47,7 @@ from pipeline.errors import (
 from pipeline.exchange.host import usable_cores
 from pipeline.safety.start import start_safely
 
-YOUNG_OBJECTS = 100_000
+YOUNG_OBJECTS = 500_000
 """Threshold of Python's garbage collector: importing creates a million objects and no garbage, and by default they are scanned
 again and again, for a quarter of a second in a small run (infra/benchmarks/records/text-to-vectors-2026-11-29.md)."""
 UNUSED = ("scipy.linalg", "coverage")
