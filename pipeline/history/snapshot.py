@@ -92,6 +92,15 @@ class Snapshot:
             raise _damaged(self.directory / CORPUS, "not a list of files")
         return found
 
+    def damage(self) -> str:
+        """What is wrong with its summary or its list of files, empty if nothing. Raises UnreadError."""
+        try:
+            self.summary()
+            self.corpus()
+        except (DamagedError, InputError) as error:
+            return str(error).partition(";")[0]
+        return ""
+
     def artefacts(self) -> Iterator[Path]:
         """The folders of its artefacts."""
         for kind, fingerprint in self.body["artefacts"].values():
@@ -111,14 +120,14 @@ def make_snapshot(
     workdir: Path, summary: Mapping[str, Any], artefacts: Mapping[str, tuple[str, str]], corpus: Sequence[Sequence[Any]],
     *, parent: str | None = None, report: Path | None = None,
 ) -> Snapshot:  # fmt: skip
-    """The snapshot of a complete run; an existing one if the same result was made before.
+    """The snapshot of a complete run; an existing one if the same result was made before, and none of its files is damaged.
 
     `artefacts` holds (kind, fingerprint) by stage, `corpus` the path, bytes and SHA-256 of its files; `report` is the page
     written for it, with its data beside it.
     """
     name = snapshot_id(artefacts)
     directory = workdir / SNAPSHOTS / name
-    if found := open_snapshot(directory):
+    if (found := open_snapshot(directory)) and not found.damage():
         return found
     body = {
         "id": name, "parent": parent, "made": time.time(), "run_id": summary["run_id"], "config_digest": summary["config_digest"],

@@ -55,12 +55,12 @@ def choose_start(config: RunConfig, champion: Snapshot | None, delta: Delta, *, 
         return Start(False, "refresh.warm is false")
     if config.refresh.forget and delta.removes_text:
         return Start(False, "text was removed, and refresh.forget is true")
+    if damage:
+        return Start(False, f"the champion is damaged: {damage}")
     then, now = champion.summary()["config"]["train"], config.train.model_dump(mode="json")
     changed = [key for key in SAME_SHAPE if then.get(key) != now[key]]
     if changed or config.train.engine == "layers":
         return Start(False, f"train.{changed[0] if changed else 'engine'} does not allow continuing from the champion")
-    if damage:
-        return Start(False, f"the champion is damaged: {damage}")
     return Start(True, "continues from the champion")
 
 
@@ -73,8 +73,10 @@ def challenger_config(config: RunConfig, champion: Snapshot | None, start: Start
 
 
 def damage_of(snapshot: Snapshot) -> str:
-    """What is wrong with the snapshot's lasting files: with their sizes, and with every byte of its vectors; empty if nothing.
-    Raises UnreadError for a file that may be intact."""
+    """What is wrong with the snapshot's lasting files: with its own, with the sizes of its artefacts', and with every byte of its
+    vectors; empty if nothing. Raises UnreadError for a file that may be intact."""
+    if damage_of_its_own := snapshot.damage():
+        return damage_of_its_own
     try:
         for directory in snapshot.lasting():
             artefact = store.load_artefact(directory)

@@ -101,13 +101,14 @@ def _refresh(config: RunConfig, cold: bool, workers: Workers | None, progress: P
     workdir, champion = config.workdir, champion_of(config.workdir)
     plan = plan_corpus(config.corpus, config.storage, forbidden=workdir, known=workdir / KNOWN_FILES)
     key = input_key(config.digest, tokenize.identity(config, plan)[0])
-    delta = compare(champion.corpus() if champion else [], files_of(plan))
+    damage = damage_of(champion) if champion else ""
+    described = champion if champion and not champion.damage() else None
+    delta = compare(described.corpus() if described else [], files_of(plan))
     last = last_decision(workdir)
     # With `cold`, unchanged input counts as known only if the last challenger was trained from scratch, too.
     known = last.get("input") == key and (not cold or last.get("start", "cold") == "cold")
     # The champion may be an earlier one, because the snapshot that was decided for is damaged: then that is made again.
     known = known and any(champion and entry["champion"] == champion.id for entry in entries(workdir)[-1:])
-    damage = damage_of(champion) if champion else ""
     if champion and known and not damage:
         _settle(config, champion)
         send_exports(config, store.load_artefact(champion.exports))
@@ -120,7 +121,7 @@ def _refresh(config: RunConfig, cold: bool, workers: Workers | None, progress: P
         comparison, leftover = _make_challenger(session, config, None if damage else champion, start)
         entry = _decide(session, config, champion, comparison, {
             "start": start.name, "why": start.why, "input": key, "delta": delta.as_data(),
-            "corpus": _corpus_sizes(session, champion),
+            "corpus": _corpus_sizes(session, described),
         })  # fmt: skip
     if leftover:
         store.discard(leftover.directory)

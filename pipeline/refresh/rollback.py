@@ -28,8 +28,7 @@ def rollback(config: RunConfig, wanted: str | None) -> dict[str, Any]:
         if champion is None:
             raise InputError(f"{config.workdir}: no finished run here, so nothing to go back to")
         chosen = _find(config, champion, wanted)
-        for directory in chosen.lasting():
-            _require_intact(directory)
+        _require_intact(chosen)
         facts = {"snapshot": chosen.id, "status": "rolled back", "before": champion.id, "run_id": chosen.body["run_id"]}
         entry = decide(config.workdir, "rollback", chosen.id, facts)
         entry |= {"registry": move_alias(config, chosen.vectors, why=f"w2v rollback to snapshot {chosen.id}")}
@@ -47,11 +46,15 @@ def _find(config: RunConfig, champion: Snapshot, wanted: str | None) -> Snapshot
         found = [entry.get("snapshot", entry["champion"]) for entry in decisions if entry["number"] == int(wanted)]
     else:
         found = [name for name in there if name.startswith(wanted)]
+    kept = f"there are: {', '.join(there) or 'none'} (w2v history)"
+    if wanted == "":
+        raise InputError(f"rollback: SNAPSHOT is an empty text; {kept}")
     if len(found) == 1 and found[0] in there:
         return there[found[0]]
+    if len(found) == 1:
+        raise InputError(f"{config.workdir}: snapshot {found[0]} of decision {wanted} is damaged or was removed; {kept}")
     what = "an earlier champion" if wanted is None else f"one snapshot {wanted}"
-    kept = ", ".join(there) or "none"
-    raise InputError(f"{config.workdir}: expected {what}, found {len(found) if wanted else 0}; there are: {kept} (w2v history)")
+    raise InputError(f"{config.workdir}: expected {what}, found {len(found)}; {kept}")
 
 
 def _line(decisions: Sequence[Mapping[str, Any]], champion: str) -> list[str]:
@@ -66,10 +69,12 @@ def _line(decisions: Sequence[Mapping[str, Any]], champion: str) -> list[str]:
     return line
 
 
-def _require_intact(directory: Any) -> None:
-    try:
-        damage = store.find_damage(store.load_artefact(directory))
-    except DamagedError as error:
-        damage = [str(error)]
+def _require_intact(chosen: Snapshot) -> None:
+    damage = [chosen.damage()] if chosen.damage() else []
+    for directory in chosen.lasting():
+        try:
+            damage += store.find_damage(store.load_artefact(directory))
+        except DamagedError as error:
+            damage.append(str(error))
     if damage:
         raise StorageError(f"{damage[0]}; the champion stays, choose another snapshot")

@@ -9,20 +9,23 @@ from pathlib import Path
 import pytest
 
 from pipeline import store
-from pipeline.errors import StorageError
+from pipeline.errors import InputError, StorageError
 from pipeline.history.answers import find_answer
-from pipeline.history.gc import find_garbage, find_outdated
+from pipeline.history.gc import find_garbage, find_outdated, remove
 from pipeline.history.latest import HISTORY, champion_of, entries, mend
-from pipeline.history.snapshot import BODY, SNAPSHOTS, read_summary
+from pipeline.history.snapshot import BODY, CORPUS, SNAPSHOTS, SUMMARY, read_summary
 from pipeline.refresh.rollback import rollback
 from pipeline.workdir import verify_workdir
 from tests.pipeline.changing_corpus import ChangingCorpus
+
+FILES = 8
+"""Of the first refresh."""
 
 
 @pytest.fixture(scope="module")
 def refreshed(tmp_path_factory: pytest.TempPathFactory) -> tuple[ChangingCorpus, list[str]]:
     """A corpus after two refreshes, and their snapshots."""
-    corpus = ChangingCorpus(tmp_path_factory.mktemp("refreshed"), seed=6)
+    corpus = ChangingCorpus(tmp_path_factory.mktemp("refreshed"), seed=6, files=FILES)
     found = [str(corpus.refresh()["snapshot"])]
     corpus.add()
     return corpus, [*found, str(corpus.refresh()["snapshot"])]
@@ -114,3 +117,46 @@ def test_a_champion_with_a_flipped_bit_is_replaced_and_keeps_nobody_out(
     assert answer is not None
     assert not store.find_damage(store.load_artefact(answer.vectors))
     assert corpus.refresh(refresh={"gates": {}})["status"] == "nothing new"
+
+
+@pytest.mark.parametrize("missing", [False, True])
+@pytest.mark.parametrize("name", [SUMMARY, CORPUS])
+def test_a_champion_whose_own_files_are_damaged_keeps_no_successor_out_and_is_made_anew(
+    work: Path, refreshed: tuple[ChangingCorpus, list[str]], name: str, missing: bool
+) -> None:
+    corpus, ids = refreshed
+    rollback(corpus.config("work"), ids[0])
+    path = work / SNAPSHOTS / ids[0] / name
+    path.unlink() if missing else flip(path)
+    later = [file for file in corpus.files() if int(file.stem[1:]) > FILES]
+    for file in later:
+        file.rename(corpus.directory / file.name)
+    told = corpus.refresh(refresh={"gates": {}})
+    for file in later:
+        (corpus.directory / file.name).rename(file)
+    assert (told["status"], told["champion"], told["start"]) == ("promoted", ids[0], "cold"), "the text of the first refresh"
+    assert any(f"{name}: " in note for note in told["notes"])
+    assert verify_workdir(work)[1] == []
+
+
+@pytest.mark.parametrize("name", [SUMMARY, CORPUS])
+def test_a_rollback_to_a_snapshot_with_a_damaged_file_of_its_own_changes_nothing(
+    work: Path, refreshed: tuple[ChangingCorpus, list[str]], name: str
+) -> None:
+    corpus, ids = refreshed
+    flip(work / SNAPSHOTS / ids[0] / name)
+    before = find_answer(work), entries(work)
+    with pytest.raises(StorageError, match=rf"{ids[0]}/{name}: damaged .*; the champion stays, choose another snapshot"):
+        rollback(corpus.config("work"), ids[0])
+    assert (find_answer(work), entries(work)) == before
+
+
+def test_a_rollback_to_a_decision_whose_snapshot_was_removed_says_so(
+    work: Path, refreshed: tuple[ChangingCorpus, list[str]]
+) -> None:
+    corpus, ids = refreshed
+    remove(find_garbage(work, 1))
+    with pytest.raises(InputError, match=rf"snapshot {ids[0]} of decision 1 is damaged or was removed; there are: {ids[1]} "):
+        rollback(corpus.config("work"), "1")
+    with pytest.raises(InputError, match=r"SNAPSHOT is an empty text"):
+        rollback(corpus.config("work"), "")
