@@ -66,7 +66,7 @@ stands beside its short Dask wiring.
     sweep/     sweep (every combination of settings, one table)
     library/   training (train) model (load) settings sentences notebook: the pipeline from Python
     options/   section (their common base) text (of corpus and tokenize) storage paths (relative to the file)
-               other_names (settings by the names of gensim and others)
+               problems (wrong values in words) other_names (settings by the names of gensim and others)
     safety/    start scratch (closed to other users) files second_names locks seals json_shapes manifests
                yaml_values values (checked) login (passwords for pages) deadline (a limit on waiting)
     tracking/  tracker spool shipper delivery registry (events, and their way to MLflow) ui start_page door metrics

@@ -19,6 +19,7 @@ from pydantic import BaseModel, PrivateAttr, ValidationError
 from pipeline.errors import ConfigError, InputError, printable, without_credentials
 from pipeline.options.other_names import hint, suggest
 from pipeline.options.paths import anchored, at_home, explain_moved, portable, refuse_variables
+from pipeline.options.problems import meant, wrong_value
 from pipeline.safety.files import read_bounded
 from pipeline.safety.seals import canonical_json
 from pipeline.safety.yaml_values import MAX_BYTES, BadYamlError, parse_yaml
@@ -195,8 +196,13 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
     key, equals, value = override.partition("=")
     parts, shown = key.split("."), _shown(override)
     if not equals or not 2 <= len(parts) <= _DEEPEST_KEY or not all(parts):
-        near = suggest(key, [known for known in known_keys() if not known.startswith("refresh")]) if equals else None
-        way = "for example train.epochs=3" if not near else hint(near if " " in near else f"{near}=…")
+        known = [name for name in known_keys() if not name.startswith("refresh")]
+        near = suggest(key, known) if equals else None
+        way = "for example train.epochs=3"
+        if near in RunConfig.model_fields:
+            way = f"for example {next(name for name in known if name.startswith(f'{near}.'))}=…"
+        elif near:
+            way = hint(near if " " in near else f"{near}=…")
         raise ConfigError(f"{shown}: an override is section.key=value; {way}")
     node = tree
     for part in parts[:-1]:
@@ -206,7 +212,9 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
     try:
         node[parts[-1]] = parse_yaml(value)
     except BadYamlError as error:
-        raise ConfigError(f"{shown}: {printable(str(error), 200)}; quote the value if it is text") from None
+        plain = value.isprintable() and not set(value) & set("'\"\\")
+        way = ": " + _shown(f'{key}="{value}"') if plain else ""
+        raise ConfigError(f"{shown}: {printable(str(error), 200)}; quote the value if it is text{way}") from None
 
 
 def _explain(problem: Mapping[str, Any]) -> str:
@@ -222,12 +230,15 @@ def _explain(problem: Mapping[str, Any]) -> str:
     found = problem.get("input")
     if problem["type"] == "string_type" and isinstance(found, bool | int | float):
         return f"{key}: expected text (found {_shown(found)}); quote it"
-    shown = "" if isinstance(found, (dict, BaseModel)) else f" (found {_shown(found)})"
-    return f"{key}: {printable(problem['msg'].removeprefix('Value error, '), 300)}{shown}"
+    text = printable(wrong_value(problem), 300)
+    shown = "" if isinstance(found, (dict, BaseModel)) or ", found " in text else f" (found {_shown(found)})"
+    return f"{key}: {text}{shown}{printable(meant(problem), _SHOWN)}"
 
 
 def _shown(value: object) -> str:
-    """A value from outside, short and safe to print."""
+    """A value from outside, as YAML writes it, short and safe to print."""
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
     short = reprlib.Repr()
     short.maxstring = short.maxother = short.maxlong = _SHOWN
     return printable(short.repr(without_credentials(value) if isinstance(value, str) else value), _SHOWN + 20)

@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_
 
 from pipeline.errors import ConfigError
 from pipeline.options.section import Section as Section
-from pipeline.options.section import refuse_unread
+from pipeline.options.section import refuse_unread, spelled
 from pipeline.options.storage import Storage as Storage
 from pipeline.options.text import Corpus as Corpus
 from pipeline.options.text import Tokenize as Tokenize
@@ -24,10 +24,11 @@ from pipeline.storage.addresses import is_address, parse_address
 Positive = Annotated[int, Field(ge=1, lt=2**63)]
 Chosen = Annotated[int, BeforeValidator(lambda value: 0 if value is None else value), Field(ge=0, le=1024)]
 Rate = Annotated[float, Field(gt=0, le=10)]
+_LABEL = "characters: a-z, A-Z, 0-9, and after the first also . _ -"
 
 
 class Run(Section):
-    name: str = Field("word2vec", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    name: Annotated[str, spelled(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", f"at most 64 {_LABEL}")] = "word2vec"
     """Label of the run; also the default workdir's name."""
     workdir: str | None = None
     """Folder of every artefact, or a place in a bucket (s3://…, gs://…, abfss://…); null = `runs/<name>` beside the configuration
@@ -212,13 +213,17 @@ class Publish(Section):
     """true: with words' counts beside word2vec's files (vocab.txt) and in safetensors; the other formats always have them."""
     to: str | None = None
     """A place in a bucket to which the exports of every champion are uploaded, with `latest.json`, written last, naming them."""
-    register_as: str | None = Field(None, alias="register", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
+    register_as: Annotated[str, spelled(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", f"at most 128 {_LABEL}")] | None = Field(
+        None, alias="register"
+    )
     """Name in MLflow's model registry; null = the vectors are logged, not registered."""
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, populate_by_name=True)
 
     @field_validator("to")
     @classmethod
     def to_is_in_a_bucket(cls, value: str | None) -> str | None:
+        if value is not None and not is_address(value):
+            raise ValueError("expected a place in a bucket: s3://…, gs://… or abfss://…")
         return None if value is None else _address(value, "publish.to")
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, field_validator
 
 from pipeline.safety.values import number_of, plain_types, refuse_unwritable
 
@@ -25,6 +26,17 @@ class Section(BaseModel):
         if isinstance(value, str) and get_origin(annotation) is list:
             return [value]
         return number_of(value) if kinds & {int, float} and not kinds & {bool, dict} else value
+
+
+def spelled(pattern: str, meaning: str) -> AfterValidator:
+    """A check that the whole text matches a pattern, which an error describes in words."""
+
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(f"expected {meaning}")
+        return text
+
+    return AfterValidator(check)
 
 
 def refuse_unread(section: Section, keys: Sequence[str], why: str) -> None:

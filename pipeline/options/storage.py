@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.options.section import Section
+from pipeline.options.section import Section, spelled
 from pipeline.safety.values import has_host
 
 S3_OPTIONS = (
@@ -27,7 +27,7 @@ class Storage(Section):
     endpoint: str | None = None
     """http(s)://host:port of an S3-compatible server (MinIO, Ceph, R2 …), or of another vendor's emulator; null = the vendor's
     own, or `AWS_ENDPOINT_URL`."""
-    region: str | None = Field(None, pattern=r"^[A-Za-z0-9-]+$")
+    region: Annotated[str, spelled(r"[A-Za-z0-9-]+", "a region's name, such as eu-west-1")] | None = None
     """S3 only; null = from the environment or the profile."""
     profile: str | None = Field(None, min_length=1)
     """S3 only: a profile in ~/.aws; null = `AWS_PROFILE`, keys in the environment, or the machine's role."""

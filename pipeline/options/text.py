@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import codecs
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.options.section import Section, refuse_unread
+from pipeline.options.section import Section, refuse_unread, spelled
 
 DEFAULT_PATTERN = r"[\pL\pM\pN_\x{200C}\x{200D}]+"
 _DOTTED = r"[^\W\d]\w*(?:\.[^\W\d]\w*)*"
@@ -94,7 +94,7 @@ class Tokenize(Section):
     """Keyword arguments of a `package.module:factory`."""
     max_token_bytes: int = Field(256, ge=1, le=1 << 16)
     """Longer tokens are dropped and counted."""
-    end_of_line: str | None = Field(None, min_length=1, pattern=r"^\S+$")
+    end_of_line: Annotated[str, spelled(r"\S+", "a token without spaces, such as <eos>")] | None = None
     """null: a line is a sentence, and windows stop at its end. A token such as `<eos>`: every line end becomes this token
     and windows cross it, as textbooks treat the Penn Treebank."""
 

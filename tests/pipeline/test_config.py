@@ -38,6 +38,8 @@ def test_unknown_section_is_an_error_that_names_the_nearest() -> None:
         ("sg=1", "here it is train.model=skipgram (cbow is the default)"),
         ("min_coutn=3", "did you mean vocab.min_count=…?"),
         ("qqqq=3", "for example train.epochs=3"),
+        ("shards=", "for example shards.window=…"),
+        ("shrads=3", "for example shards.window=…"),
         ("train.epochs", "for example train.epochs=3"),
     ],
 )
@@ -50,8 +52,14 @@ def test_an_override_without_its_section_is_told_where_the_setting_is(override: 
 def test_one_text_is_a_list_of_one_for_every_key_that_takes_a_list(tmp_path: Path) -> None:
     config = parse_config({"corpus": {"inputs": "x", "include": "*.txt"}}, ["publish.formats=npy", "evaluate.queries=river"])
     assert (config.corpus.include, config.publish.formats, config.evaluate.queries) == (["*.txt"], ["npy"], ["river"])
-    with pytest.raises(ConfigError, match="Input should be 'word2vec-text'"):
+    with pytest.raises(ConfigError, match="expected 'word2vec-text'"):
         parse_config({"corpus": {"inputs": "x"}}, ["publish.formats=word2vec"])
+
+
+def test_text_that_yaml_reads_as_something_else_is_shown_quoted() -> None:
+    with pytest.raises(ConfigError, match=r"""quote the value if it is text: 'corpus\.include="\*\.md"'$"""):
+        parse_config(CORPUS, ["corpus.include=*.md"])
+    assert parse_config(CORPUS, ['corpus.include="*.md"']).corpus.include == ["*.md"]
 
 
 def test_settings_before_the_file_are_told_apart_from_a_missing_file() -> None:

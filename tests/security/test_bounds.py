@@ -30,7 +30,7 @@ def test_an_evaluation_set_that_is_a_fifo_or_a_device_is_refused_at_once(config:
 
 
 def test_a_hundred_thousand_epochs_start_and_more_are_refused(config: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"train\.epochs: .*less than or equal to 100000"):
+    with pytest.raises(ConfigError, match=r"train\.epochs: expected at most 100000"):
         load_config(config, ["train.epochs=10000000"])
     begun = time.monotonic()
 
@@ -48,7 +48,7 @@ def test_a_hundred_thousand_epochs_start_and_more_are_refused(config: Path, tmp_
 
 
 def test_checkpoints_so_close_that_training_does_nothing_else_are_refused(config: Path) -> None:
-    with pytest.raises(ConfigError, match=r"train\.checkpoint_every: .*greater than or equal to 1000"):
+    with pytest.raises(ConfigError, match=r"train\.checkpoint_every: expected at least 1000"):
         load_config(config, ["train.checkpoint_every=1"])
 
 
