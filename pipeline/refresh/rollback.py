@@ -9,7 +9,7 @@ from pipeline import store
 from pipeline.config import RunConfig
 from pipeline.errors import DamagedError, InputError, StorageError
 from pipeline.history.latest import champion_of, decide, entries
-from pipeline.history.snapshot import Snapshot, snapshots
+from pipeline.history.snapshot import SNAPSHOTS, Snapshot, open_snapshot, read_summary, snapshots
 from pipeline.session import holding
 from pipeline.stages.publish import send_exports
 from pipeline.summary import write_summary
@@ -21,20 +21,37 @@ def rollback(config: RunConfig, wanted: str | None) -> dict[str, Any]:
     StorageError if it is damaged.
 
     The registered model's alias `champion` follows, at once or once MLflow answers; `registry` says which. `wanted` is an id, the
-    beginning of one, or the number of a decision; None means the champion before this one.
+    beginning of one, or the number of a decision; None means the champion before this one. A rollback that was cut off after its
+    decision is finished by that: who gives the same command again still goes back by one.
     """
     with holding(config):
         champion = champion_of(config.workdir)
         if champion is None:
             raise InputError(f"{config.workdir}: no finished run here, so nothing to go back to")
-        chosen = _find(config, champion, wanted)
+        entry = _cut_off(config, champion) if wanted is None else {}
+        chosen = champion if entry else _find(config, champion, wanted)
         _require_intact(chosen)
-        facts = {"snapshot": chosen.id, "status": "rolled back", "before": champion.id, "run_id": chosen.body["run_id"]}
-        entry = decide(config.workdir, "rollback", chosen.id, facts)
+        if not entry:
+            facts = {"snapshot": chosen.id, "status": "rolled back", "before": champion.id, "run_id": chosen.body["run_id"]}
+            entry = decide(config.workdir, "rollback", chosen.id, facts)
         entry |= {"registry": move_alias(config, chosen.vectors, why=f"w2v rollback to snapshot {chosen.id}")}
         write_summary(config.workdir, chosen.summary())  # after the alias: the next refresh does again what came after a kill
         send_exports(config, store.load_artefact(chosen.exports))
         return entry
+
+
+def _cut_off(config: RunConfig, champion: Snapshot) -> dict[str, Any]:
+    """The last decision, if it is a rollback after which `summary.json` is still the one of before; otherwise empty."""
+    last = entries(config.workdir)[-1]
+    before = open_snapshot(config.workdir / SNAPSHOTS / str(last.get("before")))
+    if last["kind"] != "rollback" or last["champion"] != champion.id or before is None or before.id == champion.id:
+        return {}
+    try:
+        summary = read_summary(config.workdir)
+    except StorageError:
+        return {}
+    same = summary is not None and summary.get("vectors", {}).get("sha256") == before.body["vectors_sha256"]
+    return last if same else {}
 
 
 def _find(config: RunConfig, champion: Snapshot, wanted: str | None) -> Snapshot:

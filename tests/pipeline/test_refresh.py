@@ -422,6 +422,22 @@ def test_rollback_returns_to_any_snapshot_with_the_same_bytes(tmp_path: Path) ->
     assert corpus.refresh()["status"] == "nothing new", "a refresh does not undo what a person decided"
 
 
+@pytest.mark.parametrize("failpoint", ["decided:rollback=kill", "latest:made=ENOSPC", "write:summary.json=ENOSPC"])
+@pytest.mark.turns(3, 3)
+def test_a_rollback_that_is_cut_off_and_given_again_goes_back_by_one(tmp_path: Path, failpoint: str) -> None:
+    corpus, ids = three(tmp_path)
+    corpus.config()
+    command = [sys.executable, "-m", "pipeline.cli", "rollback", str(tmp_path / "config.yaml")]
+    for environment, ended in ({"W2V_FAILPOINT": f"{failpoint},{tmp_path / 'token'}"}, (74, -9)), ({}, (0,)):
+        done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=100)
+        assert done.returncode in ended, done.stderr
+    summary, champion = read_summary(tmp_path / "work"), champion_of(tmp_path / "work")
+    assert champion is not None
+    assert summary is not None
+    assert (champion.id, summary["vectors"]["sha256"]) == (ids[1], champion.body["vectors_sha256"])
+    assert rollback(corpus.config(), None)["champion"] == ids[0]
+
+
 @pytest.mark.turns(3, 2)
 def test_a_refresh_after_a_rollback_goes_on_from_the_champion_that_was_chosen(tmp_path: Path) -> None:
     corpus, ids = three(tmp_path)
