@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,6 +69,11 @@ def say(text: str, *, err: bool = False) -> None:
         # Where messages cannot be written (a full disk), the answer on standard output and the exit code still can be.
         if not err or isinstance(error, BrokenPipeError):
             raise
+
+
+def to_type(command: str, *arguments: object) -> str:
+    """A command for people to copy, with everything that they gave: without an override it could work in another workdir."""
+    return shlex.join(["w2v", command, *map(str, arguments)])
 
 
 def note_who_works(workdir: Path) -> None:

@@ -9,7 +9,16 @@ from typing import Any
 
 import click
 
-from pipeline.commands.arguments import config_arguments, load, load_run, note_who_works, quiet_option, run_arguments, say
+from pipeline.commands.arguments import (
+    config_arguments,
+    load,
+    load_run,
+    note_who_works,
+    quiet_option,
+    run_arguments,
+    say,
+    to_type,
+)
 
 
 @click.command()
@@ -24,6 +33,7 @@ def refresh(config: Path, overrides: tuple[str, ...], cold: bool, quiet: bool) -
     kept the challenger out). Safe to run concurrently: a second call while one runs exits with 73.
     """
     loaded = load(config, overrides)
+    from pipeline.history.snapshot import SNAPSHOTS, open_snapshot
     from pipeline.progress import Progress
     from pipeline.refresh.refresh import EXIT_CODES
     from pipeline.refresh.refresh import refresh as refresh_workdir
@@ -34,7 +44,9 @@ def refresh(config: Path, overrides: tuple[str, ...], cold: bool, quiet: bool) -
         told = refresh_workdir(loaded, cold=cold, progress=progress)
     say(json.dumps(told))
     if told["status"] == "kept":
-        say(f"w2v: {told['decision']}; to use it anyway: w2v rollback {config} {told['snapshot']}", err=True)
+        there = open_snapshot(loaded.workdir / SNAPSHOTS / told["snapshot"])
+        use_it = f"to use it anyway: {to_type('rollback', config, *overrides, told['snapshot'])}"
+        say(f"w2v: {told['decision']}; {use_it if there else 'it was removed, because refresh.keep is 1'}", err=True)
     if problem := told.get("on_finish", {}).get("problem"):
         say(f"w2v: refresh.on_finish: {problem}", err=True)
     return EXIT_CODES[told["status"]]
@@ -129,4 +141,5 @@ def gc(config: Path, overrides: tuple[str, ...], yes: bool) -> None:
     else:
         note_who_works(loaded.workdir)
         freed = found()
-        say(f"{freed:>15,}  bytes could be freed; w2v gc {config} --yes removes them" if freed else "nothing to remove")
+        again = to_type("gc", config, *overrides, "--yes")
+        say(f"{freed:>15,}  bytes could be freed; {again} removes them" if freed else "nothing to remove")

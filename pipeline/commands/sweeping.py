@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.commands.arguments import config_arguments, load, note_who_works, quiet_option, say
+from pipeline.commands.arguments import load_run, note_who_works, quiet_option, run_arguments, say, to_type
 
 
 @click.command()
@@ -40,12 +40,15 @@ def sweep(config: Path, settings: tuple[str, ...], as_json: bool, quiet: bool) -
 
 
 @click.command()
-@config_arguments
+@run_arguments
 @click.option("--keep", type=click.IntRange(min=1), default=3, show_default=True, help="How many complete results to keep.")
 @click.option("--yes", is_flag=True, help="Remove the rest; without this, only list it.")
-def prune(config: Path, overrides: tuple[str, ...], keep: int, yes: bool) -> None:
-    """Keep the last complete results, including the champion, and remove everything else; a dry run unless --yes is given."""
-    loaded = load(config, overrides)
+def prune(run: str, overrides: tuple[str, ...], keep: int, yes: bool) -> None:
+    """Keep the last complete results, including the champion, and remove everything else; a dry run unless --yes is given.
+
+    RUN is a CONFIG or a workdir.
+    """
+    loaded = load_run(run, overrides)
     workdir = loaded.workdir
     from contextlib import nullcontext
 
@@ -65,4 +68,5 @@ def prune(config: Path, overrides: tuple[str, ...], keep: int, yes: bool) -> Non
         say("nothing to remove")
         return
     total = amount(sum(piece.bytes for piece in garbage))
-    say(f"{total} removed" if yes else f"{total} would be freed; w2v prune {config} --keep {keep} --yes removes it")
+    again = to_type("prune", run, *overrides, "--keep", keep, "--yes")
+    say(f"{total} removed" if yes else f"{total} would be freed; {again} removes it")

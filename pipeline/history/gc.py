@@ -2,7 +2,8 @@
 
 The champion, the last `keep` snapshots named by a decision, and the artefacts in `summary.json` are kept. Everything else that
 this program wrote below tokens/, vocab/, shards/ … counts as garbage: artefacts of other corpora and settings, interrupted
-training, and parts of tokens/ that belong to no kept corpus. Decisions stay: they are small and document the history.
+training, pages of sweeps, and parts of tokens/ that belong to no kept corpus. Decisions stay: they are small and document the
+history.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ from pipeline.storage.local_files import copy_of
 KINDS = ("tokens", "vocab", "shards", "checkpoints", "vectors", "report", "exports")
 """Folders of artefacts, in the order in which they are made."""
 PARTS = "parts"
+SWEEPS = "sweeps"
+"""Folder of the pages of sweeps, one folder per combination."""
+_PAGES = re.compile(r"[0-9a-f]{12}")
 _ARTEFACT = re.compile(r"[0-9a-f]{16}")
 """Name of an artefact's folder; anything else there is not an artefact."""
 
@@ -86,6 +90,7 @@ def find_garbage(workdir: Path, keep: int) -> list[Garbage]:
         if directory not in needed:
             why = "of no kept snapshot" if (directory / store.MANIFEST).exists() else "interrupted"
             found.append(_measure(directory, why, sizes))
+    found += [_measure(path, "pages of a sweep", sizes) for path in _folders_there(workdir / SWEEPS, _PAGES, sizes)]
     for path in _parts_there(workdir, sizes):
         if _key_of(path.name) not in parts:
             found.append(_measure(path, "text of no kept snapshot", sizes))
@@ -109,12 +114,15 @@ def _sizes_of(workdir: Path) -> ObjectSizes | None:
 
 def _artefacts_there(workdir: Path, sizes: ObjectSizes | None) -> Iterator[Path]:
     for kind in KINDS:
-        folder = workdir / kind
-        if sizes is None:
-            there = {path for path in folder.glob("*") if path.is_dir()}
-        else:
-            there = {folder / path.relative_to(folder).parts[0] for path in sizes if path.is_relative_to(folder)}
-        yield from sorted(path for path in there if _ARTEFACT.fullmatch(path.name))
+        yield from _folders_there(workdir / kind, _ARTEFACT, sizes)
+
+
+def _folders_there(folder: Path, name: re.Pattern[str], sizes: ObjectSizes | None) -> list[Path]:
+    if sizes is None:
+        there = {path for path in folder.glob("*") if path.is_dir()}
+    else:
+        there = {folder / path.relative_to(folder).parts[0] for path in sizes if path.is_relative_to(folder)}
+    return sorted(path for path in there if name.fullmatch(path.name))
 
 
 def _parts_there(workdir: Path, sizes: ObjectSizes | None) -> list[Path]:

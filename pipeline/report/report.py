@@ -54,7 +54,7 @@ def write_report(directory: Path, summary: Summary, curves: Sequence[Curve] | No
     alpha, kept_tokens, raw_tokens, seconds, points: [[kept tokens so far, loss], …]}]`; `config` and `versions` are shown as
     provenance. Without `curves`, the curves are drawn from the rounds. `tables` follow the stages.
     """
-    (directory / SEAL).unlink(missing_ok=True)
+    write_json(directory / SEAL, seal_of(directory, []))  # names no file: whoever is killed on the way leaves no damage
     before = run_before(directory / DATA, summary)
     drawn = round_curves(summary) if curves is None else list(curves)
     body = {

@@ -13,7 +13,7 @@ from pipeline.safety.files import open_inside, open_regular, read_inside
 from w2v_core.text.printable import printable
 
 SEAL = "seal.json"
-"""Lists the files of a folder that is not an artefact, with their checksums; written last."""
+"""Lists the files of a folder that is not an artefact, with their checksums; written last, and empty while they are replaced."""
 _BLOCK_BYTES = 1 << 20
 
 

@@ -2,8 +2,8 @@
 
     train.alpha=.025,.05 train.lanes=1,4      four combinations; text is tokenized once, shards are drawn once
 
-Vectors and scores of all combinations stay in the workdir (`w2v gc` and `w2v prune` remove them). The champion does not change;
-to make one of them the champion, run it with `w2v run`.
+Vectors, scores and pages of all combinations stay in the workdir (`w2v gc` and `w2v prune` remove them). The champion does not
+change; to make one of them the champion, run it with `w2v run`.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import Any
 
 from pipeline.config import RunConfig, load_config
 from pipeline.errors import CapacityError, DataError, PipelineError, UsageError
+from pipeline.history.gc import SWEEPS
 from pipeline.progress import Progress
 from pipeline.run import go_through_stages, report_and_track
 from pipeline.safety.seals import canonical_json
 from pipeline.session import holding, open_session
 from pipeline.tracking.tracker import open_tracker
 
-SWEEPS = "sweeps"
 MOST = 1000
 PARENT_S = 60.0
 """How long MLflow may take to create the parent run; without it the runs are shown side by side."""

@@ -13,12 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.errors import PipelineError
 from pipeline.report.charts import MAX_POINTS, Curve, line_chart, short, thin, ticks
 from pipeline.report.figures import write_figures
 from pipeline.report.page import Table
 from pipeline.report.report import columns, format_summary, report_page, write_report
 from pipeline.report.results import duration, finite, round_curves
 from pipeline.report.sections import TOLD
+from pipeline.safety.seals import seal_damage
 
 HOSTILE = [
     "</script><script>alert(1)</script>",
@@ -272,6 +274,19 @@ def test_the_files_are_complete_and_the_json_is_strict(tmp_path: Path) -> None:
     assert body["tables"][0]["rows"] == [[None]]
     assert [curve["title"] for curve in body["curves"]] == ["Loss", "Learning rate", "Speed"]
     assert sorted(file.name for file in tmp_path.iterdir()) == ["figures", "index.html", "report.json", "seal.json"]
+
+
+def test_a_report_that_is_cut_off_while_it_is_replaced_is_not_called_damaged(tmp_path: Path) -> None:
+    page = write_report(tmp_path, sample_summary())
+    page.unlink()
+    page.mkdir()
+    with pytest.raises(PipelineError, match=r"index\.html"):
+        write_report(tmp_path, sample_summary() | {"run_id": "another"})
+    assert seal_damage(tmp_path)[1] == []
+    page.rmdir()
+    write_report(tmp_path, sample_summary())
+    page.write_text("edited")
+    assert seal_damage(tmp_path)[1] == [f"{page}: its content changed (SHA-256 differs)"]
 
 
 def test_the_figures_are_pictures_whatever_the_words_are(tmp_path: Path) -> None:

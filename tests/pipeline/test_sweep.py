@@ -110,7 +110,11 @@ def test_prune_says_what_would_go_and_removes_it_when_told(config: Path) -> None
     before = sorted(path.name for path in (work / "vectors").iterdir())
     rows = json.loads(w2v("sweep", "train.alpha=.02,.06", "--json", "--quiet"))
     assert [row["train.alpha"] for row in rows] == [".02", ".06"]
-    assert "would be freed" in w2v("prune", "--keep", "2")
+    with_override = w2v("prune", "--keep", "2", f"run.workdir={work}")
+    assert with_override.endswith(f"would be freed; w2v prune {config} run.workdir={work} --keep 2 --yes removes it\n")
+    assert (
+        CliRunner().invoke(commands, ["prune", str(work), "--keep", "2"]).stdout.endswith(f" {work} --keep 2 --yes removes it\n")
+    )
     assert len(list((work / "vectors").iterdir())) == 4
     with store.lock(work):
         told = CliRunner().invoke(commands, ["prune", str(config)]).stderr
@@ -118,6 +122,7 @@ def test_prune_says_what_would_go_and_removes_it_when_told(config: Path) -> None
         assert CliRunner().invoke(commands, ["gc", str(config)]).stderr == told
     assert "removed" in w2v("prune", "--keep", "2", "--yes")
     assert w2v("prune", "--keep", "2") == "nothing to remove\n"
+    assert list((work / "sweeps").iterdir()) == [], "the pages of the sweep"
     kept = sorted(path.name for path in (work / "vectors").iterdir())
     assert len(kept) == 2
     assert set(kept) < set(before)
