@@ -65,7 +65,7 @@ stands beside its short Dask wiring.
     compare/   sides (what is compared) compare (what differs) shown (terminal and page)
     sweep/     sweep (every combination of settings, one table)
     library/   training (train) model (load) settings sentences notebook: the pipeline from Python
-    options/   section (their common base) text (of corpus and tokenize) storage paths (relative to the file)
+    options/   section (their common base) text (of corpus and tokenize) storage cluster paths (relative to the file)
                problems (wrong values in words) other_names (settings by the names of gensim and others)
     safety/    start scratch (closed to other users) files second_names locks seals json_shapes manifests
                yaml_values values (checked) login (passwords for pages) deadline (a limit on waiting)

@@ -217,8 +217,12 @@ def _epoch_note(epoch: int, epochs: int) -> str:
 
 @contextlib.contextmanager
 def holding(config: RunConfig) -> Iterator[None]:
-    """Holds the workdir for this process, after removing what killed processes left unfinished. Raises BusyError."""
+    """Holds the workdir for this process, after removing what killed processes left unfinished. Raises BusyError, or ConfigError
+    if the workdir lies inside the input, or holds it."""
     workdir = config.workdir
+    # Before anything is written, even the lock, which a later run would find in its input.
+    for pattern in config.corpus.inputs:
+        refuse_place(pattern, workdir)
     with arrive(config):
         store.remove_unfinished(workdir)
         mend(workdir)
@@ -235,9 +239,6 @@ def open_session(
     `workers` are a program's own, or those of its Dask `client`; by default the configured cluster is opened when first needed.
     """
     with contextlib.ExitStack() as stack:
-        # Before anything is written, which a later run would find in its input.
-        for pattern in config.corpus.inputs:
-            refuse_place(pattern, config.workdir)
         own = workers is None and client is None
         if own:
             refuse_hopeless(config, _trains(until))

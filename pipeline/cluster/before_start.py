@@ -116,7 +116,7 @@ def refuse_silent(cluster: Cluster) -> None:
     try:
         with ThreadPoolExecutor(1) as pool:  # a notebook's thread already runs an event loop
             pool.submit(lambda: asyncio.run(_shake_hands(cluster, max(2.0, until - time.monotonic())))).result()
-    except (OSError, TimeoutError, ValueError, TypeError) as error:  # TypeError: tls:// without certificates
+    except (OSError, TimeoutError, ValueError, TypeError) as error:  # TypeError: wss:// without certificates
         raise ServiceError(
             f"{cluster.address}: something listens there, but does not answer as a Dask scheduler "
             f"({printable(str(error), 200)}); {way_out} (cluster.tls, if it requires certificates)"

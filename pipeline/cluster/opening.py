@@ -102,7 +102,7 @@ def open_workers(
             client = Client(target, security=security(cluster), timeout=cluster.wait_s, set_as_default=False)
             stack.callback(_close, client)
             _show_pages(cluster, target, client, shared, on_pages, stack)
-        except (OSError, TimeoutError, TypeError, ValueError) as error:  # TypeError: tls:// without certificates
+        except (OSError, TimeoutError, TypeError, ValueError) as error:  # TypeError: wss:// without certificates
             where = cluster.address or f"cluster.kind: {cluster.kind}"
             raise ServiceError(f"{where}: no Dask scheduler answers ({error}); check cluster.address and cluster.tls") from error
         on_this_machine = cluster.kind == "local"

@@ -21,6 +21,7 @@ _KINDS = {
     "bool": "true or false",
     "int": "a whole number",
     "float": "a number",
+    "finite_number": "a finite number",
     "string_type": "text",
     "list": "a list",
     "dict": "a mapping (key: value)",

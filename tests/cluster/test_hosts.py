@@ -72,6 +72,6 @@ def test_after_training_a_process_holds_no_lanes_any_more(bench: Bench) -> None:
 def test_a_driver_without_certificates_is_turned_away(cluster: TlsCluster) -> None:
     with (
         pytest.raises(ServiceError, match=r"check cluster.address and cluster.tls"),
-        open_workers(Cluster(kind="address", address=cluster.address, wait_s=5)),
+        open_workers(Cluster(kind="address", address=cluster.address.replace("tls:", "tcp:"), wait_s=5)),
     ):
         pass

@@ -11,6 +11,7 @@ from pipeline.config import RunConfig, known_keys, load_config, parse_config
 from pipeline.errors import ConfigError, InputError
 
 CORPUS = {"corpus": {"inputs": ["a.txt"]}}
+TLS = {"ca_file": "ca.pem", "cert": "client.pem", "key": "client.key"}
 
 
 def test_a_corpus_is_all_that_must_be_given() -> None:
@@ -174,6 +175,12 @@ def test_a_missing_file_is_an_input_error(tmp_path: Path) -> None:
         ({"train": {"alpha": 0.01, "min_alpha": 0.02}}, r"min_alpha \(0.02\) is above alpha \(0.01\)"),
         ({"cluster": {"kind": "address"}}, "needs cluster.address"),
         ({"cluster": {"address": "tcp://h:1"}}, "only read with kind: address"),
+        *(
+            ({"cluster": {"kind": "address", "address": address}}, "expected tls://host:port or tcp://host:port")
+            for address in ("h:8786", "h", "tcp://h", "http://h:8786", "tcp://:8786", "tcp://h 1:8786")
+        ),
+        ({"cluster": {"kind": "address", "address": "tcp://h:8786", "tls": TLS}}, "only such an address reads it"),
+        ({"cluster": {"kind": "address", "address": "tls://[::1]:8786"}}, r"tls:// needs cluster\.tls"),
         ({"tracking": {"uri": "file:///x"}}, "expected http"),
         ({"tokenize": {"tokenizer": "simpel"}}, "package.module:factory"),
         ({"evaluate": {"analogy_queries": ["a:b"]}}, "expected a:b=c"),

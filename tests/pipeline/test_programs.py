@@ -43,7 +43,7 @@ def test_options_of_reading_hold_for_a_run_as_for_a_file(model: pipeline.Model) 
 
 
 @pytest.mark.parametrize("nested", [False, True], ids=["the folder itself", "a folder in it"])
-def test_a_refused_run_leaves_no_text_in_the_corpus(nested: bool, tmp_path: Path) -> None:
+def test_a_refused_run_leaves_nothing_in_the_corpus(nested: bool, tmp_path: Path) -> None:
     corpus = tmp_path / "texts"
     corpus.mkdir()
     (corpus / "a.txt").write_text("\n".join(" ".join(sentence) for sentence in SENTENCES))
@@ -53,7 +53,7 @@ def test_a_refused_run_leaves_no_text_in_the_corpus(nested: bool, tmp_path: Path
     for pattern in (str(corpus / "*"), str(corpus / "a.txt")) if not nested else ():
         with pytest.raises(ConfigError, match=f"{re.escape(pattern)} lies inside run.workdir .*: input inside output"):
             pipeline.train(pattern, workdir=corpus, **SETTINGS)
-    assert [path.name for path in corpus.iterdir() if path.is_file() and not path.name.startswith(".")] == ["a.txt"]
+    assert [path.name for path in corpus.rglob("*")] == ["a.txt"]
     found = pipeline.train(corpus, workdir=tmp_path / "run", **SETTINGS)
     assert (found.summary["corpus"]["files"], len(found)) == (1, len({word for sentence in SENTENCES for word in sentence}))
 

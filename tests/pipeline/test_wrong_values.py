@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -12,7 +13,24 @@ from pydantic import BaseModel
 from pipeline.config import RunConfig, parse_config
 from pipeline.errors import ConfigError
 
-WRONG: tuple[Any, ...] = ("", "perhaps", None, True, 1.5, -(10**9), 10**30, 1e300, b"x", [], [[1]], ["a b", 3], {"a": 1}, {1: 2})
+WRONG: tuple[Any, ...] = (
+    "",
+    "perhaps",
+    None,
+    True,
+    1.5,
+    -(10**9),
+    10**30,
+    1e300,
+    math.nan,
+    math.inf,
+    b"x",
+    [],
+    [[1]],
+    ["a b", 3],
+    {"a": 1},
+    {1: 2},
+)
 LIBRARY = re.compile(r"Input|String|List |Keys|Field|valid|parse|dictionary|boolean|integer|instance|None|True|False")
 
 
