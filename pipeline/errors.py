@@ -162,6 +162,12 @@ def unread(error: OSError, path: Path | str) -> UnreadError | None:
     )
 
 
+def told_of_file(error: Exception, path: Path, way_out: str = "") -> str:
+    """What `w2v verify` says of a file that was read with this error: it is damaged, or only cannot be read just now."""
+    problem = unread(error, path) if isinstance(error, OSError) else None
+    return str(problem or f"{path}: damaged ({error}){way_out}")
+
+
 def _existing_parent(path: Path) -> Path:
     while not path.exists():
         path = path.parent

@@ -64,8 +64,10 @@ def history(run: str, overrides: tuple[str, ...], as_json: bool) -> None:
     from pipeline.history.latest import champion_of, entries
     from pipeline.history.snapshot import snapshots
 
+    if not (decisions := entries(loaded.workdir)):
+        say(f"note: {loaded.workdir}: no decision yet; `w2v run` and `w2v refresh` take them", err=True)
     champion, kept = champion_of(loaded.workdir), {snapshot.id for snapshot in snapshots(loaded.workdir)}
-    for entry in entries(loaded.workdir):
+    for entry in decisions:
         say(json.dumps(entry) if as_json else _line(entry, champion.id if champion else "", kept))
 
 

@@ -28,9 +28,12 @@ def verify(run: str, overrides: tuple[str, ...]) -> int:
     RUN is a CONFIG or a workdir.
     """
     loaded = load_run(run, overrides)
+    from pipeline.errors import InputError
     from pipeline.workdir import verify_workdir
 
     checked, damage = verify_workdir(loaded.workdir)
+    if not checked and not damage:
+        raise InputError(f"{loaded.workdir}: nothing to check here; no run has left anything, or the folder is not mounted")
     for line in damage:
         say(line, err=True)
     say(f"{checked} files checked, {len(damage)} damaged" + ("; run again to rebuild them" if damage else ""))

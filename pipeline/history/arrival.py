@@ -11,7 +11,7 @@ from pipeline.config import RunConfig
 from pipeline.errors import PermissionDeniedError
 from pipeline.history.latest import champion_of, link_latest
 from pipeline.history.snapshot import link_artefacts, snapshots
-from pipeline.safety.locks import WORKDIR_LOCK, held, holder
+from pipeline.safety.locks import WORKDIR_LOCK, held, holder, refuse_file
 from pipeline.storage import lease
 from pipeline.storage.copies import Copy, begin
 from pipeline.storage.objects import require_bucket
@@ -42,6 +42,7 @@ def look(config: RunConfig) -> RunConfig:
     this machine is working in it and keeps it so. Raises PermissionDeniedError for a folder that this user may not read, which
     would otherwise look empty."""
     if config.place is None:
+        refuse_file(config.workdir)
         if config.workdir.is_dir() and not os.access(config.workdir, os.R_OK | os.X_OK):
             raise PermissionDeniedError(
                 f"{config.workdir}: this user may not read what is in it; change the rights of the folder"

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import store
-from pipeline.errors import DamagedError, StorageError, UnreadError, unread
+from pipeline.errors import DamagedError, StorageError, UnreadError, told_of_file, unread
 from pipeline.failpoints import reach
 from pipeline.history.shapes import is_decision
 from pipeline.history.shapes import snapshot_id as is_snapshot_id
@@ -73,7 +73,7 @@ def history_damage(workdir: Path) -> tuple[int, list[str]]:
             elif not is_decision(body):
                 damage.append(f"{path}: damaged (a value of a decision is missing or wrong)")
         except (OSError, ValueError) as error:
-            damage.append(f"{path}: damaged ({error})")
+            damage.append(told_of_file(error, path))
     link = workdir / LATEST
     try:
         champion = champion_of(workdir)

@@ -270,6 +270,8 @@ def read_summary(workdir: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and (problem := unread(error, workdir / SUMMARY)):
+            raise problem from None
         reason = error.strerror if isinstance(error, OSError) else error
         raise StorageError(f"{workdir / SUMMARY}: damaged ({reason}); the same `w2v run` makes it again") from None
 

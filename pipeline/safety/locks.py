@@ -105,13 +105,18 @@ def _write(lock: int, note: str) -> None:
     os.pwrite(lock, note.encode()[:_SHOWN_BYTES].ljust(_SHOWN_BYTES), 0)
 
 
+def refuse_file(workdir: Path) -> None:
+    """Raises ConfigError for a workdir that is a file."""
+    if workdir.exists() and not workdir.is_dir():
+        raise ConfigError(f"run.workdir: {workdir} is a file, and a run needs a folder")
+
+
 @contextlib.contextmanager
 def lock(workdir: Path, name: str = WORKDIR_LOCK) -> Iterator[None]:
     """Holds the workdir for this process; raises BusyError naming the holder. The kernel releases it when the process ends."""
     path = workdir / name
     with contextlib.ExitStack() as stack:
-        if workdir.exists() and not workdir.is_dir():
-            raise ConfigError(f"run.workdir: {workdir} is a file, and a run needs a folder")
+        refuse_file(workdir)
         try:
             workdir.mkdir(parents=True, exist_ok=True)
             stack.enter_context(held(path, _who()))

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from pipeline.errors import told_of_file
 from pipeline.safety.files import open_inside, open_regular, read_inside
 from w2v_core.text.printable import printable
 
@@ -102,7 +103,7 @@ def seal_damage(directory: Path) -> tuple[int, list[str]]:
     except FileNotFoundError:
         return 0, [f"{directory / SEAL}: missing: removed, or the folder was written by a version from before 2026-11-29"]
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        return 0, [f"{directory / SEAL}: damaged ({error})"]
+        return 0, [told_of_file(error, directory / SEAL)]
     return len(files) + 1, [found for found in damage if found]
 
 

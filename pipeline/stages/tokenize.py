@@ -32,7 +32,7 @@ from pipeline import store
 from pipeline.cluster.state import WithState, WorkerState
 from pipeline.cluster.workers import DeadlyTaskError
 from pipeline.config import RunConfig, Tokenize
-from pipeline.errors import DataError, InputError, printable
+from pipeline.errors import DataError, InputError, printable, told_of_file
 from pipeline.safety.files import read_inside
 from pipeline.safety.seals import canonical_json, sealed, unsealed
 from pipeline.stages.work import Done, Identity, Told, Work
@@ -257,7 +257,7 @@ def record_damage(tokens: store.Artefact) -> tuple[int, list[str]]:
         except FileNotFoundError:
             damage.append(f"{folder / key}.json: missing")
         except (OSError, ValueError, KeyError, TypeError) as error:
-            damage.append(f"{folder / key}.json: damaged ({error})")
+            damage.append(told_of_file(error, folder / f"{key}.json"))
     return len(keys), damage
 
 

@@ -20,8 +20,8 @@ from typing import Any, BinaryIO, cast
 
 from pipeline import store
 from pipeline.config import Corpus, Storage
-from pipeline.errors import DataError, InputError, PermissionDeniedError, PipelineError, printable
-from pipeline.safety.files import read_json_object
+from pipeline.errors import DataError, InputError, PermissionDeniedError, PipelineError, printable, told_of_file
+from pipeline.safety.files import json_object, read_inside
 from pipeline.safety.seals import canonical_json
 from pipeline.storage.addresses import is_address
 from pipeline.storage.local_files import copy_of
@@ -198,9 +198,9 @@ def _read_known(path: Path | None) -> dict[str, list[Any]]:
 
 
 def _read_memory(path: Path) -> dict[str, list[Any]]:
-    """The remembered digests. Raises FileNotFoundError if there is no such file, ValueError if it is damaged."""
+    """The remembered digests. Raises OSError if the file cannot be read, ValueError if it is damaged."""
     try:
-        body = read_json_object(path.parent, path.name)
+        body = json_object(read_inside(path.parent, path.name))
         remembered: dict[str, list[Any]] = body["files"]
         intact = body["sha256"] == hashlib.sha256(canonical_json(remembered)).hexdigest()
         usable = all(isinstance(entry, list) and len(entry) == _KNOWN for entry in remembered.values())
@@ -218,7 +218,7 @@ def known_damage(path: Path) -> tuple[int, list[str]]:
     except FileNotFoundError:
         return 0, []
     except (OSError, ValueError) as error:
-        return 1, [f"{path}: damaged ({error}); the next run hashes the corpus anew"]
+        return 1, [told_of_file(error, path, "; the next run hashes the corpus anew")]
     return 1, []
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.errors import told_of_file
 from pipeline.report.results import evaluation_rows, get, is_number, mapping
 from pipeline.safety.files import MAX_JSON_BYTES, read_bounded
 
@@ -122,7 +123,7 @@ def textfile_damage(path: Path) -> tuple[int, list[str]]:
     except FileNotFoundError:
         return 0, []
     except (OSError, ValueError) as error:
-        return 1, [f"{path}: damaged ({error}); the next run rewrites it"]
+        return 1, [told_of_file(error, path, "; the next run rewrites it")]
     whole = f"{mark}{digest}" == _sealing(text) and not path.is_symlink()
     return 1, [] if whole else [f"{path}: its content changed (SHA-256 differs); the next run rewrites it"]
 

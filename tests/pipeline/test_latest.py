@@ -20,8 +20,10 @@ from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from pipeline import store
+from pipeline.cli import commands
 from pipeline.cluster.workers import InProcess
 from pipeline.compare.sides import open_sides
 from pipeline.config import RunConfig, parse_config
@@ -352,3 +354,25 @@ def test_a_decision_that_names_a_snapshot_that_is_gone_falls_back_to_the_one_bef
     assert champion_of(home.work) == before
     mend(home.work)
     assert home.answer() == home.at_first()
+
+
+def test_who_looks_into_a_workdir_that_is_not_there_or_a_file_is_told_so(tmp_path: Path) -> None:
+    config = tmp_path / "mine.yaml"
+    config.write_text("corpus: {inputs: [texts]}\nrun: {workdir: work}\n")
+
+    def said(command: str, *more: str) -> tuple[int, str]:
+        done = CliRunner().invoke(commands, [command, str(config), *more], standalone_mode=False)
+        return getattr(done.exception, "exit_code", done.exit_code), f"{done.exception or done.stderr}"
+
+    code, told = said("verify")
+    assert (code, told) == (
+        66,
+        f"{tmp_path / 'work'}: nothing to check here; no run has left anything, or the folder is not mounted",
+    )
+    assert "no decision yet" in said("history")[1]
+    assert not (tmp_path / "work").exists()
+    (tmp_path / "work").write_text("")
+    for command in (["verify"], ["history"], ["status"], ["prune"], ["gc"], ["query", "similar"]):
+        arguments = [command[0], *command[1:], str(config), *(["word"] if command[0] == "query" else [])]
+        done = CliRunner().invoke(commands, arguments, standalone_mode=False)
+        assert "is a file, and a run needs a folder" in str(done.exception), command

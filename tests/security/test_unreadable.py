@@ -28,7 +28,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> ChangingCorpus:
     return corpus
 
 
-@pytest.fixture(params=["vectors.npy", "manifest.json", "snapshot.json", "000001.json"])
+@pytest.fixture(params=["vectors.npy", "manifest.json", "snapshot.json", "corpus.json", "000001.json"])
 def closed(request: pytest.FixtureRequest, finished: ChangingCorpus, stranger: int) -> Iterator[Path]:
     """A file of the champion's that only its owner may read, who is somebody else."""
     (path, *_) = sorted((finished.directory / "work").rglob(request.param))
@@ -54,6 +54,24 @@ def test_what_may_not_be_read_is_neither_removed_nor_made_again(finished: Changi
         [*ANOTHER_USER, W2V, "verify", finished.directory / "work"], capture_output=True, text=True, timeout=200
     )
     assert (verified.returncode, "cannot be read" in verified.stderr, closed.name in verified.stderr) == (74, True, True)
+
+
+@pytest.mark.parametrize(
+    "name", ["summary.json", "known_files.json", "metrics.prom", "history/*.json", "report/seal.json", "tokens/parts/*.json"]
+)
+def test_what_verify_may_not_read_is_not_called_damaged(finished: ChangingCorpus, stranger: int, name: str) -> None:
+    finished.refresh()
+    path = min((finished.directory / "work").glob(name))
+    mode = path.stat().st_mode
+    path.chmod(0o600)
+    os.chown(path, stranger, -1)
+    command = [*ANOTHER_USER, W2V, "verify", finished.directory / "work"]
+    verified = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    os.chown(path, os.geteuid(), -1)
+    path.chmod(mode)
+    assert verified.returncode == 74
+    assert f"{path}: cannot be read (Permission denied)" in verified.stderr
+    assert "damaged" not in verified.stderr
 
 
 def test_a_process_without_descriptors_left_removes_nothing(finished: ChangingCorpus) -> None:
