@@ -5,7 +5,6 @@ Nothing here opens a cluster or reads a corpus; it takes a moment, and no night 
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import importlib.util
 import os
@@ -113,6 +112,8 @@ def refuse_silent(cluster: Cluster) -> None:
                     f"{cluster.address}: no Dask scheduler answers ({error.strerror or error}); {way_out}"
                 ) from None
             time.sleep(0.2)
+    import asyncio
+
     try:
         with ThreadPoolExecutor(1) as pool:  # a notebook's thread already runs an event loop
             pool.submit(lambda: asyncio.run(_shake_hands(cluster, max(2.0, until - time.monotonic())))).result()
@@ -125,6 +126,8 @@ def refuse_silent(cluster: Cluster) -> None:
 
 async def _shake_hands(cluster: Cluster, timeout_s: float) -> None:
     """Performs the handshake of Dask's connections, then closes the connection."""
+    import asyncio
+
     from distributed.comm.core import connect
 
     from pipeline.cluster.opening import security

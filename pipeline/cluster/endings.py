@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import concurrent.futures
 import contextlib
 import functools
@@ -45,6 +44,8 @@ class Endings:
 
     def add(self, future: Future[Any]) -> None:
         """Includes another task."""
+        import asyncio
+
         loop = cast("AsyncIOLoop", self._client.loop).asyncio_loop
         ending = asyncio.run_coroutine_threadsafe(self._client.gather(future, asynchronous=True), loop)
         ending.add_done_callback(functools.partial(self._put, future))

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.cluster.jobs import JobKeeper, reporting_job
 from pipeline.cluster.options import refuse_misspelt
-from pipeline.cluster.ssh import carried_to, hosts_of
 from pipeline.errors import ServiceError, UsageError, printable
 from pipeline.safety.deadline import within
 from w2v_core.extras import install_command
@@ -148,6 +147,8 @@ def _ssh(cluster: Cluster, shared: Path, on_note: Callable[[str], None]) -> Iter
     import dask
     from distributed import SSHCluster
     from distributed.security import Security
+
+    from pipeline.cluster.ssh import carried_to, hosts_of
 
     nothing_open = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
     options = dict(cluster.options)

@@ -66,6 +66,12 @@ def test_help_and_configuration_errors_import_nothing_heavy(tmp_path: Path) -> N
     assert heavy_imports("run", str(path)) == set()
 
 
+def test_a_run_in_this_process_imports_nothing_of_clusters_or_of_mlflow(finished: Path, tmp_path: Path) -> None:
+    packages = {name.split(".")[0] for name in imported("run", str(finished), f"run.workdir={tmp_path / 'work'}")}
+    assert (tmp_path / "work" / "summary.json").exists(), "it ran"
+    assert not packages & {"dask", "distributed", "tornado", "asyncio", "mlflow", "pandas"}
+
+
 @pytest.mark.parametrize("asked", [("similar", "topic1word1"), ("analogy", "topic1word1", "topic1word2", "topic1word3")])
 def test_a_question_to_a_workdir_on_a_disk_imports_no_settings_no_stages_and_no_buckets(
     finished: Path, asked: tuple[str, ...]
