@@ -103,8 +103,8 @@ class ConfigError(PipelineError):
 
 
 def amount(size: int) -> str:
-    """Bytes in readable units: 1.2 GB, 340 MB, 12 kB (powers of ten)."""
-    for unit, scale in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+    """Bytes in readable units: 1.2 TB, 15 GB, 340 MB, 12 kB (powers of ten)."""
+    for unit, scale in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if size >= scale:
             return f"{size / scale:.1f} {unit}" if size < 10 * scale else f"{size / scale:,.0f} {unit}"
     return f"{size} bytes"

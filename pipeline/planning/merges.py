@@ -162,12 +162,14 @@ def _merges_between_full_ones(plan: EpochPlan) -> Counter[int]:
     while step < schedule.steps:
         within, interval = step % full, plan.interval(step)
         if not schedule.first_doubling or interval == 1 << schedule.doublings:
+            # What is left up to the next merge of all rows, or so many whole times from one such merge to the next.
+            times = 1 if within else (schedule.steps - step) // full
             before, last = within // interval, (full - 1) // interval
             for tier in range(last.bit_length()):
                 rows = min(plan.vocab_size, schedule.hot_rows << tier)
-                found[rows] += _in_tier(last, tier) - _in_tier(before, tier)
-            found[plan.vocab_size] += 1
-            step += full - within
+                found[rows] += times * (_in_tier(last, tier) - _in_tier(before, tier))
+            found[plan.vocab_size] += times
+            step += times * full - within
             continue
         # The next step at which a merge can be due: after a whole interval, or the last one before a merge of all rows.
         step += min(-(within + 1) % interval, full - 1 - within)

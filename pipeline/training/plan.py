@@ -125,7 +125,6 @@ class EpochPlan:
     vocab_size: int
     train: Train
     schedule: Schedule
-    rounds: tuple[Round, ...]
     policy: AlphaPolicy = ALPHA_POLICY
     trained_before: int = 0
     """Kept tokens that the vectors to continue from (`start`) were trained on; they count towards the age of training."""
@@ -133,6 +132,20 @@ class EpochPlan:
     """Where the epoch begins on the way from alpha to min_alpha, in epochs of average length; None if all are equally long."""
     length: float = 1.0
     """Its length, in epochs of average length."""
+
+    @cached_property
+    def rounds(self) -> tuple[Round, ...]:
+        schedule = self.schedule
+        merges = schedule.steps // schedule.full_every_steps
+        bounds = [merges * index // schedule.rounds * schedule.full_every_steps for index in range(schedule.rounds + 1)]
+        first_round, all_rounds = self.epoch * schedule.rounds, self.train.epochs * schedule.rounds
+        return tuple(
+            Round(
+                round=number, epoch=self.epoch, first=first, last=last,
+                checkpoint=_is_due(schedule.checkpoints, number, all_rounds), vectors=number == all_rounds - 1,
+            )
+            for number, (first, last) in enumerate(pairwise(bounds), first_round)
+        )  # fmt: skip
 
     def slice(self, lane: int, first: int, last: int) -> tuple[int, int]:
         """The half-open range of positions in the epoch's stream that `lane` trains in steps first … last − 1."""
@@ -344,18 +357,8 @@ def plan_epoch(
     if lengths:
         schedule = shortened(schedule, lengths[epoch])
     scale = train.epochs / sum(lengths) if lengths else 1.0
-    merges = schedule.steps // schedule.full_every_steps
-    bounds = [merges * index // schedule.rounds * schedule.full_every_steps for index in range(schedule.rounds + 1)]
-    first_round, all_rounds = epoch * schedule.rounds, train.epochs * schedule.rounds
-    rounds = tuple(
-        Round(
-            round=number, epoch=epoch, first=first, last=last,
-            checkpoint=_is_due(schedule.checkpoints, number, all_rounds), vectors=number == all_rounds - 1,
-        )
-        for number, (first, last) in enumerate(pairwise(bounds), first_round)
-    )  # fmt: skip
     return EpochPlan(
-        epoch=epoch, kept_tokens=kept_tokens, vocab_size=vocab_size, train=train, schedule=schedule, rounds=rounds,
+        epoch=epoch, kept_tokens=kept_tokens, vocab_size=vocab_size, train=train, schedule=schedule,
         trained_before=trained_before, begins=sum(lengths[:epoch]) * scale if lengths else None,
         length=lengths[epoch] * scale if lengths else 1.0,
     )  # fmt: skip

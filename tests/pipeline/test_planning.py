@@ -30,6 +30,7 @@ from pipeline.planning.merges import (
     LANE_S,
     Machines,
     MergeSpeeds,
+    Step,
     merge_seconds,
     merged_row_bytes,
     merges_of,
@@ -73,6 +74,19 @@ def test_one_copy_merges_nothing_and_a_long_epoch_is_counted_in_no_time() -> Non
     assert not merges_of(plan_epoch(alone, choose_schedule(alone, 10**6, 1e9), 10**6, 0, 10**9))
     long = plan_epoch(many, choose_schedule(many, 10**7, 2e11), 10**7, 4, 2 * 10**11)
     assert merges_of(long).total() > 1_000_000
+    few_words = plan_epoch(many, choose_schedule(many, 1_000, 1e18), 1_000, 4, 10**18)
+    assert merges_of(few_words)[Step(1_000, 0)] == merges_of(few_words).total() > 10**12
+
+
+@pytest.mark.parametrize("every", [{"hot_merge_every": 300, "merge_every": 5_000}, {"checkpoint_every": 40_000}])
+def test_an_epoch_with_many_merges_of_all_rows_has_the_merges_of_training(every: dict[str, int]) -> None:
+    train = Train(lanes=2, copies=2, merge_bits=32, **every)
+    schedule = choose_schedule(train, 5_000, 900_000)
+    assert schedule.steps > 10 * schedule.full_every_steps > 10
+    for epoch in range(3):
+        plan = plan_epoch(train, schedule, 5_000, epoch, 900_000)
+        one_by_one = Counter(rows for step in range(schedule.steps) if (rows := plan.merged_rows(step)))
+        assert Counter({merge.rows: times for merge, times in merges_of(plan).items()}) == one_by_one
 
 
 def test_every_copy_gets_the_lanes_of_its_share_of_the_tokens() -> None:
