@@ -109,6 +109,11 @@ def _folder_of(start_from: Any) -> str:
         raise UsageError(
             f"start_from: expected a model of train() or load(), or a folder of vectors, found {type(found).__name__}"
         )
+    if isinstance(start_from, Model) and os.path.isdir(found) and (there := len(WordVectors.load(found))) != len(start_from):
+        raise UsageError(
+            f"start_from: the model has {len(start_from):,} of the {there:,} words in {found}, and training would go on from all "
+            "of them; load it without limit (vocab.max_size limits the words of a training)"
+        )
     return str(os.fspath(found))
 
 

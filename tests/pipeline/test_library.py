@@ -258,6 +258,9 @@ def test_training_goes_on_from_a_model(lines: list[str], tmp_path: Path) -> None
     first = pipeline.train(lines, workdir=str(tmp_path / "first"), **SETTINGS)
     second = pipeline.train(lines, workdir=str(tmp_path / "second"), start_from=first, **SETTINGS)
     assert second.losses[0] < first.losses[0]
+    some = pipeline.load(tmp_path / "first", limit=3)
+    with pytest.raises(UsageError, match=rf"start_from: the model has 3 of the {len(first)} words in .* load it without limit"):
+        pipeline.train(lines, workdir=str(tmp_path / "third"), start_from=some, **SETTINGS)
 
 
 @pytest.mark.turns(3, 1.5, of="readers")
