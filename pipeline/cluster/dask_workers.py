@@ -53,6 +53,8 @@ class DaskWorkers:
         self._trouble = trouble
         self.wait_s = wait_s
         self._presence = Presence(silent_s)
+        self._scheduler = ""
+        """Its id, from the first answer on."""
         self._lost: set[str] = set()
         """The workers that are silent or stuck."""
         self._unfit = Unfit(self._events, guest, on_note)
@@ -124,7 +126,9 @@ class DaskWorkers:
         self._unfit.refuse(self._answering)
 
     def members(self) -> list[Member]:
-        self.turn.take()
+        with _dask_errors("looking for workers"):
+            self._answering()  # or the turn would be asked for of a scheduler that was started anew
+            self.turn.take()
         waiting = _Waiting(self.wait_s, self._on_note)
         while True:
             with _dask_errors("looking for workers"):
@@ -266,8 +270,14 @@ class DaskWorkers:
     def _answering(self) -> dict[str, Mapping[str, Any]]:
         """The scheduler's records of the responding workers, by address."""
         self._expect_scheduler()
-        workers = self._ask_scheduler()["workers"]
+        found = self._ask_scheduler()
         self._expect_scheduler()
+        self._scheduler = self._scheduler or found["id"]
+        if found["id"] != self._scheduler:
+            raise WorkerLostError(
+                "the scheduler was started anew and knows nothing of this run; run the same command again, it continues"
+            )
+        workers = found["workers"]
         answering = self._presence.answering(workers, time.monotonic())
         stuck = self._presence.stuck
         before, self._lost = self._lost, (workers.keys() - answering.keys()) | stuck

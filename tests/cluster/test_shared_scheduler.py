@@ -114,6 +114,30 @@ def test_a_driver_that_was_frozen_until_another_run_trained_waits_for_its_turn_a
     assert "another may train now" not in ended[1].err
 
 
+@pytest.mark.turns(10, 30)
+def test_a_run_whose_scheduler_was_started_anew_meanwhile_says_so_and_continues_when_it_is_run_again(
+    bench: Bench, tmp_path: Path
+) -> None:
+    cluster = TlsCluster(tmp_path)
+    try:
+        for _ in range(2):
+            cluster.start_worker("")
+        cluster.wait_for_workers(2)
+        config = bench.config_file("anew", before="train", cluster=cluster.section)
+        with bench.w2v(config, failpoint=f"round:1.0=stop,{tmp_path / 'token'}") as driver:
+            frozen = stopped_at(tmp_path / "token", driver)
+            cluster.restart_scheduler()
+            for _ in range(2):
+                cluster.start_worker("")
+            frozen.resume()
+            ended = end_of(driver)
+        assert ended.code == TemporaryError.exit_code, ended.err
+        assert "run the same command again, it continues" in ended.err
+        bench.assert_continues(config)
+    finally:
+        cluster.stop()
+
+
 def _trainings(dask_scheduler: Any) -> int:
     return int(dask_scheduler.extensions["semaphores"].get_value(TRAINING))
 

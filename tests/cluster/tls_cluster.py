@@ -33,16 +33,26 @@ class TlsCluster:
             Path(self.tls[name]).write_text(text)
         self._directory = directory
         self._file = directory / "scheduler.json"
-        where = ("--protocol", "tls", "--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(self._file))
-        self.scheduler = self._start("scheduler", *where, "--no-dashboard", environment={})
+        self.scheduler, self.address = self._start_scheduler("0")
         self._processes = [self.scheduler]
-        self.address = ""
+
+    def _start_scheduler(self, port: str) -> tuple[subprocess.Popen[bytes], str]:
+        where = ("--protocol", "tls", "--host", "127.0.0.1", "--port", port, "--scheduler-file", str(self._file))
+        started = self._start("scheduler", *where, "--no-dashboard", environment={})
         deadline = time.monotonic() + PATIENCE_S
-        while not self.address:
+        while True:
             assert time.monotonic() < deadline, "the scheduler never wrote its address"
             with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
-                self.address = json.loads(self._file.read_text())["address"]
+                return started, str(json.loads(self._file.read_text())["address"])
             time.sleep(0.02)
+
+    def restart_scheduler(self) -> None:
+        """Kills the scheduler, with which its workers end, and starts another at its address."""
+        self.scheduler.kill()
+        self.scheduler.wait(20)
+        self._file.unlink()
+        self.scheduler, _ = self._start_scheduler(self.address.rpartition(":")[2])
+        self._processes.append(self.scheduler)
 
     @property
     def section(self) -> dict[str, object]:
