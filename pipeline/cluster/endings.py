@@ -80,12 +80,12 @@ class Pieces:
         self._tasks: list[list[Future[Any]]] = [[] for _ in items]
         """The same by item."""
         self._endings = Endings(client, ())
+        self._submissions: Counter[int] = Counter()
+        """How often each item was submitted: repeated tasks need keys of their own."""
         for index in range(len(items)):
             self._begin(index)
         self._open = set(range(len(items)))
         self._given: set[Any] = set()
-        self._submissions = 0
-        """Repeated ones, which need keys of their own."""
         self._offered: set[str] = set()
         self._losses: Counter[int] = Counter()
         """How often each item was being worked on, or alone on its worker, when that was lost."""
@@ -102,7 +102,9 @@ class Pieces:
         """Whether all items are done, or those that are not never will be."""
         return not self._open or bool(self.guilty and self._held)
 
-    def _begin(self, index: int, again: int = 0, workers: Sequence[str] | None = None) -> None:
+    def _begin(self, index: int, workers: Sequence[str] | None = None) -> None:
+        again = self._submissions[index]
+        self._submissions[index] += 1
         future = self._client.submit(
             _run_named, self._task, self._items[index], f"{self._label}.{index}", resources=self._ticket, workers=workers,
             key=f"{self._prefix}-{index}" + (f"-again-{again}" if again else ""), pure=False,
@@ -126,8 +128,7 @@ class Pieces:
             self._suspect(index, 1 if index in self._alone else GUILTY)
             if index in self._alone:
                 self._forget([index])
-                self._submissions += 1
-                self._begin(index, self._submissions)
+                self._begin(index)
             return None
         self._open.remove(index)
         self._alone.discard(index)
@@ -179,8 +180,7 @@ class Pieces:
     def _begin_anew(self, indices: Iterable[int]) -> None:
         for index in sorted(indices):
             self._losses[index] = 0
-            self._submissions += 1
-            self._begin(index, self._submissions)
+            self._begin(index)
 
     def _forget(self, indices: Collection[int]) -> list[Future[Any]]:
         """The tasks of these items, whose endings no longer count."""
@@ -215,8 +215,7 @@ class Pieces:
         for future, index in list(self._futures.items()):
             if future.key in keys and index in self._open:
                 self._given.add(future.key)
-                self._submissions += 1
-                self._begin(index, self._submissions, answering)
+                self._begin(index, answering)
 
     def cancel(self) -> None:
         cancel(self._client, list(self._futures))
