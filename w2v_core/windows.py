@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from w2v_core.sampler import mix64
 
-MAX_WINDOW = 255
 EPOCH_STEP = round(2**32 * (2**0.5 - 1)) << 32 | round(2**32 * (5**0.5 - 1) / 2)
 """What each epoch adds to every draw, as fractions of a full turn: √2 − 1 to the half that decides the width, the golden ratio
 to the half that decides on keeping. From the first few on, the multiples of the golden ratio modulo 1 fill the circle more

@@ -15,8 +15,6 @@ from typing import Any
 from pipeline.errors import ConfigError
 from w2v_core.extras import install_command
 
-ICU_LANGUAGES = ("zh", "ja", "th", "lo", "km", "my")
-
 
 def icu(locale: str = "zh") -> Callable[[list[str]], list[list[str]]]:
     """A tokenizer that uses ICU's word boundaries (UAX #29, with dictionaries for scripts without spaces), for
