@@ -66,7 +66,7 @@ def parse_address(text: str, key: str) -> Address:
     found = _ADDRESS.match(text)
     scheme = found[1] if found else ""
     if scheme not in SCHEMES:
-        raise ConfigError(f"{key}: {shown}: {_unknown(scheme, text)}")
+        raise ConfigError(f"{key}: {shown}: {_unknown(scheme)}")
     if not text.startswith(f"{scheme}://"):
         raise ConfigError(f"{key}: {shown}: an address has two slashes after the colon: {scheme}://…")
     if _QUERY.search(text):
@@ -91,7 +91,7 @@ def parse_address(text: str, key: str) -> Address:
     return Address(scheme, bucket, "/".join(steps), host if scheme == "abfss" else "")
 
 
-def _unknown(scheme: str, text: str) -> str:
+def _unknown(scheme: str) -> str:
     known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
     if scheme == "file":
         return "write a local file as a path, without file:"

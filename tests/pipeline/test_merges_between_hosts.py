@@ -154,7 +154,9 @@ def test_merges_beside_training_give_what_their_definition_gives_wherever_the_co
     client: Client, layout: str, apart: bool
 ) -> None:
     expected = trained_by_definition(5)
-    for found in together(client, train_beside_merges, layout, 5, apart, count=len(layout)):
+    everywhere = together(client, train_beside_merges, layout, 5, apart, count=len(layout))
+    assert {number for found in everywhere for number in found} == set(expected)
+    for found in everywhere:
         assert found == {number: expected[number] for number in found}
 
 

@@ -33,6 +33,7 @@ INFRA = Path(__file__).parents[2] / "infra"
     "chosen", [MERGE_POLICY, ALPHA_POLICY, LANE_POLICY, START_POLICY], ids=lambda chosen: type(chosen).__name__
 )
 def test_every_constant_names_a_row_that_stands_in_its_record(chosen: Policy) -> None:
+    assert set(sources(chosen)) == {constant.name for constant in dataclasses.fields(chosen)}
     for name, (source, row) in sources(chosen).items():
         assert row, name
         if source != policy.REASONED:
