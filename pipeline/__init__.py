@@ -7,14 +7,14 @@ Each stage file offers an `identity` (all that decides its result), a `build` (w
 up for people), and leaves one artefact that the next stage reads; stages never meet in memory. The pure function over one part
 stands beside its short Dask wiring.
 
-    cli.py commands/               the command `w2v`: its list of commands; the commands, one family per file
+    cli.py commands/               the command `w2v`: signals and errors; the commands, one family per file
     config.py sections.py          one YAML file = one complete run; its keys with their types, defaults and meanings
     errors.py                      the errors that people are shown
     run.py session.py summary.py   a run: its stages in order; what they share; its summary for other programs
     workdir.py progress.py         reading a workdir; progress on the terminal
     store.py failpoints.py         artefacts: manifests, checksums; points at which tests make processes die
 
-    commands/  arguments (CONFIG and its overrides) running planning refreshing corpora vectors workdir
+    commands/  listed (in order) arguments (CONFIG and its overrides) running planning refreshing corpora vectors workdir
                tracking comparing sweeping clusters
     stages/    ladder (the one list of stages) work (what each is given and reports) preloading (in the background)
                tokenize vocab shards train evaluate sets (named sets of questions) publish

@@ -102,6 +102,25 @@ class ConfigError(PipelineError):
     exit_code = 78
 
 
+def explained(error: OSError | MemoryError) -> PipelineError:
+    """The error for an OSError or MemoryError that nothing else has handled: which file, and the system's message."""
+    if isinstance(error, MemoryError):
+        return CapacityError("out of memory; close other programs, or set a smaller train.vector_size or vocab.max_size")
+    if isinstance(error, FileNotFoundError) and error.filename is None and not _has_current_folder():
+        return InputError("the current folder does not exist any more; change to one that does")
+    kind = PermissionDeniedError if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) else StorageError
+    name = error.filename if isinstance(error.filename, str | bytes) else None
+    where = "reading or writing failed" if name is None else printable(os.fsdecode(name), 200)
+    return kind(f"{where}: {error.strerror or printable(str(error), 200) or type(error).__name__}; finished work is kept")
+
+
+def _has_current_folder() -> bool:
+    try:
+        return bool(os.getcwd())
+    except OSError:
+        return False
+
+
 def amount(size: int) -> str:
     """Bytes in readable units: 1.2 TB, 15 GB, 340 MB, 12 kB (powers of ten)."""
     for unit, scale in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):

@@ -1,1 +1,1 @@
-"""The commands of `w2v`, one family per file; `pipeline.cli` lists them in order. Heavy imports stay inside the functions."""
+"""The commands of `w2v`, one family per file; `listed` has them all in order. Heavy imports stay inside the functions."""

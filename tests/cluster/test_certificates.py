@@ -22,10 +22,10 @@ from click.testing import CliRunner
 from distributed import Client
 from distributed.security import Security
 
-from pipeline.cli import commands
 from pipeline.cluster.certificates import add_clients, make_certificates
 from pipeline.cluster.pages import as_reached
 from pipeline.cluster.presence import registered
+from pipeline.commands.listed import commands
 from pipeline.errors import InputError, UsageError
 from tests.cluster.disturbed import Bench, end_of, environment_with, stopped_at
 from tests.exposure import files_with, listening, shown_by_ps

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from pipeline import load
-from pipeline.cli import commands
+from pipeline.commands.listed import commands
 from pipeline.errors import EXIT_CODES
 from pipeline.stages.ladder import NAMES
 from tests.tiny import IN_THREADS, tiny_config, write_corpus
@@ -31,8 +31,8 @@ def w2v(*arguments: str, cwd: Path | None = None, **environment: str) -> subproc
 def imported(*arguments: str) -> set[str]:
     """The modules that a command imports."""
     code = (
-        "import sys\nfrom pipeline import cli\n"
-        f"try:\n    cli.commands.main({list(arguments)!r}, standalone_mode=False)\nexcept BaseException: pass\n"
+        "import sys\nfrom pipeline.commands.listed import commands\n"
+        f"try:\n    commands.main({list(arguments)!r}, standalone_mode=False)\nexcept BaseException: pass\n"
         "print('modules', *sys.modules, file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -295,8 +295,9 @@ def test_a_pipe_to_another_process_that_breaks_is_an_error_and_no_success() -> N
     code = """
 import os, sys
 from pipeline import cli
+from pipeline.commands.listed import commands
 
-@cli.commands.command()
+@commands.command()
 def working():
     reading, writing = os.pipe()
     os.close(reading)
@@ -313,8 +314,9 @@ def test_a_termination_that_a_compiler_loses_is_not_called_a_bug() -> None:
     code = """
 import ctypes, os, signal, sys
 from pipeline import cli
+from pipeline.commands.listed import commands
 
-@cli.commands.command()
+@commands.command()
 def compiling():
     ctypes.CFUNCTYPE(None)(lambda: os.kill(os.getpid(), signal.SIGTERM))()
     raise RuntimeError("no compiled object yet")
@@ -325,3 +327,10 @@ cli.main()
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert ended.returncode == 143, ended.stderr
     assert "w2v: terminated; finished work is kept. Resume with:\n  w2v compiling" in ended.stderr
+
+
+def test_ctrl_c_while_the_commands_are_still_imported_prints_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "click.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    path = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])
+    ended = w2v("plan", "my.yaml", PYTHONPATH=path, PYTHONSAFEPATH="1")
+    assert (ended.returncode, "Traceback" in ended.stderr) == (130, False), ended.stderr

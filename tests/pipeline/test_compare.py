@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 import pipeline
-from pipeline.cli import commands
+from pipeline.commands.listed import commands
 from pipeline.compare.compare import compare
 from pipeline.compare.shown import as_page, as_text
 from pipeline.compare.sides import Side, open_sides

@@ -23,8 +23,8 @@ import yaml
 from click.testing import CliRunner
 
 from pipeline import store
-from pipeline.cli import commands
 from pipeline.cluster.workers import InProcess
+from pipeline.commands.listed import commands
 from pipeline.compare.sides import open_sides
 from pipeline.config import RunConfig, parse_config
 from pipeline.errors import InputError, PipelineError, StorageError

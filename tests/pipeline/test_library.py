@@ -23,7 +23,7 @@ from click.testing import CliRunner
 from dask import bag, delayed
 
 import pipeline
-from pipeline.cli import commands
+from pipeline.commands.listed import commands
 from pipeline.commands.vectors import find_vectors
 from pipeline.errors import BusyError, ConfigError, DataError, InputError, UsageError
 from pipeline.library.sentences import in_order, sentences_of

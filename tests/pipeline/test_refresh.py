@@ -21,7 +21,7 @@ import yaml
 from click.testing import CliRunner
 
 from pipeline import store
-from pipeline.cli import commands
+from pipeline.commands.listed import commands
 from pipeline.errors import InputError, StorageError
 from pipeline.history.answers import changes, find_answer
 from pipeline.history.gc import find_garbage, remove

@@ -10,7 +10,7 @@ import yaml
 from click.testing import CliRunner
 
 from pipeline import store
-from pipeline.cli import commands
+from pipeline.commands.listed import commands
 from pipeline.config import load_config
 from pipeline.errors import ConfigError, DataError, UsageError
 from pipeline.history.latest import champion_of

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from pipeline import cli
 from pipeline.commands.arguments import say
+from pipeline.commands.listed import commands
 from pipeline.errors import PipelineError
 from pipeline.progress import Progress
 from w2v_core.vectors import WordVectors
@@ -30,8 +30,8 @@ def source(tmp_path: Path) -> str:
 
 
 def w2v(*arguments: str) -> Result:
-    """Runs the command in this process; errors are raised, which `cli.main` would catch."""
-    return CliRunner().invoke(cli.commands, arguments, standalone_mode=False)
+    """Runs the command in this process; errors are raised, which `pipeline.cli` would catch."""
+    return CliRunner().invoke(commands, arguments, standalone_mode=False)
 
 
 def error_of(*arguments: str) -> tuple[int, str]:

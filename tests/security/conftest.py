@@ -15,7 +15,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from pipeline.cli import commands
+from pipeline.commands.listed import commands
 from pipeline.errors import PipelineError
 from tests.tiny import tiny_config, write_corpus
 

@@ -16,8 +16,8 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from pipeline.cli import commands
 from pipeline.cluster.workers import InProcess
+from pipeline.commands.listed import commands
 from pipeline.config import Storage, load_config, parse_config
 from pipeline.errors import ConfigError, DamagedError, InputError
 from pipeline.library.model import load

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from pipeline.cli import commands
 from pipeline.cluster.workers import InProcess
+from pipeline.commands.listed import commands
 from pipeline.config import RunConfig, load_config, parse_config
 from pipeline.errors import BusyError, ConfigError, TemporaryError
 from pipeline.history.answers import intact_vectors, require_answer
