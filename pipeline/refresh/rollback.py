@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline import store
 from pipeline.config import RunConfig
-from pipeline.errors import DamagedError, InputError, StorageError
+from pipeline.errors import DamagedError, InputError, StorageError, printable
 from pipeline.history.latest import champion_of, decide, entries
 from pipeline.history.snapshot import SNAPSHOTS, Snapshot, open_snapshot, read_summary, snapshots
 from pipeline.session import holding
@@ -70,8 +70,10 @@ def _find(config: RunConfig, champion: Snapshot, wanted: str | None) -> Snapshot
         return there[found[0]]
     if len(found) == 1:
         raise InputError(f"{config.workdir}: snapshot {found[0]} of decision {wanted} is damaged or was removed; {kept}")
-    what = "an earlier champion" if wanted is None else f"one snapshot {wanted}"
-    raise InputError(f"{config.workdir}: expected {what}, found {len(found)}; {kept}")
+    what = "no champion before this one" if wanted is None else f"no snapshot {printable(wanted, 40)}"
+    if found:
+        what = f"{len(found)} snapshots begin with {printable(str(wanted), 40)}; give more of the name"
+    raise InputError(f"{config.workdir}: {what}; {kept}")
 
 
 def _line(decisions: Sequence[Mapping[str, Any]], champion: str) -> list[str]:
