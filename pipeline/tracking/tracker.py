@@ -338,18 +338,22 @@ class Tracker:
 def sync(workdir: Path, tracking: Tracking | None = None, timeout_s: float = 60.0) -> list[TrackingState]:
     """Delivers what earlier runs of this workdir left undelivered; returns the state of each spool.
 
-    Gives up on a spool after `timeout_s` without success, and starts nothing for spools without undelivered events. Credentials
-    come from MLflow's environment variables, or from `tracking.uri` for the spools of that server.
+    Gives up on an address after `timeout_s` without success, however many spools wait for it, and starts nothing for spools
+    without undelivered events. Credentials come from MLflow's environment variables, or from `tracking.uri` for the spools of
+    that server.
     """
     uri = tracking_uri(tracking, workdir) if tracking else ""
-    states = []
+    states, silent = list[TrackingState](), set[str]()
     for spool in spools(workdir):
-        target = spool.target()
+        target, before = spool.target(), spool.progress().offset
         problem = None
         try:
-            if target is not None and spool.size() > spool.progress().offset and not spool.has_shipper():
+            if target is not None and target.uri not in silent and spool.size() > before and not spool.has_shipper():
+                began = time.monotonic()
                 credentials = credentials_of(uri) if without_credentials(uri) == target.uri else {}
                 _start_shipper(spool, credentials, subprocess.DEVNULL, timeout_s).wait()
+                if time.monotonic() - began >= timeout_s and spool.progress().offset == before:
+                    silent.add(target.uri)
         except OSError as error:  # the workdir is read-only, or another user's
             problem = f"the rest of it cannot be delivered from here: {spool.directory}: {error.strerror}"
         state = spool_state(spool)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.config import Tracking
+from pipeline.store import write_json
+from pipeline.tracking.addresses import new_target
 from pipeline.tracking.delivery import METRICS_PER_BATCH, batches
 from pipeline.tracking.metrics import METRICS, allowed_name, is_known_metric
 from pipeline.tracking.spool import Known, Spool, open_writer, read_events, without_credentials
-from pipeline.tracking.tracker import Tracker, tracking_uri
+from pipeline.tracking.tracker import Tracker, sync, tracking_uri
 
 
 @pytest.fixture
@@ -166,6 +169,20 @@ def test_the_default_uri_is_a_database_beside_the_workdir_and_paths_become_absol
     assert tracking_uri(Tracking(uri=None, experiment="x"), tmp_path / "runs" / "demo") == f"sqlite:///{tmp_path}/runs/mlflow.db"
     assert tracking_uri(Tracking(uri="sqlite:///x.db", experiment="x"), tmp_path) == f"sqlite:///{tmp_path}/x.db"
     assert tracking_uri(Tracking(uri="http://host:5000/", experiment="x"), tmp_path) == "http://host:5000"
+
+
+def test_a_server_that_does_not_answer_is_waited_for_once_however_many_runs_wait_for_it(tmp_path: Path) -> None:
+    tracking = Tracking(uri="http://127.0.0.1:9", experiment="x")
+    for name in ("one", "three", "two"):
+        spool = Spool(tmp_path / "tracking" / name)
+        spool.directory.mkdir(parents=True)
+        write_json(spool.directory / "target.json", asdict(new_target(tracking, "http://127.0.0.1:9", name, name)))
+        writer = open_writer(spool, 0.0)
+        writer.append(point(1), 1.0)
+        writer.close()
+    states = sync(tmp_path, tracking, timeout_s=1.0)
+    assert [state.complete for state in states] == [False] * 3
+    assert [Spool(tmp_path / "tracking" / name).log.exists() for name in ("one", "three", "two")] == [True, False, False]
 
 
 def test_the_driver_never_imports_mlflow() -> None:
