@@ -47,6 +47,16 @@ def test_every_command_runs(folder: Path) -> None:
         assert done.returncode == 0, (command, done.stdout, done.stderr)
 
 
+def test_the_line_for_completion_makes_the_tab_key_complete_commands(tmp_path: Path) -> None:
+    (line,) = re.findall(r"`(eval .*?)` in", (ROOT / "README.md").read_text(encoding="utf-8"))
+    press = 'COMP_WORDS=(w2v query si) COMP_CWORD=2; _w2v_completion w2v; echo "${COMPREPLY[@]}"'
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-c", f"{line}\n{press}"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert (done.stdout, done.stderr) == ("similar\n", "")
+
+
 @pytest.mark.turns(3, 2, of="readers")
 def test_the_lines_of_python_run(folder: Path) -> None:
     (program,) = [block for block in blocks() if block[0].startswith("from pipeline")]
