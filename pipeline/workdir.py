@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pipeline import store
@@ -18,12 +18,16 @@ from pipeline.history.snapshot import PASSING, REPORT, SNAPSHOTS, SUMMARY, read_
 from pipeline.safety import locks
 from pipeline.safety.seals import SEAL, seal_damage
 from pipeline.storage import lease
+from pipeline.tracking.spool import TrackingState
 from pipeline.tracking.textfile import NAME as TEXTFILE
 from pipeline.tracking.textfile import textfile_damage
 from pipeline.tracking.tracker import sync
 
 MORE_LOOKS, PAUSE_S = 2, 1.0
 """How often, and after how long, what looks damaged beside a run that works there is looked at again."""
+
+SHOWN_RUNS = 3
+"""Up to how many tracked runs that have arrived completely are shown one by one."""
 
 
 def verify_workdir(workdir: Path) -> tuple[int, list[str]]:
@@ -125,9 +129,20 @@ def status_lines(config: RunConfig, *, compared: bool = True) -> Iterator[str]:
         same = answer.summary["config_digest"] == config.digest or not changes(answer, config)
         yield f"  last complete run: {answer.run_id}" + (f" ({'this' if same else 'another'} configuration)" if compared else "")
         yield f"  queries are answered {introduce(answer, config if compared else None)}"
-    for state in sync(workdir, config.tracking, timeout_s=5.0) if config.tracking.enabled else ():
+    if config.tracking.enabled:
+        yield from _tracked(sync(workdir, config.tracking, timeout_s=5.0))
+
+
+def _tracked(states: Sequence[TrackingState]) -> Iterator[str]:
+    """A line for each tracked run; of many that have arrived completely, only their number."""
+    complete = [state for state in states if state.complete]
+    many = len(complete) > SHOWN_RUNS
+    for state in states:
         rest = "" if state.complete else f", not complete: {state.message}"
-        yield f"  tracked: {state.uri} run {state.run_id or '(none yet)'}{rest}"
+        if not (state.complete and many):
+            yield f"  tracked: {state.uri} run {state.run_id or '(none yet)'}{rest}"
+    if many:
+        yield f"  tracked: {len(complete)} runs that have arrived completely (w2v sync lists them)"
 
 
 def _who_works_there(config: RunConfig) -> str:

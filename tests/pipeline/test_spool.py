@@ -15,13 +15,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config import Tracking
+from pipeline.config import Tracking, load_config
 from pipeline.store import write_json
 from pipeline.tracking.addresses import new_target
 from pipeline.tracking.delivery import METRICS_PER_BATCH, batches
 from pipeline.tracking.metrics import METRICS, allowed_name, is_known_metric
-from pipeline.tracking.spool import Known, Spool, open_writer, read_events, without_credentials
+from pipeline.tracking.spool import Delivered, Known, Spool, open_writer, read_events, without_credentials
 from pipeline.tracking.tracker import Tracker, sync, tracking_uri
+from pipeline.workdir import status_lines
 
 
 @pytest.fixture
@@ -183,6 +184,25 @@ def test_a_server_that_does_not_answer_is_waited_for_once_however_many_runs_wait
     states = sync(tmp_path, tracking, timeout_s=1.0)
     assert [state.complete for state in states] == [False] * 3
     assert [Spool(tmp_path / "tracking" / name).log.exists() for name in ("one", "three", "two")] == [True, False, False]
+
+
+def test_the_status_counts_runs_that_have_arrived_and_names_those_that_have_not(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("corpus: {inputs: [texts]}\nrun: {workdir: work}\ntracking: {uri: http://127.0.0.1:9}\n")
+    config = load_config(tmp_path / "mine.yaml")
+
+    def tracked(runs: int) -> list[str]:
+        for number in range(runs):
+            spool = Spool(tmp_path / "work" / "tracking" / f"run-{number}")
+            spool.directory.mkdir(parents=True, exist_ok=True)
+            spool.write_target(new_target(config.tracking, "http://127.0.0.1:9", "mine", "digest"))
+            spool.write_run(f"id-{number}", "1")
+            spool.write_progress(Delivered(skipped=number // 4))
+        return [line for line in status_lines(config) if "tracked: " in line]
+
+    assert [line.partition(" run ")[2] for line in tracked(2)] == ["id-0", "id-1"]
+    refused, counted = tracked(5)
+    assert "run id-4, not complete: 1 events were refused by MLflow" in refused
+    assert counted == "  tracked: 4 runs that have arrived completely (w2v sync lists them)"
 
 
 def test_the_driver_never_imports_mlflow() -> None:
