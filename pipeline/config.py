@@ -188,7 +188,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except BadYamlError as error:
         raise ConfigError(f"{path}: {printable(str(error), 400)}") from None
     if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: expected sections such as `corpus:`, found {type(tree).__name__}")
+        found = {type(None): "nothing", str: "text", list: "a list"}.get(type(tree), _shown(tree))
+        raise ConfigError(f"{path}: expected sections such as `corpus:`, found {found}")
     return tree
 
 

@@ -63,6 +63,16 @@ def test_text_that_yaml_reads_as_something_else_is_shown_quoted() -> None:
     assert parse_config(CORPUS, ['corpus.include="*.md"']).corpus.include == ["*.md"]
 
 
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [("", "nothing"), ("# a note\n", "nothing"), ("a line", "text"), ("- a", "a list"), ("3", "3"), ("true", "true")],
+)
+def test_a_file_without_sections_is_told_what_it_holds(tmp_path: Path, text: str, found: str) -> None:
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=rf"x\.yaml: expected sections such as `corpus:`, found {found}$"):
+        load_config(tmp_path / "x.yaml")
+
+
 def test_settings_before_the_file_are_told_apart_from_a_missing_file() -> None:
     with pytest.raises(InputError, match=r"train\.epochs=3: cannot read .*; settings follow the file"):
         load_config("train.epochs=3")
