@@ -107,9 +107,29 @@ def run_commands() -> int:
     except click.ClickException as error:
         shown = io.StringIO()
         error.show(shown)
+        shown.write(_meant_setting(error))
         with contextlib.suppress(OSError):
             say(shown.getvalue().rstrip().expandtabs(4), err=True)
         raise SystemExit(UsageError.exit_code) from None
     except Unread:
         raise SystemExit(UNREAD) from None
     return code if isinstance(code, int) else 0
+
+
+def _meant_setting(error: click.ClickException) -> str:
+    """How a setting is given, where one was written as an option (`--epochs 3`) of a command that takes settings."""
+    if not isinstance(error, click.NoSuchOption) or not error.option_name.startswith("--") or not error.ctx:
+        return ""
+    if not any("KEY=VALUE" in (parameter.metavar or "") for parameter in error.ctx.command.params):
+        return ""
+    from pipeline.config import known_keys
+    from pipeline.options.other_names import OTHER_NAMES, hint, suggest
+
+    settings = [key for key in known_keys() if "." in key and not key.startswith("refresh")]
+    name = error.option_name.strip("-").replace("-", "_")
+    if error.possibilities and name not in {key.partition(".")[2] for key in settings} | OTHER_NAMES.keys():
+        return ""
+    near = suggest(name, settings) or "train.epochs"
+    if " " in near:
+        return hint(near)[0].upper() + hint(near)[1:]
+    return f"A setting is given behind the file, without hyphens: {near}=…"

@@ -334,3 +334,18 @@ def test_ctrl_c_while_the_commands_are_still_imported_prints_no_traceback(tmp_pa
     path = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])
     ended = w2v("plan", "my.yaml", PYTHONPATH=path, PYTHONSAFEPATH="1")
     assert (ended.returncode, "Traceback" in ended.stderr) == (130, False), ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        ("--epochs", "A setting is given behind the file, without hyphens: train.epochs=…"),
+        ("--alpha", "A setting is given behind the file, without hyphens: train.alpha=…"),  # which is like --help, too
+        ("--vector-size", "A setting is given behind the file, without hyphens: train.vector_size=…"),
+        ("--sg", "Here it is train.model=skipgram (cbow is the default)"),
+        ("--qiet", "Error: No such option '--qiet'. Did you mean '--quiet'?"),
+    ],
+)
+def test_a_setting_written_as_an_option_is_told_how_it_is_given(option: str, told: str) -> None:
+    done = w2v("run", "mine.yaml", option, "3")
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (64, told)
