@@ -1,9 +1,8 @@
 """Garbage collection in a workdir: what no kept snapshot needs is found first, and removed on request.
 
-The champion, the last `keep` snapshots named by a decision, and the artefacts in `summary.json` are kept. Everything else that
-this program wrote below tokens/, vocab/, shards/ … counts as garbage: artefacts of other corpora and settings, interrupted
-training, pages of sweeps, and parts of tokens/ that belong to no kept corpus. Decisions stay: they are small and document the
-history.
+`keep` snapshots (`kept_snapshots`) and the artefacts in `summary.json` are kept. Everything else that this program wrote below
+tokens/, vocab/, shards/ … counts as garbage: artefacts of other corpora and settings, interrupted training, pages of sweeps, and
+parts of tokens/ that belong to no kept corpus. Decisions stay: they are small and document the history.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from pathlib import Path
 
 from pipeline import store
 from pipeline.errors import DamagedError, StorageError
-from pipeline.history.latest import champion_of, entries, unreadable
+from pipeline.history.latest import champion_of, entries, line_of, unreadable
 from pipeline.history.snapshot import PASSING, SNAPSHOTS, SUMMARY, Snapshot, snapshots
 from pipeline.safety.files import read_inside
 from pipeline.safety.second_names import own_bytes
@@ -41,14 +40,16 @@ class Garbage:
 
 
 def kept_snapshots(workdir: Path, keep: int) -> list[Snapshot]:
-    """The `keep` snapshots that a decision named last, with the champion among them in any case."""
-    last_named = {entry["snapshot"]: number for number, entry in enumerate(entries(workdir)) if "snapshot" in entry}
+    """The champion, the champion before it, to which a rollback goes back, and those that a decision named last, `keep` in all:
+    challengers that were rejected night after night take neither's place."""
+    decisions, champion = entries(workdir), champion_of(workdir)
+    last_named = {entry["snapshot"]: number for number, entry in enumerate(decisions) if "snapshot" in entry}
     ordered = sorted(snapshots(workdir), key=lambda snapshot: last_named.get(snapshot.id, -1), reverse=True)
-    champion = champion_of(workdir)
-    kept = ordered[:keep]
-    if champion and champion.id not in {snapshot.id for snapshot in kept}:
-        kept = [*kept[: max(0, keep - 1)], champion]
-    return kept
+    there = {snapshot.id for snapshot in ordered}
+    line = [name for name in line_of(decisions, champion.id) if name in there][-2:] if champion else []
+    first = sorted(ordered, key=lambda snapshot: -line.index(snapshot.id) if snapshot.id in line else 1)
+    kept = {snapshot.id for snapshot in first[:keep]}
+    return [snapshot for snapshot in ordered if snapshot.id in kept]
 
 
 def find_outdated(workdir: Path, keep: int) -> list[Garbage]:

@@ -16,7 +16,7 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +121,18 @@ def champion_of(workdir: Path) -> Snapshot | None:
         if entry and (found := open_snapshot(workdir / SNAPSHOTS / entry["champion"])):
             return found
     return None
+
+
+def line_of(decisions: Sequence[Mapping[str, Any]], champion: str) -> list[str]:
+    """The champions up to this one, without those that were gone back from: going back twice goes back by two, and what was taken
+    out of service does not come into it again."""
+    line, known = list[str](), list[str]()
+    for name, back in [*((entry["champion"], entry["kind"] == "rollback") for entry in decisions), (champion, True)]:
+        if back and name in known:
+            line = known[: len(known) - known[::-1].index(name)]
+        elif line[-1:] != [name]:
+            line = known = [*line, name]
+    return line
 
 
 def _linked(workdir: Path) -> Snapshot | None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline import store
 from pipeline.config import RunConfig
 from pipeline.errors import DamagedError, InputError, StorageError, printable
-from pipeline.history.latest import champion_of, decide, entries
+from pipeline.history.latest import champion_of, decide, entries, line_of
 from pipeline.history.snapshot import SNAPSHOTS, Snapshot, open_snapshot, read_summary, snapshots
 from pipeline.session import holding
 from pipeline.stages.publish import send_exports
@@ -58,7 +57,7 @@ def _find(config: RunConfig, champion: Snapshot, wanted: str | None) -> Snapshot
     there = {snapshot.id: snapshot for snapshot in snapshots(config.workdir)}
     decisions = entries(config.workdir)
     if wanted is None:
-        found = [name for name in _line(decisions, champion.id)[:-1] if name in there][-1:]
+        found = [name for name in line_of(decisions, champion.id)[:-1] if name in there][-1:]
     elif wanted.isdecimal() and any(entry["number"] == int(wanted) for entry in decisions):
         found = [entry.get("snapshot", entry["champion"]) for entry in decisions if entry["number"] == int(wanted)]
     else:
@@ -74,18 +73,6 @@ def _find(config: RunConfig, champion: Snapshot, wanted: str | None) -> Snapshot
     if found:
         what = f"{len(found)} snapshots begin with {printable(str(wanted), 40)}; give more of the name"
     raise InputError(f"{config.workdir}: {what}; {kept}")
-
-
-def _line(decisions: Sequence[Mapping[str, Any]], champion: str) -> list[str]:
-    """The champions up to this one, without those that were gone back from: going back twice goes back by two, and what was taken
-    out of service does not come into it again."""
-    line, known = list[str](), list[str]()
-    for name, back in [*((entry["champion"], entry["kind"] == "rollback") for entry in decisions), (champion, True)]:
-        if back and name in known:
-            line = known[: len(known) - known[::-1].index(name)]
-        elif line[-1:] != [name]:
-            line = known = [*line, name]
-    return line
 
 
 def _require_intact(chosen: Snapshot) -> None:

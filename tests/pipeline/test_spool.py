@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.config import Tracking, load_config
@@ -62,6 +62,7 @@ def test_a_line_longer_than_a_read_is_still_read_whole(spool: Spool) -> None:
 
 
 @given(cut=st.integers(1, 60), before=st.integers(0, 3))
+@settings(deadline=None)
 def test_a_line_that_a_power_loss_cut_is_removed_and_never_read(
     tmp_path_factory: pytest.TempPathFactory, cut: int, before: int
 ) -> None:
