@@ -14,7 +14,7 @@ from numba import njit
 
 from w2v_core.kernels.cpu import context_operations as context
 from w2v_core.kernels.cpu import row_operations as op
-from w2v_core.kernels.cpu.group_kernels import Coming, Examples, GroupMemory, NoiseRows, train_group
+from w2v_core.kernels.cpu.group_kernels import Coming, Examples, GroupMemory, NoiseRows, pitch_of, train_group
 from w2v_core.kernels.cpu.vector_ir import byte_at, int_at, long_at, set_float, set_int, set_long
 from w2v_core.reference import BLOCK, GROUP, GROUPS
 
@@ -144,11 +144,11 @@ def workspace_rows(sizes: Sizes) -> int:
 @njit(nogil=True)
 def workspace_of(group: GroupMemory, free: int, sizes: Sizes) -> Any:
     """(workspace, address of the free memory behind it): rows are laid out from `group.rest`, addresses from `free`."""
-    row_bytes, around = sizes.row_bytes, sizes.left + sizes.right
+    pitch, around = pitch_of(sizes.row_bytes), sizes.left + sizes.right
     ring_rows, reach = around + 2, reach_of(sizes)
     prefix_rows = group.rest
     # A group writes its gradients where the previous group's hidden rows were: half the memory, and already in cache.
-    gradient_rows = prefix_rows + ring_rows * row_bytes
+    gradient_rows = prefix_rows + ring_rows * pitch
     prefixes, edge_gradients = free, free + 8 * (reach + 1)
     edge_signs = edge_gradients + 8 * EDGES
     gradients, hidden = edge_signs + 8 * EDGES, edge_signs + 8 * (EDGES + BLOCK)
@@ -156,14 +156,14 @@ def workspace_of(group: GroupMemory, free: int, sizes: Sizes) -> Any:
     inverse_of = owns + 8 * reach
     ones = inverse_of + 8 * (around + 1)
     for t in range(BLOCK):
-        row = gradient_rows + (t // GROUPS * (GROUPS + 1) + t % GROUPS) * row_bytes
+        row = gradient_rows + (t // GROUPS * (GROUPS + 1) + t % GROUPS) * pitch
         set_long(gradients, t, row)
-        set_long(hidden, t, row + row_bytes)
+        set_long(hidden, t, row + pitch)
         for end in range(2):
             set_long(edge_gradients, 2 * t + 1 + end, row)
             set_float(edge_signs, 2 * t + 1 + end, np.float32(1 - 2 * end))
     for j in range(reach + 1):
-        set_long(prefixes, j, prefix_rows + j % ring_rows * row_bytes)
+        set_long(prefixes, j, prefix_rows + j % ring_rows * pitch)
     for j in range(reach):
         set_long(owns, j, group.zero)
     for n in range(around + 1):
@@ -308,7 +308,7 @@ def train_block(now: Block, following: Block, moves: Moves, lanes: Lanes, lane: 
     for t in range(BLOCK):
         set_long(own.owns, sizes.left + t, long_at(own.gradients, t) if t < count else own.group.zero)
     if count < BLOCK:
-        op.zero_rows(long_at(own.gradients, 0), row_bytes, BLOCK + GROUP)
+        op.zero_rows(long_at(own.gradients, 0), pitch_of(row_bytes), BLOCK + GROUP)
     context.sum_windows(
         now.rows, around, own.prefixes, now.uppers, now.lowers, now.rows + 8 * sizes.left, count, own.hidden, row_bytes
     )
@@ -342,7 +342,7 @@ def _train_groups(now: Block, following: Block, moves: Moves, settings: int, cou
                 now.words + 4 * at, now.targets + 8 * at, moves.targets_from + 8 * at, moves.targets_to + 8 * at, inverses,
                 inverses if sizes.exact else own.ones, now.rates + 4 * at,
             ),
-            long_at(own.hidden, group), (GROUPS + 1) * row_bytes, long_at(own.gradients, group),
+            long_at(own.hidden, group), (GROUPS + 1) * pitch_of(row_bytes), long_at(own.gradients, group),
             NoiseRows(
                 now.noise_words + 4 * of_noise, now.noise + 8 * of_noise, moves.noise_from + 8 * of_noise,
                 moves.noise_to + 8 * of_noise, now.noise_rates + 4 * of_noise,

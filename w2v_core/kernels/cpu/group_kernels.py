@@ -75,9 +75,16 @@ def address_of(array: Any) -> int:
 
 
 @njit(nogil=True, inline="always")
+def pitch_of(row_bytes: int) -> int:
+    """Bytes from one row of scratch memory to the next: whole cache lines, so that no vector lies across two, and an odd number
+    of them, so that the same columns of several rows do not compete for one set of a cache."""
+    return ((row_bytes + 63) // 64 | 1) * 64
+
+
+@njit(nogil=True, inline="always")
 def scratch_of(row_floats: int, rows: int, negative: int) -> Any:
-    """float32 zeros aligned to a cache line: the layout of `group_memory_of`, followed by `rows` rows."""
-    floats = op.SETTINGS_FLOATS + (negative + 1) * GROUP * (GROUP + 2) + (2 + rows) * row_floats
+    """float32 zeros aligned to a cache line: the layout of `group_memory_of`, followed by `rows` rows, a pitch apart."""
+    floats = op.SETTINGS_FLOATS + (negative + 1) * GROUP * (GROUP + 2) + (2 + rows) * (pitch_of(4 * row_floats) // 4)
     raw = np.zeros(floats + _LINE_FLOATS, np.float32)
     first = (-address_of(raw) % 64) // 4
     scratch = raw[first : first + floats]
@@ -92,7 +99,9 @@ def group_memory_of(scratch: Any, row_bytes: int, negative: int) -> GroupMemory:
     to_gradient = partials + (negative + 1) * GROUP * GROUP * 4
     to_output = to_gradient + (negative + 1) * GROUP * 4
     zero = to_output + (negative + 1) * GROUP * 4
-    return GroupMemory(settings, partials, to_gradient, to_output, zero, zero + row_bytes, zero + 2 * row_bytes)
+    return GroupMemory(
+        settings, partials, to_gradient, to_output, zero, zero + pitch_of(row_bytes), zero + 2 * pitch_of(row_bytes)
+    )
 
 
 @njit(nogil=True, inline="always")
