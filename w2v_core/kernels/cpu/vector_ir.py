@@ -105,7 +105,7 @@ class Emitter:
         return self.beside(self.load(row, at.offset, V8F), ir.Constant(V8F, None))
 
     def store_column(self, value: Value, row: Value, at: Column) -> None:
-        self.store(self.half(value, 0) if at.is_half else value, row, at.offset)
+        self.store(self.lower_half(value) if at.is_half else value, row, at.offset)
 
     def broadcast(self, address: Value, offset: Value | int = 0, lane: Any = F32) -> Value:
         """A vector whose lanes all hold the 4-byte value at the address."""
@@ -126,9 +126,9 @@ class Emitter:
         """The eight lanes of a, then those of b."""
         return self.shuffle(a, b, range(2 * LANES))
 
-    def half(self, wide: Value, upper: int) -> Value:
-        """The lower (0) or the upper (1) eight of sixteen lanes."""
-        return self.shuffle(wide, wide, range(upper * LANES, (upper + 1) * LANES))
+    def lower_half(self, wide: Value) -> Value:
+        """The first eight of sixteen lanes."""
+        return self.shuffle(wide, wide, range(LANES))
 
     def fma(self, a: Value, b: Value, c: Value) -> Value:
         """a·b + c."""
