@@ -84,6 +84,15 @@ def note_who_works(workdir: Path) -> None:
         say(f"note: {busy(workdir, holder)}; what it makes is listed, too, and --yes is refused until it has ended", err=True)
 
 
+def found_empty(config: RunConfig) -> bool:
+    """Whether nothing is in the workdir, which is then said: for commands that remove something."""
+    from pipeline.history.arrival import is_empty
+
+    if empty := is_empty(config):
+        say(f"nothing to remove: {config.workdir}: no run has left anything here, or the folder is not mounted")
+    return empty
+
+
 def names_workdir(run: str) -> bool:
     """Whether RUN is a folder, possibly one in a bucket, rather than a configuration."""
     from pipeline.storage.addresses import is_address

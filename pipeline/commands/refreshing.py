@@ -11,6 +11,7 @@ import click
 
 from pipeline.commands.arguments import (
     config_arguments,
+    found_empty,
     load,
     load_run,
     note_who_works,
@@ -123,6 +124,8 @@ def rollback(config: Path, arguments: tuple[str, ...]) -> None:
 def gc(config: Path, overrides: tuple[str, ...], yes: bool) -> None:
     """List what no kept snapshot needs (the last refresh.keep and the champion are kept), and with --yes remove it."""
     loaded = load(config, overrides)
+    if found_empty(loaded):
+        return
     from pipeline.history.gc import PARTS, find_garbage, remove
     from pipeline.session import holding
 

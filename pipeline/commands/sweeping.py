@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.commands.arguments import load_run, note_who_works, quiet_option, run_arguments, say, to_type
+from pipeline.commands.arguments import found_empty, load_run, note_who_works, quiet_option, run_arguments, say, to_type
 
 
 @click.command()
@@ -50,6 +50,8 @@ def prune(run: str, overrides: tuple[str, ...], keep: int, yes: bool) -> None:
     """
     loaded = load_run(run, overrides)
     workdir = loaded.workdir
+    if found_empty(loaded):
+        return
     from contextlib import nullcontext
 
     from pipeline.errors import amount

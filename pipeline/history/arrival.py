@@ -56,6 +56,12 @@ def look(config: RunConfig) -> RunConfig:
     return config
 
 
+def is_empty(config: RunConfig) -> bool:
+    """Whether nothing is in the workdir, perhaps because its file system is not mounted. Who would only remove or change
+    something there has nothing to do, and leaves no folder and no lock. Of a workdir in a bucket it is not known."""
+    return config.place is None and not (config.workdir.is_dir() and any(config.workdir.iterdir()))
+
+
 def _pull(copy: Copy) -> None:
     copy.pull()
     for snapshot in snapshots(copy.root):

@@ -7,6 +7,7 @@ from typing import Any
 from pipeline import store
 from pipeline.config import RunConfig
 from pipeline.errors import DamagedError, InputError, StorageError, printable
+from pipeline.history.arrival import is_empty
 from pipeline.history.latest import champion_of, decide, entries, line_of
 from pipeline.history.snapshot import SNAPSHOTS, Snapshot, open_snapshot, read_summary, snapshots
 from pipeline.session import holding
@@ -23,10 +24,13 @@ def rollback(config: RunConfig, wanted: str | None) -> dict[str, Any]:
     beginning of one, or the number of a decision; None means the champion before this one. A rollback that was cut off after its
     decision is finished by that: who gives the same command again still goes back by one.
     """
+    nothing = InputError(f"{config.workdir}: no finished run here, so nothing to go back to")
+    if is_empty(config):
+        raise nothing
     with holding(config):
         champion = champion_of(config.workdir)
         if champion is None:
-            raise InputError(f"{config.workdir}: no finished run here, so nothing to go back to")
+            raise nothing
         entry = _cut_off(config, champion) if wanted is None else {}
         chosen = champion if entry else _find(config, champion, wanted)
         _require_intact(chosen)

@@ -370,7 +370,17 @@ def test_who_looks_into_a_workdir_that_is_not_there_or_a_file_is_told_so(tmp_pat
         f"{tmp_path / 'work'}: nothing to check here; no run has left anything, or the folder is not mounted",
     )
     assert "no decision yet" in said("history")[1]
-    assert not (tmp_path / "work").exists()
+    assert "no finished run here, so nothing to go back to" in said("rollback")[1]
+    for command in ("prune", "gc"):
+        assert said(command, "--yes") == said(command) == (0, ""), command
+        told = CliRunner().invoke(commands, [command, str(config), "--yes"], standalone_mode=False).stdout
+        assert told == f"nothing to remove: {tmp_path / 'work'}: no run has left anything here, or the folder is not mounted\n"
+    assert os.listdir(tmp_path) == ["mine.yaml"]
+    (tmp_path / "work").mkdir()
+    for command in (["prune", "--yes"], ["gc", "--yes"], ["rollback"]):
+        said(*command)
+    assert os.listdir(tmp_path / "work") == []
+    (tmp_path / "work").rmdir()
     (tmp_path / "work").write_text("")
     for command in (["verify"], ["history"], ["status"], ["prune"], ["gc"], ["query", "similar"]):
         arguments = [command[0], *command[1:], str(config), *(["word"] if command[0] == "query" else [])]
