@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,25 @@ class InOrder(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, command.get_short_help_str(1000)) for name, command in self.commands.items()])
+
+
+class Question(click.Command):
+    """A command that asks about words, which may begin with a hyphen: only its own options and what begins with two hyphens are
+    options, so `-man` is a word (click would take the `n` in it for `-n`)."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        options = [option for option in self.get_params(ctx) if isinstance(option, click.Option)]
+        short = {name for option in options for name in option.opts if not name.startswith("--")}
+        valued = {name for option in options if not option.is_flag for name in option.opts}
+        own, words, rest = list[str](), list[str](), iter(args)
+        for argument in rest:
+            if argument == "--":
+                words += rest
+            elif argument.startswith("--") or argument in short or (argument[:2] in valued and argument[2:].isdecimal()):
+                own += [argument, *itertools.islice(rest, argument in valued)]
+            else:
+                words.append(argument)
+        return super().parse_args(ctx, [*own, "--", *words])
 
 
 def quiet_option(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from pipeline.commands.arguments import InOrder, VectorSource, load, quiet_option, say
+from pipeline.commands.arguments import InOrder, Question, VectorSource, load, quiet_option, say
 from pipeline.commands.running import run_until
 from pipeline.errors import DataError, InputError, PipelineError, UsageError, printable
 
@@ -54,15 +54,15 @@ def query() -> None:
     """
 
 
-@query.command()
+@query.command(cls=Question)
 @source_arguments
 @click.argument("words", nargs=-1, required=True)
 @click.option("-n", "topn", default=10, show_default=True, type=click.IntRange(min=1), help="How many neighbours.")
 def similar(source: Path, words: tuple[str, ...], topn: int, **reading: Any) -> None:
     """Find the nearest words of each WORD, by cosine.
 
-    A word written -WORD is subtracted; all words are then combined into one query. Put -- before the first word that begins with
-    a hyphen: w2v query similar CONFIG -- king woman -man
+    A word written -WORD is subtracted; all words are then combined into one query: w2v query similar CONFIG king woman -man. What
+    begins with two hyphens is an option, unless -- stands before it.
     """
     overrides, words = _split(source, words)
     vectors = find_vectors(source, overrides, **reading)
@@ -86,7 +86,7 @@ def similar(source: Path, words: tuple[str, ...], topn: int, **reading: Any) -> 
         raise InputError("\n".join(map(str, unknown)))
 
 
-@query.command()
+@query.command(cls=Question)
 @source_arguments
 @click.argument("words", nargs=-1, required=True, metavar="A B C")
 @click.option("-n", "topn", default=5, show_default=True, type=click.IntRange(min=1), help="How many answers.")
@@ -103,7 +103,7 @@ def analogy(source: Path, words: tuple[str, ...], topn: int, method: Literal["3c
         _show(vectors.analogy(*words, topn=topn, method=method))
 
 
-@query.command()
+@query.command(cls=Question)
 @source_arguments
 @click.argument("words", nargs=-1, required=True)
 @click.option("-n", "topn", default=10, show_default=True, type=click.IntRange(min=1), help="How many words.")

@@ -45,12 +45,27 @@ def error_of(*arguments: str) -> tuple[int, str]:
 
 def test_words_with_a_hyphen_count_against(source: str) -> None:
     together = w2v("query", "similar", source, "-n", "2", "--", "king", "woman", "-man")
+    for asked in (
+        ["king", "woman", "-man", "-n2"],
+        ["king", "-n", "2", "-man", "woman"],
+        ["--limit=6", "-n2", "-man", "--", "king", "woman"],
+    ):
+        assert w2v("query", "similar", source, *asked).output.splitlines()[1:] == together.output.splitlines()[1:], asked
     assert together.output.splitlines()[0] == "king woman −man"
     expected = WordVectors.load(source).most_similar(["king", "woman"], ["man"], topn=2)
     assert together.output.splitlines()[1:] == [f"  {score:6.3f}  {word}" for word, score in expected]
     apart = w2v("query", "similar", source, "king", "woman", "-n", "1").output.splitlines()
     assert [line for line in apart if not line.startswith(" ")] == ["king", "woman"]
-    assert w2v("query", "similar", source, "--", "-man").output.startswith("−man\n")
+    for before in (["--"], []):
+        assert w2v("query", "similar", source, *before, "-man").output.startswith("−man\n")
+
+
+def test_what_begins_with_one_hyphen_is_a_word_and_with_two_an_option(source: str) -> None:
+    Path(source).write_text(VECTORS.replace("boy", "-nancy").replace("girl", "-"))
+    asked = w2v("query", "analogy", source, "king", "-nancy", "-", "-n", "1")
+    assert (asked.output, asked.exit_code) == (w2v("query", "analogy", source, "-n1", "--", "king", "-nancy", "-").output, 0)
+    assert error_of("query", "similar", source, "king", "--nancy") == (64, "No such option '--nancy'.")
+    assert "Usage: " in w2v("query", "similar", "-h").output
 
 
 @pytest.mark.parametrize("count", ["0", "-1", "x"])
