@@ -15,7 +15,7 @@ stands beside its short Dask wiring.
     store.py failpoints.py         artefacts: manifests, checksums; points at which tests make processes die
 
     commands/  listed (in order) arguments (CONFIG and its overrides) running planning refreshing corpora vectors workdir
-               tracking comparing sweeping clusters
+               tracking comparing sweeping removing clusters
     stages/    ladder (the one list of stages) work (what each is given and reports) preloading (in the background)
                tokenize vocab shards train evaluate sets (named sets of questions) publish
     storage/   addresses (in buckets) filesystems (pyarrow's, configured) failures (which requests are retried)

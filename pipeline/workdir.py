@@ -6,19 +6,20 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from pipeline import store
 from pipeline.config import RunConfig
 from pipeline.errors import StorageError, UnreadError
-from pipeline.history.answers import changes, find_answer, introduce
+from pipeline.history.answers import changes, find_answer, introduction
 from pipeline.history.latest import champion_of, history_damage
 from pipeline.history.snapshot import PASSING, REPORT, SNAPSHOTS, SUMMARY, read_summary, snapshot_damage
 from pipeline.safety import locks
 from pipeline.safety.seals import SEAL, seal_damage
 from pipeline.storage import lease
-from pipeline.tracking.spool import TrackingState
 from pipeline.tracking.textfile import NAME as TEXTFILE
 from pipeline.tracking.textfile import textfile_damage
 from pipeline.tracking.tracker import sync
@@ -101,59 +102,75 @@ def _promised(workdir: Path) -> Iterator[Path]:
                 yield directory
 
 
-def status_lines(config: RunConfig, *, compared: bool = True) -> Iterator[str]:
-    """The status of a workdir, line by line; if `compared`, with what differs between its settings and the configuration's."""
+def status_of(config: RunConfig, *, compared: bool = True) -> dict[str, Any]:
+    """The status of a workdir as plain data; if `compared`, with what differs between its settings and the configuration's."""
     workdir = config.workdir
-    if not workdir.exists():
-        yield f"{workdir}: nothing here yet"
-        return
+    told: dict[str, Any] = {
+        "workdir": str(workdir), "exists": workdir.exists(), "place": config.place and str(config.place), "working": None,
+        "working_there": None, "artefacts": [], "problems": [], "last_run": None, "answer": None, "tracked": [],
+    }  # fmt: skip
+    if not told["exists"]:
+        return told
     if config.place:
-        yield f"{config.place}: {_who_works_there(config)}; this machine's copy is {workdir}"
-    yield _who_works(workdir)
+        told["working_there"] = lease.holder(config.place, config.storage)
+    try:
+        told["working"] = locks.holder(workdir / locks.WORKDIR_LOCK)
+    except OSError as error:
+        told["problems"].append(f"{workdir / locks.WORKDIR_LOCK}: {error.strerror}")
     for directory in store.iterate_artefacts(workdir):
         try:
             manifest = store.load_artefact(directory).manifest
             size = sum(part.bytes for part in manifest.parts)
-            files = "file" if len(manifest.parts) == 1 else "files"
-            yield f"  {manifest.stage:<12} {manifest.fingerprint[:16]}  {len(manifest.parts):>5} {files:<5}  {size:>15,} bytes"
+            row = {"stage": manifest.stage, "fingerprint": manifest.fingerprint, "files": len(manifest.parts), "bytes": size}
+            told["artefacts"].append(row)
         except StorageError as error:
-            yield f"  {error}"
+            told["problems"].append(str(error))
     try:
-        missing = read_summary(workdir) is None
+        told["last_run"] = "incomplete" if read_summary(workdir) is None else "complete"
     except StorageError as error:
-        missing = False
-        yield f"  {error}"
-    if missing:
-        yield "  no summary.json: the last run did not complete; run it again, it continues"
+        told["last_run"] = "damaged"
+        told["problems"].append(str(error))
     if answer := find_answer(workdir):
-        same = answer.summary["config_digest"] == config.digest or not changes(answer, config)
-        yield f"  last complete run: {answer.run_id}" + (f" ({'this' if same else 'another'} configuration)" if compared else "")
-        yield f"  queries are answered {introduce(answer, config if compared else None)}"
+        told["answer"] = {"run_id": answer.run_id, "made": answer.made, "vectors": str(answer.vectors)}
+        if compared:
+            found = changes(answer, config)
+            same = answer.summary["config_digest"] == config.digest or not found
+            told["answer"] |= {"same_configuration": same, "differences": found}
     if config.tracking.enabled:
-        yield from _tracked(sync(workdir, config.tracking, timeout_s=5.0))
+        told["tracked"] = [asdict(state) for state in sync(workdir, config.tracking, timeout_s=5.0)]
+    return told
 
 
-def _tracked(states: Sequence[TrackingState]) -> Iterator[str]:
+def status_lines(told: Mapping[str, Any]) -> Iterator[str]:
+    """The status (`status_of`) for people, line by line."""
+    workdir = told["workdir"]
+    if not told["exists"]:
+        yield f"{workdir}: nothing here yet"
+        return
+    if told["place"]:
+        works = f"a run is working there ({told['working_there']})" if told["working_there"] else "no run is working there"
+        yield f"{told['place']}: {works}; this machine's copy is {workdir}"
+    yield locks.busy(workdir, told["working"]) if told["working"] else f"{workdir}: no run is working here"
+    for row in told["artefacts"]:
+        files = "file" if row["files"] == 1 else "files"
+        yield f"  {row['stage']:<12} {row['fingerprint'][:16]}  {row['files']:>5} {files:<5}  {row['bytes']:>15,} bytes"
+    yield from (f"  {problem}" for problem in told["problems"])
+    if told["last_run"] == "incomplete":
+        yield "  no summary.json: the last run did not complete; run it again, it continues"
+    if answer := told["answer"]:
+        which = {True: " (this configuration)", False: " (another configuration)", None: ""}[answer.get("same_configuration")]
+        yield f"  last complete run: {answer['run_id']}{which}"
+        yield f"  queries are answered {introduction(answer['run_id'], answer['made'], answer.get('differences', ()))}"
+    yield from _tracked(told["tracked"])
+
+
+def _tracked(states: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """A line for each tracked run; of many that have arrived completely, only their number."""
-    complete = [state for state in states if state.complete]
+    complete = [state for state in states if state["complete"]]
     many = len(complete) > SHOWN_RUNS
     for state in states:
-        rest = "" if state.complete else f", not complete: {state.message}"
-        if not (state.complete and many):
-            yield f"  tracked: {state.uri} run {state.run_id or '(none yet)'}{rest}"
+        rest = "" if state["complete"] else f", not complete: {state['message']}"
+        if not (state["complete"] and many):
+            yield f"  tracked: {state['uri']} run {state['run_id'] or '(none yet)'}{rest}"
     if many:
         yield f"  tracked: {len(complete)} runs that have arrived completely (w2v sync lists them)"
-
-
-def _who_works_there(config: RunConfig) -> str:
-    assert config.place
-    holder = lease.holder(config.place, config.storage)
-    return "no run is working there" if holder is None else f"a run is working there ({holder})"
-
-
-def _who_works(workdir: Path) -> str:
-    try:
-        holder = locks.holder(workdir / locks.WORKDIR_LOCK)
-    except OSError as error:
-        return f"{workdir / locks.WORKDIR_LOCK}: {error.strerror}"
-    return f"{workdir}: no run is working here" if holder is None else locks.busy(workdir, holder)

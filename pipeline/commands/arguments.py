@@ -54,6 +54,10 @@ def summary_option(function: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--json", "as_json", is_flag=True, help="Print summary.json instead of tables.")(function)
 
 
+def json_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of lines.")(function)
+
+
 class VectorSource(click.ParamType[Path]):
     """A path; for an address in a bucket, the path to which its vectors were downloaded, with access set by the environment."""
 
@@ -102,15 +106,6 @@ def note_who_works(workdir: Path) -> None:
 
     if holder := worker_in(workdir):
         say(f"note: {busy(workdir, holder)}; what it makes is listed, too, and --yes is refused until it has ended", err=True)
-
-
-def found_empty(config: RunConfig) -> bool:
-    """Whether nothing is in the workdir, which is then said: for commands that remove something."""
-    from pipeline.history.arrival import is_empty
-
-    if empty := is_empty(config):
-        say(f"nothing to remove: {config.workdir}: no run has left anything here, or the folder is not mounted")
-    return empty
 
 
 def names_workdir(run: str) -> bool:

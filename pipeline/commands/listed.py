@@ -16,9 +16,10 @@ from pipeline.commands.clusters import cluster
 from pipeline.commands.comparing import compare
 from pipeline.commands.corpora import fetch
 from pipeline.commands.planning import plan
-from pipeline.commands.refreshing import gc, history, refresh, rollback
+from pipeline.commands.refreshing import history, refresh, rollback
+from pipeline.commands.removing import gc, prune
 from pipeline.commands.running import STAGE_COMMANDS, run
-from pipeline.commands.sweeping import prune, sweep
+from pipeline.commands.sweeping import sweep
 from pipeline.commands.tracking import promote, sync
 from pipeline.commands.vectors import evaluate, export, query
 from pipeline.commands.workdir import status, ui, verify

@@ -1,4 +1,4 @@
-"""The commands for a corpus that keeps changing: refresh, history, rollback and garbage collection."""
+"""The commands for a corpus that keeps changing: refresh, history and rollback."""
 
 from __future__ import annotations
 
@@ -9,17 +9,7 @@ from typing import Any
 
 import click
 
-from pipeline.commands.arguments import (
-    config_arguments,
-    found_empty,
-    load,
-    load_run,
-    note_who_works,
-    quiet_option,
-    run_arguments,
-    say,
-    to_type,
-)
+from pipeline.commands.arguments import config_arguments, load, load_run, quiet_option, run_arguments, say, to_type
 
 
 @click.command()
@@ -59,7 +49,8 @@ def refresh(config: Path, overrides: tuple[str, ...], cold: bool, quiet: bool) -
 def history(run: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """List every decision taken in this workdir, newest last: what changed in the corpus, scores, which snapshot is champion.
 
-    RUN is a CONFIG or a workdir.
+    RUN is a CONFIG or a workdir. With --json: of each decision number, time (in seconds since 1970), kind, champion, snapshot,
+    status and, for a refresh, what its own line of JSON had.
     """
     loaded = load_run(run, overrides)
     from pipeline.history.latest import champion_of, entries
@@ -116,35 +107,3 @@ def rollback(config: Path, arguments: tuple[str, ...]) -> None:
     say(f"{entry['champion']} is champion now; before it was {entry['before']}")
     if entry.get("registry"):
         say(entry["registry"])
-
-
-@click.command()
-@config_arguments
-@click.option("--yes", is_flag=True, help="Remove it; without this, only list it.")
-def gc(config: Path, overrides: tuple[str, ...], yes: bool) -> None:
-    """List what no kept snapshot needs (the last refresh.keep and the champion are kept), and with --yes remove it."""
-    loaded = load(config, overrides)
-    if found_empty(loaded):
-        return
-    from pipeline.history.gc import PARTS, find_garbage, remove
-    from pipeline.session import holding
-
-    def found() -> int:
-        garbage = find_garbage(loaded.workdir, loaded.refresh.keep)
-        for piece in garbage:
-            if piece.path.parent.name != PARTS:
-                say(f"{piece.bytes:>15,}  {piece.path.relative_to(loaded.workdir)}  ({piece.why})")
-        if parts := [piece for piece in garbage if piece.path.parent.name == PARTS]:
-            say(f"{sum(piece.bytes for piece in parts):>15,}  tokens/{PARTS}: {len(parts):,} files  ({parts[0].why})")
-        if yes:
-            remove(garbage)
-        return sum(piece.bytes for piece in garbage)
-
-    if yes:
-        with holding(loaded):
-            say(f"{found():>15,}  bytes removed")
-    else:
-        note_who_works(loaded.workdir)
-        freed = found()
-        again = to_type("gc", config, *overrides, "--yes")
-        say(f"{freed:>15,}  bytes could be freed; {again} removes them" if freed else "nothing to remove")

@@ -1,4 +1,4 @@
-"""The commands for several results: trying settings, and removing old results."""
+"""The command that tries settings."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.commands.arguments import found_empty, load_run, note_who_works, quiet_option, run_arguments, say, to_type
+from pipeline.commands.arguments import quiet_option, say
 
 
 @click.command()
@@ -37,38 +37,3 @@ def sweep(config: Path, settings: tuple[str, ...], as_json: bool, quiet: bool) -
     for one in problems:
         say(f"w2v: {' '.join(f'{key}={value}' for key, value in one.settings.items())}: {one.problem}", err=True)
     return next((one.problem.exit_code for one in problems if one.problem), 0)
-
-
-@click.command()
-@run_arguments
-@click.option("--keep", type=click.IntRange(min=1), default=3, show_default=True, help="How many complete results to keep.")
-@click.option("--yes", is_flag=True, help="Remove the rest; without this, only list it.")
-def prune(run: str, overrides: tuple[str, ...], keep: int, yes: bool) -> None:
-    """Keep the last complete results, including the champion, and remove everything else; a dry run unless --yes is given.
-
-    RUN is a CONFIG or a workdir.
-    """
-    loaded = load_run(run, overrides)
-    workdir = loaded.workdir
-    if found_empty(loaded):
-        return
-    from contextlib import nullcontext
-
-    from pipeline.errors import amount
-    from pipeline.history.gc import find_garbage, remove
-    from pipeline.session import holding
-
-    if not yes:
-        note_who_works(workdir)
-    with holding(loaded) if yes else nullcontext():
-        garbage = find_garbage(workdir, keep)
-        for piece in garbage:
-            say(f"{amount(piece.bytes):>8}  {piece.path.relative_to(workdir)}  ({piece.why})")
-        if yes:
-            remove(garbage)
-    if not garbage:
-        say("nothing to remove")
-        return
-    total = amount(sum(piece.bytes for piece in garbage))
-    again = to_type("prune", run, *overrides, "--keep", keep, "--yes")
-    say(f"{total} removed" if yes else f"{total} would be freed; {again} removes it")

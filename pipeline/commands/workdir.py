@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
 
-from pipeline.commands.arguments import load_run, names_workdir, run_arguments, say
+from pipeline.commands.arguments import json_option, load_run, names_workdir, run_arguments, say
 
 
 @click.command()
 @run_arguments
-def status(run: str, overrides: tuple[str, ...]) -> None:
-    """Show what there is: artefacts, the last complete run, and whether a run is working now. RUN is a CONFIG or a workdir."""
-    loaded = load_run(run, overrides)
-    from pipeline.workdir import status_lines
+@json_option
+def status(run: str, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Show what there is: artefacts, the last complete run, and whether a run is working now. RUN is a CONFIG or a workdir.
 
-    for line in status_lines(loaded, compared=not names_workdir(run)):
+    With --json: workdir, exists, place (in a bucket), working and working_there (who works here, and in the bucket; null if
+    nobody), artefacts (stage, fingerprint, files, bytes), problems (texts), last_run (complete, incomplete, damaged), answer (of
+    queries: run_id, made in seconds since 1970, vectors; for a CONFIG same_configuration and differences; null if there is
+    none), tracked (uri, run_id, complete, message).
+    """
+    loaded = load_run(run, overrides)
+    from pipeline.workdir import status_lines, status_of
+
+    told = status_of(loaded, compared=not names_workdir(run))
+    if as_json:
+        say(json.dumps(told, indent=1))
+        return
+    for line in status_lines(told):
         say(line)
 
 
 @click.command()
 @run_arguments
-def verify(run: str, overrides: tuple[str, ...]) -> int:
+@json_option
+def verify(run: str, overrides: tuple[str, ...], as_json: bool) -> int:
     """Check every byte of every artefact in the workdir against its checksum; exit 74 if any differs.
 
-    RUN is a CONFIG or a workdir.
+    RUN is a CONFIG or a workdir. With --json: workdir, files (how many were checked), damage (a text for each problem).
     """
     loaded = load_run(run, overrides)
     from pipeline.errors import InputError
@@ -34,6 +47,9 @@ def verify(run: str, overrides: tuple[str, ...]) -> int:
     checked, damage = verify_workdir(loaded.workdir)
     if not checked and not damage:
         raise InputError(f"{loaded.workdir}: nothing to check here; no run has left anything, or the folder is not mounted")
+    if as_json:
+        say(json.dumps({"workdir": str(loaded.workdir), "files": checked, "damage": damage}, indent=1))
+        return 74 if damage else 0
     for line in damage:
         say(line, err=True)
     say(f"{checked} files checked, {len(damage)} damaged" + ("; run again to rebuild them" if damage else ""))

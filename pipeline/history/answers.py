@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -116,11 +116,15 @@ def intact_vectors(answer: Answer) -> store.Artefact:
 
 def introduce(answer: Answer, config: RunConfig | None) -> str:
     """What answers, in one line: the run, when it was made, and which of its settings differ from the configuration's."""
-    made = time.strftime("%Y-%m-%d %H:%M %Z", time.localtime(answer.made))
-    found = changes(answer, config) if config else []
+    return introduction(answer.run_id, answer.made, changes(answer, config) if config else ())
+
+
+def introduction(run_id: str, made: float, found: Sequence[str]) -> str:
+    """The same of a run made at this time, in seconds since 1970, from which these settings differ."""
+    at = time.strftime("%Y-%m-%d %H:%M %Z", time.localtime(made))
     more = f" and {len(found) - SHOWN_DIFFERENCES} more" if len(found) > SHOWN_DIFFERENCES else ""
     shown = f"; differs from the configuration: {', '.join(found[:SHOWN_DIFFERENCES])}{more}" if found else ""
-    return f"from {answer.run_id} of {made}{shown}"
+    return f"from {run_id} of {at}{shown}"
 
 
 def changes(answer: Answer, config: RunConfig) -> list[str]:

@@ -179,6 +179,6 @@ def _who() -> str:
     return f"pid {os.getpid()} on {socket.gethostname()}"
 
 
-def busy(workdir: Path, holder: str) -> str:
+def busy(workdir: Path | str, holder: str) -> str:
     """The message about a workdir held by `holder`."""
     return f"{workdir}: another run is working here ({printable(holder)})"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -226,6 +228,61 @@ def test_status_of_a_workdir(finished: Path, tmp_path: Path) -> None:
     assert "last complete run" in w2v("status", str(finished)).stdout
     (tmp_path / "c.yaml").write_text("corpus: {inputs: [x]}\nrun: {workdir: none}")
     assert "nothing here yet" in w2v("status", "c.yaml", cwd=tmp_path).stdout
+
+
+def test_programs_are_told_in_json_what_people_are_told_in_lines(finished: Path, tmp_path: Path) -> None:
+    """Each command with the shape that its help names."""
+    home = Path(shutil.copytree(finished.parent, tmp_path / "home", symlinks=True))
+    config, work = str(home / "tiny.yaml"), home / "work"
+    finished_config = yaml.safe_load(finished.read_text())
+    Path(config).write_text(yaml.safe_dump(finished_config | {"run": finished_config["run"] | {"workdir": str(work)}}))
+    summary = json.loads((work / "summary.json").read_text())
+
+    def told(*arguments: str) -> dict[str, Any]:
+        done = w2v(*arguments, "--json")
+        assert done.returncode == 0, done.stderr
+        return dict(json.loads(done.stdout))
+
+    status = told("status", config, "train.epochs=3")
+    rows = {row["stage"]: row for row in status.pop("artefacts")}
+    assert rows["vectors"]["fingerprint"] == summary["stages"]["train"]["fingerprint"]
+    assert rows["vectors"]["bytes"] > rows["vectors"]["files"] > 1
+    answer = status.pop("answer")
+    assert answer.pop("made") > 1.7e9
+    assert answer == {
+        "run_id": summary["run_id"], "vectors": str(work / "vectors" / rows["vectors"]["fingerprint"][:16]),
+        "same_configuration": False, "differences": ["train.epochs 2 → 3"],
+    }  # fmt: skip
+    assert status == {
+        "workdir": str(work), "exists": True, "place": None, "working": None, "working_there": None, "problems": [],
+        "last_run": "complete", "tracked": [],
+    }  # fmt: skip
+    assert "same_configuration" not in told("status", str(work))["answer"]
+    nothing = told("status", config, f"run.workdir={tmp_path / 'none'}")
+    assert (nothing["exists"], nothing["answer"], nothing["artefacts"]) == (False, None, [])
+
+    decision = told("history", config)
+    assert (decision["number"], decision["kind"], decision["champion"]) == (1, "run", decision["snapshot"])
+
+    victim = work / "vocab" / rows["vocab"]["fingerprint"][:16] / "vocab.parquet"
+    checked = told("verify", config)
+    assert (checked["workdir"], checked["damage"], checked["files"] > 10) == (str(work), [], True)
+    whole = victim.read_bytes()
+    victim.write_bytes(whole[:-1])
+    done = w2v("verify", config, "--json")
+    victim.write_bytes(whole)
+    assert done.returncode == 74
+    assert [str(victim) in problem for problem in json.loads(done.stdout)["damage"]] == [True]
+
+    unneeded = work / "vectors" / "0123456789abcdef"
+    for command in ("gc", "prune"):
+        unneeded.mkdir()
+        (unneeded / "file").write_bytes(b"12345")
+        for yes in ((), ("--yes",)):
+            piece = {"path": "vectors/0123456789abcdef", "bytes": 5, "why": "interrupted"}
+            assert told(command, config, *yes) == {"workdir": str(work), "removed": bool(yes), "bytes": 5, "garbage": [piece]}
+        assert not unneeded.exists()
+        assert told(command, config)["garbage"] == []
 
 
 @pytest.mark.turns(5, 7)

@@ -35,7 +35,7 @@ from pipeline.progress import Progress
 from pipeline.run import run
 from pipeline.safety.seals import SEAL
 from pipeline.training.history import RoundRecord
-from pipeline.workdir import status_lines, verify_workdir
+from pipeline.workdir import status_lines, status_of, verify_workdir
 from tests.sampling import ALL, SEED
 from tests.tiny import tiny_config, write_corpus
 
@@ -162,14 +162,14 @@ def test_a_moved_workdir_answers_as_before(home: Home) -> None:
 
 
 def test_a_workdir_copied_without_its_links_answers_is_listed_once_and_gets_its_link_back(home: Home) -> None:
-    before, listed = home.answer(), list(status_lines(home.config(), compared=False))
+    before, listed = home.answer(), list(status_lines(status_of(home.config(), compared=False)))
     copied = home.directory / "copied"
     shutil.copytree(home.work, copied, symlinks=False)  # as scp -r does, and cp -L, and most archives
     shutil.rmtree(home.work)
     copied.rename(home.work)
     assert not (home.work / LATEST).is_symlink()
     assert home.answer() == before
-    assert list(status_lines(home.config(), compared=False)) == listed
+    assert list(status_lines(status_of(home.config(), compared=False))) == listed
     home.run()
     assert os.readlink(home.work / LATEST) == f"snapshots/{snapshots(home.work)[0].id}"
     assert sorted(path.name for path in (home.work / "snapshots").iterdir()) == [snapshots(home.work)[0].id]
@@ -320,7 +320,7 @@ def test_status_says_which_result_answers_and_which_settings_differ(home: Home, 
     assert "differs" not in introduce(answer, home.config())
     changed = home.config(train={"alpha": 0.02, "lanes": 1, "epochs": 1, "vector_size": 8, "checkpoint_every": 1500})
     assert "differs from the configuration: train.alpha 0.05 → 0.02" in introduce(answer, changed)
-    assert any("queries are answered from" in line for line in status_lines(home.config()))
+    assert any("queries are answered from" in line for line in status_lines(status_of(home.config())))
 
 
 def test_a_run_up_to_train_answers_where_no_run_was_ever_complete(tmp_path: Path) -> None:

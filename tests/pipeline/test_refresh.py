@@ -28,7 +28,7 @@ from pipeline.history.gc import find_garbage, remove
 from pipeline.history.latest import champion_of, entries
 from pipeline.history.snapshot import Snapshot, read_summary, snapshots
 from pipeline.refresh.rollback import rollback
-from pipeline.workdir import status_lines, verify_workdir
+from pipeline.workdir import status_lines, status_of, verify_workdir
 from tests.pipeline.changing_corpus import ChangingCorpus, sentence, snapshot_digests, words_of
 from tests.sampling import ALL, SEED
 
@@ -282,7 +282,7 @@ def test_a_result_that_a_refresh_continued_to_differs_from_its_configuration_onl
     answer = find_answer(tmp_path / "work")
     assert answer is not None
     assert changes(answer, corpus.config()) == []
-    assert any("(this configuration)" in line for line in status_lines(corpus.config()))
+    assert any("(this configuration)" in line for line in status_lines(status_of(corpus.config())))
     changed = corpus.config(refresh={"epochs": 7}, vocab={"min_count": 3})
     assert [change.partition(" ")[0] for change in changes(answer, changed)] == ["vocab.min_count", "train.epochs"]
 

@@ -17,7 +17,7 @@ from pipeline.config import parse_config
 from pipeline.errors import DataError, DivergedError, InputError, StorageError
 from pipeline.progress import Progress
 from pipeline.run import run
-from pipeline.workdir import status_lines, verify_workdir
+from pipeline.workdir import status_lines, status_of, verify_workdir
 from tests.tiny import tiny_config, write_corpus
 from w2v_core.vectors import WordVectors
 
@@ -92,7 +92,7 @@ def test_verify_reads_every_file_and_status_lists_the_artefacts(finished: tuple[
     checked, damage = verify_workdir(workdir)
     assert damage == []
     assert checked > 10
-    text = "\n".join(status_lines(parse_config(tiny_config(workdir, inputs, tracking=UNTRACKED))))
+    text = "\n".join(status_lines(status_of(parse_config(tiny_config(workdir, inputs, tracking=UNTRACKED)))))
     for stage in ("tokens", "vocab", "shards", "vectors", "report", "exports", "this configuration"):
         assert stage in text
 

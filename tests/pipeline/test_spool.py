@@ -22,7 +22,7 @@ from pipeline.tracking.delivery import METRICS_PER_BATCH, batches
 from pipeline.tracking.metrics import METRICS, allowed_name, is_known_metric
 from pipeline.tracking.spool import Delivered, Known, Spool, open_writer, read_events, without_credentials
 from pipeline.tracking.tracker import Tracker, sync, tracking_uri
-from pipeline.workdir import status_lines
+from pipeline.workdir import status_lines, status_of
 
 
 @pytest.fixture
@@ -198,7 +198,7 @@ def test_the_status_counts_runs_that_have_arrived_and_names_those_that_have_not(
             spool.write_target(new_target(config.tracking, "http://127.0.0.1:9", "mine", "digest"))
             spool.write_run(f"id-{number}", "1")
             spool.write_progress(Delivered(skipped=number // 4))
-        return [line for line in status_lines(config) if "tracked: " in line]
+        return [line for line in status_lines(status_of(config)) if "tracked: " in line]
 
     assert [line.partition(" run ")[2] for line in tracked(2)] == ["id-0", "id-1"]
     refused, counted = tracked(5)

@@ -42,7 +42,7 @@ from pipeline.run import run
 from pipeline.tracking.delivery import batches
 from pipeline.tracking.registry import CannotBeTaken, resolve
 from pipeline.tracking.spool import Spool, Target, read_events, what_is_spooled
-from pipeline.workdir import status_lines, verify_workdir
+from pipeline.workdir import status_lines, status_of, verify_workdir
 from tests.security.fuzz_bench import UNTRACKED, Bench, as_written, at, make_bench
 from tests.security.fuzz_history import resealed_histories
 from tests.security.mutations import changed, damaged
@@ -116,7 +116,7 @@ def resealed_manifests(bench: Bench, rng: random.Random, folder: Path) -> None:
 
 def resealed_summaries(bench: Bench, rng: random.Random, folder: Path) -> None:
     (folder / SUMMARY).write_bytes(as_written(changed(store.unsealed((bench.workdir / SUMMARY).read_bytes()), rng)))
-    list(status_lines(at(bench, folder)))
+    list(status_lines(status_of(at(bench, folder))))
     verify_workdir(folder)
     find_answer(folder)
     read_summary(folder)
@@ -127,7 +127,7 @@ def workdirs(bench: Bench, rng: random.Random, folder: Path) -> None:
     victim = rng.choice(sorted(path for path in workdir.rglob("*") if path.is_file() and not path.is_symlink()))
     victim.write_bytes(damaged(victim.read_bytes(), rng))
     verify_workdir(workdir)
-    list(status_lines(at(bench, workdir)))
+    list(status_lines(status_of(at(bench, workdir))))
     run(at(bench, workdir), workers=InProcess(), progress=Progress(quiet=True))
     vectors = Path("latest", "vectors", "vectors.npy")
     if (workdir / vectors).read_bytes() != (bench.workdir / vectors).read_bytes():

@@ -14,7 +14,8 @@ import click
 
 from pipeline import store
 from pipeline.cluster.workers import InProcess
-from pipeline.commands.refreshing import gc, history
+from pipeline.commands.refreshing import history
+from pipeline.commands.removing import gc
 from pipeline.commands.workdir import status
 from pipeline.compare.compare import compare
 from pipeline.compare.shown import as_page, as_text
