@@ -129,6 +129,12 @@ def amount(size: int) -> str:
     return f"{size} bytes"
 
 
+def counted(number: int, words: str) -> str:
+    """The number and what there is so often; words that differ for one are written twice: `files|file were|was left out`."""
+    return f"{number:,} " + _EITHER.sub(r"\2" if number == 1 else r"\1", words)
+
+
+_EITHER = re.compile(r"(\w+)\|(\w+)")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s\"'<>]+")
 
 

@@ -22,6 +22,7 @@ from pipeline.cluster.opening import open_workers, use_client
 from pipeline.cluster.state import WorkerState
 from pipeline.cluster.workers import InProcess, Workers
 from pipeline.config import Cluster, RunConfig
+from pipeline.errors import counted
 from pipeline.exchange.host import usable_cores
 from pipeline.failpoints import reach
 from pipeline.history.arrival import arrive
@@ -96,7 +97,7 @@ class Session:
         self.rounds.clear()
         seconds, files = time.monotonic() - began, len(self.plan.files)
         self.start_seconds += seconds
-        self.progress.finish(f"{files:,} file{'' if files == 1 else 's'}, {self.plan.bytes / 1e6:,.1f} MB ({seconds:.1f} s)")
+        self.progress.finish(f"{counted(files, 'files|file')}, {self.plan.bytes / 1e6:,.1f} MB ({seconds:.1f} s)")
 
     def go_through(self, stage: Stage) -> None:
         """Finds the stage's artefact, with every byte checked, or builds it."""

@@ -27,7 +27,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import DamagedError, UnreadError, printable, unread
+from pipeline.errors import DamagedError, UnreadError, counted, printable, unread
 from pipeline.errors import explain_os_error as explain_os_error
 from pipeline.failpoints import reach
 from pipeline.safety.files import is_confined, open_inside, read_inside, unlink_inside
@@ -313,7 +313,7 @@ def require_intact(artefact: Artefact) -> None:
     """Fetches missing files, and raises DamagedError, naming the first one, unless every file is what was written."""
     if damage := find_damage(bring(artefact)):
         refuse_unread(damage)
-        more = f" and {len(damage) - 1:,} more files" if len(damage) > 1 else ""
+        more = f" and {counted(len(damage) - 1, 'more files|file')}" if len(damage) > 1 else ""
         raise DamagedError(f"{damage[0]}{more}; run again to rebuild it", str(artefact.directory))
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import printable
+from pipeline.errors import counted, printable
 
 LOOK_S = 1.0
 """Time between two looks at the scheduler's list of workers, which cost nothing."""
@@ -154,7 +154,8 @@ class JobKeeper:
         self.cluster.scale(n=self.workers)
         if over:
             why = ", ".join(f"{number}: {why}" if number else why for number, why in over.values())
-            self.on_note(f"{_jobs_of(len(over))} ended ({why}); {'another was' if len(over) == 1 else 'others were'} submitted")
+            ended = counted(len(over), "jobs|job")
+            self.on_note(f"{ended} ended ({why}); {'another was' if len(over) == 1 else 'others were'} submitted")
         self._tell_who_waits(jobs, queue)
 
     def _forget(self, over: Mapping[str, Any]) -> None:
@@ -170,7 +171,8 @@ class JobKeeper:
         """Notes once how many jobs SLURM has not started, and why."""
         states = [queue.get(job.number or "", ("", "")) for job in jobs]
         reasons = [reason for state, reason in states if state == "PENDING"]
-        waits = f"{_jobs_of(len(reasons))} waiting in SLURM's queue ({', '.join(sorted(set(reasons)))})" if reasons else ""
+        queued, why = counted(len(reasons), "jobs|job"), ", ".join(sorted(set(reasons)))
+        waits = f"{queued} waiting in SLURM's queue ({why})" if reasons else ""
         if waits and waits != self._waits:
             self.on_note(waits)
         self._waits = waits
@@ -183,10 +185,6 @@ class JobKeeper:
             + (f"; its log ends with: {said}" if said else "")
             + f"); check the logs in {self.logs}, and that the nodes have this environment"
         )
-
-
-def _jobs_of(count: int) -> str:
-    return "1 job" if count == 1 else f"{count} jobs"
 
 
 def reporting_job() -> type[Any]:

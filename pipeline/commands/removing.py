@@ -101,13 +101,14 @@ def _cleared(
 
 def _list_in_bytes(workdir: Path, garbage: list[Garbage]) -> None:
     """Every piece, and the parts of tokens as one."""
+    from pipeline.errors import counted
     from pipeline.history.gc import PARTS
 
     for piece in garbage:
         if piece.path.parent.name != PARTS:
             say(f"{piece.bytes:>15,}  {piece.path.relative_to(workdir)}  ({piece.why})")
     if parts := [piece for piece in garbage if piece.path.parent.name == PARTS]:
-        say(f"{sum(piece.bytes for piece in parts):>15,}  tokens/{PARTS}: {len(parts):,} files  ({parts[0].why})")
+        say(f"{sum(piece.bytes for piece in parts):>15,}  tokens/{PARTS}: {counted(len(parts), 'files|file')}  ({parts[0].why})")
 
 
 def _list_in_units(workdir: Path, garbage: list[Garbage]) -> None:

@@ -41,7 +41,7 @@ def verify(run: str, overrides: tuple[str, ...], as_json: bool) -> int:
     RUN is a CONFIG or a workdir. With --json: workdir, files (how many were checked), damage (a text for each problem).
     """
     loaded = load_run(run, overrides)
-    from pipeline.errors import InputError
+    from pipeline.errors import InputError, counted
     from pipeline.workdir import verify_workdir
 
     checked, damage = verify_workdir(loaded.workdir)
@@ -52,7 +52,7 @@ def verify(run: str, overrides: tuple[str, ...], as_json: bool) -> int:
         return 74 if damage else 0
     for line in damage:
         say(line, err=True)
-    say(f"{checked} files checked, {len(damage)} damaged" + ("; run again to rebuild them" if damage else ""))
+    say(f"{counted(checked, 'files|file')} checked, {len(damage)} damaged" + ("; run again to rebuild them" if damage else ""))
     return 74 if damage else 0
 
 

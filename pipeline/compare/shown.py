@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline.compare.compare import is_same
-from pipeline.errors import printable
+from pipeline.errors import counted, printable
 from pipeline.report.page import Table, render
 from pipeline.report.results import decimal, duration, is_number, percent
 
@@ -52,14 +52,14 @@ def sentences(found: Compared) -> Iterator[str]:
     if is_same(found):
         yield "No setting, no score and no neighbourhood differs."
     for words in found["words"]:
-        text = f"{words['first']} and {words['other']} have {words['common']:,} words in common"
+        text = f"{words['first']} and {words['other']} have {counted(words['common'], 'words|word')} in common"
         if words["overlap"] is not None:
             text += (
                 f"; of the {words['neighbours']} nearest of {words['asked']:,} frequent ones {words['overlap']:.1%} are the same"
             )
         else:
             text += ", too few to compare neighbourhoods"
-        yield f"{text}. {words['gained']['words']:,} words were gained, {words['lost']['words']:,} lost."
+        yield f"{text}. {counted(words['gained']['words'], 'words|word were|was gained')}, {words['lost']['words']:,} lost."
 
 
 def as_text(found: Compared, width: int = 100) -> str:

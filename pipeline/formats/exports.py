@@ -28,6 +28,7 @@ from typing import Any, Literal
 import numpy as np
 
 from pipeline import store
+from pipeline.errors import counted
 from pipeline.formats.word2vec import UNWRITABLE, iterate_number_lines, write_binary, write_text
 from w2v_core.text.printable import printable
 from w2v_core.vectors.files import row_blocks
@@ -155,7 +156,8 @@ def _writable(words: Sequence[str], name: str, policy: OnUnwritable | None) -> S
             if escaped[word_id] in seen:
                 clashes.append(words[word_id])
             seen.add(escaped[word_id])
-        raise ValueError(f"{name}: {len(clashes):,} words would, escaped, be another word: {_named(clashes)}; export npy")
+        clashing = counted(len(clashes), "words|word")
+        raise ValueError(f"{name}: {clashing} would, escaped, be another word: {_named(clashes)}; export npy")
     return escaped
 
 

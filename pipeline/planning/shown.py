@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from typing import Any
 
-from pipeline.errors import amount
+from pipeline.errors import amount, counted
 from pipeline.planning.estimate import Plan, Taken
 from pipeline.planning.forecast import Forecast, speedups
 
@@ -28,10 +28,10 @@ def _text_lines(plan: Plan) -> list[str]:
     many = f"{speeds.cores} threads on one copy keep {speeds.threads_kept:.0%} of that speed each"
     between = f"{1e9 * speeds.merging.send_s:.2f} ns per byte between hosts"
     return [
-        f"corpus    {amount(text.stored_bytes)} in {sample.files:,} file{'s' * (sample.files != 1)}, {about}",
+        f"corpus    {amount(text.stored_bytes)} in {counted(sample.files, 'files|file')}, {about}",
         f"          {_count(text.tokens)} tokens, {_count(text.kept_tokens)} kept per epoch; {_count(text.words)} words of "
         f"{_count(text.distinct_words)}",
-        f"machine   {speeds.cores} core{'s' * (speeds.cores != 1)}; {ns}; {many}; {between}",
+        f"machine   {counted(speeds.cores, 'cores|core')}; {ns}; {many}; {between}",
     ]
 
 
@@ -52,7 +52,7 @@ def _here_lines(plan: Plan, taken: Taken | None) -> list[str]:
     memory = f"  memory          {amount(here.worker_bytes)}, at most {amount(_most_memory(plan, here))}"
     if taken and taken.memory_bytes:
         memory += f"; the last run's {amount(taken.memory_bytes)}"
-    lanes = f"{_number(here.lanes, 'lane')} on {_copies(here)}"
+    lanes = f"{counted(here.lanes, 'lanes|lane')} on {_copies(here)}"
     return [*lines, memory, f"  {lanes}, checkpoints {amount(here.memory.disk_bytes)} besides while it trains"]
 
 
@@ -201,10 +201,6 @@ def _count(number: int) -> str:
 
 def _copies(each: Forecast) -> str:
     return "one copy" if each.copies == 1 else f"{each.copies} copies"
-
-
-def _number(number: int, what: str) -> str:
-    return f"{number:,} {what}{'s' * (number != 1)}"
 
 
 def _time(seconds: float) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipeline import store
 from pipeline.config import RunConfig
-from pipeline.errors import DataError
+from pipeline.errors import DataError, counted
 from pipeline.formats.exports import Wanted, export_vectors
 from pipeline.formats.placing import send
 from pipeline.formats.trained import load_vectors
@@ -77,4 +77,4 @@ def wanted_of(config: RunConfig) -> Wanted:
 def describe(done: Done) -> Told:
     files, directory = done.totals["files"], done.artefact.directory
     exports = {name: [str(directory / path) for path in paths] for name, paths in files.items()}
-    return Told(f"{len(files)} format{'s' * (len(files) != 1)}", sections={"exports": exports})
+    return Told(counted(len(files), "formats|format"), sections={"exports": exports})

@@ -32,7 +32,7 @@ from pipeline import store
 from pipeline.cluster.state import WithState, WorkerState
 from pipeline.cluster.workers import DeadlyTaskError
 from pipeline.config import RunConfig, Tokenize
-from pipeline.errors import DataError, InputError, printable, told_of_file
+from pipeline.errors import DataError, InputError, counted, printable, told_of_file
 from pipeline.safety.files import read_inside
 from pipeline.safety.seals import canonical_json, sealed, unsealed
 from pipeline.stages.work import Done, Identity, Told, Work
@@ -170,7 +170,7 @@ def build(work: Work, plan: CorpusPlan) -> store.Artefact:
 def describe(done: Done) -> Told:
     totals = done.totals
     return Told(
-        f"{totals['tokens']:,} tokens in {totals['sentences']:,} sentences",
+        f"{counted(totals['tokens'], 'tokens|token')} in {counted(totals['sentences'], 'sentences|sentence')}",
         tokens=totals["tokens"], row={"bytes": totals["bytes_read"]},
         sections={"corpus": dict(totals)},
     )  # fmt: skip

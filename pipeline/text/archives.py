@@ -20,7 +20,7 @@ from pipeline.errors import DataError, printable
 from pipeline.text.decompress import BLOCK_BYTES
 from pipeline.text.inputs import Filter
 
-LINKS = "links were not followed"
+LINKS = "links|link were|was not followed"
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 _OTHER_METHODS = {9: "Deflate64", 93: "Zstandard", 95: "XZ", 98: "PPMd"}
 _DAMAGE = (zipfile.BadZipFile, tarfile.TarError, NotImplementedError, zlib.error, lzma.LZMAError, EOFError, OSError)

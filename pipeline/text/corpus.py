@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, cast
 
 from pipeline import store
 from pipeline.config import Corpus, Storage
-from pipeline.errors import DataError, InputError, PermissionDeniedError, PipelineError, printable, told_of_file
+from pipeline.errors import DataError, InputError, PermissionDeniedError, PipelineError, counted, printable, told_of_file
 from pipeline.safety.files import json_object, read_inside
 from pipeline.safety.seals import canonical_json
 from pipeline.storage.addresses import is_address
@@ -185,7 +185,7 @@ def _refuse_unreadable(search: Search, skip_unreadable: bool) -> None:
             f"to leave them out and have them listed{shown}{more}"
         )
     for problem in search.unreadable:
-        search.leave_out("unreadable files or folders were left out (corpus.skip_unreadable is true)", problem)
+        search.leave_out("unreadable files|file or folders|folder were|was left out (corpus.skip_unreadable is true)", problem)
 
 
 def _read_known(path: Path | None) -> dict[str, list[Any]]:
@@ -261,4 +261,5 @@ def _equal_content(files: Sequence[SourceFile]) -> list[str]:
     if not copies:
         return []
     example = next(file.path for file in files if counts[file.sha256] > 1)
-    return [f"{copies:,} files have the same content as another and count again, for example {printable(example, 200)}"]
+    told = counted(copies, "files|file have|has the same content as another and count|counts again")
+    return [f"{told}, for example {printable(example, 200)}"]

@@ -80,17 +80,17 @@ def remarks(head: bytes, a_few: int) -> list[str]:
     found = []
     if sum(map(head.count, _ESCAPES_BEGIN)) > a_few and len(_ESCAPES.findall(head)) > a_few:
         found.append(
-            "hold characters written as escapes (\\u00e9, %C3%A9, =C3=A9, \\n, colours of a terminal), whose letters become "
-            "words; decode them first"
+            "hold|holds characters written as escapes (\\u00e9, %C3%A9, =C3=A9, \\n, colours of a terminal), whose letters "
+            "become words; decode them first"
         )
     if not head.isascii() and len(_TWICE.findall(head)) > a_few:
         others = sum(char >= "\x80" for char in head.decode("utf-8", "ignore"))
         if 4 * len(_TWICE.findall(head)) > others:
-            found.append("look like UTF-8 that was read as another encoding and written again (Ã¼ for ü); undo that first")
+            found.append("look|looks like UTF-8 that was read as another encoding and written again (Ã¼ for ü); undo that first")
     if _has_columns(head):
         found.append(
-            "have the same columns in every line and no header, and all columns are read as words; corpus.format: tsv or csv, "
-            "with a header or a column's number as corpus.text_field, reads one"
+            "have|has the same columns in every line and no header, and all columns are read as words; corpus.format: tsv or "
+            "csv, with a header or a column's number as corpus.text_field, reads one"
         )
     return found
 

@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.errors import ConfigError, InputError, printable
+from pipeline.errors import ConfigError, InputError, counted, printable
 
 PYDOCS = "pydocs:"
 MAGIC = re.compile(r"[*?[]")
@@ -32,9 +32,9 @@ _ABOUT = re.compile(
     r"|.*\.(?:md5|sha1|sha256|sha512|sfv|torrent)|dataset_infos?\.json|dataset_dict\.json|state\.json",
     re.IGNORECASE,
 )
-HIDDEN = "hidden, marker, backup or unfinished files (.x, _x, x~, #x#, .tmp, .swp, .bak, .part) were left out"
-ABOUT = "files about the corpus (README, LICENSE, checksums …) were left out; corpus.include reads them"
-NOT_CHOSEN = "files were left out by corpus.include and corpus.exclude"
+HIDDEN = "hidden, marker, backup or unfinished files|file (.x, _x, x~, #x#, .tmp, .swp, .bak, .part) were|was left out"
+ABOUT = "files|file about the corpus (README, LICENSE, checksums …) were|was left out; corpus.include reads them"
+NOT_CHOSEN = "files|file were|was left out by corpus.include and corpus.exclude"
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Search:
 
     def notes(self) -> list[str]:
         return [
-            f"{count:,} {reason}, for example {printable(self.example[reason], 200)}"
+            f"{counted(count, reason)}, for example {printable(self.example[reason], 200)}"
             for reason, count in sorted(self.left_out.items())
         ]
 
@@ -145,9 +145,9 @@ def _expand(pattern: str, search: Search, forbidden: Path | None) -> Iterator[st
 
 def _take(path: str, found: os.stat_result, search: Search) -> Iterator[str]:
     if not stat.S_ISREG(found.st_mode):
-        search.leave_out("FIFOs, sockets or devices were left out", path)
+        search.leave_out("FIFOs|FIFO, sockets|socket or devices|device were|was left out", path)
     elif (found.st_dev, found.st_ino) in search.seen:
-        search.leave_out("files were reached twice (hard link, or named by two inputs) and are counted once", path)
+        search.leave_out("files|file were|was reached twice (hard link, or named by two inputs) and are|is counted once", path)
     else:
         search.seen.add((found.st_dev, found.st_ino))
         yield path
@@ -226,7 +226,7 @@ def _visible(entry: os.DirEntry[str], search: Search) -> os.stat_result | None:
             search.leave_out(problem, entry.path)
             return None
         if entry.is_symlink() and not search.follow_symlinks:
-            search.leave_out("symbolic links were not followed (corpus.follow_symlinks is false)", entry.path)
+            search.leave_out("symbolic links|link were|was not followed (corpus.follow_symlinks is false)", entry.path)
             return None
         return entry.stat()
     except OSError as error:

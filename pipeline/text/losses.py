@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import DataError, printable
+from pipeline.errors import DataError, counted, printable
 
 READ, PUT_IN = "read", "put_in"
 SENTENCES, WORDLESS, OUTSIDE, MARKS = "sentences", "wordless", "outside", "marks"
@@ -140,7 +140,7 @@ def refuse(files: Mapping[str, FileLosses], max_lost: float, encoding: str, fitt
         f"\n  {printable(path, 300)}: {_reasons(files[path], encoding)}{_remedy(files[path], fitting.get(path))}"
         for path in worst[:WORST_SHOWN]
     )
-    more = f"\n  … and {len(worst) - WORST_SHOWN:,} more files" if len(worst) > WORST_SHOWN else ""
+    more = f"\n  … and {counted(len(worst) - WORST_SHOWN, 'more files|file')}" if len(worst) > WORST_SHOWN else ""
     raise DataError(
         f"corpus: {percent(whole.share)} of it would be lost, corpus.max_lost allows {percent(max_lost)}. Worst:{shown}{more}\n"
         f"{_advice(whole)}leave files out with corpus.exclude, or raise corpus.max_lost"
@@ -166,6 +166,10 @@ def _remedy(found: FileLosses, fitting: str | None) -> str:
     return f"; its bytes read well as {fitting}: set corpus.encoding: {fitting}" if fitting and found.bytes[NOT_TEXT] else ""
 
 
+def _of(some: Sequence[str], files: Mapping[str, FileLosses]) -> str:
+    return f"{len(some):,} of {counted(len(files), 'files|file')}"
+
+
 def notes(files: Mapping[str, FileLosses], encoding: str, samples: Sequence[str]) -> Iterator[str]:
     """Notes on the losses that were tolerated, each with its count, share and the worst files."""
     whole = FileLosses()
@@ -180,23 +184,20 @@ def notes(files: Mapping[str, FileLosses], encoding: str, samples: Sequence[str]
     if count := whole.things[LONG_TOKENS]:
         size = whole.bytes[LONG_TOKENS]
         shown = f", for example {samples[0]}" if samples else ""
-        yield (
-            f"{count:,} tokens longer than tokenize.max_token_bytes were dropped ({percent(size / text)} of the text, "
-            f"{size:,} bytes), in {_where(files, LONG_TOKENS)}{shown}"
-        )
+        dropped = counted(count, "tokens|token longer than tokenize.max_token_bytes were|was dropped")
+        yield (f"{dropped} ({percent(size / text)} of the text, {size:,} bytes), in {_where(files, LONG_TOKENS)}{shown}")
     if count := whole.things[BAD_RECORDS]:
         records = whole.things[RECORDS]
-        yield f"{count:,} of {records:,} records ({percent(count / records)}) had no text and were skipped, in " + _where(
-            files, BAD_RECORDS
-        )
+        skipped = f"({percent(count / records)}) had no text and {'was' if count == 1 else 'were'} skipped"
+        yield f"{count:,} of {counted(records, 'records|record')} {skipped}, in {_where(files, BAD_RECORDS)}"
     empty = [path for path, found in files.items() if not found.bytes[READ]]
     if empty:
-        yield f"{len(empty):,} of {len(files):,} files are empty, for example {printable(empty[0], 200)}"
+        yield f"{_of(empty, files)} {'is' if len(empty) == 1 else 'are'} empty, for example {printable(empty[0], 200)}"
     wordless = [path for path, found in files.items() if found.bytes[READ] and not found.bytes[SENTENCES]]
     if wordless:
         size = sum(files[path].bytes[READ] for path in wordless)
         example = printable(wordless[0], 200)
-        yield f"{len(wordless):,} of {len(files):,} files ({size:,} bytes) gave no word, for example {example}"
+        yield f"{_of(wordless, files)} ({size:,} bytes) gave no word, for example {example}"
 
 
 def _where(files: Mapping[str, FileLosses], reason: str) -> str:

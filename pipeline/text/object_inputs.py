@@ -35,7 +35,7 @@ def find_objects(pattern: str, search: Search, storage: Storage, forbidden: Addr
             )
         text = str(address)
         if text in search.seen_objects:
-            search.leave_out("objects were named by two inputs and are counted once", text)
+            search.leave_out("objects|object were|was named by two inputs and are|is counted once", text)
         else:
             search.seen_objects.add(text)
             found.append(text)

@@ -230,7 +230,7 @@ def _unpacked(
     else:
         if compression == "zstd":
             if not zstd_frame_has_checksum(file.file.read(5)):
-                counts.remarks["zstd files carry no checksum, so damage inside them could go unseen"] += 1
+                counts.remarks["zstd files|file carry|carries no checksum, so damage inside could go unseen"] += 1
             file.file.seek(0)
         blocks = decompress(
             cast(BinaryIO, file), compression, path=planned.path, size=planned.size, max_ratio=reading.max_ratio
@@ -261,7 +261,7 @@ def _checked(
             or_else = "" if "corpus.exclude" in problem else ", or leave it out with corpus.exclude"
             raise DataError(f"{printable(path, 300)}: {problem}{or_else}")
         for remark in found.remarks:
-            counts.remarks[f"members of archives {remark}"] += 1
+            counts.remarks[f"members|member of archives {remark}"] += 1
         yield name, blocks, found.carriage_returns
     for reason, count in left_out.items():
         counts.remarks[f"{reason} (members of archives)"] += count

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
 from pipeline.config import Corpus
-from pipeline.errors import ConfigError, DataError, InputError, printable
+from pipeline.errors import ConfigError, DataError, InputError, counted, printable
 from pipeline.text.decompress import decompress
 from pipeline.text.encodings import UTF8, fitting_encoding, invalid_share, is_mixed
 from pipeline.text.losses import A_FEW_BYTES, percent
@@ -258,4 +258,7 @@ def remarks_of(looks: Iterable[tuple[str, Look]]) -> list[str]:
     for path, look in looks:
         for remark in look.remarks:
             found.setdefault(remark, []).append(path)
-    return [f"{len(paths):,} files {remark}, for example {printable(paths[0], 200)}" for remark, paths in sorted(found.items())]
+    return [
+        f"{counted(len(paths), f'files|file {remark}')}, for example {printable(paths[0], 200)}"
+        for remark, paths in sorted(found.items())
+    ]

@@ -27,7 +27,7 @@ CONTAINERS = {
     b"PK\x05\x06": "zip", b"PAR1": "parquet", b"ARROW1\0\0": "arrow", b"\xff\xff\xff\xff": "arrow",
 }  # fmt: skip
 """Formats this program reads, by their leading bytes; bzip2 and tar have rules of their own."""
-ENTITIES = "hold HTML entities (&amp;), whose names become words unless tokenize.entities is true"
+ENTITIES = "hold|holds HTML entities (&amp;), whose names become words unless tokenize.entities is true"
 SUFFIX = {"gzip": ".gz", "zstd": ".zst", "xz": ".xz", "lz4": ".lz4", "bz2": ".bz2", "zip": ".zip", "tar": ".tar"}
 _MARK = b"\xef\xbb\xbf"
 _MARKS = (b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff")
@@ -114,9 +114,9 @@ def examine(head: bytes, format: str, encoding: str) -> Finding:
     found = _examine_utf8(text, format, encoding)
     remarks = found.remarks
     if better := better_reading(head[:_GUESS_BYTES], encoding):
-        remarks += (f"read better as {better} than as {encoding}, which corpus.encoding says: look at the words",)
+        remarks += (f"read|reads better as {better} than as {encoding}, which corpus.encoding says: look at the words",)
     elif not encoding.startswith("utf") and foreign_text.is_sandwiched(text.decode("utf-8", "replace")):
-        remarks += (f"have East Asian characters inside words, as other text has that is read as {encoding}: look at the words",)
+        remarks += (f"have|has East Asian characters inside words, as text has that is wrongly read as {encoding}: look at them",)
     whole = found.carriage_returns or format not in ("lines", "tsv") or not has_line_ends(encoding)
     return Finding(found.problem, remarks, found.carriage_returns, whole)
 
@@ -130,14 +130,14 @@ def _examine_utf8(head: bytes, format: str, expected: str) -> Finding:
     if format == "lines" and len(ENTITY.findall(head[:HEAD_BYTES].decode("utf-8", "replace"))) > _a_few(head):
         remarks.append(ENTITIES)
     if format == "lines" and len(_TAG.findall(head)) > _a_few(head):
-        remarks.append("hold HTML or XML tags (<br />), whose names become words; take them out of the text first")
+        remarks.append("hold|holds HTML or XML tags (<br />), whose names become words; take them out of the text first")
     if format == "lines" and b"\n" not in head and b"\r" not in head and len(_OTHER_ENDS.findall(head)) > 1:
         remarks.append(
-            "have no line end, but U+2028, NEL, NUL or form feeds, which end no sentence here; make them line ends first"
+            "have|has no line end, but U+2028, NEL, NUL or form feeds, which end no sentence here; make them line ends first"
         )
     carriage_returns = head.count(b"\r") > 1 and b"\n" not in head
     if carriage_returns:
-        remarks.append("end their lines with CR alone, as old Macs did, and are read that way")
+        remarks.append("end|ends every line with CR alone, as old Macs did, and are|is read that way")
     return Finding(None, tuple(remarks), carriage_returns, carriage_returns or not _a_line_a_record(head, format))
 
 

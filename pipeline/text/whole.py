@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline.config import RunConfig
-from pipeline.errors import DataError, PipelineError, printable
+from pipeline.errors import DataError, PipelineError, counted, printable
 from pipeline.text import losses
 from pipeline.text.encodings import UTF8, fitting_encoding, invalid_share
 from pipeline.text.inputs import Filter
@@ -20,6 +20,7 @@ from pipeline.text.pieces import CorpusPlan, TextPart
 from pipeline.text.reading import Reading, heads
 from pipeline.text.signatures import ENTITIES
 
+_OF_ENTITIES = ENTITIES.partition(" ")[2]
 _SAMPLES_SHOWN = 3
 _MUCH = 0.001
 _RECORDS = ("parquet", "arrow", "python")
@@ -69,13 +70,13 @@ def whole_corpus(config: RunConfig, plan: CorpusPlan, parts: Sequence[tuple[Text
         "bytes": losses.as_json(whole),
         "records": whole.things[losses.RECORDS],
         "bad_records": whole.things[losses.BAD_RECORDS],
-        "notes": [note for note in (*plan.notes, *notes) if not (config.tokenize.entities and ENTITIES in note)],
+        "notes": [note for note in (*plan.notes, *notes) if not (config.tokenize.entities and _OF_ENTITIES in note)],
     }
 
 
 def _no_token(plan: CorpusPlan, files: Mapping[str, FileLosses]) -> str:
     skipped = next((f" ({found.example})" for found in files.values() if found.example), "")
-    found = f"corpus: not one token in {len(plan.files):,} files ({plan.bytes:,} bytes); first: "
+    found = f"corpus: not one token in {counted(len(plan.files), 'files|file')} ({plan.bytes:,} bytes); first: "
     first = f"{printable(plan.files[0].path, 200)}{skipped}"
     if not any(losses_of.bytes[losses.READ] for losses_of in files.values()):
         return f"{found}{first}. There is no text in them: they are empty, or hold nothing that is read; check corpus.inputs"
@@ -122,10 +123,8 @@ def _equal_texts(parts: Sequence[tuple[TextPart, Any]]) -> Iterator[str]:
     # Files whose stored bytes are equal were noted when the corpus was planned.
     copies = [equal for equal in copies if len({path.rsplit(".", 1)[-1] for path in equal}) > 1]
     if copies:
-        yield (
-            f"{len(copies):,} texts are there twice, plain or compressed, and count again: {printable(copies[0][0], 200)} and "
-            f"{printable(copies[0][1], 200)}"
-        )
+        told = counted(len(copies), "texts|text are|is there twice, plain or compressed, and count|counts again")
+        yield (f"{told}: {printable(copies[0][0], 200)} and {printable(copies[0][1], 200)}")
 
 
 def _unspaced(records: Sequence[Any], tokens: int) -> Iterator[str]:
@@ -145,4 +144,4 @@ def _remarks(records: Sequence[Any]) -> Iterator[str]:
     remarks: Counter[str] = Counter()
     for record in records:
         remarks.update(record.remarks)
-    yield from (f"{count:,} {remark}" for remark, count in sorted(remarks.items()))
+    yield from (counted(count, remark) for remark, count in sorted(remarks.items()))

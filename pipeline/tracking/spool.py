@@ -26,6 +26,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from pipeline.errors import counted
 from pipeline.errors import without_credentials as without_credentials
 from pipeline.safety.files import held_still, is_confined, open_inside, read_json_object, regular
 from pipeline.safety.locks import SHIPPER_LOCK, holder
@@ -166,7 +167,8 @@ def spool_state(spool: Spool) -> TrackingState:
     target, progress = spool.target(), spool.progress()
     uri = target.uri if target else "unknown"
     left = spool.size() - progress.offset
-    message = f"{progress.skipped} events were refused by MLflow; see {spool.log}" if progress.skipped else None
+    refused = counted(progress.skipped, "events|event were|was refused")
+    message = f"{refused} by MLflow; see {spool.log}" if progress.skipped else None
     if left > 0:
         problem = progress.message or f"not all of the run has reached {uri} yet"
         message = f"{problem}; the next run or `w2v sync` delivers the rest, kept in {spool.directory}"

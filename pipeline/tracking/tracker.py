@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.config import Tracking
-from pipeline.errors import PermissionDeniedError, ServiceError
+from pipeline.errors import PermissionDeniedError, ServiceError, counted
 from pipeline.safety.files import open_inside
 from pipeline.safety.seals import canonical_json
 from pipeline.store import explain_os_error, file_sha256
@@ -224,7 +224,8 @@ class Tracker:
     def state(self) -> TrackingState:
         """Where the run is tracked, and whether every event so far has arrived."""
         state = spool_state(self.spool)
-        problem = f"{self.writer.lost:,} events lost: the disk of {self.spool.directory} was full" if self.writer.lost else None
+        lost = counted(self.writer.lost, "events|event")
+        problem = f"{lost} lost: the disk of {self.spool.directory} was full" if self.writer.lost else None
         problem = problem or (f"writing {self.spool.events}: {self.writer.error}" if self.writer.error else None)
         return TrackingState(self.uri, state.run_id, state.complete and problem is None, problem or state.message)
 

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from pipeline.cluster.state import state_of
 from pipeline.config import Train
-from pipeline.errors import ServiceError
+from pipeline.errors import ServiceError, counted
 from w2v_core.kernels import Kernels, Noise, Slice, Update, initial_parameters, load_kernels
 from w2v_core.sampler import mix64
 from w2v_core.textbook.contexts import Batch, shard_batches
@@ -87,8 +87,8 @@ def judge(workers: Sequence[Numbers], run: Numbers | None, *, deterministic: boo
             "not repeat"
         )
     notes = [
-        f"left out {counts[digest]} worker{'s' if counts[digest] > 1 else ''} that compute{'' if counts[digest] > 1 else 's'} "
-        f"differently from the others: {worker} instead of {wanted} (train.deterministic: false would let them train)"
+        f"left out {counted(counts[digest], 'workers|worker that compute|computes')} differently from "
+        f"the others: {worker} instead of {wanted} (train.deterministic: false would let them train)"
         for digest, worker in odd.items()
     ]
     return Judgement(frozenset([wanted.digest]), tuple(notes))

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.cluster.room import WORKING_BYTES, DriverRoom, Room
-from pipeline.errors import CapacityError, amount
+from pipeline.errors import CapacityError, amount, counted
 from pipeline.stream.sizes import HELD_TOKENS, KEPT_BYTES, LOADERS, PART_BYTES, PIECE_TOKENS, STREAM_BYTES
 from pipeline.training.placement import AHEAD, PIECE_BYTES, MergeRole, Place, merge_role, participants_by_host, strips_of
 
@@ -158,24 +158,24 @@ def _worker_need(sizes: TrainingSizes, places: Sequence[Place], participant: int
         ("the corpus, kept for the next epoch", min(KEPT_BYTES, kept)),
     ]
     if sizes.epochs > 1:
-        private.append((f"a later epoch's stream for {_count(own_lanes, 'lane')}", own_lanes * slice_bytes))
+        private.append((f"a later epoch's stream for {counted(own_lanes, 'lanes|lane')}", own_lanes * slice_bytes))
         # One thread's part is part of the working memory.
         loaders = min(LOADERS, place.threads) - 1
         private.append((f"parts that {loaders + 1} threads draw from", loaders * min(PART_BYTES, sizes.sentence_bytes)))
     if lanes_a_copy > 1:
         # A lane leaves at most one change for every row that its block touches; marks record who touched which row.
-        changes = own_lanes * MOST_CHANGES_OF_A_BLOCK * 4 * sizes.row_floats
-        private.append((f"changes of {_count(own_lanes, 'lane')} in a wave", changes + own * MARK_BYTES * sizes.vocab_size))
+        changes = own_lanes * MOST_CHANGES_OF_A_BLOCK * 4 * sizes.row_floats + own * MARK_BYTES * sizes.vocab_size
+        private.append((f"changes of {counted(own_lanes, 'lanes|lane')} in a wave", changes))
     if role.agents or (sizes.merge_bits < 32 and sizes.copies > 1):
-        foreign = sizes.copies - len(role.copies)
-        private.append((f"rows of {_count(foreign, 'copy')} on other hosts in a merge", _merge_bytes(sizes, role, places)))
+        foreign = counted(sizes.copies - len(role.copies), "copies|copy")
+        private.append((f"rows of {foreign} on other hosts in a merge", _merge_bytes(sizes, role, places)))
     if sizes.merge_bits < 32 and sizes.copies > 1:
-        private.append((f"rows of {_count(own, 'copy')} when a merge began", own * sizes.pair_bytes))
+        private.append((f"rows of {counted(own, 'copies|copy')} when a merge began", own * sizes.pair_bytes))
     # The first epoch's shards are memory-mapped: pages of the file cache, which the host reclaims when it needs them.
-    mapped = (f"mapped shards of {_count(own_lanes, 'lane')}", own_lanes * slice_bytes)
+    mapped = (f"mapped shards of {counted(own_lanes, 'lanes|lane')}", own_lanes * slice_bytes)
     copies = [("the base", sizes.pair_bytes)]
     if sizes.copies > 1:
-        copies.append((f"parameters of {_count(own, 'copy')}", own * sizes.pair_bytes))
+        copies.append((f"parameters of {counted(own, 'copies|copy')}", own * sizes.pair_bytes))
     if len(role.host) == 1:
         return WorkerNeed(place.address, place.host, _largest_first([*private, *copies]), (mapped,))
     # A worker folds one block of rows; merges of fewer rows have other blocks, so over all merges at most twice as many rows.
@@ -281,7 +281,7 @@ def _worker_shortfall(worker: WorkerNeed, room: Room) -> list[str]:
 
 def _host_shortfall(host: HostNeed, rooms: Sequence[Room]) -> list[str]:
     found = []
-    who = f"the {_count(host.workers, 'worker')} on the host of {host.address} together need"
+    who = f"the {counted(host.workers, 'workers|worker')} on the host of {host.address} together need"
     if host.workers == 1:
         who = "this process needs" if host.address == IN_PROCESS else f"worker {host.address} needs"
     # Measured one after the other; lanes of this run that exist already can only lower the measurements.
@@ -307,10 +307,6 @@ def _named(needs: Contributors, most: int = 3) -> str:
     return shown + (" …" if len(needs) > most else "")
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what[:-1]}ies" if what.endswith("y") else f"{number} {what}s"
-
-
 # ── in words and numbers ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -320,7 +316,7 @@ def describe(plan: MemoryPlan, rooms: Mapping[str, Room]) -> str:
     room = rooms[worker.address]
     limit = f" of {amount(room.limit)}" if room.limit is not None else ""
     shared = max(host.shared_bytes for host in plan.hosts)
-    parts = [f"{_count(len(plan.workers), 'worker')} with up to {amount(room.used + worker.resident_bytes)}{limit} each"]
+    parts = [f"{counted(len(plan.workers), 'workers|worker')} with up to {amount(room.used + worker.resident_bytes)}{limit} each"]
     if shared:
         parts.append(f"{amount(shared)} of it shared on a host")
     parts.append(f"driver {amount(plan.driver_bytes)}")

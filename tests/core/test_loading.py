@@ -318,7 +318,7 @@ def test_parquet_is_read_whatever_kind_of_list_holds_the_numbers(tmp_path: Path,
     ("columns", "message"),
     [
         ({"token": ["a"]}, "expected columns word, vector and perhaps count, found token"),
-        ({"word": ["a", None], "vector": [[1.0], [2.0]]}, "1 words or vectors are null"),
+        ({"word": ["a", None], "vector": [[1.0], [2.0]]}, r"words or vectors are null \(1 of them\)"),
         ({"word": ["a", "b"], "vector": [[1.0], [2.0, 3.0]]}, "all of one length"),
         ({"word": ["a", "b"], "vector": [[1.0], [2.0, 3.0, 4.0]]}, "vectors of one length, found several"),
         ({"word": ["a"], "vector": [[1]]}, "expected vectors of floating-point numbers"),

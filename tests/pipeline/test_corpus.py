@@ -154,7 +154,7 @@ def test_different_files_with_the_same_content_all_count_and_are_noted(tmp_path:
     write(tmp_path / "a.txt"), write(tmp_path / "b.txt")
     plan = plan_corpus(Corpus(inputs=[str(tmp_path)]))
     assert len(plan.files) == 2
-    assert any("1 files have the same content as another" in note for note in plan.notes)
+    assert any("1 file has the same content as another" in note for note in plan.notes)
 
 
 def test_links_inside_a_folder_are_noted_not_followed(tmp_path: Path) -> None:

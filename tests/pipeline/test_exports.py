@@ -167,7 +167,7 @@ def test_refused_words_are_counted_and_the_first_ones_named_in_full_safety(tmp_p
 
 def test_an_escape_that_would_make_two_words_one_is_refused(tmp_path: Path) -> None:
     vectors = WordVectors(["a b", "a\\u0020b", "c"], np.ones((3, 2), np.float32))
-    with pytest.raises(ValueError, match="word2vec-text: 1 words would, escaped, be another word: 'a b'; export npy"):
+    with pytest.raises(ValueError, match="word2vec-text: 1 word would, escaped, be another word: 'a b'; export npy"):
         export_vectors(vectors, ["word2vec-text"], tmp_path, Wanted(on_unwritable="escape"))
 
 

@@ -147,8 +147,8 @@ def test_empty_files_wordless_files_and_equal_texts_are_reported(tmp_path: Path)
     (folder / "b.txt.gz").write_bytes(b"")
     (folder / "c.txt").write_text("... --- ...\n")
     notes = "\n".join(totals_of(folder, tmp_path / "work")["notes"])
-    assert "1 texts are there twice, plain or compressed" in notes
-    assert f"1 of 4 files are empty, for example {folder}/b.txt.gz" in notes
+    assert "1 text is there twice, plain or compressed" in notes
+    assert f"1 of 4 files is empty, for example {folder}/b.txt.gz" in notes
     assert f"1 of 4 files (12 bytes) gave no word, for example {folder}/c.txt" in notes
 
 

@@ -239,7 +239,7 @@ def test_lines_that_end_with_cr_alone_are_lines_in_the_encoding_of_macs_too(tmp_
     (tmp_path / "x.txt").write_bytes("Größe für Öl\rund für Löwen\r".encode("mac_roman") * 99)
     found = plan(tmp_path / "x.txt", encoding="mac_roman")
     assert found.files[0].carriage_returns
-    assert any("end their lines with CR alone" in note for note in found.notes)
+    assert any("ends every line with CR alone" in note for note in found.notes)
 
 
 def test_ascii_with_single_nuls_is_not_taken_for_utf16(tmp_path: Path) -> None:
@@ -411,7 +411,7 @@ def test_files_about_a_corpus_are_left_out_and_reported(tmp_path: Path) -> None:
     notes = "\n".join(found.notes)
     assert "4 files about the corpus (README, LICENSE, checksums …) were left out" in notes
     assert "3 hidden, marker, backup or unfinished files" in notes
-    assert "1 files were left out by corpus.include and corpus.exclude" in notes
+    assert "1 file was left out by corpus.include and corpus.exclude" in notes
     assert [Path(file.path).name for file in plan(tmp_path, include=["README*", "sub/*.txt"]).files] == ["README.md", "b.txt"]
 
 
@@ -419,16 +419,16 @@ def test_lines_that_end_with_cr_alone_are_lines_and_are_reported(tmp_path: Path)
     (tmp_path / "x.txt").write_bytes(b"the river\rthe sea\r" * 3000)
     found = plan(tmp_path / "x.txt", block_bytes=1024)
     assert found.files[0].carriage_returns
-    assert any("end their lines with CR alone" in note for note in found.notes)
+    assert any("ends every line with CR alone" in note for note in found.notes)
 
 
 def test_html_entities_are_reported(tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_text("Tom &amp; Jerry&nbsp;say &#8217;hi&#8217;\n" * 5)
-    assert any("hold HTML entities" in note for note in plan(tmp_path / "x.txt").notes)
+    assert any("1 file holds HTML entities" in note for note in plan(tmp_path / "x.txt").notes)
 
 
 def test_tags_in_text_are_reported(tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_text("A fine film.<br /><br />I liked it.\n" * 50)
-    assert any("hold HTML or XML tags" in note for note in plan(tmp_path / "x.txt").notes)
+    assert any("holds HTML or XML tags" in note for note in plan(tmp_path / "x.txt").notes)
     (tmp_path / "x.txt").write_text("<s> the river </s>\n" * 50)
     assert not plan(tmp_path / "x.txt").notes

@@ -159,7 +159,7 @@ def test_an_empty_file_among_others_is_fine(tmp_path: Path) -> None:
 def test_an_empty_corpus_is_an_error_that_says_what_was_read(tmp_path: Path, text: str) -> None:
     path = tmp_path / "a.txt"
     path.write_text(text)
-    with pytest.raises(DataError, match="not one token in 1 files"):
+    with pytest.raises(DataError, match="not one token in 1 file"):
         run_tiny(tmp_path / "work", [str(path)])
 
 

@@ -202,7 +202,7 @@ def test_the_status_counts_runs_that_have_arrived_and_names_those_that_have_not(
 
     assert [line.partition(" run ")[2] for line in tracked(2)] == ["id-0", "id-1"]
     refused, counted = tracked(5)
-    assert "run id-4, not complete: 1 events were refused by MLflow" in refused
+    assert "run id-4, not complete: 1 event was refused by MLflow" in refused
     assert counted == "  tracked: 4 runs that have arrived completely (w2v sync lists them)"
 
 

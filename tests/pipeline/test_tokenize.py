@@ -92,8 +92,8 @@ def test_sentences_counts_and_totals_are_those_of_the_text(tmp_path: Path) -> No
     sizes = totals["bytes"]
     assert (sizes["not_text"], sizes["long_tokens"]) == (2, 300)
     assert any("is not utf-8 and became 2 U+FFFD, in 1 file" in note and "c.txt (2)" in note for note in totals["notes"])
-    assert any(note.startswith("1 tokens longer than tokenize.max_token_bytes") for note in totals["notes"])
-    assert any(note.startswith("1 of 3 files are empty") for note in totals["notes"])
+    assert any(note.startswith("1 token longer than tokenize.max_token_bytes") for note in totals["notes"])
+    assert any(note.startswith("1 of 3 files is empty") for note in totals["notes"])
     assert totals["dropped_samples"] == ["x" * 59 + "…"]
     assert store.find_damage(tokens) == []
 
@@ -256,7 +256,7 @@ def test_a_corpus_of_empty_files_is_called_empty(tmp_path: Path, name: str) -> N
 
 def test_a_corpus_without_a_token_is_an_error_that_says_what_to_check(tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_text("... --- !!!\n")
-    with pytest.raises(DataError, match=r"not one token in 1 files .* Check corpus\.format"):
+    with pytest.raises(DataError, match=r"not one token in 1 file .* Check corpus\.format"):
         build(configured(tmp_path / "x.txt"), tmp_path / "work")
 
 

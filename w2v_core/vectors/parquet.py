@@ -48,7 +48,7 @@ def _parts(table: Any, path: Path) -> Parts:
     if not any(is_kind(vectors.type) for is_kind in lists):
         raise ValueError(f"{path}: expected vectors as lists of floating-point numbers, found {vectors.type}")
     if words.null_count or vectors.null_count:
-        raise ValueError(f"{path}: {words.null_count + vectors.null_count:,} words or vectors are null")
+        raise ValueError(f"{path}: words or vectors are null ({words.null_count + vectors.null_count:,} of them)")
     numbers = vectors.flatten()
     values = numbers.to_numpy(zero_copy_only=False)
     if values.dtype.name not in DTYPES or numbers.null_count or not len(table) or len(values) % len(table):

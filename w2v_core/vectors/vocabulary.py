@@ -87,7 +87,7 @@ class Vocabulary:
         different = list(dict.fromkeys(keys))
         lines = [self._explain(key) for key in different[:_EXPLAINED_WORDS]]
         left = len(different) - len(lines)
-        return "\n".join([*lines, f"and {left:,} more are not in the vocabulary"] if left else lines)
+        return "\n".join([*lines, f"and {left:,} more {'is' if left == 1 else 'are'} not in the vocabulary"] if left else lines)
 
     def _explain(self, word: Key) -> str:
         """The text of the error. Only a limited number of frequent words with the same first or last letter are compared, so it

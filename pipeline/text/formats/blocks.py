@@ -124,7 +124,7 @@ def _docstrings(file: BinaryIO, place: int, counts: ReadCounts) -> Iterator[byte
 
     text = pydocs.text(file.read())
     if text is None:
-        counts.remarks["Python files are no valid Python and were left out"] += 1
+        counts.remarks["Python files|file are|is no valid Python and were|was left out"] += 1
         return
     data = text.encode("utf-8", "surrogatepass")
     counts.add(place, READ, len(data))
