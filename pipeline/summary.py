@@ -28,6 +28,7 @@ def summarise(config: RunConfig, done: Mapping[str, Done], notes: Sequence[str])
         "run_id": f"{config.run.name}-{config.digest[:12]}",
         "config_digest": config.digest,
         "config": config.told(),
+        "folder": config.folder and str(config.folder),
         "stages": {name: _stage_row(done[name], found) for name, found in told.items()},
         "versions": versions(),
         "made": made(),

@@ -129,6 +129,7 @@ def introduction(run_id: str, made: float, found: Sequence[str]) -> str:
 
 def changes(answer: Answer, config: RunConfig) -> list[str]:
     """`key then → now` for every setting that decides a result and has changed since the answer was made."""
+    from pipeline.options.paths import moved_back
     from pipeline.safety.values import as_written  # imports YAML, which a question to a workdir does without
 
     then, now = as_written(answer.summary.get("config", {})), as_written(config.model_dump(mode="json", by_alias=True))
@@ -137,6 +138,10 @@ def changes(answer: Answer, config: RunConfig) -> list[str]:
         # It was trained with settings of `refresh` in the place of those of `train`, from vectors that nobody configured.
         now["train"] |= {key: now["refresh"][key] for key in OF_A_REFRESH}
         then = dict(then) | {"train": dict(then.get("train", {})) | {"start_from": now["train"]["start_from"]}}
+    folder = answer.summary.get("folder")
+    if isinstance(folder, str) and config.folder:
+        # A project that was moved, its configuration with the files that it names, is still the same.
+        now = moved_back(now, config.folder, Path(folder), then)
     return list(differences(then, now))
 
 

@@ -67,6 +67,24 @@ def portable(fields: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     return _mapped(fields, lambda path: path if _is_address(path) else os.path.relpath(os.path.abspath(path), folder))
 
 
+def moved_back(fields: Mapping[str, Any], folder: Path, former: Path, then: Mapping[str, Any]) -> dict[str, Any]:
+    """The sections as they would be if the folder of the configuration, with the files that it names, were still `former`. Paths
+    that the sections `then`, from before, have too are elsewhere, and stay."""
+    unmoved = set[str]()
+
+    def note(path: str) -> str:
+        unmoved.add(path)
+        return path
+
+    def back(path: str) -> str:
+        if path in unmoved or _is_address(path):
+            return path
+        return _join(former, os.path.relpath(os.path.abspath(path), folder))
+
+    _mapped(then, note)
+    return _mapped(fields, back)
+
+
 def _mapped(tree: Mapping[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
     found = dict(tree)
     for section, keys in PATHS.items():

@@ -201,6 +201,24 @@ def test_numbers_that_are_left_to_be_chosen_are_null_where_settings_are_compared
     assert changes(Answer(Path(), Path(), {"config": then}, 0.0), parse_config(corpus)) == ["train.lanes 2 → null"]
 
 
+def test_a_project_that_was_moved_with_its_files_has_no_difference(project: Path) -> None:
+    """Unlike one of which a setting was changed as well, or a file that lies elsewhere."""
+    config = load_config(project / "run.yaml")
+    made = Answer(project, project, {"config": config.told(), "folder": str(config.folder)}, 0.0)
+    moved = project.with_name("moved")
+
+    def told(path: Path, *overrides: str) -> list[str]:
+        return [text.partition(" [")[0] for text in changes(made, load_config(path, overrides))]
+
+    assert told(project.rename(moved) / "run.yaml") == []
+    assert told(moved / "run.yaml", "train.epochs=7") == ["train.epochs 5 → 7"]
+    assert told(moved / "run.yaml", f"evaluate.analogies=[{moved}/other/questions.txt]") == ["evaluate.analogies"]
+    (moved / "other").mkdir()
+    assert told((moved / "run.yaml").rename(moved / "other" / "run.yaml")) == [], "where the same files are beside it"
+    made.summary["config"]["corpus"]["inputs"][1] = "/absolute/y.txt"
+    assert told(moved / "other" / "run.yaml") == ["corpus.inputs"]
+
+
 def test_the_same_files_seen_from_another_folder_are_no_difference() -> None:
     def differing(then: object, now: object) -> list[str]:
         return list(differences({"corpus": {"inputs": then}}, {"corpus": {"inputs": now}}))
