@@ -72,7 +72,7 @@ stands beside its short Dask wiring.
     tracking/  tracker spool shipper delivery registry (events, and their way to MLflow) ui start_page door metrics
                run_events (the events of a run) card (the description of a run)
                textfile (for Prometheus)
-               addresses (of trackers) aliases moves registry_database empty_database
+               addresses (of trackers) aliases moves registry_database empty_database arrived (spools to remove)
                registry_server (moves `champion` at once)
     serving/   served_model (run by `mlflow models serve`)
     report/    report sections refreshed recipes page (for people) charts figures (PNGs) results

@@ -79,13 +79,14 @@ def _cleared(
     from pipeline.history.arrival import is_empty
     from pipeline.history.gc import find_garbage, remove
     from pipeline.session import holding
+    from pipeline.tracking.arrived import find_arrived
 
     workdir, empty, garbage = config.workdir, is_empty(config), list["Garbage"]()
     if not empty:
         if not yes:
             note_who_works(workdir)
         with holding(config) if yes else contextlib.nullcontext():
-            garbage = find_garbage(workdir, keep)
+            garbage = [*find_garbage(workdir, keep), *find_arrived(workdir, keep)]
             if not as_json:
                 list_them(workdir, garbage)
             if yes:

@@ -42,6 +42,7 @@ from pipeline.stages.publish import send_exports
 from pipeline.summary import write_summary
 from pipeline.text.corpus import KNOWN_FILES, CorpusPlan, plan_corpus
 from pipeline.tracking.aliases import move_alias
+from pipeline.tracking.arrived import find_arrived
 
 PROMOTED, KEPT, NOTHING_NEW = "promoted", "kept", "nothing new"
 OWED, TELLING_LOCK = "on_finish.json", ".on-finish-lock"
@@ -125,7 +126,7 @@ def _refresh(config: RunConfig, cold: bool, workers: Workers | None, progress: P
         })  # fmt: skip
     if leftover:
         store.discard(leftover.directory)
-    remove(find_outdated(workdir, config.refresh.keep))
+    _remove_outdated(config)
     return entry
 
 
@@ -140,9 +141,14 @@ def _settle(config: RunConfig, champion: Snapshot) -> None:
     except StorageError:
         found = None
     if found is None or found.get("vectors", {}).get("sha256") != champion.body["vectors_sha256"]:
-        remove(find_outdated(config.workdir, config.refresh.keep))
+        _remove_outdated(config)
         move_alias(config, champion.vectors, why="w2v refresh: the champion, after an interrupted refresh")
         write_summary(config.workdir, champion.summary())
+
+
+def _remove_outdated(config: RunConfig) -> None:
+    arrived = find_arrived(config.workdir, config.refresh.keep, outdated=True)
+    remove([*find_outdated(config.workdir, config.refresh.keep), *arrived])
 
 
 def _nothing_new(champion: Snapshot, plan: CorpusPlan, delta: Delta) -> dict[str, Any]:

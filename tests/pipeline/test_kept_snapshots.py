@@ -1,12 +1,16 @@
-"""Which snapshots are kept when there are more than `refresh.keep`."""
+"""Which snapshots, and which tracked runs, are kept when there are more than `refresh.keep`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from pipeline.config import Tracking
 from pipeline.history.latest import champion_of
 from pipeline.history.snapshot import snapshots
 from pipeline.refresh.rollback import rollback
+from pipeline.tracking.addresses import new_target
+from pipeline.tracking.arrived import find_arrived
+from pipeline.tracking.spool import Delivered, Spool, open_writer
 from tests.pipeline.changing_corpus import OPEN_GATES, ChangingCorpus
 
 
@@ -21,3 +25,36 @@ def test_challengers_that_are_rejected_night_after_night_take_no_place_from_the_
     assert rollback(corpus.config(), None)["champion"] == ids[0]
     assert (champion := champion_of(tmp_path / "work")) is not None
     assert champion.id == ids[0]
+
+
+def track(work: Path, config_digest: str, dataset: str, *, arrived: bool = True) -> Path:
+    """The spool of a tracked run, as its run and its delivery leave it."""
+    spool = Spool(work / "tracking" / f"{config_digest[:12]}-{dataset[:12]}")
+    spool.directory.mkdir(parents=True)
+    spool.write_target(new_target(Tracking(), "sqlite:////nowhere/mlflow.db", "changing", config_digest))
+    writer = open_writer(spool, 0.0)
+    writer.append({"type": "dataset", "time": 0, "dataset": {"name": "text", "digest": dataset[:36], "source": ""}}, 0.0)
+    writer.close()
+    spool.write_run("id", "1")
+    spool.write_progress(Delivered(offset=spool.size() if arrived else 0))
+    return spool.directory
+
+
+def test_tracked_runs_are_removed_with_their_results_once_they_have_arrived(tmp_path: Path) -> None:
+    """Each refresh makes one, so that they would pile up for ever."""
+    corpus, work, tracked = ChangingCorpus(tmp_path, seed=5), tmp_path / "work", list[Path]()
+    for night in range(4):
+        corpus.add()
+        corpus.refresh(refresh={"keep": 2, "epochs": 1, "gates": OPEN_GATES})
+        champion = champion_of(work)
+        assert champion is not None
+        tokens = champion.body["artefacts"]["tokenize"][1]
+        tracked.append(track(work, champion.body["config_digest"], tokens, arrived=night != 1))
+    tracked.append(track(work, "0" * 64, tokens))
+    corpus.add()
+    corpus.refresh(refresh={"keep": 2, "epochs": 1, "gates": OPEN_GATES})
+    assert [path.is_dir() for path in tracked] == [False, True, False, True, True], (
+        "kept, or not arrived"
+    )
+    assert [found.path for found in find_arrived(work, 2)] == [tracked[4]]
+    assert {found.path for found in find_arrived(work, 1)} == {tracked[3], tracked[4]}
