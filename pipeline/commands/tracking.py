@@ -17,7 +17,10 @@ def promote(config: Path, overrides: tuple[str, ...], version: str | None, why: 
     """Make a version of the registered model (publish.register) the champion."""
     loaded = load(config, overrides)
     from pipeline.tracking.aliases import promote as make_champion
+    from pipeline.tracking.aliases import undelivered
 
+    if note := undelivered(loaded):
+        say(f"note: {note}", err=True)
     say(f"{loaded.publish.register_as}: {make_champion(loaded, version, why or 'w2v promote')}")
 
 

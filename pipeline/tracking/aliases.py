@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.errors import InputError, PermissionDeniedError, ServiceError, UsageError
+from pipeline.errors import InputError, PermissionDeniedError, ServiceError, UsageError, counted
 from pipeline.failpoints import reach
 from pipeline.store import file_sha256
 from pipeline.tracking.addresses import tracking_uri
@@ -89,6 +89,17 @@ def move_alias(config: RunConfig, vectors: Path, *, alias: str = CHAMPION, why: 
     _leave(spool, name, digest, new_move(alias, "", None, why))
     where = without_credentials(tracking_uri(config.tracking, config.workdir))
     return f"{name}: {alias} moves when MLflow at {where} answers (w2v sync)"
+
+
+def undelivered(config: RunConfig) -> str:
+    """How many runs of this workdir have not reached the registry completely, for who asks it; empty if all have."""
+    uri = without_credentials(tracking_uri(config.tracking, config.workdir))
+    waiting = [
+        spool for spool in spools(config.workdir)
+        if (target := spool.target()) and target.uri == uri and spool.size() > spool.progress().offset
+    ]  # fmt: skip
+    runs = counted(len(waiting), "runs|run of this workdir have|has not reached")
+    return f"{runs} {uri} completely yet, so a version may be missing there; w2v sync delivers the rest" if waiting else ""
 
 
 def _spool_of(config: RunConfig, digest: str) -> Spool | None:

@@ -53,8 +53,6 @@ def test_tracked_runs_are_removed_with_their_results_once_they_have_arrived(tmp_
     tracked.append(track(work, "0" * 64, tokens))
     corpus.add()
     corpus.refresh(refresh={"keep": 2, "epochs": 1, "gates": OPEN_GATES})
-    assert [path.is_dir() for path in tracked] == [False, True, False, True, True], (
-        "kept, or not arrived"
-    )
+    assert [path.is_dir() for path in tracked] == [False, True, False, True, True], "kept, or not arrived"
     assert [found.path for found in find_arrived(work, 2)] == [tracked[4]]
     assert {found.path for found in find_arrived(work, 1)} == {tracked[3], tracked[4]}

@@ -12,9 +12,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.commands.listed import commands
 from pipeline.config import Tracking, load_config
 from pipeline.store import write_json
 from pipeline.tracking.addresses import new_target
@@ -204,6 +206,29 @@ def test_the_status_counts_runs_that_have_arrived_and_names_those_that_have_not(
     refused, counted = tracked(5)
     assert "run id-4, not complete: 1 event was refused by MLflow" in refused
     assert counted == "  tracked: 4 runs that have arrived completely (w2v sync lists them)"
+
+
+def test_who_promotes_a_version_is_told_of_runs_that_have_not_reached_the_registry(tmp_path: Path) -> None:
+    """The newest may be among them, and an older version would be made champion."""
+    (tmp_path / "mine.yaml").write_text("corpus: {inputs: [texts]}\nrun: {workdir: work}\npublish: {register: words}\n")
+    config, spool = load_config(tmp_path / "mine.yaml"), Spool(tmp_path / "work" / "tracking" / "run")
+    uri = tracking_uri(config.tracking, config.workdir)
+    spool.directory.mkdir(parents=True)
+    spool.write_target(new_target(Tracking(), uri, "mine", "digest"))
+    spool.events.write_text("{}\n")
+
+    def said() -> tuple[str, str]:
+        done = CliRunner().invoke(commands, ["promote", str(tmp_path / "mine.yaml")], standalone_mode=False)
+        return done.stderr, str(done.exception)
+
+    note, error = said()
+    assert note == (
+        f"note: 1 run of this workdir has not reached {uri} completely yet, so a version may be missing there; "
+        "w2v sync delivers the rest\n"
+    )
+    assert "no tracked runs yet" in error
+    spool.write_progress(Delivered(offset=spool.size()))
+    assert said() == ("", error)
 
 
 def test_the_driver_never_imports_mlflow() -> None:
