@@ -10,14 +10,14 @@ import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from pipeline.cluster.endings import GUILTY, Ending, Endings, Pieces, cancel
+from pipeline.cluster.endings import ENDED_FULL, Ending, Endings, Pieces, cancel
 from pipeline.cluster.guest import Guest
 from pipeline.cluster.messages import Listener, Mailbox, heard_by, ignore
 from pipeline.cluster.presence import Presence, restart
 from pipeline.cluster.state import Item, Result, Task, run_task, state_of
 from pipeline.cluster.turn import Turn
 from pipeline.cluster.unfit import Unfit, explained
-from pipeline.cluster.workers import DeadlyTaskError, Member, WorkerLostError
+from pipeline.cluster.workers import Member, WorkerLostError
 from pipeline.errors import PipelineError, ServiceError, TemporaryError
 from pipeline.exchange.attempts import Attempts
 from pipeline.exchange.host import host_key
@@ -105,9 +105,8 @@ class DaskWorkers:
                     self._unfit.name_new(there)
                     if not self._own:
                         pieces.give_to_others(self._lost, list(able))
-                if guilty := [items[index] for index in pieces.guilty]:
-                    why = f"{GUILTY} workers in turn were lost that had only the same task to do; check their logs (memory?)"
-                    raise DeadlyTaskError(f"{label}: {why}, then run the same command again, it continues", guilty)
+                if pieces.guilty:
+                    raise pieces.deadly({event["worker"] for _, event in self._events(ENDED_FULL)})
         except BaseException:
             pieces.cancel()
             raise

@@ -9,9 +9,11 @@ import queue
 import uuid
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from pipeline.cluster.state import Item, Result, Task, run_task, state_of
+from pipeline.cluster.workers import DeadlyTaskError
 from pipeline.failpoints import reach
 
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ GUILTY = 3
 """A task that is lost so many times with a worker that had nothing else to do for this run is not repeated any more."""
 MANY = 2
 """With so many suspects for each worker the other tasks wait for them: perhaps they would all be lost."""
+ENDED_FULL = "worker-restart-memory"
+"""Dask's topic for workers that their nannies ended because their memory was full."""
 Ending: TypeAlias = "concurrent.futures.Future[Any]"
 
 
@@ -95,6 +99,8 @@ class Pieces:
         self._held: set[int] = set()
         """Items that wait for the suspects."""
         self.guilty: list[int] = []
+        self._died: dict[int, set[str]] = {}
+        """The workers that were lost while they were working on an item."""
         self.results: list[Any] = [None] * len(items)
 
     @property
@@ -143,9 +149,19 @@ class Pieces:
         lost = [key for key in message.get("lost", ()) if key.startswith(self._prefix)]
         begun = {key for key in message.get("begun", ()) if key.startswith(self._prefix)}
         for index in sorted({index for future, index in self._futures.items() if future.key in begun} & self._open):
+            self._died.setdefault(index, set()).add(message["worker"])
             if index not in self._alone or len(lost) == 1:
                 self._suspect(index)
         return [message["worker"]] if lost else []
+
+    def deadly(self, ended_full: AbstractSet[str]) -> DeadlyTaskError:
+        """The error about the guilty items; `ended_full` are the workers that their nannies have ended for their memory."""
+        is_memory = all(not ended_full.isdisjoint(self._died.get(index, ())) for index in self.guilty)
+        why = "; their memory was full" if is_memory else "; check their logs (memory?)"
+        text = f"{self._label}: {GUILTY} workers in turn were lost that had only the same task to do{why}"
+        return DeadlyTaskError(
+            f"{text}; run the same command again, it continues", [self._items[i] for i in self.guilty], is_memory
+        )
 
     def _suspect(self, index: int, losses: int = 1) -> None:
         self._losses[index] += losses

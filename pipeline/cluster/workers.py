@@ -14,7 +14,7 @@ from typing import Protocol
 
 from pipeline.cluster.messages import Listener, heard_by, ignore
 from pipeline.cluster.state import Item, Result, Task, WorkerState, run_task
-from pipeline.errors import TemporaryError
+from pipeline.errors import CapacityError, DataError, PipelineError, TemporaryError
 from pipeline.exchange.host import host_key
 
 
@@ -26,10 +26,26 @@ class DeadlyTaskError(TemporaryError):
     """Workers were lost, one after the other, that had nothing to do for this run but one task of `Workers.map`. All other tasks
     are done, unless many of them seemed to do the same."""
 
-    def __init__(self, message: str, items: Sequence[object]) -> None:
+    def __init__(self, message: str, items: Sequence[object], is_memory: bool = False) -> None:
         super().__init__(message)
         self.items = items
         """What the tasks were given."""
+        self.is_memory = is_memory
+        """Whether Dask ended workers over each of them because their memory was full."""
+
+    def over_text(self, places: str) -> PipelineError:
+        """What to report where the tasks tokenized the text at `places`."""
+        lost = f"tokenize: workers were lost, one after the other, that had only {places} to do"
+        if self.is_memory:
+            return CapacityError(
+                f"{lost}: Dask ended them because their memory was full. All other parts are kept; give each worker more memory "
+                "(fewer workers with cluster.n_workers, a higher memory_limit in cluster.options), or lower corpus.block_bytes, "
+                "and run the same command again"
+            )
+        return DataError(
+            f"{lost}; their logs say how. All other parts are kept; if their memory was full, give each worker more or lower "
+            "corpus.block_bytes; if the tokenizer or a library crashed, mend or remove this text; then run the same command again"
+        )
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from pipeline import store
 from pipeline.cluster.state import WithState, WorkerState
 from pipeline.cluster.workers import DeadlyTaskError
 from pipeline.config import RunConfig, Tokenize
-from pipeline.errors import DataError, InputError, counted, printable, told_of_file
+from pipeline.errors import InputError, counted, printable, told_of_file
 from pipeline.safety.files import read_inside
 from pipeline.safety.seals import canonical_json, sealed, unsealed
 from pipeline.stages.work import Done, Identity, Told, Work
@@ -156,7 +156,7 @@ def build(work: Work, plan: CorpusPlan) -> store.Artefact:
     try:
         made = work.workers.map(WithState(tokenize_parts), groups, label="tokenize", on_done=tell)
     except DeadlyTaskError as error:
-        raise DataError(_deadly(error.items)) from error
+        raise error.over_text(_unfinished(error.items)) from error
     records |= {record.key: record for found in made for record in found}
     ordered = [records[task.key] for task in tasks]
     totals = whole_corpus(config, plan, [(task.part, record) for task, record in zip(tasks, ordered, strict=True)])
@@ -208,14 +208,10 @@ def plan_tasks(config: RunConfig, plan: CorpusPlan, workdir: Path, fields: Mappi
     ]
 
 
-def _deadly(groups: Sequence[Any]) -> str:
-    """What to report of groups of parts over which workers were lost: the first unfinished part of each."""
+def _unfinished(groups: Sequence[Any]) -> str:
+    """The place of the first unfinished part of each of these groups of parts."""
     unfinished = (next((task for task in group if not finished(task)), None) for group in groups)
-    places = "; ".join(task.part.place for task in unfinished if task)
-    return (
-        f"tokenize: workers were lost, one after the other, that had only {places} to do; their logs say how (memory? "
-        "a crash in a library or tokenizer?). All other parts are kept; mend or remove this text and run the same command again"
-    )
+    return "; ".join(task.part.place for task in unfinished if task)
 
 
 def _finished_of(tasks: Sequence[TokenizeTask]) -> Iterator[PartRecord]:

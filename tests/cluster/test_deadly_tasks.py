@@ -17,6 +17,7 @@ from pipeline.cluster.endings import GUILTY, MANY, SUSPECT
 from pipeline.cluster.opening import open_workers
 from pipeline.cluster.workers import DeadlyTaskError
 from pipeline.config import Cluster
+from pipeline.errors import CapacityError
 from tests.cluster.disturbed import PATIENCE_S, Bench, wait_until
 
 TOKENIZER = """
@@ -118,6 +119,25 @@ def test_if_all_tasks_kill_their_workers_few_workers_are_lost_before_the_run_end
     with pytest.raises(DeadlyTaskError, match="lost"):
         workers.map(dying_first(tmp_path, 1000), [-number for number in range(1, 101)], label="all")
     assert len(list(tmp_path.iterdir())) <= 3 * MANY * 2 * SUSPECT
+
+
+@pytest.mark.turns(2, 25)
+def test_workers_that_dask_ended_because_their_memory_was_full_are_told_as_that_and_no_text_is_blamed() -> None:
+    def fill(number: int) -> None:
+        held = []
+        while True:
+            held.append(b"x" * 30_000_000)
+            time.sleep(0.05)
+
+    with (
+        open_workers(Cluster(n_workers=2, options={"memory_limit": "600MB"})) as few,
+        pytest.raises(DeadlyTaskError, match=r"the same task to do; their memory was full") as found,
+    ):
+        few.map(fill, [1], label="fill")
+    told = found.value.over_text("some.txt")
+    assert isinstance(told, CapacityError)
+    assert "give each worker more memory" in str(told)
+    assert "mend" not in str(told)
 
 
 @pytest.mark.turns(2, 25)
