@@ -32,6 +32,7 @@ from pipeline.refresh.challenge import Challenge, Scored, Start, challenger_conf
 from pipeline.refresh.delta import Delta, compare
 from pipeline.refresh.gates import Verdict, stopped_by
 from pipeline.refresh.hook import run_hook
+from pipeline.refresh.rollback import DAMAGED, step_back
 from pipeline.run import go_through_stages, report_and_track, take_snapshot
 from pipeline.safety.files import json_object, read_inside
 from pipeline.safety.locks import HeldError, held
@@ -99,26 +100,26 @@ def _owed(workdir: Path) -> int | None:
 
 
 def _refresh(config: RunConfig, cold: bool, workers: Workers | None, progress: Progress) -> dict[str, Any]:
-    workdir, champion = config.workdir, champion_of(config.workdir)
+    workdir = config.workdir
     plan = plan_corpus(config.corpus, config.storage, forbidden=workdir, known=workdir / KNOWN_FILES)
     key = input_key(config.digest, tokenize.identity(config, plan)[0])
-    damage = damage_of(champion) if champion else ""
+    champion, damage, note = _intact_champion(config)
     described = champion if champion and not champion.damage() else None
     delta = compare(described.corpus() if described else [], files_of(plan))
     last = last_decision(workdir)
     # With `cold`, unchanged input counts as known only if the last challenger was trained from scratch, too.
     known = last.get("input") == key and (not cold or last.get("start", "cold") == "cold")
     # The champion may be an earlier one, because the snapshot that was decided for is damaged: then that is made again.
-    known = known and any(champion and entry["champion"] == champion.id for entry in entries(workdir)[-1:])
+    decided = entries(workdir)[-1:]
+    known = known and any(champion and entry["champion"] == champion.id and DAMAGED not in entry for entry in decided)
     if champion and known and not damage:
         _settle(config, champion)
-        send_exports(config, store.load_artefact(champion.exports))
         return _nothing_new(champion, plan, delta)
     start = choose_start(config, champion, delta, cold=cold, damage=damage)
     progress.line(f"refresh: {start.name} ({start.why})")
     with open_session(challenger_config(config, champion, start), NAMES[-1], workers, progress) as session:
-        if champion and damage:
-            session.note(f"the champion {champion.id} is damaged ({damage}), so the challenger cannot be compared with it")
+        if note:
+            session.note(note)
         comparison, leftover = _make_challenger(session, config, None if damage else champion, start)
         entry = _decide(session, config, champion, comparison, {
             "start": start.name, "why": start.why, "input": key, "delta": delta.as_data(),
@@ -130,20 +131,34 @@ def _refresh(config: RunConfig, cold: bool, workers: Workers | None, progress: P
     return entry
 
 
+def _intact_champion(config: RunConfig) -> tuple[Snapshot | None, str, str]:
+    """(champion, its damage, what to note): for a damaged one the last intact one before it, which is champion from then on; if
+    there is none, the damaged one."""
+    champion = champion_of(config.workdir)
+    if champion is None or not (damage := damage_of(champion)):
+        return champion, "", ""
+    told = f"the champion {champion.id} is damaged ({damage})"
+    if before := step_back(config, champion, damage):
+        _settle(config, before)
+        return before, "", f"{told}: {before.id}, the one before it, is champion again, and the challenger is compared with it"
+    return champion, damage, f"{told}, and none before it is intact, so the challenger cannot be compared with one"
+
+
 def files_of(plan: CorpusPlan) -> list[tuple[str, int, str]]:
     return [(file.path, file.size, file.sha256) for file in plan.files]
 
 
 def _settle(config: RunConfig, champion: Snapshot) -> None:
-    """Finishes a refresh that was killed after its decision."""
+    """Finishes what a decision for this champion entails, which a kill may have prevented."""
     try:
         found = read_summary(config.workdir)
     except StorageError:
         found = None
     if found is None or found.get("vectors", {}).get("sha256") != champion.body["vectors_sha256"]:
         _remove_outdated(config)
-        move_alias(config, champion.vectors, why="w2v refresh: the champion, after an interrupted refresh")
+        move_alias(config, champion.vectors, why="w2v refresh: the champion, after an interruption or damage")
         write_summary(config.workdir, champion.summary())
+    send_exports(config, store.load_artefact(champion.exports))
 
 
 def _remove_outdated(config: RunConfig) -> None:

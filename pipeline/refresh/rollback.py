@@ -15,6 +15,9 @@ from pipeline.stages.publish import send_exports
 from pipeline.summary import write_summary
 from pipeline.tracking.aliases import move_alias
 
+DAMAGED = "damaged"
+"""Key of a decision that was taken because the champion is damaged: what was in it is made again as soon as possible."""
+
 
 def rollback(config: RunConfig, wanted: str | None) -> dict[str, Any]:
     """Makes a snapshot the champion and returns the entry of the decision. Raises InputError if there is no such snapshot,
@@ -41,6 +44,18 @@ def rollback(config: RunConfig, wanted: str | None) -> dict[str, Any]:
         write_summary(config.workdir, chosen.summary())  # after the alias: the next refresh does again what came after a kill
         send_exports(config, store.load_artefact(chosen.exports))
         return entry
+
+
+def step_back(config: RunConfig, champion: Snapshot, damage: str) -> Snapshot | None:
+    """Makes the last intact champion before a damaged one champion, for who holds the workdir and has something to compare with
+    it; None, and nothing is changed, if there is none."""
+    for name in reversed(line_of(entries(config.workdir), champion.id)[:-1]):
+        found = open_snapshot(config.workdir / SNAPSHOTS / name)
+        if found and not _damage_of(found):
+            facts = {"snapshot": found.id, "status": "rolled back", "before": champion.id, "run_id": found.body["run_id"]}
+            decide(config.workdir, "rollback", found.id, facts | {"why": f"{champion.id} is damaged: {damage}", DAMAGED: damage})
+            return found
+    return None
 
 
 def _cut_off(config: RunConfig, champion: Snapshot) -> dict[str, Any]:
@@ -80,11 +95,15 @@ def _find(config: RunConfig, champion: Snapshot, wanted: str | None) -> Snapshot
 
 
 def _require_intact(chosen: Snapshot) -> None:
-    damage = [chosen.damage()] if chosen.damage() else []
-    for directory in chosen.lasting():
+    if damage := _damage_of(chosen):
+        raise StorageError(f"{damage[0]}; the champion stays, choose another snapshot")
+
+
+def _damage_of(snapshot: Snapshot) -> list[str]:
+    damage = [snapshot.damage()] if snapshot.damage() else []
+    for directory in snapshot.lasting():
         try:
             damage += store.find_damage(store.load_artefact(directory))
         except DamagedError as error:
             damage.append(str(error))
-    if damage:
-        raise StorageError(f"{damage[0]}; the champion stays, choose another snapshot")
+    return damage

@@ -14,9 +14,10 @@ from pipeline.history.answers import find_answer
 from pipeline.history.gc import find_garbage, find_outdated, remove
 from pipeline.history.latest import HISTORY, champion_of, entries, mend
 from pipeline.history.snapshot import BODY, CORPUS, SNAPSHOTS, SUMMARY, read_summary
-from pipeline.refresh.rollback import rollback
+from pipeline.refresh.rollback import rollback, step_back
+from pipeline.session import holding
 from pipeline.workdir import verify_workdir
-from tests.pipeline.changing_corpus import ChangingCorpus
+from tests.pipeline.changing_corpus import OPEN_GATES, ChangingCorpus
 
 FILES = 8
 """Of the first refresh."""
@@ -33,8 +34,11 @@ def refreshed(tmp_path_factory: pytest.TempPathFactory) -> tuple[ChangingCorpus,
 
 @pytest.fixture
 def work(refreshed: tuple[ChangingCorpus, list[str]]) -> Path:
-    """A fresh copy of its workdir, in its place."""
+    """A fresh copy of its workdir, in its place, beside the text of that time."""
     corpus, _ = refreshed
+    for file in corpus.files():
+        if int(file.stem[1:]) > FILES + 1:
+            file.unlink()
     kept, work = corpus.directory / "kept", corpus.directory / "work"
     if not kept.exists():
         shutil.copytree(work, kept, symlinks=True)
@@ -99,23 +103,70 @@ def test_a_rollback_in_a_moved_workdir_names_the_vectors_where_they_are(
     shutil.rmtree(moved)
 
 
-@pytest.mark.parametrize("new_text", [False, True])
-def test_a_champion_with_a_flipped_bit_is_replaced_and_keeps_nobody_out(
-    work: Path, refreshed: tuple[ChangingCorpus, list[str]], new_text: bool
-) -> None:
-    corpus, ids = refreshed
+def damage_champion(work: Path, what: str) -> None:
     champion = champion_of(work)
     assert champion is not None
-    flip(champion.vectors / "vectors.npy")
+    flip(champion.vectors / "vectors.npy" if what == "vectors" else champion.directory / what)
+
+
+@pytest.mark.parametrize(("what", "new_text"), [("vectors", False), ("vectors", True), (SUMMARY, False), (CORPUS, True)])
+def test_a_damaged_champion_gives_place_to_the_one_before_it_from_which_its_successor_is_made(
+    work: Path, refreshed: tuple[ChangingCorpus, list[str]], what: str, new_text: bool
+) -> None:
+    corpus, ids = refreshed
+    damage_champion(work, what)
     if new_text:
         corpus.add()
-    told = corpus.refresh(refresh={"gates": {}})
-    assert (told["status"], told["start"]) == ("promoted", "cold")
-    assert told["decision"] == f"replaces {ids[1]}, which is damaged and cannot be compared with"
-    assert any(f"the champion {ids[1]} is damaged" in note for note in told["notes"])
+    told = corpus.refresh()
+    assert (told["status"], told["start"], told["parent"]) == ("promoted", "warm", ids[0])
+    assert told["decision"] == f"replaces {ids[0]}: every gate held"
+    assert (told["champion"] == ids[1]) != new_text, "what was damaged is made again, of the same bits"
+    assert any(f"the champion {ids[1]} is damaged" in note and f"{ids[0]}, the one before it" in note for note in told["notes"])
+    back = entries(work)[2]
+    assert (back["kind"], back["champion"], back["before"]) == ("rollback", ids[0], ids[1])
     answer = find_answer(work)
     assert answer is not None
     assert not store.find_damage(store.load_artefact(answer.vectors))
+    assert corpus.refresh()["status"] == "nothing new"
+    assert verify_workdir(work)[1] == [] or new_text
+
+
+def test_gates_hold_for_what_follows_a_damaged_champion_and_the_one_before_it_answers(
+    work: Path, refreshed: tuple[ChangingCorpus, list[str]]
+) -> None:
+    corpus, ids = refreshed
+    damage_champion(work, "vectors")
+    gates = {"epochs": 1, "gates": OPEN_GATES | {"drift": 0.0}}
+    told = corpus.refresh(refresh=gates)
+    assert (told["status"], told["champion"]) == ("kept", ids[0])
+    answer, summary = find_answer(work), read_summary(work)
+    assert answer is not None
+    assert summary is not None
+    assert Path(summary["vectors"]["path"]) == answer.vectors
+    assert not store.find_damage(store.load_artefact(answer.vectors))
+    assert corpus.refresh(refresh=gates)["status"] == "nothing new"
+
+
+def test_a_refresh_that_was_killed_after_it_went_back_from_a_damaged_champion_goes_on(
+    work: Path, refreshed: tuple[ChangingCorpus, list[str]]
+) -> None:
+    corpus, ids = refreshed
+    damage_champion(work, "vectors")
+    config, champion = corpus.config(), champion_of(work)
+    assert champion is not None
+    with holding(config):
+        step_back(config, champion, "killed now")
+    assert corpus.refresh()["champion"] == ids[1]
+
+
+def test_a_damaged_champion_with_none_before_it_keeps_nobody_out(work: Path, refreshed: tuple[ChangingCorpus, list[str]]) -> None:
+    corpus, ids = refreshed
+    rollback(corpus.config(), ids[0])
+    damage_champion(work, "vectors")
+    told = corpus.refresh(refresh={"gates": {}})
+    assert (told["status"], told["start"]) == ("promoted", "cold")
+    assert told["decision"] == f"replaces {ids[0]}, which is damaged and cannot be compared with"
+    assert any(f"the champion {ids[0]} is damaged" in note and "none before it is intact" in note for note in told["notes"])
     assert corpus.refresh(refresh={"gates": {}})["status"] == "nothing new"
 
 
