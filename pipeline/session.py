@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from pipeline.cluster.before_start import crowded, refuse_hopeless, refuse_silen
 from pipeline.cluster.choosing import processes_pay
 from pipeline.cluster.guest import Proof
 from pipeline.cluster.lazy import LazyWorkers
+from pipeline.cluster.messages import Listener
 from pipeline.cluster.opening import open_workers, use_client
 from pipeline.cluster.state import WorkerState
 from pipeline.cluster.workers import InProcess, Workers
@@ -31,7 +33,7 @@ from pipeline.progress import Progress
 from pipeline.safety import locks
 from pipeline.stages import tokenize
 from pipeline.stages.ladder import CORPUS, Stage, up_to
-from pipeline.stages.preloading import COMPILING, preload, quick_switches
+from pipeline.stages.preloading import COMPILING, preload, quick_switches, warm_up_worker
 from pipeline.stages.sets import refuse_unusable
 from pipeline.stages.shards import epoch_lengths
 from pipeline.stages.work import Done, Watch, Work
@@ -177,6 +179,12 @@ class Session:
             self.progress.finish(f"{arrived} ({time.monotonic() - began:.1f} s)")
         return state
 
+    def compiling(self) -> None:
+        """Says once that code is being compiled, here or by workers."""
+        if not self.compiles:
+            self.compiles = True
+            self.progress.line(f"start: {COMPILING}")
+
     def note(self, text: str) -> None:
         """Shows a note to the user, now and in the report."""
         self.notes.append(text)
@@ -303,9 +311,11 @@ def _workers_for(session: Session, until: str, client: Client | None) -> context
     """A client's workers; or threads of this process for small work on this machine, otherwise the configured cluster. All load
     the kernels in the background meanwhile."""
     config = session.config
-    hooks = [(arithmetic.warm_up_worker, config.train)] if _trains(until) else []
+    topic = f"w2v-{uuid.uuid4().hex[:12]}-compiling"
+    hooks = [(warm_up_worker, (config.train, topic))] if _trains(until) else []
+    listeners: dict[str, Listener] = {topic: lambda worker: session.compiling()}
     if client is not None:
-        return use_client(client, config.cluster, hooks, config.workdir, _sees_corpus(session), session.note)
+        return use_client(client, config.cluster, hooks, config.workdir, _sees_corpus(session), session.note, listeners)
     if config.cluster.kind == "local" and session.plan and _is_small(config, session.plan):
         _preload(session, until)
         return contextlib.nullcontext(InProcess(usable_cores(), session.here))
@@ -320,18 +330,13 @@ def _workers_for(session: Session, until: str, client: Client | None) -> context
         proofs=_sees_corpus(session),
         on_note=session.note,
         on_pages=lambda pages: session.progress.line(pages.link if session.progress.live else pages.where),
+        listeners=listeners,
     )
 
 
 def _preload(session: Session, until: str) -> None:
     known = session.here.of(arithmetic.KnownNumbers) if _trains(until) else None
-
-    def on_compiling() -> None:
-        if not session.compiles:
-            session.compiles = True
-            session.progress.line(f"start: {COMPILING}")
-
-    preload(session.config, known, on_compiling)
+    preload(session.config, known, session.compiling)
 
 
 def _sees_corpus(session: Session) -> list[Proof]:

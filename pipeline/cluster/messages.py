@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -44,6 +44,19 @@ def heard_by(listener: Listener) -> Iterator[None]:
         yield
     finally:
         _channel.tell = before
+
+
+@contextlib.contextmanager
+def listening(client: Client, listeners: Mapping[str, Listener]) -> Iterator[None]:
+    """Within it, each of the listeners is called, in the client's own thread, with what workers say under its topic."""
+    for topic, listener in listeners.items():
+        client.subscribe_topic(topic, lambda event, listener=listener: listener(event[1]))
+    try:
+        yield
+    finally:
+        with contextlib.suppress(Exception):  # the connection may be gone
+            for topic in listeners:
+                client.unsubscribe_topic(topic)
 
 
 class Mailbox:

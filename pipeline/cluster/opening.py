@@ -6,13 +6,14 @@ import contextlib
 import logging
 import signal
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.cluster.dask_workers import DaskWorkers
 from pipeline.cluster.guest import Guest, Hook, Proof, arrival_plugin, departure_plugin, sign_of_life
+from pipeline.cluster.messages import Listener, listening
 from pipeline.cluster.pages import Pages, dask_pages, pages_elsewhere
 from pipeline.cluster.room import WORKING_BYTES
 from pipeline.cluster.sources import source_digest
@@ -82,13 +83,14 @@ def open_workers(
     proofs: Sequence[Proof] = (),
     on_note: Callable[[str], None] = lambda text: None,
     on_pages: Callable[[Pages], None] = lambda pages: None,
+    listeners: Mapping[str, Listener] | None = None,
 ) -> Iterator[DaskWorkers]:
     """The workers of the configured cluster; closed on leaving. Raises ServiceError if it cannot be reached, or has workers that
     cannot take part.
 
     Every worker, including those that come later, calls `hooks` before it gets work. `shared` is a folder that all hosts see and
     that the run holds. `on_note` is called with notes about workers left out or waited for, `on_pages` with the address of Dask's
-    own pages.
+    own pages, the `listeners` by topic with what workers say.
     """
     import dask
     from distributed import Client
@@ -114,6 +116,7 @@ def open_workers(
                 None if on_this_machine else shared,
                 () if on_this_machine else proofs,
                 on_note,
+                listeners,
                 trusted=on_this_machine,
                 trouble=started.trouble,
             )
@@ -128,23 +131,24 @@ def use_client(
     shared: Path | None = None,
     proofs: Sequence[Proof] = (),
     on_note: Callable[[str], None] = lambda text: None,
+    listeners: Mapping[str, Listener] | None = None,
 ) -> Iterator[DaskWorkers]:
     """The workers of a program's own client, which stays open; its workers are treated like those of any foreign cluster. Raises
     ServiceError if they run another version of this program, do not see `shared`, or fail one of the `proofs`."""
-    with _be_guest(client, cluster, hooks, shared, proofs, on_note, own=False) as workers:
+    with _be_guest(client, cluster, hooks, shared, proofs, on_note, listeners, own=False) as workers:
         yield workers
 
 
 @contextlib.contextmanager
 def _be_guest(
     client: Client, cluster: Cluster, hooks: Sequence[Hook], shared: Path | None, proofs: Sequence[Proof],
-    on_note: Callable[[str], None], *,
+    on_note: Callable[[str], None], listeners: Mapping[str, Listener] | None, *,
     own: bool | None = None, trusted: bool = False, trouble: Callable[[], str | None] = lambda: None,
 ) -> Iterator[DaskWorkers]:  # fmt: skip
     """`own`: the workers were started for this run; None: as configured. `trusted`: they run this machine's source files.
     `trouble`: why no more workers will come, None while some may."""
     run = uuid.uuid4().hex[:12]
-    with sign_of_life(shared, run) as (seen, bucket):
+    with sign_of_life(shared, run) as (seen, bucket), listening(client, listeners or {}):
         guest = Guest(run, "" if trusted else source_digest()(), seen, bucket)
         own = cluster.kind != "address" if own is None else own
         asked_for = (cluster.n_workers or 0) if own and not trusted else 0

@@ -12,10 +12,12 @@ import importlib
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
-from pipeline.config import RunConfig
+from pipeline.cluster.state import state_of
+from pipeline.config import RunConfig, Train
 from pipeline.text.tokenizers import load_tokenizer
-from pipeline.training.arithmetic import KnownNumbers
+from pipeline.training.arithmetic import KnownNumbers, warm_up
 
 COMPILING = "compiling the kernels; this takes half a minute or more, and only the first time"
 SWITCH_S = 0.0005
@@ -40,6 +42,13 @@ def preload(config: RunConfig, known: KnownNumbers | None, on_compiling: Callabl
     thread = threading.Thread(target=load, name="w2v-preload", daemon=True)
     thread.start()
     return thread
+
+
+def warm_up_worker(worker: Any, asked: tuple[Train, str]) -> None:
+    """Warms up a Dask worker for a training, in the background; it says under the topic if it compiles code for that, for which
+    its first task waits."""
+    train, topic = asked
+    warm_up(train, state_of(worker).of(KnownNumbers), lambda: telling(lambda: worker.log_event(topic, worker.address)))
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ import importlib
 import platform
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -26,7 +26,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.cluster.state import state_of
 from pipeline.config import Train
 from pipeline.errors import ServiceError, counted
 from w2v_core.kernels import Kernels, Noise, Slice, Update, initial_parameters, load_kernels
@@ -116,12 +115,14 @@ class KnownNumbers:
             return self._known[key]
 
 
-def warm_up(train: Train, known: KnownNumbers) -> threading.Thread:
-    """Loads the kernels, and everything else that a round needs, in the background by computing the sample. Errors are left to
-    the first round, which reports them."""
+def warm_up(
+    train: Train, known: KnownNumbers, around: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
+) -> threading.Thread:  # fmt: skip
+    """Loads the kernels, and everything else that a round needs, in the background by computing the sample, inside `around()`.
+    Errors are left to the first round, which reports them."""
 
     def load() -> None:
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(Exception), around():
             known.of(train)
             for used in ("pipeline.training.admission", "pipeline.training.lanes"):
                 importlib.import_module(used)
@@ -129,11 +130,6 @@ def warm_up(train: Train, known: KnownNumbers) -> threading.Thread:
     thread = threading.Thread(target=load, name=WARM_UP, daemon=True)
     thread.start()
     return thread
-
-
-def warm_up_worker(worker: Any, train: Train) -> None:
-    """Warms up a Dask worker."""
-    warm_up(train, state_of(worker).of(KnownNumbers))
 
 
 def numbers_of(train: Train) -> Numbers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import signal
 import sys
 from collections.abc import Iterator
@@ -14,8 +15,9 @@ import pytest
 from pipeline.cluster.dask_workers import DaskWorkers
 from pipeline.cluster.opening import open_workers
 from pipeline.cluster.workers import Member, WorkerLostError
-from pipeline.config import Cluster
+from pipeline.config import Cluster, Train
 from pipeline.errors import DataError, ServiceError
+from pipeline.stages.preloading import warm_up_worker
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +93,14 @@ def test_a_missing_package_is_named_with_what_installs_it(monkeypatch: pytest.Mo
     cluster = Cluster(kind="kubernetes", insecure=True, options={"image": "w2v"})
     with pytest.raises(ServiceError, match=r"-m pip install -e \S*\[k8s\]"), open_workers(cluster):
         pass
+
+
+def test_workers_say_that_they_compile_what_is_not_in_their_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their first tasks wait for it, half a minute or more."""
+    tmp_path.chmod(0o700)
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    told: queue.SimpleQueue[str] = queue.SimpleQueue()
+    hooks = [(warm_up_worker, (Train(model="skipgram"), "compiling"))]
+    with open_workers(Cluster(n_workers=1), hooks, listeners={"compiling": told.put}) as workers:
+        (worker,) = workers.members()
+        assert told.get(timeout=100) == worker.address
