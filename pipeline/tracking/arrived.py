@@ -39,6 +39,8 @@ def find_arrived(workdir: Path, keep: int, *, outdated: bool = False) -> list[Ga
 
 def _delivered(workdir: Path) -> Iterator[tuple[Spool, Origin]]:
     for spool in spools(workdir):
+        if spool.directory.is_symlink():  # somebody else's: what is removed below it would be elsewhere
+            continue
         with contextlib.suppress(OSError):
             target = spool.target()
             if target and spool.run_id() and spool.size() <= spool.progress().offset and not spool.has_shipper():

@@ -54,5 +54,6 @@ def test_tracked_runs_are_removed_with_their_results_once_they_have_arrived(tmp_
     corpus.add()
     corpus.refresh(refresh={"keep": 2, "epochs": 1, "gates": OPEN_GATES})
     assert [path.is_dir() for path in tracked] == [False, True, False, True, True], "kept, or not arrived"
+    (tracked[4].parent / "link").symlink_to(track(tmp_path / "elsewhere", "0" * 64, tokens))
     assert [found.path for found in find_arrived(work, 2)] == [tracked[4]]
     assert {found.path for found in find_arrived(work, 1)} == {tracked[3], tracked[4]}
