@@ -2,7 +2,7 @@
 all the small pages they fill. With huge pages, two lanes need an eighth less time per token
 (infra/benchmarks/records/kernel-steps-2026-11-21.md).
 
-Private memory gets huge pages because NumPy requests them. Shared memory does not: Linux disables them there by default
+Private memory gets huge pages because NumPy requests them (`zeros_in_small_pages` does not). Shared memory does not: Linux disables them there by default
 (`shmem_enabled` is `never`), and `mmap` returns addresses at which no huge page can begin. Since Linux 6.1 a process can request
 them explicitly (MADV_COLLAPSE), whatever the setting. This only affects speed: if it is refused, the small pages stay.
 
@@ -17,6 +17,9 @@ import ctypes
 import mmap
 import os
 import sys
+
+import numpy as np
+from numpy.typing import NDArray
 
 HUGE_PAGE = 2 << 20
 _MADV_COLLAPSE = 25  # linux/mman.h; missing in the mmap module
@@ -46,6 +49,16 @@ def map_shared(descriptor: int, size: int) -> memoryview:
     skipped = -begin % HUGE_PAGE
     _map_at(begin + skipped, size, descriptor)
     return memoryview(addresses)[skipped : skipped + size]
+
+
+def zeros_in_small_pages(rows: int, row_floats: int) -> NDArray[np.float32]:
+    """Private memory for a matrix of zeros, in small pages unless Linux is set up to prefer huge ones everywhere. Raises
+    MemoryError."""
+    try:
+        memory = mmap.mmap(-1, max(1, rows * row_floats * 4), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:
+        raise MemoryError(f"cannot allocate {rows * row_floats * 4:,} bytes ({error.strerror})") from error
+    return np.frombuffer(memory, np.float32, count=rows * row_floats).reshape(rows, row_floats)
 
 
 def can_be_huge(size: int) -> bool:

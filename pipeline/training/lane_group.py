@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 
 from pipeline.exchange.attempts import Attempts
 from pipeline.exchange.host import usable_cores
+from pipeline.exchange.huge_pages import zeros_in_small_pages
 from pipeline.exchange.shared_memory import (
     Barrier,
     NoBarrier,
@@ -223,20 +224,26 @@ def _open_memory(
 ) -> tuple[list[NDArray[np.float32]], Barrier]:
     """A matrix for every name, shared by the participants of this host, and their barrier.
 
+    Merges read a base row by row, so it does not need huge pages, which are slower to allocate; a single copy, which is trained
+    in the base, does.
+
     `makers` says which participant allocates a matrix. On a virtual machine fresh memory may take a millisecond per MiB, so they
     share the work.
     """
+
+    def is_base(name: str) -> bool:
+        return name.startswith("base.") and len(makers) > len(MATRICES)
+
     if len(host) == 1:
         remove_deserted_places()
-        return [aligned_zeros(*shape) for _ in makers], NoBarrier()
+        return [zeros_in_small_pages(*shape) if is_base(name) else aligned_zeros(*shape) for name in makers], NoBarrier()
     is_first = participant == host.start
     place = open_meeting_place(key, shape[0] * shape[1] * 4 * len(makers), is_first, patience_s, attempts)
     try:
         reach("meet", participant)
         barrier = meet(place.path, participant - host.start, len(host), patience_s, attempts)
         arrays = {
-            # Merges read the base row by row, so it does not need huge pages, which are slower to allocate.
-            name: make_shared_array(place.path / name, shape, huge=not name.startswith("base."))
+            name: make_shared_array(place.path / name, shape, huge=not is_base(name))
             for name, maker in makers.items() if maker == participant
         }  # fmt: skip
         barrier.wait()

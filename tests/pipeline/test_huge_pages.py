@@ -13,14 +13,14 @@ import pytest
 from numpy.typing import NDArray
 
 from pipeline.exchange import huge_pages
-from pipeline.exchange.huge_pages import HUGE_PAGE
+from pipeline.exchange.huge_pages import HUGE_PAGE, zeros_in_small_pages
 from pipeline.exchange.shared_memory import make_shared_array, open_shared_array
 
 Pair = tuple[NDArray[np.float32], NDArray[np.float32]]
 ROWS = (3 * HUGE_PAGE // 400 + 1, 100)  # a little more than three huge pages
 
 
-def kilobytes_in_huge_pages(array: NDArray[np.float32]) -> int:
+def kilobytes_in_huge_pages(array: NDArray[np.float32], kind: str = "ShmemPmdMapped") -> int:
     """Of the mapping that holds the array, as the kernel tells it."""
     inside = False
     for line in Path("/proc/self/smaps").read_text().splitlines():
@@ -28,7 +28,7 @@ def kilobytes_in_huge_pages(array: NDArray[np.float32]) -> int:
         if "-" in first and not first.endswith(":"):
             low, high = (int(bound, 16) for bound in first.split("-"))
             inside = low <= array.ctypes.data < high
-        elif inside and first == "ShmemPmdMapped:":
+        elif inside and first == f"{kind}:":
             return int(rest[0])
     raise AssertionError("no mapping holds the array")
 
@@ -67,6 +67,19 @@ def test_a_large_shared_array_lies_in_huge_pages(pair: Pair) -> None:
         array[:] = 1
         assert array.ctypes.data % HUGE_PAGE == 0
         assert kilobytes_in_huge_pages(array) >= HUGE_PAGE // 1024
+
+
+def prefers_them_everywhere() -> bool:
+    setting = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    return setting.exists() and "[always]" in setting.read_text()
+
+
+@pytest.mark.skipif(sys.platform != "linux" or prefers_them_everywhere(), reason="Linux decides here, not the program")
+def test_memory_that_is_only_read_in_order_takes_no_huge_page() -> None:
+    array = zeros_in_small_pages(*ROWS)
+    assert array.shape == ROWS and not array.any()
+    array[:] = 1
+    assert kilobytes_in_huge_pages(array, "AnonHugePages") == 0
 
 
 @pytest.mark.parametrize("huge", [False, True])
