@@ -2,9 +2,10 @@
 all the small pages they fill. With huge pages, two lanes need an eighth less time per token
 (infra/benchmarks/records/kernel-steps-2026-11-21.md).
 
-Private memory gets huge pages because NumPy requests them (`zeros_in_small_pages` does not). Shared memory does not: Linux disables them there by default
-(`shmem_enabled` is `never`), and `mmap` returns addresses at which no huge page can begin. Since Linux 6.1 a process can request
-them explicitly (MADV_COLLAPSE), whatever the setting. This only affects speed: if it is refused, the small pages stay.
+Private memory gets huge pages because NumPy requests them (`zeros_in_small_pages` does not). Shared memory does not: Linux
+disables them there by default (`shmem_enabled` is `never`), and `mmap` returns addresses at which no huge page can begin. Since
+Linux 6.1 a process can request them explicitly (MADV_COLLAPSE), whatever the setting. This only affects speed: if it is refused,
+the small pages stay.
 
 They have a price on a virtual machine whose host reclaims free memory: 2 MiB in one piece is mostly reclaimed memory, which takes
 2.5 ms per MiB to get back, while small pages come from recently used memory, at 0.3 ms per MiB. So memory that is only read

@@ -137,7 +137,7 @@ def _narrowed(vectors: WordVectors, wanted: Wanted) -> WordVectors:
 def _writable(words: Sequence[str], name: str, policy: OnUnwritable | None) -> Sequence[str]:
     """The words as the format will hold them; raises ValueError if it cannot, or if two words would become one."""
     form = FORMATS[name]
-    bad = [word_id for word_id, word in enumerate(words) if form.unwritable.search(word)]
+    bad = [word_id for word_id, found in enumerate(map(form.unwritable.search, words)) if found]
     if not bad:
         return words
     if (policy or form.policy) == "refuse":

@@ -77,7 +77,8 @@ def prefers_them_everywhere() -> bool:
 @pytest.mark.skipif(sys.platform != "linux" or prefers_them_everywhere(), reason="Linux decides here, not the program")
 def test_memory_that_is_only_read_in_order_takes_no_huge_page() -> None:
     array = zeros_in_small_pages(*ROWS)
-    assert array.shape == ROWS and not array.any()
+    assert array.shape == ROWS
+    assert not array.any()
     array[:] = 1
     assert kilobytes_in_huge_pages(array, "AnonHugePages") == 0
 

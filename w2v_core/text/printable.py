@@ -10,7 +10,9 @@ from __future__ import annotations
 
 def printable(text: str, limit: int | None = 80) -> str:
     """The text with control, bidirectional and other invisible characters escaped, cut to `limit` characters (None: not cut)."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:limit])
+    shown = text[:limit]
+    if not shown.isprintable():
+        shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)
     if limit is None or (len(shown) <= limit and len(text) <= limit):
         return shown
     return shown[: limit - 1] + "…"
