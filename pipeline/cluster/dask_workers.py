@@ -18,7 +18,7 @@ from pipeline.cluster.state import Item, Result, Task, run_task, state_of
 from pipeline.cluster.turn import Turn
 from pipeline.cluster.unfit import Unfit, explained
 from pipeline.cluster.workers import Member, WorkerLostError
-from pipeline.errors import PipelineError, ServiceError, TemporaryError
+from pipeline.errors import PipelineError, ServiceError, TemporaryError, counted
 from pipeline.exchange.attempts import Attempts
 from pipeline.exchange.host import host_key
 from pipeline.failpoints import reach
@@ -160,12 +160,12 @@ class DaskWorkers:
         again = "run the same command again, it continues"
         paused = sorted(address for address, worker in there.items() if worker["status"] == "paused")
         if paused:
-            return TemporaryError(
-                f"{what}: all {len(paused)} workers are paused because their memory is full ({paused[0]} …); free some or start "
-                f"others, and {again}"
-            )
+            full = counted(len(paused), "workers|worker are|is there, paused because their|its memory is full")
+            return TemporaryError(f"{what}: {full} ({paused[0]} …); free some or start others, and {again}")
         if unfit := self._unfit.among(there):
-            return ServiceError(f"{what}: none of the {len(unfit)} workers there can take part: {explained(unfit)}")
+            return ServiceError(
+                f"{what}: no worker there can take part ({counted(len(unfit), 'workers|worker')}): {explained(unfit)}"
+            )
         none = f"none of {self._asked_for} workers" if self._asked_for else "no worker"
         return TemporaryError(f"{what}: {none} came within {self.wait_s:g} s (cluster.wait_s); start workers and {again}")
 

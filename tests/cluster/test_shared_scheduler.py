@@ -182,7 +182,7 @@ def test_a_run_whose_only_workers_came_late_and_cannot_take_part_names_them(clus
         cluster.start_worker("", **other)
         cluster.wait_for_workers(1)
         workers.wait_s = 2
-        named = r"upper: none of the 1 workers there can take part: tls://\S+ has other source files of this program"
+        named = r"upper: no worker there can take part \(1 worker\): tls://\S+ has other source files of this program"
         with pytest.raises(ServiceError, match=named):
             workers.map(str.upper, ["words"], label="upper")
     assert [note.partition(":")[0] for note in notes] == ["left out 1 worker that cannot take part"]
@@ -294,9 +294,9 @@ def test_paused_workers_are_waited_for_as_long_as_for_none_and_a_run_goes_on_wit
     section = Cluster(kind="address", address=cluster.address, tls=Tls(**cluster.tls), wait_s=60)
     with open_workers(section) as workers:
         workers.wait_s = 2
-        with pytest.raises(TemporaryError, match=r"all 1 workers are paused because their memory is full \(tls://"):
+        with pytest.raises(TemporaryError, match=r"1 worker is there, paused because its memory is full \(tls://"):
             workers.map(str.upper, ["words"], label="upper")
-        with pytest.raises(TemporaryError, match=r"looking for workers: all 1 workers are paused"):
+        with pytest.raises(TemporaryError, match=r"looking for workers: 1 worker is there, paused"):
             workers.members()
     cluster.start_worker("b")
     with cluster.client() as client:
