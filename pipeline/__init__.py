@@ -49,7 +49,8 @@ stands beside its short Dask wiring.
                endings (results and errors of tasks) guest (admission of workers) unfit (workers refused)
                turn (one training at a time)
                state (kept by a worker between tasks)
-               opening (the configured cluster) vendors (SSH, SLURM, Kubernetes) options (the keys that these take)
+               opening (the configured cluster) local (its processes on this machine)
+               vendors (SSH, SLURM, Kubernetes) options (the keys that these take)
                jobs (SLURM's, replaced when they end) ssh (prepares hosts) certificates
                lazy (opened by the first task) pages (Dask's own, behind a password)
                room (memory and disk) messages (from tasks to the driver) presence (who responds)

@@ -151,7 +151,7 @@ def without_credentials(text: str) -> str:
     return _URL.sub(strip, text)
 
 
-def explain_os_error(error: OSError, path: Path, needed: int = 1) -> Exception:
+def explain_os_error(error: OSError, path: Path, needed: int = 1) -> PipelineError:
     """The error to show for an OSError on `path`; for a full disk, with the bytes free and the least number of bytes (`needed`)
     that were still to be written, or with what else has run out."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import signal
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.cluster.dask_workers import DaskWorkers
 from pipeline.cluster.guest import Guest, Hook, Proof, arrival_plugin, departure_plugin, sign_of_life
+from pipeline.cluster.local import START_ATTEMPTS, not_started, refuse_odd_settings, start_local
 from pipeline.cluster.messages import Listener, listening
 from pipeline.cluster.pages import Pages, dask_pages, pages_elsewhere
 from pipeline.cluster.room import WORKING_BYTES
 from pipeline.cluster.sources import source_digest
 from pipeline.cluster.vendors import ORPHAN_S, Started, closed_at_the_end, vendor_cluster
 from pipeline.errors import InputError, ServiceError, TemporaryError
-from pipeline.exchange.host import usable_cores
-from pipeline.safety.scratch import private_scratch
 
 if TYPE_CHECKING:
     from distributed import Client, SchedulerPlugin, WorkerPlugin
@@ -61,18 +58,7 @@ DASK_SETTINGS: dict[str, Any] = {
     "distributed.nanny.pre-spawn-environ.ARROW_DEFAULT_MEMORY_POOL": "system",
 }
 
-ON_ONE_MACHINE: dict[str, Any] = {
-    # A machine that was asleep, or a run that was stopped with Ctrl-Z, must not lose every worker when it continues: Dask's
-    # scheduler compares times of day before it reads the heartbeats that have arrived (`Presence` does it better), and an end
-    # of a connection that reads nothing is as good as gone to the system after this time.
-    "distributed.scheduler.worker-ttl": None,
-    "distributed.comm.timeouts.tcp": "8 hours",
-    "distributed.scheduler.locks.lease-timeout": "8 hours",
-}
-
-
 CLOSE_S = 5.0
-START_ATTEMPTS = 5
 
 
 @contextlib.contextmanager
@@ -92,6 +78,7 @@ def open_workers(
     that the run holds. `on_note` is called with notes about workers left out or waited for, `on_pages` with the address of Dask's
     own pages, the `listeners` by topic with what workers say.
     """
+    refuse_odd_settings()
     import dask
     from distributed import Client
     from distributed.utils import silence_logging_cmgr
@@ -105,6 +92,8 @@ def open_workers(
             stack.callback(_close, client)
             _show_pages(cluster, target, client, shared, on_pages, stack)
         except (OSError, TimeoutError, TypeError, ValueError) as error:  # TypeError: wss:// without certificates
+            if cluster.kind == "local":
+                raise not_started(error) from error
             where = cluster.address or f"cluster.kind: {cluster.kind}"
             raise ServiceError(f"{where}: no Dask scheduler answers ({error}); check cluster.address and cluster.tls") from error
         on_this_machine = cluster.kind == "local"
@@ -187,28 +176,7 @@ def _open_cluster(
     if cluster.kind == "address":
         return Started(cluster.address)
     if cluster.kind == "local":
-        import dask
-        from distributed import LocalCluster
-
-        scratch = stack.enter_context(private_scratch(_scratch_parent(cluster)))
-        # Also for the scheduler's files; Dask requires its own default name.
-        settings: dict[str, Any] = {"temporary-directory": str(scratch / "dask-scratch-space")}
-        stack.enter_context(dask.config.set(settings | ON_ONE_MACHINE))
-        options: dict[str, Any] = {
-            "n_workers": cluster.n_workers or usable_cores(),
-            "threads_per_worker": 1,
-            "processes": True,
-            # Dask's default listens on every interface, and so does None, on port 8787.
-            "dashboard_address": "127.0.0.1:0",
-            "host": "127.0.0.1",
-            # Throw-away certificates: on a shared machine, loopback does not separate users.
-            "security": True,
-            "silence_logs": 50,
-        }
-        # Without a dashboard, imports take half a second less in every run.
-        scheduler = {"dashboard": "dashboard_address" in cluster.options} | cluster.options.get("scheduler_kwargs", {})
-        chosen = {key: value for key, value in cluster.options.items() if key != "local_directory"}
-        made = _start_local(LocalCluster, options | chosen | {"scheduler_kwargs": scheduler})
+        made = start_local(cluster, stack)
         return Started(stack.enter_context(closed_at_the_end(made, on_note)))
     return stack.enter_context(vendor_cluster(cluster, shared, on_note))
 
@@ -235,28 +203,6 @@ def _settings(cluster: Cluster) -> dict[str, Any]:
     return {name: value for name, value in DASK_SETTINGS.items() if not name.endswith("http.routes")}
 
 
-def _scratch_parent(cluster: Cluster) -> str | None:
-    """The folder that the user chose for scratch files, if any."""
-    import dask
-
-    parent: str | None = cluster.options.get("local_directory") or dask.config.get("temporary-directory", None)
-    return parent
-
-
-def _start_local(local_cluster: Callable[..., Any], options: dict[str, Any]) -> Any:
-    """A local cluster; started again if a worker dies during start-up, for which Dask gives up the whole cluster."""
-    for _ in range(START_ATTEMPTS):
-        try:
-            with _deaf_to_interrupts():
-                return local_cluster(**options)
-        except RuntimeError as error:
-            lost = error
-    raise TemporaryError(
-        f"the local cluster did not start in {START_ATTEMPTS} attempts (last: {lost}: {lost.__cause__}); find out what kills its "
-        "processes (memory?) and run the same command again, it continues"
-    )
-
-
 def _register(client: Client, plugin: WorkerPlugin | SchedulerPlugin) -> None:
     """Registers the plugin on all workers, including those that come later; tries again if one dies meanwhile."""
     for _ in range(START_ATTEMPTS):
@@ -268,22 +214,6 @@ def _register(client: Client, plugin: WorkerPlugin | SchedulerPlugin) -> None:
     raise TemporaryError(
         f"workers were lost {START_ATTEMPTS} times while they were prepared ({lost}); run the same command again"
     )
-
-
-@contextlib.contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """Blocks SIGINT for threads and processes started inside, and for those they start later.
-
-    A terminal sends Ctrl-C to every process of the group. Workers that receive it end with a screenful of tracebacks; the driver,
-    which receives it afterwards, ends them in order.
-    """
-    # Python's own helper process, if started inside, would unblock SIGINT in the thread that starts it.
-    resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def security(cluster: Cluster) -> Any:

@@ -9,13 +9,13 @@ each round, and waits for its turn anew.
 from __future__ import annotations
 
 import contextlib
-import getpass
 import os
 import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from pipeline.cluster.guest import TRAINING, Guest
+from pipeline.exchange.host import user_name
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -51,7 +51,7 @@ class Turn:
                 holder = self._client.get_metadata([TRAINING], default="another run")
                 self._on_note(f"{holder} is training on this cluster now; waiting for it to end (one training at a time)")
         self._lease = lease
-        self._client.set_metadata([TRAINING], f"{getpass.getuser()} on {socket.gethostname()} (process {os.getpid()})")
+        self._client.set_metadata([TRAINING], f"{user_name()} on {socket.gethostname()} (process {os.getpid()})")
         self._client.run_on_scheduler(_noting(self._departure))
 
     def give_back(self) -> None:

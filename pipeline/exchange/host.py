@@ -7,6 +7,7 @@ core's quota took 1.15 to 1.3 times as long as one thread (infra/benchmarks/reco
 
 from __future__ import annotations
 
+import getpass
 import math
 import os
 import socket
@@ -28,6 +29,14 @@ def host_key() -> str:
     except OSError:
         boot, mounts = socket.gethostname(), 0
     return f"{boot}/{mounts}/{os.getuid()}"
+
+
+def user_name() -> str:
+    """The name of this process's user, or its number if it has none, as in containers that choose the number."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        return f"user {os.getuid()}"
 
 
 def usable_cores(root: Path = Path("/")) -> int:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.errors import PermissionDeniedError
+from pipeline.errors import PermissionDeniedError, explain_os_error
 
 PREFIX = "w2v-scratch-"
 _LOCK = ".lock"
@@ -41,8 +41,16 @@ def private_scratch(parent: str | None = None) -> Iterator[Path]:
 def _locked_folder(where: Path) -> tuple[Path, int]:
     """A new folder, and the descriptor of its lock file, which is held."""
     while True:
-        folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=where))
-        lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=where))
+        except OSError as error:
+            raise explain_os_error(error, where) from None
+        try:
+            lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            told = explain_os_error(error, where)  # before the folder gives back its inode
+            folder.rmdir()
+            raise told from None
         fcntl.flock(lock, fcntl.LOCK_EX)
         if os.fstat(lock).st_nlink:
             return folder, lock

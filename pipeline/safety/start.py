@@ -16,7 +16,7 @@ from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
 from types import CodeType, ModuleType
 
-from pipeline.errors import PermissionDeniedError
+from pipeline.errors import ConfigError, PermissionDeniedError
 
 NUMBA_FILE = ".numba_config.yaml"
 _NUMBA_SETTINGS = "numba.core.config"
@@ -40,7 +40,9 @@ def name_cache() -> None:
 
 def require_private_cache() -> None:
     """To be called by commands that run compiled code: raises PermissionDeniedError if there can be no folder for Numba's cache,
-    or if the one named by NUMBA_CACHE_DIR is open to others."""
+    or if the one named by NUMBA_CACHE_DIR is open to others, and ConfigError if there is to be no compiled code."""
+    if os.environ.get("NUMBA_DISABLE_JIT", "0").strip() not in ("", "0"):
+        raise ConfigError("NUMBA_DISABLE_JIT is set in the environment, and nothing here runs without compiled code; unset it")
     if named := os.environ.get("NUMBA_CACHE_DIR"):
         make_private(Path(named))
 

@@ -27,7 +27,7 @@ def number_of(value: Any) -> Any:
             raise ValueError(f"expected a number{hint}")
         value = found
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
-        raise ValueError("expected a number of at most 19 digits")
+        raise ValueError(f"expected at most {2**63 - 1:,}" if value > 0 else f"expected at least {-(2**63):,}")
     return value
 
 

@@ -134,5 +134,5 @@ def credentials_of(address: Address, storage: Storage) -> str:
     named = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI")
     if found := [name for name in named if name in os.environ]:
         return f"{found[0]} in the environment"
-    file = Path(os.environ.get("AWS_SHARED_CREDENTIALS_FILE") or Path.home() / ".aws" / "credentials")
+    file = Path(os.environ.get("AWS_SHARED_CREDENTIALS_FILE") or os.path.expanduser("~/.aws/credentials"))
     return str(file) if file.exists() else "nowhere: no AWS_ACCESS_KEY_ID, no AWS_PROFILE, no ~/.aws/credentials"

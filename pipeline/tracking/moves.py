@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import datetime
-import getpass
 import json
 import socket
 from dataclasses import asdict, dataclass
 from typing import Protocol
+
+from pipeline.exchange.host import user_name
 
 CHALLENGER, CHAMPION = "challenger", "champion"
 """The newest version made by a run; the version in use."""
@@ -66,11 +67,7 @@ class Registry(Protocol):
 
 def new_move(alias: str, version: str, before: str | None, why: str) -> Move:
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a user id without a name
-        user = "unknown"
-    return Move(alias, version, before, now, f"{user}@{socket.gethostname()}", why[:WHY_CHARACTERS])
+    return Move(alias, version, before, now, f"{user_name()}@{socket.gethostname()}", why[:WHY_CHARACTERS])
 
 
 def parse_moves(tag: str | None) -> tuple[Move, ...]:

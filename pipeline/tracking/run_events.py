@@ -7,17 +7,16 @@ single values, and every score is a column in the table of runs.
 
 from __future__ import annotations
 
-import getpass
 import os
 import re
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import RunConfig
+from pipeline.exchange.host import user_name
 from pipeline.tracking.card import model_card
 from pipeline.tracking.spool import without_credentials
 from pipeline.tracking.tracker import Dataset, Tracker
@@ -54,9 +53,7 @@ def tell_start(tracker: Tracker, config: RunConfig, tokens: Artefact, words: Art
 
 def source_tags() -> dict[str, str]:
     """The tags that MLflow shows as "Source" and "Created by"."""
-    tags = {"mlflow.source.name": command_line(), "mlflow.source.type": "LOCAL"}
-    with suppress(KeyError, OSError, ImportError):  # a user id without a name
-        tags["mlflow.user"] = getpass.getuser()
+    tags = {"mlflow.source.name": command_line(), "mlflow.source.type": "LOCAL", "mlflow.user": user_name()}
     return tags
 
 

@@ -1,0 +1,101 @@
+"""Local processes on machines that lack what they need: a user's name, shared memory, open files, a loopback interface. The run
+works, or ends within seconds with what is missing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.tiny import write_corpus
+
+RUN = [sys.executable, "-m", "pipeline.cli", "run"]
+PLAIN = {name: value for name, value in os.environ.items() if name not in ("LOGNAME", "USER", "LNAME", "USERNAME")}
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    write_corpus(tmp_path / "texts", sentences=300)
+    path = tmp_path / "run.yaml"
+    path.write_text(
+        "corpus: {inputs: [texts]}\nvocab: {min_count: 1}\ntrain: {vector_size: 8, epochs: 1, lanes: 2, copies: 2}\n"
+        "cluster: {n_workers: 2}\ntracking: {enabled: false}\n"
+    )
+    return path
+
+
+def on_a_machine(prepared: str, config: Path, *flags: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The run in namespaces of its own, after a line of shell; skips where there can be none."""
+    apart = ["unshare", "--mount", *flags, "sh", "-c"]
+    if subprocess.run([*apart, prepared], capture_output=True).returncode:
+        pytest.skip(f"no such machine can be made here ({' '.join(apart)} {prepared})")
+    return subprocess.run(
+        [*apart, f'{prepared}; exec "$@"', "sh", *RUN, str(config)],
+        capture_output=True, text=True, timeout=280, env=PLAIN | environment,
+    )  # fmt: skip
+
+
+def test_a_user_whose_number_has_no_name_trains_on_workers(config: Path) -> None:
+    """As in containers that choose the number (`docker run --user`)."""
+    done = on_a_machine("mount --bind /dev/null /etc/passwd", config)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("options", ["size=64m,nr_inodes=2", "ro", "size=4k"])
+def test_shared_memory_without_room_for_workers_is_named(config: Path, options: str) -> None:
+    done = on_a_machine(f"mount -t tmpfs -o {options} none /dev/shm", config)
+    assert done.returncode == 71, done.stderr
+    assert "need a writable /dev/shm" in done.stderr
+    assert "memory?" not in done.stderr
+
+
+def test_a_full_folder_for_temporary_files_is_named(config: Path, tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    done = on_a_machine(f"mount -t tmpfs -o nr_inodes=2 none {small}", config, TMPDIR=str(small))
+    assert done.returncode == 74, done.stderr
+    assert f"{small}: the file system has no room for another file" in done.stderr
+
+
+def test_a_network_without_loopback_is_named(config: Path) -> None:
+    done = on_a_machine("true", config, "--net")
+    assert done.returncode == 69, done.stderr
+    assert "talk over 127.0.0.1, where nothing can be reached" in done.stderr
+
+
+@pytest.mark.parametrize(("limit", "code"), [("-n 32", 71), ("-Sn 32", 0)])
+def test_open_files_are_asked_for_as_far_as_granted_and_otherwise_named(config: Path, limit: str, code: int) -> None:
+    done = subprocess.run(
+        ["bash", "-c", f'ulimit {limit}; exec "$@"', "bash", *RUN, str(config)], capture_output=True, text=True, timeout=280
+    )
+    assert done.returncode == code, done.stderr
+    assert ("processes take 54 open files and connections, this process may have 32" in done.stderr) == bool(code)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("distributed: [unclosed", "Dask cannot read its settings"),
+        ("just text", "Dask cannot read its settings"),
+        ("distributed: {worker: {memory: {terminate: a lot}}}", "expected a share of the memory or false (found a lot)"),
+        ("distributed: {worker: {preload: [no_such_module]}}", "No module named 'no_such_module'"),
+    ],
+)  # fmt: skip
+def test_settings_of_dasks_that_its_workers_cannot_use_are_named(config: Path, tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "dask").mkdir()
+    (tmp_path / "dask" / "mine.yaml").write_text(text)
+    done = subprocess.run(
+        [*RUN, str(config)], capture_output=True, text=True, timeout=280, env=PLAIN | {"DASK_CONFIG": str(tmp_path / "dask")}
+    )
+    assert done.returncode == 78, done.stderr
+    assert words in done.stderr
+    assert "DASK_…" in done.stderr
+
+
+def test_a_setting_that_forbids_compiled_code_is_named(config: Path) -> None:
+    done = subprocess.run([*RUN, str(config)], capture_output=True, text=True, env=PLAIN | {"NUMBA_DISABLE_JIT": "1"})
+    assert done.returncode == 78
+    assert "NUMBA_DISABLE_JIT is set" in done.stderr
