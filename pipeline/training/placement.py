@@ -2,7 +2,8 @@
 
 Plain functions of plain data, which the cluster code follows.
 
-    chosen      the workers that train, host by host, at most one per copy, with the threads of all workers of their host
+    chosen      the workers that train, host by host, at most one per copy, with the threads of all workers of their host; on
+                a single host one for all copies, where its kernels train them together (`admission`)
     place       one of them, with its copies and its host. Its number among them is the *participant*
     block       the rows of a merge are cut into one block per participant, which owns and folds it
     piece       part of a block: what is sent between hosts at a time
@@ -62,6 +63,13 @@ def choose_workers(members: Sequence[Member], copies: int) -> list[Member]:
         shares = assign_copies(threads, len(there)) if threads >= len(there) else [range(1)] * len(there)
         chosen += [replace(member, threads=len(share)) for member, share in zip(there, shares, strict=True)]
     return chosen
+
+
+def join_host(chosen: Sequence[Member]) -> list[Member]:
+    """One of these workers with the threads of all of them, if they are on one host; otherwise all of them."""
+    if len({member.host for member in chosen}) > 1:
+        return list(chosen)
+    return [replace(chosen[0], threads=sum(member.threads for member in chosen))]
 
 
 def place_copies(chosen: Sequence[Member], copies: int) -> tuple[Place, ...]:

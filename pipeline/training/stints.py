@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from pipeline import failpoints, store
 from pipeline.cluster.state import WorkerState
+from pipeline.config import Train
 from pipeline.errors import DivergedError
 from pipeline.exchange.shared_memory import nothing_to_do
 from pipeline.failpoints import reach
@@ -65,6 +66,13 @@ def read_words(noise_table: str, words: str) -> HeldWords:
     return HeldWords(np.load(store.fetched(Path(noise_table)), allow_pickle=False), *columns)
 
 
+def trains_together(train: Train, kernels: Kernels) -> bool:
+    """Whether a process trains all copies that merge within it in one call. (A failpoint fires at a step or a merge, so each must
+    be reached by itself.)"""
+    together = train.engine == "kernels" and train.model == "cbow" and train.merge_bits in (None, 32)
+    return together and kernels.train_copies is not None and not failpoints.are_armed()
+
+
 class RoundStints:
     """Trains this worker's copies in a round."""
 
@@ -79,8 +87,7 @@ class RoundStints:
         self._table_T = kernels.to_device(words.noise_table)
         self._noise, self._exponent = Noise(self._table_T, np.empty(0, np.float32)), -1.0
         self._train_s = self._merge_s = 0.0
-        # A failpoint fires at a step or a merge, so each must be reached by itself.
-        fits = resident.merges_in_place and len(group.own) > 1 and task.train.model == "cbow" and not failpoints.are_armed()
+        fits = resident.merges_in_place and len(group.own) > 1 and trains_together(task.train, kernels)
         self._together = kernels.train_copies if fits else None
 
     def train(self) -> tuple[tuple[StretchLoss, ...], float, float]:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -241,27 +242,31 @@ def wide_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def wide_config(directory: Path, corpus: Path, lanes: int = 2, copies: int | None = None) -> dict[str, object]:
+def wide_config(
+    directory: Path, corpus: Path, lanes: int = 2, copies: int | None = None, merge_bits: int | None = None
+) -> dict[str, Any]:
+    train = {"vector_size": 600, "lanes": lanes, "copies": copies, "merge_bits": merge_bits, "epochs": 1}
     return tiny_config(
-        directory, [str(corpus)], tracking={"enabled": False}, shards={"sample": 0},
-        train={"vector_size": 600, "lanes": lanes, "copies": copies, "epochs": 1, "checkpoint_every": 12_000},
-    )  # fmt: skip
+        directory, [str(corpus)], tracking={"enabled": False}, shards={"sample": 0}, train=train | {"checkpoint_every": 12_000}
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
-@pytest.mark.parametrize("where", ["alone", "two workers"])
+@pytest.mark.parametrize(("where", "model"), [("alone", "cbow"), ("one of two workers", "cbow"), ("two workers", "skipgram")])
 @pytest.mark.turns(10, 12)
-def test_training_takes_what_was_planned(where: str, wide_corpus: Path, tmp_path: Path) -> None:
+def test_training_takes_what_was_planned(where: str, model: str, wide_corpus: Path, tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
-    config.write_text(json.dumps(wide_config(tmp_path / "run", wide_corpus)))
+    tree = wide_config(tmp_path / "run", wide_corpus)
+    config.write_text(json.dumps(tree | {"train": {**tree["train"], "model": model}}))
     command = [sys.executable, "-m", "tests.pipeline.measured_training", config, where]
     found = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert found.returncode == 0, found.stderr
     measured = json.loads(found.stdout)
     plan = measured["plan"]
     before = plan["worker_needs"]["in use before"]
-    for peak in measured["peaks"]:
+    assert plan["workers"] == (2 if where == "two workers" else 1)
+    for peak in sorted(measured["peaks"])[-plan["workers"] :]:
         assert 0.7 * (plan["worker_bytes"] - before) < peak - before < plan["worker_bytes"] - before
     # The driver's imports and tables are more than a vocabulary this small, but a matrix of it would show.
     assert measured["driver"] < min(plan["driver_bytes"], 30_000 * 600 * 4)
@@ -280,6 +285,23 @@ def test_thirty_two_lanes_on_one_copy_take_less_than_two_of_the_parameters(wide_
     before, most = measured["held"]
     assert pair_bytes < most - before < 2 * pair_bytes
     assert most - before < measured["plan"]["worker_bytes"]
+
+
+@pytest.mark.slow
+@pytest.mark.turns(5, 15)
+def test_the_copies_of_a_host_are_trained_by_one_worker_if_it_has_the_memory_and_otherwise_by_one_each_with_the_same_bits(
+    wide_corpus: Path, tmp_path: Path
+) -> None:
+    def trained(memory_limit: object) -> dict[str, Any]:
+        config = parse_config(wide_config(tmp_path / f"run-{memory_limit}", wide_corpus, lanes=4, copies=4, merge_bits=32))
+        with open_workers(Cluster(n_workers=4, options={"memory_limit": memory_limit})) as workers:
+            return run(config, until="train", workers=workers, progress=Progress(quiet=True))
+
+    joined = trained("8GB")
+    assert joined["train"]["memory"]["workers"] == 1
+    apart = trained(int((joined["train"]["memory"]["worker_bytes"] - 100e6) / 0.8))
+    assert apart["train"]["memory"]["workers"] == 4
+    assert apart["vectors"]["sha256"] == joined["vectors"]["sha256"]
 
 
 @pytest.mark.slow

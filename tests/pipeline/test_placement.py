@@ -8,7 +8,16 @@ from hypothesis import strategies as st
 
 from pipeline.cluster.workers import Member
 from pipeline.errors import TemporaryError
-from pipeline.training.placement import MergeRole, Place, block_of, choose_workers, merge_role, participants_by_host, place_copies
+from pipeline.training.placement import (
+    MergeRole,
+    Place,
+    block_of,
+    choose_workers,
+    join_host,
+    merge_role,
+    participants_by_host,
+    place_copies,
+)
 
 
 def members_of(sizes: dict[str, int]) -> list[Member]:
@@ -45,6 +54,13 @@ def test_workers_without_a_copy_leave_their_threads_to_those_of_their_host() -> 
     assert [(member.host, member.threads) for member in choose_workers(members, 2)] == [("a", 2), ("a", 3)]
     assert [(member.host, member.threads) for member in choose_workers(members, 6)] == [("a", 1)] * 5 + [("b", 3)]
     assert [member.threads for member in choose_workers(members, 9)] == [1] * 8
+
+
+def test_workers_of_one_host_can_give_all_their_threads_to_one_and_those_of_several_hosts_stay() -> None:
+    chosen = choose_workers(members_of({"a": 5}), 2)
+    assert [(member.address, member.threads) for member in join_host(chosen)] == [("tcp://a:0", 5)]
+    apart = choose_workers(members_of({"a": 2, "b": 1}), 3)
+    assert join_host(apart) == apart
 
 
 def test_no_worker_is_an_error_that_says_what_to_do() -> None:
