@@ -26,12 +26,14 @@ from pipeline.safety.files import read_inside
 if TYPE_CHECKING:
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+    from distributed.security import Security
 
 AUTHORITY = "ca"
 SERVERS = ("scheduler", "worker")
 _PEM_BYTES = 1 << 20
 EARLIER = datetime.timedelta(hours=1)
 """Certificates are valid from this long ago on, since hosts' clocks differ."""
+_ALWAYS = (datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC), datetime.datetime(9999, 12, 31, tzinfo=datetime.UTC))
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _HOST = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_][A-Za-z0-9_-]{0,62}(\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*\.?")
 
@@ -149,6 +151,31 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return None
 
 
+def throw_away_security() -> Security:
+    """Dask's settings with one certificate for all members of a cluster that ends with its run; key and certificate exist only in
+    memory.
+
+    It is valid at any time: who does not have its key does not get in, and the run ends before it could grow old. Dask's
+    own (`Security.temporary`) is valid from now on, so that a clock set back, or a host whose clock is behind, admits nobody.
+    """
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from distributed.security import Security
+
+    key, named = ec.generate_private_key(ec.SECP256R1()), _subject("throw-away")
+    made = _builder(named, named, key, _ALWAYS[1], _ALWAYS[0]).add_extension(
+        x509.SubjectAlternativeName([x509.DNSName("dask-internal")]), critical=False
+    )
+    certificate = made.sign(key, hashes.SHA256())
+    no_password = serialization.NoEncryption()
+    key_pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, no_password).decode("ascii")
+    pem = certificate.public_bytes(serialization.Encoding.PEM).decode("ascii")
+    texts = {"cert": pem, "key": key_pem}
+    roles = {f"tls_{role}_{name}": texts[name] for role in ("scheduler", "worker", "client") for name in texts}
+    return Security(tls_ca_file=pem, require_encryption=True, **roles)
+
+
 def _now() -> datetime.datetime:
     return datetime.datetime.now(tz=datetime.UTC)
 
@@ -208,7 +235,11 @@ def _subject(name: str) -> x509.Name:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: EllipticCurvePrivateKey, until: datetime.datetime
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: EllipticCurvePrivateKey,
+    until: datetime.datetime,
+    since: datetime.datetime | None = None,
 ) -> x509.CertificateBuilder:
     from cryptography import x509
 
@@ -218,7 +249,7 @@ def _builder(
         .issuer_name(issuer)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(_now() - EARLIER)
+        .not_valid_before(since or _now() - EARLIER)
         .not_valid_after(until)
     )
 

@@ -15,6 +15,7 @@ from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.cluster.certificates import throw_away_security
 from pipeline.errors import CapacityError, ConfigError, PipelineError, ServiceError, TemporaryError, explain_os_error, printable
 from pipeline.exchange.host import usable_cores
 from pipeline.safety.scratch import private_scratch
@@ -59,7 +60,7 @@ def start_local(cluster: Cluster, stack: contextlib.ExitStack) -> Any:
         "dashboard_address": "127.0.0.1:0",
         "host": "127.0.0.1",
         # Throw-away certificates: on a shared machine, loopback does not separate users.
-        "security": True,
+        "security": throw_away_security(),
         "silence_logs": 50,
     }
     # Without a dashboard, imports take half a second less in every run.

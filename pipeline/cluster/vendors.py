@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.cluster.certificates import throw_away_security
 from pipeline.cluster.jobs import JobKeeper, reporting_job
 from pipeline.cluster.options import refuse_misspelt
 from pipeline.errors import ServiceError, UsageError, printable
@@ -114,7 +115,7 @@ def throw_away_certificates(folder: Path) -> Security:
     """A throw-away certificate for all members of this cluster and the authority that signed it, as files in `folder`."""
     from distributed.security import Security
 
-    made = Security.temporary()
+    made: Any = throw_away_security()
     files = {}
     for name, text in (("ca", made.tls_ca_file), ("cert", made.tls_client_cert), ("key", made.tls_client_key)):
         files[name] = str(folder / f"{name}.pem")
@@ -146,7 +147,6 @@ def _refuse_refused(submit: str, script: str) -> None:
 def _ssh(cluster: Cluster, shared: Path, on_note: Callable[[str], None]) -> Iterator[Started]:
     import dask
     from distributed import SSHCluster
-    from distributed.security import Security
 
     from pipeline.cluster.ssh import carried_to, hosts_of
 
@@ -154,7 +154,7 @@ def _ssh(cluster: Cluster, shared: Path, on_note: Callable[[str], None]) -> Iter
     options = dict(cluster.options)
     options["scheduler_options"] = {"protocol": "tls", "port": 0} | nothing_open | (options.get("scheduler_options") or {})
     options["worker_options"] = nothing_open | (options.get("worker_options") or {})
-    made = Security.temporary()
+    made: Any = throw_away_security()
     start = functools.partial(_within, cluster.wait_s, SSHCluster, security=made)
     with carried_to(hosts_of(options), made, cluster.wait_s) as settings, contextlib.ExitStack() as stack:
         with dask.config.set(settings):  # SSHCluster passes them to the processes on the hosts

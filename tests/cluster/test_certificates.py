@@ -19,10 +19,11 @@ from typing import Any
 import pytest
 import yaml
 from click.testing import CliRunner
+from cryptography import x509
 from distributed import Client
 from distributed.security import Security
 
-from pipeline.cluster.certificates import add_clients, make_certificates
+from pipeline.cluster.certificates import add_clients, make_certificates, throw_away_security
 from pipeline.cluster.pages import as_reached
 from pipeline.cluster.presence import registered
 from pipeline.commands.listed import commands
@@ -209,3 +210,10 @@ def test_names_that_clients_cannot_have_are_refused(name: str, tmp_path: Path) -
         make_certificates(tmp_path / "new", "here", [], [name])
     with pytest.raises(InputError, match="no authority to sign with"):
         add_clients(tmp_path, ["ann"])
+
+
+def test_a_throw_away_certificate_is_valid_whatever_the_clocks_of_hosts_say() -> None:
+    made = throw_away_security()
+    certificate = x509.load_pem_x509_certificate(made.tls_ca_file.encode("ascii"))
+    assert certificate.not_valid_before_utc.year == 1970
+    assert certificate.not_valid_after_utc.year == 9999
