@@ -265,7 +265,7 @@ def test_an_input_named_twice_counts_once(bucket: Address, storage: Storage) -> 
     put_object(bucket / "a.txt", TEXT, storage)
     plan = plan_corpus(Corpus(inputs=[f"{bucket}/a.txt", str(bucket)]), storage)
     assert [file.path for file in plan.files] == [f"{bucket}/a.txt"]
-    assert "objects were named by two inputs and are counted once" in " ".join(plan.notes)
+    assert "1 object was named by two inputs and is counted once" in " ".join(plan.notes)
 
 
 def test_addresses_that_are_not_in_a_bucket_are_refused_by_name(storage: Storage) -> None:
