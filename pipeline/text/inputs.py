@@ -255,7 +255,7 @@ def refuse_around(pattern: str, forbidden: Path) -> None:
     folder = fixed_head(path) if "**" in path.split("/") and not os.path.lexists(path) else path
     if not os.path.isdir(folder):
         return
-    if forbidden.resolve().is_relative_to(Path(folder).resolve()):
+    if Path(os.path.realpath(forbidden)).is_relative_to(os.path.realpath(folder)):
         raise ConfigError(
             f"corpus.inputs: {printable(pattern, 300)} holds run.workdir {forbidden}: output inside input, "
             "so the run would read what it writes; choose another run.workdir or a narrower input"
@@ -272,7 +272,7 @@ def refuse_place(pattern: str, forbidden: Path) -> None:
 
 
 def refuse_inside(found: Sequence[str], forbidden: Path) -> None:
-    workdir = str(forbidden.resolve()).rstrip(os.sep) + os.sep
+    workdir = os.path.realpath(forbidden).rstrip(os.sep) + os.sep
     folders: dict[str, str] = {}
     for path in found:
         folder = os.path.dirname(path)

@@ -10,6 +10,7 @@ from pipeline.config import known_keys, load_config, parse_config
 from pipeline.errors import ConfigError
 from pipeline.history.answers import Answer, changes, differences
 from pipeline.options.other_names import OTHER_NAMES, suggest
+from pipeline.session import holding
 from tests.tiny import write_corpus
 
 TEXT = """
@@ -158,6 +159,15 @@ def test_what_the_command_line_says_cannot_have_moved(tmp_path: Path, monkeypatc
 def test_a_workdir_is_a_folder_or_lies_in_a_bucket(workdir: str, message: str) -> None:
     with pytest.raises(ConfigError, match=rf"run\.workdir: .*{message}"):
         parse_config({"corpus": {"inputs": ["x"]}, "run": {"workdir": workdir}})
+
+
+def test_a_workdir_on_links_that_go_in_a_circle_is_an_error_of_the_configuration(tmp_path: Path) -> None:
+    for name, other in ("ab", "ba"):
+        (tmp_path / name).symlink_to(tmp_path / other)
+    (text := tmp_path / "text.txt").write_text("a b c\n")
+    config = parse_config({"run": {"workdir": str(tmp_path / "a")}, "corpus": {"inputs": [str(text)]}})
+    with pytest.raises(ConfigError, match=r"run\.workdir: .* cannot be a folder"), holding(config):
+        pass
 
 
 def test_a_workdir_in_a_bucket_is_worked_on_in_a_folder_that_is_not_called_like_it(tmp_path: Path) -> None:
