@@ -34,6 +34,10 @@ threads and results stay the same. pydantic searches all installed packages for 
 Also, OpenBLAS gets as many threads as there are cores within a container's quota, of which it knows nothing."""
 
 
+AGAIN_S = 0.05
+"""When a signal is raised again that Python has dropped."""
+
+
 class Terminated(BaseException):
     """SIGTERM or SIGHUP arrived: unwind in order, then exit with 128 + signal."""
 
@@ -151,6 +155,20 @@ def _install_signal_handlers(terminations: list[Terminated]) -> None:
         terminations.append(Terminated(number))
         raise terminations[-1]
 
+    def raise_again(dropped: sys.UnraisableHookArgs) -> None:
+        # Python drops what is raised while it finalises an object, and with it a signal that arrives at that moment.
+        error = dropped.exc_value
+        if not isinstance(error, Terminated | KeyboardInterrupt):
+            sys.__unraisablehook__(dropped)
+            return
+
+        def again(number: int, frame: FrameType | None) -> None:
+            raise error
+
+        signal.signal(signal.SIGALRM, again)
+        signal.setitimer(signal.ITIMER_REAL, AGAIN_S)
+
+    sys.unraisablehook = raise_again
     signal.signal(signal.SIGINT, interrupt)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, terminate)

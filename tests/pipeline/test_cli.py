@@ -386,6 +386,31 @@ cli.main()
     assert "w2v: terminated; finished work is kept. Resume with:\n  w2v compiling" in ended.stderr
 
 
+@pytest.mark.parametrize(("number", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
+def test_a_signal_that_arrives_while_an_object_is_finalised_is_not_lost(number: str, code: int) -> None:
+    program = f"""
+import os, signal, sys, time
+from pipeline import cli
+from pipeline.commands.listed import commands
+
+class Last:
+    def __del__(self):
+        os.kill(os.getpid(), signal.{number})
+
+@commands.command()
+def forgetting():
+    Last()
+    time.sleep(60)
+
+sys.argv = ["w2v", "forgetting"]
+cli.main()
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=50)
+    assert ended.returncode == code, ended.stderr
+    assert "w2v forgetting" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 def test_ctrl_c_while_the_commands_are_still_imported_prints_no_traceback(tmp_path: Path) -> None:
     (tmp_path / "click.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
     path = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])
