@@ -169,6 +169,7 @@ def _disturb(ports: set[int], times: int) -> list[socket.socket]:
 @pytest.mark.turns(3, 5, of="strangers")
 def test_dasks_pages_answer_the_password_as_long_as_the_cluster_runs(tmp_path: Path) -> None:
     links: list[Pages] = []
+    known = "bokeh.server" in sys.modules  # another test has asked
     with open_workers(Cluster(n_workers=1), shared=tmp_path, on_pages=links.append) as workers:
         assert workers.members()
         assert find_pages(tmp_path) == links[0]
@@ -179,7 +180,7 @@ def test_dasks_pages_answer_the_password_as_long_as_the_cluster_runs(tmp_path: P
         assert found["password"] not in links[0].where, "logs may be read by others"
         port = int(found["address"].partition("/")[0].rpartition(":")[2])
         login = {"Authorization": "Basic " + base64.b64encode(f"w2v:{found['password']}".encode()).decode()}
-        assert "bokeh.server" not in sys.modules, "nothing of it is imported before somebody asks"
+        assert "bokeh.server" not in sys.modules or known, "nothing of it is imported before somebody asks"
         assert get(port, "/status", **login)[0] == 200
         wait_for(lambda: b"bokeh" in get(port, "/status", **login)[1], 60)
         for page, says in (("/status", b"Task Stream"), ("/info/main/workers.html", b"tls://127.0.0.1"), ("/graph", b"bokeh")):
