@@ -14,6 +14,7 @@ sequentially gets small pages.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import mmap
 import os
@@ -53,12 +54,14 @@ def map_shared(descriptor: int, size: int) -> memoryview:
 
 
 def zeros_in_small_pages(rows: int, row_floats: int) -> NDArray[np.float32]:
-    """Private memory for a matrix of zeros, in small pages unless Linux is set up to prefer huge ones everywhere. Raises
-    MemoryError."""
+    """Private memory for a matrix of zeros, in small pages even where Linux prefers huge ones everywhere. Raises MemoryError."""
     try:
         memory = mmap.mmap(-1, max(1, rows * row_floats * 4), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except OSError as error:
         raise MemoryError(f"cannot allocate {rows * row_floats * 4:,} bytes ({error.strerror})") from error
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):  # a kernel that has no huge pages
+            memory.madvise(mmap.MADV_NOHUGEPAGE)
     return np.frombuffer(memory, np.float32, count=rows * row_floats).reshape(rows, row_floats)
 
 
