@@ -13,6 +13,7 @@ module knows none of them. No other state in `pipeline` outlives a task in a mod
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -48,10 +49,13 @@ class WorkerState:
             return cast(Kept, self._kept[kind])
 
     def release(self, but: type[Any] | None = None) -> None:
-        """Releases large objects: every object that has a `release` method, except the one of class `but`."""
+        """Releases large objects: every object that has a `release` method, except the one of class `but`; and what Arrow keeps
+        of the memory that it no longer uses."""
         for kind, kept in list(self._kept.items()):
             if isinstance(kept, Releasable) and kind is not but:
                 kept.release()
+        if arrow := sys.modules.get("pyarrow"):
+            arrow.default_memory_pool().release_unused()
 
 
 @dataclass(frozen=True)

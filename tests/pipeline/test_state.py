@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import mmap
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 import pipeline
@@ -136,3 +138,18 @@ def test_release_frees_what_can_be_released_and_keeps_the_rest() -> None:
     assert state.of(Counted) is counted
     assert counted.calls == 0
     assert state.of(Small) is small
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="measures memory as Linux tells it")
+def test_release_gives_back_what_arrow_no_longer_uses() -> None:
+    buffers = [pa.allocate_buffer(1 << 20) for _ in range(100)]
+    for buffer in buffers:
+        memoryview(buffer).cast("B")[:: mmap.PAGESIZE] = bytes((1 << 20) // mmap.PAGESIZE)
+    in_use = resident_bytes()
+    del buffer, buffers
+    WorkerState().release()
+    assert resident_bytes() < in_use - (50 << 20)
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
