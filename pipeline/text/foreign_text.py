@@ -16,6 +16,8 @@ _PYTHON = re.compile(rb"\s*(?:\[\s*)*\{\s*'[^'\n]{1,200}'\s*:\s*['\"\d\[{(TFN-]"
 """How `print` writes a dictionary, or a list of them."""
 _TIMES = re.compile(rb"\d\d:\d\d[,.]\d{3} --> (?:\d\d:)?\d\d:\d\d[,.]\d{3}")
 _DATA_WORD = re.compile(rb"[A-Za-z0-9+/_-]{60,}={0,2}|[0-9a-fA-F]{32,}")
+_DATA_BYTES = 32
+"""No shorter word is one."""
 _HEXADECIMAL = re.compile(rb"[0-9a-f]+|[0-9A-F]+")
 _UUENCODED = re.compile(rb"begin [0-7]{3} [^\n]+\nM[\x20-\x60]{60}\r?\n")
 _EAST_ASIAN = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3\uff66-\uff9f]+")
@@ -53,20 +55,21 @@ def problem(head: bytes) -> str | None:
 
 def _is_vectors(head: bytes) -> bool:
     """Whether line after line is a word and numbers with a point, many and equally many."""
-    lines = head.split(b"\n")[:_ROWS]
+    lines = head.split(b"\n", _ROWS)[:_ROWS]
     rows = [line.split() for line in lines[: len(lines) - 1]]
     if rows and len(rows[0]) == 2 and all(map(bytes.isdigit, rows[0])):
         rows = rows[1:]
     widths = {len(row) for row in rows}
-    numbers = [number for row in rows for number in row[1:]]
-    return len(rows) >= _VECTORS and len(widths) == 1 and min(widths) > _VECTOR_SIZE and all(map(_POINTED.fullmatch, numbers))
+    alike = len(rows) >= _VECTORS and len(widths) == 1 and min(widths) > _VECTOR_SIZE
+    return alike and all(_POINTED.fullmatch(number) for row in rows for number in row[1:])
 
 
 def _is_written_data(head: bytes) -> bool:
     """Whether most of it is long words of letters and digits in an order that no language has: base64 in lines of any length, or
     hexadecimal."""
     head = head[:_GLANCE_BYTES]
-    size = sum(len(word) for word in head.split() if _DATA_WORD.fullmatch(word) and _is_mixed(word))
+    long = [word for word in head.split() if len(word) >= _DATA_BYTES]
+    size = sum(len(word) for word in long if _DATA_WORD.fullmatch(word) and _is_mixed(word))
     return 2 * size > len(head)
 
 

@@ -279,7 +279,7 @@ def _no_json(head: bytes) -> str | None:
 
 def _later_json(head: bytes) -> bool:
     """Whether most of the first lines begin an object, as in JSON lines behind a comment."""
-    lines = head.split(b"\n")[:_ROWS]
+    lines = head.split(b"\n", _ROWS)[:_ROWS]
     return 2 * sum(_JSON.match(line) is not None for line in lines) > len(lines)
 
 
