@@ -25,7 +25,8 @@ from pipeline.storage.addresses import is_address, parse_address
 
 Positive = Annotated[int, Field(ge=1, lt=2**63)]
 Chosen = Annotated[int, BeforeValidator(lambda value: 0 if value is None else value), Field(ge=0, le=1024)]
-Rate = Annotated[float, Field(gt=0, le=10)]
+Rate = Annotated[float, Field(ge=1e-6, le=10)]
+"""A learning rate; the steps of a lower one are so small beside the vectors' numbers that float32 rounds them away."""
 _LABEL = "characters: a-z, A-Z, 0-9, and after the first also . _ -"
 
 

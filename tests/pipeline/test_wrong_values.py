@@ -66,7 +66,9 @@ def test_no_wrong_value_of_any_key_is_explained_in_words_of_the_library() -> Non
 @pytest.mark.parametrize(
     ("key", "value", "line"),
     [
-        ("train.alpha", 0, "expected more than 0 (found 0)"),
+        ("storage.patience_s", 0, "expected more than 0 (found 0)"),
+        ("train.alpha", 1e-300, "expected at least 1e-06 (found 1e-300)"),
+        ("refresh.alpha", 0, "expected at least 1e-06 (found 0)"),
         ("train.epochs", 0, "expected at least 1 (found 0)"),
         ("shards.window", 256, "expected at most 255 (found 256)"),
         ("shards.sample", 2, "expected at most 1 (found 2)"),
