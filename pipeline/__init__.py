@@ -69,7 +69,8 @@ stands beside its short Dask wiring.
     options/   section (their common base) text (of corpus and tokenize) storage cluster paths (relative to the file)
                problems (wrong values in words) other_names (settings by the names of gensim and others)
     safety/    start scratch (closed to other users) files second_names locks seals json_shapes manifests
-               yaml_values values (checked) login (passwords for pages) deadline (a limit on waiting)
+               yaml_values values (checked) outputs (at paths that people name) login (passwords for pages)
+               deadline (a limit on waiting)
     tracking/  tracker spool shipper delivery registry (events, and their way to MLflow) ui start_page door metrics
                run_events (the events of a run) card (the description of a run)
                textfile (for Prometheus)

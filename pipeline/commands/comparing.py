@@ -24,13 +24,14 @@ def compare(sources: tuple[str, ...], as_json: bool, page: Path | None) -> None:
     from pipeline.compare.shown import as_page, as_text
     from pipeline.compare.sides import open_sides
     from pipeline.report.results import finite
+    from pipeline.safety.outputs import target_of
     from pipeline.store import explain_os_error, write_bytes
 
     found = lay_beside(open_sides(sources))
     say(json.dumps(finite(found), indent=1) if as_json else as_text(found, max(60, shutil.get_terminal_size((100, 24)).columns)))
     if page:
         try:
-            write_bytes(page, as_page(found).encode())
+            write_bytes(target_of(page), as_page(found).encode())
         except OSError as error:
             raise explain_os_error(error, page) from error
         if not as_json:

@@ -127,7 +127,7 @@ def _copy(source: int, target: Path) -> None:
 def _require_plain(path: Path) -> None:
     mode = os.lstat(path).st_mode
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-        raise OSError(errno.EINVAL, f"{_kind(mode)}, which is not followed here", str(path))
+        raise OSError(errno.EINVAL, f"{kind_of(mode)}, which is not followed here", str(path))
 
 
 def regular(descriptor: int, name: object) -> int:
@@ -136,7 +136,7 @@ def regular(descriptor: int, name: object) -> int:
     if stat.S_ISREG(mode):
         return descriptor
     os.close(descriptor)
-    raise OSError(errno.EINVAL, f"not a regular file but {_kind(mode)}", str(name))
+    raise OSError(errno.EINVAL, f"not a regular file but {kind_of(mode)}", str(name))
 
 
 def open_regular(path: str | os.PathLike[str]) -> int:
@@ -198,7 +198,7 @@ def _explained(error: OSError, name: str) -> OSError:
     return error
 
 
-def _kind(mode: int) -> str:
+def kind_of(mode: int) -> str:
     kinds = (
         (stat.S_ISDIR, "a folder"),
         (stat.S_ISLNK, "a symbolic link"),

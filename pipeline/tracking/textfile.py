@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.errors import told_of_file
 from pipeline.report.results import evaluation_rows, get, is_number, mapping
 from pipeline.safety.files import MAX_JSON_BYTES, read_bounded
+from pipeline.safety.outputs import target_of
 
 if TYPE_CHECKING:
     from pipeline.config import RunConfig
@@ -64,6 +65,8 @@ class TextFile:
 
     path: Path
     run: str
+    named: bool = False
+    """Whether a person named the path, who may have made it a link to where the file is to be."""
     samples: dict[str, dict[Labels, float]] = field(default_factory=dict)
     problem: str | None = None
     """Why it could not be written the last time."""
@@ -89,18 +92,20 @@ class TextFile:
         self._written = time.monotonic()
         self.set("w2v_updated_seconds", time.time())
         text = "".join(self._lines())
-        temporary = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex[:12]}.tmp")
-        self.problem = None
+        self.problem, temporary = None, None
         try:
+            target = target_of(self.path) if self.named else self.path
+            temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:12]}.tmp")
             with open(temporary, "x", encoding="utf-8") as file:
                 file.write(f"{text}{_sealing(text)}")
-            os.replace(temporary, self.path)
+            os.replace(temporary, target)
         except OSError as error:
             self.problem = f"{self.path}: cannot be written ({error.strerror}); what watches the run does not see it"
         finally:
             # On a full disk it would be one more every two seconds, in a folder that may not be the workdir.
             with suppress(OSError):
-                temporary.unlink(missing_ok=True)
+                if temporary:
+                    temporary.unlink(missing_ok=True)
 
     def _lines(self) -> Iterator[str]:
         for name, (kind, meaning) in FAMILIES.items():
@@ -130,8 +135,9 @@ def textfile_damage(path: Path) -> tuple[int, list[str]]:
 
 def open_textfile(config: RunConfig) -> TextFile:
     """The text file of a run that begins, which keeps the time of the last success."""
-    path = Path(config.tracking.textfile) if config.tracking.textfile else config.workdir / NAME
-    found = TextFile(path, config.run.name)
+    named = config.tracking.textfile
+    path = Path(named) if named else config.workdir / NAME
+    found = TextFile(path, config.run.name, named=bool(named))
     found.set("w2v_last_success_seconds", _last_success(path))
     found.set("w2v_run_started_seconds", time.time())
     return found

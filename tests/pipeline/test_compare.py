@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,14 @@ def test_folders_and_files_of_vectors_can_be_compared_from_the_command_line(tmp_
     assert done.exit_code == 0, done.output
     assert "one and two have 72 words in common" in done.output
     assert "word7" in page.read_text()
+    (there := tmp_path / "there.html").symlink_to(page)
+    page.write_text("before")
+    assert CliRunner().invoke(commands, [*arguments[:-1], str(there)]).exit_code == 0
+    assert there.is_symlink(), "a link that somebody made stays"
+    assert "word7" in page.read_text()
+    (tmp_path / "null").symlink_to(os.devnull)
+    refused = CliRunner().invoke(commands, [*arguments[:-1], str(tmp_path / "null")])
+    assert "null: writing failed (not a regular file but a device)" in str(refused.exception)
     done = CliRunner().invoke(commands, [*arguments, "--json"])
     assert json.loads(done.output)["words"][0]["moved"][0]["word"] == "word7"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -17,7 +18,7 @@ from pipeline.config import parse_config
 from pipeline.errors import InputError
 from pipeline.progress import Progress
 from pipeline.run import run
-from pipeline.tracking.textfile import FAMILIES, TextFile, note_summary
+from pipeline.tracking.textfile import FAMILIES, TextFile, note_summary, open_textfile
 from tests.pipeline.test_report import HOSTILE, sample_summary
 from tests.tiny import tiny_config, write_corpus
 
@@ -98,6 +99,32 @@ def test_a_place_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
     assert "w2v.prom: cannot be written (No such file or directory); what watches the run" in (file.problem or "")
     with pytest.raises(ValueError, match=r"expected a name of textfile\.FAMILIES, found 'w2v_new'"):
         file.set("w2v_new", 1)
+
+
+def test_a_link_at_the_place_that_was_named_stays_and_what_it_points_to_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "node").mkdir()
+    (tmp_path / "node" / "w2v.prom").write_text("before\n")
+    (link := tmp_path / "w2v.prom").symlink_to("node/w2v.prom")
+    file = TextFile(link, "run", named=True)
+    file.state("running")
+    assert file.problem is None
+    assert link.is_symlink()
+    assert samples((tmp_path / "node" / "w2v.prom").read_text())["w2v_run_state"] == [(',state="running"', 1.0)]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["node", "w2v.prom", "w2v.prom"], "nothing is left beside either"
+
+
+def test_a_run_takes_the_file_that_is_named_as_the_persons_and_the_one_in_its_workdir_as_its_own(tmp_path: Path) -> None:
+    config = parse_config(tiny_config(tmp_path, ["x"], tracking={"textfile": str(tmp_path / "w2v.prom")}))
+    assert open_textfile(config).named
+    assert not open_textfile(parse_config(tiny_config(tmp_path, ["x"]))).named
+
+
+def test_a_device_is_not_replaced_by_a_file(tmp_path: Path) -> None:
+    (tmp_path / "null").symlink_to(os.devnull)
+    file = TextFile(tmp_path / "null", "run", named=True)
+    file.state("running")
+    assert "null: cannot be written (not a regular file but a device)" in (file.problem or "")
+    assert Path(os.devnull).is_char_device()
 
 
 def test_the_dashboard_asks_for_names_that_are_written_and_for_all_that_matter() -> None:
