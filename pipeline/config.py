@@ -22,6 +22,7 @@ from pipeline.options.paths import anchored, at_home, explain_moved, portable, r
 from pipeline.options.problems import meant, wrong_value
 from pipeline.safety.files import read_bounded
 from pipeline.safety.seals import canonical_json
+from pipeline.safety.values import why_unwritable
 from pipeline.safety.yaml_values import MAX_BYTES, BadYamlError, parse_yaml
 from pipeline.sections import (
     Cluster as Cluster,
@@ -139,6 +140,8 @@ class RunConfig(Section):
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """The validated configuration in YAML file `path` with `section.key=value` overrides; raises ConfigError or InputError."""
     tree, folder = read_yaml(Path(path)), Path(path).parent
+    if reason := why_unwritable(os.path.abspath(path)):
+        raise InputError(f"{path}: the path of the configuration {reason}")
     # Absolute, because workers that others have started have current folders of their own.
     config = parse_config(anchored(tree, Path(os.path.abspath(folder))), overrides, source=str(path))
     if config.place and config.tracking.uri is None:
@@ -205,6 +208,8 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
         elif near:
             way = hint(near if " " in near else f"{near}=…")
         raise ConfigError(f"{shown}: an override is section.key=value; {way}")
+    if reason := why_unwritable(value):
+        raise ConfigError(f"{shown}: {reason}")
     node = tree
     for part in parts[:-1]:
         child = node.get(part)

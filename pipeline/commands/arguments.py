@@ -123,8 +123,11 @@ def load_run(run: str, overrides: tuple[str, ...]) -> RunConfig:
     from pipeline.errors import InputError
     from pipeline.history.answers import is_workdir
     from pipeline.history.arrival import look
+    from pipeline.safety.values import why_unwritable
     from pipeline.store import iterate_artefacts
 
+    if reason := why_unwritable(run):
+        raise InputError(f"{run}: {reason}")
     config = look(parse_config({"run": {"workdir": run}, "corpus": {"inputs": [run]}}, overrides, source=run))
     if not is_workdir(config.workdir) and not any(iterate_artefacts(config.workdir)):
         raise InputError(f"{run}: no run has left anything in this folder; give a CONFIG or a workdir")

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 
 from pipeline import store
 from pipeline.config import RunConfig
-from pipeline.errors import PermissionDeniedError
+from pipeline.errors import ConfigError, PermissionDeniedError
 from pipeline.history.latest import champion_of, link_latest
 from pipeline.history.snapshot import link_artefacts, snapshots
 from pipeline.safety.locks import WORKDIR_LOCK, held, holder, refuse_file
+from pipeline.safety.values import why_unwritable
 from pipeline.storage import lease
 from pipeline.storage.copies import Copy, begin
 from pipeline.storage.objects import require_bucket
@@ -22,7 +23,10 @@ PULL_LOCK = ".pull-lock"
 
 @contextlib.contextmanager
 def arrive(config: RunConfig) -> Iterator[None]:
-    """Holds the workdir for this process while the block runs. Raises BusyError, naming the holder."""
+    """Holds the workdir for this process while the block runs. Raises BusyError, naming the holder, and ConfigError for a path
+    that summaries and manifests could not name."""
+    if reason := why_unwritable(str(config.workdir)):
+        raise ConfigError(f"run.workdir: {config.workdir} {reason}")
     if config.place is None:
         with store.lock(config.workdir):
             yield

@@ -31,10 +31,22 @@ def number_of(value: Any) -> Any:
     return value
 
 
+def why_unwritable(text: str) -> str | None:
+    """Why a setting cannot hold this text; None if it can. Python stands surrogates for the bytes of names that are not UTF-8."""
+    if found := re.search("[\udc80-\udcff]", text):
+        byte = f"{ord(found[0]) - 0xDC00:#x}"
+        return (
+            f"is not UTF-8, as settings are (it holds the byte {byte}); rename the file or the folder of which that is the name"
+        )
+    if found := re.search("[\0\ud800-\udfff]", text):
+        return f"holds {found[0]!r}, which no file name, word or pattern can hold"
+    return None
+
+
 def refuse_unwritable(value: Any) -> None:
     if isinstance(value, str):
-        if found := re.search("[\0\ud800-\udfff]", value):
-            raise ValueError(f"holds {found[0]!r}, which no file name, word or pattern can hold")
+        if reason := why_unwritable(value):
+            raise ValueError(reason)
     elif isinstance(value, dict):
         for key, inner in value.items():
             refuse_unwritable(key)

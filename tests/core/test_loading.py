@@ -7,6 +7,7 @@ import gzip
 import json
 import lzma
 import mmap
+import os
 import tracemalloc
 import warnings
 from pathlib import Path
@@ -34,6 +35,21 @@ def load(folder: Path, content: bytes, name: str = "foreign", **options: Any) ->
 
 
 EXPECTED = (["a", "b"], ROWS.tolist())
+
+
+@pytest.mark.parametrize("name", ["v.parquet", "v.safetensors", "v.txt", "v.txt.gz"])
+def test_a_file_of_vectors_is_read_whatever_bytes_its_name_holds(tmp_path: Path, name: str) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9" + name.encode())
+    if name == "v.parquet":
+        pq.write_table(pa.table({"word": EXPECTED[0], "vector": EXPECTED[1]}), tmp_path / name)
+    elif name == "v.safetensors":
+        save_file({"vectors": ROWS}, tmp_path / name)
+        (tmp_path / "vocab.json").write_text(json.dumps({word: row for row, word in enumerate(EXPECTED[0])}))
+    else:
+        (tmp_path / name).write_bytes(gzip.compress(TEXT) if name.endswith(".gz") else TEXT)
+    (tmp_path / name).rename(path)
+    found = WordVectors.load(path)
+    assert (list(found.words), found.matrix.tolist()) == EXPECTED
 
 
 @pytest.mark.parametrize("content", [TEXT, BINARY, BINARY.replace(b"\nb ", b"b "), BINARY[:-1]])

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from pipeline.cluster.workers import InProcess
+from pipeline.commands.arguments import load_run
 from pipeline.config import known_keys, load_config, parse_config
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, InputError
 from pipeline.history.answers import Answer, changes, differences
 from pipeline.options.other_names import OTHER_NAMES, suggest
+from pipeline.progress import Progress
+from pipeline.run import run
 from pipeline.session import holding
 from tests.tiny import write_corpus
 
@@ -168,6 +174,49 @@ def test_a_workdir_on_links_that_go_in_a_circle_is_an_error_of_the_configuration
     config = parse_config({"run": {"workdir": str(tmp_path / "a")}, "corpus": {"inputs": [str(text)]}})
     with pytest.raises(ConfigError, match=r"run\.workdir: .* cannot be a folder"), holding(config):
         pass
+
+
+LATIN = os.fsdecode(b"caf\xe9")
+NOT_UTF8 = r"is not UTF-8, as settings are \(it holds the byte 0xe9\); rename the file or the folder"
+
+
+@pytest.mark.parametrize("key", ["run.workdir", "corpus.inputs", "tracking.textfile", "train.start_from"])
+def test_a_name_that_is_not_utf8_is_refused_as_that_wherever_it_is_set(key: str) -> None:
+    with pytest.raises(ConfigError, match=NOT_UTF8):
+        parse_config({"corpus": {"inputs": ["x"]}}, [f"{key}={LATIN}/x"])
+    section, name = key.split(".")
+    tree: dict[str, dict[str, Any]] = {"corpus": {"inputs": ["x"]}}
+    tree.setdefault(section, {})[name] = f"{LATIN}/x"  # from a program, or after anchoring
+    with pytest.raises(ConfigError, match=rf"{key}: {NOT_UTF8}"):
+        parse_config(tree)
+
+
+def test_a_configuration_or_workdir_in_a_folder_whose_name_is_not_utf8_is_refused_as_that_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (inside := tmp_path / LATIN).mkdir()
+    (text := tmp_path / "a.txt").write_text("a b c\n")
+    (inside / "c.yaml").write_text(f"corpus: {{inputs: [{text}]}}\nrun: {{workdir: {tmp_path}/work}}\n")
+    with pytest.raises(InputError, match=f"c.yaml: the path of the configuration {NOT_UTF8}"):
+        load_config(inside / "c.yaml")
+    with pytest.raises(InputError, match=f"^[^\n]*{NOT_UTF8}[^\n]*$"):
+        load_run(str(inside), ())
+    monkeypatch.chdir(inside)
+    config = parse_config({"corpus": {"inputs": [str(text)]}, "run": {"workdir": "work"}})
+    with pytest.raises(ConfigError, match=rf"run\.workdir: .*work {NOT_UTF8}"), holding(config):
+        pass
+    assert os.listdir(inside) == ["c.yaml"]
+
+
+def test_files_whose_names_are_not_utf8_are_read_from_their_folder(tmp_path: Path) -> None:
+    (tmp_path / "texts" / LATIN).mkdir(parents=True)
+    (tmp_path / "texts" / LATIN / f"{LATIN}.txt").write_text("one two three one two three\n" * 50)
+    tree = {
+        "run": {"workdir": str(tmp_path / "work")}, "corpus": {"inputs": [str(tmp_path / "texts")]},
+        "train": {"vector_size": 4, "epochs": 1}, "tracking": {"enabled": False},
+    }  # fmt: skip
+    summary = run(parse_config(tree), workers=InProcess(), progress=Progress(quiet=True))
+    assert summary["corpus"]["tokens"] == 300
 
 
 def test_a_workdir_in_a_bucket_is_worked_on_in_a_folder_that_is_not_called_like_it(tmp_path: Path) -> None:

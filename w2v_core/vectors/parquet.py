@@ -6,6 +6,7 @@ and whoever has Parquet files has pyarrow (infra/decisions/0016-reading-vectors.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ def read(path: Path, limit: int | None = None) -> Parts:
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        # Arrow takes a path that is not UTF-8 as bytes only.
+        with pa.OSFile(os.fsencode(path)) as opened, pq.ParquetFile(opened, page_checksum_verification=True) as file:
             names = set(file.schema_arrow.names)
             if not {"word", "vector"} <= names:
                 raise ValueError(f"{path}: expected columns word, vector and perhaps count, found {', '.join(sorted(names))}")
