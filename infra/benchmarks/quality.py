@@ -19,7 +19,6 @@ from pathlib import Path
 
 from throughput import GENSIM, SETTINGS, THREADS, without_long_lines
 
-from pipeline.formats.word2vec import read_word2vec
 from w2v_core.vectors import WordVectors, evaluation
 
 EPOCHS = 5
@@ -63,7 +62,7 @@ def train_gensim(corpus: Path, size: int, seed: int, alpha: float, workdir: Path
     arguments = [str(corpus), size, settings["window"], settings["negative"], EPOCHS, THREADS, alpha, str(path)]
     code = GENSIM.replace("epochs=epochs)\nmodel.build_vocab", f"epochs=epochs, seed={seed})\nmodel.build_vocab")
     subprocess.run([sys.executable, "-c", code, json.dumps(arguments)], check=True, capture_output=True, text=True)
-    return read_word2vec(path)
+    return WordVectors.load(path)
 
 
 def main() -> None:

@@ -1,1 +1,1 @@
-"""The exchange of rows between copies: in shared memory on one host, over the workers' connections between hosts."""
+"""The exchange of rows between copies: in shared memory between workers of one host, over their connections between hosts."""

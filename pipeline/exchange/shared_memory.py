@@ -1,10 +1,10 @@
 """The exchange between processes on one host: shared memory and a barrier.
 
 Hot merges come every few milliseconds, more often than a Dask round trip (10 ms) allows, so the exchange has its own path inside
-long round tasks. On one host the copies of the parameters lie in shared memory, where any process can read and write the rows of
-any copy, and only arrivals at a merge remain to be exchanged: one byte to a hub over a Unix socket and one byte back. When a
-process dies, its socket closes, so its peers notice at once instead of waiting. The driver tells them about a process that never
-came at all (`attempts`).
+long round tasks. Copies that several workers of one host train lie in shared memory, where any of them can read and write the
+rows of any copy, and only arrivals at a merge remain to be exchanged: one byte to a hub over a Unix socket and one byte back.
+When a process dies, its socket closes, so its peers notice at once instead of waiting. The driver tells them about a process that
+never came at all (`attempts`).
 
 The memory and the socket are in a folder that only this user can enter, removed as soon as all processes have opened them. If
 the process that made it is killed before that, the next group on this host removes it.

@@ -11,7 +11,6 @@ through it, since CSV would quote some of them.
 from __future__ import annotations
 
 import io
-import os
 import re
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -21,7 +20,6 @@ from typing import Any
 
 import numpy as np
 
-from w2v_core.vectors import WordVectors
 from w2v_core.vectors.cosines import Floats
 
 UNWRITABLE = re.compile(r"[\s\0\ud800-\udfff]|\A\Z")
@@ -29,9 +27,6 @@ UNWRITABLE = re.compile(r"[\s\0\ud800-\udfff]|\A\Z")
 white space (`str.split`), C readers stop at NUL, and a lone surrogate has no UTF-8."""
 
 _WRITE_ROWS, _WRITE_THREADS = 2048, 2
-
-
-# ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def write_text(file: Any, words: Sequence[str], matrix: Floats, *, header: bool = True) -> None:
@@ -88,11 +83,3 @@ def _number_lines(block_ND: Floats, delimiter: str) -> list[bytes]:
 def _float16_texts() -> list[str]:
     """The shortest text of every float16, by its bits; Arrow would write the digits of the float64."""
     return [str(number) for number in np.arange(1 << 16, dtype=np.uint16).view(np.float16)]
-
-
-# ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def read_word2vec(path: str | os.PathLike[str], *, binary: bool | None = None, unicode_errors: str = "strict") -> WordVectors:
-    """The vectors of a word2vec file; `WordVectors.load` reads other formats too. Raises ValueError, FileNotFoundError."""
-    return WordVectors.load(path, binary=binary, unicode_errors=unicode_errors)

@@ -31,19 +31,19 @@ def file_system(address: Address, storage: Storage) -> Any:
 
 
 @cache
-def _connected(scheme: str, account: str, settings: str, endpoint: str | None) -> Any:
+def _connected(scheme: str, account: str, settings: str, endpoint_of_environment: str | None) -> Any:
     storage = Storage(**json.loads(settings))
     if scheme == "s3":
-        return _open_s3(storage)
+        return _open_s3(storage, endpoint_of_environment)
     return _open_gs(storage) if scheme == "gs" else _open_abfss(account, storage)
 
 
-def _open_s3(storage: Storage) -> Any:
+def _open_s3(storage: Storage, endpoint_of_environment: str | None) -> Any:
     from pyarrow import fs
 
     options = {key: value for key, value in storage.options.items() if key in S3_OPTIONS}
     # The SDK reads the variable too, but then prefixes the host with the bucket's name, which only Amazon's servers support.
-    endpoint = storage.endpoint or _endpoint_of_environment()
+    endpoint = storage.endpoint or endpoint_of_environment
     if endpoint:
         options["scheme"], _, options["endpoint_override"] = endpoint.rstrip("/").partition("://")
     if storage.region or endpoint:

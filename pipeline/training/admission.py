@@ -88,7 +88,7 @@ class Admission:
             joined = join_host(chosen)
             if joined != chosen and self._can_join(joined[0]):
                 chosen = joined
-            self._check_room(chosen, were_lost=len(members) < len(self._members))
+            self._check_room(chosen, len(members), were_lost=len(members) < len(self._members))
             self._members, self._chosen = members, chosen
         return self._chosen
 
@@ -141,7 +141,7 @@ class Admission:
         plan = capacity.plan_memory(self.sizes, place_copies(chosen, copies_of(self.train, self.sizes.vocab_size)))
         return plan, {member.address: self._met[member.address].room for member in chosen}
 
-    def _check_room(self, chosen: Sequence[Member], *, were_lost: bool) -> None:
+    def _check_room(self, chosen: Sequence[Member], present: int, *, were_lost: bool) -> None:
         plan, rooms = self._needs(chosen)
         try:
             capacity.check_room(plan, rooms, driver_room(self.workdir, self.disk_in_use))
@@ -153,5 +153,5 @@ class Admission:
                 ) from None
             raise
         if self.plan is None:
-            self.on_plan(capacity.describe(plan, rooms))
+            self.on_plan(capacity.describe(plan, rooms, present))
         self.plan = capacity.summarise(plan, rooms)

@@ -5,10 +5,10 @@
     explain_shortfalls(plan, rooms, driver)                      one line per limit that is too low, with the numbers
 
 All lanes of a copy share its two matrices. With several copies, a host also needs the base, their last merged state, and, if they
-are trained during merges, the rows that each had when the merge began. If a host has several workers, these lie in shared memory,
-or else the copies themselves, and a worker's resident size counts the shared pages it touches: the base, its own copies, and the
-rows of other copies that it folds. This resident size is compared with Dask's limits. Smaller needs are included too. Sizes are
-upper bounds, and close ones (tests/pipeline/test_memory.py compares them).
+are trained during merges, the rows that each had when the merge began. If several workers of a host train, these lie in shared
+memory, or else the copies themselves, and a worker's resident size counts the shared pages it touches: the base, its own copies,
+and the rows of other copies that it folds. This resident size is compared with Dask's limits. Smaller needs are included too.
+Sizes are upper bounds, and close ones (tests/pipeline/test_memory.py compares them).
 """
 
 from __future__ import annotations
@@ -310,13 +310,15 @@ def _named(needs: Contributors, most: int = 3) -> str:
 # ── in words and numbers ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def describe(plan: MemoryPlan, rooms: Mapping[str, Room]) -> str:
-    """The plan as one line."""
-    worker = plan.largest_worker
+def describe(plan: MemoryPlan, rooms: Mapping[str, Room], present: int) -> str:
+    """The plan as one line. `present`: how many workers there are, of which those of the plan train."""
+    worker, trains = plan.largest_worker, len(plan.workers)
     room = rooms[worker.address]
     limit = f" of {amount(room.limit)}" if room.limit is not None else ""
     shared = max(host.shared_bytes for host in plan.hosts)
-    parts = [f"{counted(len(plan.workers), 'workers|worker')} with up to {amount(room.used + worker.resident_bytes)}{limit} each"]
+    who = f"{trains} of {present} workers" if trains < present else counted(trains, "workers|worker")
+    each = " each" if trains > 1 else ""
+    parts = [f"{who} with up to {amount(room.used + worker.resident_bytes)}{limit}{each}"]
     if shared:
         parts.append(f"{amount(shared)} of it shared on a host")
     parts.append(f"driver {amount(plan.driver_bytes)}")

@@ -1,7 +1,8 @@
 """The copies of the parameters in a round as one worker sees them: memory, links to other hosts, and the merge.
 
-Copies on one host lie in shared memory (`exchange`): every participant of the host sees all of them. Copies of other hosts are
-not held; in a merge their rows arrive over links (`exchange.links`), one block of rows at a time:
+Copies on one host lie in memory that every participant of the host sees: its own if it is the only one, otherwise shared memory
+(`exchange`). Copies of other hosts are not held; in a merge their rows arrive over links (`exchange.links`), one block of rows at
+a time:
 
     every host   sends its copies' rows of block q to q's owner          (the host's agent for q sends)
     q's owner    folds the rows of all copies over the fixed tree        (`kernels.merge_rows`)

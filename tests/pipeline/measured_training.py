@@ -1,6 +1,6 @@
 """Trains in separate processes and prints, as JSON, how much memory was planned and how much was used.
 
-python -m tests.pipeline.measured_training CONFIG (alone | two workers)
+python -m tests.pipeline.measured_training CONFIG (alone | one of two workers | two workers)
 """
 
 from __future__ import annotations

@@ -24,7 +24,6 @@ from safetensors.numpy import load_file
 from pipeline.config import Publish
 from pipeline.errors import StorageError
 from pipeline.formats.exports import FORMATS, Wanted, export_vectors
-from pipeline.formats.word2vec import read_word2vec
 from tests.gensims import models
 from w2v_core.vectors import WordVectors
 
@@ -50,7 +49,7 @@ def read_gensim(path: Path) -> tuple[list[str], Any]:
 
 
 def read_ours(path: Path) -> tuple[list[str], Any]:
-    found = read_word2vec(path)
+    found = WordVectors.load(path)
     return list(found.words), found.matrix
 
 
@@ -321,9 +320,9 @@ def test_every_float_comes_back_from_text_and_binary(tmp_path_factory: pytest.Te
     folder = tmp_path_factory.mktemp("floats")
     vectors = WordVectors([f"w{i}" for i in range(len(matrix))], matrix)
     for binary, paths in enumerate(export_vectors(vectors, ["word2vec-text", "word2vec-bin"], folder).values()):
-        np.testing.assert_array_equal(read_word2vec(paths[0], binary=bool(binary)).matrix, matrix)
+        np.testing.assert_array_equal(WordVectors.load(paths[0], binary=bool(binary)).matrix, matrix)
         if not np.isnan(matrix).any():
-            assert bits(read_word2vec(paths[0], binary=bool(binary)).matrix) == bits(matrix)
+            assert bits(WordVectors.load(paths[0], binary=bool(binary)).matrix) == bits(matrix)
 
 
 @pytest.mark.parametrize("binary", [False, True])
@@ -340,7 +339,7 @@ def test_a_file_cut_anywhere_is_refused(tmp_path: Path, vectors: WordVectors) ->
         for end in range(0, len(data) - 1, 3):  # without its last newline alone, a binary file is whole
             paths[0].write_bytes(data[:end])
             with pytest.raises(ValueError, match="vectors"):
-                read_word2vec(paths[0])
+                WordVectors.load(paths[0])
 
 
 @pytest.mark.parametrize("point", ["place:vectors.npy", "place:words.txt"])

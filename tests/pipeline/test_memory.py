@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -122,7 +123,17 @@ def test_the_parts_that_threads_draw_from_at_a_time_are_planned() -> None:
 def test_what_fits_is_not_refused() -> None:
     plan = plan_memory(MILLION, places_on(*"aabb"))
     check_room(plan, rooms_of(plan), AMPLE_DRIVER)
-    assert describe(plan, rooms_of(plan)).startswith("memory: 4 workers with up to ")
+
+
+def test_the_line_on_memory_says_how_many_of_the_workers_train() -> None:
+    def begins(hosts: str, present: int) -> str:
+        plan = plan_memory(MILLION, places_on(*hosts))
+        return describe(plan, rooms_of(plan), present).partition(", ")[0]
+
+    assert re.fullmatch(r"memory: 4 workers with up to [\d.]+ GB each", begins("aabb", 4))
+    assert re.fullmatch(r"memory: 2 of 4 workers with up to [\d.]+ GB each", begins("ab", 4))
+    assert re.fullmatch(r"memory: 1 of 2 workers with up to [\d.]+ GB", begins("a", 2))
+    assert re.fullmatch(r"memory: 1 worker with up to [\d.]+ GB", begins("a", 1))
 
 
 def test_a_worker_limit_below_the_need_is_refused_with_both_numbers_the_largest_needs_and_a_way_out() -> None:
