@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import json
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.cluster.opening import open_workers
@@ -29,37 +26,13 @@ def forget_peak(_: int) -> None:
     Path("/proc/self/clear_refs").write_text("5")
 
 
-def held_bytes() -> int:
-    """The memory that this process holds now: its own pages and its share of the shared ones (PSS)."""
-    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
-
-
-@contextmanager
-def most_held() -> Iterator[list[int]]:
-    """A list with the memory held at the start and the most held until the end, sampled fifty times a second."""
-    found, ended = [held_bytes(), 0], threading.Event()
-
-    def look() -> None:
-        while not ended.wait(0.02):
-            found[1] = max(found[1], held_bytes())
-
-    watcher = threading.Thread(target=look)
-    watcher.start()
-    try:
-        yield found
-    finally:
-        ended.set()
-        watcher.join()
-
-
 def main(config_path: str, where: str) -> None:
     config, quiet = load_config(config_path), Progress(quiet=True)
     if where == "alone":
         run(config, until="shards", workers=InProcess(), progress=quiet)
         forget_peak(0)
-        with most_held() as held:
-            summary = run(config, until="train", workers=InProcess(), progress=quiet)
+        before = peak_bytes(0)
+        summary = run(config, until="train", workers=InProcess(), progress=quiet)
         peaks, driver = [peak_bytes(0)], 0
     else:
         with open_workers(Cluster(n_workers=2)) as workers:
@@ -69,8 +42,8 @@ def main(config_path: str, where: str) -> None:
             forget_peak(0)
             before = peak_bytes(0)
             summary = run(config, until="train", workers=workers, progress=quiet)
-            peaks, driver, held = workers.together(peak_bytes, [0] * 2, members), peak_bytes(0) - before, []
-    print(json.dumps({"plan": summary["train"]["memory"], "peaks": peaks, "driver": driver, "held": held}))
+            peaks, driver = workers.together(peak_bytes, [0] * 2, members), peak_bytes(0) - before
+    print(json.dumps({"plan": summary["train"]["memory"], "before": before, "peaks": peaks, "driver": driver}))
 
 
 if __name__ == "__main__":

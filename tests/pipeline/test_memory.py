@@ -293,9 +293,10 @@ def test_thirty_two_lanes_on_one_copy_take_less_than_two_of_the_parameters(wide_
     found = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert found.returncode == 0, found.stderr
     measured = json.loads(found.stdout)
-    before, most = measured["held"]
-    assert pair_bytes < most - before < 2 * pair_bytes
-    assert most - before < measured["plan"]["worker_bytes"]
+    taken = measured["peaks"][0] - measured["before"]
+    # Memory that the stages before have freed is used again.
+    assert 0.7 * pair_bytes < taken < 2 * pair_bytes
+    assert taken < measured["plan"]["worker_bytes"]
 
 
 @pytest.mark.slow
