@@ -33,7 +33,7 @@ from pipeline.progress import Progress
 from pipeline.safety import locks
 from pipeline.stages import tokenize
 from pipeline.stages.ladder import CORPUS, Stage, up_to
-from pipeline.stages.preloading import COMPILING, preload, quick_switches, warm_up_worker
+from pipeline.stages.preloading import COMPILING, COMPILING_TOKENIZER, preload, quick_switches, warm_up_worker
 from pipeline.stages.sets import refuse_unusable
 from pipeline.stages.shards import epoch_lengths
 from pipeline.stages.work import Done, Watch, Work
@@ -179,11 +179,11 @@ class Session:
             self.progress.finish(f"{arrived} ({time.monotonic() - began:.1f} s)")
         return state
 
-    def compiling(self) -> None:
-        """Says once that code is being compiled, here or by workers."""
+    def compiling(self, until: str) -> None:
+        """Says once that code is being compiled, here or by workers, which a run that ends before training has little of."""
         if not self.compiles:
             self.compiles = True
-            self.progress.line(f"start: {COMPILING}")
+            self.progress.line(f"start: {COMPILING if _trains(until) else COMPILING_TOKENIZER}")
 
     def note(self, text: str) -> None:
         """Shows a note to the user, now and in the report."""
@@ -312,8 +312,8 @@ def _workers_for(session: Session, until: str, client: Client | None) -> context
     the kernels in the background meanwhile."""
     config = session.config
     topic = f"w2v-{uuid.uuid4().hex[:12]}-compiling"
-    hooks = [(warm_up_worker, (config.train, topic))] if _trains(until) else []
-    listeners: dict[str, Listener] = {topic: lambda worker: session.compiling()}
+    hooks = [(warm_up_worker, (config.train if _trains(until) else config.tokenize, topic))]
+    listeners: dict[str, Listener] = {topic: lambda worker: session.compiling(until)}
     if client is not None:
         return use_client(client, config.cluster, hooks, config.workdir, _sees_corpus(session), session.note, listeners)
     if config.cluster.kind == "local" and session.plan and _is_small(config, session.plan):
@@ -336,7 +336,7 @@ def _workers_for(session: Session, until: str, client: Client | None) -> context
 
 def _preload(session: Session, until: str) -> None:
     known = session.here.of(arithmetic.KnownNumbers) if _trains(until) else None
-    preload(session.config, known, session.compiling)
+    preload(session.config, known, lambda: session.compiling(until))
 
 
 def _sees_corpus(session: Session) -> list[Proof]:

@@ -15,11 +15,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from pipeline.cluster.state import state_of
-from pipeline.config import RunConfig, Train
+from pipeline.config import RunConfig, Tokenize, Train
 from pipeline.text.tokenizers import load_tokenizer
 from pipeline.training.arithmetic import KnownNumbers, warm_up
 
 COMPILING = "compiling the kernels; this takes half a minute or more, and only the first time"
+COMPILING_TOKENIZER = "compiling the tokenizer; this takes some seconds, and only the first time"
 SWITCH_S = 0.0005
 """How long a thread may keep the interpreter while another waits for it. With Python's 0.005 s, a hashing thread, which needs it
 after every block, would wait during most of the imports."""
@@ -32,8 +33,7 @@ def preload(config: RunConfig, known: KnownNumbers | None, on_compiling: Callabl
 
     def load() -> None:
         with contextlib.suppress(Exception), telling(on_compiling):
-            if ":" not in config.tokenize.tokenizer:
-                load_tokenizer(config.tokenize).split("a b\n")
+            _load_tokenizer(config.tokenize)
             if known is not None:
                 known.of(config.train)
                 importlib.import_module("pyarrow.compute")
@@ -44,11 +44,27 @@ def preload(config: RunConfig, known: KnownNumbers | None, on_compiling: Callabl
     return thread
 
 
-def warm_up_worker(worker: Any, asked: tuple[Train, str]) -> None:
-    """Warms up a Dask worker for a training, in the background; it says under the topic if it compiles code for that, for which
-    its first task waits."""
-    train, topic = asked
-    warm_up(train, state_of(worker).of(KnownNumbers), lambda: telling(lambda: worker.log_event(topic, worker.address)))
+def warm_up_worker(worker: Any, asked: tuple[Train | Tokenize, str]) -> None:
+    """Warms up a Dask worker for a training or, for a run that does not train, for tokenizing, in the background; it says under
+    the topic if it compiles code for that, for which its first task waits."""
+    section, topic = asked
+
+    def told() -> contextlib.AbstractContextManager[None]:
+        return telling(lambda: worker.log_event(topic, worker.address))
+
+    def load(tokenize: Tokenize) -> None:
+        with contextlib.suppress(Exception), told():
+            _load_tokenizer(tokenize)
+
+    if isinstance(section, Train):
+        warm_up(section, state_of(worker).of(KnownNumbers), told)
+    else:
+        threading.Thread(target=load, args=(section,), name="w2v-preload", daemon=True).start()
+
+
+def _load_tokenizer(tokenize: Tokenize) -> None:
+    if ":" not in tokenize.tokenizer:
+        load_tokenizer(tokenize).split("a b\n")
 
 
 @contextlib.contextmanager

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import queue
+import re
+import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,9 +18,9 @@ import pytest
 from pipeline.cluster.dask_workers import DaskWorkers
 from pipeline.cluster.opening import open_workers
 from pipeline.cluster.workers import Member, WorkerLostError
-from pipeline.config import Cluster, Train
+from pipeline.config import Cluster, Tokenize, Train
 from pipeline.errors import DataError, ServiceError
-from pipeline.stages.preloading import warm_up_worker
+from pipeline.stages.preloading import COMPILING_TOKENIZER, warm_up_worker
 
 
 @pytest.fixture(scope="module")
@@ -95,12 +98,28 @@ def test_a_missing_package_is_named_with_what_installs_it(monkeypatch: pytest.Mo
         pass
 
 
-def test_workers_say_that_they_compile_what_is_not_in_their_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Their first tasks wait for it, half a minute or more."""
+@pytest.mark.parametrize("section", [Train(model="skipgram"), Tokenize()])
+def test_workers_say_that_they_compile_what_is_not_in_their_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, section: Train | Tokenize
+) -> None:
+    """Their first tasks wait for it, for a training half a minute or more."""
     tmp_path.chmod(0o700)
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
     told: queue.SimpleQueue[str] = queue.SimpleQueue()
-    hooks = [(warm_up_worker, (Train(model="skipgram"), "compiling"))]
+    hooks = [(warm_up_worker, (section, "compiling"))]
     with open_workers(Cluster(n_workers=1), hooks, listeners={"compiling": told.put}) as workers:
         (worker,) = workers.members()
         assert told.get(timeout=100) == worker.address
+
+
+@pytest.mark.parametrize("where", ["cluster.n_workers=null", "cluster.n_workers=1"])
+def test_who_only_tokenizes_is_told_that_the_tokenizer_is_compiled_here_or_by_workers(tmp_path: Path, where: str) -> None:
+    (cache := tmp_path / "cache").mkdir(mode=0o700)
+    (tmp_path / "text.txt").write_text("a few words of text\n" * 20)
+    (tmp_path / "c.yaml").write_text("corpus: {inputs: [text.txt]}\ntracking: {enabled: false}\n")
+    command = [sys.executable, "-m", "pipeline.cli", "tokenize", str(tmp_path / "c.yaml"), where]
+    for told in (1, 0):
+        environment = os.environ | {"NUMBA_CACHE_DIR": str(cache)}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        assert re.findall("start: compiling .*", done.stderr) == [f"start: {COMPILING_TOKENIZER}"] * told, done.stderr
+        shutil.rmtree(tmp_path / "runs")
