@@ -1,6 +1,6 @@
 """The differences between results, as plain data; the others are compared with the first.
 
-settings    {key: [value of each side]} of those that differ
+settings    {key: [value of each side]} of those that differ, and `text`: what the corpora hold, if they differ
 scores      [{test, measure, score: […], coverage: […]}]
 seconds     {stage: [seconds of each side, None if it was reused or is not known]}
 words       for each later side: the number of common words, the mean overlap of neighbourhoods, and the words that moved most
@@ -9,16 +9,19 @@ words       for each later side: the number of common words, the mean overlap of
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pipeline.compare.sides import Side
+from pipeline.options.paths import portable
 from pipeline.refresh.stability import NEIGHBOURS, common_words, neighbour_shares, words_moved
 from pipeline.report.results import STAGES, Summary, evaluation_rows, flatten, get, is_number, mapping
 from pipeline.safety.values import as_written
 
 FORMAT_VERSION = 1
+INPUTS = "corpus.inputs"
 MOST_MOVED = 15
 NOT_SETTINGS = ("run.workdir", "run.name", "tracking.", "cluster.", "storage.", "publish.")
 """Keys that do not affect vectors: where a run ran, how it was tracked, and how it was published."""
@@ -30,7 +33,7 @@ def compare(sides: Sequence[Side]) -> dict[str, Any]:
     return {
         "format_version": FORMAT_VERSION,
         "sides": [_about(side) for side in sides],
-        "settings": differing_settings([side.summary for side in sides]),
+        "settings": differing(sides),
         "scores": scores([side.summary for side in sides]),
         "seconds": seconds([side.summary for side in sides]),
         "words": [neighbourhoods(first, other) for other in others],
@@ -45,13 +48,38 @@ def _about(side: Side) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def differing(sides: Sequence[Side]) -> dict[str, list[object]]:
+    """The settings that differ and, as `text`, what the corpora hold: inputs are no difference if their text is the same, while
+    files of the same names may have changed."""
+    found = differing_settings([side.summary for side in sides])
+    texts = {side.text for side in sides if side.summary}
+    if len(texts) == 1 and None not in texts:
+        found.pop(INPUTS, None)
+    elif texts and None not in texts:
+        found["text"] = [side.text for side in sides]
+    return found
+
+
 def differing_settings(summaries: Sequence[Summary]) -> dict[str, list[object]]:
-    """The settings whose values differ; None for a side without the key, made by another program or version."""
+    """The settings whose values differ; None for a side without the key, made by another program or version. Paths other than the
+    inputs differ unless they are the same, or the same from the folders of both configurations."""
     settings = [dict(flatten(as_written(mapping(summary, "config")))) for summary in summaries]
+    from_folders = [dict(flatten(as_written(_from_folder(summary)))) for summary in summaries]
     keys = {key: None for each in settings for key in each if not key.startswith(NOT_SETTINGS)}
-    rows = {key: [each.get(key) for each in settings] for key in keys}
-    said = {key: {repr(each[key]) for each in settings if key in each} for key in keys}
-    return {key: row for key, row in rows.items() if len(said[key]) > 1}
+    return {
+        key: [each.get(key) for each in settings]
+        for key in keys
+        if _differs(key, settings) and (key == INPUTS or _differs(key, from_folders))
+    }
+
+
+def _differs(key: str, settings: Sequence[Mapping[str, object]]) -> bool:
+    return len({repr(each[key]) for each in settings if key in each}) > 1
+
+
+def _from_folder(summary: Summary) -> Mapping[str, Any]:
+    folder, config = summary.get("folder"), mapping(summary, "config")
+    return portable(config, Path(folder)) if isinstance(folder, str) else config
 
 
 def scores(summaries: Sequence[Summary]) -> list[dict[str, Any]]:

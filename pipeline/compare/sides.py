@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.config import load_config
-from pipeline.errors import InputError, UsageError
+from pipeline.errors import InputError, PipelineError, UsageError, counted
 from pipeline.formats.trained import load_vectors
 from pipeline.history.answers import find_answer, intact_vectors, is_configuration, is_workdir, why_none
 from pipeline.history.arrival import look
-from pipeline.history.snapshot import unsealed_summary
+from pipeline.history.snapshot import open_snapshot, unsealed_summary
 from pipeline.safety.files import read_inside
+from pipeline.safety.seals import canonical_json
 from w2v_core.vectors import WordVectors
 
 SUMMARY = "summary.json"
@@ -29,6 +32,8 @@ class Side:
     vectors: WordVectors
     summary: Mapping[str, Any]
     """Summary of the run that made them; empty for vectors from elsewhere."""
+    text: str | None = None
+    """The content of the corpus they were made from, whatever its files are called; None if it is not known."""
 
 
 def open_sides(sources: Sequence[str]) -> list[Side]:
@@ -40,17 +45,18 @@ def open_sides(sources: Sequence[str]) -> list[Side]:
     return [Side(name, *side) for name, side in zip(_names(found), found, strict=True)]
 
 
-def _open(source: str) -> tuple[str, WordVectors, Mapping[str, Any]]:
+def _open(source: str) -> tuple[str, WordVectors, Mapping[str, Any], str | None]:
     path = Path(source)
     workdir = look(load_config(path)).workdir if is_configuration(path) else path
     try:
         if answer := find_answer(workdir) if is_workdir(workdir) else None:
-            return source, load_vectors(intact_vectors(answer)), answer.summary
+            return source, load_vectors(intact_vectors(answer)), answer.summary, _text_of(answer.directory)
         if workdir != path:
             raise InputError(f"{source}: no finished run in {workdir}; run: w2v run {source}")
         if (path / SUMMARY).is_file() and (path / "vectors").is_dir():
-            return source, WordVectors.load(path / "vectors", verify=True), unsealed_summary(read_inside(path, SUMMARY))
-        return source, WordVectors.load(source, verify=path.is_dir()), {}
+            found = unsealed_summary(read_inside(path, SUMMARY))
+            return source, WordVectors.load(path / "vectors", verify=True), found, _text_of(path)
+        return source, WordVectors.load(source, verify=path.is_dir()), {}, None
     except FileNotFoundError as error:
         if error.errno is None:  # of an address, with a message of its own
             raise InputError(str(error)) from None
@@ -59,10 +65,20 @@ def _open(source: str) -> tuple[str, WordVectors, Mapping[str, Any]]:
         raise InputError(f"{source}: cannot be read as vectors ({error})") from None
 
 
-def _names(found: Sequence[tuple[str, WordVectors, Mapping[str, Any]]]) -> Iterator[str]:
+def _text_of(directory: Path) -> str | None:
+    """How much text a snapshot was made from, and its digest; None for another folder, or if it cannot be read."""
+    with contextlib.suppress(PipelineError):
+        if snapshot := open_snapshot(directory.resolve()):
+            files = [(size, digest) for _, size, digest in snapshot.corpus()]
+            digest = hashlib.sha256(canonical_json(files)).hexdigest()[:12]
+            return f"{counted(len(files), 'files|file')}, {sum(size for size, _ in files):,} bytes, {digest}"
+    return None
+
+
+def _names(found: Sequence[tuple[str, WordVectors, Mapping[str, Any], str | None]]) -> Iterator[str]:
     """The name of each run or file; the whole source, numbered if needed, where names are equal."""
-    short = [str(summary.get("config", {}).get("run", {}).get("name") or Path(source).name) for source, _, summary in found]
-    for place, (source, _, _) in enumerate(found):
+    short = [str(summary.get("config", {}).get("run", {}).get("name") or Path(source).name) for source, _, summary, _ in found]
+    for place, (source, *_) in enumerate(found):
         if short.count(short[place]) == 1:
             yield short[place]
         elif [other for other, *_ in found].count(source) == 1:

@@ -13,11 +13,15 @@ import pytest
 from click.testing import CliRunner
 
 import pipeline
+from pipeline.cluster.workers import InProcess
 from pipeline.commands.listed import commands
 from pipeline.compare.compare import compare
 from pipeline.compare.shown import as_page, as_text
 from pipeline.compare.sides import Side, open_sides
+from pipeline.config import load_config
 from pipeline.errors import DamagedError, InputError, UsageError
+from pipeline.progress import Progress
+from pipeline.run import run
 from tests.pipeline.test_report import HOSTILE, Page, sample_summary
 from w2v_core.vectors import WordVectors
 
@@ -122,6 +126,30 @@ def test_folders_and_files_of_vectors_can_be_compared_from_the_command_line(tmp_
     assert "null: writing failed (not a regular file but a device)" in str(refused.exception)
     done = CliRunner().invoke(commands, [*arguments, "--json"])
     assert json.loads(done.output)["words"][0]["moved"][0]["word"] == "word7"
+
+
+def test_the_same_text_in_another_folder_is_no_difference_and_other_text_at_the_same_place_is(tmp_path: Path) -> None:
+    def trained(project: str) -> str:
+        config = load_config(tmp_path / project / "c.yaml")
+        run(config, workers=InProcess(), progress=Progress(quiet=True))
+        return str(config.workdir / "latest")
+
+    for project in ("here", "there"):
+        (tmp_path / project).mkdir()
+        (tmp_path / project / "text.txt").write_text("one two three one two three\n" * 50)
+        (tmp_path / project / "pairs.txt").write_text("one\ttwo\t5\n")
+        (tmp_path / project / "c.yaml").write_text(
+            "corpus: {inputs: [text.txt]}\ntrain: {vector_size: 4, epochs: 1}\nevaluate: {similarity: [pairs.txt]}\n"
+            "tracking: {enabled: false}\n"
+        )
+    one, other = trained("here"), trained("there")
+    assert compare(open_sides([one, other]))["settings"] == {}
+    before = tmp_path / "before"
+    shutil.copytree(tmp_path / "here" / "runs", before, symlinks=True)
+    (tmp_path / "here" / "text.txt").write_text("one two three four\n" * 50)
+    found = compare(open_sides([str(before / "word2vec"), trained("here")]))["settings"]
+    assert list(found) == ["text"]
+    assert [str(told).rpartition(",")[0] for told in found["text"]] == ["1 file, 1,400 bytes", "1 file, 950 bytes"]
 
 
 def test_things_that_cannot_be_compared_are_refused_by_name(tmp_path: Path) -> None:
