@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import resource
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -167,7 +168,18 @@ def explain_os_error(error: OSError, path: Path, needed: int = 1) -> PipelineErr
         return PermissionDeniedError(
             f"{path}: cannot write here ({error.strerror}); choose another folder (of a run: run.workdir) or change the rights"
         )
+    if error.errno == errno.EFBIG:
+        limit, again = file_limit(), "run the same command again, it continues"
+        if limit is None:
+            return StorageError(f"{path}: the file system takes no file so large; choose another folder and {again}")
+        return StorageError(f"{path}: no file may be larger than {limit:,} bytes here; raise the limit (ulimit -f) and {again}")
     return StorageError(f"{path}: writing failed ({error.strerror or error}); nothing was committed, run the same command again")
+
+
+def file_limit() -> int | None:
+    """The most bytes that this process may write to a file, in shared memory too (RLIMIT_FSIZE); None = any number."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    return None if limit == resource.RLIM_INFINITY else limit
 
 
 _MAY_PASS = (

@@ -1,5 +1,5 @@
 """How much memory, shared memory and disk a process may use, measured where it runs: the lowest of the limits of Dask, of its
-control groups and of its host. `training.capacity` plans with these numbers.
+control groups, of its host and of its own. `training.capacity` plans with these numbers.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.errors import amount
+from pipeline.errors import amount, file_limit
 from pipeline.exchange.host import control_groups
 
 WORKING_BYTES = 64 << 20
@@ -35,6 +35,8 @@ class Room:
     shared: int
     """Free space where shared memory is created: /dev/shm, or else the folder for temporary files."""
     shared_place: str
+    file: int | None = None
+    """Size of the largest file that the process may write."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def measure_room() -> Room:
     place, free = max(shared, key=lambda found: found[1])
     return Room(
         used=int(psutil.Process().memory_info().rss), limit=limit, limit_name=limit_name, host=free_memory(),
-        shared=free, shared_place=str(place),
+        shared=free, shared_place=str(place), file=file_limit(),
     )  # fmt: skip
 
 

@@ -36,6 +36,8 @@ MOST_CHANGES_OF_A_BLOCK = 128 + 128 + 2 * 255 + 16 * 64
 """Most rows that a block of a wave can touch, with the widest windows and the most noise words."""
 IN_PROCESS = "in-process"
 """The address of a run's own process where it trains without workers (`cluster.workers.InProcess`)."""
+HEADER_BYTES = 128
+"""Bytes before the numbers in a file of NumPy's."""
 MARK_BYTES = 8
 """Bytes of marks per word: two 16-bit numbers for each matrix."""
 
@@ -120,6 +122,8 @@ class MemoryPlan:
     hosts: tuple[HostNeed, ...]
     driver: Contributors
     disk: Contributors
+    file_bytes: int
+    """Size of the largest file that a worker writes, in shared memory or on disk."""
 
     @property
     def largest_worker(self) -> WorkerNeed:
@@ -138,7 +142,7 @@ def plan_memory(sizes: TrainingSizes, places: Sequence[Place]) -> MemoryPlan:
     """The needs of the workers in their places, of their hosts, of the driver and of the workdir's disk."""
     workers = tuple(_worker_need(sizes, places, participant) for participant in range(len(places)))
     hosts = tuple(_host_need(sizes, places, workers, host) for host in participants_by_host(places))
-    return MemoryPlan(workers, hosts, _driver_need(sizes), _disk_need(sizes))
+    return MemoryPlan(workers, hosts, _driver_need(sizes), _disk_need(sizes), HEADER_BYTES + sizes.pair_bytes // 2)
 
 
 def _worker_need(sizes: TrainingSizes, places: Sequence[Place], participant: int) -> WorkerNeed:
@@ -254,6 +258,13 @@ def explain_shortfalls(plan: MemoryPlan, rooms: Mapping[str, Room], driver: Driv
     for host in plan.hosts:
         there = [rooms[worker.address] for worker in plan.workers if worker.host == host.host]
         found += _host_shortfall(host, there)
+    limited = [(room.file, address) for address, room in rooms.items() if room.file is not None and room.file < plan.file_bytes]
+    if limited:
+        limit, address = min(limited)
+        found.append(
+            f"{'this process' if address == IN_PROCESS else f'worker {address}'} may write files of up to {amount(limit)}, but a "
+            f"matrix has {amount(plan.file_bytes)}: raise the limit (ulimit -f), or lower train.vector_size or vocab.max_size"
+        )
     if driver.memory is not None and plan.driver_bytes > driver.memory:
         found.append(
             f"the driver needs {amount(plan.driver_bytes)} ({_named(plan.driver)}), but its host has {amount(driver.memory)}: "

@@ -99,3 +99,22 @@ def test_a_setting_that_forbids_compiled_code_is_named(config: Path) -> None:
     done = subprocess.run([*RUN, str(config)], capture_output=True, text=True, env=PLAIN | {"NUMBA_DISABLE_JIT": "1"})
     assert done.returncode == 78
     assert "NUMBA_DISABLE_JIT is set" in done.stderr
+
+
+@pytest.mark.parametrize("n_workers", ["2", "null"])
+def test_a_limit_of_files_is_named_at_the_first_one_that_is_too_large_and_without_it_the_run_continues(
+    config: Path, n_workers: str
+) -> None:
+    def limited(kilobytes: str, *settings: str) -> subprocess.CompletedProcess[str]:
+        command = ["bash", "-c", f'ulimit -f {kilobytes}; exec "$@"', "bash", *RUN, str(config), f"cluster.n_workers={n_workers}"]
+        return subprocess.run([*command, *settings], capture_output=True, text=True, timeout=280)
+
+    done = limited("1")
+    assert done.returncode == 74, done.stderr
+    assert "tokens.parquet: no file may be larger than 1,024 bytes here; raise the limit (ulimit -f)" in done.stderr
+    done = limited("100", "train.vector_size=100")
+    assert done.returncode == 71, done.stderr
+    assert "may write files of up to 102 kB, but a matrix has 247 kB" in done.stderr
+    assert "interrupted" not in done.stderr
+    done = limited("unlimited", "train.vector_size=100")
+    assert done.returncode == 0, done.stderr

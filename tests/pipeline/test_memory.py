@@ -164,6 +164,14 @@ def test_every_limit_that_is_too_low_is_named_at_once() -> None:
     assert any(line.startswith("the driver needs 431 MB (the vocabulary 330 MB") for line in found)
 
 
+def test_a_limit_of_files_below_a_matrix_is_named_with_the_worker_that_has_it() -> None:
+    plan = plan_memory(MILLION, places_on(*"aa"))
+    enough, little = replace(AMPLE, file=plan.file_bytes), replace(AMPLE, file=plan.file_bytes - 1)
+    assert explain_shortfalls(plan, rooms_of(plan, enough), AMPLE_DRIVER) == []
+    (line,) = explain_shortfalls(plan, rooms_of(plan, enough) | {"tcp://1": little}, AMPLE_DRIVER)
+    assert line.startswith("worker tcp://1 may write files of up to 1.2 GB, but a matrix has 1.2 GB: raise the limit (ulimit -f)")
+
+
 def test_a_host_is_judged_by_the_most_that_any_of_its_workers_saw_free() -> None:
     plan = plan_memory(MILLION, places_on(*"aa"))
     later = replace(AMPLE, host=GB)
