@@ -135,6 +135,7 @@ def _near(side: Side, word: str, most: int = 5) -> list[str]:
 
 
 def is_same(found: Mapping[str, Any]) -> bool:
-    """Whether nothing differs: no setting, no score, no neighbour."""
+    """Whether nothing differs: no setting, score, word or neighbour, nor the size of vectors whose settings are not known."""
     same_scores = all(len({repr(score) for score in row["score"]}) == 1 for row in found["scores"])
-    return not found["settings"] and same_scores and all(words["overlap"] == 1.0 for words in found["words"])
+    same_sizes = len({(side["words"], side["vector_size"]) for side in found["sides"]}) == 1
+    return not found["settings"] and same_scores and same_sizes and all(words["overlap"] == 1.0 for words in found["words"])

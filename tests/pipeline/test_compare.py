@@ -71,6 +71,16 @@ def test_vectors_without_words_in_common_are_not_called_the_same() -> None:
     assert "differs" not in text
 
 
+def test_results_with_other_words_or_sizes_are_not_called_the_same_where_their_common_words_have_the_same_neighbours() -> None:
+    one = vectors_of()
+    fewer = WordVectors(one.words[:-4], one.matrix[:-4])
+    wider = WordVectors(one.words, np.hstack([one.matrix, np.zeros_like(one.matrix)]))
+    for other in (fewer, wider):
+        found = compare(sides(other, one))
+        assert found["words"][0]["overlap"] == 1.0
+        assert "differs" not in as_text(found)
+
+
 def test_settings_scores_and_seconds_stand_beside_each_other() -> None:
     one, other = sample_summary(), sample_summary()
     other["config"] = {"run": {"name": "demo", "seed": 1}, "train": {"vector_size": 100, "epochs": 9, "model": "cbow"}}
