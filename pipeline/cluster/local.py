@@ -34,6 +34,8 @@ ON_ONE_MACHINE: dict[str, Any] = {
 START_ATTEMPTS = 5
 FILES, FILES_PER_WORKER = 30, 12
 """Descriptors that this process has open with n workers: 45 with 2, 93 with 6, 137 with 10 were counted."""
+PORTS, PORTS_PER_WORKER = 4, 6
+"""Ports that all processes together take with n workers: with 2 fewer they waited for ever (2 and 4 workers were tried)."""
 LOOPBACK_S = 5.0
 _SETTINGS = "; they come from files in ~/.config/dask, /etc/dask and $DASK_CONFIG, and from variables DASK_…"
 
@@ -48,6 +50,7 @@ def start_local(cluster: Cluster, stack: contextlib.ExitStack) -> Any:
     n_workers = cluster.n_workers or usable_cores()
     _refuse_without_loopback()
     _open_enough_files(n_workers)
+    _refuse_without_ports(PORTS + PORTS_PER_WORKER * n_workers)
     scratch = stack.enter_context(private_scratch(_scratch_parent(cluster)))
     # Also for the scheduler's files; Dask requires its own default name.
     settings: dict[str, Any] = {"temporary-directory": str(scratch / "dask-scratch-space")}
@@ -151,6 +154,20 @@ def _open_enough_files(n_workers: int) -> None:
             f"cluster.kind: local: {n_workers:,} processes take {needed:,} open files and connections, this process may have "
             f"{soft:,}; raise the limit (ulimit -n), or set a smaller cluster.n_workers"
         )
+
+
+def _refuse_without_ports(needed: int) -> None:
+    """Binds so many ports for a moment."""
+    with contextlib.ExitStack() as bound:
+        for found in range(needed):
+            try:
+                bound.enter_context(socket.socket()).bind(("127.0.0.1", 0))
+            except OSError as error:
+                raise ServiceError(
+                    f"cluster.kind: local: its processes take {needed:,} ports of 127.0.0.1, and after {found:,} there was none "
+                    f"left ({error.strerror}); widen net.ipv4.ip_local_port_range, end what holds them, or set a smaller "
+                    "cluster.n_workers"
+                ) from None
 
 
 # ── why they did not start ───────────────────────────────────────────────────────────────────────────────────────────

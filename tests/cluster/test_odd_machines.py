@@ -66,6 +66,15 @@ def test_a_network_without_loopback_is_named(config: Path) -> None:
     assert "talk over 127.0.0.1, where nothing can be reached" in done.stderr
 
 
+@pytest.mark.parametrize(("ports", "code"), [(2, 69), (14, 69), (18, 0)])
+def test_ports_are_asked_for_before_processes_wait_for_them(config: Path, ports: int, code: int) -> None:
+    loopback = "import fcntl, socket, struct; fcntl.ioctl(socket.socket(), 0x8914, struct.pack('16sH14x', b'lo', 0x41))"
+    there = f"echo 40000 {40000 + ports - 1} > /proc/sys/net/ipv4/ip_local_port_range"
+    done = on_a_machine(f'{sys.executable} -c "{loopback}" && {there}', config, "--net")
+    assert done.returncode == code, done.stderr
+    assert (f"take 16 ports of 127.0.0.1, and after {ports} there was none left" in done.stderr) == bool(code)
+
+
 @pytest.mark.parametrize(("limit", "code"), [("-n 32", 71), ("-Sn 32", 0)])
 def test_open_files_are_asked_for_as_far_as_granted_and_otherwise_named(config: Path, limit: str, code: int) -> None:
     done = subprocess.run(
