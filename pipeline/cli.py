@@ -76,16 +76,14 @@ def main() -> None:
         _exit(130)
     except Terminated as stop:
         _exit_terminated(stop)
-    except (OSError, MemoryError) as error:
-        _show_traceback_if_asked()
-        told = explained(error)
-        _tell(f"w2v: {told}")
-        _exit(told.exit_code)
     except Exception as error:
         if terminations:
             # Code called from C, such as a part of Numba's compiler, lost what the signal raised, and then something else failed.
             _exit_terminated(terminations[0])
         _show_traceback_if_asked()
+        if told := explained(error):
+            _tell(f"w2v: {told}")
+            _exit(told.exit_code)
         _tell(
             f"w2v: a bug in this program: {type(error).__name__}: {error}\n"
             "Set W2V_TRACEBACK=1 to see where, and please report it. Finished work is kept."

@@ -103,10 +103,22 @@ class ConfigError(PipelineError):
     exit_code = 78
 
 
-def explained(error: OSError | MemoryError) -> PipelineError:
-    """The error for an OSError or MemoryError that nothing else has handled: which file, and the system's message."""
-    if isinstance(error, MemoryError):
+def explained(error: Exception) -> PipelineError | None:
+    """The error for one that nothing else has handled: what the machine lacks, or which file and the system's message. None if
+    it comes from elsewhere: a bug."""
+    is_loading = isinstance(error, ImportError | OSError) and _UNLOADED.search(str(error))
+    if isinstance(error, MemoryError) or is_loading:
+        addresses, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if addresses != resource.RLIM_INFINITY:
+            return CapacityError(f"out of memory: this process has {amount(addresses)} of addresses; raise the limit (ulimit -v)")
         return CapacityError("out of memory; close other programs, or set a smaller train.vector_size or vocab.max_size")
+    if isinstance(error, BlockingIOError) or (isinstance(error, RuntimeError) and str(error) == "can't start new thread"):
+        return CapacityError(
+            "no further thread or process can be started; raise the limit that is reached: of processes (ulimit -u), of "
+            "addresses (ulimit -v), or of the container (pids)"
+        )
+    if not isinstance(error, OSError):
+        return None
     if isinstance(error, FileNotFoundError) and error.filename is None and not _has_current_folder():
         return InputError("the current folder does not exist any more; change to one that does")
     kind = PermissionDeniedError if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) else StorageError
@@ -135,6 +147,8 @@ def counted(number: int, words: str) -> str:
     return f"{number:,} " + _EITHER.sub(r"\2" if number == 1 else r"\1", words)
 
 
+_UNLOADED = re.compile("failed to map segment from shared object|cannot allocate memory", re.IGNORECASE)
+"""What the system says if there is too little memory, also for a library."""
 _EITHER = re.compile(r"(\w+)\|(\w+)")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s\"'<>]+")
 

@@ -9,6 +9,7 @@ import contextlib
 import importlib.util
 import os
 import re
+import resource
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,8 @@ MODULES = {"ssh": "asyncssh", "slurm": "dask_jobqueue", "kubernetes": "dask_kube
 ANSWER_S = 10.0
 START_S = 1.4
 """Seconds of a core that the start of a local worker takes (on two cores 8 started in 5.4 s, 16 in 11.6 s)."""
+ADDRESSES = 10**9
+"""Bytes of addresses that a run takes at least: with two cores, 1.0 GB were too few for a run of half a megabyte."""
 WORKER_BYTES = 50 << 20
 """What a local worker's process takes for itself before it has work, without what it shares with others (49 MB were measured)."""
 
@@ -42,10 +45,21 @@ def refuse_hopeless(config: RunConfig, trains: bool) -> None:
         )
     if cluster.kind == "local" and cluster.n_workers:
         _refuse_crowd(cluster.n_workers)
+    _refuse_few_addresses()
     if cluster.options:
         if cluster.kind == "local":
             _refuse_scratch(cluster)
         refuse_misspelt(cluster)
+
+
+def _refuse_few_addresses() -> None:
+    """With few, libraries end the process when they are loaded, or crash."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < ADDRESSES:
+        raise CapacityError(
+            f"this process may have {amount(limit)} of addresses (ulimit -v), and a run takes at least {amount(ADDRESSES)}, most "
+            "of them for libraries and threads; raise the limit"
+        )
 
 
 def _refuse_crowd(n_workers: int) -> None:

@@ -10,13 +10,23 @@ import os
 import resource
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.cluster.certificates import throw_away_security
-from pipeline.errors import CapacityError, ConfigError, PipelineError, ServiceError, TemporaryError, explain_os_error, printable
+from pipeline.errors import (
+    CapacityError,
+    ConfigError,
+    PipelineError,
+    ServiceError,
+    TemporaryError,
+    explain_os_error,
+    explained,
+    printable,
+)
 from pipeline.exchange.host import usable_cores
 from pipeline.safety.scratch import private_scratch
 
@@ -112,7 +122,12 @@ def _deaf_to_interrupts() -> Iterator[None]:
 
 def refuse_odd_settings() -> None:
     """Raises ConfigError for Dask's own settings if they cannot be read, which is when it is imported, or if its workers cannot
-    use them."""
+    use them, and ServiceError if it cannot be imported because /proc is missing."""
+    if sys.platform == "linux" and not os.path.exists("/proc/meminfo"):
+        raise ServiceError(
+            "Dask reads /proc, which is not mounted here; mount it (mount -t proc proc /proc), or leave out cluster.n_workers, "
+            "for threads over little text"
+        )
     try:
         import dask
     except ValueError as error:
@@ -176,6 +191,8 @@ def _refuse_without_ports(needed: int) -> None:
 def not_started(error: BaseException) -> PipelineError:
     """What to tell of a local cluster that did not start, by the error at the beginning."""
     first = _first_of(error)
+    if isinstance(first, Exception) and isinstance(told := explained(first), CapacityError):
+        return told
     if isinstance(first, OSError) and first.errno in _REFUSED:
         if isinstance(first.filename, str):
             return explain_os_error(first, Path(first.filename))
@@ -194,7 +211,7 @@ def not_started(error: BaseException) -> PipelineError:
 
 _REFUSED = (
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.EMFILE, errno.ENFILE,
-    errno.ENOMEM, errno.ENOSYS, errno.EFBIG,
+    errno.ENOSYS, errno.EFBIG,
 )  # fmt: skip
 
 

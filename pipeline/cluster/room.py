@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import shutil
 import sys
 import tempfile
@@ -52,16 +53,24 @@ class DriverRoom:
 
 def measure_room() -> Room:
     """The limits of this process, whether it is a Dask worker or not."""
-    import psutil
-
     limit, limit_name = _dask_limit()
     shared = [(place, shutil.disk_usage(place).free) for place in shared_places()]
     # Shared memory goes to the first place with enough room, so the largest decides.
     place, free = max(shared, key=lambda found: found[1])
     return Room(
-        used=int(psutil.Process().memory_info().rss), limit=limit, limit_name=limit_name, host=free_memory(),
+        used=resident_bytes(), limit=limit, limit_name=limit_name, host=free_memory(),
         shared=free, shared_place=str(place), file=file_limit(),
     )  # fmt: skip
+
+
+def resident_bytes() -> int:
+    """Resident size of this process; where /proc is not mounted, the largest that it has had."""
+    import psutil
+
+    try:
+        return int(psutil.Process().memory_info().rss)
+    except (psutil.Error, OSError):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def driver_room(workdir: Path, in_use: int) -> DriverRoom:
@@ -107,7 +116,7 @@ def free_memory(root: Path = Path("/")) -> int | None:
         lines = (root / "proc/meminfo").read_text().splitlines()
         rooms.append(int(dict(line.split(":") for line in lines)["MemAvailable"].split()[0]) * 1024)
     if not rooms:
-        with contextlib.suppress(ImportError):
+        with contextlib.suppress(ImportError, OSError):
             import psutil
 
             rooms.append(int(psutil.virtual_memory().available))

@@ -51,7 +51,7 @@ def _kept_from_click() -> Iterator[None]:
     try:
         yield
     except BrokenPipeError as error:
-        raise Unread if _nobody_reads() else explained(error) from error
+        raise Unread if _nobody_reads() else (explained(error) or error) from error
     except KeyboardInterrupt:
         raise click.Abort from None
 

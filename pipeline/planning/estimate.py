@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from pipeline import store
 from pipeline.cluster.before_start import refuse_without_gpu
-from pipeline.cluster.room import free_memory
+from pipeline.cluster.local import refuse_odd_settings
+from pipeline.cluster.room import free_memory, resident_bytes
 from pipeline.cluster.workers import InProcess
 from pipeline.config import RunConfig
 from pipeline.errors import ServiceError
@@ -91,6 +92,7 @@ class Plan:
 def make_plan(config: RunConfig, asked: Asked, say: Callable[[str], None] = lambda text: None) -> Plan:
     """The plan of a run, which takes several seconds; `say` is called with each step. Raises the errors that a run raises about
     its corpus."""
+    refuse_odd_settings()  # merges between hosts are timed over Dask's connections
     compiled: list[str] = []
 
     def on_compiling() -> None:
@@ -228,9 +230,7 @@ def _artefact(workdir: Path, kind: str, fingerprint: str) -> store.Artefact:
 def _speeds(
     config: RunConfig, first: dict[str, Any], summary: dict[str, Any], text: Text, counts: NDArray[np.int64], folder: Path
 ) -> Speeds:
-    import psutil
-
-    process_bytes = int(psutil.Process().memory_info().rss)
+    process_bytes = resident_bytes()
     stages, tokens = summary["stages"], summary["corpus"]["tokens"]
     begun = {name: row["seconds"] for name, row in first["stages"].items()}
     # About half of the time for a few words recurs with many (threads and files); the rest is loading, which happens once.

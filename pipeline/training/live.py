@@ -14,6 +14,7 @@ from typing import Any
 
 from pipeline.cluster import messages
 from pipeline.cluster.messages import Listener
+from pipeline.cluster.room import resident_bytes
 from pipeline.training.plan import EpochPlan, Round, Stint
 from pipeline.training.stretches import Point, Stretches, StretchLoss, open_stretches, points_of
 
@@ -81,12 +82,10 @@ class _Meter:
         passed = now - self._wall
         if passed < LOAD_S and not last:
             return None
-        import psutil
-
         cpu_s = time.process_time()
         found = {
             "cpu_percent": 100 * (cpu_s - self._cpu_s) / max(passed, 1e-9),
-            "memory_bytes": psutil.Process().memory_info().rss,
+            "memory_bytes": resident_bytes(),
         }
         self._cpu_s, self._wall = cpu_s, now
         if "cupy" in sys.modules:

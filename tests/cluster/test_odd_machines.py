@@ -66,6 +66,40 @@ def test_a_network_without_loopback_is_named(config: Path) -> None:
     assert "talk over 127.0.0.1, where nothing can be reached" in done.stderr
 
 
+@pytest.mark.parametrize(("n_workers", "code"), [("2", 69), ("null", 0)])
+def test_without_proc_threads_train_and_processes_say_that_it_is_missing(config: Path, n_workers: str, code: int) -> None:
+    config.write_text(config.read_text().replace("n_workers: 2", f"n_workers: {n_workers}"))
+    done = on_a_machine("mount -t tmpfs none /proc", config)
+    assert done.returncode == code, done.stderr
+    assert ("Dask reads /proc, which is not mounted here" in done.stderr) == bool(code)
+
+
+def test_a_limit_of_addresses_below_any_run_is_named(config: Path) -> None:
+    command = ["bash", "-c", 'ulimit -v 600000; exec "$@"', "bash", *RUN, str(config)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 71, done.stderr
+    assert "this process may have 614 MB of addresses (ulimit -v), and a run takes at least 1.0 GB" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        ("import pyarrow.parquet", "out of memory: this process has 1"),
+        ("threading.stack_size(1 << 29); threading.Thread(target=print).start()", "no further thread or process can be started"),
+        ("bytearray(1 << 29)", "out of memory: this process has 1"),
+    ],
+)  # fmt: skip
+def test_what_fails_for_want_of_addresses_is_told_as_that_and_not_as_a_bug(lines: str, told: str) -> None:
+    code = (
+        "import resource, threading\nfrom pipeline.errors import explained\n"
+        "size = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize() + (100 << 20)\n"
+        f"resource.setrlimit(resource.RLIMIT_AS, (size, size))\ntry: {lines}\n"
+        "except Exception as error: print(explained(error))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert told in done.stdout, done.stderr
+
+
 @pytest.mark.parametrize(("ports", "code"), [(2, 69), (14, 69), (18, 0)])
 def test_ports_are_asked_for_before_processes_wait_for_them(config: Path, ports: int, code: int) -> None:
     loopback = "import fcntl, socket, struct; fcntl.ioctl(socket.socket(), 0x8914, struct.pack('16sH14x', b'lo', 0x41))"
