@@ -111,8 +111,8 @@ class Train(Section):
     lanes: Chosen = 0
     """Stretches of an epoch trained side by side, on as many cores; part of the result. null = chosen from the corpus."""
     copies: Chosen = 0
-    """Copies of the parameters, at least one per host, each trained by its lanes; null = two from 4 lanes on, one if both
-    matrices take more than 256 MB, for skip-gram one per lane."""
+    """Copies of the parameters, at least one per host, each trained by its lanes; null = one per lane up to 3 lanes and for
+    skip-gram, otherwise two, or one if both matrices take more than 256 MB."""
     merge: Literal["adasum", "mean"] = "adasum"
     """adasum: row by row, changes on which lanes agree are averaged, orthogonal ones added, and opposing ones are projected off
     each other first (infra/decisions/0011-opposing-changes.md). mean: the average, which loses most of what was learnt."""
@@ -202,7 +202,7 @@ Format = Literal["word2vec-text", "word2vec-bin", "npy", "parquet", "safetensors
 
 class Publish(Section):
     formats: list[Format] = Field(["word2vec-bin"])
-    """Files for other programs: word2vec-text, word2vec-bin, npy, parquet, safetensors, tensorboard."""
+    """Files for other programs: word2vec-text (also fastText's .vec), word2vec-bin, npy, parquet, safetensors, tensorboard."""
     on_unwritable: Literal["refuse", "escape"] | None = None
     """A word that a format cannot hold (with a space, for word2vec formats): refuse the export, or write the word escaped and
     list the replacements; null = the format's default (all refuse, TensorBoard escapes)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,13 @@ class InOrder(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, command.get_short_help_str(1000)) for name, command in self.commands.items()])
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does; a file that is given before the command (`w2v query mine.yaml river`) is no misspelt command."""
+        if args[0] not in self.commands and os.path.exists(args[0]):
+            example = f"{ctx.command_path} {next(iter(self.commands))}"
+            ctx.fail(f"{args[0]!r} is a file or folder; a command comes before it, for example {example}")
+        return super().resolve_command(ctx, args)
 
 
 class Question(click.Command):

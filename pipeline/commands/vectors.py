@@ -186,7 +186,8 @@ def _score(vectors: WordVectors, source: Path, paths: Sequence[str], wanted: dic
 def export(
     source: Path, directory: str, overrides: tuple[str, ...], formats: tuple[str, ...], force: bool, **options: Any
 ) -> None:
-    """Write the vectors of SOURCE into DIRECTORY: word2vec-text, word2vec-bin, npy, parquet, safetensors, tensorboard.
+    """Write the vectors of SOURCE into DIRECTORY: word2vec-text (also fastText's .vec), word2vec-bin, npy, parquet, safetensors,
+    tensorboard.
 
     DIRECTORY may be a place in a bucket, s3://bucket/vectors: each export gets its own folder there, and latest.json, written
     last, names the files of the latest one. Access to the bucket is set by `storage:` in CONFIG, or by the environment.

@@ -6,8 +6,8 @@
     model.most_similar("river")
 
 It does what `w2v run` does, with a workdir (`runs/word2vec` unless `workdir` or `name` is given): the same call reuses what is
-done, and an interrupted call continues. Sentences are kept beside it, in `<workdir>.sentences/`. The work runs in threads, or on
-the program's Dask client; a script needs no `if __name__ == "__main__":`.
+done, and an interrupted call continues. Sentences are kept beside it, in `<workdir>.sentences/`. The work runs on the program's
+Dask client, or else in threads, if it is long in processes; a script needs no `if __name__ == "__main__":`.
 """
 
 from __future__ import annotations

@@ -431,3 +431,13 @@ def test_ctrl_c_while_the_commands_are_still_imported_prints_no_traceback(tmp_pa
 def test_a_setting_written_as_an_option_is_told_how_it_is_given(option: str, told: str) -> None:
     done = w2v("run", "mine.yaml", option, "3")
     assert (done.returncode, done.stderr.splitlines()[-1]) == (64, told)
+
+
+def test_a_file_given_where_a_command_is_expected_is_told_as_that(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.touch()
+    for group, first in (("", "run"), ("query", "similar")):
+        done = w2v(*group.split(), str(path), "river")
+        assert done.returncode == 64
+        assert f"'{path}' is a file or folder; a command comes before it, for example" in done.stderr
+        assert done.stderr.endswith(f"{' '.join([group, first]).strip()}\n")
