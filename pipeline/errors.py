@@ -149,6 +149,13 @@ def counted(number: int, words: str) -> str:
 
 _UNLOADED = re.compile("failed to map segment from shared object|cannot allocate memory", re.IGNORECASE)
 """What the system says if there is too little memory, also for a library."""
+
+
+def as_list(text: str) -> str:
+    """How a list is written, as the end of a message about one text with a comma, which may have meant several."""
+    return f"; a list is written [{text}]" if "," in text else ""
+
+
 _EITHER = re.compile(r"(\w+)\|(\w+)")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s\"'<>]+")
 

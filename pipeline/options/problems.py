@@ -11,6 +11,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.errors import as_list
+
 _BOUNDS = {
     "greater_than_equal": ("ge", "at least"),
     "greater_than": ("gt", "more than"),
@@ -52,7 +54,7 @@ def meant(problem: Mapping[str, Any]) -> str:
     if problem["type"] != "literal_error" or not isinstance(value, str):
         return ""
     if "," in value and isinstance(problem["loc"][-1], int):
-        return f"; a list is written [{value}]"
+        return as_list(value)
     choices = {choice.casefold(): choice for choice in re.findall(r"'([^']*)'", problem["ctx"]["expected"])}
     near = difflib.get_close_matches(value.casefold(), choices, n=1)
     return f"; did you mean {choices[near[0]]}?" if near else ""

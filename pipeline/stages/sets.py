@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import DataError, InputError, printable
+from pipeline.errors import DataError, InputError, as_list, printable
 from pipeline.safety.files import open_regular
 from w2v_core.vectors import WordVectors, evaluation
 from w2v_core.vectors.questions import SYNTACTIC, AnalogyQuestions, SimilarityPairs
@@ -59,7 +59,7 @@ def refuse_unusable(analogies: Sequence[str], similarity: Sequence[str], syntact
                     evaluation.read_similarity(path)
             except OSError as error:
                 raise InputError(
-                    f"evaluate.{key}: cannot read {path} ({error.strerror}); correct the path or remove it"
+                    f"evaluate.{key}: cannot read {path} ({error.strerror}); correct the path or remove it{as_list(path)}"
                 ) from None
             except ValueError as error:
                 raise DataError(f"evaluate.{key}: {error}") from None

@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.errors import ConfigError, InputError, counted, printable
+from pipeline.errors import ConfigError, InputError, as_list, counted, printable
 
 PYDOCS = "pydocs:"
 MAGIC = re.compile(r"[*?[]")
@@ -245,7 +245,8 @@ def _nothing_found(pattern: str, search: Search) -> InputError:
     hint = "" if os.path.isabs(os.path.expanduser(pattern)) else f" (looked from {os.getcwd()})"
     notes = "".join(f"\n  {note}" for note in search.notes())
     return InputError(
-        f"corpus.inputs: no file matches {printable(pattern, 300)}{hint}; check the path or download the corpus first{notes}"
+        f"corpus.inputs: no file matches {printable(pattern, 300)}{hint}; check the path or download the corpus first"
+        f"{printable(as_list(pattern), 300)}{notes}"
     )
 
 

@@ -11,7 +11,9 @@ import pytest
 from pydantic import BaseModel
 
 from pipeline.config import RunConfig, parse_config
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, InputError
+from pipeline.stages.sets import refuse_unusable
+from pipeline.text.inputs import Search, find_files
 
 WRONG: tuple[Any, ...] = (
     "",
@@ -100,3 +102,10 @@ def test_a_wrong_value_is_told_what_was_expected(key: str, value: Any, line: str
 def test_values_with_commas_are_told_how_a_list_is_written() -> None:
     (line,) = problems(("publish", "formats"), "npy,parquet")
     assert line.endswith("(found 'npy,parquet'); a list is written [npy,parquet]")
+
+
+def test_files_given_as_one_text_with_commas_are_told_it_too() -> None:
+    with pytest.raises(InputError, match=r"no file matches a\.txt,b\.txt .*; a list is written \[a\.txt,b\.txt\]$"):
+        find_files("a.txt,b.txt", Search(follow_symlinks=False), None)
+    with pytest.raises(InputError, match=r"cannot read a\.txt,b\.txt .*; a list is written \[a\.txt,b\.txt\]$"):
+        refuse_unusable(["a.txt,b.txt"], [], None)
