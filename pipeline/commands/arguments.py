@@ -136,7 +136,8 @@ def load_run(run: str, overrides: tuple[str, ...]) -> RunConfig:
 
     if reason := why_unwritable(run):
         raise InputError(f"{run}: {reason}")
-    config = look(parse_config({"run": {"workdir": run}, "corpus": {"inputs": [run]}}, overrides, source=run))
+    # Nothing is read from standard input: a configuration needs an input, and one in the workdir would be refused.
+    config = look(parse_config({"run": {"workdir": run}, "corpus": {"inputs": ["-"]}}, overrides, source=run))
     if not is_workdir(config.workdir) and not any(iterate_artefacts(config.workdir)):
         raise InputError(f"{run}: no run has left anything in this folder; give a CONFIG or a workdir")
     return config

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from click.testing import CliRunner
+
+from pipeline.commands.listed import commands
 from pipeline.config import Tracking
 from pipeline.history.latest import champion_of
 from pipeline.history.snapshot import snapshots
@@ -57,3 +60,6 @@ def test_tracked_runs_are_removed_with_their_results_once_they_have_arrived(tmp_
     (tracked[4].parent / "link").symlink_to(track(tmp_path / "elsewhere", "0" * 64, tokens))
     assert [found.path for found in find_arrived(work, 2)] == [tracked[4]]
     assert {found.path for found in find_arrived(work, 1)} == {tracked[3], tracked[4]}
+    pruned = CliRunner().invoke(commands, ["prune", str(work), "--keep", "1", "--yes"])
+    assert pruned.output.count("told MLflow completely, of no kept snapshot") == 2, pruned.output
+    assert [path.is_dir() for path in tracked] == [False, True, False, False, False]
