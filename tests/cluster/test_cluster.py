@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from cryptography import x509
 
 from pipeline.cluster.dask_workers import DaskWorkers
 from pipeline.cluster.opening import open_workers
@@ -47,6 +48,11 @@ def die_once(token: str) -> str:
 
 def die(_: int) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_the_local_clusters_certificate_is_valid_whatever_the_clock_says(workers: DaskWorkers) -> None:
+    certificate = x509.load_pem_x509_certificate(workers.client.security.tls_client_cert.encode("ascii"))
+    assert certificate.not_valid_before_utc.year == 1970
 
 
 def test_nothing_listens_beyond_loopback(workers: DaskWorkers) -> None:

@@ -13,15 +13,22 @@ import pytest
 from numpy.typing import NDArray
 
 from pipeline.exchange import huge_pages
+from pipeline.exchange.attempts import Attempts
 from pipeline.exchange.huge_pages import HUGE_PAGE, zeros_in_small_pages
 from pipeline.exchange.shared_memory import make_shared_array, open_shared_array
+from pipeline.training.lane_group import open_group
+from pipeline.training.placement import Place
 
 Pair = tuple[NDArray[np.float32], NDArray[np.float32]]
 ROWS = (3 * HUGE_PAGE // 400 + 1, 100)  # a little more than three huge pages
 
 
-def kilobytes_in_huge_pages(array: NDArray[np.float32], kind: str = "ShmemPmdMapped") -> int:
-    """Of the mapping that holds the array, as the kernel tells it."""
+def kilobytes_in_huge_pages(array: NDArray[np.float32]) -> int:
+    return int(told_of(array, "ShmemPmdMapped")[0])
+
+
+def told_of(array: NDArray[np.float32], kind: str) -> list[str]:
+    """What the kernel tells of the mapping that holds the array."""
     inside = False
     for line in Path("/proc/self/smaps").read_text().splitlines():
         first, *rest = line.split()
@@ -29,8 +36,13 @@ def kilobytes_in_huge_pages(array: NDArray[np.float32], kind: str = "ShmemPmdMap
             low, high = (int(bound, 16) for bound in first.split("-"))
             inside = low <= array.ctypes.data < high
         elif inside and first == f"{kind}:":
-            return int(rest[0])
+            return rest
     raise AssertionError("no mapping holds the array")
+
+
+def refuses_them(array: NDArray[np.float32]) -> bool:
+    """Whether the program has asked the kernel for no huge pages there, whatever the kernel prefers."""
+    return "nh" in told_of(array, "VmFlags")
 
 
 def kernel_gives_them() -> bool:
@@ -74,8 +86,19 @@ def test_memory_that_is_only_read_in_order_takes_no_huge_page() -> None:
     array = zeros_in_small_pages(*ROWS)
     assert array.shape == ROWS
     assert not array.any()
-    array[:] = 1
-    assert kilobytes_in_huge_pages(array, "AnonHugePages") == 0
+    assert refuses_them(array)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("copies", [1, 2])
+def test_what_copies_are_merged_into_refuses_huge_pages_and_what_is_trained_does_not(copies: int) -> None:
+    places = (Place(address="here", host="one", threads=1, first_copy=0, last_copy=copies),)
+    group = open_group("pages", places, 0, ROWS, 10.0, Attempts())
+    try:
+        assert [refuses_them(matrix) for matrix in group.base] == [copies > 1] * 2
+        assert not any(refuses_them(matrix) for pair in group.copies.values() for matrix in pair)
+    finally:
+        group.close()
 
 
 @pytest.mark.parametrize("huge", [False, True])

@@ -20,8 +20,10 @@ from pipeline.cluster.workers import InProcess
 from pipeline.commands.listed import commands
 from pipeline.config import Storage, load_config, parse_config
 from pipeline.errors import ConfigError, DamagedError, InputError
+from pipeline.history.latest import champion_of
 from pipeline.library.model import load
 from pipeline.progress import Progress
+from pipeline.refresh.refresh import refresh
 from pipeline.refresh.rollback import rollback
 from pipeline.run import run
 from pipeline.storage.addresses import Address
@@ -76,6 +78,19 @@ def test_a_run_sends_its_exports_and_a_rollback_the_ones_before(config: Path, st
     rollback(load_config(config), None)
     assert latest(place, storage) == exported
     assert len({found.key.split("/")[2] for found in listing(place, storage)}) == 3, "two exports and latest.json"
+
+
+def test_the_champion_that_takes_the_place_of_a_damaged_one_is_sent_too(config: Path, storage: Storage, tmp_path: Path) -> None:
+    kept = load_config(config, ["refresh.gates.drift=0"])  # keeps what follows out
+    first = run(kept, workers=InProcess(), progress=QUIET)
+    exported = {Path(path).name: Path(path).read_bytes() for paths in first["exports"].values() for path in paths}
+    run(load_config(config, ["train.alpha=0.04"]), workers=InProcess(), progress=QUIET)
+    champion = champion_of(kept.workdir)
+    assert champion is not None
+    (champion.directory / "summary.json").write_text("{}")
+    told = refresh(kept, workers=InProcess(), progress=QUIET)
+    assert told["status"] == "kept"
+    assert latest(place_of(config), storage) == exported
 
 
 def test_where_vectors_are_sent_decides_no_result(config: Path) -> None:
