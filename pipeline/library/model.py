@@ -85,8 +85,9 @@ class Model:
         keyed.index_to_key = list(words)
         keyed.key_to_index = {word: index for index, word in enumerate(words)}
         keyed.vectors = self.wv.vectors.copy()
-        for word in words if self.wv.counts is not None else ():
-            keyed.set_vecattr(word, "count", self.wv.get_vecattr(word, "count"))
+        if self.wv.counts is not None:
+            # Where set_vecattr, which takes 6 µs a word, puts them one by one.
+            keyed.expandos["count"] = self.wv.counts.copy()
         return keyed
 
     def _repr_html_(self) -> str:
