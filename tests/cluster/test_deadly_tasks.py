@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from distributed import get_worker
 
 from pipeline.cluster.dask_workers import DaskWorkers
 from pipeline.cluster.endings import GUILTY, MANY, SUSPECT
@@ -71,18 +72,24 @@ def test_a_task_on_workers_that_are_lost_by_accident_is_repeated_until_it_is_don
     assert len(list(tmp_path.iterdir())) == SUSPECT + GUILTY - 1
 
 
+def allow(workers: DaskWorkers, losses: int) -> None:
+    """Makes the scheduler give up a task that was lost more often, with each of its keys."""
+    workers.client.run_on_scheduler(lambda dask_scheduler: setattr(dask_scheduler, "allowed_failures", losses))
+
+
 @pytest.mark.turns(2, 20)
-def test_a_task_whose_workers_are_ended_in_order_is_repeated_more_often_than_one_that_kills_them(
-    workers: DaskWorkers, tmp_path: Path
+@pytest.mark.parametrize("allowed", [20, 1])
+def test_a_task_is_not_suspected_for_workers_that_are_ended_in_order_nor_blamed_if_the_scheduler_gives_it_up(
+    workers: DaskWorkers, tmp_path: Path, allowed: int
 ) -> None:
     """As batch systems, autoscalers and people end them, through their nannies."""
-    often = SUSPECT + GUILTY
+    often = SUSPECT + 1
 
-    def task(number: int) -> int:
+    def task(number: int) -> str:
         Path(tmp_path, str(os.getpid())).touch()
         while len(list(tmp_path.iterdir())) <= often:
             time.sleep(0.05)
-        return 2 * number
+        return str(get_worker().get_current_task())
 
     def end_them() -> None:
         for count in range(1, often + 1):
@@ -93,25 +100,27 @@ def test_a_task_whose_workers_are_ended_in_order_is_repeated_more_often_than_one
     def has_begun(times: int) -> bool:
         return len(list(tmp_path.iterdir())) >= times
 
-    with ThreadPoolExecutor(1) as pool:
-        ending = pool.submit(end_them)
-        assert workers.map(task, [7], label="ended") == [14]
-        ending.result()
+    allow(workers, allowed)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            ending = pool.submit(end_them)
+            (key,) = workers.map(task, [7], label="ended")
+            ending.result()
+        assert ("-again-" in key) == (allowed == 1), "a task that is suspected is repeated under another key"
+    finally:
+        allow(workers, 20)
 
 
 @pytest.mark.turns(5, 20)
 def test_tasks_that_a_scheduler_gives_up_because_they_waited_on_lost_workers_are_repeated(
     workers: DaskWorkers, tmp_path: Path
 ) -> None:
-    def allow(failures: int) -> None:
-        workers.client.run_on_scheduler(lambda dask_scheduler: setattr(dask_scheduler, "allowed_failures", failures))
-
-    allow(1)
+    allow(workers, 1)
     try:
         items = [*range(5), -1, -2, *range(5, 20)]
         assert workers.map(dying_first(tmp_path, 1), items, label="given up") == [2 * n for n in items]
     finally:
-        allow(20)
+        allow(workers, 20)
 
 
 @pytest.mark.turns(5, 40)
