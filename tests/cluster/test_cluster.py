@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import queue
 import re
@@ -15,12 +16,15 @@ from pathlib import Path
 import psutil
 import pytest
 from cryptography import x509
+from distributed import Client, LocalCluster
 
 from pipeline.cluster.dask_workers import DaskWorkers
 from pipeline.cluster.opening import open_workers
 from pipeline.cluster.workers import Member, WorkerLostError
-from pipeline.config import Cluster, Tokenize, Train
+from pipeline.config import Cluster, Tokenize, Train, parse_config
 from pipeline.errors import DataError, ServiceError
+from pipeline.progress import Progress
+from pipeline.run import run
 from pipeline.stages.preloading import COMPILING_TOKENIZER, warm_up_worker
 
 
@@ -129,3 +133,17 @@ def test_who_only_tokenizes_is_told_that_the_tokenizer_is_compiled_here_or_by_wo
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
         assert re.findall("start: compiling .*", done.stderr) == [f"start: {COMPILING_TOKENIZER}"] * told, done.stderr
         shutil.rmtree(tmp_path / "runs")
+
+
+def test_workers_of_a_programs_own_client_tell_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (cache := tmp_path / "cache").mkdir(mode=0o700)
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(cache))
+    (tmp_path / "text.txt").write_text("a few words of text\n" * 20)
+    tree = {
+        "corpus": {"inputs": [str(tmp_path / "text.txt")]}, "run": {"workdir": str(tmp_path / "work")},
+        "tracking": {"enabled": False},
+    }  # fmt: skip
+    shown = io.StringIO()
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster, Client(cluster) as client:
+        run(parse_config(tree), client=client, until="tokenize", progress=Progress(shown))
+    assert shown.getvalue().count(f"start: {COMPILING_TOKENIZER}\n") == 1

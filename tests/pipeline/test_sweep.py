@@ -127,3 +127,22 @@ def test_prune_says_what_would_go_and_removes_it_when_told(config: Path) -> None
     assert len(kept) == 2
     assert set(kept) < set(before)
     assert all(row["cached"] for row in json.loads(w2v("run", "--quiet", "--json", "train.alpha=.05"))["stages"].values())
+
+
+@pytest.mark.turns(3, 2, of="gates")
+def test_commands_that_are_suggested_name_the_overrides_that_were_given(config: Path) -> None:
+    def w2v(command: str, *more: str) -> str:
+        ended = CliRunner().invoke(commands, [command, str(config), *given, *more], standalone_mode=False)
+        assert ended.exception is None, ended.output
+        return ended.output.rstrip().splitlines()[-1]
+
+    given = [f"run.workdir={config.parent / 'other'}", "refresh.epochs=1", "refresh.gates.drift=0"]
+    told = f"{config} {' '.join(given)}"
+    w2v("run", "--quiet", "train.epochs=1")
+    with open(config.parent / "corpus" / "a.txt", "a") as file:
+        file.write("topic1word1 topic1word2 topic1word3\n" * 20)
+    kept = w2v("refresh", "--quiet")
+    assert "stays: gate drift" in kept
+    assert f"; to use it anyway: w2v rollback {told} " in kept
+    assert w2v("gc", "refresh.keep=1").endswith(f"bytes could be freed; w2v gc {told} refresh.keep=1 --yes removes them")
+    assert w2v("refresh", "--quiet", "--cold", "refresh.keep=1").endswith("; it was removed, because refresh.keep is 1")

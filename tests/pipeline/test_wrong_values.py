@@ -70,6 +70,7 @@ def test_no_wrong_value_of_any_key_is_explained_in_words_of_the_library() -> Non
     [
         ("storage.patience_s", 0, "expected more than 0 (found 0)"),
         ("train.alpha", 1e-300, "expected at least 1e-06 (found 1e-300)"),
+        ("train.alpha", math.nan, "expected a finite number (found nan)"),
         ("refresh.alpha", 0, "expected at least 1e-06 (found 0)"),
         ("train.epochs", 0, "expected at least 1 (found 0)"),
         ("shards.window", 256, "expected at most 255 (found 256)"),
