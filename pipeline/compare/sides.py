@@ -12,14 +12,19 @@ from typing import Any
 from pipeline.config import load_config
 from pipeline.errors import InputError, PipelineError, UsageError, counted
 from pipeline.formats.trained import load_vectors
-from pipeline.history.answers import find_answer, intact_vectors, is_configuration, is_workdir, why_none
+from pipeline.history.answers import (
+    find_answer,
+    intact_vectors,
+    is_configuration,
+    is_workdir,
+    snapshot_summary,
+    snapshot_vectors,
+    why_none,
+)
 from pipeline.history.arrival import look
-from pipeline.history.snapshot import open_snapshot, unsealed_summary
-from pipeline.safety.files import read_inside
+from pipeline.history.snapshot import open_snapshot
 from pipeline.safety.seals import canonical_json
 from w2v_core.vectors import WordVectors
-
-SUMMARY = "summary.json"
 
 
 @dataclass(frozen=True)
@@ -53,10 +58,9 @@ def _open(source: str) -> tuple[str, WordVectors, Mapping[str, Any], str | None]
             return source, load_vectors(intact_vectors(answer)), answer.summary, _text_of(answer.directory)
         if workdir != path:
             raise InputError(f"{source}: no finished run in {workdir}; run: w2v run {source}")
-        if (path / SUMMARY).is_file() and (path / "vectors").is_dir():
-            found = unsealed_summary(read_inside(path, SUMMARY))
-            return source, WordVectors.load(path / "vectors", verify=True), found, _text_of(path)
-        return source, WordVectors.load(source, verify=path.is_dir()), {}, None
+        place = snapshot_vectors(path)
+        vectors = WordVectors.load(source if place == path else place, verify=path.is_dir())
+        return source, vectors, snapshot_summary(path), _text_of(path)
     except FileNotFoundError as error:
         if error.errno is None:  # of an address, with a message of its own
             raise InputError(str(error)) from None

@@ -65,6 +65,17 @@ def snapshot_vectors(path: Path) -> Path:
     return path / VECTORS if os.path.isfile(path / SUMMARY) and os.path.isfile(path / VECTORS / MATRIX) else path
 
 
+def snapshot_summary(path: Path) -> Mapping[str, Any]:
+    """The summary of the run that made a snapshot, such as `latest` or a copy of it; empty for any other path. Raises ValueError
+    if it is damaged."""
+    if snapshot_vectors(path) == path:
+        return {}
+    try:
+        return unsealed_summary(read_inside(path, SUMMARY))
+    except ValueError as error:
+        raise ValueError(f"{path / SUMMARY}: {error}; the vectors alone are in {snapshot_vectors(path)}") from None
+
+
 def why_none(path: Path) -> str:
     """Why there are no vectors at this path, with the files in it that could be given themselves."""
     if not path.is_dir():

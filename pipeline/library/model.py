@@ -13,7 +13,15 @@ from pipeline.config import Storage, load_config
 from pipeline.errors import InputError
 from pipeline.formats.published import bring_vectors
 from pipeline.formats.trained import load_vectors
-from pipeline.history.answers import intact_vectors, is_configuration, is_workdir, require_answer, snapshot_vectors, why_none
+from pipeline.history.answers import (
+    intact_vectors,
+    is_configuration,
+    is_workdir,
+    require_answer,
+    snapshot_summary,
+    snapshot_vectors,
+    why_none,
+)
 from pipeline.history.arrival import look
 from pipeline.storage.addresses import SCHEMES, parse_address
 from w2v_core.vectors import WordVectors
@@ -38,7 +46,7 @@ class Model:
     def __init__(self, vectors: WordVectors, summary: Mapping[str, Any], directory: Path) -> None:
         self.wv = vectors
         self.summary = summary
-        """The content of summary.json; empty for vectors of another program."""
+        """The content of summary.json; empty for vectors alone, such as another program's."""
         self.directory = directory
         """The folder or file of the vectors."""
 
@@ -124,7 +132,7 @@ def load(source: str | os.PathLike[str], **reading: Any) -> Model:
         return _of_workdir(path, reading)
     place = snapshot_vectors(path)
     try:
-        return Model(WordVectors.load(source if place == path else place, **reading), {}, place)
+        return Model(WordVectors.load(source if place == path else place, **reading), snapshot_summary(path), place)
     except FileNotFoundError as error:
         if error.errno is None:  # of an address, with a message of its own
             raise

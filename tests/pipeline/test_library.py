@@ -228,6 +228,8 @@ def test_a_model_is_found_by_its_workdir_its_folder_and_its_files_and_goes_to_ge
         np.testing.assert_array_equal(found.wv.vectors, model.wv.vectors)
         assert "topic1word1" in found
         assert found.most_similar("topic1word1", topn=3) == model.most_similar("topic1word1", topn=3)
+    assert pipeline.load(tmp_path / "run" / "latest").losses == pipeline.load(tmp_path / "run").losses == model.losses
+    assert pipeline.load(model.directory).summary == {}
     keyed = model.to_gensim()
     assert isinstance(keyed, KeyedVectors)
     np.testing.assert_array_equal(keyed["topic1word1"], model["topic1word1"])
