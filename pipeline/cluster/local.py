@@ -11,6 +11,7 @@ import resource
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from multiprocessing import resource_tracker
 from pathlib import Path
@@ -46,6 +47,8 @@ FILES, FILES_PER_WORKER = 30, 12
 """Descriptors that this process has open with n workers: 45 with 2, 93 with 6, 137 with 10 were counted."""
 PORTS, PORTS_PER_WORKER = 4, 6
 """Ports that all processes together take with n workers: with 2 fewer they waited for ever (2 and 4 workers were tried)."""
+THREADS, THREADS_PER_WORKER = 6, 12
+"""Threads of all processes together: 30 with 2 workers, 57 with 4, 79 with 6 were counted. Processes count as threads."""
 LOOPBACK_S = 5.0
 _SETTINGS = "; they come from files in ~/.config/dask, /etc/dask and $DASK_CONFIG, and from variables DASK_…"
 
@@ -61,6 +64,7 @@ def start_local(cluster: Cluster, stack: contextlib.ExitStack) -> Any:
     _refuse_without_loopback()
     _open_enough_files(n_workers)
     _refuse_without_ports(PORTS + PORTS_PER_WORKER * n_workers)
+    _refuse_without_threads(THREADS + THREADS_PER_WORKER * n_workers)
     scratch = stack.enter_context(private_scratch(_scratch_parent(cluster)))
     # Also for the scheduler's files; Dask requires its own default name.
     settings: dict[str, Any] = {"temporary-directory": str(scratch / "dask-scratch-space")}
@@ -183,6 +187,27 @@ def _refuse_without_ports(needed: int) -> None:
                     f"left ({error.strerror}); widen net.ipv4.ip_local_port_range, end what holds them, or set a smaller "
                     "cluster.n_workers"
                 ) from None
+
+
+def _refuse_without_threads(needed: int) -> None:
+    """Starts so many threads for a moment; not where addresses are limited, of which each would take some for good."""
+    if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
+        return
+    started, is_over = list[threading.Thread](), threading.Event()
+    try:
+        for _ in range(needed):
+            thread = threading.Thread(target=is_over.wait)
+            thread.start()
+            started.append(thread)
+    except RuntimeError:
+        raise CapacityError(
+            f"cluster.kind: local: its processes take {needed:,} threads, and after {len(started):,} none could be started; "
+            "raise the limit that is reached (ulimit -u, of a container: pids), or set a smaller cluster.n_workers"
+        ) from None
+    finally:
+        is_over.set()
+        for thread in started:
+            thread.join()
 
 
 # ── why they did not start ───────────────────────────────────────────────────────────────────────────────────────────
