@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 from click.testing import CliRunner
@@ -28,6 +30,23 @@ def test_challengers_that_are_rejected_night_after_night_take_no_place_from_the_
     assert rollback(corpus.config(), None)["champion"] == ids[0]
     assert (champion := champion_of(tmp_path / "work")) is not None
     assert champion.id == ids[0]
+
+
+def test_what_a_killed_refresh_had_not_removed_yet_the_next_one_removes(tmp_path: Path) -> None:
+    corpus, work = ChangingCorpus(tmp_path, seed=5), tmp_path / "work"
+    settings = {"keep": 1, "epochs": 1, "gates": OPEN_GATES}
+    corpus.add()
+    former = corpus.refresh(refresh=settings)["snapshot"]
+    shutil.copytree(work / "snapshots" / former, tmp_path / "left", symlinks=True)
+    shutil.copy(work / "summary.json", tmp_path / "summary.json")
+    corpus.add()
+    champion = corpus.refresh(refresh=settings)["snapshot"]
+    assert [snapshot.id for snapshot in snapshots(work)] == [champion]
+    # As it was between the decision and what follows from it.
+    shutil.copytree(tmp_path / "left", work / "snapshots" / former, symlinks=True)
+    shutil.copy(tmp_path / "summary.json", work / "summary.json")
+    assert corpus.refresh(refresh=settings)["status"] == "nothing new"
+    assert os.listdir(work / "snapshots") == [champion]
 
 
 def track(work: Path, config_digest: str, dataset: str, *, arrived: bool = True) -> Path:
