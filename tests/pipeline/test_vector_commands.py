@@ -64,6 +64,7 @@ def test_what_begins_with_one_hyphen_is_a_word_and_with_two_an_option(source: st
     Path(source).write_text(VECTORS.replace("boy", "-nancy").replace("girl", "-"))
     asked = w2v("query", "analogy", source, "king", "-nancy", "-", "-n", "1")
     assert (asked.output, asked.exit_code) == (w2v("query", "analogy", source, "-n1", "--", "king", "-nancy", "-").output, 0)
+    assert error_of("query", "predict", source, "-nancy") == error_of("query", "predict", source, "king")
     assert error_of("query", "similar", source, "king", "--nancy") == (64, "No such option '--nancy'.")
     assert "Usage: " in w2v("query", "similar", "-h").output
 
