@@ -107,3 +107,11 @@ def test_an_answer_is_given_where_messages_cannot_be_written(model: pipeline.Mod
     with open("/dev/full", "wb") as full:
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=full, timeout=60, check=False)
     assert (done.returncode, model.most_similar(0, topn=1)[0][0] in done.stdout.decode()) == (0, True)
+
+
+def test_groups_of_a_data_frame_are_refused_as_no_sentences(tmp_path: Path) -> None:
+    """Their attribute `dropna` is no method, unlike that of a column."""
+    groups = pd.DataFrame({"who": ["a", "b", "a"], "text": ["x y z", "y z", "z x"]}).groupby("who")
+    for grouped in (groups, groups["text"]):
+        with pytest.raises(DataError, match=r"sentence 0: expected words, found [^$]*\((Series|DataFrame)\)"):
+            pipeline.train(grouped, workdir=str(tmp_path), vector_size=4)
