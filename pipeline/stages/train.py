@@ -173,7 +173,7 @@ class _Attempts:
         self.number += 1
         self.chosen = None
         if self.losses >= ATTEMPTS_A_ROUND:
-            raise TemporaryError(f"round {round_plan.round}: workers were lost {self.losses} times in a row; last: {error}")
+            raise TemporaryError(f"round {round_plan.round + 1} was interrupted {self.losses} times in a row; last: {error}")
 
 
 def _what_is_repeated(error: TemporaryError, done: int, round_plan: Round) -> str:

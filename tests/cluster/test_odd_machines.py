@@ -56,6 +56,19 @@ def test_shared_memory_without_room_for_workers_is_named(config: Path, options: 
     assert "memory?" not in done.stderr
 
 
+@pytest.mark.parametrize(("also", "code"), [("true", 0), ('head -c 9m /dev/zero > "$TMPDIR/fill"', 75)])
+def test_shared_memory_that_fills_up_before_a_round_is_taken_elsewhere_or_told(
+    config: Path, tmp_path: Path, also: str, code: int
+) -> None:
+    small, token = tmp_path / "small", tmp_path / "token"
+    small.mkdir()
+    mounts = f"mount -t tmpfs -o size=8m none /dev/shm && mount -t tmpfs -o size=8m none {small}"
+    fill = f"while [ ! -s {token} ]; do sleep 0.05; done; head -c 9m /dev/zero > /dev/shm/fill; {also}; kill -CONT $(cat {token})"
+    done = on_a_machine(f"{mounts} && {{ ({fill}) & }}", config, TMPDIR=str(small), W2V_FAILPOINT=f"round:0.0=stop,{token}")
+    assert done.returncode == code, done.stderr
+    assert ("round 1 was interrupted 20 times in a row; last: sharing parameters needs" in done.stderr) == bool(code)
+
+
 def test_a_full_folder_for_temporary_files_is_named(config: Path, tmp_path: Path) -> None:
     small = tmp_path / "small"
     small.mkdir()
