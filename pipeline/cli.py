@@ -72,6 +72,7 @@ def main() -> None:
     except SystemExit as end:
         _exit(end.code if isinstance(end.code, int) else 1)
     except KeyboardInterrupt:
+        _exit_without_threads()
         _tell(f"\nw2v: interrupted; finished work is kept. Resume with:\n  {_this_command()}")
         _exit(130)
     except Terminated as stop:
@@ -94,6 +95,18 @@ def main() -> None:
 def _exit_terminated(stop: Terminated) -> NoReturn:
     _tell(f"w2v: terminated; finished work is kept. Resume with:\n  {_this_command()}")
     _exit(stop.exit_code)
+
+
+def _exit_without_threads() -> None:
+    """Exits with what is missing if no thread can be started: OpenBLAS interrupts its own process for that."""
+    import threading
+
+    try:
+        threading.Thread(target=bool).start()
+    except RuntimeError as error:
+        if told := explained(error):
+            _tell(f"w2v: {told}")
+            _exit(told.exit_code)
 
 
 def _tell(text: str) -> None:
