@@ -171,7 +171,8 @@ def spool_state(spool: Spool) -> TrackingState:
     message = f"{refused} by MLflow; see {spool.log}" if progress.skipped else None
     if left > 0:
         problem = progress.message or f"not all of the run has reached {uri} yet"
-        message = f"{problem}; the next run or `w2v sync` delivers the rest, kept in {spool.directory}"
+        rest = "it is being delivered from" if spool.has_shipper() else "the next run or `w2v sync` delivers the rest, kept in"
+        message = f"{problem}; {rest} {spool.directory}"
     return TrackingState(uri, spool.run_id(), left <= 0 and spool.run_id() is not None and not progress.skipped, message)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import resource
 import subprocess
@@ -18,11 +19,12 @@ from hypothesis import strategies as st
 
 from pipeline.commands.listed import commands
 from pipeline.config import Tracking, load_config
+from pipeline.safety.locks import open_lock
 from pipeline.store import write_json
 from pipeline.tracking.addresses import new_target
 from pipeline.tracking.delivery import METRICS_PER_BATCH, batches
 from pipeline.tracking.metrics import METRICS, allowed_name, is_known_metric
-from pipeline.tracking.spool import Delivered, Known, Spool, open_writer, read_events, without_credentials
+from pipeline.tracking.spool import Delivered, Known, Spool, open_writer, read_events, spool_state, without_credentials
 from pipeline.tracking.tracker import Tracker, sync, tracking_uri
 from pipeline.workdir import status_lines, status_of
 
@@ -206,6 +208,15 @@ def test_the_status_counts_runs_that_have_arrived_and_names_those_that_have_not(
     refused, counted = tracked(5)
     assert "run id-4, not complete: 1 event was refused by MLflow" in refused
     assert counted == "  tracked: 4 runs that have arrived completely (w2v sync lists them)"
+
+
+def test_what_is_being_delivered_needs_nobody_to_deliver_it(spool: Spool) -> None:
+    spool.write_target(new_target(Tracking(), "http://127.0.0.1:9", "mine", "digest"))
+    spool.events.write_text("{}\n")
+    with open(open_lock(spool.lock), "ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert f"it is being delivered from {spool.directory}" in str(spool_state(spool).message)
+    assert f"the next run or `w2v sync` delivers the rest, kept in {spool.directory}" in str(spool_state(spool).message)
 
 
 def test_who_promotes_a_version_is_told_of_runs_that_have_not_reached_the_registry(tmp_path: Path) -> None:
