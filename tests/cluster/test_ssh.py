@@ -61,9 +61,9 @@ def test_no_door_beyond_loopback_speaks_plainly_and_no_command_line_shows_the_ke
         assert len(workers.members()) == 2
         address, processes = workers.client.scheduler.address, started_by(site)
         doors = {door for process in processes for door in listening(process.pid)}
-        beyond = {port for host, port in doors if host != HERE}
+        beyond = {(host, port) for host, port in doors if host != HERE}
         assert len(beyond) >= 3, "the scheduler's, and one of each worker"
-        assert [port for port in beyond if answer_to_http(port).startswith(b"HTTP")] == []
+        assert [door for door in beyond if answer_to_http(*door).startswith(b"HTTP")] == []
         settings = dask.config.deserialize(processes[0].environ()["DASK_INTERNAL_INHERIT_CONFIG"])
         bundle = Path(settings["distributed"]["comm"]["tls"]["ca-file"])
         assert stat.S_IMODE(bundle.parent.stat().st_mode) == 0o700
@@ -74,8 +74,8 @@ def test_no_door_beyond_loopback_speaks_plainly_and_no_command_line_shows_the_ke
     wait_until(lambda: started_by(site) == [], "the processes over SSH to end")
 
 
-def answer_to_http(port: int) -> bytes:
-    with contextlib.suppress(ConnectionError), socket.create_connection((HERE, port), timeout=10) as plain:
+def answer_to_http(host: str, port: int) -> bytes:
+    with contextlib.suppress(ConnectionError), socket.create_connection((host, port), timeout=10) as plain:
         plain.sendall(b"GET / HTTP/1.0\r\n\r\n")
         return plain.recv(100)
     return b""
