@@ -302,8 +302,7 @@ def test_thirty_two_lanes_on_one_copy_take_less_than_two_of_the_parameters(wide_
     assert found.returncode == 0, found.stderr
     measured = json.loads(found.stdout)
     taken = measured["peaks"][0] - measured["before"]
-    # Memory that the stages before have freed is used again.
-    assert 0.7 * pair_bytes < taken < 2 * pair_bytes
+    assert pair_bytes < taken < 2 * pair_bytes, (taken, pair_bytes)
     assert taken < measured["plan"]["worker_bytes"]
 
 
