@@ -117,7 +117,7 @@ def test_what_fails_for_want_of_addresses_is_told_as_that_and_not_as_a_bug(lines
     assert told in done.stdout, done.stderr
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="takes a user who has no other processes")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a user who has no other processes")
 @pytest.mark.parametrize(
     ("limit", "told"),
     [
