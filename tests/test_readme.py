@@ -66,13 +66,31 @@ def test_the_lines_of_python_run(folder: Path) -> None:
     assert re.match(r"\[\('\w+', 0\.\d+\), ", done.stdout)
 
 
-def test_targets_and_files_that_the_readme_names_exist() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("page", ["README.md", "infra/promises.md"])
+def test_targets_and_files_that_a_page_names_exist(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     assert set(re.findall(r"(?:`|^    )make ([a-z-]+)", text, flags=re.MULTILINE)) <= targets
-    assert [path for path in re.findall(r"\]\(([\w/.-]+)\)", text) if not (ROOT / path).exists()] == []
-    tests = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?", text)
-    assert [path for path, name in tests if not (ROOT / path).exists() or name not in (ROOT / path).read_text()] == []
+    links = re.findall(r"\]\(([\w/.-]+)\)", text)
+    assert [link for link in links if not (ROOT / page).parent.joinpath(link).exists()] == []
+
+
+def is_proved(promise: str) -> bool:
+    """Whether a row of the page names tests, and all of them exist. A file without a folder lies beside the one before it."""
+    named = re.findall(r"`(?:(tests/[\w/]+)(\.py)?|(test_\w+\.py))(?:::(\w+))?`", promise)
+    folder, found = ROOT, []
+    for path, suffix, sibling, name in named:
+        place = folder / sibling if sibling else ROOT / (path + suffix)
+        found.append(place.exists() and (not name or f"def {name}(" in place.read_text(encoding="utf-8")))
+        folder = place.parent
+    return bool(found) and all(found)
+
+
+def test_every_promise_names_tests_that_exist() -> None:
+    page = (ROOT / "infra" / "promises.md").read_text(encoding="utf-8")
+    promises = re.findall(r"^\| (?!promise|---).*", page, re.MULTILINE)
+    assert promises
+    assert [promise for promise in promises if not is_proved(promise)] == []
 
 
 def test_every_key_is_explained_on_the_page_of_settings() -> None:
