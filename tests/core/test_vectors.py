@@ -9,6 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -271,6 +273,10 @@ def test_numbers_that_are_not_finite_are_named_by_their_word() -> None:
         (lambda v: v.doesnt_match(["w1", "w2", "nowhere"]), "known words, found 2; 'nowhere' is not in the vocabulary of"),
         (lambda v: v.similar_by_vector([1.0]), r"vector: expected 24 finite numbers, found shape \(1,\)"),
         (lambda v: v.similar_by_vector([np.nan] * D), "expected 24 finite numbers"),
+        (lambda v: v.get_mean_vector(["w1"], [np.nan]), r"weights that are finite numbers, found \[nan\]"),
+        (lambda v: v.get_mean_vector(["w1"], ["much"]), r"weights that are finite numbers, found \['much'\]"),
+        (lambda v: v.with_vectors(["x"], np.ones(24), counts=["many"]), r"counts: expected whole numbers, found \['many'\]"),
+        (lambda v: v.subset(["w1"]).relative_cosine_similarity("w1", "w1"), "expected at least two words, found one"),
     ],
 )
 def test_a_question_without_an_answer_is_refused(vectors: WordVectors, ask: Callable[[WordVectors], Any], message: str) -> None:
@@ -291,8 +297,12 @@ def test_a_question_without_an_answer_is_refused(vectors: WordVectors, ask: Call
         (lambda v: v[None], r"expected words or the numbers of their rows, found None"),
         (lambda v: v[["w1", 2.5]], r"expected a word or the number of its row, found 2.5 \(float\)"),
         (lambda v: v.similarity("w1", ["w2"]), r"expected a word or the number of its row, found \['w2'\] \(list\)"),
+        (lambda v: v[b"w1"], r"found b'w1' \(bytes\); decode\(\) makes text of it"),
+        (lambda v: v.unit_vectors([1.5]), r"expected a word or the number of its row, found 1.5 \(float\)"),
+        (lambda v: v.most_similar({"w1": "much"}), "expected a weight that is a finite number, found 'much'"),
         (lambda v: v.__setitem__("w1", np.ones(24)), r"WordVectors never changes; with_vectors"),
         (lambda v: WordVectors(["a", 1], np.ones((2, 2), np.float32)), r"words: expected text, found 1 \(int\)"),
+        (lambda v: WordVectors([["a"]], np.ones((1, 2), np.float32)), r"words: expected text, found \['a'\] \(list\)"),
     ],
 )
 def test_an_argument_of_the_wrong_kind_is_named(vectors: WordVectors, ask: Callable[[WordVectors], Any], message: str) -> None:
@@ -301,7 +311,7 @@ def test_an_argument_of_the_wrong_kind_is_named(vectors: WordVectors, ask: Calla
 
 
 def test_names_of_gensim_that_are_not_here_say_what_to_use(vectors: WordVectors) -> None:
-    for name in ("add_vectors", "vocab", "sort_by_descending_frequency", "save_word2vec_format"):
+    for name in ("add_vectors", "vocab", "sort_by_descending_frequency", "save_word2vec_format", "to_pandas", "shape"):
         with pytest.raises(AttributeError, match=f"no attribute '{name}'; .{{20}}"):
             getattr(vectors, name)
     with pytest.raises(AttributeError, match=r"no attribute 'most_similarr'$"):
@@ -359,3 +369,74 @@ def test_methods_that_would_change_vectors_return_new_ones(vectors: WordVectors)
     with pytest.raises(UnknownWordError, match="'nowhere' is not in the vocabulary"):
         vectors.subset(["w1", "nowhere"])
     assert vectors.without(["w0", "w2"]).words[:3] == ("w1", "w3", "w4")
+
+
+# ── in whatever form words, vectors and weights are given ────────────────────────────────────────────────────────────
+
+COLUMNS: dict[str, Callable[[Any], Any]] = {
+    "NumPy": np.array,
+    "pandas": lambda words: pd.Series(words, index=range(len(words), 0, -1)),
+    "Arrow": pa.array,
+    "a chunked column of Arrow": lambda words: pa.chunked_array([words[:1], words[1:]]),
+    "a tuple": tuple,
+    "an iterator": iter,
+}
+
+
+@pytest.mark.parametrize("kind", COLUMNS)
+def test_a_column_of_words_is_a_list_of_words_in_every_method(vectors: WordVectors, kind: str) -> None:
+    words, column = ["w7", "w3", "w9", "w30"], COLUMNS[kind]
+    asked: list[Callable[[Any], Any]] = [
+        vectors.most_similar,
+        vectors.__getitem__,
+        vectors.doesnt_match,
+        vectors.get_mean_vector,
+        vectors.rank_by_centrality,
+        vectors.unit_vectors,
+        lambda given: vectors.most_similar("w1", restrict_vocab=given),
+        lambda given: vectors.distances("w1", given),
+        lambda given: vectors.n_similarity(given, "w1"),
+        lambda given: vectors.most_similar_to_given("w1", given),
+        lambda given: list(vectors.subset(given)),
+        lambda given: list(vectors.without(given)),
+        lambda given: vectors.with_vectors(given, np.ones((4, D)), replace=True)["w9"],
+        lambda given: WordVectors(given, np.ones((4, 2), np.float32)).index_to_key,
+    ]
+    for ask in asked:
+        np.testing.assert_equal(ask(column(words)), ask(words))
+
+
+@pytest.mark.parametrize("kind", ["NumPy", "pandas", "Arrow", "a tuple", "a list"])
+def test_a_vector_is_one_in_every_form_and_whole_numbers_are_rows(vectors: WordVectors, kind: str) -> None:
+    column = COLUMNS.get(kind, list)
+    found = vectors.most_similar(column(vectors["w5"].tolist()), topn=3)
+    assert found == vectors.most_similar([vectors["w5"]], topn=3)
+    assert found[0][0] == "w5"
+    assert vectors.most_similar([5, 6]) == vectors.most_similar(["w5", "w6"])
+
+
+def test_a_weight_counts_however_it_is_given(vectors: WordVectors) -> None:
+    expected = vectors.most_similar([("w1", 0.25), ("w2", -1.0)])
+    assert vectors.most_similar({"w1": 0.25, "w2": -1}) == expected
+    assert expected != vectors.most_similar(["w1", "w2"])
+    assert vectors.most_similar(("w1", -0.5)) == vectors.most_similar(negative="w1")
+
+
+def test_words_of_numpy_and_classes_of_text_are_answered_as_plain_text() -> None:
+    class Special(str):
+        pass
+
+    for words in (np.array(["a", "b"]), [Special("a"), "b"]):
+        found = WordVectors(words, np.ones((2, 2), np.float32))
+        assert [type(word) for word in (*found, *found.key_to_index, found.most_similar("b")[0][0])] == [str] * 5
+
+
+def test_rows_are_counted_from_0_to_the_last_and_a_slice_is_one_of_rows(vectors: WordVectors) -> None:
+    for rows in ([-1], [V], np.array([0, -1])):
+        with pytest.raises(UnknownWordError, match=r"row (-1|300) is not in the vocabulary of 300 words"):
+            vectors.unit_vectors(rows)
+    np.testing.assert_array_equal(vectors[2:9:3], vectors[["w2", "w5", "w8"]])
+    np.testing.assert_array_equal(vectors[-2:], vectors[["w298", "w299"]])
+    assert list(reversed(vectors)) == WORDS[::-1]
+    assert repr(vectors.subset(["w1"])) == "WordVectors(1 word, vector_size=24)"
+    np.testing.assert_array_equal(vectors.distances("w1", 0), vectors.distances("w1", ["w0"]))

@@ -1,4 +1,5 @@
-"""The names of gensim's KeyedVectors that `WordVectors` does not have, each with what to use instead: shown in errors.
+"""The names of gensim's KeyedVectors, and a few others, that `WordVectors` does not have, each with what to use instead: shown in
+errors.
 
 Most of them change vectors in place. A `WordVectors` never changes, so it can be shared, mapped from disk and queried by
 several threads; methods that would change it return a new one.
@@ -33,5 +34,11 @@ INSTEAD = {
     "intersect_word2vec_format": "WordVectors.load, then with_vectors or subset",
     "save_word2vec_format": "pipeline.formats.exports.export_vectors and `w2v export` write other programs' formats",
     "evaluate_word_analogies": "w2v_core.vectors.evaluation.evaluate_analogies, or `w2v evaluate VECTORS SET`",
+    "keys": "it is words, in the order of their rows",
+    "get": "it is get_vector(word), for words of which `word in vectors` is true",
+    "copy": "it never changes, so it needs no copy",
+    "shape": "it is vectors.shape, (words, numbers)",
+    **dict.fromkeys(("to_pandas", "to_frame", "to_dataframe"), "it is pandas.DataFrame(wv.vectors, index=wv.index_to_key)"),
+    "to_gensim": "a Model has it: pipeline.load(folder).to_gensim()",
     "evaluate_word_pairs": "w2v_core.vectors.evaluation.evaluate_similarity, or `w2v evaluate VECTORS SET`",
 }

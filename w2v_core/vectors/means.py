@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from w2v_core.vectors.cosines import Cosines, Doubles, unit
 from w2v_core.vectors.terms import read_vector
-from w2v_core.vectors.vocabulary import Ids, Key, UnknownWordError, UnknownWordsNote, Vocabulary, is_key
+from w2v_core.vectors.vocabulary import Ids, Key, UnknownWordError, UnknownWordsNote, Vocabulary, is_key, listed, shown
 
 
 def mean_vector(
@@ -28,12 +28,17 @@ def mean_vector(
     keys: words, rows and vectors; vectors are taken as they are. pre_normalize: words and rows are scaled to length 1.
     Raises ValueError for no keys or a wrong number of weights, UnknownWordError for unknown keys if not ignore_missing.
     """
-    items = [keys] if is_key(keys) else list(keys)
+    items = [keys] if is_key(keys) else listed(keys)
     if not items:
         raise ValueError("mean vector: expected at least one word, row or vector, found none")
-    weights_N = np.ones(len(items)) if weights is None else np.asarray(weights, np.float64)
+    try:
+        weights_N = np.ones(len(items)) if weights is None else np.asarray(weights, np.float64)
+    except (TypeError, ValueError):
+        weights_N = np.full(len(items), np.nan)
     if weights_N.shape != (len(items),):
         raise ValueError(f"mean vector: expected a weight for each of {len(items)} keys, found shape {weights_N.shape}")
+    if not np.isfinite(weights_N).all():
+        raise ValueError(f"mean vector: expected weights that are finite numbers, found {shown(weights)}")
     size = cosines.matrix.shape[1]
     total_D, total_weight = np.zeros(size), 0.0
     for item, weight in zip(items, weights_N.tolist(), strict=True):
@@ -53,7 +58,7 @@ def similarity_of_lists(cosines: Cosines, vocabulary: Vocabulary, first: Iterabl
     """The cosine of the mean vectors of two lists. Raises ValueError if no word of a list is known."""
     units = []
     for name, keys in (("first", first), ("second", second)):
-        known = [key for key in ([keys] if is_key(keys) else keys) if not is_key(key) or vocabulary.find(key) is not None]
+        known = [key for key in ([keys] if is_key(keys) else listed(keys)) if not is_key(key) or vocabulary.find(key) is not None]
         if not known:
             raise ValueError(f"n_similarity: expected at least one known word in the {name} list, found none")
         units.append(unit(mean_vector(cosines, vocabulary, known, None, pre_normalize=False, ignore_missing=False)))
@@ -63,7 +68,7 @@ def similarity_of_lists(cosines: Cosines, vocabulary: Vocabulary, first: Iterabl
 def known_rows(vocabulary: Vocabulary, words: Key | Iterable[Key], at_least: int = 1) -> list[int]:
     """The rows of the known words; warns of the others. Raises UnknownWordError if none is known, ValueError if fewer
     than `at_least` different ones are."""
-    keys: list[Key] = [words] if is_key(words) else list(words)  # type: ignore[arg-type]
+    keys: list[Key] = [words] if is_key(words) else listed(words)
     rows = [vocabulary.find(key) for key in keys]
     unknown = [key for key, row in zip(keys, rows, strict=True) if row is None]
     known = [row for row in rows if row is not None]

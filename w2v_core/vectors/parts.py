@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from w2v_core.vectors.vocabulary import Ids, Key, Vocabulary, shown
+from w2v_core.vectors.vocabulary import Ids, Key, Vocabulary, listed, shown
 
 
 class Parts(NamedTuple):
@@ -59,7 +59,7 @@ def take(parts: Parts, vocabulary: Vocabulary, keys: Iterable[Key], missing: Lit
     if missing == "refuse":
         rows = vocabulary.rows(keys)
     else:
-        rows = [row for key in ([keys] if isinstance(keys, str) else keys) if (row := vocabulary.find(key)) is not None]
+        rows = [row for key in ([keys] if isinstance(keys, str) else listed(keys)) if (row := vocabulary.find(key)) is not None]
     ids = np.array(list(dict.fromkeys(rows)), np.int64)
     if not len(ids):
         raise ValueError("expected at least one word of the vocabulary, found none")
@@ -81,7 +81,7 @@ def add(
     Output vectors are dropped, because new words have none. New words get the count 0 if counts are known but theirs are not
     given. Raises ValueError for wrong shapes and for a word given twice.
     """
-    new = [words] if isinstance(words, str) else list(words)
+    new = [words] if isinstance(words, str) else listed(words)
     size = parts.matrix.shape[1]
     try:
         rows_ND = np.asarray(vectors, parts.matrix.dtype).reshape(len(new), size)
@@ -90,7 +90,10 @@ def add(
     if counts is None:
         counts_N = np.zeros(len(new), np.int64)
     else:
-        counts_N = np.asarray(counts).reshape(-1).astype(np.int64, casting="safe")
+        counts_N = np.asarray(counts).reshape(-1)
+        if counts_N.dtype.kind not in "iu":
+            raise ValueError(f"counts: expected whole numbers, found {shown(counts)}")
+        counts_N = counts_N.astype(np.int64)
         if len(counts_N) != len(new):
             raise ValueError(f"counts: expected {len(new)}, found {len(counts_N)}")
     Vocabulary(new)  # refuses a word given twice

@@ -2,25 +2,27 @@
 
 gensim accepts all of these, and so do we:
 
-    "king"      7      a vector      ["king", "woman"]      [("king", 0.7), (vector, -1.0)]      a matrix of vectors
+    "king"      7      a vector      ("king", 0.7)      a list, an array or a column of these      {"king": 0.7, "woman": -1.0}
 """
 
 from __future__ import annotations
 
 import numbers
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from w2v_core.vectors.cosines import Candidates, Cosines, Doubles, unit
-from w2v_core.vectors.vocabulary import Key, Vocabulary, is_key, shown
+from w2v_core.vectors.vocabulary import Key, Vocabulary, is_key, listed, shown
 
 Item = Key | npt.NDArray[Any] | tuple[Key | npt.NDArray[Any], float]
-Query = Item | Iterable[Item] | None
+Query = Item | Iterable[Item] | Mapping[Key, float] | None
 
 _WANTED = "a word, the number of its row, a vector, or one of them with a weight"
+
+_FLOAT = (float, np.floating)
 
 
 class Term(NamedTuple):
@@ -88,7 +90,7 @@ def read_candidates(vocabulary: Vocabulary, restrict: Any, clip_start: int = 0, 
         return slice(start, max(start, stop))
     if isinstance(restrict, str) or not isinstance(restrict, Iterable):
         return slice(0, min(whole_number(restrict, "restrict_vocab", 1), len(vocabulary.words)))
-    return np.array(list(dict.fromkeys(vocabulary.rows(restrict))), np.int64)
+    return np.array(list(dict.fromkeys(vocabulary.row_ids(restrict).tolist())), np.int64)
 
 
 def whole_number(value: Any, name: str, least: int) -> int:
@@ -105,12 +107,22 @@ def _items(query: Query, name: str) -> list[Any]:
         return []
     if is_key(query) or (isinstance(query, np.ndarray) and query.ndim == 1 and query.dtype.kind in "fiu"):
         return [query]
+    if isinstance(query, Mapping):
+        return list(query.items())
+    if isinstance(query, tuple) and len(query) == 2 and isinstance(query[1], _FLOAT) and not isinstance(query[0], _FLOAT):
+        return [query]  # with its weight, which is no row
     try:
-        return list(query)  # type: ignore[arg-type]
+        items = listed(query)
+        return [np.array(items)] if _is_vector(items) else items
     except TypeError:
         raise TypeError(
             f"{name}: expected {_WANTED}, or a list of these; found {shown(query)} ({type(query).__name__})"
         ) from None
+
+
+def _is_vector(items: list[Any]) -> bool:
+    """Whether these are the numbers of one vector; whole numbers alone are rows."""
+    return any(isinstance(item, _FLOAT) for item in items) and all(isinstance(item, numbers.Real) for item in items)
 
 
 def _read(vocabulary: Vocabulary, vector_size: int, item: Any, weight: float) -> Term:

@@ -38,6 +38,17 @@ def is_key(value: object) -> TypeGuard[Key]:
     return isinstance(value, str | int | np.integer) and not isinstance(value, bool)
 
 
+def listed(values: Any) -> list[Any]:
+    """The items of a list, an array, a column of pandas or Arrow, or anything else that can be iterated, Arrow's as Python's own.
+    Raises TypeError, also for bytes, which would be a list of numbers."""
+    if isinstance(values, bytes | bytearray):
+        raise TypeError(f"expected words or the numbers of their rows, found {shown(values)} (bytes); decode() makes text of it")
+    try:
+        return list(values.to_pylist() if callable(getattr(values, "to_pylist", None)) else values)
+    except TypeError:
+        raise TypeError(f"expected words or the numbers of their rows, found {shown(values)}") from None
+
+
 def shown(value: object) -> str:
     """The repr of a value that came from outside, made safe to print in an error."""
     return printable(repr(value))
@@ -47,15 +58,17 @@ class Vocabulary:
     """V different words in the order of their rows. Raises ValueError for a word that occurs twice or is not a str."""
 
     def __init__(self, words: Sequence[str]) -> None:
-        self.words: tuple[str, ...] = tuple(words)
+        self.words: tuple[str, ...] = tuple(listed(words))
+        if set(map(type, self.words)) - {str}:
+            for other in self.words:
+                if not isinstance(other, str):
+                    raise ValueError(f"words: expected text, found {shown(other)} ({type(other).__name__})")
+            self.words = tuple(map(str.__str__, self.words))  # NumPy's own kind of text would be shown in answers
         self.ids: dict[str, int] = dict(zip(self.words, range(len(self.words)), strict=True))
         if len(self.ids) < len(self.words):
             twice = next(word for word_id, word in enumerate(self.words) if self.ids[word] != word_id)
             extra = len(self.words) - len(self.ids)
             raise ValueError(f"words: {extra:,} come twice, first '{printable(twice)}'; give every word once")
-        if not all(issubclass(kind, str) for kind in set(map(type, self.words))):
-            other = next(word for word in self.words if not isinstance(word, str))
-            raise ValueError(f"words: expected text, found {shown(other)} ({type(other).__name__})")
 
     def find(self, key: object) -> int | None:
         """The row of a key, or None. Raises TypeError for anything that cannot be a key."""
@@ -72,15 +85,19 @@ class Vocabulary:
 
     def rows(self, keys: Key | Iterable[Key]) -> list[int]:
         """The rows of one key or of several. Raises UnknownWordError, which names all unknown keys, and TypeError."""
-        try:
-            asked = [keys] if is_key(keys) else list(keys)  # type: ignore[arg-type]
-        except TypeError:
-            raise TypeError(f"expected words or the numbers of their rows, found {shown(keys)}") from None
+        asked = [keys] if is_key(keys) else listed(keys)
         found = [self.find(key) for key in asked]
         known = [row for row in found if row is not None]
         if len(known) < len(found):
             raise UnknownWordError(self.explain_unknown(key for key, row in zip(asked, found, strict=True) if row is None))
         return known
+
+    def row_ids(self, keys: Any) -> Ids:
+        """The same as an array, int64 (n,); at once for an array of rows."""
+        found = np.asarray(keys) if isinstance(keys, np.ndarray | range) else np.empty(())
+        if found.ndim == 1 and found.dtype.kind in "iu" and found.size and 0 <= found.min() <= found.max() < len(self.words):
+            return found.astype(np.int64, copy=False)
+        return np.array(self.rows(keys), np.int64)
 
     def explain_unknown(self, keys: Iterable[Key]) -> str:
         """A line for each of these unknown keys, with the nearest spellings in the vocabulary; for many, only the first few."""

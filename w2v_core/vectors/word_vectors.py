@@ -22,7 +22,7 @@ from w2v_core.vectors import files, loading, means, parts, prediction
 from w2v_core.vectors.cosines import Cosines, Doubles, Floats, unit
 from w2v_core.vectors.gensim_names import INSTEAD
 from w2v_core.vectors.terms import Query, direction, read_candidates, read_terms, read_vector, rows_of, unit_of, whole_number
-from w2v_core.vectors.vocabulary import Ids, Key, Vocabulary, is_key
+from w2v_core.vectors.vocabulary import Ids, Key, Vocabulary, is_key, listed
 
 Method = Literal["3cosadd", "3cosmul"]
 Answers = list[tuple[str, float]]
@@ -97,7 +97,7 @@ class WordVectors:
         return len(self.words)
 
     def __repr__(self) -> str:
-        return f"WordVectors({len(self):,} words, vector_size={self.vector_size})"
+        return f"WordVectors({len(self):,} word{'s' if len(self) > 1 else ''}, vector_size={self.vector_size})"
 
     def __contains__(self, key: object) -> bool:
         return is_key(key) and self._vocabulary.find(key) is not None
@@ -108,11 +108,14 @@ class WordVectors:
     def __iter__(self) -> Iterator[str]:
         return iter(self.words)
 
-    def __getitem__(self, keys: Key | Iterable[Key]) -> Floats:
-        """The vector (D,) of one word or row, read-only, or a copy of those of several (n, D). Raises UnknownWordError."""
+    def __reversed__(self) -> Iterator[str]:
+        return reversed(self.words)
+
+    def __getitem__(self, keys: Key | Iterable[Key] | slice) -> Floats:
+        """The vector (D,) of a word or row, read-only; of several or a slice a copy (n, D). Raises UnknownWordError."""
         if is_key(keys):
             return self.get_vector(keys)
-        found: Floats = self.matrix[np.array(self._vocabulary.rows(keys), np.int64)]
+        found: Floats = self.matrix[self._vocabulary.row_ids(range(len(self))[keys] if isinstance(keys, slice) else keys)]
         return found
 
     def word_id(self, word: Key) -> int:
@@ -140,9 +143,9 @@ class WordVectors:
         row = self.word_id(key)
         return len(self) - row if self.counts is None else int(self.counts[row])
 
-    def unit_vectors(self, word_ids: npt.ArrayLike) -> Doubles:
-        """The vectors of the given rows, scaled to length 1, float64 (n, D); zero vectors stay zero."""
-        return self._cosines.unit_rows(word_ids)
+    def unit_vectors(self, keys: Key | Iterable[Key]) -> Doubles:
+        """The vectors of words or rows, scaled to length 1, float64 (n, D); zero vectors stay zero. Raises UnknownWordError."""
+        return self._cosines.unit_rows(self._vocabulary.row_ids(keys))
 
     def get_normed_vectors(self) -> Floats:
         """A copy of the matrix (V, D) with every vector scaled to length 1."""
@@ -164,9 +167,9 @@ class WordVectors:
     ) -> Any:
         """[(word, cosine)] nearest to the positive minus the negative words' unit vectors, without those words themselves.
 
-        Each side: a word, a row, a vector (taken as it is), any of these as (item, weight), or a list of them. If topn is None,
-        the cosines (n,) of all candidates, including the words asked about. Candidates are the rows `clip_start` to `clip_end`,
-        or the first `restrict_vocab` rows, or the words listed there. Raises UnknownWordError, TypeError, ValueError.
+        Each side: a word, a row, a vector (taken as it is), any of these as (item, weight), a list of them, or {item: weight}. If
+        topn is None, the cosines (n,) of all candidates, including the words asked about. Candidates are the rows `clip_start` to
+        `clip_end`, or the first `restrict_vocab` rows, or the words listed there. Raises UnknownWordError, TypeError, ValueError.
         """
         rows = read_candidates(self._vocabulary, restrict_vocab, clip_start, clip_end)
         if topn is not None and whole_number(topn, "topn", 0) == 0:
@@ -263,7 +266,7 @@ class WordVectors:
     def distances(self, word_or_vector: Key | npt.ArrayLike, other_words: Iterable[Key] = ()) -> Doubles:
         """1 − the cosine with each of `other_words`, or with every word if none are given: float64 (n,)."""
         [term], _ = read_terms(self._vocabulary, self.vector_size, [word_or_vector], None)  # type: ignore[list-item]
-        rows = np.array(self._vocabulary.rows(other_words or ()), np.int64)
+        rows = self._vocabulary.row_ids(() if other_words is None else other_words)
         return 1 - self._cosines.exact(rows if len(rows) else slice(0, len(self)), unit_of(self._cosines, term))
 
     def closer_than(self, key1: Key, key2: Key) -> list[str]:
@@ -279,15 +282,18 @@ class WordVectors:
         """The rank of `key2` among the words nearest to `key1`, from 1."""
         return len(self.closer_than(key1, key2)) + 1
 
-    def most_similar_to_given(self, key1: Key, keys_list: Sequence[Key]) -> Key:
+    def most_similar_to_given(self, key1: Key, keys_list: Iterable[Key]) -> Key:
         """The item of `keys_list` that is nearest to `key1`; the first of equals."""
-        if not len(keys_list):
+        keys: list[Key] = listed(keys_list)
+        if not keys:
             raise ValueError("most_similar_to_given: expected at least one word to choose from, found none")
-        return keys_list[int(np.argmax([self.similarity(key1, key) for key in keys_list]))]
+        return keys[int(np.argmax([self.similarity(key1, key) for key in keys]))]
 
     def relative_cosine_similarity(self, wa: Key, wb: Key, topn: int = 10) -> float:
         """The cosine of two words divided by the sum of the cosines of the first with its `topn` nearest words."""
         near: Answers = self.similar_by_key(wa, whole_number(topn, "topn", 1))
+        if not near:
+            raise ValueError("relative_cosine_similarity: expected at least two words, found one")
         return self.similarity(wa, wb) / sum(cosine for _, cosine in near)
 
     def get_mean_vector(
