@@ -171,7 +171,7 @@ def open_tab() -> Iterator[Tab]:
             for domain in ("Page", "Network", "Runtime", "Log"):
                 tab.call(f"{domain}.enable")
             yield tab
-            tab.socket.close()
+            loop.run_until_complete(_leave(tab))
             with contextlib.suppress(AssertionError):
                 tab.idle(0.2)
         finally:
@@ -200,6 +200,10 @@ async def _connect(port_file: Path, loop: asyncio.AbstractEventLoop) -> Tab:
     client.close()
     (page,) = pages
     return Tab(await websocket_connect(page["webSocketDebuggerUrl"], max_message_size=1 << 28), loop)
+
+
+async def _leave(tab: Tab) -> None:
+    tab.socket.close()  # which writes to the browser, and needs a running loop for it
 
 
 async def _rest(loop: asyncio.AbstractEventLoop) -> None:

@@ -331,7 +331,8 @@ from pipeline.stages.work import Work
 config = parse_config({"corpus": {"inputs": [sys.argv[1]], "max_ratio": 1000000, "max_lost": 1}})
 tokens = build(Work(config, Path(sys.argv[2]), InProcess()), plan_corpus(config.corpus))
 totals = tokens.manifest.totals
-peak_mb = int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) // 1024
+status = dict(re.findall(r"(\\w+):\\s+(\\d+) kB", Path("/proc/self/status").read_text()))
+peak_mb = (int(status["VmHWM"]) - int(status["RssFile"])) // 1024  # libraries in files are shared, and not what is bounded here
 print(totals["tokens"], totals["dropped_long_tokens"], totals["text_bytes"], peak_mb)
 """
 
@@ -356,7 +357,7 @@ def test_a_line_of_two_gigabytes_without_a_space_is_one_dropped_token(tmp_path: 
         stream.write(b" after\n")
     tokens, dropped, _, peak_mb = measure(path, tmp_path / "work")
     assert (tokens, dropped) == (2, 1)
-    assert peak_mb < 500
+    assert peak_mb < 420
 
 
 @pytest.mark.slow
@@ -370,7 +371,7 @@ def test_half_a_sparse_gigabyte_passes_in_bounded_memory(tmp_path: Path) -> None
         file.write(b" after\n")
     tokens, dropped, _, peak_mb = measure(path, tmp_path / "work")
     assert (tokens, dropped) == (2, 0)
-    assert peak_mb < 500
+    assert peak_mb < 420
 
 
 @pytest.mark.turns(5, 3, of="bounded memory")
@@ -378,7 +379,7 @@ def test_a_bomb_within_its_limit_passes_in_bounded_memory(tmp_path: Path) -> Non
     path = write(tmp_path / "x.gz", gzip.compress(b"a b c d\n" * (40 << 17), 9))
     tokens, _, text_bytes, peak_mb = measure(path, tmp_path / "work")
     assert (tokens, text_bytes) == (4 * (40 << 17), 40 << 20)
-    assert peak_mb < 500
+    assert peak_mb < 420
 
 
 # ── runs without white space ─────────────────────────────────────────────────────────────────────────────────────────

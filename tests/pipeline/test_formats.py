@@ -251,7 +251,8 @@ from pipeline.stages.work import Work
 from pipeline.text.corpus import plan_corpus
 config = parse_config({"corpus": {"inputs": [sys.argv[1]], "format": sys.argv[3], "max_ratio": 100000}})
 totals = build(Work(config, Path(sys.argv[2]), InProcess()), plan_corpus(config.corpus)).manifest.totals
-peak_mb = int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) // 1024
+status = dict(re.findall(r"(\\w+):\\s+(\\d+) kB", Path("/proc/self/status").read_text()))
+peak_mb = (int(status["VmHWM"]) - int(status["RssFile"])) // 1024  # libraries in files are shared, and not what is bounded here
 print(totals["tokens"], peak_mb)
 """
 
@@ -281,4 +282,4 @@ def test_memory_is_bounded_by_bytes_and_not_by_rows_or_lines(tmp_path: Path, for
     found = [int(number) for number in re.findall(r"\d+", done.stdout)]
     assert found[0] == tokens
     # Text of 100 MB in rows of a megabyte, which pyarrow writes as one page, the least that can be read; or in one line.
-    assert found[1] < (600 if format == "parquet" else 500)
+    assert found[1] < (520 if format == "parquet" else 420)

@@ -95,7 +95,7 @@ def test_utf7_with_few_different_letters_or_joiners_is_refused_by_name(tmp_path:
     ids=["HDF5", "dBase", "gettext", "fastText"],
 )  # fmt: skip
 def test_a_binary_file_that_is_mostly_nul_is_refused(tmp_path: Path, header: bytes) -> None:
-    with pytest.raises(DataError, match="holds binary data"):
+    with pytest.raises(DataError, match=r"holds binary data|HDF5 document"):
         plan(written(tmp_path, header + bytes(2000) + b"the river runs"))
 
 
