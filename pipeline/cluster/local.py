@@ -65,6 +65,7 @@ def start_local(cluster: Cluster, stack: contextlib.ExitStack) -> Any:
     _open_enough_files(n_workers)
     _refuse_without_ports(PORTS + PORTS_PER_WORKER * n_workers)
     _refuse_without_threads(THREADS + THREADS_PER_WORKER * n_workers)
+    stack.enter_context(_environment_given_back())
     scratch = stack.enter_context(private_scratch(_scratch_parent(cluster)))
     # Also for the scheduler's files; Dask requires its own default name.
     settings: dict[str, Any] = {"temporary-directory": str(scratch / "dask-scratch-space")}
@@ -119,6 +120,24 @@ def _deaf_to_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def _environment_given_back() -> Iterator[None]:
+    """Undoes at the end what Dask sets in this process for those it starts (OMP_NUM_THREADS=1 and the like), which libraries that
+    a program imports later and processes that it starts by itself would obey."""
+    import dask
+
+    names = ["PYTHONHASHSEED", "__DASK_PARENT_PID", *dask.config.get("distributed.nanny.pre-spawn-environ")]
+    before = {name: os.environ.get(name) for name in names}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 # ── what they need ───────────────────────────────────────────────────────────────────────────────────────────────────

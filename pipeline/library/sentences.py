@@ -2,7 +2,7 @@
 
 lists of words                  written unchanged, and later split at white space only
 lines of text                   tokenized like those of any file
-a table (Arrow, pandas, Polars) the lines of one column, or a column by itself, without missing values
+a table (Arrow, pandas, Polars) the lines of one column, or a column by itself, without missing values; also a table at a time
 a Dask bag or data frame        of either kind, a partition at a time, the next ones computed meanwhile if there is a cluster
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import numbers
 import os
 import re
 from collections import deque
@@ -84,12 +85,16 @@ def sentences_of(source: Any, text_field: str) -> Iterator[Any]:
         if columns.count(text_field) > 1:
             raise InputError(f"the table has {columns.count(text_field)} columns {text_field!r}; rename all but the one to read")
         # Only readers, which yield a table at a time, cannot be asked for a column.
-        for table in [source] if hasattr(source, "__getitem__") else source:
+        for table in [source] if hasattr(source, "__getitem__") else _tables_of(source):
             yield from _present(table[text_field])
     elif callable(getattr(source, "dropna", None)) or hasattr(source, "to_pylist"):
         yield from _present(source)
     elif isinstance(source, Iterable) and not isinstance(source, (bytes, bytearray, Mapping)):
-        yield from source
+        for item in source:
+            if isinstance(item, (str, list, tuple)) or _is_one_value(item) or _columns_of(item) is None:
+                yield item
+            else:
+                yield from sentences_of(item, text_field)
     else:
         hint = "; pass what it returns" if callable(source) else ""
         raise InputError(f"expected {_EXPECTED}, found {type(source).__name__}{hint}")
@@ -137,6 +142,12 @@ def _columns_of(source: Any) -> list[str] | None:
     return None
 
 
+def _tables_of(reader: Any) -> Iterator[Any]:
+    """The tables of a reader, one at a time; those of a file of Parquet and of a dataset come from a method."""
+    methods = [getattr(reader, name) for name in ("to_batches", "iter_batches") if hasattr(reader, name)]
+    return iter(methods[0]() if methods else reader)
+
+
 def _present(column: Any) -> Iterator[Any]:
     """The values of a column that are not missing as Python's own, those of Arrow a chunk at a time."""
     if hasattr(column, "to_pylist"):
@@ -146,25 +157,33 @@ def _present(column: Any) -> Iterator[Any]:
     return (row for row in rows if row is not None)
 
 
-def write_sentences(sentences: Iterator[Any], folder: Path, on_block: Callable[[int], None]) -> bool:
-    """Writes the sentences as `part-00000.txt` and so on into `folder`, replacing earlier ones; returns whether they are
-    sequences of words. `on_block` is called with the bytes of every block written.
+def lines_of(sentences: Iterator[Any]) -> tuple[Iterator[str], bool]:
+    """The sentences as lines, and whether they are sequences of words. The first is read at once, so that what holds no sentences
+    is refused before anything is written.
 
-    Raises InputError if there are none, DataError for a word that contains white space.
+    Raises InputError if there are none, DataError for a sentence of another kind and a word that contains white space.
     """
     first = next(sentences, _END)
     if first is _END:
         raise InputError("there are no sentences to train on; note that a generator yields its sentences only once")
     as_words = not isinstance(first, str)
-    lines = (_line(sentence, number, as_words) for number, sentence in enumerate(itertools.chain([first], sentences)))
-    count = 0
+    begun = [_line(first, 0, as_words)]
+    return itertools.chain(begun, (_line(sentence, at, as_words) for at, sentence in enumerate(sentences, start=1))), as_words
+
+
+def write_lines(lines: Iterator[str], folder: Path, on_block: Callable[[int], None]) -> None:
+    """Writes the lines as `part-00000.txt` and so on into `folder`, replacing earlier ones. `on_block` is called with the bytes
+    of every block written. Raises InputError if all of them are blank."""
+    count, blank = 0, True
     for count, data in enumerate(_blocks(lines), start=1):
         store.write_bytes(folder / f"part-{count - 1:05d}.txt", data)
+        blank = blank and data.isspace()
         on_block(len(data))
     for path in folder.glob("part-*.txt"):
         if int(path.stem.partition("-")[2]) >= count:
             path.unlink()
-    return as_words
+    if blank:
+        raise InputError("there is no word to train on: all sentences are empty")
 
 
 def _line(sentence: Any, number: int, as_words: bool) -> str:
@@ -178,7 +197,7 @@ def _line(sentence: Any, number: int, as_words: bool) -> str:
     if isinstance(sentence, (str, bytes, bytearray, Mapping)) or not as_words or not isinstance(sentence, Iterable):
         like = "a sequence of words like the first" if as_words else "a line of text like the first"
         expected = like if number else "a sequence of words or a line of text"
-        raise DataError(f"sentence {number:,}: expected {expected}, found {type(sentence).__name__}")
+        raise DataError(f"sentence {number:,}: expected {expected}, found {type(sentence).__name__}{_way_out(sentence)}")
     words = list(sentence)
     with contextlib.suppress(TypeError):
         line = " ".join(words)
@@ -186,13 +205,25 @@ def _line(sentence: Any, number: int, as_words: bool) -> str:
             return line
     for word in words:
         if not isinstance(word, str):
-            raise DataError(f"sentence {number:,}: expected words, found {printable(repr(word), 60)} ({type(word).__name__})")
+            found = f"{printable(repr(word), 60)} ({type(word).__name__})"
+            raise DataError(f"sentence {number:,}: expected words, found {found}{_way_out(word)}")
         if not word or _SPACE.search(word) or "\0" in word:
             raise DataError(
                 f"sentence {number:,}: expected words without white space and NUL, found {printable(repr(word), 60)}; "
                 "join the words of a phrase with _"
             )
     return " ".join(words)
+
+
+def _way_out(value: Any) -> str:
+    """How text is made of what is none."""
+    if isinstance(value, (bytes, bytearray)):
+        return "; decode() makes text of it"
+    if isinstance(value, Mapping):
+        return "; give the text in it: (record['text'] for record in …)"
+    if isinstance(value, numbers.Number) or hasattr(value, "as_py"):  # the latter: Arrow's values
+        return "; str() makes text of it"
+    return ""
 
 
 def _blocks(lines: Iterable[str]) -> Iterator[bytes]:

@@ -41,6 +41,8 @@ def in_sections(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     # `refresh` repeats names of `train`, and only `w2v refresh` reads it.
     known = [key for key in known_keys() if not key.startswith("refresh")]
     for name, value in settings.items():
+        if name in known and value is None:
+            continue
         if name in known and isinstance(value, Mapping):
             tree[name] = tree.get(name, {}) | dict(value)
             continue
@@ -49,6 +51,12 @@ def in_sections(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
                 f"{name}: expected settings, such as {name}={{{_first_key(name, known)!r}: …}}, found {value!r:.60}"
             )
         section, _, key = _key_of(name, known).partition(".")
+        if callable(value):
+            way_out = "; name one, 'package.module:factory', or split the text yourself: train(map(split, lines))"
+            raise ConfigError(
+                f"{name}: expected a value that can be written in a file, found {value!r:.60}"
+                + (way_out if key == "tokenizer" else "")
+            )
         tree.setdefault(section, {})[key] = os.fspath(value) if isinstance(value, os.PathLike) else value
     return tree
 
@@ -66,6 +74,8 @@ def _key_of(name: str, known: Sequence[str]) -> str:
     if found:
         sections = " or ".join(f"{key.partition('.')[0]}={{{name!r}: …}}" for key in found)
         raise ConfigError(f"{name}: several sections have a setting of this name; write {sections}")
+    if name == "refresh":
+        raise ConfigError("refresh: only `w2v refresh` reads these settings; write them in its configuration file")
     near = suggest(name, known)
     if near == "corpus.inputs":
         raise ConfigError(f"{name}: unknown setting; sentences and paths are the first argument")

@@ -13,6 +13,7 @@ Dask client, or else in threads, if it is long in processes; a script needs no `
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -24,7 +25,7 @@ from pipeline.errors import InputError, UsageError
 from pipeline.history.answers import is_configuration
 from pipeline.library.model import Model
 from pipeline.library.notebook import progress_for
-from pipeline.library.sentences import AS_THEY_ARE, in_order, paths_in, sentences_of, write_sentences
+from pipeline.library.sentences import AS_THEY_ARE, in_order, lines_of, paths_in, sentences_of, write_lines
 from pipeline.library.settings import configuration, overriding
 from pipeline.progress import Progress
 from pipeline.run import run
@@ -45,7 +46,7 @@ def train(
     *,
     start_from: Model | str | os.PathLike[str] | None = None,
     client: Client | None = None,
-    callbacks: Callback | Iterable[Callback] = (),
+    callbacks: Callback | Iterable[Callback] | None = None,
     progress: bool = True,
     **settings: Any,
 ) -> Model:
@@ -56,12 +57,15 @@ def train(
     settings      keys of the configuration by their last name (`vector_size`, `window`, `min_count`, `lanes`, `workdir`, …),
                   or sections as mappings; `tracking={…}` reports the run to MLflow
     start_from    a model or a folder of vectors to continue training from
-    client        the Dask client whose workers do the work; by default the program's default client, if it has one
-    callbacks     each is called after every round with its record (loss, alpha, kept_tokens, seconds, …)
+    client        the Dask client whose workers do the work; by default the program's default client, if it has one. A program
+                  that starts processes by itself, as `LocalCluster()` does, needs `if __name__ == "__main__":` around that
+    callbacks     each is called after every round with its record (loss, alpha, kept_tokens, seconds, …); what it raises ends
+                  the training, and the same call continues it
     progress      whether to show progress on a terminal or in a notebook
 
     Raises subclasses of PipelineError, and what a callback raises.
     """
+    _refuse_to_be_run_again()
     if start_from is not None:
         settings["start_from"] = _folder_of(start_from)
     name_cache()
@@ -95,10 +99,10 @@ def _configuration(source: Any, settings: dict[str, Any], shown: Progress, stack
     text_field = settings.pop("text_field", "text")
     workdir = configuration(["-"], settings).workdir
     folder = workdir.with_name(f"{workdir.name}.sentences")
-    sentences = sentences_of(source, text_field)
+    lines, as_words = lines_of(sentences_of(source, text_field))
     stack.enter_context(lock(workdir, SENTENCES_LOCK))
     shown.start("sentences", note="writing them to files", unit="B")
-    as_words = write_sentences(sentences, folder, shown.advance)
+    write_lines(lines, folder, shown.advance)
     # Words are words, whatever a file with them would look like.
     return configuration([str(folder)], settings | ({"tokenize": AS_THEY_ARE, "sniff": False} if as_words else {}))
 
@@ -106,8 +110,10 @@ def _configuration(source: Any, settings: dict[str, Any], shown: Progress, stack
 def _folder_of(start_from: Any) -> str:
     found = start_from.directory if isinstance(start_from, Model) else start_from
     if not isinstance(found, str | os.PathLike):
+        has_vectors = hasattr(found, "wv") or hasattr(found, "vectors")  # gensim's models and vectors, and our WordVectors
+        way_out = "; WordVectors(wv.index_to_key, wv.vectors).save(folder) makes a folder of its vectors" if has_vectors else ""
         raise UsageError(
-            f"start_from: expected a model of train() or load(), or a folder of vectors, found {type(found).__name__}"
+            f"start_from: expected a model of train() or load(), or a folder of vectors, found {type(found).__name__}{way_out}"
         )
     if isinstance(start_from, Model) and os.path.isdir(found) and (there := len(WordVectors.load(found))) != len(start_from):
         raise UsageError(
@@ -118,6 +124,8 @@ def _folder_of(start_from: Any) -> str:
 
 
 def _functions(callbacks: Any) -> list[Callback]:
+    if callbacks is None:
+        return []
     found = list(callbacks) if isinstance(callbacks, Iterable) and not callable(callbacks) else [callbacks]
     for callback in found:
         if not callable(callback):
@@ -126,16 +134,17 @@ def _functions(callbacks: Any) -> list[Callback]:
 
 
 def _usable(client: Any) -> Client | None:
-    if client is None or (hasattr(client, "scheduler_info") and not client.asynchronous):
+    if client is None or (hasattr(client, "submit") and hasattr(client, "scheduler_info") and not client.asynchronous):
         if client is not None and client.status != "running":
             raise UsageError(f"client: expected one that is connected to its scheduler, found one that is {client.status}")
         found: Client | None = client
         return found
-    kind = "one with asynchronous=True" if hasattr(client, "asynchronous") else type(client).__name__
-    raise UsageError(
-        f"client: expected a Client of dask.distributed that waits for results, found {kind}; "
-        "for the address of a scheduler: cluster={'kind': 'address', 'address': …}"
-    )
+    kind, way_out = type(client).__name__, "for the address of a scheduler: cluster={'kind': 'address', 'address': …}"
+    if hasattr(client, "submit") and hasattr(client, "asynchronous"):
+        kind = "one with asynchronous=True"
+    elif hasattr(client, "scheduler_info"):
+        way_out = "Client(cluster) makes one of a cluster"
+    raise UsageError(f"client: expected a Client of dask.distributed that waits for results, found {kind}; {way_out}")
 
 
 def _default_client() -> Client | None:
@@ -148,6 +157,16 @@ def _default_client() -> Client | None:
         return found if found.status == "running" else None
     except ValueError:
         return None
+
+
+def _refuse_to_be_run_again() -> None:
+    """Raises UsageError in a process that runs the program's main file again while it starts, as those of a program's own
+    `LocalCluster` do."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):  # what multiprocessing itself asks
+        raise UsageError(
+            "train: this process was started by the program and runs its main file again, so it would train again; put the lines "
+            'that start processes, such as LocalCluster(), and those after them under if __name__ == "__main__":'
+        )
 
 
 @contextlib.contextmanager

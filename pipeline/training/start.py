@@ -14,7 +14,7 @@ from pathlib import Path
 from pipeline import store
 from pipeline.config import Train
 from pipeline.errors import DamagedError, DataError, InputError
-from pipeline.history.answers import find_answer
+from pipeline.history.answers import VECTORS, find_answer, snapshot_vectors
 from pipeline.training.assembly import CONTEXT
 from pipeline.training.history import history_of
 from w2v_core.vectors import WordVectors, files
@@ -54,6 +54,8 @@ def open_parent(train: Train) -> Parent | None:
         artefact = store.load_artefact(directory)
     except DamagedError:
         return Parent(str(directory), f"{meta} {_context_digest(directory)}", 0)
+    if artefact.manifest.stage != VECTORS:  # exported
+        return Parent(str(directory), f"{meta} {_context_digest(directory)}", 0)
     trained = int(artefact.manifest.totals.get("trained_before", 0)) + sum(r.kept_tokens for r in history_of(artefact))
     learnt = frozenset(artefact.manifest.totals.get("learnt", ()))
     return Parent(str(directory), f"{meta} {artefact.part(CONTEXT).sha256}", trained, learnt)
@@ -63,6 +65,8 @@ def _instead(place: Path, error: OSError | ValueError) -> str:
     """What to give in place of something that is no folder of vectors."""
     if place.is_file():
         return f"a file, not a folder of vectors; `w2v export {place} FOLDER -f npy` makes one of a file with vectors"
+    if (vectors := snapshot_vectors(place)) != place:
+        return f"a complete result, not a folder of vectors; its vectors are in {vectors}"
     if answer := find_answer(place):
         return f"a workdir, not a folder of vectors; its last ones are in {answer.vectors}"
     reason = error.strerror if isinstance(error, OSError) else error
