@@ -8,13 +8,14 @@ parts of tokens/ that belong to no kept corpus. Decisions stay: they are small a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pipeline import store
 from pipeline.errors import DamagedError, StorageError
-from pipeline.history.latest import champion_of, entries, line_of, unreadable
+from pipeline.history.latest import champion_of, entries, line_of, read_history
 from pipeline.history.snapshot import PASSING, SNAPSHOTS, SUMMARY, Snapshot, snapshots
 from pipeline.safety.files import read_inside
 from pipeline.safety.second_names import own_bytes
@@ -42,7 +43,17 @@ class Garbage:
 def kept_snapshots(workdir: Path, keep: int) -> list[Snapshot]:
     """The champion, the champion before it, to which a rollback goes back, and those that a decision named last, `keep` in all:
     challengers that were rejected night after night take neither's place."""
-    decisions, champion = entries(workdir), champion_of(workdir)
+    return _chosen(workdir, entries(workdir), keep)
+
+
+def surely_kept(workdir: Path, keep: int) -> list[Snapshot] | None:
+    """The same snapshots; None where a decision or a snapshot is damaged, so that it is not known what is needed."""
+    decisions, damaged = read_history(workdir)
+    return None if damaged else _chosen(workdir, decisions, keep)
+
+
+def _chosen(workdir: Path, decisions: Sequence[Mapping[str, Any]], keep: int) -> list[Snapshot]:
+    champion = champion_of(workdir)
     last_named = {entry["snapshot"]: number for number, entry in enumerate(decisions) if "snapshot" in entry}
     ordered = sorted(snapshots(workdir), key=lambda snapshot: last_named.get(snapshot.id, -1), reverse=True)
     there = {snapshot.id for snapshot in ordered}
@@ -55,14 +66,15 @@ def kept_snapshots(workdir: Path, keep: int) -> list[Snapshot]:
 def find_outdated(workdir: Path, keep: int) -> list[Garbage]:
     """Older snapshots and the artefacts that only they need; artefacts that belong to no snapshot stay. Nothing where
     `find_garbage` would raise."""
-    if unreadable(workdir):
+    kept, there = surely_kept(workdir, keep), snapshots(workdir)
+    if kept is None:
         return []
-    ids = {snapshot.id for snapshot in kept_snapshots(workdir, keep)}
-    theirs = {path for snapshot in snapshots(workdir) if snapshot.id not in ids for path in snapshot.artefacts()}
-    theirs |= {path for snapshot in snapshots(workdir) for path in snapshot.artefacts() if path.parent.name in PASSING}
+    ids = {snapshot.id for snapshot in kept}
+    theirs = {path for snapshot in there if snapshot.id not in ids for path in snapshot.artefacts()}
+    theirs |= {path for snapshot in there for path in snapshot.artefacts() if path.parent.name in PASSING}
     keys = {key for directory in theirs if directory.parent.name == "tokens" for key in _part_keys(directory)}
     return [
-        found for found in find_garbage(workdir, keep)
+        found for found in _garbage(workdir, kept)
         if found.path in theirs or found.path.parent.name == SNAPSHOTS
         or (found.path.parent.name == PARTS and _key_of(found.path.name) in keys)
     ]  # fmt: skip
@@ -73,12 +85,18 @@ def find_garbage(workdir: Path, keep: int) -> list[Garbage]:
 
     Raises StorageError where a decision or a snapshot is damaged: its artefacts would look like garbage and may be the last good
     ones."""
-    if damaged := unreadable(workdir):
+    decisions, damaged = read_history(workdir)
+    if damaged:
         raise StorageError(
             f"{damaged[0]}: damaged or missing, so nothing is removed, because what it needs is not known; `w2v verify` names "
             "all damage; if you need neither this result nor this decision, remove the file (of a snapshot, its folder)"
         )
-    kept, champion = kept_snapshots(workdir, keep), champion_of(workdir)
+    return _garbage(workdir, _chosen(workdir, decisions, keep))
+
+
+def _garbage(workdir: Path, kept: Sequence[Snapshot]) -> list[Garbage]:
+    """Everything that none of the kept snapshots needs."""
+    champion = champion_of(workdir)
     ids = {snapshot.id for snapshot in kept}
     needed = {path for snapshot in kept for path in snapshot.lasting()} | set(_of_summary(workdir))
     needed |= set(champion.artefacts()) if champion else set()

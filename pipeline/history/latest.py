@@ -16,7 +16,7 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,21 +36,41 @@ _NUMBER = re.compile("[0-9]{6,9}")
 
 def entries(workdir: Path) -> list[dict[str, Any]]:
     """Every decision taken here, oldest first; unreadable ones are left out."""
-    return [body for body in _decisions(workdir).values() if body]
+    return [body for path in _files(workdir).values() if (body := _decision(path))]
 
 
-def _decisions(workdir: Path) -> dict[Path, dict[str, Any] | None]:
-    """The decisions by their files, oldest first; None for an unreadable one."""
-    found: dict[Path, dict[str, Any] | None] = {}
-    for path in _files(workdir).values():
-        found[path] = None
-        try:
-            body = store.unsealed(read_inside(path.parent, path.name))
-            found[path] = body if is_decision(body) else None
-        except (OSError, ValueError) as error:
-            if isinstance(error, OSError) and (problem := unread(error, path)):
-                raise problem from None
-    return found
+def read_history(workdir: Path) -> tuple[list[dict[str, Any]], list[Path]]:
+    """(every decision that can be read, oldest first; the files of decisions and snapshots from which it cannot be told what is
+    needed): damaged ones, and that of the champion if it is missing."""
+    decisions = {path: _decision(path) for path in _files(workdir).values()}
+    found = [path for path, body in decisions.items() if body is None]
+    there = [body for body in decisions.values() if body]
+    bodies = [path for path in sorted((workdir / SNAPSHOTS).glob(f"*/{BODY}")) if is_snapshot_id(path.parent.name)]
+    if there and (path := workdir / SNAPSHOTS / there[-1]["champion"] / BODY) not in bodies:
+        bodies.append(path)
+    return there, found + [path for path in bodies if open_snapshot(path.parent) is None]
+
+
+def last_entry(workdir: Path) -> dict[str, Any]:
+    """The last decision that can be read; empty if there is none."""
+    return next((body for body in _newest_first(workdir) if body), {})
+
+
+def _newest_first(workdir: Path) -> Iterator[dict[str, Any] | None]:
+    """The decisions, the last one first, None for an unreadable one: each is read when it is asked for, since a workdir that is
+    refreshed every hour has thousands."""
+    return map(_decision, reversed(_files(workdir).values()))
+
+
+def _decision(path: Path) -> dict[str, Any] | None:
+    """The decision in a file; None if it is damaged. Raises UnreadError for a file that may be intact."""
+    try:
+        body = store.unsealed(read_inside(path.parent, path.name))
+        return body if is_decision(body) else None
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and (problem := unread(error, path)):
+            raise problem from None
+        return None
 
 
 def _files(workdir: Path) -> dict[int, Path]:
@@ -108,16 +128,15 @@ def input_key(config_digest: str, tokens: str) -> str:
 
 def last_decision(workdir: Path) -> dict[str, Any]:
     """The last entry about a new result, rollbacks left out; empty if there is none."""
-    return next((entry for entry in reversed(entries(workdir)) if "input" in entry), {})
+    return next((entry for entry in _newest_first(workdir) if entry and "input" in entry), {})
 
 
 def champion_of(workdir: Path) -> Snapshot | None:
     """The snapshot named by the last decision, None before the first; if it is not whole, the champion before it. Where the last
     decision is unreadable, `latest` still says what it was."""
-    decisions = list(_decisions(workdir).values())
-    if decisions[-1:] == [None] and (found := _linked(workdir)):
-        return found
-    for entry in reversed(decisions):
+    for back, entry in enumerate(_newest_first(workdir)):
+        if entry is None and back == 0 and (found := _linked(workdir)):
+            return found
         if entry and (found := open_snapshot(workdir / SNAPSHOTS / entry["champion"])):
             return found
     return None
@@ -141,22 +160,10 @@ def _linked(workdir: Path) -> Snapshot | None:
     return found if found and found.workdir.resolve() == workdir.resolve() else None
 
 
-def unreadable(workdir: Path) -> list[Path]:
-    """The files of decisions and snapshots from which it cannot be told what is needed: damaged ones, and that of the champion if
-    it is missing."""
-    decisions = _decisions(workdir)
-    found = [path for path, body in decisions.items() if body is None]
-    bodies = [path for path in sorted((workdir / SNAPSHOTS).glob(f"*/{BODY}")) if is_snapshot_id(path.parent.name)]
-    last = next((body for body in reversed(decisions.values()) if body), None)
-    if last and (path := workdir / SNAPSHOTS / last["champion"] / BODY) not in bodies:
-        bodies.append(path)
-    return found + [path for path in bodies if open_snapshot(path.parent) is None]
-
-
 def damage_notes(workdir: Path) -> list[str]:
     """What to tell whoever works in a workdir with such files."""
     end = "damaged or missing; nothing is removed until it is put right (`w2v verify` names all damage)"
-    return [f"{path}: {end}" for path in unreadable(workdir)]
+    return [f"{path}: {end}" for path in read_history(workdir)[1]]
 
 
 def mend(workdir: Path) -> None:

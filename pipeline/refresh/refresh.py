@@ -24,7 +24,7 @@ from pipeline.config import RunConfig
 from pipeline.errors import StorageError, printable
 from pipeline.failpoints import reach
 from pipeline.history.gc import find_outdated, remove
-from pipeline.history.latest import champion_of, damage_notes, decide, entries, input_key, last_decision, next_number
+from pipeline.history.latest import champion_of, damage_notes, decide, input_key, last_decision, last_entry, next_number
 from pipeline.history.snapshot import Snapshot, read_summary
 from pipeline.progress import Progress
 from pipeline.refresh.align import aligned
@@ -78,10 +78,10 @@ def _about(config: RunConfig, told: dict[str, Any], telling: contextlib.ExitStac
     is_new = told["status"] != NOTHING_NEW
     if not is_new:
         number = _owed(config.workdir)
-        last = entries(config.workdir)[-1:]
-        if number is None or not last or last[0]["number"] != number:
+        last = last_entry(config.workdir)
+        if number is None or last.get("number") != number:
             return None
-        told = last[0]
+        told = last
     try:
         # Taken while the workdir is held, so that no other refresh comes between the decision and telling it.
         telling.enter_context(held(config.workdir / TELLING_LOCK, wait=is_new))
@@ -110,8 +110,8 @@ def _refresh(config: RunConfig, cold: bool, workers: Workers | None, progress: P
     # With `cold`, unchanged input counts as known only if the last challenger was trained from scratch, too.
     known = last.get("input") == key and (not cold or last.get("start", "cold") == "cold")
     # The champion may be an earlier one, because the snapshot that was decided for is damaged: then that is made again.
-    decided = entries(workdir)[-1:]
-    known = known and any(champion and entry["champion"] == champion.id and DAMAGED not in entry for entry in decided)
+    decided = last_entry(workdir)
+    known = known and champion is not None and decided.get("champion") == champion.id and DAMAGED not in decided
     if champion and known and not damage:
         _settle(config, champion)
         return _nothing_new(champion, plan, delta)

@@ -8,7 +8,7 @@ from pipeline import store
 from pipeline.config import RunConfig
 from pipeline.errors import DamagedError, InputError, StorageError, printable
 from pipeline.history.arrival import is_empty
-from pipeline.history.latest import champion_of, decide, entries, line_of
+from pipeline.history.latest import champion_of, decide, entries, last_entry, line_of
 from pipeline.history.snapshot import SNAPSHOTS, Snapshot, open_snapshot, read_summary, snapshots
 from pipeline.session import holding
 from pipeline.stages.publish import send_exports
@@ -60,9 +60,9 @@ def step_back(config: RunConfig, champion: Snapshot, damage: str) -> Snapshot | 
 
 def _cut_off(config: RunConfig, champion: Snapshot) -> dict[str, Any]:
     """The last decision, if it is a rollback after which `summary.json` is still the one of before; otherwise empty."""
-    last = entries(config.workdir)[-1]
+    last = last_entry(config.workdir)
     before = open_snapshot(config.workdir / SNAPSHOTS / str(last.get("before")))
-    if last["kind"] != "rollback" or last["champion"] != champion.id or before is None or before.id == champion.id:
+    if last.get("kind") != "rollback" or last["champion"] != champion.id or before is None or before.id == champion.id:
         return {}
     try:
         summary = read_summary(config.workdir)

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pipeline.errors import StorageError
-from pipeline.history.gc import Garbage, kept_snapshots
-from pipeline.history.latest import champion_of, unreadable
+from pipeline.history.gc import Garbage, surely_kept
+from pipeline.history.latest import champion_of
 from pipeline.history.snapshot import Snapshot, read_summary, snapshots
 from pipeline.tracking.spool import Spool, all_events, spools
 
@@ -23,9 +23,9 @@ Origin = tuple[str, str]
 def find_arrived(workdir: Path, keep: int, *, outdated: bool = False) -> list[Garbage]:
     """The spools of results that are not among the `keep` snapshots that stay, delivered completely; `outdated`: only those of
     snapshots that are still there. None where it cannot be told what stays."""
-    if unreadable(workdir):
+    kept, there = surely_kept(workdir, keep), snapshots(workdir)
+    if kept is None:
         return []
-    kept, there = kept_snapshots(workdir, keep), snapshots(workdir)
     needed = [*map(_origin, kept), *_of_summary(workdir)]
     if champion := champion_of(workdir):
         needed.append(_origin(champion))

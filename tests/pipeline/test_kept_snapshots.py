@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from click.testing import CliRunner
 
 from pipeline.commands.listed import commands
 from pipeline.config import Tracking
-from pipeline.history.latest import champion_of
+from pipeline.history.latest import champion_of, decide, last_decision
 from pipeline.history.snapshot import snapshots
 from pipeline.refresh.rollback import rollback
 from pipeline.tracking.addresses import new_target
@@ -82,3 +85,31 @@ def test_tracked_runs_are_removed_with_their_results_once_they_have_arrived(tmp_
     pruned = CliRunner().invoke(commands, ["prune", str(work), "--keep", "1", "--yes"])
     assert pruned.output.count("told MLflow completely, of no kept snapshot") == 2, pruned.output
     assert [path.is_dir() for path in tracked] == [False, True, False, False, False]
+
+
+def decisions_opened(call: Callable[[], object]) -> int:
+    """How often a file of a decision is opened during the call."""
+    opened, counting = list[object](), True
+
+    def hook(event: str, arguments: tuple[object, ...]) -> None:
+        if counting and event == "open" and re.search(r"(^|/)[0-9]{6}\.json$", str(arguments[0])):
+            opened.append(arguments[0])
+
+    sys.addaudithook(hook)  # it cannot be removed
+    call()
+    counting = False
+    return len(opened)
+
+
+def test_a_refresh_reads_every_old_decision_a_fixed_few_times(tmp_path: Path) -> None:
+    """A workdir that is refreshed every hour has thousands of them after a year; each was read sixteen times a refresh."""
+    corpus, work, settings = ChangingCorpus(tmp_path, seed=5), tmp_path / "work", {"epochs": 1, "gates": OPEN_GATES}
+    corpus.add()
+    corpus.refresh(refresh=settings)
+    last = last_decision(work)
+    for _ in range(60):
+        decide(work, "refresh", last["champion"], {key: last[key] for key in ("snapshot", "status", "input", "start")})
+    assert decisions_opened(lambda: champion_of(work)) == 1
+    assert decisions_opened(lambda: corpus.refresh(refresh=settings)) < 2 * 60, "nothing new"
+    corpus.add()
+    assert decisions_opened(lambda: corpus.refresh(refresh=settings)) < 4 * 60
