@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -38,6 +39,27 @@ def run_until(path: Path, overrides: tuple[str, ...], until: str, as_json: bool,
         from pipeline.run import run as run_pipeline
 
         summary = run_pipeline(loaded, until=until, progress=progress)
+    _show(summary, as_json)
+
+
+def show_refreshed(path: Path, overrides: tuple[str, ...], as_json: bool) -> bool:
+    """Whether the last good result is one of `w2v refresh` with these settings, which then is shown with its scores: going
+    through the stages, which know nothing of earlier vectors, would train anew."""
+    from pipeline.history.answers import changes, find_answer, introduce
+
+    config = load(path, overrides)
+    answer = find_answer(config.workdir)
+    if answer is None or not answer.summary.get("refresh"):
+        return False
+    say(f"{introduce(answer, config)} (made by w2v refresh)", err=True)
+    if changes(answer, config):
+        say(f"note: this trains anew; w2v evaluate {path} SET… scores that result as it is", err=True)
+        return False
+    _show(dict(answer.summary), as_json)
+    return True
+
+
+def _show(summary: dict[str, Any], as_json: bool) -> None:
     if as_json:
         say(json.dumps(summary, indent=1))
     else:

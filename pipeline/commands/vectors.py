@@ -13,12 +13,12 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 import click
 
-from pipeline.commands.arguments import InOrder, Question, VectorSource, load, quiet_option, say
-from pipeline.commands.running import run_until
+from pipeline.commands.arguments import InOrder, Question, VectorSource, json_option, load, quiet_option, say
+from pipeline.commands.running import run_until, show_refreshed
 from pipeline.errors import DataError, InputError, PipelineError, UsageError, printable
 
 if TYPE_CHECKING:
@@ -56,9 +56,11 @@ def query() -> None:
 
 @query.command(cls=Question)
 @source_arguments
-@click.argument("words", nargs=-1, required=True)
+@click.argument("words", nargs=-1)
 @click.option("-n", "topn", default=10, show_default=True, type=click.IntRange(min=1), help="How many neighbours.")
-def similar(source: Path, words: tuple[str, ...], topn: int, **reading: Any) -> None:
+@click.option("--words-from", "file", type=click.File("rb"), help="Also each word of this file, one a line; - is standard input.")
+@json_option
+def similar(source: Path, words: tuple[str, ...], topn: int, file: IO[bytes] | None, as_json: bool, **reading: Any) -> None:
     """Find the nearest words of each WORD, by cosine.
 
     A word written -WORD is subtracted; all words are then combined into one query: w2v query similar CONFIG king woman -man. What
@@ -68,10 +70,14 @@ def similar(source: Path, words: tuple[str, ...], topn: int, **reading: Any) -> 
     vectors = find_vectors(source, overrides, **reading)
     minus = [word[1:] for word in words if len(word) > 1 and word.startswith("-")]
     plus = [word for word in words if not (len(word) > 1 and word.startswith("-"))]
-    if not words:
+    if file:
+        lines = file.read().decode("utf-8", "surrogateescape").split("\n")
+        plus += [line.removesuffix("\r") for line in lines if line.strip()]
+    if not plus + minus:
         raise UsageError("query similar: give at least one word")
     questions = [(plus, minus)] if minus else [([word], []) for word in plus]
     unknown: list[InputError] = []
+    found: list[dict[str, Any]] = []
     for question in questions:
         try:
             with _asking(source):
@@ -80,8 +86,13 @@ def similar(source: Path, words: tuple[str, ...], topn: int, **reading: Any) -> 
             # The other words are still answered.
             unknown.append(error)
             continue
+        if as_json:
+            found.append({"positive": question[0], "negative": question[1], "found": _as_data(answers)})
+            continue
         say(" ".join([*question[0], *(f"−{word}" for word in question[1])]))
         _show(answers)
+    if as_json:
+        say(json.dumps({"vectors": str(source), "answers": found}, indent=1))
     if unknown:
         raise InputError("\n".join(map(str, unknown)))
 
@@ -93,21 +104,25 @@ def similar(source: Path, words: tuple[str, ...], topn: int, **reading: Any) -> 
 @click.option(
     "--method", type=click.Choice(["3cosadd", "3cosmul"]), default="3cosadd", show_default=True, help="Sum or product of cosines."
 )
-def analogy(source: Path, words: tuple[str, ...], topn: int, method: Literal["3cosadd", "3cosmul"], **reading: Any) -> None:
+@json_option
+def analogy(
+    source: Path, words: tuple[str, ...], topn: int, method: Literal["3cosadd", "3cosmul"], as_json: bool, **reading: Any
+) -> None:
     """Complete the analogy A is to B as C is to … (A, B and C are excluded from the answers)."""
     overrides, words = _split(source, words)
     if len(words) != 3:
         raise UsageError(f"query analogy: expected three words, A B C, found {len(words)}")
     vectors = find_vectors(source, overrides, **reading)
     with _asking(source):
-        _show(vectors.analogy(*words, topn=topn, method=method))
+        _tell(source, words, vectors.analogy(*words, topn=topn, method=method), as_json)
 
 
 @query.command(cls=Question)
 @source_arguments
 @click.argument("words", nargs=-1, required=True)
 @click.option("-n", "topn", default=10, show_default=True, type=click.IntRange(min=1), help="How many words.")
-def predict(source: Path, words: tuple[str, ...], topn: int, **reading: Any) -> None:
+@json_option
+def predict(source: Path, words: tuple[str, ...], topn: int, as_json: bool, **reading: Any) -> None:
     """Predict the words most likely among these context WORDs, with their probabilities.
 
     Needs the output vectors, which training stores beside the others: SOURCE is a CONFIG, or the folder written by training.
@@ -115,7 +130,7 @@ def predict(source: Path, words: tuple[str, ...], topn: int, **reading: Any) -> 
     overrides, words = _split(source, words)
     vectors = find_vectors(source, overrides, **reading)
     with _asking(source), _told():
-        _show(vectors.predict_output_word(words, topn))
+        _tell(source, words, vectors.predict_output_word(words, topn), as_json)
 
 
 @click.command()
@@ -130,8 +145,9 @@ def predict(source: Path, words: tuple[str, ...], topn: int, **reading: Any) -> 
 def evaluate(source: Path, rest: tuple[str, ...], as_json: bool, quiet: bool, **options: Any) -> None:
     """… → report/: analogies, similarity, neighbours; or the scores of any vectors on SETs.
 
-    w2v evaluate CONFIG runs the stages before it as needed. With SETs (files of analogies or of word pairs), SOURCE is a CONFIG
-    with a finished run, a folder with vectors, or a file of vectors, and the scores are printed.
+    w2v evaluate CONFIG runs the stages before it as needed, and shows what w2v refresh made as it is. With SETs (files of
+    analogies or of word pairs), SOURCE is a CONFIG with a finished run, a folder with vectors, or a file of vectors, and the
+    scores are printed.
     """
     from pipeline.history.answers import is_configuration
 
@@ -140,7 +156,8 @@ def evaluate(source: Path, rest: tuple[str, ...], as_json: bool, quiet: bool, **
     if not paths and is_configuration(source):
         if any(rules.values()):
             raise UsageError("evaluate CONFIG: these options are for SETs; set evaluate.method=… and the like instead")
-        run_until(source, overrides, "evaluate", as_json, quiet)
+        if not show_refreshed(source, overrides, as_json):
+            run_until(source, overrides, "evaluate", as_json, quiet)
     elif not paths:
         raise UsageError(f"evaluate {source}: give sets to score it on (analogies or word pairs), or a CONFIG (.yaml)")
     else:
@@ -170,10 +187,10 @@ def _score(vectors: WordVectors, source: Path, paths: Sequence[str], wanted: dic
 
 @click.command()
 @source_arguments
-@click.argument("directory", metavar="DIRECTORY")
+@click.argument("directory", metavar="TARGET")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]…")
 @click.option(
-    "-f", "--format", "formats", multiple=True, default=("word2vec-bin",), show_default=True, help="Repeat it for several."
+    "-f", "--format", "formats", multiple=True, help="Repeat it for several.  [default: by TARGET's ending; word2vec-bin]"
 )
 @click.option(
     "--on-unwritable", type=click.Choice(["refuse", "escape"]), help="What to do with a word that a format cannot hold."
@@ -182,18 +199,23 @@ def _score(vectors: WordVectors, source: Path, paths: Sequence[str], wanted: dic
 @click.option("--float16", is_flag=True, help="Half the size: npy, parquet, safetensors, text.")
 @click.option("--without-header", is_flag=True, help="word2vec-text without its first line, like GloVe's files.")
 @click.option("--counts", is_flag=True, help="With counts: vocab.txt beside word2vec's files, a tensor in safetensors.")
-@click.option("--force", is_flag=True, help="Replace files in DIRECTORY that no export has written.")
+@click.option("--force", is_flag=True, help="Replace TARGET, or files in it that no export has written.")
 def export(
     source: Path, directory: str, overrides: tuple[str, ...], formats: tuple[str, ...], force: bool, **options: Any
 ) -> None:
-    """Write the vectors of SOURCE into DIRECTORY: word2vec-text (also fastText's .vec), word2vec-bin, npy, parquet, safetensors,
-    tensorboard.
+    """Write the vectors of SOURCE: word2vec-text (also fastText's .vec), word2vec-bin, npy, parquet, safetensors, tensorboard.
 
-    DIRECTORY may be a place in a bucket, s3://bucket/vectors: each export gets its own folder there, and latest.json, written
-    last, names the files of the latest one. Access to the bucket is set by `storage:` in CONFIG, or by the environment.
+    TARGET is a folder, or a file that ends in .vec or .txt (word2vec-text), .bin (word2vec-bin) or .parquet.
+
+    TARGET may be a place in a bucket, s3://bucket/vectors: each export gets its own folder there, and latest.json, written last,
+    names the files of the latest one. Access to the bucket is set by `storage:` in CONFIG, or by the environment.
     """
     if not directory:
-        raise UsageError("export: DIRECTORY is an empty text; write . for the current folder")
+        raise UsageError("export: TARGET is an empty text; write . for the current folder")
+    if directory == "-":
+        raise UsageError("export: vectors are not written to standard output; give a folder, or a file such as vectors.vec")
+    form = _file_format(directory, formats)
+    formats = (form,) if form else formats or ("word2vec-bin",)
     how = {key: options.pop(key) for key in ("on_unwritable", "words", "float16", "without_header", "counts")}
     vectors = find_vectors(source, overrides, **options)
     from pipeline.formats.exports import Wanted, export_vectors
@@ -204,20 +226,41 @@ def export(
     with _asking(source):
         _ = vectors.norms  # raises for non-finite numbers, which would otherwise be found only by readers of the files
     try:
-        placed = _place(source, overrides, directory, lambda to: export_vectors(vectors, list(formats), to, wanted), force)
+        placed = _place(
+            source, overrides, directory, lambda to: export_vectors(vectors, list(formats), to, wanted), force, as_file=bool(form)
+        )
     except ValueError as error:
         raise UsageError(str(error)) from None
     for path in placed:
         say(path)
 
 
+def _file_format(target: str, formats: Sequence[str]) -> str | None:
+    """The format of the file that TARGET names; None for a folder. Raises UsageError if it cannot be, or not in the formats."""
+    from pipeline.formats.exports import format_of_file
+
+    if target.endswith("/") or os.path.isdir(target):
+        return None
+    try:
+        form = format_of_file(target)
+    except ValueError as error:
+        raise UsageError(f"export: {error}") from None
+    if form and "://" in target:
+        raise UsageError(f"export: {target}: an export to a bucket is a folder; leave out the ending, and give -f {form}")
+    if form and any(other != form for other in formats):
+        others = ", ".join(other for other in formats if other != form)
+        raise UsageError(f"export: {target} is the name of a file, in {form}; for {others} give a folder, or another ending")
+    return form
+
+
 def _place(
-    source: Path, overrides: Sequence[str], directory: str, write: Callable[[Path], dict[str, list[Path]]], force: bool
-) -> list[str]:
-    """The paths or addresses of the files written by `write(folder)`, placed in a folder or a bucket."""
+    source: Path, overrides: Sequence[str], directory: str, write: Callable[[Path], dict[str, list[Path]]], force: bool,
+    *, as_file: bool,
+) -> list[str]:  # fmt: skip
+    """The paths or addresses of the files written by `write(folder)`, placed in a folder or a bucket, or as the one file."""
     from pipeline.config import Storage
     from pipeline.errors import explain_os_error
-    from pipeline.formats.placing import place, place_in_bucket
+    from pipeline.formats.placing import place, place_file, place_in_bucket
     from pipeline.history.answers import is_configuration
     from pipeline.storage.addresses import is_address, parse_address
 
@@ -226,9 +269,11 @@ def _place(
         found = place_in_bucket(parse_address(directory, "DIRECTORY"), storage, write)
         return [address for addresses in found.values() for address in addresses]
     folder = Path(directory)
-    if folder.exists() and not folder.is_dir():
+    if folder.exists() and not folder.is_dir() and not as_file:
         raise UsageError(f"{folder}: expected a folder, found a file")
     try:
+        if as_file:
+            return [str(path) for path in place_file(folder, write, force=force)]
         return [str(path) for paths in place(folder, write, force=force).values() for path in paths]
     except OSError as error:
         raise explain_os_error(error, folder) from error
@@ -324,6 +369,18 @@ def _asking(source: Path) -> Iterator[None]:
         raise InputError(str(error.args[0])) from None
     except ValueError as error:
         raise DataError(f"{source}: {error}") from None
+
+
+def _tell(source: Path, words: Sequence[str], answers: Neighbours, as_json: bool) -> None:
+    if as_json:
+        found = {"vectors": str(source), "words": list(words), "found": _as_data(answers)}
+        say(json.dumps(found, indent=1))
+    else:
+        _show(answers)
+
+
+def _as_data(answers: Neighbours) -> list[dict[str, str | float]]:
+    return [{"word": word, "score": score} for word, score in answers]
 
 
 def _show(answers: Neighbours) -> None:

@@ -34,7 +34,7 @@ from w2v_core.text.printable import printable
 from w2v_core.vectors.files import row_blocks
 from w2v_core.vectors.word_vectors import WordVectors
 
-__all__ = ["FORMATS", "TENSORBOARD_WORDS", "export_vectors"]
+__all__ = ["FORMATS", "TENSORBOARD_WORDS", "export_vectors", "format_of_file"]
 
 OnUnwritable = Literal["refuse", "escape"]
 
@@ -95,6 +95,23 @@ def export_vectors(
             store.write_bytes(sidecar, json.dumps(escaped, indent=1).encode("ascii") + b"\n")
             written[name].append(sidecar)
     return written
+
+
+def format_of_file(name: str) -> str | None:
+    """The format of a file of this name, by its ending; None for the name of a folder. Raises ValueError for an ending of a
+    format that is not written, or not as one file."""
+    ending = Path(name).suffix.lower()
+    if ending in ONE_FILE:
+        return ONE_FILE[ending]
+    known = f"a file ends in {', '.join(ONE_FILE)}"
+    if ending in SEVERAL_FILES:
+        form = SEVERAL_FILES[ending]
+        raise ValueError(f"{name}: {form} is several files, so give a folder for them, with -f {form}; {known}")
+    if ending in COMPRESSED:
+        raise ValueError(f"{name}: exports are not compressed; export {name.removesuffix(Path(name).suffix)} and compress that")
+    if ending in NOT_WRITTEN:
+        raise ValueError(f"{name}: no export writes {ending} files; {known}, any other name is that of a folder")
+    return None
 
 
 def _check(vectors: WordVectors, formats: Sequence[str], wanted: Wanted) -> None:
@@ -282,6 +299,11 @@ _LABEL_BREAKS = re.compile(r"[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]|\A\s*\Z
 _NO_SPACE = "it has no way to write white space, NUL, lone surrogates or an empty word"
 _NO_SURROGATE = "it holds UTF-8, which has no lone surrogates"
 
+ONE_FILE = {".vec": "word2vec-text", ".txt": "word2vec-text", ".bin": "word2vec-bin", ".parquet": "parquet"}
+"""The formats that are a single file, by their endings."""
+SEVERAL_FILES = {".npy": "npy", ".npz": "npy", ".safetensors": "safetensors", ".tsv": "tensorboard"}
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip")
+NOT_WRITTEN = (".kv", ".model", ".wv", ".glove", ".pkl", ".pickle", ".csv", ".json", ".jsonl", ".h5", ".magnitude", ".arrow")
 FORMATS: dict[str, _Format] = {
     "word2vec-text": _Format(_write_word2vec_text, UNWRITABLE, _NO_SPACE),
     "word2vec-bin": _Format(_write_word2vec_bin, UNWRITABLE, _NO_SPACE),

@@ -1,4 +1,4 @@
-"""Exported files moved to their destination, where only files of earlier exports are replaced.
+"""Exported files moved to their destination, where only files of earlier exports are replaced; a single file replaces none.
 
 In a bucket, where several files cannot appear at once, each export has a folder named by its content, and one object, written
 last, names the current folder: a reader that follows it never sees half an export.
@@ -56,6 +56,24 @@ def place(directory: Path, write: Callable[[Path], dict[str, list[Path]]], *, fo
             os.replace(path, directory / path.name)
         store.write_json(directory / RECORD, {"files": record | fresh})
         return {name: [directory / path.name for path in paths] for name, paths in written.items()}
+
+
+def place_file(path: Path, write: Callable[[Path], dict[str, list[Path]]], *, force: bool = False) -> list[Path]:
+    """The path, after moving there the only file written by `write(folder)`; beside it, named after it, the list of escaped words
+    if there is one. Raises UsageError, with nothing changed, for more files, and for an existing one without `force`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _begun(path.parent) as folder:
+        [[first, *others]] = write(folder).values()
+        places = {file: path.with_name(file.name.replace(first.name, path.name, 1)) for file in (first, *others)}
+        if strange := [file.name for file in others if not file.name.startswith(first.name)]:
+            raise UsageError(f"{path}: {', '.join(strange)} would be written beside it; give a folder, for all of its files")
+        for file, place in places.items():
+            if not force and _is_strange(place, None, store.file_sha256(file)):
+                raise UsageError(f"{place}: it exists, with another content; choose another name, or replace it with --force")
+        for file, place in places.items():
+            reach("place", place.name)
+            os.replace(file, place)
+        return list(places.values())
 
 
 @contextlib.contextmanager

@@ -72,7 +72,9 @@ class Corpus(Section):
 
 class Tokenize(Section):
     tokenizer: str = "simple"
-    """`simple` (Unicode words), `whitespace`, `regex`, or `package.module:factory`."""
+    """`simple` (Unicode words), `whitespace`, `regex`, or `package.module:factory`: a function that every worker can import and
+    that, called with `options`, returns a function from a list of lines to a list of lists of words, one for each line. The
+    attribute `version` of the factory, if it has one, is part of what decides a result: change it when the words change."""
     lowercase: bool = True
     """true: `The` and `the` are one word."""
     language: Literal["tr", "az", "lt"] | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -15,7 +16,9 @@ from click.testing import CliRunner, Result
 from pipeline.commands.arguments import say
 from pipeline.commands.listed import commands
 from pipeline.errors import PipelineError
+from pipeline.history.latest import entries
 from pipeline.progress import Progress
+from tests.pipeline.changing_corpus import ChangingCorpus
 from w2v_core.vectors import WordVectors
 
 ROOT = Path(__file__).parents[2]
@@ -29,9 +32,9 @@ def source(tmp_path: Path) -> str:
     return str(tmp_path / "v.txt")
 
 
-def w2v(*arguments: str) -> Result:
-    """Runs the command in this process; errors are raised, which `pipeline.cli` would catch."""
-    return CliRunner().invoke(commands, arguments, standalone_mode=False)
+def w2v(*arguments: str, given: bytes | None = None) -> Result:
+    """Runs the command in this process, `given` on standard input; errors are raised, which `pipeline.cli` would catch."""
+    return CliRunner().invoke(commands, arguments, input=given, standalone_mode=False)
 
 
 def error_of(*arguments: str) -> tuple[int, str]:
@@ -172,7 +175,7 @@ def test_nothing_that_comes_from_data_reaches_the_terminal_as_a_command(
 
 def test_an_empty_folder_name_and_one_that_is_too_long_are_refused(source: str) -> None:
     code, message = error_of("export", source, "")
-    assert (code, message) == (64, "export: DIRECTORY is an empty text; write . for the current folder")
+    assert (code, message) == (64, "export: TARGET is an empty text; write . for the current folder")
     for name in ("a" * 300, f"{'a' * 300}/b"):
         code, message = error_of("query", "similar", name, "king")
         assert (code, message.endswith("(File name too long)")) == (66, True)
@@ -197,3 +200,126 @@ def test_an_address_of_a_registry_that_is_not_set_leaves_no_database(tmp_path: P
     )
     assert asked.returncode == 66
     assert list(tmp_path.iterdir()) == []
+
+
+# ── a file as the target of an export ────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("name", ["v.vec", "V.TXT", "v.2.bin", "v.parquet"])
+def test_an_export_to_the_name_of_a_file_writes_this_file_in_its_format_and_nothing_else(
+    source: str, tmp_path: Path, name: str
+) -> None:
+    target = tmp_path / "there" / name
+    assert w2v("export", source, str(target)).output == f"{target}\n"
+    assert list(target.parent.iterdir()) == [target]
+    found, expected = WordVectors.load(target), WordVectors.load(source)
+    assert found.index_to_key == expected.index_to_key
+    np.testing.assert_array_equal(found.matrix, expected.matrix)
+    assert w2v("export", source, str(target)).exception is None
+    code, message = error_of("export", source, str(target), "--words", "2")
+    assert (code, message) == (64, f"{target}: it exists, with another content; choose another name, or replace it with --force")
+    assert len(WordVectors.load(target)) == 6
+    assert w2v("export", source, str(target), "--words", "2", "--force").exception is None
+    assert len(WordVectors.load(target)) == 2
+
+
+@pytest.mark.parametrize(
+    ("target", "options", "message"),
+    [
+        ("v.npy", (), "npy is several files, so give a folder for them, with -f npy; a file ends in .vec, .txt, .bin, .parquet"),
+        ("v.safetensors", (), "safetensors is several files"),
+        ("v.tsv", (), "tensorboard is several files"),
+        ("v.kv", (), "no export writes .kv files; a file ends in .vec, .txt, .bin, .parquet, any other name is that of a folder"),
+        ("v.vec.gz", (), "exports are not compressed; export "),
+        ("v.vec", ("-f", "parquet"), "is the name of a file, in word2vec-text; for parquet give a folder, or another ending"),
+        ("v.bin", ("--float16",), "float16: word2vec-bin holds float32 only"),
+    ],
+)
+def test_a_name_of_a_file_that_no_export_writes_is_refused_and_leaves_nothing(
+    source: str, tmp_path: Path, target: str, options: tuple[str, ...], message: str
+) -> None:
+    code, found = error_of("export", source, str(tmp_path / "there" / target), *options)
+    assert code == 64
+    assert message in found
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and str(path) != source]
+
+
+def test_what_only_a_folder_can_hold_is_not_written_beside_a_file(tmp_path: Path) -> None:
+    matrix = np.eye(2, dtype=np.float32)
+    WordVectors(["a b", "c"], matrix, np.array([2, 1])).save(tmp_path / "saved")
+    code, message = error_of("export", str(tmp_path / "saved"), str(tmp_path / "v.vec"), "--counts", "--on-unwritable", "escape")
+    assert code == 64
+    assert message.startswith(f"{tmp_path / 'v.vec'}: vocab.txt")
+    assert message.endswith("would be written beside it; give a folder, for all of its files")
+    assert w2v("export", str(tmp_path / "saved"), str(tmp_path / "v.vec"), "--on-unwritable", "escape").exception is None
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["saved", "v.vec", "v.vec.escaped.json"]
+
+
+def test_names_of_folders_stay_names_of_folders(source: str, tmp_path: Path) -> None:
+    (tmp_path / "old.vec").mkdir()
+    for name in ("out", "v1.2", "old.vec", "new.vec/"):
+        assert w2v("export", source, f"{tmp_path}/{name}").exception is None
+        assert (tmp_path / name / "vectors.bin").is_file()
+    with contextlib.chdir(tmp_path):
+        found = error_of("export", source, "-")
+    assert found == (64, "export: vectors are not written to standard output; give a folder, or a file such as vectors.vec")
+    code, message = error_of("export", source, "s3://bucket/v.vec")
+    assert (code, message.partition("; ")[2]) == (64, "leave out the ending, and give -f word2vec-text")
+
+
+# ── questions of programs ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_query_for_a_program_is_one_json_object_with_every_digit(source: str) -> None:
+    vectors = WordVectors.load(source)
+
+    def told(*arguments: str) -> object:
+        return json.loads(w2v("query", *arguments).stdout)
+
+    def as_data(answers: list[tuple[str, float]]) -> list[dict[str, object]]:
+        return [{"word": word, "score": score} for word, score in answers]
+
+    apart = [
+        {"positive": [word], "negative": [], "found": as_data(vectors.most_similar(word, topn=2))} for word in ("king", "man")
+    ]
+    assert told("similar", source, "king", "man", "-n2", "--json") == {"vectors": source, "answers": apart}
+    together = as_data(vectors.most_similar(["king", "woman"], ["man"], topn=1))
+    assert told("similar", source, "king", "woman", "-man", "-n", "1", "--json") == {
+        "vectors": source,
+        "answers": [{"positive": ["king", "woman"], "negative": ["man"], "found": together}],
+    }
+    answers = as_data(vectors.analogy("man", "king", "woman", topn=5))
+    expected = {"vectors": source, "words": ["man", "king", "woman"], "found": answers}
+    assert told("analogy", source, "man", "king", "woman", "--json") == expected
+    partly = w2v("query", "similar", source, "nowhere", "king", "man", "-n2", "--json")
+    assert json.loads(partly.stdout)["answers"] == apart
+    assert "'nowhere' is not in the vocabulary" in str(partly.exception)
+
+
+def test_words_come_from_a_file_or_from_standard_input_one_a_line(source: str, tmp_path: Path) -> None:
+    expected = w2v("query", "similar", source, "boy", "king", "man", "-n2").output
+    (tmp_path / "words.txt").write_bytes(b"king\r\n\nman")
+    assert w2v("query", "similar", source, "boy", "--words-from", str(tmp_path / "words.txt"), "-n2").output == expected
+    assert w2v("query", "similar", source, "--words-from", "-", "-n2", given=b"boy\nking\nman\n").output == expected
+    Path(source).write_text(VECTORS.replace("boy", "-nancy"))
+    assert w2v("query", "similar", source, "--words-from", "-", given=b"-nancy\nking\n").output.startswith("-nancy\n")
+    assert error_of("query", "similar", source) == (64, "query similar: give at least one word")
+
+
+# ── scores of a refreshed workdir ────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.turns(3, 2)
+def test_scores_of_a_refreshed_workdir_are_those_of_its_last_result_and_nothing_is_trained(tmp_path: Path) -> None:
+    corpus = ChangingCorpus(tmp_path, seed=5)
+    corpus.refresh()
+    corpus.add()
+    refreshed = corpus.refresh()
+    assert refreshed["start"] == "warm"
+    before = {path: path.read_bytes() for path in (tmp_path / "work" / "vectors").rglob("*") if path.is_file()}
+    asked = w2v("evaluate", str(tmp_path / "config.yaml"), "--json")
+    assert asked.exception is None
+    assert json.loads(asked.stdout)["vectors"]["sha256"] == refreshed["vectors"]["sha256"]
+    assert asked.stderr.rstrip().endswith("(made by w2v refresh)")
+    assert {path: path.read_bytes() for path in (tmp_path / "work" / "vectors").rglob("*") if path.is_file()} == before
+    assert len(entries(tmp_path / "work")) == 2
