@@ -14,15 +14,18 @@ from pipeline.errors import StorageError
 from pipeline.history.gc import Garbage, surely_kept
 from pipeline.history.latest import champion_of
 from pipeline.history.snapshot import Snapshot, read_summary, snapshots
-from pipeline.tracking.spool import Spool, all_events, spools
+from pipeline.tracking.spool import Spool, spools, what_is_spooled
 
+DECISION_TAG = "refresh.decision"
+"""Tag of the run of a refresh, told when it is about to be decided."""
 Origin = tuple[str, str]
 """(digest of the configuration, fingerprint of the tokens or its beginning) from which a result was made."""
 
 
 def find_arrived(workdir: Path, keep: int, *, outdated: bool = False) -> list[Garbage]:
     """The spools of results that are not among the `keep` snapshots that stay, delivered completely; `outdated`: only those of
-    snapshots that are still there. None where it cannot be told what stays."""
+    snapshots that are still there, and of refreshes that were decided, which may have arrived when their snapshot was gone. None
+    where it cannot be told what stays."""
     kept, there = surely_kept(workdir, keep), snapshots(workdir)
     if kept is None:
         return []
@@ -32,20 +35,21 @@ def find_arrived(workdir: Path, keep: int, *, outdated: bool = False) -> list[Ga
     old = list(map(_origin, there))
     return [
         Garbage(spool.directory, _bytes_of(spool), "told MLflow completely, of no kept snapshot")
-        for spool, told in _delivered(workdir)
-        if not _is_of(told, needed) and (not outdated or _is_of(told, old))
+        for spool, told, decided in _delivered(workdir)
+        if not _is_of(told, needed) and (not outdated or decided or _is_of(told, old))
     ]
 
 
-def _delivered(workdir: Path) -> Iterator[tuple[Spool, Origin]]:
+def _delivered(workdir: Path) -> Iterator[tuple[Spool, Origin, bool]]:
+    """(spool, what its result was made from, whether it tells a refresh's decision) of each that was delivered completely."""
     for spool in spools(workdir):
         if spool.directory.is_symlink():  # somebody else's: what is removed below it would be elsewhere
             continue
         with contextlib.suppress(OSError):
             target = spool.target()
             if target and spool.run_id() and spool.size() <= spool.progress().offset and not spool.has_shipper():
-                datasets = (event["dataset"].get("digest", "") for event in all_events(spool) if event["type"] == "dataset")
-                yield spool, (target.config_digest, str(next(datasets, "")))
+                known = what_is_spooled(spool)
+                yield spool, (target.config_digest, (known.dataset or {}).get("digest", "")), DECISION_TAG in known.tags
 
 
 def _is_of(told: Origin, results: Sequence[Origin]) -> bool:

@@ -5,6 +5,8 @@ a closed port with its default settings); a process keeps both away from trainin
 standard input. While the pipe is open it follows the spool; when the pipe closes, because the run finished or the driver died,
 it delivers the rest and exits. There is one shipper per spool: a second one waits for the first one's lock.
 
+What earlier runs of the workdir left over for the same MLflow is delivered after that, by the same process.
+
 A run's end waits for a server that is responding, not for one that is down: once the run is over, the shipper tries once more
 and gives up if nothing has got through for `--linger-s`. A server that was down all along delays a run only by that attempt.
 
@@ -30,7 +32,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
-from pipeline.safety.locks import open_lock
+from pipeline.safety.locks import HeldError, held, open_lock
 from pipeline.tracking.delivery import (
     Refused,
     RunVanished,
@@ -47,7 +49,16 @@ from pipeline.tracking.delivery import (
     run_is_missing,
     ship,
 )
-from pipeline.tracking.spool import Delivered, Event, ShipperState, Spool, Target, read_events, without_credentials
+from pipeline.tracking.spool import (
+    Delivered,
+    Event,
+    ShipperState,
+    Spool,
+    Target,
+    read_events,
+    spools,
+    without_credentials,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -101,9 +112,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 make_ready(target)
             except ImportError:
                 start_again_whole()
-        if options.await_events and not _is_needed(spool, owner):
-            return EXIT_DRAINED
-        return Shipper(spool, target, owner, options.linger_s, replace(spool.progress(), pid=os.getpid(), message=None)).work()
+        status = EXIT_DRAINED
+        if not options.await_events or _is_needed(spool, owner):
+            status = _deliver(spool, target, owner, options.linger_s)
+    if status == EXIT_DRAINED:
+        deliver_left_over(spool, target, owner, options.linger_s)
+    return status
+
+
+def _deliver(spool: Spool, target: Target, owner: Owner, linger_s: float) -> int:
+    return Shipper(spool, target, owner, linger_s, replace(spool.progress(), pid=os.getpid(), message=None)).work()
+
+
+def deliver_left_over(done: Spool, target: Target, owner: Owner, linger_s: float) -> None:
+    """Delivers what earlier runs of the workdir could not tell the same MLflow, until it no longer answers.
+
+    A refresh of other text has another spool, so nobody would come back to that of a night on which MLflow was away, and what
+    it names is removed with its result.
+    """
+    for spool in spools(done.workdir):
+        found = spool.target()
+        if found is None or found.uri != target.uri or spool.size() <= spool.progress().offset or spool.directory.is_symlink():
+            continue
+        try:
+            with held(spool.lock):
+                status = _deliver(spool, found, owner, linger_s)
+        except (HeldError, OSError):  # another shipper's, or another user's
+            continue
+        if status == EXIT_LEFT_OVER:
+            return
 
 
 def client_environment(environment: os._Environ[str] | dict[str, str]) -> dict[str, str]:

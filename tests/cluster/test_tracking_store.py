@@ -18,7 +18,7 @@ import pytest
 from pipeline.tracking.delivery import Refused, connect, explain, open_experiment
 from pipeline.tracking.empty_database import create_database
 from pipeline.tracking.shipper import EXIT_DRAINED
-from pipeline.tracking.spool import Spool
+from pipeline.tracking.spool import Spool, spool_state
 from pipeline.tracking.tracker import Dataset, Tracker, sync
 from tests.cluster.tracked import (
     DIGEST,
@@ -204,6 +204,21 @@ def test_sync_delivers_what_was_left_over_but_leaves_a_spool_alone_that_is_being
     (state,) = sync(workdir)
     assert state.complete, state.message
     assert_each_once(steps_of(client_of(workdir), str(state.run_id)), range(1, 31))
+
+
+def test_a_run_delivers_what_earlier_runs_of_the_workdir_left_over_too(workdir: Path, told: Spool) -> None:
+    """The next night's text is other text, so nobody would come back to the spool of a night on which MLflow was away."""
+    foreign = tracker_of(workdir, uri="http://127.0.0.1:9")
+    foreign.ships = False
+    foreign.start({}, {}, Dataset("corpus", DIGEST, "corpus.txt"))
+    foreign.finish("FINISHED")
+    next_night = tracker_of(workdir)
+    next_night.start({"train.epochs": 5}, {}, Dataset("corpus", "9" * 64, "corpus.txt"))
+    next_night.log(1, {"train/loss": 0.5})
+    assert next_night.finish("FINISHED", timeout_s=150).complete
+    assert spool_state(told).complete
+    assert_each_once(steps_of(client_of(workdir), str(told.run_id())), range(1, 31))
+    assert not spool_state(foreign.spool).complete, "it goes to another MLflow"
 
 
 def test_a_run_deleted_in_mlflow_is_told_again_into_a_new_one(workdir: Path, told: Spool) -> None:

@@ -52,13 +52,15 @@ def test_what_a_killed_refresh_had_not_removed_yet_the_next_one_removes(tmp_path
     assert os.listdir(work / "snapshots") == [champion]
 
 
-def track(work: Path, config_digest: str, dataset: str, *, arrived: bool = True) -> Path:
+def track(work: Path, config_digest: str, dataset: str, *, arrived: bool = True, decided: bool = False) -> Path:
     """The spool of a tracked run, as its run and its delivery leave it."""
     spool = Spool(work / "tracking" / f"{config_digest[:12]}-{dataset[:12]}")
     spool.directory.mkdir(parents=True)
     spool.write_target(new_target(Tracking(), "sqlite:////nowhere/mlflow.db", "changing", config_digest))
     writer = open_writer(spool, 0.0)
     writer.append({"type": "dataset", "time": 0, "dataset": {"name": "text", "digest": dataset[:36], "source": ""}}, 0.0)
+    if decided:
+        writer.append({"type": "tags", "time": 0, "tags": {"refresh.decision": "replaces another"}}, 0.0)
     writer.close()
     spool.write_run("id", "1")
     spool.write_progress(Delivered(offset=spool.size() if arrived else 0))
@@ -85,6 +87,15 @@ def test_tracked_runs_are_removed_with_their_results_once_they_have_arrived(tmp_
     pruned = CliRunner().invoke(commands, ["prune", str(work), "--keep", "1", "--yes"])
     assert pruned.output.count("told MLflow completely, of no kept snapshot") == 2, pruned.output
     assert [path.is_dir() for path in tracked] == [False, True, False, False, False]
+
+
+def test_a_tracked_refresh_that_arrived_when_its_result_was_gone_is_removed_by_the_next(tmp_path: Path) -> None:
+    """As after nights on which MLflow was away."""
+    corpus, work = ChangingCorpus(tmp_path, seed=5), tmp_path / "work"
+    late, undecided = track(work, "0" * 64, "1" * 64, decided=True), track(work, "0" * 64, "2" * 64)
+    corpus.add()
+    corpus.refresh(refresh={"keep": 2, "epochs": 1, "gates": OPEN_GATES})
+    assert (late.is_dir(), undecided.is_dir()) == (False, True), "what was never decided may be of a run that goes on"
 
 
 def decisions_opened(call: Callable[[], object]) -> int:
