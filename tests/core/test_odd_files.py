@@ -27,6 +27,7 @@ def rows(separator: str, end: str = "\n") -> str:
      (rows(" ").replace(".", ","), "numbers have a point, not a comma"),
      (rows(" ", "\r"), "its lines end with CR alone"), ("2 3\r" + rows(" ", "\r"), "its lines end with CR alone"),
      ("0.5 1.5 2.5\n1.5 2.5 3.5\n", "its lines hold numbers only, as a matrix without its words"),
+     ("0.5 1.5 2.5\n" * 5 + "1 2.5 3.5\n1e+10 2.5 3.5\n" + "0.5\t1.5\t2.5\n" * 5, "its lines hold numbers only"),
      ("<html>404</html>\n", "error page of a download"), ('{"king": [0.5]}\n', "it is JSON"),
      ("version https://git-lfs.github.com/spec/v1\noid x\n", "git lfs pull"), ("SQLite format 3\0", "it is a database"),
      ("2 2\n" + rows(" "), "the word may hold a space: 'king 0.5', or the first line is wrong")],

@@ -112,15 +112,15 @@ def read_header(sample: bytes, name: str, no_header: bool | None) -> Header:
         hint = _mistaken(sample[begin:])
         expected = "lines of a word and numbers" if no_header else "a first line of two numbers, words and vector size"
         raise ValueError(f"{name}: expected {expected}, found '{shown}'; {hint}")
-    if all(_is_a_coordinate(line) for line in sample[begin:].split(b"\n", _SAMPLE_LINES)[:-1] or [sample]):
+    if _are_coordinates(sample[begin:].split(b"\n", _SAMPLE_LINES)[:-1] or [sample]):
         raise ValueError(f"{name}: its lines hold numbers only, as a matrix without its words; put each word before its numbers")
     return Header(None, max(set(counts), key=lambda size: (counts.count(size), -size)), begin)
 
 
-def _is_a_coordinate(line: bytes) -> bool:
-    """Whether the line begins with a number with a point, which is hardly the word of every line, or is blank."""
-    fields = line.split()
-    return not fields or (b"." in fields[0] and _NUMBER.fullmatch(fields[0]) is not None)
+def _are_coordinates(lines: list[bytes]) -> bool:
+    """Whether the lines begin with numbers, most of them with a point, which are hardly words."""
+    first = [fields[0] for line in lines if (fields := line.split())]
+    return all(map(_NUMBER.fullmatch, first)) and 4 * sum(b"." in number for number in first) > 3 * len(first)
 
 
 def _mistaken(sample: bytes) -> str:
