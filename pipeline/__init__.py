@@ -98,11 +98,18 @@ if TYPE_CHECKING:
 ignore_numba_file()
 
 
+_HOMES = {"train": "pipeline.library.training", "load": "pipeline.library.model", "Model": "pipeline.library.model"}
+
+
+def __dir__() -> list[str]:
+    """For completion: also what is not imported yet."""
+    return sorted({*globals(), *_HOMES})
+
+
 def __getattr__(name: str) -> object:
     """`train`, `load` and `Model`, the pipeline from Python, imported on first use."""
-    homes = {"train": "pipeline.library.training", "load": "pipeline.library.model", "Model": "pipeline.library.model"}
-    if name in homes:
+    if name in _HOMES:
         from importlib import import_module
 
-        return getattr(import_module(homes[name]), name)
+        return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

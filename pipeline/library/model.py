@@ -34,6 +34,10 @@ INSTEAD = {
     ),
     **dict.fromkeys(("corpus_count", "corpus_total_words"), "the sizes of the corpus are in summary['corpus']"),
     "get_latest_training_loss": "losses has the mean loss of every round",
+    "layer1_size": "it is vector_size",
+    "compute_loss": "losses has the mean loss of every round",
+    "callbacks": "pipeline.train(sentences, callbacks=…) calls them",
+    "workers": "lanes are settings of a training, in summary['config']['train']",
     "syn1neg": "wv.context has the output vectors",
 }
 """Names of gensim's Word2Vec that a Model does not have, each with what to use instead."""
@@ -70,6 +74,9 @@ class Model:
     def __iter__(self) -> Iterator[str]:
         """The words, most frequent first."""
         return iter(self.wv)
+
+    def __reversed__(self) -> Iterator[str]:
+        return reversed(self.wv)
 
     def __len__(self) -> int:
         return len(self.wv)

@@ -167,3 +167,15 @@ def test_a_program_that_its_own_processes_run_again_trains_once_and_is_told_wher
     done = subprocess.run([sys.executable, tmp_path / "script.py"], capture_output=True, text=True, timeout=200)
     assert done.stdout.count("<Model:") == 1
     assert done.stderr.rstrip().endswith('and those after them under if __name__ == "__main__":')
+
+
+def test_completion_finds_what_is_imported_on_first_use() -> None:
+    code = "import sys, pipeline; print({'train', 'load', 'Model'} <= set(dir(pipeline)), 'numpy' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == ["True", "False"]
+
+
+def test_a_model_is_iterated_over_its_words_in_both_directions(trained: Any) -> None:
+    assert list(reversed(trained)) == list(trained)[::-1] == trained.index_to_key[::-1]
+    for name in ("layer1_size", "compute_loss", "callbacks", "workers"):
+        with pytest.raises(AttributeError, match=f"a Model has no {name}; .{{10}}"):
+            getattr(trained, name)
