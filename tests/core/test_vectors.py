@@ -101,6 +101,25 @@ def test_neighbours_are_in_exact_order_with_equal_vectors_by_word_id(matrix: Any
         assert ids == sorted(ids)
 
 
+@pytest.mark.parametrize("topn", [1, 10, 300, 2999, 5000])
+@pytest.mark.parametrize(
+    ("chosen", "rows"),
+    [({}, range(3000)), ({"clip_start": 7, "clip_end": 2300}, range(7, 2300)), ({"restrict_vocab": WORDS[::3]}, range(0, V, 3))],
+    ids=["all", "a range", "some words"],
+)  # fmt: skip
+def test_the_nearest_of_many_rows_with_many_equals_are_those_of_a_sort_of_all(
+    topn: int, chosen: dict[str, Any], rows: range
+) -> None:
+    matrix = np.random.default_rng(1).integers(-3, 4, (3000, 3)).astype(np.float32)
+    asked = [9, 33, 2990]
+    answers = WordVectors([f"w{i}" for i in range(3000)], matrix).most_similar(["w9"], ["w33", "w2990"], topn=topn, **chosen)
+    units = matrix / np.maximum(np.linalg.norm(matrix.astype(np.float64), axis=1, keepdims=True), 1e-9)
+    expected = units @ (units[9] - units[33] - units[2990]) / np.linalg.norm(units[9] - units[33] - units[2990])
+    order = [row for row in np.lexsort((np.arange(3000), -expected.round(9))) if row in rows and row not in asked]
+    np.testing.assert_allclose([score for _, score in answers], expected[order][:topn], atol=1e-9)
+    assert not {f"w{row}" for row in asked} & {word for word, _ in answers}
+
+
 def test_equal_vectors_score_equally_wherever_their_rows_lie() -> None:
     matrix = np.random.default_rng(0).standard_normal((1003, 37)).astype(np.float32)
     copies = [1, 2, 500, 998, 1001, 1002]

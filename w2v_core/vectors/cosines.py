@@ -28,7 +28,7 @@ Candidates = slice | Ids
 COSMUL_EPSILON = 1e-6
 """Keeps the 3CosMul denominator above 0; Levy and Goldberg 2014 use .001, gensim 1e-6: we follow gensim."""
 
-_BLOCK_ROWS = 4096
+_BLOCK_ROWS, _BLOCK_SCORES = 4096, 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +82,11 @@ class Cosines:
     def nearest(self, unit_D: Doubles, topn: int, rows: Candidates, excluded: Sequence[int]) -> tuple[Ids, Doubles]:
         """(ids, cosines) of the `topn` rows nearest to a direction, best first, without the excluded ones."""
         rough = self._rough(unit_D, rows)
-        ids = _shortlist(ids_of(rows), rough - self._error_bound, rough + self._error_bound, topn, excluded)
+        rough[_places_of(excluded, rows)] = -np.inf
+        # Those left out stay out: no cosine is as low as −1.5.
+        least = max(_kth_largest(rough, topn) - 2 * self._error_bound, -1.5)
+        near = np.flatnonzero(rough >= least)
+        ids = near + rows.start if isinstance(rows, slice) else rows[near]
         return _ranked(ids, self.exact(ids, unit_D), topn)
 
     def nearest_by_product(
@@ -155,7 +159,25 @@ def ids_of(rows: Candidates) -> Ids:
 
 
 def _nonzero(norms: Doubles) -> Doubles:
-    return np.where(norms == 0, 1.0, norms)
+    return norms if norms.all() else np.where(norms == 0, 1.0, norms)
+
+
+def _places_of(some: Sequence[int], rows: Candidates) -> Ids:
+    """Where some rows stand among the candidates, if they do."""
+    if isinstance(rows, slice):
+        return np.array([row - rows.start for row in some if rows.start <= row < rows.stop], np.int64)
+    return np.flatnonzero(np.isin(rows, np.asarray(some, np.int64)))
+
+
+def _kth_largest(scores: Doubles, k: int) -> float:
+    """The k-th largest number, or −∞ if there are fewer. Of many numbers only those are sorted that are as large as the k-th
+    largest of the blocks' maxima: what it is of all cannot be less."""
+    if k > len(scores):
+        return -np.inf
+    blocks = scores[: len(scores) // _BLOCK_SCORES * _BLOCK_SCORES].reshape(-1, _BLOCK_SCORES)
+    if k <= len(blocks):
+        scores = scores[scores >= np.partition(blocks.max(axis=1), -k)[-k]]
+    return float(np.partition(scores, -k)[-k])
 
 
 def _shortlist(ids: Ids, lower: Doubles, upper: Doubles, topn: int, excluded: Sequence[int]) -> Ids:
