@@ -17,23 +17,26 @@ LIKELY = (
 )  # fmt: skip
 """In this order when several read equally well."""
 _LETTERS = (
-    "£°éµ", "éèàêçùâîôûïëœ", "üäöß", "óáíéñúü", "ãçéáêóíõâúàô", "èàòùìé", "äåöé", "øåæé", "áíðéöóúþæý", "ëéïèüö", "àéèóíçòïúü",
+    "£€°éµ", "’", "’“”–‘…—", "–—…", "éèàêçùâîôûïëœ", "üäöß", "óáíéñúü", "ãçéáêóíõâúàô", "èàòùìé", "äåöé", "øåæé",
+    "áíðéöóúþæý", "ëéïèüö", "àéèóíçòïúü",
     "ąłęóżśćńź", "íáěéščřžýůúťňóď", "áíéčšžýťúľôóňďäĺŕ", "áéöóőüíúű", "ăîâşţșț", "čšžćđ", "ıüşçğöİâî", "ėųšžąčįęū",
     "āīēšņūļžčķģ", "äõüöšž", "\u0300\u0301đô\u0323ưâêàơă\u0309íáéóì\u0303ò",
     "оеаинтсрвлкмдпуяыьгзбчйхжшюцщэфъё", "оаинвіертслкмдупязьбгчйхцжїющєшфґ", "аиоентрсвлкдпмзгяъубчцйжщхюшфь",
     "аиоенрсткувјдмплгзбцчшжћхђљфњџ", "αοιετσνηυρπκμλςόγίδάήέχωθύφβξώζψϊΰΐ", "יוהלרבתמאשנעםדקחפסכגטצןזךףץ",
     "اليمونرتبةعدسفهكقأحجشطصىخإذغءئزثضظؤآ", "านรอกเงมยลวดทสตะปบคหแจพชขใ่้ีัิืู็ุโ์ไถภธผซณศษึฟฐญำ",
 )  # fmt: skip
-"""The characters outside ASCII of English, French, German, Spanish, Portuguese, Italian, Swedish, Danish, Icelandic, Dutch,
-Catalan; Polish, Czech, Slovak, Hungarian, Romanian, Croatian, Turkish, Lithuanian, Latvian, Estonian, Vietnamese (with marks of
-their own); Russian, Ukrainian, Bulgarian, Serbian, Greek, Hebrew, Arabic and Thai, the most frequent first."""
+"""The characters outside ASCII of English, of its apostrophes, quotations and dashes; of French, German, Spanish, Portuguese,
+Italian, Swedish, Danish, Icelandic, Dutch, Catalan; Polish, Czech, Slovak, Hungarian, Romanian, Croatian, Turkish, Lithuanian,
+Latvian, Estonian, Vietnamese (with marks of their own); Russian, Ukrainian, Bulgarian, Serbian, Greek, Hebrew, Arabic and Thai,
+the most frequent first."""
 _SIGNS = frozenset("µ«»„“”’‘‚–—…•·°§€£¥©®™¿¡№×±½¼¾´ªº،؛؟\u00a0\u200e\u200f")
 _SIGN, _STRANGER, _CAPITAL_INSIDE = math.log(0.05), math.log(0.001), math.log(0.02)
 """The weight of a sign, of a letter or sign that a language lacks, and of a capital after a small letter."""
 
 _OTHERS = bytes(range(0x80, 0x100))
 _ENOUGH, _CLEARLY, _CLEARLY_WITH_CASE = 20, 0.55, 0.25
-"""With these, of 55 texts of 300 characters in encodings of their languages none is doubted, and 746 of 805 wrong readings are.
+"""When they were chosen (0dfbe6b), of 55 texts of 300 characters in encodings of their languages none was doubted, and 746 of 805
+wrong readings were.
 Russian in KOI8 that is read as cp1251 has a score worse by 0.4 to 0.6 only, but is in capitals."""
 
 

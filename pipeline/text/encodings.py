@@ -26,6 +26,7 @@ _LIKELY = (
 """Preferred, in this order, when several fit equally well: the encodings that most text outside UTF-8 is in."""
 _SEVERAL = 2
 """So many characters outside ASCII in a line that is UTF-8 throughout are hardly an accident."""
+_ASCII = bytes(range(0x80))
 _RUN = re.compile(rb"[\x80-\xff]{2,}")
 _AS_CLEAN = 0.02
 """How much higher than the best one's an encoding's chaos (charset-normalizer's measure, 0 … 1) may be for it to fit as well. In
@@ -114,6 +115,8 @@ def fitting_encoding(head: bytes) -> str | None:
     head = head[:_GUESS_BYTES]
     # Half a character at the end fits nothing; these bytes are never its second half.
     head = head[: max(head.rfind(byte) for byte in (b"\n", b" ", b".", b",")) + 1] or head
+    if set(head.translate(None, _ASCII)) == {0xFF}:
+        return None  # not a letter that any language has alone, but what a broken program puts where it has none
     if name := east_asian.best_reading(head):
         return name
     found = [match for match in from_bytes(head) if match.encoding not in ("utf_8", "ascii")]

@@ -14,6 +14,7 @@ _EAST_ASIAN_SIGNS = re.compile("[\u3000-\u30ff\uff00-\uffef]")
 _EAST_ASIAN_SHARE = 0.9
 _CONTROL = bytes(set(range(0x20)) - set(b"\t\n\r"))
 _CONTROL_SHARE = 0.01
+_SPACE_SHARE = 0.04
 _SHIFTING = (
     (re.compile(rb"\x1b\$"), ("iso2022_jp", "iso2022_jp_2", "iso2022_jp_3", "iso2022_kr")),
     (re.compile(rb"~\{[\x21-\x7e]+~\}"), ("hz",)),
@@ -59,7 +60,9 @@ def _is_east_asian(head: bytes, text: str) -> bool:
     # The two bytes of a character in Shift-JIS are an ideograph of UTF-16, too, but never control characters, a sign or kana.
     control = len(head) - len(head.translate(None, _CONTROL))
     certain = _EAST_ASIAN_SIGNS.search(text) or control > _CONTROL_SHARE * len(head)
-    return bool(certain) and len(_EAST_ASIAN.findall(text)) > _EAST_ASIAN_SHARE * len(text)
+    # A damaged byte between words of ASCII may make such a sign, too, but spaces of ASCII are a byte of few characters there.
+    words = head.count(b" ") > _SPACE_SHARE * len(head)
+    return bool(certain) and not words and len(_EAST_ASIAN.findall(text)) > _EAST_ASIAN_SHARE * len(text)
 
 
 def shifting(head: bytes) -> str | None:

@@ -105,7 +105,7 @@ class ServerRegistry:
                 with opener.open(request, timeout=TIMEOUT_S) as answer:
                     return json_object(answer.read(LARGEST_BYTES) or b"{}")
             except urllib.error.HTTPError as error:
-                _code(error)  # reads the rest of the answer
+                _code(error)  # reads the rest of the answer, and closes the connection
                 raise
 
         try:
@@ -156,10 +156,12 @@ def _digest(version: dict[str, Any]) -> str | None:
 
 
 def _code(error: urllib.error.HTTPError) -> str | None:
-    """MLflow's error code in a response; its body can be read only once, so it is kept with the error."""
+    """MLflow's error code in a response; its body can be read only once, so it is kept with the error, and its connection is
+    closed."""
     if not hasattr(error, "w2v_body"):
         try:
-            error.w2v_body = json_object(error.read(LARGEST_BYTES))  # type: ignore[attr-defined]
+            with error:
+                error.w2v_body = json_object(error.read(LARGEST_BYTES))  # type: ignore[attr-defined]
         except (OSError, ValueError, http.client.HTTPException):
             error.w2v_body = {}  # type: ignore[attr-defined]
     code = error.w2v_body.get("error_code")

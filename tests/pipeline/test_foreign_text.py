@@ -187,6 +187,19 @@ def test_lines_in_another_encoding_among_others_in_utf8_are_told_apart(tmp_path:
         plan(tmp_path, text.encode(encoding))
 
 
+@pytest.mark.parametrize("encoding", ["cp1252", "mac_roman"])
+@pytest.mark.parametrize("text", ["don’t stop", "it’s “quoted” … text", "one – two", "£10 and 3 °C"])
+def test_english_with_few_kinds_of_marks_tells_its_encoding(tmp_path: Path, text: str, encoding: str) -> None:
+    with pytest.raises(DataError, match=rf"they read well as {encoding}: set corpus\.encoding: {encoding}"):
+        plan(tmp_path, f"{text}\n".encode(encoding) * 30)
+
+
+def test_a_byte_that_no_text_has_alone_tells_no_encoding(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="not UTF-8") as caught:
+        plan(tmp_path, b"one \xff two\n" * 30)
+    assert "read well" not in str(caught.value)
+
+
 @pytest.mark.parametrize("encoding", ["gb18030", "big5", "cp949", "cp932"])
 def test_text_of_europe_read_as_east_asian_is_noted(tmp_path: Path, encoding: str) -> None:
     noted = "East Asian characters inside words"
