@@ -162,6 +162,7 @@ class Train(Section):
 
 
 class Evaluate(Section):
+    SEVERAL = frozenset({"queries", "analogy_queries"})
     analogies: list[str] = Field(default_factory=list)
     """Files of questions `a b c d`, one a line, in sections that begin with `: name`, as in Google's questions-words.txt."""
     similarity: list[str] = Field(default_factory=list)

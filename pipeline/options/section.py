@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
-from typing import Any, get_origin
+from typing import Any, ClassVar, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, field_validator
 
@@ -13,6 +14,8 @@ from pipeline.safety.values import number_of, plain_types, refuse_unwritable
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+    SEVERAL: ClassVar[frozenset[str]] = frozenset()
+    """The lists of which one text with a comma is refused: it hardly ever is one, and as one would be used without a word."""
 
     @field_validator("*", mode="before")
     @classmethod
@@ -24,6 +27,9 @@ class Section(BaseModel):
         if not any(isinstance(kind, type) and issubclass(kind, Section) for kind in kinds):
             refuse_unwritable(value)
         if isinstance(value, str) and get_origin(annotation) is list:
+            if "," in value and info.field_name in cls.SEVERAL:
+                several = json.dumps([part.strip() for part in value.split(",")], ensure_ascii=False)
+                raise ValueError(f"expected a list, written {several}; one text with a comma is written [{json.dumps(value)}]")
             return [value]
         return number_of(value) if kinds & {int, float} and not kinds & {bool, dict} else value
 

@@ -15,6 +15,7 @@ _DOTTED = r"[^\W\d]\w*(?:\.[^\W\d]\w*)*"
 
 
 class Corpus(Section):
+    SEVERAL = frozenset({"include", "exclude"})
     inputs: list[str] = Field(min_length=1)
     """Files, globs, folders, or `pydocs:` (docstrings of the installed Python). Files are read in an order decided by their
     content, so names do not matter."""

@@ -105,6 +105,12 @@ def test_values_with_commas_are_told_how_a_list_is_written() -> None:
     assert line.endswith("(found 'npy,parquet'); a list is written [npy,parquet]")
 
 
+@pytest.mark.parametrize("key", ["corpus.include", "corpus.exclude", "evaluate.queries", "evaluate.analogy_queries"])
+def test_words_and_patterns_as_one_text_with_commas_are_refused_because_they_may_have_meant_several(key: str) -> None:
+    (line,) = problems(tuple(key.split(".")), "*a, b")
+    assert line == f'  {key}: expected a list, written ["*a", "b"]; one text with a comma is written ["*a, b"] (found \'*a, b\')'
+
+
 def test_files_given_as_one_text_with_commas_are_told_it_too() -> None:
     with pytest.raises(InputError, match=r"no file matches a\.txt,b\.txt .*; a list is written \[a\.txt,b\.txt\]$"):
         find_files("a.txt,b.txt", Search(follow_symlinks=False), None)
