@@ -21,6 +21,7 @@ from typing import Any
 
 from pipeline import store
 from pipeline.errors import DataError, InputError, printable
+from pipeline.text.formats.records import same_but_for_case
 
 FILE_BYTES = 16 << 20
 AS_THEY_ARE = {"tokenizer": "whitespace", "lowercase": False, "normalize": None}
@@ -81,7 +82,9 @@ def sentences_of(source: Any, text_field: str) -> Iterator[Any]:
             yield from sentences_of(partition, text_field)
     elif columns is not None:
         if text_field not in columns:
-            raise InputError(f"the table has no column {text_field!r}, it has {', '.join(columns)}; give text_field")
+            near = same_but_for_case(columns, text_field)
+            way_out = f"did you mean {near!r}? give text_field={near!r}" if near else "give text_field"
+            raise InputError(f"the table has no column {text_field!r}, it has {', '.join(columns)}; {way_out}")
         if columns.count(text_field) > 1:
             raise InputError(f"the table has {columns.count(text_field)} columns {text_field!r}; rename all but the one to read")
         # Only readers, which yield a table at a time, cannot be asked for a column.

@@ -233,6 +233,13 @@ def test_json_lines_give_the_lines_of_their_texts(tmp_path: Path, block_bytes: i
         ('{"text": 7}', r"line 21: expected a string in 'text', found int"),
         ('{"text": null}', r"line 21: expected a string in 'text', found null"),
         ("[1]", r"line 21: expected an object, found int"),
+        ("{}", r"line 21: no field 'text'; it has no fields;"),
+        (
+            '{"id": 1, "Text": "x"}',
+            r"line 21: no field 'text'; it has id, Text; did you mean 'Text'\? set corpus\.text_field: Text;",
+        ),
+        ('{"text": {"n": 1, "en": "x"}}', r"line 21: .* 'text', found dict; set corpus\.text_field: text\.en;"),
+        ('{"text": {"n": 1}}', r"line 21: .* 'text', found dict; nothing"),
     ],
 )
 @pytest.mark.parametrize("block_bytes", [64, 1 << 20])
@@ -269,6 +276,12 @@ def test_a_parquet_column_that_is_missing_or_no_string_is_named(tmp_path: Path) 
         read(tmp_path / "x.parquet", format="parquet")
     with pytest.raises(DataError, match=r"column 'n' must hold strings, found int64"):
         read(tmp_path / "x.parquet", format="parquet", text_field="n")
+    with pytest.raises(DataError, match=r"no column 'BODY'; it has n, body; did you mean 'body'\? set corpus\.text_field: body"):
+        read(tmp_path / "x.parquet", format="parquet", text_field="BODY")
+    pq.write_table(pa.table({"text": [{"n": 1, "en": "x"}]}), tmp_path / "y.parquet")
+    with pytest.raises(DataError, match=r"must hold strings, found struct<.*>; set corpus\.text_field: text\.en"):
+        read(tmp_path / "y.parquet", format="parquet")
+    assert read(tmp_path / "y.parquet", format="parquet", text_field="text.en")[0].split() == [b"x"]
 
 
 # ── files that change ────────────────────────────────────────────────────────────────────────────────────────────────

@@ -212,6 +212,16 @@ def test_cells_of_tables_may_be_quoted_in_csv_and_never_are_in_tsv(tmp_path: Pat
     assert words(tmp_path / "x.tsv", format="tsv", text_field="1") == [["id"], ["1"], ["2"]]
     with pytest.raises(DataError, match=r"no column 'body'; it has id, text; set corpus\.text_field"):
         words(tmp_path / "x.tsv", format="tsv", text_field="body")
+    with pytest.raises(DataError, match=r"no column 'TEXT'; it has id, text; did you mean 'text'\? set corpus\.text_field: text"):
+        words(tmp_path / "x.tsv", format="tsv", text_field="TEXT")
+
+
+@pytest.mark.parametrize("said", ["sep=;", '\ufeff"sep=;"', "SEP=;\r"])
+def test_a_first_line_that_names_the_delimiter_as_excel_writes_it_is_obeyed(tmp_path: Path, said: str) -> None:
+    (tmp_path / "x.csv").write_text(f"{said}\nid;text;a,b,c,d\n1;the river runs;x\n2;to the sea;y\n")
+    assert words(tmp_path / "x.csv", format="csv") == [RUNS, SEA]
+    with pytest.raises(DataError, match=r"no column 'body'; it has id, text, a,b,c,d; set corpus\.text_field"):
+        words(tmp_path / "x.csv", format="csv", text_field="body")
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "gbk", "utf-16", "utf-16-le", "utf-32", "shift_jis"])

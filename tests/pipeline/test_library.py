@@ -334,6 +334,7 @@ def test_a_script_without_a_guard_trains_in_processes_too(tmp_path: Path) -> Non
         (lambda: ["a b"], {}, InputError, "found function; pass what it returns"),
         (pa.table({"text": [1, 2]}), {}, DataError, r"sentence 0: .*, found int"),
         (pd.DataFrame({"body": ["a b"]}), {}, InputError, r"the table has no column 'text', it has body; give text_field"),
+        (pd.DataFrame({"Text": ["a b"]}), {}, InputError, "it has Text; did you mean 'Text'[?] give text_field='Text'"),
         (7, {}, InputError, "found int"),
         ("nothing.txt", {}, InputError, "no file matches nothing.txt"),
         ("a line of text", {}, InputError, "no file matches a line of text"),

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pipeline.errors import DataError, printable
 from pipeline.text.decompress import bounded, most_bytes
 from pipeline.text.formats import messages, pages
-from pipeline.text.formats.records import RecordBook
+from pipeline.text.formats.records import RecordBook, what_it_has
 from pipeline.text.losses import READ
 
 if TYPE_CHECKING:
@@ -189,10 +189,7 @@ def _find(schema: pa.Schema, field: str, path: str) -> tuple[str, list[str]]:
             kind = kind.field(step).type
         _refuse_type(kind, field, path)
         return column, steps
-    raise DataError(
-        f"{printable(path, 300)}: no column {printable(field)!r}; it has {printable(', '.join(schema.names), 200)}; "
-        "set corpus.text_field"
-    )
+    raise DataError(f"{printable(path, 300)}: no column {printable(field)!r}; {what_it_has(schema.names, field, 200)}")
 
 
 def _refuse_type(kind: pa.DataType, field: str, path: str) -> None:
@@ -207,7 +204,16 @@ def _refuse_type(kind: pa.DataType, field: str, path: str) -> None:
     if not (_is_text(inner) or pa.types.is_null(inner)):
         raise DataError(
             f"{printable(path, 300)}: column {printable(field)!r} must hold strings, found {kind}; set corpus.text_field"
+            + (f": {printable(within)}" if (within := _text_within(kind, field)) else "")
         )
+
+
+def _text_within(kind: pa.DataType, field: str) -> str | None:
+    """The first field of text inside a struct, as `text_field` takes it."""
+    import pyarrow as pa
+
+    inner = list(kind) if pa.types.is_struct(kind) else []
+    return next((f"{field}.{part.name}" for part in inner if _is_text(part.type)), None)
 
 
 def _is_text(kind: pa.DataType) -> bool:

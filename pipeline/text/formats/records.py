@@ -7,7 +7,7 @@ skipped and counted, or stops the run (`corpus.bad_records`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.errors import DataError, printable
@@ -35,8 +35,27 @@ def text_of(record: Any, field: str) -> tuple[str | bytes, int]:
                 f"{printable(holder)!r} holds a list, which corpus.text_field does not enter; give each item of it a line of its "
                 f"own, perhaps: jq -c '.{printable(holder)}[]'"
             )
-        raise NoText(f"no field {printable(field)!r}; it has {printable(', '.join(_fields(record)), 100)}; set corpus.text_field")
-    raise NoText(f"expected a string in {printable(field)!r}, found {_kind(value)}")
+        raise NoText(f"no field {printable(field)!r}; {what_it_has(_fields(record), field, 100)}")
+    raise NoText(f"expected a string in {printable(field)!r}, found {_kind(value)}{_way_in(value, field)}")
+
+
+def what_it_has(names: Sequence[str], wanted: str, most: int, advice: str = "corpus.text_field") -> str:
+    """What a record or table has in the place of the field `wanted`, its names in `most` characters, and what to set."""
+    if not names:
+        return "it has no fields"
+    near = same_but_for_case(names, wanted)
+    way_out = f"did you mean {printable(near)!r}? set corpus.text_field: {printable(near)}" if near else f"set {advice}"
+    return f"it has {printable(', '.join(names), most)}; {way_out}"
+
+
+def same_but_for_case(names: Sequence[str], wanted: str) -> str | None:
+    return next((name for name in names if name.casefold() == wanted.casefold()), None)
+
+
+def _way_in(value: Any, field: str) -> str:
+    """What to do where the text is in a field of `value`; empty if there is none."""
+    names = [name for name, inner in value.items() if isinstance(inner, str)] if isinstance(value, Mapping) else []
+    return f"; set corpus.text_field: {printable(f'{field}.{names[0]}')}" if names else ""
 
 
 def _at(record: Any, field: str) -> Any:

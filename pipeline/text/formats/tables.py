@@ -2,19 +2,21 @@
 
 CSV is read by Python's csv module: quoted cells may contain delimiters and line ends. TSV has no quoting: a quotation mark is
 text, so an unclosed one loses nothing. The first row names the columns; `text_field` may also be a column number counted from 1,
-and then the first row is data.
+and then the first row is data. A line `sep=;` before it, as Excel writes and reads, names the delimiter.
 """
 
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator
 
 from pipeline.errors import DataError, printable
-from pipeline.text.formats.records import ABSENT, NoText, text_of
+from pipeline.text.formats.records import ABSENT, NoText, text_of, what_it_has
 
 CELL_BYTES = 64 << 20
 _DELIMITERS = ",;|"
+_SAYS_DELIMITER = re.compile(r'"?sep=([^\w\s"]|\t)"?\s*', re.IGNORECASE)
 
 
 def read_rows(blocks: Iterator[bytes], format: str, field: str, path: str) -> Iterator[tuple[bytes | NoText, int]]:
@@ -25,9 +27,12 @@ def read_rows(blocks: Iterator[bytes], format: str, field: str, path: str) -> It
     blank = 0
     while first and not first.strip():
         first, blank = next(lines, ""), blank + 1
+    said = _SAYS_DELIMITER.fullmatch(first) if format == "csv" else None
+    if said:
+        first, blank = next(lines, ""), blank + 1
     if not first:
         return
-    delimiter = "\t" if format == "tsv" else max(_DELIMITERS, key=first.count)
+    delimiter = "\t" if format == "tsv" else said[1] if said else max(_DELIMITERS, key=first.count)
     rows = csv.reader(
         _chain(first, lines),
         delimiter=delimiter,
@@ -78,9 +83,7 @@ def _column(header: list[str], field: str, path: str) -> tuple[int, bool]:
         return int(field) - 1, True
     tabs = len(header) == 1 and "\t" in header[0]
     advice = "corpus.format: tsv" if tabs else "corpus.text_field to one of them, or to a column's number from 1"
-    raise DataError(
-        f"{printable(path, 300)}: no column {printable(field)!r}; it has {printable(', '.join(header), 200)}; set {advice}"
-    )
+    raise DataError(f"{printable(path, 300)}: no column {printable(field)!r}; {what_it_has(header, field, 200, advice)}")
 
 
 def _chain(first: str, rest: Iterator[str]) -> Iterator[str]:
