@@ -45,7 +45,8 @@ RECORDS = [{"id": 1, "text": "the river runs", "meta": {"body": "x"}}, {"text": 
 @pytest.mark.parametrize("data", [
     "\n".join(map(json.dumps, RECORDS)), "".join(map(json.dumps, RECORDS)), json.dumps(RECORDS), json.dumps(RECORDS, indent=2),
     "\ufeff" + json.dumps(RECORDS[0], indent=1) + "\n\n" + json.dumps(RECORDS[1]) + "\r\n",
-], ids=["lines", "one after the other", "array", "pretty array", "pretty"])  # fmt: skip
+    "".join(f"\ufeff{json.dumps(record)}\n" for record in RECORDS),
+], ids=["lines", "one after the other", "array", "pretty array", "pretty", "a mark before each"])  # fmt: skip
 def test_any_sequence_of_json_values_is_read(tmp_path: Path, data: str) -> None:
     (tmp_path / "x.json").write_text(data)
     assert words(tmp_path / "x.json", format="jsonl") == [RUNS, SEA]
@@ -106,6 +107,13 @@ def test_a_list_too_long_to_be_held_gives_its_words_and_no_others(
             break
     assert b"".join(found) == " ".join(words).encode()
     assert (walk.texts, walk.text_bytes, walk.raw_bytes) == (len(words), sum(len(word.encode()) for word in words), len(data))
+
+
+@pytest.mark.parametrize("block", [1, 2, 3, 5, 1000])
+def test_byte_order_marks_between_records_are_no_part_of_them_wherever_blocks_end(block: int) -> None:
+    data = '\ufeff{"n": 1}\n\ufeff{"n":\n2}\ufeff{"n": 3}\r\n \ufeff \ufeff[{"n": 4}\n\ufeff,{"n": "\ufeff"}]\n\ufeff'.encode()
+    found = read_values(ByteSource(iter([data[at : at + block] for at in range(0, len(data), block)])))
+    assert [(value["n"], line) for value, line, _ in found] == [(1, 1), (2, 2), (3, 3), (4, 4), ("\ufeff", 5)]
 
 
 def test_lists_of_words_are_sentences(tmp_path: Path) -> None:

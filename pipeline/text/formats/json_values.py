@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 HELD_BYTES = 4 << 20
-_BETWEEN = re.compile(rb"[ \t\r\n,\[\]\x1e]*")
-"""What may stand between records: also the record separator of RFC 7464."""
+_BETWEEN = re.compile(rb"(?:[ \t\r\n,\[\]\x1e]+|\xef\xbb\xbf)*")
+"""What may stand between records: also the record separator of RFC 7464, and byte order marks, where files were joined."""
 _STRUCTURE = re.compile(rb'["{}\[\]]')
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _SCALAR = re.compile(rb'[^\s,\[\]{}"]+')
@@ -59,8 +59,6 @@ def read_values(source: ByteSource) -> Iterator[tuple[Any, int, int]]:
     For a value that is too long to be held, `value` is LONG, and the caller must consume it from the source.
     """
     source.more()
-    if source.data.startswith(_MARK):
-        source.at = len(_MARK)
     opened = 0
     while True:
         if found := _a_line(source):
@@ -85,7 +83,7 @@ def _a_line(source: ByteSource) -> tuple[Any, int, int] | None:
     newline = source.data.find(b"\n", source.at)
     if newline < 0:
         return None
-    raw = source.data[source.at : newline].strip()
+    raw = source.data[source.at : newline].strip().removeprefix(_MARK)
     if raw[:1] != b"{" or raw[-1:] != b"}":
         return None
     try:
@@ -105,7 +103,8 @@ def _skip_between(source: ByteSource) -> int:
         found = _BETWEEN.match(source.data, source.at)
         skipped = source.take(found.end() if found else source.at)
         opened += skipped.count(b"[") - skipped.count(b"]")
-        if source.at < len(source.data) or not source.more():
+        rest = source.data[source.at : source.at + len(_MARK)]
+        if len(rest) == len(_MARK) or not _MARK.startswith(rest) or not source.more():
             return opened
 
 
