@@ -71,6 +71,7 @@ def test_numbers_of_another_byte_order_are_an_error_without_warnings(tmp_path: P
             vectors.most_similar("king")
 
 
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast")
 def test_binary_vectors_in_the_byte_order_of_another_processor_are_refused(tmp_path: Path) -> None:
     rows = np.random.default_rng(1).uniform(-1, 1, (20, 8))
     for order in ("<f4", ">f4"):
@@ -79,9 +80,41 @@ def test_binary_vectors_in_the_byte_order_of_another_processor_are_refused(tmp_p
     assert len(WordVectors.load(tmp_path / "<")) == 20
     with pytest.raises(ValueError, match=r"in the order of another processor \(big-endian\)"):
         WordVectors.load(tmp_path / ">")
+    for datatype in ("float16", "float64"):
+        with pytest.raises(ValueError, match=r"in the order of another processor \(big-endian\)"):
+            WordVectors.load(tmp_path / ">", datatype=datatype)
     large = np.float32(1.6961251e16)  # a few numbers may be of such a size by chance, and small with their bytes reversed
     (tmp_path / "few").write_bytes(b"1 1\nking " + large.tobytes())
     assert WordVectors.load(tmp_path / "few").vectors[0, 0] == large
+
+
+@pytest.mark.parametrize("matrix", [[[1, 2, 3], [2, 3, 4], [0, 0, 1], [1, 2, 3]], [[0, 1], [0, 0]],
+                                    np.random.default_rng(3).uniform(-1, 1, (4, 3))])  # fmt: skip
+def test_a_few_numbers_are_enough_to_know_the_order_of_their_bytes(tmp_path: Path, matrix: object) -> None:
+    rows = np.array(matrix, np.float32)
+    for order in ("<f4", ">f4"):
+        content = b"".join(b"w%d " % at + row.astype(order).tobytes() + b"\n" for at, row in enumerate(rows))
+        (tmp_path / order[0]).write_bytes(b"%d %d\n" % rows.shape + content)
+    np.testing.assert_array_equal(WordVectors.load(tmp_path / "<").vectors, rows)
+    with pytest.raises(ValueError, match=r"big-endian\); .* export the vectors again"):
+        WordVectors.load(tmp_path / ">")
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-40, 1e-30, 1e-20, 1, 1e20, 1e37])
+@pytest.mark.parametrize("dtype", ["<f2", "<f4"])
+def test_numbers_of_any_size_in_the_right_order_are_read(tmp_path: Path, size: float, dtype: str) -> None:
+    rows = np.random.default_rng(4).standard_normal((500, 20)).astype(dtype).astype("<f4") * np.float32(size)
+    (tmp_path / "v").write_bytes(b"500 20\n" + b"".join(b"w%d " % at + row.tobytes() for at, row in enumerate(rows)))
+    np.testing.assert_array_equal(WordVectors.load(tmp_path / "v").vectors, rows)
+
+
+def test_a_matrix_whose_header_says_big_endian_is_read_as_that(tmp_path: Path) -> None:
+    rows = np.random.default_rng(5).uniform(-1, 1, (3, 4)).astype(np.float32)
+    WordVectors(["a", "b", "c"], rows).save(tmp_path / "v")
+    np.save(tmp_path / "v" / "vectors.npy", rows.astype(">f4"))
+    vectors = WordVectors.load(tmp_path / "v")
+    np.testing.assert_array_equal(vectors.vectors, rows)
+    assert vectors.vectors.dtype.isnative
 
 
 def test_words_that_come_twice_in_parquet_are_an_error_of_the_file(tmp_path: Path) -> None:

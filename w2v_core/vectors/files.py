@@ -236,11 +236,12 @@ def _map_npy(path: Path, dtype: str, shape: tuple[int, ...]) -> npt.NDArray[Any]
         except ValueError as error:
             raise ValueError(f"{path}: no .npy header ({error}); {_AGAIN}") from None
         offset = file.tell()
-    if found_dtype.str != dtype or found_shape != shape or fortran:
+    if found_dtype.newbyteorder("<").str != dtype or found_shape != shape or fortran:
         order = "Fortran" if fortran else "C"
         found = f"{found_dtype.str} of shape {found_shape} in {order} order"
         raise ValueError(f"{path}: expected {dtype} of shape {shape} in C order, found {found}; {_AGAIN}")
     expected, size = offset + int(np.dtype(dtype).itemsize) * int(np.prod(shape, dtype=object)), path.stat().st_size
     if size != expected:
         raise ValueError(f"{path}: expected {expected:,} bytes, found {size:,}; {_AGAIN}")
-    return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape)
+    mapped = np.memmap(path, dtype=found_dtype, mode="r", offset=offset, shape=shape)
+    return mapped if found_dtype.str == dtype else mapped.astype(dtype)

@@ -49,8 +49,8 @@ _OTHERS = {
 }
 """What people mistake for files of vectors, by its first bytes."""
 CUT = "the file is cut or its first line is wrong: fetch or export it again"
-_JUDGED = 32
-"""With fewer different numbers it may be by chance that they look like reversed ones."""
+_JUDGED = 8
+"""With fewer different numbers it may be by chance that they look like reversed ones, unless all are denormal."""
 
 
 class Header(NamedTuple):
@@ -193,7 +193,7 @@ def read_binary(stream: BinaryIO, header: Header, found: Found, limit: int | Non
     """Adds the words of a stream positioned after the header, at most `limit`. Raises ValueError if their number is wrong."""
     promised = header.words or 0
     wanted, row_bytes = promised if limit is None else min(limit, promised), 4 * header.vector_size
-    buffer = b""
+    buffer = judged = b""
     while len(found.words) < wanted:
         more = stream.read(max(_READ_BYTES, row_bytes))
         buffer += more
@@ -210,6 +210,7 @@ def read_binary(stream: BinaryIO, header: Header, found: Found, limit: int | Non
             position = end
         if words:
             _refuse_spaced(words, found, name)
+            judged = judged or b"".join(rows[:_SAMPLE_ROWS])
             found.add(words, np.frombuffer(b"".join(rows), "<f4").reshape(len(rows), header.vector_size))
         buffer = buffer[position:]
         if len(found.words) < wanted and (not more or len(buffer) > _LONGEST_LINE + row_bytes):
@@ -219,26 +220,30 @@ def read_binary(stream: BinaryIO, header: Header, found: Found, limit: int | Non
     rest = (buffer + stream.read(64)).lstrip(b"\n") if limit is None or limit > promised else b""
     if rest:
         raise ValueError(f"{name}: more bytes follow the last of {promised:,} words (read as binary); {CUT}")
-    _refuse_byte_order(found.matrix()[:_SAMPLE_ROWS], name)
+    _refuse_byte_order(judged, name)
 
 
-def _refuse_byte_order(rows_ND: npt.NDArray[Any], name: str) -> None:
-    """Raises ValueError if most numbers are of no size that vectors have, and with their bytes in reverse order all are."""
-    numbers = np.unique(rows_ND.astype("<f4"))
-    if len(numbers) < _JUDGED:
+def _refuse_byte_order(rows: bytes, name: str) -> None:
+    """Raises ValueError if many numbers are of no size that vectors have, and with their bytes in reverse order all are."""
+    as_read, reversed_ = _exponents(rows, "<u4"), _exponents(rows, ">u4")
+    if len(as_read) < _JUDGED and as_read.any():
         return
-    shares = [_share_of_odd_sizes(found) for found in (numbers, numbers.byteswap())]
-    if shares[0] > 0.5 and shares[1] < 0.01:
+    if _share_of_odd_sizes(as_read) > 0.25 and _share_of_odd_sizes(reversed_) < 0.01:
         raise ValueError(
             f"{name}: its numbers have the bytes in the order of another processor (big-endian); word2vec's binary format has "
             "the least significant byte first: export the vectors again"
         )
 
 
-def _share_of_odd_sizes(numbers: npt.NDArray[Any]) -> float:
-    with np.errstate(invalid="ignore"):
-        sizes = np.abs(numbers[numbers != 0])
-        return float(1 - np.mean((sizes > 1e-12) & (sizes < 1e12))) if sizes.size else 0.0
+def _exponents(rows: bytes, order: str) -> npt.NDArray[Any]:
+    """The exponents, as float32 stores them (0 in a denormal number), of the different numbers that are not 0, signs aside."""
+    bits = np.unique(np.frombuffer(rows, order).astype(np.uint32) & 0x7FFFFFFF)
+    return bits[bits > 0] >> 23
+
+
+def _share_of_odd_sizes(exponents: npt.NDArray[Any]) -> float:
+    """The share of numbers that are not between about 1e-12 and 1e12."""
+    return float(np.mean((exponents < 127 - 40) | (exponents > 127 + 40))) if exponents.size else 0.0
 
 
 def _refuse_spaced(words: list[bytes], found: Found, name: str) -> None:
