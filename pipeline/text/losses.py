@@ -27,6 +27,8 @@ SENTENCES, WORDLESS, OUTSIDE, MARKS = "sentences", "wordless", "outside", "marks
 NOT_TEXT, LONG_TOKENS, BAD_RECORDS = "not_text", "long_tokens", "bad_records"
 KEPT_OR_DROPPED = (SENTENCES, WORDLESS, OUTSIDE, MARKS, NOT_TEXT, LONG_TOKENS, BAD_RECORDS)
 LOST = (NOT_TEXT, LONG_TOKENS)
+HALVES = "halves"
+"""Bytes of NOT_TEXT that are halves of characters (lone surrogates), which JSON can spell; a key of `sizes`."""
 RECORDS = "records"
 """The number of records; a key of `things`, beside the reasons of LOST with their counts."""
 WORST_SHOWN = 5
@@ -150,16 +152,25 @@ def refuse(files: Mapping[str, FileLosses], max_lost: float, encoding: str, fitt
 def _advice(whole: FileLosses) -> str:
     if whole.bytes[NOT_TEXT] < whole.bytes[LONG_TOKENS]:
         return "Raise tokenize.max_token_bytes, mend the files, "
+    if 2 * whole.bytes[HALVES] > whole.bytes[NOT_TEXT]:
+        return "Mend what wrote the JSON (it cut text inside characters), "
     return "Set corpus.encoding to what the files are in, convert those that hold several encodings, "
 
 
 def _reasons(found: FileLosses, encoding: str) -> str:
     parts = []
     if size := found.bytes[NOT_TEXT]:
-        parts.append(f"{percent(size / max(1, found.text))} is not {encoding} ({size:,} of {found.text:,} bytes)")
+        parts.append(f"{percent(size / max(1, found.text))} is {_not_text(found, encoding)} ({size:,} of {found.text:,} bytes)")
     if size := found.bytes[LONG_TOKENS]:
         parts.append(f"{percent(size / max(1, found.text))} is tokens longer than tokenize.max_token_bytes ({size:,} bytes)")
     return ", ".join(parts)
+
+
+def _not_text(found: FileLosses, encoding: str) -> str:
+    halves = r"halves of characters, which JSON can spell (\ud800)"
+    if not found.bytes[HALVES]:
+        return f"not {encoding}"
+    return halves if found.bytes[HALVES] >= found.bytes[NOT_TEXT] else f"not {encoding}, or {halves}"
 
 
 def _remedy(found: FileLosses, fitting: str | None) -> str:
@@ -178,7 +189,7 @@ def notes(files: Mapping[str, FileLosses], encoding: str, samples: Sequence[str]
     text = max(1, whole.text)
     if size := whole.bytes[NOT_TEXT]:
         yield (
-            f"{percent(size / text)} of the text ({size:,} of {whole.text:,} bytes) is not {encoding} and became "
+            f"{percent(size / text)} of the text ({size:,} of {whole.text:,} bytes) is {_not_text(whole, encoding)} and became "
             f"{whole.things[NOT_TEXT]:,} U+FFFD, in {_where(files, NOT_TEXT)}"
         )
     if count := whole.things[LONG_TOKENS]:

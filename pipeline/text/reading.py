@@ -325,6 +325,11 @@ def _refuse_invalid(chunk: bytes, path: str, offset: int) -> None:
     try:
         chunk.decode()
     except UnicodeDecodeError as error:
+        if re.match(b"\xed[\xa0-\xbf]", chunk[error.start : error.start + 2]):
+            raise DataError(
+                f"{printable(path, 300)}: byte {offset + error.start:,} of its text begins half of a character, which JSON can "
+                r"spell (\ud800); corpus.encoding_errors is strict: mend the file, or set encoding_errors to replace"
+            ) from None
         raise DataError(
             f"{printable(path, 300)}: byte {offset + error.start:,} of its text is not UTF-8 "
             f"(0x{chunk[error.start]:02x}: {error.reason}); corpus.encoding_errors is strict: "

@@ -184,6 +184,29 @@ def test_bad_utf8_in_parquet_is_repaired_and_counted_as_in_every_format(tmp_path
     assert (totals["tokens"], totals["invalid_utf8"], totals["bytes"]["not_text"]) == (1200, 300, 300)
 
 
+def test_halves_of_characters_that_json_spells_are_told_as_that_and_not_as_an_encoding(tmp_path: Path) -> None:
+    halves, few, both = tmp_path / "halves.jsonl", tmp_path / "few.jsonl", tmp_path / "both.jsonl"
+    halves.write_text('{"text": "bad \\ud800 word \\udc00x"}\n' * 9)
+    with pytest.raises(
+        DataError, match=r"halves\.jsonl: 35 % is halves of characters, which JSON can spell \(\\ud800\) \("
+    ) as told:
+        totals_of(halves, tmp_path / "work", format="jsonl")
+    assert "Mend what wrote the JSON" in str(told.value)
+    assert "corpus.encoding" not in str(told.value)
+    assert "utf-8" not in str(told.value)
+    with pytest.raises(DataError, match=r"begins half of a character, .*; corpus\.encoding_errors is strict: mend the file"):
+        totals_of(halves, tmp_path / "work", format="jsonl", encoding_errors="strict")
+    few.write_text('{"text": "cut \\ud83d"}\n' + '{"text": "whole \\ud83d\\ude00 words"}\n' * 999)
+    totals = totals_of(few, tmp_path / "work", format="jsonl")
+    assert any(r"is halves of characters, which JSON can spell (\ud800) and became 3 U+FFFD" in note for note in totals["notes"])
+    halves.write_text('{"text": "' + "bad \\ud800 word \\udc00x " * 200_000 + '"}')  # too long to be held
+    with pytest.raises(DataError, match=r"halves\.jsonl: 33 % is halves of characters"):
+        totals_of(halves, tmp_path / "work", format="jsonl")
+    both.write_bytes(b'{"text": "cut \\ud83d"}\n{"text": "\xff\xff\xff\xff"}\n')
+    notes = totals_of(both, tmp_path / "work", format="jsonl", max_lost=1)["notes"]
+    assert any("is not utf-8, or halves of characters, which JSON can spell" in note for note in notes)
+
+
 def test_a_member_of_an_archive_counts_as_text_of_its_archive(tmp_path: Path) -> None:
     import tarfile
     import zipfile

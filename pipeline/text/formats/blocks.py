@@ -75,7 +75,7 @@ def _json_texts(piece: Piece, blocks: Iterator[bytes], reading: Reading, book: R
             except NoText as problem:
                 book.bad(f"line {_before(piece, reading) + line:,}", str(problem), size)
                 continue
-            data = encoded(text)
+            data = encoded(text, book)
             book.good(len(data), put_in)
             yield data + b"\n"
     except NotJson as error:
@@ -88,7 +88,7 @@ def _json_texts(piece: Piece, blocks: Iterator[bytes], reading: Reading, book: R
 
 def _long_text(source: ByteSource, line: int, piece: Piece, reading: Reading, book: RecordBook) -> Iterator[bytes]:
     """The text of one value that is too long to be held."""
-    walk = yield from text_pieces(source, line, reading.text_field)
+    walk = yield from text_pieces(source, line, reading.text_field, book)
     if not walk.texts:
         book.bad(f"line {_before(piece, reading) + line:,}", f"no string in {printable(reading.text_field)!r}", walk.raw_bytes)
         return

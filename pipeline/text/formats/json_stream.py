@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 
 from pipeline.text.formats.json_values import ByteSource, NotJson, lenient
-from pipeline.text.formats.records import encoded
+from pipeline.text.formats.records import RecordBook, encoded
 
 _BLANK = re.compile(rb"[ \t\r\n,:]*")
 _SCALAR = re.compile(rb"[^\s,:\[\]{}\"]*")
@@ -28,6 +28,7 @@ class Walk:
     source: ByteSource
     line: int
     wanted: str
+    book: RecordBook | None = None
     containers: list[bytes] = field(default_factory=list)
     keys: list[str | None] = field(default_factory=list)
     """The current key of each container; None before a key, and in arrays."""
@@ -51,9 +52,9 @@ class Walk:
         return b"[" not in self.containers[:depth] and ".".join(key or "" for key in self.keys[:depth]) == self.wanted
 
 
-def text_pieces(source: ByteSource, line: int, wanted: str) -> Generator[bytes, None, Walk]:
+def text_pieces(source: ByteSource, line: int, wanted: str, book: RecordBook | None = None) -> Generator[bytes, None, Walk]:
     """The text in the field `wanted` of the value at the source's position; words of a list are separated by spaces."""
-    walk = Walk(source, line, wanted)
+    walk = Walk(source, line, wanted, book)
     while True:
         byte = _next_byte(walk)
         if items := _items(walk):
@@ -71,7 +72,7 @@ def text_pieces(source: ByteSource, line: int, wanted: str) -> Generator[bytes, 
             wanted_here = walk.on_text()
             if wanted_here and walk.texts:
                 yield b" "
-            for piece in _string(walk):
+            for piece in _string(walk, book=book if wanted_here else None):
                 if wanted_here:
                     walk.text_bytes += len(piece)
                     yield piece
@@ -93,7 +94,7 @@ def _words(walk: Walk, items: bytes) -> Iterator[bytes]:
     if not items.startswith(b'"') or not walk.on_text():
         return
     words = json.loads(f"[{lenient(items.rstrip()[:-1])}]", strict=False)
-    text = encoded(" ".join(words))
+    text = encoded(" ".join(words), walk.book)
     walk.text_bytes += len(text) - (len(words) - 1)
     first = not walk.texts
     walk.texts += len(words)
@@ -137,7 +138,7 @@ def _skip_scalar(walk: Walk) -> None:
         walk.more()
 
 
-def _string(walk: Walk, limit: int | None = None) -> Generator[bytes, None, None]:
+def _string(walk: Walk, limit: int | None = None, book: RecordBook | None = None) -> Generator[bytes, None, None]:
     """The string at the walk's position as UTF-8, in pieces; no more than about `limit` bytes of it."""
     walk.take(walk.source.at + 1)
     given = 0
@@ -151,7 +152,7 @@ def _string(walk: Walk, limit: int | None = None) -> Generator[bytes, None, None
         piece = walk.take(stop)
         if piece and (limit is None or given < limit):
             given += len(piece)
-            yield _decoded(piece, walk.line)
+            yield _decoded(piece, walk.line, book)
         if data[stop : stop + 1] == b'"':
             walk.take(stop + 1)
             return
@@ -160,8 +161,8 @@ def _string(walk: Walk, limit: int | None = None) -> Generator[bytes, None, None
         walk.more()
 
 
-def _decoded(piece: bytes, line: int) -> bytes:
+def _decoded(piece: bytes, line: int, book: RecordBook | None) -> bytes:
     try:
-        return encoded(json.loads(f'"{lenient(piece)}"', strict=False))
+        return encoded(json.loads(f'"{lenient(piece)}"', strict=False), book)
     except ValueError as error:
         raise NotJson(line, str(error)) from None

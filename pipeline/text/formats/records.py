@@ -7,13 +7,15 @@ skipped and counted, or stops the run (`corpus.bad_records`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.errors import DataError, printable
-from pipeline.text.losses import BAD_RECORDS, PUT_IN, ReadCounts
+from pipeline.text.losses import BAD_RECORDS, HALVES, PUT_IN, ReadCounts
 
 ABSENT = object()
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 class NoText(Exception):
@@ -107,14 +109,16 @@ def _kind(value: Any) -> str:
     return "null" if value is None else type(value).__name__
 
 
-def encoded(text: str | bytes) -> bytes:
+def encoded(text: str | bytes, book: RecordBook | None = None) -> bytes:
     """The text's bytes. A lone surrogate, which JSON can spell, becomes invalid UTF-8, which is repaired and counted like any
-    other."""
+    other; `book` counts also that it was one, except those that stand for a byte in Python."""
     if isinstance(text, bytes):
         return text
     try:
         return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
+        if book is not None:
+            book.counts.add(book.place, HALVES, 3 * len(_HALF.findall(text)))
         return text.encode("utf-8", "surrogatepass")
 
 
