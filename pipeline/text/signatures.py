@@ -316,6 +316,8 @@ def _table(head: bytes) -> str | None:
     """csv or tsv when the first lines are rows of one width under a header of names."""
     lines = head.decode("utf-8", "replace").splitlines()[: _ROWS + 1]
     lines = [line for line in lines[: len(lines) - (len(head) >= HEAD_BYTES)] if line.strip()]
+    if lines and lines[0].lstrip('\ufeff"').casefold().startswith("sep="):  # Excel's, before the header
+        del lines[0]
     if len(lines) < 3:
         return None
     for delimiter, name in (("\t", "tsv"), (",", "csv"), (";", "csv"), ("|", "csv")):

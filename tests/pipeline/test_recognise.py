@@ -99,6 +99,7 @@ FOREIGN: dict[str, tuple[Callable[[], bytes], str]] = {
     "html": (lambda: b"\n<!doctype HTML><p>the river</p>\n", "looks like HTML or XML"),
     "json": (lambda: b'{"text": "the river"}\n{"text": "the sea"}\n', r"looks like JSON.*set corpus\.format: jsonl"),
     "array": (lambda: json.dumps([{"text": "a"}] * 3, indent=1).encode(), r"looks like JSON.*set corpus\.format: jsonl"),
+    "excel": (lambda: b"sep=;\r\nid;text\r\n1;a river, a sea\r\n2;x\r\n3;y\r\n", r"looks like a table \(CSV\).*: csv"),
     "csv": (lambda: b'id,text\n1,"a river, a sea"\n2,"x"\n3,y\n', r"looks like a table \(CSV\).*set corpus\.format: csv"),
     "spaces": (lambda: b"user id,review text\n1,good river\n2,bad sea\n3,x\n", r"looks like a table \(CSV\)"),
     "tsv": (lambda: b"id\ttext\n1\ta river\n2\tx y\n3\ty\n", r"looks like a table \(TSV\).*set corpus\.format: tsv"),
