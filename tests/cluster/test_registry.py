@@ -285,11 +285,11 @@ def test_a_database_that_another_version_made_is_left_alone(tmp_path: Path) -> N
 
 
 RIGHT = {
-    "rows": {"columns"}, "row": {"column"}, "minimum": {"maximum"}, "first": {"second", "last"}, "true": {"false"},
-    "mean": {"average", "std", "variance"}, "array": {"ndarray", "arrays", "arr"}, "two": {"three", "one"},
+    "rows": {"columns"}, "row": {"column"}, "minimum": {"maximum"}, "first": {"second", "last"},
+    "array": {"ndarray", "arrays", "arr"}, "two": {"three", "one"},
 }  # fmt: skip
-"""Neighbours that a person would call right, for words in NumPy's docstrings: text like the demo's that every machine has, and
-that is not the same in every version. Vectors that have learnt nothing have hardly one of them."""
+"""Neighbours that a person would call right, for words in NumPy's docstrings, with which 2.4 and 2.5 agree: text like the demo's
+that every machine has."""
 
 
 def docstring_vectors(directory: Path) -> Path:
@@ -335,8 +335,7 @@ def test_the_champion_answers_over_http_what_a_person_calls_right(workdir: Path,
         wait_for(lambda: _pings(port), 90)
         _, body = ask(port, {"inputs": list(RIGHT), "params": {"topn": 3}})
         found = {answer["word"]: [near["word"] for near in answer["similar"]] for answer in body["predictions"]}
-        assert found.keys() == RIGHT.keys()
-        assert len([word for word, near in found.items() if RIGHT[word] & set(near)]) >= 0.75 * len(RIGHT), found
+        assert {word for word, near in found.items() if RIGHT[word] & set(near)} == set(RIGHT), found
         _, body = ask(port, {"inputs": ["array", "arrray", WORDS[6]], "params": {"topn": 2}})
         nearest = [
             {"word": word, "score": pytest.approx(score, abs=1e-6)} for word, score in loaded.most_similar("array", topn=2)
