@@ -35,9 +35,9 @@ _SIGN, _STRANGER, _CAPITAL_INSIDE = math.log(0.05), math.log(0.001), math.log(0.
 
 _OTHERS = bytes(range(0x80, 0x100))
 _ENOUGH, _CLEARLY, _CLEARLY_WITH_CASE = 20, 0.55, 0.25
-"""When they were chosen (0dfbe6b), of 55 texts of 300 characters in encodings of their languages none was doubted, and 746 of 805
-wrong readings were.
-Russian in KOI8 that is read as cp1251 has a score worse by 0.4 to 0.6 only, but is in capitals."""
+"""When they were chosen (0dfbe6b, without the marks of English), of 55 texts of 300 characters in encodings of their languages
+none was doubted, and 746 of 805 wrong readings were. Russian in KOI8 that is read as cp1251 had a score worse by 0.4 to 0.6
+only, but is in capitals."""
 
 
 def _weights(letters: str) -> dict[str, float]:
