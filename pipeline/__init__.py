@@ -68,7 +68,7 @@ stands beside its short Dask wiring.
     library/   training (train) model (load) settings sentences notebook: the pipeline from Python
     options/   section (their common base) text (of corpus and tokenize) storage cluster paths (relative to the file)
                problems (wrong values in words) other_names (settings by the names of gensim and others)
-    safety/    start scratch (closed to other users) files second_names locks seals json_shapes manifests
+    safety/    start scratch (closed to other users) files second_names hashing_file locks seals json_shapes manifests
                yaml_values values (checked) outputs (at paths that people name) login (passwords for pages)
                deadline (a limit on waiting)
     tracking/  tracker spool shipper delivery registry (events, and their way to MLflow) ui start_page door metrics

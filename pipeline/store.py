@@ -31,12 +31,13 @@ from pipeline.errors import DamagedError, UnreadError, counted, printable, unrea
 from pipeline.errors import explain_os_error as explain_os_error
 from pipeline.failpoints import reach
 from pipeline.safety.files import is_confined, open_inside, read_inside, unlink_inside
+from pipeline.safety.hashing_file import HashingFile
 from pipeline.safety.locks import SHIPPER_LOCK, holder
 from pipeline.safety.locks import lock as lock
 from pipeline.safety.manifests import FORMAT_VERSION, manifest_of
 from pipeline.safety.manifests import Manifest as Manifest
 from pipeline.safety.manifests import Part as Part
-from pipeline.safety.seals import HashingFile, canonical_json, json_bytes
+from pipeline.safety.seals import canonical_json, json_bytes
 from pipeline.safety.seals import file_sha256 as file_sha256
 from pipeline.safety.seals import sealed as sealed
 from pipeline.safety.seals import unsealed as unsealed
@@ -97,29 +98,32 @@ def write_file(
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     hashing: HashingFile | None = None
     kept = copy_of(path)
+    durable = durable and not kept
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "xb", buffering=0) as file:
-            hashing = HashingFile(file)
+            hashing = HashingFile(file, durable=durable)
             write(hashing)
             reach("write", path.name)
-            if durable and not kept:
+            if durable:
                 os.fsync(file.fileno())
-            written = os.fstat(file.fileno())
+            written, sha256 = os.fstat(file.fileno()), hashing.hexdigest()
         if kept:
-            kept.put(path, temporary, hashing.sha256.hexdigest())
+            kept.put(path, temporary, sha256)
         os.replace(temporary, path)
         if on_written:
-            on_written(hashing.sha256.hexdigest(), written)
-        if durable and not kept:
+            on_written(sha256, written)
+        if durable:
             sync_directory(path.parent)
         reach("written", path.name)
     except OSError as error:
         # While the temporary file still exists, so that the free space reported is what was left for the rest of it.
         raise explain_os_error(error, path, needed=hashing.missing if hashing else 1) from error
     finally:
+        if hashing:
+            hashing.close()
         temporary.unlink(missing_ok=True)
-    return Part(name=path.name, bytes=hashing.bytes, sha256=hashing.sha256.hexdigest(), rows=rows, tokens=tokens)
+    return Part(name=path.name, bytes=hashing.bytes, sha256=sha256, rows=rows, tokens=tokens)
 
 
 def write_bytes(path: Path, data: bytes) -> Part:
@@ -167,11 +171,6 @@ def write_table(
             writer.write_table(table, row_group_size=row_group_rows)
 
     return write_file(path, write, rows=table.num_rows, tokens=tokens, durable=durable)
-
-
-def existing_part(path: Path, directory: Path, rows: int = 0) -> Part:
-    """The Part of a complete file in an artefact's directory that was written by other means."""
-    return Part(name=str(path.relative_to(directory)), bytes=path.stat().st_size, sha256=file_sha256(path), rows=rows)
 
 
 def commit(workdir: Path, manifest: Manifest) -> Artefact:

@@ -31,6 +31,7 @@ from pipeline import store
 from pipeline.errors import counted
 from pipeline.formats.word2vec import UNWRITABLE, iterate_number_lines, write_binary, write_text
 from w2v_core.text.printable import printable
+from w2v_core.vectors import files
 from w2v_core.vectors.files import row_blocks
 from w2v_core.vectors.word_vectors import WordVectors
 
@@ -65,7 +66,7 @@ class Wanted:
 class _Format:
     """How a format is written, and which words it cannot hold: those in which `unwritable` matches."""
 
-    write: Callable[[WordVectors, Sequence[str], Path, Wanted], list[Path]]
+    write: Callable[[WordVectors, Sequence[str], Path, Wanted], list[store.Part]]
     unwritable: re.Pattern[str]
     lacks: str
     policy: OnUnwritable = "refuse"
@@ -74,7 +75,15 @@ class _Format:
 def export_vectors(
     vectors: WordVectors, formats: Sequence[str], directory: Path, wanted: Wanted = Wanted()
 ) -> dict[str, list[Path]]:
-    """{format: files written}.
+    """{format: files written}; raises what `export_parts` raises."""
+    parts = export_parts(vectors, formats, directory, wanted)
+    return {name: [directory / part.name for part in found] for name, found in parts.items()}
+
+
+def export_parts(
+    vectors: WordVectors, formats: Sequence[str], directory: Path, wanted: Wanted = Wanted()
+) -> dict[str, list[store.Part]]:
+    """{format: files written, with their checksums}.
 
     Raises ValueError before writing anything for an unknown format, for what a format cannot do, and for words that it cannot
     hold; StorageError when writing fails.
@@ -86,14 +95,13 @@ def export_vectors(
         name: _writable(vectors.words[: wanted.tensorboard_words if name == "tensorboard" else None], name, wanted.on_unwritable)
         for name in names
     }
-    written: dict[str, list[Path]] = {}
+    written: dict[str, list[store.Part]] = {}
     for name in names:
         written[name] = FORMATS[name].write(vectors, words[name], directory, wanted)
         escaped = [{"word": word, "written": new} for word, new in zip(vectors.words, words[name], strict=False) if word != new]
         if escaped:
             sidecar = directory / f"{written[name][-1].name}.escaped.json"
-            store.write_bytes(sidecar, json.dumps(escaped, indent=1).encode("ascii") + b"\n")
-            written[name].append(sidecar)
+            written[name].append(store.write_bytes(sidecar, json.dumps(escaped, indent=1).encode("ascii") + b"\n"))
     return written
 
 
@@ -191,29 +199,30 @@ def _named(words: Sequence[str]) -> str:
 # ── one function per format: (vectors, words as they are written, directory) → files ─────────────────────────────────
 
 
-def _write_word2vec_text(vectors: WordVectors, words: Sequence[str], directory: Path, wanted: Wanted) -> list[Path]:
-    path = _write(directory / "vectors.txt", lambda file: write_text(file, words, vectors.matrix, header=wanted.header))
-    return [path, *_write_counts(vectors, words, directory, wanted)]
+def _write_word2vec_text(vectors: WordVectors, words: Sequence[str], directory: Path, wanted: Wanted) -> list[store.Part]:
+    part = store.write_file(directory / "vectors.txt", lambda file: write_text(file, words, vectors.matrix, header=wanted.header))
+    return [part, *_write_counts(vectors, words, directory, wanted)]
 
 
-def _write_word2vec_bin(vectors: WordVectors, words: Sequence[str], directory: Path, wanted: Wanted) -> list[Path]:
-    path = _write(directory / "vectors.bin", lambda file: write_binary(file, words, vectors.matrix))
-    return [path, *_write_counts(vectors, words, directory, wanted)]
+def _write_word2vec_bin(vectors: WordVectors, words: Sequence[str], directory: Path, wanted: Wanted) -> list[store.Part]:
+    part = store.write_file(directory / "vectors.bin", lambda file: write_binary(file, words, vectors.matrix))
+    return [part, *_write_counts(vectors, words, directory, wanted)]
 
 
-def _write_counts(vectors: WordVectors, words: Sequence[str], directory: Path, wanted: Wanted) -> list[Path]:
+def _write_counts(vectors: WordVectors, words: Sequence[str], directory: Path, wanted: Wanted) -> list[store.Part]:
     """word2vec's own vocabulary file, lines "word count": the `fvocab` of gensim and `WordVectors.load_word2vec_format`."""
     if not wanted.counts or vectors.counts is None:
         return []
     lines = "".join(f"{word} {count}\n" for word, count in zip(words, vectors.counts.tolist(), strict=True))
-    return [_write(directory / "vocab.txt", lambda file: file.write(lines.encode()))]
+    return [store.write_file(directory / "vocab.txt", lambda file: file.write(lines.encode()))]
 
 
-def _write_npy(vectors: WordVectors, words: Sequence[str], directory: Path, wanted: Wanted) -> list[Path]:
-    return vectors.save(directory)
+def _write_npy(vectors: WordVectors, words: Sequence[str], directory: Path, wanted: Wanted) -> list[store.Part]:
+    written = files.save(directory, vectors.words, vectors.matrix, vectors.counts, vectors.context)
+    return [store.Part(name=file.name, bytes=file.bytes, sha256=file.sha256) for file in written]
 
 
-def _write_parquet(vectors: WordVectors, words: Sequence[str], directory: Path, wanted: Wanted) -> list[Path]:
+def _write_parquet(vectors: WordVectors, words: Sequence[str], directory: Path, wanted: Wanted) -> list[store.Part]:
     """One row group per 8,192 rows; `count` is null if the counts are unknown."""
     import pyarrow as pa
 
@@ -234,10 +243,10 @@ def _write_parquet(vectors: WordVectors, words: Sequence[str], directory: Path, 
                 columns = [pa.array(words[rows], pa.string()), counts, pa.FixedSizeListArray.from_arrays(numbers, size)]
                 writer.write_table(pa.table(columns, schema=schema))
 
-    return [_write(directory / "vectors.parquet", write)]
+    return [store.write_file(directory / "vectors.parquet", write)]
 
 
-def _write_safetensors(vectors: WordVectors, words: Sequence[str], directory: Path, wanted: Wanted) -> list[Path]:
+def _write_safetensors(vectors: WordVectors, words: Sequence[str], directory: Path, wanted: Wanted) -> list[store.Part]:
     """Written by hand, since the format has only three parts: header length (8 bytes), JSON header, numbers."""
     size = vectors.matrix.size * vectors.matrix.dtype.itemsize
     names = {"float32": "F32", "float16": "F16"}
@@ -258,7 +267,10 @@ def _write_safetensors(vectors: WordVectors, words: Sequence[str], directory: Pa
             file.write(counts.astype("<i8").tobytes())
 
     vocabulary = json.dumps(dict(zip(words, range(len(words)), strict=True)), ensure_ascii=False).encode()
-    return [_write(directory / "model.safetensors", write), _write(directory / "vocab.json", lambda file: file.write(vocabulary))]
+    return [
+        store.write_file(directory / "model.safetensors", write),
+        store.write_file(directory / "vocab.json", lambda file: file.write(vocabulary)),
+    ]
 
 
 _PROJECTOR = """embeddings {
@@ -270,7 +282,7 @@ _PROJECTOR = """embeddings {
 """Makes the folder a log folder, so that `tensorboard --logdir` shows it and nothing has to be uploaded."""
 
 
-def _write_tensorboard(vectors: WordVectors, words: Sequence[str], directory: Path, wanted: Wanted) -> list[Path]:
+def _write_tensorboard(vectors: WordVectors, words: Sequence[str], directory: Path, wanted: Wanted) -> list[store.Part]:
     """The projector takes the first line of the labels for a header if and only if there are several columns."""
 
     def write(file: Any) -> None:
@@ -283,15 +295,10 @@ def _write_tensorboard(vectors: WordVectors, words: Sequence[str], directory: Pa
         rows = zip(words, vectors.counts[: len(words)].tolist(), strict=True)
         labels = "word\tcount\n" + "".join(f"{word}\t{count}\n" for word, count in rows)
     return [
-        _write(directory / "tensors.tsv", write),
-        _write(directory / "projector_config.pbtxt", lambda file: file.write(_PROJECTOR.encode())),
-        _write(directory / "metadata.tsv", lambda file: file.write(labels.encode())),
+        store.write_file(directory / "tensors.tsv", write),
+        store.write_file(directory / "projector_config.pbtxt", lambda file: file.write(_PROJECTOR.encode())),
+        store.write_file(directory / "metadata.tsv", lambda file: file.write(labels.encode())),
     ]
-
-
-def _write(path: Path, write: Callable[[Any], None]) -> Path:
-    store.write_file(path, write)
-    return path
 
 
 _SURROGATES = re.compile(r"[\ud800-\udfff]")

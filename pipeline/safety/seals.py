@@ -1,13 +1,12 @@
-"""Checksums of files, as they are written or later, and of JSON objects that carry their own."""
+"""Checksums of files, and of JSON objects that carry their own."""
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from pipeline.errors import told_of_file
 from pipeline.safety.files import open_inside, open_regular, read_inside
@@ -16,34 +15,6 @@ from w2v_core.text.printable import printable
 SEAL = "seal.json"
 """Lists the files of a folder that is not an artefact, with their checksums; written last, and empty while they are replaced."""
 _BLOCK_BYTES = 1 << 20
-
-
-class HashingFile(io.RawIOBase):
-    """A write-only file that tracks the SHA-256 and the size of what is written through it."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.sha256 = hashlib.sha256()
-        self.bytes = 0
-        self.missing = 1
-        """Bytes that the last write still had to write at its last attempt."""
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        view = memoryview(data).cast("B")
-        written = 0
-        while written < len(view):
-            self.missing = len(view) - written
-            # A nearly full disk accepts part of the bytes without an error; the error comes with the rest.
-            written += self._file.write(view[written:])
-        self.sha256.update(view)
-        self.bytes += len(view)
-        return len(view)
-
-    def tell(self) -> int:
-        return self.bytes
 
 
 def canonical_json(value: object) -> bytes:

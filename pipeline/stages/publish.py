@@ -7,7 +7,7 @@ from pathlib import Path
 from pipeline import store
 from pipeline.config import RunConfig
 from pipeline.errors import DataError, counted
-from pipeline.formats.exports import Wanted, export_vectors
+from pipeline.formats.exports import Wanted, export_parts
 from pipeline.formats.placing import send
 from pipeline.formats.trained import load_vectors
 from pipeline.safety.second_names import share
@@ -32,10 +32,10 @@ def build(work: Work, vectors: store.Artefact) -> store.Artefact:
     directory = store.artefact_directory(workdir, STAGE, fingerprint)
     directory.mkdir(parents=True, exist_ok=True)
     try:
-        written = export_vectors(load_vectors(vectors), list(config.publish.formats), directory, wanted_of(config))
-        parts = tuple(
-            _shared(vectors, directory, path) for path in sorted({path for paths in written.values() for path in paths})
-        )
+        written = export_parts(load_vectors(vectors), list(config.publish.formats), directory, wanted_of(config))
+        parts = {part.name: part for found in written.values() for part in found}
+        for part in parts.values():
+            _share(vectors, directory, part)
     except ValueError as error:
         raise DataError(f"publish: {error}") from error
     except OSError as error:
@@ -43,8 +43,8 @@ def build(work: Work, vectors: store.Artefact) -> store.Artefact:
     return store.commit(
         workdir,
         store.Manifest(
-            stage=STAGE, fingerprint=fingerprint, parts=parts,
-            totals={"files": {name: [str(path.relative_to(directory)) for path in found] for name, found in written.items()}},
+            stage=STAGE, fingerprint=fingerprint, parts=tuple(parts[name] for name in sorted(parts)),
+            totals={"files": {name: [part.name for part in found] for name, found in written.items()}},
             fields=fields, inputs=inputs,
         ),
     )  # fmt: skip
@@ -59,13 +59,11 @@ def send_exports(config: RunConfig, exports: store.Artefact) -> None:
     send(parse_address(config.publish.to, "publish.to"), config.storage, paths)
 
 
-def _shared(vectors: store.Artefact, directory: Path, path: Path) -> store.Part:
-    """An exported file; if it is byte for byte equal to a file of vectors/, it becomes a hard link to that."""
-    part = store.existing_part(path, directory)
+def _share(vectors: store.Artefact, directory: Path, part: store.Part) -> None:
+    """An exported file that is byte for byte equal to a file of vectors/ becomes a hard link to that."""
     twins = [twin for twin in vectors.manifest.parts if (twin.sha256, twin.bytes) == (part.sha256, part.bytes)]
-    if twins and share(vectors.directory / twins[0].name, path):
+    if twins and share(vectors.directory / twins[0].name, directory / part.name):
         store.sync_directory(directory)
-    return part
 
 
 def wanted_of(config: RunConfig) -> Wanted:
