@@ -158,6 +158,13 @@ class Kernels(Protocol):
         """
         ...
 
+    def fill_initial(self, w_in_RD: FloatRows, first_row: int, vector_size: int, seed: int) -> None:
+        """Writes the initial values of W_in's rows from `first_row` on into host memory, which must be zero.
+
+        Every backend writes the same bits: `initial.initial_rows` (W_out starts as zeros).
+        """
+        ...
+
     def to_device(self, array: Any) -> Any:
         """The array in the memory where these kernels work: the device's, or, on a CPU, the array itself."""
         ...

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from pipeline.config import Train
 from pipeline.errors import ServiceError, counted
-from w2v_core.kernels import Kernels, Noise, Slice, Update, initial_parameters, load_kernels
+from w2v_core.kernels import Kernels, Noise, Slice, Update, allocate_parameters, load_kernels
 from w2v_core.sampler import mix64
 from w2v_core.textbook.contexts import Batch, shard_batches
 from w2v_core.textbook.trainer import train_layers
@@ -153,7 +153,8 @@ def _kernel_sample(train: Train, kernels: Kernels) -> list[NDArray[np.float32]]:
     cells = mix64(_SEED + 1, np.arange(WORDS, dtype=np.uint64))
     rates_V = (np.arange(1, WORDS + 1) / np.float32(WORDS)).astype(np.float32)
     noise = Noise(cells >> np.uint64(32) << np.uint64(32) | cells % np.uint64(WORDS), rates_V)
-    base = initial_parameters(WORDS, train.vector_size, _SEED)
+    base = allocate_parameters(WORDS, train.vector_size)
+    kernels.fill_initial(base[0], 0, train.vector_size, _SEED)
     lanes = [tuple(matrix.copy() for matrix in base) for _ in range(2)]
     for lane, (w_in_VD, w_out_VD) in enumerate(lanes):
         targets = Slice(tokens_N, left_N, right_N, lane * TOKENS, (lane + 1) * TOKENS)

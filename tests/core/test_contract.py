@@ -55,7 +55,7 @@ def test_training_takes_five_arguments() -> None:
 def test_every_backend_has_the_signatures_of_the_contract(backend: str) -> None:
     path = ROOT / f"{BACKENDS[backend].replace('.', '/')}.py"
     functions = functions_of(path)
-    assert CONTRACT.keys() == {"train_slice", "train_lanes", "merge_rows", "to_device", "to_host"}
+    assert CONTRACT.keys() == {"train_slice", "train_lanes", "merge_rows", "fill_initial", "to_device", "to_host"}
     assert f'\nname = "{backend}"\n' in path.read_text()
     for name, expected in CONTRACT.items():
         assert name in functions, f"{path.name} has no {name}"

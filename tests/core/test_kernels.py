@@ -10,6 +10,7 @@ import pytest
 
 from tests.core.kernel_cases import Case, always, assert_as_defined, assert_writes_rows_as_defined, random_case, train
 from w2v_core.kernels import Kernels, allocate_parameters, initial_parameters, load_kernels, padded_size
+from w2v_core.kernels.initial import initial_rows
 
 BACKENDS = ["numpy", "numba"]
 MODELS = [("cbow", "word2vec"), ("cbow", "exact"), ("skipgram", "word2vec"), ("skipgram", "exact")]
@@ -314,6 +315,15 @@ def test_initial_values_are_uniform_and_depend_on_seed_and_place_alone() -> None
     assert abs(((observed - 3000.0) ** 2 / 3000).sum() - 99) < 57
     np.testing.assert_array_equal(initial_parameters(20, 100, 5)[0], w_in_VD[:20])
     assert (initial_parameters(20, 100, 6)[0][:, :100] != w_in_VD[:20, :100]).mean() > 0.99
+
+
+@pytest.mark.parametrize("seed", [0, 5, -1, 1 << 63, (1 << 64) + 5])
+def test_every_backend_begins_with_the_same_bits(kernels: Kernels, seed: int) -> None:
+    w_in_RD = allocate_parameters(700, 100)[0]
+    kernels.fill_initial(w_in_RD, 1 << 40, 100, seed)
+    rows_R = np.arange(1 << 40, (1 << 40) + 700, dtype=np.uint64)
+    assert w_in_RD[:, :100].tobytes() == initial_rows(rows_R, 100, seed).tobytes()
+    assert not w_in_RD[:, 100:].any()
 
 
 def test_backends_are_found_by_name_and_others_are_refused() -> None:

@@ -52,6 +52,10 @@ class Apart:
         self.slices += 1
         return numpy_kernels.train_slice(w_in_VD.view(np.ndarray), w_out_VD.view(np.ndarray), *arguments)
 
+    def fill_initial(self, w_in_RD: Any, *arguments: Any) -> None:
+        assert not isinstance(w_in_RD, CpuArray)
+        numpy_kernels.fill_initial(w_in_RD, *arguments)
+
     def merge_rows(self, base: Any, copies: Any, method: Any) -> None:
         assert len({isinstance(array, CpuArray) for array in (base, *copies)}) == 1, "host and device arrays are mixed"
         numpy_kernels.merge_rows(base.view(np.ndarray), [copy.view(np.ndarray) for copy in copies], method)

@@ -37,7 +37,7 @@ def initial_parameters(vocab_size: int, vector_size: int, seed: int) -> tuple[Fl
 
 
 def fill_initial(w_in_RD: FloatRows, first_row: int, vector_size: int, seed: int) -> None:
-    """Writes the initial values of W_in's rows from first_row on into `w_in_RD`, which must be zero. (W_out starts as zeros.)"""
+    """See `Kernels.fill_initial`. The version for backends that have none of their own."""
     rows_at_once = max(1, (1 << 13) // vector_size)
     for first in range(0, len(w_in_RD), rows_at_once):
         rows_RD = w_in_RD[first : first + rows_at_once, :vector_size]

@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 
 from w2v_core.contract import FloatRows, Merge, Noise, Slice, SliceResult, Update, Workroom
 from w2v_core.kernels.checks import check_lanes, check_merge, check_slice, check_stream, lane_seeds, raise_bad_noise
+from w2v_core.kernels.initial import fill_initial
 from w2v_core.reference import BLOCK, GROUPS, SLOTS, block_alpha, blocks_of, shared_rows
 from w2v_core.sampler import mix64
 
 name = "numpy"
+__all__ = ["fill_initial", "merge_rows", "name", "to_device", "to_host", "train_copies", "train_lanes", "train_slice"]
 train_copies = None
 
 

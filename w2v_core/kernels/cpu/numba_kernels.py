@@ -47,6 +47,7 @@ from w2v_core.kernels.cpu.group_kernels import (
     set_alpha,
     train_group,
 )
+from w2v_core.kernels.cpu.initial_values import fill_initial
 from w2v_core.kernels.cpu.machine_code import compiled_apart
 from w2v_core.kernels.cpu.merge_kernels import merge_rows
 from w2v_core.kernels.cpu.stream_rows import check_stream_of
@@ -54,7 +55,7 @@ from w2v_core.reference import BLOCK, GROUP, GROUPS, SLOTS
 
 name = "numba"
 to_device, to_host = numpy_kernels.to_device, numpy_kernels.to_host
-__all__ = ["merge_rows", "name", "to_device", "to_host", "train_copies", "train_lanes", "train_slice"]
+__all__ = ["fill_initial", "merge_rows", "name", "to_device", "to_host", "train_copies", "train_lanes", "train_slice"]
 
 
 def train_slice(w_in_VD: FloatRows, w_out_VD: FloatRows, targets: Slice, noise: Noise, update: Update) -> SliceResult:

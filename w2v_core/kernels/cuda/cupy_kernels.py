@@ -31,9 +31,11 @@ from w2v_core.extras import install_command
 from w2v_core.kernels.checks import check_lanes, lane_seeds
 from w2v_core.kernels.cuda import slices
 from w2v_core.kernels.cuda.slices import Array, Mode
+from w2v_core.kernels.initial import fill_initial
 
 name = "cupy"
 train_copies = None
+__all__ = ["fill_initial", "merge_rows", "name", "to_device", "to_host", "train_copies", "train_lanes", "train_slice"]
 
 COMPILE_OPTIONS = ("-std=c++17",)
 """The source includes no files, so no header directory is needed; no fast math, so that NaN and infinity are preserved."""
