@@ -29,7 +29,7 @@ from pipeline.training.placement import block_of
 from pipeline.training.residency import Residency
 from pipeline.training.stints import SEED_PATH, HeldWords, RoundStints, read_words
 from pipeline.training.tasks import RoundResult, RoundTask
-from w2v_core.kernels import fill_initial, load_kernels, padded_size
+from w2v_core.kernels import load_kernels, padded_size
 from w2v_core.sampler import stream_seed
 
 BLOCK_BYTES = 16 << 20
@@ -121,12 +121,12 @@ def load_state(group: LaneGroup, task: RoundTask) -> None:
 
         group.spread(go_on, own)
     elif task.checkpoint_before is None:
-        seed = stream_seed(task.seed, SEED_PATH, 0)
+        kernels, seed = load_kernels(task.train.backend), stream_seed(task.seed, SEED_PATH, 0)
 
         def begin(rows: slice) -> None:
             for matrix in group.base:
                 matrix[rows] = 0
-            fill_initial(group.base[0][rows], rows.start, task.train.vector_size, seed)
+            kernels.fill_initial(group.base[0][rows], rows.start, task.train.vector_size, seed)
 
         group.spread(begin, own)
     else:
@@ -153,16 +153,18 @@ def load_state(group: LaneGroup, task: RoundTask) -> None:
 
 def write_state(group: LaneGroup, directory: Path) -> tuple[store.Part, ...]:
     """Writes this participant's share of the checkpoint's files."""
-    mine = blocks_of(*group.base[0].shape)[group.participant :: len(group.places)]
-    return tuple(
-        store.write_array(directory / name, group.base[matrix][first:last], rows=last - first)
-        for name, matrix, first, last in mine
-    )
+
+    def write(block: tuple[str, int, int, int]) -> store.Part:
+        name, matrix, first, last = block
+        return store.write_array(directory / name, group.base[matrix][first:last], rows=last - first)
+
+    return tuple(group.spread(write, blocks_of(*group.base[0].shape)[group.participant :: len(group.places)]))
 
 
 def write_vectors(group: LaneGroup, directory: Path, vector_size: int) -> tuple[store.Part, ...]:
     """Writes this participant's share of the matrices of vectors/: the first participant writes W_in, the next W_out."""
     mine = range(len(MATRICES))[group.participant :: len(group.places)]
+    group.free_copies()
     return tuple(group.spread(lambda matrix: assembly.write_matrix(matrix, group.base[matrix], vector_size, directory), mine))
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 
 from pipeline.exchange.attempts import Attempts
@@ -51,3 +53,13 @@ def test_an_error_is_raised_when_no_thread_works_on_the_parameters_any_more(grou
     with pytest.raises(ValueError, match="the first"):
         group.spread(work, range(3))
     assert len(ended) == group.threads - 1
+
+
+def test_the_memory_of_copies_is_given_back_before_the_vectors_are_written(group: LaneGroup) -> None:
+    group.base[0][:] = 1
+    memory = [weakref.ref(matrix.base) for pair in group.copies.values() for matrix in pair]
+    assert len(memory) == 6
+    assert all(of() is not None for of in memory)
+    group.free_copies()
+    assert [of() for of in memory] == [None] * 6
+    np.testing.assert_array_equal(group.base[0], 1)
