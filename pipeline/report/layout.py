@@ -31,7 +31,8 @@ Ids = NDArray[np.int64]
 def map_of_words(vectors: WordVectors, words: int = MAP_WORDS, seed: int = 1) -> dict[str, list[object]]:
     """Plain data: `words`, `xy` (integers, 0 to 10,000 in both directions), `near` (indices of the nearest of these words,
     nearest first) and `cosines` (in hundredths). Empty lists if there are too few words to draw."""
-    shown = np.flatnonzero(vectors.norms[:words] > 0).tolist()
+    vectors = WordVectors(vectors.words[:words], vectors.matrix[:words])
+    shown = np.flatnonzero(vectors.norms > 0).tolist()
     if len(shown) < 4:
         return {"words": [], "xy": [], "near": [], "cosines": []}
     unit_ND = vectors.unit_vectors(shown).astype(np.float32)
