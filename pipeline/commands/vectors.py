@@ -355,6 +355,7 @@ def _told() -> Iterator[None]:
 def _as_options(message: str) -> str:
     """A message in terms of Python, reworded for the command line: limit=3 becomes --limit 3."""
     message = re.sub(r"\b(limit|unicode_errors)='?(\w+)'?", lambda found: f"--{found[1].replace('_', '-')} {found[2]}", message)
+    message = re.sub(r"\b(binary|no_header|allow_unfinished)=True", lambda found: f"--{found[1].replace('_', '-')}", message)
     return message.replace("allow_unfinished", "--allow-unfinished").replace("no_header", "--no-header")
 
 

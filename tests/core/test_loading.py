@@ -115,6 +115,21 @@ def test_a_missing_header_is_detected_or_declared(tmp_path: Path) -> None:
         load(tmp_path, TEXT[4:], no_header=True, binary=True)
 
 
+@pytest.mark.parametrize("name", ["folder", "v.parquet", "v.safetensors"])
+def test_options_of_text_and_binary_files_are_refused_for_others(tmp_path: Path, name: str) -> None:
+    vectors = WordVectors(["a", "b"], ROWS)
+    if name == "folder":
+        vectors.save(tmp_path / name)
+    else:
+        (tmp_path / name).touch()
+    for option, told in (({"binary": True}, "binary=True"), ({"no_header": True}, "no_header=True"),
+                         ({"unicode_errors": "replace"}, "unicode_errors='replace'")):  # fmt: skip
+        with pytest.raises(ValueError, match=f"{name}.* has one format, so {told} cannot apply: only to word2vec's and GloVe's"):
+            WordVectors.load(tmp_path / name, **option)  # type: ignore[arg-type]
+    if name == "folder":
+        assert list(WordVectors.load(tmp_path / name, binary=False, limit=1).words) == ["a"]
+
+
 def test_a_word_with_a_space_keeps_it_and_is_named(tmp_path: Path) -> None:
     with pytest.warns(VectorFileNote, match="2 words hold white space: 'New York', 'at name@domain.com'"):
         found = load(tmp_path, b"3 2\nNew York 1 2\nb 3 4\nat name@domain.com 5 6\n")

@@ -84,13 +84,23 @@ def load(path: str | os.PathLike[str], options: Options = Options(), *, verify: 
     """
     place = _local(os.fspath(path))
     if place.is_dir():
+        _refuse_options(options, f"{place}: a folder of vectors")
         return _limited(Parts(*files.load(place, verify=verify)), options)
     files.require_regular(place)
+    if place.suffix in (".parquet", ".safetensors"):
+        _refuse_options(options, f"{place}: a {place.suffix} file")
     if place.suffix == ".parquet":
         return _different(_limited(parquet.read(place, _limit(options)), options), place)
     if place.suffix == ".safetensors":
         return _different(_limited(safetensors.read(place), options), place)
     return load_word2vec(place, options)
+
+
+def _refuse_options(options: Options, what: str) -> None:
+    """Raises ValueError if options are set that only say how a word2vec or GloVe file is to be read."""
+    others = options._replace(limit=None, datatype=None)._asdict()
+    if wrong := [f"{name}={value!r}" for name, value in others.items() if value not in (Options._field_defaults[name], False)]:
+        raise ValueError(f"{what} has one format, so {', '.join(wrong)} cannot apply: only to word2vec's and GloVe's files")
 
 
 def _local(address: str) -> Path:
