@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -64,6 +65,15 @@ def summary_option(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def json_option(function: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of lines.")(function)
+
+
+class Whole(click.IntRange):
+    """A whole number between bounds, written as settings write it; an IntRange also takes 1_0 and the digits of other scripts."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, str) and not re.fullmatch("[+-]?[0-9]+", value):
+            self.fail(f"expected a whole number, found {value!r}", param, ctx)
+        return int(super().convert(value, param, ctx))
 
 
 class VectorSource(click.ParamType[Path]):

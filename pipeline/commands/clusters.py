@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.commands.arguments import InOrder, say
+from pipeline.commands.arguments import InOrder, Whole, say
 
 
 @click.group(cls=InOrder)
@@ -22,8 +22,8 @@ def cluster() -> None:
 @click.option(
     "--client", "clients", metavar="NAME", multiple=True, help="Who may use the cluster; repeat for each. [default: client]"
 )
-@click.option("--port", default=8786, show_default=True, type=click.IntRange(1, 65535), help="Port of the scheduler.")
-@click.option("--days", default=365, show_default=True, type=click.IntRange(1, 3650), help="Validity of the certificates.")
+@click.option("--port", default=8786, show_default=True, type=Whole(1, 65535), help="Port of the scheduler.")
+@click.option("--days", default=365, show_default=True, type=Whole(1, 3650), help="Validity of the certificates.")
 @click.option("--add", is_flag=True, help="Only add clients (--client) to the authority in DIR.")
 def certs(
     folder: Path, scheduler: str | None, workers: tuple[str, ...], clients: tuple[str, ...], port: int, days: int, add: bool

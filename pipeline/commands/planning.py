@@ -9,15 +9,15 @@ from typing import Any
 
 import click
 
-from pipeline.commands.arguments import config_arguments, load, quiet_option, say
+from pipeline.commands.arguments import Whole, config_arguments, load, quiet_option, say
 
 
 class Number(click.FloatRange):
-    """A number between bounds; a FloatRange also takes NaN."""
+    """A number between bounds; a FloatRange also takes NaN, 1_0 and the digits of other scripts."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         number = float(super().convert(value, param, ctx))
-        if math.isnan(number):
+        if math.isnan(number) or not str(value).isascii() or "_" in str(value):
             self.fail(f"{value!r} is not a number.", param, ctx)
         return number
 
@@ -34,7 +34,7 @@ GIGABYTES = Number(min=0, max=1e9)
 )
 @click.option("--words", type=Number(min=2, max=2**31 - 1), help="Words in its vocabulary, likewise.")
 @click.option("--hosts", default="1,2,4,8,16", show_default=True, help="Numbers of hosts to plan for.")
-@click.option("--cores", type=click.IntRange(min=1), help="Cores per host; default: those of this machine.")
+@click.option("--cores", type=Whole(min=1), help="Cores per host; default: those of this machine.")
 @click.option("--memory", type=GIGABYTES, help="GB of memory per host; default: what this machine can give now.")
 @click.option("--disk", type=GIGABYTES, help="GB free for the workdir; default: what is free there now.")
 @click.option("--gbit", type=Number(min=0.001, max=1e6), default=10.0, show_default=True, help="Gbit/s between hosts.")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.commands.arguments import (
+    Whole,
     config_arguments,
     json_option,
     load,
@@ -50,7 +51,7 @@ def gc(config: Path, overrides: tuple[str, ...], yes: bool, as_json: bool) -> No
 
 @click.command()
 @run_arguments
-@click.option("--keep", type=click.IntRange(min=1), default=3, show_default=True, help="How many complete results to keep.")
+@click.option("--keep", type=Whole(min=1), default=3, show_default=True, help="How many complete results to keep.")
 @click.option("--yes", is_flag=True, help="Remove the rest; without this, only list it.")
 @json_option
 def prune(run: str, overrides: tuple[str, ...], keep: int, yes: bool, as_json: bool) -> None:

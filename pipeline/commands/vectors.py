@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 
 import click
 
-from pipeline.commands.arguments import InOrder, Question, VectorSource, json_option, load, quiet_option, say
+from pipeline.commands.arguments import InOrder, Question, VectorSource, Whole, json_option, load, quiet_option, say
 from pipeline.commands.running import run_until, show_refreshed
 from pipeline.errors import DataError, InputError, PipelineError, UsageError, printable
 
@@ -32,7 +32,7 @@ Neighbours = list[tuple[str, float]]
 def source_arguments(function: Callable[..., Any]) -> Callable[..., Any]:
     """Adds SOURCE and the options for reading a file of vectors, which commands receive as keyword arguments `reading`."""
     for option in (
-        click.option("--limit", type=click.IntRange(min=1), help="Read only the first N words of a file."),
+        click.option("--limit", type=Whole(min=1), help="Read only the first N words of a file."),
         click.option("--no-header", is_flag=True, default=None, help="The file has no header; its first line is a word (GloVe)."),
         click.option("--binary/--text", default=None, help="The file's format, if it is not recognised."),
         click.option(
@@ -57,7 +57,7 @@ def query() -> None:
 @query.command(cls=Question)
 @source_arguments
 @click.argument("words", nargs=-1)
-@click.option("-n", "topn", default=10, show_default=True, type=click.IntRange(min=1), help="How many neighbours.")
+@click.option("-n", "topn", default=10, show_default=True, type=Whole(min=1), help="How many neighbours.")
 @click.option("--words-from", "file", type=click.File("rb"), help="Also each word of this file, one a line; - is standard input.")
 @json_option
 def similar(source: Path, words: tuple[str, ...], topn: int, file: IO[bytes] | None, as_json: bool, **reading: Any) -> None:
@@ -100,7 +100,7 @@ def similar(source: Path, words: tuple[str, ...], topn: int, file: IO[bytes] | N
 @query.command(cls=Question)
 @source_arguments
 @click.argument("words", nargs=-1, required=True, metavar="A B C")
-@click.option("-n", "topn", default=5, show_default=True, type=click.IntRange(min=1), help="How many answers.")
+@click.option("-n", "topn", default=5, show_default=True, type=Whole(min=1), help="How many answers.")
 @click.option(
     "--method", type=click.Choice(["3cosadd", "3cosmul"]), default="3cosadd", show_default=True, help="Sum or product of cosines."
 )
@@ -120,7 +120,7 @@ def analogy(
 @query.command(cls=Question)
 @source_arguments
 @click.argument("words", nargs=-1, required=True)
-@click.option("-n", "topn", default=10, show_default=True, type=click.IntRange(min=1), help="How many words.")
+@click.option("-n", "topn", default=10, show_default=True, type=Whole(min=1), help="How many words.")
 @json_option
 def predict(source: Path, words: tuple[str, ...], topn: int, as_json: bool, **reading: Any) -> None:
     """Predict the words most likely among these context WORDs, with their probabilities.
@@ -137,7 +137,7 @@ def predict(source: Path, words: tuple[str, ...], topn: int, as_json: bool, **re
 @source_arguments
 @click.argument("rest", nargs=-1, metavar="[KEY=VALUE | SET]…")
 @click.option("--method", type=click.Choice(["3cosadd", "3cosmul"]), help="How analogies are scored (SETs).")
-@click.option("--restrict-vocab", type=click.IntRange(min=1), help="Restrict analogies to the first N words (SETs).")
+@click.option("--restrict-vocab", type=Whole(min=1), help="Restrict analogies to the first N words (SETs).")
 @click.option("--case-sensitive", is_flag=True, help="Distinguish upper and lower case (SETs).")
 @click.option("--syntactic", help="Regular expression for the names of syntactic analogy sections (SETs).")
 @click.option("--json", "as_json", is_flag=True, help="Print summary.json, or the scores on SETs, instead of tables.")
@@ -195,7 +195,7 @@ def _score(vectors: WordVectors, source: Path, paths: Sequence[str], wanted: dic
 @click.option(
     "--on-unwritable", type=click.Choice(["refuse", "escape"]), help="What to do with a word that a format cannot hold."
 )
-@click.option("--words", type=click.IntRange(min=1), help="Only the N most frequent words.")
+@click.option("--words", type=Whole(min=1), help="Only the N most frequent words.")
 @click.option("--float16", is_flag=True, help="Half the size: npy, parquet, safetensors, text.")
 @click.option("--without-header", is_flag=True, help="word2vec-text without its first line, like GloVe's files.")
 @click.option("--counts", is_flag=True, help="With counts: vocab.txt beside word2vec's files, a tensor in safetensors.")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.commands.arguments import json_option, load_run, names_workdir, run_arguments, say
+from pipeline.commands.arguments import Whole, json_option, load_run, names_workdir, run_arguments, say
 
 
 @click.command()
@@ -58,7 +58,7 @@ def verify(run: str, overrides: tuple[str, ...], as_json: bool) -> int:
 
 @click.command()
 @run_arguments
-@click.option("--port", default=0, type=click.IntRange(0, 65535), help="0 = any free port.")
+@click.option("--port", default=0, type=Whole(0, 65535), help="0 = any free port.")
 def ui(run: str, overrides: tuple[str, ...], port: int) -> None:
     """Open the tracked runs in MLflow's own pages, on this machine only: the table of runs with their scores.
 

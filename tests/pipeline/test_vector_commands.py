@@ -63,6 +63,12 @@ def test_words_with_a_hyphen_count_against(source: str) -> None:
         assert w2v("query", "similar", source, *before, "-man").output.startswith("−man\n")
 
 
+@pytest.mark.parametrize("number", ["1_0", "１０", "٣", "1.0", "1e1", "x", ""])
+def test_a_number_is_written_in_the_digits_0_to_9(source: str, number: str) -> None:
+    assert error_of("query", "similar", source, "king", "-n", number)[1] == f"expected a whole number, found {number!r}"
+    assert error_of("plan", source, "--gbit", number.replace("1.0", "1_0").replace("1e1", "１e1"))[0] == 64
+
+
 def test_what_begins_with_one_hyphen_is_a_word_and_with_two_an_option(source: str) -> None:
     Path(source).write_text(VECTORS.replace("boy", "-nancy").replace("girl", "-"))
     asked = w2v("query", "analogy", source, "king", "-nancy", "-", "-n", "1")
