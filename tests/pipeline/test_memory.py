@@ -15,11 +15,12 @@ import pytest
 from pipeline.cluster.opening import open_workers
 from pipeline.cluster.room import DriverRoom, Room, free_memory, measure_room
 from pipeline.cluster.workers import InProcess
-from pipeline.config import Cluster, parse_config
+from pipeline.config import Cluster, load_config, parse_config
 from pipeline.errors import CapacityError, amount
 from pipeline.progress import Progress
 from pipeline.run import run
 from pipeline.stream.sizes import HELD_TOKENS, KEPT_BYTES, PART_BYTES, PIECE_TOKENS, STREAM_BYTES
+from pipeline.training.arithmetic import numbers_of
 from pipeline.training.capacity import (
     CHECKPOINTS_AT_ONCE,
     MemoryPlan,
@@ -278,6 +279,7 @@ def test_training_takes_what_was_planned(where: str, model: str, wide_corpus: Pa
     config = tmp_path / "config.yaml"
     tree = wide_config(tmp_path / "run", wide_corpus)
     config.write_text(json.dumps(tree | {"train": {**tree["train"], "model": model}}))
+    numbers_of(load_config(config).train)  # a process that compiles has taken memory for that, which training then uses
     command = [sys.executable, "-m", "tests.pipeline.measured_training", config, where]
     found = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert found.returncode == 0, found.stderr
