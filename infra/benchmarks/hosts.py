@@ -98,6 +98,9 @@ def time_merges(key: str, places: tuple[Place, ...], participant: int, rows: int
             started, worked = time.perf_counter(), time.process_time()
             merge(group, kernels, rows, "adasum")
             measured.append((time.perf_counter() - started, time.process_time() - worked))
+            # What a host does next would keep its core from one that has not finished: the kernel, which looks at turns every
+            # 4 ms only, would let it go on for all of the 2.4 ms that the changes take.
+            line_up(group)
     finally:
         group.close()
     return measured[3:]
